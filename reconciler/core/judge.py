@@ -1,0 +1,164 @@
+"""How observations become events: level-triggered, so that a lost edge or a restart loses nothing.
+
+`judge` looks at all that is known of a service now and names the one event that its state must hear, or None when the
+record and the world agree. Calling it again after each `step` until it is silent brings any record up to date.
+No I/O, no clock. Counterpart: `machine.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.core import events
+from reconciler.core.events import Event
+from reconciler.core.record import Record, State
+from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.traffic import Judgement, Usage
+
+SETTLE_SECONDS = 0.1
+"""How long after an acknowledgement a sample counts: Envoy's main thread acknowledges, its workers follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that is seen of one service at this moment; nothing of it is persisted."""
+
+    replicas: int | None = None
+    """Replicas that exist or are wanted by their owner; None while not known."""
+    endpoints: tuple[str, ...] = ()
+    """`ip:port` of everything that can be dialled now."""
+    trouble: str | None = None
+    """Why the place where it runs cannot make it ready."""
+    held: int | None = None
+    """Connections that wait, in all holders; None while a holder is missing."""
+    relayed: int | None = None
+    """Connections that run through a holder; None while a holder is missing."""
+    traffic: Judgement | None = None
+    """The latest judgement; None before the first."""
+    route_acked_at: float | None = None
+    """When the last Envoy and the last holder acknowledged the present route; None until then."""
+    waiting_for: str = "no Envoy is connected"
+    """Who has yet to acknowledge the route, for people."""
+
+
+def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
+    """The event that this record must hear next, or None.
+
+    `now` is seconds since the epoch; a judgement older than `stale_after` seconds is unknown.
+    """
+    match record.state:
+        case State.ScaledToZero:
+            return _asleep(record, seen)
+        case State.Waking:
+            return _waking(record, seen)
+        case State.Active:
+            return _lost(seen) or _active(record, seen)
+        case State.Idle:
+            return _lost(seen) or _idle(record, seen, now, stale_after)
+        case State.Draining:
+            return _draining(record, spec, seen, now, stale_after)
+
+
+def due(record: Record, seen: Observed, event: type[Event], paused: bool) -> Event:
+    """The event that a deadline brings, filled with what is known when it passes."""
+    if event is events.WakeTimedOut:
+        return events.WakeTimedOut(seen.trouble or "it is not ready, and nothing says why", wanted=_wanted(seen))
+    if event is events.DrainTimedOut:
+        return events.DrainTimedOut(undrained(record, seen) or "the drain took too long")
+    return events.IdleElapsed("idle for all of idleAfter", paused=paused)
+
+
+def undrained(record: Record, seen: Observed, by: IdleBy = IdleBy.REQUESTS) -> str | None:
+    """Why a draining service may not be scaled to zero yet, or None when it may."""
+    if seen.held is None or seen.relayed is None:
+        return "a holder is not connected"
+    if seen.relayed and by is not IdleBy.BYTES:
+        return f"{seen.relayed} connections are relayed"
+    if seen.route_acked_at is None:
+        return f"the route is not acknowledged: {seen.waiting_for}"
+    if seen.traffic is None or seen.traffic.usage is Usage.UNKNOWN:
+        return "whether anything is in flight is not known"
+    if seen.traffic.taken_at < max(seen.route_acked_at + SETTLE_SECONDS, record.since):
+        return "no sample since the route was acknowledged"
+    if seen.traffic.in_flight:
+        return f"{seen.traffic.in_flight} {by} in flight"
+    return None
+
+
+def _wanted(seen: Observed) -> bool:
+    """Whether somebody waits or is still connected; what is not known counts as yes."""
+    if seen.held != 0 or seen.relayed != 0:
+        return True
+    return seen.traffic is None or seen.traffic.usage is not Usage.QUIET
+
+
+def _asleep(record: Record, seen: Observed) -> Event | None:
+    if seen.held:
+        return events.Demand(_waits(seen.held))
+    if seen.traffic and seen.traffic.usage is Usage.TRAFFIC and seen.traffic.window_start >= record.since:
+        return events.Demand(f"Envoy saw traffic: {seen.traffic.reason}")
+    if seen.replicas == 0 and not record.zeroed:
+        return events.Zeroed("confirmed")
+    if record.zeroed and seen.replicas and seen.endpoints:
+        return events.Ready("somebody else scaled it up")
+    return None
+
+
+def _waking(record: Record, seen: Observed) -> Event | None:
+    if seen.endpoints:
+        return events.Ready("reachable")
+    if seen.trouble and seen.trouble != record.stalled:
+        return events.WakeStalled(seen.trouble)
+    return None
+
+
+def _lost(seen: Observed) -> Event | None:
+    if seen.replicas == 0:
+        return events.Zeroed("somebody else scaled it to zero")
+    if seen.replicas and not seen.endpoints:
+        return events.EndpointsLost(seen.trouble or "no endpoint can be reached")
+    return None
+
+
+def _active(record: Record, seen: Observed) -> Event | None:
+    if seen.held == 0 and seen.traffic and seen.traffic.usage is Usage.QUIET and seen.traffic.taken_at > record.since:
+        return events.Quiet("no traffic")
+    return None
+
+
+def _idle(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
+    if seen.held:
+        return events.Demand(_waits(seen.held))
+    if unknown := _unknown(record, seen, now, stale_after):
+        return unknown
+    if seen.traffic and seen.traffic.usage is Usage.TRAFFIC:
+        return events.Traffic(seen.traffic.reason)
+    return None
+
+
+def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
+    if seen.replicas == 0:
+        return events.Zeroed("somebody else scaled it to zero")
+    if seen.held:
+        return events.Demand(_waits(seen.held))
+    if unknown := _unknown(record, seen, now, stale_after):
+        return unknown
+    if seen.traffic and seen.traffic.usage is Usage.TRAFFIC and seen.traffic.window_start >= record.since:
+        return events.Traffic(seen.traffic.reason)
+    if undrained(record, seen, spec.idle_by) is None:
+        return events.Drained(record.reason)
+    return None
+
+
+def _unknown(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
+    if seen.held is None:
+        return events.TrafficUnknown("a holder is not connected")
+    if seen.traffic is None or now - max(seen.traffic.taken_at, record.since) > stale_after:
+        return events.TrafficUnknown("there is no recent sample")
+    if seen.traffic.usage is Usage.UNKNOWN:
+        return events.TrafficUnknown(seen.traffic.reason)
+    return None
+
+
+def _waits(held: int) -> str:
+    return f"{held} waiting" if held > 1 else "somebody waits"

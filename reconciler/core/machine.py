@@ -1,0 +1,176 @@
+"""The state machine of a service: the whole product in one table.
+
+A service is asleep (`ScaledToZero`), on its way up (`Waking`), in use (`Active`), quiet for a while (`Idle`), or on its
+way down (`Draining`). While asleep, waking or draining, its route is the hold address, so a connection that arrives is
+held and never lost; while active or idle it goes straight to the pods. `reconciler.plan` says so as a function of the
+state.
+
+How to read the table: a row is `(from, event, guard, to)`. The rows of one state and event are tried from the top; the
+first whose guard holds is taken; a row whose `to` is its `from` keeps the state and `since`, and may refresh what is
+known (`stalled`, `zeroed`). When every guard fails the record stays as it is. A pair of state and event without a row
+is a fault of the caller and raises `UnlistedEvent`.
+
+Three rules shaped it:
+
+- Doubt keeps a service awake and never blocks a wake: `TrafficUnknown` undoes `Idle` and `Draining`, and nothing else.
+- Nothing leads to `ScaledToZero` while somebody could be served: from `Draining` only by `Drained`, from `Waking` only
+  when nobody wants it, and by `Zeroed`, which says that somebody else has already done it.
+- Events come late and twice. Where that is harmless, a self-loop says so.
+
+No I/O here and no clock: `now` is an argument. The table is run by the `transitions` library.
+Counterparts: `events.py` (what can happen), `judge.py` (how observations become events), `record.py` (what is kept).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from transitions import EventData, Machine, MachineError
+
+from reconciler.core import events
+from reconciler.core.events import Event
+from reconciler.core.record import Record, State
+
+ScaledToZero, Waking, Active, Idle, Draining = State
+
+
+class UnlistedEvent(Exception):
+    """The table has no row for this state and event."""
+
+
+Guard = Callable[[Record, Event], bool]
+
+
+def zero_was_confirmed(record: Record, _: Event) -> bool:
+    """Zero replicas were seen since we fell asleep: whoever is ready now was scaled up by somebody else."""
+    return record.zeroed
+
+
+def nobody_wants_it(_: Record, event: Event) -> bool:
+    """Nobody waits and nobody is connected, as far as is known; not known counts as wanted."""
+    return isinstance(event, events.WakeTimedOut) and not event.wanted
+
+
+def not_paused(_: Record, event: Event) -> bool:
+    """No person asked to keep the service awake."""
+    return not (isinstance(event, events.IdleElapsed) and event.paused)
+
+
+class Row(NamedTuple):
+    """One line of the table; `when` is None where the event alone decides."""
+
+    source: State
+    event: type[Event]
+    when: Guard | None
+    target: State
+
+
+TABLE: tuple[Row, ...] = (
+    # Asleep: demand wakes it, and a person may have scaled it up behind our back.
+    Row(ScaledToZero, events.Demand, None, Waking),
+    Row(ScaledToZero, events.WakeCommanded, None, Waking),
+    Row(ScaledToZero, events.Ready, zero_was_confirmed, Active),
+    Row(ScaledToZero, events.Zeroed, None, ScaledToZero),
+    Row(ScaledToZero, events.SleepCommanded, None, ScaledToZero),
+    # Waking: only a successful dial ends it well; a time-out ends it only when nobody wants the service any more.
+    Row(Waking, events.Ready, None, Active),
+    Row(Waking, events.WakeStalled, None, Waking),
+    Row(Waking, events.WakeTimedOut, nobody_wants_it, ScaledToZero),
+    Row(Waking, events.WakeTimedOut, None, Waking),
+    Row(Waking, events.Zeroed, None, ScaledToZero),
+    Row(Waking, events.Demand, None, Waking),
+    Row(Waking, events.WakeCommanded, None, Waking),
+    Row(Waking, events.SleepCommanded, None, Waking),
+    # Active: in use, or not known to be unused.
+    Row(Active, events.Quiet, None, Idle),
+    Row(Active, events.EndpointsLost, None, Waking),
+    Row(Active, events.Zeroed, None, ScaledToZero),
+    Row(Active, events.SleepCommanded, None, Draining),
+    Row(Active, events.Ready, None, Active),
+    Row(Active, events.Demand, None, Active),
+    Row(Active, events.Traffic, None, Active),
+    Row(Active, events.TrafficUnknown, None, Active),
+    Row(Active, events.WakeCommanded, None, Active),
+    # Idle: quiet so far; any sign of use, and any doubt, makes it active again.
+    Row(Idle, events.Traffic, None, Active),
+    Row(Idle, events.Demand, None, Active),
+    Row(Idle, events.TrafficUnknown, None, Active),
+    Row(Idle, events.WakeCommanded, None, Active),
+    Row(Idle, events.IdleElapsed, not_paused, Draining),
+    Row(Idle, events.SleepCommanded, None, Draining),
+    Row(Idle, events.EndpointsLost, None, Waking),
+    Row(Idle, events.Zeroed, None, ScaledToZero),
+    Row(Idle, events.Ready, None, Idle),
+    Row(Idle, events.Quiet, None, Idle),
+    # Draining: the pods are still there, so coming back costs nothing.
+    Row(Draining, events.Traffic, None, Active),
+    Row(Draining, events.Demand, None, Active),
+    Row(Draining, events.TrafficUnknown, None, Active),
+    Row(Draining, events.WakeCommanded, None, Active),
+    Row(Draining, events.Drained, None, ScaledToZero),
+    Row(Draining, events.DrainTimedOut, None, Active),
+    Row(Draining, events.Zeroed, None, ScaledToZero),
+    Row(Draining, events.Ready, None, Draining),
+    Row(Draining, events.Quiet, None, Draining),
+    Row(Draining, events.SleepCommanded, None, Draining),
+)
+
+
+@dataclass(slots=True)
+class _Subject:
+    """What `transitions` moves: the record with the event at hand."""
+
+    record: Record
+    event: Event
+    state: State
+
+
+def _condition(guard: Guard | None) -> Callable[[EventData], bool] | None:
+    def holds(data: EventData) -> bool:
+        assert guard is not None and isinstance(data.model, _Subject)
+        return guard(data.model.record, data.model.event)
+
+    return guard and holds
+
+
+def _machine() -> Machine:
+    machine = Machine(model=None, states=State, initial=None, auto_transitions=False, send_event=True)
+    for row in TABLE:
+        machine.add_transition(row.event.__name__, row.source, row.target, conditions=_condition(row.when))
+    return machine
+
+
+_MACHINE = _machine()
+
+
+def step(record: Record, event: Event, now: float) -> Record:
+    """The record after `event`, which was handled at `now` (seconds since the epoch).
+
+    The same record (by identity) comes back when nothing changed. Raises `UnlistedEvent` for a pair that the table does
+    not list; the record is then as it was.
+    """
+    subject = _Subject(record, event, record.state)
+    try:
+        taken = _MACHINE.events[event.name].trigger(subject)
+    except (KeyError, MachineError):
+        raise UnlistedEvent(f"{event.name} is not listed for {record.state}") from None
+    if not taken:
+        return record
+    if subject.state is record.state:
+        return _refreshed(record, event)
+    return replace(record, state=subject.state, since=now, reason=event.reason, stalled=None, zeroed=_is_zeroed(event))
+
+
+def _refreshed(record: Record, event: Event) -> Record:
+    match event:
+        case events.Zeroed() if not record.zeroed:
+            return replace(record, zeroed=True)
+        case events.WakeStalled() | events.WakeTimedOut() if record.stalled != event.reason:
+            return replace(record, stalled=event.reason)
+    return record
+
+
+def _is_zeroed(event: Event) -> bool:
+    return isinstance(event, events.Zeroed)

@@ -1,0 +1,38 @@
+"""What the reconciler remembers of a service: its state and the few facts that cannot be observed again.
+
+Rule: immutable values, no I/O, no clock. Counterpart: `machine.py`, which makes the next record out of this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a service stands between asleep and awake."""
+
+    ScaledToZero = "ScaledToZero"
+    Waking = "Waking"
+    Active = "Active"
+    Idle = "Idle"
+    Draining = "Draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One service, as it is persisted."""
+
+    state: State
+    since: float
+    """When the state was entered, in seconds since the epoch."""
+    reason: str
+    """Why the state was entered, for people."""
+    replicas: int
+    """The last number of replicas while awake, at least 1: what a wake restores."""
+    hold_address: str
+    """Where Envoy sends connections while there is nobody else to take them, as `host:port`."""
+    stalled: str | None = None
+    """Why the wake is not getting on; None while nothing is known to be wrong."""
+    zeroed: bool = False
+    """Whether zero replicas were seen since ScaledToZero was entered."""

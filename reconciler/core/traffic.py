@@ -1,0 +1,147 @@
+"""Whether a service is in use, from two samples of Envoy's counters.
+
+Rule 1 of the project lives here: unknown is not idle. A missing Envoy, a restarted one, a counter that went backwards,
+an old sample: each is `Usage.UNKNOWN`, with a reason. No I/O; a sample's source is an adapter (`reconciler.ports`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from reconciler.core.spec import IdleBy
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What one Envoy counted for one service since that Envoy started; the last two are gauges."""
+
+    requests: int = 0
+    connections: int = 0
+    bytes: int = 0
+    active_requests: int = 0
+    active_connections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyReading:
+    """One Envoy's counters. A service that it does not name was never used through it."""
+
+    uptime: float
+    """Seconds since this Envoy started: what tells a restart from silence."""
+    services: Mapping[str, Counters]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """All Envoys' counters, read at about the same time."""
+
+    taken_at: float
+    """When the reading began, in seconds since the epoch: everything before it is counted."""
+    envoys: Mapping[str, EnvoyReading]
+    """By Envoy's node id; only those that answered in full."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Why an Envoy that should have answered did not, by node id."""
+
+
+class Usage(StrEnum):
+    """The judgement on one service over one window between two samples."""
+
+    QUIET = "quiet"
+    TRAFFIC = "traffic"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One service's use between `window_start` and `taken_at` (seconds since the epoch)."""
+
+    usage: Usage
+    taken_at: float
+    window_start: float
+    in_flight: int
+    """Requests, connections, or 1 while bytes move, at `taken_at`; meaningless when unknown."""
+    reason: str
+    requests: int = 0
+    """What all Envoys together counted so far."""
+
+
+RESTART_TOLERANCE_SECONDS = 2.0
+"""Envoy's uptime is whole seconds; two readings of it may disagree with our clock by this much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Two samples that follow one another, and the Envoys that had to be in both."""
+
+    before: Sample | None
+    after: Sample
+    expected: frozenset[str]
+
+    def doubt(self) -> str | None:
+        """Why nothing can be said about any service, or None when this window is complete."""
+        if not self.expected:
+            return "no Envoy is connected"
+        if self.before is None:
+            return "only one sample so far"
+        if self.after.taken_at <= self.before.taken_at:
+            return "the sample is older than the one before"
+        for envoy in sorted(self.expected):
+            if why := self._doubt_about(envoy, self.before):
+                return why
+        return None
+
+    def _doubt_about(self, envoy: str, before: Sample) -> str | None:
+        if envoy not in self.after.envoys:
+            return f"Envoy {envoy} is missing: {self.after.missing.get(envoy, 'not in the sample')}"
+        if envoy not in before.envoys:
+            return f"Envoy {envoy} was not in the sample before"
+        elapsed = self.after.taken_at - before.taken_at
+        ran = self.after.envoys[envoy].uptime - before.envoys[envoy].uptime
+        if ran < elapsed - RESTART_TOLERANCE_SECONDS or ran < 0:
+            return f"Envoy {envoy} restarted"
+        return None
+
+    def judge(self, service: str, by: IdleBy, doubt: str | None) -> Judgement:
+        """What this window says of `service`; `doubt` is this window's own `doubt()`, computed once for all."""
+        if doubt is not None or self.before is None:
+            return self._judgement(Usage.UNKNOWN, 0, doubt or "only one sample so far", 0)
+        moved = in_flight = requests = 0
+        for envoy in self.expected:
+            was = self.before.envoys[envoy].services.get(service, NEVER_USED)
+            now = self.after.envoys[envoy].services.get(service, NEVER_USED)
+            if now.requests < was.requests or now.connections < was.connections or now.bytes < was.bytes:
+                return self._judgement(Usage.UNKNOWN, 0, f"a counter of Envoy {envoy} went backwards", 0)
+            moved += _moved(was, now, by)
+            in_flight += _in_flight(was, now, by)
+            requests += now.requests
+        usage = Usage.TRAFFIC if moved or in_flight else Usage.QUIET
+        return self._judgement(usage, in_flight, f"{moved} {by} moved, {in_flight} in flight", requests)
+
+    def _judgement(self, usage: Usage, in_flight: int, reason: str, requests: int) -> Judgement:
+        start = self.before.taken_at if self.before else self.after.taken_at
+        return Judgement(usage, self.after.taken_at, start, in_flight, reason, requests)
+
+
+NEVER_USED = Counters()
+
+
+def _moved(was: Counters, now: Counters, by: IdleBy) -> int:
+    match by:
+        case IdleBy.REQUESTS:
+            return now.requests - was.requests
+        case IdleBy.CONNECTIONS:
+            return now.connections - was.connections
+        case IdleBy.BYTES:
+            return now.bytes - was.bytes
+
+
+def _in_flight(was: Counters, now: Counters, by: IdleBy) -> int:
+    match by:
+        case IdleBy.REQUESTS:
+            return now.active_requests
+        case IdleBy.CONNECTIONS:
+            return now.active_connections
+        case IdleBy.BYTES:
+            return 1 if now.bytes > was.bytes else 0

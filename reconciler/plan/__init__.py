@@ -1,0 +1,81 @@
+"""The levels that follow from a record: what the world should look like while a service is in its state.
+
+Pure. Adapters converge to a plan by diff, with retries; a restart computes it again, so nothing is forgotten half-way.
+Counterpart: `reconciler.core.machine`, which makes the records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import floor
+
+from reconciler.core import events
+from reconciler.core.events import Event
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+
+
+class Route(StrEnum):
+    """Where connections to a service go."""
+
+    PODS = "pods"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """A wake: this many replicas, when there are none."""
+
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """Sleep: exactly no replica."""
+
+
+Scale = AtLeast | Zero | None
+"""None: no opinion; whoever owns the number may change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """An event that is due at `at` (seconds since the epoch) unless the state changes before."""
+
+    at: float
+    event: type[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What adapters bring about for one service."""
+
+    scale: Scale
+    route: Route
+    release: bool
+    """Whether holders connect those who wait to the endpoints, as soon as there are any."""
+    deadline: Deadline | None
+
+
+def plan(record: Record, spec: Spec, now: float) -> Plan:
+    """The plan of one service at `now` (seconds since the epoch)."""
+    match record.state:
+        case State.ScaledToZero:
+            return Plan(Zero(), Route.HOLD, False, None)
+        case State.Waking:
+            wanted = AtLeast(spec.replicas or record.replicas)
+            return Plan(wanted, Route.HOLD, True, Deadline(_next_time_out(record, spec, now), events.WakeTimedOut))
+        case State.Active:
+            return Plan(None, Route.PODS, True, None)
+        case State.Idle:
+            deadline = None if spec.paused else Deadline(record.since + spec.idle_after, events.IdleElapsed)
+            return Plan(None, Route.PODS, True, deadline)
+        case State.Draining:
+            return Plan(None, Route.HOLD, False, Deadline(record.since + spec.drain_timeout, events.DrainTimedOut))
+
+
+def _next_time_out(record: Record, spec: Spec, now: float) -> float:
+    """A wake that does not end times out again and again, every `wake_timeout`."""
+    passed = max(0, floor((now - record.since) / spec.wake_timeout))
+    return record.since + (passed + 1) * spec.wake_timeout

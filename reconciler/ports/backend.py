@@ -1,0 +1,37 @@
+"""The place where services run: processes on this machine, or workloads of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from reconciler.plan import Scale
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """All that a backend knows of one service; each report replaces the one before."""
+
+    service: str
+    replicas: int | None
+    """Replicas that exist or that their owner keeps up; 0 only when nothing runs any more; None: not known."""
+    endpoints: tuple[str, ...] = ()
+    """`ip:port` (IPv6 in brackets) of everything that can be dialled now."""
+    trouble: str | None = None
+    """Why the service does not get ready, or None while nothing is known to be wrong."""
+    milestones: Mapping[str, float] = field(default_factory=dict)
+    """When the parts of the latest wake were reached, by name, in seconds since the epoch; in order."""
+
+
+Report = Callable[[Running], None]
+
+
+class Backend(Protocol):
+    """Starts and stops services. Reports through the callback that it was made with, first of all what runs already."""
+
+    def converge(self, service: str, scale: Scale) -> None:
+        """Make it so, now and until told otherwise. Returns at once; the same value again costs nothing."""
+
+    async def close(self) -> None:
+        """Stop working; what becomes of the services is the backend's own business."""

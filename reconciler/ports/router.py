@@ -1,0 +1,31 @@
+"""What sends connections to a service, to its pods or to its hold address: Envoy, by xDS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """How far one service's present route has got."""
+
+    service: str
+    acked_at: float | None
+    """When the last connected Envoy acknowledged it (seconds since the epoch); None until then."""
+    waiting_for: str
+    """Who has yet to acknowledge it, for people; empty when nobody."""
+
+
+Report = Callable[[RouteState], None]
+
+
+class Router(Protocol):
+    """Brings routes about. Reports every change of `RouteState`, also when an Envoy comes or goes."""
+
+    def route(self, service: str, endpoints: tuple[str, ...]) -> None:
+        """Send connections for `service` to these `ip:port` from now on. The same value again costs nothing."""
+
+    def envoys(self) -> frozenset[str]:
+        """Node ids of the Envoys that must be in a sample for it to be complete."""

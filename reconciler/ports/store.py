@@ -1,0 +1,26 @@
+"""Where records outlive the process."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from reconciler.core.record import Record
+
+
+class Store(Protocol):
+    """Keeps records by service name, and which services a person paused."""
+
+    def records(self) -> dict[str, Record]:
+        """Everything that was saved."""
+
+    def save(self, service: str, record: Record) -> None:
+        """Keep this record; it is on its way to the disk when this returns, and survives the process."""
+
+    def forget(self, service: str) -> None:
+        """Drop what is known of the service."""
+
+    def paused(self) -> frozenset[str]:
+        """The services that a person paused."""
+
+    def pause(self, service: str, paused: bool) -> None:
+        """Remember that a person paused, or resumed, the service."""

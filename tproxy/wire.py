@@ -1,0 +1,102 @@
+"""The holder stream: what a holder and the reconciler tell each other, and nothing else.
+
+One bidirectional gRPC stream a holder, at `METHOD`. Each message is one msgspec struct in MessagePack: `Down` from the
+reconciler, `Up` from the holder. Times are seconds since the epoch. This module is the only one that both sides import.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+SERVICE = "zenvoy.v1.Holder"
+METHOD = f"/{SERVICE}/Stream"
+
+
+class Hold(msgspec.Struct, frozen=True, tag="hold", array_like=True):
+    """Keep connections waiting."""
+
+
+class Go(msgspec.Struct, frozen=True, tag="go", array_like=True):
+    """Connect those who wait, and all who come, to one of these `ip:port` (IPv6 in brackets)."""
+
+    endpoints: tuple[str, ...]
+
+
+class Refuse(msgspec.Struct, frozen=True, tag="refuse", array_like=True):
+    """Refuse those who wait, and all who come."""
+
+    reason: str
+
+
+Verdict = Hold | Go | Refuse
+
+
+class Assignment(msgspec.Struct, frozen=True, array_like=True):
+    """What to do with the connections to one hold address."""
+
+    address: str
+    """`ip:port` as dialled (IPv6 in brackets)."""
+    service: str
+    protocol: str
+    """`http`, `h2c`, `tcp` or `tls`: how a refusal looks, and what a client's FIN means."""
+    verdict: Verdict
+    max_held: int
+    hold_timeout: float
+    """Seconds that one connection may wait."""
+    reason: str | None = None
+    """Why the wake is not getting on, told to those whose wait ends in a refusal."""
+
+
+class Down(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """A change of assignments. The first of a stream is full: what it does not name is forgotten."""
+
+    version: int
+    """Echoed in `Up.acked` once every assignment in this message is in force."""
+    assign: tuple[Assignment, ...] = ()
+    remove: tuple[str, ...] = ()
+    """Addresses that are no longer used: new connections are refused, relayed ones go on."""
+    full: bool = False
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """The first thing that a holder says."""
+
+    holder: str
+    """An id that lives as long as the holder's process."""
+    mode: str
+    """`anyip` or `tproxy`."""
+
+
+class Count(msgspec.Struct, frozen=True, array_like=True):
+    """All that a holder knows of one hold address, as totals, so that a message may be lost."""
+
+    address: str
+    held: int
+    relayed: int
+    released: int
+    """Held connections that were connected, ever."""
+    refused: int
+    """Held connections that were refused, or timed out, ever."""
+    gone: int
+    """Held connections whose client gave up, ever."""
+    held_since: float | None = None
+    """When the oldest of those that wait was accepted; while nobody waits, when the last wait began."""
+    peer: str | None = None
+    """Who opened that connection, as `ip:port`."""
+    first_byte_at: float | None = None
+    """When the latest wait that was released saw the first byte from its endpoint."""
+
+
+class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What changed in a holder."""
+
+    acked: int = 0
+    """The latest `Down.version` in force."""
+    counts: tuple[Count, ...] = ()
+    hello: Hello | None = None
+    """Set in the first message of a stream only; its counts are complete."""
+
+
+ENCODER = msgspec.msgpack.Encoder()
+DOWN = msgspec.msgpack.Decoder(Down)
+UP = msgspec.msgpack.Decoder(Up)

@@ -1,0 +1,46 @@
+"""The intermediate representation: all that Envoy must know, in words that are neither Envoy's nor the reconciler's.
+
+Frozen values only. `translate.py` turns them into Envoy's resources.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Protocol(StrEnum):
+    """How Envoy takes connections for a service, and how it speaks to its endpoints."""
+
+    HTTP = "http"
+    H2C = "h2c"
+    TCP = "tcp"
+    TLS = "tls"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An IP address (v4 or v6, without brackets) and a port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service: an EDS cluster, and the listener or virtual host or filter chain that leads to it."""
+
+    name: str
+    protocol: Protocol
+    domains: tuple[str, ...] = ()
+    """Host names (HTTP, H2C) or server names (TLS), the service's own name included; unused for TCP."""
+    listen: Address | None = None
+    """The listener's address; TCP only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """The shared listeners; None where there is none."""
+
+    http: Address | None = None
+    tls: Address | None = None
