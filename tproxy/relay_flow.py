@@ -1,0 +1,248 @@
+"""One direction of a relayed connection: from its source to its sink, in order, in bounded memory.
+
+A flow always waits for exactly one thing (`waits`): bytes from its source, room in its sink, its turn (it has had its
+share of a wake-up), or nothing any more. Both sockets are registered edge-triggered, once, so that waiting costs no
+system call; the price is the rule that a flow goes back to waiting for its source only after it has seen the source
+empty, and for its sink only after it has seen the sink full.
+
+Small messages are read and written: two system calls a message. A read that fills the whole buffer makes the flow
+*bulk*: it is then moved by splice(2) through a pipe, without a copy, until too little comes at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from typing import Protocol
+
+from tproxy.loop import Loop
+from tproxy.relay_pipes import Pipe, Pipes
+
+INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
+UNUSUAL = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
+
+SOURCE, SINK, TURN, NOTHING, SOURCE_ENDED, SOURCE_FAILED, SINK_FAILED = range(7)
+
+COPY_SIZE = 1 << 16
+SPLICE_SIZE = 1 << 20
+SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+"""Without SPLICE_F_MORE: it would hold back the last bytes (as MSG_MORE does), and which are the last is not known."""
+BULK_MIN = 1 << 15
+"""A wake-up that moved fewer bytes than this ends bulk."""
+COPY_ROUNDS = 8
+SPLICE_SHARE = 4 << 20
+"""Buffers, and bytes, that a flow may move before others have their turn."""
+
+
+class Owner(Protocol):
+    """The connection that a flow is one half of."""
+
+    loop: Loop
+    pipes: Pipes
+
+    def first_byte(self, flow: Flow) -> None:
+        """The flow's first bytes went through."""
+
+    def ended(self, flow: Flow) -> None:
+        """The source is at its end, everything was delivered, and the sink may be told so."""
+
+    def broken(self, flow: Flow) -> None:
+        """The source is no longer connected (now and then said more than once)."""
+
+    def drained(self, flow: Flow) -> None:
+        """The source is broken, and what could be read of it was delivered."""
+
+
+class Flow:
+    """Bytes from `source` to `sink`; `twin` is the other direction, between the same two sockets."""
+
+    __slots__ = ("broken", "bulk", "moved", "owner", "pending", "pipe", "sink", "source", "twin", "waits")
+
+    twin: Flow
+
+    def __init__(self, owner: Owner, source: int, sink: int) -> None:
+        self.owner = owner
+        self.source = source
+        self.sink = sink
+        self.waits = SOURCE
+        self.moved = 0
+        self.pending = b""
+        self.pipe: Pipe | None = None
+        self.bulk = False
+        self.broken = False
+
+    def on_events(self, events: int) -> None:
+        """The socket that is this flow's source, and its twin's sink, has something to say."""
+        if events & EPOLLOUT and self.twin.waits == SINK:
+            self.twin._go_on()
+        if events & UNUSUAL:
+            self._on_unusual(events)
+        elif self.waits == SOURCE and events & EPOLLIN:
+            if self.bulk:
+                self._splice()
+            else:
+                self._copy()
+
+    def start_with(self, data: bytes) -> None:
+        """Deliver bytes that were read before; an error shows again as an event once the sink is registered."""
+        try:
+            self.moved = os.write(self.sink, data)
+        except OSError:
+            pass
+        self.pending = data[self.moved :]
+        if self.pending:
+            self.waits = SINK
+
+    def give_up(self) -> None:
+        """Move nothing any more, and drop what was not delivered."""
+        self.waits = NOTHING
+        self.pending = b""
+        if self.pipe is not None:
+            self.owner.pipes.give(self.pipe)
+            self.pipe = None
+
+    @property
+    def undelivered(self) -> bool:
+        """Whether bytes were read that the sink has not taken yet."""
+        return bool(self.pending) or self.pipe is not None
+
+    def _on_unusual(self, events: int) -> None:
+        # EPOLLHUP alone is a reset whose error another call has already reported, unless both directions were ended.
+        if events & EPOLLERR or (events & EPOLLHUP and self.twin.waits != NOTHING):
+            self.break_source()
+        elif self.waits == SOURCE:
+            # Reads stop short of urgent data (tcp(7)): neither a short read nor splice can then be relied on.
+            self._copy(to_the_end=True)
+
+    def break_source(self) -> None:
+        """The source was reset, or cannot be written to: deliver what is still to be read of it, and no more."""
+        self.broken = True
+        self.twin.give_up()
+        self.owner.broken(self)
+        if self.waits == SOURCE:
+            self._copy(to_the_end=True)
+        elif self.waits == NOTHING:
+            self.owner.drained(self)
+
+    def _go_on(self) -> None:
+        """The sink has room again, or it is this flow's turn."""
+        self.waits = SOURCE
+        if self.pending:
+            pending, self.pending = self.pending, b""
+            if not self._write(pending):
+                return
+        if self.bulk:
+            self._splice()
+        else:
+            self._copy(to_the_end=True)
+
+    def _turn(self) -> None:
+        if self.waits == TURN:
+            self._go_on()
+
+    def _copy(self, to_the_end: bool = False) -> None:
+        """Read and write. A short read has emptied the source, so there is no second one, unless `to_the_end`."""
+        for _ in range(COPY_ROUNDS):
+            try:
+                data = os.read(self.source, COPY_SIZE)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._source_failed()
+                return
+            if not data:
+                self._source_ended()
+                return
+            if not self._write(data):
+                return
+            if len(data) < COPY_SIZE:
+                if not to_the_end:
+                    return
+            else:
+                self.bulk = True
+                if not to_the_end:
+                    self._splice()
+                    return
+        self._wait(TURN)
+
+    def _write(self, data: bytes) -> bool:
+        """Whether the sink took it all; the rest becomes `pending`."""
+        try:
+            sent = os.write(self.sink, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.twin.break_source()
+            return False
+        if not self.moved:
+            self.owner.first_byte(self)
+        self.moved += sent
+        if sent == len(data):
+            return True
+        self.pending = data[sent:]
+        self.waits = SINK
+        return False
+
+    def _splice(self) -> None:
+        """Move what there is by way of a pipe, which is given back as soon as it is empty."""
+        pipe = self.pipe or self.owner.pipes.take()
+        if pipe is None:
+            self._copy(to_the_end=True)
+            return
+        self.pipe = pipe
+        moved_before = self.moved
+        waits = self._pump(pipe)
+        if not moved_before and self.moved:
+            self.owner.first_byte(self)
+        if pipe.filled == 0:
+            self.pipe = None
+            self.owner.pipes.give(pipe)
+        if waits == SOURCE and self.moved - moved_before < BULK_MIN:
+            self.bulk = False
+        self._wait(waits)
+
+    def _pump(self, pipe: Pipe) -> int:
+        """Fill and empty the pipe until one of the two sockets, or this flow's share, is exhausted; say which."""
+        splice, source, sink, read_fd, write_fd = os.splice, self.source, self.sink, pipe.read_fd, pipe.write_fd
+        filled = pipe.filled
+        moved = 0
+        try:
+            while moved < SPLICE_SHARE:
+                # Only an empty pipe is filled, so that EAGAIN can only mean that the source is empty.
+                if not filled:
+                    filled = splice(source, write_fd, SPLICE_SIZE, None, None, SPLICE_FLAGS)
+                    if not filled:
+                        return SOURCE_ENDED
+                sent = splice(read_fd, sink, filled, None, None, SPLICE_FLAGS)
+                filled -= sent
+                moved += sent
+        except BlockingIOError:
+            return SINK if filled else SOURCE
+        except OSError:
+            return SINK_FAILED if filled else SOURCE_FAILED
+        finally:
+            pipe.filled = filled
+            self.moved += moved
+        return TURN
+
+    def _wait(self, waits: int) -> None:
+        self.waits = waits
+        if waits == TURN:
+            self.owner.loop.call_soon(self._turn)
+        elif waits == SOURCE_ENDED:
+            self._source_ended()
+        elif waits == SOURCE_FAILED:
+            self._source_failed()
+        elif waits == SINK_FAILED:
+            self.twin.break_source()
+
+    def _source_ended(self) -> None:
+        self.waits = NOTHING
+        if self.broken:
+            self.owner.drained(self)
+        else:
+            self.owner.ended(self)
+
+    def _source_failed(self) -> None:
+        self.waits = NOTHING
+        self.break_source()
