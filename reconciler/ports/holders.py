@@ -28,8 +28,10 @@ class Held:
 
     service: str
     held: int | None
-    """None while a holder is missing, or has not said that the present order is in force."""
+    """None while a holder is missing."""
     relayed: int | None
+    acked_at: float | None = None
+    """When the last holder had the present order in force (seconds since the epoch); None until then."""
     released: int = 0
     refused: int = 0
     gone: int = 0

@@ -24,3 +24,6 @@ class Store(Protocol):
 
     def pause(self, service: str, paused: bool) -> None:
         """Remember that a person paused, or resumed, the service."""
+
+    def next_index(self) -> int:
+        """A number that was never given out before: 0, 1, 2, …; hold addresses are made of it."""

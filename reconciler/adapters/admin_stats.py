@@ -1,0 +1,90 @@
+"""Samples from Envoy's admin port. Counterpart: `reconciler.ports.traffic`.
+
+Only counters that were used, filtered by Envoy itself: https://www.envoyproxy.io/docs/envoy/latest/operations/admin#get--stats
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import aiohttp
+
+from reconciler.core.traffic import Counters, EnvoyReading, Sample
+
+FIELDS = {
+    "upstream_rq_total": "requests",
+    "upstream_rq_active": "active_requests",
+    "upstream_cx_total": "connections",
+    "upstream_cx_active": "active_connections",
+    "upstream_cx_rx_bytes_total": "bytes",
+    "upstream_cx_tx_bytes_total": "bytes",
+}
+PATH = "/stats"
+QUERY = {
+    "usedonly": "",
+    "filter": r"^(cluster\..*\.upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|server\.uptime)$",
+}
+
+
+class AdminStats:
+    """Asks each Envoy's admin port: a Unix socket, by Envoy's node id."""
+
+    def __init__(
+        self, admins: Mapping[str, Path], now: Callable[[], float], timeout: float, service_of: Callable[[str], str]
+    ) -> None:
+        self._admins, self._now, self._timeout, self._service_of = admins, now, timeout, service_of
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        for session in self._sessions.values():
+            await session.close()
+
+    async def sample(self) -> Sample:
+        taken_at = self._now()
+        answers = await asyncio.gather(*(self._read(envoy) for envoy in self._admins))
+        readings: dict[str, EnvoyReading] = {}
+        missing: dict[str, str] = {}
+        for envoy, answer in zip(self._admins, answers, strict=True):
+            if isinstance(answer, str):
+                missing[envoy] = answer
+            else:
+                readings[envoy] = answer
+        return Sample(taken_at, readings, missing)
+
+    async def _read(self, envoy: str) -> EnvoyReading | str:
+        try:
+            async with asyncio.timeout(self._timeout), self._session(envoy).get(PATH, params=QUERY) as response:
+                response.raise_for_status()
+                return reading(await response.text(), self._service_of)
+        except TimeoutError:
+            return f"its admin port did not answer within {self._timeout:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return f"its admin port: {error or type(error).__name__}"
+
+    def _session(self, envoy: str) -> aiohttp.ClientSession:
+        if envoy not in self._sessions:
+            connector = aiohttp.UnixConnector(path=str(self._admins[envoy]), force_close=True)
+            self._sessions[envoy] = aiohttp.ClientSession("http://envoy", connector=connector)
+        return self._sessions[envoy]
+
+
+def reading(text: str, service_of: Callable[[str], str]) -> EnvoyReading:
+    """Envoy's plain text: a line `name: value` each. Raises `ValueError` when it is not, or is cut short."""
+    counted: dict[str, dict[str, int]] = {}
+    uptime: float | None = None
+    for line in text.splitlines():
+        name, colon, value = line.rpartition(": ")
+        if not colon:
+            raise ValueError(f"not a statistic: {line!r}")
+        if name == "server.uptime":
+            uptime = float(value)
+            continue
+        cluster, _, figure = name.removeprefix("cluster.").rpartition(".")
+        counters = counted.setdefault(service_of(cluster), {})
+        field = FIELDS[figure]
+        counters[field] = counters.get(field, 0) + int(value)
+    if uptime is None:
+        raise ValueError("the statistics have no server.uptime")
+    return EnvoyReading(uptime, {service: Counters(**values) for service, values in counted.items()})

@@ -1,0 +1,198 @@
+"""The reconciler's end of the holder stream. Counterparts: `reconciler.ports.holders`, `tproxy.wire`.
+
+An order has a version; a holder echoes the version that it has in force. A holder that went away is still counted as
+missing for a while, since it may go on holding and relaying; one that comes back under its old name takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import grpc
+
+from reconciler.core.spec import Spec
+from reconciler.ports.holders import Held, Order, Report
+from tproxy import wire
+
+FORGET_SECONDS = 300.0
+"""How long a holder may be away before it no longer counts."""
+
+
+@dataclass(slots=True)
+class Holder:
+    """One holder process: what it said, and what it was told."""
+
+    name: str
+    acked: int = 0
+    counts: dict[str, wire.Count] = field(default_factory=dict)
+    told: int = 0
+    changed: set[str] = field(default_factory=set)
+    """Addresses whose assignment it has yet to be told."""
+    wake_up: asyncio.Event = field(default_factory=asyncio.Event)
+    gone_at: float | None = None
+
+
+class HolderStreams:
+    """All holders, and what they are to do."""
+
+    def __init__(self, report: Report, now: Callable[[], float]) -> None:
+        self._report, self._now = report, now
+        self._holders: dict[str, Holder] = {}
+        self._version = 0
+        self._assignments: dict[str, wire.Assignment] = {}
+        self._addresses: dict[str, str] = {}
+        self._versions: dict[str, int] = {}
+        self._acked_at: dict[str, float] = {}
+        self._pending: set[str] = set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """To be added to the gRPC server."""
+        stream = grpc.stream_stream_rpc_method_handler(self._stream, wire.UP.decode, wire.ENCODER.encode)
+        return grpc.method_handlers_generic_handler(wire.SERVICE, {"Stream": stream})
+
+    @property
+    def connected(self) -> list[str]:
+        return [holder.name for holder in self._holders.values() if holder.gone_at is None]
+
+    def order(self, service: str, order: Order | None) -> None:
+        address = self._addresses.get(service)
+        if order is None or (address and address != order.address):
+            self._withdraw(service)
+        if order is None:
+            return
+        assignment = assigned(order)
+        if self._assignments.get(order.address) == assignment:
+            return
+        self._addresses[service] = order.address
+        self._assignments[order.address] = assignment
+        self._tell(order.address)
+        self._versions[service] = self._version
+        self._acked_at.pop(service, None)
+        self._pending.add(service)
+
+    def _withdraw(self, service: str) -> None:
+        if address := self._addresses.pop(service, None):
+            del self._assignments[address]
+            self._tell(address)
+        self._pending.discard(service)
+        self._versions.pop(service, None)
+        self._acked_at.pop(service, None)
+
+    def _tell(self, address: str) -> None:
+        self._version += 1
+        for holder in self._holders.values():
+            holder.changed.add(address)
+            holder.wake_up.set()
+
+    async def _stream(
+        self, messages: AsyncIterator[wire.Up], context: grpc.aio.ServicerContext[wire.Up, wire.Down]
+    ) -> AsyncIterator[wire.Down]:
+        first = await anext(aiter(messages), None)
+        if first is None or first.hello is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")
+            return
+        holder = self._welcome(first.hello.holder, first)
+        listening = asyncio.create_task(self._listen(holder, messages))
+        try:
+            yield self._everything(holder)
+            while True:
+                await holder.wake_up.wait()
+                holder.wake_up.clear()
+                if holder.changed:
+                    yield self._changes(holder)
+        finally:
+            listening.cancel()
+            self._lost(holder)
+
+    def _welcome(self, name: str, first: wire.Up) -> Holder:
+        """A holder that comes back takes the place of its old stream."""
+        holder = self._holders[name] = Holder(name)
+        self._forget_old()
+        holder.counts = {count.address: count for count in first.counts}
+        self._report_all()
+        return holder
+
+    def _forget_old(self) -> None:
+        now = self._now()
+        for name, holder in list(self._holders.items()):
+            if holder.gone_at is not None and now - holder.gone_at > FORGET_SECONDS:
+                del self._holders[name]
+
+    def _lost(self, holder: Holder) -> None:
+        if self._holders.get(holder.name) is holder:
+            holder.gone_at = self._now()
+            holder.acked = 0
+            self._report_all()
+
+    def _everything(self, holder: Holder) -> wire.Down:
+        holder.changed.clear()
+        return wire.Down(self._version, tuple(self._assignments.values()), full=True)
+
+    def _changes(self, holder: Holder) -> wire.Down:
+        known = self._assignments
+        assign = tuple(known[address] for address in holder.changed if address in known)
+        remove = tuple(address for address in holder.changed if address not in known)
+        holder.changed.clear()
+        return wire.Down(self._version, assign, remove)
+
+    async def _listen(self, holder: Holder, messages: AsyncIterator[wire.Up]) -> None:
+        async for message in messages:
+            for count in message.counts:
+                holder.counts[count.address] = count
+            changed = {a.service for c in message.counts if (a := self._assignments.get(c.address))}
+            if message.acked > holder.acked:
+                holder.acked = message.acked
+                changed |= self._acknowledged()
+            for service in changed:
+                self._report(self._held(service))
+
+    def _acknowledged(self) -> set[str]:
+        """Services whose present order has just come in force everywhere."""
+        acked = min((holder.acked for holder in self._holders.values()), default=0)
+        done = {service for service in self._pending if self._versions[service] <= acked}
+        self._pending -= done
+        self._acked_at.update(dict.fromkeys(done, self._now()))
+        return done
+
+    def _report_all(self) -> None:
+        """A holder came or went: what was acknowledged by all has to be so again."""
+        self._pending = set(self._versions)
+        self._acked_at.clear()
+        self._acknowledged()
+        for service in list(self._addresses):
+            self._report(self._held(service))
+
+    def _held(self, service: str) -> Held:
+        address = self._addresses[service]
+        counts = [count for holder in self._holders.values() if (count := holder.counts.get(address))]
+        complete = bool(self._holders) and all(holder.gone_at is None for holder in self._holders.values())
+        first = min((c for c in counts if c.held_since), key=_began, default=None)
+        return Held(
+            service,
+            held=sum(c.held for c in counts) if complete or any(c.held for c in counts) else None,
+            relayed=sum(c.relayed for c in counts) if complete else None,
+            acked_at=self._acked_at.get(service),
+            released=sum(c.released for c in counts),
+            refused=sum(c.refused for c in counts),
+            gone=sum(c.gone for c in counts),
+            held_since=first and first.held_since,
+            peer=first and first.peer,
+            first_byte_at=max((c.first_byte_at for c in counts if c.first_byte_at), default=None),
+        )
+
+
+def _began(count: wire.Count) -> tuple[bool, float]:
+    """Those that still wait come first, then the latest wait that is over."""
+    since = count.held_since or 0.0
+    return (False, since) if count.held else (True, -since)
+
+
+def assigned(order: Order) -> wire.Assignment:
+    """The order in the words of the wire."""
+    spec: Spec = order.spec
+    verdict: wire.Verdict = wire.Go(order.release_to) if order.release_to else wire.Hold()
+    return wire.Assignment(
+        order.address, spec.name, spec.protocol.value, verdict, spec.max_held, spec.hold_timeout, order.reason
+    )

@@ -1,0 +1,281 @@
+"""The engine: observations in, plans out. It owns every record and is the only one that steps them.
+
+Rule: single-threaded and synchronous; each input touches one service, and costs the same however many others sleep.
+It decides nothing itself: `core` says what state follows, `plan` says what that asks of the world, adapters do it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+
+from reconciler.core.events import Event, WakeCommanded
+from reconciler.core.judge import due, judge
+from reconciler.core.machine import step
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import Sample, Window
+from reconciler.engine.service import Service
+from reconciler.engine.tally import requests_since
+from reconciler.engine.wake import Wake
+from reconciler.plan import AtLeast, Deadline, Plan, Route, plan
+from reconciler.ports.alarm import Alarm
+from reconciler.ports.backend import Backend, Running
+from reconciler.ports.holders import Held, Holders, Order
+from reconciler.ports.router import Router, RouteState
+from reconciler.ports.store import Store
+from reconciler.ports.transitions import Listener, Transition
+
+MOST_EVENTS_AT_ONCE = 16
+"""One observation leads to at most a few events; more would be a fault in the table, and is cut short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """Everything that the engine makes plans come true with."""
+
+    backend: Backend
+    router: Router
+    holders: Holders
+    alarm: Alarm
+    store: Store
+    ask_for_sample: Callable[[float], None]
+    """Take a sample at this moment (seconds since the epoch) if none is due before: a drain waits for it."""
+
+
+def _in_turn(act: Callable[..., None]) -> Callable[..., None]:
+    """An input that comes while another is being handled (an adapter that reports at once) waits for its turn."""
+
+    def queued(self: Engine, *values: object) -> None:
+        if self._handling:
+            self._inbox.append((act, values))
+            return
+        self._handling = True
+        try:
+            act(self, *values)
+            while self._inbox:
+                next_act, next_values = self._inbox.popleft()
+                next_act(self, *next_values)
+        finally:
+            self._handling = False
+
+    return wraps(act)(queued)
+
+
+class Engine:
+    """All services. `now` is the clock (seconds since the epoch); a sample older than `stale_after` is unknown."""
+
+    def __init__(
+        self, now: Callable[[], float], stale_after: float, hold_address: Callable[[int], str], listen: Listener
+    ) -> None:
+        self._now = now
+        self._stale_after = stale_after
+        self._hold_address = hold_address
+        self._listen = listen
+        self._services: dict[str, Service] = {}
+        self._saved: dict[str, Record] = {}
+        self._sample: Sample | None = None
+        self.doubt: str | None = "no sample yet"
+        """Why the latest sample says nothing, or None."""
+        self._inbox: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
+        self._handling = False
+
+    def start(self, adapters: Adapters) -> None:
+        """Restore the records. Must come before anything else."""
+        self._adapters = adapters
+        self._saved = adapters.store.records()
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        return self._services
+
+    @property
+    def synced(self) -> bool:
+        """Whether a route is known for every service."""
+        return all(service.record for service in self._services.values())
+
+    @_in_turn
+    def configure(self, specs: Iterable[Spec]) -> None:
+        """These are all services from now on. Those whose spec did not change are not touched."""
+        paused = self._adapters.store.paused()
+        wanted = {spec.name: replace(spec, paused=spec.paused or spec.name in paused) for spec in specs}
+        for name in self._services.keys() - wanted.keys():
+            self._remove(name)
+        for name, spec in wanted.items():
+            if name not in self._services:
+                self._services[name] = Service(spec, self._restored(name))
+                self._settle(name)
+            elif self._services[name].spec != spec:
+                self._services[name].spec = spec
+                self._settle(name)
+
+    @_in_turn
+    def ran(self, running: Running) -> None:
+        """The backend says what runs."""
+        if service := self._services.get(running.service):
+            if service.record is None and running.replicas is not None:
+                service.record = self._first(running)
+                self._adapters.store.save(running.service, service.record)
+            service.saw_running(running)
+            self._settle(running.service)
+
+    @_in_turn
+    def routed(self, state: RouteState) -> None:
+        """The router says how far a route has got."""
+        if service := self._services.get(state.service):
+            service.saw_route(state)
+            self._settle(state.service)
+
+    @_in_turn
+    def held(self, held: Held) -> None:
+        """The holders say who waits."""
+        if service := self._services.get(held.service):
+            service.saw_held(held)
+            self._settle(held.service)
+
+    @_in_turn
+    def sampled(self, sample: Sample) -> None:
+        """A new sample. A service that sleeps and was not used costs nothing."""
+        window = Window(self._sample, sample, self._adapters.router.envoys())
+        self._sample = sample
+        self.doubt = doubt = window.doubt()
+        used = requests_since(window)
+        for name, service in self._services.items():
+            if name in used:
+                service.requests += used[name]
+            elif service.record is None or service.record.state is State.ScaledToZero:
+                continue
+            service.seen = replace(service.seen, traffic=window.judge(name, service.spec.idle_by, doubt))
+            self._settle(name)
+
+    @_in_turn
+    def passed(self, name: str, deadline: Deadline) -> None:
+        """A deadline has passed. One that is not the service's present one is stale, and ignored."""
+        service = self._services.get(name)
+        if service is None or service.deadline != deadline:
+            return
+        self._settle(name)
+        if service.deadline == deadline and service.record:
+            event = due(service.record, service.seen, deadline.event, service.spec.paused)
+            self._step(name, service, event, max(self._now(), deadline.at))
+            self._settle(name)
+
+    @_in_turn
+    def command(self, name: str, event: Event) -> None:
+        """A person's command. Raises `KeyError` for an unknown service."""
+        service = self._services[name]
+        if service.record:
+            self._step(name, service, event, self._now())
+            self._settle(name)
+
+    @_in_turn
+    def pause(self, name: str, paused: bool) -> None:
+        """Keep the service awake, or no longer. Raises `KeyError` for an unknown service."""
+        service = self._services[name]
+        self._adapters.store.pause(name, paused)
+        service.spec = replace(service.spec, paused=paused)
+        if paused and service.record and service.record.state is State.Draining:
+            self._step(name, service, WakeCommanded("paused"), self._now())
+        self._settle(name)
+
+    def _restored(self, name: str) -> Record | None:
+        record = self._saved.pop(name, None)
+        if record is None:
+            return None
+        address = self._hold_address_like(record.hold_address)
+        return record if address == record.hold_address else replace(record, hold_address=address)
+
+    def _hold_address_like(self, address: str) -> str:
+        """The same address while the holder's port is the same; a new one otherwise: nobody listens there any more."""
+        if address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]:
+            return address
+        return self._hold_address(self._adapters.store.next_index())
+
+    def _first(self, running: Running) -> Record:
+        """A service seen for the first time: Active when it runs, so that it gets a full `idleAfter`."""
+        state = State.Active if running.replicas else State.ScaledToZero
+        address = self._hold_address(self._adapters.store.next_index())
+        return Record(state, self._now(), "seen for the first time", max(1, running.replicas or 1), address)
+
+    def _remove(self, name: str) -> None:
+        del self._services[name]
+        self._adapters.alarm.arm(name, None)
+        self._adapters.holders.order(name, None)
+        self._adapters.store.forget(name)
+
+    def _settle(self, name: str) -> None:
+        """Step until record and world agree, then make the plan come true."""
+        service = self._services[name]
+        for _ in range(MOST_EVENTS_AT_ONCE):
+            if service.record is None:
+                return
+            now = self._now()
+            event = judge(service.record, service.spec, service.seen, now, self._stale_after)
+            if event is None or not self._step(name, service, event, now):
+                break
+        self._remember_replicas(name, service)
+        self._converge(name, service)
+
+    def _step(self, name: str, service: Service, event: Event, now: float) -> bool:
+        """Apply one event; whether it changed the record."""
+        before = service.record
+        assert before is not None
+        after = step(before, event, now)
+        if after is before:
+            return False
+        service.record = after
+        if after.state is not before.state:
+            self._keep_wake(service, before, after)
+        if after.state is State.Waking and before.state is not State.Waking:
+            self._converge(name, service)  # a wake does not wait for the disk
+        self._adapters.store.save(name, after)
+        self._converge(name, service)
+        if before.state is not after.state or before.stalled != after.stalled:
+            reason = after.reason if after.state is not before.state else after.stalled
+            self._listen(Transition(name, before.state, event.name, after.state, reason or "", now))
+        return True
+
+    def _keep_wake(self, service: Service, before: Record, after: Record) -> None:
+        if after.state is State.Waking:
+            held = service.held if service.seen.held else None
+            since, peer = (held.held_since, held.peer) if held else (None, None)
+            service.wake = Wake(after.since, since, peer, after.reason)
+        elif before.state is State.Waking and after.state is State.Active and service.wake:
+            service.wake = replace(service.wake, ready_at=after.since)
+
+    def _remember_replicas(self, name: str, service: Service) -> None:
+        record, replicas = service.record, service.seen.replicas
+        awake = record and record.state in (State.Active, State.Idle)
+        if record and awake and replicas and replicas != record.replicas:
+            service.record = replace(record, replicas=replicas)
+            self._adapters.store.save(name, service.record)
+
+    def _converge(self, name: str, service: Service) -> None:
+        """A wake starts the service before anything else; sleep stops it after everything else."""
+        assert service.record is not None
+        wanted, adapters = plan(service.record, service.spec, self._now()), self._adapters
+        if isinstance(wanted.scale, AtLeast):
+            adapters.backend.converge(name, wanted.scale)
+        self._direct(name, service, wanted)
+        if wanted.deadline != service.deadline:
+            service.deadline = wanted.deadline
+            adapters.alarm.arm(name, wanted.deadline)
+        if service.record.state is State.Draining and (at := service.lacks_sample_after()):
+            adapters.ask_for_sample(at)
+        if not isinstance(wanted.scale, AtLeast):
+            adapters.backend.converge(name, wanted.scale)
+
+    def _direct(self, name: str, service: Service, wanted: Plan) -> None:
+        """Tell holders and Envoys where connections go; whatever they acknowledged before counts no longer."""
+        assert service.record is not None
+        pods, hold = service.seen.endpoints, service.record.hold_address
+        order = Order(service.spec, hold, pods if wanted.release else (), service.record.stalled)
+        route = pods if pods and wanted.route is Route.PODS else (hold,)
+        if service.ordered != order:
+            service.orders(order)
+            self._adapters.holders.order(name, order)
+        if service.route != route:
+            service.routes(route)
+            self._adapters.router.route(name, route)

@@ -1,0 +1,48 @@
+"""The loop that takes samples: every interval, and earlier when a drain waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from reconciler.core.traffic import Sample
+from reconciler.ports.traffic import TrafficSource
+
+
+class Sampler:
+    """Takes a sample every `interval` seconds and hands it to `sampled`; `now` is the clock."""
+
+    def __init__(
+        self,
+        source: TrafficSource,
+        interval: float,
+        now: Callable[[], float],
+        sampled: Callable[[Sample], None],
+    ) -> None:
+        self.interval = interval
+        self._source, self._now, self._sampled = source, now, sampled
+        self._asked_for: float | None = None
+        self._asked = asyncio.Event()
+
+    def ask(self, at: float) -> None:
+        """Take a sample at `at` (seconds since the epoch), if none is due before."""
+        if self._asked_for is None or at < self._asked_for:
+            self._asked_for = at
+            self._asked.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            if self._asked_for is not None and self._asked_for <= self._now():
+                self._asked_for = None
+            self._sampled(await self._source.sample())
+            await self._pause()
+
+    async def _pause(self) -> None:
+        regular = self._now() + self.interval
+        while (left := min(regular, self._asked_for or regular) - self._now()) > 0:
+            self._asked.clear()
+            try:
+                await asyncio.wait_for(self._asked.wait(), left)
+            except TimeoutError:
+                return

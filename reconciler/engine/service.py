@@ -1,0 +1,80 @@
+"""One service as the engine has it in its hands: what was asked, what is remembered, what is seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from reconciler.core.judge import SETTLE_SECONDS, Observed
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.engine.wake import Wake
+from reconciler.plan import Deadline
+from reconciler.ports.backend import Running
+from reconciler.ports.holders import Held, Order
+from reconciler.ports.router import RouteState
+
+ASLEEP = Observed()
+NOT_ROUTED = RouteState("", None, "no route yet")
+
+
+@dataclass(slots=True)
+class Service:
+    """Mutable, and only by the engine."""
+
+    spec: Spec
+    record: Record | None = None
+    """None until it is known whether the service runs."""
+    seen: Observed = ASLEEP
+    routed: RouteState = NOT_ROUTED
+    held: Held | None = None
+    route: tuple[str, ...] = ()
+    """Where Envoys were last told to send connections."""
+    ordered: Order | None = None
+    """What holders were last told."""
+    deadline: Deadline | None = None
+    wake: Wake | None = None
+    """The wake that goes on, or the last one."""
+    requests: int = 0
+    """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
+
+    def routes(self, route: tuple[str, ...]) -> None:
+        self.route, self.routed = route, NOT_ROUTED
+        self._acknowledged()
+
+    def orders(self, order: Order) -> None:
+        self.ordered, self.held = order, self.held and replace(self.held, acked_at=None)
+        self._acknowledged()
+
+    def lacks_sample_after(self) -> float | None:
+        """From when on a sample counts for a drain (seconds since the epoch); None: there is one, or it is too early."""
+        if self.seen.route_acked_at is None:
+            return None
+        at = self.seen.route_acked_at + SETTLE_SECONDS
+        return None if self.seen.traffic and self.seen.traffic.taken_at >= at else at
+
+    def saw_running(self, running: Running) -> None:
+        self.seen = replace(self.seen, replicas=running.replicas, endpoints=running.endpoints, trouble=running.trouble)
+        if self.wake and self.record and self.record.state is State.Waking:
+            self.wake = replace(self.wake, milestones=running.milestones)
+
+    def saw_route(self, routed: RouteState) -> None:
+        self.routed = routed
+        self._acknowledged()
+
+    def saw_held(self, held: Held) -> None:
+        self.held = held
+        self.seen = replace(self.seen, held=held.held, relayed=held.relayed)
+        self._acknowledged()
+        wake, first_byte = self.wake, held.first_byte_at
+        if wake and first_byte and wake.first_byte_at is None and wake.held_since and first_byte > wake.held_since:
+            self.wake = replace(wake, first_byte_at=first_byte)
+
+    def _acknowledged(self) -> None:
+        """The route is in force when both Envoys and holders say so: the later of the two counts."""
+        at, waiting_for = self.routed.acked_at, self.routed.waiting_for
+        held_at = self.held.acked_at if self.held else None
+        if at is not None and held_at is None:
+            at, waiting_for = None, "a holder"
+        elif at is not None and held_at is not None:
+            at = max(at, held_at)
+        self.seen = replace(self.seen, route_acked_at=at, waiting_for=waiting_for)

@@ -1,0 +1,46 @@
+"""How long a wake took, and which part of it what: signal, start, reachable, first byte.
+
+Pure values; the moments come from the holder (first held, first byte), the engine (decided) and the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """One wake. Moments are seconds since the epoch; None where it did not happen (yet)."""
+
+    decided_at: float
+    held_since: float | None = None
+    """When the first of those that waited came; None when nobody did (a command)."""
+    peer: str | None = None
+    reason: str = ""
+    milestones: Mapping[str, float] = field(default_factory=dict)
+    ready_at: float | None = None
+    first_byte_at: float | None = None
+
+    @property
+    def began_at(self) -> float:
+        return self.held_since or self.decided_at
+
+    def parts(self) -> dict[str, float]:
+        """Seconds for each part that is over, by name, in order; their sum is `total`'s value."""
+        moments = {"signal": self.decided_at}
+        moments |= {name: at for name, at in self.milestones.items() if at >= self.decided_at}
+        if not self.milestones and self.ready_at is not None:
+            moments["ready"] = self.ready_at
+        if self.first_byte_at is not None:
+            moments["firstByte"] = self.first_byte_at
+        parts, before = {}, self.began_at
+        for name, at in moments.items():
+            parts[name] = max(0.0, at - before)
+            before = max(before, at)
+        return parts
+
+    def total(self) -> float | None:
+        """Seconds from the first held connection to its first byte, or to readiness when nobody waited."""
+        end = self.ready_at if self.held_since is None else self.first_byte_at
+        return None if end is None else max(0.0, end - self.began_at)
