@@ -52,7 +52,7 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
         case State.Waking:
             return _waking(record, seen)
         case State.Active:
-            return _lost(seen) or _active(record, seen)
+            return _lost(seen) or _active(record, seen, now, stale_after)
         case State.Idle:
             return _lost(seen) or _idle(record, seen, now, stale_after)
         case State.Draining:
@@ -62,7 +62,9 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
 def due(record: Record, seen: Observed, event: type[Event], paused: bool) -> Event:
     """The event that a deadline brings, filled with what is known when it passes."""
     if event is events.WakeTimedOut:
-        return events.WakeTimedOut(seen.trouble or "it is not ready, and nothing says why", wanted=_wanted(seen))
+        return events.WakeTimedOut(
+            seen.trouble or "it is not ready, and nothing says why", wanted=_wanted(record, seen)
+        )
     if event is events.DrainTimedOut:
         return events.DrainTimedOut(undrained(record, seen) or "the drain took too long")
     return events.IdleElapsed("idle for all of idleAfter", paused=paused)
@@ -85,11 +87,9 @@ def undrained(record: Record, seen: Observed, by: IdleBy = IdleBy.REQUESTS) -> s
     return None
 
 
-def _wanted(seen: Observed) -> bool:
-    """Whether somebody waits or is still connected; what is not known counts as yes."""
-    if seen.held != 0 or seen.relayed != 0:
-        return True
-    return seen.traffic is None or seen.traffic.usage is not Usage.QUIET
+def _wanted(record: Record, seen: Observed) -> bool:
+    """Whether somebody waits or is still connected; saying no takes the evidence that a drain takes."""
+    return bool(seen.held) or undrained(record, seen) is not None
 
 
 def _asleep(record: Record, seen: Observed) -> Event | None:
@@ -105,7 +105,7 @@ def _asleep(record: Record, seen: Observed) -> Event | None:
 
 
 def _waking(record: Record, seen: Observed) -> Event | None:
-    if seen.endpoints:
+    if seen.endpoints and seen.replicas != 0:
         return events.Ready("reachable")
     if seen.trouble and seen.trouble != record.stalled:
         return events.WakeStalled(seen.trouble)
@@ -120,8 +120,10 @@ def _lost(seen: Observed) -> Event | None:
     return None
 
 
-def _active(record: Record, seen: Observed) -> Event | None:
-    if seen.held == 0 and seen.traffic and seen.traffic.usage is Usage.QUIET and seen.traffic.taken_at > record.since:
+def _active(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
+    if seen.held or _unknown(record, seen, now, stale_after):
+        return None
+    if seen.traffic and seen.traffic.usage is Usage.QUIET and seen.traffic.taken_at > record.since:
         return events.Quiet("no traffic")
     return None
 
@@ -145,7 +147,9 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
         return unknown
     if seen.traffic and seen.traffic.usage is Usage.TRAFFIC and seen.traffic.window_start >= record.since:
         return events.Traffic(seen.traffic.reason)
-    if undrained(record, seen, spec.idle_by) is None:
+    # An acknowledgement from before the drain is the pods' route's: this look at the world may precede the new route.
+    acked = seen.route_acked_at is not None and seen.route_acked_at >= record.since
+    if acked and undrained(record, seen, spec.idle_by) is None:
         return events.Drained(record.reason)
     return None
 
