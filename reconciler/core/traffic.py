@@ -98,8 +98,9 @@ class Window:
         if envoy not in before.envoys:
             return f"Envoy {envoy} was not in the sample before"
         elapsed = self.after.taken_at - before.taken_at
-        ran = self.after.envoys[envoy].uptime - before.envoys[envoy].uptime
-        if ran < elapsed - RESTART_TOLERANCE_SECONDS or ran < 0:
+        uptime = self.after.envoys[envoy].uptime
+        ran = uptime - before.envoys[envoy].uptime
+        if uptime <= elapsed or ran < elapsed - RESTART_TOLERANCE_SECONDS or ran < 0:
             return f"Envoy {envoy} restarted"
         return None
 
