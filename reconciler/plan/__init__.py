@@ -62,7 +62,8 @@ def plan(record: Record, spec: Spec, now: float) -> Plan:
     """The plan of one service at `now` (seconds since the epoch)."""
     match record.state:
         case State.ScaledToZero:
-            return Plan(Zero(), Route.HOLD, False, None)
+            # Once zero was seen, a number that is not zero is somebody else's: theirs to choose, until it is ready.
+            return Plan(None if record.zeroed else Zero(), Route.HOLD, False, None)
         case State.Waking:
             wanted = AtLeast(spec.replicas or record.replicas)
             return Plan(wanted, Route.HOLD, True, Deadline(_next_time_out(record, spec, now), events.WakeTimedOut))
@@ -78,4 +79,5 @@ def plan(record: Record, spec: Spec, now: float) -> Plan:
 def _next_time_out(record: Record, spec: Spec, now: float) -> float:
     """A wake that does not end times out again and again, every `wake_timeout`."""
     passed = max(0, floor((now - record.since) / spec.wake_timeout))
-    return record.since + (passed + 1) * spec.wake_timeout
+    coming = record.since + (passed + 1) * spec.wake_timeout
+    return coming if coming > now else coming + spec.wake_timeout
