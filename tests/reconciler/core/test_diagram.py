@@ -1,0 +1,31 @@
+"""The picture of the machine shows the table: each arrow once, guards in words, no loops."""
+
+from __future__ import annotations
+
+from reconciler.core import events
+from reconciler.core.diagram import diagram
+from reconciler.core.machine import TABLE, Row, not_paused
+from reconciler.core.record import State
+
+
+def test_rows_between_the_same_states_share_an_arrow_and_loops_are_left_out() -> None:
+    table = (
+        Row(State.Idle, events.IdleElapsed, not_paused, State.Draining),
+        Row(State.Idle, events.Quiet, None, State.Idle),
+        Row(State.Idle, events.SleepCommanded, None, State.Draining),
+        Row(State.Draining, events.Drained, None, State.ScaledToZero),
+    )
+    assert diagram(table).splitlines() == [
+        "stateDiagram-v2",
+        "    Idle --> Draining: IdleElapsed [not paused]<br/>SleepCommanded",
+        "    Draining --> ScaledToZero: Drained",
+    ]
+
+
+def test_the_machine_s_own_picture_shows_every_change_of_state() -> None:
+    picture = diagram()
+    for row in TABLE:
+        arrow = f"{row.source} --> {row.target}: "
+        lines = [line for line in picture.splitlines() if arrow in line]
+        assert len(lines) == (row.source is not row.target)
+        assert all(row.event.__name__ in line for line in lines)

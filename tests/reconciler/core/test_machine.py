@@ -1,0 +1,248 @@
+"""The machine: every state x every event, against a table written from the design and not from the code."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+import pytest
+
+from reconciler.core import events
+from reconciler.core.events import (
+    Demand,
+    Drained,
+    DrainTimedOut,
+    EndpointsLost,
+    Event,
+    IdleElapsed,
+    Quiet,
+    Ready,
+    SleepCommanded,
+    Traffic,
+    TrafficUnknown,
+    WakeCommanded,
+    WakeStalled,
+    WakeTimedOut,
+    Zeroed,
+)
+from reconciler.core.machine import TABLE, UnlistedEvent, step
+from reconciler.core.record import Record, State
+
+ScaledToZero, Waking, Active, Idle, Draining = State
+
+# One row an event, one column a state: the state that follows, `=` where nothing but a refresh happens, and `!` where
+# the pair is a fault of the caller.
+COLUMNS = (ScaledToZero, Waking, Active, Idle, Draining)
+LETTERS = {"Z": ScaledToZero, "W": Waking, "A": Active, "I": Idle, "D": Draining}
+EXPECTED = """
+                          Z  W  A  I  D
+  Demand                  W  =  =  A  A
+  Ready                   =  A  =  =  =
+  Ready, zeroed           A  A  =  =  =
+  WakeStalled             !  =  !  !  !
+  WakeTimedOut, wanted    !  =  !  !  !
+  WakeTimedOut, unwanted  !  Z  !  !  !
+  Zeroed                  =  Z  Z  Z  Z
+  EndpointsLost           !  !  W  W  !
+  Quiet                   !  !  I  =  =
+  Traffic                 !  !  =  A  A
+  TrafficUnknown          !  !  =  A  A
+  IdleElapsed             !  !  !  D  !
+  IdleElapsed, paused     !  !  !  =  !
+  Drained                 !  !  !  !  Z
+  DrainTimedOut           !  !  !  !  A
+  WakeCommanded           W  =  =  A  A
+  SleepCommanded          =  =  D  D  =
+"""
+VARIANTS: dict[str, Event] = {
+    "WakeTimedOut, wanted": WakeTimedOut("why", wanted=True),
+    "WakeTimedOut, unwanted": WakeTimedOut("why", wanted=False),
+    "IdleElapsed, paused": IdleElapsed("why", paused=True),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell of the table."""
+
+    record: Record
+    event: Event
+    cell: str
+
+    def __str__(self) -> str:
+        return f"{self.record.state}-{self.event!r}"
+
+
+def a_record(state: State, **known: object) -> Record:
+    return replace(Record(state, 100.0, "before", 3, "127.64.0.7:18001"), **known)  # type: ignore[arg-type]
+
+
+def cases() -> list[Case]:
+    found = []
+    for line in EXPECTED.strip().splitlines()[1:]:
+        label, cells = line[:26].strip(), line[26:].split()
+        event = VARIANTS.get(label) or getattr(events, label.split(",")[0])("why")
+        for state, cell in zip(COLUMNS, cells, strict=True):
+            found.append(Case(a_record(state, zeroed=label.endswith("zeroed")), event, cell))
+    return found
+
+
+def all_events() -> set[type[Event]]:
+    return {
+        kind
+        for kind in vars(events).values()
+        if isinstance(kind, type) and issubclass(kind, Event) and kind is not Event
+    }
+
+
+def test_the_expectation_covers_every_state_and_every_event() -> None:
+    covered = {(case.record.state, type(case.event)) for case in cases()}
+    assert covered == set(itertools.product(State, all_events()))
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_every_state_hears_every_event(case: Case) -> None:
+    if case.cell == "!":
+        kept = replace(case.record)
+        with pytest.raises(UnlistedEvent) as raised:
+            step(case.record, case.event, 107.0)
+        assert case.event.name in str(raised.value) and case.record.state in str(raised.value)
+        assert case.record == kept
+        return
+    after = step(case.record, case.event, 107.0)
+    if case.cell == "=":
+        assert (after.state, after.since, after.reason) == (case.record.state, 100.0, "before")
+    else:
+        assert (after.state, after.since, after.reason) == (LETTERS[case.cell], 107.0, "why")
+    assert (after.replicas, after.hold_address) == (3, "127.64.0.7:18001")
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.cell not in "=!"], ids=str)
+def test_a_change_of_state_forgets_the_stall_and_keeps_zeroed_only_when_zero_was_seen(case: Case) -> None:
+    after = step(replace(case.record, stalled="it was stuck"), case.event, 107.0)
+    assert after.stalled is None
+    assert after.zeroed is isinstance(case.event, Zeroed)
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.cell == "="], ids=str)
+def test_a_self_loop_refreshes_what_is_known_and_nothing_else(case: Case) -> None:
+    after = step(case.record, case.event, 107.0)
+    match case.event:
+        case Zeroed():
+            assert after == replace(case.record, zeroed=True)
+        case WakeStalled() | WakeTimedOut():
+            assert after == replace(case.record, stalled="why")
+        case _:
+            assert after is case.record
+
+
+def test_the_same_refresh_twice_is_the_same_record() -> None:
+    asleep = step(a_record(ScaledToZero), Zeroed(), 101.0)
+    assert step(asleep, Zeroed(), 102.0) is asleep
+    waking = step(a_record(Waking), WakeStalled("no image"), 101.0)
+    assert step(waking, WakeStalled("no image"), 102.0) is waking
+    assert step(waking, WakeStalled("no node"), 103.0).stalled == "no node"
+
+
+def test_an_event_that_nobody_defined_is_unlisted_everywhere() -> None:
+    class Invented(Event):
+        pass
+
+    for state in State:
+        with pytest.raises(UnlistedEvent, match=f"Invented is not listed for {state}"):
+            step(a_record(state), Invented(), 0.0)
+
+
+def test_no_row_is_hidden_by_an_unguarded_one_above_it() -> None:
+    for pair, rows in itertools.groupby(TABLE, key=lambda row: (row.source, row.event)):
+        guards = [row.when for row in rows]
+        assert None not in guards[:-1], pair
+
+
+class Talk:
+    """A conversation with the machine: `>> event` says something, `>> 5` lets 5 seconds pass, `<< state` expects."""
+
+    def __init__(self, state: State) -> None:
+        self.record = a_record(state)
+        self.now = 100.0
+
+    def __rshift__(self, said: Event | float) -> Talk:
+        if isinstance(said, Event):
+            self.record = step(self.record, said, self.now)
+        else:
+            self.now += said
+        return self
+
+    def __lshift__(self, state: State) -> Talk:
+        assert self.record.state is state, f"at {self.now}: {self.record}"
+        return self
+
+
+def test_a_day_in_the_life_of_a_service() -> None:
+    talk = Talk(ScaledToZero)
+    assert (
+        talk
+        >> Zeroed("confirmed") << ScaledToZero
+        >> Demand("somebody waits") << Waking
+        >> 2.5
+        >> Ready("reachable") << Active
+        >> 60
+        >> Quiet("no traffic") << Idle
+        >> 10
+        >> Traffic("1 requests moved") << Active
+        >> 60
+        >> Quiet("no traffic") << Idle
+        >> 300
+        >> IdleElapsed("idle for all of idleAfter") << Draining
+        >> 1
+        >> Drained("idle for all of idleAfter") << ScaledToZero
+    )  # fmt: skip
+    assert talk.record == Record(ScaledToZero, 533.5, "idle for all of idleAfter", 3, "127.64.0.7:18001")
+
+
+def test_who_comes_during_the_drain_is_served_at_once() -> None:
+    assert Talk(Idle) >> IdleElapsed() << Draining >> Demand("somebody waits") << Active
+
+
+def test_doubt_undoes_idle_and_draining_and_nothing_else() -> None:
+    assert Talk(Idle) >> TrafficUnknown("Envoy b is missing") << Active
+    assert Talk(Draining) >> TrafficUnknown("no Envoy is connected") << Active
+    assert Talk(Active) >> TrafficUnknown("no Envoy is connected") << Active
+
+
+def test_a_wake_that_gets_stuck_goes_on_and_says_why() -> None:
+    talk = Talk(ScaledToZero)
+    assert talk >> Demand() << Waking >> 5 >> WakeStalled("exit code 1") << Waking
+    assert talk.record.stalled == "exit code 1"
+    assert talk >> 55 >> WakeTimedOut("it is not ready", wanted=True) << Waking
+    assert talk.record.stalled == "it is not ready"
+    assert talk.record.since == 100.0
+    assert talk >> 60 >> Ready() << Active
+    assert talk.record.stalled is None
+
+
+def test_a_wake_that_nobody_wants_any_more_ends() -> None:
+    assert Talk(ScaledToZero) >> Demand() << Waking >> 60 >> WakeTimedOut(wanted=False) << ScaledToZero
+
+
+def test_somebody_else_scales_it_up_once_it_was_seen_at_zero() -> None:
+    talk = Talk(Draining)
+    assert talk >> Drained() << ScaledToZero >> Ready("the old pod, still there") << ScaledToZero
+    assert talk >> Zeroed("confirmed") << ScaledToZero >> Ready("somebody else scaled it up") << Active
+
+
+def test_somebody_else_scales_it_to_zero_while_it_wakes_and_it_wakes_again() -> None:
+    assert Talk(Waking) >> Zeroed() << ScaledToZero >> Demand("somebody waits") << Waking
+
+
+def test_a_crash_holds_until_it_is_back() -> None:
+    assert Talk(Active) >> EndpointsLost("exit code 139") << Waking >> Ready() << Active
+
+
+def test_sleep_by_command_drains_first() -> None:
+    assert Talk(Active) >> SleepCommanded("a person asked") << Draining >> Drained() << ScaledToZero
+    assert Talk(Active) >> SleepCommanded() << Draining >> DrainTimedOut("1 requests in flight") << Active
+
+
+def test_a_pause_keeps_it_awake_until_somebody_commands_sleep() -> None:
+    assert Talk(Idle) >> IdleElapsed(paused=True) << Idle >> SleepCommanded() << Draining >> WakeCommanded() << Active

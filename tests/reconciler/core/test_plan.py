@@ -1,0 +1,83 @@
+"""The plan of each state: scale, route, release, deadline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.core import events
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.plan import AtLeast, Deadline, Plan, Route, Zero, plan
+
+SPEC = Spec(name="web", idle_after=300, wake_timeout=60, drain_timeout=30)
+
+
+def a_record(state: State, **known: object) -> Record:
+    return replace(Record(state, 1000.0, "", 3, "127.64.0.7:18001"), **known)  # type: ignore[arg-type]
+
+
+def test_asleep_nothing_runs_and_connections_are_held() -> None:
+    assert plan(a_record(State.ScaledToZero), SPEC, 1001) == Plan(Zero(), Route.HOLD, release=False, deadline=None)
+
+
+def test_asleep_once_zero_was_seen_whoever_scales_it_up_is_not_fought() -> None:
+    planned = plan(a_record(State.ScaledToZero, zeroed=True), SPEC, 1001)
+    assert planned == Plan(None, Route.HOLD, release=False, deadline=None)
+
+
+def test_waking_brings_back_what_it_had_and_connects_those_who_wait() -> None:
+    deadline = Deadline(1060, events.WakeTimedOut)
+    assert plan(a_record(State.Waking), SPEC, 1001) == Plan(AtLeast(3), Route.HOLD, release=True, deadline=deadline)
+
+
+def test_waking_to_a_fixed_number() -> None:
+    assert plan(a_record(State.Waking), replace(SPEC, replicas=2), 1001).scale == AtLeast(2)
+
+
+def test_active_leaves_the_number_to_its_owner() -> None:
+    assert plan(a_record(State.Active), SPEC, 1001) == Plan(None, Route.PODS, release=True, deadline=None)
+
+
+def test_idle_is_active_with_a_deadline() -> None:
+    deadline = Deadline(1300, events.IdleElapsed)
+    assert plan(a_record(State.Idle), SPEC, 1001) == Plan(None, Route.PODS, release=True, deadline=deadline)
+    assert plan(a_record(State.Idle), SPEC, 5000).deadline == deadline
+
+
+def test_paused_and_idle_has_no_deadline() -> None:
+    assert plan(a_record(State.Idle), replace(SPEC, paused=True), 1001).deadline is None
+
+
+def test_draining_holds_what_comes_and_keeps_what_runs() -> None:
+    deadline = Deadline(1030, events.DrainTimedOut)
+    assert plan(a_record(State.Draining), SPEC, 1001) == Plan(None, Route.HOLD, release=False, deadline=deadline)
+
+
+@pytest.mark.parametrize(("now", "due"), [(1000, 1060), (1059.9, 1060), (1060, 1120), (1061, 1120), (4242, 4300)])
+def test_a_stalled_wake_times_out_again_and_again(now: float, due: float) -> None:
+    assert plan(a_record(State.Waking, stalled="no image"), SPEC, now).deadline == Deadline(due, events.WakeTimedOut)
+
+
+@given(
+    since=st.floats(1.7e9, 1.9e9),
+    timeout=st.floats(0.05, 7200),
+    rounds=st.integers(0, 20),
+)
+def test_a_wake_s_deadline_is_ahead_of_the_clock_also_when_it_has_just_passed(
+    since: float, timeout: float, rounds: int
+) -> None:
+    spec, record = replace(SPEC, wake_timeout=timeout), a_record(State.Waking, since=since)
+    now = since
+    for _ in range(rounds + 1):
+        deadline = plan(record, spec, now).deadline
+        assert deadline is not None
+        assert now < deadline.at <= now + 2 * timeout
+        now = deadline.at
+
+
+def test_a_clock_that_was_set_back_delays_and_never_drops_a_deadline() -> None:
+    assert plan(a_record(State.Waking), SPEC, 10).deadline == Deadline(1060, events.WakeTimedOut)

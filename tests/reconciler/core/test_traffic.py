@@ -1,0 +1,169 @@
+"""Rule 1, unknown is not idle: what two samples say of a service, and all the ways in which they say nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.core.spec import IdleBy
+from reconciler.core.traffic import Counters, EnvoyReading, Judgement, Sample, Usage, Window
+
+USED = Counters(requests=7, connections=3, bytes=900)
+
+
+def sample(at: float, missing: dict[str, str] | None = None, **envoys: tuple[float, Counters | None]) -> Sample:
+    """What each Envoy said at `at`: its uptime, and what it counted for `web` (None: never used)."""
+    readings = {
+        name: EnvoyReading(uptime, {} if counters is None else {"web": counters})
+        for name, (uptime, counters) in envoys.items()
+    }
+    return Sample(at, readings, missing or {})
+
+
+def judged(
+    before: Sample | None, after: Sample, expected: str = "a", by: IdleBy = IdleBy.REQUESTS, service: str = "web"
+) -> Judgement:
+    window = Window(before, after, frozenset(expected.split()))
+    return window.judge(service, by, window.doubt())
+
+
+QUIET_BEFORE = sample(1000, a=(500, USED))
+
+
+def test_nothing_moved_and_nothing_in_flight_is_quiet() -> None:
+    verdict = judged(QUIET_BEFORE, sample(1005, a=(505, USED)))
+    assert verdict == Judgement(Usage.QUIET, 1005, 1000, 0, "0 requests moved, 0 in flight", requests=7)
+
+
+@pytest.mark.parametrize(
+    ("by", "idle_changes", "busy_changes"),
+    [
+        (IdleBy.REQUESTS, Counters(7, 9, 999, 0, 4), Counters(8, 3, 900)),
+        (IdleBy.CONNECTIONS, Counters(9, 3, 999, 4, 0), Counters(7, 4, 900)),
+        (IdleBy.BYTES, Counters(9, 9, 900, 4, 4), Counters(7, 3, 901)),
+    ],
+)
+def test_only_the_figure_that_was_asked_for_counts(by: IdleBy, idle_changes: Counters, busy_changes: Counters) -> None:
+    assert judged(QUIET_BEFORE, sample(1005, a=(505, idle_changes)), by=by).usage is Usage.QUIET
+    assert judged(QUIET_BEFORE, sample(1005, a=(505, busy_changes)), by=by).usage is Usage.TRAFFIC
+
+
+def test_a_long_request_is_traffic_although_no_counter_moves() -> None:
+    verdict = judged(QUIET_BEFORE, sample(1005, a=(505, Counters(7, 3, 900, active_requests=1))))
+    assert (verdict.usage, verdict.in_flight) == (Usage.TRAFFIC, 1)
+
+
+def test_an_open_connection_is_traffic_when_judged_by_connections_and_silence_is_not_when_judged_by_bytes() -> None:
+    after = sample(1005, a=(505, Counters(7, 3, 900, active_connections=2)))
+    assert judged(QUIET_BEFORE, after, by=IdleBy.CONNECTIONS).in_flight == 2
+    assert judged(QUIET_BEFORE, after, by=IdleBy.BYTES).usage is Usage.QUIET
+
+
+def test_moving_bytes_are_in_flight() -> None:
+    verdict = judged(QUIET_BEFORE, sample(1005, a=(505, Counters(7, 3, 1900))), by=IdleBy.BYTES)
+    assert (verdict.usage, verdict.in_flight) == (Usage.TRAFFIC, 1)
+
+
+def test_the_first_appearance_of_a_counter_is_traffic() -> None:
+    assert judged(sample(1000, a=(500, None)), sample(1005, a=(505, USED))).usage is Usage.TRAFFIC
+
+
+def test_a_service_that_was_never_used_is_quiet() -> None:
+    assert judged(sample(1000, a=(500, None)), sample(1005, a=(505, None))).usage is Usage.QUIET
+
+
+def test_all_envoys_count_together() -> None:
+    before = sample(1000, a=(500, USED), b=(90, USED))
+    verdict = judged(before, sample(1005, a=(505, USED), b=(95, Counters(8, 4, 950, 2, 2))), "a b")
+    assert (verdict.usage, verdict.in_flight, verdict.requests) == (Usage.TRAFFIC, 2, 15)
+
+
+def test_an_envoy_that_left_in_good_order_is_not_missed() -> None:
+    before = sample(1000, a=(500, USED), b=(90, USED))
+    assert judged(before, sample(1005, a=(505, USED)), "a").usage is Usage.QUIET
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected", "reason"),
+    [
+        pytest.param(QUIET_BEFORE, sample(1005), "", "no Envoy is connected", id="no Envoy"),
+        pytest.param(None, sample(1005, a=(505, USED)), "a", "only one sample so far", id="first sample"),
+        pytest.param(
+            QUIET_BEFORE,
+            sample(1005, {"b": "timed out"}, a=(505, USED)),
+            "a b",
+            "Envoy b is missing: timed out",
+            id="missing",
+        ),
+        pytest.param(
+            QUIET_BEFORE, sample(1005), "a", "Envoy a is missing: not in the sample", id="missing without a word"
+        ),
+        pytest.param(
+            QUIET_BEFORE,
+            sample(1005, a=(505, USED), b=(3, USED)),
+            "a b",
+            "Envoy b was not in the sample before",
+            id="new Envoy",
+        ),
+        pytest.param(QUIET_BEFORE, sample(1005, a=(2, USED)), "a", "Envoy a restarted", id="restarted"),
+        pytest.param(
+            sample(1000, a=(1, USED)),
+            sample(1010, a=(9, USED)),
+            "a",
+            "Envoy a restarted",
+            id="restarted while it was young",
+        ),
+        pytest.param(
+            QUIET_BEFORE,
+            sample(1005, a=(505, Counters(6, 3, 900))),
+            "a",
+            "a counter of Envoy a went backwards",
+            id="requests backwards",
+        ),
+        pytest.param(
+            QUIET_BEFORE,
+            sample(1005, a=(505, Counters(7, 3, 899))),
+            "a",
+            "a counter of Envoy a went backwards",
+            id="bytes backwards",
+        ),
+        pytest.param(
+            QUIET_BEFORE, sample(1005, a=(505, None)), "a", "a counter of Envoy a went backwards", id="counter gone"
+        ),
+        pytest.param(
+            QUIET_BEFORE,
+            sample(1000, a=(500, USED)),
+            "a",
+            "the sample is older than the one before",
+            id="the same sample again",
+        ),
+        pytest.param(
+            QUIET_BEFORE,
+            sample(995, a=(495, USED)),
+            "a",
+            "the sample is older than the one before",
+            id="an older sample",
+        ),
+    ],
+)
+def test_unknown_is_not_idle(before: Sample | None, after: Sample, expected: str, reason: str) -> None:
+    verdict = judged(before, after, expected)
+    assert (verdict.usage, verdict.reason) == (Usage.UNKNOWN, reason)
+
+
+def test_one_envoy_s_silence_does_not_hide_another_s_doubt() -> None:
+    before = sample(1000, a=(500, USED), b=(500, USED))
+    after = sample(1005, a=(505, USED), b=(505, Counters(1, 1, 1)))
+    assert judged(before, after, "a b").usage is Usage.UNKNOWN
+
+
+def test_not_a_number_is_never_quiet() -> None:
+    nan = float("nan")
+    for broken in (Counters(requests=nan, connections=3, bytes=900), Counters(7, 3, 900, nan)):  # type: ignore[arg-type]
+        assert judged(QUIET_BEFORE, sample(1005, a=(505, broken))).usage is not Usage.QUIET
+
+
+def test_uptimes_are_whole_seconds() -> None:
+    """Two readings 0.5 s apart may show the same uptime, or one that is a second later: neither is a restart."""
+    assert judged(QUIET_BEFORE, sample(1000.5, a=(500, USED))).usage is Usage.QUIET
+    assert judged(QUIET_BEFORE, sample(1000.5, a=(501, USED))).usage is Usage.QUIET
+    assert judged(QUIET_BEFORE, sample(1005.9, a=(505, USED))).usage is Usage.QUIET
