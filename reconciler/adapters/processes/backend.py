@@ -1,0 +1,157 @@
+"""The place where services run as processes of this machine; implements `reconciler.ports.backend.Backend`.
+
+Rule: the processes outlive a zenvoy that is killed, and the next one adopts them; only `close` ends them. A service
+that sleeps costs an entry in a table. Counterparts: `unit.py`, which runs one service; `site.py`, what is kept on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from reconciler.adapters.processes.ending import Censuses
+from reconciler.adapters.processes.pidfd import Watched
+from reconciler.adapters.processes.procfs import take_census
+from reconciler.adapters.processes.program import Program
+from reconciler.adapters.processes.readiness import Dialler
+from reconciler.adapters.processes.site import Note, Site
+from reconciler.adapters.processes.unit import Shared, Unit
+from reconciler.plan import AtLeast, Scale, Zero
+from reconciler.ports.backend import Report, Running
+
+log = structlog.get_logger(__name__)
+
+CLOSE_PATIENCE_SECONDS = 2.5
+"""What services have to end by themselves when zenvoy ends."""
+CLOSE_SECONDS = 3.5
+
+
+class ProcessBackend:
+    """Starts and stops the services' commands. Raises `StateDirInUse` when another zenvoy has the state directory.
+
+    Made and used on one event loop. `configure` reports what is known of every new service before it returns;
+    everything else is reported from the loop, never from within a call.
+    """
+
+    def __init__(self, state_dir: Path, report: Report) -> None:
+        self._report = report
+        self._site = Site(state_dir)
+        self._shared = Shared(self._site, Censuses(self._site.run), Dialler())
+        self._programs: dict[str, Program] | None = None
+        self._units: dict[str, Unit] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    def configure(self, programs: Mapping[str, Program]) -> None:
+        """These are the services from now on; what does not change is not touched.
+
+        The first call adopts what an earlier zenvoy left, or ends it when its program is another one now or is no more.
+        Later, a service that is no more is stopped, and is not reported again. One that runs and whose program is
+        another one now is `outdated`: it goes on as it is until it is put to sleep, restarted, or ends by itself.
+        """
+        before, self._programs = self._programs, dict(programs)
+        self._site.reserve(program.port for program in programs.values() if program.port is not None)
+        if before is None:
+            self._take_over()
+        for service in (before or {}).keys() - programs.keys():
+            self._site.forget(service)
+            if unit := self._units.get(service):
+                unit.stop()
+        for service, program in programs.items():
+            unit = self._units.get(service)
+            if unit is not None:
+                unit.change(program)
+            if before is None or service not in before:
+                self._report(unit.running if unit else Running(service, 0))
+
+    def outdated(self) -> frozenset[str]:
+        """Services that run, but from another program than the present one: to be drained, or restarted."""
+        return frozenset(unit.service for unit in self._units.values() if unit.outdated)
+
+    def restart(self, service: str) -> None:
+        """End what runs of the service and start it again, from its present program. Cuts its connections."""
+        if unit := self._units.get(service):
+            unit.restart()
+
+    def log_of(self, service: str) -> Path:
+        """The file with the service's output."""
+        return self._site.logs / f"{service}.log"
+
+    def converge(self, service: str, scale: Scale) -> None:
+        """Start it, stop it, or leave it as it is; a service that is not configured is being stopped already."""
+        program = (self._programs or {}).get(service)
+        unit = self._units.get(service)
+        if program is None or self._closing:
+            return
+        match scale:
+            case AtLeast():
+                if unit is None:
+                    unit = self._run(Unit(service, program, self._shared))
+                unit.want()
+            case Zero():
+                if unit is not None and unit.wanted:
+                    unit.stop()
+
+    async def close(self) -> None:
+        """Stop every service, side by side, within 3.5 s; what does not end by itself in 2.5 s is killed."""
+        self._closing = True
+        for unit in self._units.values():
+            unit.stop(at_most=CLOSE_PATIENCE_SECONDS)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        for service in self._units:
+            log.error("service did not end and is left behind", service=service)
+        for task in self._tasks:
+            task.cancel()
+        self._site.close()
+
+    def _take_over(self) -> None:
+        """Find what an earlier zenvoy started."""
+        for service, note in self._site.notes().items():
+            seen = note.process()
+            process = Watched.of_other(seen) if seen else None
+            if process is None:
+                self._site.drop(service)
+            else:
+                self._adopt(service, process, note)
+        for service in take_census(self._site.run).by_service:
+            if service not in self._units:
+                log.warning("unnoted processes are ended", service=service)
+                self._run(Unit(service, self._program(service), self._shared)).clean_up()
+
+    def _adopt(self, service: str, process: Watched, note: Note) -> None:
+        unit = Unit(service, self._program(service), self._shared)
+        unit.adopt(process, note)
+        if service not in (self._programs or {}):
+            unit.stop()
+        elif unit.outdated:
+            unit.restart()
+        log.info("process is adopted", service=service, pid=note.pid, outdated=unit.outdated)
+        self._run(unit)
+
+    def _program(self, service: str) -> Program:
+        """The service's program; one that does nothing for a service that is no more."""
+        return (self._programs or {}).get(service) or Program(command=(), working_directory=Path("/"))
+
+    def _run(self, unit: Unit) -> Unit:
+        self._units[unit.service] = unit
+        task = asyncio.create_task(self._until_asleep(unit), name=f"processes of {unit.service}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return unit
+
+    async def _until_asleep(self, unit: Unit) -> None:
+        try:
+            await unit.run(self._tell)
+        except Exception:
+            log.exception("service is given up: a fault of zenvoy", service=unit.service)
+        # Without a pause between the unit's end and this: a call in between would be lost on it.
+        del self._units[unit.service]
+        self._tell(Running(unit.service, 0))
+
+    def _tell(self, running: Running) -> None:
+        if running.service in (self._programs or {}):
+            self._report(running)

@@ -1,0 +1,128 @@
+"""What /proc says of processes: who they are, which group they are in, and which service they were started for.
+
+Rule: reads only, changes nothing; a process that goes away while it is looked at is simply not there. Each process that
+we start carries `ZENVOY_RUN=<state directory>/<service>` in its environment and hands it down, so that whatever it
+starts can be told as ours, in whichever group or session it is, even when nobody noted it.
+Source: proc_pid_stat(5), proc_pid_environ(5). Counterpart: `pidfd.py`, which waits for them and signals them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MARK = "ZENVOY_RUN"
+_KTHREADD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One process. A pid is used again some day; a pid with its start is not, until the next boot."""
+
+    pid: int
+    group: int
+    started_ticks: int
+    ended: bool
+    """Whether it is a zombie: it runs no more, and only its parent can make it go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Everything that ran at one moment."""
+
+    by_group: Mapping[int, tuple[Seen, ...]]
+    by_service: Mapping[str, tuple[Seen, ...]]
+    """Those that carry the mark of our state directory."""
+
+    def family(self, service: str, leader: Seen | None) -> frozenset[Seen]:
+        """All processes of a service whose leader is, or was, `leader`."""
+        return frozenset(self.by_service.get(service, ())) | frozenset(self._group(leader))
+
+    def _group(self, leader: Seen | None) -> tuple[Seen, ...]:
+        if leader is None:
+            return ()
+        group = self.by_group.get(leader.pid, ())
+        # The kernel keeps a pid while a group has that number; another process with it means that our group is gone.
+        if any(seen.pid == leader.pid and seen.started_ticks != leader.started_ticks for seen in group):
+            return ()
+        return group
+
+
+def look(pid: int) -> Seen | None:
+    """The process, or None when there is none."""
+    stat = _stat(pid)
+    return _seen(pid, stat) if stat else None
+
+
+def boot_id() -> str:
+    """Differs after each boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def run_id(state_dir: Path) -> str:
+    """Names a state directory as long as it exists, under whatever path it is reached."""
+    stat = state_dir.stat()
+    return f"{stat.st_dev:x}-{stat.st_ino:x}"
+
+
+def take_census(run: str) -> Census:
+    """Look at every process; some 30 µs for each."""
+    groups: dict[int, list[Seen]] = defaultdict(list)
+    services: dict[str, list[Seen]] = defaultdict(list)
+    for seen in _everybody():
+        groups[seen.group].append(seen)
+        if service := _marked_service(seen.pid, run):
+            services[service].append(seen)
+    return Census(
+        {group: tuple(members) for group, members in groups.items()},
+        {service: tuple(members) for service, members in services.items()},
+    )
+
+
+def _everybody() -> Iterator[Seen]:
+    own = os.getpid()
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == own:
+            continue
+        stat = _stat(int(name))
+        if stat and int(stat[1]) != _KTHREADD:
+            seen = _seen(int(name), stat)
+            if not seen.ended:
+                yield seen
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the third (state) on; the second ends at the last `)`, whatever it contains."""
+    try:
+        content = _read(f"/proc/{pid}/stat")
+    except OSError:
+        return None
+    return content.rpartition(b")")[2].split()
+
+
+def _seen(pid: int, stat: list[bytes]) -> Seen:
+    threads = int(stat[17])
+    return Seen(pid, int(stat[2]), int(stat[19]), ended=stat[0] in (b"Z", b"X") and threads < 2)
+
+
+def _marked_service(pid: int, run: str) -> str | None:
+    try:
+        environment = b"\0" + _read(f"/proc/{pid}/environ")
+    except OSError:
+        return None
+    _, found, rest = environment.partition(f"\0{MARK}={run}/".encode())
+    return rest.partition(b"\0")[0].decode(errors="replace") if found else None
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = b""
+        while chunk := os.read(descriptor, 1 << 16):
+            content += chunk
+        return content
+    finally:
+        os.close(descriptor)

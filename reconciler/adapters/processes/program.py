@@ -1,0 +1,51 @@
+"""What to run for a service: a command and all that belongs to it.
+
+Rule: plain immutable values, no I/O. Made by `reconciler.adapters.services_file`, run by `launch.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from signal import Signals
+
+PORT = "{port}"
+"""What stands for the port in a command and in environment values; `{{port}}` is the text `{port}` itself."""
+_LITERAL_PORT = "{{port}}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One service's command. Durations are seconds."""
+
+    command: tuple[str, ...]
+    working_directory: Path
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables besides those that zenvoy itself has."""
+    port: int | None = None
+    """The port that the command listens on; None: a free one is chosen."""
+    ready_path: str | None = None
+    """What to GET until the answer is 2xx or 3xx; None: a successful dial is enough."""
+    stop_signal: Signals = Signals.SIGTERM
+    drain_timeout: float = 30.0
+    """How long the command has after `stop_signal` before SIGKILL."""
+
+    @property
+    def digest(self) -> str:
+        """Differs when a running process would have to be started again; the other settings apply to it as it runs."""
+        parts = (self.command, str(self.working_directory), self.environment, self.port)
+        return sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def arguments(self, port: int) -> list[str]:
+        """The command with its port filled in."""
+        return [filled(part, port) for part in self.command]
+
+    def variables(self, port: int) -> dict[str, str]:
+        """Its own environment with the port filled in."""
+        return {name: filled(value, port) for name, value in self.environment}
+
+
+def filled(text: str, port: int) -> str:
+    """`text` with the port in the place of every `{port}`."""
+    return PORT.join(part.replace(PORT, str(port)) for part in text.split(_LITERAL_PORT))

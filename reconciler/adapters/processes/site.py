@@ -1,0 +1,146 @@
+"""What all services of one state directory share: the directory itself, its lock, its notes, and the ports in use.
+
+The notes say which processes a zenvoy started, one small file per service, so that the next zenvoy can adopt or end
+them after this one was killed. Rule: a note is replaced in one step and is only ever read at the start.
+Counterpart: `procfs.py`, which finds what was started but not noted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import structlog
+
+from reconciler.adapters.processes.procfs import Seen, boot_id, look, run_id
+
+log = structlog.get_logger(__name__)
+
+
+class StateDirInUse(Exception):
+    """Another zenvoy runs services from this state directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One process that was started for a service."""
+
+    boot: str
+    pid: int
+    started_ticks: int
+    port: int
+    digest: str
+    """Of the program, see `Program.digest`."""
+    reachable: bool = False
+    milestones: Mapping[str, float] = field(default_factory=dict)
+
+    def process(self) -> Seen | None:
+        """The noted process if it still runs, and is no other one with its pid."""
+        seen = look(self.pid) if self.boot == boot_id() else None
+        return seen if seen and seen.started_ticks == self.started_ticks and not seen.ended else None
+
+
+class Site:
+    """A state directory, held by this process alone. Raises `StateDirInUse` when another one holds it."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.logs = state_dir / "logs"
+        self._notes = state_dir / "processes"
+        for folder in (state_dir, self.logs, self._notes):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _locked(state_dir / "processes.lock")
+        self.run = run_id(state_dir)
+        self.boot = boot_id()
+        self._ports: dict[str, int] = {}
+        """The last port of each service."""
+        self._taken: set[int] = set()
+        """The ports of those that run."""
+        self._reserved: frozenset[int] = frozenset()
+
+    def close(self) -> None:
+        """Let another zenvoy have the state directory."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def notes(self) -> dict[str, Note]:
+        """All notes, by service; one that cannot be read is dropped."""
+        found = {}
+        for path in sorted(self._notes.glob("*.json")):
+            try:
+                found[path.stem] = Note(**json.loads(path.read_bytes()))
+            except (ValueError, TypeError) as error:
+                log.warning("note of a process is unreadable", path=str(path), error=str(error))
+                path.unlink(missing_ok=True)
+        return found
+
+    def write(self, service: str, note: Note) -> None:
+        """Keep this note; it survives the process from now on. Raises OSError."""
+        path = self._notes / f"{service}.json"
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(note)), encoding="utf-8")
+        fresh.replace(path)
+
+    def drop(self, service: str) -> None:
+        """Nothing of the service runs any more."""
+        (self._notes / f"{service}.json").unlink(missing_ok=True)
+
+    def reserve(self, ports: Iterable[int]) -> None:
+        """Some services must have these ports; nobody else gets them."""
+        self._reserved = frozenset(ports)
+
+    def free_port(self, service: str) -> int:
+        """A free port, the one that the service had before if possible. Raises OSError when there is none."""
+        port = self._ports.get(service)
+        if port is not None and port not in self._taken | self._reserved and is_free(port):
+            return port
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            if port not in self._taken | self._reserved:
+                return port
+
+    def keep_port(self, service: str, port: int) -> None:
+        """The service has this port; nobody else gets it until `give_back`."""
+        self._ports[service] = port
+        self._taken.add(port)
+
+    def give_back(self, port: int) -> None:
+        """The service that had the port ended."""
+        self._taken.discard(port)
+
+    def forget(self, service: str) -> None:
+        """The service is no more."""
+        self._ports.pop(service, None)
+
+
+def is_free(port: int, *, reusing: bool = False) -> bool:
+    """Whether a program can listen on the port; `reusing` as if it set SO_REUSEADDR: old connections do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reusing)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def _locked(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise StateDirInUse(f"{path.parent} is in use by another zenvoy (pid {holder})") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,233 @@
+"""One service that is not asleep: starts its program, keeps it up, and ends it.
+
+Rule: one task per service that runs, none for one that sleeps. Whatever happens is told by `tell`, always from that
+task, never from within a call of ours. Counterparts: `backend.py`, which makes and drops units; `ending.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from signal import SIGTERM
+
+import structlog
+
+from reconciler.adapters.processes.ending import Censuses, Ending
+from reconciler.adapters.processes.launch import CannotStart, launch
+from reconciler.adapters.processes.output import Output
+from reconciler.adapters.processes.pidfd import Watched
+from reconciler.adapters.processes.program import Program
+from reconciler.adapters.processes.readiness import Dialler, accepts
+from reconciler.adapters.processes.site import Note, Site, is_free
+from reconciler.ports.backend import Running
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 10.0
+PROVEN_SECONDS = 10.0
+"""Reachable for this long, a program that crashes is started again as if it were the first time."""
+LEFTOVER_SECONDS = 1.0
+"""What a crashed program's children have to end by themselves."""
+SLOW_SECONDS = 30.0
+"""A start that takes longer than this is trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the units of one backend have in common."""
+
+    site: Site
+    censuses: Censuses
+    dialler: Dialler
+
+
+class Unit:
+    """The processes of one service."""
+
+    def __init__(self, service: str, program: Program, shared: Shared) -> None:
+        self.service = service
+        self.program = program
+        self._shared = shared
+        self._running = Running(service, 1)
+        self._told: Running | None = None
+        self.wanted = False
+        """Whether it should be up."""
+        self._interrupt = asyncio.Event()
+        self._process: Watched | None = None
+        self._note: Note | None = None
+        self._strays = False
+        self._output: Output | None = None
+        self._ending: Ending | None = None
+        self._at_most = float("inf")
+        self._crashes = 0
+
+    @property
+    def running(self) -> Running:
+        """What there is to say of it now."""
+        return self._running
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what runs was started from another program than the present one."""
+        return self._note is not None and self._note.digest != self.program.digest
+
+    def adopt(self, process: Watched, note: Note) -> None:
+        """Take over what another zenvoy started and noted; before `run`."""
+        self._process, self._note, self.wanted = process, note, True
+        self._shared.site.keep_port(self.service, note.port)
+        self._output = Output(self._shared.site.logs, self.service)
+        if note.reachable and not self.outdated and accepts(note.port):
+            endpoints = (f"127.0.0.1:{note.port}",)
+            self._running = replace(self._running, endpoints=endpoints, milestones=note.milestones)
+
+    def clean_up(self) -> None:
+        """There are processes of the service that no note tells of: end them first; before `run`."""
+        self._strays = True
+
+    def want(self) -> None:
+        """It should be up."""
+        self.wanted = True
+
+    def stop(self, at_most: float = float("inf")) -> None:
+        """It should not run; it has its drain time-out to end, but no more than `at_most` seconds."""
+        self.wanted = False
+        self._at_most = at_most
+        if self._ending is not None:
+            self._ending.hurry(at_most)
+        self._interrupt.set()
+
+    def change(self, program: Program) -> None:
+        """This is the program from now on; what can be used already goes on as it is."""
+        changed, self.program = self.program != program, program
+        if changed and not self._running.endpoints:
+            self.restart()
+
+    def restart(self) -> None:
+        """End what runs; if it should be up, start it again, from the present program."""
+        self._crashes = 0
+        self._interrupt.set()
+
+    async def run(self, tell: Callable[[Running], None]) -> None:
+        """Do all that until nothing of the service runs and nothing should."""
+        self._tell = tell
+        while self.wanted or self._process or self._strays:
+            if not (self._process or self._strays):
+                self._launch()
+            failed = await self._live()
+            await self._end(failed)
+            if failed:
+                await self._rest()
+            self._interrupt.clear()
+
+    def _launch(self) -> None:
+        """Start the program, or say why not."""
+        site, port = self._shared.site, self.program.port
+        try:
+            if port is None:
+                port = site.free_port(self.service)
+            elif not is_free(port, reusing=True):
+                raise CannotStart(f"port {port} is in use by another program")
+            self._output = Output(site.logs, self.service)
+            self._process = launch(self.service, self.program, port, site.run, self._output)
+        except (CannotStart, OSError) as error:
+            self._say(replace(self._running, trouble=f"cannot be started: {error}"))
+            return
+        seen, started = self._process.seen, {"started": time.time()}
+        self._write(Note(site.boot, seen.pid, seen.started_ticks, port, self.program.digest, milestones=started))
+        site.keep_port(self.service, port)
+        self._say(replace(self._running, milestones=started))
+
+    async def _live(self) -> bool:
+        """Wait until it has ended or shall end; whether it ended, or did not even start, without being asked to."""
+        process = self._process
+        if process is None:
+            return not self._strays
+        if not self._running.endpoints:
+            await _either(self._greet(process), process.wait(), self._interrupt.wait())
+        proven_at = time.monotonic() + PROVEN_SECONDS
+        await _either(process.wait(), self._interrupt.wait())
+        if self._running.endpoints and time.monotonic() > proven_at:
+            self._crashes = 0
+        return process.exited.done() and not self._interrupt.is_set()
+
+    async def _greet(self, process: Watched) -> None:
+        """Return once the program can be used, and say so."""
+        assert self._note is not None
+        port, path = self._note.port, self.program.ready_path
+        slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._say_slow, port, path)
+        try:
+            await self._shared.dialler.until_reachable(port, path)
+        finally:
+            slow.cancel()
+        if process.is_alive():
+            milestones = {**self._note.milestones, "reachable": time.time()}
+            self._say(Running(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
+            self._write(replace(self._note, reachable=True, milestones=milestones))
+
+    async def _end(self, failed: bool) -> None:
+        """End everything of it that is left."""
+        process, shared = self._process, self._shared
+        if process is None and not self._strays:
+            return
+        trouble = self._crash(process) if process and failed else self._running.trouble
+        self._say(replace(self._running, endpoints=(), trouble=trouble))
+        self._ending = Ending(self.service, process, shared.censuses)
+        self._ending.hurry(self._at_most)
+        signal, patience = (
+            (SIGTERM, LEFTOVER_SECONDS) if failed else (self.program.stop_signal, self.program.drain_timeout)
+        )
+        await self._ending.run(signal, patience)
+        self._ending, self._process, self._strays = None, None, False
+        shared.site.drop(self.service)
+        if self._note is not None:
+            shared.site.give_back(self._note.port)
+            self._note = None
+
+    async def _rest(self) -> None:
+        """Wait longer after each crash."""
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._crashes) * random.uniform(0.8, 1.2)
+        self._crashes = min(self._crashes + 1, 16)
+        await _either(asyncio.sleep(pause), self._interrupt.wait())
+
+    def _crash(self, process: Watched) -> str:
+        """Why it ended, for people."""
+        how = process.exited.result()
+        started = self._running.milestones.get("started")
+        after = f" after {max(0.0, time.time() - started):.1f} s" if started else ""
+        lines = self._output.last_lines() if self._output else ""
+        log.warning("service ended by itself", service=self.service, how=how, output=lines)
+        return f"{how}{after}: {lines}" if lines else f"{how}{after}"
+
+    def _say_slow(self, port: int, path: str | None) -> None:
+        missing = f"answers GET {path} well" if path and accepts(port) else f"listens on 127.0.0.1:{port}"
+        self._say(replace(self._running, trouble=f"started {SLOW_SECONDS:.0f} s ago, but nothing {missing} yet"))
+
+    def _write(self, note: Note) -> None:
+        self._note = note
+        try:
+            self._shared.site.write(self.service, note)
+        except OSError as error:
+            log.error("cannot note which process was started", service=self.service, error=str(error))
+
+    def _say(self, running: Running) -> None:
+        self._running = running
+        if running != self._told:
+            self._told = running
+            self._tell(running)
+
+
+async def _either(*awaited: Awaitable[object]) -> None:
+    """Return when the first of them is done; the others are cancelled. Raises what it raised."""
+    tasks = [asyncio.ensure_future(one) for one in awaited]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()
