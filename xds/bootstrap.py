@@ -1,0 +1,139 @@
+"""The bootstrap with which an Envoy joins a reconciler: all else comes over ADS.
+
+Pure. `bootstrap` returns plain data; `as_yaml` and `as_json` print it. Used by `zenvoy bootstrap` and `zenvoy up`.
+https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/bootstrap/v3/bootstrap.proto
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Literal
+
+import yaml
+
+ADS_CLUSTER = "zenvoy_ads"
+"""The one cluster in the bootstrap; it is no service."""
+STATS = (
+    r"^cluster\..*\.upstream_(rq|cx)_(total|active)$",
+    r"^cluster\..*\.upstream_cx_(rx|tx)_bytes_total$",
+    r"^server\.(live|state|uptime|total_connections)$",
+    r"^cluster_manager\.(active|warming)_clusters$",
+    r"^listener_manager\.(total_listeners_(active|warming|draining)|listener_create_failure|lds\.update_rejected)$",
+    r"^control_plane\.connected_state$",
+)
+"""The statistics that Envoy keeps. With all of them, 10,000 services would cost it twice the memory and start-up."""
+MAX_CONNECTIONS = 1_000_000
+"""Of all listeners together: far beyond what descriptors allow, so that no second limit hides behind the holder's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """What an Envoy must be told to join."""
+
+    node: str
+    """Its name; every Envoy needs its own, a second stream of the same name ends the first."""
+    reconciler: str
+    """Host or IP address of the reconciler."""
+    port: int
+    """Port of the reconciler's gRPC server."""
+    admin: str = "127.0.0.1:9901"
+    """`ip:port`, `[ipv6]:port`, or the path of a unix socket."""
+    cluster: str = "zenvoy"
+    mode: Literal["delta", "sotw"] = "delta"
+
+
+def bootstrap(join: Join) -> dict[str, Any]:
+    """Return the bootstrap as plain data. Raises `ValueError` when an address is none."""
+    ads: dict[str, Any] = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    return {
+        "node": {"id": join.node, "cluster": join.cluster},
+        "admin": {"address": _admin(join.admin)},
+        "dynamic_resources": {"ads_config": _ads(join.mode), "cds_config": ads, "lds_config": dict(ads)},
+        "static_resources": {"clusters": [_cluster(join.reconciler, join.port)]},
+        "stats_config": {
+            "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": regex}} for regex in STATS]}}
+        },
+        "deferred_stat_options": {"enable_deferred_creation_stats": True},
+        "overload_manager": _overload(),
+    }
+
+
+def as_yaml(join: Join) -> str:
+    """Return the bootstrap as YAML."""
+    return str(yaml.dump(bootstrap(join), Dumper=_Plain, sort_keys=False))
+
+
+def as_json(join: Join) -> str:
+    """Return the bootstrap as JSON."""
+    return json.dumps(bootstrap(join), indent=2)
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors, which people do not expect."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _admin(where: str) -> dict[str, Any]:
+    if "/" in where or where.startswith("@"):
+        return {"pipe": {"path": where}}
+    host, _, port = where.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        return _socket(str(ip_address(host)), int(port))
+    except ValueError:
+        raise ValueError(f"admin address {where!r}: neither ip:port nor a path") from None
+
+
+def _ads(mode: str) -> dict[str, Any]:
+    # Envoy's own backing off would leave it alone for up to 30 s after the reconciler has restarted.
+    again = {"retry_back_off": {"base_interval": "0.05s", "max_interval": "1s"}}
+    return {
+        "api_type": "DELTA_GRPC" if mode == "delta" else "GRPC",
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": True,
+        "grpc_services": [{"envoy_grpc": {"cluster_name": ADS_CLUSTER, "retry_policy": again}}],
+    }
+
+
+def _cluster(host: str, port: int) -> dict[str, Any]:
+    host = host.removeprefix("[").removesuffix("]")
+    options = {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {
+            "http2_protocol_options": {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
+        },
+    }
+    endpoint = {"endpoint": {"address": _socket(host, port)}}
+    return {
+        "name": ADS_CLUSTER,
+        "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": ADS_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }
+
+
+def _overload() -> dict[str, Any]:
+    monitor = {
+        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3"
+        ".DownstreamConnectionsConfig",
+        "max_active_downstream_connections": MAX_CONNECTIONS,
+    }
+    name = "envoy.resource_monitors.global_downstream_max_connections"
+    return {"resource_monitors": [{"name": name, "typed_config": monitor}]}
+
+
+def _socket(host: str, port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

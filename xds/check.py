@@ -1,0 +1,102 @@
+"""Finds what is wrong with a configuration before Envoy is told of it: everything at once, in words for people.
+
+Pure. Envoy would reject a whole listener or route configuration for one service's mistake; so nothing that it would
+reject may pass here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import TypeVar
+
+from xds import ir
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_DOMAIN = re.compile(rf"({_LABEL}\.)*{_LABEL}")
+_Key = TypeVar("_Key")
+_ROUTED_BY_NAME = frozenset({ir.Protocol.HTTP, ir.Protocol.H2C, ir.Protocol.TLS})
+
+
+def problems(listen: ir.Listen, services: Iterable[ir.Service]) -> list[str]:
+    """Return all that is wrong, in the order of the services; empty when nothing is."""
+    found = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
+    names: set[str] = set()
+    owners: dict[tuple[bool, str], str] = {}
+    listeners: dict[ir.Address, str] = {}
+    for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):
+        if address:
+            found += _claim(listeners, address, owner, f"the address {address.host}:{address.port}")
+    for service in services:
+        if service.name in names:
+            found.append(f"service {service.name}: the name is given twice")
+        names.add(service.name)
+        found += _service_problems(listen, service)
+        if service.protocol is ir.Protocol.TCP and service.listen:
+            what = f"the address {service.listen.host}:{service.listen.port}"
+            found += _claim(listeners, service.listen, f"service {service.name}", what)
+        elif service.protocol in _ROUTED_BY_NAME:
+            tls = service.protocol is ir.Protocol.TLS
+            for domain in service.domains:
+                key = (tls, domain.lower())
+                found += _claim(owners, key, f"service {service.name}", f"the host name {domain!r}")
+    return found
+
+
+def _claim(owners: dict[_Key, str], key: _Key, owner: str, what: str) -> Iterator[str]:
+    if (other := owners.setdefault(key, owner)) is not owner:
+        yield f"{owner}: {what} is already that of {other}"
+
+
+def _service_problems(listen: ir.Listen, service: ir.Service) -> Iterator[str]:
+    where = f"service {service.name}"
+    if not _NAME.fullmatch(service.name):
+        yield f"service {service.name!r}: a name is letters and digits, then also '.', '_', '/' and '-'"
+    if service.protocol is ir.Protocol.TCP:
+        if service.listen is None:
+            yield f"{where}: a tcp service needs an address to listen on"
+        yield from _address_problems(where, service.listen)
+        return
+    if service.listen is not None:
+        yield f"{where}: only a tcp service has an address of its own; {service.protocol} services share one"
+    tls = service.protocol is ir.Protocol.TLS
+    if (listen.tls if tls else listen.http) is None:
+        yield f"{where}: there is no listen.{'tls' if tls else 'http'} for {service.protocol} services"
+    if not service.domains:
+        yield f"{where}: it has no host name, so nothing would reach it"
+    for domain in service.domains:
+        yield from _domain_problems(where, domain, tls=tls)
+
+
+def _domain_problems(where: str, domain: str, *, tls: bool) -> Iterator[str]:
+    name = domain.lower()
+    if _DOMAIN.fullmatch(name) or (name.startswith("*.") and _DOMAIN.fullmatch(name[2:])):
+        return
+    if not tls and (name == "*" or (name.endswith(".*") and _DOMAIN.fullmatch(name[:-2])) or _is_ip(name)):
+        return
+    allowed = "'*.' before it" if tls else "'*.' before it or '.*' after it"
+    yield f"{where}: {domain!r} is not a host name (no port, no scheme; {allowed} is allowed)"
+
+
+def _is_ip(name: str) -> bool:
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _address_problems(where: str, address: ir.Address | None) -> Iterator[str]:
+    if address is None:
+        return
+    yield from address_problems(where, address)
+
+
+def address_problems(where: str, address: ir.Address) -> Iterator[str]:
+    """Yield what is wrong with an address that Envoy shall listen on or connect to."""
+    if "%" in address.host or not _is_ip(address.host) or address.host.startswith("["):
+        yield f"{where}: {address.host!r} is not an IP address (without brackets)"
+    if not 0 < address.port < 65536:
+        yield f"{where}: {address.port} is not a port (1 to 65535)"

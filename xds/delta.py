@@ -1,0 +1,103 @@
+"""The incremental protocol on one ADS stream: requests and responses carry what changed.
+
+Sans-IO; see `stream.py`. Rules:
+https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xds
+"""
+
+from __future__ import annotations
+
+from xds.requests import DeltaRequest, NodeId, delta_request
+from xds.responses import delta_response
+from xds.snapshot import Resource
+from xds.stream import Receipt, Stream
+from xds.subscription import Subscription
+from xds.types import CDS, EDS, WILDCARD
+
+_UNKNOWN = "?"
+"""A version that no resource has: what the client holds of a name is not known."""
+
+
+class DeltaStream(Stream):
+    """The state of one `DeltaAggregatedResources` stream."""
+
+    mode = "delta"
+
+    def identify(self, data: bytes) -> NodeId | None:
+        """Return who sent a request. Raises `MalformedError`."""
+        return delta_request(data).node
+
+    def receive(self, data: bytes, now: float) -> Receipt:
+        """Take a DeltaDiscoveryRequest. Raises `MalformedError`."""
+        request = delta_request(data)
+        sub = self.types.get(request.type_url)
+        if sub is None:
+            return Receipt()
+        receipt = self._settle(sub, request.nonce, request.error, now)
+        first, sub.started = not sub.started, True
+        self._subscribe(sub, request, first=first)
+        self._unsubscribe(sub, request)
+        if not first:
+            return receipt
+        equal = self._reconnect(sub, request, now)
+        return Receipt(acked=equal if sub.type_url == EDS else (), nack=receipt.nack)
+
+    def _subscribe(self, sub: Subscription, request: DeltaRequest, *, first: bool) -> None:
+        names = [name for name in request.subscribe if name != "*"]
+        unnamed = first and not request.subscribe and sub.type_url in WILDCARD
+        if unnamed or len(names) < len(request.subscribe):
+            sub.wildcard = True
+            sub.dirty.update(dict.fromkeys(sub.table))
+            sub.owed = not request.initial_versions
+        if not first:
+            for name in names:
+                sub.forget(name)  # asking again means: send again
+        sub.names.update(dict.fromkeys(names))
+        sub.dirty.update(dict.fromkeys(names))
+
+    def _unsubscribe(self, sub: Subscription, request: DeltaRequest) -> None:
+        for name in request.unsubscribe:
+            sub.names.pop(name, None)
+            sub.forget(name)
+            if sub.wildcard and name != "*":
+                # The client cannot know whether the wildcard covers the name: it must be told.
+                sub.sent[name] = _UNKNOWN
+                sub.dirty[name] = None
+        if "*" in request.unsubscribe:
+            sub.wildcard = False
+            for name in sub.sent.keys() - sub.names.keys():
+                sub.forget(name)
+
+    def _reconnect(self, sub: Subscription, request: DeltaRequest, now: float) -> tuple[str, ...]:
+        equal = sub.has(request.initial_versions, now)
+        if sub.type_url == CDS:
+            gone = (name for name in request.initial_versions if sub.table.get(name) is None and sub.wants(name))
+            sub.retiring.update((name, Resource(name, b"", "")) for name in gone)
+        return equal
+
+    def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:
+        removed = [name for name in gone if self._may_go(sub, name)]
+        if not news and not removed and not sub.owed:
+            return []
+        nonce = sub.send(news, removed)
+        return [delta_response(sub.type_url, sub.table.version, nonce, news, removed)]
+
+    def _may_go(self, sub: Subscription, name: str) -> bool:
+        if name not in sub.sent and name not in sub.names:
+            return False
+        if sub.type_url == EDS and name in self.world:
+            return False  # nobody has said where it is yet: Envoy waits
+        return sub.type_url not in (CDS, EDS) or name not in self.types[CDS].retiring
+
+    def _retire(self) -> list[bytes]:
+        clusters, endpoints = self.types[CDS], self.types[EDS]
+        retired = tuple(clusters.retiring)
+        clusters.retiring.clear()
+        out = []
+        for sub, removed in (
+            (clusters, [name for name in retired if name in clusters.sent]),
+            (endpoints, [name for name in retired if name in endpoints.sent]),
+        ):
+            if removed:
+                nonce = sub.send((), removed)
+                out.append(delta_response(sub.type_url, sub.table.version, nonce, (), removed))
+        return out

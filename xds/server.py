@@ -1,0 +1,236 @@
+"""Serves the world to every Envoy that connects: the grpc.aio shell around `stream.py`.
+
+All of it runs on one event loop; callbacks are called there and must be quick. It owns no grpc.aio server: `handler()`
+is added to the application's, with `GRPC_OPTIONS`. Bytes go in and out as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import grpc
+
+from xds import ir
+from xds.delta import DeltaStream
+from xds.requests import NodeId
+from xds.snapshot import World
+from xds.sotw import SotwStream
+from xds.stream import Nack, Stream
+from xds.types import EDS
+from xds.wire import MalformedError
+
+GRPC_OPTIONS = (
+    # An Envoy that vanished without a word is noticed within 15 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Envoys ping us too (`bootstrap.py`), and must not be sent away for it.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    # A reconnecting Envoy names every service with its version.
+    ("grpc.max_receive_message_length", 256 * 1024 * 1024),
+    ("grpc.max_send_message_length", -1),
+)
+"""Options that the application's grpc.aio.server should have: streams that die are noticed, large ones pass."""
+
+_SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceAck:
+    """An Envoy now has the endpoints of these services as they were last sent to it."""
+
+    node: str
+    services: tuple[str, ...]
+    at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """Which connected Envoys have acknowledged a service's present endpoints."""
+
+    nodes: frozenset[str]
+    missing: frozenset[str]
+    at: float | None
+    """When the last of `nodes` did (seconds since the epoch); None when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A connected Envoy."""
+
+    id: str
+    cluster: str
+    since: float
+    """When it connected, seconds since the epoch."""
+    mode: str
+    """`delta` or `sotw`."""
+    versions: Mapping[str, str]
+    """By type URL, the version that it last acknowledged; empty until then."""
+    nack: Nack | None
+    nacks: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEvent:
+    """An Envoy came, went, or rejected something (then `node.nack` says what)."""
+
+    kind: Literal["connected", "disconnected", "nacked"]
+    node: Node
+
+
+class _Session:
+    """One stream, once its Envoy has said who it is."""
+
+    def __init__(self, stream: Stream, node: NodeId) -> None:
+        self.stream = stream
+        self.id, self.cluster = node.id, node.cluster
+        self.since = time.time()
+        self.wake = asyncio.Event()
+        self.replaced = asyncio.Event()
+        self.nack: Nack | None = None
+        self.nacks = 0
+
+    def node(self) -> Node:
+        versions = {type_url: sub.acked_version for type_url, sub in self.stream.types.items()}
+        return Node(self.id, self.cluster, self.since, self.stream.mode, versions, self.nack, self.nacks)
+
+
+class Server:
+    """The xDS server: `configure` and `route` say what is; Envoys are told as they connect and as it changes."""
+
+    def __init__(self, *, on_change: Callable[[ResourceAck], None], on_node: Callable[[NodeEvent], None]) -> None:
+        self._on_change = on_change
+        self._on_node = on_node
+        self._world = World()
+        self._sessions: dict[str, _Session] = {}
+        self._opened = asyncio.Event()
+
+    def configure(self, listen: ir.Listen, services: Iterable[ir.Service]) -> None:
+        """Make this the whole configuration; what is equal is not sent again, endpoints are kept.
+
+        Raises `ValueError` with all problems, one a line; the present configuration then stays.
+        """
+        change = self._world.configure(listen, services)
+        for session in self._sessions.values():
+            session.stream.change(change)
+            session.wake.set()
+
+    def route(self, service: str, endpoints: tuple[ir.Address, ...]) -> None:
+        """Make these the endpoints of a service. Raises `ValueError` if they are not addresses, or it is unknown.
+
+        Until this was called once for a service, Envoys that ask for its endpoints wait.
+        """
+        if self._world.route(service, endpoints):
+            for session in self._sessions.values():
+                session.stream.route(service)
+                session.wake.set()
+
+    def acked(self, service: str) -> Acked:
+        """Say which connected Envoys have acknowledged the present endpoints of a service.
+
+        One that has not asked for them has not. One that brought them along from an earlier stream has, since then.
+        """
+        times = {id_: s.stream.types[EDS].acked_at(service) for id_, s in self._sessions.items()}
+        have = {id_: at for id_, at in times.items() if at is not None}
+        return Acked(frozenset(have), frozenset(times.keys() - have.keys()), max(have.values(), default=None))
+
+    def nodes(self) -> Mapping[str, Node]:
+        """Return the connected Envoys by node id."""
+        return {id_: session.node() for id_, session in self._sessions.items()}
+
+    def open(self) -> None:
+        """Begin to answer. Until then Envoys may connect, and wait: none is shown a part of the world."""
+        self._opened.set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return what to add to a grpc.aio server (`add_generic_rpc_handlers`)."""
+
+        async def delta(requests: AsyncIterator[bytes], context: Any) -> None:
+            await self._serve(DeltaStream(self._world), requests, context)
+
+        async def sotw(requests: AsyncIterator[bytes], context: Any) -> None:
+            await self._serve(SotwStream(self._world), requests, context)
+
+        methods = {
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(delta),
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(sotw),
+        }
+        return grpc.method_handlers_generic_handler(_SERVICE, methods)
+
+    async def _serve(self, stream: Stream, requests: AsyncIterator[bytes], context: Any) -> None:
+        first = await anext(requests, None)
+        if first is None:
+            return
+        try:
+            node = stream.identify(first)
+        except MalformedError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        if node is None or not node.id:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first request must say who asks: node.id")
+            return
+        session = self._admit(_Session(stream, node))
+        try:
+            await self._opened.wait()
+            self._receive(session, first)
+            await self._converse(session, requests, context)
+        except MalformedError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            self._dismiss(session)
+        if session.replaced.is_set():
+            await context.abort(grpc.StatusCode.ABORTED, f"another stream of node {session.id} took over")
+
+    def _admit(self, session: _Session) -> _Session:
+        old = self._sessions.get(session.id)
+        self._sessions[session.id] = session
+        if old is not None:
+            old.replaced.set()
+        self._on_node(NodeEvent("connected", session.node()))
+        return session
+
+    def _dismiss(self, session: _Session) -> None:
+        if self._sessions.get(session.id) is session:
+            del self._sessions[session.id]
+            self._on_node(NodeEvent("disconnected", session.node()))
+
+    async def _converse(self, session: _Session, requests: AsyncIterator[bytes], context: Any) -> None:
+        ways = (self._read(session, requests), _write(session, context), session.replaced.wait())
+        tasks = [asyncio.ensure_future(way) for way in ways]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, session: _Session, requests: AsyncIterator[bytes]) -> None:
+        async for data in requests:
+            self._receive(session, data)
+
+    def _receive(self, session: _Session, data: bytes) -> None:
+        now = time.time()
+        receipt = session.stream.receive(data, now)
+        session.wake.set()
+        if receipt.acked:
+            self._on_change(ResourceAck(session.id, receipt.acked, now))
+        if receipt.nack is not None:
+            session.nack, session.nacks = receipt.nack, session.nacks + 1
+            self._on_node(NodeEvent("nacked", session.node()))
+
+
+async def _write(session: _Session, context: Any) -> None:
+    """Send what is due, each time that something may be; while Envoy is slow to take it, changes gather."""
+    while True:
+        await session.wake.wait()
+        session.wake.clear()
+        for response in session.stream.flush():
+            await context.write(response)

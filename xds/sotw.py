@@ -1,0 +1,90 @@
+"""The state-of-the-world protocol on one ADS stream: requests name all that is wanted, every time.
+
+Sans-IO; see `stream.py`. A response has all clusters or listeners, but only those endpoints and routes that
+changed. Rules:
+https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#basic-protocol-overview
+"""
+
+from __future__ import annotations
+
+from xds.requests import NodeId, SotwDecoder, SotwRequest
+from xds.responses import sotw_response
+from xds.snapshot import Resource, World
+from xds.stream import Receipt, Stream
+from xds.subscription import Subscription
+from xds.types import CDS, WILDCARD
+
+
+class SotwStream(Stream):
+    """The state of one `StreamAggregatedResources` stream."""
+
+    mode = "sotw"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._decoder = SotwDecoder()
+
+    def identify(self, data: bytes) -> NodeId | None:
+        """Return who sent a request. Raises `MalformedError`."""
+        return SotwDecoder().decode(data).node
+
+    def receive(self, data: bytes, now: float) -> Receipt:
+        """Take a DiscoveryRequest. Raises `MalformedError`."""
+        request = self._decoder.decode(data)
+        sub = self.types.get(request.type_url)
+        if sub is None:
+            return Receipt()
+        receipt = self._verdict(sub, request, now)
+        first, sub.started = not sub.started, True
+        if first or request.nonce in ("", sub.nonce):
+            self._subscribe(sub, request, first=first)
+        return receipt
+
+    def _verdict(self, sub: Subscription, request: SotwRequest, now: float) -> Receipt:
+        sending = sub.pending.get(request.nonce)
+        if sending is None or (request.error is None and request.version != sending.version):
+            return Receipt()
+        for older in tuple(sub.pending):
+            if older == request.nonce:
+                break
+            sub.doubt(older)  # Envoy may answer several responses with one request
+        return self._settle(sub, request.nonce, request.error, now)
+
+    def _subscribe(self, sub: Subscription, request: SotwRequest, *, first: bool) -> None:
+        sub.names_given = sub.names_given or bool(request.names)
+        names = dict.fromkeys(request.names)
+        legacy = not sub.names_given and sub.type_url in WILDCARD
+        wildcard = legacy or "*" in names
+        names.pop("*", None)
+        if not first and wildcard == sub.wildcard and names.keys() == sub.names.keys():
+            return
+        added = [name for name in names if name not in sub.names]
+        widened = wildcard and not sub.wildcard
+        sub.names, sub.wildcard = names, wildcard
+        for name in [name for name in sub.sent if not sub.wants(name)]:
+            sub.forget(name)
+        sub.dirty.update(dict.fromkeys(sub.table if widened else added))
+        # Of clusters and listeners an answer is complete, so that it also says what is not there.
+        sub.owed = sub.type_url in WILDCARD and (first or widened or bool(added))
+
+    def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:
+        missed = [name for name in gone if name in sub.sent and name not in sub.retiring]
+        for name in missed:
+            sub.forget(name)
+        if sub.type_url not in WILDCARD:
+            return self._response(sub, news) if news else []
+        if not news and not missed and not sub.owed:
+            return []
+        return self._response(sub, [*sub.wanted(), *sub.retiring.values()])
+
+    def _retire(self) -> list[bytes]:
+        clusters = self.types[CDS]
+        for name in clusters.retiring:
+            clusters.forget(name)
+        clusters.retiring.clear()
+        return self._response(clusters, clusters.wanted())
+
+    @staticmethod
+    def _response(sub: Subscription, resources: list[Resource]) -> list[bytes]:
+        nonce = sub.send(resources)
+        return [sotw_response(sub.type_url, sub.table.version, nonce, resources)]

@@ -1,0 +1,142 @@
+"""One Envoy's ADS stream, either protocol: who must be told what, and in which order.
+
+Sans-IO: `receive` takes a request's bytes, `flush` gives the responses that are due. Both protocols' own rules are in
+`delta.py` and `sotw.py`. What is due is worked out when it can be sent, so a slow Envoy is told the present, not the
+history, and costs no memory.
+
+Order is make-before-break: clusters, their endpoints, listeners, routes, and only then the clusters that are gone.
+https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from xds.requests import NodeId
+from xds.snapshot import Change, Resource, World
+from xds.subscription import Subscription
+from xds.types import CDS, EDS, LDS, ORDER, RDS
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """Envoy rejected something and keeps what it had."""
+
+    type_url: str
+    resources: tuple[str, ...]
+    """The resources that it rejected, as far as its message says; empty when that is not known."""
+    message: str
+    """Envoy's own words."""
+    at: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a request said, besides asking."""
+
+    acked: tuple[str, ...] = ()
+    """Services whose endpoints this Envoy now has as they were last sent."""
+    nack: Nack | None = None
+
+
+class Stream(ABC):
+    """The protocol state of one stream."""
+
+    mode: str
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.types = {type_url: Subscription(type_url, world.table(type_url)) for type_url in ORDER}
+        self._fresh: set[str] = set()
+
+    @abstractmethod
+    def identify(self, data: bytes) -> NodeId | None:
+        """Return who sent a request, if it says so, and change nothing. Raises `MalformedError`."""
+
+    @abstractmethod
+    def receive(self, data: bytes, now: float) -> Receipt:
+        """Take a request. Raises `MalformedError`."""
+
+    def change(self, change: Change) -> None:
+        """Note that the configuration changed."""
+        clusters = self.types[CDS]
+        for type_url, names in change.changed.items():
+            self.types[type_url].touch(names)
+        for type_url, resources in change.removed.items():
+            self.types[type_url].touch(res.name for res in resources)
+        for res in change.removed.get(CDS, ()):
+            if res.name in clusters.sent:
+                clusters.retiring[res.name] = res
+
+    def route(self, service: str) -> None:
+        """Note that a service's endpoints changed."""
+        self.types[EDS].touch((service,))
+
+    def flush(self) -> list[bytes]:
+        """Return the responses that are due now, in order."""
+        out = [*self._send(self.types[CDS]), *self._send(self.types[EDS])]
+        waits = self._clusters_settling()
+        for type_url in (LDS, RDS):
+            sub = self.types[type_url]
+            if sub.owed or not waits:
+                out += self._send(sub)
+        if self.types[CDS].retiring and not waits and self._unreferenced():
+            out += self._retire()
+        return out
+
+    def _send(self, sub: Subscription) -> list[bytes]:
+        if not sub.dirty and not sub.owed:
+            return []
+        for name in sub.retiring.keys() & sub.dirty.keys():
+            if sub.table.get(name) is not None:
+                del sub.retiring[name]  # it is back
+        news, gone = sub.changed()
+        if sub.type_url == CDS:
+            self._warm(news)
+        return self._encode(sub, news, gone)
+
+    def _warm(self, clusters: list[Resource]) -> None:
+        """See to it that new and changed clusters are followed by their endpoints.
+
+        Envoy warms such a cluster until it is given endpoints after it, even unchanged ones, and it does not ask for
+        those of a cluster that it had:
+        https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#resource-warming
+        """
+        endpoints = self.types[EDS]
+        for cluster in clusters:
+            self._fresh.add(cluster.name)
+            if endpoints.wants(cluster.name):
+                endpoints.forget(cluster.name)
+                endpoints.dirty[cluster.name] = None
+
+    def _clusters_settling(self) -> bool:
+        """Say whether listeners and routes must wait, for clusters on their way or for such clusters' endpoints."""
+        if self.types[CDS].pending or not self._fresh.isdisjoint(self.types[EDS].inflight):
+            return True
+        self._fresh.clear()
+        return False
+
+    def _unreferenced(self) -> bool:
+        """Say whether this Envoy has applied the listeners and routes that no longer name the retiring clusters."""
+        return not any(sub.pending or sub.dirty or sub.rejected for sub in (self.types[LDS], self.types[RDS]))
+
+    def _settle(self, sub: Subscription, nonce: str, error: str | None, now: float) -> Receipt:
+        """Take the client's verdict on a response; one on a response that is not on its way means nothing."""
+        if nonce not in sub.pending:
+            return Receipt()
+        if error is None:
+            acked = sub.ack(nonce, now)
+            return Receipt(acked=acked if sub.type_url == EDS else ())
+        names = sub.nack(nonce)
+        blamed = names if len(names) == 1 else tuple(name for name in names if name in error)
+        return Receipt(nack=Nack(sub.type_url, blamed, error, now))
+
+    @abstractmethod
+    def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:
+        """Encode what is new and what is gone of a type; nothing if there is nothing to say."""
+
+    @abstractmethod
+    def _retire(self) -> list[bytes]:
+        """Encode the removal of the clusters that are gone."""

@@ -1,0 +1,151 @@
+"""What one Envoy wants of one type, what it has been sent, and what of that it has acknowledged.
+
+No I/O, no bytes. Its rule: whatever was sent is not sent again until it changes or is asked for anew, so a rejected
+resource cannot go round in a loop. Its user is `stream.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+from xds.snapshot import Resource, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One response on its way: the versions that it carries by name, and the version of the type as a whole."""
+
+    version: str
+    resources: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Subscription:
+    """One type on one stream."""
+
+    type_url: str
+    table: Table
+    started: bool = False
+    """The client has asked for this type."""
+    wildcard: bool = False
+    names_given: bool = False
+    """The client has named a resource: from now on, naming none means none."""
+    names: dict[str, None] = field(default_factory=dict)
+    sent: dict[str, str] = field(default_factory=dict)
+    """By name, the version that the client has or is about to receive."""
+    dirty: dict[str, None] = field(default_factory=dict)
+    """Names to look at when next something is sent."""
+    owed: bool = False
+    """The client waits for an answer even if there is nothing to say."""
+    retiring: dict[str, Resource] = field(default_factory=dict)
+    """Resources that are gone but must not be missed yet."""
+    pending: dict[str, Sending] = field(default_factory=dict)
+    inflight: dict[str, str] = field(default_factory=dict)
+    """By name, the nonce of the last response that carried it, until that is answered."""
+    acked: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By name, the version last acknowledged, and when (seconds since the epoch)."""
+    acked_version: str = ""
+    nonce: str = ""
+    rejected: bool = False
+    """The client rejected the last response that it answered."""
+    _nonces: count[int] = field(default_factory=lambda: count(1))
+
+    def wants(self, name: str) -> bool:
+        """Say whether the client has subscribed to this name."""
+        return self.wildcard or name in self.names
+
+    def touch(self, names: Iterable[str]) -> None:
+        """Look at these names when next something is sent; those that nobody wants cost nothing."""
+        if not self.started:
+            return
+        self.dirty.update((name, None) for name in names if self.wants(name) or name in self.sent)
+
+    def forget(self, name: str) -> None:
+        """Act as if the client had never been sent this name."""
+        self.sent.pop(name, None)
+        self.acked.pop(name, None)
+        self.inflight.pop(name, None)
+
+    def changed(self) -> tuple[list[Resource], list[str]]:
+        """Take the dirty names: resources to send, and names that are no more."""
+        news, gone = [], []
+        for name in self.dirty:
+            present = self.table.get(name)
+            if present is None:
+                gone.append(name)
+            elif self.wants(name) and self.sent.get(name) != present.version:
+                news.append(present)
+        self.dirty.clear()
+        return news, gone
+
+    def wanted(self) -> list[Resource]:
+        """Return all resources that the client has subscribed to and that there are."""
+        names: Iterable[str] = self.table if self.wildcard else self.names
+        return [present for name in names if (present := self.table.get(name)) is not None]
+
+    def send(self, resources: Iterable[Resource], removed: Iterable[str] = ()) -> str:
+        """Note a response as sent and return its nonce."""
+        nonce = self.nonce = format(next(self._nonces), "x")
+        versions = {res.name: res.version for res in resources}
+        self.sent.update(versions)
+        self.inflight.update(dict.fromkeys(versions, nonce))
+        for name in removed:
+            self.forget(name)
+        self.pending[nonce] = Sending(self.table.version, versions)
+        self.owed = False
+        return nonce
+
+    def ack(self, nonce: str, now: float) -> tuple[str, ...]:
+        """Note that the client applied a pending response; return the names that it now has as they were last sent."""
+        sending = self.pending.pop(nonce)
+        self.rejected = False
+        self.acked_version = sending.version
+        settled = self._landed(sending, nonce)
+        self.acked.update((name, (sending.resources[name], now)) for name in settled)
+        return settled
+
+    def nack(self, nonce: str) -> tuple[str, ...]:
+        """Note that the client rejected a pending response, and return the names that it carried.
+
+        They stay noted as sent, not as acknowledged: the client keeps what it had.
+        """
+        sending = self.pending.pop(nonce)
+        self.rejected = True
+        self._landed(sending, nonce)
+        return tuple(sending.resources)
+
+    def doubt(self, nonce: str) -> None:
+        """Send again what a pending response carried: whether the client applied it will never be known."""
+        sending = self.pending.pop(nonce)
+        for name in self._landed(sending, nonce):
+            self.forget(name)
+            self.dirty[name] = None
+
+    def _landed(self, sending: Sending, nonce: str) -> tuple[str, ...]:
+        landed = tuple(name for name in sending.resources if self.inflight.get(name) == nonce)
+        for name in landed:
+            del self.inflight[name]
+        return landed
+
+    def acked_at(self, name: str) -> float | None:
+        """Return when the client acknowledged the present version of this name; None if it has not."""
+        present, acked = self.table.get(name), self.acked.get(name)
+        if present is None or acked is None or name in self.inflight or acked[0] != present.version:
+            return None
+        return acked[1]
+
+    def has(self, versions: Mapping[str, str], now: float) -> tuple[str, ...]:
+        """Note what the client brought along from an earlier stream; return the names that are as they are here."""
+        equal = []
+        for name, version in versions.items():
+            if not self.wants(name):
+                continue
+            self.sent[name] = version
+            self.dirty[name] = None
+            present = self.table.get(name)
+            if present is not None and present.version == version:
+                self.acked[name] = (version, now)
+                equal.append(name)
+        return tuple(equal)

@@ -1,0 +1,152 @@
+"""IR to resources, as bytes: what Envoy must know of one service, and of all of them together.
+
+Pure. The meaning is in `messages.py`; this is the quick way to the same bytes. What services of one protocol share is
+encoded once, without the names; then each service's names and addresses are written beside it (`wire.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from xds import ir, messages
+from xds.types import CDS, LDS, RDS
+from xds.wire import field, number, text
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one service adds to Envoy's configuration; empty where it adds nothing. Endpoints are not part of it."""
+
+    service: ir.Service
+    cluster: bytes
+    virtual_host: bytes = b""
+    filter_chain: bytes = b""
+    listener: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The resources of a whole configuration, but for endpoints: type, then name, then encoded message."""
+
+    resources: dict[str, dict[str, bytes]]
+    clusters_used: frozenset[str]
+    """Clusters that listeners and routes name."""
+    routes_used: frozenset[str]
+    """Route configurations that listeners name."""
+
+
+def parts(service: ir.Service) -> Parts:
+    """Translate one service."""
+    cluster = text(1, service.name) + _cluster(service.protocol)
+    if "." in service.name:
+        cluster += text(28, messages.stat_name(service.name))
+    if service.protocol is ir.Protocol.TCP:
+        assert service.listen is not None, "check.py lets no such service through"
+        return Parts(service, cluster, listener=_tcp_listener(service.name, service.listen))
+    if service.protocol is ir.Protocol.TLS:
+        return Parts(service, cluster, filter_chain=_filter_chain(service))
+    return Parts(service, cluster, virtual_host=_virtual_host(service))
+
+
+def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
+    """Put the services' parts together."""
+    all_parts = tuple(services)
+    clusters = {part.service.name: part.cluster for part in all_parts}
+    listeners = {messages.tcp_listener_name(p.service.name): p.listener for p in all_parts if p.listener}
+    routes: dict[str, bytes] = {}
+    used = {p.service.name for p in all_parts if p.listener}
+    if listen.http:
+        listeners[messages.HTTP_LISTENER] = bytes(messages.http_listener(listen.http))
+        hosts = [p for p in all_parts if p.virtual_host]
+        routes[messages.ROUTES] = _route_configuration(hosts)
+        used.update(p.service.name for p in hosts)
+    chains = [p for p in all_parts if p.filter_chain]
+    if listen.tls and chains:
+        shared = bytes(messages.tls_listener(listen.tls, []))
+        listeners[messages.TLS_LISTENER] = shared + b"".join(field(3, p.filter_chain) for p in chains)
+        used.update(p.service.name for p in chains)
+    resources = {CDS: clusters, LDS: listeners, RDS: routes}
+    return Translation(resources, frozenset(used), frozenset({messages.ROUTES} if listen.http else ()))
+
+
+def load_assignment(name: str, endpoints: Iterable[ir.Address]) -> bytes:
+    """Encode a service's endpoints; neither order nor repetition matters, so neither is kept."""
+    encoded = b"".join(
+        field(2, field(1, field(1, _address(endpoint))))
+        for endpoint in sorted(set(endpoints), key=lambda address: (address.host, address.port))
+    )
+    return text(1, name) + (field(2, encoded) if encoded else b"")
+
+
+def _address(address: ir.Address) -> bytes:
+    compatible = number(6, 1) if address.host == "::" else b""
+    return field(1, text(2, address.host) + number(3, address.port) + compatible)
+
+
+def _virtual_host(service: ir.Service) -> bytes:
+    shared = _shared_host()
+    action = text(1, service.name) + shared.action
+    route = shared.match + field(2, action)
+    domains = b"".join(text(2, domain.lower()) for domain in service.domains)
+    return text(1, service.name) + domains + field(3, route) + shared.host
+
+
+def _route_configuration(hosts: list[Parts]) -> bytes:
+    encoded = [field(2, p.virtual_host) for p in hosts]
+    if not any("*" in p.service.domains for p in hosts):
+        encoded.append(field(2, bytes(messages.unknown_host())))
+    return bytes(messages.route_configuration([])) + b"".join(encoded)
+
+
+def _tcp_listener(name: str, address: ir.Address) -> bytes:
+    chain = field(3, _tcp_proxy(name))
+    return text(1, messages.tcp_listener_name(name)) + field(2, _address(address)) + field(3, chain)
+
+
+def _filter_chain(service: ir.Service) -> bytes:
+    match = b"".join(text(11, domain.lower()) for domain in service.domains)
+    return field(1, match) + field(3, _tcp_proxy(service.name)) + text(7, service.name)
+
+
+def _tcp_proxy(name: str) -> bytes:
+    shared = _shared_proxy()
+    config = field(2, text(2, name) + shared.proxy)
+    return shared.filter + field(4, shared.type_url + config)
+
+
+@cache
+def _cluster(protocol: ir.Protocol) -> bytes:
+    return bytes(messages.cluster("", protocol))
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedHost:
+    action: bytes
+    match: bytes
+    host: bytes
+
+
+@cache
+def _shared_host() -> _SharedHost:
+    host = messages.virtual_host("", ())
+    route = host.routes.pop()
+    assert route.route is not None
+    action, route.route = bytes(route.route), None
+    return _SharedHost(action=action, match=bytes(route), host=bytes(host))
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedProxy:
+    filter: bytes
+    type_url: bytes
+    proxy: bytes
+
+
+@cache
+def _shared_proxy() -> _SharedProxy:
+    network_filter = messages.tcp_proxy("")
+    config, network_filter.typed_config = network_filter.typed_config, None
+    assert config is not None
+    return _SharedProxy(filter=bytes(network_filter), type_url=text(1, config.type_url), proxy=config.value)

@@ -1,0 +1,15 @@
+"""The four resource types that zenvoy serves, in the order in which Envoy must learn of them (make before break)."""
+
+from __future__ import annotations
+
+CDS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+EDS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+LDS = "type.googleapis.com/envoy.config.listener.v3.Listener"
+RDS = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+
+ORDER = (CDS, EDS, LDS, RDS)
+WILDCARD = frozenset({CDS, LDS})
+"""Types of which a client that names nothing gets everything, and of which a state-of-the-world answer is complete.
+
+https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#how-the-client-specifies-what-resources-to-return
+"""
