@@ -35,9 +35,9 @@ class Join:
     node: str
     """Its name; every Envoy needs its own, a second stream of the same name ends the first."""
     reconciler: str
-    """Host or IP address of the reconciler."""
-    port: int
-    """Port of the reconciler's gRPC server."""
+    """Host or IP address of the reconciler, or `unix:` and the path of its socket."""
+    port: int = 18000
+    """Port of the reconciler's gRPC server; unused with a socket."""
     admin: str = "127.0.0.1:9901"
     """`ip:port`, `[ipv6]:port`, or the path of a unix socket."""
     cluster: str = "zenvoy"
@@ -107,10 +107,11 @@ def _cluster(host: str, port: int) -> dict[str, Any]:
             "http2_protocol_options": {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
         },
     }
-    endpoint = {"endpoint": {"address": _socket(host, port)}}
+    path = host.removeprefix("unix:") if host.startswith("unix:") else None
+    endpoint = {"endpoint": {"address": {"pipe": {"path": path}} if path else _socket(host, port)}}
     return {
         "name": ADS_CLUSTER,
-        "type": "STATIC" if _is_ip(host) else "STRICT_DNS",
+        "type": "STATIC" if path or _is_ip(host) else "STRICT_DNS",
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": ADS_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},

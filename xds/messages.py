@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import envoy_data_plane.envoy.config.cluster.v3 as cluster_v3
-import envoy_data_plane.envoy.config.core.v3 as core_v3
-import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
-import envoy_data_plane.envoy.config.listener.v3 as listener_v3
-import envoy_data_plane.envoy.config.route.v3 as route_v3
-import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router_v3
-import envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 as tls_inspector_v3
-import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
-import envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 as tcp_proxy_v3
-import envoy_data_plane.envoy.extensions.upstreams.http.v3 as upstream_http_v3
-from envoy_data_plane.google.protobuf import Any
-
 from xds import ir
+from xds.api import (
+    Any,
+    cluster_v3,
+    core_v3,
+    endpoint_v3,
+    hcm_v3,
+    listener_v3,
+    route_v3,
+    router_v3,
+    tcp_proxy_v3,
+    tls_inspector_v3,
+    upstream_http_v3,
+)
 
 HTTP_LISTENER = "http"
 TLS_LISTENER = "tls"

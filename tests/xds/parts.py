@@ -25,6 +25,7 @@ from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, Server
 
 T = TypeVar("T")
 Mode = Literal["delta", "sotw"]
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def until(condition: Callable[[], T], what: str, timeout: float = 30) -> T:
@@ -70,13 +71,12 @@ class Plane:
 
     async def everywhere(self, *services: str, envoys: int = 1) -> None:
         """Wait until all connected Envoys have the present endpoints of the services."""
-        for service in services:
-            await until(
-                lambda service=service: (
-                    not (acked := self.server.acked(service)).missing and len(acked.nodes) >= envoys
-                ),
-                f"an acknowledgement of {service}",
-            )
+
+        def all_have() -> bool:
+            acked = [self.server.acked(service) for service in services]
+            return all(not one.missing and len(one.nodes) >= envoys for one in acked)
+
+        await until(all_have, f"acknowledgements of {services}")
 
 
 @asynccontextmanager
@@ -126,7 +126,9 @@ class Envoy:
 
 
 @asynccontextmanager
-async def envoy(directory: Path, reconciler: int, *, mode: Mode = "delta", node: str = "envoy-1") -> AsyncIterator[Envoy]:
+async def envoy(
+    directory: Path, reconciler: int, *, mode: Mode = "delta", node: str = "envoy-1"
+) -> AsyncIterator[Envoy]:
     """Run an Envoy that joins the reconciler on this port."""
     admin, log, config = (directory / f"{node}.{suffix}" for suffix in ("sock", "log", "json"))
     config.write_text(as_json(Join(node=node, reconciler="127.0.0.1", port=reconciler, admin=str(admin), mode=mode)))
@@ -153,7 +155,9 @@ async def http_get(port: int, host: str, *, path: str = "/", http: str = "1.1") 
 
 @asynccontextmanager
 async def upstream(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], host: str = "127.0.0.1", **options: Any
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    host: str = "127.0.0.1",
+    **options: Any,
 ) -> AsyncIterator[ir.Address]:
     """Run a server of one's own."""
     server = await asyncio.start_server(serve, host, 0, **options)
@@ -163,7 +167,7 @@ async def upstream(
         server.close()
 
 
-def pages(text: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+def pages(text: str) -> Serve:
     """Return a server of HTTP/1.1 that answers with a text and the Host header that it saw."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -180,7 +184,7 @@ def pages(text: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], A
     return serve
 
 
-def echoes(greeting: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+def echoes(greeting: str) -> Serve:
     """Return a server that speaks first, then sends back each line."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,402 @@
+"""Conversations that go the same way in both protocols."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.xds.client import HELD, LISTEN, PODS, Client, DeltaClient, SotwClient, http, tcp, world
+from xds import ir
+from xds.types import CDS, EDS, LDS, RDS
+
+both = pytest.mark.parametrize("kind", [DeltaClient, SotwClient])
+Kind = type[DeltaClient] | type[SotwClient]
+
+
+def said(client: Client) -> list[str]:
+    return [str(answer) for answer in client.hears()]
+
+
+def configure(client: Client, *services: ir.Service) -> None:
+    client.stream.change(client.world.configure(LISTEN, services))
+
+
+def route(client: Client, service: str, endpoints: tuple[ir.Address, ...]) -> None:
+    if client.world.route(service, endpoints):
+        client.stream.route(service)
+
+
+def acked(client: Client, service: str) -> float | None:
+    return client.stream.types[EDS].acked_at(service)
+
+
+@both
+def test_first_connection_gets_everything_it_asks_for_and_nothing_twice(kind: Kind) -> None:
+    client = kind(world(http("a"), tcp("b", 5432)))
+    heard = client.joins(endpoints=("a", "b"))
+    assert heard == ["CDS a b", "EDS a b", "LDS http tcp/b", "RDS http"]
+    assert said(client) == []
+
+
+@both
+def test_an_empty_world_is_an_answer(kind: Kind) -> None:
+    client = kind(world())
+    assert [str(answer) for answer in client.asks(CDS)] == ["CDS"]
+
+
+@both
+def test_wake_sends_the_endpoints_of_one_service_only(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    route(client, "a", PODS)
+    assert said(client) == ["EDS a"]
+
+
+@both
+def test_same_endpoints_again_in_another_order_say_nothing(kind: Kind) -> None:
+    client = kind(world(http("a")))
+    client.joins(endpoints=("a",))
+    route(client, "a", PODS)
+    client.settles()
+    route(client, "a", PODS[::-1])
+    assert said(client) == []
+    assert acked(client, "a")
+
+
+@both
+def test_service_without_endpoints_yet_keeps_envoy_waiting_and_nobody_else(kind: Kind) -> None:
+    made = world(http("a"))
+    made.configure(LISTEN, [http("a"), http("new")])
+    client = kind(made)
+    assert "EDS a" in client.joins(endpoints=("a", "new"))
+    route(client, "new", HELD)
+    assert said(client) == ["EDS new"]
+
+
+@both
+def test_change_while_another_is_on_its_way_is_acknowledged_only_when_it_landed(kind: Kind) -> None:
+    """Held, then pods, then held again: the first acknowledgement of `held` must not count for the second."""
+    client = kind(world(http("a")))
+    client.joins(endpoints=("a",))
+    assert acked(client, "a")
+    route(client, "a", PODS)
+    [pods] = client.hears()
+    route(client, "a", HELD)
+    [held] = client.hears()
+    assert acked(client, "a") is None
+    client.answers(pods)
+    assert acked(client, "a") is None
+    assert client.answers(held).acked == ("a",)
+    assert acked(client, "a") == client.now
+
+
+@both
+def test_change_that_was_never_sent_costs_nothing(kind: Kind) -> None:
+    client = kind(world(http("a")))
+    client.joins(endpoints=("a",))
+    route(client, "a", PODS)
+    route(client, "a", HELD)
+    assert said(client) == []
+    assert acked(client, "a")
+
+
+@both
+def test_rejection_is_reported_in_envoys_words_and_not_sent_again(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    route(client, "a", PODS)
+    [answer] = client.hears()
+    nack = client.answers(answer, "malformed IP address: x").nack
+    assert nack is not None
+    assert (nack.type_url, nack.resources, nack.message, nack.at) == (
+        EDS,
+        ("a",),
+        "malformed IP address: x",
+        client.now,
+    )
+    assert said(client) == []
+    assert acked(client, "a") is None
+    route(client, "b", PODS)
+    assert client.settles() == ["EDS b"]
+    route(client, "a", HELD)
+    assert client.settles() == ["EDS a"]
+    assert acked(client, "a")
+
+
+@both
+def test_rejection_of_many_blames_those_that_envoy_names(kind: Kind) -> None:
+    client = kind(world(tcp("a", 1), tcp("b", 2)))
+    client.asks(CDS)
+    [answer] = client.asks(LDS)
+    nack = client.answers(answer, "Error adding/updating listener(s) tcp/b: cannot bind 127.0.0.1:2").nack
+    assert nack is not None
+    assert nack.resources == ("tcp/b",)
+
+
+@both
+def test_answer_to_an_unknown_nonce_means_nothing(kind: Kind) -> None:
+    client = kind(world(http("a")))
+    client.joins(endpoints=("a",))
+    route(client, "a", PODS)
+    [answer] = client.hears()
+    assert client.answers(answer, nonce="999").acked == ()
+    assert client.answers(answer, "no", nonce="999").nack is None
+    assert acked(client, "a") is None
+    assert client.answers(answer).acked == ("a",)
+
+
+@both
+def test_partial_subscription_gets_only_that(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("b",))
+    route(client, "a", PODS)
+    assert said(client) == []
+    assert acked(client, "a") is None
+    route(client, "b", PODS)
+    assert said(client) == ["EDS b"]
+
+
+@both
+def test_unsubscribed_endpoints_are_neither_sent_nor_acknowledged(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    drop(client, EDS, "a", keep=("b",))
+    assert acked(client, "a") is None
+    route(client, "a", PODS)
+    assert said(client) == []
+
+
+@both
+def test_subscribing_again_sends_again(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    drop(client, EDS, "a", keep=("b",))
+    heard = client.asks(EDS, "a") if isinstance(client, DeltaClient) else client.asks(EDS, "a", "b")
+    assert [str(answer) for answer in heard] == ["EDS a"]
+
+
+@both
+def test_unknown_type_is_passed_over(kind: Kind) -> None:
+    client = kind(world(http("a")))
+    assert client.asks("type.googleapis.com/envoy.service.runtime.v3.Runtime", "rtds") == []
+    assert client.joins(endpoints=("a",))
+
+
+@both
+def test_new_service_makes_before_it_breaks(kind: Kind) -> None:
+    """The route to a cluster is not sent before Envoy has the cluster and its endpoints."""
+    client = kind(world(http("a")))
+    client.joins(endpoints=("a",))
+    configure(client, http("a"), http("new"))
+    route(client, "new", HELD)
+    [clusters] = client.hears()
+    assert clusters.type_url == CDS and "new" in clusters.names
+    # Envoy asks for the new cluster's endpoints before it acknowledges the cluster.
+    [endpoints] = client.asks(EDS, "new") if isinstance(client, DeltaClient) else client.asks(EDS, "a", "new")
+    client.answers(clusters)
+    assert said(client) == []
+    client.answers(endpoints)
+    assert said(client) == ["RDS http"]
+
+
+@both
+def test_removed_service_goes_only_when_nothing_leads_to_it(kind: Kind) -> None:
+    client = kind(world(http("a"), http("old")))
+    client.joins(endpoints=("a", "old"))
+    configure(client, http("a"))
+    [routes] = client.hears()
+    assert routes.type_url == RDS
+    client.answers(routes)
+    heard = said(client)
+    assert heard[0] == ("CDS -old" if kind is DeltaClient else "CDS a")
+
+
+@both
+def test_removed_service_stays_while_envoy_rejects_the_routes_without_it(kind: Kind) -> None:
+    client = kind(world(http("a"), http("old")))
+    client.joins(endpoints=("a", "old"))
+    configure(client, http("a"))
+    [routes] = client.hears()
+    client.answers(routes, "no")
+    assert said(client) == []
+    configure(client, http("a"), http("c"))
+    heard = client.settles()
+    assert heard[0] == ("CDS c" if kind is DeltaClient else "CDS a c old")
+    assert ("CDS -old" if kind is DeltaClient else "CDS a c") in heard
+
+
+@both
+def test_removed_and_added_again_before_envoy_knew_is_no_removal(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    configure(client, http("a"))
+    configure(client, http("a"), http("b"))
+    route(client, "b", HELD)
+    assert client.settles() == []
+
+
+@both
+def test_removed_and_added_again_is_answered_again(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    configure(client, http("a"))
+    client.settles()
+    drop(client, EDS, "b", keep=("a",))
+    client.settles()
+    configure(client, http("a"), http("b"))
+    route(client, "b", HELD)
+    [clusters] = client.hears()
+    assert "b" in clusters.names
+    heard = client.asks(EDS, "b") if isinstance(client, DeltaClient) else client.asks(EDS, "a", "b")
+    assert [str(answer) for answer in heard] == ["EDS b"]
+
+
+@both
+def test_changed_cluster_is_followed_by_its_endpoints_unasked(kind: Kind) -> None:
+    """Envoy warms the new cluster until it gets endpoints, and does not ask: it had subscribed to them."""
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    configure(client, ir.Service("a", ir.Protocol.H2C, ("a.localhost",)), http("b"))
+    heard = said(client)
+    assert heard == [("CDS a" if kind is DeltaClient else "CDS a b"), "EDS a"]
+    assert acked(client, "a") is None
+
+
+@both
+def test_listeners_come_and_go_in_one_response(kind: Kind) -> None:
+    client = kind(world(tcp("a", 5432), http("b")))
+    client.joins(endpoints=("a", "b"))
+    configure(client, tcp("c", 5432), http("b"))
+    route(client, "c", HELD)
+    heard = client.settles()
+    assert ("LDS tcp/c -tcp/a" if kind is DeltaClient else "LDS http tcp/c") in heard
+
+
+@both
+def test_client_that_names_clusters_gets_only_those(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    [answer] = client.asks(CDS, "a")
+    assert str(answer) == "CDS a"
+    client.answers(answer)
+    configure(client, http("a"), http("b"), http("c"))
+    assert said(client) == []
+
+
+@both
+def test_wildcard_and_a_name_then_the_name_alone(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    [answer] = client.asks(CDS, "*", "a")
+    assert str(answer) == "CDS a b"
+    client.answers(answer)
+    drop(client, CDS, "*", keep=("a",))
+    configure(client, http("a"), http("b"), http("c"))
+    assert said(client) == []
+
+
+@both
+def test_naming_none_after_naming_some_is_no_wildcard(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    [answer] = client.asks(CDS, "a")
+    client.answers(answer)
+    drop(client, CDS, "a", keep=())
+    configure(client, ir.Service("a", ir.Protocol.H2C, ("a.localhost",)), http("b"), http("c"))
+    assert said(client) == []
+
+
+def drop(client: Client, type_url: str, name: str, *, keep: tuple[str, ...]) -> None:
+    if isinstance(client, DeltaClient):
+        client.asks(type_url, drops=(name,))
+    else:
+        client.asks(type_url, *keep)
+
+
+def test_delta_reconnect_at_equal_versions_is_silent_and_acknowledged() -> None:
+    made = world(http("a"), tcp("b", 5432))
+    before = DeltaClient(made)
+    before.joins(endpoints=("a", "b"))
+    have = {type_url: dict(before.stream.types[type_url].sent) for type_url in (CDS, EDS, LDS, RDS)}
+    again = DeltaClient(made)
+    assert again.asks(CDS, has=have[CDS]) == []
+    assert again.asks(EDS, "a", "b", has=have[EDS]) == []
+    assert again.receipt.acked == ("a", "b")
+    assert again.asks(LDS, has=have[LDS]) == []
+    assert again.asks(RDS, "http", has=have[RDS]) == []
+    assert acked(again, "a") == again.now
+
+
+def test_delta_reconnect_gets_what_changed_and_hears_what_is_gone() -> None:
+    made = world(http("a"), http("old"))
+    before = DeltaClient(made)
+    before.joins(endpoints=("a", "old"))
+    have = {type_url: dict(before.stream.types[type_url].sent) for type_url in (CDS, EDS, LDS, RDS)}
+    made.configure(LISTEN, [http("a"), http("c")])
+    made.route("a", PODS)
+    made.route("c", HELD)
+    again = DeltaClient(made)
+    came = [*again.asks(CDS, has=have[CDS])]
+    assert [str(answer) for answer in came] == ["CDS c"]
+    came += again.asks(EDS, "a", "old", "c", has=have[EDS])
+    came += again.asks(LDS, has=have[LDS])
+    came += again.asks(RDS, "http", has=have[RDS])
+    for answer in came:
+        again.answers(answer)
+    assert [*map(str, came), *again.settles()] == ["CDS c", "EDS a c", "RDS http", "CDS -old", "EDS -old"]
+
+
+def test_delta_endpoints_of_no_service_are_said_not_to_exist() -> None:
+    client = DeltaClient(world(http("a")))
+    assert [str(answer) for answer in client.asks(EDS, "a", "nobody")] == ["EDS a -nobody"]
+
+
+def test_delta_subscribing_to_what_is_subscribed_sends_it_again() -> None:
+    client = DeltaClient(world(http("a")))
+    client.joins(endpoints=("a",))
+    assert [str(answer) for answer in client.asks(EDS, "a")] == ["EDS a"]
+
+
+def test_delta_name_after_legacy_wildcard_keeps_the_wildcard() -> None:
+    client = DeltaClient(world(http("a")))
+    client.asks(CDS)
+    client.asks(CDS, "a")
+    configure(client, http("a"), http("b"))
+    client.settles()
+    assert set(client.stream.types[CDS].sent) == {"a", "b"}
+
+
+def test_delta_dropping_a_name_under_a_wildcard_is_answered() -> None:
+    client = DeltaClient(world(http("a")))
+    client.asks(CDS, "*", "a", "gone")
+    assert [str(answer) for answer in client.asks(CDS, drops=("a", "gone"))] == ["CDS a -gone"]
+
+
+def test_sotw_stale_request_does_not_change_the_subscription() -> None:
+    client = SotwClient(world(http("a"), http("b")))
+    [first] = client.asks(EDS, "a")
+    route(client, "a", PODS)
+    client.hears()
+    assert client.asks(EDS, "a", "b", nonce=first.nonce) == []
+    [again] = [client.last[EDS]]
+    client.answers(again)
+    assert said(client) == ["EDS b"]
+
+
+def test_sotw_one_request_may_answer_several_responses() -> None:
+    """Whether the first was applied cannot be known, so it is sent again; it is not taken for acknowledged."""
+    client = SotwClient(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    route(client, "a", PODS)
+    client.hears()
+    route(client, "b", PODS)
+    [second] = client.hears()
+    client.answers(second)
+    assert acked(client, "b") and acked(client, "a") is None
+    assert client.settles() == ["EDS a"]
+    assert acked(client, "a")
+
+
+def test_sotw_wildcard_becomes_explicit_when_a_name_is_given() -> None:
+    client = SotwClient(world(http("a"), http("b")))
+    [answer] = client.asks(CDS)
+    client.answers(answer)
+    client.asks(CDS, "a")
+    configure(client, http("a"), http("b"), http("c"))
+    assert said(client) == []
