@@ -1,8 +1,9 @@
 """Every resource that zenvoy gives to Envoy, built in full from envoy_data_plane's messages: what is said, and why.
 
-Pure. This is the readable form and slow (0.4 to 0.7 ms to encode each); `translate.py` encodes what services share once
-and writes the rest itself, and the tests hold the two equal. Sizes: nothing here may bound how many connections or
-requests are held, for how long, or how large they are; the holder's own limits do.
+Pure. This is the readable form and slow (0.4 to 0.7 ms to encode each): `share.py` encodes ahead of time what services
+have in common, `translate.py` writes the rest itself, and the tests hold the two equal.
+
+Nothing here may bound how many connections or requests are held, for how long, or how large they are: the holder does.
 """
 
 from __future__ import annotations
@@ -23,12 +24,7 @@ from xds.api import (
     tls_inspector_v3,
     upstream_http_v3,
 )
-
-HTTP_LISTENER = "http"
-TLS_LISTENER = "tls"
-ROUTES = "http"
-UNKNOWN_HOST = "(unknown host)"
-"""The virtual host of all requests that no service wants; no service can have this name."""
+from xds.names import HTTP_LISTENER, ROUTES, TLS_LISTENER, UNKNOWN_HOST, stat_name, tcp_listener_name
 
 _UNLIMITED = 1_000_000_000
 _NEVER = timedelta(0)
@@ -41,24 +37,6 @@ retried safely. Many do so after 2 to 5 s: we close first. HTTP/2 has GOAWAY for
 _SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
 _RETRIES = 5
 _BACKOFF, _BACKOFF_MAX = timedelta(milliseconds=25), timedelta(milliseconds=250)
-
-
-def stat_name(service: str) -> str:
-    """Return the `<name>` of Envoy's `cluster.<name>.…` statistics for a service.
-
-    It is the service's name, with `~` for every dot: Envoy cuts names at dots when it makes Prometheus labels.
-    """
-    return service.replace(".", "~")
-
-
-def service_name(stat: str) -> str:
-    """Return the service of a `<name>` in `cluster.<name>.…`: the inverse of `stat_name`."""
-    return stat.replace("~", ".")
-
-
-def tcp_listener_name(service: str) -> str:
-    """Return the name of a TCP service's listener."""
-    return f"tcp/{service}"
 
 
 def ads(initial_fetch_timeout: timedelta) -> core_v3.ConfigSource:

@@ -1,18 +1,24 @@
 """IR to resources, as bytes: what Envoy must know of one service, and of all of them together.
 
-Pure. The meaning is in `messages.py`; this is the quick way to the same bytes. What services of one protocol share is
-encoded once, without the names; then each service's names and addresses are written beside it (`wire.py`).
+Pure. The meaning is in `messages.py`; this is the quick way to the same bytes. What services of one protocol share was
+encoded ahead of time (`shared.py`); each service's names and addresses are written beside it (`wire.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 
-from xds import ir, messages
+from xds import ir, names, shared
 from xds.types import CDS, LDS, RDS
 from xds.wire import field, number, text
+
+_CLUSTERS = {
+    ir.Protocol.HTTP: shared.CLUSTER_HTTP,
+    ir.Protocol.H2C: shared.CLUSTER_H2C,
+    ir.Protocol.TCP: shared.CLUSTER_TCP,
+    ir.Protocol.TLS: shared.CLUSTER_TLS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +45,9 @@ class Translation:
 
 def parts(service: ir.Service) -> Parts:
     """Translate one service."""
-    cluster = text(1, service.name) + _cluster(service.protocol)
+    cluster = text(1, service.name) + _CLUSTERS[service.protocol]
     if "." in service.name:
-        cluster += text(28, messages.stat_name(service.name))
+        cluster += text(28, names.stat_name(service.name))
     if service.protocol is ir.Protocol.TCP:
         assert service.listen is not None, "check.py lets no such service through"
         return Parts(service, cluster, listener=_tcp_listener(service.name, service.listen))
@@ -54,21 +60,21 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     """Put the services' parts together."""
     all_parts = tuple(services)
     clusters = {part.service.name: part.cluster for part in all_parts}
-    listeners = {messages.tcp_listener_name(p.service.name): p.listener for p in all_parts if p.listener}
+    listeners = {names.tcp_listener_name(p.service.name): p.listener for p in all_parts if p.listener}
     routes: dict[str, bytes] = {}
     used = {p.service.name for p in all_parts if p.listener}
     if listen.http:
-        listeners[messages.HTTP_LISTENER] = bytes(messages.http_listener(listen.http))
+        listeners[names.HTTP_LISTENER] = shared.HTTP_LISTENER + field(2, _address(listen.http))
         hosts = [p for p in all_parts if p.virtual_host]
-        routes[messages.ROUTES] = _route_configuration(hosts)
+        routes[names.ROUTES] = _route_configuration(hosts)
         used.update(p.service.name for p in hosts)
     chains = [p for p in all_parts if p.filter_chain]
     if listen.tls and chains:
-        shared = bytes(messages.tls_listener(listen.tls, []))
-        listeners[messages.TLS_LISTENER] = shared + b"".join(field(3, p.filter_chain) for p in chains)
+        encoded = (field(3, p.filter_chain) for p in chains)
+        listeners[names.TLS_LISTENER] = b"".join((shared.TLS_LISTENER, field(2, _address(listen.tls)), *encoded))
         used.update(p.service.name for p in chains)
     resources = {CDS: clusters, LDS: listeners, RDS: routes}
-    return Translation(resources, frozenset(used), frozenset({messages.ROUTES} if listen.http else ()))
+    return Translation(resources, frozenset(used), frozenset({names.ROUTES} if listen.http else ()))
 
 
 def load_assignment(name: str, endpoints: Iterable[ir.Address]) -> bytes:
@@ -86,23 +92,21 @@ def _address(address: ir.Address) -> bytes:
 
 
 def _virtual_host(service: ir.Service) -> bytes:
-    shared = _shared_host()
-    action = text(1, service.name) + shared.action
-    route = shared.match + field(2, action)
+    route = shared.ROUTE_MATCH + field(2, text(1, service.name) + shared.ROUTE_ACTION)
     domains = b"".join(text(2, domain.lower()) for domain in service.domains)
-    return text(1, service.name) + domains + field(3, route) + shared.host
+    return text(1, service.name) + domains + field(3, route) + shared.VIRTUAL_HOST
 
 
 def _route_configuration(hosts: list[Parts]) -> bytes:
     encoded = [field(2, p.virtual_host) for p in hosts]
     if not any("*" in p.service.domains for p in hosts):
-        encoded.append(field(2, bytes(messages.unknown_host())))
-    return bytes(messages.route_configuration([])) + b"".join(encoded)
+        encoded.append(field(2, shared.UNKNOWN_HOST))
+    return shared.ROUTES + b"".join(encoded)
 
 
 def _tcp_listener(name: str, address: ir.Address) -> bytes:
     chain = field(3, _tcp_proxy(name))
-    return text(1, messages.tcp_listener_name(name)) + field(2, _address(address)) + field(3, chain)
+    return text(1, names.tcp_listener_name(name)) + field(2, _address(address)) + field(3, chain)
 
 
 def _filter_chain(service: ir.Service) -> bytes:
@@ -111,42 +115,5 @@ def _filter_chain(service: ir.Service) -> bytes:
 
 
 def _tcp_proxy(name: str) -> bytes:
-    shared = _shared_proxy()
-    config = field(2, text(2, name) + shared.proxy)
-    return shared.filter + field(4, shared.type_url + config)
-
-
-@cache
-def _cluster(protocol: ir.Protocol) -> bytes:
-    return bytes(messages.cluster("", protocol))
-
-
-@dataclass(frozen=True, slots=True)
-class _SharedHost:
-    action: bytes
-    match: bytes
-    host: bytes
-
-
-@cache
-def _shared_host() -> _SharedHost:
-    host = messages.virtual_host("", ())
-    route = host.routes.pop()
-    assert route.route is not None
-    action, route.route = bytes(route.route), None
-    return _SharedHost(action=action, match=bytes(route), host=bytes(host))
-
-
-@dataclass(frozen=True, slots=True)
-class _SharedProxy:
-    filter: bytes
-    type_url: bytes
-    proxy: bytes
-
-
-@cache
-def _shared_proxy() -> _SharedProxy:
-    network_filter = messages.tcp_proxy("")
-    config, network_filter.typed_config = network_filter.typed_config, None
-    assert config is not None
-    return _SharedProxy(filter=bytes(network_filter), type_url=text(1, config.type_url), proxy=config.value)
+    config = field(2, text(2, name) + shared.TCP_PROXY)
+    return shared.TCP_PROXY_FILTER + field(4, shared.TCP_PROXY_TYPE + config)

@@ -1,0 +1,28 @@
+"""Names that Envoy knows things by, and how they lead back to services."""
+
+from __future__ import annotations
+
+HTTP_LISTENER = "http"
+TLS_LISTENER = "tls"
+ROUTES = "http"
+"""The route configuration of the HTTP listener."""
+UNKNOWN_HOST = "(unknown host)"
+"""The virtual host of all requests that no service wants; no service can have this name."""
+
+
+def tcp_listener_name(service: str) -> str:
+    """Return the name of a TCP service's listener."""
+    return f"tcp/{service}"
+
+
+def stat_name(service: str) -> str:
+    """Return the `<name>` of Envoy's `cluster.<name>.…` statistics for a service.
+
+    It is the service's name, with `~` for every dot: Envoy cuts names at dots when it makes Prometheus labels.
+    """
+    return service.replace(".", "~")
+
+
+def service_name(stat: str) -> str:
+    """Return the service of a `<name>` in `cluster.<name>.…`: the inverse of `stat_name`."""
+    return stat.replace("~", ".")

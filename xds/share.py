@@ -1,0 +1,62 @@
+"""Writes `shared.py` from `messages.py`: what all services of a kind have in common, encoded ahead of time.
+
+`python -m xds.share` rewrites the file; a test holds it equal. Importing envoy_data_plane and encoding one message of
+each kind costs 2 s of CPU and 60 MB, which neither the reconciler's start nor `zenvoy --help` should have to pay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xds import ir, messages
+from xds.wire import text
+
+TARGET = Path(__file__).with_name("shared.py")
+_HEAD = '''"""What all services of a kind have in common in Envoy's configuration, encoded. Written by `share.py`."""
+
+'''
+_NOWHERE = ir.Address("", 0)
+
+
+def shared() -> dict[str, bytes]:
+    """Return the constants of `shared.py`."""
+    host = messages.virtual_host("", ())
+    route = host.routes.pop()
+    assert route.route is not None
+    action, route.route = bytes(route.route), None
+    proxy = messages.tcp_proxy("")
+    config, proxy.typed_config = proxy.typed_config, None
+    assert config is not None
+    http, tls = messages.http_listener(_NOWHERE), messages.tls_listener(_NOWHERE, [])
+    http.address = tls.address = None
+    return {
+        **{f"CLUSTER_{protocol.name}": bytes(messages.cluster("", protocol)) for protocol in ir.Protocol},
+        "HTTP_LISTENER": bytes(http),
+        "ROUTES": bytes(messages.route_configuration([])),
+        "ROUTE_ACTION": action,
+        "ROUTE_MATCH": bytes(route),
+        "TCP_PROXY": config.value,
+        "TCP_PROXY_FILTER": bytes(proxy),
+        "TCP_PROXY_TYPE": text(1, config.type_url),
+        "TLS_LISTENER": bytes(tls),
+        "UNKNOWN_HOST": bytes(messages.unknown_host()),
+        "VIRTUAL_HOST": bytes(host),
+    }
+
+
+def source() -> str:
+    """Return the text of `shared.py`."""
+    return _HEAD + "\n".join(f"{name} = (\n{_literal(value)}\n)" for name, value in shared().items()) + "\n"
+
+
+def _literal(value: bytes) -> str:
+    lines = [value[at : at + 24] for at in range(0, len(value), 24)] or [b""]
+    return "\n".join(f'    b"{"".join(_escaped(byte) for byte in line)}"' for line in lines)
+
+
+def _escaped(byte: int) -> str:
+    return chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(source())
