@@ -177,8 +177,8 @@ class HolderStreams:
             released=sum(c.released for c in counts),
             refused=sum(c.refused for c in counts),
             gone=sum(c.gone for c in counts),
-            held_since=first and first.held_since,
-            peer=first and first.peer,
+            held_since=first.held_since if first else None,
+            peer=first.peer if first else None,
             first_byte_at=max((c.first_byte_at for c in counts if c.first_byte_at), default=None),
         )
 

@@ -68,12 +68,18 @@ class Engine:
     """All services. `now` is the clock (seconds since the epoch); a sample older than `stale_after` is unknown."""
 
     def __init__(
-        self, now: Callable[[], float], stale_after: float, hold_address: Callable[[int], str], listen: Listener
+        self,
+        now: Callable[[], float],
+        stale_after: float,
+        hold_address: Callable[[int], str],
+        listen: Listener,
+        woken: Callable[[str, Wake], None],
     ) -> None:
         self._now = now
         self._stale_after = stale_after
         self._hold_address = hold_address
         self._listen = listen
+        self._woken = woken
         self._services: dict[str, Service] = {}
         self._saved: dict[str, Record] = {}
         self._sample: Sample | None = None
@@ -132,8 +138,11 @@ class Engine:
     def held(self, held: Held) -> None:
         """The holders say who waits."""
         if service := self._services.get(held.service):
+            unserved = service.wake and service.wake.total() is None
             service.saw_held(held)
             self._settle(held.service)
+            if unserved and service.wake and service.wake.total() is not None:
+                self._woken(held.service, service.wake)
 
     @_in_turn
     def sampled(self, sample: Sample) -> None:
@@ -244,6 +253,8 @@ class Engine:
             service.wake = Wake(after.since, since, peer, after.reason)
         elif before.state is State.Waking and after.state is State.Active and service.wake:
             service.wake = replace(service.wake, ready_at=after.since)
+            if service.wake.held_since is None:
+                self._woken(service.spec.name, service.wake)
 
     def _remember_replicas(self, name: str, service: Service) -> None:
         record, replicas = service.record, service.seen.replicas

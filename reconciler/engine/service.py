@@ -46,7 +46,7 @@ class Service:
         self._acknowledged()
 
     def lacks_sample_after(self) -> float | None:
-        """From when on a sample counts for a drain (seconds since the epoch); None: there is one, or it is too early."""
+        """When a sample is due for a drain to get on (seconds since the epoch); None: not (yet)."""
         if self.seen.route_acked_at is None:
             return None
         at = self.seen.route_acked_at + SETTLE_SECONDS

@@ -1,0 +1,99 @@
+"""HTTP by aiohttp: the control socket for the CLI, and /metrics, /healthz, /readyz.
+
+Counterpart: `reconciler.ports.operations`. The control socket is a Unix socket in the state directory: only its owner
+may command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from reconciler.ports.operations import Command, Operations
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Http:
+    """Serves until `close`. `metrics` gives Prometheus' text."""
+
+    def __init__(self, operations: Operations, metrics: Callable[[], bytes]) -> None:
+        self._operations, self._metrics = operations, metrics
+        self._runners: list[web.AppRunner] = []
+
+    async def serve_control(self, path: Path) -> None:
+        """Everything, at a Unix socket that only we may use."""
+        path.unlink(missing_ok=True)
+        runner = await self._runner([*self._probes(), *self._controls()])
+        await web.UnixSite(runner, str(path)).start()
+        path.chmod(0o600)
+
+    async def serve_probes(self, host: str, port: int) -> None:
+        """Metrics and health, at a TCP port. Raises `OSError` when it is taken."""
+        runner = await self._runner(self._probes())
+        await web.TCPSite(runner, host, port).start()
+
+    async def close(self) -> None:
+        for runner in self._runners:
+            await runner.cleanup()
+
+    async def _runner(self, routes: list[web.RouteDef]) -> web.AppRunner:
+        app = web.Application()
+        app.add_routes(routes)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
+
+    def _probes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/metrics", self._answer_metrics),
+            web.get("/healthz", self._answer_health),
+            web.get("/readyz", self._answer_ready),
+        ]
+
+    def _controls(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/services", self._answer_services),
+            web.get("/v1/services/{name:.+}", self._answer_service),
+            web.get("/v1/envoys", self._answer_envoys),
+            web.post("/v1/services/{name:.+}/{command}", self._answer_command),
+        ]
+
+    async def _answer_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _answer_health(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _answer_ready(self, _: web.Request) -> web.Response:
+        ready = self._operations.ready()
+        return web.Response(text="ok\n" if ready else "not every service is known yet\n", status=200 if ready else 503)
+
+    async def _answer_services(self, _: web.Request) -> web.Response:
+        return web.json_response({"services": self._operations.services()})
+
+    async def _answer_envoys(self, _: web.Request) -> web.Response:
+        return web.json_response({"envoys": self._operations.envoys()})
+
+    async def _answer_service(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        try:
+            return web.json_response(self._operations.service(name))
+        except KeyError:
+            return _unknown(name)
+
+    async def _answer_command(self, request: web.Request) -> web.Response:
+        name, word = request.match_info["name"], request.match_info["command"]
+        try:
+            return web.json_response(self._operations.tell(name, Command(word)))
+        except KeyError:
+            return _unknown(name)
+        except ValueError:
+            return web.json_response({"error": f"there is no command {word!r}"}, status=400)
+
+
+def _unknown(name: str) -> web.Response:
+    return web.json_response({"error": f"there is no service {name!r}"}, status=404)

@@ -1,0 +1,107 @@
+"""Routes by xDS: what Envoys are told, and what they have acknowledged. Counterparts: `reconciler.ports.router`, `xds`.
+
+An Envoy that went away may go on routing by what it last knew, so for a while it still counts as one that must
+acknowledge and must be in a sample; one that comes back under its node id takes its own place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import grpc
+
+from reconciler.core.spec import Spec
+from reconciler.ports.router import Report, RouteState
+from xds import ir
+from xds.names import service_name
+from xds.server import GRPC_OPTIONS, Node, NodeEvent, ResourceAck, Server
+
+__all__ = ["GRPC_OPTIONS", "XdsRouter", "service_of_stat"]
+
+FORGET_SECONDS = 300.0
+"""How long an Envoy may be away before it no longer counts."""
+
+
+service_of_stat = service_name
+"""The service of a name in Envoy's statistics."""
+
+
+def address(text: str) -> ir.Address:
+    """`ip:port`, IPv6 in brackets, as an address."""
+    host, _, port = text.rpartition(":")
+    return ir.Address(host.strip("[]"), int(port))
+
+
+def service(spec: Spec) -> ir.Service:
+    """A spec in the words of xDS."""
+    listen = address(spec.listen) if spec.listen else None
+    return ir.Service(spec.name, ir.Protocol(spec.protocol.value), (spec.name, *spec.hosts), listen)
+
+
+class XdsRouter:
+    """All Envoys. `now` is seconds since the epoch."""
+
+    def __init__(self, report: Report, now: Callable[[], float], rejected: Callable[[str, str], None]) -> None:
+        self._report, self._now, self._rejected = report, now, rejected
+        self._gone: dict[str, float] = {}
+        self._routed: set[str] = set()
+        self._server = Server(on_change=self._changed, on_node=self._node)
+
+    def configure(self, http: str | None, tls: str | None, specs: Iterable[Spec]) -> None:
+        """These are all services from now on. Raises `ValueError` with everything that cannot be served."""
+        listen = ir.Listen(address(http) if http else None, address(tls) if tls else None)
+        services = [service(spec) for spec in specs]
+        self._server.configure(listen, services)
+        self._routed &= {entry.name for entry in services}
+
+    def open(self) -> None:
+        """Answer Envoys from now on; before, a route may be missing."""
+        self._server.open()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """To be added to the gRPC server."""
+        return self._server.handler()
+
+    def route(self, service: str, endpoints: tuple[str, ...]) -> None:
+        self._routed.add(service)
+        self._server.route(service, tuple(address(endpoint) for endpoint in endpoints))
+        self._report(self._state(service))
+
+    def envoys(self) -> frozenset[str]:
+        return frozenset(self._server.nodes()) | self._away()
+
+    def nodes(self) -> Mapping[str, Node]:
+        """Connected Envoys by node id, for people."""
+        return self._server.nodes()
+
+    def _away(self) -> frozenset[str]:
+        now = self._now()
+        self._gone = {node: at for node, at in self._gone.items() if now - at <= FORGET_SECONDS}
+        return frozenset(self._gone)
+
+    def _changed(self, ack: ResourceAck) -> None:
+        for service in ack.services:
+            if service in self._routed:
+                self._report(self._state(service))
+
+    def _node(self, event: NodeEvent) -> None:
+        """Who has to acknowledge has changed, and so has every route's state."""
+        if event.kind == "nacked":
+            if event.node.nack:
+                self._rejected(event.node.id, event.node.nack.message)
+            return
+        if event.kind == "connected":
+            self._gone.pop(event.node.id, None)
+        else:
+            self._gone[event.node.id] = self._now()
+        for name in list(self._routed):
+            self._report(self._state(name))
+
+    def _state(self, service: str) -> RouteState:
+        acked = self._server.acked(service)
+        pending = sorted(acked.missing | self._away())
+        if pending:
+            return RouteState(service, None, f"Envoy {', '.join(pending)}")
+        if not acked.nodes:
+            return RouteState(service, None, "no Envoy is connected")
+        return RouteState(service, acked.at, "")

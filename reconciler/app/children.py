@@ -1,0 +1,163 @@
+"""The processes of `zenvoy up`: started in sessions of their own, started again when they die, ended in order.
+
+What runs is noted in a file, so that after a SIGKILL the next `up` ends what was left. Their services are not among
+them: those are the process backend's, and are adopted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import structlog
+
+log = structlog.get_logger()
+
+BACKOFF_SECONDS = (0.05, 2.0)
+"""The first and the longest pause before a child is started again."""
+STEADY_SECONDS = 10.0
+"""A child that ran this long starts again without a pause."""
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A process, told from a later one of the same id by its start time (clock ticks since boot)."""
+
+    name: str
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process to keep running."""
+
+    name: str
+    command: Sequence[str]
+    output: Path | None = None
+    """Where its output is appended; None: where ours goes."""
+    stop_seconds: float = 1.0
+    """How long it has to end after SIGTERM, before SIGKILL."""
+
+
+def started_at(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot, or None when there is none, or only its zombie.
+
+    https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+class Children:
+    """Keeps children running until `close`; `cwd` is their working directory, `notes` the file that names them."""
+
+    def __init__(self, notes: Path, cwd: Path) -> None:
+        self._notes, self._cwd = notes, cwd
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._order: list[Child] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def end_leftovers(self) -> None:
+        """End what an `up` that was killed left running."""
+        if not self._notes.exists():
+            return
+        try:
+            notes = msgspec.json.decode(self._notes.read_bytes(), type=list[Note])
+        except msgspec.DecodeError:
+            return
+        for note in notes:
+            if started_at(note.pid) == note.started:
+                log.info("a process of an earlier run is ended", name=note.name, pid=note.pid)
+                os.kill(note.pid, signal.SIGKILL)
+        for note in notes:
+            await _gone(note)
+
+    def start(self, child: Child) -> None:
+        """Keep it running from now on."""
+        self._order.append(child)
+        self._tasks[child.name] = asyncio.create_task(self._keep(child))
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a child, if it runs."""
+        if (process := self._running.get(name)) and process.returncode is None:
+            process.send_signal(number)
+
+    async def close(self) -> None:
+        """End all, the last started first; each has its `stop_seconds`."""
+        for child in reversed(self._order):
+            self._tasks[child.name].cancel()
+            await asyncio.gather(self._tasks[child.name], return_exceptions=True)
+            if (process := self._running.get(child.name)) and process.returncode is None:
+                await _end(process, child.stop_seconds)
+        self._notes.unlink(missing_ok=True)
+
+    async def _keep(self, child: Child) -> None:
+        pause, longest = BACKOFF_SECONDS
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            code = await self._run(child)
+            if loop.time() - began > STEADY_SECONDS:
+                pause = BACKOFF_SECONDS[0]
+            log.warning(f"{child.name} ended and is started again", how=_how(code), seconds=round(pause, 2))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    async def _run(self, child: Child) -> int:
+        output: IO[bytes] | None = child.output.open("ab") if child.output else None
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *child.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        finally:
+            if output:
+                output.close()
+        self._running[child.name] = process
+        self._note()
+        return await process.wait()
+
+    def _note(self) -> None:
+        """Written whole and put in place, so that it is never half a file."""
+        notes = []
+        for name, process in self._running.items():
+            if process.returncode is None and (started := started_at(process.pid)) is not None:
+                notes.append(Note(name, process.pid, started))
+        new = self._notes.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(notes))
+        new.replace(self._notes)
+
+
+async def _gone(note: Note) -> None:
+    """Until a process that was killed, and that is not our child, has ended."""
+    for _ in range(500):
+        if started_at(note.pid) != note.started:
+            return
+        await asyncio.sleep(0.01)
+    log.error("a process of an earlier run does not end", name=note.name, pid=note.pid)
+
+
+async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), seconds)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

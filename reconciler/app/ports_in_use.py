@@ -1,0 +1,72 @@
+"""Whether a port can be listened on, and who has it if not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+LISTEN = "0A"
+
+
+def split(address: str) -> tuple[str, int]:
+    """`ip:port`, IPv6 in brackets. Raises `ValueError`."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def why_taken(address: str) -> str | None:
+    """Why nobody can listen on `ip:port` now, naming the process that has it if that can be told; None when one can."""
+    host, port = split(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            return f"{address}: {error.strerror}{_holder(port)}"
+    return None
+
+
+def _holder(port: int) -> str:
+    inodes = {row[9] for table in ("tcp", "tcp6") for row in _rows(table) if _listens(row, port)}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and inodes & _sockets(process):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            return f"; process {process.name} has it: {command[:120]}"
+    return ""
+
+
+def _rows(table: str) -> list[list[str]]:
+    """https://docs.kernel.org/networking/proc_net_tcp.html"""
+    try:
+        return [line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    except OSError:
+        return []
+
+
+def _listens(row: list[str], port: int) -> bool:
+    return row[3] == LISTEN and int(row[1].rpartition(":")[2], 16) == port
+
+
+def _sockets(process: Path) -> set[str]:
+    """Inodes of the sockets of a process; none for one of somebody else."""
+    try:
+        links = [os.readlink(entry) for entry in (process / "fd").iterdir()]
+    except OSError:
+        return set()
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+def free_port(wanted: int | None = None) -> int:
+    """A TCP port that is free on all addresses: `wanted` if it is one."""
+    for port in (wanted or 0, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no TCP port is free")

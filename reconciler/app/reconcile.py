@@ -1,0 +1,191 @@
+"""The reconciler process of `zenvoy up`: every part made, wired, started, and ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+from watchfiles import awatch
+
+from reconciler.adapters.admin_stats import AdminStats
+from reconciler.adapters.alarm import Alarm
+from reconciler.adapters.holders import HolderStreams
+from reconciler.adapters.http import Http
+from reconciler.adapters.metrics import Metrics
+from reconciler.adapters.processes import ProcessBackend
+from reconciler.adapters.services_file import Problem, ServicesFile, read
+from reconciler.adapters.sqlite_store import SqliteStore
+from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter, service_of_stat
+from reconciler.app.operations import EngineOperations
+from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
+from reconciler.core.events import SleepCommanded
+from reconciler.core.record import State
+from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.sampling import Sampler
+from reconciler.engine.wake import Wake
+from reconciler.ports.backend import Running
+from reconciler.ports.transitions import Transition
+
+log = structlog.get_logger()
+
+SAMPLE_TIMEOUT_SECONDS = 2.0
+GRPC_GRACE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the supervisor tells the reconciler."""
+
+    file: Path
+    state_dir: StateDir
+    holder_port: int
+    metrics: tuple[str, int] | None
+    grpc: str | None
+    """A further `ip:port` for Envoys and holders to join at."""
+
+
+def anyip(index: int, port: int) -> str:
+    """The hold address of that index: 127.64.0.0/10, all of which Linux delivers to one socket."""
+    index %= 1 << 22
+    return f"127.{64 + (index >> 16)}.{index >> 8 & 255}.{index & 255}:{port}"
+
+
+class Reconciler:
+    """One reconciler on one machine."""
+
+    def __init__(self, settings: Settings, file: ServicesFile) -> None:
+        self._settings, self._file = settings, file
+        self._opened = False
+        stale_after = 5 * file.sample_interval + SAMPLE_TIMEOUT_SECONDS
+        self.engine = Engine(
+            time.time, stale_after, lambda index: anyip(index, settings.holder_port), self._saw, self._woke
+        )
+        directory = settings.state_dir
+        self._store = SqliteStore(directory.records)
+        self._alarm = Alarm(self.engine.passed)
+        self._holders = HolderStreams(self.engine.held, time.time)
+        self._router = XdsRouter(self.engine.routed, time.time, _rejected)
+        self._backend = ProcessBackend(directory.path, self._ran)
+        self._source = AdminStats({NODE: Path(ADMIN_SOCKET)}, time.time, SAMPLE_TIMEOUT_SECONDS, service_of_stat)
+        self._sampler = Sampler(self._source, file.sample_interval, time.time, self.engine.sampled)
+        operations = EngineOperations(self.engine, self._router, lambda: self._opened)
+        self._metrics = Metrics(operations.services, operations.envoys)
+        self._http = Http(operations, self._metrics.text)
+        self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
+
+    async def run(self) -> None:
+        """Until SIGTERM. Services end with it."""
+        await self._start()
+        stopped, reload = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopped.set)
+        loop.add_signal_handler(signal.SIGINT, stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
+        tasks = [
+            asyncio.create_task(self._sampler.run()),
+            asyncio.create_task(self._watch(reload)),
+            asyncio.create_task(self._keep_reloading(reload)),
+        ]
+        for task in tasks:
+            task.add_done_callback(lambda _: stopped.set())
+        await stopped.wait()
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await self._close()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _start(self) -> None:
+        self._alarm.start()
+        adapters = Adapters(self._backend, self._router, self._holders, self._alarm, self._store, self._sampler.ask)
+        self.engine.start(adapters)
+        self._apply(self._file)
+        self._grpc.add_generic_rpc_handlers((self._router.handler(), self._holders.handler()))
+        self._grpc.add_insecure_port(f"unix:{GRPC_SOCKET}")
+        if self._settings.grpc:
+            self._grpc.add_insecure_port(self._settings.grpc)
+        await self._grpc.start()
+        await self._http.serve_control(self._settings.state_dir.control)
+        if self._settings.metrics:
+            await self._http.serve_probes(*self._settings.metrics)
+
+    async def _close(self) -> None:
+        await self._http.close()
+        await self._source.close()
+        await self._grpc.stop(GRPC_GRACE_SECONDS)
+        await self._backend.close()
+        self._alarm.close()
+        self._store.close()
+
+    def _apply(self, file: ServicesFile) -> None:
+        """New services are routed before they run, old ones are off the route before they stop."""
+        specs = [entry.spec for entry in file.services]
+        self._router.configure(file.listen_http, file.listen_tls, specs)
+        self.engine.configure(specs)
+        self._backend.configure({entry.spec.name: entry.program for entry in file.services})
+        self._sampler.interval = file.sample_interval
+        self._file = file
+        for name in self._backend.outdated():
+            self.engine.command(name, SleepCommanded("its program changed"))
+
+    def _ran(self, running: Running) -> None:
+        self.engine.ran(running)
+        if not self._opened and self.engine.synced:
+            self._opened = True
+            self._router.open()
+
+    def _saw(self, transition: Transition) -> None:
+        self._metrics.saw(transition)
+        log.info(
+            "transition",
+            service=transition.service,
+            source=transition.source.value,
+            target=transition.target.value,
+            reason=transition.reason,
+            cause=transition.event,
+        )
+        if transition.target is State.Idle and transition.service in self._backend.outdated():
+            self.engine.command(transition.service, SleepCommanded("its program changed"))
+
+    def _woke(self, service: str, wake: Wake) -> None:
+        parts = wake.parts()
+        self._metrics.woke(parts)
+        log.info("woken", service=service, total=wake.total(), parts=parts)
+
+    async def _watch(self, reload: asyncio.Event) -> None:
+        """The folder is watched, since editors put a new file in the old one's place."""
+        file = self._settings.file
+        async for _ in awatch(file.parent, watch_filter=lambda _, path: Path(path) == file, recursive=False):
+            reload.set()
+
+    async def _keep_reloading(self, reload: asyncio.Event) -> None:
+        while True:
+            await reload.wait()
+            reload.clear()
+            self._reload()
+
+    def _reload(self) -> None:
+        file = read(self._settings.file)
+        if not isinstance(file, ServicesFile):
+            log.error("the file has mistakes; the last good one stays in force", problems=_listed(file))
+        elif file == self._file:
+            log.info("the file has not changed", file=str(self._settings.file))
+        else:
+            self._apply(file)
+            log.info("the file is applied", file=str(self._settings.file), services=len(file.services))
+
+
+def _listed(problems: Sequence[Problem]) -> list[str]:
+    return [str(problem) for problem in problems]
+
+
+def _rejected(node: str, why: str) -> None:
+    log.error("Envoy rejected a configuration; its last good one stays in force", envoy=node, why=why)

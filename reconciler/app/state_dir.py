@@ -1,0 +1,54 @@
+"""What is where in the state directory.
+
+Sockets are named relative to it, since a Unix socket's path is at most 107 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+GRPC_SOCKET = "reconciler.sock"
+ADMIN_SOCKET = "envoy.sock"
+NODE = "local"
+"""Envoy's node id; there is one Envoy."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """The state directory of one `zenvoy up`."""
+
+    path: Path
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control.sock"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def children(self) -> Path:
+        return self.path / "children.json"
+
+    @property
+    def holder_port(self) -> Path:
+        return self.path / "holder-port"
+
+    @property
+    def records(self) -> Path:
+        return self.path / "records.db"
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.path / "bootstrap.json"
+
+    @property
+    def envoy_log(self) -> Path:
+        return self.path / "logs" / "envoy.log"
+
+    def make(self) -> None:
+        """Raises `OSError` when it cannot be made."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.envoy_log.parent.mkdir(exist_ok=True)

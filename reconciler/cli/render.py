@@ -1,0 +1,75 @@
+"""Services as a table for people; times and durations as people say them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+
+COLOURS = {"ScaledToZero": "blue", "Waking": "yellow", "Active": "green", "Idle": "cyan", "Draining": "magenta"}
+COLUMNS = ("NAME", "STATE", "SINCE", "WHY", "HELD", "RELAYED", "REQUESTS", "NEXT", "LAST WAKE")
+EVENTS = {"IdleElapsed": "sleeps", "WakeTimedOut": "times out", "DrainTimedOut": "gives up draining"}
+
+
+def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None) -> Table:
+    """One row a service."""
+    at = now or datetime.now(UTC)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in COLUMNS:
+        drawn.add_column(column, justify="right" if column in ("HELD", "RELAYED", "REQUESTS") else "left")
+    for service in services:
+        drawn.add_row(*_row(service, at))
+    return drawn
+
+
+def _row(service: Mapping[str, Any], now: datetime) -> list[str]:
+    state = service["state"]
+    return [
+        service["name"],
+        f"[{COLOURS.get(state, 'white')}]{state}[/]" + (" (paused)" if service["paused"] else ""),
+        duration((now - _moment(service["since"])).total_seconds()) if service["since"] else "",
+        service["stalled"] or service["reason"],
+        _count(service["held"]),
+        _count(service["relayed"]),
+        str(service["requests"]),
+        _next(service["deadline"], now),
+        last_wake(service["lastWake"]),
+    ]
+
+
+def last_wake(wake: Mapping[str, Any] | None) -> str:
+    """The whole and its parts: `213 ms (signal 1 ms, started 3 ms, …)`."""
+    if wake is None:
+        return ""
+    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wake["parts"].items())
+    return f"{duration(wake['total']) if wake['total'] is not None else 'going on'} ({parts})"
+
+
+def duration(seconds: float) -> str:
+    """Two figures that matter: `3 ms`, `1.2 s`, `4m10s`, `2h5m`, `3d4h`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = int(seconds)
+    for (big, many), (small, few) in ((("d", 86400), ("h", 3600)), (("h", 3600), ("m", 60)), (("m", 60), ("s", 1))):
+        if whole >= many:
+            return f"{whole // many}{big}{whole % many // few}{small}"
+    return f"{whole}s"
+
+
+def _next(deadline: Mapping[str, Any] | None, now: datetime) -> str:
+    if deadline is None:
+        return ""
+    left = max(0.0, (_moment(deadline["at"]) - now).total_seconds())
+    return f"{EVENTS.get(deadline['event'], deadline['event'])} in {duration(left)}"
+
+
+def _count(value: int | None) -> str:
+    return "?" if value is None else str(value)
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)

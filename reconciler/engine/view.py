@@ -1,0 +1,69 @@
+"""A service as people see it: plain JSON values, times as ISO 8601 in UTC. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler.core.judge import Observed
+from reconciler.engine.service import Service
+from reconciler.engine.wake import Wake
+
+
+def view(service: Service) -> dict[str, Any]:
+    """Every field of `zenvoy status -o json`."""
+    record, seen = service.record, service.seen
+    return {
+        "name": service.spec.name,
+        "protocol": service.spec.protocol.value,
+        "state": record.state.value if record else "Unknown",
+        "since": moment(record.since) if record else None,
+        "reason": record.reason if record else "not seen yet",
+        "stalled": record.stalled if record else None,
+        "paused": service.spec.paused,
+        "replicas": seen.replicas,
+        "held": seen.held,
+        "relayed": seen.relayed,
+        "requests": service.requests,
+        "refused": service.held.refused if service.held else 0,
+        "gone": service.held.gone if service.held else 0,
+        "deadline": _deadline(service),
+        "lastWake": _wake(service.wake) if service.wake else None,
+        "holdAddress": record.hold_address if record else None,
+        "endpoints": list(seen.endpoints),
+        "route": {"to": list(service.route), "ackedAt": moment(seen.route_acked_at), "waitingFor": _pending(seen)},
+        "traffic": _traffic(seen),
+        "trouble": seen.trouble,
+    }
+
+
+def moment(at: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 with milliseconds."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def _pending(seen: Observed) -> str | None:
+    return None if seen.route_acked_at is not None else seen.waiting_for
+
+
+def _deadline(service: Service) -> dict[str, Any] | None:
+    deadline = service.deadline
+    return {"at": moment(deadline.at), "event": deadline.event.__name__} if deadline else None
+
+
+def _traffic(seen: Observed) -> dict[str, Any] | None:
+    traffic = seen.traffic
+    if traffic is None:
+        return None
+    return {"usage": traffic.usage.value, "takenAt": moment(traffic.taken_at), "reason": traffic.reason}
+
+
+def _wake(wake: Wake) -> dict[str, Any]:
+    total = wake.total()
+    return {
+        "at": moment(wake.began_at),
+        "reason": wake.reason,
+        "peer": wake.peer,
+        "parts": {name: round(seconds, 6) for name, seconds in wake.parts().items()},
+        "total": None if total is None else round(total, 6),
+    }

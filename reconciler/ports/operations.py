@@ -1,0 +1,39 @@
+"""What people may ask of a running reconciler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class Command(StrEnum):
+    """What a person may tell a service."""
+
+    WAKE = "wake"
+    SLEEP = "sleep"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+View = Mapping[str, Any]
+"""One service as JSON: at least name, state, since, reason, held, relayed, requests, deadline, lastWake."""
+
+
+class Operations(Protocol):
+    """Answers and obeys."""
+
+    def ready(self) -> bool:
+        """Whether Envoys are answered: every route is known."""
+
+    def services(self) -> Sequence[View]:
+        """All services, by name."""
+
+    def service(self, name: str) -> View:
+        """One service. Raises `KeyError` when there is none of that name."""
+
+    def envoys(self) -> Sequence[View]:
+        """The connected Envoys."""
+
+    def tell(self, name: str, command: Command) -> View:
+        """Carry the command out; the service as it then is. Raises `KeyError` when there is none of that name."""
