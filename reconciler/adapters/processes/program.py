@@ -5,14 +5,16 @@ Rule: plain immutable values, no I/O. Made by `reconciler.adapters.services_file
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from signal import Signals
 
-PORT = "{port}"
-"""What stands for the port in a command and in environment values; `{{port}}` is the text `{port}` itself."""
-_LITERAL_PORT = "{{port}}"
+PLACEHOLDER = re.compile(r"(?<![${])\{([A-Za-z_][A-Za-z0-9_-]*)\}(?!\})")
+"""A name in braces, in a command or in a value of its environment; `port` is the only name that means something."""
+_LITERAL = re.compile(r"\{(\{[A-Za-z_][A-Za-z0-9_-]*\})\}")
+"""Two braces stand for one, so that `{{port}}` is the text `{port}`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,5 +49,6 @@ class Program:
 
 
 def filled(text: str, port: int) -> str:
-    """`text` with the port in the place of every `{port}`."""
-    return PORT.join(part.replace(PORT, str(port)) for part in text.split(_LITERAL_PORT))
+    """`text` with the port in the place of every `{port}`; `${port}` is a shell's variable and stays."""
+    ported = PLACEHOLDER.sub(lambda found: str(port) if found[1] == "port" else found[0], text)
+    return _LITERAL.sub(r"\1", ported)

@@ -1,0 +1,142 @@
+"""What a service runs, and whether it could run here: the command, its folder, its environment, its port.
+
+Rule: looks at the file system, starts nothing. Counterpart: `reconciler.adapters.processes.launch`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+from signal import Signals
+
+from reconciler.adapters.processes.program import PLACEHOLDER, Program
+from reconciler.adapters.services_file.problems import meant
+from reconciler.adapters.services_file.values import Value
+from reconciler.core.spec import Protocol
+
+KEYS = ("command", "env", "workingDirectory", "port", "ready", "stopSignal")
+EXAMPLE = '[python3, -m, http.server, "{port}"]'
+_PORT_VARIABLE = re.compile(r"\bPORT\b")
+
+
+def read_program(service: Value, fields: dict[str, Value], folder: Path, protocol: Protocol, drain: float) -> Program:
+    """What the fields of a service say of its program; `folder` is the services file's."""
+    command = _command(fields["command"]) if "command" in fields else []
+    if "command" not in fields:
+        service.wrong(f"command is missing; write what to run as command: {EXAMPLE}")
+    environment = fields["env"].mapping("env: {NAME: value}") if "env" in fields else {}
+    variables = {name: value.as_written() or "" for name, value in environment.items()}
+    directory, there = _directory(fields.get("workingDirectory"), folder)
+    if command and there:
+        _check_command(fields["command"], command[0], directory, variables.get("PATH"))
+    port = fields["port"].whole(1, 65535) if "port" in fields else None
+    if command:
+        _check_placeholders(fields["command"], command, environment, fixed="port" in fields)
+    return Program(
+        command=tuple(command),
+        working_directory=directory,
+        environment=tuple(sorted(variables.items())),
+        port=port,
+        ready_path=_ready_path(fields["ready"], protocol) if "ready" in fields else None,
+        stop_signal=_signal(fields["stopSignal"]) if "stopSignal" in fields else Signals.SIGTERM,
+        drain_timeout=drain,
+    )
+
+
+def _command(value: Value) -> list[str]:
+    if value.is_list():
+        words = [item.as_written() for item in value.items(EXAMPLE)]
+    else:
+        written = value.text(EXAMPLE)
+        if written is None:
+            return []
+        try:
+            words = list(shlex.split(written))
+        except ValueError as error:
+            value.wrong(f"it cannot be split into words: {str(error).lower()}; write it as a list: {EXAMPLE}")
+            return []
+    if not words or words[0] == "":
+        value.wrong(f"the command is empty; write it as {EXAMPLE}")
+        return []
+    return [word or "" for word in words] if words[0] is not None else []
+
+
+def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
+    """Where it runs, and whether that is there."""
+    written = value.text("data") if value else None
+    directory = Path(os.path.abspath(folder / (written or "")))
+    if value is None or written is None or directory.is_dir():
+        return directory, True
+    value.wrong(f"{directory} is not a folder" if directory.exists() else f"there is no folder {directory}")
+    return directory, False
+
+
+def _check_command(value: Value, name: str, directory: Path, path: str | None) -> None:
+    """Find it as execvp(3) would, from the service's folder and with its PATH."""
+    at = value.items(EXAMPLE)[0] if value.is_list() else value
+    if "/" in name:
+        places = [directory / name]
+    else:
+        searched = os.environ.get("PATH", os.defpath) if path is None else path
+        places = [directory / part / name for part in searched.split(os.pathsep)]
+    found = [place for place in places if place.is_file()]
+    if any(os.access(place, os.X_OK) for place in found):
+        return
+    if found:
+        at.wrong(f"{found[0]} is not executable; chmod +x it, or put its interpreter before it")
+    elif "/" in name:
+        at.wrong(f"there is no {places[0]}")
+    else:
+        which = "the service's own PATH" if path is not None else "PATH"
+        at.wrong(f"{name!r} is not on {which}; install it, or write where it is: /path/to/{name}")
+
+
+def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:
+    places = value.items(EXAMPLE) if value.is_list() else [value] * len(command)
+    texts = list(zip(places, command, strict=True))
+    texts += [(place, place.as_written() or "") for place in environment.values()]
+    for place, text in texts:
+        for name in PLACEHOLDER.findall(text):
+            if right := _right_placeholder(name, text):
+                place.wrong(f"unknown placeholder {{{name}}}; {right} (for the text itself write {{{{{name}}}}})")
+    used = any(PLACEHOLDER.search(text) or _PORT_VARIABLE.search(text) for _, text in texts)
+    if not (used or fixed or "PORT" in environment):
+        value.wrong(
+            'its port is never used: put "{port}" where the command or env takes it, or say which it is: port: 8080'
+        )
+
+
+def _right_placeholder(name: str, text: str) -> str | None:
+    """What a name in braces should have been; None when it is right, or part of a script that has braces of its own."""
+    if name == "port":
+        return None
+    if meant(name, ["port"]):
+        return "did you mean {port}?"
+    return None if re.search(r"\s", text) else "known here: {port}"
+
+
+def _ready_path(value: Value, protocol: Protocol) -> str | None:
+    path = value.fields(["http"], "{http: /path}").get("http")
+    if path is None:
+        return None
+    written = path.text("/path")
+    if written is not None and not re.fullmatch(r"/[!-~]*", written):
+        path.wrong(f"{written!r} is not a path; write it as /healthz")
+    if protocol is Protocol.TLS:
+        value.wrong(
+            "the port of a tls service does not speak plain HTTP; leave it out: a successful dial is waited for"
+        )
+    return written
+
+
+def _signal(value: Value) -> Signals:
+    written = value.as_written()
+    known = [name.name for name in Signals]
+    name = f"SIG{(written or 'TERM').removeprefix('SIG')}"
+    if name in known:
+        return Signals[name]
+    guess = meant(name, known)
+    value.wrong(f"{written!r} is not a signal; " + (f"did you mean {guess}?" if guess else "write SIGTERM or SIGINT"))
+    return Signals.SIGTERM

@@ -1,0 +1,72 @@
+"""What services may not have in common: names, hosts, addresses, ports.
+
+Rule: of two that collide, the later one in the file is shown, and it names the earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+
+from reconciler.adapters.services_file.addresses import Address
+from reconciler.adapters.services_file.service import Draft
+from reconciler.adapters.services_file.values import Value
+from reconciler.core.spec import Protocol
+
+_LOOPBACK = ip_address("127.0.0.1")
+
+
+def find_conflicts(listeners: Sequence[tuple[Address, Value]], services: Sequence[Draft]) -> None:
+    """Note every collision; `listeners` are those that services share."""
+    _names(services)
+    for group in ((Protocol.HTTP, Protocol.H2C), (Protocol.TLS,)):
+        _hosts([draft for draft in services if draft.entry.spec.protocol in group])
+    own = [(draft.listen, draft.fields["listen"]) for draft in services if draft.listen]
+    _addresses([*listeners, *own])
+    _ports([*listeners, *own], services)
+
+
+def _names(services: Iterable[Draft]) -> None:
+    first: dict[str, Value] = {}
+    for draft in services:
+        if name := draft.entry.spec.name:
+            place = draft.fields["name"]
+            if name in first:
+                place.wrong(f"{name!r} is taken by {_place(first[name])}; give it another name")
+            first.setdefault(name, place)
+
+
+def _hosts(services: Iterable[Draft]) -> None:
+    """Names are hosts too; that two names differ is said elsewhere."""
+    pairs = [(host, place, draft) for draft in services for host, place in draft.hosts]
+    first = {host: (place, draft) for host, place, draft in reversed(pairs)}
+    for host, place, draft in pairs:
+        other, owner = first[host]
+        if owner is draft or (place is draft.fields.get("name") and other is owner.fields.get("name")):
+            continue
+        place.wrong(f"{host!r} leads to {_place(other)} already; a host leads to one service")
+
+
+def _addresses(listeners: Sequence[tuple[Address, Value]]) -> None:
+    for number, (address, place) in enumerate(listeners):
+        for earlier, other in listeners[:number]:
+            if address.meets(earlier):
+                place.wrong(f"{address} is taken by {_place(other)}; give it another port")
+                break
+
+
+def _ports(listeners: Iterable[tuple[Address, Value]], services: Iterable[Draft]) -> None:
+    """Fixed ports of commands, among each other and against our own listeners, on the loopback."""
+    taken = {address.port: place for address, place in listeners if address.meets(Address(_LOOPBACK, address.port))}
+    for draft in services:
+        port = draft.entry.program.port
+        if port is None:
+            continue
+        place = draft.fields["port"]
+        if port in taken:
+            place.wrong(f"{port} is taken by {_place(taken[port])}; give it another, or none: a free one is chosen")
+        taken.setdefault(port, place)
+
+
+def _place(value: Value) -> str:
+    return f"{value.where} (line {value.line})"

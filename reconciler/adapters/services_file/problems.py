@@ -1,0 +1,60 @@
+"""The mistakes in a file: all of them, in the order of the file.
+
+Rule: a problem says where it is, what is wrong, and what would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake; `str()` is the line for people."""
+
+    file: str
+    line: int
+    """From 1; 0: the file as a whole."""
+    column: int
+    where: str
+    """The place in words of the file, as in `services[1].idleAfter`; empty: nowhere in particular."""
+    what: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return ": ".join(part for part in (place, self.where, self.what) if part)
+
+
+class Problems:
+    """Collects the mistakes in one file."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._found: set[Problem] = set()
+
+    def add(self, line: int, column: int, where: str, what: str) -> None:
+        """Lines and columns count from 1; the same mistake counts once."""
+        self._found.add(Problem(self._file, line, column, where, what))
+
+    def found(self) -> list[Problem]:
+        """All of them, in order."""
+        return sorted(self._found)
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` probably is, whatever its case, hyphens and underscores."""
+    plain = {_plain(name): name for name in known}
+    close = get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
+    return plain[close[0]] if close else None
+
+
+def listed(words: Iterable[str], last: str = "or") -> str:
+    """`a, b or c`."""
+    *others, final = words
+    return f"{', '.join(others)} {last} {final}" if others else final
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "").replace("_", "")
