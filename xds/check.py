@@ -46,7 +46,7 @@ def problems(listen: ir.Listen, services: Iterable[ir.Service]) -> list[str]:
 
 
 def _claim(owners: dict[_Key, str], key: _Key, owner: str, what: str) -> Iterator[str]:
-    if (other := owners.setdefault(key, owner)) is not owner:
+    if (other := owners.setdefault(key, owner)) != owner:
         yield f"{owner}: {what} is already that of {other}"
 
 

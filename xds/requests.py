@@ -85,14 +85,15 @@ class SotwDecoder:
         """Decode a DiscoveryRequest. Raises `MalformedError`."""
         request = SotwRequest()
         names: list[str] = []
-        begin = end = at = 0
+        begin = -1
+        end = at = 0
         while at < len(data):
-            if data[at] == _NAMES_KEY and not begin:
+            if data[at] == _NAMES_KEY and begin < 0:
                 region, known = self._known(data, at)
                 begin, end = at, at + len(region)
                 names += known
-                at = end or at
                 if region:
+                    at = end
                     continue
             number, payload, at = read_field(data, at)
             if number == 3:
@@ -101,7 +102,7 @@ class SotwDecoder:
             else:
                 self._set(request, number, payload)
         request.names = tuple(names)
-        self._last[request.type_url] = (data[begin:end], request.names)
+        self._last[request.type_url] = (data[max(begin, 0) : end], request.names)
         return request
 
     def _known(self, data: bytes, at: int) -> tuple[bytes, tuple[str, ...]]:

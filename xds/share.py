@@ -14,6 +14,7 @@ from xds.wire import text
 TARGET = Path(__file__).with_name("shared.py")
 _HEAD = '''"""What all services of a kind have in common in Envoy's configuration, encoded. Written by `share.py`."""
 
+# fmt: off
 '''
 _NOWHERE = ir.Address("", 0)
 
@@ -46,12 +47,13 @@ def shared() -> dict[str, bytes]:
 
 def source() -> str:
     """Return the text of `shared.py`."""
-    return _HEAD + "\n".join(f"{name} = (\n{_literal(value)}\n)" for name, value in shared().items()) + "\n"
+    return _HEAD + "\n".join(f"{name} = {_literal(value)}" for name, value in shared().items()) + "\n"
 
 
 def _literal(value: bytes) -> str:
-    lines = [value[at : at + 24] for at in range(0, len(value), 24)] or [b""]
-    return "\n".join(f'    b"{"".join(_escaped(byte) for byte in line)}"' for line in lines)
+    chunks = (value[at : at + 24] for at in range(0, len(value), 24))
+    lines = [f'b"{"".join(_escaped(byte) for byte in chunk)}"' for chunk in chunks]
+    return lines[0] if len(lines) == 1 else "(\n    " + "\n    ".join(lines) + "\n)"
 
 
 def _escaped(byte: int) -> str:

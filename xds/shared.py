@@ -1,5 +1,6 @@
 """What all services of a kind have in common in Envoy's configuration, encoded. Written by `share.py`."""
 
+# fmt: off
 CLUSTER_HTTP = (
     b"\x10\x03\x1a\x0a\x0a\x08\x1a\x00\x22\x02\x08<0\x02\x22\x02\x08\x05RF\x0a \x12\x06"
     b"\x08\x80\x94\xeb\xdc\x03\x1a\x06\x08\x80\x94\xeb\xdc\x03\x22\x06\x08\x80\x94\xeb\xdc\x03*\x06"
@@ -56,9 +57,20 @@ HTTP_LISTENER = (
 ROUTES = b"\x0a\x04httpp\x01"
 ROUTE_ACTION = b"B\x00"
 ROUTE_MATCH = b"\x0a\x03\x0a\x01/"
-TCP_PROXY = b"\x0a\x03tcpB\x00:\x02\x08\x05\x92\x01\x0e\x0a\x05\x10\xc0\xf0\xf5\x0b\x12\x05\x10\x80\xe5\x9aw"
-TCP_PROXY_FILTER = b"\x0a\x1fenvoy.filters.network.tcp_proxy"
-TCP_PROXY_TYPE = b"\x0aJtype.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+TCP_PROXY = (
+    b"\x0a\x03tcpB\x00:\x02\x08\x05\x92\x01\x0e\x0a\x05\x10\xc0\xf0\xf5\x0b\x12\x05\x10"
+    b"\x80\xe5\x9aw"
+)
+TCP_PROXY_FILTER = (
+    b"\x0a\x1fenvoy.filters.network."
+    b"tcp_proxy"
+)
+TCP_PROXY_TYPE = (
+    b"\x0aJtype.googleapis.com/en"
+    b"voy.extensions.filters.n"
+    b"etwork.tcp_proxy.v3.TcpP"
+    b"roxy"
+)
 TLS_LISTENER = (
     b"\x0a\x03tlsJ}\x0a$envoy.filters.l"
     b"istener.tls_inspector\x1aU\x0a"

@@ -93,8 +93,12 @@ def _address(address: ir.Address) -> bytes:
 
 def _virtual_host(service: ir.Service) -> bytes:
     route = shared.ROUTE_MATCH + field(2, text(1, service.name) + shared.ROUTE_ACTION)
-    domains = b"".join(text(2, domain.lower()) for domain in service.domains)
+    domains = b"".join(text(2, domain) for domain in _domains(service))
     return text(1, service.name) + domains + field(3, route) + shared.VIRTUAL_HOST
+
+
+def _domains(service: ir.Service) -> Iterable[str]:
+    return dict.fromkeys(domain.lower() for domain in service.domains)
 
 
 def _route_configuration(hosts: list[Parts]) -> bytes:
@@ -110,7 +114,7 @@ def _tcp_listener(name: str, address: ir.Address) -> bytes:
 
 
 def _filter_chain(service: ir.Service) -> bytes:
-    match = b"".join(text(11, domain.lower()) for domain in service.domains)
+    match = b"".join(text(11, domain) for domain in _domains(service))
     return field(1, match) + field(3, _tcp_proxy(service.name)) + text(7, service.name)
 
 

@@ -1,0 +1,49 @@
+"""The bootstrap says what Envoy needs to join, and refuses addresses that are none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from xds.bootstrap import Join, as_json, as_yaml, bootstrap
+
+JOIN = Join(node="envoy-1", reconciler="reconciler.example", port=18000)
+
+
+def test_yaml_and_json_say_the_same() -> None:
+    assert yaml.safe_load(as_yaml(JOIN)) == json.loads(as_json(JOIN)) == bootstrap(JOIN)
+    assert "&id" not in as_yaml(JOIN)
+
+
+@pytest.mark.parametrize(
+    ("admin", "address"),
+    [
+        ("127.0.0.1:9901", {"socket_address": {"address": "127.0.0.1", "port_value": 9901}}),
+        ("[::1]:9901", {"socket_address": {"address": "::1", "port_value": 9901}}),
+        ("/run/envoy.sock", {"pipe": {"path": "/run/envoy.sock"}}),
+    ],
+)
+def test_admin_is_an_address_or_a_socket(admin: str, address: dict[str, object]) -> None:
+    made = bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, admin=admin))
+    assert made["admin"]["address"] == address
+
+
+def test_admin_that_is_neither_is_refused() -> None:
+    with pytest.raises(ValueError, match="neither ip:port nor a path"):
+        bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, admin="localhost"))
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"), [("10.0.0.1", "STATIC"), ("::1", "STATIC"), ("reconciler.zenvoy.svc", "STRICT_DNS")]
+)
+def test_names_are_resolved_and_addresses_are_not(host: str, kind: str) -> None:
+    [cluster] = bootstrap(Join(node="n", reconciler=host, port=1))["static_resources"]["clusters"]
+    assert cluster["type"] == kind
+
+
+@pytest.mark.parametrize(("mode", "api_type"), [("delta", "DELTA_GRPC"), ("sotw", "GRPC")])
+def test_both_protocols(mode: str, api_type: str) -> None:
+    made = bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, mode=mode))  # type: ignore[arg-type]
+    assert made["dynamic_resources"]["ads_config"]["api_type"] == api_type

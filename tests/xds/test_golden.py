@@ -1,0 +1,91 @@
+"""Every file in golden/ is a configuration; golden/out/ has what Envoy is given for it, as betterproto2 reads it.
+
+`ZENVOY_GOLDEN=write` writes the outputs again, and removes those without an input.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from xds import api, ir, share
+from xds.snapshot import World
+from xds.types import CDS, EDS, LDS, ORDER, RDS
+
+GOLDEN = Path(__file__).with_name("golden")
+OUT = GOLDEN / "out"
+CASES = sorted(GOLDEN.glob("*.yaml"))
+WRITE = os.environ.get("ZENVOY_GOLDEN") == "write"
+MESSAGES: dict[str, Any] = {
+    CDS: api.cluster_v3.Cluster,
+    EDS: api.endpoint_v3.ClusterLoadAssignment,
+    LDS: api.listener_v3.Listener,
+    RDS: api.route_v3.RouteConfiguration,
+}
+
+
+def address(text: str) -> ir.Address:
+    host, _, port = text.rpartition(":")
+    return ir.Address(host.strip("[]"), int(port))
+
+
+def world(path: Path) -> World:
+    """Return the world that a golden input describes."""
+    document = yaml.safe_load(path.read_text())
+    listen = {name: address(text) for name, text in document.get("listen", {}).items()}
+    services = [
+        ir.Service(
+            name=service["name"],
+            protocol=ir.Protocol(service["protocol"]),
+            domains=tuple(service.get("domains", ())),
+            listen=address(service["listen"]) if "listen" in service else None,
+        )
+        for service in document["services"]
+    ]
+    made = World()
+    made.configure(ir.Listen(**listen), services)
+    for service in document["services"]:
+        if "endpoints" in service:
+            made.route(service["name"], tuple(map(address, service["endpoints"])))
+    return made
+
+
+def readable(made: World) -> str:
+    """Return all resources as YAML."""
+    document: dict[str, Any] = {}
+    for type_url in ORDER:
+        table = made.table(type_url)
+        resources = {name: resource for name in table if (resource := table.get(name))}
+        document[type_url.rpartition(".")[2]] = {
+            name: MESSAGES[type_url].parse(resource.body).to_dict() for name, resource in resources.items()
+        }
+    return str(yaml.safe_dump(document, sort_keys=False, width=120))
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_golden(path: Path) -> None:
+    expected, got = OUT / path.name, readable(world(path))
+    if WRITE:
+        OUT.mkdir(exist_ok=True)
+        expected.write_text(got)
+    assert got == expected.read_text()
+
+
+def test_no_output_is_stale() -> None:
+    stale = {path.name for path in OUT.glob("*")} - {path.name for path in CASES}
+    if WRITE:
+        for name in stale:
+            (OUT / name).unlink()
+        stale = set()
+    assert not stale
+
+
+def test_shared_parts_are_those_of_the_messages() -> None:
+    """If this fails: `python -m xds.share`."""
+    if WRITE:
+        share.TARGET.write_text(share.source())
+    assert share.TARGET.read_text() == share.source()

@@ -1,0 +1,102 @@
+"""Requests are read as betterproto2 reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.xds.discovery import DeltaDiscoveryRequest, DiscoveryRequest, Status
+from xds.api import core_v3
+from xds.requests import DeltaRequest, NodeId, SotwDecoder, SotwRequest, delta_request
+from xds.wire import MalformedError, number
+
+text = st.text(max_size=200)
+some_names = st.lists(text, max_size=6)
+nodes = st.none() | st.builds(
+    lambda id_, cluster, build: core_v3.Node(id=id_, cluster=cluster, user_agent_name=build), text, text, text
+)
+errors = st.none() | st.builds(lambda code, message: Status(code=code, message=message), st.integers(0, 16), text)
+
+
+def node_id(node: core_v3.Node | None) -> NodeId | None:
+    return None if node is None else NodeId(node.id, node.cluster)
+
+
+def error_message(status: Status | None) -> str | None:
+    return None if status is None else status.message
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.builds(
+        DeltaDiscoveryRequest,
+        node=nodes,
+        type_url=text,
+        resource_names_subscribe=some_names,
+        resource_names_unsubscribe=some_names,
+        initial_resource_versions=st.dictionaries(text, text, max_size=5),
+        response_nonce=text,
+        error_detail=errors,
+    )
+)
+def test_delta_requests_are_read_in_full(message: DeltaDiscoveryRequest) -> None:
+    assert delta_request(bytes(message)) == DeltaRequest(
+        type_url=message.type_url,
+        nonce=message.response_nonce,
+        node=node_id(message.node),
+        error=error_message(message.error_detail),
+        subscribe=message.resource_names_subscribe,
+        unsubscribe=message.resource_names_unsubscribe,
+        initial_versions=message.initial_resource_versions,
+    )
+
+
+sotw_requests = st.builds(
+    DiscoveryRequest,
+    version_info=text,
+    node=nodes,
+    resource_names=some_names,
+    type_url=st.sampled_from(["a", "b"]),
+    response_nonce=text,
+    error_detail=errors,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(sotw_requests, min_size=1, max_size=4), st.booleans())
+def test_sotw_requests_are_read_in_full_whatever_came_before(conversation: list[DiscoveryRequest], grow: bool) -> None:
+    decoder = SotwDecoder()
+    names: list[str] = []
+    for message in conversation:
+        if grow:
+            names = message.resource_names = [*names, *message.resource_names]
+        assert decoder.decode(bytes(message)) == SotwRequest(
+            type_url=message.type_url,
+            nonce=message.response_nonce,
+            node=node_id(message.node),
+            error=error_message(message.error_detail),
+            version=message.version_info,
+            names=tuple(message.resource_names),
+        )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=64))
+def test_garbage_is_malformed_or_read_but_nothing_else(data: bytes) -> None:
+    for decode in (delta_request, SotwDecoder().decode):
+        try:
+            decode(data)
+        except MalformedError:
+            pass
+
+
+def test_fields_of_other_kinds_are_passed_over() -> None:
+    later = b"".join((number(1000, 1 << 40), b"\x0d1234", b"\x0912345678", bytes(DeltaDiscoveryRequest(type_url="x"))))
+    assert delta_request(later).type_url == "x"
+
+
+@pytest.mark.parametrize("data", [b"\x12", b"\x12\x05ab", b"\x80" * 11, b"\x12\x01\xff", b"\x0d12", b"\x0b"])
+def test_cut_requests_are_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        delta_request(data)

@@ -1,0 +1,139 @@
+"""The server as a gRPC client sees it, without Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from tests.xds.client import HELD, LISTEN, PODS, http
+from tests.xds.discovery import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from tests.xds.parts import Plane, plane, until
+from xds.api import core_v3
+from xds.types import CDS, EDS
+
+METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+
+
+@asynccontextmanager
+async def stream(to: Plane) -> AsyncIterator[Any]:
+    """Open a stream."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{to.port}") as channel:
+        call = channel.stream_stream(METHOD)()
+        yield call
+        call.cancel()
+
+
+def ask(type_url: str, *names: str, node: str | None = "envoy") -> bytes:
+    return bytes(
+        DeltaDiscoveryRequest(
+            node=core_v3.Node(id=node) if node is not None else None,
+            type_url=type_url,
+            resource_names_subscribe=list(names),
+        )
+    )
+
+
+async def read(call: Any) -> DeltaDiscoveryResponse:
+    return DeltaDiscoveryResponse.parse(await asyncio.wait_for(call.read(), 30))
+
+
+async def ack(call: Any, response: DeltaDiscoveryResponse) -> None:
+    await call.write(bytes(DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)))
+
+
+async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
+    return await asyncio.wait_for(call.code(), 30), await call.details()
+
+
+async def test_nothing_is_answered_before_open_and_all_of_it_after() -> None:
+    async with plane() as running, stream(running) as call:
+        await call.write(ask(CDS))
+        await until(running.server.nodes, "the node")
+        reading = asyncio.ensure_future(read(call))
+        running.server.configure(LISTEN, [http("a")])
+        running.server.route("a", HELD)
+        assert running.server.acked("a").missing == {"envoy"}
+        running.server.configure(LISTEN, [http("a"), http("b")])
+        assert not reading.done()
+        running.server.open()
+        assert {resource.name for resource in (await reading).resources} == {"a", "b"}
+
+
+async def test_acknowledgement_is_reported_and_kept() -> None:
+    async with plane() as running, stream(running) as call:
+        running.server.configure(LISTEN, [http("a")])
+        running.server.route("a", HELD)
+        running.server.open()
+        await call.write(ask(EDS, "a"))
+        await ack(call, await read(call))
+        [reported] = await until(lambda: running.acks, "the acknowledgement")
+        assert (reported.node, reported.services) == ("envoy", ("a",))
+        acked = running.server.acked("a")
+        assert acked.nodes == {"envoy"}
+        assert not acked.missing
+        assert acked.at == reported.at
+        running.server.route("a", PODS)
+        assert running.server.acked("a").missing == {"envoy"}
+
+
+async def test_unsaid_node_is_refused() -> None:
+    async with plane() as running, stream(running) as call:
+        running.server.open()
+        await call.write(ask(CDS, node=None))
+        code, details = await ended(call)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "node.id" in details
+    assert not running.events
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+async def test_malformed_request_ends_the_stream_and_no_other(at_first: bool) -> None:
+    async with plane() as running, stream(running) as call, stream(running) as other:
+        running.server.configure(LISTEN, [http("a")])
+        running.server.open()
+        await other.write(ask(CDS, node="other"))
+        await read(other)
+        if not at_first:
+            await call.write(ask(CDS))
+            await read(call)
+        await call.write(b"\x12\x05ab")
+        code, _ = await ended(call)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        await until(lambda: set(running.server.nodes()) == {"other"}, "the end of the first")
+        running.server.configure(LISTEN, [http("a"), http("b")])
+        await ack(other, DeltaDiscoveryResponse(type_url=CDS, nonce="1"))
+        assert [resource.name for resource in (await read(other)).resources] == ["b"]
+
+
+async def test_second_stream_of_a_node_takes_over() -> None:
+    async with plane() as running, stream(running) as old, stream(running) as new:
+        running.server.configure(LISTEN, [http("a")])
+        running.server.route("a", HELD)
+        running.server.open()
+        await old.write(ask(EDS, "a"))
+        await ack(old, await read(old))
+        await until(lambda: running.acks, "the acknowledgement")
+        await new.write(ask(EDS, "a"))
+        code, details = await ended(old)
+        assert code is grpc.StatusCode.ABORTED
+        assert "took over" in details
+        assert running.server.acked("a").missing == {"envoy"}
+        await ack(new, await read(new))
+        await until(lambda: running.server.acked("a").nodes == {"envoy"}, "the acknowledgement")
+    assert [event.kind for event in running.events][:2] == ["connected", "connected"]
+
+
+async def test_node_that_leaves_is_reported() -> None:
+    async with plane() as running:
+        running.server.open()
+        async with stream(running) as call:
+            await call.write(ask(CDS))
+            await read(call)
+        await until(lambda: not running.server.nodes(), "the node's end")
+        assert [event.kind for event in running.events] == ["connected", "disconnected"]
