@@ -33,7 +33,7 @@ class Address:
 
 def address(value: Value) -> Address | None:
     """`ip:port`, IPv6 in brackets."""
-    text = value.as_written()
+    text = value.as_written('"127.0.0.1:10000"')
     if text is None:
         return None
     if match := _ADDRESS.fullmatch(text):

@@ -60,7 +60,7 @@ def _command(value: Value) -> list[str]:
     if not words or words[0] == "":
         value.wrong(f"the command is empty; write it as {EXAMPLE}")
         return []
-    return [word or "" for word in words] if words[0] is not None else []
+    return [word for word in words if word is not None] if None not in words else []
 
 
 def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
@@ -132,7 +132,7 @@ def _ready_path(value: Value, protocol: Protocol) -> str | None:
 
 
 def _signal(value: Value) -> Signals:
-    written = value.as_written()
+    written = value.as_written("SIGTERM")
     known = [name.name for name in Signals]
     name = f"SIG{(written or 'TERM').removeprefix('SIG')}"
     if name in known:

@@ -93,7 +93,7 @@ class Value:
             self.wrong(f"{self.shown} where text should be; write it as {example}")
         return None
 
-    def as_written(self) -> str | None:
+    def as_written(self, example: str = '""') -> str | None:
         """Any single value, as it stands in the file."""
         if isinstance(self.node, yaml.ScalarNode) and not (self._is("null") and not self.node.value):
             return str(self.node.value)
@@ -101,7 +101,7 @@ class Value:
             braced = f"{{{self.node.value[0][0].value}}}"
             self.wrong(f'{braced} is a mapping in YAML; put it in quotes: "{braced}"')
         else:
-            self.wrong(f'{self.shown} where text should be; write "" for empty text')
+            self.wrong(f"{self.shown} where text should be; write it as {example}")
         return None
 
     def word(self, kind: type[_Word]) -> _Word | None:
