@@ -15,6 +15,7 @@ from reconciler.ports.router import Report, RouteState
 from xds import ir
 from xds.names import service_name
 from xds.server import GRPC_OPTIONS, Node, NodeEvent, ResourceAck, Server
+from xds.types import LDS
 
 __all__ = ["GRPC_OPTIONS", "XdsRouter", "service_of_stat"]
 
@@ -73,6 +74,11 @@ class XdsRouter:
     def nodes(self) -> Mapping[str, Node]:
         """Connected Envoys by node id, for people."""
         return self._server.nodes()
+
+    def serves(self, node: str) -> bool:
+        """Whether an Envoy has its listeners."""
+        envoy = self._server.nodes().get(node)
+        return envoy is not None and bool(envoy.versions.get(LDS))
 
     def _away(self) -> frozenset[str]:
         now = self._now()

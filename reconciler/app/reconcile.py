@@ -36,6 +36,7 @@ log = structlog.get_logger()
 
 SAMPLE_TIMEOUT_SECONDS = 2.0
 GRPC_GRACE_SECONDS = 0.2
+ANNOUNCE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Reconciler:
 
     def __init__(self, settings: Settings, file: ServicesFile) -> None:
         self._settings, self._file = settings, file
-        self._opened = False
+        self._opened = self._closing = False
         stale_after = 5 * file.sample_interval + SAMPLE_TIMEOUT_SECONDS
         self.engine = Engine(
             time.time, stale_after, lambda index: anyip(index, settings.holder_port), self._saw, self._woke
@@ -94,8 +95,9 @@ class Reconciler:
         ]
         for task in tasks:
             task.add_done_callback(lambda _: stopped.set())
+        announcing = asyncio.create_task(self._announce())
         await stopped.wait()
-        for task in tasks:
+        for task in (*tasks, announcing):
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         await self._close()
@@ -118,6 +120,7 @@ class Reconciler:
             await self._http.serve_probes(*self._settings.metrics)
 
     async def _close(self) -> None:
+        self._closing = True
         await self._http.close()
         await self._source.close()
         await self._grpc.stop(GRPC_GRACE_SECONDS)
@@ -137,10 +140,18 @@ class Reconciler:
             self.engine.command(name, SleepCommanded("its program changed"))
 
     def _ran(self, running: Running) -> None:
+        if self._closing:
+            return  # what ends because we end is neither a crash nor a sleep
         self.engine.ran(running)
         if not self._opened and self.engine.synced:
             self._opened = True
             self._router.open()
+
+    async def _announce(self) -> None:
+        """Say so once Envoy takes connections."""
+        while not self._router.serves(NODE):
+            await asyncio.sleep(ANNOUNCE_SECONDS)
+        log.info("serving", http=self._file.listen_http, tls=self._file.listen_tls, services=len(self._file.services))
 
     def _saw(self, transition: Transition) -> None:
         self._metrics.saw(transition)
@@ -181,6 +192,11 @@ class Reconciler:
         else:
             self._apply(file)
             log.info("the file is applied", file=str(self._settings.file), services=len(file.services))
+
+
+async def reconcile_until_stopped(settings: Settings, file: ServicesFile) -> None:
+    """Run one reconciler; it is made on the loop, which some parts need."""
+    await Reconciler(settings, file).run()
 
 
 def _listed(problems: Sequence[Problem]) -> list[str]:

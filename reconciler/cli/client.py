@@ -1,15 +1,16 @@
-"""How the CLI talks to a running `zenvoy up`: HTTP at the control socket in its state directory."""
+"""How the CLI talks to a running `zenvoy up`: HTTP at the control socket in its state directory.
+
+By the standard library, since it starts ten times as fast as an asyncio client, and a person waits for each command.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 TIMEOUT_SECONDS = 10.0
 
@@ -22,36 +23,38 @@ class Rejected(Exception):
     """The reconciler said no; its words."""
 
 
-@contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """The socket by a short path: that of a Unix socket is at most 107 bytes, a state directory's may be longer."""
-    directory = os.open(path.parent, os.O_PATH)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
+class _Control(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("zenvoy", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        """By way of an open directory: the path of a Unix socket is at most 107 bytes, ours may be longer."""
+        directory = os.open(self._path.parent, os.O_PATH)
+        try:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(TIMEOUT_SECONDS)
+            self.sock.connect(f"/proc/self/fd/{directory}/{self._path.name}")
+        finally:
+            os.close(directory)
 
 
 def ask(control: Path, method: str, path: str) -> Any:
     """The JSON answer. Raises `NotRunning` and `Rejected`."""
-    return asyncio.run(_ask(control, method, path))
-
-
-async def _ask(control: Path, method: str, path: str) -> Any:
+    connection = _Control(control)
     try:
-        with _short(control) as socket:
-            connector = aiohttp.UnixConnector(path=socket)
-            timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-            async with (
-                aiohttp.ClientSession("http://zenvoy", connector=connector, timeout=timeout) as session,
-                session.request(method, path) as response,
-            ):
-                answer = await response.json()
-                if response.status >= 400:
-                    raise Rejected(answer["error"])
-                return answer
-    except (OSError, aiohttp.ClientConnectionError, TimeoutError) as error:
+        connection.request(method, path)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    except (OSError, HTTPException) as error:
         raise NotRunning(
             f"no zenvoy runs with the state directory {control.parent} ({error}); start one with `zenvoy up FILE`, "
             "or name its directory with --state-dir or ZENVOY_STATE_DIR"
         ) from None
+    finally:
+        connection.close()
+    if response.status >= 400:
+        raise Rejected(answer["error"])
+    return answer

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from reconciler.app import bootstrap
 from reconciler.cli.exits import Exit
-from reconciler.core.diagram import diagram
 
 
 class Mode(StrEnum):
@@ -31,6 +29,8 @@ def diagram_command() -> None:
 
     Example: zenvoy diagram > machine.mmd
     """
+    from reconciler.core.diagram import diagram
+
     typer.echo(diagram())
 
 
@@ -49,6 +49,8 @@ def bootstrap_command(
 
     Example: zenvoy bootstrap --reconciler 10.0.0.5:18000 --node edge-1 > envoy.yaml && envoy -c envoy.yaml
     """
+    from reconciler.app import bootstrap
+
     ask: Literal["delta", "sotw"] = "sotw" if mode is Mode.sotw else "delta"
     try:
         typer.echo(bootstrap.text(reconciler, node, admin, ask, as_json_text=output is Output.json))

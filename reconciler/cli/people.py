@@ -1,4 +1,7 @@
-"""`zenvoy status`, `wake`, `sleep`, `pause`, `resume`: looking at, and talking to, a running `zenvoy up`."""
+"""`zenvoy status`, `wake`, `sleep`, `pause`, `resume`: looking at, and talking to, a running `zenvoy up`.
+
+What only some commands need is imported by them: a person waits for each command to start.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,9 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-import yaml
-from rich.console import Console
-from rich.live import Live
 
 from reconciler.app.state_dir import StateDir
-from reconciler.cli import client, render
+from reconciler.cli import client
 from reconciler.cli.exits import Exit
 
 WATCH_SECONDS = 0.5
@@ -145,14 +145,24 @@ def _write(answer: dict[str, Any], output: Output, one: bool) -> None:
         case Output.json:
             typer.echo(json.dumps(answer, indent=2))
         case Output.yaml:
+            import yaml
+
             typer.echo(yaml.safe_dump(answer, sort_keys=False, allow_unicode=True), nl=False)
         case Output.table:
+            from rich.console import Console
+
+            from reconciler.cli import render
+
             console = Console()
             wide = console if console.is_terminal else Console(width=WIDE)
             wide.print(render.table([answer] if one else answer["services"]))
 
 
 def _watch_table(state_dir: Path, name: str | None) -> None:
+    from rich.live import Live
+
+    from reconciler.cli import render
+
     try:
         with Live(auto_refresh=False) as live:
             for answer in _looks(state_dir, name, watch=True):

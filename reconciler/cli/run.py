@@ -1,22 +1,22 @@
-"""`zenvoy up` and `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs."""
+"""`zenvoy up` and `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs.
+
+What only some commands need is imported by them: a person waits for each command to start.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.adapters.services_file import ServicesFile, read
-from reconciler.app import log
-from reconciler.app.ports_in_use import split
-from reconciler.app.reconcile import Reconciler, Settings
 from reconciler.app.state_dir import StateDir
-from reconciler.app.up import CannotStart, Options, up
 from reconciler.cli.exits import Exit
 from reconciler.cli.people import HERE
+
+if TYPE_CHECKING:
+    from reconciler.adapters.services_file import ServicesFile
 
 
 class LogStyle(StrEnum):
@@ -73,6 +73,11 @@ def up_command(
 
       zenvoy up services.yaml --log json --metrics 127.0.0.1:18080
     """
+    import asyncio
+
+    from reconciler.app import log
+    from reconciler.app.up import CannotStart, Options, up
+
     found = _read(file)
     log.configure(log_style.value)
     directory = StateDir(state_dir.absolute())
@@ -93,18 +98,21 @@ def reconcile(
     grpc: Grpc = None,
 ) -> None:
     """Run the reconciler alone; `zenvoy up` does."""
+    import asyncio
+
+    from reconciler.app import log
+    from reconciler.app.ports_in_use import split
+    from reconciler.app.reconcile import Settings, reconcile_until_stopped
+
     found = _read(file)
     log.configure(log_style.value)
     settings = Settings(file, StateDir(state_dir), holder_port, split(metrics) if metrics else None, grpc)
-    asyncio.run(_run(settings, found))
-
-
-async def _run(settings: Settings, file: ServicesFile) -> None:
-    """Made on the loop, which some parts need."""
-    await Reconciler(settings, file).run()
+    asyncio.run(reconcile_until_stopped(settings, found))
 
 
 def _read(file: Path) -> ServicesFile:
+    from reconciler.adapters.services_file import ServicesFile, read
+
     found = read(file)
     if isinstance(found, ServicesFile):
         return found

@@ -159,7 +159,7 @@ def _unknown(record: Record, seen: Observed, now: float, stale_after: float) -> 
         return events.TrafficUnknown("a holder is not connected")
     if seen.traffic is None or now - max(seen.traffic.taken_at, record.since) > stale_after:
         return events.TrafficUnknown("there is no recent sample")
-    if seen.traffic.usage is Usage.UNKNOWN:
+    if seen.traffic.usage is Usage.UNKNOWN and seen.traffic.taken_at > record.since:
         return events.TrafficUnknown(seen.traffic.reason)
     return None
 
