@@ -1,0 +1,179 @@
+"""The loop, with real descriptors and real time."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tproxy.loop import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    loop.call_later(20, loop.stop)
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe2(os.O_NONBLOCK)
+    yield ends
+    for fd in ends:
+        os.close(fd)
+
+
+def test_a_readable_descriptor_calls_back_with_its_events(loop: Loop, pipe: tuple[int, int]) -> None:
+    seen: list[tuple[int, bytes]] = []
+
+    def readable(events: int) -> None:
+        seen.append((events, os.read(pipe[0], 10)))
+        loop.stop()
+
+    loop.register(pipe[0], select.EPOLLIN, readable)
+    os.write(pipe[1], b"x")
+    loop.run()
+    assert seen == [(select.EPOLLIN, b"x")]
+
+
+def test_modify_changes_what_is_waited_for(loop: Loop, pipe: tuple[int, int]) -> None:
+    seen: list[int] = []
+    loop.register(pipe[1], 0, lambda events: (seen.append(events), loop.stop()))
+    loop.call_later(0.01, lambda: loop.modify(pipe[1], select.EPOLLOUT))
+    loop.run()
+    assert seen == [select.EPOLLOUT]
+
+
+def test_timers_come_in_order_and_never_early(loop: Loop) -> None:
+    begin = time.monotonic()
+    seen: list[tuple[str, bool]] = []
+
+    def note(name: str, due: float) -> Callable[[], None]:
+        return lambda: seen.append((name, time.monotonic() >= begin + due))
+
+    loop.call_at(begin + 0.03, loop.stop)
+    loop.call_at(begin + 0.02, note("second", 0.02))
+    loop.call_at(begin + 0.01, note("first", 0.01))
+    loop.run()
+    assert seen == [("first", True), ("second", True)]
+
+
+def test_a_cancelled_timer_is_not_called_and_not_kept(loop: Loop) -> None:
+    seen: list[str] = []
+    timers = [loop.call_later(0.001, lambda: seen.append("cancelled")) for _ in range(1000)]
+    loop.call_later(0.02, loop.stop)
+    for timer in timers:
+        timer.cancel()
+        timer.cancel()
+    assert len(loop._timers) < 200, "cancelled timers pile up"
+    loop.run()
+    assert seen == []
+    timers[0].cancel()
+
+
+def test_many_timers_cancelled_while_it_runs(loop: Loop) -> None:
+    seen: list[int] = []
+    timers = [loop.call_later(0.01 + i / 1e5, lambda i=i: seen.append(i)) for i in range(500)]
+    loop.call_soon(lambda: [timer.cancel() for i, timer in enumerate(timers) if i % 5])
+    loop.call_later(0.05, loop.stop)
+    loop.run()
+    assert seen == list(range(0, 500, 5))
+
+
+def test_calls_from_other_threads_wake_the_loop_and_keep_their_order(loop: Loop) -> None:
+    seen: list[int] = []
+
+    def other() -> None:
+        for i in range(1000):
+            loop.call_soon_threadsafe(lambda i=i: seen.append(i))
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    loop.run()
+    thread.join()
+    assert seen == list(range(1000))
+
+
+def test_soon_does_not_keep_descriptors_from_their_turn(loop: Loop, pipe: tuple[int, int]) -> None:
+    def again() -> None:
+        loop.call_soon(again)
+
+    loop.register(pipe[0], select.EPOLLIN, lambda _: loop.stop())
+    again()
+    os.write(pipe[1], b"x")
+    loop.run()
+
+
+def test_an_exception_is_handed_over_and_the_loop_goes_on(pipe: tuple[int, int]) -> None:
+    errors: list[str] = []
+    loop = Loop(on_error=lambda error: errors.append(str(error)))
+
+    def fail(what: str) -> None:
+        raise ValueError(what)
+
+    def readable(_events: int) -> None:
+        os.read(pipe[0], 10)
+        fail("descriptor")
+
+    loop.register(pipe[0], select.EPOLLIN, readable)
+    os.write(pipe[1], b"x")
+    loop.call_soon(lambda: fail("soon"))
+    loop.call_later(0.01, lambda: fail("timer"))
+    loop.call_later(0.02, loop.stop)
+    loop.run()
+    loop.close()
+    assert errors == ["descriptor", "soon", "timer"]
+
+
+def test_without_a_hook_an_exception_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    loop = Loop()
+    loop.call_soon(lambda: 1 / 0)
+    loop.call_soon(loop.stop)
+    loop.run()
+    loop.close()
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_stale_events_do_not_reach_who_got_the_number(loop: Loop) -> None:
+    """Two pipes are ready in one batch; the first callback closes the second, whose number a silent third gets."""
+    pipes = [os.pipe2(os.O_NONBLOCK) for _ in range(3)]
+    (silent, silent_writer), seen = pipes[2], list[str]()
+
+    def closing(mine: int, other: int) -> Callable[[int], None]:
+        def callback(_events: int) -> None:
+            os.read(mine, 10)
+            loop.unregister(other)
+            os.dup2(silent, other)
+            loop.register(other, select.EPOLLIN, lambda _: (os.read(silent, 10), seen.append("new"), loop.stop()))
+            loop.call_soon(lambda: (seen.append("written to"), os.write(silent_writer, b"y")))
+
+        return callback
+
+    first, second = pipes[0][0], pipes[1][0]
+    loop.register(first, select.EPOLLIN, closing(first, second))
+    loop.register(second, select.EPOLLIN, closing(second, first))
+    for _, writer in pipes[:2]:
+        os.write(writer, b"x")
+    loop.run()
+    assert seen == ["written to", "new"]
+    for fd in [fd for ends in pipes for fd in ends]:
+        os.close(fd)
+
+
+def test_it_runs_again_after_a_stop(loop: Loop) -> None:
+    for _ in range(2):
+        loop.call_soon(loop.stop)
+        loop.run()
+
+
+def test_close_gives_its_descriptors_back() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    Loop().close()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,227 @@
+"""The relay between real sockets: every byte, both ways, in every mode. The rig serves the other relay tests too."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import queue
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tproxy.loop import Loop
+from tproxy.relay import Relay, Relayed
+
+T = TypeVar("T")
+PATIENCE_SECONDS = 30
+MIB = 1 << 20
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets: what dialled, and what was accepted."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dialled = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    for end in (dialled, accepted):
+        end.settimeout(PATIENCE_SECONDS)
+    return dialled, accepted
+
+
+class Rig:
+    """A relay in a thread of its own, and the outer ends of what it relays in the test's."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.done: queue.Queue[Relayed] = queue.Queue()
+        self.first_bytes: list[Relayed] = []
+        self.loop = Loop(on_error=self.errors.append)
+        self.relay = Relay(self.loop, self.done.put, self.first_bytes.append)
+        self.ends: list[socket.socket] = []
+        self.thread = threading.Thread(target=self.loop.run)
+        self.thread.start()
+
+    def call(self, fn: Callable[[], T]) -> T:
+        """Its result, in the loop's thread."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                future.set_result(fn())
+            except Exception as error:
+                future.set_exception(error)
+
+        self.loop.call_soon_threadsafe(run)
+        return future.result(PATIENCE_SECONDS)
+
+    def connect(self, early: bytes = b"") -> tuple[socket.socket, socket.socket, Relayed]:
+        """A client, the upstream it is relayed to, and what relays them."""
+        client, inner_client = tcp_pair()
+        inner_upstream, upstream = tcp_pair()
+        self.ends += [client, upstream]
+        for inner in (inner_client, inner_upstream):
+            inner.setblocking(False)
+        fds = inner_client.detach(), inner_upstream.detach()
+        return client, upstream, self.call(lambda: self.relay.start(*fds, early, tag="tag"))
+
+    def finished(self) -> Relayed:
+        """The next that is done."""
+        return self.done.get(timeout=PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        self.call(self.relay.close)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+        for end in self.ends:
+            end.close()
+
+
+@contextlib.contextmanager
+def new_rig() -> Iterator[Rig]:
+    """A rig that must leave no error and no descriptor behind."""
+    before = open_descriptors()
+    rig = Rig()
+    try:
+        yield rig
+    finally:
+        rig.close()
+    assert rig.errors == []
+    assert open_descriptors() == before
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with new_rig() as rig:
+        yield rig
+
+
+def read(end: socket.socket, size: int) -> bytes:
+    """Exactly so many bytes, or what there is until the end."""
+    data = bytearray()
+    while len(data) < size and (chunk := end.recv(min(size - len(data), MIB))):
+        data += chunk
+    return bytes(data)
+
+
+def read_all(end: socket.socket) -> bytes:
+    return read(end, 1 << 40)
+
+
+@contextlib.contextmanager
+def sending(end: socket.socket, *chunks: bytes, then_end: bool = False) -> Iterator[None]:
+    """Send in a thread, while the body reads."""
+
+    def send() -> None:
+        for chunk in chunks:
+            end.sendall(chunk)
+        if then_end:
+            end.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    thread.join()
+
+
+def chunks_of(data: bytes, sizes: list[int]) -> list[bytes]:
+    chunks, at = [], 0
+    for size in sizes:
+        chunks.append(data[at : at + size])
+        at += size
+    return chunks
+
+
+SIZES = st.lists(st.one_of(st.integers(1, 1000), st.integers(60_000, 70_000), st.integers(1, 3 * MIB)), max_size=12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(up=SIZES, down=SIZES)
+def test_every_byte_arrives_whatever_the_chunks(up: list[int], down: list[int]) -> None:
+    up_data, down_data = os.urandom(sum(up)), os.urandom(sum(down))
+    with new_rig() as rig:
+        client, upstream, relayed = rig.connect()
+        with (
+            sending(client, *chunks_of(up_data, up), then_end=True),
+            sending(upstream, *chunks_of(down_data, down), then_end=True),
+            concurrent.futures.ThreadPoolExecutor() as readers,
+        ):
+            at_client, at_upstream = readers.map(read_all, (client, upstream))
+        assert rig.finished() is relayed
+        assert (at_upstream, at_client) == (up_data, down_data)
+        assert (relayed.bytes_up, relayed.bytes_down) == (len(up_data), len(down_data))
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_a_slow_reader_gets_all_of_50_mb_and_holds_the_sender_back(rig: Rig, up: bool) -> None:
+    client, upstream, relayed = rig.connect()
+    sender, reader = (client, upstream) if up else (upstream, client)
+    data = random.Random(1).randbytes(50_000_000)
+    with sending(sender, data, then_end=True):
+        # Nobody reads: what the sender gets rid of is what the kernel's buffers and one pipe take.
+        moved = -1
+        while moved != (now := relayed.bytes_up + relayed.bytes_down) or not moved:
+            moved = now
+            rig.call(lambda: None)
+        assert moved < 40_000_000
+        got = bytearray()
+        for size in [1, 1000, 4096] * 300:
+            got += read(reader, size)
+        got += read_all(reader)
+    assert got == data
+
+
+def test_early_bytes_go_first(rig: Rig) -> None:
+    client, upstream, relayed = rig.connect(early=b"GET / ")
+    client.sendall(b"HTTP/1.1")
+    assert read(upstream, 14) == b"GET / HTTP/1.1"
+    assert rig.call(lambda: relayed.bytes_up) == 14
+
+
+def test_early_bytes_that_do_not_fit_are_kept(rig: Rig) -> None:
+    early = os.urandom(20 * MIB)
+    client, upstream, _ = rig.connect(early)
+    client.sendall(b"and more")
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(upstream) == early + b"and more"
+
+
+def test_counts_and_the_first_byte_are_noted(rig: Rig) -> None:
+    client, upstream, relayed = rig.connect()
+    client.sendall(b"question")
+    assert read(upstream, 8) == b"question"
+    assert relayed.first_byte_at is None
+    upstream.sendall(b"answer")
+    assert read(client, 6) == b"answer"
+    first = rig.call(lambda: relayed.first_byte_at)
+    assert first is not None
+    upstream.sendall(b"more")
+    assert read(client, 4) == b"more"
+    assert rig.call(lambda: (relayed.bytes_up, relayed.bytes_down, relayed.first_byte_at)) == (8, 10, first)
+    assert rig.first_bytes == [relayed]
+    assert relayed.tag == "tag"
+
+
+def test_bulk_then_chatty_then_bulk(rig: Rig) -> None:
+    """The odd bytes at the end of a burst, and the small messages after it, are delivered without waiting for more."""
+    client, upstream, _ = rig.connect()
+    rng = random.Random(2)
+    for _ in range(10):
+        burst = rng.randbytes(rng.randrange(4 * MIB, 8 * MIB))
+        with sending(client, burst):
+            assert read(upstream, len(burst)) == burst
+        for size in (1, 17, 256, 5000):
+            message = rng.randbytes(size)
+            for source, sink in ((client, upstream), (upstream, client)):
+                source.sendall(message)
+                assert read(sink, size) == message

@@ -1,0 +1,127 @@
+"""What the relay takes: descriptors, memory, pipes, turns; and that it gives all of it back."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import gc
+import os
+import resource
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.tproxy.test_relay import MIB, Rig, new_rig, open_descriptors, read, read_all, sending, tcp_pair
+from tproxy import relay_flow, relay_pipes
+from tproxy.relay import Relayed
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with new_rig() as rig:
+        yield rig
+
+
+def test_300_connections_at_once(rig: Rig) -> None:
+    connections = [rig.connect() for _ in range(300)]
+    for i, (client, upstream, _) in enumerate(connections):
+        client.sendall(b"%06d" % i)
+        upstream.sendall(b"%07d" % i)
+    for i, (client, upstream, _) in enumerate(connections):
+        assert read(upstream, 6) == b"%06d" % i
+        assert read(client, 7) == b"%07d" % i
+    assert rig.call(lambda: len(rig.relay)) == 300
+    for client, upstream, _ in connections:
+        client.close()
+        assert read_all(upstream) == b""
+        upstream.close()
+        rig.finished()
+    assert len(rig.relay) == 0
+
+
+def test_an_idle_connection_costs_two_descriptors_and_little_memory(rig: Rig) -> None:
+    client, upstream, relayed = rig.connect()
+    before = open_descriptors()
+    with sending(client, bytes(8 * MIB)):
+        read(upstream, 8 * MIB)
+    rig.call(lambda: None)
+    assert open_descriptors() <= before + 2, "more than one pipe is kept"
+    with_pipe = open_descriptors()
+    for _ in range(20):
+        rig.connect()
+    assert open_descriptors() == with_pipe + 20 * 4, "two of these four are the test's"
+    parts = [relayed, relayed._up, relayed._down, relayed._up.on_events, relayed._down.on_events]
+    assert sum(part.__sizeof__() + 16 for part in parts) < 800
+
+
+def no_pipes(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    if how == "too small":
+        monkeypatch.setattr(relay_pipes, "SIZES", (4096,))
+    elif how == "lent":
+        monkeypatch.setattr(relay_pipes, "MAX_LENT", 0)
+
+
+@pytest.mark.parametrize("how", ["too small", "lent", "EMFILE"])
+def test_without_pipes_bulk_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    no_pipes(monkeypatch, how)
+    client, upstream, relayed = rig.connect()
+    data = os.urandom(20 * MIB)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if how == "EMFILE":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+        spare = []
+        with contextlib.suppress(OSError):
+            while True:
+                spare.append(os.dup(0))
+    try:
+        with sending(client, data, then_end=True):
+            assert read_all(upstream) == data
+    finally:
+        if how == "EMFILE":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in spare:
+                os.close(fd)
+    assert rig.call(lambda: rig.relay.pipes._idle) == []
+    assert rig.call(lambda: relayed.bytes_up) == len(data)
+
+
+def test_one_busy_connection_leaves_the_others_their_turn(rig: Rig) -> None:
+    busy, busy_upstream, _ = rig.connect()
+    chatty, chatty_upstream, _ = rig.connect()
+    total = 100 * relay_flow.SPLICE_SHARE
+    with sending(busy, *[bytes(MIB)] * (total // MIB), then_end=True), concurrent.futures.ThreadPoolExecutor() as pool:
+        size = pool.submit(lambda: sum(iter(lambda: len(busy_upstream.recv(MIB)), 0)))
+        answered = 0
+        while not size.done():
+            chatty.sendall(b"ping")
+            assert read(chatty_upstream, 4) == b"ping"
+            answered += 1
+        assert size.result() == total
+    assert answered > 10
+
+
+def test_start_owns_the_descriptors_also_when_it_fails(rig: Rig) -> None:
+    outer, inner = tcp_pair()
+    outer.close()
+    fd = inner.detach()
+    dead = os.open("/dev/null", os.O_RDONLY)
+    with pytest.raises(OSError, match=r"Socket operation on non-socket|not permitted"):
+        rig.call(lambda: rig.relay.start(fd, dead))
+    for gone in (fd, dead):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(gone)
+
+
+def test_a_thousand_connections_one_after_the_other_leave_nothing(rig: Rig) -> None:
+    before = open_descriptors()
+    for i in range(1000):
+        client, upstream, _ = rig.connect(early=b"x")
+        if i % 3 == 0:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        client.close()
+        upstream.close()
+        rig.finished()
+    assert open_descriptors() == before
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, Relayed)][1:]
