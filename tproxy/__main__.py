@@ -1,0 +1,5 @@
+"""`python -m tproxy` is `zenvoy-tproxy`."""
+
+from tproxy.cli import main
+
+main()

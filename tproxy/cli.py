@@ -1,0 +1,255 @@
+"""`zenvoy-tproxy`: the holder's command line. Imports nothing of the reconciler."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tproxy import address, netfilter, rules
+from tproxy.listener import CannotListen
+from tproxy.run import Exit, Settings, configure_log
+from tproxy.run import run as run_holder
+
+DEFAULT_LISTEN = {"anyip": "0.0.0.0:18001", "tproxy": "[::]:18001"}
+
+app = typer.Typer(
+    name="zenvoy-tproxy",
+    help="Keeps connections to sleeping services waiting, and relays them once their service is awake.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+class ModeName(StrEnum):
+    """How connections get here."""
+
+    anyip = "anyip"
+    tproxy = "tproxy"
+
+
+class LogStyle(StrEnum):
+    """How log lines look."""
+
+    plain = "plain"
+    json = "json"
+
+
+class RulesName(StrEnum):
+    """Who installs the rules of mode tproxy."""
+
+    auto = "auto"
+    nft = "nft"
+    iptables = "iptables"
+    keep = "keep"
+
+
+class ToolName(StrEnum):
+    """What rules are written for."""
+
+    nft = "nft"
+    iptables = "iptables"
+
+
+class FamilyName(StrEnum):
+    """Which IP the rules are for: IPv4, IPv6, both."""
+
+    ip = "ip"
+    ip6 = "ip6"
+    inet = "inet"
+
+
+def _listen(text: str) -> str:
+    try:
+        address.sockaddr(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
+
+
+def _target(text: str) -> str:
+    if text.startswith("unix:"):
+        return text
+    try:
+        address.split(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
+
+
+def _ports(text: str) -> str:
+    try:
+        rules.parse_ports(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
+
+
+def _env(name: str) -> str:
+    return f"ZENVOY_TPROXY_{name}"
+
+
+def _complain(message: str, code: Exit) -> typer.Exit:
+    typer.echo(f"zenvoy-tproxy: {message}", err=True)
+    return typer.Exit(code)
+
+
+@app.command("run")
+def run_command(
+    reconciler: Annotated[
+        str,
+        typer.Option(
+            help="Where the reconciler is, `host:port` or `unix:path`.",
+            envvar=_env("RECONCILER"),
+            callback=_target,
+            metavar="HOST:PORT",
+        ),
+    ],
+    mode: Annotated[
+        ModeName, typer.Option(help="How connections get here (see above).", envvar=_env("MODE"))
+    ] = ModeName.anyip,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to listen; port 0 takes any. Default: 0.0.0.0:18001, in mode tproxy [::]:18001.",
+            envvar=_env("LISTEN"),
+            callback=lambda text: text and _listen(text),
+            metavar="IP:PORT",
+        ),
+    ] = None,
+    ports: Annotated[
+        str,
+        typer.Option(
+            help="Mode tproxy: the ports of hold addresses.",
+            envvar=_env("PORTS"),
+            callback=_ports,
+            metavar="FIRST-LAST",
+        ),
+    ] = "20000-32767",
+    rules_choice: Annotated[
+        RulesName,
+        typer.Option(
+            "--rules",
+            help="Mode tproxy: install the rules by nft or iptables (auto: nft if there is one), or keep what an init "
+            "step has installed.",
+            envvar=_env("RULES"),
+        ),
+    ] = RulesName.auto,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve /metrics, /healthz and /readyz here.",
+            envvar=_env("METRICS"),
+            callback=lambda text: text and _listen(text),
+            metavar="IP:PORT",
+        ),
+    ] = None,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that held and relayed connections have to finish after SIGTERM.",
+            envvar=_env("DRAIN_TIMEOUT"),
+            min=0,
+            metavar="SECONDS",
+        ),
+    ] = 30.0,
+    log: Annotated[LogStyle, typer.Option(help="How log lines look.", envvar=_env("LOG"))] = LogStyle.plain,
+    holder_id: Annotated[
+        str | None,
+        typer.Option(help="What to be called by the reconciler. Default: host and a random part.", envvar=_env("ID")),
+    ] = None,
+    listen_file: Annotated[
+        Path | None,
+        typer.Option(help="Write the address listened on to this file, once listening.", envvar=_env("LISTEN_FILE")),
+    ] = None,
+) -> None:
+    """Run the holder in the foreground.
+
+    Mode **anyip**: an Envoy in the same network namespace dials addresses in 127.64.0.0/10, which Linux delivers to
+    a socket on 0.0.0.0. No privilege. Mode **tproxy**: a rule diverts a range of ports on this machine's addresses to
+    the socket, so that Envoy may be elsewhere. Needs CAP_NET_ADMIN.
+
+    SIGTERM drains: nothing new is accepted, held connections are released or time out, relayed ones finish. A second
+    signal ends at once.
+
+    Examples:
+
+        zenvoy-tproxy run --reconciler 127.0.0.1:18000
+
+        zenvoy-tproxy run --mode tproxy --ports 20000-32767 --reconciler zenvoy.zenvoy:18000
+
+        zenvoy-tproxy run --reconciler 127.0.0.1:18000 --listen 0.0.0.0:0 --listen-file tproxy.address --log json
+
+    Exit codes: 0 ended in order; 2 wrong usage; 3 cannot listen; 4 rules cannot be installed; 5 connections were cut
+    by the drain time-out or a second signal.
+    """
+    configure_log(log.value)
+    settings = Settings(
+        mode=mode.value,
+        listen=listen or DEFAULT_LISTEN[mode.value],
+        reconciler=reconciler,
+        ports=rules.parse_ports(ports),
+        rules=rules_choice.value,
+        metrics=metrics or None,
+        drain_timeout=drain_timeout,
+        holder_id=holder_id,
+        listen_file=listen_file,
+    )
+    try:
+        code = run_holder(settings)
+    except CannotListen as error:
+        raise _complain(str(error), Exit.CANNOT_LISTEN) from None
+    except netfilter.CannotInstall as error:
+        raise _complain(str(error), Exit.NO_RULES) from None
+    raise typer.Exit(code)
+
+
+@app.command("rules")
+def rules_command(
+    family: Annotated[FamilyName, typer.Option(help="IPv4, IPv6 or both.", envvar=_env("FAMILY"))] = FamilyName.inet,
+    tool: Annotated[
+        ToolName | None, typer.Option(help="Write them for this tool. Default: nft; with --install, what is there.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="The holder's port.", min=1, max=65535)] = 18001,
+    ports: Annotated[
+        str,
+        typer.Option(help="The ports of hold addresses.", envvar=_env("PORTS"), callback=_ports, metavar="FIRST-LAST"),
+    ] = "20000-32767",
+    install: Annotated[bool, typer.Option("--install", help="Install them, in place of what is there.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove them.")] = False,
+) -> None:
+    """Show the rules of mode tproxy; install or remove them.
+
+    Examples:
+
+        zenvoy-tproxy rules
+
+        zenvoy-tproxy rules --family ip6 --tool iptables
+
+        zenvoy-tproxy rules --install --port 18001        (as root, in an init step; then run with --rules keep)
+
+    Exit codes: 0 done; 2 wrong usage; 4 rules cannot be installed or removed.
+    """
+    if install and remove:
+        raise typer.BadParameter("choose one of --install and --remove")
+    wanted = rules.Rules(port, rules.parse_ports(ports), family.value)
+    try:
+        if install:
+            netfilter.install(wanted, netfilter.find_tool(tool.value if tool else "auto"))
+        elif remove:
+            netfilter.remove(port)
+        else:
+            typer.echo(rules.text(wanted, tool.value if tool else "nft"), nl=False)
+    except netfilter.CannotInstall as error:
+        raise _complain(str(error), Exit.NO_RULES) from None
+
+
+def main() -> None:
+    """The console script's entry."""
+    app(prog_name="zenvoy-tproxy")
+    sys.exit(0)

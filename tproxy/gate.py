@@ -1,0 +1,197 @@
+"""One hold address at work: the I/O around a `Park`. Connections arrive, wait, and leave by one of four ways:
+released over a dial that succeeded, refused, gone by themselves, or timed out (which is a refusal too)."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tproxy.descriptors import Budget
+from tproxy.dial import Crowd, Dialer
+from tproxy.loop import Loop, Timer
+from tproxy.park import Cause, Held, Park, explanation
+from tproxy.refusal import Refuser
+from tproxy.relay import Relay, Relayed
+from tproxy.wire import Assignment, Refuse
+
+_ESTABLISHED, _CLOSED = 1, 7  # linux/tcp_states.h
+_ENDS_BY_FIN = ("http", "h2c")
+_RETRY_AFTER_SECONDS: dict[Cause, int] = {"timeout": 5, "refused": 30, "unknown": 30}
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all gates of a holder share."""
+
+    loop: Loop
+    budget: Budget
+    crowd: Crowd
+    relay: Relay
+    refuser: Refuser
+    changed: Callable[[Park, bool], None]
+    """Told which park changed, and whether that must be said at once."""
+
+
+class Gate:
+    """One hold address at work."""
+
+    __slots__ = ("_dialer", "_means", "_timer", "live", "park")
+
+    def __init__(self, means: Means, name: str, family: int, assignment: Assignment | None) -> None:
+        self._means = means
+        self.park = Park(name, family, self._left, assignment)
+        self.live: set[Relayed] = set()
+        self._dialer = Dialer(means.loop, means.budget, means.crowd, self, self.park.endpoints)
+        self._timer: Timer | None = None
+
+    def arrive(self, fd: int) -> None:
+        """A connection was accepted, and counted in the budget."""
+        cause = self.park.refusal() or (None if self._means.budget.admits() else "descriptors")
+        if cause:
+            self._refuse(fd, cause, 0.0)
+            return
+        held = self.park.hold(fd, time.monotonic())
+        self._means.loop.register(fd, self._interest(), held)
+        self._arm()
+        self._means.changed(self.park, self.park.held == 1 and not self.park.endpoints)
+        self._dialer.pump()
+
+    def assign(self, assignment: Assignment) -> None:
+        """This is in force from now on."""
+        park, before = self.park, self.park.assignment
+        if assignment == before:
+            return
+        endpoints, protocol = park.endpoints, park.protocol
+        park.assignment = assignment
+        if isinstance(assignment.verdict, Refuse):
+            self.refuse_all("refused")
+        if park.protocol != protocol:
+            for held in park.waiting:
+                if held.fd >= 0:
+                    self._means.loop.modify(held.fd, self._interest())
+        if before is None or before.hold_timeout != assignment.hold_timeout:
+            self._rearm()
+        if park.endpoints != endpoints:
+            self._dialer.aim(park.endpoints)
+        self._dialer.pump()
+
+    def remove(self, cause: Cause) -> None:
+        """The address is no longer used: nobody waits there any more. Relayed connections go on."""
+        self.refuse_all(cause)
+        self.park.assignment = None
+        self._dialer.aim(())
+
+    def refuse_all(self, cause: Cause) -> None:
+        """Refuse everybody who waits."""
+        while held := self.park.oldest():
+            self._dismiss(held, cause)
+        self._dialer.pump()
+
+    # What the dialer asks and tells.
+
+    def wanted(self) -> int:
+        """How many connections wait."""
+        return self.park.held
+
+    def connected(self, fd: int) -> None:
+        """Release whoever has waited longest over this connection."""
+        park, means = self.park, self._means
+        while (held := park.oldest()) and self._is_gone(held.fd):
+            self._leave(held)
+            self._count_gone(held)
+        if held is None:
+            os.close(fd)
+            means.budget.used -= 1
+            return
+        client = self._leave(held)
+        try:
+            relayed = means.relay.start(client, fd, b"", self)
+        except OSError:
+            # Its client left within the last microseconds; both descriptors are closed.
+            means.budget.used -= 2
+            park.gone += 1
+        else:
+            self.live.add(relayed)
+            park.released += 1
+            park.relayed += 1
+        means.changed(park, False)
+
+    # What the relay tells.
+
+    def first_byte(self, relayed: Relayed) -> None:
+        """An endpoint has begun to answer."""
+        if self.park.first_byte_at is None or self.park.first_byte_at < (self.park.held_since or 0):
+            self.park.first_byte_at = relayed.first_byte_at
+            self._means.changed(self.park, False)
+
+    def ended(self, relayed: Relayed) -> None:
+        """A relayed connection is over."""
+        park = self.park
+        self.live.discard(relayed)
+        park.relayed -= 1
+        park.relayed_bytes[0] += relayed.bytes_up
+        park.relayed_bytes[1] += relayed.bytes_down
+        self._means.budget.used -= 2
+        self._means.changed(park, False)
+
+    # Within.
+
+    def _interest(self) -> int:
+        """What ends a wait. A TCP client that ended its own side may still expect an answer; an HTTP one does not.
+        Readable data is not asked for: it stays in the kernel, and would be reported for ever."""
+        return select.EPOLLRDHUP if self.park.protocol in _ENDS_BY_FIN else 0
+
+    def _is_gone(self, fd: int) -> bool:
+        """Asked just before a release: the event that says so may be behind us in the same batch."""
+        view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+        try:
+            state = view.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        finally:
+            view.detach()
+        return state != _ESTABLISHED if self.park.protocol in _ENDS_BY_FIN else state == _CLOSED
+
+    def _left(self, held: Held, _events: int) -> None:
+        self._leave(held)
+        self._count_gone(held)
+        self._dialer.pump()
+
+    def _count_gone(self, held: Held) -> None:
+        self.park.gone += 1
+        self._means.changed(self.park, False)
+
+    def _leave(self, held: Held) -> int:
+        self._means.loop.unregister(held.fd)
+        return self.park.leave(held)
+
+    def _refuse(self, fd: int, cause: Cause, waited: float) -> None:
+        park = self.park
+        park.refused[cause] += 1
+        reason = explanation(park, cause, waited)
+        self._means.refuser.refuse(fd, park.family, park.protocol, reason, _RETRY_AFTER_SECONDS.get(cause, 1))
+        self._means.changed(park, False)
+
+    def _dismiss(self, held: Held, cause: Cause) -> None:
+        self._refuse(self._leave(held), cause, time.monotonic() - held.since)
+
+    def _arm(self) -> None:
+        oldest = self.park.oldest()
+        if self._timer is None and oldest is not None:
+            self._timer = self._means.loop.call_at(oldest.since + self.park.hold_timeout, self._expire)
+
+    def _rearm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._arm()
+
+    def _expire(self) -> None:
+        self._timer = None
+        before = time.monotonic() - self.park.hold_timeout
+        while (oldest := self.park.oldest()) and oldest.since <= before:
+            self._dismiss(oldest, "timeout")
+        self._arm()
+        self._dialer.pump()

@@ -1,0 +1,116 @@
+"""The holder's HTTP port: /metrics, /healthz, /readyz. In a thread; everything is read at the scrape.
+
+A service has series from its first connection on: ten thousand that were never used cost a scrape nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from tproxy import address
+from tproxy.holder import Holder
+
+_P = "zenvoy_holder_"
+
+
+class HolderCollector(Collector):
+    """What the holder has counted, in the design's words."""
+
+    def __init__(self, holder: Holder) -> None:
+        self._holder = holder
+
+    def describe(self) -> list[Metric]:
+        """Nothing beforehand: registering must not read."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All series."""
+        held = GaugeMetricFamily(_P + "held", "Connections that wait.", labels=["service"])
+        relayed = GaugeMetricFamily(_P + "relayed", "Connections that are connected through.", labels=["service"])
+        released = CounterMetricFamily(_P + "released", "Held connections that were connected.", labels=["service"])
+        refused = CounterMetricFamily(_P + "refused", "Connections that were refused.", labels=["service", "reason"])
+        gone = CounterMetricFamily(_P + "gone", "Held connections whose client gave up.", labels=["service"])
+        moved = CounterMetricFamily(_P + "relayed_bytes", "Bytes relayed.", labels=["service", "direction"])
+        for cause, count in list(self._holder.refused.items()):
+            refused.add_metric(["", cause], count)
+        for gate in list(self._holder.gates.values()):
+            park = gate.park
+            service = [park.service or park.address]
+            held.add_metric(service, park.held)
+            relayed.add_metric(service, park.relayed)
+            released.add_metric(service, park.released)
+            gone.add_metric(service, park.gone)
+            for cause, count in list(park.refused.items()):
+                refused.add_metric([*service, cause], count)
+            live = list(gate.live)
+            moved.add_metric([*service, "up"], park.relayed_bytes[0] + sum(one.bytes_up for one in live))
+            moved.add_metric([*service, "down"], park.relayed_bytes[1] + sum(one.bytes_down for one in live))
+        yield from (held, relayed, released, refused, gone, moved)
+        budget = self._holder.budget
+        yield GaugeMetricFamily(_P + "stream_up", "Whether the reconciler speaks to us.", value=self._holder.is_linked)
+        yield GaugeMetricFamily(_P + "descriptors", "Descriptors in use, the reserve included.", value=budget.used)
+        yield GaugeMetricFamily(_P + "descriptors_limit", "Descriptors that may be in use.", value=budget.limit)
+        yield GaugeMetricFamily(_P + "assignments", "Hold addresses assigned.", value=len(self._holder.assignments))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    registry: CollectorRegistry
+    is_ready: Callable[[], bool]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        """One of the three pages."""
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._answer(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self.server.registry))
+        elif path == "/healthz":
+            self._answer(200, "text/plain; charset=utf-8", b"ok\n")
+        elif path == "/readyz":
+            ready = self.server.is_ready()
+            said = b"ok\n" if ready else b"not ready: not listening, or the reconciler has not spoken yet\n"
+            self._answer(200 if ready else 503, "text/plain; charset=utf-8", said)
+        else:
+            self._answer(404, "text/plain; charset=utf-8", b"there are /metrics, /healthz and /readyz\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Scrapes are not worth a line."""
+
+    def _answer(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class MetricsPort:
+    """The HTTP port, open until `close`."""
+
+    def __init__(self, listen: str, holder: Holder, is_ready: Callable[[], bool]) -> None:
+        """Raises OSError if the port is taken."""
+        family, target = address.sockaddr(listen)
+        registry = CollectorRegistry()
+        registry.register(HolderCollector(holder))
+        server_class = type("_Server", (_Server,), {"address_family": family})
+        self._server: _Server = server_class(target, _Handler)
+        self._server.registry = registry
+        self._server.is_ready = is_ready
+        self.address = address.join(*self._server.server_address[:2])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()

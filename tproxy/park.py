@@ -1,0 +1,184 @@
+"""Connections that wait at one hold address, and what is known of that address. No I/O here but `Held.peer`.
+
+First come, first served: `hold_timeout` is one per service, so the deque is ordered by age, and one timer per park,
+for its oldest connection, is enough. A connection that left from the middle is only marked; it is dropped from the
+deque when it comes to the front, or when the marked ones become the majority.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import Literal, Protocol
+
+from tproxy import address
+from tproxy.wire import Assignment, Count, Go, Refuse
+
+UNKNOWN_TIMEOUT_SECONDS = 10.0
+"""How long a connection to an address waits that the reconciler has not spoken of yet."""
+UNKNOWN_MAX_HELD = 1024
+
+Cause = Literal["max_held", "descriptors", "timeout", "refused", "draining", "unknown"]
+
+
+class Gone(Protocol):
+    """Told that the kernel reported something about a held connection: its client may be gone."""
+
+    def __call__(self, held: Held, events: int, /) -> None: ...
+
+
+class Held:
+    """One connection that waits. Registered with the loop itself, as the callable, so that it costs no closure."""
+
+    __slots__ = ("fd", "park", "since")
+
+    def __init__(self, fd: int, park: Park, since: float) -> None:
+        self.fd = fd
+        """-1 once it does not wait any more."""
+        self.park = park
+        self.since = since
+        """By the monotonic clock."""
+
+    def __call__(self, events: int) -> None:
+        self.park.gone_hook(self, events)
+
+
+class Park:
+    """One hold address: who waits there, and totals."""
+
+    __slots__ = (
+        "address",
+        "assignment",
+        "family",
+        "first_byte_at",
+        "gone",
+        "gone_hook",
+        "held",
+        "held_since",
+        "peer",
+        "refused",
+        "relayed",
+        "relayed_bytes",
+        "released",
+        "waiting",
+    )
+
+    def __init__(self, name: str, family: int, gone_hook: Gone, assignment: Assignment | None = None) -> None:
+        self.address = name
+        self.family = family
+        """Of the listening socket, which that of every connection is too."""
+        self.gone_hook = gone_hook
+        self.assignment = assignment
+        """None while the reconciler has not spoken of this address, or does not any more."""
+        self.waiting: deque[Held] = deque()
+        self.held = 0
+        self.relayed = 0
+        self.released = 0
+        self.gone = 0
+        self.refused: Counter[str] = Counter()
+        self.relayed_bytes = [0, 0]
+        """Of connections that ended: from the client, to the client."""
+        self.held_since: float | None = None
+        self.peer: str | None = None
+        self.first_byte_at: float | None = None
+
+    @property
+    def service(self) -> str:
+        return self.assignment.service if self.assignment else ""
+
+    @property
+    def protocol(self) -> str:
+        return self.assignment.protocol if self.assignment else "tcp"
+
+    @property
+    def hold_timeout(self) -> float:
+        return self.assignment.hold_timeout if self.assignment else UNKNOWN_TIMEOUT_SECONDS
+
+    @property
+    def max_held(self) -> int:
+        return self.assignment.max_held if self.assignment else UNKNOWN_MAX_HELD
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where to connect those who wait; empty: nowhere yet."""
+        verdict = self.assignment.verdict if self.assignment else None
+        return verdict.endpoints if isinstance(verdict, Go) else ()
+
+    @property
+    def touched(self) -> bool:
+        """Whether it was ever connected to: only then is there anything to tell."""
+        return bool(self.held or self.relayed or self.released or self.gone or self.refused)
+
+    def refusal(self) -> Cause | None:
+        """Why the verdict or a bound forbids one more; None: it may wait."""
+        if self.assignment and isinstance(self.assignment.verdict, Refuse):
+            return "refused"
+        return "max_held" if self.held >= self.max_held else None
+
+    def hold(self, fd: int, now: float) -> Held:
+        """One more waits."""
+        held = Held(fd, self, now)
+        self.waiting.append(held)
+        self.held += 1
+        if self.held == 1:
+            self._note_oldest(held)
+        return held
+
+    def leave(self, held: Held) -> int:
+        """It waits no more: its descriptor, which is the caller's now."""
+        fd, held.fd = held.fd, -1
+        self.held -= 1
+        waiting = self.waiting
+        while waiting and waiting[0].fd < 0:
+            waiting.popleft()
+        if len(waiting) > 2 * self.held + 64:
+            self.waiting = deque(one for one in waiting if one.fd >= 0)
+        return fd
+
+    def oldest(self) -> Held | None:
+        """Who has waited longest."""
+        return self.waiting[0] if self.waiting else None
+
+    def count(self) -> Count:
+        """All of it, for the reconciler."""
+        if self.waiting:
+            self._note_oldest(self.waiting[0])
+        return Count(
+            address=self.address,
+            held=self.held,
+            relayed=self.relayed,
+            released=self.released,
+            refused=self.refused.total(),
+            gone=self.gone,
+            held_since=self.held_since,
+            peer=self.peer,
+            first_byte_at=self.first_byte_at,
+        )
+
+    def _note_oldest(self, held: Held) -> None:
+        since = time.time() - (time.monotonic() - held.since)
+        if self.held_since is not None and abs(since - self.held_since) < 1e-3 and self.peer is not None:
+            return
+        self.held_since = since
+        self.peer = address.peer(held.fd, self.family) or self.peer
+
+
+def explanation(park: Park, cause: Cause, waited: float) -> str:
+    """What a refused client is told."""
+    name = park.service or park.address
+    why = park.assignment.reason if park.assignment else None
+    verdict = park.assignment.verdict if park.assignment else None
+    tail = f": {why}" if why else ""
+    match cause:
+        case "max_held":
+            return f"{name} is waking, and {park.max_held} connections wait for it already (maxHeld){tail}"
+        case "descriptors":
+            return f"{name} is waking, and the holder has no descriptor left for one more connection{tail}"
+        case "timeout":
+            return f"{name} did not wake within {waited:.1f} s (holdTimeout){tail}"
+        case "refused":
+            return f"{name} is refused: {verdict.reason if isinstance(verdict, Refuse) else 'it is no longer served'}"
+        case "draining":
+            return f"{name} had not woken after {waited:.1f} s when the holder shut down{tail}"
+        case "unknown":
+            return f"no service is known at {park.address}"

@@ -1,0 +1,165 @@
+"""`zenvoy-tproxy run`: the holder's process from its start to its exit code. The only wiring of the package."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from tproxy import address, netfilter
+from tproxy.descriptors import Budget
+from tproxy.holder import Holder
+from tproxy.listener import CannotListen, Listener, Mode, open_socket
+from tproxy.loop import Loop
+from tproxy.metrics import MetricsPort
+from tproxy.rules import DEFAULT_PORTS, Rules
+from tproxy.stream import Stream
+from tproxy.wire import Hello
+
+log = structlog.get_logger("tproxy")
+
+RulesChoice = Literal["auto", "nft", "iptables", "keep"]
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CANNOT_LISTEN = 3
+    NO_RULES = 4
+    CUT = 5
+    """Connections were still held or relayed when the drain timed out, or a second signal came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `run` was told."""
+
+    mode: Mode
+    listen: str
+    reconciler: str
+    ports: tuple[int, int] = DEFAULT_PORTS
+    rules: RulesChoice = "auto"
+    metrics: str | None = None
+    drain_timeout: float = 30.0
+    holder_id: str | None = None
+    listen_file: Path | None = None
+
+
+def configure_log(style: Literal["plain", "json"]) -> None:
+    """Log lines go to standard error: for people, or one JSON object each."""
+    renderer = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if style == "json" else (lambda _logger, _method, event: event),
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def run(settings: Settings) -> Exit:
+    """Run until a signal ends it. Raises CannotListen and netfilter.CannotInstall before anything was begun."""
+    return _Process(settings).run()
+
+
+class _Process:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._exit = Exit.OK
+        self._signals = 0
+        self._rules_port: int | None = None
+
+    def run(self) -> Exit:
+        settings = self._settings
+        with ExitStack() as stack:
+            sock = stack.enter_context(open_socket(settings.listen, settings.mode))
+            budget = Budget()
+            self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
+            stack.callback(loop.close)
+            hello = Hello(settings.holder_id or f"{os.uname().nodename}-{uuid.uuid4().hex[:12]}", settings.mode)
+            self._holder = holder = Holder(loop, budget, int(sock.family), hello)
+            self._listener = listener = Listener(loop, sock, holder.accept, holder.overflowed)
+            stack.callback(holder.relay.close)
+            stack.callback(listener.close)
+            if settings.metrics:
+                stack.callback(self._open_metrics(settings.metrics).close)
+            if settings.mode == "tproxy":
+                self._install_rules(address.split(listener.address)[1], "ip" if "[" not in listener.address else "inet")
+                stack.callback(self._remove_rules)
+            if settings.listen_file:
+                _write_atomically(settings.listen_file, listener.address)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+            stream = Stream(settings.reconciler, loop, holder)
+            stack.callback(stream.close)
+            stream.start()
+            log.info("listening", address=listener.address, mode=settings.mode, descriptors=budget.limit)
+            loop.run()
+        log.info("ended", exit_code=int(self._exit))
+        return self._exit
+
+    def _open_metrics(self, listen: str) -> MetricsPort:
+        holder, listener = self._holder, self._listener
+        try:
+            port = MetricsPort(listen, holder, lambda: listener.is_open and holder.is_informed)
+        except OSError as error:
+            raise CannotListen(f"cannot listen on {listen} for --metrics: {error.strerror}") from error
+        log.info("metrics", address=port.address)
+        return port
+
+    def _install_rules(self, port: int, family: Literal["ip", "inet"]) -> None:
+        choice = self._settings.rules
+        if choice == "keep":
+            found = netfilter.installed("nft") or netfilter.installed("iptables")
+            if found is not None and found != port:
+                raise netfilter.CannotInstall(f"the rules that are installed divert to port {found}, not to {port}")
+            return
+        tool = netfilter.find_tool(choice)
+        netfilter.install(Rules(port, self._settings.ports, family), tool)
+        self._rules_port = port
+        log.info("rules installed", tool=tool, ports="{}-{}".format(*self._settings.ports))
+
+    def _remove_rules(self) -> None:
+        if self._rules_port is None:
+            return
+        port, self._rules_port = self._rules_port, None
+        try:
+            netfilter.remove(port)
+        except netfilter.CannotInstall as error:
+            log.error("the rules could not be removed", why=str(error))
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._loop.call_soon_threadsafe(lambda: self._end(signal.Signals(number).name))
+
+    def _end(self, name: str) -> None:
+        self._signals += 1
+        log.info("a signal", name=name)
+        if self._signals == 1:
+            self._listener.close()
+            self._remove_rules()
+            self._holder.drain(self._settings.drain_timeout, self._ended)
+        else:
+            self._ended(not (self._holder.held or self._holder.relayed))
+
+    def _ended(self, in_order: bool) -> None:
+        self._exit = Exit.OK if in_order else Exit.CUT
+        self._loop.stop()
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(f"{text}\n", encoding="ascii")
+    beside.replace(path)

@@ -1,0 +1,132 @@
+"""The stream to the reconciler: gRPC in a thread of its own, messages to and from the holder's loop.
+
+The holder never waits for it. A message is encoded by the loop and put into a queue that a thread of grpcio empties;
+what comes is decoded here and handed to the loop. When a stream ends another is tried, with exponential backoff and
+jitter; keepalive pings end one whose other side vanished without a word. (A server must permit pings that often:
+`grpc.http2.min_ping_interval_without_data_ms` at most `KEEPALIVE_SECONDS`, or it ends the stream by ENHANCE_YOUR_CALM.)
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import grpc
+import msgspec
+import structlog
+
+from tproxy.loop import Loop
+from tproxy.report import Link
+from tproxy.wire import DOWN, ENCODER, METHOD, Down, Up
+
+log = structlog.get_logger("tproxy")
+
+KEEPALIVE_SECONDS = 10
+KEEPALIVE_ANSWER_SECONDS = 3
+FIRST_BACKOFF_SECONDS = 0.05
+LAST_BACKOFF_SECONDS = 2.0
+
+_OPTIONS = [
+    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_SECONDS * 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+class Receiver(Protocol):
+    """The holder, as far as the stream is concerned. Called in the loop's thread."""
+
+    def opened(self, link: Link) -> None: ...
+
+    def received(self, link: Link, down: Down) -> None: ...
+
+    def closed(self, link: Link, why: str) -> None: ...
+
+
+class _Attempt:
+    """One stream: what it sends is what is put into its queue."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def send(self, message: Up) -> None:
+        """Hand over a message."""
+        self._queue.put(ENCODER.encode(message))
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._queue.get, None)
+
+
+def backoff_seconds(failures: int, chance: float) -> float:
+    """How long to wait after so many failures in a row; `chance` in [0, 1) spreads holders that fail together."""
+    return min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 16)) * (0.5 + chance / 2)
+
+
+class Stream:
+    """Keeps a stream to `target`, `host:port`, until it is closed."""
+
+    def __init__(self, target: str, loop: Loop, receiver: Receiver) -> None:
+        self._target = target
+        self._loop = loop
+        self._receiver = receiver
+        self._ended = threading.Event()
+        self._call: grpc.Call | None = None
+        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it, and wait until it has ended."""
+        self._ended.set()
+        call = self._call
+        if call is not None:
+            call.cancel()
+        self._thread.join(2)
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._ended.is_set():
+            if self._converse():
+                failures = 0
+            self._ended.wait(backoff_seconds(failures, random.random()))
+            failures += 1
+
+    def _converse(self) -> bool:
+        """One stream from its beginning to its end; whether the other side ever spoke."""
+        attempt = _Attempt()
+        spoke = False
+        why = "the stream ended"
+        soon = self._loop.call_soon_threadsafe
+        channel = grpc.insecure_channel(self._target, options=_OPTIONS)
+        try:
+            soon(lambda: self._receiver.opened(attempt))
+            self._call = call = channel.stream_stream(METHOD)(iter(attempt))
+            for data in call:
+                down = DOWN.decode(data)
+                spoke = True
+                soon(lambda down=down: self._receiver.received(attempt, down))  # type: ignore[misc]
+        except grpc.RpcError as error:
+            why = f"{error.code().name}: {error.details()}"
+        except (msgspec.MsgspecError, ValueError) as error:
+            why = f"a message that is none: {error}"
+            log.error("the reconciler does not speak this protocol", why=why)
+        finally:
+            self._call = None
+            attempt.end()
+            soon(lambda: self._receiver.closed(attempt, why))
+            channel.close()
+        return spoke
