@@ -146,7 +146,7 @@ class Unit:
         process = self._process
         if process is None:
             return not self._strays
-        if not self._running.endpoints:
+        if not self._running.endpoints and not self._interrupt.is_set():
             await _either(self._greet(process), process.wait(), self._interrupt.wait())
         proven_at = time.monotonic() + PROVEN_SECONDS
         await _either(process.wait(), self._interrupt.wait())

@@ -118,7 +118,9 @@ class Scene:
         self.backend.converge(service, scale)
 
     def log(self, service: str = "s") -> str:
-        return self.backend.log_of(service).read_text()
+        """The whole log file of the service, if there is one."""
+        path = self.backend.log_of(service)
+        return path.read_text() if path.exists() else ""
 
 
 async def reply(running: Running) -> list[str]:
