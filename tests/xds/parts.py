@@ -147,7 +147,10 @@ async def http_get(port: int, host: str, *, path: str = "/", http: str = "1.1") 
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"GET {path} HTTP/{http}\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        # Not up to the end of the connection: Envoy may leave it open for a second.
+        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
+        body = await reader.readexactly(length)
     finally:
         writer.close()
     return int(head.split()[1]), body.decode()

@@ -1,0 +1,162 @@
+"""Changes and accidents, as real Envoy takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.xds.conftest import Stage
+from tests.xds.parts import Mode, echoes, envoy, free_port, http_get, pages, plane, until, until_async, upstream
+from tests.xds.test_envoy_protocols import http, line, tcp
+from xds import ir
+from xds.types import LDS
+
+pytestmark = pytest.mark.envoy
+both = pytest.mark.parametrize("mode", ["delta", "sotw"])
+NOBODYS = "192.0.2.1"
+"""An address for documentation (RFC 5737): it is not this machine's, so Envoy cannot listen on it."""
+
+
+async def test_nothing_is_served_before_the_world_is_whole(stage: Stage) -> None:
+    async with upstream(pages("a")) as a:
+        await until(stage.plane.server.nodes, "Envoy")
+        stage.configure(http("a"))
+        stage.plane.server.route("a", (a,))
+        assert stage.plane.server.acked("a").missing == {"envoy-1"}
+        with pytest.raises(OSError, match="Connect call failed"):
+            await http_get(stage.http, "a")
+        stage.plane.server.open()
+        await stage.envoy.listens(stage.http)
+        assert await http_get(stage.http, "a") == (200, "a for a")
+
+
+async def test_rejection_shows_envoys_message_and_the_last_good_stays(stage: Stage) -> None:
+    server = stage.plane.server
+    async with upstream(pages("a")) as a:
+        await stage.serve((http("a"), (a,)))
+        bad = ir.Service("db", ir.Protocol.TCP, listen=ir.Address(NOBODYS, 5432))
+        stage.configure(http("a"), bad)
+        server.route("db", (a,))
+        nack = await until(lambda: server.nodes()["envoy-1"].nack, "a NACK")
+        assert nack is not None
+        assert (nack.type_url, nack.resources) == (LDS, ("tcp/db",))
+        assert "cannot bind" in nack.message and NOBODYS in nack.message
+        assert stage.plane.events[-1].kind == "nacked"
+        assert await http_get(stage.http, "a") == (200, "a for a")
+
+        for _ in range(5):  # other things go on, and nothing is tried again
+            await stage.move("a", a, ir.Address("127.0.0.1", free_port()))
+            await stage.move("a", a)
+        assert server.nodes()["envoy-1"].nacks == 1
+
+        port = free_port()
+        stage.configure(http("a"), tcp("db", port))
+        await stage.envoy.listens(port)
+        assert server.nodes()["envoy-1"].nacks == 1
+
+
+async def test_service_is_added_removed_and_added_again(stage: Stage) -> None:
+    port = free_port()
+    async with upstream(pages("a")) as a, upstream(pages("b")) as b, upstream(echoes("db")) as db:
+        for _ in range(3):
+            await stage.serve((http("a"), (a,)), (http("b"), (b,)), (tcp("db", port), (db,)))
+
+            async def answers(expected: tuple[int, str] = (200, "b for b")) -> bool:
+                return await http_get(stage.http, "b") == expected
+
+            await until_async(answers, "the added service")
+            await stage.envoy.listens(port)
+            assert await line(port) == "db\n"
+            stage.configure(http("a"))
+
+            async def gone() -> bool:
+                clusters = await stage.envoy.stats("cluster_manager.active_clusters")
+                return bool(clusters["cluster_manager.active_clusters"] == 2)  # zenvoy_ads and a
+
+            await until_async(gone, "the end of the removed clusters")
+            assert (await http_get(stage.http, "b"))[0] == 404
+            assert await http_get(stage.http, "a") == (200, "a for a")
+    assert stage.plane.server.nodes()["envoy-1"].nacks == 0
+
+
+async def test_new_service_is_never_half_there(stage: Stage) -> None:
+    """It is unknown (404), then it answers (200): never a route to a cluster that Envoy does not have (503)."""
+    async with upstream(pages("web")) as web:
+        services = [(http("a"), (web,))]
+        await stage.serve(*services)
+        for number in range(20):
+            name = f"new-{number}"
+            services.append((http(name), (web,)))
+            stage.configure(*(service for service, _ in services))
+            stage.plane.server.route(name, (web,))
+            seen = {404}
+            while 200 not in seen:
+                seen.add((await http_get(stage.http, name))[0])
+            assert seen == {404, 200}
+
+
+async def test_protocol_of_a_service_changes_under_load(stage: Stage) -> None:
+    """A changed cluster warms on endpoints that did not change; requests go on meanwhile."""
+    async with upstream(pages("a")) as a:
+        await stage.serve((http("a"), (a,)))
+        for protocol in (ir.Protocol.H2C, ir.Protocol.HTTP):
+            stage.configure(ir.Service("a", protocol, ("a",)))
+            await stage.plane.everywhere("a")
+        for _ in range(20):
+            assert await http_get(stage.http, "a") == (200, "a for a")
+
+        async def warm() -> bool:
+            clusters = await stage.envoy.stats("cluster_manager.warming_clusters")
+            return bool(clusters["cluster_manager.warming_clusters"] == 0)
+
+        await until_async(warm, "warm clusters")
+        await stage.move("a")
+        assert (await http_get(stage.http, "a"))[0] == 503
+
+
+@both
+async def test_envoy_works_on_without_the_server_and_finds_it_again(mode: Mode, tmp_path: Path) -> None:
+    port, http_port, db_port = (free_port() for _ in range(3))
+    listen = ir.Listen(http=ir.Address("127.0.0.1", http_port))
+    services = [http("a"), tcp("db", db_port)]
+    async with (
+        upstream(pages("a")) as a,
+        upstream(pages("hold")) as hold,
+        upstream(echoes("db")) as db,
+        envoy(tmp_path, port, mode=mode) as joined,
+    ):
+        for first in (True, False):
+            async with plane(port) as running:
+                running.server.configure(listen, services)
+                running.server.route("a", (a,))
+                running.server.route("db", (db,))
+                running.server.open()
+                await running.everywhere("a", "db")
+                if first:
+                    await joined.listens(http_port)
+                    await joined.listens(db_port)
+                running.server.route("a", (hold,))
+                await running.everywhere("a")
+                assert await http_get(http_port, "a") == (200, "hold for a")
+            assert await http_get(http_port, "a") == (200, "hold for a")
+            assert await line(db_port) == "db\n"
+
+
+@both
+async def test_two_envoys_must_both_have_it_and_one_that_dies_no_longer(mode: Mode, tmp_path: Path) -> None:
+    async with (
+        plane() as running,
+        upstream(pages("a")) as a,
+        envoy(tmp_path, running.port, mode=mode, node="one"),
+        envoy(tmp_path, running.port, mode=mode, node="two") as two,
+    ):
+        running.server.configure(ir.Listen(http=ir.Address("127.0.0.1", free_port())), [http("a")])
+        running.server.route("a", (a,))
+        await until(lambda: len(running.server.nodes()) == 2, "both Envoys")
+        assert running.server.acked("a").missing == {"one", "two"}
+        running.server.open()
+        await running.everywhere("a", envoys=2)
+        two.process.kill()
+        await until(lambda: set(running.server.nodes()) == {"one"}, "the end of the second")
+        assert running.server.acked("a").nodes == {"one"}

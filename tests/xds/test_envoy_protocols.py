@@ -1,0 +1,199 @@
+"""Every protocol reaches its service through real Envoy, and what is in flight survives when the service moves."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+
+from tests.xds.conftest import Stage
+from tests.xds.parts import echoes, free_port, http_get, pages, until, until_async, upstream
+from xds import ir
+
+pytestmark = pytest.mark.envoy
+CERTIFICATE = Path(__file__).with_name("tls.pem")
+
+
+def http(name: str, protocol: ir.Protocol = ir.Protocol.HTTP) -> ir.Service:
+    return ir.Service(name, protocol, (name, f"{name}.localhost"))
+
+
+def tcp(name: str, port: int) -> ir.Service:
+    return ir.Service(name, ir.Protocol.TCP, listen=ir.Address("127.0.0.1", port))
+
+
+async def line(port: int, text: str = "") -> str:
+    """Connect, say a line, and return all lines that come back until the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(text.encode())
+        writer.write_eof()
+        return (await reader.read()).decode()
+    finally:
+        writer.close()
+
+
+async def test_http_by_host_with_the_port_left_alone(stage: Stage) -> None:
+    async with upstream(pages("a")) as a, upstream(pages("b"), host="::1") as b:
+        await stage.serve((http("a"), (a,)), (http("b"), (b,)))
+        assert await http_get(stage.http, "a") == (200, "a for a")
+        assert await http_get(stage.http, f"A.localhost:{stage.http}") == (200, f"a for A.localhost:{stage.http}")
+        assert await http_get(stage.http, "b.localhost") == (200, "b for b.localhost")
+        assert (await http_get(stage.http, "b", http="1.0"))[0] == 200
+        status, text = await http_get(stage.http, "c.localhost")
+        assert (status, text) == (404, "zenvoy: no service has the host name c.localhost\n")
+
+
+async def test_endpoint_that_refuses_is_tried_elsewhere(stage: Stage) -> None:
+    port = free_port()
+    dead = ir.Address("127.0.0.1", free_port())
+    async with upstream(pages("a")) as web, upstream(echoes("hello")) as db:
+        await stage.serve((http("a"), (dead, web)), (tcp("db", port), (dead, db)))
+        answers = [await http_get(stage.http, "a") for _ in range(20)]
+        assert answers == [(200, "a for a")] * 20
+        await stage.envoy.listens(port)
+        assert [await line(port) for _ in range(20)] == ["hello\n"] * 20
+
+
+async def test_websocket_is_not_cut_when_the_service_moves(stage: Stage) -> None:
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with serve(echo, "127.0.0.1", 0) as server, upstream(pages("hold")) as hold:
+        pod = ir.Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        await stage.serve((http("ws"), (pod,)))
+        async with connect("ws://ws.localhost/", host="127.0.0.1", port=stage.http) as socket:
+            await socket.send("before")
+            assert await socket.recv() == "before"
+            await stage.move("ws", hold)
+            assert await http_get(stage.http, "ws") == (200, "hold for ws")
+            await socket.send("after")
+            assert await socket.recv() == "after"
+            await stage.move("ws")
+            await socket.send("without any endpoint")
+            assert await socket.recv() == "without any endpoint"
+
+
+async def test_tcp_is_not_cut_when_the_service_moves(stage: Stage) -> None:
+    port = free_port()
+    async with upstream(echoes("pods")) as pods, upstream(echoes("hold")) as hold:
+        await stage.serve((tcp("db", port), (pods,)))
+        await stage.envoy.listens(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.readline() == b"pods\n"
+        await stage.move("db", hold)
+        assert await line(port, "x\n") == "hold\nx\n"
+        writer.write(b"still here\n")
+        assert await reader.readline() == b"still here\n"
+        writer.close()
+
+
+async def test_long_response_is_not_cut_when_the_service_moves(stage: Stage) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nbef")
+        await go_on.wait()
+        writer.write(b"ore")
+        writer.close()
+
+    async with upstream(slow) as pods, upstream(pages("hold")) as hold:
+        await stage.serve((http("a"), (pods,)))
+        answer = asyncio.ensure_future(http_get(stage.http, "a"))
+
+        async def in_flight() -> bool:
+            return (await stage.envoy.stats("cluster.a.upstream_rq_active")).get("cluster.a.upstream_rq_active") == 1
+
+        await until_async(in_flight, "a request in flight")
+        await stage.move("a", hold)
+        assert await http_get(stage.http, "a") == (200, "hold for a")
+        go_on.set()
+        assert await answer == (200, "before")
+
+
+async def test_tls_is_passed_through_by_server_name(stage: Stage) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    trust = ssl.create_default_context(cafile=str(CERTIFICATE))
+    secret = ir.Service("secret", ir.Protocol.TLS, ("secret.localhost",))
+    other = ir.Service("other", ir.Protocol.TLS, ("Other.localhost",))
+
+    async def greeting(name: str) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.tls, ssl=trust, server_hostname=name)
+        try:
+            return await reader.readline()
+        finally:
+            writer.close()
+
+    async with upstream(echoes("secret"), ssl=context) as a, upstream(echoes("other"), ssl=context) as b:
+        await stage.serve((secret, (a,)), (other, (b,)))
+        await stage.envoy.listens(stage.tls)
+        assert await greeting("secret.localhost") == b"secret\n"
+        assert await greeting("other.localhost") == b"other\n"
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await greeting("unknown.localhost")
+
+
+async def test_grpc_streams_both_ways_over_h2c(stage: Stage) -> None:
+    async def double(requests: AsyncIterator[bytes], context: Any) -> None:
+        async for request in requests:
+            await context.write(request * 2)
+
+    server = grpc.aio.server()
+    handlers = {"Double": grpc.stream_stream_rpc_method_handler(double)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Doubler", handlers),))
+    pod = ir.Address("127.0.0.1", server.add_insecure_port("127.0.0.1:0"))
+    await server.start()
+    try:
+        await stage.serve((http("rpc", ir.Protocol.H2C), (pod,)))
+        options = [("grpc.default_authority", "rpc.localhost")]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{stage.http}", options=options) as channel:
+            call = channel.stream_stream("/test.Doubler/Double")()
+            for word in (b"a", b"b"):
+                await call.write(word)
+                assert await asyncio.wait_for(call.read(), 30) == word * 2
+            await call.done_writing()
+            assert await asyncio.wait_for(call.code(), 30) is grpc.StatusCode.OK
+    finally:
+        await server.stop(None)
+
+
+async def test_more_connections_are_held_than_envoy_allows_by_default(stage: Stage) -> None:
+    """Envoy's circuit breakers stop at 1,024 connections and 1,024 waiting requests, without a word to anybody."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count, port = 1100, free_port()
+    held = 0
+    let_go = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal held
+        held += 1
+        await let_go.wait()
+        writer.write(b"released\n")
+        writer.close()
+
+    async with upstream(hold, backlog=count) as holder, AsyncExitStack() as stack:
+        await stage.serve((tcp("db", port), (holder,)))
+        await stage.envoy.listens(port)
+        held = 0
+        readers = []
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            stack.callback(writer.close)
+            readers.append(reader)
+        await until(lambda: held >= count, f"{count} held connections")
+        let_go.set()
+        assert [await reader.readline() for reader in readers] == [b"released\n"] * count
