@@ -69,7 +69,8 @@ def _transition(entry: Entry) -> str:
 
 def _woken(entry: Entry) -> str:
     parts = ", ".join(f"{name} {_milliseconds(seconds)}" for name, seconds in entry["parts"].items())
-    return f"{entry['service']:<16} woken in {_milliseconds(entry['total'])}: {parts}"
+    waited = f"  ({entry['peer']} waited)" if entry["peer"] else ""
+    return f"{entry['service']:<16} woken in {_milliseconds(entry['total'])}: {parts}{waited}"
 
 
 def _milliseconds(seconds: float) -> str:

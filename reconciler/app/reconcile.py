@@ -169,7 +169,7 @@ class Reconciler:
     def _woke(self, service: str, wake: Wake) -> None:
         parts = wake.parts()
         self._metrics.woke(parts)
-        log.info("woken", service=service, total=wake.total(), parts=parts)
+        log.info("woken", service=service, total=wake.total(), parts=parts, peer=wake.peer)
 
     async def _watch(self, reload: asyncio.Event) -> None:
         """The folder is watched, since editors put a new file in the old one's place."""
