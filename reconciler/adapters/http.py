@@ -58,7 +58,6 @@ class Http:
         return [
             web.get("/v1/services", self._answer_services),
             web.get("/v1/services/{name:.+}", self._answer_service),
-            web.get("/v1/envoys", self._answer_envoys),
             web.post("/v1/services/{name:.+}/{command}", self._answer_command),
         ]
 
@@ -73,10 +72,8 @@ class Http:
         return web.Response(text="ok\n" if ready else "not every service is known yet\n", status=200 if ready else 503)
 
     async def _answer_services(self, _: web.Request) -> web.Response:
-        return web.json_response({"services": self._operations.services()})
-
-    async def _answer_envoys(self, _: web.Request) -> web.Response:
-        return web.json_response({"envoys": self._operations.envoys()})
+        asked = self._operations
+        return web.json_response({"services": asked.services(), "envoys": asked.envoys(), "holders": asked.holders()})
 
     async def _answer_service(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

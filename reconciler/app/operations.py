@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.xds_router import XdsRouter
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.engine.engine import Engine
@@ -15,8 +16,8 @@ from reconciler.ports.operations import Command
 class EngineOperations:
     """Reads and commands one engine."""
 
-    def __init__(self, engine: Engine, router: XdsRouter, opened: Callable[[], bool]) -> None:
-        self._engine, self._router, self._opened = engine, router, opened
+    def __init__(self, engine: Engine, router: XdsRouter, holders: HolderStreams, opened: Callable[[], bool]) -> None:
+        self._engine, self._router, self._holders, self._opened = engine, router, holders, opened
 
     def ready(self) -> bool:
         return self._opened()
@@ -39,6 +40,9 @@ class EngineOperations:
             }
             for node in self._router.nodes().values()
         ]
+
+    def holders(self) -> list[str]:
+        return self._holders.connected
 
     def tell(self, name: str, command: Command) -> dict[str, Any]:
         match command:

@@ -75,7 +75,7 @@ class Reconciler:
         self._backend = ProcessBackend(directory.path, self._ran)
         self._source = AdminStats({NODE: Path(ADMIN_SOCKET)}, time.time, SAMPLE_TIMEOUT_SECONDS, service_of_stat)
         self._sampler = Sampler(self._source, file.sample_interval, time.time, self.engine.sampled)
-        operations = EngineOperations(self.engine, self._router, lambda: self._opened)
+        operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened)
         self._metrics = Metrics(operations.services, operations.envoys)
         self._http = Http(operations, self._metrics.text)
         self._grpc = grpc.aio.server(options=GRPC_OPTIONS)

@@ -156,6 +156,8 @@ def _write(answer: dict[str, Any], output: Output, one: bool) -> None:
             console = Console()
             wide = console if console.is_terminal else Console(width=WIDE)
             wide.print(render.table([answer] if one else answer["services"]))
+            for complaint in [] if one else render.complaints(answer):
+                wide.print(complaint, style="red")
 
 
 def _watch_table(state_dir: Path, name: str | None) -> None:

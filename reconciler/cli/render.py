@@ -24,6 +24,20 @@ def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None) ->
     return drawn
 
 
+def complaints(answer: Mapping[str, Any]) -> list[str]:
+    """What is wrong beyond single services, a line each."""
+    lines = [
+        f"Envoy {envoy['id']} rejected a configuration at {envoy['lastNack']['at']}: {envoy['lastNack']['message']}"
+        for envoy in answer["envoys"]
+        if envoy["lastNack"]
+    ]
+    if not answer["envoys"]:
+        lines.append("no Envoy is connected: nobody can reach a service, and none is put to sleep")
+    if not answer["holders"]:
+        lines.append("no holder is connected: a service that sleeps cannot wake, and none is put to sleep")
+    return lines
+
+
 def _row(service: Mapping[str, Any], now: datetime) -> list[str]:
     state = service["state"]
     return [

@@ -33,7 +33,10 @@ class Operations(Protocol):
         """One service. Raises `KeyError` when there is none of that name."""
 
     def envoys(self) -> Sequence[View]:
-        """The connected Envoys."""
+        """The connected Envoys, with what they rejected last."""
+
+    def holders(self) -> Sequence[str]:
+        """The connected holders."""
 
     def tell(self, name: str, command: Command) -> View:
         """Carry the command out; the service as it then is. Raises `KeyError` when there is none of that name."""

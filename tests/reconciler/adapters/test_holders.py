@@ -1,0 +1,159 @@
+"""The reconciler's end of the holder stream, spoken to by real gRPC clients in the holder's place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import grpc
+
+from reconciler.adapters.holders import HolderStreams
+from reconciler.core.spec import Protocol, Spec
+from reconciler.ports.holders import Held, Order
+from tproxy import wire
+
+PATIENCE_SECONDS = 20.0
+WEB, DB = "127.64.0.1:18001", "127.64.0.2:18001"
+
+
+def order(name: str = "web", address: str = WEB, release_to: tuple[str, ...] = ()) -> Order:
+    return Order(Spec(name=name, protocol=Protocol.HTTP), address, release_to, None)
+
+
+class Reconciler:
+    """The adapter behind a real gRPC server, and all that it reported last."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Held] = {}
+        self._changed = asyncio.Event()
+        self.now = 100.0
+        self.streams = HolderStreams(self._report, lambda: self.now)
+
+    def _report(self, held: Held) -> None:
+        self.held[held.service] = held
+        self._changed.set()
+
+    async def until(self, service: str, wanted: Callable[[Held], bool]) -> Held:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while service not in self.held or not wanted(self.held[service]):
+                self._changed.clear()
+                await self._changed.wait()
+        return self.held[service]
+
+
+@asynccontextmanager
+async def reconciler() -> AsyncIterator[tuple[Reconciler, str]]:
+    subject = Reconciler()
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((subject.streams.handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield subject, f"127.0.0.1:{port}"
+    await server.stop(0)
+
+
+class Holder:
+    """A holder as the wire sees it."""
+
+    def __init__(self, target: str, name: str = "one") -> None:
+        self._channel = grpc.aio.insecure_channel(target)
+        call = self._channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)
+        self._call, self._name = call(), name
+
+    async def hello(self, *counts: wire.Count) -> wire.Down:
+        await self.say(wire.Up(counts=counts, hello=wire.Hello(self._name, "anyip")))
+        return await self.hear()
+
+    async def say(self, up: wire.Up) -> None:
+        await self._call.write(up)
+
+    async def hear(self) -> wire.Down:
+        down = await asyncio.wait_for(self._call.read(), PATIENCE_SECONDS)
+        assert isinstance(down, wire.Down)
+        return down
+
+    async def leave(self) -> None:
+        self._call.cancel()
+        await self._channel.close()
+
+
+def count(address: str = WEB, **figures: int) -> wire.Count:
+    return wire.Count(address, **{"held": 0, "relayed": 0, "released": 0, "refused": 0, "gone": 0} | figures)
+
+
+async def test_a_holder_is_first_told_everything_then_only_what_changes() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        subject.streams.order("db", order("db", DB))
+        holder = Holder(target)
+        first = await holder.hello()
+        assert first.full
+        assert {a.service: a.verdict for a in first.assign} == {"web": wire.Hold(), "db": wire.Hold()}
+        subject.streams.order("web", order(release_to=("127.0.0.1:8080",)))
+        second = await holder.hear()
+        assert not second.full
+        assert [(a.service, a.verdict) for a in second.assign] == [("web", wire.Go(("127.0.0.1:8080",)))]
+        subject.streams.order("db", None)
+        assert (await holder.hear()).remove == (DB,)
+        await holder.leave()
+
+
+async def test_an_order_is_acknowledged_once_every_holder_has_it_in_force() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        one, two = Holder(target, "one"), Holder(target, "two")
+        version = (await one.hello()).version
+        await two.hello()
+        await one.say(wire.Up(acked=version))
+        await one.say(wire.Up(acked=version, counts=(count(relayed=1),)))
+        assert (await subject.until("web", lambda held: held.relayed == 1)).acked_at is None
+        subject.now = 200.0
+        await two.say(wire.Up(acked=version))
+        assert (await subject.until("web", lambda held: held.acked_at is not None)).acked_at == 200.0
+        subject.streams.order("web", order(release_to=("127.0.0.1:8080",)))
+        await one.say(wire.Up(acked=version, counts=(count(relayed=2),)))
+        assert (await subject.until("web", lambda held: held.relayed == 2)).acked_at is None
+        await one.leave()
+        await two.leave()
+
+
+async def test_counts_of_all_holders_are_added_and_the_oldest_wait_is_named() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        one, two = Holder(target, "one"), Holder(target, "two")
+        await one.hello(wire.Count(WEB, 2, 1, 5, 0, 0, held_since=50.0, peer="10.0.0.1:1"))
+        await two.hello(wire.Count(WEB, 1, 0, 1, 1, 1, held_since=40.0, peer="10.0.0.2:2"))
+        held = await subject.until("web", lambda held: held.held == 3)
+        assert (held.relayed, held.released, held.refused, held.gone) == (1, 6, 1, 1)
+        assert (held.held_since, held.peer) == (40.0, "10.0.0.2:2")
+        await one.leave()
+        await two.leave()
+
+
+async def test_nothing_is_known_while_a_holder_is_missing_until_it_is_back() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        holder = Holder(target)
+        version = (await holder.hello()).version
+        await holder.say(wire.Up(acked=version))
+        await subject.until("web", lambda held: held.held == 0 and held.acked_at is not None)
+        await holder.leave()
+        lost = await subject.until("web", lambda held: held.held is None)
+        assert (lost.relayed, lost.acked_at) == (None, None)
+        again = Holder(target)
+        await again.hello(count(held=1))
+        assert (await subject.until("web", lambda held: held.held == 1)).acked_at is None
+        await again.leave()
+
+
+async def test_a_stream_that_does_not_introduce_itself_is_sent_away() -> None:
+    async with reconciler() as (_, target):
+        stranger = Holder(target)
+        await stranger.say(wire.Up(acked=1))
+        try:
+            await stranger.hear()
+        except (grpc.aio.AioRpcError, AssertionError):
+            pass
+        assert await stranger._call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await stranger.leave()
