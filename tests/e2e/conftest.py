@@ -1,0 +1,78 @@
+"""The `zenvoy` fixture, logs of those that failed, and what becomes of a test whose program is not installed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import NEEDS, Zenvoy
+
+Start = Callable[..., Zenvoy]
+_RUNNING = pytest.StashKey[list[Zenvoy]]()
+
+
+@pytest.fixture
+def zenvoy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
+    """Start one: `zenvoy({"name": "web", …}, …, defaults={…})`; keywords of `Zenvoy`, and `start=False`, pass on.
+
+    Everything that it started is gone after the test, however that ended; its logs are shown if it failed.
+    """
+    running: list[Zenvoy] = []
+    request.node.stash[_RUNNING] = running
+
+    def make(
+        *services: dict[str, Any],
+        start: bool = True,
+        options: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        **config: Any,
+    ) -> Zenvoy:
+        directory = tmp_path / f"z{len(running)}"
+        one = Zenvoy(
+            directory,
+            {**config, "services": list(services)},
+            options=options,
+            prefix=prefix,
+            environment=environment,
+        )
+        running.append(one)
+        if start:
+            one.start()
+        return one
+
+    yield make
+    for one in running:
+        one.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every end-to-end test has Envoy in it."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("envoy")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in {mark.name for mark in item.iter_markers()} & NEEDS.keys():
+        if not NEEDS[marker]():
+            missing = f"{marker} is missing on this machine"
+            if os.environ.get("CI"):
+                pytest.fail(missing)
+            pytest.skip(missing)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and report.when in ("setup", "call"):
+        for one in item.stash.get(_RUNNING, []):
+            report.sections.append(("zenvoy", one.logs()))
+    return report

