@@ -32,7 +32,11 @@ def varint(value: int) -> bytes:
 
 def field(number: int, payload: bytes) -> bytes:
     """Encode a length-delimited field: bytes, or a message that is already encoded."""
-    return varint(number << 3 | _BYTES) + varint(len(payload)) + payload
+    size = len(payload)
+    if number < 16 and size < 0x4000:  # nearly all, without a call
+        key = number << 3 | _BYTES
+        return bytes((key, size) if size < 0x80 else (key, size & 0x7F | 0x80, size >> 7)) + payload
+    return varint(number << 3 | _BYTES) + varint(size) + payload
 
 
 def text(number: int, value: str) -> bytes:
