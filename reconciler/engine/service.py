@@ -65,6 +65,10 @@ class Service:
         self.held = held
         self.seen = replace(self.seen, held=held.held, relayed=held.relayed)
         self._acknowledged()
+        waking = self.record is not None and self.record.state is State.Waking
+        if waking and held.held and self.wake and self.wake.held_since is None:
+            # Envoy's counters, or a command, were the first to ask; whoever waits is nonetheless who is served.
+            self.wake = replace(self.wake, held_since=held.held_since, peer=held.peer)
         wake, first_byte = self.wake, held.first_byte_at
         if wake and first_byte and wake.first_byte_at is None and wake.held_since and first_byte > wake.held_since:
             self.wake = replace(wake, first_byte_at=first_byte)
