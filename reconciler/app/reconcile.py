@@ -148,8 +148,8 @@ class Reconciler:
             self._router.open()
 
     async def _announce(self) -> None:
-        """Say so once Envoy takes connections."""
-        while not self._router.serves(NODE):
+        """Say so once Envoy takes connections and the holder can tell of them."""
+        while not (self._router.serves(NODE) and self._holders.connected):
             await asyncio.sleep(ANNOUNCE_SECONDS)
         log.info("serving", http=self._file.listen_http, tls=self._file.listen_tls, services=len(self._file.services))
 
