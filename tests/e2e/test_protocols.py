@@ -12,7 +12,7 @@ def test_http(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": server("http_echo")}, defaults=SLOW_TO_SLEEP)
     z.asleep("web")
     assert request(z.http_port, "web").body == b"hello from web: /\n"
-    z.wait_status("its wake is whole", "web", lambda view: WAKE_PARTS == list(view["lastWake"]["parts"]))
+    z.wait_status("its wake is whole", "web", lambda view: list(view["lastWake"]["parts"]) == WAKE_PARTS)
     z.sleep("web")
     z.asleep("web")
     assert request(z.http_port, "web").body == b"hello from web: /\n"
