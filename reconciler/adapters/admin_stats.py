@@ -22,6 +22,7 @@ FIELDS = {
     "upstream_cx_tx_bytes_total": "bytes",
 }
 PATH = "/stats"
+SCRAPE = "/stats/prometheus"
 QUERY = {
     "usedonly": "",
     "filter": r"^(cluster\..*\.upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|server\.uptime)$",
@@ -40,6 +41,15 @@ class AdminStats:
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
+
+    async def prometheus_text(self, envoy: str) -> str:
+        """What Prometheus would scrape from an Envoy. Raises `aiohttp.ClientError`, `OSError` and `TimeoutError`."""
+        async with (
+            asyncio.timeout(self._timeout),
+            self._session(envoy).get(SCRAPE, params={"usedonly": ""}) as response,
+        ):
+            response.raise_for_status()
+            return await response.text()
 
     async def sample(self) -> Sample:
         taken_at = self._now()

@@ -6,10 +6,10 @@ may command.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from reconciler.ports.operations import Command, Operations
 
@@ -17,10 +17,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Http:
-    """Serves until `close`. `metrics` gives Prometheus' text."""
+    """Serves until `close`. `metrics` gives Prometheus' text; `envoy` that of Envoy, which has no port of its own."""
 
-    def __init__(self, operations: Operations, metrics: Callable[[], bytes]) -> None:
-        self._operations, self._metrics = operations, metrics
+    def __init__(
+        self, operations: Operations, metrics: Callable[[], bytes], envoy: Callable[[], Awaitable[str]]
+    ) -> None:
+        self._operations, self._metrics, self._envoy = operations, metrics, envoy
         self._runners: list[web.AppRunner] = []
 
     async def serve_control(self, path: Path) -> None:
@@ -50,6 +52,7 @@ class Http:
     def _probes(self) -> list[web.RouteDef]:
         return [
             web.get("/metrics", self._answer_metrics),
+            web.get("/envoy/metrics", self._answer_envoy),
             web.get("/healthz", self._answer_health),
             web.get("/readyz", self._answer_ready),
         ]
@@ -63,6 +66,13 @@ class Http:
 
     async def _answer_metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _answer_envoy(self, _: web.Request) -> web.Response:
+        """Envoy's own admin port can stop it, and is not for everybody."""
+        try:
+            return web.Response(text=await self._envoy(), headers={"Content-Type": CONTENT_TYPE})
+        except (ClientError, OSError) as error:
+            return web.Response(text=f"Envoy does not answer: {error!r}\n", status=503)
 
     async def _answer_health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

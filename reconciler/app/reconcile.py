@@ -13,15 +13,16 @@ import grpc
 import structlog
 from watchfiles import awatch
 
-from reconciler.adapters.admin_stats import AdminStats
 from reconciler.adapters.alarm import Alarm
 from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.http import Http
 from reconciler.adapters.metrics import Metrics
 from reconciler.adapters.processes import ProcessBackend
+from reconciler.adapters.prometheus import PrometheusSettings
 from reconciler.adapters.services_file import Problem, ServicesFile, read
 from reconciler.adapters.sqlite_store import SqliteStore
-from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter, service_of_stat
+from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.app import traffic
 from reconciler.app.operations import EngineOperations
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
 from reconciler.core.events import SleepCommanded
@@ -34,7 +35,6 @@ from reconciler.ports.transitions import Transition
 
 log = structlog.get_logger()
 
-SAMPLE_TIMEOUT_SECONDS = 2.0
 GRPC_GRACE_SECONDS = 0.2
 ANNOUNCE_SECONDS = 0.02
 
@@ -49,6 +49,8 @@ class Settings:
     metrics: tuple[str, int] | None
     grpc: str | None
     """A further `ip:port` for Envoys and holders to join at."""
+    prometheus: PrometheusSettings | None = None
+    """None: Envoy's admin port says what is in use."""
 
 
 def anyip(index: int, port: int) -> str:
@@ -63,7 +65,7 @@ class Reconciler:
     def __init__(self, settings: Settings, file: ServicesFile) -> None:
         self._settings, self._file = settings, file
         self._opened = self._closing = False
-        stale_after = 5 * file.sample_interval + SAMPLE_TIMEOUT_SECONDS
+        stale_after = traffic.stale_after(file.sample_interval, settings.prometheus)
         self.engine = Engine(
             time.time, stale_after, lambda index: anyip(index, settings.holder_port), self._saw, self._woke
         )
@@ -73,11 +75,13 @@ class Reconciler:
         self._holders = HolderStreams(self.engine.held, time.time)
         self._router = XdsRouter(self.engine.routed, time.time, _rejected)
         self._backend = ProcessBackend(directory.path, self._ran)
-        self._source = AdminStats({NODE: Path(ADMIN_SOCKET)}, time.time, SAMPLE_TIMEOUT_SECONDS, service_of_stat)
+        self._admin = traffic.admin(NODE, Path(ADMIN_SOCKET))
+        asked = settings.prometheus
+        self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin
         self._sampler = Sampler(self._source, file.sample_interval, time.time, self.engine.sampled)
         operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened)
         self._metrics = Metrics(operations.services, operations.envoys)
-        self._http = Http(operations, self._metrics.text)
+        self._http = Http(operations, self._metrics.text, lambda: self._admin.prometheus_text(NODE))
         self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
 
     async def run(self) -> None:
@@ -123,6 +127,7 @@ class Reconciler:
         self._closing = True
         await self._http.close()
         await self._source.close()
+        await self._admin.close()
         await self._grpc.stop(GRPC_GRACE_SECONDS)
         await self._backend.close()
         self._alarm.close()

@@ -13,12 +13,15 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import structlog
 
+from reconciler.adapters.prometheus import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
+from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
 from reconciler.app.ports_in_use import free_port, why_taken
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
@@ -45,6 +48,8 @@ class Options:
     holder_metrics: str | None = None
     grpc: str | None = None
     envoy: Path | None = None
+    prometheus: PrometheusSettings | None = None
+    with_prometheus: bool = False
 
 
 def envoy_binary(chosen: Path | None) -> str:
@@ -99,10 +104,29 @@ async def up(options: Options, file: ServicesFile) -> None:
         envoy = envoy_binary(options.envoy)
         port = _holder_port(state_dir)
         state_dir.bootstrap.write_text(as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}")))
-        for child in (_reconciler(options, port), _holder(options, port), _envoy(options, envoy)):
+        options, bundled = _bundled(options, file)
+        for child in (_reconciler(options, port), _holder(options, port), _envoy(options, envoy), *bundled):
             children.start(child)
         await _until_stopped(children)
         await children.close()
+
+
+def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[Child]]:
+    """Our own Prometheus, if it is asked for, and the options that lead to it. Raises `CannotStart`."""
+    if options.prometheus and not options.metrics:
+        raise CannotStart("--prometheus needs --metrics IP:PORT: Prometheus has to scrape http://IP:PORT/envoy/metrics")
+    if not options.with_prometheus:
+        return options, []
+    program = bundled_prometheus.binary()
+    if program is None:
+        raise CannotStart("there is no `prometheus` on the PATH; install it: apt-get install prometheus")
+    metrics = options.metrics or f"127.0.0.1:{free_port()}"
+    holder = options.holder_metrics or f"127.0.0.1:{free_port()}"
+    port, interval = free_port(), file.sample_interval
+    child = bundled_prometheus.child(program, options.state_dir.path, port, interval, metrics, holder)
+    log.info("Prometheus", at=f"http://127.0.0.1:{port}", metrics=f"http://{metrics}/metrics")
+    asked = bundled_prometheus.settings(port, interval)
+    return replace(options, metrics=metrics, holder_metrics=holder, prometheus=asked), [child]
 
 
 async def _until_stopped(children: Children) -> None:
@@ -127,6 +151,8 @@ def _reconciler(options: Options, holder_port: int) -> Child:
     command = [sys.executable, "-m", "reconciler.cli.main", "reconcile", str(options.file)]
     command += ["--state-dir", str(options.state_dir.path), "--holder-port", str(holder_port), "--log", options.log]
     command += [*_flag("--metrics", options.metrics), *_flag("--grpc", options.grpc)]
+    if options.prometheus:
+        command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
     return Child("reconciler", command, stop_seconds=4.2)
 
 

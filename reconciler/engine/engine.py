@@ -146,7 +146,9 @@ class Engine:
 
     @_in_turn
     def sampled(self, sample: Sample) -> None:
-        """A new sample. A service that sleeps and was not used costs nothing."""
+        """A sample. A service that sleeps and was not used costs nothing; one that was seen before says nothing."""
+        if self._sample and sample.envoys and sample.taken_at == self._sample.taken_at:
+            return
         window = Window(self._sample, sample, self._adapters.router.envoys())
         self._sample = sample
         self.doubt = doubt = window.doubt()

@@ -1,0 +1,177 @@
+"""Samples from Prometheus, which scrapes Envoy. Counterpart: `reconciler.ports.traffic`; client: prometheus-api-client.
+
+Raw counters, one query for all services: differences are taken by us, since `increase()` does not see a counter's first
+appearance, which is traffic. Which Envoy a series is from is told by the label that the bootstrap makes Envoy put on
+all of them. When a scrape was made is asked *before* its values, so that a scrape in between can only add traffic, and
+is translated to our own clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from prometheus_api_client import PrometheusConnect
+from prometheus_api_client.exceptions import PrometheusApiClientException
+from urllib3.util.retry import Retry
+
+from reconciler.core.traffic import Counters, EnvoyReading, Sample
+
+NODE_LABEL = "zenvoy_node"
+FIELDS = {
+    "envoy_cluster_upstream_rq_total": "requests",
+    "envoy_cluster_upstream_rq_active": "active_requests",
+    "envoy_cluster_upstream_cx_total": "connections",
+    "envoy_cluster_upstream_cx_active": "active_connections",
+    "envoy_cluster_upstream_cx_rx_bytes_total": "bytes",
+    "envoy_cluster_upstream_cx_tx_bytes_total": "bytes",
+}
+UPTIME = "envoy_server_uptime"
+SCRAPED_AT = f"timestamp({UPTIME})"
+COUNTERS = (
+    '{__name__=~"envoy_cluster_upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|envoy_server_uptime",'
+    f'{NODE_LABEL}!=""}}'
+)
+CLOCK_TOLERANCE_SECONDS = 1.0
+"""Beyond this, Prometheus' clock and ours disagree too much to say what a scrape had seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusSettings:
+    """Where Prometheus is, and how to ask it."""
+
+    url: str
+    scrape_interval: float
+    """Seconds between two scrapes of Envoy; one that is two of them old is too old."""
+    timeout: float = 5.0
+    headers: Mapping[str, str] | None = None
+    bearer_token_file: str | None = None
+    """Read again for each round, since it may be rotated."""
+    ca_file: str | None = None
+
+
+class Unusable(Exception):
+    """Prometheus answered, but not with what a judgement could stand on."""
+
+
+class PrometheusStats:
+    """Takes samples; `now` is our clock, `expected` names the Envoys that have to be in them."""
+
+    def __init__(
+        self,
+        settings: PrometheusSettings,
+        now: Callable[[], float],
+        expected: Callable[[], frozenset[str]],
+        service_of: Callable[[str], str],
+    ) -> None:
+        self._settings, self._now, self._expected, self._service_of = settings, now, expected, service_of
+        session = requests.Session()
+        session.verify = settings.ca_file or True
+        session.hooks["response"].append(_no_warnings)
+        once = Retry(total=0)
+        self._prometheus = PrometheusConnect(settings.url, session=session, timeout=settings.timeout, retry=once)
+
+    async def close(self) -> None:
+        self._prometheus.close()
+
+    async def sample(self) -> Sample:
+        """In a thread, since the client blocks; `timeout` bounds each of its requests."""
+        return await asyncio.to_thread(self._sample)
+
+    def _sample(self) -> Sample:
+        asked_at = self._now()
+        try:
+            self._prometheus.headers = self._headers()
+            ahead = self._clock_ahead()
+            scraped = self._scraped_at(ahead)
+            return self._made(scraped, self._prometheus.custom_query(COUNTERS))
+        except (requests.RequestException, PrometheusApiClientException, Unusable, OSError) as error:
+            why = f"Prometheus: {_short(error)}"
+        except (KeyError, ValueError, TypeError) as error:
+            why = f"Prometheus: its answer cannot be understood ({error!r})"
+        return Sample(asked_at, {}, dict.fromkeys(self._expected(), why))
+
+    def _headers(self) -> dict[str, str]:
+        headers = dict(self._settings.headers or {})
+        if self._settings.bearer_token_file:
+            headers["Authorization"] = f"Bearer {Path(self._settings.bearer_token_file).read_text().strip()}"
+        return headers
+
+    def _clock_ahead(self) -> float:
+        """Seconds by which Prometheus' clock is ahead of ours. Raises `Unusable` beyond the tolerance."""
+        before = self._now()
+        moment = float(self._prometheus.custom_query("time()")[1])
+        after = self._now()
+        ahead = moment - (before + after) / 2
+        if abs(ahead) > CLOCK_TOLERANCE_SECONDS + (after - before) / 2:
+            raise Unusable(f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours")
+        return ahead
+
+    def _scraped_at(self, ahead: float) -> dict[str, float]:
+        """When each Envoy was scraped last, by our clock."""
+        rows = self._prometheus.custom_query(SCRAPED_AT)
+        return {_node(row): float(row["value"][1]) - ahead for row in rows if NODE_LABEL in row["metric"]}
+
+    def _made(self, scraped: Mapping[str, float], rows: list[dict[str, Any]]) -> Sample:
+        counted = _counted(rows, self._service_of)
+        now, oldest = self._now(), 2 * self._settings.scrape_interval
+        readings: dict[str, EnvoyReading] = {}
+        missing: dict[str, str] = {}
+        for node in sorted(self._expected()):
+            uptime, services = counted.get(node, (None, {}))
+            if node not in scraped or uptime is None:
+                missing[node] = "Prometheus has no recent scrape of it"
+            elif now - scraped[node] > oldest:
+                missing[node] = (
+                    f"Prometheus scraped it {now - scraped[node]:.0f} s ago, and should every {oldest / 2:g} s"
+                )
+            else:
+                readings[node] = EnvoyReading(uptime, services)
+        taken_at = min((scraped[node] for node in readings), default=now)
+        return Sample(taken_at, readings, missing)
+
+
+def _no_warnings(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Partial data comes with warnings, which the client drops."""
+    if response.status_code == 200 and b'"warnings":' in response.content[-8192:]:
+        raise Unusable(f"it warns: {', '.join(response.json().get('warnings', []))}")
+
+
+def _node(row: Mapping[str, Any]) -> str:
+    return str(row["metric"][NODE_LABEL])
+
+
+def _counted(
+    rows: list[dict[str, Any]], service_of: Callable[[str], str]
+) -> dict[str, tuple[float | None, dict[str, Counters]]]:
+    """By Envoy: its uptime, and each service's counters. Raises `Unusable` for a value that is no number."""
+    uptimes: dict[str, float] = {}
+    figures: dict[str, dict[str, dict[str, int]]] = {}
+    for row in rows:
+        labels, value = row["metric"], float(row["value"][1])
+        node, name = labels[NODE_LABEL], labels["__name__"]
+        if value != value:
+            raise Unusable(f"{name} of Envoy {node} is not a number")
+        services = figures.setdefault(node, {})
+        if name == UPTIME:
+            uptimes[node] = value
+        elif cluster := labels.get("envoy_cluster_name"):
+            service = services.setdefault(service_of(cluster), {})
+            field = FIELDS[name]
+            service[field] = service.get(field, 0) + int(value)
+    return {
+        node: (uptimes.get(node), {name: Counters(**values) for name, values in services.items()})
+        for node, services in figures.items()
+    }
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, requests.Timeout):
+        return "it did not answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "it cannot be reached"
+    return str(error)[:200]

@@ -1,0 +1,32 @@
+"""Where samples come from: Envoy's admin port, or Prometheus when there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from reconciler.adapters.admin_stats import AdminStats
+from reconciler.adapters.prometheus import PrometheusSettings, PrometheusStats
+from reconciler.adapters.xds_router import service_of_stat
+
+ADMIN_TIMEOUT_SECONDS = 2.0
+
+Source = AdminStats | PrometheusStats
+
+
+def admin(node: str, socket: Path) -> AdminStats:
+    """Of the one Envoy on this machine."""
+    return AdminStats({node: socket}, time.time, ADMIN_TIMEOUT_SECONDS, service_of_stat)
+
+
+def prometheus(settings: PrometheusSettings, envoys: Callable[[], frozenset[str]]) -> PrometheusStats:
+    """Of all Envoys that Prometheus scrapes."""
+    return PrometheusStats(settings, time.time, envoys, service_of_stat)
+
+
+def stale_after(sample_interval: float, settings: PrometheusSettings | None) -> float:
+    """Seconds after which a sample says nothing any more."""
+    if settings is None:
+        return 5 * sample_interval + ADMIN_TIMEOUT_SECONDS
+    return 2 * settings.scrape_interval + sample_interval + 3 * settings.timeout
