@@ -72,7 +72,7 @@ class PrometheusStats:
         session = requests.Session()
         session.verify = settings.ca_file or True
         session.hooks["response"].append(_no_warnings)
-        once = Retry(total=0)
+        once = Retry(0, read=False)  # a time-out stays a time-out
         self._prometheus = PrometheusConnect(settings.url, session=session, timeout=settings.timeout, retry=once)
 
     async def close(self) -> None:
