@@ -90,6 +90,8 @@ class ProcessBackend:
             case AtLeast():
                 if unit is None:
                     unit = self._run(Unit(service, program, self._shared))
+                    if self._site.has_note(service):
+                        unit.clean_up()
                 unit.want()
             case Zero():
                 if unit is not None and unit.wanted:
@@ -144,13 +146,15 @@ class ProcessBackend:
         return unit
 
     async def _until_asleep(self, unit: Unit) -> None:
+        over = Running(unit.service, 0)
         try:
             await unit.run(self._tell)
-        except Exception:
-            log.exception("service is given up: a fault of zenvoy", service=unit.service)
+        except Exception as error:
+            log.exception("service is given up until its next wake: a fault of zenvoy", service=unit.service)
+            over = Running(unit.service, None, trouble=f"given up: {error!r}")
         # Without a pause between the unit's end and this: a call in between would be lost on it.
         del self._units[unit.service]
-        self._tell(Running(unit.service, 0))
+        self._tell(over)
 
     def _tell(self, running: Running) -> None:
         if running.service in (self._programs or {}):

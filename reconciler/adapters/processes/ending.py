@@ -17,6 +17,8 @@ from reconciler.adapters.processes.procfs import Census, Seen, take_census
 
 log = structlog.get_logger(__name__)
 
+AGAIN_SECONDS = 0.5
+
 
 class Censuses:
     """Looks at all processes off the loop, once for all who asked in the meantime."""
@@ -77,16 +79,28 @@ class Ending:
     async def _until_gone(self, number: Signals, *, spared: bool) -> None:
         """Signal what is found until nothing is; `spared`: the leader's own group has had the signal."""
         seen = self._leader.seen if self._leader else None
-        while family := (await self._censuses.take()).family(self._service, seen):
-            watched = [process for member in family if (process := Watched.of_other(member))]
+        while True:
             try:
-                for process in watched:
-                    if not (spared and seen and process.seen.group == seen.pid):
-                        self._signal(process, number)
-                await _all(watched)
-            finally:
-                for process in watched:
-                    process.close()
+                family = (await self._censuses.take()).family(self._service, seen)
+                if not family:
+                    return
+                await self._until_ended(family, number, spared=seen.pid if spared and seen else None)
+            except OSError as error:
+                log.error("cannot look at processes, trying again", service=self._service, error=str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _until_ended(self, family: Iterable[Seen], number: Signals, spared: int | None) -> None:
+        watched: list[Watched] = []
+        try:
+            watched.extend(process for member in family if (process := Watched.of_other(member)))
+            for process in watched:
+                if process.seen.group != spared:
+                    self._signal(process, number)
+            for process in watched:
+                await process.wait()
+        finally:
+            for process in watched:
+                process.close()
 
     def _signal_group(self, number: Signals) -> bool:
         """Whether there was a leader to signal the group of."""
@@ -107,8 +121,3 @@ class Ending:
 
 def _refused(service: str, seen: Seen) -> None:
     log.error("a process of the service belongs to another user and cannot be ended", service=service, pid=seen.pid)
-
-
-async def _all(watched: Iterable[Watched]) -> None:
-    for process in watched:
-        await process.wait()

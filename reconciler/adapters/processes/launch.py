@@ -38,7 +38,12 @@ def launch(service: str, program: Program, port: int, run: str, output: Output) 
             os.close(log)
     except (OSError, ValueError) as error:
         raise CannotStart(_said(error)) from error
-    return Watched.of_child(child)
+    try:
+        return Watched.of_child(child)
+    except OSError as error:
+        child.kill()
+        child.wait()
+        raise CannotStart(_said(error)) from error
 
 
 def _said(error: Exception) -> str:

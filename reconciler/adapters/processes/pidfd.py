@@ -27,7 +27,7 @@ class Watched:
 
     @classmethod
     def of_child(cls, child: Popen[bytes]) -> Watched:
-        """Watch a child that was not waited for yet; it may have ended already."""
+        """Watch a child that was not waited for yet; it may have ended already. Raises OSError: too many open files."""
         descriptor = os.pidfd_open(child.pid)
         seen = look(child.pid)
         assert seen is not None, "a child stays until it is waited for"

@@ -16,6 +16,8 @@ from pathlib import Path
 
 MARK = "ZENVOY_RUN"
 _KTHREADD = 2
+_NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What reading of a process that ended, or is another user's, raises; anything else must not look like its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def _stat(pid: int) -> list[bytes] | None:
     """The fields of /proc/PID/stat from the third (state) on; the second ends at the last `)`, whatever it contains."""
     try:
         content = _read(f"/proc/{pid}/stat")
-    except OSError:
+    except _NOT_THERE:
         return None
     return content.rpartition(b")")[2].split()
 
@@ -111,7 +113,7 @@ def _seen(pid: int, stat: list[bytes]) -> Seen:
 def _marked_service(pid: int, run: str) -> str | None:
     try:
         environment = b"\0" + _read(f"/proc/{pid}/environ")
-    except OSError:
+    except _NOT_THERE:
         return None
     _, found, rest = environment.partition(f"\0{MARK}={run}/".encode())
     return rest.partition(b"\0")[0].decode(errors="replace") if found else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from errno import EALREADY, EINPROGRESS, EISCONN
+from errno import EINPROGRESS, EISCONN
 
 GRID_SECONDS = 0.002
 GRID_FOR_SECONDS = 2.0
@@ -52,18 +52,15 @@ class Dialler:
 def accepts(port: int) -> bool:
     """Whether somebody listens there; does not wait. The kernel decides within the call on the loopback."""
     target = ("127.0.0.1", port)
-    with socket.socket() as dial:
-        dial.setblocking(False)
-        if dial.connect_ex(target) not in (0, EINPROGRESS):
-            return False
-        if dial.connect_ex(target) not in (0, EISCONN, EALREADY):
-            return False
-        try:
-            peer = dial.getpeername()
-        except OSError:
-            return False
-        # With nobody listening, a port that the kernel also lends to dials can get connected to itself.
-        return bool(peer != dial.getsockname())
+    try:
+        with socket.socket() as dial:
+            dial.setblocking(False)
+            if dial.connect_ex(target) in (0, EINPROGRESS) and dial.connect_ex(target) in (0, EISCONN):
+                # With nobody listening, a port that the kernel also lends to dials can get connected to itself.
+                return bool(dial.getpeername() != dial.getsockname())
+    except OSError:
+        return False
+    return False
 
 
 async def _answers_well(port: int, path: str) -> bool:

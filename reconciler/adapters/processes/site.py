@@ -79,6 +79,10 @@ class Site:
                 path.unlink(missing_ok=True)
         return found
 
+    def has_note(self, service: str) -> bool:
+        """Whether something that was started for the service was not seen to end."""
+        return (self._notes / f"{service}.json").exists()
+
     def write(self, service: str, note: Note) -> None:
         """Keep this note; it survives the process from now on. Raises OSError."""
         path = self._notes / f"{service}.json"

@@ -80,9 +80,12 @@ class Unit:
         self._process, self._note, self.wanted = process, note, True
         self._shared.site.keep_port(self.service, note.port)
         self._output = Output(self._shared.site.logs, self.service)
-        if note.reachable and not self.outdated and accepts(note.port):
-            endpoints = (f"127.0.0.1:{note.port}",)
-            self._running = replace(self._running, endpoints=endpoints, milestones=note.milestones)
+        self._running = replace(self._running, milestones=note.milestones)
+        good = note.reachable or self.program.ready_path is None
+        if good and not self.outdated and accepts(note.port):
+            milestones = {"reachable": time.time(), **note.milestones}
+            ordered = dict(sorted(milestones.items(), key=lambda reached: reached[1]))
+            self._running = Running(self.service, 1, (f"127.0.0.1:{note.port}",), None, ordered)
 
     def clean_up(self) -> None:
         """There are processes of the service that no note tells of: end them first; before `run`."""
@@ -196,6 +199,8 @@ class Unit:
     def _crash(self, process: Watched) -> str:
         """Why it ended, for people."""
         how = process.exited.result()
+        if how == "exited with code 0":
+            how += " (it must stay in the foreground)"
         started = self._running.milestones.get("started")
         after = f" after {max(0.0, time.time() - started):.1f} s" if started else ""
         lines = self._output.last_lines() if self._output else ""

@@ -20,6 +20,7 @@ from reconciler.adapters.services_file.values import Value
 from reconciler.core.spec import Protocol, Spec
 
 SAMPLE_INTERVAL_SECONDS = 1.0
+SHORTEST_INTERVAL_SECONDS = 0.01
 _KEYS = ("listen", "defaults", "services", "sampleInterval")
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -84,7 +85,7 @@ def _file(root: Value, folder: Path) -> ServicesFile:
     fields = root.fields(_KEYS, f"services: [{EXAMPLE}]")
     listen = fields["listen"].fields(("http", "tls"), '{http: "127.0.0.1:10000"}') if "listen" in fields else {}
     shared = {kind: (found, value) for kind, value in listen.items() if (found := address(value))}
-    interval = fields["sampleInterval"].seconds() if "sampleInterval" in fields else None
+    interval = fields["sampleInterval"].seconds(least=SHORTEST_INTERVAL_SECONDS) if "sampleInterval" in fields else None
     services = _services(root, fields, folder)
     if "listen" not in fields or fields["listen"].is_mapping():
         _need_listeners(services, listen)

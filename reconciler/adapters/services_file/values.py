@@ -18,6 +18,7 @@ from reconciler.adapters.services_file.durations import duration
 from reconciler.adapters.services_file.problems import Problems, listed, meant
 
 _TAG = "tag:yaml.org,2002:"
+LONGEST_SECONDS = 10 * 365 * 24 * 3600
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -128,14 +129,18 @@ class Value:
         self.wrong(f"{self.shown} is not a number from {least} to {most}")
         return None
 
-    def seconds(self) -> float | None:
-        """A duration, more than nothing."""
+    def seconds(self, least: float = 0.001) -> float | None:
+        """A duration of at least `least` seconds."""
         written = self.node.value if isinstance(self.node, yaml.ScalarNode) else ""
         seconds = duration(written)
-        if seconds:
+        if seconds is not None and least <= seconds <= LONGEST_SECONDS:
             return seconds
-        if seconds is not None:
+        if seconds == 0:
             self.wrong(f"{self.shown} is no time at all; write it as 5m, 30s or 1h30m")
+        elif seconds is not None and seconds > least:
+            self.wrong(f"{self.shown} is too long; at most {LONGEST_SECONDS // 3600}h")
+        elif seconds is not None:
+            self.wrong(f"{self.shown} is too short; at least {least * 1000:g}ms")
         elif self._is("int") or self._is("float"):
             self.wrong(f"{self.shown} has no unit; write it as {written}s or {written}m")
         else:

@@ -144,7 +144,9 @@ async def test_a_leaderless_family_is_found(stage: Stage, leave: Leave, tmp_path
     leave(s=server(CHILDREN, drain_timeout=0.3))
     log = tmp_path / "state" / "logs" / "s.log"
     await eventually(lambda: log.read_text().count("child") == 4)
-    os.kill(noted(tmp_path), signal.SIGKILL)
+    leader = noted(tmp_path)
+    os.kill(leader, signal.SIGKILL)
+    await eventually(lambda: not is_running(leader))
     scene = stage(server(CHILDREN, drain_timeout=0.3))
     await scene.until(lambda running: running.replicas == 0)
     assert not any(map(is_running, children(log.read_text())))

@@ -15,6 +15,7 @@ from reconciler.ports.backend import Running
 from tests.reconciler.processes.conftest import Stage
 from tests.reconciler.processes.scene import (
     CHILDREN,
+    DAEMON,
     DOWN,
     UP,
     children,
@@ -148,6 +149,17 @@ async def test_what_a_crash_leaves_behind_ends_first(stage: Stage) -> None:
     os.kill(await pid_of(up), signal.SIGKILL)
     await scene.until(lambda running: started(running) > started(up))
     assert not any(map(is_running, orphans))
+
+
+async def test_who_goes_into_the_background_is_told_not_to(stage: Stage) -> None:
+    scene = stage(program(*python(DAEMON, "{port}")))
+    scene.converge(UP)
+    trouble = (await scene.until(has_trouble)).trouble
+    assert trouble is not None
+    assert trouble.startswith("exited with code 0 (it must stay in the foreground) after ")
+    await eventually(lambda: scene.log().count("child") >= 2)
+    await scene.down()
+    assert not any(map(is_running, children(scene.log())))
 
 
 async def test_a_fixed_port_in_use_is_told_until_it_is_free(stage: Stage) -> None:
