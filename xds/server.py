@@ -37,6 +37,7 @@ GRPC_OPTIONS = (
 )
 """Options that the application's grpc.aio.server should have: streams that die are noticed, large ones pass."""
 
+_CLOSING = (grpc.StatusCode.UNAVAILABLE, "the server is closing")
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
 
@@ -92,9 +93,15 @@ class _Session:
         self.id, self.cluster = node.id, node.cluster
         self.since = time.time()
         self.wake = asyncio.Event()
-        self.replaced = asyncio.Event()
+        self.handler = asyncio.current_task()
+        self.end: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
         self.nack: Nack | None = None
         self.nacks = 0
+
+    def finish(self, code: grpc.StatusCode, details: str) -> None:
+        """End the stream, and tell its Envoy why."""
+        if not self.end.done():
+            self.end.set_result((code, details))
 
     def node(self) -> Node:
         versions = {type_url: sub.acked_version for type_url, sub in self.stream.types.items()}
@@ -110,6 +117,7 @@ class Server:
         self._world = World()
         self._sessions: dict[str, _Session] = {}
         self._opened = asyncio.Event()
+        self._closed = False
 
     def configure(self, listen: ir.Listen, services: Iterable[ir.Service]) -> None:
         """Make this the whole configuration; what is equal is not sent again, endpoints are kept.
@@ -148,6 +156,15 @@ class Server:
         """Begin to answer. Until then Envoys may connect, and wait: none is shown a part of the world."""
         self._opened.set()
 
+    async def close(self) -> None:
+        """End all streams in order, new ones too; to be awaited before the grpc.aio server is stopped."""
+        self._closed = True
+        handlers = [session.handler for session in self._sessions.values() if session.handler]
+        for session in self._sessions.values():
+            session.finish(*_CLOSING)
+        if handlers:
+            await asyncio.wait(handlers)
+
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what to add to a grpc.aio server (`add_generic_rpc_handlers`)."""
 
@@ -177,21 +194,21 @@ class Server:
             return
         session = self._admit(_Session(stream, node))
         try:
-            await self._opened.wait()
-            self._receive(session, first)
-            await self._converse(session, requests, context)
+            await self._converse(session, first, requests, context)
         except MalformedError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             self._dismiss(session)
-        if session.replaced.is_set():
-            await context.abort(grpc.StatusCode.ABORTED, f"another stream of node {session.id} took over")
+        if session.end.done():
+            await context.abort(*session.end.result())
 
     def _admit(self, session: _Session) -> _Session:
         old = self._sessions.get(session.id)
         self._sessions[session.id] = session
         if old is not None:
-            old.replaced.set()
+            old.finish(grpc.StatusCode.ABORTED, f"another stream of node {session.id} took over")
+        if self._closed:
+            session.finish(*_CLOSING)
         self._on_node(NodeEvent("connected", session.node()))
         return session
 
@@ -200,19 +217,23 @@ class Server:
             del self._sessions[session.id]
             self._on_node(NodeEvent("disconnected", session.node()))
 
-    async def _converse(self, session: _Session, requests: AsyncIterator[bytes], context: Any) -> None:
-        ways = (self._read(session, requests), _write(session, context), session.replaced.wait())
-        tasks = [asyncio.ensure_future(way) for way in ways]
+    async def _converse(self, session: _Session, first: bytes, requests: AsyncIterator[bytes], context: Any) -> None:
+        reading, writing = self._read(session, first, requests), _write(session, context)
+        tasks = [asyncio.ensure_future(reading), asyncio.ensure_future(writing)]
+        ways: list[asyncio.Future[Any]] = [*tasks, session.end]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read(self, session: _Session, requests: AsyncIterator[bytes]) -> None:
+    async def _read(self, session: _Session, first: bytes, requests: AsyncIterator[bytes]) -> None:
+        await self._opened.wait()
+        self._receive(session, first)
         async for data in requests:
             self._receive(session, data)
 

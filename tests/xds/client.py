@@ -15,7 +15,7 @@ from tests.xds.discovery import (
 )
 from xds import api, ir
 from xds.delta import DeltaStream
-from xds.snapshot import World
+from xds.snapshot import World, resource
 from xds.sotw import SotwStream
 from xds.stream import Receipt, Stream
 from xds.types import CDS, EDS, LDS, RDS
@@ -53,10 +53,26 @@ class Answer:
     names: tuple[str, ...]
     removed: tuple[str, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
+    """By name, the version that a delta response gives, or the hash of what a state-of-the-world response has."""
+    leads_to: frozenset[str] = frozenset()
+    """The clusters that routes lead to."""
 
     def __str__(self) -> str:
         gone = "".join(f" -{name}" for name in self.removed)
         return f"{SHORT[self.type_url]}{''.join(f' {name}' for name in sorted(self.names))}{gone}"
+
+
+def leads_to(resources: Iterable[api.Any]) -> frozenset[str]:
+    """Return the clusters that these resources lead to, if they are routes."""
+    unpacked = [packed.unpack() for packed in resources]
+    configurations = [message for message in unpacked if isinstance(message, api.route_v3.RouteConfiguration)]
+    return frozenset(
+        route.route.cluster
+        for configuration in configurations
+        for host in configuration.virtual_hosts
+        for route in host.routes
+        if route.route is not None and route.route.cluster
+    )
 
 
 class Client(ABC):
@@ -133,12 +149,11 @@ class DeltaClient(Client):
     @staticmethod
     def _read(data: bytes) -> Answer:
         message = DeltaDiscoveryResponse.parse(data)
-        for resource in message.resources:
-            assert resource.resource is not None
-            assert resource.resource.type_url == message.type_url
-            unpacked = resource.resource.unpack()
-            assert getattr(unpacked, "name", None) or unpacked.cluster_name  # type: ignore[union-attr]
-        versions = tuple((resource.name, resource.version) for resource in message.resources)
+        for framed in message.resources:
+            assert framed.resource is not None
+            assert framed.resource.type_url == message.type_url
+            assert SotwClient._name(framed.resource) == framed.name
+        versions = tuple((framed.name, framed.version) for framed in message.resources)
         return Answer(
             message.type_url,
             message.nonce,
@@ -146,6 +161,7 @@ class DeltaClient(Client):
             tuple(name for name, _ in versions),
             tuple(message.removed_resources),
             versions,
+            leads_to([framed.resource for framed in message.resources if framed.resource]),
         )
 
 
@@ -195,7 +211,17 @@ class SotwClient(Client):
     def _read(data: bytes) -> Answer:
         message = DiscoveryResponse.parse(data)
         names = [SotwClient._name(packed) for packed in message.resources]
-        return Answer(message.type_url, message.nonce, message.version_info, tuple(names))
+        versions = tuple(
+            (name, resource(name, packed.value).version) for name, packed in zip(names, message.resources, strict=True)
+        )
+        return Answer(
+            message.type_url,
+            message.nonce,
+            message.version_info,
+            tuple(names),
+            versions=versions,
+            leads_to=leads_to(message.resources),
+        )
 
     @staticmethod
     def _name(packed: api.Any) -> str:

@@ -92,6 +92,7 @@ async def plane(port: int = 0, server: Server | None = None) -> AsyncIterator[Pl
     try:
         yield Plane(server, port, acks, events)
     finally:
+        await server.close()
         await grpc_server.stop(grace=None)
 
 

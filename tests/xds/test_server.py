@@ -137,3 +137,14 @@ async def test_node_that_leaves_is_reported() -> None:
             await read(call)
         await until(lambda: not running.server.nodes(), "the node's end")
         assert [event.kind for event in running.events] == ["connected", "disconnected"]
+
+
+async def test_closing_tells_every_stream_and_leaves_none() -> None:
+    async with plane() as running, stream(running) as waiting, stream(running) as late:
+        await waiting.write(ask(CDS))
+        await until(running.server.nodes, "the node")
+        await running.server.close()
+        assert not running.server.nodes()
+        await late.write(ask(CDS, node="late"))
+        for call in (waiting, late):
+            assert await ended(call) == (grpc.StatusCode.UNAVAILABLE, "the server is closing")
