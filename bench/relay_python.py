@@ -1,0 +1,62 @@
+"""The relays in Python that `bench.relay` measures: `python -m bench.relay_python zenvoy|asyncio PORT TARGET_PORT`."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import sys
+
+from tproxy.loop import Loop
+from tproxy.relay import Relay, Relayed
+
+HOST = "127.0.0.1"
+
+
+def relay_with_zenvoy(port: int, target: int) -> None:
+    """The relay of this project, with nothing held in front of it."""
+    loop = Loop()
+    relay = Relay(loop, on_done=lambda _: None)
+    listener = socket.create_server((HOST, port), backlog=1024)
+
+    def accept(_events: int) -> Relayed:
+        client, _ = listener.accept()
+        upstream = socket.create_connection((HOST, target))
+        client.setblocking(False)
+        upstream.setblocking(False)
+        return relay.start(client.detach(), upstream.detach())
+
+    loop.register(listener.fileno(), select.EPOLLIN, accept)
+    loop.run()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+async def relay_with_asyncio(port: int, target: int) -> None:
+    """What one would write first: two asyncio streams."""
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection(HOST, target)
+        try:
+            await asyncio.gather(_copy(reader, upstream_writer), _copy(upstream_reader, writer))
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            upstream_writer.close()
+
+    server = await asyncio.start_server(accepted, HOST, port, backlog=1024)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    name, port, target = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    if name == "zenvoy":
+        relay_with_zenvoy(port, target)
+    else:
+        asyncio.run(relay_with_asyncio(port, target))
