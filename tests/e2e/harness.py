@@ -77,6 +77,12 @@ def server(name: str, *arguments: str, port: str = "{port}") -> list[str]:
     return [sys.executable, str(SERVERS / f"{name}.py"), port, *arguments]
 
 
+def gated(command: Sequence[str], gate: str = "go") -> list[str]:
+    """The command, but run only once `Zenvoy.open_gate` was called: a start that takes exactly as long as needed."""
+    wait = f'while [ ! -e {gate} ]; do sleep 0.02; done; exec "$@"'
+    return ["sh", "-c", wait, "sh", *command]
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An HTTP reply, read whole; header names in lower case."""
@@ -369,6 +375,13 @@ class Zenvoy:
         self.ask("POST", f"/v1/services/{name}/wake")
         return self.wait_state(name, *_AWAKE)
 
+    def woken(self, name: str) -> View:
+        """Its status once the wake that a client caused is told in full, with all parts in order."""
+        parts = ["signal", "started", "reachable", "firstByte"]
+        return self.wait_status(
+            "its wake is told in full", name, lambda view: view["lastWake"] and list(view["lastWake"]["parts"]) == parts
+        )
+
     def sleep(self, name: str) -> View:
         """Put it to sleep by command, again and again while it is in use; its status once it sleeps."""
 
@@ -379,6 +392,20 @@ class Zenvoy:
             return view if view["state"] == "ScaledToZero" and view["replicas"] == 0 else None
 
         return until(f"{name} sleeps", asleep)
+
+    def open_gate(self, gate: str = "go") -> None:
+        """Let the `gated` commands of that gate run."""
+        (self.directory / gate).touch()
+
+    def stays_awake(self, name: str, seconds: float) -> None:
+        """Look for so long: it is awake all the time, and was never about to sleep since this was called."""
+        before, end = len(self.transitions(name)), time.monotonic() + seconds
+        pids = self.service_pids(name)
+        while time.monotonic() < end:
+            assert self.state(name) in _AWAKE
+            time.sleep(5 * POLL_SECONDS)
+        assert not {"Draining", "ScaledToZero", "Waking"} & {e["target"] for e in self.transitions(name)[before:]}
+        assert set(pids) <= set(self.service_pids(name))
 
     def asleep(self, name: str) -> View:
         """Its status, asserted to say that it sleeps, with none of its processes running."""

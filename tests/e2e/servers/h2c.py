@@ -1,0 +1,40 @@
+"""HTTP/2 by prior knowledge, for curl. Arguments: PORT. Answers each request with its method, path and body."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, RequestReceived, StreamEnded
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    http = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+    http.initiate_connection()
+    bodies: dict[int, bytearray] = {}
+    while True:
+        writer.write(http.data_to_send())
+        await writer.drain()
+        if not (data := await reader.read(65_536)):
+            break
+        for event in http.receive_data(data):
+            if isinstance(event, RequestReceived):
+                headers = dict(event.headers)
+                bodies[event.stream_id] = bytearray(f"{headers[':method']} {headers[':path']}\n".encode())
+            elif isinstance(event, DataReceived):
+                bodies[event.stream_id] += event.data
+                http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, StreamEnded):
+                http.send_headers(event.stream_id, [(":status", "200"), ("content-type", "text/plain")])
+                http.send_data(event.stream_id, bytes(bodies.pop(event.stream_id)), end_stream=True)
+    writer.close()
+
+
+async def main() -> None:
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]))
+    await server.serve_forever()
+
+
+asyncio.run(main())

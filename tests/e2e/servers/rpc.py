@@ -1,0 +1,32 @@
+"""gRPC with bytes for messages. Arguments: PORT.
+
+/test.Echo/Unary   the request again              /test.Echo/Down   the request's bytes, one message each
+/test.Echo/Up      all requests, joined by commas /test.Echo/Both   each request again, when it comes
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+
+
+def down(request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
+    for byte in request:
+        yield bytes([byte])
+
+
+METHODS = {
+    "Unary": grpc.unary_unary_rpc_method_handler(lambda request, _: request),
+    "Down": grpc.unary_stream_rpc_method_handler(down),
+    "Up": grpc.stream_unary_rpc_method_handler(lambda requests, _: b",".join(requests)),
+    "Both": grpc.stream_stream_rpc_method_handler(lambda requests, _: iter(requests)),
+}
+
+server = grpc.server(ThreadPoolExecutor(16))
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", METHODS),))
+server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
+server.start()
+server.wait_for_termination()

@@ -1,0 +1,88 @@
+"""gRPC is answered in full on a wake, in all four kinds of call, and refused as gRPC clients understand."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, QUICK, SLOW_TO_SLEEP, Zenvoy, server
+
+TIMEOUT_SECONDS = 30.0
+
+
+def rpc(**fields: object) -> dict[str, object]:
+    return {"name": "rpc", "protocol": "h2c", "command": server("rpc"), **fields}
+
+
+def channel(z: Zenvoy) -> grpc.Channel:
+    options = [("grpc.default_authority", "rpc"), ("grpc.max_receive_message_length", -1)]
+    return grpc.insecure_channel(f"{LOCAL}:{z.http_port}", options)
+
+
+def test_unary(zenvoy: Start) -> None:
+    z = zenvoy(rpc(), defaults=SLOW_TO_SLEEP)
+    big = bytes(range(256)) * 4000
+    with channel(z) as channel_:
+        call = channel_.unary_unary("/test.Echo/Unary")
+        z.asleep("rpc")
+        assert call(b"hello", timeout=TIMEOUT_SECONDS) == b"hello"
+        z.woken("rpc")
+        z.sleep("rpc")
+        z.asleep("rpc")
+        assert call(big, timeout=TIMEOUT_SECONDS) == big, "over the same channel"
+    assert z.wakes("rpc") == 2
+
+
+def test_streams_of_either_side(zenvoy: Start) -> None:
+    z = zenvoy(rpc(), defaults=SLOW_TO_SLEEP)
+    with channel(z) as channel_:
+        z.asleep("rpc")
+        down = channel_.unary_stream("/test.Echo/Down")(b"hello", timeout=TIMEOUT_SECONDS)
+        assert list(down) == [b"h", b"e", b"l", b"l", b"o"]
+        z.sleep("rpc")
+        z.asleep("rpc")
+        up = channel_.stream_unary("/test.Echo/Up")
+        assert up(iter([b"a", b"b", b"c"]), timeout=TIMEOUT_SECONDS) == b"a,b,c"
+    assert z.wakes("rpc") == 2
+
+
+def test_stream_both_ways_answers_before_it_is_over_and_is_not_cut(zenvoy: Start) -> None:
+    z = zenvoy(rpc())
+    requests: queue.Queue[bytes | None] = queue.Queue()
+
+    def sent() -> Iterator[bytes]:
+        while (one := requests.get()) is not None:
+            yield one
+
+    with channel(z) as channel_:
+        z.asleep("rpc")
+        answers = channel_.stream_stream("/test.Echo/Both")(sent(), timeout=2 * TIMEOUT_SECONDS)
+        for count in range(5):
+            requests.put(b"message %d" % count)
+            assert next(answers) == b"message %d" % count
+        z.woken("rpc")
+        z.stays_awake("rpc", 3)
+        requests.put(b"after a silence")
+        assert next(answers) == b"after a silence"
+        requests.put(None)
+        assert list(answers) == []
+    z.wait_state("rpc", "ScaledToZero")
+    assert z.wakes("rpc") == 1
+
+
+def test_service_that_cannot_start_is_unavailable_and_says_why(zenvoy: Start) -> None:
+    broken = ["sh", "-c", "echo cannot use port {port}; exit 7"]
+    z = zenvoy(rpc(command=broken), defaults={**QUICK, "holdTimeout": "1s"})
+    with channel(z) as channel_, pytest.raises(grpc.RpcError) as raised:
+        channel_.unary_unary("/test.Echo/Unary")(b"hello", timeout=TIMEOUT_SECONDS)
+    error = raised.value
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "rpc did not wake" in error.details()
+    assert "exit code 7" in error.details()
+    assert "cannot use port" in error.details()
+    trailing = {key: value for key, value in error.trailing_metadata() or ()}
+    assert int(trailing["retry-after"]) >= 1

@@ -1,0 +1,202 @@
+"""HTTP in all its forms is answered in full on a wake, byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, gated, request, server, until
+
+HELLO = b"hello from web: /hello\n"
+
+
+def web(**fields: object) -> dict[str, object]:
+    return {"name": "web", "hosts": ["web.localhost"], "command": server("http_echo"), **fields}
+
+
+def curl(*arguments: str) -> bytes:
+    """What curl printed; it must have succeeded."""
+    done = subprocess.run(
+        ["curl", "--silent", "--show-error", "--fail", "--max-time", "30", *arguments], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+@pytest.mark.curl
+def test_curl_over_http_1(zenvoy: Start, tmp_path: Path) -> None:
+    z = zenvoy(web(), defaults=SLOW_TO_SLEEP)
+    z.asleep("web")
+    assert curl(f"http://web.localhost:{z.http_port}/hello") == HELLO
+    view = z.woken("web")
+    assert view["lastWake"]["peer"].startswith(LOCAL)
+    assert view["lastWake"]["total"] > 0
+    assert (view["held"], view["refused"], view["stalled"]) == (0, 0, None)
+    body = random.Random(1).randbytes(300_000)
+    (tmp_path / "body").write_bytes(body)
+    z.sleep("web")
+    z.asleep("web")
+    upload = ["--data-binary", f"@{tmp_path / 'body'}"]
+    assert curl(*upload, "-H", "Host: web", f"http://{LOCAL}:{z.http_port}/echo") == body
+    z.sleep("web")
+    z.asleep("web")
+    chunked = ["-H", "Transfer-Encoding: chunked", *upload]
+    assert curl(*chunked, f"http://web.localhost:{z.http_port}/echo") == body
+    assert z.wakes("web") == 3
+    z.wait_status("3 requests are counted", "web", lambda view: view["requests"] == 3)
+    assert " web " in z.cli("status").stdout
+
+
+@pytest.mark.curl
+def test_curl_over_h2c(zenvoy: Start) -> None:
+    z = zenvoy({"name": "two", "protocol": "h2c", "command": server("h2c")}, web(), defaults=SLOW_TO_SLEEP)
+    prior, two = ["--http2-prior-knowledge", "--data-binary", "x" * 100_000], ["-H", "Host: two"]
+    url = f"http://{LOCAL}:{z.http_port}/a/b?c=d"
+    answer = b"POST /a/b?c=d\n" + b"x" * 100_000
+    z.asleep("two")
+    assert curl(*prior, *two, "-w", " over %{http_version}", url) == answer + b" over 2"
+    assert z.woken("two")["protocol"] == "h2c"
+    z.sleep("two")
+    z.asleep("two")
+    assert curl("--http1.1", *prior[1:], *two, url) == answer, "Envoy speaks to each side in its own way"
+    z.asleep("web")
+    assert curl("--http2-prior-knowledge", f"http://web.localhost:{z.http_port}/hello") == HELLO
+    z.woken("web")
+
+
+def test_websocket_wakes_and_stays_open(zenvoy: Start) -> None:
+    z = zenvoy({"name": "chat", "hosts": ["chat.localhost"], "command": server("websocket")})
+    z.asleep("chat")
+    messages = ["hello", "ü" * 1000, b"\0\1\2" * 100_000]
+    with connect(f"ws://chat.localhost:{z.http_port}/", max_size=None, ping_interval=None) as socket:
+        for message in messages:
+            socket.send(message)
+            assert socket.recv(timeout=20) == message
+        z.woken("chat")
+        z.stays_awake("chat", 3)
+        socket.send("still there?")
+        assert socket.recv(timeout=20) == "still there?"
+    z.wait_state("chat", "ScaledToZero")
+    assert z.wakes("chat") == 1
+
+
+def test_server_sent_events_come_one_by_one(zenvoy: Start) -> None:
+    """The server sends each event only after the client, having read the one before, asked for it."""
+    z = zenvoy(web())
+    z.asleep("web")
+    connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=20)
+    connection.request("GET", "/events/5", headers={"Host": "web", "Accept": "text/event-stream"})
+    response = connection.getresponse()
+    assert response.headers["content-type"] == "text/event-stream"
+    for count in range(5):
+        lines = [response.readline() for _ in range(3)]
+        assert lines == [f"id: {count}\n".encode(), f"data: event {count}\n".encode(), b"\n"]
+        assert request(z.http_port, "web", "/next").status == 200
+    assert response.read() == b""
+    connection.close()
+    assert z.wakes("web") == 1
+    z.woken("web")
+
+
+def test_upload_of_100_mb_that_starts_while_asleep(zenvoy: Start) -> None:
+    z = zenvoy(web(command=gated(server("http_echo"))), defaults=SLOW_TO_SLEEP)
+    z.asleep("web")
+    chunk, number = random.Random(2).randbytes(1_000_000), 100
+    digest = hashlib.sha256()
+    watched = {name: pid for name, pid in z.pids().items() if name != "up"}
+    before = {name: most_memory(pid) for name, pid in watched.items()}
+
+    def chunks() -> Iterator[bytes]:
+        for count in range(number):
+            if count == 1:
+                z.wait_status("the upload waits", "web", lambda view: view["state"] == "Waking" and view["held"] == 1)
+                z.open_gate()
+            digest.update(chunk)
+            yield chunk
+
+    connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=60)
+    connection.request("POST", "/sha256", chunks(), {"Host": "web", "Content-Length": str(number * len(chunk))})
+    assert connection.getresponse().read() == f"{number * len(chunk)} {digest.hexdigest()}\n".encode()
+    connection.close()
+    grown = {name: most_memory(pid) - before[name] for name, pid in watched.items()}
+    assert all(kilobytes < 30_000 for kilobytes in grown.values()), grown
+    z.woken("web")
+
+
+def most_memory(pid: int) -> int:
+    """The most memory that a process ever had resident, in kilobytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def test_kept_alive_connection_used_before_across_and_after_a_sleep(zenvoy: Start) -> None:
+    z = zenvoy(web(), defaults=SLOW_TO_SLEEP)
+    connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=20)
+    connection.connect()
+    own = connection.sock.getsockname()
+
+    def get() -> bytes:
+        connection.request("GET", "/hello", headers={"Host": "web"})
+        return connection.getresponse().read()
+
+    for _ in range(3):
+        z.asleep("web")
+        assert get() == HELLO
+        z.wait_state("web", "Active", "Idle")
+        assert get() == HELLO
+        z.sleep("web")
+    assert connection.sock is not None
+    assert connection.sock.getsockname() == own, "it is the same connection all the time"
+    connection.close()
+    assert z.wakes("web") == 3
+    z.wait_status("6 requests are counted", "web", lambda view: view["requests"] == 6)
+
+
+def test_unknown_host_is_told_so(zenvoy: Start) -> None:
+    z = zenvoy(web())
+    reply = request(z.http_port, "nobody.localhost")
+    assert (reply.status, reply.body) == (404, b"zenvoy: no service has the host name nobody.localhost\n")
+    z.asleep("web")
+    for name in ("web", "WEB", f"web.localhost:{z.http_port}", "web.localhost:80"):
+        assert request(z.http_port, name, "/hello").body == HELLO
+
+
+def test_sleeps_by_itself_and_wakes_again(zenvoy: Start) -> None:
+    z = zenvoy(web())
+    for _ in range(2):
+        z.asleep("web")
+        assert request(z.http_port, "web", "/hello").body == HELLO
+        z.wait_state("web", "ScaledToZero")
+    assert z.states("web") == ["Waking", "Active", "Idle", "Draining", "ScaledToZero"] * 2
+    reasons = [entry["reason"] for entry in z.transitions("web")][:5]
+    assert reasons[0] == "somebody waits"
+    assert "idleAfter" in reasons[3]
+    until("its process is gone", lambda: not z.service_pids("web"))
+
+
+def test_every_client_that_waits_is_answered_by_one_start(zenvoy: Start) -> None:
+    z = zenvoy(web(command=gated(server("http_echo"))))
+    waiting = ask_many(z, 20)
+    z.wait_status("all wait", "web", lambda view: view["held"] == 20)
+    assert z.cli("status", "web").stdout.count("20") >= 1
+    z.open_gate()
+    for connection in waiting:
+        assert connection.getresponse().read() == HELLO
+        connection.close()
+    assert z.wakes("web") == 1
+
+
+def ask_many(z: Zenvoy, number: int) -> list[http.client.HTTPConnection]:
+    """Requests, sent over a connection each; nobody has read an answer yet."""
+    connections = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=30) for _ in range(number)]
+    for connection in connections:
+        connection.request("GET", "/hello", headers={"Host": "web"})
+    return connections

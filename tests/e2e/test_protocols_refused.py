@@ -1,0 +1,107 @@
+"""Whoever cannot be served is told why, as its protocol would have it, and a person sees the same in `zenvoy status`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, QUICK, gated, request, server
+
+IMPATIENT = {**QUICK, "holdTimeout": "1s"}
+BROKEN = ["sh", "-c", "echo first line; echo cannot use port {port}; exit 7"]
+
+
+def test_http_service_that_cannot_start(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": BROKEN}, defaults=IMPATIENT)
+    z.asleep("web")
+    before = time.monotonic()
+    reply = request(z.http_port, "web")
+    waited = time.monotonic() - before
+    assert waited > 0.9, "a crash may be over a moment later: it is held for as long as it may"
+    assert reply.status == 503
+    assert int(reply.headers["retry-after"]) >= 1
+    assert reply.headers["content-type"].startswith("text/plain")
+    text = reply.body.decode()
+    assert text.startswith("web did not wake within 1.")
+    assert "exit code 7" in text
+    assert "first line | cannot use port" in text
+    view = z.status("web")
+    assert view["state"] == "Waking"
+    assert "exit code 7" in view["stalled"] and "cannot use port" in view["stalled"]
+    assert view["refused"] == 1
+    assert "exit code 7" in z.cli("status", "web").stdout
+    assert json.loads(z.cli("status", "web", "-o", "json").stdout)["stalled"]
+    z.wait_line("the log has it too", lambda entry: "exit code 7" in entry.get("reason", ""))
+
+
+def test_stalled_wake_is_given_up_when_nobody_waits_and_tried_again_when_somebody_does(
+    zenvoy: Start, tmp_path: Path
+) -> None:
+    command = ["sh", "-c", 'test -e mended || exit 3; exec "$@"', "sh", *server("http_echo")]
+    z = zenvoy({"name": "web", "command": command}, defaults={**IMPATIENT, "wakeTimeout": "2s"})
+    assert request(z.http_port, "web").status == 503
+    view = z.wait_state("web", "ScaledToZero")
+    assert view["stalled"] is None
+    (z.directory / "mended").touch()
+    assert request(z.http_port, "web", "/").body == b"hello from web: /\n"
+
+
+@pytest.mark.curl
+def test_h2c_service_that_cannot_start(zenvoy: Start) -> None:
+    z = zenvoy({"name": "two", "protocol": "h2c", "command": BROKEN}, defaults=IMPATIENT)
+    command = ["curl", "-sS", "-i", "--http2-prior-knowledge", "--max-time", "20", "-H", "Host: two"]
+    done = subprocess.run([*command, f"http://{LOCAL}:{z.http_port}/"], capture_output=True, text=True, check=True)
+    head, _, body = done.stdout.replace("\r", "").partition("\n\n")
+    assert head.startswith("HTTP/2 503")
+    assert "\nretry-after: " in head
+    assert body.startswith("two did not wake within 1.")
+    assert "exit code 7" in body
+
+
+def test_tcp_service_that_cannot_start_resets(zenvoy: Start) -> None:
+    z = zenvoy({"name": "db", "protocol": "tcp", "command": BROKEN}, defaults=IMPATIENT)
+    with socket.create_connection((LOCAL, z.port("db")), timeout=20) as connection:
+        connection.sendall(b"hello")
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1000)
+    view = z.status("db")
+    assert view["refused"] == 1
+    assert "exit code 7" in view["stalled"]
+
+
+def test_one_more_than_may_be_held_is_refused_at_once(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": gated(server("http_echo")), "maxHeld": 2})
+    waiting = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=30) for _ in range(2)]
+    for connection in waiting:
+        connection.request("GET", "/", headers={"Host": "web"})
+    z.wait_status("two wait", "web", lambda view: view["held"] == 2)
+    before = time.monotonic()
+    reply = request(z.http_port, "web")
+    assert time.monotonic() - before < 5, "not after holdTimeout, which is 20 s"
+    assert reply.status == 503
+    assert "retry-after" in reply.headers
+    assert b"2 connections wait for it already (maxHeld)" in reply.body
+    z.wait_status("it is counted", "web", lambda view: (view["refused"], view["held"]) == (1, 2))
+    z.open_gate()
+    for connection in waiting:
+        assert connection.getresponse().read() == b"hello from web: /\n"
+        connection.close()
+
+
+def test_one_more_tcp_connection_than_may_be_held_is_reset_at_once(zenvoy: Start) -> None:
+    command = gated(server("tcp", "greet"))
+    z = zenvoy({"name": "db", "protocol": "tcp", "command": command, "maxHeld": 1})
+    with socket.create_connection((LOCAL, z.port("db")), timeout=30) as first:
+        z.wait_status("one waits", "db", lambda view: view["held"] == 1)
+        with socket.create_connection((LOCAL, z.port("db")), timeout=5) as second:
+            with pytest.raises(ConnectionResetError):
+                second.recv(1000)
+        z.open_gate()
+        assert first.recv(1000) == b"220 db is ready\r\n"

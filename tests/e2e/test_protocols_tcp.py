@@ -1,0 +1,124 @@
+"""Plain TCP and TLS by name are answered in full on a wake, byte for byte."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, server
+
+TIMEOUT_SECONDS = 30.0
+
+
+def tcp(name: str, mode: str, **fields: object) -> dict[str, object]:
+    return {"name": name, "protocol": "tcp", "command": server("tcp", mode), **fields}
+
+
+def dial(port: int) -> socket.socket:
+    return socket.create_connection((LOCAL, port), timeout=TIMEOUT_SECONDS)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Until the other side ends."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def read_exactly(connection: socket.socket, length: int) -> bytes:
+    received = b""
+    while len(received) < length and (data := connection.recv(length - len(received))):
+        received += data
+    return received
+
+
+def test_server_that_speaks_first(zenvoy: Start) -> None:
+    z = zenvoy(tcp("mail", "greet"), defaults=SLOW_TO_SLEEP)
+    for _ in range(2):
+        z.asleep("mail")
+        with dial(z.port("mail")) as connection:
+            assert connection.recv(1000) == b"220 mail is ready\r\n", "though the client has not said a word"
+            connection.sendall(b"HELO\r\n")
+            assert connection.recv(1000) == b"HELO\r\n"
+        z.woken("mail")
+        z.sleep("mail")
+    assert z.wakes("mail") == 2
+    z.wait_status("2 connections are counted", "mail", lambda view: view["requests"] == 2)
+
+
+def test_client_that_half_closes_reads_the_whole_reply(zenvoy: Start) -> None:
+    """All is sent, and the client's side ended, while the service still sleeps."""
+    z = zenvoy(tcp("turn", "reverse", command=gated(server("tcp", "reverse"))), defaults=SLOW_TO_SLEEP)
+    z.asleep("turn")
+    small = b"the end comes first"
+    with dial(z.port("turn")) as connection:
+        connection.sendall(small)
+        connection.shutdown(socket.SHUT_WR)
+        z.wait_status("it waits", "turn", lambda view: view["held"] == 1)
+        z.open_gate()
+        assert read_all(connection) == small[::-1]
+    z.sleep("turn")
+    z.asleep("turn")
+    with dial(z.port("turn")) as connection:
+        large = random.Random(3).randbytes(5_000_000)
+        connection.sendall(large)
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection) == large[::-1]
+    assert z.wakes("turn") == 2
+
+
+def test_client_that_leaves_while_it_waits_is_not_replayed(zenvoy: Start) -> None:
+    z = zenvoy(tcp("echo", "echo", command=gated(server("tcp", "echo"))), defaults=SLOW_TO_SLEEP)
+    gone = dial(z.port("echo"))
+    gone.sendall(b"never mind")
+    with dial(z.port("echo")) as stays:
+        z.wait_status("both wait", "echo", lambda view: view["held"] == 2)
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        gone.close()
+        z.wait_status("one is gone", "echo", lambda view: (view["held"], view["gone"]) == (1, 1))
+        z.open_gate()
+        assert stays.makefile().readline().startswith("process ")
+    assert z.status("echo")["gone"] == 1
+
+
+def trusting(color: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(SERVERS / f"{color}.pem"))
+
+
+def tls(color: str) -> dict[str, object]:
+    command = server("tcp", "greet", str(SERVERS / f"{color}.pem"))
+    return {"name": color, "protocol": "tls", "hosts": [f"{color}.localhost"], "command": command}
+
+
+def speak(z: Zenvoy, color: str, name: str) -> bytes:
+    """A handshake that checks the service's own certificate, then its greeting and an echo."""
+    with dial(z.tls_port) as plain, trusting(color).wrap_socket(plain, server_hostname=name) as connection:
+        greeting = connection.recv(1000)
+        connection.sendall(b"x" * 100_000)
+        assert read_exactly(connection, 100_000) == b"x" * 100_000
+        return greeting
+
+
+def test_tls_by_server_name(zenvoy: Start) -> None:
+    z = zenvoy(tls("blue"), tls("green"), defaults=SLOW_TO_SLEEP)
+    z.asleep("blue")
+    z.asleep("green")
+    assert speak(z, "green", "green.localhost") == b"220 green is ready\r\n"
+    z.woken("green")
+    z.asleep("blue")
+    assert speak(z, "blue", "blue.localhost") == b"220 blue is ready\r\n"
+    z.woken("blue")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        speak(z, "green", "blue.localhost")
+    z.sleep("green")
+    z.asleep("green")
+    assert speak(z, "green", "green.localhost") == b"220 green is ready\r\n"
+
+
+def test_tls_for_a_name_that_is_nobodys_is_closed(zenvoy: Start) -> None:
+    z = zenvoy(tls("blue"))
+    with dial(z.tls_port) as plain, pytest.raises(OSError):
+        trusting("blue").wrap_socket(plain, server_hostname="red.localhost")
+    z.asleep("blue")
