@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tproxy import address, netfilter, rules
-from tproxy.listener import CannotListen
+from tproxy.listener import INHERITED, CannotListen
 from tproxy.run import Exit, Settings, configure_log
 from tproxy.run import run as run_holder
 
@@ -72,6 +72,11 @@ def _listen(text: str) -> str:
     return text
 
 
+def _listen_or_inherit(text: str) -> str:
+    inherited = text.startswith(INHERITED) and text.removeprefix(INHERITED).isdigit()
+    return text if inherited else _listen(text)
+
+
 def _target(text: str) -> str:
     if text.startswith("unix:"):
         return text
@@ -116,9 +121,10 @@ def run_command(
     listen: Annotated[
         str | None,
         typer.Option(
-            help="Where to listen; port 0 takes any. Default: 0.0.0.0:18001, in mode tproxy [::]:18001.",
+            help="Where to listen; port 0 takes any, fd:N is a listening socket that was handed down. "
+            "Default: 0.0.0.0:18001, in mode tproxy [::]:18001.",
             envvar=_env("LISTEN"),
-            callback=lambda text: text and _listen(text),
+            callback=lambda text: text and _listen_or_inherit(text),
             metavar="IP:PORT",
         ),
     ] = None,

@@ -16,6 +16,7 @@ from tproxy.refusal import reset
 
 Mode = Literal["anyip", "tproxy"]
 
+INHERITED = "fd:"
 BACKLOG = 65_535
 """The kernel takes net.core.somaxconn when that is less."""
 ACCEPTS_AT_ONCE = 256
@@ -31,7 +32,13 @@ class CannotListen(Exception):
 
 
 def open_socket(listen: str, mode: Mode) -> socket.socket:
-    """The listening socket at `ip:port`. An IPv6 one takes IPv4 too. Raises CannotListen."""
+    """The listening socket at `ip:port`, or the one inherited as `fd:N`. An IPv6 one takes IPv4 too.
+
+    Connections to an inherited one wait in the kernel while there is no holder, so its restart refuses nobody.
+    Raises CannotListen.
+    """
+    if listen.startswith(INHERITED):
+        return _inherited(listen, mode)
     family, target = address.sockaddr(listen)
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -48,6 +55,20 @@ def open_socket(listen: str, mode: Mode) -> socket.socket:
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def _inherited(listen: str, mode: Mode) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=int(listen.removeprefix(INHERITED)))
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError(errno.EINVAL, "it does not listen")
+        sock.setblocking(False)
+        sock.set_inheritable(False)
+        if mode == "tproxy":
+            _make_transparent(sock, sock.family)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {listen}: {error.strerror}; hand down a listening socket") from None
     return sock
 
 
