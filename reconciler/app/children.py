@@ -43,6 +43,8 @@ class Child:
     """Where its output is appended; None: where ours goes."""
     stop_seconds: float = 1.0
     """How long it has to end after SIGTERM, before SIGKILL."""
+    descriptors: tuple[int, ...] = ()
+    """Ours, handed down under the same numbers."""
 
 
 def started_at(pid: int) -> int | None:
@@ -122,6 +124,7 @@ class Children:
                 stderr=output,
                 cwd=self._cwd,
                 start_new_session=True,
+                pass_fds=child.descriptors,
             )
         finally:
             if output:

@@ -7,6 +7,8 @@ import socket
 from pathlib import Path
 
 LISTEN = "0A"
+BACKLOG = 65_535
+"""The kernel takes net.core.somaxconn when that is less."""
 
 
 def split(address: str) -> tuple[str, int]:
@@ -59,14 +61,19 @@ def _sockets(process: Path) -> set[str]:
     return {link[8:-1] for link in links if link.startswith("socket:[")}
 
 
-def free_port(wanted: int | None = None) -> int:
-    """A TCP port that is free on all addresses: `wanted` if it is one."""
-    for port in (wanted or 0, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no TCP port is free")
+def free_port() -> int:
+    """A TCP port that is free on all addresses."""
+    with listening_socket() as listening:
+        return int(listening.getsockname()[1])
+
+
+def listening_socket(wanted: int = 0) -> socket.socket:
+    """A socket that listens on all IPv4 addresses: at the port `wanted` if that is free. Raises `OSError`."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("0.0.0.0", wanted))
+    except OSError:
+        listening.bind(("0.0.0.0", 0))
+    listening.listen(BACKLOG)
+    return listening

@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from reconciler.adapters.prometheus import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
 from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
-from reconciler.app.ports_in_use import free_port, why_taken
+from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
 from xds.bootstrap import Join, as_json
 
@@ -102,13 +103,14 @@ async def up(options: Options, file: ServicesFile) -> None:
         if taken := [why for address in listens(file, options) if (why := why_taken(address))]:
             raise CannotStart("cannot listen:\n  " + "\n  ".join(taken))
         envoy = envoy_binary(options.envoy)
-        port = _holder_port(state_dir)
         state_dir.bootstrap.write_text(as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}")))
         options, bundled = _bundled(options, file)
-        for child in (_reconciler(options, port), _holder(options, port), _envoy(options, envoy), *bundled):
-            children.start(child)
-        await _until_stopped(children)
-        await children.close()
+        with _holder_socket(state_dir) as listening:
+            port = listening.getsockname()[1]
+            for child in (_reconciler(options, port), _holder(options, listening), _envoy(options, envoy), *bundled):
+                children.start(child)
+            await _until_stopped(children)
+            await children.close()
 
 
 def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[Child]]:
@@ -139,12 +141,15 @@ async def _until_stopped(children: Children) -> None:
     log.info("stopping")
 
 
-def _holder_port(state_dir: StateDir) -> int:
-    """The same as before if it is free, so that hold addresses stay as they are."""
+def _holder_socket(state_dir: StateDir) -> socket.socket:
+    """What the holder listens on, ours so that connections wait while it restarts.
+
+    At the same port as before if that is free, so that hold addresses stay as they are.
+    """
     before = state_dir.holder_port
-    port = free_port(int(before.read_text()) if before.exists() else None)
-    before.write_text(str(port))
-    return port
+    listening = listening_socket(int(before.read_text()) if before.exists() else 0)
+    before.write_text(str(listening.getsockname()[1]))
+    return listening
 
 
 def _reconciler(options: Options, holder_port: int) -> Child:
@@ -156,11 +161,13 @@ def _reconciler(options: Options, holder_port: int) -> Child:
     return Child("reconciler", command, stop_seconds=4.2)
 
 
-def _holder(options: Options, port: int) -> Child:
-    command = [sys.executable, "-m", "tproxy", "run", "--mode", "anyip", "--listen", f"0.0.0.0:{port}"]
+def _holder(options: Options, listening: socket.socket) -> Child:
+    descriptor = listening.fileno()
+    command = [sys.executable, "-m", "tproxy", "run", "--mode", "anyip", "--listen", f"fd:{descriptor}"]
     command += ["--reconciler", f"unix:{GRPC_SOCKET}", "--holder-id", NODE, "--log", options.log]
     command += ["--drain-timeout", str(HOLDER_DRAIN_SECONDS), *_flag("--metrics", options.holder_metrics)]
-    return Child("holder", command, output=options.state_dir.path / "logs" / "holder.log", stop_seconds=0.6)
+    output = options.state_dir.path / "logs" / "holder.log"
+    return Child("holder", command, output=output, stop_seconds=0.6, descriptors=(descriptor,))
 
 
 def _envoy(options: Options, binary: str) -> Child:
