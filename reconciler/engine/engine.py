@@ -167,9 +167,11 @@ class Engine:
         service = self._services.get(name)
         if service is None or service.deadline != deadline:
             return
+        before = service.record
         self._settle(name)
-        if service.deadline == deadline and service.record:
+        if before and service.record and service.record.since == before.since:
             event = due(service.record, service.seen, deadline.event, service.spec.paused)
+            service.deadline = None
             self._step(name, service, event, max(self._now(), deadline.at))
             self._settle(name)
 
@@ -268,11 +270,12 @@ class Engine:
     def _converge(self, name: str, service: Service) -> None:
         """A wake starts the service before anything else; sleep stops it after everything else."""
         assert service.record is not None
-        wanted, adapters = plan(service.record, service.spec, self._now()), self._adapters
+        now, adapters = self._now(), self._adapters
+        wanted = plan(service.record, service.spec, now)
         if isinstance(wanted.scale, AtLeast):
             adapters.backend.converge(name, wanted.scale)
         self._direct(name, service, wanted)
-        if wanted.deadline != service.deadline:
+        if wanted.deadline != service.deadline and not service.awaits(wanted.deadline, now):
             service.deadline = wanted.deadline
             adapters.alarm.arm(name, wanted.deadline)
         if service.record.state is State.Draining and (at := service.lacks_sample_after()):

@@ -52,6 +52,11 @@ class Service:
         at = self.seen.route_acked_at + SETTLE_SECONDS
         return None if self.seen.traffic and self.seen.traffic.taken_at >= at else at
 
+    def awaits(self, coming: Deadline | None, now: float) -> bool:
+        """Whether the present deadline has passed but was not brought yet: the one after it must not take its place."""
+        present = self.deadline
+        return bool(present and coming and present.event is coming.event and present.at <= now < coming.at)
+
     def saw_running(self, running: Running) -> None:
         self.seen = replace(self.seen, replicas=running.replicas, endpoints=running.endpoints, trouble=running.trouble)
         if self.wake and self.record and self.record.state is State.Waking:
