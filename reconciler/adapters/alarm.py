@@ -6,8 +6,10 @@ Counterpart: `reconciler.ports.alarm`. What is lost with the process is armed ag
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from reconciler.plan import Deadline
@@ -35,13 +37,16 @@ class Alarm:
             return
         if deadline is None:
             del self._armed[service]
-            self._scheduler.remove_job(service)
+            with suppress(JobLookupError):  # it is due, and about to ring
+                self._scheduler.remove_job(service)
             return
         self._armed[service] = deadline
         at = datetime.fromtimestamp(deadline.at, UTC)
-        self._scheduler.add_job(self._ring, "date", run_date=at, id=service, args=[service], replace_existing=True)
+        arguments = [service, deadline]
+        self._scheduler.add_job(self._ring, "date", run_date=at, id=service, args=arguments, replace_existing=True)
 
-    async def _ring(self, service: str) -> None:
-        """A coroutine, so that APScheduler runs it on the loop and not in a thread."""
-        if deadline := self._armed.pop(service, None):
+    async def _ring(self, service: str, deadline: Deadline) -> None:
+        """A coroutine, so that APScheduler runs it on the loop and not in a thread. By then another may be armed."""
+        if self._armed.get(service) == deadline:
+            del self._armed[service]
             self._passed(service, deadline)
