@@ -151,7 +151,7 @@ def test_stale_events_do_not_reach_who_got_the_number(loop: Loop) -> None:
             os.read(mine, 10)
             loop.unregister(other)
             os.dup2(silent, other)
-            loop.register(other, select.EPOLLIN, lambda _: (os.read(silent, 10), seen.append("new"), loop.stop()))
+            loop.register(other, select.EPOLLIN, lambda _: (seen.append("new"), os.read(silent, 10), loop.stop()))
             loop.call_soon(lambda: (seen.append("written to"), os.write(silent_writer, b"y")))
 
         return callback
