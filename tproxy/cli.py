@@ -13,6 +13,7 @@ from tproxy import address, netfilter, rules
 from tproxy.listener import INHERITED, CannotListen
 from tproxy.run import Exit, Settings, configure_log
 from tproxy.run import run as run_holder
+from tproxy.stream import KEEPALIVE_SECONDS
 
 DEFAULT_LISTEN = {"anyip": "0.0.0.0:18001", "tproxy": "[::]:18001"}
 
@@ -164,6 +165,16 @@ def run_command(
             metavar="SECONDS",
         ),
     ] = 30.0,
+    keepalive: Annotated[
+        float,
+        typer.Option(
+            help="Seconds after which a silent stream to the reconciler is probed; one that does not answer within a "
+            "third of that is given up, and another is tried.",
+            envvar=_env("KEEPALIVE"),
+            min=1,
+            metavar="SECONDS",
+        ),
+    ] = KEEPALIVE_SECONDS,
     log: Annotated[LogStyle, typer.Option(help="How log lines look.", envvar=_env("LOG"))] = LogStyle.plain,
     holder_id: Annotated[
         str | None,
@@ -203,6 +214,7 @@ def run_command(
         rules=rules_choice.value,
         metrics=metrics or None,
         drain_timeout=drain_timeout,
+        keepalive=keepalive,
         holder_id=holder_id,
         listen_file=listen_file,
     )

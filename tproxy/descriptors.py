@@ -38,8 +38,8 @@ class Budget:
         return min(256, max(4, self.limit // 32))
 
     def admits(self) -> bool:
-        """Whether one more connection may be held, so that there is still room to connect those that are."""
-        return self.used + 1 + self.headroom <= self.limit
+        """Whether the connection that was counted last may be held: there must be room to connect those that are."""
+        return self.used + self.headroom <= self.limit
 
     def allows(self) -> int:
         """How many dials may be started, each of which may become a relayed connection."""

@@ -101,8 +101,7 @@ class Gate:
         """Release whoever has waited longest over this connection."""
         park, means = self.park, self._means
         while (held := park.oldest()) and self._is_gone(held.fd):
-            self._leave(held)
-            self._count_gone(held)
+            self._drop(held)
         if held is None:
             os.close(fd)
             means.budget.used -= 1
@@ -155,11 +154,12 @@ class Gate:
         return state != _ESTABLISHED if self.park.protocol in _ENDS_BY_FIN else state == _CLOSED
 
     def _left(self, held: Held, _events: int) -> None:
-        self._leave(held)
-        self._count_gone(held)
+        self._drop(held)
         self._dialer.pump()
 
-    def _count_gone(self, held: Held) -> None:
+    def _drop(self, held: Held) -> None:
+        os.close(self._leave(held))
+        self._means.budget.used -= 1
         self.park.gone += 1
         self._means.changed(self.park, False)
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0, 1, 3, 4, 6, 7, 9
+_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0, 1, 4, 6, 7, 9
 _ACK = _END_STREAM = 0x1
 _END_HEADERS = 0x4
 _LARGEST = 16_384
@@ -59,7 +59,6 @@ class Refusing:
         self._buffer = b""
         self._preface_seen = False
         self._headers: bytearray | None = None
-        self._headers_end_stream = False
         self._grpc = False
         self.answered = 0
         """Requests that were answered."""
@@ -98,7 +97,6 @@ class Refusing:
             return frame(_PING, _ACK, 0, payload)
         if kind == _HEADERS:
             self._headers = bytearray(payload)
-            self._headers_end_stream = bool(flags & _END_STREAM)
         elif kind == _CONTINUATION and self._headers is not None:
             self._headers += payload
         else:
@@ -121,9 +119,7 @@ class Refusing:
             body = f"{self._reason}\n".encode()[: _LARGEST - 1]
             out = frame(_HEADERS, _END_HEADERS, stream, header_block(self._headers_of(len(body))))
             out += frame(_DATA, _END_STREAM, stream, body)
-        if not self._headers_end_stream:
-            # RFC 9113, 8.1: the answer is complete, the rest of the request is not wanted, and that is no error.
-            out += frame(_RST_STREAM, 0, stream, bytes(4))
+        # RFC 9113, 8.1 would allow RST_STREAM(NO_ERROR) to stop an upload; curl 7.88 then throws the answer away.
         return out
 
     def _headers_of(self, length: int) -> list[tuple[str, str]]:

@@ -2,8 +2,8 @@
 
 `TPROXY` in prerouting at mangle priority catches what comes from elsewhere and, because the loopback is a route like
 any other, what this machine sends to itself. Only addresses that are local anyway are diverted, so no `ip rule` or
-`ip route` is needed to have the packets delivered; and connections that exist already are found by the kernel before the
-listening socket is (Documentation/networking/tproxy.rst).
+`ip route` is needed to have the packets delivered; and connections that exist already are found by the kernel before
+the listening socket is (Documentation/networking/tproxy.rst).
 """
 
 from __future__ import annotations

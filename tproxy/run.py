@@ -21,7 +21,7 @@ from tproxy.listener import CannotListen, Listener, Mode, open_socket
 from tproxy.loop import Loop
 from tproxy.metrics import MetricsPort
 from tproxy.rules import DEFAULT_PORTS, Rules
-from tproxy.stream import Stream
+from tproxy.stream import KEEPALIVE_SECONDS, Stream
 from tproxy.wire import Hello
 
 log = structlog.get_logger("tproxy")
@@ -52,6 +52,7 @@ class Settings:
     rules: RulesChoice = "auto"
     metrics: str | None = None
     drain_timeout: float = 30.0
+    keepalive: float = KEEPALIVE_SECONDS
     holder_id: str | None = None
     listen_file: Path | None = None
 
@@ -103,7 +104,7 @@ class _Process:
                 _write_atomically(settings.listen_file, listener.address)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
-            stream = Stream(settings.reconciler, loop, holder)
+            stream = Stream(settings.reconciler, loop, holder, settings.keepalive)
             stack.callback(stream.close)
             stream.start()
             log.info("listening", address=listener.address, mode=settings.mode, descriptors=budget.limit)

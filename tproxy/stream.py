@@ -24,14 +24,11 @@ from tproxy.wire import DOWN, ENCODER, METHOD, Down, Up
 
 log = structlog.get_logger("tproxy")
 
-KEEPALIVE_SECONDS = 10
-KEEPALIVE_ANSWER_SECONDS = 3
+KEEPALIVE_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.05
 LAST_BACKOFF_SECONDS = 2.0
 
 _OPTIONS = [
-    ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_SECONDS * 1000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
@@ -77,8 +74,17 @@ def backoff_seconds(failures: int, chance: float) -> float:
 class Stream:
     """Keeps a stream to `target`, `host:port`, until it is closed."""
 
-    def __init__(self, target: str, loop: Loop, receiver: Receiver) -> None:
+    def __init__(
+        self, target: str, loop: Loop, receiver: Receiver, keepalive_seconds: float = KEEPALIVE_SECONDS
+    ) -> None:
         self._target = target
+        self._options = [
+            *_OPTIONS,
+            ("grpc.keepalive_time_ms", int(keepalive_seconds * 1000)),
+            ("grpc.keepalive_timeout_ms", int(keepalive_seconds * 1000 / 3)),
+            # The keepalive time-out alone is not enough: the ping itself has a longer one, which then decides.
+            ("grpc.http2.ping_timeout_ms", int(keepalive_seconds * 1000 / 3)),
+        ]
         self._loop = loop
         self._receiver = receiver
         self._ended = threading.Event()
@@ -111,10 +117,12 @@ class Stream:
         spoke = False
         why = "the stream ended"
         soon = self._loop.call_soon_threadsafe
-        channel = grpc.insecure_channel(self._target, options=_OPTIONS)
+        channel = grpc.insecure_channel(self._target, options=self._options)
         try:
             soon(lambda: self._receiver.opened(attempt))
             self._call = call = channel.stream_stream(METHOD)(iter(attempt))
+            if self._ended.is_set():
+                call.cancel()
             for data in call:
                 down = DOWN.decode(data)
                 spoke = True

@@ -1,0 +1,344 @@
+"""The process from its start to its end, with a reconciler that comes and goes, in every order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.tproxy.harness import (
+    FakeReconciler,
+    HolderProcess,
+    World,
+    eventually,
+    go,
+    is_reset,
+    read_all,
+    unused_port,
+)
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def command(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tproxy", *args], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+# The reconciler comes and goes.
+
+
+def test_the_first_who_waits_is_told_of_at_once(world: World) -> None:
+    world.assign()
+    seen = len(world.reconciler.ups)
+    world.client()
+    eventually(lambda: len(world.reconciler.ups) > seen)
+    (count,) = world.reconciler.ups[seen].counts
+    assert count.held == 1
+    assert count.held_since is not None
+    assert world.reconciler.arrived[seen] - count.held_since < 0.5
+
+
+def test_many_changes_are_few_messages(world: World) -> None:
+    world.assign()
+    world.clients(500)
+    world.sees(held=500)
+    assert len(world.reconciler.ups) < 250
+
+
+def test_without_a_reconciler_it_goes_on_and_says_everything_again(world: World) -> None:
+    upstream = world.upstream()
+    other = f"127.64.0.8:{world.holder.port}"
+    world.assign(address=other, service="db")
+    world.assign(go(upstream))
+    relayed = world.client()
+    server = world.accept(upstream)
+    world.sees(relayed=1)
+    world.reconciler.stop()
+    held = world.client("127.64.0.8")
+    new = world.client()
+    world.accept(upstream).sendall(b"new")
+    assert new.recv(3) == b"new"
+    server.sendall(b"old")
+    assert relayed.recv(3) == b"old"
+
+    before = world.reconciler
+    address = world.holder.address
+    known = world.assignment(), world.assignment(address=other, service="db")
+    world.reconciler = world.enter_context(FakeReconciler(before.port, known))
+    eventually(lambda: world.reconciler.ups)
+    first = world.reconciler.ups[0]
+    assert first.hello is not None
+    assert first.hello == before.ups[0].hello
+    assert {count.address: (count.held, count.relayed, count.released) for count in first.counts} == {
+        other: (1, 0, 0),
+        address: (0, 2, 2),
+    }
+    world.reconciler.say(world.assignment(), world.assignment(go(upstream), address=other, service="db"), full=True)
+    world.accept(upstream).sendall(b"db")
+    assert held.recv(2) == b"db"
+
+
+def test_a_killed_reconciler_is_noticed_and_its_successor_found(world: World) -> None:
+    port = unused_port()
+    script = (
+        "import sys, time; from tests.tproxy.harness import FakeReconciler; from tproxy.wire import *\n"
+        "fake = FakeReconciler(int(sys.argv[1]))\n"
+        "fake.say(Assignment(sys.argv[2], 'web', 'tcp', Hold(), 10, 60.0))\n"
+        "print(flush=True)\n"
+        "while True: time.sleep(1)\n"
+    )
+    hold_port = unused_port()
+    address = f"127.64.0.7:{hold_port}"
+    with subprocess.Popen([sys.executable, "-c", script, str(port), address], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            world.reconciler.stop()
+            holder = world.enter_context(HolderProcess(port, "--listen", f"0.0.0.0:{hold_port}"))
+            world.use(holder)
+            eventually(lambda: "the reconciler speaks" in holder.log)
+            client = world.client()
+        finally:
+            process.kill()
+    eventually(lambda: "the reconciler is silent" in holder.log)
+    upstream = world.upstream()
+    world.reconciler = world.enter_context(FakeReconciler(port, [world.assignment(go(upstream))]))
+    world.accept(upstream).sendall(b"x")
+    assert client.recv(1) == b"x"
+
+
+def test_a_reconciler_that_vanished_without_a_word_is_noticed(world: World) -> None:
+    """A frozen process still has its TCP connection acknowledged by the kernel: only the ping goes unanswered."""
+    port = unused_port()
+    script = (
+        "import sys, time; from tests.tproxy.harness import FakeReconciler\n"
+        "fake = FakeReconciler(int(sys.argv[1]))\n"
+        "print(flush=True)\n"
+        "while True: time.sleep(1)\n"
+    )
+    world.reconciler.stop()
+    with subprocess.Popen([sys.executable, "-c", script, str(port)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            holder = world.enter_context(HolderProcess(port, "--keepalive", "1"))
+            eventually(lambda: "the reconciler speaks" in holder.log)
+            process.send_signal(signal.SIGSTOP)
+            eventually(lambda: "the reconciler is silent" in holder.log)
+        finally:
+            process.kill()
+
+
+def test_a_holder_started_again_learns_everything(world: World) -> None:
+    upstream = world.upstream()
+    first = world.holder
+    world.assign(go(upstream))
+    first.end()
+    world.reconciler.ups.clear()
+    world.start("--listen", f"0.0.0.0:{first.port}")
+    world.client()
+    world.accept(upstream)
+
+
+# How it ends.
+
+
+def test_a_drain_lets_everybody_finish(world: World) -> None:
+    upstream = world.upstream()
+    world.assign(go(upstream))
+    relayed = world.client()
+    server = world.accept(upstream)
+    world.assign()
+    held = world.client()
+    world.sees(held=1, relayed=1)
+    world.holder.signal(signal.SIGTERM)
+    eventually(lambda: "draining" in world.holder.log)
+    with pytest.raises(ConnectionRefusedError):
+        world.client()
+    world.assign(go(upstream))
+    late = world.accept(upstream)
+    for client, end in ((relayed, server), (held, late)):
+        end.sendall(b"goodbye")
+        end.close()
+        assert read_all(client) == b"goodbye"
+        client.close()
+    assert world.holder.wait() == 0
+
+
+def test_a_drain_is_bounded(world: World) -> None:
+    world.start("--drain-timeout", "0.3")
+    world.assign(protocol="http", reason="no image")
+    held = world.client()
+    held.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    world.sees(held=1)
+    world.holder.signal(signal.SIGTERM)
+    said = read_all(held)
+    held.close()
+    assert said.startswith(b"HTTP/1.1 503 ")
+    assert b"when the holder shut down: no image" in said
+    assert world.holder.wait() == 5
+
+
+def test_a_second_signal_ends_it_at_once(world: World) -> None:
+    world.assign()
+    client = world.client()
+    client.sendall(b"x")
+    world.sees(held=1)
+    world.holder.signal(signal.SIGTERM)
+    eventually(lambda: "draining" in world.holder.log)
+    world.holder.signal(signal.SIGINT)
+    assert world.holder.wait() == 5
+    assert is_reset(client)
+
+
+def test_with_nothing_to_do_it_ends_at_once(world: World) -> None:
+    world.assign()
+    begun = time.monotonic()
+    world.holder.signal(signal.SIGTERM)
+    assert world.holder.wait() == 0
+    assert time.monotonic() - begun < 3
+
+
+def _converse(world: World, upstream: socket.socket) -> None:
+    with world.client() as client, world.accept(upstream) as server:
+        server.sendall(b"x")
+        assert client.recv(1) == b"x"
+
+
+def test_descriptors_are_given_back(world: World) -> None:
+    port = unused_port()
+    world.start("--metrics", f"127.0.0.1:{port}")
+    upstream = world.upstream()
+    world.assign(go(upstream), protocol="http")
+
+    def counted() -> str:
+        _, text = get(f"http://127.0.0.1:{port}/metrics")
+        return next(line for line in text.splitlines() if line.startswith("zenvoy_holder_descriptors "))
+
+    _converse(world, upstream)
+    world.sees(held=0, relayed=0, released=1)
+    before, counted_before = world.holder.descriptors, counted()
+    for _ in range(50):
+        _converse(world, upstream)
+        world.client().close()
+        with contextlib.suppress(TimeoutError):
+            upstream.settimeout(0.01)
+            upstream.accept()[0].close()
+        upstream.settimeout(10)
+    world.sees(held=0, relayed=0)
+    eventually(lambda: world.holder.descriptors <= before)
+    eventually(lambda: counted() == counted_before, counted_before)
+
+
+# What it says about itself.
+
+
+def test_metrics_and_health(world: World) -> None:
+    port = unused_port()
+    world.start("--metrics", f"127.0.0.1:{port}")
+    world.assign(protocol="http")
+    base = f"http://127.0.0.1:{port}"
+    assert get(f"{base}/healthz")[0] == 200
+    assert get(f"{base}/readyz") == (200, "ok\n")
+    assert get(f"{base}/")[0] == 404
+    client, gone = world.client(), world.client()
+    gone.close()
+    world.sees(held=1, gone=1)
+    upstream = world.upstream()
+    world.assign(go(upstream), protocol="http")
+    client.sendall(b"12345")
+    server = world.accept(upstream)
+    server.sendall(b"123")
+    assert client.recv(3) == b"123"
+    _, text = get(f"{base}/metrics")
+    for line in (
+        'zenvoy_holder_held{service="web"} 0.0',
+        'zenvoy_holder_relayed{service="web"} 1.0',
+        'zenvoy_holder_released_total{service="web"} 1.0',
+        'zenvoy_holder_gone_total{service="web"} 1.0',
+        'zenvoy_holder_relayed_bytes_total{direction="down",service="web"} 3.0',
+        "zenvoy_holder_stream_up 1.0",
+    ):
+        assert line in text.splitlines()
+
+
+def test_it_is_not_ready_before_the_reconciler_has_spoken() -> None:
+    port = unused_port()
+    with HolderProcess(unused_port(), "--metrics", f"127.0.0.1:{port}"):
+        assert get(f"http://127.0.0.1:{port}/healthz")[0] == 200
+        assert get(f"http://127.0.0.1:{port}/readyz")[0] == 503
+
+
+def test_log_lines_are_json(world: World) -> None:
+    lines = [json.loads(line) for line in world.holder.log.splitlines()]
+    listening = next(line for line in lines if line["event"] == "listening")
+    assert listening["address"] == f"0.0.0.0:{world.holder.port}"
+
+
+# The command line.
+
+
+def test_a_port_that_is_taken_is_explained() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command("run", "--reconciler", "127.0.0.1:1", "--listen", f"0.0.0.0:{port}")
+    assert done.returncode == 3
+    assert f"the port is taken by process {os.getpid()} (" in done.stderr
+    assert "choose another --listen" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--reconciler", "nowhere"], "is not an address with a port"),
+        (["--reconciler", "a:1", "--listen", "::1:80"], "stands in brackets"),
+        (["--reconciler", "a:1", "--ports", "9-1"], "is not a range of ports"),
+        ([], "--reconciler"),
+    ],
+)
+def test_wrong_usage_is_explained(args: list[str], said: str) -> None:
+    done = command("run", *args)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_the_environment_sets_options() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tproxy", "run"],
+        env={**os.environ, "ZENVOY_TPROXY_RECONCILER": "127.0.0.1:1", "ZENVOY_TPROXY_LISTEN": "192.0.2.1:1234"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "this machine has no such address; use 0.0.0.0:1234" in done.stderr
+
+
+@pytest.mark.root
+def test_mode_tproxy_without_the_capability_says_what_to_do() -> None:
+    prefix = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
+    run = [sys.executable, "-m", "tproxy", "run", "--mode", "tproxy", "--reconciler", "127.0.0.1:1"]
+    done = subprocess.run(
+        [*prefix, *run, "--listen", "[::]:0"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert "CAP_NET_ADMIN" in done.stderr

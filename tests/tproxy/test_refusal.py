@@ -1,0 +1,268 @@
+"""What a client sees that may not or need not wait any longer; and how the holder sees that one does not want to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.tproxy.harness import (
+    HOST,
+    FakeReconciler,
+    HolderProcess,
+    World,
+    eventually,
+    go,
+    is_reset,
+    read_all,
+    reset,
+    unused_port,
+)
+from tproxy.wire import Refuse
+
+GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
+
+
+def curl(*args: str) -> subprocess.CompletedProcess[str]:
+    command = ["curl", "-sS", "-i", "--max-time", "15", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+
+
+def test_an_http_client_whose_wait_ends_is_told_why(world: World) -> None:
+    world.assign(protocol="http", hold_timeout=0.1, reason="exit code 3: no such file")
+    said = curl(f"http://{world.holder.address}/").stdout
+    head, _, body = said.partition("\n\n")
+    assert head.startswith("HTTP/1.1 503 Service Unavailable\n")
+    assert "\nRetry-After: 5\n" in head
+    assert "\nContent-Type: text/plain; charset=utf-8\n" in head
+    assert body == "web did not wake within 0.1 s (holdTimeout): exit code 3: no such file\n"
+    assert f"\nContent-Length: {len(body)}\n" in head
+    assert world.sees(refused=1).held == 0
+
+
+def test_an_answer_to_head_has_no_body(world: World) -> None:
+    world.assign(Refuse("closed for today"), protocol="http")
+    assert curl("--head", f"http://{world.holder.address}/").stdout.rstrip().endswith("Connection: close")
+
+
+def test_an_answer_survives_an_upload_that_nobody_reads(world: World, tmp_path: Path) -> None:
+    world.assign(protocol="http", hold_timeout=0.2)
+    upload = tmp_path / "upload"
+    upload.write_bytes(bytes(8 << 20))
+    said = curl("-H", "Expect:", "--data-binary", f"@{upload}", f"http://{world.holder.address}/").stdout
+    assert said.startswith("HTTP/1.1 503 ")
+    assert "did not wake" in said
+
+
+def test_an_http_client_that_has_not_asked_yet_is_answered_when_it_does(world: World) -> None:
+    world.assign(Refuse("closed for today"), protocol="http")
+    client = world.client()
+    world.sees(refused=1)
+    client.sendall(GET)
+    assert b"web is refused: closed for today" in read_all(client)
+
+
+@pytest.mark.curl
+@pytest.mark.parametrize("upload", [False, True], ids=["get", "upload"])
+def test_an_h2c_client_is_told_why(world: World, tmp_path: Path, upload: bool) -> None:
+    world.assign(protocol="h2c", hold_timeout=0.1, reason="no image")
+    body = tmp_path / "upload"
+    body.write_bytes(bytes(1 << 20))
+    args = ["--data-binary", f"@{body}"] if upload else []
+    said = curl("--http2-prior-knowledge", *args, f"http://{world.holder.address}/").stdout
+    assert said.startswith("HTTP/2 503")
+    assert "retry-after: 5" in said
+    assert said.endswith("web did not wake within 0.1 s (holdTimeout): no image\n")
+
+
+def test_a_grpc_client_is_told_why(world: World) -> None:
+    world.assign(protocol="h2c", hold_timeout=0.1, reason="100 % full: \u00e9t\u00e9")
+    with grpc.insecure_channel(world.holder.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/shop.Web/Get")(b"x", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert caught.value.details() == "web did not wake within 0.1 s (holdTimeout): 100 % full: \u00e9t\u00e9"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "tls"])
+def test_a_tcp_client_whose_wait_ends_is_reset(world: World, protocol: str) -> None:
+    world.assign(protocol=protocol, hold_timeout=0.1)
+    client = world.client()
+    client.sendall(b"unread")
+    assert is_reset(client)
+    world.sees(refused=1, held=0)
+
+
+def test_each_waits_for_its_own_time(world: World) -> None:
+    world.assign(hold_timeout=60)
+    clients = world.clients(3)
+    world.sees(held=3)
+    world.assign(hold_timeout=0.05)
+    assert all(is_reset(client) for client in clients)
+    world.sees(refused=3, held=0)
+
+
+def test_more_than_may_wait_are_refused_at_once(world: World) -> None:
+    world.assign(protocol="http", max_held=2)
+    world.clients(2)
+    world.sees(held=2)
+    said = curl(f"http://{world.holder.address}/").stdout
+    assert "2 connections wait for it already (maxHeld)" in said
+    assert world.sees(refused=1).held == 2
+
+
+def test_a_service_that_refuses_says_why_to_those_who_wait_too(world: World) -> None:
+    world.assign(protocol="http")
+    client = world.client()
+    client.sendall(GET)
+    world.sees(held=1)
+    world.assign(Refuse("paused by alice"), protocol="http")
+    assert b"web is refused: paused by alice" in read_all(client)
+
+
+def test_an_address_that_is_no_longer_used_is_refused_but_what_is_relayed_goes_on(world: World) -> None:
+    upstream = world.upstream()
+    world.assign(go(upstream))
+    relayed = world.client()
+    server = world.accept(upstream)
+    world.assign()
+    held = world.client()
+    world.sees(held=1, relayed=1)
+    world.reconciler.is_acked(world.reconciler.say(remove=(world.holder.address,)))
+    assert is_reset(held)
+    assert all(is_reset(late) for late in _attempt(world, 1))
+    server.sendall(b"goes on")
+    assert relayed.recv(10) == b"goes on"
+
+
+def test_an_unknown_address_waits_for_the_first_word_of_the_reconciler(world: World) -> None:
+    port = unused_port()
+    world.reconciler.stop()
+    world.use(world.enter_context(HolderProcess(port)))
+    known, unknown = world.client(), world.client("127.64.0.9")
+    upstream = world.upstream()
+    world.reconciler = world.enter_context(FakeReconciler(port, [world.assignment(go(upstream))]))
+    assert is_reset(unknown)
+    world.accept(upstream).sendall(b"known")
+    assert known.recv(10) == b"known"
+    assert all(is_reset(late) for late in _attempt(world, 1, "127.64.0.9"))
+
+
+def test_a_full_message_replaces_everything(world: World) -> None:
+    other = f"127.64.0.8:{world.holder.port}"
+    world.assign()
+    world.reconciler.is_acked(world.reconciler.say(world.assignment(address=other, service="db"), full=True))
+    assert all(is_reset(late) for late in _attempt(world, 1))
+    world.client("127.64.0.8")
+    world.reconciler.sees(other, held=1)
+
+
+def test_a_tcp_client_that_resets_is_gone(world: World) -> None:
+    world.assign()
+    client = world.client()
+    client.sendall(b"x")
+    world.sees(held=1)
+    reset(client)
+    world.sees(held=0, gone=1)
+
+
+def test_an_http_client_that_closes_is_gone_and_not_replayed(world: World) -> None:
+    world.assign(protocol="http")
+    client, stays = world.client(), world.client()
+    client.sendall(GET)
+    world.sees(held=2)
+    client.close()
+    world.sees(held=1, gone=1)
+    upstream = world.upstream()
+    world.assign(go(upstream), protocol="http")
+    world.accept(upstream)
+    world.sees(held=0, released=1)
+    upstream.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        upstream.accept()
+    stays.close()
+
+
+def test_clients_gone_from_the_middle_leave_nothing_behind(world: World) -> None:
+    world.assign(protocol="http")
+    clients = world.clients(300)
+    world.sees(held=300)
+    for client in clients[1:]:
+        client.close()
+    world.sees(held=1, gone=299)
+    upstream = world.upstream()
+    world.assign(go(upstream), protocol="http")
+    world.accept(upstream).sendall(b"you")
+    assert clients[0].recv(3) == b"you"
+
+
+def _attempt(world: World, number: int, host: str = HOST) -> list[socket.socket]:
+    """Clients, less those that were reset before connect() returned."""
+    clients = []
+    for _ in range(number):
+        with contextlib.suppress(ConnectionResetError):
+            clients.append(world.client(host))
+    return clients
+
+
+def metrics(world: World, port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def test_past_the_descriptors_connections_are_refused_and_those_that_wait_are_still_released(world: World) -> None:
+    port = unused_port()
+    world.start("--metrics", f"127.0.0.1:{port}", nofile=128)
+    world.assign(max_held=1000)
+    clients = _attempt(world, 150)
+    count = eventually(lambda: (c := world.sees()).held + c.refused == 150 and c, "all are held or refused")
+    assert count.refused > 50
+    assert f'zenvoy_holder_refused_total{{reason="descriptors",service="web"}} {float(count.refused)}' in metrics(
+        world, port
+    )
+    assert world.holder.descriptors < 128
+    upstream = world.upstream()
+    world.assign(go(upstream), max_held=1000)
+
+    def serve() -> None:
+        for _ in range(count.held):
+            accepted, _ = upstream.accept()  # each that ends makes room for the next
+            accepted.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    for client in clients:
+        with contextlib.suppress(ConnectionResetError):
+            read_all(client)
+        client.close()
+    thread.join()
+    world.sees(held=0, released=count.held)
+
+
+def test_no_descriptor_at_all_is_survived_without_spinning(world: World) -> None:
+    world.start()
+    world.assign(protocol="http")
+    first = world.client()
+    world.sees(held=1)
+    pid = world.holder.process.pid
+    limit = 1 + max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
+    clients = _attempt(world, 60)
+    assert world.sees().held < 30
+    before = world.holder.cpu_seconds
+    deadline = time.monotonic() + 0.5
+    eventually(lambda: time.monotonic() > deadline)
+    assert world.holder.cpu_seconds - before < 0.15
+    for client in (first, *clients):
+        client.close()
+    world.sees(held=0)
+    world.client()
+    world.sees(held=1)
