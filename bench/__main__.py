@@ -1,0 +1,74 @@
+"""`python -m bench [NAME…]`: runs the benchmarks, and prints one table. `make bench` runs all of them.
+
+Each runs in a process of its own, one after another, and measures zenvoy beside a reference in the same run: on a
+machine that others use too, ratios and CPU time mean more than milliseconds. Ends with 0 when everything could be
+measured, whether or not targets are met: the table says that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import signal
+import subprocess
+import sys
+import time
+
+from bench import table
+from bench.processes import running, say
+
+BENCHMARKS = {
+    "wake": "bench.wake:measure",
+    "relay": "bench.borrowed:relay",
+    "held": "bench.held:measure",
+    "xds": "bench.borrowed:xds",
+    "services": "bench.services:measure",
+}
+"""By name, the function that measures and gives back rows."""
+SECONDS = 150.0
+"""The most that one may take."""
+
+
+def measured(name: str) -> list[table.Row]:
+    """One benchmark's rows, measured here."""
+    with contextlib.redirect_stdout(sys.stderr):
+        module, _, function = BENCHMARKS[name].partition(":")
+        rows: list[table.Row] = getattr(importlib.import_module(module), function)()
+    return rows
+
+
+def measured_apart(name: str) -> list[table.Row]:
+    """One benchmark's rows, measured in a process of its own; none when it failed, which it says itself."""
+    say(f"bench: {name}")
+    begin = time.monotonic()
+    command = [sys.executable, "-m", "bench", name, "-o", "json", "--here"]
+    with running(command, output=subprocess.PIPE) as process:
+        try:
+            output, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            say(f"bench: {name} took longer than {SECONDS:g} s and is ended")
+            return []
+    say(f"bench: {name} took {time.monotonic() - begin:.0f} s")
+    return table.from_json(json.loads(output))[name] if process.returncode == 0 else []
+
+
+def main() -> int:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure speed and size beside references.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    parser.add_argument("--here", action="store_true", help="in this process, for a profiler")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in BENCHMARKS]:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    measure = measured if options.here else measured_apart
+    rows = {name: measure(name) for name in options.names or BENCHMARKS}
+    print(json.dumps(table.as_json(rows), indent=2) if options.output == "json" else table.as_text(rows))
+    return 0 if all(rows.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

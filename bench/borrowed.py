@@ -1,0 +1,55 @@
+"""The benchmarks that stand on their own, as rows of the table that all share."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+
+from bench.table import Row
+
+
+def relay() -> list[Row]:
+    """The relay beside a Go relay and an asyncio one; ratios are medians of ratios within a round."""
+    from bench import relay as bench
+
+    contenders: list[bench.Contender] = []
+    report = bench.report
+
+    def keep(measured: list[bench.Contender]) -> bool:
+        contenders.extend(measured)
+        return report(measured)
+
+    bench.report = keep  # type: ignore[assignment]
+    bench.main()
+    if not contenders:
+        raise RuntimeError("the relay could not be measured")
+    ours, others = contenders[0], {other.name: other for other in contenders[1:]}
+    rows = []
+    for figure, name, what, unit in (
+        ("cpu", "go", "CPU for a GB", "s"),
+        ("cpu", "asyncio", "CPU for a GB", "s"),
+        ("cpu", "haproxy", "CPU for a GB", "s"),
+        ("p99", "go", "p99 of 64 ping-pongs", "µs"),
+        ("p99", "haproxy", "p99 of 64 ping-pongs", "µs"),
+    ):
+        if name in others:
+            mine, theirs = (statistics.median(one.figures[figure]) for one in (ours, others[name]))
+            most = bench.TARGETS.get((figure, name))
+            ratio = bench.ratio(ours, others[name], figure)
+            rows.append(Row(what, mine, unit, name, theirs, most_ratio=most, spread=ratio))
+    return rows
+
+
+def xds() -> list[Row]:
+    """xDS alone, to real Envoy."""
+    from bench import xds as bench
+
+    small, large = (asyncio.run(bench.measure(size, "delta")) for size in bench.SIZES)
+    naive = bench.naive_cpu_ms(bench.services(bench.SIZES[1]))
+    return [
+        Row(
+            "CPU for the first snapshot of 10,000", large.snapshot_cpu_ms, "ms", "encoding by betterproto2", naive, 1000
+        ),
+        Row("xDS CPU for a wake of 10,000", large.wake_cpu_ms, "ms", "of 1,000", small.wake_cpu_ms, 2, 1.2),
+        Row("xDS bytes for a wake of 10,000", large.wake_bytes, "bytes", "of 1,000", small.wake_bytes, 1000, 1.2),
+    ]

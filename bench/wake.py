@@ -1,0 +1,192 @@
+"""How long a wake takes, where zenvoy can do anything about it, through real Envoy.
+
+Two parts: from the first held connection to the reconciler's decision, and from the service's `listen()` to the first
+byte at the client. What a service does before it listens is its own.
+
+Beside the first: one gRPC message from a process to another, between the same libraries. Beside the second: a client
+that starts the same service itself and dials it once a millisecond until it answers, the least that any waker does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from bench.processes import ROOT, ZENVOY, free_port, running, say, wait_for
+from bench.table import Row
+from reconciler.cli.client import ask
+
+WAKES = 25
+SIGNAL_MS = 1.0
+FIRST_BYTE_MS = 5.0
+GRID_SECONDS = 0.001
+PROTOCOLS = ("http", "tcp")
+UPSTREAM = [sys.executable, "-I", "-S", str(ROOT / "bench" / "wake_upstream.py")]
+REQUEST = {"http": b"GET / HTTP/1.1\r\nHost: http\r\nConnection: close\r\n\r\n", "tcp": b"when?\n"}
+ECHO = "/bench.Echo/Stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Wakes:
+    """Figures of one protocol, in ms, a value a wake."""
+
+    signal: list[float]
+    first_byte: list[float]
+    polled: list[float]
+
+
+def measure() -> list[Row]:
+    """All rows."""
+    message = statistics.median(message_ms())
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as directory, zenvoy(Path(directory)) as (control, ports):
+        for protocol in PROTOCOLS:
+            say(f"wake: {WAKES} wakes by {protocol}")
+            found = [wake(control, protocol, ports[protocol]) for _ in range(WAKES)]
+            wakes = Wakes(*(list(values) for values in zip(*found, strict=True)))
+            rows += _rows(protocol, wakes, message)
+    return rows
+
+
+def _rows(protocol: str, wakes: Wakes, message: float) -> Iterator[Row]:
+    signal, first_byte, polled = (statistics.median(part) for part in (wakes.signal, wakes.first_byte, wakes.polled))
+    yield Row(
+        f"{protocol}: first held to decision, median of {WAKES}", signal, "ms", "a gRPC message", message, SIGNAL_MS
+    )
+    yield Row(
+        f"{protocol}: listen() to first byte, median of {WAKES}",
+        first_byte,
+        "ms",
+        "client that dials every ms",
+        polled,
+        FIRST_BYTE_MS,
+    )
+
+
+def wake(control: Path, protocol: str, port: int) -> tuple[float, float, float]:
+    """Put it to sleep, and wake it: signal, first byte, and beside it a polled start; all in ms."""
+    wait_for(lambda: _sleeps(control, protocol), f"{protocol} to sleep")
+    first_byte = request(port, protocol)
+    done = wait_for(lambda: _woken(state(control, protocol)), f"{protocol} to be woken") or {}
+    return done["parts"]["signal"] * 1000, first_byte, polled(protocol)
+
+
+def state(control: Path, protocol: str) -> dict[str, Any]:
+    """The service as `zenvoy status -o json` shows it."""
+    found: dict[str, Any] = ask(control, "GET", f"/v1/services/{protocol}")
+    return found
+
+
+def _sleeps(control: Path, protocol: str) -> bool:
+    """Whether it sleeps; told to, again whenever something has made it stay awake, as the last wake's traffic may."""
+    found: str = state(control, protocol)["state"]
+    if found in ("Active", "Idle"):
+        ask(control, "POST", f"/v1/services/{protocol}/sleep")
+    return found == "ScaledToZero"
+
+
+def _woken(view: dict[str, Any]) -> dict[str, Any] | None:
+    last: dict[str, Any] | None = view["lastWake"]
+    quiet = view["state"] in ("Active", "Idle") and not view["relayed"]
+    return last if last and last["total"] is not None and quiet else None
+
+
+def request(port: int, protocol: str) -> float:
+    """Ask, and wait: ms from the service's `listen()` to the first byte of its answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        return _answer(client, protocol)
+
+
+def polled(protocol: str) -> float:
+    """The same without zenvoy: start it, and dial until it answers."""
+    port = free_port()
+    process = subprocess.Popen([*UPSTREAM, protocol, str(port)])
+    try:
+        while True:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0 and client.getsockname() != client.getpeername():
+                    return _answer(client, protocol)
+            time.sleep(GRID_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answer(client: socket.socket, protocol: str) -> float:
+    client.sendall(REQUEST[protocol])
+    answer = client.recv(65536)
+    first_byte_at = time.time()
+    while data := client.recv(65536):
+        answer += data
+    return (first_byte_at - float(answer.split()[-1])) * 1000
+
+
+@contextlib.contextmanager
+def zenvoy(directory: Path) -> Iterator[tuple[Path, dict[str, int]]]:
+    """A running `zenvoy up`: its control socket, and the port of each protocol's service."""
+    ports = {protocol: free_port() for protocol in PROTOCOLS}
+    services = [
+        {"name": protocol, "protocol": protocol, "command": [*UPSTREAM, protocol, "{port}"]} for protocol in PROTOCOLS
+    ]
+    services[1]["listen"] = f"127.0.0.1:{ports['tcp']}"
+    file, log = directory / "services.yaml", directory / "log"
+    listen = {"http": f"127.0.0.1:{ports['http']}"}
+    file.write_text(json.dumps({"listen": listen, "services": services, "sampleInterval": "200ms"}))
+    command = [str(ZENVOY), "up", str(file), "--state-dir", str(directory / "state"), "--log", "json"]
+    with log.open("wb") as output, running(command, output=output) as process:
+        wait_for(lambda: _serves(log, process), "zenvoy up to serve")
+        yield directory / "state" / "control.sock", ports
+
+
+def _serves(log: Path, process: subprocess.Popen[bytes]) -> bool:
+    if process.poll() is not None:
+        raise RuntimeError(f"zenvoy up ended: {log.read_text()}")
+    return '"serving"' in log.read_text()
+
+
+def message_ms() -> list[float]:
+    """How long gRPC takes with one message, from a thread of grpcio's here to grpc.aio's loop in another process."""
+    with tempfile.TemporaryDirectory() as directory:
+        target = f"unix:{directory}/echo.sock"
+        with running([sys.executable, "-m", "bench.wake", target]), grpc.insecure_channel(target) as channel:
+            grpc.channel_ready_future(channel).result(30)
+            times = channel.stream_stream(ECHO)(_stamps())
+            return [float(answer) for answer in times]
+
+
+def _stamps() -> Iterator[bytes]:
+    for _ in range(4 * WAKES):
+        time.sleep(0.01)
+        yield str(time.time()).encode()
+
+
+async def serve_echo(target: str) -> None:
+    """Answer each time with the ms since then."""
+
+    async def stream(times: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
+        async for sent_at in times:
+            yield str((time.time() - float(sent_at)) * 1000).encode()
+
+    server = grpc.aio.server()
+    method = grpc.stream_stream_rpc_method_handler(stream)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Echo", {"Stream": method}),))
+    server.add_insecure_port(target)
+    await server.start()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve_echo(sys.argv[1]))

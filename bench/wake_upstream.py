@@ -1,0 +1,33 @@
+"""A service that notes when it began to listen, and says so in its first reply: `wake_upstream.py http|tcp PORT`.
+
+One connection after the other, and nothing imported that it does not need: what is measured is the way to it.
+"""
+
+import sys
+import time
+from _socket import SO_REUSEADDR, SOL_SOCKET  # the module `socket` itself takes longer to load than we take to start
+from _socket import socket as Socket
+from os import close, read, write
+
+
+def main(protocol: str, port: int) -> None:
+    listener = Socket()
+    listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listening_at = time.time()
+    listener.listen(16)
+    body = b"%.6f" % listening_at
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+    reply = head + body if protocol == "http" else body
+    while True:
+        fd, _ = listener._accept()
+        try:
+            if read(fd, 65536):  # a probe of readiness says nothing, and goes
+                write(fd, reply)
+        except OSError:
+            pass
+        close(fd)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
