@@ -59,6 +59,10 @@ class XdsRouter:
         """Answer Envoys from now on; before, a route may be missing."""
         self._server.open()
 
+    async def close(self) -> None:
+        """Say good-bye to Envoys; to be awaited before the gRPC server stops."""
+        await self._server.close()
+
     def handler(self) -> grpc.GenericRpcHandler:
         """To be added to the gRPC server."""
         return self._server.handler()

@@ -128,6 +128,7 @@ class Reconciler:
         await self._http.close()
         await self._source.close()
         await self._admin.close()
+        await self._router.close()
         await self._grpc.stop(GRPC_GRACE_SECONDS)
         await self._backend.close()
         self._alarm.close()
