@@ -82,7 +82,7 @@ def test_service_that_cannot_start_is_unavailable_and_says_why(zenvoy: Start) ->
     error = raised.value
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "rpc did not wake" in error.details()
-    assert "exit code 7" in error.details()
+    assert "exited with code 7" in error.details()
     assert "cannot use port" in error.details()
-    trailing = {key: value for key, value in error.trailing_metadata() or ()}
+    trailing = dict(error.trailing_metadata() or ())
     assert int(trailing["retry-after"]) >= 1

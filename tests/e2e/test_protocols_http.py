@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import random
+import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +53,10 @@ def test_curl_over_http_1(zenvoy: Start, tmp_path: Path) -> None:
     chunked = ["-H", "Transfer-Encoding: chunked", *upload]
     assert curl(*chunked, f"http://web.localhost:{z.http_port}/echo") == body
     assert z.wakes("web") == 3
-    z.wait_status("3 requests are counted", "web", lambda view: view["requests"] == 3)
-    assert " web " in z.cli("status").stdout
+    shown = z.cli("status").stdout
+    assert re.search(r"^web +(Active|Idle) .*signal .*, started .*, reachable .*, firstByte ", shown, re.MULTILINE), (
+        shown
+    )
 
 
 @pytest.mark.curl
@@ -76,14 +80,15 @@ def test_websocket_wakes_and_stays_open(zenvoy: Start) -> None:
     z = zenvoy({"name": "chat", "hosts": ["chat.localhost"], "command": server("websocket")})
     z.asleep("chat")
     messages = ["hello", "ü" * 1000, b"\0\1\2" * 100_000]
-    with connect(f"ws://chat.localhost:{z.http_port}/", max_size=None, ping_interval=None) as socket:
+    plain = socket.create_connection((LOCAL, z.http_port))
+    with connect("ws://chat.localhost/", sock=plain, max_size=None, ping_interval=None) as chat:
         for message in messages:
-            socket.send(message)
-            assert socket.recv(timeout=20) == message
+            chat.send(message)
+            assert chat.recv(timeout=20) == message
         z.woken("chat")
         z.stays_awake("chat", 3)
-        socket.send("still there?")
-        assert socket.recv(timeout=20) == "still there?"
+        chat.send("still there?")
+        assert chat.recv(timeout=20) == "still there?"
     z.wait_state("chat", "ScaledToZero")
     assert z.wakes("chat") == 1
 
@@ -147,17 +152,18 @@ def test_kept_alive_connection_used_before_across_and_after_a_sleep(zenvoy: Star
         connection.request("GET", "/hello", headers={"Host": "web"})
         return connection.getresponse().read()
 
+    counted = []
     for _ in range(3):
         z.asleep("web")
         assert get() == HELLO
         z.wait_state("web", "Active", "Idle")
         assert get() == HELLO
-        z.sleep("web")
+        counted.append(z.sleep("web")["requests"])
     assert connection.sock is not None
     assert connection.sock.getsockname() == own, "it is the same connection all the time"
     connection.close()
     assert z.wakes("web") == 3
-    z.wait_status("6 requests are counted", "web", lambda view: view["requests"] == 6)
+    assert counted[2] - counted[1] == counted[1] - counted[0] == 2, "each request is counted"
 
 
 def test_unknown_host_is_told_so(zenvoy: Start) -> None:
@@ -186,7 +192,6 @@ def test_every_client_that_waits_is_answered_by_one_start(zenvoy: Start) -> None
     z = zenvoy(web(command=gated(server("http_echo"))))
     waiting = ask_many(z, 20)
     z.wait_status("all wait", "web", lambda view: view["held"] == 20)
-    assert z.cli("status", "web").stdout.count("20") >= 1
     z.open_gate()
     for connection in waiting:
         assert connection.getresponse().read() == HELLO
