@@ -1,0 +1,212 @@
+"""Mode tproxy, in a network namespace of its own: a port range on local addresses, IPv4 and IPv6, nft and iptables."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.tproxy.harness import PATIENCE_SECONDS, HolderProcess, eventually
+from tproxy import rules
+from tproxy.rules import Family, Rules, Tool
+
+IPV4, IPV6 = "192.0.2.7", "2001:db8::7"
+
+# What runs inside the namespace is one process: a reconciler, a service and a client, told line by line what to do.
+INSIDE = """
+import socket, sys
+from tests.tproxy.harness import FakeReconciler, eventually, go
+from tproxy.wire import Assignment, Hold
+
+reconciler = FakeReconciler()
+upstream = socket.create_server(("127.0.0.1", 0))
+upstream.settimeout(20)
+print(reconciler.port, flush=True)
+for line in sys.stdin:
+    host, port, *again = line.split()
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    assignment = lambda verdict: Assignment(address, f"at-{host}", "tcp", verdict, 10, 60.0)
+    eventually(lambda: reconciler.ups)
+    reconciler.is_acked(reconciler.say(assignment(Hold())))
+    with socket.create_connection((host, int(port)), 20) as client:
+        client.sendall(b"to ")
+        reconciler.sees(address, held=1)
+        reconciler.say(assignment(go(upstream)))
+        server, _ = upstream.accept()
+        with server:
+            server.sendall(server.recv(10) + address.encode())
+            print(client.recv(100).decode(), flush=True)
+            if again:
+                sys.stdin.readline()
+                client.sendall(b"still ")
+                server.sendall(server.recv(10) + address.encode())
+                print(client.recv(100).decode(), flush=True)
+"""
+
+
+class Namespace:
+    def __init__(self) -> None:
+        self.name = f"zenvoy-{os.getpid()}"
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        self.prefix = ("ip", "netns", "exec", self.name)
+        self.run("ip", "link", "set", "lo", "up")
+        self.run("ip", "addr", "add", f"{IPV4}/32", "dev", "lo")
+        self.run("ip", "-6", "addr", "add", f"{IPV6}/128", "dev", "lo", "nodad")
+        self.inside = subprocess.Popen(
+            [*self.prefix, sys.executable, "-c", INSIDE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.inside.stdout is not None
+        self.reconciler_port = int(self.inside.stdout.readline())
+
+    def close(self) -> None:
+        self.inside.kill()
+        self.inside.communicate()
+        subprocess.run(["ip", "netns", "del", self.name], check=True)
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run([*self.prefix, *command], capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 0, (command, done.stderr)
+        return done.stdout
+
+    def tproxy(self, *args: str) -> str:
+        return self.run(sys.executable, "-m", "tproxy", *args)
+
+    def holder(self, *args: str, listen: str = "[::]:0") -> HolderProcess:
+        given = ["--mode", "tproxy", "--listen", listen, *args]
+        return HolderProcess(self.reconciler_port, *given, prefix=self.prefix)
+
+    def converse(self, *line: object) -> str:
+        """Hold and release a connection to an address; what came back."""
+        assert self.inside.stdin is not None
+        assert self.inside.stdout is not None
+        print(*line, file=self.inside.stdin)
+        self.inside.stdin.flush()
+        return self.inside.stdout.readline().strip()
+
+    def installed(self) -> str:
+        """All rules of ours, of either tool."""
+        saved = [self.run(command) for command in ("iptables-save", "ip6tables-save")]
+        own = [table for table in self.run("nft", "list", "tables").splitlines() if table.endswith(" zenvoy")]
+        tables = [self.run("nft", "list", *table.split()) for table in own]
+        return "\n".join([*tables, *(line for text in saved for line in text.splitlines() if "ZENVOY" in line)])
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    namespace = Namespace()
+    yield namespace
+    namespace.close()
+
+
+TOOLS = pytest.mark.parametrize("tool", ["nft", "iptables"])
+
+
+@pytest.mark.root
+@TOOLS
+def test_ipv4_and_ipv6_arrive_under_the_address_that_was_dialled(namespace: Namespace, tool: Tool) -> None:
+    with namespace.holder("--rules", tool) as holder:
+        assert namespace.converse(IPV4, 20000) == f"to {IPV4}:20000"
+        assert namespace.converse(IPV4, 32767) == f"to {IPV4}:32767"
+        assert namespace.converse("127.0.0.1", 25001) == "to 127.0.0.1:25001"
+        assert namespace.converse(IPV6, 20001) == f"to [{IPV6}]:20001"
+        assert namespace.converse("::1", 20002) == "to [::1]:20002"
+        holder.signal(signal.SIGTERM)
+        assert holder.wait() == 0
+    assert namespace.installed() == ""
+
+
+@pytest.mark.root
+def test_an_ipv4_only_holder_serves_ipv4(namespace: Namespace) -> None:
+    with namespace.holder(listen="0.0.0.0:0") as holder:
+        assert namespace.converse(IPV4, 20000) == f"to {IPV4}:20000"
+        holder.signal(signal.SIGTERM)
+        assert holder.wait() == 0
+    assert namespace.installed() == ""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("after", ["nft", "iptables"])
+@TOOLS
+def test_what_a_killed_holder_left_is_replaced(namespace: Namespace, tool: Tool, after: Tool) -> None:
+    with namespace.holder("--rules", tool) as killed:
+        killed.signal(signal.SIGKILL)
+        killed.wait()
+    assert f":{killed.port}" in namespace.installed() or f"--on-port {killed.port}" in namespace.installed()
+    with namespace.holder("--rules", after) as holder:
+        assert str(killed.port) not in namespace.installed()
+        assert namespace.converse(IPV6, 20003) == f"to [{IPV6}]:20003"
+        holder.signal(signal.SIGTERM)
+        assert holder.wait() == 0
+    assert namespace.installed() == ""
+
+
+@pytest.mark.root
+def test_a_successor_keeps_its_rules_when_its_predecessor_ends(namespace: Namespace) -> None:
+    with namespace.holder() as old, namespace.holder() as new:
+        old.signal(signal.SIGTERM)
+        assert old.wait() == 0
+        assert f"tproxy to :{new.port}" in namespace.installed()
+        assert namespace.converse(IPV4, 20004) == f"to {IPV4}:20004"
+        new.signal(signal.SIGTERM)
+        assert new.wait() == 0
+    assert namespace.installed() == ""
+
+
+@pytest.mark.root
+@TOOLS
+def test_rules_of_an_init_step_are_kept(namespace: Namespace, tool: Tool) -> None:
+    for _ in range(2):
+        namespace.tproxy("rules", "--install", "--port", "18001", "--tool", tool)
+    installed = namespace.installed()
+    with namespace.holder("--rules", "keep", listen="[::]:18001") as holder:
+        assert namespace.converse(IPV4, 20005) == f"to {IPV4}:20005"
+        holder.signal(signal.SIGTERM)
+        assert holder.wait() == 0
+    assert namespace.installed() == installed
+    namespace.tproxy("rules", "--remove", "--port", "18001")
+    assert namespace.installed() == ""
+
+
+@pytest.mark.root
+def test_a_relayed_connection_outlives_the_rules(namespace: Namespace) -> None:
+    """Its packets go to a local address anyway, and the kernel knows its socket."""
+    with namespace.holder() as holder:
+        assert namespace.converse(IPV4, 20006, "again") == f"to {IPV4}:20006"
+        holder.signal(signal.SIGTERM)
+        eventually(lambda: namespace.installed() == "")
+        assert namespace.converse() == f"still {IPV4}:20006"
+        assert holder.wait() == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", ["ip", "ip6", "inet"])
+def test_what_is_shown_is_what_nft_takes(namespace: Namespace, family: Family) -> None:
+    shown = namespace.tproxy("rules", "--family", family, "--port", "18001")
+    done = subprocess.run(
+        [*namespace.prefix, "nft", "-c", "-f", "-"],
+        input=shown,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tproxy to :18001" in shown
+
+
+def test_ports_are_understood() -> None:
+    assert rules.parse_ports("20000-32767") == (20000, 32767)
+    for wrong in ("", "1", "2-1", "0-5", "1-65536", "a-b"):
+        with pytest.raises(ValueError, match="is not a range of ports; write 20000-32767"):
+            rules.parse_ports(wrong)
+
+
+def test_what_is_installed_is_read_back() -> None:
+    wanted = Rules(18001)
+    assert rules.installed_port(rules.nft_table(wanted)) == 18001
+    assert rules.installed_port(rules.iptables_install(wanted)) == 18001
+    assert rules.installed_port("table inet other {}") is None
