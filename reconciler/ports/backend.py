@@ -31,7 +31,11 @@ class Backend(Protocol):
     """Starts and stops services. Reports through the callback that it was made with, first of all what runs already."""
 
     def converge(self, service: str, scale: Scale) -> None:
-        """Make it so, now and until told otherwise. Returns at once; the same value again costs nothing."""
+        """Make it so, now and until told otherwise. Returns at once; the same value again costs nothing.
+
+        What shall end is no endpoint any more, however long it takes to: that is reported before this returns, or
+        whoever comes in the next moment is sent to what is about to end.
+        """
 
     async def close(self) -> None:
         """Stop working; what becomes of the services is the backend's own business."""

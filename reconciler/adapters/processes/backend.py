@@ -95,7 +95,7 @@ class ProcessBackend:
                 unit.want()
             case Zero():
                 if unit is not None and unit.wanted:
-                    unit.stop()
+                    self._tell(unit.stop())
 
     async def close(self) -> None:
         """Stop every service, side by side, within 3.5 s; what does not end by itself in 2.5 s is killed."""

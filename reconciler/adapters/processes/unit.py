@@ -95,13 +95,18 @@ class Unit:
         """It should be up."""
         self.wanted = True
 
-    def stop(self, at_most: float = float("inf")) -> None:
-        """It should not run; it has its drain time-out to end, but no more than `at_most` seconds."""
+    def stop(self, at_most: float = float("inf")) -> Running:
+        """It should not run; it has its drain time-out to end, but no more than `at_most` seconds.
+
+        Nobody should dial it from now on: what it returns is for the caller to tell, if anybody is to know.
+        """
         self.wanted = False
         self._at_most = at_most
         if self._ending is not None:
             self._ending.hurry(at_most)
         self._interrupt.set()
+        self._running = self._told = replace(self._running, endpoints=())
+        return self._running
 
     def change(self, program: Program) -> None:
         """This is the program from now on; what can be used already goes on as it is."""
@@ -151,9 +156,9 @@ class Unit:
             return not self._strays
         if not self._running.endpoints and not self._interrupt.is_set():
             await _either(self._greet(process), process.wait(), self._interrupt.wait())
-        proven_at = time.monotonic() + PROVEN_SECONDS
+        reached, proven_at = bool(self._running.endpoints), time.monotonic() + PROVEN_SECONDS
         await _either(process.wait(), self._interrupt.wait())
-        if self._running.endpoints and time.monotonic() > proven_at:
+        if reached and time.monotonic() > proven_at:
             self._crashes = 0
         return process.exited.done() and not self._interrupt.is_set()
 
@@ -166,7 +171,7 @@ class Unit:
             await self._shared.dialler.until_reachable(port, path)
         finally:
             slow.cancel()
-        if process.is_alive():
+        if process.is_alive() and not self._interrupt.is_set():
             milestones = {**self._note.milestones, "reachable": time.time()}
             self._say(Running(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
             self._write(replace(self._note, reachable=True, milestones=milestones))
