@@ -1,15 +1,14 @@
-"""The `zenvoy` fixture, logs of those that failed, and what becomes of a test whose program is not installed."""
+"""The `zenvoy` fixture, and the logs of those that failed."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.harness import NEEDS, Zenvoy
+from tests.e2e.harness import Zenvoy
 
 Start = Callable[..., Zenvoy]
 _RUNNING = pytest.StashKey[list[Zenvoy]]()
@@ -56,15 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("envoy")
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker in {mark.name for mark in item.iter_markers()} & NEEDS.keys():
-        if not NEEDS[marker]():
-            missing = f"{marker} is missing on this machine"
-            if os.environ.get("CI"):
-                pytest.fail(missing)
-            pytest.skip(missing)
 
 
 @pytest.hookimpl(wrapper=True)

