@@ -15,22 +15,23 @@ from watchfiles import awatch
 
 from reconciler.adapters.alarm import Alarm
 from reconciler.adapters.holders import HolderStreams
-from reconciler.adapters.http import Http
-from reconciler.adapters.metrics import Metrics
+from reconciler.adapters.metrics import CountedRouter, Metrics, ScrapedHttp, World
 from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.prometheus import PrometheusSettings
 from reconciler.adapters.services_file import Problem, ServicesFile, read
 from reconciler.adapters.sqlite_store import SqliteStore
-from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.adapters.xds_router import GRPC_OPTIONS
 from reconciler.app import traffic
 from reconciler.app.operations import EngineOperations
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import State
+from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.wake import Wake
 from reconciler.ports.backend import Running
+from reconciler.ports.holders import Held
 from reconciler.ports.transitions import Transition
 
 log = structlog.get_logger()
@@ -72,17 +73,28 @@ class Reconciler:
         directory = settings.state_dir
         self._store = SqliteStore(directory.records)
         self._alarm = Alarm(self.engine.passed)
-        self._holders = HolderStreams(self.engine.held, time.time)
-        self._router = XdsRouter(self.engine.routed, time.time, _rejected)
+        self._metrics = Metrics(self._world())
+        self._holders = HolderStreams(self._held, time.time)
+        self._router = CountedRouter(self.engine.routed, time.time, _rejected, self._metrics.acked)
         self._backend = ProcessBackend(directory.path, self._ran)
         self._admin = traffic.admin(NODE, Path(ADMIN_SOCKET))
         asked = settings.prometheus
         self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin
-        self._sampler = Sampler(self._source, file.sample_interval, time.time, self.engine.sampled)
+        self._sampler = Sampler(self._source, file.sample_interval, time.time, self._sampled)
         operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened)
-        self._metrics = Metrics(operations.services, operations.envoys)
-        self._http = Http(operations, self._metrics.text, lambda: self._admin.prometheus_text(NODE))
+        self._http = ScrapedHttp(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
         self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
+
+    def _world(self) -> World:
+        """What metrics look at."""
+        return World(
+            services=lambda: self.engine.services,
+            envoys=lambda: self._router.nodes(),
+            holders=lambda: self._holders.connected,
+            ready=lambda: self._opened,
+            now=time.time,
+            ticks=time.monotonic,
+        )
 
     async def run(self) -> None:
         """Until SIGTERM. Services end with it."""
@@ -111,6 +123,7 @@ class Reconciler:
 
     async def _start(self) -> None:
         self._alarm.start()
+        self._metrics.start()
         adapters = Adapters(self._backend, self._router, self._holders, self._alarm, self._store, self._sampler.ask)
         self.engine.start(adapters)
         self._apply(self._file)
@@ -126,6 +139,7 @@ class Reconciler:
     async def _close(self) -> None:
         self._closing = True
         await self._http.close()
+        self._metrics.close()
         await self._source.close()
         await self._admin.close()
         await self._router.close()
@@ -139,6 +153,7 @@ class Reconciler:
         specs = [entry.spec for entry in file.services]
         self._router.configure(file.listen_http, file.listen_tls, specs)
         self.engine.configure(specs)
+        self._metrics.configured()
         self._backend.configure({entry.spec.name: entry.program for entry in file.services})
         self._sampler.interval = file.sample_interval
         self._file = file
@@ -149,9 +164,18 @@ class Reconciler:
         if self._closing:
             return  # what ends because we end is neither a crash nor a sleep
         self.engine.ran(running)
+        self._metrics.ran(running.service)
         if not self._opened and self.engine.synced:
             self._opened = True
             self._router.open()
+
+    def _held(self, held: Held) -> None:
+        self.engine.held(held)
+        self._metrics.held(held)
+
+    def _sampled(self, sample: Sample) -> None:
+        self.engine.sampled(sample)
+        self._metrics.sampled(sample, self.engine.doubt)
 
     async def _announce(self) -> None:
         """Say so once Envoy takes connections and the holder can tell of them."""
@@ -173,9 +197,9 @@ class Reconciler:
             self.engine.command(transition.service, SleepCommanded("its program changed"))
 
     def _woke(self, service: str, wake: Wake) -> None:
-        parts = wake.parts()
-        self._metrics.woke(parts)
-        log.info("woken", service=service, total=wake.total(), parts=parts, peer=wake.peer)
+        total, parts = wake.total(), wake.parts()
+        self._metrics.woke(service, total, parts)
+        log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
 
     async def _watch(self, reload: asyncio.Event) -> None:
         """The folder is watched, since editors put a new file in the old one's place."""

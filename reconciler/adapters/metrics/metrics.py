@@ -1,0 +1,109 @@
+"""All metrics of one reconciler: told of what happens, and read at each scrape.
+
+Between scrapes nothing is done but to count what happens. What there is of each service is written in a thread, so
+that a scrape of ten thousand services keeps nobody waiting. A service that is no more vanishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from prometheus_client.exposition import choose_encoder
+
+from reconciler.adapters.metrics.loop_lag import LoopLag
+from reconciler.adapters.metrics.registry import Registry
+from reconciler.adapters.metrics.services import Page
+from reconciler.adapters.metrics.tally import Tally
+from reconciler.adapters.metrics.world import Service, World
+from reconciler.core.record import Record, State
+from reconciler.core.traffic import Sample
+from reconciler.ports.holders import Held
+from reconciler.ports.transitions import Transition
+
+OPENMETRICS = "application/openmetrics-text"
+
+
+class Metrics:
+    """Counts, and answers scrapes. Everything but the writing happens on the event loop."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._tallies: dict[str, Tally] = {}
+        self._registry = Registry(world)
+        self._lag = LoopLag(self._registry.lag.observe)
+
+    def start(self) -> None:
+        """Needs a running event loop."""
+        self._lag.start()
+
+    def close(self) -> None:
+        self._lag.close()
+
+    def configured(self) -> None:
+        """Services came or went."""
+        for name in self._tallies.keys() - self._world.services().keys():
+            del self._tallies[name]
+
+    def ran(self, service: str) -> None:
+        """It was seen whether the service runs; from the first time on it is counted."""
+        self._known(service)
+
+    def held(self, held: Held) -> None:
+        if found := self._known(held.service):
+            found[1].saw_held(held, self._world.ticks())
+
+    def saw(self, transition: Transition) -> None:
+        found = self._known(transition.service)
+        if found is None:
+            return
+        service, tally, record = found
+        tally.saw_transition(transition, record, service.requests, service.spec.wake_timeout)
+        asleep = transition.target is State.ScaledToZero
+        tally.sleeps(record.replicas if asleep else 0, self._world.ticks())
+        if asleep and tally.before_wake:
+            requests, released = tally.before_wake
+            self._registry.served(transition.service, service.requests - requests, tally.released.total - released)
+
+    def woke(self, service: str, total: float | None, parts: Mapping[str, float]) -> None:
+        """A wake is over; `parts` are seconds by name, in order."""
+        if total is not None:
+            self._registry.woke(service, total, parts)
+            if tally := self._tallies.get(service):
+                tally.last_wake = (total, parts)
+
+    def sampled(self, sample: Sample, doubt: str | None) -> None:
+        """A sample was taken; `doubt` is why it says nothing, or None."""
+        self._registry.samples.saw(sample, doubt)
+
+    def acked(self, envoy: str) -> None:
+        """An Envoy acknowledged endpoints."""
+        self._registry.acks[envoy] += 1
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """The page in the format that the `Accept` header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        for envoy in self._registry.acks.keys() - self._world.envoys().keys():
+            del self._registry.acks[envoy]
+        rest = self._registry.text(encode)
+        present = list(self._world.services().items())
+        return await asyncio.to_thread(
+            self._services, present, content_type.startswith(OPENMETRICS)
+        ) + rest, content_type
+
+    def _services(self, present: list[tuple[str, Service]], openmetrics: bool) -> bytes:
+        """In a thread: it looks, and changes nothing."""
+        page = Page(self._world.now(), self._world.ticks())
+        for name, service in present:
+            page.add(name, service, self._tallies.get(name))
+        return page.text(openmetrics)
+
+    def _known(self, name: str) -> tuple[Service, Tally, Record] | None:
+        """A service, its tally (made when it is the first time) and its record; None while it has none."""
+        service = self._world.services().get(name)
+        if service is None or service.record is None:
+            return None
+        tally = self._tallies.get(name)
+        if tally is None:
+            tally = self._tallies[name] = Tally.of(service.record, self._world.ticks())
+        return service, tally, service.record

@@ -1,0 +1,167 @@
+"""Every metric of the reconciler, in one table: `docs/metrics.md` is generated from it, and nothing else is exported.
+
+Rule: names are the design's words, with units, by https://prometheus.io/docs/practices/naming/; a counter's name goes
+without its `_total`. Labels are bounded: what is unbounded (a reason, a peer) is for logs, not for labels.
+Counterparts: `services.py` and `registry.py`, which fill the two halves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["gauge", "counter", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    series: str = "1"
+    """How many series there are, for people."""
+
+    @property
+    def sample_name(self) -> str:
+        """The name that a query needs; a histogram's is without `_bucket`, `_sum` and `_count`."""
+        return f"{self.name}_total" if self.kind == "counter" else self.name
+
+
+def _a_service(name: str, kind: Kind, help: str, *labels: str, series: str = "1 a service") -> Family:
+    return Family(f"zenvoy_service_{name}", kind, help, ("service", *labels), series)
+
+
+STATE = _a_service(
+    "state", "gauge", "1 for the state that the service is in, 0 for the others.", "state", series="5 a service"
+)
+FIGURES = (
+    _a_service("state_entered_timestamp_seconds", "gauge", "When the state was entered; it survives a restart."),
+    _a_service("stalled", "gauge", "1 while something is known to keep the wake from getting on."),
+    _a_service("paused", "gauge", "1 while the service is not put to sleep because a person said so."),
+    _a_service("replicas", "gauge", "Replicas that exist or are wanted by their owner; no series while not known."),
+    _a_service("held", "gauge", "Connections that wait; no series while a holder is missing."),
+    _a_service("relayed", "gauge", "Connections that run through a holder; no series while a holder is missing."),
+    _a_service("released", "counter", "Held connections that were connected to the service."),
+    _a_service("refused", "counter", "Connections that holders refused; zenvoy_holder_refused_total says why."),
+    _a_service("gone", "counter", "Held connections whose client gave up."),
+    _a_service("requests", "counter", "Requests by Envoy's count; connections where it knows no requests."),
+    _a_service("wake_timeout_seconds", "gauge", "The service's own wakeTimeout."),
+    _a_service("idle_after_seconds", "gauge", "The service's own idleAfter."),
+    _a_service("hold_timeout_seconds", "gauge", "The service's own holdTimeout."),
+    _a_service("deadline_timestamp_seconds", "gauge", "When the state's deadline passes; no series without one."),
+    _a_service(
+        "slept_replica_seconds",
+        "counter",
+        "Replica-seconds not run because the service slept: time times last replicas.",
+    ),
+    _a_service("waited_seconds", "counter", "Seconds that held connections have waited, all of them added up."),
+)
+TRANSITIONS = _a_service(
+    "transitions",
+    "counter",
+    "Changes of the state; from Waking to Waking: it stalled. A series begins with its first transition.",
+    *("from", "to", "event"),
+    series="up to 22 a service: what the state machine's table allows",
+)
+WAKES = _a_service(
+    "wakes",
+    "counter",
+    "Wakes that ended awake (woken), that stalled, and that outlasted wakeTimeout (timed_out); one may be all three.",
+    "result",
+    series="3 a service, from its first wake on",
+)
+LAST_WAKE = _a_service(
+    "last_wake_duration_seconds",
+    "gauge",
+    "How long the last wake took, from the first held connection to its first byte.",
+    series="1 a service, from its first wake on",
+)
+LAST_WAKE_PART = _a_service(
+    "last_wake_part_duration_seconds",
+    "gauge",
+    "How long each part of the last wake took.",
+    "part",
+    series="up to 5 a service, from its first wake on",
+)
+SERVICE_FAMILIES = (STATE, *FIGURES, TRANSITIONS, WAKES, LAST_WAKE, LAST_WAKE_PART)
+"""Rendered by us: there may be ten thousand of each."""
+
+WAKE = Family(
+    "zenvoy_wake_duration_seconds",
+    "histogram",
+    "How long wakes took, from the first held connection to its first byte; exemplars name the service.",
+    series="18",
+)
+WAKE_PART = Family(
+    "zenvoy_wake_part_duration_seconds",
+    "histogram",
+    "How long parts of wakes took: signal, started, reachable (or ready), firstByte; exemplars name the service.",
+    ("part",),
+    series="18 a part",
+)
+WAKE_REQUESTS = Family(
+    "zenvoy_wake_served_requests",
+    "histogram",
+    "Requests, or connections, that a wake served until the service slept again; exemplars name the service.",
+    series="11",
+)
+WAKE_CONNECTIONS = Family(
+    "zenvoy_wake_released_connections",
+    "histogram",
+    "Held connections that were connected from one wake to the next sleep; exemplars name the service.",
+    series="11",
+)
+LOOP_LAG = Family(
+    "zenvoy_event_loop_lag_seconds",
+    "histogram",
+    "How late the event loop came to a timer that is due each second.",
+    series="12",
+)
+SAMPLES = Family("zenvoy_samples", "counter", "Samples of Envoys' counters.")
+SAMPLES_UNKNOWN = Family(
+    "zenvoy_samples_unknown",
+    "counter",
+    "Samples that say nothing about any service, by cause; each keeps services awake.",
+    ("cause",),
+    series="8",
+)
+SAMPLE_COMPLETE = Family("zenvoy_sample_complete", "gauge", "1 when the latest sample says something, 0 when not.")
+SAMPLE_TAKEN = Family(
+    "zenvoy_sample_timestamp_seconds", "gauge", "When the latest sample was taken: time() minus this is its age."
+)
+SAMPLE_COMPLETE_TAKEN = Family(
+    "zenvoy_sample_complete_timestamp_seconds", "gauge", "When the latest complete sample was taken."
+)
+ENVOYS = Family("zenvoy_xds_connected_envoys", "gauge", "Envoys that are connected.")
+ENVOY_CONNECTED = Family(
+    "zenvoy_xds_connected_timestamp_seconds", "gauge", "When a connected Envoy connected.", ("envoy",), "1 an Envoy"
+)
+ACKED = Family(
+    "zenvoy_xds_acked_version_info",
+    "gauge",
+    "1 for the version that a connected Envoy acknowledged last; not of endpoints, which changes with each wake.",
+    ("envoy", "type", "version"),
+    "3 an Envoy",
+)
+ACKS = Family(
+    "zenvoy_xds_acks", "counter", "Acknowledgements of endpoints by a connected Envoy.", ("envoy",), "1 an Envoy"
+)
+NACKS = Family(
+    "zenvoy_xds_nacks", "counter", "Configurations that a connected Envoy rejected.", ("envoy",), "1 an Envoy"
+)
+HOLDERS = Family("zenvoy_holders_connected", "gauge", "Holders that are connected.")
+SERVICES = Family("zenvoy_services", "gauge", "Services that there are.")
+READY = Family("zenvoy_ready", "gauge", "1 once every service is known and Envoys are answered.")
+LEADER = Family("zenvoy_leader", "gauge", "1 where services may be put to sleep; on one machine that is always here.")
+BUILD = Family("zenvoy_build_info", "gauge", "1; the labels say what runs.", ("version", "python"))
+
+HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
+PRESENT = (
+    *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
+    *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, BUILD),
+)
+CONTROL_FAMILIES = (*HISTOGRAMS, *PRESENT)
+"""Rendered by prometheus-client."""

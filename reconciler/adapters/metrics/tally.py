@@ -1,0 +1,109 @@
+"""What is counted of one service as things happen to it: transitions, wakes, the ledger of sleep against waiting.
+
+Rule: times are arguments: seconds since the epoch, but `ticks`, which are seconds of a clock that is never set. Only
+what a counter needs and no record has is kept here; it begins anew with the process, as Prometheus expects of counters.
+Fed by `metrics.py` on the event loop, read by `services.py` in a thread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from reconciler.core.record import Record, State
+from reconciler.ports.holders import Held
+from reconciler.ports.transitions import Transition
+
+
+@dataclass(slots=True)
+class Rising:
+    """A total over all holders that never falls, though the holders' own do when one of them goes."""
+
+    total: int = 0
+    _last: int = 0
+
+    def saw(self, value: int) -> None:
+        self.total += max(0, value - self._last)
+        self._last = value
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Something that grows by `rate` a second. Replaced whole, so that a thread that reads it sees all of a change."""
+
+    total: float = 0.0
+    rate: float = 0.0
+    at: float = 0.0
+
+    def read(self, ticks: float) -> float:
+        return self.total + self.rate * max(0.0, ticks - self.at)
+
+    def turned(self, rate: float, ticks: float) -> Meter:
+        """From now on it grows by this rate."""
+        return Meter(self.read(ticks), rate, ticks)
+
+
+@dataclass(slots=True)
+class Tally:
+    """One service."""
+
+    slept: Meter = Meter()
+    """Replica-seconds not run."""
+    waited: Meter = Meter()
+    """Seconds that held connections waited, all added up."""
+    waking_since: float | None = None
+    stalled: bool = False
+    """Whether the present wake has stalled."""
+    wakes: Counter[str] = field(default_factory=Counter)
+    begun: bool = False
+    """Whether there was a wake at all."""
+    before_wake: tuple[int, int] | None = None
+    """Requests and released connections when the last wake began; None: it was awake when we came."""
+    last_wake: tuple[float, Mapping[str, float]] | None = None
+    """Seconds, whole and by part."""
+    transitions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    released: Rising = field(default_factory=Rising)
+    refused: Rising = field(default_factory=Rising)
+    gone: Rising = field(default_factory=Rising)
+
+    @classmethod
+    def of(cls, record: Record, ticks: float) -> Tally:
+        """For a service seen for the first time by this process."""
+        tally = cls()
+        if record.state is State.ScaledToZero:
+            tally.slept = Meter(0.0, record.replicas, ticks)
+        elif record.state is State.Waking:
+            tally.waking_since, tally.begun, tally.stalled = record.since, True, record.stalled is not None
+        return tally
+
+    def timed_out(self, now: float, wake_timeout: float) -> int:
+        """Wakes that outlasted `wake_timeout`, the present one included."""
+        present = self.waking_since is not None and now - self.waking_since >= wake_timeout
+        return self.wakes["timed_out"] + present
+
+    def saw_held(self, held: Held, ticks: float) -> None:
+        self.waited = self.waited.turned(held.held or 0, ticks)
+        self.released.saw(held.released)
+        self.refused.saw(held.refused)
+        self.gone.saw(held.gone)
+
+    def saw_transition(self, transition: Transition, record: Record, requests: int, wake_timeout: float) -> None:
+        """`record` is the one after it, `requests` are all so far."""
+        source, target = transition.source, transition.target
+        self.transitions[source.value, target.value, transition.event] += 1
+        if source is target:
+            self.wakes["stalled"] += not self.stalled
+            self.stalled = True
+            return
+        if source is State.Waking:
+            self.wakes["timed_out"], self.waking_since = self.timed_out(transition.at, wake_timeout), None
+            self.wakes["woken"] += target is State.Active
+        if target is State.Waking:
+            self.waking_since, self.begun, self.stalled = record.since, True, False
+            self.before_wake = (requests, self.released.total)
+
+    def sleeps(self, replicas: int, ticks: float) -> None:
+        """From now on so many replicas are not run for being asleep."""
+        if self.slept.rate != replicas:
+            self.slept = self.slept.turned(replicas, ticks)

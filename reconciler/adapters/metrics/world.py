@@ -1,0 +1,58 @@
+"""What metrics look at, as protocols: the engine's services and the connected Envoys, read at each scrape.
+
+The engine is a sibling of adapters, which do not import it; its services are what they look like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reconciler.core.judge import Observed
+from reconciler.core.record import Record
+from reconciler.core.spec import Spec
+from reconciler.plan import Deadline
+from reconciler.ports.holders import Held
+
+
+class Service(Protocol):
+    """One service as the engine has it."""
+
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def record(self) -> Record | None: ...
+    @property
+    def seen(self) -> Observed: ...
+    @property
+    def held(self) -> Held | None: ...
+    @property
+    def deadline(self) -> Deadline | None: ...
+    @property
+    def requests(self) -> int: ...
+
+
+class Envoy(Protocol):
+    """One connected Envoy as the xDS server has it; times are seconds since the epoch."""
+
+    @property
+    def since(self) -> float: ...
+    @property
+    def versions(self) -> Mapping[str, str]: ...
+    @property
+    def nacks(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """How to look; each call is made on the event loop and must be quick."""
+
+    services: Callable[[], Mapping[str, Service]]
+    envoys: Callable[[], Mapping[str, Envoy]]
+    holders: Callable[[], Sequence[str]]
+    ready: Callable[[], bool]
+    now: Callable[[], float]
+    """Seconds since the epoch."""
+    ticks: Callable[[], float]
+    """Seconds of a clock that is never set."""
