@@ -21,14 +21,13 @@ class CannotStart(Exception):
 
 def launch(service: str, program: Program, port: int, run: str, output: Output) -> Watched:
     """Start the program on this port. `run` names the state directory. Raises `CannotStart`."""
-    ours = {"ZENVOY_SERVICE": service, MARK: f"{run}/{service}"}
     try:
         log = output.open()
         try:
             child = subprocess.Popen(
                 program.arguments(port),
                 cwd=program.working_directory,
-                env={**os.environ, "PORT": str(port), **program.variables(port), **ours},
+                env={**os.environ, "PORT": str(port), **program.variables(port), **marks(service, run)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -44,6 +43,11 @@ def launch(service: str, program: Program, port: int, run: str, output: Output) 
         child.kill()
         child.wait()
         raise CannotStart(_said(error)) from error
+
+
+def marks(service: str, run: str) -> dict[str, str]:
+    """The variables by which every process of a service is told as ours. `run` names the state directory."""
+    return {"ZENVOY_SERVICE": service, MARK: f"{run}/{service}"}
 
 
 def _said(error: Exception) -> str:

@@ -29,6 +29,8 @@ class Program:
     """The port that the command listens on; None: a free one is chosen."""
     ready_path: str | None = None
     """What to GET until the answer is 2xx or 3xx; None: a successful dial is enough."""
+    ready_command: tuple[str, ...] = ()
+    """What to run, in the folder and with the environment of the command, until it ends with 0; empty: nothing."""
     stop_signal: Signals = Signals.SIGTERM
     drain_timeout: float = 30.0
     """How long the command has after `stop_signal` before SIGKILL."""
@@ -38,6 +40,11 @@ class Program:
         """Differs when a running process would have to be started again; the other settings apply to it as it runs."""
         parts = (self.command, str(self.working_directory), self.environment, self.port)
         return sha256(repr(parts).encode()).hexdigest()[:16]
+
+    @property
+    def is_ready_by_dial(self) -> bool:
+        """Whether a successful dial is all that it takes to be ready."""
+        return self.ready_path is None and not self.ready_command
 
     def arguments(self, port: int) -> list[str]:
         """The command with its port filled in."""

@@ -1,4 +1,4 @@
-"""Whether a started program can be used yet: it accepts a connection, and answers well if it was asked to.
+"""Whether a started program can be used yet: it accepts a connection, and answers well if it is to be asked.
 
 A service's wake waits for this, so dials come on a grid of 2 ms; a refused dial to the loopback costs some 20 µs. A
 program that takes long is asked less often, and so are many that start at once. Only IPv4's loopback is dialled.
@@ -8,9 +8,13 @@ Counterpart: `unit.py`, which makes sure that it is still the program itself tha
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from errno import EINPROGRESS, EISCONN
+
+from reconciler.adapters.processes.program import Program, filled
 
 GRID_SECONDS = 0.002
 GRID_FOR_SECONDS = 2.0
@@ -27,14 +31,17 @@ class Dialler:
     def __init__(self) -> None:
         self._starting = 0
 
-    async def until_reachable(self, port: int, path: str | None) -> None:
-        """Return once a dial to the port succeeded and, if there is a path, a GET of it got 2xx or 3xx."""
+    async def until_reachable(self, port: int, program: Program, ours: Mapping[str, str]) -> None:
+        """Return once a dial to the port succeeded and the program answers well, in the way that it is to be asked.
+
+        `ours` are variables for what is run to ask it.
+        """
         self._starting += 1
         try:
             await self._until_accepted(port)
-            while path is not None:
-                if await _answers_well(port, path):
-                    return
+            while program.ready_path is not None and not await _answers_well(port, program.ready_path):
+                await asyncio.sleep(SLOWEST_SECONDS)
+            while program.ready_command and not await _is_said_ready(program, port, ours):
                 await asyncio.sleep(SLOWEST_SECONDS)
         finally:
             self._starting -= 1
@@ -83,3 +90,24 @@ async def _status(port: int, path: str) -> int:
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
+
+
+async def _is_said_ready(program: Program, port: int, ours: Mapping[str, str]) -> bool:
+    """Whether the program's `ready_command` ends with 0, and in time."""
+    command = [filled(part, port) for part in program.ready_command]
+    environment = {**os.environ, "PORT": str(port), **program.variables(port), **ours}
+    nowhere = asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=program.working_directory, env=environment, stdin=nowhere, stdout=nowhere, stderr=nowhere
+        )
+    except (OSError, ValueError):
+        return False
+    try:
+        return await asyncio.wait_for(process.wait(), ANSWER_SECONDS) == 0
+    except TimeoutError:
+        return False
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -16,7 +16,7 @@ from signal import SIGTERM
 import structlog
 
 from reconciler.adapters.processes.ending import Censuses, Ending
-from reconciler.adapters.processes.launch import CannotStart, launch
+from reconciler.adapters.processes.launch import CannotStart, launch, marks
 from reconciler.adapters.processes.output import Output
 from reconciler.adapters.processes.pidfd import Watched
 from reconciler.adapters.processes.program import Program
@@ -81,7 +81,7 @@ class Unit:
         self._shared.site.keep_port(self.service, note.port)
         self._output = Output(self._shared.site.logs, self.service)
         self._running = replace(self._running, milestones=note.milestones)
-        good = note.reachable or self.program.ready_path is None
+        good = note.reachable or self.program.is_ready_by_dial
         if good and not self.outdated and accepts(note.port):
             milestones = {"reachable": time.time(), **note.milestones}
             ordered = dict(sorted(milestones.items(), key=lambda reached: reached[1]))
@@ -165,10 +165,10 @@ class Unit:
     async def _greet(self, process: Watched) -> None:
         """Return once the program can be used, and say so."""
         assert self._note is not None
-        port, path = self._note.port, self.program.ready_path
-        slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._say_slow, port, path)
+        port, program = self._note.port, self.program
+        slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._say_slow, port, program)
         try:
-            await self._shared.dialler.until_reachable(port, path)
+            await self._shared.dialler.until_reachable(port, program, marks(self.service, self._shared.site.run))
         finally:
             slow.cancel()
         if process.is_alive() and not self._interrupt.is_set():
@@ -212,9 +212,13 @@ class Unit:
         log.warning("service ended by itself", service=self.service, how=how, output=lines)
         return f"{how}{after}: {lines}" if lines else f"{how}{after}"
 
-    def _say_slow(self, port: int, path: str | None) -> None:
-        missing = f"answers GET {path} well" if path and accepts(port) else f"listens on 127.0.0.1:{port}"
-        self._say(replace(self._running, trouble=f"started {SLOW_SECONDS:.0f} s ago, but nothing {missing} yet"))
+    def _say_slow(self, port: int, program: Program) -> None:
+        missing = f"nothing listens on 127.0.0.1:{port}"
+        if accepts(port) and program.ready_path:
+            missing = f"nothing answers GET {program.ready_path} well"
+        elif accepts(port) and program.ready_command:
+            missing = f"{program.ready_command[0]} does not end with 0"
+        self._say(replace(self._running, trouble=f"started {SLOW_SECONDS:.0f} s ago, but {missing} yet"))
 
     def _write(self, note: Note) -> None:
         self._note = note

@@ -18,6 +18,7 @@ from reconciler.core.spec import Protocol
 
 KEYS = ("command", "env", "workingDirectory", "port", "ready", "stopSignal")
 EXAMPLE = '[python3, -m, http.server, "{port}"]'
+READY_EXAMPLE = "{http: /path}"
 _PORT_VARIABLE = re.compile(r"\bPORT\b")
 
 
@@ -34,12 +35,19 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     port = fields["port"].whole(1, 65535) if "port" in fields else None
     if command:
         _check_placeholders(fields["command"], command, environment, fixed="port" in fields)
+    ready = fields["ready"].fields(("http", "command"), READY_EXAMPLE) if "ready" in fields else {}
+    ready_command = _command(ready["command"]) if "command" in ready else []
+    if ready_command:
+        if there:
+            _check_command(ready["command"], ready_command[0], directory, variables.get("PATH"))
+        _check_names(_places(ready["command"], ready_command))
     return Program(
         command=tuple(command),
         working_directory=directory,
         environment=tuple(sorted(variables.items())),
         port=port,
-        ready_path=_ready_path(fields["ready"], protocol) if "ready" in fields else None,
+        ready_path=_ready_path(fields["ready"], ready["http"], protocol) if "http" in ready else None,
+        ready_command=tuple(ready_command),
         stop_signal=_signal(fields["stopSignal"]) if "stopSignal" in fields else Signals.SIGTERM,
         drain_timeout=drain,
     )
@@ -77,35 +85,43 @@ def _check_command(value: Value, name: str, directory: Path, path: str | None) -
     """Find it as execvp(3) would, from the service's folder and with its PATH."""
     at = value.items(EXAMPLE)[0] if value.is_list() else value
     if "/" in name:
-        places = [directory / name]
+        places = [os.path.join(directory, name)]
     else:
         searched = os.environ.get("PATH", os.defpath) if path is None else path
-        places = [directory / part / name for part in searched.split(os.pathsep)]
-    found = [place for place in places if place.is_file()]
+        places = [os.path.join(directory, part, name) for part in searched.split(os.pathsep)]
+    found = [place for place in places if os.path.isfile(place)]
     if any(os.access(place, os.X_OK) for place in found):
         return
     if found:
-        at.wrong(f"{found[0]} is not executable; chmod +x it, or put its interpreter before it")
+        at.wrong(f"{Path(found[0])} is not executable; chmod +x it, or put its interpreter before it")
     elif "/" in name:
-        at.wrong(f"there is no {places[0]}")
+        at.wrong(f"there is no {Path(places[0])}")
     else:
         which = "the service's own PATH" if path is not None else "PATH"
         at.wrong(f"{name!r} is not on {which}; install it, or write where it is: /path/to/{name}")
 
 
 def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:
-    places = value.items(EXAMPLE) if value.is_list() else [value] * len(command)
-    texts = list(zip(places, command, strict=True))
+    texts = _places(value, command)
     texts += [(place, place.as_written() or "") for place in environment.values()]
-    for place, text in texts:
-        for name in PLACEHOLDER.findall(text):
-            if right := _right_placeholder(name, text):
-                place.wrong(f"unknown placeholder {{{name}}}; {right} (for the text itself write {{{{{name}}}}})")
+    _check_names(texts)
     used = any(PLACEHOLDER.search(text) or _PORT_VARIABLE.search(text) for _, text in texts)
     if not (used or fixed or "PORT" in environment):
         value.wrong(
             'its port is never used: put "{port}" where the command or env takes it, or say which it is: port: 8080'
         )
+
+
+def _places(value: Value, command: list[str]) -> list[tuple[Value, str]]:
+    """Each word of a command with its place in the file."""
+    return list(zip(value.items(EXAMPLE) if value.is_list() else [value] * len(command), command, strict=True))
+
+
+def _check_names(texts: list[tuple[Value, str]]) -> None:
+    for place, text in texts:
+        for name in PLACEHOLDER.findall(text):
+            if right := _right_placeholder(name, text):
+                place.wrong(f"unknown placeholder {{{name}}}; {right} (for the text itself write {{{{{name}}}}})")
 
 
 def _right_placeholder(name: str, text: str) -> str | None:
@@ -117,10 +133,7 @@ def _right_placeholder(name: str, text: str) -> str | None:
     return None if re.search(r"\s", text) else "known here: {port}"
 
 
-def _ready_path(value: Value, protocol: Protocol) -> str | None:
-    path = value.fields(["http"], "{http: /path}").get("http")
-    if path is None:
-        return None
+def _ready_path(value: Value, path: Value, protocol: Protocol) -> str | None:
     written = path.text("/path")
     if written is not None and not re.fullmatch(r"/[!-~]*", written):
         path.wrong(f"{written!r} is not a path; write it as /healthz")

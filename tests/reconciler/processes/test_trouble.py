@@ -194,6 +194,16 @@ async def test_ready_is_what_the_program_says(stage: Stage, tmp_path: Path) -> N
     assert (await scene.until(is_reachable)).trouble is None
 
 
+async def test_ready_is_what_a_command_says(stage: Stage, tmp_path: Path) -> None:
+    ask = ("sh", "-c", 'test -e healthy && test "$PORT" = {port}')
+    scene = stage(replace(server(), working_directory=tmp_path, ready_command=ask))
+    scene.converge(UP)
+    await eventually(lambda: "listening" in scene.log())
+    assert not scene.now().endpoints
+    (tmp_path / "healthy").touch()
+    assert (await scene.until(is_reachable)).trouble is None
+
+
 async def test_the_log_goes_on_and_is_put_aside_when_it_is_long(stage: Stage) -> None:
     scene = stage(shell("echo out; echo err >&2; exec sleep 1000"))
     log = scene.backend.log_of("s")

@@ -34,7 +34,7 @@ services:
     protocol: h2c
     command: sh -c 'exec serve "$PORT"'
     idle: {by: bytes}
-  - {name: db, protocol: tcp, listen: "127.0.0.1:15432", command: sh serve, port: 5433}
+  - {name: db, protocol: tcp, listen: "127.0.0.1:15432", command: sh serve, port: 5433, ready: {command: sh ask}}
   - {name: mail, protocol: tls, hosts: [mail.example.com], command: [sh, "{port}"]}
 """
 
@@ -88,6 +88,7 @@ def test_what_is_not_said_follows_from_the_protocol_and_the_defaults(file: Path)
     assert api.spec == Spec(name="api", protocol=Protocol.H2C, idle_after=600, max_held=5, idle_by=IdleBy.BYTES)
     assert api.program.command == ("sh", "-c", 'exec serve "$PORT"')
     assert (db.spec.protocol, db.spec.listen, db.program.port) == (Protocol.TCP, "127.0.0.1:15432", 5433)
+    assert (db.program.ready_command, db.program.is_ready_by_dial) == (("sh", "ask"), False)
     assert (mail.spec.protocol, mail.spec.hosts) == (Protocol.TLS, ("mail.example.com",))
     assert (db.spec.idle_by, mail.spec.idle_by) == (IdleBy.CONNECTIONS, IdleBy.CONNECTIONS)
     assert api.program.working_directory == file.parent
