@@ -1,4 +1,4 @@
-"""What becomes of a test whose program is not on this machine: it is left out, and said so at the top; in CI it fails."""
+"""A test whose program is not on this machine is left out, and that is said at the end; in CI it fails."""
 
 from __future__ import annotations
 

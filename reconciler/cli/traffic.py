@@ -26,7 +26,9 @@ Bundled = Annotated[
 ]
 Interval = Annotated[
     str,
-    typer.Option("--scrape-interval", help="How often Prometheus scrapes Envoy.", metavar="DURATION", rich_help_panel=PANEL),
+    typer.Option(
+        "--scrape-interval", help="How often Prometheus scrapes Envoy.", metavar="DURATION", rich_help_panel=PANEL
+    ),
 ]
 Headers = Annotated[
     list[str] | None,
