@@ -1,6 +1,6 @@
 """How eagerly one service's endpoints are dialled. Pure: times are arguments; its counterpart is `dial.py`.
 
-Two things are paced. *When to try again* after a refused dial: on a grid that starts at 2 ms and stays at about half a
+Two things are paced. *When to try again* after a refused dial: on a grid that starts at 2 ms and stays at a quarter
 percent of the time already waited, so that an endpoint that begins to listen is found at once, and one that takes
 long costs little. *How many at once*: an endpoint's accept queue may be as short as five (Python's http.server), and
 past it Linux drops the SYN, which would be sent again only after a second. So dials go in bursts; a burst grows with
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 GRID_SECONDS = 0.002
 SLOWEST_SECONDS = 0.050
-GRID_SHARE = 1 / 200
+GRID_SHARE = 1 / 400
 CROWD_SECONDS = 0.0002
 """What each service that is probed at the same time adds to everybody's grid: it bounds what probing costs in all."""
 MAX_IN_FLIGHT = 64

@@ -76,7 +76,7 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
     released: int
     """Held connections that were connected, ever."""
     refused: int
-    """Held connections that were refused, or timed out, ever."""
+    """Connections that were refused, on arrival or after a wait, or timed out, ever."""
     gone: int
     """Held connections whose client gave up, ever."""
     held_since: float | None = None
@@ -94,7 +94,8 @@ class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """The latest `Down.version` in force."""
     counts: tuple[Count, ...] = ()
     hello: Hello | None = None
-    """Set in the first message of a stream only; its counts are complete."""
+    """Set in the first message of a stream only. Its counts are complete: an address without one never had a
+    connection."""
 
 
 ENCODER = msgspec.msgpack.Encoder()

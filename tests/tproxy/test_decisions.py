@@ -34,7 +34,7 @@ def park(verdict: Verdict | None = None, **rest: int) -> Park:
 def test_the_grid_starts_fine_and_widens_with_the_wait() -> None:
     pace = Pace()
     assert pace.refused(100.0, endpoints=1, probing=1) == GRID_SECONDS
-    assert pace.refused(101.0, endpoints=1, probing=1) == pytest.approx(0.005)
+    assert pace.refused(101.0, endpoints=1, probing=1) == pytest.approx(0.0025)
     assert pace.refused(200.0, endpoints=1, probing=1) == SLOWEST_SECONDS
     pace.succeeded(0.001)
     assert pace.refused(300.0, endpoints=1, probing=1) == GRID_SECONDS
