@@ -17,6 +17,7 @@ from reconciler.core.machine import step
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample, Window
+from reconciler.engine.roll import Roll
 from reconciler.engine.service import Service
 from reconciler.engine.tally import requests_since
 from reconciler.engine.wake import Wake
@@ -81,6 +82,7 @@ class Engine:
         self._listen = listen
         self._woken = woken
         self._services: dict[str, Service] = {}
+        self._roll = Roll()
         self._saved: dict[str, Record] = {}
         self._sample: Sample | None = None
         self.doubt: str | None = "no sample yet"
@@ -100,7 +102,7 @@ class Engine:
     @property
     def synced(self) -> bool:
         """Whether a route is known for every service."""
-        return all(service.record for service in self._services.values())
+        return not self._roll.unknown
 
     @_in_turn
     def configure(self, specs: Iterable[Spec]) -> None:
@@ -111,7 +113,8 @@ class Engine:
             self._remove(name)
         for name, spec in wanted.items():
             if name not in self._services:
-                self._services[name] = Service(spec, self._restored(name))
+                self._services[name] = service = Service(spec, self._restored(name))
+                self._roll.note(name, service.record)
                 self._settle(name)
             elif self._services[name].spec != spec:
                 self._services[name].spec = spec
@@ -123,6 +126,7 @@ class Engine:
         if service := self._services.get(running.service):
             if service.record is None and running.replicas is not None:
                 service.record = self._first(running)
+                self._roll.note(running.service, service.record)
                 self._adapters.store.save(running.service, service.record)
             service.saw_running(running)
             self._settle(running.service)
@@ -153,13 +157,11 @@ class Engine:
         self._sample = sample
         self.doubt = doubt = window.doubt()
         used = requests_since(window)
-        for name, service in self._services.items():
-            if name in used:
-                service.requests += used[name]
-            elif service.record is None or service.record.state is State.ScaledToZero:
-                continue
-            service.seen = replace(service.seen, traffic=window.judge(name, service.spec.idle_by, doubt))
-            self._settle(name)
+        for name in self._roll.awake | used.keys():
+            if service := self._services.get(name):
+                service.requests += used.get(name, 0)
+                service.seen = replace(service.seen, traffic=window.judge(name, service.spec.idle_by, doubt))
+                self._settle(name)
 
     @_in_turn
     def passed(self, name: str, deadline: Deadline) -> None:
@@ -214,13 +216,15 @@ class Engine:
 
     def _remove(self, name: str) -> None:
         del self._services[name]
+        self._roll.drop(name)
         self._adapters.alarm.arm(name, None)
         self._adapters.holders.order(name, None)
         self._adapters.store.forget(name)
 
     def _settle(self, name: str) -> None:
-        """Step until record and world agree, then make the plan come true."""
+        """Step until record and world agree, then make the plan come true; each step has done so already."""
         service = self._services[name]
+        stepped = False
         for _ in range(MOST_EVENTS_AT_ONCE):
             if service.record is None:
                 return
@@ -228,8 +232,10 @@ class Engine:
             event = judge(service.record, service.spec, service.seen, now, self._stale_after)
             if event is None or not self._step(name, service, event, now):
                 break
+            stepped = True
         self._remember_replicas(name, service)
-        self._converge(name, service)
+        if not stepped:
+            self._converge(name, service)
 
     def _step(self, name: str, service: Service, event: Event, now: float) -> bool:
         """Apply one event; whether it changed the record."""
@@ -240,11 +246,14 @@ class Engine:
             return False
         service.record = after
         if after.state is not before.state:
+            self._roll.note(name, after)
             self._keep_wake(service, before, after)
-        if after.state is State.Waking and before.state is not State.Waking:
-            self._converge(name, service)  # a wake does not wait for the disk
-        self._adapters.store.save(name, after)
-        self._converge(name, service)
+        if after.state in (State.Waking, State.Active):  # a wake does not wait for the disk
+            self._converge(name, service)
+            self._adapters.store.save(name, after)
+        else:
+            self._adapters.store.save(name, after)
+            self._converge(name, service)
         if before.state is not after.state or before.stalled != after.stalled:
             reason = after.reason if after.state is not before.state else after.stalled
             self._listen(Transition(name, before.state, event.name, after.state, reason or "", now))
