@@ -162,7 +162,8 @@ async def world(size: int) -> AsyncIterator[World]:
     """Everything, and all services asleep."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zenvoy")))
-        file, log = directory / "services.yaml", directory / "log"
+        file, log, directory = directory / "services.yaml", directory / "log", directory / "state"
+        directory.mkdir()
         file.write_text(json.dumps(services_file(size)))
         command = [sys.executable, "-m", "bench.services", "reconcile", str(file), "--state-dir", str(directory)]
         output = stack.enter_context(log.open("wb"))
