@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import psutil
 import yaml
 
-from reconciler.adapters.processes.procfs import run_id, take_census
+from reconciler.adapters.processes.procfs import Census, look, run_id, take_census
 from reconciler.cli import client
 
 T = TypeVar("T")
@@ -250,11 +250,13 @@ class Zenvoy:
 
     def service_pids(self, name: str) -> list[int]:
         """Every process of a service that runs."""
-        return [seen.pid for seen in self._marked().get(name, ())]
+        census, leader = self._census(), self._leader(name)
+        family = census.family(name, look(leader)) if leader else census.by_service.get(name, ())
+        return [seen.pid for seen in family]
 
     def leftovers(self) -> list[psutil.Process]:
         """Every process that was seen as part of this, or is marked as one of its services, and still runs."""
-        marked = {seen.pid for family in self._marked().values() for seen in family}
+        marked = {seen.pid for family in self._census().by_service.values() for seen in family}
         found = {pid: process for pid, process in self._known.items() if _runs(process)}
         for pid in marked - found.keys():
             try:
@@ -418,6 +420,11 @@ class Zenvoy:
         assert not self.service_pids(name)
         return view
 
+    def output(self, name: str) -> str:
+        """What the service's program wrote so far."""
+        path = self.state_dir / "logs" / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
     def logs(self) -> str:
         """All logs there are, for a test that failed."""
         parts = [f"---- {self.file}\n{self.file.read_text()}"]
@@ -442,8 +449,15 @@ class Zenvoy:
         except psutil.NoSuchProcess:
             pass
 
-    def _marked(self) -> Mapping[str, Any]:
-        return take_census(run_id(self.state_dir)).by_service if self.state_dir.exists() else {}
+    def _census(self) -> Census:
+        return take_census(run_id(self.state_dir)) if self.state_dir.exists() else Census({}, {})
+
+    def _leader(self, name: str) -> int | None:
+        """The process that was started for a service; some, like Redis, overwrite what they are marked by."""
+        try:
+            return int(json.loads((self.state_dir / "processes" / f"{name}.json").read_bytes())["pid"])
+        except (OSError, ValueError):
+            return None
 
 
 def _runs(process: psutil.Process) -> bool:

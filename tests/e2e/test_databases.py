@@ -1,0 +1,181 @@
+"""Real databases: asleep means stopped, and the client that wakes them notices nothing but a moment's wait."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, QUICK, SLOW_TO_SLEEP, Zenvoy, until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+POSTGRES = str(EXAMPLES / "postgres" / "postgres.sh")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for data that every user can reach, unlike pytest's own: PostgreSQL does not run as root."""
+    made = Path(tempfile.mkdtemp(prefix="zenvoy-db-", dir="/tmp"))
+    made.chmod(0o711)
+    yield made
+    shutil.rmtree(made)
+
+
+def postgres(folder: Path, **fields: object) -> dict[str, object]:
+    """What examples/postgres has, without waiting for the disk."""
+    command = [POSTGRES, "{port}", str(folder / "data"), "-c", "fsync=off", "-c", "max_wal_senders=0"]
+    ready = {"command": [str(EXAMPLES / "postgres" / "ready.sh"), "{port}"]}
+    return {"name": "db", "protocol": "tcp", "command": command, "stopSignal": "SIGINT", "ready": ready, **fields}
+
+
+def redis(**fields: object) -> dict[str, object]:
+    """What examples/redis has."""
+    command = ["redis-server", "--port", "{port}", "--bind", LOCAL, "--dir", ".", "--save", "3600 1"]
+    return {"name": "redis", "protocol": "tcp", "command": command, **fields}
+
+
+def psql_command(z: Zenvoy) -> list[str]:
+    """psql of its own package: Debian's wrapper reads configuration of clusters first."""
+    options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+    return ["psql", *options, "-h", LOCAL, "-p", str(z.port("db")), "-U", "postgres", "-d", "postgres"]
+
+
+def psql(z: Zenvoy, *statements: str) -> list[str]:
+    """Lines that one psql printed; every statement must have succeeded."""
+    done = subprocess.run(
+        psql_command(z), input=";\n".join(statements) + ";\n", capture_output=True, text=True, timeout=40, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+class Session:
+    """A client program that stays connected, and is told one line at a time."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+        )
+        assert self._process.stdin and self._process.stdout
+        self._in, self._out = self._process.stdin, self._process.stdout
+        os.set_blocking(self._out.fileno(), False)
+
+    def tell(self, line: str) -> None:
+        self._in.write(f"{line}\n".encode())
+
+    def reads(self, expected: str) -> str:
+        """All that it printed since the last time, up to where `expected` is part of it."""
+        seen = b""
+
+        def look() -> bool:
+            nonlocal seen
+            seen += self._out.read() or b""
+            return expected.encode() in seen
+
+        until(f"a client prints {expected!r}", look)
+        return seen.decode()
+
+    def close(self) -> None:
+        self._in.close()
+        try:
+            self._process.wait(20)
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+            self._out.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@pytest.mark.postgres
+def test_psql_to_a_postgresql_that_was_stopped(zenvoy: Start, folder: Path) -> None:
+    z = zenvoy(postgres(folder), defaults={**SLOW_TO_SLEEP, "wakeTimeout": "60s", "holdTimeout": "60s"})
+    z.asleep("db")
+    assert psql(z, "create table t (n int, filler text)", "insert into t values (1, 'one')") == []
+    for count in range(2, 7):
+        z.sleep("db")
+        z.asleep("db")
+        rows = psql(z, f"insert into t values ({count}, repeat('x', 100000))", "select n, length(filler) from t")
+        assert rows == ["1|3", *(f"{n}|100000" for n in range(2, count + 1))]
+        assert z.woken("db")["stalled"] is None
+    assert z.wakes("db") == 6
+    log = (z.state_dir / "logs" / "db.log").read_text()
+    assert log.count("database system is shut down") == 5
+    assert "was not properly shut down" not in log
+
+
+@pytest.mark.postgres
+def test_open_transaction_is_not_cut(zenvoy: Start, folder: Path) -> None:
+    z = zenvoy(postgres(folder), defaults={**QUICK, "wakeTimeout": "60s", "holdTimeout": "60s"})
+    z.asleep("db")
+    with Session(psql_command(z)) as session:
+        session.tell("begin; create table kept (n int); insert into kept values (42); select 'begun';")
+        session.reads("begun")
+        z.stays_awake("db", 3)
+        assert z.cli("sleep", "db").returncode == 1, "nor when somebody asks for sleep"
+        assert z.wait_state("db", "Active", "Idle")["reason"]
+        session.tell("insert into kept values (43); commit; select 'done';")
+        session.reads("done")
+    z.wait_state("db", "ScaledToZero")
+    assert z.wakes("db") == 1
+    assert psql(z, "select sum(n) from kept") == ["85"]
+
+
+@pytest.mark.postgres
+def test_pool_of_silent_connections_sleeps_and_a_query_after_a_reconnect_wakes(zenvoy: Start, folder: Path) -> None:
+    z = zenvoy(postgres(folder, idle={"by": "bytes"}), defaults={**QUICK, "wakeTimeout": "60s", "holdTimeout": "60s"})
+    pool = [Session(psql_command(z)) for _ in range(3)]
+    try:
+        for number, session in enumerate(pool):
+            session.tell(f"select 'pooled {number}';")
+            session.reads(f"pooled {number}")
+        assert z.wakes("db") == 1
+        z.wait_status("it has stopped", "db", lambda view: (view["state"], view["replicas"]) == ("ScaledToZero", 0))
+        pool[0].tell("select 'lost';")
+        pool[0].reads("connection")
+        z.asleep("db")
+        assert psql(z, "select 'found'") == ["found"]
+        assert z.wakes("db") == 2
+        assert "shutdown request" in (z.state_dir / "logs" / "db.log").read_text()
+    finally:
+        for session in pool:
+            session.close()
+
+
+@pytest.mark.redis
+def test_redis_cli_to_a_redis_that_was_stopped(zenvoy: Start) -> None:
+    z = zenvoy(redis(), defaults=SLOW_TO_SLEEP)
+    for count in range(1, 5):
+        z.asleep("redis")
+        command = ["redis-cli", "-h", LOCAL, "-p", str(z.port("redis")), "incr", "visits"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=40, check=True)
+        assert done.stdout == f"{count}\n", done.stdout + done.stderr
+        z.woken("redis")
+        z.sleep("redis")
+    assert z.wakes("redis") == 4
+
+
+@pytest.mark.redis
+def test_redis_cli_that_stays_connected_reconnects_by_itself(zenvoy: Start) -> None:
+    """With `idle: {by: bytes}` it sleeps behind the client's back."""
+    z = zenvoy(redis(idle={"by": "bytes"}))
+    with Session(["redis-cli", "-h", LOCAL, "-p", str(z.port("redis"))]) as session:
+        session.tell("set color blue")
+        session.reads("OK")
+        z.wait_status("it has stopped", "redis", lambda view: (view["state"], view["replicas"]) == ("ScaledToZero", 0))
+        z.asleep("redis")
+        session.tell("get color")
+        session.tell("get color")
+        session.reads("blue")
+    assert z.wakes("redis") == 2
