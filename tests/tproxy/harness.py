@@ -123,7 +123,12 @@ class HolderProcess:
     """`zenvoy-tproxy run`, for real."""
 
     def __init__(
-        self, reconciler_port: int, *args: str, nofile: int | None = None, prefix: tuple[str, ...] = ()
+        self,
+        reconciler_port: int,
+        *args: str,
+        nofile: int | None = None,
+        prefix: tuple[str, ...] = (),
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="zenvoy-tproxy-"))
         self.log_path = self.directory / "log"
@@ -136,7 +141,7 @@ class HolderProcess:
         if nofile is not None:
             command = ["prlimit", f"--nofile={nofile}:{nofile}", *command]
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=pass_fds)
         eventually(lambda: self.listen_file.exists() or self.process.poll() is not None, "the holder listens")
         assert self.process.poll() is None, self.log
         self.port = int(self.listen_file.read_text().rpartition(":")[2])

@@ -158,6 +158,21 @@ def test_a_holder_started_again_learns_everything(world: World) -> None:
     world.accept(upstream)
 
 
+def test_connections_to_a_socket_that_was_handed_down_outlast_a_killed_holder(world: World) -> None:
+    """They wait in the kernel until the next holder is there."""
+    with socket.create_server(("0.0.0.0", 0)) as listening:
+        handed_down = ("--listen", f"fd:{listening.fileno()}")
+        world.start(*handed_down, pass_fds=(listening.fileno(),))
+        upstream = world.upstream()
+        world.assign(go(upstream))
+        world.holder.end()
+        early = world.client()
+        world.reconciler.ups.clear()
+        world.start(*handed_down, pass_fds=(listening.fileno(),))
+        world.accept(upstream).sendall(b"x")
+        assert early.recv(1) == b"x"
+
+
 # How it ends.
 
 
