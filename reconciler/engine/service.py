@@ -86,4 +86,5 @@ class Service:
             at, waiting_for = None, "a holder"
         elif at is not None and held_at is not None:
             at = max(at, held_at)
-        self.seen = replace(self.seen, route_acked_at=at, waiting_for=waiting_for)
+        if at != self.seen.route_acked_at or waiting_for != self.seen.waiting_for:
+            self.seen = replace(self.seen, route_acked_at=at, waiting_for=waiting_for)
