@@ -27,6 +27,8 @@ GRPC_OPTIONS = (
     # An Envoy that vanished without a word is noticed within 15 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # Without it a frozen peer is never given up, whatever the time-out above says.
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # Envoys ping us too (`bootstrap.py`), and must not be sent away for it.
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
