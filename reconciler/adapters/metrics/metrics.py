@@ -51,7 +51,7 @@ class Metrics:
 
     def held(self, held: Held) -> None:
         if found := self._known(held.service):
-            found[1].saw_held(held, self._world.ticks())
+            found[1].saw_held(held, tuple(self._world.holders()), self._world.ticks())
 
     def saw(self, transition: Transition) -> None:
         found = self._known(transition.service)

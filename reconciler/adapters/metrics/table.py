@@ -64,7 +64,7 @@ TRANSITIONS = _a_service(
     "counter",
     "Changes of the state; from Waking to Waking: it stalled. A series begins with its first transition.",
     *("from", "to", "event"),
-    series="up to 22 a service: what the state machine's table allows",
+    series="up to 27 a service",
 )
 WAKES = _a_service(
     "wakes",

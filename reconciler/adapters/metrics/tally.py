@@ -23,8 +23,10 @@ class Rising:
     total: int = 0
     _last: int = 0
 
-    def saw(self, value: int) -> None:
-        self.total += max(0, value - self._last)
+    def saw(self, value: int, news: bool) -> None:
+        """What was counted before a holder came to us is no news: it would look as if it had happened just now."""
+        if news:
+            self.total += max(0, value - self._last)
         self._last = value
 
 
@@ -66,6 +68,7 @@ class Tally:
     released: Rising = field(default_factory=Rising)
     refused: Rising = field(default_factory=Rising)
     gone: Rising = field(default_factory=Rising)
+    _holders: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: Record, ticks: float) -> Tally:
@@ -82,11 +85,13 @@ class Tally:
         present = self.waking_since is not None and now - self.waking_since >= wake_timeout
         return self.wakes["timed_out"] + present
 
-    def saw_held(self, held: Held, ticks: float) -> None:
+    def saw_held(self, held: Held, holders: tuple[str, ...], ticks: float) -> None:
+        """`holders` are those that are connected."""
+        news, self._holders = holders == self._holders, holders
         self.waited = self.waited.turned(held.held or 0, ticks)
-        self.released.saw(held.released)
-        self.refused.saw(held.refused)
-        self.gone.saw(held.gone)
+        self.released.saw(held.released, news)
+        self.refused.saw(held.refused, news)
+        self.gone.saw(held.gone, news)
 
     def saw_transition(self, transition: Transition, record: Record, requests: int, wake_timeout: float) -> None:
         """`record` is the one after it, `requests` are all so far."""

@@ -1,0 +1,108 @@
+"""Services, Envoys and holders as metrics see them, set by hand; and what a scrape of them says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parsed_plain
+
+from reconciler.adapters.metrics import Metrics, World
+from reconciler.core.judge import Observed
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.plan import Deadline
+from reconciler.ports.holders import Held
+from reconciler.ports.transitions import Transition
+
+START = 1_000_000.0
+PLAIN, OPENMETRICS = "text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+
+
+ASLEEP = Observed(replicas=0, held=0, relayed=0)
+
+
+@dataclass
+class FakeService:
+    spec: Spec
+    record: Record | None
+    seen: Observed = ASLEEP
+    held: Held | None = None
+    deadline: Deadline | None = None
+    requests: int = 0
+
+
+@dataclass
+class FakeEnvoy:
+    since: float = START
+    versions: Mapping[str, str] = field(default_factory=dict)
+    nacks: int = 0
+
+
+class Scene:
+    """One `Metrics` and the world that it looks at; `now` moves by `passes` only."""
+
+    def __init__(self, *services: FakeService) -> None:
+        self.now = START
+        self.services = {service.spec.name: service for service in services}
+        self.envoys: dict[str, FakeEnvoy] = {}
+        self.holders: list[str] = []
+        self.ready = True
+        self.metrics = Metrics(
+            World(
+                services=lambda: self.services,
+                envoys=lambda: self.envoys,
+                holders=lambda: self.holders,
+                ready=lambda: self.ready,
+                now=lambda: self.now,
+                ticks=lambda: self.now - START,
+            )
+        )
+        for name in self.services:
+            self.metrics.ran(name)
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    def goes(self, name: str, event: str, target: State, stalled: str | None = None) -> None:
+        """The service makes a transition, as the engine tells it."""
+        service = self.services[name]
+        assert service.record
+        source = service.record.state
+        since = self.now if target is not source else service.record.since
+        service.record = replace(service.record, state=target, since=since, stalled=stalled)
+        self.metrics.saw(Transition(name, source, event, target, "", self.now))
+
+    def holds(self, name: str, held: int | None, released: int = 0, refused: int = 0, gone: int = 0) -> None:
+        self.metrics.held(Held(name, held, 0, released=released, refused=refused, gone=gone))
+
+    async def scrape(self, accept: str = PLAIN) -> str:
+        body, _ = await self.metrics.scrape(accept)
+        return body.decode()
+
+    async def values(self, name: str, **labels: str) -> dict[frozenset[tuple[str, str]], float]:
+        """The present series of that name and these labels, by their other labels."""
+        return {
+            frozenset(set(sample.labels.items()) - set(labels.items())): sample.value
+            for family in parsed_plain(await self.scrape())
+            for sample in family.samples
+            if sample.name == name and set(labels.items()) <= set(sample.labels.items())
+        }
+
+    async def value(self, name: str, **labels: str) -> float | None:
+        """The one series of that name and these labels, or None."""
+        return (await self.values(name, **labels)).get(frozenset())
+
+    async def families(self, accept: str) -> dict[str, Metric]:
+        """By name, as prometheus-client reads the page."""
+        text = await self.scrape(accept)
+        read = parsed_openmetrics if accept == OPENMETRICS else parsed_plain
+        return {family.name: family for family in read(text)}
+
+
+def service(name: str = "web", state: State = State.ScaledToZero, *, replicas: int = 1, **spec: object) -> FakeService:
+    """A service that has been in its state for a while."""
+    record = Record(state, START - 100.0, "", replicas, "127.64.0.1:18000")
+    return FakeService(Spec(name=name, **spec), record)  # type: ignore[arg-type]

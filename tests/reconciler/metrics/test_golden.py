@@ -1,0 +1,95 @@
+"""docs/metrics.md is what the code exports: generated from its table, and its table held against a scrape.
+
+`ZENVOY_GOLDEN=write` (`make golden`) writes it anew.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from reconciler.adapters.metrics.table import CONTROL_FAMILIES, HISTOGRAMS, SERVICE_FAMILIES
+from reconciler.core import events
+from reconciler.core.machine import TABLE
+from reconciler.core.record import State
+from reconciler.plan import Deadline
+from tests.reconciler.metrics.scene import OPENMETRICS, START, FakeEnvoy, Scene, service
+
+ROOT = Path(__file__).parents[3]
+DOCUMENT = ROOT / "docs/metrics.md"
+USUAL = ("Demand", State.Waking), ("Ready", State.Active), ("Quiet", State.Idle), ("IdleElapsed", State.Draining)
+
+
+def test_golden_the_document_is_what_the_code_says() -> None:
+    script = [sys.executable, str(ROOT / "scripts/metrics_docs.py")]
+    said = subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout
+    if os.environ.get("ZENVOY_GOLDEN") == "write":
+        DOCUMENT.write_text(said)
+
+    assert DOCUMENT.read_text() == said, "make golden writes it anew"
+
+
+def test_names_are_told_once_and_say_their_kind() -> None:
+    families = [*SERVICE_FAMILIES, *CONTROL_FAMILIES]
+
+    assert len({family.name for family in families}) == len(families)
+    assert all(family.name.startswith("zenvoy_") and family.help.endswith(".") for family in families)
+
+
+async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
+    scene = Scene(service("web"))
+    scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "v"})
+    scene.goes("web", "Demand", State.Waking)
+    scene.metrics.woke("web", 1.0, {"signal": 1.0})
+
+    read = {name: family for name, family in (await scene.families(OPENMETRICS)).items() if name.startswith("zenvoy_")}
+
+    assert {name: (family.type, family.documentation) for name, family in read.items()} == {
+        family.name: (family.kind, family.help) for family in (*SERVICE_FAMILIES, *CONTROL_FAMILIES)
+    }
+    for family in (*SERVICE_FAMILIES, *CONTROL_FAMILIES):
+        for sample in read[family.name].samples:
+            assert set(sample.labels) - {"le"} == set(family.labels)
+
+
+async def test_the_series_are_as_many_as_the_document_says() -> None:
+    scene = Scene(service("web"), service("all", State.Idle))
+    lines = (await scene.scrape()).splitlines()
+    assert f"has {_of('web', lines)} series while it has never woken" in _document()
+
+    for event, target in (*USUAL, ("Drained", State.ScaledToZero)):
+        scene.goes("web", event, target)
+    parts = dict.fromkeys(("signal", "started", "reachable", "firstByte"), 0.1)
+    scene.metrics.woke("web", 1.0, parts)
+    assert f", {_of('web', (await scene.scrape()).splitlines())} once it has slept" in _document()
+
+    rows = {(row.source, row.target, row.event.__name__) for row in TABLE if row.source is not row.target}
+    for source, target, event in (*rows, *((State.Waking, State.Waking, e) for e in ("WakeStalled", "WakeTimedOut"))):
+        record = scene.services["all"].record
+        assert record
+        scene.services["all"].record = type(record)(source, START, "", 1, "")
+        scene.goes("all", event, target)
+    scene.metrics.woke("all", 1.0, {**parts, "ready": 0.1})
+    scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)
+    most = _of("all", (await scene.scrape()).splitlines())
+    assert f"and {most} if it went through everything" in _document()
+
+
+async def test_histograms_have_as_many_series_as_the_table_says() -> None:
+    scene = Scene()
+    scene.metrics.woke("web", 1.0, {"signal": 1.0})
+
+    read = await scene.families(OPENMETRICS)
+
+    for family in HISTOGRAMS:
+        assert family.series.split()[0] == str(len(read[family.name].samples))
+
+
+def _of(name: str, lines: list[str]) -> int:
+    return sum(f'service="{name}"' in line and not line.startswith("#") for line in lines)
+
+
+def _document() -> str:
+    return " ".join(DOCUMENT.read_text().split())

@@ -1,0 +1,228 @@
+"""What a scrape says of services: their states and figures, wakes, transitions, and the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.adapters.metrics.table import FIGURES
+from reconciler.core import events
+from reconciler.core.judge import Observed
+from reconciler.core.record import State
+from reconciler.plan import Deadline
+from tests.reconciler.metrics.scene import OPENMETRICS, START, Scene, service
+
+P = "zenvoy_service_"
+
+
+async def test_each_state_is_a_series_and_one_of_them_is_1() -> None:
+    scene = Scene(service("web", State.Idle), service("db", State.Waking))
+
+    states = {name: await scene.values(f"{P}state", service=name) for name in ("web", "db")}
+
+    assert {name: len(found) for name, found in states.items()} == {"web": 5, "db": 5}
+    one = {name: [dict(labels)["state"] for labels, value in found.items() if value] for name, found in states.items()}
+    assert one == {"web": ["Idle"], "db": ["Waking"]}
+
+
+async def test_the_spec_and_the_record_are_told() -> None:
+    scene = Scene(service("web", State.Waking, wake_timeout=7.5, idle_after=60.0, hold_timeout=5.0, paused=True))
+    one = scene.services["web"]
+    assert one.record
+    one.record = replace(one.record, stalled="exit 1")
+    one.deadline = Deadline(START + 9.0, events.WakeTimedOut)
+    one.requests = 42
+
+    figures = {family.name: await scene.value(family.sample_name, service="web") for family in FIGURES}
+
+    expected = {
+        "state_entered_timestamp_seconds": START - 100.0,
+        "stalled": 1,
+        "paused": 1,
+        "replicas": 0,
+        "held": 0,
+        "relayed": 0,
+        "released": 0,
+        "refused": 0,
+        "gone": 0,
+        "requests": 42,
+        "wake_timeout_seconds": 7.5,
+        "idle_after_seconds": 60.0,
+        "hold_timeout_seconds": 5.0,
+        "deadline_timestamp_seconds": START + 9.0,
+        "slept_replica_seconds": 0,
+        "waited_seconds": 0,
+    }
+    assert figures == {P + name: value for name, value in expected.items()}
+
+
+async def test_what_is_not_known_has_no_series() -> None:
+    scene = Scene(service("web"))
+    scene.services["web"].seen = Observed()
+
+    for figure in ("replicas", "held", "relayed", "deadline_timestamp_seconds"):
+        assert await scene.value(P + figure, service="web") is None
+
+
+async def test_a_service_without_a_record_has_no_series() -> None:
+    one = service("web")
+    one.record = None
+
+    assert 'service="web"' not in await Scene(one).scrape()
+
+
+async def test_a_deleted_service_vanishes_and_begins_anew_when_it_comes_back() -> None:
+    scene = Scene(service("web"), service("db"))
+    scene.passes(10.0)
+    gone = scene.services.pop("web")
+    scene.metrics.configured()
+
+    assert 'service="web"' not in await scene.scrape()
+    assert 'service="db"' in await scene.scrape()
+
+    scene.services["web"] = gone
+    scene.metrics.ran("web")
+    assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 0
+
+
+@pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS])
+async def test_names_are_escaped(accept: str) -> None:
+    name = 'a"b\\c\nd'
+    scene = Scene(service(name))
+    scene.goes(name, "Demand", State.Waking)
+
+    read = await scene.families(accept)
+
+    for family in ("state", "held", "transitions", "wakes"):
+        assert {sample.labels["service"] for sample in read[P + family].samples} == {name}
+
+
+async def test_transitions_are_counted_by_from_to_and_event() -> None:
+    scene = Scene(service("web"), service("db"))
+    for _ in range(2):
+        scene.goes("web", "Demand", State.Waking)
+        scene.goes("web", "Ready", State.Active)
+        scene.goes("web", "Zeroed", State.ScaledToZero)
+
+    counted = await scene.values(f"{P}transitions_total", service="web")
+
+    assert {tuple(sorted(labels)): value for labels, value in counted.items()} == {
+        (("event", "Demand"), ("from", "ScaledToZero"), ("to", "Waking")): 2,
+        (("event", "Ready"), ("from", "Waking"), ("to", "Active")): 2,
+        (("event", "Zeroed"), ("from", "Active"), ("to", "ScaledToZero")): 2,
+    }
+    assert not await scene.values(f"{P}transitions_total", service="db")
+
+
+async def results(scene: Scene) -> dict[str, float]:
+    found = await scene.values(f"{P}wakes_total", service="web")
+    return {dict(labels)["result"]: value for labels, value in found.items()}
+
+
+async def test_wakes_are_counted_from_the_first_one_on() -> None:
+    scene = Scene(service("web"))
+    assert await results(scene) == {}
+
+    scene.goes("web", "Demand", State.Waking)
+    assert await results(scene) == {"woken": 0, "stalled": 0, "timed_out": 0}
+
+    scene.goes("web", "Ready", State.Active)
+    assert await results(scene) == {"woken": 1, "stalled": 0, "timed_out": 0}
+
+
+async def test_a_wake_stalls_and_times_out_once_however_often_it_is_said() -> None:
+    scene = Scene(service("web", wake_timeout=10.0))
+    scene.goes("web", "Demand", State.Waking)
+    scene.passes(1.0)
+    scene.goes("web", "WakeStalled", State.Waking, stalled="exit 1")
+    scene.goes("web", "WakeStalled", State.Waking, stalled="exit 2")
+    assert await results(scene) == {"woken": 0, "stalled": 1, "timed_out": 0}
+
+    scene.passes(9.0)
+    assert await results(scene) == {"woken": 0, "stalled": 1, "timed_out": 1}
+
+    scene.passes(20.0)
+    scene.goes("web", "Ready", State.Active)
+    assert await results(scene) == {"woken": 1, "stalled": 1, "timed_out": 1}
+
+    scene.goes("web", "EndpointsLost", State.Waking)
+    scene.goes("web", "Ready", State.Active)
+    assert await results(scene) == {"woken": 2, "stalled": 1, "timed_out": 1}
+
+
+async def test_a_wake_that_was_going_on_before_a_restart_still_times_out() -> None:
+    scene = Scene(service("web", State.Waking, wake_timeout=60.0))
+
+    assert await results(scene) == {"woken": 0, "stalled": 0, "timed_out": 1}
+
+
+async def test_the_last_wake_is_told_with_its_parts() -> None:
+    scene = Scene(service("web"))
+    scene.goes("web", "Demand", State.Waking)
+    scene.metrics.woke("web", 0.75, {"signal": 0.25, "reachable": 0.5})
+
+    parts = await scene.values(f"{P}last_wake_part_duration_seconds", service="web")
+
+    assert await scene.value(f"{P}last_wake_duration_seconds", service="web") == 0.75
+    assert {dict(labels)["part"]: value for labels, value in parts.items()} == {"signal": 0.25, "reachable": 0.5}
+
+
+async def test_the_ledger_counts_replicas_not_run_while_asleep() -> None:
+    scene = Scene(service("web", replicas=3))
+    slept = f"{P}slept_replica_seconds_total"
+    assert await scene.value(slept, service="web") == 0, "only what is seen counts, or a restart would count twice"
+
+    scene.passes(10.0)
+    assert await scene.value(slept, service="web") == 30.0
+
+    scene.goes("web", "Demand", State.Waking)
+    scene.passes(100.0)
+    assert await scene.value(slept, service="web") == 30.0
+
+    scene.goes("web", "Zeroed", State.ScaledToZero)
+    scene.passes(2.0)
+    assert await scene.value(slept, service="web") == 36.0
+
+
+async def test_the_ledger_counts_what_all_who_wait_wait() -> None:
+    scene = Scene(service("web"))
+    waited = f"{P}waited_seconds_total"
+    scene.holds("web", 1)
+    scene.passes(2.0)
+    scene.holds("web", 3)
+    scene.passes(1.0)
+    assert await scene.value(waited, service="web") == 5.0
+
+    scene.holds("web", 0, released=3)
+    scene.passes(100.0)
+    assert await scene.value(waited, service="web") == 5.0
+
+    scene.holds("web", None)
+    assert await scene.value(waited, service="web") == 5.0
+
+
+async def test_holders_totals_never_fall_and_what_was_before_is_no_news() -> None:
+    scene = Scene(service("web"))
+
+    async def counted() -> list[float | None]:
+        return [await scene.value(f"{P}{name}_total", service="web") for name in ("released", "refused", "gone")]
+
+    scene.holders = ["one"]
+    scene.holds("web", 0, released=10, refused=5, gone=2)
+    assert await counted() == [0, 0, 0], "they were counted before we came"
+
+    scene.holds("web", 0, released=12, refused=6, gone=3)
+    assert await counted() == [2, 1, 1]
+
+    scene.holders = ["one", "two"]
+    scene.holds("web", 0, released=112, refused=106, gone=103)
+    assert await counted() == [2, 1, 1]
+
+    scene.holds("web", 0, released=113, refused=106, gone=103)
+    assert await counted() == [3, 1, 1]
+
+    scene.holders = ["one"]
+    scene.holds("web", 0, released=12, refused=6, gone=3)
+    scene.holds("web", 0, released=13, refused=6, gone=3)
+    assert await counted() == [4, 1, 1]
