@@ -23,7 +23,7 @@ from pathlib import Path
 
 import grpc
 
-from bench.processes import descriptors, free_port, resident_bytes, running, say
+from bench.processes import cpu_seconds, descriptors, free_port, resident_bytes, running, say
 from bench.table import Row
 from reconciler.adapters.holders import HolderStreams
 from reconciler.core.spec import Protocol, Spec
@@ -60,6 +60,7 @@ def measure() -> list[Row]:
         *(Row(what, value, unit, reference, other, most) for what, value, unit, reference, other, most in figures),
         Row("released and not answered byte for byte", CONNECTIONS - held.answered, "", f"of {CONNECTIONS:,}", most=0),
         Row("from release to the last answer", held.release_seconds, "s", "dialled directly", direct),
+        Row("of that, the holder's CPU", held.release_cpu_seconds, "s"),
         Row("the holder's descriptors while all wait", held.descriptors, "", "connections", CONNECTIONS),
     ]
 
@@ -123,7 +124,7 @@ class _Holding:
         self._held: dict[str, Held] = {}
         self._streams = HolderStreams(self._saw, time.time)
         self._clients = Clients()
-        self.bytes_each = self.release_seconds = 0.0
+        self.bytes_each = self.release_seconds = self.release_cpu_seconds = 0.0
         self.answered = self.descriptors = 0
 
     async def run(self) -> _Holding:
@@ -150,12 +151,12 @@ class _Holding:
         await self._until(lambda: sum(held.held or 0 for held in self._held.values()) == CONNECTIONS)
         self.descriptors = descriptors(pid)
         self.bytes_each = (resident_bytes(pid) - before) / CONNECTIONS
-        begin = time.monotonic()
+        begin, cpu = time.monotonic(), cpu_seconds(pid)
         self._order(port, released=True)
         while self._clients.waiting and time.monotonic() < begin + PATIENCE_SECONDS:
             self._clients.read(0)
             await asyncio.sleep(0.001)
-        self.release_seconds = time.monotonic() - begin
+        self.release_seconds, self.release_cpu_seconds = time.monotonic() - begin, cpu_seconds(pid) - cpu
         self.answered = self._clients.answered
         self._clients.close()
 

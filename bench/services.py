@@ -36,7 +36,9 @@ from xds.bootstrap import Join, as_json
 SIZES = (1, 1_000, 10_000)
 WAKES = 200
 IDLE_SECONDS = 10.0
-SETTLE_SECONDS = 0.02
+BATCH = 10
+"""Wakes that follow each other at once, as in `bench.xds`; the median is over batches."""
+SETTLE_SECONDS = 0.05
 FRAME_BYTES = 14
 """What HTTP/2 and gRPC put before each message."""
 BYTES_EACH, WAKE_CPU_MS, WAKE_BYTES, ALIKE = 10 * 1024, 2.0, 1000, 1.2
@@ -146,14 +148,16 @@ async def _idle_ms(worlds: list[World]) -> dict[int, float]:
 
 
 async def _wakes(worlds: tuple[World, ...]) -> dict[int, list[tuple[float, float]]]:
-    """CPU seconds and bytes of each wake; the worlds take turns."""
+    """CPU seconds and bytes of a wake, a value for each batch; the worlds take turns."""
     costs: dict[int, list[tuple[float, float]]] = {each.size: [] for each in worlds}
-    for number in range(WAKES):
+    for start in range(0, WAKES, BATCH):
         for each in worlds:
             size, cpu = await each.bytes_so_far(), cpu_seconds(each.pid)
-            await each.wake(number * (each.size // WAKES))
+            for number in range(start, start + BATCH):
+                await each.wake(number * (each.size // WAKES))
             await asyncio.sleep(SETTLE_SECONDS)
-            costs[each.size].append((cpu_seconds(each.pid) - cpu, await each.bytes_so_far() - size))
+            spent, sent = cpu_seconds(each.pid) - cpu, await each.bytes_so_far() - size
+            costs[each.size].append((spent / BATCH, sent / BATCH))
     return costs
 
 

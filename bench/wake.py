@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import queue
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from bench.processes import ROOT, ZENVOY, free_port, running, say, wait_for
 from bench.table import Row
 from reconciler.cli.client import ask
 
-WAKES = 25
+WAKES = 40
 SIGNAL_MS = 1.0
 FIRST_BYTE_MS = 5.0
 GRID_SECONDS = 0.001
@@ -44,44 +45,37 @@ class Wakes:
     """Figures of one protocol, in ms, a value a wake."""
 
     signal: list[float]
+    message: list[float]
     first_byte: list[float]
     polled: list[float]
 
 
 def measure() -> list[Row]:
     """All rows."""
-    message = statistics.median(message_ms())
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as directory, zenvoy(Path(directory)) as (control, ports):
+    with tempfile.TemporaryDirectory() as directory, zenvoy(Path(directory)) as (control, ports), echo() as message:
         for protocol in PROTOCOLS:
             say(f"wake: {WAKES} wakes by {protocol}")
-            found = [wake(control, protocol, ports[protocol]) for _ in range(WAKES)]
+            found = [wake(control, protocol, ports[protocol], message) for _ in range(WAKES)]
             wakes = Wakes(*(list(values) for values in zip(*found, strict=True)))
-            rows += _rows(protocol, wakes, message)
+            rows += _rows(protocol, wakes)
     return rows
 
 
-def _rows(protocol: str, wakes: Wakes, message: float) -> Iterator[Row]:
-    signal, first_byte, polled = (statistics.median(part) for part in (wakes.signal, wakes.first_byte, wakes.polled))
-    yield Row(
-        f"{protocol}: first held to decision, median of {WAKES}", signal, "ms", "a gRPC message", message, SIGNAL_MS
-    )
-    yield Row(
-        f"{protocol}: listen() to first byte, median of {WAKES}",
-        first_byte,
-        "ms",
-        "client that dials every ms",
-        polled,
-        FIRST_BYTE_MS,
-    )
+def _rows(protocol: str, wakes: Wakes) -> Iterator[Row]:
+    middle = statistics.median
+    what = f"{protocol}: first held to decision, median of {WAKES}"
+    yield Row(what, middle(wakes.signal), "ms", "a gRPC message", middle(wakes.message), SIGNAL_MS)
+    what = f"{protocol}: listen() to first byte, median of {WAKES}"
+    yield Row(what, middle(wakes.first_byte), "ms", "client that dials every ms", middle(wakes.polled), FIRST_BYTE_MS)
 
 
-def wake(control: Path, protocol: str, port: int) -> tuple[float, float, float]:
-    """Put it to sleep, and wake it: signal, first byte, and beside it a polled start; all in ms."""
+def wake(control: Path, protocol: str, port: int, message: Callable[[], float]) -> tuple[float, float, float, float]:
+    """Put it to sleep, and wake it: signal, a message beside it, first byte, a polled start beside it; all in ms."""
     wait_for(lambda: _sleeps(control, protocol), f"{protocol} to sleep")
     first_byte = request(port, protocol)
     done = wait_for(lambda: _woken(state(control, protocol)), f"{protocol} to be woken") or {}
-    return done["parts"]["signal"] * 1000, first_byte, polled(protocol)
+    return done["parts"]["signal"] * 1000, message(), first_byte, polled(protocol)
 
 
 def state(control: Path, protocol: str) -> dict[str, Any]:
@@ -157,20 +151,23 @@ def _serves(log: Path, process: subprocess.Popen[bytes]) -> bool:
     return '"serving"' in log.read_text()
 
 
-def message_ms() -> list[float]:
-    """How long gRPC takes with one message, from a thread of grpcio's here to grpc.aio's loop in another process."""
+@contextlib.contextmanager
+def echo() -> Iterator[Callable[[], float]]:
+    """A function that says how many ms gRPC takes with one message after some silence: from a thread of grpcio here to
+    the loop of grpc.aio in another process."""
+    times: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     with tempfile.TemporaryDirectory() as directory:
         target = f"unix:{directory}/echo.sock"
         with running([sys.executable, "-m", "bench.wake", target]), grpc.insecure_channel(target) as channel:
             grpc.channel_ready_future(channel).result(30)
-            times = channel.stream_stream(ECHO)(_stamps())
-            return [float(answer) for answer in times]
+            answers = channel.stream_stream(ECHO)(iter(times.get, None))
 
+            def message() -> float:
+                times.put(str(time.time()).encode())
+                return float(next(answers))
 
-def _stamps() -> Iterator[bytes]:
-    for _ in range(4 * WAKES):
-        time.sleep(0.01)
-        yield str(time.time()).encode()
+            yield message
+            times.put(None)
 
 
 async def serve_echo(target: str) -> None:
