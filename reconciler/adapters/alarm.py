@@ -18,6 +18,9 @@ from reconciler.plan import Deadline
 MOST_STALE = 64
 """Entries that are not armed any more are swept out of the queue when they are more than this, and than half."""
 
+MANY = 1_000_000
+"""APScheduler counts a job as running for a moment after it has ended, and drops one that is due then if it may not."""
+
 
 class Alarm:
     """At most one deadline a service."""
@@ -25,7 +28,7 @@ class Alarm:
     def __init__(self, passed: Callable[[str, Deadline], None]) -> None:
         self._passed = passed
         self._scheduler = AsyncIOScheduler(
-            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MANY}
         )
         self._armed: dict[str, Deadline] = {}
         self._queue: list[tuple[float, str]] = []

@@ -55,3 +55,24 @@ async def test_the_same_deadline_may_be_armed_again_after_it_passed() -> None:
     bell.alarm.arm("web", deadline)
     assert await bell.next() == ("web", deadline)
     bell.alarm.close()
+
+
+async def test_a_deadline_that_is_due_while_another_rings_rings_too() -> None:
+    """A crowd of deadlines a few microseconds apart, and each arms one more, which is due at once."""
+    began, number = time.time() + 0.05, 500
+    rung: list[str] = []
+    done = asyncio.Event()
+
+    def passed(service: str, _: Deadline) -> None:
+        rung.append(service)
+        if not service.startswith("again"):
+            alarm.arm(f"again-{service}", Deadline(time.time(), IdleElapsed))
+        if len(rung) == 2 * number:
+            done.set()
+
+    alarm = Alarm(passed)
+    alarm.start()
+    for count in range(number):
+        alarm.arm(str(count), Deadline(began + count * 2e-5, IdleElapsed))
+    await asyncio.wait_for(done.wait(), PATIENCE_SECONDS)
+    alarm.close()
