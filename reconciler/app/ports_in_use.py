@@ -31,6 +31,12 @@ def why_taken(address: str) -> str | None:
     return None
 
 
+def listened_on() -> frozenset[int]:
+    """All TCP ports that anybody listens on."""
+    rows = [row for table in ("tcp", "tcp6") for row in _rows(table)]
+    return frozenset(_port(row) for row in rows if row[3] == LISTEN)
+
+
 def _holder(port: int) -> str:
     inodes = {row[9] for table in ("tcp", "tcp6") for row in _rows(table) if _listens(row, port)}
     for process in Path("/proc").iterdir():
@@ -49,7 +55,11 @@ def _rows(table: str) -> list[list[str]]:
 
 
 def _listens(row: list[str], port: int) -> bool:
-    return row[3] == LISTEN and int(row[1].rpartition(":")[2], 16) == port
+    return row[3] == LISTEN and _port(row) == port
+
+
+def _port(row: list[str]) -> int:
+    return int(row[1].rpartition(":")[2], 16)
 
 
 def _sockets(process: Path) -> set[str]:

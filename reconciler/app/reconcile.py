@@ -23,9 +23,11 @@ from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import GRPC_OPTIONS
 from reconciler.app import traffic
 from reconciler.app.operations import EngineOperations
+from reconciler.app.ports_in_use import listened_on, split
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import State
+from reconciler.core.spec import Protocol
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.sampling import Sampler
@@ -179,9 +181,16 @@ class Reconciler:
 
     async def _announce(self) -> None:
         """Say so once Envoy takes connections and the holder can tell of them."""
-        while not (self._router.serves(NODE) and self._holders.connected):
+        while not (self._router.serves(NODE) and self._holders.connected and self._listens()):
             await asyncio.sleep(ANNOUNCE_SECONDS)
         log.info("serving", http=self._file.listen_http, tls=self._file.listen_tls, services=len(self._file.services))
+
+    def _listens(self) -> bool:
+        """A listener that Envoy has acknowledged may yet be waiting for its routes."""
+        file, specs = self._file, [entry.spec for entry in self._file.services]
+        tls = file.listen_tls if any(spec.protocol is Protocol.TLS for spec in specs) else None
+        addresses = [address for address in (file.listen_http, tls, *(spec.listen for spec in specs)) if address]
+        return listened_on().issuperset(split(address)[1] for address in addresses)
 
     def _saw(self, transition: Transition) -> None:
         self._metrics.saw(transition)
