@@ -4,8 +4,10 @@ gate=PATH   listens only once that file exists
 stubborn    ignores SIGTERM
 as=TEXT     what it calls itself; default: the service's name
 
-GET /until/PATH   the reply once that file exists      GET /slow/N   the reply after N s
-GET /pid          its process id                        GET /crash    ends at once, without a reply
+GET /until/PATH   the reply once that file exists, and at once a line in the log
+GET /slow/N       the reply after N s
+GET /pid          its process id
+GET /crash        ends at once, without a reply
 Any other path    its name and the path
 TCP: each line is answered by its name and the line, `pid` by its process id.
 """
@@ -46,6 +48,7 @@ def until_exists(path):
 def answer(path):
     what, _, rest = path.lstrip("/").partition("/")
     if what == "until":
+        print("asked", path, flush=True)
         until_exists(f"/{rest}")
     elif what == "slow":
         time.sleep(float(rest))
