@@ -27,7 +27,7 @@ def configure(style: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=_Lines,
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
 
 

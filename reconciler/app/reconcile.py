@@ -193,6 +193,10 @@ class Reconciler:
         return listened_on().issuperset(split(address)[1] for address in addresses)
 
     def _saw(self, transition: Transition) -> None:
+        """Tell of it once what follows from it is on its way: nobody who waits should wait for a log line."""
+        asyncio.get_running_loop().call_soon(self._tell, transition)
+
+    def _tell(self, transition: Transition) -> None:
         self._metrics.saw(transition)
         log.info(
             "transition",

@@ -133,7 +133,9 @@ def _idle(record: Record, seen: Observed, now: float, stale_after: float) -> Eve
         return events.Demand(_waits(seen.held))
     if unknown := _unknown(record, seen, now, stale_after):
         return unknown
-    if seen.traffic and seen.traffic.usage is Usage.TRAFFIC:
+    if seen.traffic is None:
+        return events.TrafficUnknown("there is no recent sample")
+    if seen.traffic.usage is Usage.TRAFFIC:
         return events.Traffic(seen.traffic.reason)
     return None
 
@@ -157,9 +159,10 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
 def _unknown(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
     if seen.held is None:
         return events.TrafficUnknown("a holder is not connected")
-    if seen.traffic is None or now - max(seen.traffic.taken_at, record.since) > stale_after:
+    seen_at = seen.traffic.taken_at if seen.traffic else 0.0
+    if now - max(seen_at, record.since) > stale_after:
         return events.TrafficUnknown("there is no recent sample")
-    if seen.traffic.usage is Usage.UNKNOWN and seen.traffic.taken_at > record.since:
+    if seen.traffic and seen.traffic.usage is Usage.UNKNOWN and seen.traffic.taken_at > record.since:
         return events.TrafficUnknown(seen.traffic.reason)
     return None
 

@@ -169,11 +169,10 @@ class Engine:
         service = self._services.get(name)
         if service is None or service.deadline != deadline:
             return
-        before = service.record
+        before, service.deadline = service.record, None  # it has rung: whatever is wanted now is armed anew
         self._settle(name)
         if before and service.record and service.record.since == before.since:
             event = due(service.record, service.seen, deadline.event, service.spec.paused)
-            service.deadline = None
             self._step(name, service, event, max(self._now(), deadline.at))
             self._settle(name)
 

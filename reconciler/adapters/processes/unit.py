@@ -174,6 +174,7 @@ class Unit:
         if process.is_alive() and not self._interrupt.is_set():
             milestones = {**self._note.milestones, "reachable": time.time()}
             self._say(Running(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
+            await asyncio.sleep(0)  # what this sets off goes out first: somebody waits for it, and nobody for the note
             self._write(replace(self._note, reachable=True, milestones=milestones))
 
     async def _end(self, failed: bool) -> None:

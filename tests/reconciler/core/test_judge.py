@@ -140,7 +140,7 @@ def test_any_use_makes_it_active() -> None:
     ("seen", "now", "reason"),
     [
         pytest.param(replace(IN_USE, held=None), NOW, "a holder is not connected", id="holder missing"),
-        pytest.param(replace(IN_USE, traffic=None), NOW, "there is no recent sample", id="no sample"),
+        pytest.param(replace(IN_USE, traffic=None), 1024.1, "there is no recent sample", id="no sample"),
         pytest.param(IN_USE, 1024.1, "there is no recent sample", id="old sample"),
         pytest.param(replace(IN_USE, traffic=UNKNOWN), NOW, "it is unknown", id="unknown"),
         pytest.param(Observed(3, IN_USE.endpoints), NOW, "a holder is not connected", id="just restarted"),
