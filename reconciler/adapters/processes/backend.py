@@ -69,7 +69,8 @@ class ProcessBackend:
 
     def outdated(self) -> frozenset[str]:
         """Services that run, but from another program than the present one: to be drained, or restarted."""
-        return frozenset(unit.service for unit in self._units.values() if unit.outdated)
+        programs = self._programs or {}
+        return frozenset(unit.service for unit in self._units.values() if unit.outdated and unit.service in programs)
 
     def restart(self, service: str) -> None:
         """End what runs of the service and start it again, from its present program. Cuts its connections."""
