@@ -17,6 +17,8 @@ from typing import IO
 import msgspec
 import structlog
 
+from reconciler.adapters.processes.procfs import look
+
 log = structlog.get_logger()
 
 BACKOFF_SECONDS = (0.05, 2.0)
@@ -48,15 +50,9 @@ class Child:
 
 
 def started_at(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot, or None when there is none, or only its zombie.
-
-    https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
+    """Start time of a process in clock ticks since boot, or None when there is none, or only its zombie."""
+    seen = look(pid)
+    return None if seen is None or seen.ended else seen.started_ticks
 
 
 class Children:

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.prometheus import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
 from reconciler.app import bundled_prometheus
@@ -111,6 +112,14 @@ async def up(options: Options, file: ServicesFile) -> None:
                 children.start(child)
             await _until_stopped(children)
             await children.close()
+            await _end_services(state_dir)
+
+
+async def _end_services(state_dir: StateDir) -> None:
+    """What the reconciler left, since it was killed or had only just started; mostly nothing."""
+    backend = ProcessBackend(state_dir.path, lambda _: None)
+    backend.configure({})
+    await backend.close()
 
 
 def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[Child]]:
