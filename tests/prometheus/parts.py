@@ -1,0 +1,147 @@
+"""A real Prometheus, a real Alertmanager and what it calls, each a process (or a thread) of its own until `close`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.e2e.harness import LOCAL, free_port, until
+
+INTERVAL = "250ms"
+"""Between scrapes, and between evaluations of rules; the rules themselves are those of deploy/prometheus."""
+PATIENCE_SECONDS = 60.0
+RULES = Path(__file__).parents[2] / "deploy/prometheus/*.yaml"
+
+
+class Server:
+    """A program with an HTTP port that says when it is ready; may be started again after it was killed."""
+
+    def __init__(self, command: Sequence[str], port: int, log: Path) -> None:
+        self.url = f"http://{LOCAL}:{port}"
+        self._command, self._log = command, log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        until(f"{self._command[0]} is ready", self._is_ready, PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+    close = kill
+
+    def ask(self, path: str, **query: str) -> Any:
+        """A JSON answer."""
+        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+            return json.load(answer)
+
+    def _is_ready(self) -> bool:
+        assert self._process
+        assert self._process.poll() is None, self._log.read_text()
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+class Prometheus(Server):
+    """Scrapes `ip:port` targets, by path; evaluates our rules and tells the Alertmanager, if there is one."""
+
+    def __init__(
+        self, directory: Path, targets: Mapping[str, tuple[str, str]], alertmanager: Server | None = None
+    ) -> None:
+        """`targets` are address and path by the job's name."""
+        port = free_port()
+        jobs = [
+            {"job_name": name, "metrics_path": path, "static_configs": [{"targets": [address]}]}
+            for name, (address, path) in targets.items()
+        ]
+        timing = {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL}
+        config: dict[str, Any] = {"global": timing, "scrape_configs": jobs, "rule_files": [str(RULES)]}
+        if alertmanager:
+            target = alertmanager.url.removeprefix("http://")
+            config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [target]}]}]}
+        file = directory / "prometheus.yml"
+        file.write_text(yaml.safe_dump(config))
+        command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={directory}/tsdb"]
+        command += [f"--web.listen-address={LOCAL}:{port}", "--log.level=warn"]
+        super().__init__(command, port, directory / "prometheus.log")
+
+    def query(self, text: str) -> dict[str, float]:
+        """An instant vector, by the label `service` or else by job; empty ones are no error."""
+        rows = self.ask("/api/v1/query", query=text)["data"]["result"]
+        return {row["metric"].get("service", row["metric"].get("job", "")): float(row["value"][1]) for row in rows}
+
+    def firing(self) -> dict[tuple[str, str], str]:
+        """Since when each alert fires, by its name and service."""
+        alerts = self.ask("/api/v1/alerts")["data"]["alerts"]
+        return {
+            (alert["labels"]["alertname"], alert["labels"].get("service", "")): alert["activeAt"]
+            for alert in alerts
+            if alert["state"] == "firing"
+        }
+
+
+class Alertmanager(Server):
+    """Sends every alert to a webhook, at once."""
+
+    def __init__(self, directory: Path, webhook: str) -> None:
+        port = free_port()
+        timing = {"group_wait": "0s", "group_interval": "1s", "repeat_interval": "1h"}
+        route = {"receiver": "webhook", "group_by": ["alertname", "service"], **timing}
+        receiver = {"name": "webhook", "webhook_configs": [{"url": webhook, "send_resolved": True}]}
+        file = directory / "alertmanager.yml"
+        file.write_text(yaml.safe_dump({"route": route, "receivers": [receiver]}))
+        command = ["prometheus-alertmanager", f"--config.file={file}", f"--storage.path={directory}/alertmanager"]
+        command += [f"--web.listen-address={LOCAL}:{port}", "--cluster.listen-address=", "--log.level=warn"]
+        super().__init__(command, port, directory / "alertmanager.log")
+
+
+class Webhook:
+    """Where an Alertmanager calls: every alert that it told of, in order."""
+
+    def __init__(self) -> None:
+        self.alerts: list[dict[str, Any]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.alerts += json.loads(body)["alerts"]
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Calls are in `alerts`."""
+
+        self._server = ThreadingHTTPServer((LOCAL, 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+        self.url = f"http://{LOCAL}:{self._server.server_address[1]}/"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def told(self, alertname: str, status: str) -> list[dict[str, Any]]:
+        """What it told of that alert with this status, `firing` or `resolved`."""
+        return [
+            alert
+            for alert in list(self.alerts)
+            if alert["labels"]["alertname"] == alertname and alert["status"] == status
+        ]

@@ -1,0 +1,48 @@
+"""The mission's alert, from a service that cannot start to a webhook: real Envoy, zenvoy, Prometheus, Alertmanager."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import gated, request, server, until
+from tests.prometheus.conftest import Ports, StartPrometheus
+from tests.prometheus.parts import PATIENCE_SECONDS, Alertmanager, Webhook
+
+pytestmark = [pytest.mark.envoy, pytest.mark.prometheus, pytest.mark.alertmanager]
+STUCK = "ServiceStuckWaking"
+
+
+def test_a_service_that_cannot_start_is_told_of_until_it_can(
+    zenvoy: Start, ports: Ports, prometheus: StartPrometheus, alertmanager: Alertmanager, webhook: Webhook
+) -> None:
+    watching = prometheus(alertmanager)
+    up = zenvoy(
+        {"name": "stuck", "command": gated(server("http_echo")), "wakeTimeout": "2s", "holdTimeout": "2m"},
+        {"name": "fine", "command": server("http_echo"), "wakeTimeout": "20s"},
+        options=ports.options,
+    )
+    with ThreadPoolExecutor() as clients:
+        waiting = clients.submit(request, up.http_port, "stuck", "/hello", timeout=120)
+        try:
+            assert request(up.http_port, "fine", "/hello").status == 200
+            told = until("the webhook is told", lambda: webhook.told(STUCK, "firing"), PATIENCE_SECONDS)[0]
+            assert told["labels"]["service"] == "stuck"
+            assert told["labels"]["severity"] == "critical"
+            assert told["annotations"]["summary"] == "stuck does not wake"
+            assert told["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{STUCK}.md")
+
+            since = watching.firing()[STUCK, "stuck"]
+            up.kill("reconciler")
+            until("its scrape fails", lambda: watching.query('up{job="zenvoy"} == 0'), PATIENCE_SECONDS)
+            until("it is back", lambda: watching.query("zenvoy_ready == 1"), PATIENCE_SECONDS)
+            assert watching.firing()[STUCK, "stuck"] == since, "a restart neither ends it nor begins it anew"
+            assert not webhook.told(STUCK, "resolved")
+        finally:
+            up.open_gate()
+        assert waiting.result().status == 200
+    resolved = until("the webhook is told", lambda: webhook.told(STUCK, "resolved"), PATIENCE_SECONDS)
+    assert [alert["labels"]["service"] for alert in resolved] == ["stuck"]
+    assert {alert["labels"]["service"] for alert in webhook.told(STUCK, "firing")} == {"stuck"}

@@ -1,0 +1,55 @@
+"""What a real `zenvoy up` exports, over HTTP: as Prometheus wants it, in both formats, of services that there are."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import urllib.request
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import request, server, until
+from tests.prometheus.conftest import Ports
+
+pytestmark = [pytest.mark.envoy, pytest.mark.prometheus]
+OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
+"""What Prometheus 2.42 asks for."""
+
+
+def scraped(address: str, accept: str = "text/plain") -> str:
+    asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        assert answer.headers["Content-Type"].split(";")[0] == accept.split(";")[0]
+        return str(answer.read().decode())
+
+
+def test_what_is_exported_after_a_wake(zenvoy: Start, ports: Ports) -> None:
+    up = zenvoy({"name": "web", "command": server("http_echo")}, options=ports.options)
+    request(up.http_port, "web", "/hello")
+    up.wait_state("web", "ScaledToZero")
+
+    for address in (ports.metrics, ports.holder):
+        text = scraped(address)
+        assert 'service="web"' in text
+        done = subprocess.run(
+            ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    text = scraped(ports.metrics, OPENMETRICS)
+    assert text.endswith("# EOF\n")
+    assert re.search(r'^zenvoy_wake_duration_seconds_bucket\{le="[^"]+"\} 1.0 # \{service="web"\}', text, re.MULTILINE)
+    assert re.search(r'^zenvoy_xds_acks_total\{envoy="local"\} [1-9]', text, re.MULTILINE)
+    assert re.search(r'^zenvoy_service_wakes_total\{service="web",result="woken"\} 1$', text, re.MULTILINE)
+    assert re.search(r'^zenvoy_service_waited_seconds_total\{service="web"\} 0\.\d*[1-9]', text, re.MULTILINE)
+
+
+def test_a_service_that_leaves_the_file_vanishes(zenvoy: Start, ports: Ports) -> None:
+    web, gone = ({"name": name, "command": server("http_echo")} for name in ("web", "gone"))
+    up = zenvoy(web, gone, options=ports.options)
+    assert 'service="gone"' in scraped(ports.metrics)
+
+    up.write({"services": [web]})
+
+    until("it vanishes", lambda: 'service="gone"' not in scraped(ports.metrics))
+    assert 'service="web"' in scraped(ports.metrics)
