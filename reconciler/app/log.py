@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import structlog
 
 Entry = MutableMapping[str, Any]
@@ -17,7 +18,7 @@ COLOURS = {"ScaledToZero": "34", "Waking": "33", "Active": "32", "Idle": "36", "
 
 def configure(style: str) -> None:
     """`style` is `plain` or `json`; lines go to standard output."""
-    last = structlog.processors.JSONRenderer() if style == "json" else _plain
+    last = structlog.processors.JSONRenderer(_json) if style == "json" else _plain
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -29,6 +30,11 @@ def configure(style: str) -> None:
         logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
+
+
+def _json(entry: Entry, **_: object) -> str:
+    """Ten times as fast as the standard library: a wake writes four lines."""
+    return msgspec.json.encode(entry, enc_hook=repr).decode()
 
 
 class _Lines:
