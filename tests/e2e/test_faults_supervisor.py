@@ -1,0 +1,209 @@
+"""How `zenvoy up` ends: in order by a signal, or by kill -9; and what a second one says. Nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reconciler.adapters.processes.procfs import run_id
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, request, until
+
+STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
+SECONDS_TO_END = 5.0
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """For requests that are under way while something happens."""
+    with ThreadPoolExecutor() as made:
+        yield made
+
+
+def traces(z: Zenvoy) -> list[str]:
+    """Every process that has anything to do with this zenvoy, by its command line, directory or environment."""
+    marks = (str(z.directory).encode(), run_id(z.state_dir).encode())
+    found = []
+    for process in psutil.process_iter():
+        place = Path(f"/proc/{process.pid}")
+        try:
+            said = [(place / part).read_bytes() for part in ("cmdline", "environ")]
+            said.append(os.readlink(place / "cwd").encode())
+        except OSError:
+            continue
+        if any(mark in text for mark in marks for text in said):
+            found.append(f"{process.pid}: {said[0].decode()}")
+    return found
+
+
+def ends_in_order(z: Zenvoy, number: int) -> None:
+    began = time.monotonic()
+    assert z.stop(number) == 0
+    took = time.monotonic() - began
+    assert not z.leftovers()
+    assert not traces(z)
+    assert took < SECONDS_TO_END, f"it took {took:.1f} s"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("state", ["ScaledToZero", "Waking", "Active", "Draining"])
+def test_a_signal_ends_all_in_order(
+    zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor, state: str, number: int
+) -> None:
+    gate = tmp_path / "gate"
+    options = {"Waking": [f"gate={gate}"], "Active": ["stubborn"], "Draining": ["stubborn"]}.get(state, [])
+    interval = "1s" if state == "Draining" else "200ms"
+    z = zenvoy({"name": "web", "command": quick("http", *options)}, defaults=STAYS, sampleInterval=interval)
+    if state == "Waking":
+        waiting = pool.submit(request, z.http_port, "web")
+        z.wait_status("somebody waits", "web", lambda view: view["held"] == 1)
+    elif state != "ScaledToZero":
+        z.wake("web")
+        waiting = pool.submit(request, z.http_port, "web", f"/until{gate}")
+        until("the request is with the service", lambda: "asked" in z.output("web"))
+    if state == "Draining":
+        until("it drains", lambda: z.ask("POST", "/v1/services/web/sleep")["state"] == "Draining")
+    assert z.state("web") == state
+    ends_in_order(z, number)
+    if state != "ScaledToZero":
+        assert waiting.exception() or waiting.result().status == 503
+
+
+def test_ctrl_c_reaches_the_whole_process_group(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
+    z.wake("web")
+    assert z.process
+    os.killpg(z.process.pid, signal.SIGINT)
+    ends_in_order(z, signal.SIGINT)  # and once more, as people do
+
+
+def test_a_signal_while_it_starts(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS, start=False)
+    z.start(wait=False)
+    until("the first process runs", lambda: (z.state_dir / "children.json").exists())
+    ends_in_order(z, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("killed", ["reconciler", "holder", "envoy"])
+def test_a_signal_just_after_a_process_was_killed(zenvoy: Start, killed: str) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
+    z.wake("web")
+    z.kill(killed)
+    ends_in_order(z, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("state", ["ScaledToZero", "Waking", "Active"])
+def test_up_again_after_it_was_killed(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor, state: str) -> None:
+    gate = tmp_path / "gate"
+    waits = [f"gate={gate}"] if state == "Waking" else []
+    z = zenvoy(
+        {"name": "web", "command": quick("http", *waits)},
+        {"name": "db", "protocol": "tcp", "command": quick("tcp")},
+        defaults=STAYS,
+    )
+    if state == "Active":
+        z.wake("web")
+    elif state == "Waking":
+        pool.submit(request, z.http_port, "web")
+        z.wait_status("somebody waits", "web", lambda view: view["held"] == 1)
+    pids = z.service_pids("web")
+    assert len(pids) == (state != "ScaledToZero")
+    z.kill("up")
+    assert z.process
+    z.process.wait()
+    gate.touch()
+    z.start()
+    assert z.service_pids("web") == pids, "what ran is adopted"
+    assert request(z.http_port, "web", "/after").body == b"web /after\n"
+    with socket.create_connection((LOCAL, z.port("db"))) as client:
+        client.sendall(b"after\n")
+        assert client.recv(100) == b"db after\n"
+    for name in ("web", "db"):
+        z.sleep(name)
+        z.asleep(name)
+    assert request(z.http_port, "web", "/again").body == b"web /again\n"
+    ends_in_order(z, signal.SIGTERM)
+
+
+def test_up_again_with_another_file_after_it_was_killed(zenvoy: Start) -> None:
+    """What is no more is ended, what is another program now too; what is the same goes on."""
+    names = ("same", "changed", "removed")
+    z = zenvoy(*({"name": name, "command": quick("http")} for name in names), defaults=STAYS)
+    for name in names:
+        z.wake(name)
+    pids = {name: z.service_pids(name) for name in names}
+    for killed in ("up", "reconciler"):  # or that would apply the new file still
+        z.kill(killed)
+    assert z.process
+    z.process.wait()
+    services = [{"name": "same", "command": quick("http")}, {"name": "changed", "command": quick("http", "as=new")}]
+    z.write({"services": services, "defaults": STAYS})
+    z.start()
+    assert request(z.http_port, "same").body == b"same /\n"
+    assert request(z.http_port, "changed").body == b"new /\n"
+    assert request(z.http_port, "removed").status == 404
+    until("what was removed has ended", lambda: not psutil.pid_exists(pids["removed"][0]))
+    assert z.service_pids("same") == pids["same"]
+    assert not psutil.pid_exists(pids["changed"][0])
+    ends_in_order(z, signal.SIGTERM)
+
+
+def test_a_second_up_on_the_same_ports_says_who_has_them(zenvoy: Start) -> None:
+    metrics = f"{LOCAL}:{free_port()}"
+    services = {"name": "web", "command": quick("http")}, {"name": "db", "protocol": "tcp", "command": quick("tcp")}
+    first = zenvoy(*services, defaults=STAYS, options=("--metrics", metrics))
+    first.wake("web")
+    second = zenvoy(*services, defaults=STAYS, start=False, options=("--metrics", metrics))
+    second.write(first.config)
+    done = subprocess.run(
+        [str(ZENVOY), "up", str(second.file), "--metrics", metrics, "--state-dir", str(second.state_dir)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1, done
+    assert "Traceback" not in done.stderr
+    envoy, reconciler = (str(first.pids()[name]) for name in ("envoy", "reconciler"))
+    for address in (f"{LOCAL}:{first.http_port}", f"{LOCAL}:{first.port('db')}"):
+        line = next(line for line in done.stderr.splitlines() if address in line)
+        assert "in use" in line and envoy in line and "envoy" in line
+    assert reconciler in next(line for line in done.stderr.splitlines() if metrics in line)
+    assert not traces(second)
+    assert request(first.http_port, "web").body == b"web /\n"
+    assert first.wakes("web") == 1
+
+
+def test_a_second_up_with_the_same_state_directory_says_so(zenvoy: Start) -> None:
+    first = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
+    first.wake("web")
+    pids = first.pids(), first.service_pids("web")
+    second = zenvoy({"name": "other", "command": quick("http")}, defaults=STAYS, start=False)
+    command = [str(ZENVOY), "up", str(second.file), "--state-dir", str(first.state_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1, done
+    assert str(first.state_dir) in done.stderr
+    assert f"process {pids[0]['up']} " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (first.pids(), first.service_pids("web")) == pids
+    assert request(first.http_port, "web").body == b"web /\n"
+    ends_in_order(first, signal.SIGTERM)
+
+
+def test_up_where_no_state_can_be_kept_says_so(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, start=False)
+    z.state_dir.write_text("a file is in the way")
+    command = [str(ZENVOY), "up", str(z.file), "--state-dir", str(z.state_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert str(z.state_dir) in done.stderr
+    assert "Traceback" not in done.stderr
