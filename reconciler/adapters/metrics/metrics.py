@@ -87,16 +87,15 @@ class Metrics:
             del self._registry.acks[envoy]
         rest = self._registry.text(encode)
         present = list(self._world.services().items())
-        return await asyncio.to_thread(
-            self._services, present, content_type.startswith(OPENMETRICS)
-        ) + rest, content_type
+        openmetrics = content_type.startswith(OPENMETRICS)
+        return await asyncio.to_thread(self._write, present, openmetrics, rest), content_type
 
-    def _services(self, present: list[tuple[str, Service]], openmetrics: bool) -> bytes:
+    def _write(self, present: list[tuple[str, Service]], openmetrics: bool, rest: bytes) -> bytes:
         """In a thread: it looks, and changes nothing."""
         page = Page(self._world.now(), self._world.ticks())
         for name, service in present:
             page.add(name, service, self._tallies.get(name))
-        return page.text(openmetrics)
+        return page.text(openmetrics, rest)
 
     def _known(self, name: str) -> tuple[Service, Tally, Record] | None:
         """A service, its tally (made when it is the first time) and its record; None while it has none."""

@@ -48,13 +48,12 @@ class Page:
         if tally is not None:
             self._add_events(tag, tally, service.spec.wake_timeout)
 
-    def text(self, openmetrics: bool) -> bytes:
-        """All of it, without an end: prometheus-client's part follows."""
-        parts: list[str] = []
-        for family in SERVICE_FAMILIES:
-            parts.append(head(family, openmetrics))
-            parts += self._lines[family.name]
-        return "".join(parts).encode()
+    def text(self, openmetrics: bool, rest: bytes) -> bytes:
+        """All of it, and prometheus-client's part behind it. Joined bit by bit: one large join lets nobody else in."""
+        parts = [
+            "".join((head(family, openmetrics), *self._lines[family.name])).encode() for family in SERVICE_FAMILIES
+        ]
+        return b"".join((*parts, rest))
 
     def _add_state(self, tag: str, state: State) -> None:
         append, metric = self._lines[STATE.name].append, f"{STATE.name}{tag}"
