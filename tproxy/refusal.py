@@ -18,6 +18,9 @@ from tproxy import h2
 from tproxy.descriptors import Budget
 from tproxy.loop import Loop, Timer
 
+RESET_AFTER_SECONDS = 0.05
+"""A reset that Envoy sees together with the success of its dial counts as a failed dial: it dials again, five times,
+and then closes its client's connection as if all was well. So nobody is reset upon arrival, if there is room."""
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 2**20
 MAX_LINGERING = 1024
@@ -99,17 +102,23 @@ class Refuser:
         self._loop = loop
         self._budget = budget
         self._lingering: set[_Lingering] = set()
+        self._resets = 0
 
     @property
     def lingering(self) -> int:
         """Refusals that are not done with."""
-        return len(self._lingering)
+        return len(self._lingering) + self._resets
 
     def refuse(self, fd: int, family: int, protocol: str, reason: str, retry_after_seconds: int) -> None:
         """Refuse a connection as its protocol would have it."""
-        if protocol not in ("http", "h2c") or len(self._lingering) >= MAX_LINGERING:
-            reset(fd)
-            self._budget.used -= 1
+        if self.lingering >= MAX_LINGERING:
+            self._reset(fd)
+            return
+        if protocol not in ("http", "h2c"):
+            if self._budget.admits():
+                self._reset_soon(fd)
+            else:
+                self._reset(fd)
             return
         sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
         sock.setblocking(False)
@@ -117,6 +126,18 @@ class Refuser:
         self._lingering.add(one)
         self._loop.register(fd, select.EPOLLIN, one)
         one.timer = self._loop.call_at(time.monotonic() + LINGER_SECONDS, one.expire)
+
+    def _reset_soon(self, fd: int) -> None:
+        def expire() -> None:
+            self._resets -= 1
+            self._reset(fd)
+
+        self._resets += 1
+        self._loop.call_at(time.monotonic() + RESET_AFTER_SECONDS, expire)
+
+    def _reset(self, fd: int) -> None:
+        reset(fd)
+        self._budget.used -= 1
 
     def serve(self, one: _Lingering, events: int) -> None:
         """The client sent something, or takes more."""
