@@ -20,8 +20,18 @@ def zenvoy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
 
     Everything that it started is gone after the test, however that ended; its logs are shown if it failed.
     """
+    yield from _starting(request.node.stash, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_zenvoy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """The same for all tests of a file, each of which then has services of its own: starting takes seconds."""
+    yield from _starting(request.node.stash, tmp_path_factory.mktemp("shared"))
+
+
+def _starting(stash: pytest.Stash, folder: Path) -> Iterator[Start]:
     running: list[Zenvoy] = []
-    request.node.stash[_RUNNING] = running
+    stash[_RUNNING] = running
 
     def make(
         *services: dict[str, Any],
@@ -31,9 +41,8 @@ def zenvoy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
         environment: dict[str, str] | None = None,
         **config: Any,
     ) -> Zenvoy:
-        directory = tmp_path / f"z{len(running)}"
         one = Zenvoy(
-            directory,
+            folder / f"z{len(running)}",
             {**config, "services": list(services)},
             options=options,
             prefix=prefix,
@@ -63,6 +72,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and report.when in ("setup", "call"):
-        for one in item.stash.get(_RUNNING, []):
-            report.sections.append(("zenvoy", one.logs()))
+        for node in item.listchain():
+            for one in node.stash.get(_RUNNING, []):
+                report.sections.append(("zenvoy", one.logs()))
     return report

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, SLOW_TO_SLEEP, Zenvoy, until
+from tests.e2e.harness import LOCAL, QUICK, Zenvoy, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 POSTGRES = str(EXAMPLES / "postgres" / "postgres.sh")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A folder for data that every user can reach, unlike pytest's own: PostgreSQL does not run as root."""
     made = Path(tempfile.mkdtemp(prefix="zenvoy-db-", dir="/tmp"))
@@ -27,29 +27,61 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def postgres(folder: Path, **fields: object) -> dict[str, object]:
+def postgres(folder: Path, name: str, **fields: object) -> dict[str, object]:
     """What examples/postgres has, without waiting for the disk."""
-    command = [POSTGRES, "{port}", str(folder / "data"), "-c", "fsync=off", "-c", "max_wal_senders=0"]
+    command = [POSTGRES, "{port}", str(folder / name), "-c", "fsync=off", "-c", "max_wal_senders=0"]
     ready = {"command": [str(EXAMPLES / "postgres" / "ready.sh"), "{port}"]}
-    return {"name": "db", "protocol": "tcp", "command": command, "stopSignal": "SIGINT", "ready": ready, **fields}
+    return {"name": name, "protocol": "tcp", "command": command, "stopSignal": "SIGINT", "ready": ready, **fields}
 
 
-def redis(**fields: object) -> dict[str, object]:
+def redis(name: str, **fields: object) -> dict[str, object]:
     """What examples/redis has."""
-    command = ["redis-server", "--port", "{port}", "--bind", LOCAL, "--dir", ".", "--save", "3600 1"]
-    return {"name": "redis", "protocol": "tcp", "command": command, **fields}
+    command = [
+        "redis-server",
+        "--port",
+        "{port}",
+        "--bind",
+        LOCAL,
+        "--dir",
+        ".",
+        "--dbfilename",
+        name,
+        "--save",
+        "3600 1",
+    ]
+    return {"name": name, "protocol": "tcp", "command": command, **fields}
 
 
-def psql_command(z: Zenvoy) -> list[str]:
+@pytest.fixture(scope="module")
+def postgresql(shared_zenvoy: Start, folder: Path) -> Zenvoy:
+    return shared_zenvoy(
+        postgres(folder, "db", idleAfter="10m"),
+        postgres(folder, "used"),
+        postgres(folder, "pooled", idle={"by": "bytes"}),
+        defaults={**QUICK, "wakeTimeout": "60s", "holdTimeout": "60s"},
+    )
+
+
+@pytest.fixture(scope="module")
+def redises(shared_zenvoy: Start) -> Zenvoy:
+    return shared_zenvoy(redis("redis", idleAfter="10m"), redis("silent", idle={"by": "bytes"}))
+
+
+def psql_command(z: Zenvoy, name: str) -> list[str]:
     """psql of its own package: Debian's wrapper reads configuration of clusters first."""
     options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-    return ["psql", *options, "-h", LOCAL, "-p", str(z.port("db")), "-U", "postgres", "-d", "postgres"]
+    return ["psql", *options, "-h", LOCAL, "-p", str(z.port(name)), "-U", "postgres", "-d", "postgres"]
 
 
-def psql(z: Zenvoy, *statements: str) -> list[str]:
+def psql(z: Zenvoy, name: str, *statements: str) -> list[str]:
     """Lines that one psql printed; every statement must have succeeded."""
     done = subprocess.run(
-        psql_command(z), input=";\n".join(statements) + ";\n", capture_output=True, text=True, timeout=40, check=False
+        psql_command(z, name),
+        input=";\n".join(statements) + ";\n",
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -99,14 +131,14 @@ class Session:
 
 
 @pytest.mark.postgres
-def test_psql_to_a_postgresql_that_was_stopped(zenvoy: Start, folder: Path) -> None:
-    z = zenvoy(postgres(folder), defaults={**SLOW_TO_SLEEP, "wakeTimeout": "60s", "holdTimeout": "60s"})
+def test_psql_to_a_postgresql_that_was_stopped(postgresql: Zenvoy) -> None:
+    z = postgresql
     z.asleep("db")
-    assert psql(z, "create table t (n int, filler text)", "insert into t values (1, 'one')") == []
+    assert psql(z, "db", "create table t (n int, filler text)", "insert into t values (1, 'one')") == []
     for count in range(2, 7):
         z.sleep("db")
         z.asleep("db")
-        rows = psql(z, f"insert into t values ({count}, repeat('x', 100000))", "select n, length(filler) from t")
+        rows = psql(z, "db", f"insert into t values ({count}, repeat('x', 100000))", "select n, length(filler) from t")
         assert rows == ["1|3", *(f"{n}|100000" for n in range(2, count + 1))]
         assert z.woken("db")["stalled"] is None
     assert z.wakes("db") == 6
@@ -116,46 +148,46 @@ def test_psql_to_a_postgresql_that_was_stopped(zenvoy: Start, folder: Path) -> N
 
 
 @pytest.mark.postgres
-def test_open_transaction_is_not_cut(zenvoy: Start, folder: Path) -> None:
-    z = zenvoy(postgres(folder), defaults={**QUICK, "wakeTimeout": "60s", "holdTimeout": "60s"})
-    z.asleep("db")
-    with Session(psql_command(z)) as session:
+def test_open_transaction_is_not_cut(postgresql: Zenvoy) -> None:
+    z = postgresql
+    z.asleep("used")
+    with Session(psql_command(z, "used")) as session:
         session.tell("begin; create table kept (n int); insert into kept values (42); select 'begun';")
         session.reads("begun")
-        z.stays_awake("db", 3)
-        assert z.cli("sleep", "db").returncode == 1, "nor when somebody asks for sleep"
-        assert z.wait_state("db", "Active", "Idle")["reason"]
+        z.stays_awake("used", 3)
+        assert z.cli("sleep", "used").returncode == 1, "nor when somebody asks for sleep"
+        assert z.wait_state("used", "Active", "Idle")["reason"]
         session.tell("insert into kept values (43); commit; select 'done';")
         session.reads("done")
-    z.wait_state("db", "ScaledToZero")
-    assert z.wakes("db") == 1
-    assert psql(z, "select sum(n) from kept") == ["85"]
+    z.wait_state("used", "ScaledToZero")
+    assert z.wakes("used") == 1
+    assert psql(z, "used", "select sum(n) from kept") == ["85"]
 
 
 @pytest.mark.postgres
-def test_pool_of_silent_connections_sleeps_and_a_query_after_a_reconnect_wakes(zenvoy: Start, folder: Path) -> None:
-    z = zenvoy(postgres(folder, idle={"by": "bytes"}), defaults={**QUICK, "wakeTimeout": "60s", "holdTimeout": "60s"})
-    pool = [Session(psql_command(z)) for _ in range(3)]
+def test_pool_of_silent_connections_sleeps_and_a_query_after_a_reconnect_wakes(postgresql: Zenvoy) -> None:
+    z = postgresql
+    pool = [Session(psql_command(z, "pooled")) for _ in range(3)]
     try:
         for number, session in enumerate(pool):
             session.tell(f"select 'pooled {number}';")
             session.reads(f"pooled {number}")
-        assert z.wakes("db") == 1
-        z.wait_status("it has stopped", "db", lambda view: (view["state"], view["replicas"]) == ("ScaledToZero", 0))
+        assert z.wakes("pooled") == 1
+        z.wait_status("it has stopped", "pooled", lambda view: (view["state"], view["replicas"]) == ("ScaledToZero", 0))
         pool[0].tell("select 'lost';")
         pool[0].reads("connection")
-        z.asleep("db")
-        assert psql(z, "select 'found'") == ["found"]
-        assert z.wakes("db") == 2
-        assert "shutdown request" in (z.state_dir / "logs" / "db.log").read_text()
+        z.asleep("pooled")
+        assert psql(z, "pooled", "select 'found'") == ["found"]
+        assert z.wakes("pooled") == 2
+        assert "shutdown request" in (z.state_dir / "logs" / "pooled.log").read_text()
     finally:
         for session in pool:
             session.close()
 
 
 @pytest.mark.redis
-def test_redis_cli_to_a_redis_that_was_stopped(zenvoy: Start) -> None:
-    z = zenvoy(redis(), defaults=SLOW_TO_SLEEP)
+def test_redis_cli_to_a_redis_that_was_stopped(redises: Zenvoy) -> None:
+    z = redises
     for count in range(1, 5):
         z.asleep("redis")
         command = ["redis-cli", "-h", LOCAL, "-p", str(z.port("redis")), "incr", "visits"]
@@ -167,15 +199,15 @@ def test_redis_cli_to_a_redis_that_was_stopped(zenvoy: Start) -> None:
 
 
 @pytest.mark.redis
-def test_redis_cli_that_stays_connected_reconnects_by_itself(zenvoy: Start) -> None:
+def test_redis_cli_that_stays_connected_reconnects_by_itself(redises: Zenvoy) -> None:
     """With `idle: {by: bytes}` it sleeps behind the client's back."""
-    z = zenvoy(redis(idle={"by": "bytes"}))
-    with Session(["redis-cli", "-h", LOCAL, "-p", str(z.port("redis"))]) as session:
+    z = redises
+    with Session(["redis-cli", "-h", LOCAL, "-p", str(z.port("silent"))]) as session:
         session.tell("set color blue")
         session.reads("OK")
-        z.wait_status("it has stopped", "redis", lambda view: (view["state"], view["replicas"]) == ("ScaledToZero", 0))
-        z.asleep("redis")
+        z.wait_status("it has stopped", "silent", lambda view: (view["state"], view["replicas"]) == ("ScaledToZero", 0))
+        z.asleep("silent")
         session.tell("get color")
         session.tell("get color")
         session.reads("blue")
-    assert z.wakes("redis") == 2
+    assert z.wakes("silent") == 2

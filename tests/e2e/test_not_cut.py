@@ -8,72 +8,82 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from websockets.sync.client import connect
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, request, server
+from tests.e2e.harness import LOCAL, View, Zenvoy, request, server
 
 TIMEOUT_SECONDS = 30.0
 SILENCE_SECONDS = 3.0
 
 
-def test_long_request(zenvoy: Start) -> None:
-    z = zenvoy({"name": "web", "command": server("http_echo")})
-    assert request(z.http_port, "web", "/hello").status == 200
-    z.wait_state("web", "Idle")
+@pytest.fixture(scope="module")
+def z(shared_zenvoy: Start) -> Zenvoy:
+    web, chat, tcp = server("http_echo"), server("websocket"), server("tcp", "echo")
+    return shared_zenvoy(
+        {"name": "long", "command": web},
+        {"name": "longer", "command": web},
+        {"name": "told", "command": web, "drainTimeout": "1s"},
+        {"name": "drained", "command": web, "idleAfter": "10m"},
+        {"name": "chat", "hosts": ["chat.localhost"], "command": chat},
+        {"name": "held", "protocol": "tcp", "command": tcp},
+        {"name": "direct", "protocol": "tcp", "command": tcp},
+    )
+
+
+def test_long_request(z: Zenvoy) -> None:
+    assert request(z.http_port, "long", "/hello").status == 200
+    z.wait_state("long", "Idle")
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "web", "/slow/4")
-        z.wait_state("web", "Active")
-        z.stays_awake("web", SILENCE_SECONDS)
+        slow = threads.submit(request, z.http_port, "long", "/slow/4")
+        z.wait_state("long", "Active")
+        z.stays_awake("long", SILENCE_SECONDS)
         assert slow.result().body == b"slow 4\n"
-    z.wait_state("web", "ScaledToZero")
-    assert z.wakes("web") == 1
+    z.wait_state("long", "ScaledToZero")
+    assert z.wakes("long") == 1
 
 
-def test_long_request_that_woke_it(zenvoy: Start) -> None:
+def test_long_request_that_woke_it(z: Zenvoy) -> None:
     """This one goes through the holder from its first byte to its last."""
-    z = zenvoy({"name": "web", "command": server("http_echo")})
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "web", "/slow/4")
-        z.wait_status("it is relayed", "web", lambda view: view["state"] == "Active" and view["relayed"] == 1)
-        z.stays_awake("web", SILENCE_SECONDS)
+        slow = threads.submit(request, z.http_port, "longer", "/slow/4")
+        z.wait_status("it is relayed", "longer", lambda view: view["state"] == "Active" and view["relayed"] == 1)
+        z.stays_awake("longer", SILENCE_SECONDS)
         assert slow.result().body == b"slow 4\n"
-    z.wait_state("web", "ScaledToZero")
-    assert z.wakes("web") == 1
+    z.wait_state("longer", "ScaledToZero")
+    assert z.wakes("longer") == 1
 
 
-def test_sleep_by_command_does_not_cut_a_request(zenvoy: Start) -> None:
-    z = zenvoy({"name": "web", "command": server("http_echo")}, defaults={**QUICK, "drainTimeout": "1s"})
-    assert request(z.http_port, "web", "/hello").status == 200
+def test_sleep_by_command_does_not_cut_a_request(z: Zenvoy) -> None:
+    assert request(z.http_port, "told", "/hello").status == 200
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "web", "/slow/4")
-        z.wait_status("it is in flight", "web", lambda view: view["traffic"]["reason"].endswith("1 in flight"))
-        told = z.cli("sleep", "web")
+        slow = threads.submit(request, z.http_port, "told", "/slow/4")
+        z.wait_status("it is in flight", "told", in_flight)
+        told = z.cli("sleep", "told")
         assert told.returncode == 1
-        assert "web is Active: " in told.stdout and "1 in flight" in told.stdout
+        assert "told is Active: " in told.stdout and "1 in flight" in told.stdout
         assert slow.result().body == b"slow 4\n"
-    assert z.cli("sleep", "web").returncode == 0
-    z.asleep("web")
+    assert z.cli("sleep", "told").returncode == 0
+    z.asleep("told")
 
 
-def test_requests_that_come_while_it_drains_keep_it_awake(zenvoy: Start) -> None:
+def test_requests_that_come_while_it_drains_keep_it_awake(z: Zenvoy) -> None:
     """Draining is made to last by a request in flight; another one then comes by the holder."""
-    z = zenvoy({"name": "web", "command": server("http_echo")}, defaults={**QUICK, "idleAfter": "10m"})
-    assert request(z.http_port, "web", "/hello").status == 200
+    assert request(z.http_port, "drained", "/hello").status == 200
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "web", "/slow/3")
-        z.wait_status("it is in flight", "web", lambda view: view["traffic"]["reason"].endswith("1 in flight"))
-        pids = z.service_pids("web")
-        assert z.ask("POST", "/v1/services/web/sleep")["state"] == "Draining"
-        assert request(z.http_port, "web", "/hello").body == b"hello from web: /hello\n"
+        slow = threads.submit(request, z.http_port, "drained", "/slow/3")
+        z.wait_status("it is in flight", "drained", in_flight)
+        pids = z.service_pids("drained")
+        assert z.ask("POST", "/v1/services/drained/sleep")["state"] == "Draining"
+        assert request(z.http_port, "drained", "/hello").body == b"hello from drained: /hello\n"
         assert not slow.done()
         assert slow.result().body == b"slow 3\n"
-    assert z.states("web")[-2:] == ["Draining", "Active"]
-    assert z.service_pids("web") == pids
+    assert z.states("drained")[-2:] == ["Draining", "Active"]
+    assert z.service_pids("drained") == pids
 
 
-def test_open_websocket(zenvoy: Start) -> None:
-    z = zenvoy({"name": "chat", "hosts": ["chat.localhost"], "command": server("websocket")})
+def test_open_websocket(z: Zenvoy) -> None:
     z.wake("chat")
     plain = socket.create_connection((LOCAL, z.http_port))
     with connect("ws://chat.localhost/", sock=plain, ping_interval=None) as chat:
@@ -87,11 +97,7 @@ def test_open_websocket(zenvoy: Start) -> None:
     z.wait_state("chat", "ScaledToZero")
 
 
-def test_open_tcp_connection(zenvoy: Start) -> None:
-    z = zenvoy(
-        {"name": "held", "protocol": "tcp", "command": server("tcp", "echo")},
-        {"name": "direct", "protocol": "tcp", "command": server("tcp", "echo")},
-    )
+def test_open_tcp_connection(z: Zenvoy) -> None:
     z.wake("direct")
     with dial(z.port("held")) as held, dial(z.port("direct")) as direct:
         greetings = [connection.recv(1000) for connection in (held, direct)]
@@ -106,6 +112,10 @@ def test_open_tcp_connection(zenvoy: Start) -> None:
     for name in ("held", "direct"):
         z.wait_state(name, "ScaledToZero")
         assert z.wakes(name) == 1
+
+
+def in_flight(view: View) -> bool:
+    return bool(view["traffic"]) and view["traffic"]["reason"].endswith(" 1 in flight")
 
 
 def dial(port: int) -> socket.socket:

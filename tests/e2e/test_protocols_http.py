@@ -17,11 +17,32 @@ from websockets.sync.client import connect
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, gated, request, server, until
 
-HELLO = b"hello from web: /hello\n"
+SECOND = {"idleAfter": "1s"}
 
 
-def web(**fields: object) -> dict[str, object]:
-    return {"name": "web", "hosts": ["web.localhost"], "command": server("http_echo"), **fields}
+def hello(name: str) -> bytes:
+    return f"hello from {name}: /hello\n".encode()
+
+
+def web(name: str, **fields: object) -> dict[str, object]:
+    return {"name": name, "hosts": [f"{name}.localhost"], "command": server("http_echo"), **fields}
+
+
+@pytest.fixture(scope="module")
+def z(shared_zenvoy: Start) -> Zenvoy:
+    return shared_zenvoy(
+        web("web"),
+        {"name": "two", "protocol": "h2c", "command": server("h2c")},
+        web("one"),
+        {"name": "chat", "hosts": ["chat.localhost"], "command": server("websocket"), **SECOND},
+        web("events"),
+        web("upload", command=gated(server("http_echo"), "upload")),
+        web("kept"),
+        web("named"),
+        web("alone", **SECOND),
+        web("crowd", command=gated(server("http_echo"), "crowd")),
+        defaults=SLOW_TO_SLEEP,
+    )
 
 
 def curl(*arguments: str) -> bytes:
@@ -34,10 +55,9 @@ def curl(*arguments: str) -> bytes:
 
 
 @pytest.mark.curl
-def test_curl_over_http_1(zenvoy: Start, tmp_path: Path) -> None:
-    z = zenvoy(web(), defaults=SLOW_TO_SLEEP)
+def test_curl_over_http_1(z: Zenvoy, tmp_path: Path) -> None:
     z.asleep("web")
-    assert curl(f"http://web.localhost:{z.http_port}/hello") == HELLO
+    assert curl(f"http://web.localhost:{z.http_port}/hello") == hello("web")
     view = z.woken("web")
     assert view["lastWake"]["peer"].startswith(LOCAL)
     assert view["lastWake"]["total"] > 0
@@ -60,8 +80,7 @@ def test_curl_over_http_1(zenvoy: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.curl
-def test_curl_over_h2c(zenvoy: Start) -> None:
-    z = zenvoy({"name": "two", "protocol": "h2c", "command": server("h2c")}, web(), defaults=SLOW_TO_SLEEP)
+def test_curl_over_h2c(z: Zenvoy) -> None:
     prior, two = ["--http2-prior-knowledge", "--data-binary", "x" * 100_000], ["-H", "Host: two"]
     url = f"http://{LOCAL}:{z.http_port}/a/b?c=d"
     answer = b"POST /a/b?c=d\n" + b"x" * 100_000
@@ -71,13 +90,12 @@ def test_curl_over_h2c(zenvoy: Start) -> None:
     z.sleep("two")
     z.asleep("two")
     assert curl("--http1.1", *prior[1:], *two, url) == answer, "Envoy speaks to each side in its own way"
-    z.asleep("web")
-    assert curl("--http2-prior-knowledge", f"http://web.localhost:{z.http_port}/hello") == HELLO
-    z.woken("web")
+    z.asleep("one")
+    assert curl("--http2-prior-knowledge", f"http://one.localhost:{z.http_port}/hello") == hello("one")
+    z.woken("one")
 
 
-def test_websocket_wakes_and_stays_open(zenvoy: Start) -> None:
-    z = zenvoy({"name": "chat", "hosts": ["chat.localhost"], "command": server("websocket")})
+def test_websocket_wakes_and_stays_open(z: Zenvoy) -> None:
     z.asleep("chat")
     messages = ["hello", "ü" * 1000, b"\0\1\2" * 100_000]
     plain = socket.create_connection((LOCAL, z.http_port))
@@ -93,27 +111,25 @@ def test_websocket_wakes_and_stays_open(zenvoy: Start) -> None:
     assert z.wakes("chat") == 1
 
 
-def test_server_sent_events_come_one_by_one(zenvoy: Start) -> None:
+def test_server_sent_events_come_one_by_one(z: Zenvoy) -> None:
     """The server sends each event only after the client, having read the one before, asked for it."""
-    z = zenvoy(web())
-    z.asleep("web")
+    z.asleep("events")
     connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=20)
-    connection.request("GET", "/events/5", headers={"Host": "web", "Accept": "text/event-stream"})
+    connection.request("GET", "/events/5", headers={"Host": "events", "Accept": "text/event-stream"})
     response = connection.getresponse()
     assert response.headers["content-type"] == "text/event-stream"
     for count in range(5):
         lines = [response.readline() for _ in range(3)]
         assert lines == [f"id: {count}\n".encode(), f"data: event {count}\n".encode(), b"\n"]
-        assert request(z.http_port, "web", "/next").status == 200
+        assert request(z.http_port, "events", "/next").status == 200
     assert response.read() == b""
     connection.close()
-    assert z.wakes("web") == 1
-    z.woken("web")
+    assert z.wakes("events") == 1
+    z.woken("events")
 
 
-def test_upload_of_100_mb_that_starts_while_asleep(zenvoy: Start) -> None:
-    z = zenvoy(web(command=gated(server("http_echo"))), defaults=SLOW_TO_SLEEP)
-    z.asleep("web")
+def test_upload_of_100_mb_that_starts_while_asleep(z: Zenvoy) -> None:
+    z.asleep("upload")
     chunk, number = random.Random(2).randbytes(1_000_000), 100
     digest = hashlib.sha256()
     watched = {name: pid for name, pid in z.pids().items() if name != "up"}
@@ -122,18 +138,20 @@ def test_upload_of_100_mb_that_starts_while_asleep(zenvoy: Start) -> None:
     def chunks() -> Iterator[bytes]:
         for count in range(number):
             if count == 1:
-                z.wait_status("the upload waits", "web", lambda view: view["state"] == "Waking" and view["held"] == 1)
-                z.open_gate()
+                z.wait_status(
+                    "the upload waits", "upload", lambda view: view["state"] == "Waking" and view["held"] == 1
+                )
+                z.open_gate("upload")
             digest.update(chunk)
             yield chunk
 
     connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=60)
-    connection.request("POST", "/sha256", chunks(), {"Host": "web", "Content-Length": str(number * len(chunk))})
+    connection.request("POST", "/sha256", chunks(), {"Host": "upload", "Content-Length": str(number * len(chunk))})
     assert connection.getresponse().read() == f"{number * len(chunk)} {digest.hexdigest()}\n".encode()
     connection.close()
     grown = {name: most_memory(pid) - before[name] for name, pid in watched.items()}
     assert all(kilobytes < 30_000 for kilobytes in grown.values()), grown
-    z.woken("web")
+    z.woken("upload")
 
 
 def most_memory(pid: int) -> int:
@@ -142,66 +160,62 @@ def most_memory(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-def test_kept_alive_connection_used_before_across_and_after_a_sleep(zenvoy: Start) -> None:
-    z = zenvoy(web(), defaults=SLOW_TO_SLEEP)
+def test_kept_alive_connection_used_before_across_and_after_a_sleep(z: Zenvoy) -> None:
     connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=20)
     connection.connect()
     own = connection.sock.getsockname()
 
     def get() -> bytes:
-        connection.request("GET", "/hello", headers={"Host": "web"})
+        connection.request("GET", "/hello", headers={"Host": "kept"})
         return connection.getresponse().read()
 
     counted = []
     for _ in range(3):
-        z.asleep("web")
-        assert get() == HELLO
-        z.wait_state("web", "Active", "Idle")
-        assert get() == HELLO
-        counted.append(z.sleep("web")["requests"])
+        z.asleep("kept")
+        assert get() == hello("kept")
+        z.wait_state("kept", "Active", "Idle")
+        assert get() == hello("kept")
+        counted.append(z.sleep("kept")["requests"])
     assert connection.sock is not None
     assert connection.sock.getsockname() == own, "it is the same connection all the time"
     connection.close()
-    assert z.wakes("web") == 3
+    assert z.wakes("kept") == 3
     assert counted[2] - counted[1] == counted[1] - counted[0] == 2, "each request is counted"
 
 
-def test_unknown_host_is_told_so(zenvoy: Start) -> None:
-    z = zenvoy(web())
+def test_unknown_host_is_told_so(z: Zenvoy) -> None:
     reply = request(z.http_port, "nobody.localhost")
     assert (reply.status, reply.body) == (404, b"zenvoy: no service has the host name nobody.localhost\n")
-    z.asleep("web")
-    for name in ("web", "WEB", f"web.localhost:{z.http_port}", "web.localhost:80"):
-        assert request(z.http_port, name, "/hello").body == HELLO
+    z.asleep("named")
+    for name in ("named", "NAMED", f"named.localhost:{z.http_port}", "named.localhost:80"):
+        assert request(z.http_port, name, "/hello").body == hello("named")
 
 
-def test_sleeps_by_itself_and_wakes_again(zenvoy: Start) -> None:
-    z = zenvoy(web())
+def test_sleeps_by_itself_and_wakes_again(z: Zenvoy) -> None:
     for _ in range(2):
-        z.asleep("web")
-        assert request(z.http_port, "web", "/hello").body == HELLO
-        z.wait_state("web", "ScaledToZero")
-    assert z.states("web") == ["Waking", "Active", "Idle", "Draining", "ScaledToZero"] * 2
-    reasons = [entry["reason"] for entry in z.transitions("web")][:5]
+        z.asleep("alone")
+        assert request(z.http_port, "alone", "/hello").body == hello("alone")
+        z.wait_state("alone", "ScaledToZero")
+    assert z.states("alone") == ["Waking", "Active", "Idle", "Draining", "ScaledToZero"] * 2
+    reasons = [entry["reason"] for entry in z.transitions("alone")][:5]
     assert reasons[0] == "somebody waits"
     assert "idleAfter" in reasons[3]
-    until("its process is gone", lambda: not z.service_pids("web"))
+    until("its process is gone", lambda: not z.service_pids("alone"))
 
 
-def test_every_client_that_waits_is_answered_by_one_start(zenvoy: Start) -> None:
-    z = zenvoy(web(command=gated(server("http_echo"))))
+def test_every_client_that_waits_is_answered_by_one_start(z: Zenvoy) -> None:
     waiting = ask_many(z, 20)
-    z.wait_status("all wait", "web", lambda view: view["held"] == 20)
-    z.open_gate()
+    z.wait_status("all wait", "crowd", lambda view: view["held"] == 20)
+    z.open_gate("crowd")
     for connection in waiting:
-        assert connection.getresponse().read() == HELLO
+        assert connection.getresponse().read() == hello("crowd")
         connection.close()
-    assert z.wakes("web") == 1
+    assert z.wakes("crowd") == 1
 
 
 def ask_many(z: Zenvoy, number: int) -> list[http.client.HTTPConnection]:
     """Requests, sent over a connection each; nobody has read an answer yet."""
     connections = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=30) for _ in range(number)]
     for connection in connections:
-        connection.request("GET", "/hello", headers={"Host": "web"})
+        connection.request("GET", "/hello", headers={"Host": "crowd"})
     return connections

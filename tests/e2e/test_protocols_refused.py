@@ -7,19 +7,31 @@ import json
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, gated, request, server
+from tests.e2e.harness import LOCAL, QUICK, Zenvoy, gated, request, server
 
-IMPATIENT = {**QUICK, "holdTimeout": "1s"}
+IMPATIENT = {"holdTimeout": "1s"}
 BROKEN = ["sh", "-c", "echo first line; echo cannot use port {port}; exit 7"]
+UNTIL_MENDED = ["sh", "-c", 'test -e mended || exit 3; exec "$@"', "sh", *server("http_echo")]
 
 
-def test_http_service_that_cannot_start(zenvoy: Start) -> None:
-    z = zenvoy({"name": "web", "command": BROKEN}, defaults=IMPATIENT)
+@pytest.fixture(scope="module")
+def z(shared_zenvoy: Start) -> Zenvoy:
+    return shared_zenvoy(
+        {"name": "web", "command": BROKEN, **IMPATIENT},
+        {"name": "two", "protocol": "h2c", "command": BROKEN, **IMPATIENT},
+        {"name": "db", "protocol": "tcp", "command": BROKEN, **IMPATIENT},
+        {"name": "mended", "command": UNTIL_MENDED, **IMPATIENT, "wakeTimeout": "2s"},
+        {"name": "full", "command": gated(server("http_echo"), "full"), "maxHeld": 2},
+        {"name": "full-db", "protocol": "tcp", "command": gated(server("tcp", "greet"), "full-db"), "maxHeld": 1},
+        defaults={**QUICK, "holdTimeout": "40s", "wakeTimeout": "40s"},
+    )
+
+
+def test_http_service_that_cannot_start(z: Zenvoy) -> None:
     z.asleep("web")
     before = time.monotonic()
     reply = request(z.http_port, "web")
@@ -42,20 +54,17 @@ def test_http_service_that_cannot_start(zenvoy: Start) -> None:
 
 
 def test_stalled_wake_is_given_up_when_nobody_waits_and_tried_again_when_somebody_does(
-    zenvoy: Start, tmp_path: Path
+    z: Zenvoy,
 ) -> None:
-    command = ["sh", "-c", 'test -e mended || exit 3; exec "$@"', "sh", *server("http_echo")]
-    z = zenvoy({"name": "web", "command": command}, defaults={**IMPATIENT, "wakeTimeout": "2s"})
-    assert request(z.http_port, "web").status == 503
-    view = z.wait_state("web", "ScaledToZero")
+    assert request(z.http_port, "mended").status == 503
+    view = z.wait_state("mended", "ScaledToZero")
     assert view["stalled"] is None
     (z.directory / "mended").touch()
-    assert request(z.http_port, "web", "/").body == b"hello from web: /\n"
+    assert request(z.http_port, "mended", "/").body == b"hello from mended: /\n"
 
 
 @pytest.mark.curl
-def test_h2c_service_that_cannot_start(zenvoy: Start) -> None:
-    z = zenvoy({"name": "two", "protocol": "h2c", "command": BROKEN}, defaults=IMPATIENT)
+def test_h2c_service_that_cannot_start(z: Zenvoy) -> None:
     command = ["curl", "-sS", "-i", "--http2-prior-knowledge", "--max-time", "20", "-H", "Host: two"]
     done = subprocess.run([*command, f"http://{LOCAL}:{z.http_port}/"], capture_output=True, text=True, check=True)
     head, _, body = done.stdout.replace("\r", "").partition("\n\n")
@@ -65,8 +74,7 @@ def test_h2c_service_that_cannot_start(zenvoy: Start) -> None:
     assert "exited with code 7" in body
 
 
-def test_tcp_service_that_cannot_start_resets(zenvoy: Start) -> None:
-    z = zenvoy({"name": "db", "protocol": "tcp", "command": BROKEN}, defaults=IMPATIENT)
+def test_tcp_service_that_cannot_start_resets(z: Zenvoy) -> None:
     with socket.create_connection((LOCAL, z.port("db")), timeout=20) as connection:
         connection.sendall(b"hello")
         with pytest.raises(ConnectionResetError):
@@ -75,31 +83,32 @@ def test_tcp_service_that_cannot_start_resets(zenvoy: Start) -> None:
     assert "exited with code 7" in view["stalled"]
 
 
-def test_one_more_than_may_be_held_is_refused_at_once(zenvoy: Start) -> None:
-    z = zenvoy({"name": "web", "command": gated(server("http_echo")), "maxHeld": 2})
+def test_one_more_than_may_be_held_is_refused_at_once(z: Zenvoy) -> None:
     waiting = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=30) for _ in range(2)]
     for connection in waiting:
-        connection.request("GET", "/", headers={"Host": "web"})
-    z.wait_status("two wait", "web", lambda view: view["held"] == 2)
+        connection.request("GET", "/", headers={"Host": "full"})
+    z.wait_status("two wait", "full", lambda view: view["held"] == 2)
     before = time.monotonic()
-    reply = request(z.http_port, "web")
-    assert time.monotonic() - before < 5, "not after holdTimeout, which is 20 s"
+    reply = request(z.http_port, "full")
+    assert time.monotonic() - before < 5, "not after holdTimeout, which is 40 s"
     assert reply.status == 503
     assert "retry-after" in reply.headers
     assert b"2 connections wait for it already (maxHeld)" in reply.body
-    z.wait_status("it is counted", "web", lambda view: (view["refused"], view["held"]) == (1, 2))
-    z.open_gate()
+    z.wait_status("it is counted", "full", lambda view: (view["refused"], view["held"]) == (1, 2))
+    z.open_gate("full")
     for connection in waiting:
-        assert connection.getresponse().read() == b"hello from web: /\n"
+        assert connection.getresponse().read() == b"hello from full: /\n"
         connection.close()
 
 
-def test_one_more_tcp_connection_than_may_be_held_is_reset_at_once(zenvoy: Start) -> None:
-    command = gated(server("tcp", "greet"))
-    z = zenvoy({"name": "db", "protocol": "tcp", "command": command, "maxHeld": 1})
-    with socket.create_connection((LOCAL, z.port("db")), timeout=30) as first:
-        z.wait_status("one waits", "db", lambda view: view["held"] == 1)
-        with socket.create_connection((LOCAL, z.port("db")), timeout=5) as second, pytest.raises(ConnectionResetError):
+def test_one_more_tcp_connection_than_may_be_held_is_reset_at_once(z: Zenvoy) -> None:
+    with socket.create_connection((LOCAL, z.port("full-db")), timeout=30) as first:
+        z.wait_status("one waits", "full-db", lambda view: view["held"] == 1)
+        with (
+            socket.create_connection((LOCAL, z.port("full-db")), timeout=5) as second,
+            pytest.raises(ConnectionResetError),
+        ):
             second.recv(1000)
-        z.open_gate()
-        assert first.recv(1000) == b"220 db is ready\r\n"
+        z.wait_status("once", "full-db", lambda view: (view["refused"], view["held"]) == (1, 1))
+        z.open_gate("full-db")
+        assert first.recv(1000) == b"220 full-db is ready\r\n"

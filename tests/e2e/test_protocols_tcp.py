@@ -18,6 +18,18 @@ def tcp(name: str, mode: str, **fields: object) -> dict[str, object]:
     return {"name": name, "protocol": "tcp", "command": server("tcp", mode), **fields}
 
 
+@pytest.fixture(scope="module")
+def z(shared_zenvoy: Start) -> Zenvoy:
+    return shared_zenvoy(
+        tcp("mail", "greet"),
+        tcp("turn", "reverse", command=gated(server("tcp", "reverse"), "turn")),
+        tcp("echo", "echo", command=gated(server("tcp", "echo"), "echo")),
+        tls("blue"),
+        tls("green"),
+        defaults=SLOW_TO_SLEEP,
+    )
+
+
 def dial(port: int) -> socket.socket:
     return socket.create_connection((LOCAL, port), timeout=TIMEOUT_SECONDS)
 
@@ -34,8 +46,7 @@ def read_exactly(connection: socket.socket, length: int) -> bytes:
     return received
 
 
-def test_server_that_speaks_first(zenvoy: Start) -> None:
-    z = zenvoy(tcp("mail", "greet"), defaults=SLOW_TO_SLEEP)
+def test_server_that_speaks_first(z: Zenvoy) -> None:
     seen = []
     for _ in range(3):
         z.asleep("mail")
@@ -49,16 +60,15 @@ def test_server_that_speaks_first(zenvoy: Start) -> None:
     assert seen[2] - seen[1] == seen[1] - seen[0] == 1, "each connection is counted"
 
 
-def test_client_that_half_closes_reads_the_whole_reply(zenvoy: Start) -> None:
+def test_client_that_half_closes_reads_the_whole_reply(z: Zenvoy) -> None:
     """All is sent, and the client's side ended, while the service still sleeps."""
-    z = zenvoy(tcp("turn", "reverse", command=gated(server("tcp", "reverse"))), defaults=SLOW_TO_SLEEP)
     z.asleep("turn")
     small = b"the end comes first"
     with dial(z.port("turn")) as connection:
         connection.sendall(small)
         connection.shutdown(socket.SHUT_WR)
         z.wait_status("it waits", "turn", lambda view: view["held"] == 1)
-        z.open_gate()
+        z.open_gate("turn")
         assert read_all(connection) == small[::-1]
     z.sleep("turn")
     z.asleep("turn")
@@ -70,8 +80,7 @@ def test_client_that_half_closes_reads_the_whole_reply(zenvoy: Start) -> None:
     assert z.wakes("turn") == 2
 
 
-def test_client_that_leaves_while_it_waits_is_not_replayed(zenvoy: Start) -> None:
-    z = zenvoy(tcp("echo", "echo", command=gated(server("tcp", "echo"))), defaults=SLOW_TO_SLEEP)
+def test_client_that_leaves_while_it_waits_is_not_replayed(z: Zenvoy) -> None:
     gone = dial(z.port("echo"))
     gone.sendall(b"never mind")
     with dial(z.port("echo")) as stays:
@@ -79,7 +88,7 @@ def test_client_that_leaves_while_it_waits_is_not_replayed(zenvoy: Start) -> Non
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         gone.close()
         z.wait_status("one is gone", "echo", lambda view: (view["held"], view["gone"]) == (1, 1))
-        z.open_gate()
+        z.open_gate("echo")
         assert stays.makefile().readline().startswith("process ")
     assert z.status("echo")["gone"] == 1
 
@@ -102,8 +111,9 @@ def speak(z: Zenvoy, color: str, name: str) -> bytes:
         return greeting
 
 
-def test_tls_by_server_name(zenvoy: Start) -> None:
-    z = zenvoy(tls("blue"), tls("green"), defaults=SLOW_TO_SLEEP)
+def test_tls_by_server_name(z: Zenvoy) -> None:
+    z.sleep("blue")
+    z.sleep("green")
     z.asleep("blue")
     z.asleep("green")
     assert speak(z, "green", "green.localhost") == b"220 green is ready\r\n"
@@ -118,8 +128,6 @@ def test_tls_by_server_name(zenvoy: Start) -> None:
     assert speak(z, "green", "green.localhost") == b"220 green is ready\r\n"
 
 
-def test_tls_for_a_name_that_is_nobodys_is_closed(zenvoy: Start) -> None:
-    z = zenvoy(tls("blue"))
+def test_tls_for_a_name_that_is_nobodys_is_closed(z: Zenvoy) -> None:
     with dial(z.tls_port) as plain, pytest.raises((ssl.SSLEOFError, ConnectionError)):
         trusting("blue").wrap_socket(plain, server_hostname="red.localhost")
-    z.asleep("blue")
