@@ -16,12 +16,14 @@ from reconciler.ports.operations import Command, Operations
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""From an `Accept` header to a body and its content type."""
+
+
 class Http:
     """Serves until `close`. `metrics` gives Prometheus' text; `envoy` that of Envoy, which has no port of its own."""
 
-    def __init__(
-        self, operations: Operations, metrics: Callable[[], bytes], envoy: Callable[[], Awaitable[str]]
-    ) -> None:
+    def __init__(self, operations: Operations, metrics: Scrape, envoy: Callable[[], Awaitable[str]]) -> None:
         self._operations, self._metrics, self._envoy = operations, metrics, envoy
         self._runners: list[web.AppRunner] = []
 
@@ -64,8 +66,9 @@ class Http:
             web.post("/v1/services/{name:.+}/{command}", self._answer_command),
         ]
 
-    async def _answer_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE})
+    async def _answer_metrics(self, request: web.Request) -> web.Response:
+        body, content_type = await self._metrics(",".join(request.headers.getall("Accept", [])))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _answer_envoy(self, _: web.Request) -> web.Response:
         """Envoy's own admin port can stop it, and is not for everybody."""

@@ -40,10 +40,17 @@ def service(spec: Spec) -> ir.Service:
 
 
 class XdsRouter:
-    """All Envoys. `now` is seconds since the epoch."""
+    """All Envoys. `now` is seconds since the epoch; `rejected` is told of each NACK, by node id and Envoy's words, and
+    `acked` of each acknowledgement."""
 
-    def __init__(self, report: Report, now: Callable[[], float], rejected: Callable[[str, str], None]) -> None:
-        self._report, self._now, self._rejected = report, now, rejected
+    def __init__(
+        self,
+        report: Report,
+        now: Callable[[], float],
+        rejected: Callable[[str, str], None],
+        acked: Callable[[str], None],
+    ) -> None:
+        self._report, self._now, self._rejected, self._acked = report, now, rejected, acked
         self._gone: dict[str, float] = {}
         self._routed: set[str] = set()
         self._server = Server(on_change=self._changed, on_node=self._node)
@@ -90,6 +97,7 @@ class XdsRouter:
         return frozenset(self._gone)
 
     def _changed(self, ack: ResourceAck) -> None:
+        self._acked(ack.node)
         for service in ack.services:
             if service in self._routed:
                 self._report(self._state(service))

@@ -15,12 +15,13 @@ from watchfiles import awatch
 
 from reconciler.adapters.alarm import Alarm
 from reconciler.adapters.holders import HolderStreams
-from reconciler.adapters.metrics import CountedRouter, Metrics, ScrapedHttp, World
+from reconciler.adapters.http import Http
+from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.prometheus import PrometheusSettings
 from reconciler.adapters.services_file import Problem, ServicesFile, read
 from reconciler.adapters.sqlite_store import SqliteStore
-from reconciler.adapters.xds_router import GRPC_OPTIONS
+from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
 from reconciler.app.operations import EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
@@ -77,14 +78,14 @@ class Reconciler:
         self._alarm = Alarm(self.engine.passed)
         self._metrics = Metrics(self._world())
         self._holders = HolderStreams(self._held, time.time)
-        self._router = CountedRouter(self.engine.routed, time.time, _rejected, self._metrics.acked)
+        self._router = XdsRouter(self.engine.routed, time.time, _rejected, self._metrics.acked)
         self._backend = ProcessBackend(directory.path, self._ran)
         self._admin = traffic.admin(NODE, Path(ADMIN_SOCKET))
         asked = settings.prometheus
         self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin
         self._sampler = Sampler(self._source, file.sample_interval, time.time, self._sampled)
         operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened)
-        self._http = ScrapedHttp(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
+        self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
         self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
 
     def _world(self) -> World:
