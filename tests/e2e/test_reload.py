@@ -1,0 +1,304 @@
+"""A changed file is applied while it runs: what did not change is not touched, and nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, QUICK, Reply, Zenvoy, free_port, quick, request, until
+
+STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
+APPLIED = "the file is applied"
+
+
+def web(name: str = "web", *options: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "command": quick("http", *options), **more}
+
+
+def db(name: str = "db", **more: Any) -> dict[str, Any]:
+    return {"name": name, "protocol": "tcp", "command": quick("tcp"), **more}
+
+
+def apply(z: Zenvoy, *services: dict[str, Any], **config: Any) -> None:
+    """Write the file; return once it is in force."""
+    said = len(z.lines())
+    z.write({"defaults": STAYS, **config, "services": list(services)})
+    z.wait_line("it is applied", lambda entry: entry["event"] == APPLIED, said)
+
+
+@contextmanager
+def kept(port: int, host: str) -> Iterator[Any]:
+    """A connection that is kept alive: call it to send a request."""
+    connection = HTTPConnection(LOCAL, port, timeout=30)
+
+    def ask(path: str = "/") -> str:
+        connection.request("GET", path, headers={"Host": host})
+        response = connection.getresponse()
+        body = response.read().decode()
+        assert response.status == 200, body
+        assert connection.sock, "Envoy kept it open"
+        return body
+
+    try:
+        connection.connect()
+        yield ask
+    finally:
+        connection.close()
+
+
+def ask_line(client: socket.socket, text: str) -> str:
+    client.sendall(f"{text}\n".encode())
+    return client.recv(1000).decode()
+
+
+def test_services_come_and_go(zenvoy: Start) -> None:
+    z = zenvoy(web("stays"), web("goes"), db("old"), defaults=STAYS)
+    for name in ("stays", "goes", "old"):
+        z.wake(name)
+    pids = {name: z.service_pids(name) for name in ("stays", "goes", "old")}
+    with kept(z.http_port, "stays") as ask, socket.create_connection((LOCAL, z.port("old"))) as client:
+        assert ask("/1") == "stays /1\n"
+        assert ask_line(client, "pid") == f"{pids['old'][0]}\n"
+        apply(z, web("stays"), db("old"), web("new"), db("more"))
+        assert ask("/2") == "stays /2\n"
+        assert ask_line(client, "pid") == f"{pids['old'][0]}\n"
+        until("Envoy knows it", lambda: request(z.http_port, "new").status != 404)
+        assert request(z.http_port, "new").body == b"new /\n"
+        until("Envoy listens", lambda: not refused(z.port("more")))
+        with socket.create_connection((LOCAL, z.port("more"))) as other:
+            assert ask_line(other, "x") == "more x\n"
+        until("Envoy has forgotten it", lambda: request(z.http_port, "goes").status == 404)
+        until("what is gone has ended", lambda: not z.service_pids("goes"))
+        apply(z, web("stays"), web("new"))
+        until("its listener is gone", lambda: refused(int(client.getpeername()[1])))
+        until("what is gone has ended", lambda: not z.service_pids("old"))
+        assert ask("/3") == "stays /3\n"
+    assert z.service_pids("stays") == pids["stays"]
+    assert sorted(z.statuses()) == ["new", "stays"]
+    assert [entry["target"] for entry in z.transitions("stays") if entry["target"] == "Waking"] == ["Waking"]
+    apply(z, web("stays"), web("goes"))
+    until("Envoy knows it again", lambda: request(z.http_port, "goes").status != 404)
+    assert request(z.http_port, "goes").body == b"goes /\n"
+
+
+def refused(port: int) -> bool:
+    try:
+        socket.create_connection((LOCAL, port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_sighup_applies_it_and_says_when_nothing_changed(zenvoy: Start) -> None:
+    z = zenvoy(web(), defaults=STAYS)
+    z.wake("web")
+    pids = z.service_pids("web")
+    assert z.process
+    z.process.send_signal(signal.SIGHUP)
+    z.wait_line("it says so", lambda entry: entry["event"] == "the file has not changed")
+    said = len(z.lines())
+    z.write({"services": [web(), web("more")], "defaults": STAYS})
+    z.process.send_signal(signal.SIGHUP)
+    z.wait_line("it is applied", lambda entry: entry["event"] == APPLIED, said)
+    until("Envoy knows it", lambda: request(z.http_port, "more").status != 404)
+    assert request(z.http_port, "more").body == b"more /\n"
+    assert z.service_pids("web") == pids
+    assert z.stop() == 0
+
+
+def test_a_broken_file_changes_nothing_and_all_mistakes_are_told(zenvoy: Start) -> None:
+    z = zenvoy(web(), db(), defaults=STAYS)
+    z.wake("web")
+    z.wake("db")
+    pids = {name: z.service_pids(name) for name in ("web", "db")}
+    good = z.file.read_text()
+    with kept(z.http_port, "web") as ask, socket.create_connection((LOCAL, z.port("db"))) as client:
+        assert (ask("/1"), ask_line(client, "1")) == ("web /1\n", "db 1\n")
+        bad = good.replace("idleAfter: 10m", "idleAfter: soon").replace("name: db", "name: web")
+        bad = bad.replace("protocol: tcp", "protocl: tcp")
+        texts = (bad, ("soon", "protocl", "'web' is taken")), ("services: [", ("YAML",)), ("", ("empty",))
+        for text, mistakes in texts:
+            said = len(z.lines())
+            z.file.write_text(text)
+            listed: list[str] = []
+
+            def told(entry: dict[str, Any], listed: list[str] = listed, mistakes: tuple[str, ...] = mistakes) -> bool:
+                if entry["event"].startswith("the file has mistakes"):
+                    listed[:] = entry["problems"]  # a file that is being written may be read half-way
+                return bool(listed) and all(any(mistake in line for line in listed) for mistake in mistakes)
+
+            z.wait_line("all mistakes are told", told, said)
+            assert all(str(z.file) in line for line in listed)
+        z.file.unlink()
+        z.wait_line("so is a file that is gone", lambda entry: "cannot be read" in str(entry.get("problems")))
+        assert (ask("/2"), ask_line(client, "2")) == ("web /2\n", "db 2\n")
+        assert {name: z.service_pids(name) for name in ("web", "db")} == pids
+        said = len(z.lines())
+        z.file.write_text(good.replace("idleAfter: 10m", "idleAfter: 20m"))
+        z.wait_line("it is applied", lambda entry: entry["event"] == APPLIED, said)
+        assert (ask("/3"), ask_line(client, "3")) == ("web /3\n", "db 3\n")
+
+
+def test_changed_timings_are_in_force(zenvoy: Start) -> None:
+    z = zenvoy(web(), web("other"), defaults=STAYS)
+    for name in ("web", "other"):
+        z.wake(name)
+        z.wait_state(name, "Idle")
+    pids = z.service_pids("other")
+    began = time.monotonic()
+    apply(z, web(idleAfter="1s"), web("other"))
+    z.wait_state("web", "ScaledToZero")
+    assert time.monotonic() - began < 10
+    assert z.state("other") == "Idle"
+    assert z.service_pids("other") == pids
+    assert request(z.http_port, "web").status == 200
+    apply(z, web(idleAfter="10m"), web("other"))
+    view = z.wait_state("web", "Idle")
+    assert view["deadline"]["event"] == "IdleElapsed"
+    apply(z, web(idleAfter="1s", paused=True), web("other"))
+    z.stays_awake("web", 1.5)
+    assert z.status("web")["paused"]
+
+
+def test_a_changed_hold_timeout_is_in_force_for_those_who_wait(zenvoy: Start, tmp_path: Path) -> None:
+    gate = f"gate={tmp_path / 'gate'}"
+    z = zenvoy(web("web", gate), defaults=STAYS)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(request, z.http_port, "web")
+        z.wait_status("it is held", "web", lambda view: view["held"] == 1)
+        apply(z, web("web", gate, holdTimeout="1s"))
+        reply = waiting.result(10)
+    assert reply.status == 503
+    assert b"holdTimeout" in reply.body
+
+
+@pytest.mark.parametrize("state", ["ScaledToZero", "Waking", "Idle"])
+def test_a_changed_command_takes_over_without_a_lost_request(zenvoy: Start, tmp_path: Path, state: str) -> None:
+    never = [f"gate={tmp_path / 'never'}"] if state == "Waking" else []
+    z = zenvoy(web("web", *never), defaults=STAYS)
+    with ThreadPoolExecutor() as pool:
+        if state == "Idle":
+            z.wake("web")
+            z.wait_state("web", "Idle")
+        waiting = pool.submit(request, z.http_port, "web", "/before") if state == "Waking" else None
+        if waiting:
+            z.wait_status("it is held", "web", lambda view: view["held"] == 1)
+        apply(z, web("web", "as=new"))
+        if waiting:
+            assert waiting.result().body == b"new /before\n"
+        around = [pool.submit(later, z, place / 20) for place in range(10)]
+        assert {reply.result().body for reply in around} <= {b"web /x\n", b"new /x\n"}
+    if state == "Idle" and b"new /x\n" not in {reply.result().body for reply in around}:
+        z.wait_state("web", "ScaledToZero")
+    assert request(z.http_port, "web", "/x").body == b"new /x\n"
+    assert len(z.service_pids("web")) == 1
+
+
+def later(z: Zenvoy, seconds: float) -> Reply:
+    time.sleep(seconds)  # places the request
+    return request(z.http_port, "web", "/x")
+
+
+def test_a_changed_command_waits_for_what_is_in_flight(zenvoy: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    z = zenvoy(web(), defaults=STAYS)
+    z.wake("web")
+    (old,) = z.service_pids("web")
+    with ThreadPoolExecutor() as pool:
+        long = pool.submit(request, z.http_port, "web", f"/until{gate}")
+        until("the request is with the service", lambda: "asked" in z.output("web"))
+        apply(z, web("web", "as=new"))
+        in_vain = ("Draining", "Active")
+        z.wait_line("it does not drain", lambda entry: (entry.get("source"), entry.get("target")) == in_vain)
+        assert z.service_pids("web") == [old]
+        gate.touch()
+        assert long.result().body == f"web /until{gate}\n".encode()
+    z.wait_state("web", "ScaledToZero")
+    assert request(z.http_port, "web").body == b"new /\n"
+
+
+def test_listen_addresses_move(zenvoy: Start) -> None:
+    z = zenvoy(web(), db(), defaults=STAYS)
+    z.wake("web")
+    z.wake("db")
+    pids = {name: z.service_pids(name) for name in ("web", "db")}
+    old_http, old_db, new_http, new_db = z.http_port, z.port("db"), free_port(), free_port()
+    apply(z, web(), db(listen=f"{LOCAL}:{new_db}"), listen={"http": f"{LOCAL}:{new_http}"})
+    until("the new one listens", lambda: not refused(new_http))
+    assert request(new_http, "web").body == b"web /\n"
+    until("the new one listens", lambda: not refused(new_db))
+    with socket.create_connection((LOCAL, new_db)) as client:
+        assert ask_line(client, "x") == "db x\n"
+    for port in (old_http, old_db):
+        until("the old one is closed", lambda port=port: refused(port))
+    assert {name: z.service_pids(name) for name in ("web", "db")} == pids
+    z.sleep("web")
+    assert request(new_http, "web").body == b"web /\n"
+
+
+def test_a_listen_address_that_is_taken_is_told_and_harms_nobody(zenvoy: Start) -> None:
+    z = zenvoy(web(), defaults=STAYS)
+    with socket.create_server((LOCAL, free_port())) as taken:
+        port = taken.getsockname()[1]
+        z.write({"services": [web(), db(listen=f"{LOCAL}:{port}")], "defaults": STAYS})
+        z.wait_line("Envoy says why", lambda entry: str(port) in str(entry.get("why")))
+        assert request(z.http_port, "web").body == b"web /\n"
+        assert str(port) in z.cli("status").stdout
+    z.sleep("web")
+    assert request(z.http_port, "web").body == b"web /\n"
+
+
+def test_a_service_changes_its_protocol(zenvoy: Start) -> None:
+    z = zenvoy({"name": "it", "command": quick("http")}, defaults=STAYS)
+    assert request(z.http_port, "it").body == b"it /\n"
+    apply(z, db("it"))
+    z.wait_state("it", "ScaledToZero")
+
+    def answers() -> bool:
+        if refused(z.port("it")):
+            return False
+        with socket.create_connection((LOCAL, z.port("it"))) as client:
+            return ask_line(client, "x") == "it x\n"
+
+    until("it answers as TCP", answers)
+
+
+def test_nothing_is_lost_while_the_file_changes_again_and_again(zenvoy: Start) -> None:
+    z = zenvoy(web(), db(), defaults=STAYS)
+    z.wake("web")
+    z.wake("db")
+    stop = threading.Event()
+
+    def hammer() -> int:
+        served = 0
+        with kept(z.http_port, "web") as ask, socket.create_connection((LOCAL, z.port("db"))) as client:
+            while not stop.is_set():
+                path = f"/{served}"
+                assert ask(path) == f"web {path}\n"
+                assert ask_line(client, path) == f"db {path}\n"
+                assert request(z.http_port, "web", path).body == f"web {path}\n".encode()
+                with socket.create_connection((LOCAL, z.port("db"))) as other:
+                    assert ask_line(other, path) == f"db {path}\n"
+                served += 1
+        return served
+
+    with ThreadPoolExecutor() as pool:
+        served = pool.submit(hammer)
+        for number in range(10):
+            apply(
+                z, web(), db(), web(f"other{number}"), db(f"db{number}"), web("third", hosts=[f"h{number}.localhost"])
+            )
+        stop.set()
+        assert served.result() > 0
+    assert z.output("web").count("started") == 1
