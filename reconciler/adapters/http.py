@@ -6,6 +6,7 @@ may command.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -28,10 +29,17 @@ class Http:
         self._runners: list[web.AppRunner] = []
 
     async def serve_control(self, path: Path) -> None:
-        """Everything, at a Unix socket that only we may use."""
+        """Everything, at a Unix socket that only we may use.
+
+        By way of an open directory: the path of a Unix socket is at most 107 bytes, ours may be longer.
+        """
         path.unlink(missing_ok=True)
         runner = await self._runner([*self._probes(), *self._controls()])
-        await web.UnixSite(runner, str(path)).start()
+        directory = os.open(path.parent, os.O_PATH)
+        try:
+            await web.UnixSite(runner, f"/proc/self/fd/{directory}/{path.name}").start()
+        finally:
+            os.close(directory)
         path.chmod(0o600)
 
     async def serve_probes(self, host: str, port: int) -> None:
