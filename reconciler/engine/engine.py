@@ -108,7 +108,8 @@ class Engine:
     def configure(self, specs: Iterable[Spec]) -> None:
         """These are all services from now on. Those whose spec did not change are not touched."""
         paused = self._adapters.store.paused()
-        wanted = {spec.name: replace(spec, paused=spec.paused or spec.name in paused) for spec in specs}
+        configured = {spec.name: spec for spec in specs}
+        wanted = {name: replace(spec, paused=spec.paused or name in paused) for name, spec in configured.items()}
         for name in self._services.keys() - wanted.keys():
             self._remove(name)
         for name, spec in wanted.items():
@@ -119,6 +120,7 @@ class Engine:
             elif self._services[name].spec != spec:
                 self._services[name].spec = spec
                 self._settle(name)
+            self._services[name].always_paused = configured[name].paused
 
     @_in_turn
     def ran(self, running: Running) -> None:
@@ -189,7 +191,7 @@ class Engine:
         """Keep the service awake, or no longer. Raises `KeyError` for an unknown service."""
         service = self._services[name]
         self._adapters.store.pause(name, paused)
-        service.spec = replace(service.spec, paused=paused)
+        service.spec = replace(service.spec, paused=paused or service.always_paused)
         if paused and service.record and service.record.state is State.Draining:
             self._step(name, service, WakeCommanded("paused"), self._now())
         self._settle(name)

@@ -22,6 +22,7 @@ class Service:
     """Mutable, and only by the engine."""
 
     spec: Spec
+    """What was configured, with `paused` as it is in force."""
     record: Record | None = None
     """None until it is known whether the service runs."""
     seen: Observed = ASLEEP
@@ -36,6 +37,8 @@ class Service:
     """The wake that goes on, or the last one."""
     requests: int = 0
     """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
+    always_paused: bool = False
+    """Whether it is paused by its configuration, which no command undoes."""
 
     def routes(self, route: tuple[str, ...]) -> None:
         self.route, self.routed = route, NOT_ROUTED
