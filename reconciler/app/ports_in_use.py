@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 
 LISTEN = "0A"
@@ -15,6 +16,20 @@ def split(address: str) -> tuple[str, int]:
     """`ip:port`, IPv6 in brackets. Raises `ValueError`."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def parsed(text: str) -> str:
+    """`ip:port` as a person typed it. Raises `ValueError`, saying what would be right."""
+    host, _, port = text.rpartition(":")
+    wrong = f"{text!r} is not ip:port; write it as 127.0.0.1:18080 or [::1]:18080"
+    try:
+        ip = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError(wrong) from None
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed != (ip.version == 6) or not (port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(wrong)
+    return text
 
 
 def why_taken(address: str) -> str | None:

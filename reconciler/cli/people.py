@@ -53,11 +53,15 @@ def status(
 
       zenvoy status echo -o json | jq -r .state
     """
-    if watch and output is Output.table:
-        _watch_table(state_dir, name)
-        return
-    for answer in _looks(state_dir, name, watch):
-        _write(answer, output, name is not None)
+    try:
+        if watch and output is Output.table:
+            _watch_table(state_dir, name)
+            return
+        for answer in _looks(state_dir, name, watch):
+            _write(answer, output, name is not None, of_many=watch)
+    except KeyboardInterrupt:
+        if not watch:
+            raise
 
 
 def wake(name: Name, state_dir: StateDirOption = HERE) -> None:
@@ -140,14 +144,15 @@ def _ask(state_dir: Path, method: str, path: str) -> dict[str, Any]:
     return answer
 
 
-def _write(answer: dict[str, Any], output: Output, one: bool) -> None:
+def _write(answer: dict[str, Any], output: Output, one: bool, of_many: bool) -> None:
     match output:
         case Output.json:
             typer.echo(json.dumps(answer, indent=2))
         case Output.yaml:
             import yaml
 
-            typer.echo(yaml.safe_dump(answer, sort_keys=False, allow_unicode=True), nl=False)
+            text = yaml.safe_dump(answer, sort_keys=False, allow_unicode=True, explicit_start=of_many)
+            typer.echo(text, nl=False)
         case Output.table:
             from rich.console import Console
 
@@ -165,9 +170,6 @@ def _watch_table(state_dir: Path, name: str | None) -> None:
 
     from reconciler.cli import render
 
-    try:
-        with Live(auto_refresh=False) as live:
-            for answer in _looks(state_dir, name, watch=True):
-                live.update(render.table([answer] if name else answer["services"]), refresh=True)
-    except KeyboardInterrupt:
-        return
+    with Live(auto_refresh=False) as live:
+        for answer in _looks(state_dir, name, watch=True):
+            live.update(render.table([answer] if name else answer["services"]), refresh=True)

