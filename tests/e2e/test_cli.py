@@ -127,14 +127,16 @@ def test_file_that_is_not_there(tmp_path: Path, command: str) -> None:
     assert done.stderr == "none.yaml: it cannot be read: No such file or directory\nnone.yaml: 1 mistake\n"
 
 
-@pytest.mark.parametrize("option", ["--metrics", "--holder-metrics", "--grpc"])
-def test_up_with_an_address_that_is_none(tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "address"),
+    [("--metrics", "18080"), ("--holder-metrics", "127.0.0.1:70000"), ("--grpc", "nowhere:1"), ("--grpc", "::1:1")],
+)
+def test_up_with_an_address_that_is_none(tmp_path: Path, option: str, address: str) -> None:
     (tmp_path / "good.yaml").write_text(GOOD)
-    for address in ("18080", "127.0.0.1:http", "127.0.0.1:70000", "nowhere:1"):
-        done = run(tmp_path, "up", "good.yaml", option, address)
-        assert done.returncode == 2
-        assert address in done.stderr and option in done.stderr and "127.0.0.1:18080" in done.stderr
-        assert "Traceback" not in done.stderr
+    done = run(tmp_path, "up", "good.yaml", option, address)
+    assert done.returncode == 2
+    assert address in done.stderr and option in done.stderr and "127.0.0.1:18080" in done.stderr
+    assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["good.yaml"]
 
 
@@ -246,7 +248,7 @@ def test_sleep_of_what_is_in_use_keeps_it_awake(z: Zenvoy, tmp_path: Path) -> No
         pids = z.service_pids("busy")
         done = z.cli("sleep", "busy")
         assert done.returncode == 1
-        assert re.fullmatch(r"busy is Active: .*1 (requests in flight|connections are relayed).*\n", done.stdout)
+        assert re.fullmatch(r"busy is Active: .*1 (requests )?in flight.*\n", done.stdout)
         assert not asked.done()
     assert asked.result().status == 200
     assert z.service_pids("busy") == pids
@@ -350,7 +352,7 @@ def test_not_running_any_more(zenvoy: Start) -> None:
 def test_wrong_usage(tmp_path: Path, wrong: list[str]) -> None:
     done = run(tmp_path, *wrong)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "Usage: zenvoy" in done.stderr and "--help" in done.stderr
+    assert "Usage: zenvoy" in done.stderr and "Try 'zenvoy" in done.stderr
 
 
 # ---- the state directory
@@ -358,7 +360,7 @@ def test_wrong_usage(tmp_path: Path, wrong: list[str]) -> None:
 
 def test_state_directory_with_a_long_path(zenvoy: Start) -> None:
     """A Unix socket's path has at most 107 bytes; ours has more. The three ways to name the directory."""
-    z = zenvoy({"name": "web", "command": quick("http")}, start=False)
+    z = zenvoy({"name": "web", "command": quick("http")}, start=False, defaults=SLOW_TO_SLEEP)
     folder = z.directory / ("d" * 60) / ("e" * 60)
     z.state_dir = folder / ".zenvoy"
     assert len(str(z.state_dir)) > 107

@@ -1,0 +1,64 @@
+"""A port that another program has: `up` says who has which, and starts nothing. Others are in the tests of faults."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import ExitStack
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, Zenvoy, free_port, quick, request, until
+
+
+def test_every_port_that_is_taken_is_told_with_its_owner(zenvoy: Start) -> None:
+    ours = {option: f"{LOCAL}:{free_port()}" for option in ("--metrics", "--holder-metrics", "--grpc")}
+    z = zenvoy(
+        {"name": "web", "command": quick("http")},
+        {"name": "db", "protocol": "tcp", "command": quick("tcp")},
+        start=False,
+        options=tuple(word for pair in ours.items() for word in pair),
+    )
+    addresses = [f"{LOCAL}:{z.http_port}", *ours.values(), f"{LOCAL}:{z.port('db')}"]
+    with ExitStack() as stack:
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            stack.enter_context(socket.create_server((host, int(port))))
+        assert refused(z) == 1
+        text = z.log_path.read_text()
+        first, *lines = text.splitlines()
+        assert first == "zenvoy: cannot listen:"
+        mine = f"; process {os.getpid()} has it: "
+        for line, address in zip(lines, addresses, strict=True):
+            assert line.startswith(f"  {address}: Address already in use{mine}")
+        assert not z.leftovers() and not list((z.state_dir / "logs").iterdir())
+    z.start()
+    assert request(z.http_port, "web").body == b"web /\n"
+
+
+def test_the_same_command_twice(zenvoy: Start) -> None:
+    """The state directory is what both want first; the one that runs goes on as if nothing had been."""
+    first = zenvoy({"name": "web", "command": quick("http")})
+    first.wake("web")
+    pids, services = first.pids(), first.service_pids("web")
+    second = Zenvoy(first.directory, first.config)
+    second.log_path = first.directory / "second.log"
+    assert refused(second) == 1
+    (line,) = second.log_path.read_text().splitlines()
+    assert line.startswith(f"zenvoy: process {pids['up']} already runs with the state directory {first.state_dir}; ")
+    assert (first.pids(), first.service_pids("web")) == (pids, services)
+    assert request(first.http_port, "web").body == b"web /\n"
+    first.wait_state("web", "ScaledToZero")
+    assert first.cli("status").returncode == 0
+    assert first.stop() == 0
+    second.start()
+    assert request(second.http_port, "web").body == b"web /\n"
+    assert second.stop() == 0
+
+
+def refused(z: Zenvoy) -> int:
+    """The exit code of an `up` that does not get to serve."""
+    z.start(wait=False)
+    process = z.process
+    assert process
+    until("`up` ends", lambda: process.poll() is not None)
+    return process.returncode
