@@ -19,10 +19,11 @@ from reconciler.adapters.http import Http
 from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.prometheus import PrometheusSettings
-from reconciler.adapters.services_file import Problem, ServicesFile, read
+from reconciler.adapters.services_file import Problem, ServicesFile
 from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
+from reconciler.app.last_good import last_good, look
 from reconciler.app.operations import EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
@@ -228,9 +229,9 @@ class Reconciler:
             self._reload()
 
     def _reload(self) -> None:
-        file = read(self._settings.file)
+        file = look(self._settings.file, self._settings.state_dir.last_good)
         if not isinstance(file, ServicesFile):
-            log.error("the file has mistakes; the last good one stays in force", problems=_listed(file))
+            _told(file)
         elif file == self._file:
             log.info("the file has not changed", file=str(self._settings.file))
         else:
@@ -238,13 +239,23 @@ class Reconciler:
             log.info("the file is applied", file=str(self._settings.file), services=len(file.services))
 
 
+def file_in_force(file: Path, state_dir: StateDir) -> ServicesFile | list[Problem]:
+    """The file; the last good one while it has mistakes; the mistakes when there was none."""
+    found = look(file, state_dir.last_good)
+    if isinstance(found, ServicesFile) or (before := last_good(file, state_dir.last_good)) is None:
+        return found
+    _told(found)
+    return before
+
+
 async def reconcile_until_stopped(settings: Settings, file: ServicesFile) -> None:
     """Run one reconciler; it is made on the loop, which some parts need."""
     await Reconciler(settings, file).run()
 
 
-def _listed(problems: Sequence[Problem]) -> list[str]:
-    return [str(problem) for problem in problems]
+def _told(problems: Sequence[Problem]) -> None:
+    listed = [str(problem) for problem in problems]
+    log.error("the file has mistakes; the last good one stays in force", problems=listed)
 
 
 def _rejected(node: str, why: str) -> None:

@@ -41,6 +41,10 @@ class StateDir:
         return self.path / "records.db"
 
     @property
+    def last_good(self) -> Path:
+        return self.path / "last-good.yaml"
+
+    @property
     def bootstrap(self) -> Path:
         return self.path / "bootstrap.json"
 

@@ -104,6 +104,7 @@ async def up(options: Options, file: ServicesFile) -> None:
         if taken := [why for address in listens(file, options) if (why := why_taken(address))]:
             raise CannotStart("cannot listen:\n  " + "\n  ".join(taken))
         envoy = envoy_binary(options.envoy)
+        state_dir.last_good.unlink(missing_ok=True)  # of an earlier run, perhaps of another file
         state_dir.bootstrap.write_text(as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}")))
         options, bundled = _bundled(options, file)
         with _holder_socket(state_dir) as listening:

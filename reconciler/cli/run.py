@@ -17,7 +17,7 @@ from reconciler.cli.exits import Exit
 from reconciler.cli.people import HERE
 
 if TYPE_CHECKING:
-    from reconciler.adapters.services_file import ServicesFile
+    from reconciler.adapters.services_file import Problem, ServicesFile
 
 
 class LogStyle(StrEnum):
@@ -143,19 +143,24 @@ def reconcile(
     from reconciler.adapters.prometheus import PrometheusSettings
     from reconciler.app import log
     from reconciler.app.ports_in_use import split
-    from reconciler.app.reconcile import Settings, reconcile_until_stopped
+    from reconciler.app.reconcile import Settings, file_in_force, reconcile_until_stopped
 
-    found = _read(file)
     log.configure(log_style.value)
+    found = _good(file, file_in_force(file, StateDir(state_dir)))
     asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
     settings = Settings(file, StateDir(state_dir), holder_port, split(metrics) if metrics else None, grpc, asked)
     asyncio.run(reconcile_until_stopped(settings, found))
 
 
 def _read(file: Path) -> ServicesFile:
-    from reconciler.adapters.services_file import ServicesFile, read
+    from reconciler.adapters.services_file import read
 
-    found = read(file)
+    return _good(file, read(file))
+
+
+def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:
+    from reconciler.adapters.services_file import ServicesFile
+
     if isinstance(found, ServicesFile):
         return found
     for problem in found:

@@ -25,17 +25,17 @@ _KEYS = ("listen", "defaults", "services", "sampleInterval")
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read(path: Path) -> ServicesFile | list[Problem]:
-    """The file, or all its mistakes in order."""
+def read(path: Path, content: bytes | None = None) -> ServicesFile | list[Problem]:
+    """The file, or all its mistakes in order. `content` is what it says, where that is known already."""
     problems = Problems(str(path))
-    root = _root(path, problems)
+    root = _root(path, content, problems)
     file = _file(root, path.absolute().parent) if root else None
     return problems.found() or file or []
 
 
-def _root(path: Path, problems: Problems) -> Value | None:
+def _root(path: Path, content: bytes | None, problems: Problems) -> Value | None:
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
     except OSError as error:
         problems.add(0, 0, "", f"it cannot be read: {error.strerror or error}")
         return None

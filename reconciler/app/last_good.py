@@ -1,0 +1,32 @@
+"""The services file as the reconciler sees it, and a copy of what it last said without a mistake.
+
+A reconciler that is started again while the file has mistakes goes by the copy: what was in force stays in force.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reconciler.adapters.services_file import Problem, ServicesFile, read
+
+
+def look(file: Path, copy: Path) -> ServicesFile | list[Problem]:
+    """The file, which then is the last good one, or all its mistakes."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return read(file)
+    found = read(file, content)
+    if isinstance(found, ServicesFile):
+        new = copy.with_suffix(".new")
+        new.write_bytes(content)
+        new.replace(copy)
+    return found
+
+
+def last_good(file: Path, copy: Path) -> ServicesFile | None:
+    """What the file said when it was last good, if that is known and good still."""
+    if not copy.exists():
+        return None
+    found = read(file, copy.read_bytes())
+    return found if isinstance(found, ServicesFile) else None
