@@ -1,0 +1,414 @@
+"""A small world around one service: clients, two Envoys, a holder, pods, and the reconciler's engine among them.
+
+Nothing happens by itself: each method is one thing that happens, at the present moment of `now`. What the engine knows
+is only what was reported to it; what is true is kept apart, so that a test can compare the two. It stands behind every
+port of the engine at once. A restart of the engine keeps what the store has, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+from reconciler.core.events import Event
+from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.service import Service
+from reconciler.engine.wake import Wake
+from reconciler.plan import AtLeast, Deadline, Scale, Zero
+from reconciler.ports.backend import Running
+from reconciler.ports.holders import Held, Order
+from reconciler.ports.router import RouteState
+from reconciler.ports.transitions import Transition
+
+NAME = "web"
+STALE_AFTER = 3.0
+INSTANT = 0.001
+"""No client comes at the very time for which a sample speaks."""
+EXCUSED = ("crash", "somebody else", "Envoy died", "holder died", "hold timed out", "gave up")
+"""Ends of a connection that are not the fault of going to sleep."""
+
+
+@dataclass
+class Client:
+    """One connection with one request in it."""
+
+    envoy: str
+    arrived: float
+    pod: str | None = None
+    """Who serves it; None while it is held."""
+    direct: bool = False
+    ended: float | None = None
+    end: str | None = None
+    """`served`, or what became of it instead."""
+
+
+@dataclass
+class Envoy:
+    """What one Envoy does and was told. Its workers may go the old way until SETTLE_SECONDS after it acknowledged."""
+
+    up: bool = True
+    started: float = 0.0
+    route: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    told: tuple[str, ...] | None = None
+    acked_at: float | None = None
+    requests: int = 0
+
+
+@dataclass
+class Holder:
+    """One holder: it obeys `told` when the test says so, and goes on with `order` until then."""
+
+    up: bool = True
+    connected: bool = True
+    order: Order | None = None
+    told: Order | None = None
+    acked_at: float | None = None
+
+
+@dataclass
+class World:
+    """See the module. The spec's durations are small, so that few steps cross them."""
+
+    spec: Spec
+    now: float = 1_000_000.0
+    replicas: int = 0
+    pods: dict[str, str] = field(default_factory=dict)
+    """By address: `starting`, `ready`, `crashed`."""
+    fates: dict[str, str] = field(default_factory=dict)
+    """Why a pod is no longer ready."""
+    fleet: dict[str, Envoy] = field(default_factory=lambda: {"a": Envoy(), "b": Envoy()})
+    holder: Holder = field(default_factory=Holder)
+    clients: list[Client] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    """Taken, and not yet delivered."""
+    sampled_of: frozenset[str] = frozenset()
+    """Which Envoys were connected when the latest sample was delivered."""
+    saved: dict[str, Record] = field(default_factory=dict)
+    on_pause: set[str] = field(default_factory=set)
+    transitions: list[Transition] = field(default_factory=list)
+    wakes: list[Wake] = field(default_factory=list)
+    scale: Scale = None
+    deadline: Deadline | None = None
+    theirs: bool = False
+    """Whether somebody else scaled the service up, and nobody scaled it to zero since."""
+    _indexes: int = 0
+    _addresses: int = 0
+
+    def __post_init__(self) -> None:
+        for envoy in self.fleet.values():
+            envoy.started = self.now - 100
+        self.restart()
+        self.report_backend()
+
+    # What the engine is told, and tells
+
+    def restart(self) -> None:
+        """The reconciler dies and starts again."""
+        self.samples.clear()
+        self.deadline, self.scale = None, None
+        self.holder.told = self.holder.acked_at = None
+        for envoy in self.fleet.values():
+            envoy.told = envoy.acked_at = None
+        self.engine = Engine(
+            lambda: self.now, STALE_AFTER, lambda index: f"127.64.0.{index + 1}:18001", self._listen, self._woke
+        )
+        self.engine.start(Adapters(self, self, self, self, self, lambda at: None))
+        self.engine.configure([self.spec])
+
+    @property
+    def service(self) -> Service:
+        return self.engine.services[NAME]
+
+    @property
+    def record(self) -> Record | None:
+        return self.service.record
+
+    @property
+    def state(self) -> State | None:
+        return self.record.state if self.record else None
+
+    def _listen(self, transition: Transition) -> None:
+        self.transitions.append(transition)
+
+    def _woke(self, service: str, wake: Wake) -> None:
+        self.wakes.append(wake)
+
+    def converge(self, service: str, scale: Scale) -> None:
+        self.scale = scale
+
+    async def close(self) -> None: ...
+
+    def route(self, service: str, endpoints: tuple[str, ...]) -> None:
+        for envoy in self.fleet.values():
+            envoy.told, envoy.acked_at = endpoints, None
+
+    def order(self, service: str, order: Order | None) -> None:
+        self.holder.told, self.holder.acked_at = order, None
+
+    def arm(self, service: str, deadline: Deadline | None) -> None:
+        self.deadline = deadline
+
+    def records(self) -> dict[str, Record]:
+        return dict(self.saved)
+
+    def save(self, service: str, record: Record) -> None:
+        self.saved[service] = record
+
+    def forget(self, service: str) -> None:
+        self.saved.pop(service, None)
+
+    def paused(self) -> frozenset[str]:
+        return frozenset(self.on_pause)
+
+    def pause(self, service: str, paused: bool) -> None:
+        (self.on_pause.add if paused else self.on_pause.discard)(service)
+
+    def next_index(self) -> int:
+        self._indexes += 1
+        return self._indexes - 1
+
+    # Clients
+
+    def living(self, pod: str | None = None) -> list[Client]:
+        return [client for client in self.clients if client.ended is None and (pod is None or client.pod == pod)]
+
+    def held(self) -> list[Client]:
+        return [client for client in self.living() if client.pod is None]
+
+    def served(self) -> list[Client]:
+        return [client for client in self.living() if client.pod]
+
+    def arrive(self, name: str, lagging_worker: bool) -> None:
+        self.now += INSTANT
+        envoy, client = self.fleet[name], Client(name, self.now)
+        if not envoy.up or not envoy.route:
+            return
+        envoy.requests += 1
+        self.clients.append(client)
+        lags = lagging_worker and self._lags(envoy)
+        self._connect(client, envoy.before if lags else envoy.route)
+        self.report_holder()
+
+    def _lags(self, envoy: Envoy) -> bool:
+        return bool(envoy.before) and envoy.acked_at is not None and self.now < envoy.acked_at + SETTLE_SECONDS
+
+    def _connect(self, client: Client, route: tuple[str, ...]) -> None:
+        if route[0].startswith("127."):
+            if not self.holder.up:
+                self.end(client, "holder died")
+            return
+        ready = [pod for pod in route if self.pods.get(pod) == "ready"]
+        if ready:
+            client.pod, client.direct = ready[0], True
+        else:
+            self.end(client, self.fates.get(route[0], "nobody there"))
+
+    def end(self, client: Client, how: str) -> None:
+        client.ended, client.end = self.now, how
+
+    def finish(self, client: Client) -> None:
+        self.end(client, "served")
+        self.report_holder()
+
+    def give_up(self, client: Client) -> None:
+        self.end(client, "gave up")
+        self.report_holder()
+
+    # The holder
+
+    def report_holder(self) -> None:
+        """Counts are told the moment that they change, while there is a stream."""
+        relayed = [client for client in self.served() if not client.direct]
+        if self.holder.up and self.holder.connected:
+            self.engine.held(Held(NAME, len(self.held()), len(relayed), self.holder.acked_at))
+        else:
+            self.engine.held(Held(NAME, None, None))
+
+    def holder_obeys(self) -> None:
+        if self.holder.up and self.holder.connected and self.holder.told:
+            if self.holder.acked_at is None:
+                self.holder.order, self.holder.acked_at = self.holder.told, self.now
+            self.report_holder()
+
+    def holder_releases(self) -> None:
+        order = self.holder.order
+        ready = [pod for pod in (order.release_to if order else ()) if self.pods.get(pod) == "ready"]
+        if self.holder.up and ready:
+            for client in self.held():
+                client.pod = ready[0]
+            self.report_holder()
+
+    def holder_dies(self) -> None:
+        for client in self.living():
+            if not client.direct:
+                self.end(client, "holder died")
+        self.holder = Holder(up=False, connected=False, told=self.holder.told)
+        self.report_holder()
+
+    def holder_stream(self, connected: bool) -> None:
+        """The stream breaks, or is back (a dead holder starts): whatever was acknowledged must be so again."""
+        self.holder.up = self.holder.up or connected
+        self.holder.connected, self.holder.acked_at = connected, None
+        self.report_holder()
+
+    # Envoys
+
+    def envoys(self) -> frozenset[str]:
+        return frozenset(name for name, envoy in self.fleet.items() if envoy.up)
+
+    def report_router(self) -> None:
+        """When the last connected Envoy acknowledged, or that one has not."""
+        acks = {name: self.fleet[name].acked_at for name in sorted(self.envoys())}
+        late = [name for name, at in acks.items() if at is None]
+        times = [at for at in acks.values() if at is not None]
+        if not acks or late:
+            self.engine.routed(RouteState(NAME, None, late[0] if late else "no Envoy is connected"))
+        else:
+            self.engine.routed(RouteState(NAME, max(times), ""))
+
+    def envoy_obeys(self, name: str) -> None:
+        envoy = self.fleet[name]
+        if envoy.up and envoy.told and envoy.acked_at is None:
+            envoy.before, envoy.route, envoy.acked_at = envoy.route, envoy.told, self.now
+            self.report_router()
+
+    def envoy_dies(self, name: str) -> None:
+        for client in self.living():
+            if client.envoy == name:
+                self.end(client, "Envoy died")
+        self.fleet[name] = Envoy(up=False, started=inf, told=self.fleet[name].told)
+        self.report_holder()
+        self.report_router()
+
+    def envoy_starts(self, name: str) -> None:
+        envoy = self.fleet[name]
+        if not envoy.up:
+            envoy.up, envoy.started = True, self.now
+            self.report_router()
+
+    # Samples
+
+    def take_sample(self, without: str | None = None) -> None:
+        self.now += INSTANT
+        readings = {
+            name: EnvoyReading(self.now // 1 - self.fleet[name].started // 1, self._counters(name))
+            for name in self.envoys() - {without}
+        }
+        self.samples.append(Sample(self.now, readings, {without: "timed out"} if without else {}))
+
+    def _counters(self, name: str) -> dict[str, Counters]:
+        """Envoy names a service only once it was used."""
+        requests, active = self.fleet[name].requests, sum(client.envoy == name for client in self.living())
+        return {NAME: Counters(requests, requests, requests * 100, active, active)} if requests else {}
+
+    def deliver_sample(self) -> None:
+        if self.samples:
+            self.sampled_of = self.envoys()
+            self.engine.sampled(self.samples.pop(0))
+
+    # Pods
+
+    def report_backend(self) -> None:
+        ready = tuple(pod for pod, state in self.pods.items() if state == "ready")
+        trouble = "exit code 1" if "crashed" in self.pods.values() else None
+        self.engine.ran(Running(NAME, self.replicas, ready, trouble))
+
+    def backend_works(self) -> None:
+        """Carry out what the plan asks for; the backend knows of its own doing at once."""
+        match self.scale:
+            case Zero() if self.replicas:
+                self._set_replicas(0, "asleep")
+                self.report_backend()
+            case AtLeast(replicas) if not self.replicas:
+                self._set_replicas(replicas, "")
+                self.report_backend()
+
+    def somebody_scales(self, replicas: int) -> None:
+        self._set_replicas(replicas, "somebody else")
+        self.theirs = replicas > 0
+
+    def _set_replicas(self, replicas: int, why: str) -> None:
+        self.theirs = False
+        self.replicas = replicas
+        for pod in list(self.pods)[replicas:]:
+            self._pod_ends(pod, why)
+            del self.pods[pod]
+        while len(self.pods) < replicas:
+            self._addresses += 1
+            self.pods[f"10.0.0.{self._addresses}:80"] = "starting"
+
+    def _pod_ends(self, pod: str, why: str) -> None:
+        self.fates[pod] = why
+        for client in self.living(pod):
+            self.end(client, why)
+        self.report_holder()
+
+    def pods_get_ready(self) -> None:
+        self.pods = {pod: "ready" if state == "starting" else state for pod, state in self.pods.items()}
+
+    def pods_crash(self) -> None:
+        for pod in self.pods:
+            self.pods[pod] = "crashed"
+            self._pod_ends(pod, "crash")
+
+    def pods_start_again(self) -> None:
+        self.pods = {pod: "starting" if state == "crashed" else state for pod, state in self.pods.items()}
+
+    # Time and people
+
+    def pass_time(self, seconds: float) -> None:
+        """The clock moves; nobody looks at it yet, but the holder refuses who waited for too long."""
+        self.now += seconds
+        for client in self.held():
+            if self.now > client.arrived + self.spec.hold_timeout:
+                self.end(client, "hold timed out")
+        self.report_holder()
+
+    def alarms(self) -> None:
+        """What is due is said, late or not, and once."""
+        due = self.deadline
+        if due and due.at <= self.now:
+            self.deadline = None
+            self.engine.passed(NAME, due)
+
+    def command(self, event: Event) -> None:
+        self.engine.command(NAME, event)
+
+    def all_goes_well(self, seconds: int, finishing: bool, but: str = "") -> None:
+        """Second by second everything happens that should, and no new client comes; `but` begins what does not."""
+        for _ in range(seconds):
+            for part, happens in self.parts().items():
+                if not but or not part.startswith(but):
+                    happens()
+            for client in self.served() if finishing else ():
+                self.finish(client)
+            self.pass_time(0.5)
+            if but != "samples":
+                self.take_sample(but.removeprefix("sample of ") if but.startswith("sample of ") else None)
+            self.pass_time(0.5)
+            while self.samples:
+                self.deliver_sample()
+            if but != "alarms":
+                self.alarms()
+
+    def parts(self) -> dict[str, Callable[[], None]]:
+        """What each part does when it gets on with it, in an order that ends well."""
+        return {
+            "restarts of pods": self.pods_start_again,
+            "backend": self.backend_works,
+            "readiness": self.pods_get_ready,
+            "reports": self.report_backend,
+            "start of a": lambda: self.envoy_starts("a"),
+            "start of b": lambda: self.envoy_starts("b"),
+            "envoy a": lambda: self.envoy_obeys("a"),
+            "envoy b": lambda: self.envoy_obeys("b"),
+            "stream": lambda: None if self.holder.connected else self.holder_stream(True),
+            "holder": self.holder_obeys,
+            "releases": self.holder_releases,
+        }

@@ -1,0 +1,282 @@
+"""The design's rules as invariants of a small world, whatever happens in it and in whatever order.
+
+Hypothesis plays clients, Envoys, the holder, pods, other people and the clock against the core, which is driven by the
+real engine, so by the loop that also drives it in production. The reconciler may restart between any two steps.
+"""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from reconciler.core import events
+from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.record import State
+from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.traffic import Usage
+from reconciler.plan import Zero
+from reconciler.ports.transitions import Transition
+from tests.fakes.world import EXCUSED, STALE_AFTER, Client, World
+
+SPEC = Spec(
+    name="web", replicas=2, idle_after=6, wake_timeout=5, drain_timeout=4, hold_timeout=60, idle_by=IdleBy.REQUESTS
+)
+ENVOYS = st.sampled_from(["a", "b"])
+SECONDS = st.sampled_from([1, 2, 3, 5, 8, 12])
+PARTS = [
+    "restarts of pods",
+    "backend",
+    "readiness",
+    "reports",
+    "start of a",
+    "start of b",
+    "envoy a",
+    "envoy b",
+    "stream",
+    "holder",
+    "releases",
+]
+BREAKS = {
+    "holder": "stream",
+    "stream": "stream",
+    "envoys a": "start of a",
+    "envoys b": "start of b",
+    "envoys a b": "start of",
+    "pods": "restarts of pods",
+    "reconciler": "",
+}
+"""What may break, and the part of the world that would mend it."""
+BROKEN = [*PARTS, "samples", "sample of b", "alarms"]
+
+
+class Watched(World):
+    """The world, with an eye on every transition in the moment that it happens, when what is true can be compared."""
+
+    def _listen(self, transition: Transition) -> None:
+        super()._listen(transition)
+        check = getattr(self, f"_check_{transition.event}", None)
+        if check and transition.source is not transition.target:
+            check(transition)
+        if transition.target is State.ScaledToZero and transition.event != "Zeroed":
+            assert transition.event in ("Drained", "WakeTimedOut"), transition
+            assert not self.living(), f"asleep although somebody is there: {transition} {self.living()}"
+
+    def _entered_before(self) -> float:
+        """When the state was entered that the latest transition left."""
+        changes = [t for t in self.transitions if t.source is not t.target]
+        return changes[-2].at if len(changes) > 1 else 0.0
+
+    def _fresh(self) -> bool:
+        traffic = self.service.seen.traffic
+        return bool(traffic) and self.now - traffic.taken_at <= STALE_AFTER  # type: ignore[union-attr]
+
+    def _unseen(self, start: float, end: float) -> list[Client]:
+        """Whom a complete look at Envoys from `start` to `end` must have seen: new ones, and those still there."""
+        return [
+            client
+            for client in self.clients
+            if self.fleet[client.envoy].started <= client.arrived <= end
+            and (client.arrived > start or client.ended is None or client.ended > end)
+        ]
+
+    def _check_Quiet(self, transition: Transition) -> None:
+        traffic = self.service.seen.traffic
+        assert traffic
+        assert traffic.usage is Usage.QUIET
+        assert self.sampled_of, "no Envoy was connected, and unknown is not idle"
+        assert self._fresh(), "an old sample is unknown, and unknown is not idle"
+        assert not self._unseen(traffic.window_start, traffic.taken_at)
+
+    def _check_IdleElapsed(self, transition: Transition) -> None:
+        traffic, since = self.service.seen.traffic, self._entered_before()
+        assert traffic
+        assert traffic.usage is Usage.QUIET
+        assert self._fresh(), "an old sample is unknown, and unknown is not idle"
+        assert "web" not in self.on_pause
+        assert transition.at - since >= SPEC.idle_after
+        assert not self._unseen(since, traffic.taken_at), "not quiet for all of idleAfter"
+
+    def _check_Drained(self, transition: Transition) -> None:
+        traffic, since = self.service.seen.traffic, self._entered_before()
+        assert traffic
+        assert traffic.usage is not Usage.UNKNOWN
+        assert self.envoys(), "no Envoy is connected"
+        acks = [self.fleet[name].acked_at for name in self.envoys()] + [self.holder.acked_at]
+        for at in acks:
+            assert at is not None, "somebody did not acknowledge"
+            assert at >= since, "that acknowledgement was for the route before"
+            assert traffic.taken_at >= at + SETTLE_SECONDS, "the sample was too early"
+        assert all(self.fleet[name].route[0].startswith("127.") for name in self.envoys())
+        assert self.holder.order
+        assert not self.holder.order.release_to
+
+    def _check_WakeTimedOut(self, transition: Transition) -> None:
+        assert self.service.seen.held == 0
+
+
+class Rules(RuleBasedStateMachine):
+    """What may happen, and what must hold after it."""
+
+    @initialize(phase=st.sampled_from(["asleep", "waking", "awake", "draining"]), seconds=SECONDS, in_use=st.booleans())
+    def begin(self, phase: str, seconds: int, in_use: bool) -> None:
+        """So that what follows starts anywhere, and not only where chance gets to."""
+        world = self.world = Watched(SPEC)
+        world.all_goes_well(2, finishing=True)
+        if phase == "asleep":
+            return
+        world.arrive("a", lagging_worker=False)
+        if phase == "waking":
+            return
+        world.all_goes_well(3, finishing=True)
+        world.all_goes_well(min(seconds, 5), finishing=True)
+        if in_use:
+            world.arrive("b", lagging_worker=False)
+            world.all_goes_well(1, finishing=False)
+        if phase == "draining":
+            world.command(events.SleepCommanded("a person asked"))
+
+    @rule(envoy=ENVOYS, lagging_worker=st.booleans())
+    def somebody_comes(self, envoy: str, lagging_worker: bool) -> None:
+        self.world.arrive(envoy, lagging_worker)
+
+    @precondition(lambda self: self.world.living())
+    @rule(which=st.integers(0, 7), gives_up=st.booleans())
+    def somebody_leaves(self, which: int, gives_up: bool) -> None:
+        clients = self.world.living() if gives_up else self.world.served()
+        if clients:
+            (self.world.give_up if gives_up else self.world.finish)(clients[which % len(clients)])
+
+    @rule(seconds=SECONDS, finishing=st.booleans())
+    def all_goes_well(self, seconds: int, finishing: bool) -> None:
+        self.world.all_goes_well(seconds, finishing)
+
+    @rule(seconds=SECONDS, finishing=st.booleans(), but=st.sampled_from(BROKEN))
+    def all_goes_well_but(self, seconds: int, finishing: bool, but: str) -> None:
+        self.world.all_goes_well(seconds, finishing, but)
+
+    @rule(part=st.sampled_from(PARTS))
+    def something_acts(self, part: str) -> None:
+        self.world.parts()[part]()
+
+    @rule(what=st.sampled_from(list(BREAKS)), seconds=st.sampled_from([0, 0, 1, 3, 8]), finishing=st.booleans())
+    def something_breaks_for_a_while(self, what: str, seconds: int, finishing: bool) -> None:
+        match what.split():
+            case ["holder"]:
+                self.world.holder_dies()
+            case ["stream"]:
+                self.world.holder_stream(False)
+            case ["envoys", *names]:
+                for name in names:
+                    self.world.envoy_dies(name)
+            case ["pods"]:
+                self.world.pods_crash()
+            case ["reconciler"]:
+                self.world.restart()
+        self.world.all_goes_well(seconds, finishing, BREAKS[what])
+
+    @rule(replicas=st.sampled_from([0, 1, 3]))
+    def somebody_else_scales(self, replicas: int) -> None:
+        self.world.somebody_scales(replicas)
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 0.2]), lagging_worker=st.booleans())
+    def all_acknowledge_and_a_sample_follows(self, seconds: float, lagging_worker: bool) -> None:
+        for part in ("envoy a", "envoy b", "holder"):
+            self.world.parts()[part]()
+        self.world.pass_time(seconds)
+        self.world.take_sample()
+        if lagging_worker:
+            self.world.arrive("a", lagging_worker)
+        self.world.deliver_sample()
+
+    @rule(without=st.none() | ENVOYS, seconds=st.sampled_from([0.05, 0.1, 2.0]))
+    def a_sample_is_taken_and_arrives_late(self, without: str | None, seconds: float) -> None:
+        self.world.take_sample(without)
+        self.world.pass_time(seconds)
+
+    @rule()
+    def samples_arrive(self) -> None:
+        while self.world.samples:
+            self.world.deliver_sample()
+
+    @rule(seconds=st.sampled_from([0.05, 0.1, 0.5, 2.0, 7.0]), on_time=st.booleans())
+    def time_passes(self, seconds: float, on_time: bool) -> None:
+        self.world.pass_time(seconds)
+        if on_time:
+            self.world.alarms()
+
+    @precondition(lambda self: self.world.record)
+    @rule(what=st.sampled_from(["wake", "sleep", "sleep", "pause", "resume"]))
+    def a_person_commands(self, what: str) -> None:
+        match what:
+            case "wake":
+                self.world.command(events.WakeCommanded("a person asked"))
+            case "sleep":
+                self.world.command(events.SleepCommanded("a person asked"))
+            case _:
+                self.world.engine.pause("web", what == "pause")
+
+    # What must hold
+
+    @invariant()
+    def nobody_is_lost_by_sleep(self) -> None:
+        lost = [client for client in self.world.clients if client.end not in (None, "served", *EXCUSED)]
+        assert not lost
+
+    @invariant()
+    def zero_is_not_wanted_while_somebody_is_there(self) -> None:
+        if isinstance(self.world.scale, Zero):
+            assert self.world.state is State.ScaledToZero
+            assert not self.world.served()
+            assert not self.world.held() or self.world.service.seen.held is None
+
+    @invariant()
+    def somebody_else_s_pods_are_left_alone(self) -> None:
+        record = self.world.record
+        if record and record.state is State.ScaledToZero and record.zeroed:
+            assert self.world.scale is None
+
+    @invariant()
+    def doubt_never_blocks_a_wake(self) -> None:
+        if self.world.service.seen.held:
+            assert self.world.state in (State.Waking, State.Active)
+
+    @invariant()
+    def a_crash_is_answered_by_holding(self) -> None:
+        seen, state = self.world.service.seen, self.world.state
+        if seen.replicas and not seen.endpoints:
+            assert state not in (State.Active, State.Idle)
+        if seen.replicas == 0:
+            assert state in (State.ScaledToZero, State.Waking)
+
+    @invariant()
+    def a_state_that_must_end_has_a_deadline(self) -> None:
+        paused = "web" in self.world.on_pause
+        if self.world.state in (State.Waking, State.Draining) or (self.world.state is State.Idle and not paused):
+            assert self.world.deadline
+        elif self.world.record:
+            assert not self.world.deadline
+
+    @invariant()
+    def what_is_remembered_is_saved(self) -> None:
+        if self.world.record:
+            assert self.world.saved["web"] == self.world.record
+
+    def teardown(self) -> None:
+        """From wherever this got to, once all goes well everybody who waits is served, and then it sleeps again."""
+        if not hasattr(self, "world"):
+            return
+        waiting = self.world.held()
+        self.world.all_goes_well(10, finishing=True)
+        assert all(client.end in ("served", "hold timed out") for client in waiting), waiting
+        assert not self.world.living()
+        self.world.all_goes_well(20, finishing=True)
+        if "web" not in self.world.on_pause:
+            assert (self.world.state, self.world.replicas) == (State.ScaledToZero, 0), self.world.transitions[-5:]
+        self.nobody_is_lost_by_sleep()
+
+
+TestRules = Rules.TestCase
+TestRules.settings = settings(
+    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
