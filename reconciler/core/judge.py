@@ -147,7 +147,8 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
         return events.Demand(_waits(seen.held))
     if unknown := _unknown(record, seen, now, stale_after):
         return unknown
-    if seen.traffic and seen.traffic.usage is Usage.TRAFFIC and seen.traffic.window_start >= record.since:
+    # What was in flight before may finish, for as long as `drainTimeout`; what comes anew makes it active.
+    if seen.traffic and seen.traffic.moved and seen.traffic.window_start >= record.since:
         return events.Traffic(seen.traffic.reason)
     # An acknowledgement from before the drain is the pods' route's: this look at the world may precede the new route.
     acked = seen.route_acked_at is not None and seen.route_acked_at >= record.since

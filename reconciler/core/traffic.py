@@ -63,8 +63,8 @@ class Judgement:
     in_flight: int
     """Requests, connections, or 1 while bytes move, at `taken_at`; meaningless when unknown."""
     reason: str
-    requests: int = 0
-    """What all Envoys together counted so far."""
+    moved: int = 0
+    """Requests, connections or bytes that came within the window."""
 
 
 RESTART_TOLERANCE_SECONDS = 2.0
@@ -108,7 +108,7 @@ class Window:
         """What this window says of `service`; `doubt` is this window's own `doubt()`, computed once for all."""
         if doubt is not None or self.before is None:
             return self._judgement(Usage.UNKNOWN, 0, doubt or "only one sample so far", 0)
-        moved = in_flight = requests = 0
+        moved = in_flight = 0
         for envoy in self.expected:
             was = self.before.envoys[envoy].services.get(service, NEVER_USED)
             now = self.after.envoys[envoy].services.get(service, NEVER_USED)
@@ -116,13 +116,12 @@ class Window:
                 return self._judgement(Usage.UNKNOWN, 0, f"a counter of Envoy {envoy} went backwards", 0)
             moved += _moved(was, now, by)
             in_flight += _in_flight(was, now, by)
-            requests += now.requests
         usage = Usage.TRAFFIC if moved or in_flight else Usage.QUIET
-        return self._judgement(usage, in_flight, f"{moved} {by} moved, {in_flight} in flight", requests)
+        return self._judgement(usage, in_flight, f"{moved} {by} moved, {in_flight} in flight", moved)
 
-    def _judgement(self, usage: Usage, in_flight: int, reason: str, requests: int) -> Judgement:
+    def _judgement(self, usage: Usage, in_flight: int, reason: str, moved: int) -> Judgement:
         start = self.before.taken_at if self.before else self.after.taken_at
-        return Judgement(usage, self.after.taken_at, start, in_flight, reason, requests)
+        return Judgement(usage, self.after.taken_at, start, in_flight, reason, moved)
 
 
 NEVER_USED = Counters()

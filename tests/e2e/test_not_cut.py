@@ -62,10 +62,20 @@ def test_sleep_by_command_does_not_cut_a_request(z: Zenvoy) -> None:
         z.wait_status("it is in flight", "told", in_flight)
         told = z.cli("sleep", "told")
         assert told.returncode == 1
-        assert "told is Active: " in told.stdout and "1 in flight" in told.stdout
+        assert "told is Active: " in told.stdout and "1 requests in flight" in told.stdout
         assert slow.result().body == b"slow 4\n"
     assert z.cli("sleep", "told").returncode == 0
     z.asleep("told")
+
+
+def test_sleep_by_command_waits_for_a_request_to_finish(z: Zenvoy) -> None:
+    assert request(z.http_port, "drained", "/hello").status == 200
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(request, z.http_port, "drained", "/slow/1")
+        z.wait_status("it is in flight", "drained", in_flight)
+        assert z.cli("sleep", "drained").returncode == 0
+        assert slow.result().body == b"slow 1\n"
+    z.asleep("drained")
 
 
 def test_requests_that_come_while_it_drains_keep_it_awake(z: Zenvoy) -> None:

@@ -204,7 +204,12 @@ def test_a_sample_counts_once_the_workers_had_time_to_follow() -> None:
 
 def test_who_comes_while_it_drains_makes_it_active() -> None:
     assert heard(State.Draining, replace(DRAINED, held=1)) == events.Demand("somebody waits")
-    assert heard(State.Draining, replace(DRAINED, traffic=TRAFFIC)) == events.Traffic("it is traffic")
+    new = replace(TRAFFIC, moved=1)
+    assert heard(State.Draining, replace(DRAINED, traffic=new)) == events.Traffic("it is traffic")
+
+
+def test_what_was_in_flight_before_a_drain_may_finish() -> None:
+    assert heard(State.Draining, replace(DRAINED, traffic=replace(TRAFFIC, in_flight=1))) is None
 
 
 def test_traffic_in_a_window_from_before_the_drain_counts_only_for_what_is_in_flight() -> None:

@@ -31,7 +31,7 @@ QUIET_BEFORE = sample(1000, a=(500, USED))
 
 def test_nothing_moved_and_nothing_in_flight_is_quiet() -> None:
     verdict = judged(QUIET_BEFORE, sample(1005, a=(505, USED)))
-    assert verdict == Judgement(Usage.QUIET, 1005, 1000, 0, "0 requests moved, 0 in flight", requests=7)
+    assert verdict == Judgement(Usage.QUIET, 1005, 1000, 0, "0 requests moved, 0 in flight", moved=0)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_service_that_was_never_used_is_quiet() -> None:
 def test_all_envoys_count_together() -> None:
     before = sample(1000, a=(500, USED), b=(90, USED))
     verdict = judged(before, sample(1005, a=(505, USED), b=(95, Counters(8, 4, 950, 2, 2))), "a b")
-    assert (verdict.usage, verdict.in_flight, verdict.requests) == (Usage.TRAFFIC, 2, 15)
+    assert (verdict.usage, verdict.in_flight, verdict.moved) == (Usage.TRAFFIC, 2, 1)
 
 
 def test_an_envoy_that_left_in_good_order_is_not_missed() -> None:
