@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.adapters.prometheus import PrometheusSettings
+from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.app.children import Child
 
 DIRECTORY = "prometheus"

@@ -18,7 +18,7 @@ from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.http import Http
 from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.processes import ProcessBackend
-from reconciler.adapters.prometheus import PrometheusSettings
+from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import Problem, ServicesFile
 from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter

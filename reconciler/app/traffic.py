@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler.adapters.admin_stats import AdminStats
-from reconciler.adapters.prometheus import PrometheusSettings, PrometheusStats
+from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.xds_router import service_of_stat
 
-ADMIN_TIMEOUT_SECONDS = 2.0
+if TYPE_CHECKING:
+    from reconciler.adapters.prometheus.stats import PrometheusStats
 
-Source = AdminStats | PrometheusStats
+ADMIN_TIMEOUT_SECONDS = 2.0
 
 
 def admin(node: str, socket: Path) -> AdminStats:
@@ -22,6 +24,8 @@ def admin(node: str, socket: Path) -> AdminStats:
 
 def prometheus(settings: PrometheusSettings, envoys: Callable[[], frozenset[str]]) -> PrometheusStats:
     """Of all Envoys that Prometheus scrapes."""
+    from reconciler.adapters.prometheus.stats import PrometheusStats
+
     return PrometheusStats(settings, time.time, envoys, service_of_stat)
 
 

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from reconciler.adapters.processes import ProcessBackend
-from reconciler.adapters.prometheus import PrometheusSettings
+from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
 from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children

@@ -140,7 +140,7 @@ def reconcile(
 
     import msgspec
 
-    from reconciler.adapters.prometheus import PrometheusSettings
+    from reconciler.adapters.prometheus.settings import PrometheusSettings
     from reconciler.app import log
     from reconciler.app.ports_in_use import split
     from reconciler.app.reconcile import Settings, file_in_force, reconcile_until_stopped

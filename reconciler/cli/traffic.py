@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from reconciler.adapters.prometheus import PrometheusSettings
+    from reconciler.adapters.prometheus.settings import PrometheusSettings
 
 PANEL = "Prometheus"
 Url = Annotated[
@@ -53,7 +53,7 @@ def settings(
     url: str, interval: str, headers: list[str] | None, token_file: str | None, ca_file: str | None
 ) -> PrometheusSettings:
     """What was typed, checked. Raises `typer.BadParameter`."""
-    from reconciler.adapters.prometheus import PrometheusSettings
+    from reconciler.adapters.prometheus.settings import PrometheusSettings
     from reconciler.adapters.services_file.durations import duration
 
     seconds = duration(interval)

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from aiohttp import web
 
-from reconciler.adapters.prometheus import PrometheusSettings, PrometheusStats
+from reconciler.adapters.prometheus.settings import PrometheusSettings
+from reconciler.adapters.prometheus.stats import PrometheusStats
 from reconciler.core.spec import IdleBy
 from reconciler.core.traffic import Counters, Sample, Usage, Window
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
 
+from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 
 NODE_LABEL = "zenvoy_node"
@@ -38,20 +38,6 @@ COUNTERS = (
 )
 CLOCK_TOLERANCE_SECONDS = 1.0
 """Beyond this, Prometheus' clock and ours disagree too much to say what a scrape had seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrometheusSettings:
-    """Where Prometheus is, and how to ask it."""
-
-    url: str
-    scrape_interval: float
-    """Seconds between two scrapes of Envoy; one that is two of them old is too old."""
-    timeout: float = 5.0
-    headers: Mapping[str, str] | None = None
-    bearer_token_file: str | None = None
-    """Read again for each round, since it may be rotated."""
-    ca_file: str | None = None
 
 
 class Unusable(Exception):
