@@ -1,0 +1,64 @@
+"""Two real runs of zenvoy, with the Prometheus beside each: in one much happens, in the other nothing sleeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from grafana.answers import Viewer
+from grafana.render import viewer
+from grafana.scene import Scene, running
+from tests.e2e.harness import quick, request, until
+
+EVENTFUL_SECONDS = 24.0
+
+
+@pytest.fixture(scope="session")
+def eventful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Services that slept and woke, one that stalled, one that refused: all of it has been scraped."""
+    with running(tmp_path_factory.mktemp("eventful")) as scene:
+        scene.play(EVENTFUL_SECONDS)
+        scene.zenvoy.wait_status("it stalls", "broken", lambda view: view["stalled"])
+        until("that it stalls is scraped", lambda: _is_scraped(scene, 'zenvoy_service_stalled{service="broken"} == 1'))
+        yield scene
+
+
+@pytest.fixture(scope="session")
+def uneventful_viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
+    """One service that was awake when zenvoy came, and is used: nothing sleeps, nothing wakes, nothing is held.
+
+    A reconciler finds every service asleep at first, so it is a second one that finds this one awake.
+    """
+    directory = tmp_path_factory.mktemp("uneventful")
+    busy = ({"name": "api", "command": quick("http"), "paused": True},)
+    with running(directory, busy) as scene:
+        scene.zenvoy.wake("api")
+        scene.zenvoy.kill("reconciler")
+        scene.zenvoy.wait_state("api", "Active", "Idle")
+        until(
+            "the new reconciler is scraped", lambda: _is_scraped(scene, "changes(process_start_time_seconds[1m]) > 0")
+        )
+        start = time.time()
+        until("a sample is complete", lambda: _is_scraped(scene, "zenvoy_sample_complete == 1"))
+        until("it is seen to be used", lambda: _is_used(scene))
+        until("all is scraped for a while", lambda: _is_scraped(scene, "count(min_over_time(up[4s]) == 1) == 3"))
+        seen = viewer(scene)
+        yield replace(seen, span=replace(seen.span, start=start))
+
+
+@pytest.fixture(scope="session")
+def eventful_viewer(eventful: Scene) -> Viewer:
+    return viewer(eventful)
+
+
+def _is_scraped(scene: Scene, expr: str) -> bool:
+    return bool(scene.prometheus.instant(expr, viewer(scene).span.end))
+
+
+def _is_used(scene: Scene) -> bool:
+    """Use it, and look whether its requests have been counted and scraped."""
+    request(scene.zenvoy.http_port, "api")
+    return _is_scraped(scene, "rate(zenvoy_service_requests_total[5s]) > 0")
