@@ -70,8 +70,8 @@ class Http:
     def _controls(self) -> list[web.RouteDef]:
         return [
             web.get("/v1/services", self._answer_services),
-            web.get("/v1/services/{name:.+}", self._answer_service),
-            web.post("/v1/services/{name:.+}/{command}", self._answer_command),
+            web.get("/v1/services/{name:.*}", self._answer_service),
+            web.post("/v1/services/{name:.*}/{command}", self._answer_command),
         ]
 
     async def _answer_metrics(self, request: web.Request) -> web.Response:

@@ -122,7 +122,7 @@ def _tell(state_dir: Path, name: str, command: str) -> dict[str, Any]:
 
 
 def _look(state_dir: Path, name: str | None) -> dict[str, Any]:
-    return _ask(state_dir, "GET", "/v1/services" + (f"/{quote(name, safe='')}" if name else ""))
+    return _ask(state_dir, "GET", "/v1/services" + ("" if name is None else f"/{quote(name, safe='')}"))
 
 
 def _looks(state_dir: Path, name: str | None, watch: bool) -> Iterator[dict[str, Any]]:
@@ -162,7 +162,7 @@ def _write(answer: dict[str, Any], output: Output, one: bool, of_many: bool) -> 
             wide = console if console.is_terminal else Console(width=WIDE)
             wide.print(render.table([answer] if one else answer["services"]))
             for complaint in [] if one else render.complaints(answer):
-                wide.print(complaint, style="red")
+                wide.print(complaint, style="red", markup=False)
 
 
 def _watch_table(state_dir: Path, name: str | None) -> None:
@@ -172,4 +172,4 @@ def _watch_table(state_dir: Path, name: str | None) -> None:
 
     with Live(auto_refresh=False) as live:
         for answer in _looks(state_dir, name, watch=True):
-            live.update(render.table([answer] if name else answer["services"]), refresh=True)
+            live.update(render.table(answer["services"] if name is None else [answer]), refresh=True)

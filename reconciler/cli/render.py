@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 COLOURS = {"ScaledToZero": "blue", "Waking": "yellow", "Active": "green", "Idle": "cyan", "Draining": "magenta"}
@@ -44,7 +45,7 @@ def _row(service: Mapping[str, Any], now: datetime) -> list[str]:
         service["name"],
         f"[{COLOURS.get(state, 'white')}]{state}[/]" + (" (paused)" if service["paused"] else ""),
         duration((now - _moment(service["since"])).total_seconds()) if service["since"] else "",
-        _why(service),
+        escape(_why(service)),
         _count(service["held"]),
         _count(service["relayed"]),
         str(service["requests"]),
