@@ -212,13 +212,13 @@ def later(z: Zenvoy, seconds: float) -> Reply:
 
 def test_a_changed_command_waits_for_what_is_in_flight(zenvoy: Start, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    z = zenvoy(web(), defaults=STAYS)
+    z = zenvoy(web(drainTimeout="1s"), defaults=STAYS)
     z.wake("web")
     (old,) = z.service_pids("web")
     with ThreadPoolExecutor() as pool:
         long = pool.submit(request, z.http_port, "web", f"/until{gate}")
         until("the request is with the service", lambda: "asked" in z.output("web"))
-        apply(z, web("web", "as=new"))
+        apply(z, web("web", "as=new", drainTimeout="1s"))
         in_vain = ("Draining", "Active")
         z.wait_line("it does not drain", lambda entry: (entry.get("source"), entry.get("target")) == in_vain)
         assert z.service_pids("web") == [old]
@@ -296,9 +296,8 @@ def test_nothing_is_lost_while_the_file_changes_again_and_again(zenvoy: Start) -
     with ThreadPoolExecutor() as pool:
         served = pool.submit(hammer)
         for number in range(10):
-            apply(
-                z, web(), db(), web(f"other{number}"), db(f"db{number}"), web("third", hosts=[f"h{number}.localhost"])
-            )
+            more = [web(f"web{number}"), db(f"db{number}"), web("third", hosts=[f"h{number}.localhost"])]
+            apply(z, web(), db(), *more)
         stop.set()
         assert served.result() > 0
     assert z.output("web").count("started") == 1
