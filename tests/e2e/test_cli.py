@@ -23,6 +23,7 @@ from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, re
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 COMMANDS = ("up", "check", "status", "wake", "sleep", "pause", "resume", "diagram", "bootstrap")
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}
+GOOD = 'listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [sleep, "{port}"]}]\n'
 STATES = {"ScaledToZero", "Waking", "Active", "Idle", "Draining"}
 
 
@@ -101,6 +102,19 @@ def test_check(tmp_path: Path) -> None:
     assert run("check", str(tmp_path / "nothing.yaml")).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "address"),
+    [("--metrics", "18080"), ("--holder-metrics", "127.0.0.1:70000"), ("--grpc", "nowhere:1"), ("--grpc", "::1:1")],
+)
+def test_an_address_that_is_none_is_exit_code_2(tmp_path: Path, option: str, address: str) -> None:
+    (tmp_path / "good.yaml").write_text(GOOD)
+    done = run("up", "good.yaml", option, address, cwd=tmp_path)
+    assert done.returncode == 2
+    assert address in done.stderr and option in done.stderr and "127.0.0.1:18080" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["good.yaml"]
+
+
 def test_without_a_running_one_is_exit_code_3(tmp_path: Path) -> None:
     for arguments in (("status",), ("wake", "web"), ("sleep", "web"), ("pause", "web"), ("status", "--watch")):
         done = run(*arguments, cwd=tmp_path)
@@ -161,6 +175,21 @@ def test_state_directory_is_found_in_each_way(zenvoy: Start, tmp_path: Path) -> 
         assert run("status", "web", cwd=deep).returncode == 3
     finally:
         z.close()
+
+
+def test_state_directory_with_a_long_path(zenvoy: Start) -> None:
+    """A Unix socket's path has at most 107 bytes."""
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS, start=False)
+    folder = z.directory / ("d" * 60) / ("e" * 60)
+    z.state_dir = folder / ".zenvoy"
+    assert len(str(z.state_dir)) > 107
+    z.start()
+    assert request(z.http_port, "web").body == b"web /\n"
+    done = run("status", "web", "-o", "json", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["state"] in ("Active", "Idle")
+    assert z.stop() == 0
+    assert not z.leftovers()
 
 
 def test_unknown_service_is_exit_code_4(zenvoy: Start) -> None:

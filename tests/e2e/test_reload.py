@@ -150,6 +150,23 @@ def test_a_broken_file_changes_nothing_and_all_mistakes_are_told(zenvoy: Start) 
         assert (ask("/3"), ask_line(client, "3")) == ("web /3\n", "db 3\n")
 
 
+def test_the_last_good_file_outlives_a_crash_of_the_reconciler(zenvoy: Start) -> None:
+    z = zenvoy(web(), defaults=STAYS)
+    z.wake("web")
+    apply(z, web(), web("more"))
+    pids = z.service_pids("web")
+    z.file.write_text("services: [")
+    z.wait_line("it is told", lambda entry: entry["event"].startswith("the file has mistakes"))
+    said = len(z.lines())
+    z.kill("reconciler")
+    z.wait_line("it is told again", lambda entry: entry["event"].startswith("the file has mistakes"), said)
+    z.wait_state("web", "Active", "Idle")
+    assert z.service_pids("web") == pids
+    assert request(z.http_port, "more").body == b"more /\n"
+    apply(z, web())
+    assert list(z.statuses()) == ["web"]
+
+
 def test_changed_timings_are_in_force(zenvoy: Start) -> None:
     z = zenvoy(web(), web("other"), defaults=STAYS)
     for name in ("web", "other"):
