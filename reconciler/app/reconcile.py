@@ -84,7 +84,7 @@ class Reconciler:
         self._admin = traffic.admin(NODE, Path(ADMIN_SOCKET))
         asked = settings.prometheus
         self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin
-        self._sampler = Sampler(self._source, file.sample_interval, time.time, self._sampled)
+        self._sampler = Sampler(self._source, file.sample_interval, traffic.spacing(asked), time.time, self._sampled)
         operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened)
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
         self._grpc = grpc.aio.server(options=GRPC_OPTIONS)

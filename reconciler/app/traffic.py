@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from reconciler.adapters.prometheus.stats import PrometheusStats
 
 ADMIN_TIMEOUT_SECONDS = 2.0
+ADMIN_SPACING_SECONDS = 0.02
 
 
 def admin(node: str, socket: Path) -> AdminStats:
@@ -27,6 +28,11 @@ def prometheus(settings: PrometheusSettings, envoys: Callable[[], frozenset[str]
     from reconciler.adapters.prometheus.stats import PrometheusStats
 
     return PrometheusStats(settings, time.time, envoys, service_of_stat)
+
+
+def spacing(settings: PrometheusSettings | None) -> float:
+    """Seconds between two samples at the least: Prometheus knows nothing new before it has scraped again."""
+    return ADMIN_SPACING_SECONDS if settings is None else settings.scrape_interval / 4
 
 
 def stale_after(sample_interval: float, settings: PrometheusSettings | None) -> float:

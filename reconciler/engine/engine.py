@@ -6,10 +6,8 @@ It decides nothing itself: `core` says what state follows, `plan` says what that
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import wraps
 
 from reconciler.core.events import Event, WakeCommanded
 from reconciler.core.judge import due, judge
@@ -20,6 +18,7 @@ from reconciler.core.traffic import Sample, Window
 from reconciler.engine.roll import Roll
 from reconciler.engine.service import Service
 from reconciler.engine.tally import requests_since
+from reconciler.engine.turns import Turns, in_turn
 from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Plan, Route, plan
 from reconciler.ports.alarm import Alarm
@@ -46,25 +45,6 @@ class Adapters:
     """Take a sample at this moment (seconds since the epoch) if none is due before: a drain waits for it."""
 
 
-def _in_turn(act: Callable[..., None]) -> Callable[..., None]:
-    """An input that comes while another is being handled (an adapter that reports at once) waits for its turn."""
-
-    def queued(self: Engine, *values: object) -> None:
-        if self._handling:
-            self._inbox.append((act, values))
-            return
-        self._handling = True
-        try:
-            act(self, *values)
-            while self._inbox:
-                next_act, next_values = self._inbox.popleft()
-                next_act(self, *next_values)
-        finally:
-            self._handling = False
-
-    return wraps(act)(queued)
-
-
 class Engine:
     """All services. `now` is the clock (seconds since the epoch); a sample older than `stale_after` is unknown."""
 
@@ -87,8 +67,7 @@ class Engine:
         self._sample: Sample | None = None
         self.doubt: str | None = "no sample yet"
         """Why the latest sample says nothing, or None."""
-        self._inbox: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
-        self._handling = False
+        self.turns = Turns()
 
     def start(self, adapters: Adapters) -> None:
         """Restore the records. Must come before anything else."""
@@ -104,7 +83,7 @@ class Engine:
         """Whether a route is known for every service."""
         return not self._roll.unknown
 
-    @_in_turn
+    @in_turn
     def configure(self, specs: Iterable[Spec]) -> None:
         """These are all services from now on. Those whose spec did not change are not touched."""
         paused = self._adapters.store.paused()
@@ -122,7 +101,7 @@ class Engine:
                 self._settle(name)
             self._services[name].always_paused = configured[name].paused
 
-    @_in_turn
+    @in_turn
     def ran(self, running: Running) -> None:
         """The backend says what runs."""
         if service := self._services.get(running.service):
@@ -133,14 +112,14 @@ class Engine:
             service.saw_running(running)
             self._settle(running.service)
 
-    @_in_turn
+    @in_turn
     def routed(self, state: RouteState) -> None:
         """The router says how far a route has got."""
         if service := self._services.get(state.service):
             service.saw_route(state)
             self._settle(state.service)
 
-    @_in_turn
+    @in_turn
     def held(self, held: Held) -> None:
         """The holders say who waits."""
         if service := self._services.get(held.service):
@@ -150,7 +129,7 @@ class Engine:
             if unserved and service.wake and service.wake.total() is not None:
                 self._woken(held.service, service.wake)
 
-    @_in_turn
+    @in_turn
     def sampled(self, sample: Sample) -> None:
         """A sample. A service that sleeps and was not used costs nothing; one that was seen before says nothing."""
         if self._sample and sample.envoys and sample.taken_at == self._sample.taken_at:
@@ -165,7 +144,7 @@ class Engine:
                 service.seen = replace(service.seen, traffic=window.judge(name, service.spec.idle_by, doubt))
                 self._settle(name)
 
-    @_in_turn
+    @in_turn
     def passed(self, name: str, deadline: Deadline) -> None:
         """A deadline has passed. One that is not the service's present one is stale, and ignored."""
         service = self._services.get(name)
@@ -178,7 +157,7 @@ class Engine:
             self._step(name, service, event, max(self._now(), deadline.at))
             self._settle(name)
 
-    @_in_turn
+    @in_turn
     def command(self, name: str, event: Event) -> None:
         """A person's command. Raises `KeyError` for an unknown service."""
         service = self._services[name]
@@ -186,7 +165,7 @@ class Engine:
             self._step(name, service, event, self._now())
             self._settle(name)
 
-    @_in_turn
+    @in_turn
     def pause(self, name: str, paused: bool) -> None:
         """Keep the service awake, or no longer. Raises `KeyError` for an unknown service."""
         service = self._services[name]

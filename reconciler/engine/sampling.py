@@ -10,16 +10,17 @@ from reconciler.ports.traffic import TrafficSource
 
 
 class Sampler:
-    """Takes a sample every `interval` seconds and hands it to `sampled`; `now` is the clock."""
+    """Takes a sample every `interval` seconds and hands it to `sampled`; two are at least `spacing` seconds apart."""
 
     def __init__(
         self,
         source: TrafficSource,
         interval: float,
+        spacing: float,
         now: Callable[[], float],
         sampled: Callable[[Sample], None],
     ) -> None:
-        self.interval = interval
+        self.interval, self._spacing = interval, spacing
         self._source, self._now, self._sampled = source, now, sampled
         self._asked_for: float | None = None
         self._asked = asyncio.Event()
@@ -39,8 +40,9 @@ class Sampler:
             await self._pause()
 
     async def _pause(self) -> None:
-        regular = self._now() + self.interval
-        while (left := min(regular, self._asked_for or regular) - self._now()) > 0:
+        began = self._now()
+        regular, soonest = began + self.interval, began + self._spacing
+        while (left := min(regular, max(soonest, self._asked_for or regular)) - self._now()) > 0:
             self._asked.clear()
             try:
                 await asyncio.wait_for(self._asked.wait(), left)

@@ -55,6 +55,8 @@ class PrometheusStats:
         service_of: Callable[[str], str],
     ) -> None:
         self._settings, self._now, self._expected, self._service_of = settings, now, expected, service_of
+        self._scrapes: dict[str, tuple[float, float]] = {}
+        """By Envoy, when it was scraped last: by Prometheus' clock, and by ours."""
         session = requests.Session()
         session.verify = settings.ca_file or True
         session.hooks["response"].append(_no_warnings)
@@ -98,9 +100,19 @@ class PrometheusStats:
         return ahead
 
     def _scraped_at(self, ahead: float) -> dict[str, float]:
-        """When each Envoy was scraped last, by our clock."""
+        """When each Envoy was scraped last, by our clock.
+
+        A scrape keeps the time that it was given when it was first seen: the clocks' difference is never measured twice
+        the same, and one scrape must not look like two.
+        """
         rows = self._prometheus.custom_query(SCRAPED_AT)
-        return {_node(row): float(row["value"][1]) - ahead for row in rows if NODE_LABEL in row["metric"]}
+        moments = {_node(row): float(row["value"][1]) for row in rows if NODE_LABEL in row["metric"]}
+        before = self._scrapes
+        self._scrapes = {
+            node: before[node] if node in before and before[node][0] == moment else (moment, moment - ahead)
+            for node, moment in moments.items()
+        }
+        return {node: ours for node, (_, ours) in self._scrapes.items()}
 
     def _made(self, scraped: Mapping[str, float], rows: list[dict[str, Any]]) -> Sample:
         counted = _counted(rows, self._service_of)
