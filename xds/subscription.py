@@ -148,4 +148,6 @@ class Subscription:
             if present is not None and present.version == version:
                 self.acked[name] = (version, now)
                 equal.append(name)
+        if len(equal) == len(versions) and all(name in versions for name in (res.name for res in self.wanted())):
+            self.acked_version = self.table.version
         return tuple(equal)
