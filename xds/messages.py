@@ -118,7 +118,7 @@ def tcp_proxy(name: str) -> listener_v3.Filter:
 def tcp_listener(name: str, address: ir.Address) -> listener_v3.Listener:
     """Build a TCP service's own listener."""
     return listener_v3.Listener(
-        name=tcp_listener_name(name),
+        name=tcp_listener_name(address),
         address=_address(address),
         filter_chains=[listener_v3.FilterChain(filters=[tcp_proxy(name)])],
     )

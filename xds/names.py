@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xds import ir
+
 HTTP_LISTENER = "http"
 TLS_LISTENER = "tls"
 ROUTES = "http"
@@ -10,9 +12,13 @@ UNKNOWN_HOST = "(unknown host)"
 """The virtual host of all requests that no service wants; no service can have this name."""
 
 
-def tcp_listener_name(service: str) -> str:
-    """Return the name of a TCP service's listener."""
-    return f"tcp/{service}"
+def tcp_listener_name(address: ir.Address) -> str:
+    """Return the name of the listener at an address.
+
+    By the address and not by the service: when two services swap theirs, each listener changes where it leads, and
+    Envoy never sees two listeners at one address, which it would reject.
+    """
+    return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
 
 
 def stat_name(service: str) -> str:

@@ -60,7 +60,8 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     """Put the services' parts together."""
     all_parts = tuple(services)
     clusters = {part.service.name: part.cluster for part in all_parts}
-    listeners = {names.tcp_listener_name(p.service.name): p.listener for p in all_parts if p.listener}
+    own = ((part.service.listen, part.listener) for part in all_parts)
+    listeners = {names.tcp_listener_name(address): listener for address, listener in own if address and listener}
     routes: dict[str, bytes] = {}
     used = {p.service.name for p in all_parts if p.listener}
     if listen.http:
@@ -110,7 +111,7 @@ def _route_configuration(hosts: list[Parts]) -> bytes:
 
 def _tcp_listener(name: str, address: ir.Address) -> bytes:
     chain = field(3, _tcp_proxy(name))
-    return text(1, names.tcp_listener_name(name)) + field(2, _address(address)) + field(3, chain)
+    return text(1, names.tcp_listener_name(address)) + field(2, _address(address)) + field(3, chain)
 
 
 def _filter_chain(service: ir.Service) -> bytes:

@@ -41,7 +41,7 @@ async def test_rejection_shows_envoys_message_and_the_last_good_stays(stage: Sta
         server.route("db", (a,))
         nack = await until(lambda: server.nodes()["envoy-1"].nack, "a NACK")
         assert nack is not None
-        assert (nack.type_url, nack.resources) == (LDS, ("tcp/db",))
+        assert (nack.type_url, nack.resources) == (LDS, (f"tcp/{NOBODYS}:5432",))
         assert "cannot bind" in nack.message and NOBODYS in nack.message
         assert stage.plane.events[-1].kind == "nacked"
         assert await http_get(stage.http, "a") == (200, "a for a")
@@ -78,6 +78,22 @@ async def test_service_is_added_removed_and_added_again(stage: Stage) -> None:
             await until_async(gone, "the end of the removed clusters")
             assert (await http_get(stage.http, "b"))[0] == 404
             assert await http_get(stage.http, "a") == (200, "a for a")
+    assert stage.plane.server.nodes()["envoy-1"].nacks == 0
+
+
+async def test_two_services_swap_their_ports(stage: Stage) -> None:
+    one, two = free_port(), free_port()
+    async with upstream(echoes("a")) as a, upstream(echoes("b")) as b:
+        await stage.serve((tcp("a", one), (a,)), (tcp("b", two), (b,)))
+        await stage.envoy.listens(one)
+        await stage.envoy.listens(two)
+        assert (await line(one), await line(two)) == ("a\n", "b\n")
+        stage.configure(tcp("a", two), tcp("b", one))
+
+        async def swapped() -> bool:
+            return (await line(one), await line(two)) == ("b\n", "a\n")
+
+        await until_async(swapped, "the swap")
     assert stage.plane.server.nodes()["envoy-1"].nacks == 0
 
 

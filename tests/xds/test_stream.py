@@ -33,7 +33,7 @@ def acked(client: Client, service: str) -> float | None:
 def test_first_connection_gets_everything_it_asks_for_and_nothing_twice(kind: Kind) -> None:
     client = kind(world(http("a"), tcp("b", 5432)))
     heard = client.joins(endpoints=("a", "b"))
-    assert heard == ["CDS a b", "EDS a b", "LDS http tcp/b", "RDS http"]
+    assert heard == ["CDS a b", "EDS a b", "LDS http tcp/127.0.0.1:5432", "RDS http"]
     assert said(client) == []
 
 
@@ -127,9 +127,9 @@ def test_rejection_of_many_blames_those_that_envoy_names(kind: Kind) -> None:
     client = kind(world(tcp("a", 1), tcp("b", 2)))
     client.asks(CDS)
     [answer] = client.asks(LDS)
-    nack = client.answers(answer, "Error adding/updating listener(s) tcp/b: cannot bind 127.0.0.1:2").nack
+    nack = client.answers(answer, "Error adding/updating listener(s) tcp/127.0.0.1:2: cannot bind 127.0.0.1:2").nack
     assert nack is not None
-    assert nack.resources == ("tcp/b",)
+    assert nack.resources == ("tcp/127.0.0.1:2",)
 
 
 @both
@@ -265,10 +265,11 @@ def test_changed_cluster_is_followed_by_its_endpoints_unasked(kind: Kind) -> Non
 def test_listeners_come_and_go_in_one_response(kind: Kind) -> None:
     client = kind(world(tcp("a", 5432), http("b")))
     client.joins(endpoints=("a", "b"))
-    configure(client, tcp("c", 5432), http("b"))
+    configure(client, tcp("c", 5433), http("b"))
     route(client, "c", HELD)
     heard = client.settles()
-    assert ("LDS tcp/c -tcp/a" if kind is DeltaClient else "LDS http tcp/c") in heard
+    new, old = "tcp/127.0.0.1:5433", "tcp/127.0.0.1:5432"
+    assert (f"LDS {new} -{old}" if kind is DeltaClient else f"LDS http {new}") in heard
 
 
 @both
