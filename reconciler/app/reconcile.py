@@ -162,7 +162,7 @@ class Reconciler:
         self._sampler.interval = file.sample_interval
         self._file = file
         for name in self._backend.outdated():
-            self.engine.command(name, SleepCommanded("its program changed"))
+            self._renew(name)
 
     def _ran(self, running: Running) -> None:
         if self._closing:
@@ -209,7 +209,12 @@ class Reconciler:
             cause=transition.event,
         )
         if transition.target is State.Idle and transition.service in self._backend.outdated():
-            self.engine.command(transition.service, SleepCommanded("its program changed"))
+            self._renew(transition.service)
+
+    def _renew(self, service: str) -> None:
+        """Let a service whose program changed sleep once, so that it wakes as the new one; not one that is paused."""
+        if not self.engine.services[service].spec.paused:
+            self.engine.command(service, SleepCommanded("its program changed"))
 
     def _woke(self, service: str, wake: Wake) -> None:
         total, parts = wake.total(), wake.parts()
