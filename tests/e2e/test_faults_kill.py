@@ -27,41 +27,51 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def z(shared_zenvoy: Start, tmp_path_factory: pytest.TempPathFactory) -> Zenvoy:
+    """One for all: each test finds it as the kill -9 of the test before has left it."""
+    folder = tmp_path_factory.mktemp("gates", numbered=False)
+    names = [f"{killed}-{state.lower()}" for killed in KILLED for state in STATES]
+    waits = {name: [f"gate={folder / name}"] if name.endswith("waking") else [] for name in names}
+    return shared_zenvoy(
+        *({"name": name, "command": quick("http", *waits[name])} for name in names), defaults=NO_DEADLINE
+    )
+
+
 class Scene:
     """A service brought into a state, with the request that keeps it there, which ends once `gate` exists."""
 
-    def __init__(self, z: Zenvoy, gate: Path, pool: ThreadPoolExecutor) -> None:
-        self.z, self.gate, self.pool = z, gate, pool
+    def __init__(self, z: Zenvoy, name: str, gate: Path, pool: ThreadPoolExecutor) -> None:
+        self.z, self.name, self.gate, self.pool = z, name, gate, pool
         self.path = f"/until{gate}"
         self.under_way: Future[Reply] | None = None
 
     def ask(self, path: str = "/") -> Future[Reply]:
-        return self.pool.submit(request, self.z.http_port, "web", path)
+        return self.pool.submit(request, self.z.http_port, self.name, path)
 
     def bring(self, state: str) -> None:
-        z = self.z
+        z, name = self.z, self.name
         match state:
             case "ScaledToZero":
-                z.asleep("web")
+                z.asleep(name)
             case "Waking":
                 self.under_way = self.ask()
-                z.wait_status("somebody waits", "web", lambda view: view["state"] == state and view["held"] == 1)
+                z.wait_status("somebody waits", name, lambda view: view["state"] == state and view["held"] == 1)
             case "Active" | "Draining":
-                z.wake("web")
+                z.wake(name)
                 self.under_way = self.ask(self.path)
-                until("the request is with the service", lambda: f"asked {self.path}" in z.output("web"))
+                until("the request is with the service", lambda: f"asked {self.path}" in z.output(name))
                 if state == "Draining":
                     until("it drains", self.drains)
             case "Idle":
-                z.wake("web")
-        view = z.wait_state("web", state)
-        assert view["state"] == state
+                z.wake(name)
+        z.wait_state(name, state)
 
     def drains(self) -> bool:
         """Whether only the request that is under way keeps it awake."""
-        view = self.z.status("web")
+        view = self.z.status(self.name)
         if view["state"] in ("Active", "Idle"):
-            self.z.ask("POST", "/v1/services/web/sleep")
+            self.z.ask("POST", f"/v1/services/{self.name}/sleep")
         return bool(view["state"] == "Draining" and view["route"]["ackedAt"])
 
     def answered(self) -> None:
@@ -69,66 +79,65 @@ class Scene:
         assert self.under_way
         self.gate.touch()
         reply = self.under_way.result()
-        assert (reply.status, reply.body) in [(200, b"web /\n"), (200, f"web {self.path}\n".encode())]
+        assert reply.status == 200
+        assert reply.body.decode() in (f"{self.name} /\n", f"{self.name} {self.path}\n")
+
+    def lost(self) -> None:
+        """It went through what was killed: it ends at once, and nobody makes up a reply."""
+        assert self.under_way
+        try:
+            assert self.under_way.result().status == 503
+        except (OSError, HTTPException):
+            pass
+        self.gate.touch()
+
+    def reply(self) -> bytes | None:
+        """What the service says, if Envoy is there."""
+        try:
+            reply = request(self.z.http_port, self.name, "/after")
+        except (OSError, HTTPException):
+            return None
+        assert reply.status == 200, reply
+        return reply.body
 
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("killed", KILLED)
-def test_everything_recovers(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor, killed: str, state: str) -> None:
-    gate = tmp_path / "gate"
-    waits = [f"gate={gate}"] if state == "Waking" else []
-    # A drain goes on for as long as a request is in flight and no second sample says so.
-    interval = "1s" if state == "Draining" else "200ms"
-    z = zenvoy({"name": "web", "command": quick("http", *waits)}, defaults=NO_DEADLINE, sampleInterval=interval)
-    scene = Scene(z, gate, pool)
+def test_everything_recovers(
+    z: Zenvoy, tmp_path_factory: pytest.TempPathFactory, pool: ThreadPoolExecutor, killed: str, state: str
+) -> None:
+    name = f"{killed}-{state.lower()}"
+    scene = Scene(z, name, tmp_path_factory.getbasetemp() / "gates" / name, pool)
     scene.bring(state)
-    pids, before = z.service_pids("web"), z.pids()
+    pids, before = z.service_pids(name), z.pids()
     said = len(z.lines())
     z.kill(killed)
 
-    if killed != "envoy":
+    if killed == "envoy":
+        if scene.under_way:
+            scene.lost()
+    else:
         meanwhile = scene.ask("/meanwhile")
         if killed == "holder" and state == "Waking":
-            assert_lost(scene.under_way)
+            scene.lost()
         elif scene.under_way:
             scene.answered()
-        gate.touch()
         reply = meanwhile.result()
-        assert (reply.status, reply.body) == (200, b"web /meanwhile\n")
-    elif scene.under_way:
-        assert_lost(scene.under_way)
-        gate.touch()
+        assert (reply.status, reply.body.decode()) == (200, f"{name} /meanwhile\n")
 
     z.wait_line("it is said", lambda entry: entry["event"] == f"{killed} ended and is started again", said)
-    assert until("Envoy answers", lambda: answer(z)) == b"web /after\n"
+    assert until("Envoy answers", scene.reply) == f"{name} /after\n".encode()
     until("it runs again", lambda: z.pids().get(killed, before[killed]) != before[killed])
-    z.wait_state("web", "Active", "Idle")
-    assert {name for name, pid in z.pids().items() if pid != before[name]} == {killed}
+    z.wait_state(name, "Active", "Idle")
+    assert {one for one, pid in z.pids().items() if pid != before[one]} == {killed}
     if state in ("Active", "Idle", "Waking"):
-        assert z.service_pids("web") == pids, "a service that runs is not touched"
+        assert z.service_pids(name) == pids, "a service that runs is not touched"
     for path in ("/once", "/again"):
-        z.sleep("web")
-        z.asleep("web")
-        assert request(z.http_port, "web", path).body == f"web {path}\n".encode()
+        z.sleep(name)
+        z.asleep(name)
+        assert request(z.http_port, name, path).body.decode() == f"{name} {path}\n"
+
+
+def test_nothing_is_left_of_all_that(z: Zenvoy) -> None:
     assert z.stop() == 0
     assert not z.leftovers()
-
-
-def answer(z: Zenvoy) -> bytes | None:
-    """What the service says, if Envoy is there."""
-    try:
-        reply = request(z.http_port, "web", "/after")
-    except (OSError, HTTPException):
-        return None
-    assert reply.status == 200, reply
-    return reply.body
-
-
-def assert_lost(under_way: Future[Reply] | None) -> None:
-    """It went through what was killed: it ends at once, and nobody makes up a reply."""
-    assert under_way
-    try:
-        reply = under_way.result()
-    except (OSError, HTTPException):
-        return
-    assert reply.status == 503
