@@ -414,10 +414,10 @@ class Zenvoy:
         assert set(pids) <= set(self.service_pids(name))
 
     def asleep(self, name: str) -> View:
-        """Its status, asserted to say that it sleeps, with none of its processes running."""
+        """Its status, asserted to say that it sleeps, with none of its processes running once those had time to end."""
         view = self.status(name)
         assert view["state"] == "ScaledToZero", view
-        assert not self.service_pids(name)
+        until(f"no process of {name} is left", lambda: not self.service_pids(name))
         return view
 
     def output(self, name: str) -> str:
