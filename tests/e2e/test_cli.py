@@ -27,6 +27,24 @@ GOOD = 'listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [slee
 STATES = {"ScaledToZero", "Waking", "Active", "Idle", "Draining"}
 
 
+PRINTS = "[red] no [/etc/db.conf] for {port} [/]"
+"""What a program may print; rich takes words in brackets for its own."""
+
+
+@pytest.fixture(scope="module")
+def z(shared_zenvoy: Start) -> Zenvoy:
+    """One for all tests that need none of its own, with a service for each."""
+    return shared_zenvoy(
+        {"name": "shown", "command": quick("http")},
+        {"name": "db", "protocol": "tcp", "command": quick("tcp")},
+        {"name": "told", "command": quick("http"), "drainTimeout": "1s"},
+        {"name": "table", "command": quick("http")},
+        {"name": "json", "command": quick("http")},
+        {"name": "broken", "command": ["sh", "-c", f"echo '{PRINTS}'; exit 7"], "wakeTimeout": "1s"},
+        defaults=STAYS,
+    )
+
+
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """`zenvoy` with these arguments, without anything that leads it to a running one."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ZENVOY_")}
@@ -124,35 +142,35 @@ def test_without_a_running_one_is_exit_code_3(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_status(zenvoy: Start) -> None:
-    z = zenvoy(
-        {"name": "web", "command": quick("http")},
-        {"name": "db", "protocol": "tcp", "command": quick("tcp")},
-        defaults=STAYS,
-    )
-    assert request(z.http_port, "web").status == 200
-    z.wait_state("web", "Idle")
-    z.woken("web")
+def test_status(z: Zenvoy) -> None:
+    assert request(z.http_port, "shown").status == 200
+    z.wait_state("shown", "Idle")
+    counted = z.woken("shown")["requests"]
+    assert request(z.http_port, "shown").status == 200
+    z.wait_status("it is counted", "shown", lambda view: view["requests"] == counted + 1)
+    z.wait_state("shown", "Idle")
     whole = json.loads(z.cli("status", "-o", "json").stdout)
-    assert [service["name"] for service in whole["services"]] == ["db", "web"]
+    names = [service["name"] for service in whole["services"]]
+    assert names == sorted(names) and len(names) == len(z.config["services"])
     assert all(service.keys() >= FIELDS for service in whole["services"])
-    assert yaml.safe_load(z.cli("status", "-o", "yaml").stdout)["services"][0]["state"] == "ScaledToZero"
-    one = json.loads(z.cli("status", "web", "-o", "json").stdout)
+    assert yaml.safe_load(z.cli("status", "-o", "yaml").stdout)["services"][0].keys() >= FIELDS
+    one = json.loads(z.cli("status", "shown", "-o", "json").stdout)
     assert one.keys() >= FIELDS
-    assert (one["state"], one["held"], one["relayed"], one["requests"]) == ("Idle", 0, 0, 1)
+    assert (one["state"], one["held"], one["relayed"], one["requests"]) == ("Idle", 0, 0, counted + 1)
     assert one["reason"]
     assert one["deadline"]["event"] == "IdleElapsed"
     assert one["lastWake"]["total"] == pytest.approx(sum(one["lastWake"]["parts"].values()), abs=1e-4)
-    assert yaml.safe_load(z.cli("status", "web", "-o", "yaml").stdout)["name"] == "web"
+    assert yaml.safe_load(z.cli("status", "shown", "-o", "yaml").stdout)["name"] == "shown"
     table = z.cli("status")
     assert table.returncode == 0
-    head, *rows = table.stdout.rstrip().splitlines()
+    head, *lines = table.stdout.rstrip().splitlines()
+    rows = [line for line in lines if line.startswith(("db ", "shown "))]
     assert head.split()[:4] == ["NAME", "STATE", "SINCE", "WHY"]
-    assert [row.split()[:2] for row in rows] == [["db", "ScaledToZero"], ["web", "Idle"]]
+    assert [row.split()[:2] for row in rows] == [["db", "ScaledToZero"], ["shown", "Idle"]]
     assert re.search(r"sleeps in \d+m", rows[1])
     assert re.search(r"\(signal .*started .*reachable .*firstByte .*\)", rows[1])
     single = z.cli("status", "db").stdout
-    assert "db" in single and "web" not in single
+    assert "db" in single and "shown" not in single
 
 
 def test_state_directory_is_found_in_each_way(zenvoy: Start, tmp_path: Path) -> None:
@@ -192,9 +210,8 @@ def test_state_directory_with_a_long_path(zenvoy: Start) -> None:
     assert not z.leftovers()
 
 
-def test_unknown_service_is_exit_code_4(zenvoy: Start) -> None:
-    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
-    for arguments in (("status", "wib"), ("wake", "wib"), ("sleep", "wib"), ("pause", "wib"), ("resume", "../web")):
+def test_unknown_service_is_exit_code_4(z: Zenvoy) -> None:
+    for arguments in (("status", "wib"), ("wake", "wib"), ("sleep", "wib"), ("pause", "wib"), ("resume", "../db")):
         done = z.cli(*arguments)
         assert done.returncode == 4, done
         assert arguments[1] in done.stderr
@@ -202,47 +219,43 @@ def test_unknown_service_is_exit_code_4(zenvoy: Start) -> None:
     for arguments in (("status", ""), ("wake", "")):
         done = z.cli(*arguments)
         assert (done.returncode, "''" in done.stderr) == (4, True), done
-    z.asleep("web")
+    z.asleep("db")
 
 
-def test_wake_and_sleep(zenvoy: Start, tmp_path: Path) -> None:
+def test_wake_and_sleep(z: Zenvoy, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    z = zenvoy({"name": "web", "command": quick("http")}, defaults={**STAYS, "drainTimeout": "1s"})
-    assert z.cli("sleep", "web").returncode == 0
-    z.asleep("web")
-    done = z.cli("wake", "web")
+    assert z.cli("sleep", "told").returncode == 0
+    z.asleep("told")
+    done = z.cli("wake", "told")
     assert done.returncode == 0
-    assert done.stdout.startswith("web is ")
-    z.wait_state("web", "Active", "Idle")
-    assert z.cli("wake", "web").returncode == 0
-    assert z.wakes("web") == 1
+    assert done.stdout.startswith("told is ")
+    z.wait_state("told", "Active", "Idle")
+    assert z.cli("wake", "told").returncode == 0
+    assert z.wakes("told") == 1
     with ThreadPoolExecutor() as pool:
-        under_way = pool.submit(request, z.http_port, "web", f"/until{gate}")
-        until("the request is with the service", lambda: "asked" in z.output("web"))
-        done = z.cli("sleep", "web")
+        under_way = pool.submit(request, z.http_port, "told", f"/until{gate}")
+        until("the request is with the service", lambda: "asked" in z.output("told"))
+        done = z.cli("sleep", "told")
         assert done.returncode == 1
         assert "Active" in done.stdout
-        assert z.state("web") in ("Active", "Idle")
+        assert z.state("told") in ("Active", "Idle")
         gate.touch()
-        assert under_way.result().body == f"web /until{gate}\n".encode()
-    z.wait_state("web", "Idle")
-    done = z.cli("sleep", "web")
+        assert under_way.result().body == f"told /until{gate}\n".encode()
+    z.wait_state("told", "Idle")
+    done = z.cli("sleep", "told")
     assert done.returncode == 0, done
     assert "ScaledToZero" in done.stdout
-    z.wait_status("nothing runs", "web", lambda view: view["replicas"] == 0)
-    z.asleep("web")
+    z.wait_status("nothing runs", "told", lambda view: view["replicas"] == 0)
+    z.asleep("told")
 
 
-def test_what_a_program_prints_is_shown_as_it_is(zenvoy: Start) -> None:
-    """Rich takes words in brackets for its own."""
-    command = ["sh", "-c", "echo '[red] no [/etc/db.conf] for {port} [/]'; exit 7"]
-    z = zenvoy({"name": "web", "command": command}, defaults={**STAYS, "wakeTimeout": "1s"})
-    z.ask("POST", "/v1/services/web/wake")
-    z.wait_status("it says why", "web", lambda view: "db.conf" in str(view["stalled"]))
-    for arguments in ((), ("web",), ("web", "-o", "json"), ("web", "-o", "yaml")):
+def test_what_a_program_prints_is_shown_as_it_is(z: Zenvoy) -> None:
+    z.ask("POST", "/v1/services/broken/wake")
+    z.wait_status("it says why", "broken", lambda view: "db.conf" in str(view["stalled"]))
+    for arguments in ((), ("broken",), ("broken", "-o", "json"), ("broken", "-o", "yaml")):
         done = z.cli("status", *arguments)
         assert done.returncode == 0, done
-        assert "[red] no [/etc/db.conf] for " in " ".join(done.stdout.split())
+        assert all(word in done.stdout for word in ("[red]", "[/etc/db.conf]", "[/]"))
 
 
 def test_pause_and_resume(zenvoy: Start) -> None:
@@ -269,16 +282,16 @@ def test_pause_and_resume(zenvoy: Start) -> None:
 
 
 @pytest.mark.parametrize("output", ["table", "json"])
-def test_watch_goes_on_until_ctrl_c(zenvoy: Start, output: str) -> None:
-    z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
-    command = [str(ZENVOY), "status", "--watch", "-o", output, "--state-dir", str(z.state_dir)]
-    seen = z.directory / "seen"
+def test_watch_goes_on_until_ctrl_c(z: Zenvoy, output: str) -> None:
+    name = output
+    command = [str(ZENVOY), "status", name, "--watch", "-o", output, "--state-dir", str(z.state_dir)]
+    seen = z.directory / f"{name}.out"
     with seen.open("wb") as out:
         watching = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE)
     try:
         if output == "json":
             until("it shows it", lambda: "ScaledToZero" in seen.read_text())
-            z.wake("web")
+            z.wake(name)
             until("it shows the change", lambda: "Active" in seen.read_text() or "Idle" in seen.read_text())
         else:
             until("it waits", lambda: _sleeps(watching.pid))
@@ -287,7 +300,7 @@ def test_watch_goes_on_until_ctrl_c(zenvoy: Start, output: str) -> None:
         assert watching.wait(10) == 0
         assert watching.stderr
         assert watching.stderr.read() == b""
-        assert "web" in seen.read_text()
+        assert name in seen.read_text()
     finally:
         watching.kill()
         watching.wait()
