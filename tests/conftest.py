@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,11 @@ NEEDS: Mapping[str, Need] = {
     "root": Need(_root, "run the tests as root, with iproute2, nftables and iptables installed"),
 }
 MISSING = {marker: need.remedy for marker, need in NEEDS.items() if not need.is_there()}
+
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and every program below it inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
