@@ -30,6 +30,7 @@ class Metrics:
     def __init__(self, world: World) -> None:
         self._world = world
         self._tallies: dict[str, Tally] = {}
+        self._holders: tuple[str, ...] = ()
         self._registry = Registry(world)
         self._lag = LoopLag(self._registry.lag.observe)
 
@@ -51,7 +52,10 @@ class Metrics:
 
     def held(self, held: Held) -> None:
         if found := self._known(held.service):
-            found[1].saw_held(held, tuple(self._world.holders()), self._world.ticks())
+            holders = tuple(self._world.holders())
+            if holders != self._holders:
+                self._holders = holders  # one object for all tallies, of which there may be many
+            found[1].saw_held(held, self._holders, self._world.ticks())
 
     def saw(self, transition: Transition) -> None:
         found = self._known(transition.service)

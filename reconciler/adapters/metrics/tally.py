@@ -88,7 +88,8 @@ class Tally:
     def saw_held(self, held: Held, holders: tuple[str, ...], ticks: float) -> None:
         """`holders` are those that are connected."""
         news, self._holders = holders == self._holders, holders
-        self.waited = self.waited.turned(held.held or 0, ticks)
+        if self.waited.rate != (held.held or 0):
+            self.waited = self.waited.turned(held.held or 0, ticks)
         self.released.saw(held.released, news)
         self.refused.saw(held.refused, news)
         self.gone.saw(held.gone, news)
