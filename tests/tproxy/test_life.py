@@ -350,7 +350,7 @@ def test_the_environment_sets_options() -> None:
 
 @pytest.mark.root
 def test_mode_tproxy_without_the_capability_says_what_to_do() -> None:
-    prefix = ["setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]
+    prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     run = [sys.executable, "-m", "tproxy", "run", "--mode", "tproxy", "--reconciler", "127.0.0.1:1"]
     done = subprocess.run(
         [*prefix, *run, "--listen", "[::]:0"], capture_output=True, text=True, timeout=30, check=False

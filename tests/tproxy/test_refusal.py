@@ -37,6 +37,7 @@ def curl(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
 
 
+@pytest.mark.curl
 def test_an_http_client_whose_wait_ends_is_told_why(world: World) -> None:
     world.assign(protocol="http", hold_timeout=0.1, reason="exit code 3: no such file")
     said = curl(f"http://{world.holder.address}/").stdout
@@ -49,11 +50,13 @@ def test_an_http_client_whose_wait_ends_is_told_why(world: World) -> None:
     assert world.sees(refused=1).held == 0
 
 
+@pytest.mark.curl
 def test_an_answer_to_head_has_no_body(world: World) -> None:
     world.assign(Refuse("closed for today"), protocol="http")
     assert curl("--head", f"http://{world.holder.address}/").stdout.rstrip().endswith("Connection: close")
 
 
+@pytest.mark.curl
 def test_an_answer_survives_an_upload_that_nobody_reads(world: World, tmp_path: Path) -> None:
     world.assign(protocol="http", hold_timeout=0.2)
     upload = tmp_path / "upload"
@@ -73,6 +76,7 @@ def test_an_http_client_that_has_not_asked_yet_is_answered_when_it_does(world: W
 
 @pytest.mark.curl
 @pytest.mark.parametrize("upload", [False, True], ids=["get", "upload"])
+@pytest.mark.curl
 def test_an_h2c_client_is_told_why(world: World, tmp_path: Path, upload: bool) -> None:
     world.assign(protocol="h2c", hold_timeout=0.1, reason="no image")
     body = tmp_path / "upload"
@@ -110,6 +114,7 @@ def test_each_waits_for_its_own_time(world: World) -> None:
     world.sees(refused=3, held=0)
 
 
+@pytest.mark.curl
 def test_more_than_may_wait_are_refused_at_once(world: World) -> None:
     world.assign(protocol="http", max_held=2)
     world.clients(2)
