@@ -27,18 +27,18 @@ class Holder:
     name: str
     acked: int = 0
     counts: dict[str, wire.Count] = field(default_factory=dict)
-    told: int = 0
     changed: set[str] = field(default_factory=set)
     """Addresses whose assignment it has yet to be told."""
     wake_up: asyncio.Event = field(default_factory=asyncio.Event)
-    gone_at: float | None = None
+    gone: bool = False
+    """Whether its stream ended, and it did not come back."""
 
 
 class HolderStreams:
-    """All holders, and what they are to do."""
+    """All holders, and what they are to do; one that is away for `forget_seconds` no longer counts."""
 
-    def __init__(self, report: Report, now: Callable[[], float]) -> None:
-        self._report, self._now = report, now
+    def __init__(self, report: Report, now: Callable[[], float], forget_seconds: float = FORGET_SECONDS) -> None:
+        self._report, self._now, self._forget_seconds = report, now, forget_seconds
         self._holders: dict[str, Holder] = {}
         self._version = 0
         self._assignments: dict[str, wire.Assignment] = {}
@@ -54,7 +54,7 @@ class HolderStreams:
 
     @property
     def connected(self) -> list[str]:
-        return [holder.name for holder in self._holders.values() if holder.gone_at is None]
+        return [holder.name for holder in self._holders.values() if not holder.gone]
 
     def order(self, service: str, order: Order | None) -> None:
         address = self._addresses.get(service)
@@ -93,37 +93,36 @@ class HolderStreams:
         if first is None or first.hello is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")
             return
-        holder = self._welcome(first.hello.holder, first)
+        # A holder that comes back takes the place of its old stream.
+        holder = self._holders[first.hello.holder] = Holder(first.hello.holder)
+        holder.counts = {count.address: count for count in first.counts}
         listening = asyncio.create_task(self._listen(holder, messages))
+        listening.add_done_callback(lambda _: holder.wake_up.set())
         try:
+            self._report_all()
             yield self._everything(holder)
-            while True:
+            while not listening.done():
                 await holder.wake_up.wait()
                 holder.wake_up.clear()
                 if holder.changed:
                     yield self._changes(holder)
+            await (
+                listening
+            )  # a holder that nobody listens to must not look connected: it comes back, and says all again
         finally:
             listening.cancel()
             self._lost(holder)
 
-    def _welcome(self, name: str, first: wire.Up) -> Holder:
-        """A holder that comes back takes the place of its old stream."""
-        holder = self._holders[name] = Holder(name)
-        self._forget_old()
-        holder.counts = {count.address: count for count in first.counts}
-        self._report_all()
-        return holder
-
-    def _forget_old(self) -> None:
-        now = self._now()
-        for name, holder in list(self._holders.items()):
-            if holder.gone_at is not None and now - holder.gone_at > FORGET_SECONDS:
-                del self._holders[name]
-
     def _lost(self, holder: Holder) -> None:
         if self._holders.get(holder.name) is holder:
-            holder.gone_at = self._now()
+            holder.gone = True
             holder.acked = 0
+            asyncio.get_running_loop().call_later(self._forget_seconds, self._forget, holder)
+            self._report_all()
+
+    def _forget(self, holder: Holder) -> None:
+        if self._holders.get(holder.name) is holder:
+            del self._holders[holder.name]
             self._report_all()
 
     def _everything(self, holder: Holder) -> wire.Down:
@@ -167,7 +166,7 @@ class HolderStreams:
     def _held(self, service: str) -> Held:
         address = self._addresses[service]
         counts = [count for holder in self._holders.values() if (count := holder.counts.get(address))]
-        complete = bool(self._holders) and all(holder.gone_at is None for holder in self._holders.values())
+        complete = bool(self._holders) and not any(holder.gone for holder in self._holders.values())
         first = min((c for c in counts if c.held_since), key=_began, default=None)
         return Held(
             service,

@@ -24,13 +24,18 @@ def order(name: str = "web", address: str = WEB, release_to: tuple[str, ...] = (
 class Reconciler:
     """The adapter behind a real gRPC server, and all that it reported last."""
 
-    def __init__(self) -> None:
+    def __init__(self, forget_seconds: float) -> None:
         self.held: dict[str, Held] = {}
         self._changed = asyncio.Event()
         self.now = 100.0
-        self.streams = HolderStreams(self._report, lambda: self.now)
+        self.faults = 0
+        """How many reports are yet to fail."""
+        self.streams = HolderStreams(self._report, lambda: self.now, forget_seconds)
 
     def _report(self, held: Held) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise RuntimeError("a fault of whoever is told")
         self.held[held.service] = held
         self._changed.set()
 
@@ -43,8 +48,8 @@ class Reconciler:
 
 
 @asynccontextmanager
-async def reconciler() -> AsyncIterator[tuple[Reconciler, str]]:
-    subject = Reconciler()
+async def reconciler(forget_seconds: float = 300.0) -> AsyncIterator[tuple[Reconciler, str]]:
+    subject = Reconciler(forget_seconds)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((subject.streams.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -145,6 +150,64 @@ async def test_nothing_is_known_while_a_holder_is_missing_until_it_is_back() -> 
         await again.hello(count(held=1))
         assert (await subject.until("web", lambda held: held.held == 1)).acked_at is None
         await again.leave()
+
+
+async def test_a_holder_that_stays_away_no_longer_counts() -> None:
+    async with reconciler(forget_seconds=0.2) as (subject, target):
+        subject.streams.order("web", order())
+        here, gone = Holder(target, "here"), Holder(target, "gone")
+        version = (await here.hello(count(held=1))).version
+        await here.say(wire.Up(acked=version))
+        await gone.hello(count(relayed=1))
+        await subject.until("web", lambda held: held.relayed == 1)
+        await gone.leave()
+        await subject.until("web", lambda held: held.relayed is None)
+        alone = await subject.until("web", lambda held: held.relayed == 0)
+        assert (alone.held, alone.acked_at) == (1, 100.0)
+        await here.leave()
+
+
+async def test_a_holder_that_comes_back_in_time_is_not_forgotten_for_having_been_away() -> None:
+    async with reconciler(forget_seconds=0.2) as (subject, target):
+        subject.streams.order("web", order())
+        first = Holder(target)
+        await first.hello()
+        await first.leave()
+        await subject.until("web", lambda held: held.held is None)
+        again, later = Holder(target), Holder(target, "later")
+        await again.hello(count(held=1))
+        await later.hello()
+        await later.leave()
+        await subject.until("web", lambda held: held.relayed is None)
+        await subject.until("web", lambda held: held.relayed == 0)
+        assert subject.streams.connected == ["one"]
+        await again.leave()
+
+
+async def test_a_stream_ends_when_nobody_listens_to_it_any_more() -> None:
+    """Or its holder would look connected, and nobody would hear who waits there."""
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        holder = Holder(target)
+        await holder.hello()
+        subject.faults = 1
+        await holder.say(wire.Up(counts=(count(held=1),)))
+        await subject.until("web", lambda held: held.relayed is None)
+        assert await asyncio.wait_for(holder._call.code(), PATIENCE_SECONDS) is grpc.StatusCode.UNKNOWN
+        again = Holder(target)
+        await again.hello(count(held=1))
+        await subject.until("web", lambda held: held.held == 1)
+        await again.leave()
+
+
+async def test_a_holder_whose_arrival_cannot_be_told_of_is_not_connected() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        holder = Holder(target)
+        subject.faults = 1
+        await holder.say(wire.Up(hello=wire.Hello("one", "anyip")))
+        assert await asyncio.wait_for(holder._call.code(), PATIENCE_SECONDS) is grpc.StatusCode.UNKNOWN
+        assert subject.streams.connected == []
 
 
 async def test_a_stream_that_does_not_introduce_itself_is_sent_away() -> None:
