@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -75,7 +76,8 @@ class Children:
         for note in notes:
             if started_at(note.pid) == note.started:
                 log.info("a process of an earlier run is ended", name=note.name, pid=note.pid)
-                os.kill(note.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(note.pid, signal.SIGKILL)
         for note in notes:
             await _gone(note)
 
@@ -103,10 +105,13 @@ class Children:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            code = await self._run(child)
+            try:
+                how = _how(await self._run(child))
+            except OSError as error:
+                how = f"cannot be started: {error}"
             if loop.time() - began > STEADY_SECONDS:
                 pause = BACKOFF_SECONDS[0]
-            log.warning(f"{child.name} ended and is started again", how=_how(code), seconds=round(pause, 2))
+            log.warning(f"{child.name} ended and is started again", how=how, seconds=round(pause, 2))
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
@@ -136,8 +141,11 @@ class Children:
             if process.returncode is None and (started := started_at(process.pid)) is not None:
                 notes.append(Note(name, process.pid, started))
         new = self._notes.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(notes))
-        new.replace(self._notes)
+        try:
+            new.write_bytes(msgspec.json.encode(notes))
+            new.replace(self._notes)
+        except OSError as error:
+            log.error("cannot note which processes run", file=str(self._notes), error=str(error))
 
 
 async def _gone(note: Note) -> None:
@@ -159,4 +167,7 @@ async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
 
 
 def _how(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    known = -code in {number.value for number in signal.Signals}
+    return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}"

@@ -1,0 +1,65 @@
+"""The processes of `zenvoy up` are kept running, whatever keeps them from it for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import structlog
+
+from reconciler.app.children import Child, Children
+
+PATIENCE_SECONDS = 20.0
+STAYS = "open('here', 'w').close(); import time; time.sleep(1000)"
+
+
+async def eventually(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def child(code: str, program: str = sys.executable) -> Child:
+    return Child("envoy", [program, "-S", "-E", "-c", code])
+
+
+async def test_what_cannot_be_started_is_tried_again_until_it_can(tmp_path: Path) -> None:
+    """As while its package is being replaced."""
+    program = tmp_path / "program"
+    children = Children(tmp_path / "children.json", tmp_path)
+    with structlog.testing.capture_logs() as lines:
+        children.start(child(STAYS, str(program)))
+        await eventually(lambda: len(lines) >= 2)
+        program.symlink_to(sys.executable)
+        await eventually((tmp_path / "here").exists)
+    assert all("No such file" in line["how"] for line in lines)
+    await children.close()
+
+
+async def test_what_cannot_be_noted_runs_nonetheless_and_once(tmp_path: Path) -> None:
+    children = Children(tmp_path / "no-such-folder" / "children.json", tmp_path)
+    with structlog.testing.capture_logs() as lines:
+        children.start(child(STAYS))
+        await eventually((tmp_path / "here").exists)
+        await children.close()
+    assert [line["event"] for line in lines] == ["cannot note which processes run"]
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("raise SystemExit(3)", "exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+        ("import os; os.kill(os.getpid(), 40)", "killed by signal 40"),
+    ],
+)
+async def test_who_ends_is_started_again_and_it_is_said_how_it_ended(tmp_path: Path, code: str, how: str) -> None:
+    children = Children(tmp_path / "children.json", tmp_path)
+    with structlog.testing.capture_logs() as lines:
+        children.start(child(code))
+        await eventually(lambda: len(lines) >= 2)
+        await children.close()
+    assert {line["how"] for line in lines} == {how}
