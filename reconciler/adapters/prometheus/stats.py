@@ -68,20 +68,21 @@ class PrometheusStats:
 
     async def sample(self) -> Sample:
         """In a thread, since the client blocks; `timeout` bounds each of its requests."""
-        return await asyncio.to_thread(self._sample)
+        return await asyncio.to_thread(self._sample, self._expected())
 
-    def _sample(self) -> Sample:
+    def _sample(self, expected: frozenset[str]) -> Sample:
+        """In the thread: who is expected was asked before, on the loop, where Envoys come and go."""
         asked_at = self._now()
         try:
             self._prometheus.headers = self._headers()
             ahead = self._clock_ahead()
             scraped = self._scraped_at(ahead)
-            return self._made(scraped, self._prometheus.custom_query(COUNTERS))
+            return self._made(expected, scraped, self._prometheus.custom_query(COUNTERS))
         except (requests.RequestException, PrometheusApiClientException, Unusable, OSError) as error:
             why = f"Prometheus: {_short(error)}"
-        except (KeyError, ValueError, TypeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             why = f"Prometheus: its answer cannot be understood ({error!r})"
-        return Sample(asked_at, {}, dict.fromkeys(self._expected(), why))
+        return Sample(asked_at, {}, dict.fromkeys(expected, why))
 
     def _headers(self) -> dict[str, str]:
         headers = dict(self._settings.headers or {})
@@ -114,12 +115,12 @@ class PrometheusStats:
         }
         return {node: ours for node, (_, ours) in self._scrapes.items()}
 
-    def _made(self, scraped: Mapping[str, float], rows: list[dict[str, Any]]) -> Sample:
+    def _made(self, expected: frozenset[str], scraped: Mapping[str, float], rows: list[dict[str, Any]]) -> Sample:
         counted = _counted(rows, self._service_of)
         now, oldest = self._now(), 2 * self._settings.scrape_interval
         readings: dict[str, EnvoyReading] = {}
         missing: dict[str, str] = {}
-        for node in sorted(self._expected()):
+        for node in sorted(expected):
             uptime, services = counted.get(node, (None, {}))
             if node not in scraped or uptime is None:
                 missing[node] = "Prometheus has no recent scrape of it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -156,11 +157,11 @@ async def test_a_prometheus_that_is_down_makes_everything_unknown() -> None:
     await stats.close()
 
 
-def answers(body: object, status: int = 200) -> web.Application:
-    """A server that answers every query with this."""
+def answers(body: object, status: int = 200, everything: bool = False) -> web.Application:
+    """A server that answers every query with this, but the one for the time, unless it means `everything`."""
 
     async def answer(request: web.Request) -> web.Response:
-        if request.query["query"] == "time()":
+        if request.query["query"] == "time()" and not everything:
             body_now = {"status": "success", "data": {"resultType": "scalar", "result": [0, str(time.time())]}}
             return web.Response(text=json.dumps(body_now), status=status)
         return web.Response(text=json.dumps(body), status=status)
@@ -187,6 +188,56 @@ async def test_an_answer_that_proves_nothing_is_unknown(body: object, status: in
         assert sample.envoys == {}
         assert why in sample.missing["one"]
         await stats.close()
+
+
+UPTIME = {"__name__": "envoy_server_uptime", "zenvoy_node": "one"}
+
+
+@pytest.mark.parametrize(
+    "result",
+    [[], [0], {}, None, "text", [{"metric": {}, "value": [0, "1"]}]],
+    ids=["nothing", "half", "mapping", "null", "text", "vector"],
+)
+async def test_a_time_that_is_none_is_unknown(result: object) -> None:
+    body = {"status": "success", "data": {"result": result}}
+    async with served(answers(body, everything=True)) as port:
+        stats = source(f"http://127.0.0.1:{port}", {"one"})
+        assert "cannot be understood" in (await stats.sample()).missing["one"]
+        await stats.close()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"metric": UPTIME, "value": []},
+        {"metric": UPTIME},
+        {"metric": None, "value": [0, "1"]},
+        {"metric": {**UPTIME, "__name__": "other", "envoy_cluster_name": "web"}, "value": [0, "1"]},
+        {
+            "metric": {**UPTIME, "__name__": "envoy_cluster_upstream_rq_total", "envoy_cluster_name": "web"},
+            "value": [0, "+Inf"],
+        },
+    ],
+    ids=["no value", "no values", "no labels", "unknown name", "infinite"],
+)
+async def test_a_row_that_is_none_is_unknown(row: object) -> None:
+    async with served(answers({"status": "success", "data": {"result": [row]}})) as port:
+        stats = source(f"http://127.0.0.1:{port}", {"one"})
+        assert "cannot be understood" in (await stats.sample()).missing["one"]
+        await stats.close()
+
+
+async def test_who_is_expected_is_asked_where_envoys_come_and_go() -> None:
+    threads: set[int] = set()
+
+    def expected() -> frozenset[str]:
+        threads.add(threading.get_ident())
+        return frozenset({"one"})
+
+    stats = PrometheusStats(PrometheusSettings("http://127.0.0.1:9", 1.0), time.time, expected, str)
+    await stats.sample()
+    assert threads == {threading.get_ident()}
+    await stats.close()
 
 
 async def test_a_prometheus_that_is_slow_is_unknown() -> None:
