@@ -1,7 +1,8 @@
 """Records in one SQLite file. Counterpart: `reconciler.ports.store`.
 
 Write-ahead log, and no sync at each commit: a record survives the process, whatever ends it. After a power cut the last
-few may be old, which costs a service a needless wake or wait, never a connection: the rest is observed again.
+few may be old, which costs a service a needless wake or wait, never a connection: the rest is observed again. For the
+same reason nobody has to wait while the disk takes nothing: what could not be saved is saved with the next that can.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import sqlite3
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from reconciler.core.record import Record
+
+log = structlog.get_logger(__name__)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (service TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
@@ -27,8 +31,11 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None)
         self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + SCHEMA)
+        self._unsaved: dict[str, Record | None] = {}
+        """What is to be on disk, and is not; None: nothing of that service."""
 
     def close(self) -> None:
+        self._write()
         self._database.close()
 
     def records(self) -> dict[str, Record]:
@@ -36,11 +43,12 @@ class SqliteStore:
         return {service: msgspec.json.decode(record, type=Record) for service, record in rows}
 
     def save(self, service: str, record: Record) -> None:
-        self._database.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", (service, msgspec.json.encode(record)))
+        self._unsaved[service] = record
+        self._write()
 
     def forget(self, service: str) -> None:
-        self._database.execute("DELETE FROM record WHERE service = ?", (service,))
-        self.pause(service, False)
+        self._unsaved[service] = None
+        self._write()
 
     def paused(self) -> frozenset[str]:
         return frozenset(service for (service,) in self._database.execute("SELECT service FROM paused"))
@@ -54,3 +62,16 @@ class SqliteStore:
             "UPDATE counter SET next = next + 1 WHERE name = 'hold address' RETURNING next - 1"
         )
         return int(row.fetchone()[0])
+
+    def _write(self) -> None:
+        try:
+            for service, record in list(self._unsaved.items()):
+                if record is None:
+                    self._database.execute("DELETE FROM record WHERE service = ?", (service,))
+                    self.pause(service, False)
+                else:
+                    row = (service, msgspec.json.encode(record))
+                    self._database.execute("INSERT OR REPLACE INTO record VALUES (?, ?)", row)
+                del self._unsaved[service]
+        except sqlite3.Error as error:
+            log.error("records cannot be saved; it is tried again", services=len(self._unsaved), error=str(error))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from subprocess import run
+
+import structlog
 
 from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.core.record import Record, State
@@ -40,6 +43,25 @@ def test_numbers_are_never_given_out_twice(tmp_path: Path) -> None:
     again = SqliteStore(tmp_path / "records.db")
     assert [*first, again.next_index()] == [1, 2, 3, 4]
     again.close()
+
+
+def test_what_a_full_disk_did_not_take_is_saved_with_the_next(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "records.db")
+    store.save("gone", ASLEEP)
+    pages = store._database.execute("PRAGMA max_page_count").fetchone()[0]
+    store._database.execute("PRAGMA max_page_count = 1")
+    large = replace(STALLED, stalled="x" * 10_000)
+    with structlog.testing.capture_logs() as lines:
+        store.save("web", large)
+        store.save("web", replace(large, since=100.0))
+        store.forget("gone")
+    assert len(lines) == 3
+    assert "full" in lines[-1]["error"]
+    assert store.records() == {"gone": ASLEEP}
+    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    store.save("db", ASLEEP)
+    assert store.records() == {"web": replace(large, since=100.0), "db": ASLEEP}
+    store.close()
 
 
 KILLED_IN_THE_MIDDLE = """
