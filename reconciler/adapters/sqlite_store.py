@@ -30,7 +30,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None)
-        self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + SCHEMA)
+        self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA)
         self._unsaved: dict[str, Record | None] = {}
         """What is to be on disk, and is not; None: nothing of that service."""
 
