@@ -82,13 +82,13 @@ def test_requests_that_come_while_it_drains_keep_it_awake(z: Zenvoy) -> None:
     """Draining is made to last by a request in flight; another one then comes by the holder."""
     assert request(z.http_port, "drained", "/hello").status == 200
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "drained", "/slow/3")
+        slow = threads.submit(request, z.http_port, "drained", "/slow/6")
         z.wait_status("it is in flight", "drained", in_flight)
         pids = z.service_pids("drained")
         assert z.ask("POST", "/v1/services/drained/sleep")["state"] == "Draining"
         assert request(z.http_port, "drained", "/hello").body == b"hello from drained: /hello\n"
         assert not slow.done()
-        assert slow.result().body == b"slow 3\n"
+        assert slow.result().body == b"slow 6\n"
     assert z.states("drained")[-2:] == ["Draining", "Active"]
     assert z.service_pids("drained") == pids
 
