@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import structlog
-from watchfiles import awatch
 
 from reconciler.adapters.alarm import Alarm
 from reconciler.adapters.holders import HolderStreams
@@ -27,6 +26,7 @@ from reconciler.app.last_good import last_good, look
 from reconciler.app.operations import EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
+from reconciler.app.watching import watch
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import State
 from reconciler.core.spec import Protocol
@@ -110,7 +110,7 @@ class Reconciler:
         loop.add_signal_handler(signal.SIGHUP, reload.set)
         tasks = [
             asyncio.create_task(self._sampler.run()),
-            asyncio.create_task(self._watch(reload)),
+            asyncio.create_task(watch(self._settings.file, reload.set)),
             asyncio.create_task(self._keep_reloading(reload)),
         ]
         for task in tasks:
@@ -220,12 +220,6 @@ class Reconciler:
         total, parts = wake.total(), wake.parts()
         self._metrics.woke(service, total, parts)
         log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
-
-    async def _watch(self, reload: asyncio.Event) -> None:
-        """The folder is watched, since editors put a new file in the old one's place."""
-        file = self._settings.file
-        async for _ in awatch(file.parent, watch_filter=lambda _, path: Path(path) == file, recursive=False):
-            reload.set()
 
     async def _keep_reloading(self, reload: asyncio.Event) -> None:
         while True:
