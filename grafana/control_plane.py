@@ -142,7 +142,7 @@ SAMPLES = Row(
             "Samples taken a second, and of these the ones that say nothing about any service, by cause. Each of "
             "those keeps services awake: unknown is not idle.",
             Query("sum(rate(zenvoy_samples_total[$__rate_interval]))", "all"),
-            Query("sum by (cause) (rate(zenvoy_samples_unknown_total[$__rate_interval])) > 0", "unknown: {{cause}}"),
+            Query("sum by (cause) (rate(zenvoy_samples_unknown_total[$__rate_interval]))", "unknown: {{cause}}"),
             unit=Unit.EVENTS_PER_SECOND,
         ),
         _lines(
