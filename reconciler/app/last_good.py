@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import structlog
+
 from reconciler.adapters.services_file import Problem, ServicesFile, read
+
+log = structlog.get_logger()
 
 
 def look(file: Path, copy: Path) -> ServicesFile | list[Problem]:
@@ -19,8 +23,11 @@ def look(file: Path, copy: Path) -> ServicesFile | list[Problem]:
     found = read(file, content)
     if isinstance(found, ServicesFile):
         new = copy.with_suffix(".new")
-        new.write_bytes(content)
-        new.replace(copy)
+        try:
+            new.write_bytes(content)
+            new.replace(copy)
+        except OSError as error:
+            log.error("the services file cannot be copied for a later start", copy=str(copy), error=str(error))
     return found
 
 

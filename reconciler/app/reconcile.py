@@ -101,13 +101,13 @@ class Reconciler:
         )
 
     async def run(self) -> None:
-        """Until SIGTERM. Services end with it."""
-        await self._start()
+        """Until SIGTERM, with which services end. Raises what broke; services then go on, and are the next one's."""
         stopped, reload = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopped.set)
         loop.add_signal_handler(signal.SIGINT, stopped.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
+        await self._start()
         tasks = [
             asyncio.create_task(self._sampler.run()),
             asyncio.create_task(watch(self._settings.file, reload.set)),
@@ -120,10 +120,10 @@ class Reconciler:
         for task in (*tasks, announcing):
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        faults = [result for result in results if isinstance(result, Exception)]
+        await self._close(end_services=not faults)
+        if faults:
+            raise faults[0]
 
     async def _start(self) -> None:
         self._alarm.start()
@@ -140,7 +140,7 @@ class Reconciler:
         if self._settings.metrics:
             await self._http.serve_probes(*self._settings.metrics)
 
-    async def _close(self) -> None:
+    async def _close(self, end_services: bool) -> None:
         self._closing = True
         await self._http.close()
         self._metrics.close()
@@ -148,7 +148,10 @@ class Reconciler:
         await self._admin.close()
         await self._router.close()
         await self._grpc.stop(GRPC_GRACE_SECONDS)
-        await self._backend.close()
+        if end_services:
+            await self._backend.close()
+        else:
+            self._backend.leave()
         self._alarm.close()
         self._store.close()
 
@@ -225,7 +228,10 @@ class Reconciler:
         while True:
             await reload.wait()
             reload.clear()
-            self._reload()
+            try:
+                self._reload()
+            except Exception:
+                log.exception("the file cannot be applied, by a fault of zenvoy", file=str(self._settings.file))
 
     def _reload(self) -> None:
         file = look(self._settings.file, self._settings.state_dir.last_good)

@@ -1,7 +1,8 @@
 """The place where services run as processes of this machine; implements `reconciler.ports.backend.Backend`.
 
-Rule: the processes outlive a zenvoy that is killed, and the next one adopts them; only `close` ends them. A service
-that sleeps costs an entry in a table. Counterparts: `unit.py`, which runs one service; `site.py`, what is kept on disk.
+Rule: the processes outlive a zenvoy that is killed, or that leaves, and the next one adopts them; only `close` ends
+them. A service that sleeps costs an entry in a table. Counterparts: `unit.py`, which runs one service; `site.py`, what
+is kept on disk.
 """
 
 from __future__ import annotations
@@ -107,6 +108,11 @@ class ProcessBackend:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
         for service in self._units:
             log.error("service did not end and is left behind", service=service)
+        self.leave()
+
+    def leave(self) -> None:
+        """Look after services no more: they go on as they are, for the next zenvoy to adopt."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         self._site.close()

@@ -1,0 +1,132 @@
+"""A whole reconciler within the test, with real processes and without an Envoy: what a fault of it does to services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import structlog
+
+from reconciler.adapters.processes import ProcessBackend
+from reconciler.adapters.services_file import ServicesFile, read
+from reconciler.app.last_good import look
+from reconciler.app.reconcile import Reconciler, Settings
+from reconciler.app.state_dir import StateDir
+from reconciler.core.events import WakeCommanded
+from reconciler.core.traffic import Sample
+
+PATIENCE_SECONDS = 30.0
+SERVER = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(1000)"
+
+
+async def eventually(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def services_file(path: Path, *names: str, **more: object) -> ServicesFile:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-S", "-E", "-c", SERVER, "{port}"]
+    services = [{"name": name, "command": command, **more} for name in names]
+    path.write_text(json.dumps({"listen": {"http": f"127.0.0.1:{port}"}, "services": services}))
+    found = read(path)
+    assert isinstance(found, ServicesFile), found
+    return found
+
+
+class Stage:
+    """Reconcilers of one state directory, which is the working directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "services.yaml"
+        self.state_dir = StateDir(folder)
+
+    def reconciler(self, *names: str) -> Reconciler:
+        file = services_file(self.file, *names)
+        return Reconciler(Settings(self.file, self.state_dir, 18001, None, None), file)
+
+    def is_known(self, reconciler: Reconciler, name: str) -> bool:
+        """Whether the reconciler serves, and knows whether the service runs."""
+        service = reconciler.engine.services.get(name)
+        return service is not None and service.record is not None and self.state_dir.control.exists()
+
+    def endpoints(self, reconciler: Reconciler, name: str) -> tuple[str, ...]:
+        return reconciler.engine.services[name].seen.endpoints
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    monkeypatch.chdir(tmp_path)
+    yield Stage(tmp_path)
+    backend = ProcessBackend(tmp_path, lambda _: None)
+    backend.configure({})
+    await backend.close()
+
+
+class Broken:
+    """A source of samples with a fault."""
+
+    async def sample(self) -> Sample:
+        raise ZeroDivisionError
+
+
+async def test_a_fault_ends_the_reconciler_and_no_service(stage: Stage) -> None:
+    first = stage.reconciler("web")
+    running = asyncio.create_task(first.run())
+    await eventually(lambda: stage.is_known(first, "web"))
+    first.engine.command("web", WakeCommanded("asked for"))
+    await eventually(lambda: stage.endpoints(first, "web"))
+    endpoints = stage.endpoints(first, "web")
+    first._sampler._source = Broken()
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(running, PATIENCE_SECONDS)
+
+    second = stage.reconciler("web")
+    running = asyncio.create_task(second.run())
+    await eventually(lambda: stage.is_known(second, "web"))
+    assert stage.endpoints(second, "web") == endpoints
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, PATIENCE_SECONDS)
+    assert not list((stage.state_dir.path / "processes").glob("*.json")), "services end with it"
+
+
+async def test_a_file_that_cannot_be_applied_leaves_the_last_good_one_in_force(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = stage.reconciler("web")
+    running = asyncio.create_task(subject.run())
+    await eventually(lambda: stage.is_known(subject, "web"))
+    apply, faults = subject._apply, [ZeroDivisionError()]
+
+    def apply_later(file: ServicesFile) -> None:
+        if faults:
+            raise faults.pop()
+        apply(file)
+
+    monkeypatch.setattr(subject, "_apply", apply_later)
+    services_file(stage.file, "web", "other")
+    os.kill(os.getpid(), signal.SIGHUP)
+    await eventually(lambda: not faults)
+    assert stage.is_known(subject, "web")
+    os.kill(os.getpid(), signal.SIGHUP)
+    await eventually(lambda: stage.is_known(subject, "other"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, PATIENCE_SECONDS)
+
+
+def test_a_copy_that_cannot_be_written_fails_nobody(tmp_path: Path) -> None:
+    services_file(tmp_path / "services.yaml", "web")
+    with structlog.testing.capture_logs() as lines:
+        found = look(tmp_path / "services.yaml", tmp_path / "no-such-folder" / "last-good.yaml")
+    assert isinstance(found, ServicesFile)
+    assert [line["log_level"] for line in lines] == ["error"]
