@@ -42,7 +42,7 @@ def address(value: Value) -> Address | None:
             ip = ip_address(match["four"] if match["six"] is None else match["six"])
         except ValueError:
             ip = None
-        if ip is not None and 0 < port < 65536:
+        if ip is not None and not getattr(ip, "scope_id", None) and 0 < port < 65536:
             return Address(ip, port)
     port_text = text.rpartition(":")[2]
     right = port_text if port_text.isdecimal() and 0 < int(port_text) < 65536 else "10000"

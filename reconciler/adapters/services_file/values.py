@@ -153,8 +153,11 @@ class Value:
     def _at(self, name: str) -> str:
         return f"{self.where}.{name}" if self.where else name
 
-    def _pairs(self, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
-        """Keys and values; those merged in with `<<` come last, and only where they are not given."""
+    def _pairs(self, node: yaml.MappingNode, around: tuple[yaml.Node, ...] = ()) -> list[tuple[yaml.Node, yaml.Node]]:
+        """Keys and values; those merged in with `<<` come last, and only where they are not given.
+
+        `around` are the mappings that this one is merged into.
+        """
         own = [(key, value) for key, value in node.value if key.tag != f"{_TAG}merge"]
         names = {str(key.value) for key, _ in own}
         for key, value in node.value:
@@ -164,7 +167,10 @@ class Value:
                 if not isinstance(source, yaml.MappingNode):
                     Value(value, self._at("<<"), self.problems).wrong("<< takes a mapping, or a list of mappings")
                     continue
-                merged = [pair for pair in self._pairs(source) if str(pair[0].value) not in names]
+                if source is node or source in around:
+                    Value(value, self._at("<<"), self.problems).wrong("<< merges a mapping into itself; take it out")
+                    continue
+                merged = [pair for pair in self._pairs(source, (*around, node)) if str(pair[0].value) not in names]
                 names.update(str(key.value) for key, _ in merged)
                 own += merged
         return own
