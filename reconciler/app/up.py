@@ -156,9 +156,10 @@ def _holder_socket(state_dir: StateDir) -> socket.socket:
 
     At the same port as before if that is free, so that hold addresses stay as they are.
     """
-    before = state_dir.holder_port
-    listening = listening_socket(int(before.read_text()) if before.exists() else 0)
-    before.write_text(str(listening.getsockname()[1]))
+    note = state_dir.holder_port
+    before = note.read_text() if note.exists() else ""
+    listening = listening_socket(int(before) if before.isdecimal() else 0)
+    note.write_text(str(listening.getsockname()[1]))
     return listening
 
 

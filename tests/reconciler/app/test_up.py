@@ -1,0 +1,22 @@
+"""What `zenvoy up` makes of its state directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.app.state_dir import StateDir
+from reconciler.app.up import _holder_socket
+
+
+@pytest.mark.parametrize("noted", [None, "", "\0\0\0", "-1"], ids=["none", "empty", "zeroes", "negative"])
+def test_the_holder_has_a_port_and_keeps_it(tmp_path: Path, noted: str | None) -> None:
+    """Whatever a power cut left of the note."""
+    state_dir = StateDir(tmp_path)
+    if noted is not None:
+        state_dir.holder_port.write_text(noted)
+    with _holder_socket(state_dir) as first:
+        port = first.getsockname()[1]
+    with _holder_socket(state_dir) as second:
+        assert second.getsockname()[1] == port
