@@ -86,6 +86,7 @@ def test_requests_that_come_while_it_drains_keep_it_awake(z: Zenvoy) -> None:
         z.wait_status("it is in flight", "drained", in_flight)
         pids = z.service_pids("drained")
         assert z.ask("POST", "/v1/services/drained/sleep")["state"] == "Draining"
+        z.wait_status("Envoy has the hold route", "drained", lambda view: view["route"]["ackedAt"])
         assert request(z.http_port, "drained", "/hello").body == b"hello from drained: /hello\n"
         assert not slow.done()
         assert slow.result().body == b"slow 6\n"
