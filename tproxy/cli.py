@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -270,4 +269,3 @@ def rules_command(
 def main() -> None:
     """The console script's entry."""
     app(prog_name="zenvoy-tproxy")
-    sys.exit(0)

@@ -19,23 +19,35 @@ from tproxy.descriptors import Budget
 from tproxy.loop import Loop, Timer
 from tproxy.pace import Pace
 
+LOOK_SECONDS = 0.05
+"""How often those that wait for descriptors look for some."""
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Crowd:
     """What the dialers of one holder share."""
 
-    __slots__ = ("probing", "starving")
+    __slots__ = ("_look", "_loop", "_starving", "probing")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
         self.probing = 0
         """How many are being refused at the moment: their grids widen with it."""
-        self.starving: set[Dialer] = set()
-        """Those that wait for descriptors."""
+        self._starving: set[Dialer] = set()
+        self._look: Timer | None = None
+
+    def starve(self, dialer: Dialer) -> None:
+        """It waits for descriptors, which may become free anywhere, and not only where `feed` is called."""
+        self._starving.add(dialer)
+        if self._look is None:
+            self._look = self._loop.call_later(LOOK_SECONDS, self.feed)
 
     def feed(self) -> None:
-        """Descriptors became free."""
-        starving, self.starving = self.starving, set()
+        """Descriptors became free, or may have."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        starving, self._starving = self._starving, set()
         for dialer in starving:
             dialer.pump()
 
@@ -113,7 +125,7 @@ class Dialer:
         if not wanted:
             self.cancel()
         elif self._retry is None and wanted > len(self._dials) and not self._budget.allows():
-            self._crowd.starving.add(self)
+            self._crowd.starve(self)
 
     def _missing(self) -> int:
         return min(self._owner.wanted(), self.pace.window, len(self._dials) + self._budget.allows()) - len(self._dials)
@@ -134,8 +146,12 @@ class Dialer:
             # Over the loopback the answer is there before connect() returns.
             if code == 0 or _is_connected(dial.fd, family):
                 return self._succeeded(dial)
-            self._loop.register(dial.fd, select.EPOLLOUT, dial)
-            return self._watch()
+            try:
+                self._loop.register(dial.fd, select.EPOLLOUT, dial)
+            except OSError:
+                pass
+            else:
+                return self._watch()
         self._drop(dial, registered=False)
         return self._refused()
 

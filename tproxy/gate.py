@@ -55,7 +55,11 @@ class Gate:
             self._refuse(fd, cause, 0.0)
             return
         held = self.park.hold(fd, time.monotonic())
-        self._means.loop.register(fd, self._interest(), held)
+        try:
+            self._means.loop.register(fd, self._interest(), held)
+        except OSError:  # epoll_ctl(2): out of memory, or of watches
+            self._refuse(self.park.leave(held), "descriptors", 0.0)
+            return
         self._arm()
         self._means.changed(self.park, self.park.held == 1 and not self.park.endpoints)
         self._dialer.pump()

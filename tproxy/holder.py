@@ -50,7 +50,7 @@ class Holder:
         self.refuser = Refuser(loop, budget)
         self.relay = Relay(loop, self._relayed_ended, self._relayed_first_byte)
         self.reporter = Reporter(loop, hello, self._parks)
-        self._crowd = Crowd()
+        self._crowd = Crowd(loop)
         self._means = Means(loop, budget, self._crowd, self.relay, self.refuser, self.reporter.changed)
 
     def accept(self, fd: int) -> None:

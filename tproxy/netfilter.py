@@ -54,7 +54,10 @@ def remove(port: int) -> None:
 
 
 def installed(tool: Tool, family: Family = "inet") -> int | None:
-    """The port that installed rules divert to; None when there are none, or we may not look."""
+    """The port that installed rules divert to; None when there are none, or we may not look.
+
+    Raises CannotInstall when the tool does not answer.
+    """
     if tool == "nft":
         commands = [["nft", "list", "table", one, rules.TABLE] for one in ("inet", "ip", "ip6")]
     else:
@@ -82,7 +85,10 @@ def _remove_chain(command: str) -> None:
 
 
 def _complete(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    try:
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotInstall(f"{command[0]}: {error}") from error
 
 
 def _succeeds(command: list[str]) -> bool:
@@ -94,10 +100,7 @@ def _output(command: list[str]) -> str:
 
 
 def _run(command: list[str], text: str = "") -> None:
-    try:
-        done = _complete(command, text)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CannotInstall(f"{command[0]}: {error}") from error
+    done = _complete(command, text)
     if done.returncode:
         said = " ".join(done.stderr.split())
         hint = ""

@@ -123,8 +123,12 @@ class Refuser:
         sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
         sock.setblocking(False)
         one = _Lingering(self, sock, Answer(reason, retry_after_seconds))
+        try:
+            self._loop.register(fd, select.EPOLLIN, one)
+        except OSError:
+            self._reset(sock.detach())
+            return
         self._lingering.add(one)
-        self._loop.register(fd, select.EPOLLIN, one)
         one.timer = self._loop.call_at(time.monotonic() + LINGER_SECONDS, one.expire)
 
     def _reset_soon(self, fd: int) -> None:

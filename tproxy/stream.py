@@ -132,6 +132,9 @@ class Stream:
         except (msgspec.MsgspecError, ValueError) as error:
             why = f"a message that is none: {error}"
             log.error("the reconciler does not speak this protocol", why=why)
+        except Exception as error:  # such as a thread that cannot be started: without this one nobody would ever wake
+            why = repr(error)
+            log.error("the stream failed, by a fault or for want of something", exc_info=error)
         finally:
             self._call = None
             attempt.end()
