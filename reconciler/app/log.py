@@ -38,14 +38,18 @@ def _json(entry: Entry, **_: object) -> str:
 
 
 class _Lines:
-    """Standard output, each line on its way at once; whoever reads it may go away before we do."""
+    """Standard output, each line on its way at once; whoever reads it may go away before we do.
+
+    One write a line: other processes write to the same place, and must not come between it and its end.
+    """
 
     def __init__(self, *_: object) -> None:
         """structlog names the logger; all write to one place."""
 
     def msg(self, line: str) -> None:
         try:
-            print(line, flush=True)
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
         except BrokenPipeError:
             pass
 

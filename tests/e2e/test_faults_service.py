@@ -76,7 +76,7 @@ def test_a_crash_loop_is_slowed_down_and_told_and_ends_when_it_is_mended(zenvoy:
 
 def test_a_service_that_is_slow_to_stop_is_woken_meanwhile(zenvoy: Start) -> None:
     """It is still ending when somebody comes: whoever comes waits for the next process, not the old one."""
-    z = zenvoy({"name": "web", "command": quick("http", "stubborn")}, defaults={**STAYS, "drainTimeout": "2s"})
+    z = zenvoy({"name": "web", "command": quick("http", "stubborn")}, defaults={**STAYS, "drainTimeout": "6s"})
     z.wake("web")
     (old,) = z.service_pids("web")
     z.ask("POST", "/v1/services/web/sleep")
