@@ -36,7 +36,7 @@ def address(text: str) -> ir.Address:
 def service(spec: Spec) -> ir.Service:
     """A spec in the words of xDS."""
     listen = address(spec.listen) if spec.listen else None
-    return ir.Service(spec.name, ir.Protocol(spec.protocol.value), (spec.name, *spec.hosts), listen)
+    return ir.Service(spec.name, ir.Protocol(spec.protocol.value), spec.hosts, listen)
 
 
 class XdsRouter:

@@ -37,7 +37,7 @@ class Spec:
     name: str
     protocol: Protocol = Protocol.HTTP
     hosts: tuple[str, ...] = ()
-    """Host names (HTTP) or server names (TLS) besides the service's own name."""
+    """Every host name (HTTP) or server name (TLS) that leads to it; none for TCP."""
     listen: str | None = None
     """`ip:port` of Envoy's listener; TCP only."""
     replicas: int | None = None

@@ -66,18 +66,19 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
     protocol = (fields["protocol"].word(Protocol) if "protocol" in fields else None) or Protocol.HTTP
     listen = _listen(value, fields.get("listen"), protocol)
     hosts = [(host_name(item), item) for item in _hosts(fields.get("hosts"), protocol)]
+    own = [name] if protocol is not Protocol.TCP else []
     spec = replace(
         read_timing(fields, defaults),
         name=name,
         protocol=protocol,
-        hosts=tuple(dict.fromkeys(host for host, _ in hosts if host not in ("", name))),
+        hosts=tuple(dict.fromkeys(host for host in (*own, *(host for host, _ in hosts)) if host)),
         listen=str(listen) if listen else None,
         idle_by=_idle_by(fields.get("idle"), protocol),
         paused=bool("paused" in fields and fields["paused"].yes_no()),
     )
     program = command.read_program(value, fields, folder, protocol, spec.drain_timeout)
-    own = [(name, fields["name"])] if name and protocol is not Protocol.TCP else []
-    return Draft(value, fields, Entry(spec, program), listen, tuple(own + [pair for pair in hosts if pair[0]]))
+    names = [(host, fields["name"]) for host in own if host]
+    return Draft(value, fields, Entry(spec, program), listen, tuple(names + [pair for pair in hosts if pair[0]]))
 
 
 def _listen(service: Value, value: Value | None, protocol: Protocol) -> Address | None:

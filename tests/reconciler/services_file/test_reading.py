@@ -65,7 +65,7 @@ def test_everything_that_can_be_said(file: Path) -> None:
     web = said.services[0]
     assert web.spec == Spec(
         name="web",
-        hosts=("web.localhost", "shop.example.com"),
+        hosts=("web", "web.localhost", "shop.example.com"),
         idle_after=5400,
         wake_timeout=0.5,
         hold_timeout=1.5,
@@ -85,11 +85,13 @@ def test_everything_that_can_be_said(file: Path) -> None:
 
 def test_what_is_not_said_follows_from_the_protocol_and_the_defaults(file: Path) -> None:
     _, api, db, mail = right(file).services
-    assert api.spec == Spec(name="api", protocol=Protocol.H2C, idle_after=600, max_held=5, idle_by=IdleBy.BYTES)
+    assert api.spec == Spec(
+        name="api", hosts=("api",), protocol=Protocol.H2C, idle_after=600, max_held=5, idle_by=IdleBy.BYTES
+    )
     assert api.program.command == ("sh", "-c", 'exec serve "$PORT"')
     assert (db.spec.protocol, db.spec.listen, db.program.port) == (Protocol.TCP, "127.0.0.1:15432", 5433)
     assert (db.program.ready_command, db.program.is_ready_by_dial) == (("sh", "ask"), False)
-    assert (mail.spec.protocol, mail.spec.hosts) == (Protocol.TLS, ("mail.example.com",))
+    assert (mail.spec.protocol, mail.spec.hosts) == (Protocol.TLS, ("mail", "mail.example.com"))
     assert (db.spec.idle_by, mail.spec.idle_by) == (IdleBy.CONNECTIONS, IdleBy.CONNECTIONS)
     assert api.program.working_directory == file.parent
 
@@ -126,7 +128,9 @@ def test_anchors_and_merges(file: Path) -> None:
     file.write_text(merged)
     *others, last = right(file).services
     assert tuple(others) == before.services
-    assert last == replace(before.services[0], spec=replace(before.services[0].spec, name="other", hosts=("o",)))
+    assert last == replace(
+        before.services[0], spec=replace(before.services[0].spec, name="other", hosts=("other", "o"))
+    )
 
 
 def test_a_command_is_found_from_the_services_own_folder_and_path(tmp_path: Path) -> None:
