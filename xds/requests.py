@@ -13,15 +13,18 @@ from dataclasses import dataclass, field
 
 from xds.wire import fields, read_field, string
 
+_STRING_VALUE, _STRUCT_VALUE = 3, 5  # of google.protobuf.Value
 _NAMES_KEY = 0x1A  # field 3, length-delimited: DiscoveryRequest.resource_names
 
 
 @dataclass(frozen=True, slots=True)
 class NodeId:
-    """Who asks: `node.id` and `node.cluster` of Envoy's bootstrap."""
+    """Who asks: what Envoy's bootstrap (`bootstrap.py`) says of its node."""
 
     id: str
     cluster: str
+    stats: str = ""
+    """`ip:port` where its statistics can be read; empty when it does not say."""
 
 
 @dataclass(slots=True)
@@ -125,8 +128,16 @@ class SotwDecoder:
 
 
 def _node(data: bytes) -> NodeId:
-    found = {number: payload for number, payload in fields(data) if number in (1, 2)}
-    return NodeId(string(found.get(1, b"")), string(found.get(2, b"")))
+    found = {number: payload for number, payload in fields(data) if number in (1, 2, 3)}
+    ours = _values(dict(fields(_values(found.get(3, b"")).get("zenvoy", b""))).get(_STRUCT_VALUE, b""))
+    stats = dict(fields(ours.get("stats", b""))).get(_STRING_VALUE, b"")
+    return NodeId(string(found.get(1, b"")), string(found.get(2, b"")), string(stats))
+
+
+def _values(struct: bytes) -> dict[str, bytes]:
+    """Return the values of a google.protobuf.Struct, still encoded, by name."""
+    entries = (dict(fields(payload)) for number, payload in fields(struct) if number == 1)
+    return {string(entry.get(1, b"")): entry.get(2, b"") for entry in entries}
 
 
 def _map_entry(data: bytes) -> tuple[str, str]:

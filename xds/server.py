@@ -77,6 +77,8 @@ class Node:
     """By type URL, the version that it last acknowledged; empty until then."""
     nack: Nack | None
     nacks: int
+    stats: str = ""
+    """`ip:port` where its statistics can be read; empty when it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class _Session:
 
     def __init__(self, stream: Stream, node: NodeId) -> None:
         self.stream = stream
-        self.id, self.cluster = node.id, node.cluster
+        self.id, self.cluster, self.stats = node.id, node.cluster, node.stats
         self.since = time.time()
         self.wake = asyncio.Event()
         self.handler = asyncio.current_task()
@@ -107,7 +109,8 @@ class _Session:
 
     def node(self) -> Node:
         versions = {type_url: sub.acked_version for type_url, sub in self.stream.types.items()}
-        return Node(self.id, self.cluster, self.since, self.stream.mode, versions, self.nack, self.nacks)
+        mode = self.stream.mode
+        return Node(self.id, self.cluster, self.since, mode, versions, self.nack, self.nacks, self.stats)
 
 
 class Server:

@@ -29,14 +29,23 @@ QUERY = {
 }
 
 
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # the time-out is around the whole call
+Admin = Path | str
+"""A Unix socket, or `ip:port`; empty for an Envoy that did not say where."""
+
+
 class AdminStats:
-    """Asks each Envoy's admin port: a Unix socket, by Envoy's node id."""
+    """Asks each Envoy's admin port; `admins` says which there are now and where, by node id."""
 
     def __init__(
-        self, admins: Mapping[str, Path], now: Callable[[], float], timeout: float, service_of: Callable[[str], str]
+        self,
+        admins: Callable[[], Mapping[str, Admin]],
+        now: Callable[[], float],
+        timeout: float,
+        service_of: Callable[[str], str],
     ) -> None:
         self._admins, self._now, self._timeout, self._service_of = admins, now, timeout, service_of
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._sessions: dict[Admin, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         for session in self._sessions.values():
@@ -46,26 +55,30 @@ class AdminStats:
         """What Prometheus would scrape from an Envoy. Raises `aiohttp.ClientError`, `OSError` and `TimeoutError`."""
         async with (
             asyncio.timeout(self._timeout),
-            self._session(envoy).get(SCRAPE, params={"usedonly": ""}) as response,
+            self._session(self._admins()[envoy]).get(SCRAPE, params={"usedonly": ""}) as response,
         ):
             response.raise_for_status()
             return await response.text()
 
     async def sample(self) -> Sample:
         taken_at = self._now()
-        answers = await asyncio.gather(*(self._read(envoy) for envoy in self._admins))
+        admins = dict(self._admins())
+        await self._forget(frozenset(self._sessions) - frozenset(admins.values()))
+        answers = await asyncio.gather(*(self._read(admin) for admin in admins.values()))
         readings: dict[str, EnvoyReading] = {}
         missing: dict[str, str] = {}
-        for envoy, answer in zip(self._admins, answers, strict=True):
+        for envoy, answer in zip(admins, answers, strict=True):
             if isinstance(answer, str):
                 missing[envoy] = answer
             else:
                 readings[envoy] = answer
         return Sample(taken_at, readings, missing)
 
-    async def _read(self, envoy: str) -> EnvoyReading | str:
+    async def _read(self, admin: Admin) -> EnvoyReading | str:
+        if not admin:
+            return "it did not say where its statistics are; its bootstrap lacks --stats-address"
         try:
-            async with asyncio.timeout(self._timeout), self._session(envoy).get(PATH, params=QUERY) as response:
+            async with asyncio.timeout(self._timeout), self._session(admin).get(PATH, params=QUERY) as response:
                 response.raise_for_status()
                 return reading(await response.text(), self._service_of)
         except TimeoutError:
@@ -73,11 +86,18 @@ class AdminStats:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return f"its admin port: {error or type(error).__name__}"
 
-    def _session(self, envoy: str) -> aiohttp.ClientSession:
-        if envoy not in self._sessions:
-            connector = aiohttp.UnixConnector(path=str(self._admins[envoy]), force_close=True)
-            self._sessions[envoy] = aiohttp.ClientSession("http://envoy", connector=connector)
-        return self._sessions[envoy]
+    def _session(self, admin: Admin) -> aiohttp.ClientSession:
+        if admin not in self._sessions:
+            if isinstance(admin, Path):
+                connector: aiohttp.BaseConnector = aiohttp.UnixConnector(path=str(admin), force_close=True)
+                self._sessions[admin] = aiohttp.ClientSession("http://envoy", connector=connector)
+            else:
+                self._sessions[admin] = aiohttp.ClientSession(f"http://{admin}", timeout=_NO_TIMEOUT)
+        return self._sessions[admin]
+
+    async def _forget(self, admins: frozenset[Admin]) -> None:
+        for admin in admins:
+            await self._sessions.pop(admin).close()
 
 
 def reading(text: str, service_of: Callable[[str], str]) -> EnvoyReading:

@@ -20,7 +20,7 @@ ADMIN_SPACING_SECONDS = 0.02
 
 def admin(node: str, socket: Path) -> AdminStats:
     """Of the one Envoy on this machine."""
-    return AdminStats({node: socket}, time.time, ADMIN_TIMEOUT_SECONDS, service_of_stat)
+    return AdminStats(lambda: {node: socket}, time.time, ADMIN_TIMEOUT_SECONDS, service_of_stat)
 
 
 def prometheus(settings: PrometheusSettings, envoys: Callable[[], frozenset[str]]) -> PrometheusStats:

@@ -16,6 +16,12 @@ some_names = st.lists(text, max_size=6)
 nodes = st.none() | st.builds(
     lambda id_, cluster, build: core_v3.Node(id=id_, cluster=cluster, user_agent_name=build), text, text, text
 )
+
+
+def metadata(stats: str) -> dict[str, object]:
+    return {"other": {"stats": "not this"}, "zenvoy": {"more": 1, "stats": stats}, "third": "words"}
+
+
 errors = st.none() | st.builds(lambda code, message: Status(code=code, message=message), st.integers(0, 16), text)
 
 
@@ -50,6 +56,12 @@ def test_delta_requests_are_read_in_full(message: DeltaDiscoveryRequest) -> None
         unsubscribe=message.resource_names_unsubscribe,
         initial_versions=message.initial_resource_versions,
     )
+
+
+@given(text)
+def test_where_its_statistics_are_is_in_the_nodes_metadata(stats: str) -> None:
+    message = DeltaDiscoveryRequest(node=core_v3.Node.from_dict({"id": "a", "metadata": metadata(stats)}))
+    assert delta_request(bytes(message)).node == NodeId("a", "", stats)
 
 
 sotw_requests = st.builds(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from reconciler.adapters.admin_stats import AdminStats, reading
+from reconciler.adapters.admin_stats import Admin, AdminStats, reading
 from reconciler.core.traffic import Counters
 
 TEXT = """\
@@ -58,8 +59,8 @@ async def serve(path: Path, answer: web.StreamResponse | None) -> web.AppRunner:
     return runner
 
 
-async def sampled(admins: dict[str, Path]) -> tuple[set[str], dict[str, str], float]:
-    source = AdminStats(admins, lambda: 1000.0, 0.3, service_of)
+async def sampled(admins: Mapping[str, Admin]) -> tuple[set[str], dict[str, str], float]:
+    source = AdminStats(lambda: admins, lambda: 1000.0, 0.3, service_of)
     try:
         sample = await source.sample()
     finally:
@@ -83,3 +84,21 @@ async def test_an_envoy_that_does_not_answer_is_missing_with_the_reason(tmp_path
     assert "503" in missing["broken"]
     for runner in runners:
         await runner.cleanup()
+
+
+async def test_an_envoy_elsewhere_is_asked_at_its_address(tmp_path: Path) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=TEXT)
+
+    app = web.Application()
+    app.router.add_get("/stats", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        host, port = runner.addresses[0]
+        present, missing, _ = await sampled({"there": f"{host}:{port}", "silent": ""})
+    finally:
+        await runner.cleanup()
+    assert present == {"there"}
+    assert "--stats-address" in missing["silent"]
