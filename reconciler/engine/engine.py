@@ -15,6 +15,7 @@ from reconciler.core.machine import step
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample, Window
+from reconciler.engine.history import History
 from reconciler.engine.roll import Roll
 from reconciler.engine.service import Service
 from reconciler.engine.tally import requests_since
@@ -64,9 +65,10 @@ class Engine:
         self._services: dict[str, Service] = {}
         self._roll = Roll()
         self._saved: dict[str, Record] = {}
-        self._sample: Sample | None = None
+        self.sample: Sample | None = None
         self.doubt: str | None = "no sample yet"
         """Why the latest sample says nothing, or None."""
+        self.history = History()
         self.turns = Turns()
 
     def start(self, adapters: Adapters) -> None:
@@ -132,10 +134,10 @@ class Engine:
     @in_turn
     def sampled(self, sample: Sample) -> None:
         """A sample. A service that sleeps and was not used costs nothing; one that was seen before says nothing."""
-        if self._sample and sample.envoys and sample.taken_at == self._sample.taken_at:
+        if self.sample and sample.envoys and sample.taken_at == self.sample.taken_at:
             return
-        window = Window(self._sample, sample, self._adapters.router.envoys())
-        self._sample = sample
+        window = Window(self.sample, sample, self._adapters.router.envoys())
+        self.sample = sample
         self.doubt = doubt = window.doubt()
         used = requests_since(window)
         for name in self._roll.awake | used.keys():
@@ -200,6 +202,7 @@ class Engine:
         self._adapters.alarm.arm(name, None)
         self._adapters.holders.order(name, None)
         self._adapters.store.forget(name)
+        self.history.forget(name)
 
     def _settle(self, name: str) -> None:
         """Step until record and world agree, then make the plan come true; each step has done so already."""
@@ -236,7 +239,9 @@ class Engine:
             self._converge(name, service)
         if before.state is not after.state or before.stalled != after.stalled:
             reason = after.reason if after.state is not before.state else after.stalled
-            self._listen(Transition(name, before.state, event.name, after.state, reason or "", now))
+            transition = Transition(name, before.state, event.name, after.state, reason or "", now)
+            self.history.note(transition)
+            self._listen(transition)
         return True
 
     def _keep_wake(self, service: Service, before: Record, after: Record) -> None:

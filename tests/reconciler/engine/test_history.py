@@ -1,0 +1,36 @@
+"""What is remembered of each service's transitions."""
+
+from __future__ import annotations
+
+from reconciler.core.record import State
+from reconciler.engine.history import LAST, History
+from reconciler.ports.transitions import Transition
+
+
+def moved(service: str, at: float, target: State = State.Waking) -> Transition:
+    return Transition(service, State.ScaledToZero, "Demand", target, f"{at:g} waited", at)
+
+
+def test_the_latest_comes_first() -> None:
+    history = History()
+    first, second = moved("web", 1.0), moved("web", 2.0, State.Active)
+    history.note(first)
+    history.note(second)
+    assert history.of("web") == (second, first)
+
+
+def test_only_so_many_are_kept_and_of_each_service_its_own() -> None:
+    history = History()
+    history.note(moved("db", 0.0))
+    for at in range(LAST + 5):
+        history.note(moved("web", float(at)))
+    assert [transition.at for transition in history.of("web")] == [float(at) for at in range(LAST + 4, 4, -1)]
+    assert history.of("db") == (moved("db", 0.0),)
+
+
+def test_who_is_no_more_is_forgotten() -> None:
+    history = History()
+    history.note(moved("web", 1.0))
+    history.forget("web")
+    history.forget("web")
+    assert history.of("web") == ()
