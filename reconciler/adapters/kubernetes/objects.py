@@ -1,0 +1,95 @@
+"""What all objects of Kubernetes have in common, how they are decoded, and where they are found. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+
+_T = TypeVar("_T")
+
+
+class Struct(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """Part of an object. Cannot be part of a cycle, so the collector need not look at it."""
+
+
+class Owner(Struct, frozen=True):
+    """An entry of `ownerReferences`."""
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool = False
+    block_owner_deletion: bool = False
+
+
+class Meta(Struct, frozen=True):
+    """`metadata`."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+    owner_references: tuple[Owner, ...] = ()
+    finalizers: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`; the name alone outside namespaces."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Object(Struct, frozen=True):
+    """Of any kind, when only its metadata matters."""
+
+    metadata: Meta = Meta()
+
+
+class Condition(Struct, frozen=True):
+    """An entry of `status.conditions`; core kinds leave `observedGeneration` out."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    last_transition_time: datetime | None = None
+    observed_generation: int = 0
+
+
+class ObjectRef(Struct, frozen=True):
+    """Another object, as endpoints and events name it."""
+
+    api_version: str = ""
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    field_path: str = ""
+
+
+def decoder(kind: type[_T]) -> Callable[[bytes | msgspec.Raw], _T]:
+    """What makes such an object of JSON. Raises `msgspec.DecodeError`."""
+    return msgspec.json.Decoder(kind).decode
+
+
+def path(
+    api_version: str, plural: str, namespace: str | None = None, name: str | None = None, subresource: str | None = None
+) -> str:
+    """Where a kind's objects, one of them, or a part of one, are at the API server."""
+    root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    within = f"/namespaces/{namespace}" if namespace else ""
+    return root + within + f"/{plural}" + (f"/{name}" if name else "") + (f"/{subresource}" if subresource else "")
+
+
+def micro_time(seconds: float) -> str:
+    """Seconds since the epoch as Kubernetes writes a MicroTime, which must have six digits after the point."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
