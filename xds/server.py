@@ -64,6 +64,16 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
+class Has:
+    """What one connected Envoy has of a service's endpoints."""
+
+    version: str
+    """The version that it last acknowledged; empty until then."""
+    at: float | None
+    """When it did (seconds since the epoch), if that is the present version; else None."""
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A connected Envoy."""
 
@@ -134,14 +144,16 @@ class Server:
             session.stream.change(change)
             session.wake.set()
 
-    def route(self, service: str, endpoints: tuple[ir.Address, ...]) -> None:
-        """Make these the endpoints of a service. Raises `ValueError` if they are not addresses, or it is unknown.
+    def route(self, service: str, endpoints: tuple[ir.Address, ...], held: bool = False) -> None:
+        """Make these the endpoints of a service; `held` says that they are its hold address.
+
+        Raises `ValueError` if they are not addresses, or it is unknown.
 
         Until this was called once for a service, Envoys that ask for its endpoints wait.
         """
-        if self._world.route(service, endpoints):
+        for name in self._world.route(service, endpoints, held):
             for session in self._sessions.values():
-                session.stream.route(service)
+                session.stream.route(name)
                 session.wake.set()
 
     def acked(self, service: str) -> Acked:
@@ -152,6 +164,16 @@ class Server:
         times = {id_: s.stream.types[EDS].acked_at(service) for id_, s in self._sessions.items()}
         have = {id_: at for id_, at in times.items() if at is not None}
         return Acked(frozenset(have), frozenset(times.keys() - have.keys()), max(have.values(), default=None))
+
+    def has(self, service: str) -> Mapping[str, Has]:
+        """Return what each connected Envoy has of a service's endpoints, by node id, for people."""
+        held = {id_: session.stream.types[EDS] for id_, session in self._sessions.items()}
+        return {id_: Has(sub.acked.get(service, ("", 0))[0], sub.acked_at(service)) for id_, sub in held.items()}
+
+    def version(self, service: str) -> str:
+        """Return the version of a service's present endpoints; empty while it has none."""
+        present = self._world.table(EDS).get(service)
+        return present.version if present else ""
 
     def nodes(self) -> Mapping[str, Node]:
         """Return the connected Envoys by node id."""

@@ -7,7 +7,7 @@ missing for a while, since it may go on holding and relaying; one that comes bac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -25,6 +25,7 @@ class Holder:
     """One holder process: what it said, and what it was told."""
 
     name: str
+    mode: str = ""
     acked: int = 0
     counts: dict[str, wire.Count] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
@@ -55,6 +56,17 @@ class HolderStreams:
     @property
     def connected(self) -> list[str]:
         return [holder.name for holder in self._holders.values() if not holder.gone]
+
+    @property
+    def known(self) -> Sequence[Holder]:
+        """All that count, connected or not, for people."""
+        return tuple(self._holders.values())
+
+    def shares(self, service: str) -> Iterator[tuple[Holder, wire.Count | None, bool]]:
+        """What each holder has of a service, None for nothing yet, and whether its present order is in force there."""
+        address, version = self._addresses.get(service, ""), self._versions.get(service, 0)
+        for holder in self._holders.values():
+            yield holder, holder.counts.get(address), not holder.gone and holder.acked >= version
 
     def order(self, service: str, order: Order | None) -> None:
         address = self._addresses.get(service)
@@ -94,7 +106,7 @@ class HolderStreams:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")
             return
         # A holder that comes back takes the place of its old stream.
-        holder = self._holders[first.hello.holder] = Holder(first.hello.holder)
+        holder = self._holders[first.hello.holder] = Holder(first.hello.holder, first.hello.mode)
         holder.counts = {count.address: count for count in first.counts}
         listening = asyncio.create_task(self._listen(holder, messages))
         listening.add_done_callback(lambda _: holder.wake_up.set())

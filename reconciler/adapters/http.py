@@ -47,6 +47,11 @@ class Http:
         runner = await self._runner(self._probes())
         await web.TCPSite(runner, host, port).start()
 
+    async def serve_readings(self, host: str, port: int) -> None:
+        """Metrics, health, and what may be read but not commanded, at a TCP port. Raises `OSError` when it is taken."""
+        runner = await self._runner([*self._probes(), *self._readings()])
+        await web.TCPSite(runner, host, port).start()
+
     async def close(self) -> None:
         for runner in self._runners:
             await runner.cleanup()
@@ -67,12 +72,17 @@ class Http:
             web.get("/readyz", self._answer_ready),
         ]
 
-    def _controls(self) -> list[web.RouteDef]:
+    def _readings(self) -> list[web.RouteDef]:
+        """A service's name may hold a slash."""
         return [
+            web.get("/v1/world", self._answer_world),
             web.get("/v1/services", self._answer_services),
+            web.get("/v1/services/{name:.+}/explain", self._answer_explain),
             web.get("/v1/services/{name:.*}", self._answer_service),
-            web.post("/v1/services/{name:.*}/{command}", self._answer_command),
         ]
+
+    def _controls(self) -> list[web.RouteDef]:
+        return [*self._readings(), web.post("/v1/services/{name:.*}/{command}", self._answer_command)]
 
     async def _answer_metrics(self, request: web.Request) -> web.Response:
         body, content_type = await self._metrics(",".join(request.headers.getall("Accept", [])))
@@ -100,6 +110,21 @@ class Http:
         name = request.match_info["name"]
         try:
             return web.json_response(self._operations.service(name))
+        except KeyError:
+            return _unknown(name)
+
+    async def _answer_world(self, _: web.Request) -> web.Response:
+        return web.json_response(self._operations.world())
+
+    async def _answer_explain(self, request: web.Request) -> web.Response:
+        """A service that is itself called `…/explain` is meant when there is no other."""
+        name = request.match_info["name"]
+        try:
+            return web.json_response(self._operations.explain(name))
+        except KeyError:
+            pass
+        try:
+            return web.json_response(self._operations.service(f"{name}/explain"))
         except KeyError:
             return _unknown(name)
 

@@ -14,7 +14,7 @@ from reconciler.core.spec import Spec
 from reconciler.ports.router import Report, RouteState
 from xds import ir
 from xds.names import service_name
-from xds.server import GRPC_OPTIONS, Node, NodeEvent, ResourceAck, Server
+from xds.server import GRPC_OPTIONS, Has, Node, NodeEvent, ResourceAck, Server
 from xds.types import LDS
 
 __all__ = ["GRPC_OPTIONS", "XdsRouter", "service_of_stat"]
@@ -80,18 +80,27 @@ class XdsRouter:
         self._report(self._state(service))
 
     def envoys(self) -> frozenset[str]:
-        return frozenset(self._server.nodes()) | self._away()
+        return frozenset(self._server.nodes()) | self.away()
 
     def nodes(self) -> Mapping[str, Node]:
         """Connected Envoys by node id, for people."""
         return self._server.nodes()
+
+    def has(self, service: str) -> Mapping[str, Has]:
+        """What each connected Envoy has of a service's route, by node id, for people."""
+        return self._server.has(service)
+
+    def version(self, service: str) -> str:
+        """The version of a service's present route, for people."""
+        return self._server.version(service)
 
     def serves(self, node: str) -> bool:
         """Whether an Envoy has its listeners."""
         envoy = self._server.nodes().get(node)
         return envoy is not None and bool(envoy.versions.get(LDS))
 
-    def _away(self) -> frozenset[str]:
+    def away(self) -> frozenset[str]:
+        """Node ids of the Envoys that went away, and still count."""
         now = self._now()
         self._gone = {node: at for node, at in self._gone.items() if now - at <= FORGET_SECONDS}
         return frozenset(self._gone)
@@ -117,7 +126,7 @@ class XdsRouter:
 
     def _state(self, service: str) -> RouteState:
         acked = self._server.acked(service)
-        pending = sorted(acked.missing | self._away())
+        pending = sorted(acked.missing | self.away())
         if pending:
             return RouteState(service, None, f"Envoy {', '.join(pending)}")
         if not acked.nodes:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.xds_router import XdsRouter
 from reconciler.core.events import SleepCommanded, WakeCommanded
+from reconciler.engine import explain
 from reconciler.engine.engine import Engine
 from reconciler.engine.view import moment, view
 from reconciler.ports.operations import Command
 
+ENVOY = "Envoy's admin port"
+
 
 class EngineOperations:
-    """Reads and commands one engine."""
+    """Reads and commands one engine.
 
-    def __init__(self, engine: Engine, router: XdsRouter, holders: HolderStreams, opened: Callable[[], bool]) -> None:
+    `source` names where samples come from; `standing` says who leads and which replicas are connected, if any.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        router: XdsRouter,
+        holders: HolderStreams,
+        opened: Callable[[], bool],
+        source: str = ENVOY,
+        standing: Callable[[], dict[str, Any] | None] = lambda: None,
+    ) -> None:
         self._engine, self._router, self._holders, self._opened = engine, router, holders, opened
+        self._source, self._standing = source, standing
 
     def ready(self) -> bool:
         return self._opened()
@@ -27,6 +43,38 @@ class EngineOperations:
 
     def service(self, name: str) -> dict[str, Any]:
         return view(self._engine.services[name])
+
+    def explain(self, name: str) -> dict[str, Any]:
+        service, engine = self._engine.services[name], self._engine
+        return {
+            "service": view(service),
+            "settings": explain.settings(service),
+            "judged": explain.judged(service),
+            "obstacle": explain.obstacle(service),
+            "sample": explain.sampled(name, engine.sample, engine.doubt, self._source, time.time()),
+            "envoys": self._routed(name),
+            "holders": self._held(name),
+            "standing": self._standing(),
+            "transitions": explain.moves(engine.history.of(name)),
+        }
+
+    def world(self) -> dict[str, Any]:
+        sample, engine = self._engine.sample, self._engine
+        return {
+            "ready": self._opened(),
+            "services": len(engine.services),
+            "sample": {
+                "source": self._source,
+                "takenAt": moment(sample.taken_at) if sample else None,
+                "ageSeconds": round(max(0.0, time.time() - sample.taken_at), 3) if sample else None,
+                "doubt": engine.doubt,
+            },
+            "envoys": [*self.envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],
+            "holders": [
+                {"id": holder.name, "mode": holder.mode, "connected": not holder.gone} for holder in self._holders.known
+            ],
+            "standing": self._standing(),
+        }
 
     def envoys(self) -> list[dict[str, Any]]:
         return [
@@ -53,3 +101,28 @@ class EngineOperations:
             case Command.PAUSE | Command.RESUME:
                 self._engine.pause(name, command is Command.PAUSE)
         return self.service(name)
+
+    def _routed(self, name: str) -> dict[str, Any]:
+        """How far the present route has got, Envoy by Envoy."""
+        seen = [
+            {"id": id_, "acked": has.version, "ackedAt": moment(has.at)}
+            for id_, has in sorted(self._router.has(name).items())
+        ]
+        away = [{"id": id_, "acked": None, "ackedAt": None} for id_ in sorted(self._router.away())]
+        return {"version": self._router.version(name), "each": seen + away}
+
+    def _held(self, name: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": holder.name,
+                "mode": holder.mode,
+                "connected": not holder.gone,
+                "inForce": in_force,
+                "held": count.held if count else 0,
+                "relayed": count.relayed if count else 0,
+                "released": count.released if count else 0,
+                "refused": count.refused if count else 0,
+                "gone": count.gone if count else 0,
+            }
+            for holder, count, in_force in self._holders.shares(name)
+        ]

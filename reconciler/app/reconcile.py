@@ -23,7 +23,7 @@ from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
 from reconciler.app.last_good import last_good, look
-from reconciler.app.operations import EngineOperations
+from reconciler.app.operations import ENVOY, EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
 from reconciler.app.watching import watch
@@ -85,7 +85,8 @@ class Reconciler:
         asked = settings.prometheus
         self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin
         self._sampler = Sampler(self._source, file.sample_interval, traffic.spacing(asked), time.time, self._sampled)
-        operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened)
+        source = f"Prometheus at {asked.url}" if asked else ENVOY
+        operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened, source)
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
         self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
 

@@ -32,6 +32,12 @@ class Operations(Protocol):
     def service(self, name: str) -> View:
         """One service. Raises `KeyError` when there is none of that name."""
 
+    def explain(self, name: str) -> View:
+        """One service with the evidence for its state, and its last transitions. Raises `KeyError` likewise."""
+
+    def world(self) -> View:
+        """All that is connected, how far samples can be trusted, and who leads: what `zenvoy doctor` asks for."""
+
     def envoys(self) -> Sequence[View]:
         """The connected Envoys, with what they rejected last."""
 

@@ -1,0 +1,90 @@
+"""Why a service is in its state: the evidence that the engine has for it, as plain JSON values. Pure.
+
+Counterpart: `view.py`, the service in short. What Envoys and holders acknowledged is told by `app/operations.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from reconciler.core.judge import undrained
+from reconciler.core.record import State
+from reconciler.core.traffic import NEVER_USED, Sample
+from reconciler.engine.service import Service
+from reconciler.engine.view import moment
+from reconciler.ports.transitions import Transition
+
+
+def sampled(name: str, sample: Sample | None, doubt: str | None, source: str, now: float) -> dict[str, Any]:
+    """What the latest sample has of one service, Envoy by Envoy, and how old it is."""
+    if sample is None:
+        return {"source": source, "takenAt": None, "ageSeconds": None, "doubt": doubt, "envoys": []}
+    seen = [
+        {
+            "id": envoy,
+            "uptimeSeconds": reading.uptime,
+            "used": name in reading.services,
+            "counters": asdict(reading.services.get(name, NEVER_USED)),
+        }
+        for envoy, reading in sorted(sample.envoys.items())
+    ]
+    missing = [{"id": envoy, "missing": why} for envoy, why in sorted(sample.missing.items())]
+    age = round(max(0.0, now - sample.taken_at), 3)
+    taken_at = moment(sample.taken_at)
+    return {"source": source, "takenAt": taken_at, "ageSeconds": age, "doubt": doubt, "envoys": seen + missing}
+
+
+def judged(service: Service) -> dict[str, Any] | None:
+    """What was concluded from it for this service."""
+    traffic = service.seen.traffic
+    if traffic is None:
+        return None
+    return {
+        "usage": traffic.usage.value,
+        "from": moment(traffic.window_start),
+        "to": moment(traffic.taken_at),
+        "inFlight": traffic.in_flight,
+        "moved": traffic.moved,
+        "reason": traffic.reason,
+        "by": service.spec.idle_by.value,
+    }
+
+
+def obstacle(service: Service) -> str | None:
+    """What keeps a draining service from sleeping; None in other states, or when nothing does."""
+    record = service.record
+    if record is None or record.state is not State.Draining:
+        return None
+    return undrained(record, service.seen, service.spec.idle_by)
+
+
+def moves(transitions: Sequence[Transition]) -> list[dict[str, Any]]:
+    """The last transitions, the latest first."""
+    return [
+        {
+            "at": moment(move.at),
+            "from": move.source.value,
+            "event": move.event,
+            "to": move.target.value,
+            "reason": move.reason,
+        }
+        for move in transitions
+    ]
+
+
+def settings(service: Service) -> dict[str, Any]:
+    """What was asked for, as far as the state depends on it; durations in seconds."""
+    spec = service.spec
+    return {
+        "hosts": list(spec.hosts),
+        "listen": spec.listen,
+        "replicas": spec.replicas,
+        "idleAfter": spec.idle_after,
+        "wakeTimeout": spec.wake_timeout,
+        "holdTimeout": spec.hold_timeout,
+        "drainTimeout": spec.drain_timeout,
+        "maxHeld": spec.max_held,
+        "idleBy": spec.idle_by.value,
+    }

@@ -1,0 +1,38 @@
+"""Operations on services that only have names."""
+
+from __future__ import annotations
+
+from reconciler.ports.operations import Command, View
+
+
+class FakeOperations:
+    """Knows these services, and is ready; `told` are the commands that it got."""
+
+    def __init__(self, *names: str) -> None:
+        self._views: dict[str, View] = {name: {"name": name} for name in names}
+        self.told: list[tuple[str, Command]] = []
+
+    def ready(self) -> bool:
+        return True
+
+    def services(self) -> list[View]:
+        return list(self._views.values())
+
+    def service(self, name: str) -> View:
+        return self._views[name]
+
+    def explain(self, name: str) -> View:
+        return {"service": self._views[name]}
+
+    def world(self) -> View:
+        return {"services": len(self._views)}
+
+    def envoys(self) -> list[View]:
+        return []
+
+    def holders(self) -> list[str]:
+        return []
+
+    def tell(self, name: str, command: Command) -> View:
+        self.told.append((name, command))
+        return self._views[name]

@@ -1,0 +1,81 @@
+"""What a whole reconciler answers when somebody asks why a service is in its state; over its control socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from reconciler.adapters.processes import ProcessBackend
+from reconciler.app.reconcile import Reconciler
+from reconciler.app.state_dir import GRPC_SOCKET
+from reconciler.cli.client import Rejected, ask
+from tests.reconciler.app.test_reconcile import Stage, eventually
+from tproxy import wire
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    monkeypatch.chdir(tmp_path)
+    yield Stage(tmp_path)
+    backend = ProcessBackend(tmp_path, lambda _: None)
+    backend.configure({})
+    await backend.close()
+
+
+@pytest.fixture
+async def running(stage: Stage) -> AsyncIterator[Reconciler]:
+    reconciler = stage.reconciler("web")
+    task = asyncio.create_task(reconciler.run())
+    await eventually(lambda: stage.is_known(reconciler, "web"))
+    yield reconciler
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await reconciler._close(end_services=True)
+
+
+async def asked(stage: Stage, path: str, method: str = "GET") -> Any:
+    return await asyncio.to_thread(ask, stage.state_dir.control, method, path)
+
+
+async def test_explain_names_the_evidence_and_the_transitions(stage: Stage, running: Reconciler) -> None:
+    await asked(stage, "/v1/services/web/wake", "POST")
+    async with asyncio.timeout(30):
+        while (found := await asked(stage, "/v1/services/web/explain"))["service"]["state"] != "Active":
+            await asyncio.sleep(0.01)
+    assert found["service"]["name"] == "web"
+    assert found["sample"]["source"] == "Envoy's admin port"
+    assert found["sample"]["doubt"]
+    assert found["envoys"] == {"version": found["envoys"]["version"], "each": []} and found["envoys"]["version"]
+    assert found["holders"] == []
+    assert [(move["from"], move["event"], move["to"]) for move in found["transitions"]] == [
+        ("Waking", "Ready", "Active"),
+        ("ScaledToZero", "WakeCommanded", "Waking"),
+    ]
+    assert found["settings"]["idleAfter"] == 300.0
+
+
+async def test_explain_tells_of_each_holder(stage: Stage, running: Reconciler) -> None:
+    async def up() -> AsyncIterator[wire.Up]:
+        yield wire.Up(hello=wire.Hello("holder-1", "anyip"))
+        await asyncio.sleep(3600)
+
+    async with grpc.aio.insecure_channel(f"unix:{GRPC_SOCKET}") as channel:
+        stream = channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)(up())
+        assert isinstance(await stream.read(), wire.Down)
+        found = await asked(stage, "/v1/services/web/explain")
+        world = await asked(stage, "/v1/world")
+        stream.cancel()
+    (holder,) = found["holders"]
+    assert (holder["id"], holder["mode"], holder["connected"], holder["held"]) == ("holder-1", "anyip", True, 0)
+    assert world["holders"] == [{"id": "holder-1", "mode": "anyip", "connected": True}]
+    assert world["services"] == 1 and world["envoys"] == [] and world["sample"]["doubt"]
+
+
+async def test_explain_of_no_service_says_so(stage: Stage, running: Reconciler) -> None:
+    with pytest.raises(Rejected, match="there is no service 'other'"):
+        await asked(stage, "/v1/services/other/explain")
