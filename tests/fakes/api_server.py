@@ -1,0 +1,168 @@
+"""An API server over real HTTP that can be made to fail as real ones do. Counterpart: `adapters/kubernetes/api.py`.
+
+One collection of objects, listed in pages and watched; every change has a version of its own. Faults are asked for by
+the attributes of `Faults`; each holds until it is taken back, those called `next_…` once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from kubernetes.aio.client import Configuration
+
+from reconciler.adapters.kubernetes.api import Api
+
+Object = dict[str, Any]
+
+
+def status(code: int, reason: str) -> Object:
+    return {"kind": "Status", "code": code, "reason": reason, "message": f"made to fail: {reason}"}
+
+
+@dataclass
+class Faults:
+    refuse: tuple[int, str] | None = None
+    """Answer everything with this."""
+    refuse_watches: tuple[int, str] | None = None
+    silent: bool = False
+    """Take requests and never answer."""
+    refuse_page: int | None = None
+    """Fail this page of a list, from 0, once."""
+    refuse_page_with: tuple[int, str] = (500, "InternalError")
+    end_watches_at_once: bool = False
+    page: int | None = None
+    """At most so many objects a page, whatever is asked for."""
+
+
+@dataclass
+class ApiServer:
+    objects: dict[str, Object] = field(default_factory=dict)
+    """By namespace/name."""
+    version: int = 100
+    log: list[Object] = field(default_factory=list)
+    forgotten: int = 0
+    """Watches from before this version are told that it is gone."""
+    faults: Faults = field(default_factory=Faults)
+    lists: int = 0
+    watches: list[str] = field(default_factory=list)
+    """The version that each watch began at."""
+    open: set[web.StreamResponse] = field(default_factory=set)
+
+    def put(self, name: str, namespace: str = "shop", **rest: Any) -> None:
+        """Make it, or change it."""
+        key = f"{namespace}/{name}"
+        self.version += 1
+        meta = {"name": name, "namespace": namespace, "resourceVersion": str(self.version)}
+        kind = "MODIFIED" if key in self.objects else "ADDED"
+        self.objects[key] = {"metadata": meta, **rest}
+        self._say(kind, self.objects[key])
+
+    def delete(self, name: str, namespace: str = "shop") -> None:
+        self.version += 1
+        gone = self.objects.pop(f"{namespace}/{name}")
+        self._say("DELETED", {**gone, "metadata": {**gone["metadata"], "resourceVersion": str(self.version)}})
+
+    def bookmark(self) -> None:
+        self.version += 1
+        self._say("BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
+
+    def forget(self) -> None:
+        """Like a compaction: watches can begin at the present only."""
+        self.version += 1
+        self.forgotten = self.version
+
+    async def tell(self, line: bytes) -> None:
+        """Write to every open watch, as it is."""
+        for stream in self.open:
+            await stream.write(line)
+
+    def cut(self) -> None:
+        """End the connections of all watches, wherever in a line they are."""
+        for stream in list(self.open):
+            assert stream._req and stream._req.transport
+            stream._req.transport.abort()
+
+    def _say(self, kind: str, object_: Object) -> None:
+        self.log.append({"type": kind, "object": object_, "version": self.version})
+        for stream in self.open:
+            stream["moved"].set()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if self.faults.silent:
+            await asyncio.Event().wait()
+        if self.faults.refuse:
+            return self._refusal(self.faults.refuse)
+        return await (self._watch(request) if "watch" in request.query else self._list(request))
+
+    def _refusal(self, why: tuple[int, str]) -> web.Response:
+        return web.json_response(status(*why), status=why[0])
+
+    async def _list(self, request: web.Request) -> web.Response:
+        start = int(request.query.get("continue", "0"))
+        limit = int(request.query.get("limit", str(len(self.objects) + 1)))
+        if self.faults.page and "limit" in request.query:
+            limit = min(limit, self.faults.page)
+        if self.faults.refuse_page is not None and start == limit * self.faults.refuse_page:
+            self.faults.refuse_page = None
+            return self._refusal(self.faults.refuse_page_with)
+        self.lists += start == 0
+        keys = sorted(self.objects)
+        meta = {"resourceVersion": str(self.version)}
+        if start + limit < len(keys):
+            meta["continue"] = str(start + limit)
+        return web.json_response(
+            {"metadata": meta, "items": [self.objects[key] for key in keys[start : start + limit]]}
+        )
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        if self.faults.refuse_watches:
+            return self._refusal(self.faults.refuse_watches)
+        begin = int(request.query["resourceVersion"])
+        self.watches.append(str(begin))
+        stream = web.StreamResponse()
+        await stream.prepare(request)
+        if begin < self.forgotten:
+            await stream.write(json.dumps({"type": "ERROR", "object": status(410, "Expired")}).encode() + b"\n")
+            return stream
+        if self.faults.end_watches_at_once:
+            return stream
+        await self._tell_from(begin, stream)
+        return stream
+
+    async def _tell_from(self, version: int, stream: web.StreamResponse) -> None:
+        stream["moved"] = moved = asyncio.Event()
+        self.open.add(stream)
+        try:
+            while True:
+                for change in [change for change in self.log if change["version"] > version]:
+                    await stream.write(json.dumps(change).encode() + b"\n")
+                    version = change["version"]
+                await moved.wait()
+                moved.clear()
+        finally:
+            self.open.discard(stream)
+
+
+@asynccontextmanager
+async def serving(server: ApiServer) -> AsyncIterator[Api]:
+    """The server on a free port, and who talks to it."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    configuration = Configuration()
+    configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    api = Api(configuration, "default")
+    try:
+        yield api
+    finally:
+        await api.close()
+        await runner.cleanup()
