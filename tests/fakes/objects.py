@@ -1,0 +1,146 @@
+"""Objects as an API server keeps them, in memory: versions, conflicts, merge patches, JSON patches of a scale.
+
+It has what `reconciler.adapters.kubernetes.api.Api` has of calls. What is put into `faults` meets the next calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.adapters.kubernetes.api import JSON, JSON_PATCH, MERGE_PATCH, ApiError
+from reconciler.adapters.kubernetes.objects import decoder
+from reconciler.adapters.kubernetes.resources import ScaledService
+
+SERVICES = "/apis/zenvoy.dev/v1alpha1/namespaces/shop/scaledservices"
+
+
+class Objects:
+    """By path. `calls` is every call that was made, as (method, path, body)."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Any] = {}
+        self.calls: list[tuple[str, str, Any]] = []
+        self.faults: deque[Exception] = deque()
+        self.refused: dict[str, Exception] = {}
+        """What every call to a path meets."""
+        self.most_at_once = self._at_once = 0
+        self._version = 100
+        self._uids = 0
+
+    def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Somebody else writes the object, as it is to be."""
+        kept = copy.deepcopy(dict(body))
+        metadata = kept.setdefault("metadata", {})
+        if "uid" not in metadata:
+            self._uids += 1
+            metadata["uid"] = f"uid-{self._uids}"
+        self._version += 1
+        metadata["resourceVersion"] = str(self._version)
+        self.kept[path] = kept
+        return kept
+
+    def scaled_service(self, name: str, **fields: Any) -> str:
+        """Make a ScaledService `shop/name`; its path."""
+        metadata = {"name": name, "namespace": "shop", "generation": 1} | fields.pop("metadata", {})
+        self.put(f"{SERVICES}/{name}", {"metadata": metadata, "spec": {}, **fields})
+        return f"{SERVICES}/{name}"
+
+    def items(self) -> dict[str, ScaledService]:
+        """All ScaledServices, as an informer that is up to date has them."""
+        read = decoder(ScaledService)
+        found = [read(json.dumps(kept).encode()) for path, kept in self.kept.items() if path.startswith(SERVICES)]
+        return {item.metadata.key: item for item in found}
+
+    def writes(self) -> list[tuple[str, str, Any]]:
+        return [call for call in self.calls if call[0] != "GET"]
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None, timeout: float = 10.0) -> bytes:
+        return await self.call("GET", path, query=query)
+
+    async def patch(self, path: str, body: Any, content_type: str, query: Mapping[str, str] | None = None) -> bytes:
+        return await self.call("PATCH", path, body, content_type, query)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content_type: str = JSON,
+        query: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+    ) -> bytes:
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        self.calls.append((method, path, copy.deepcopy(body)))
+        try:
+            await asyncio.sleep(0)
+            if self.faults:
+                raise self.faults.popleft()
+            if path in self.refused:
+                raise self.refused[path]
+            return json.dumps(self._answer(method, path, body, content_type)).encode()
+        finally:
+            self._at_once -= 1
+
+    def _answer(self, method: str, path: str, body: Any, content_type: str) -> Any:
+        if method == "POST":
+            name = body["metadata"]["name"]
+            if f"{path}/{name}" in self.kept:
+                raise ApiError(409, "AlreadyExists", f'"{name}" already exists')
+            return self.put(f"{path}/{name}", body)
+        of = path.removesuffix("/status")
+        if of not in self.kept:
+            inside = [kept for at, kept in self.kept.items() if at.rpartition("/")[0] == path]
+            if method == "GET" and inside:
+                return {"metadata": {"resourceVersion": str(self._version)}, "items": inside}
+            raise ApiError(404, "NotFound", f"{path} not found")
+        if method == "GET":
+            return self.kept[of]
+        assert method == "PATCH"
+        return self.put(of, self._patched(self.kept[of], body, content_type, part="status" if of != path else None))
+
+    def _patched(self, kept: Any, body: Any, content_type: str, part: str | None) -> Any:
+        if content_type == JSON_PATCH:
+            return _json_patched(kept, body)
+        assert content_type == MERGE_PATCH
+        metadata = body.get("metadata", {})
+        for field, what in (("resourceVersion", "the object has been modified"), ("uid", "Precondition failed: UID")):
+            if metadata.get(field, kept["metadata"][field]) != kept["metadata"][field]:
+                raise ApiError(409, "Conflict", what)
+        if part:
+            body = {part: body.get(part, {})}
+        return _merged(kept, body)
+
+
+def _merged(kept: Any, change: Any) -> Any:
+    """RFC 7386."""
+    if not isinstance(change, dict):
+        return change
+    merged = dict(kept) if isinstance(kept, dict) else {}
+    for name, value in change.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), value)
+    return merged
+
+
+def _json_patched(kept: Any, operations: list[dict[str, Any]]) -> Any:
+    """RFC 6902, as far as it is used."""
+    patched = copy.deepcopy(kept)
+    for operation in operations:
+        *way, last = operation["path"].strip("/").split("/")
+        at = patched
+        for step in way:
+            at = at[step]
+        if operation["op"] == "test":
+            if at.get(last) != operation["value"]:
+                raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request")
+        else:
+            at[last] = operation["value"]
+    return patched
