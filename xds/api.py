@@ -15,11 +15,15 @@ with warnings.catch_warnings():
     import envoy_data_plane.envoy.config.endpoint.v3 as endpoint_v3
     import envoy_data_plane.envoy.config.listener.v3 as listener_v3
     import envoy_data_plane.envoy.config.route.v3 as route_v3
+    import envoy_data_plane.envoy.extensions.filters.common.set_filter_state.v3 as filter_state_v3
     import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router_v3
     import envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 as tls_inspector_v3
     import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
+    import envoy_data_plane.envoy.extensions.filters.network.set_filter_state.v3 as set_filter_state_v3
     import envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 as tcp_proxy_v3
     import envoy_data_plane.envoy.extensions.upstreams.http.v3 as upstream_http_v3
+    import envoy_data_plane.envoy.type.matcher.v3 as matcher_v3
+    import envoy_data_plane.xds.core.v3 as xds_core_v3
     from envoy_data_plane.google.protobuf import Any
 
 __all__ = [
@@ -27,11 +31,15 @@ __all__ = [
     "cluster_v3",
     "core_v3",
     "endpoint_v3",
+    "filter_state_v3",
     "hcm_v3",
     "listener_v3",
+    "matcher_v3",
     "route_v3",
     "router_v3",
+    "set_filter_state_v3",
     "tcp_proxy_v3",
     "tls_inspector_v3",
     "upstream_http_v3",
+    "xds_core_v3",
 ]

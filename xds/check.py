@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from xds import ir
@@ -54,6 +54,7 @@ def _service_problems(listen: ir.Listen, service: ir.Service) -> Iterator[str]:
     where = f"service {service.name}"
     if not _NAME.fullmatch(service.name):
         yield f"service {service.name!r}: a name is letters and digits, then also '.', '_', '/' and '-'"
+    yield from _ignore_problems(where, service)
     if service.protocol is ir.Protocol.TCP:
         if service.listen is None:
             yield f"{where}: a tcp service needs an address to listen on"
@@ -68,6 +69,32 @@ def _service_problems(listen: ir.Listen, service: ir.Service) -> Iterator[str]:
         yield f"{where}: it has no host name, so nothing would reach it"
     for domain in service.domains:
         yield from _domain_problems(where, domain, tls=tls)
+
+
+def _ignore_problems(where: str, service: ir.Service) -> Iterator[str]:
+    for rule in service.ignore:
+        if not (rule.paths or rule.user_agents or rule.sources):
+            yield f"{where}: a rule of what is ignored names neither paths, user agents nor sources"
+        for source in rule.sources:
+            if not _is_network(source):
+                yield f"{where}: {source!r} is neither an IP address nor a range such as 10.0.0.0/8"
+        if service.protocol in (ir.Protocol.TCP, ir.Protocol.TLS):
+            if rule.paths or rule.user_agents:
+                yield f"{where}: of {service.protocol} connections only sources are known, no paths or user agents"
+            continue
+        for path in rule.paths:
+            if not path.startswith("/") or "*" in path[:-1]:
+                yield f"{where}: {path!r} is not a path (it begins with '/', and only its end may be '*')"
+        if not 200 <= rule.status < 600:
+            yield f"{where}: {rule.status} is not the status of an answer (200 to 599)"
+
+
+def _is_network(source: str) -> bool:
+    try:
+        ip_network(source, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _domain_problems(where: str, domain: str, *, tls: bool) -> Iterator[str]:

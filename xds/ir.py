@@ -27,6 +27,24 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
+class Ignore:
+    """Requests, or connections, that are no use of a service. Each kind that is given must match, by any of its values.
+
+    TCP and TLS know sources only, and have no answer to give.
+    """
+
+    paths: tuple[str, ...] = ()
+    """Whole paths, or their beginnings when they end with `*`."""
+    user_agents: tuple[str, ...] = ()
+    """Beginnings of the User-Agent header."""
+    sources: tuple[str, ...] = ()
+    """IP addresses or CIDR ranges of those who connect to Envoy."""
+    status: int = 200
+    """The answer while the service does not run."""
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service: an EDS cluster, and the listener or virtual host or filter chain that leads to it."""
 
@@ -36,6 +54,7 @@ class Service:
     """Host names (HTTP, H2C) or server names (TLS), the service's own name included; unused for TCP."""
     listen: Address | None = None
     """The listener's address; TCP only."""
+    ignore: tuple[Ignore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

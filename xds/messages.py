@@ -8,23 +8,40 @@ Nothing here may bound how many connections or requests are held, for how long, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
+from ipaddress import ip_network
 
-from xds import ir
+from xds import ignoring, ir
 from xds.api import (
     Any,
     cluster_v3,
     core_v3,
     endpoint_v3,
+    filter_state_v3,
     hcm_v3,
     listener_v3,
+    matcher_v3,
     route_v3,
     router_v3,
+    set_filter_state_v3,
     tcp_proxy_v3,
     tls_inspector_v3,
     upstream_http_v3,
+    xds_core_v3,
 )
-from xds.names import HTTP_LISTENER, ROUTES, TLS_LISTENER, UNKNOWN_HOST, stat_name, tcp_listener_name
+from xds.names import (
+    ANSWERS,
+    HTTP_LISTENER,
+    IGNORED_STAT,
+    ROUTES,
+    SOURCE,
+    TLS_LISTENER,
+    UNKNOWN_HOST,
+    ignored,
+    stat_name,
+    tcp_listener_name,
+)
 
 _UNLIMITED = 1_000_000_000
 _NEVER = timedelta(0)
@@ -71,6 +88,13 @@ def cluster(name: str, protocol: ir.Protocol) -> cluster_v3.Cluster:
     )
 
 
+def ignored_cluster(name: str, protocol: ir.Protocol) -> cluster_v3.Cluster:
+    """Build the cluster of what is ignored of a service; all such share their statistics, which are nobody's."""
+    made = cluster(ignored(name), protocol)
+    made.alt_stat_name = IGNORED_STAT
+    return made
+
+
 def _upstream_protocol(protocol: ir.Protocol) -> dict[str, Any]:
     explicit = upstream_http_v3.HttpProtocolOptionsExplicitHttpConfig
     if protocol is ir.Protocol.HTTP:
@@ -95,6 +119,14 @@ def load_assignment(name: str, endpoints: tuple[ir.Address, ...]) -> endpoint_v3
     return endpoint_v3.ClusterLoadAssignment(cluster_name=name, endpoints=localities)
 
 
+def answers_assignment(name: str) -> endpoint_v3.ClusterLoadAssignment:
+    """Build the endpoints of what is ignored of a service while it does not run: Envoy's own listener."""
+    internal = core_v3.Address(envoy_internal_address=core_v3.EnvoyInternalAddress(server_listener_name=ANSWERS))
+    lb_endpoints = [endpoint_v3.LbEndpoint(endpoint=endpoint_v3.Endpoint(address=internal))]
+    localities = [endpoint_v3.LocalityLbEndpoints(lb_endpoints=lb_endpoints)]
+    return endpoint_v3.ClusterLoadAssignment(cluster_name=ignored(name), endpoints=localities)
+
+
 def _address(address: ir.Address) -> core_v3.Address:
     return core_v3.Address(
         socket_address=core_v3.SocketAddress(
@@ -115,22 +147,31 @@ def tcp_proxy(name: str) -> listener_v3.Filter:
     return listener_v3.Filter(name="envoy.filters.network.tcp_proxy", typed_config=Any.pack(proxy))
 
 
-def tcp_listener(name: str, address: ir.Address) -> listener_v3.Listener:
+def tcp_listener(name: str, address: ir.Address, ignore: tuple[ir.Ignore, ...] = ()) -> listener_v3.Listener:
     """Build a TCP service's own listener."""
-    return listener_v3.Listener(
-        name=tcp_listener_name(address),
-        address=_address(address),
-        filter_chains=[listener_v3.FilterChain(filters=[tcp_proxy(name)])],
-    )
+    chains = [listener_v3.FilterChain(filters=[tcp_proxy(name)])]
+    if ranges := _source_ranges(ignore):
+        match = listener_v3.FilterChainMatch(source_prefix_ranges=ranges)
+        chains.append(listener_v3.FilterChain(filter_chain_match=match, filters=[tcp_proxy(ignored(name))]))
+    return listener_v3.Listener(name=tcp_listener_name(address), address=_address(address), filter_chains=chains)
 
 
-def tls_filter_chain(name: str, domains: tuple[str, ...]) -> listener_v3.FilterChain:
+def tls_filter_chains(
+    name: str, domains: tuple[str, ...], ignore: tuple[ir.Ignore, ...] = ()
+) -> list[listener_v3.FilterChain]:
     """Build a TLS service's part of the TLS listener: the server names that are its, passed through unopened."""
-    return listener_v3.FilterChain(
-        name=name,
-        filter_chain_match=listener_v3.FilterChainMatch(server_names=list(domains)),
-        filters=[tcp_proxy(name)],
-    )
+    match = listener_v3.FilterChainMatch(server_names=list(domains))
+    chains = [listener_v3.FilterChain(name=name, filter_chain_match=match, filters=[tcp_proxy(name)])]
+    if ranges := _source_ranges(ignore):
+        match = listener_v3.FilterChainMatch(source_prefix_ranges=ranges, server_names=list(domains))
+        past = listener_v3.FilterChain(name=ignored(name), filter_chain_match=match, filters=[tcp_proxy(ignored(name))])
+        chains.append(past)
+    return chains
+
+
+def _source_ranges(ignore: tuple[ir.Ignore, ...]) -> list[core_v3.CidrRange]:
+    networks = (ip_network(source, strict=False) for rule in ignore for source in rule.sources)
+    return [core_v3.CidrRange(address_prefix=str(n.network_address), prefix_len=n.prefixlen) for n in networks]
 
 
 def tls_listener(address: ir.Address, chains: list[listener_v3.FilterChain]) -> listener_v3.Listener:
@@ -148,17 +189,43 @@ def tls_listener(address: ir.Address, chains: list[listener_v3.FilterChain]) -> 
 
 def http_listener(address: ir.Address) -> listener_v3.Listener:
     """Build the listener that all HTTP services share."""
-    filters = [listener_v3.Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(_hcm()))]
+    manager = _hcm(HTTP_LISTENER, ROUTES)
+    filters = [
+        listener_v3.Filter(name="envoy.filters.network.set_filter_state", typed_config=Any.pack(_source())),
+        listener_v3.Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager)),
+    ]
     return listener_v3.Listener(
         name=HTTP_LISTENER, address=_address(address), filter_chains=[listener_v3.FilterChain(filters=filters)]
     )
 
 
-def _hcm() -> hcm_v3.HttpConnectionManager:
+def _source() -> set_filter_state_v3.Config:
+    """Keep who connected, for routes to match: a header could be made up."""
+    who = core_v3.DataSource(inline_string="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%")
+    value = filter_state_v3.FilterStateValue(
+        object_key=SOURCE,
+        factory_key="envoy.network.ip",
+        format_string=core_v3.SubstitutionFormatString(text_format_source=who),
+    )
+    return set_filter_state_v3.Config(on_new_connection=[value])
+
+
+def answers_listener() -> listener_v3.Listener:
+    """Build the listener inside of Envoy that answers what is ignored of services that do not run."""
+    manager = _hcm(ANSWERS, ANSWERS)
+    filters = [listener_v3.Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))]
+    return listener_v3.Listener(
+        name=ANSWERS,
+        internal_listener=listener_v3.ListenerInternalListenerConfig(),
+        filter_chains=[listener_v3.FilterChain(filters=filters)],
+    )
+
+
+def _hcm(stat_prefix: str, routes: str) -> hcm_v3.HttpConnectionManager:
     return hcm_v3.HttpConnectionManager(
-        stat_prefix="http",
+        stat_prefix=stat_prefix,
         codec_type=hcm_v3.HttpConnectionManagerCodecType.AUTO,
-        rds=hcm_v3.Rds(config_source=ads(_NEVER), route_config_name=ROUTES),
+        rds=hcm_v3.Rds(config_source=ads(_NEVER), route_config_name=routes),
         http_filters=[hcm_v3.HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(router_v3.Router()))],
         upgrade_configs=[hcm_v3.HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
         http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
@@ -171,19 +238,49 @@ def _hcm() -> hcm_v3.HttpConnectionManager:
     )
 
 
-def virtual_host(name: str, domains: tuple[str, ...]) -> route_v3.VirtualHost:
+def virtual_host(name: str, domains: tuple[str, ...], ignore: tuple[ir.Ignore, ...] = ()) -> route_v3.VirtualHost:
     """Build an HTTP service's virtual host: all of its paths, upgrades included, without a time-out."""
     action = route_v3.RouteAction(cluster=name or None, timeout=_NEVER)
+    past = route_v3.RouteAction(cluster=ignored(name), timeout=_NEVER)
+    routes = [route_v3.Route(match=match, route=past) for rule in ignore for match in _matches(rule)]
     return route_v3.VirtualHost(
         name=name,
         domains=list(domains),
-        routes=[route_v3.Route(match=route_v3.RouteMatch(prefix="/"), route=action)],
+        routes=[*routes, route_v3.Route(match=route_v3.RouteMatch(prefix="/"), route=action)],
         retry_policy=route_v3.RetryPolicy(
             retry_on=_SAFE_RETRIES,
             num_retries=_RETRIES,
             retry_back_off=route_v3.RetryPolicyRetryBackOff(base_interval=_BACKOFF, max_interval=_BACKOFF_MAX),
         ),
     )
+
+
+def answering_host(name: str, domains: tuple[str, ...], ignore: tuple[ir.Ignore, ...]) -> route_v3.VirtualHost:
+    """Build the virtual host that answers what is ignored of a service that does not run."""
+    routes = []
+    for rule in ignoring.answering_order(ignore):
+        body = core_v3.DataSource(inline_string=rule.body) if rule.body else None
+        answer = route_v3.DirectResponseAction(status=rule.status, body=body)
+        told = ir.Ignore(rule.paths, rule.user_agents)
+        routes += [route_v3.Route(match=match, direct_response=answer) for match in _matches(told)]
+    return route_v3.VirtualHost(name=name, domains=list(domains), routes=routes)
+
+
+def _matches(rule: ir.Ignore) -> Iterator[route_v3.RouteMatch]:
+    sources = []
+    if rule.sources:
+        networks = [ip_network(source, strict=False) for source in rule.sources]
+        ranges = [
+            xds_core_v3.CidrRange(address_prefix=str(n.network_address), prefix_len=n.prefixlen) for n in networks
+        ]
+        address = matcher_v3.AddressMatcher(ranges=ranges)
+        sources = [matcher_v3.FilterStateMatcher(key=SOURCE, address_match=address)]
+    for path in rule.paths or ("/*",):
+        for agent in rule.user_agents or (None,):
+            prefix = matcher_v3.StringMatcher(prefix=agent)
+            headers = [] if agent is None else [route_v3.HeaderMatcher(name="user-agent", string_match=prefix)]
+            whole, start = (None, path[:-1]) if path.endswith("*") else (path, None)
+            yield route_v3.RouteMatch(prefix=start, path=whole, headers=headers, filter_state=sources)
 
 
 def unknown_host() -> route_v3.VirtualHost:
@@ -205,6 +302,6 @@ def unknown_host() -> route_v3.VirtualHost:
     )
 
 
-def route_configuration(hosts: list[route_v3.VirtualHost]) -> route_v3.RouteConfiguration:
+def route_configuration(hosts: list[route_v3.VirtualHost], name: str = ROUTES) -> route_v3.RouteConfiguration:
     """Build the route configuration of the HTTP listener; a port in the Host header is neither matched nor removed."""
-    return route_v3.RouteConfiguration(name=ROUTES, virtual_hosts=hosts, ignore_port_in_host_matching=True)
+    return route_v3.RouteConfiguration(name=name, virtual_hosts=hosts, ignore_port_in_host_matching=True)

@@ -8,6 +8,12 @@ HTTP_LISTENER = "http"
 TLS_LISTENER = "tls"
 ROUTES = "http"
 """The route configuration of the HTTP listener."""
+ANSWERS = "answers"
+"""Envoy's own listener, and its route configuration, for what is ignored while a service does not run."""
+IGNORED_STAT = "(ignored)"
+"""The `<name>` in statistics of all that is ignored; no service can have it."""
+SOURCE = "zenvoy.source"
+"""The filter state in which a connection's source address is kept for routes to match."""
 UNKNOWN_HOST = "(unknown host)"
 """The virtual host of all requests that no service wants; no service can have this name."""
 
@@ -19,6 +25,11 @@ def tcp_listener_name(address: ir.Address) -> str:
     Envoy never sees two listeners at one address, which it would reject.
     """
     return f"tcp/[{address.host}]:{address.port}" if ":" in address.host else f"tcp/{address.host}:{address.port}"
+
+
+def ignored(service: str) -> str:
+    """Return the name of the cluster of what is ignored of a service; no service can have it."""
+    return f"{service} {IGNORED_STAT}"
 
 
 def stat_name(service: str) -> str:

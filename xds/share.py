@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xds import ir, messages
+from xds import ir, messages, names
 from xds.wire import text
 
 TARGET = Path(__file__).with_name("shared.py")
@@ -31,6 +31,8 @@ def shared() -> dict[str, bytes]:
     http, tls = messages.http_listener(_NOWHERE), messages.tls_listener(_NOWHERE, [])
     http.address = tls.address = None
     return {
+        "ANSWERS_LISTENER": bytes(messages.answers_listener()),
+        "ANSWERS_ROUTES": bytes(messages.route_configuration([], names.ANSWERS)),
         **{f"CLUSTER_{protocol.name}": bytes(messages.cluster("", protocol)) for protocol in ir.Protocol},
         "HTTP_LISTENER": bytes(http),
         "ROUTES": bytes(messages.route_configuration([])),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from xds import ir
+from xds import ignoring, ir, names
 from xds.check import address_problems, problems
 from xds.translate import Parts, Translation, load_assignment, parts, translation
 from xds.types import CDS, EDS, LDS, ORDER, RDS
@@ -108,17 +108,26 @@ class World:
         changed, removed = {}, {}
         for type_url in (CDS, LDS, RDS):
             changed[type_url], removed[type_url] = self._replace(type_url, whole.resources[type_url])
-        removed[EDS] = self._drop(EDS, new_parts)
+        removed[EDS] = self._drop(EDS, whole.resources[CDS])
         return Change(changed, removed)
 
-    def route(self, service: str, endpoints: tuple[ir.Address, ...]) -> bool:
-        """Make these the endpoints of a service; say whether that changes anything. Raises `ValueError`."""
+    def route(self, service: str, endpoints: tuple[ir.Address, ...], held: bool = False) -> tuple[str, ...]:
+        """Make these the endpoints of a service; `held` says that they are its hold address.
+
+        Returns the names of the assignments that this changes. Raises `ValueError`.
+        """
         if service not in self._parts:
             raise ValueError(f"no service {service!r} is configured")
         where = f"service {service}"
         if found := [problem for endpoint in endpoints for problem in address_problems(where, endpoint)]:
             raise ValueError("\n".join(found))
-        return self._tables[EDS].put(service, load_assignment(service, endpoints))
+        assignments = {service: load_assignment(service, endpoints)}
+        if self._parts[service].ignored_cluster:
+            name = names.ignored(service)
+            answered = held and self._parts[service].answering_host
+            past = load_assignment(name, () if held else endpoints)
+            assignments[name] = ignoring.load_assignment(service) if answered else past
+        return tuple(name for name, body in assignments.items() if self._tables[EDS].put(name, body))
 
     def _translated(self, service: ir.Service) -> Parts:
         known = self._parts.get(service.name)

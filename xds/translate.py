@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from xds import ir, names, shared
+from xds import ignoring, ir, names, shared
 from xds.types import CDS, LDS, RDS
 from xds.wire import field, number, text
 
@@ -30,6 +30,14 @@ class Parts:
     virtual_host: bytes = b""
     filter_chain: bytes = b""
     listener: bytes = b""
+    ignored_cluster: bytes = b""
+    answering_host: bytes = b""
+
+    @property
+    def clusters(self) -> dict[str, bytes]:
+        """The clusters, by name."""
+        own = {self.service.name: self.cluster}
+        return {**own, names.ignored(self.service.name): self.ignored_cluster} if self.ignored_cluster else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,37 +53,44 @@ class Translation:
 
 def parts(service: ir.Service) -> Parts:
     """Translate one service."""
-    cluster = text(1, service.name) + _CLUSTERS[service.protocol]
+    common = _CLUSTERS[service.protocol]
+    cluster = text(1, service.name) + common
     if "." in service.name:
         cluster += text(28, names.stat_name(service.name))
+    ignored = ignoring.cluster(service, common) if service.ignore else b""
     if service.protocol is ir.Protocol.TCP:
         assert service.listen is not None, "check.py lets no such service through"
-        return Parts(service, cluster, listener=_tcp_listener(service.name, service.listen))
+        return Parts(service, cluster, listener=_tcp_listener(service, service.listen), ignored_cluster=ignored)
     if service.protocol is ir.Protocol.TLS:
-        return Parts(service, cluster, filter_chain=_filter_chain(service))
-    return Parts(service, cluster, virtual_host=_virtual_host(service))
+        return Parts(service, cluster, filter_chain=_filter_chains(service), ignored_cluster=ignored)
+    answers = ignoring.answering_host(service, _domains(service)) if service.ignore else b""
+    host = _virtual_host(service)
+    return Parts(service, cluster, virtual_host=host, ignored_cluster=ignored, answering_host=answers)
 
 
 def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     """Put the services' parts together."""
     all_parts = tuple(services)
-    clusters = {part.service.name: part.cluster for part in all_parts}
+    clusters = {name: cluster for part in all_parts for name, cluster in part.clusters.items()}
     own = ((part.service.listen, part.listener) for part in all_parts)
     listeners = {names.tcp_listener_name(address): listener for address, listener in own if address and listener}
     routes: dict[str, bytes] = {}
-    used = {p.service.name for p in all_parts if p.listener}
+    used = {name for p in all_parts if p.listener for name in p.clusters}
     if listen.http:
         listeners[names.HTTP_LISTENER] = shared.HTTP_LISTENER + field(2, _address(listen.http))
         hosts = [p for p in all_parts if p.virtual_host]
         routes[names.ROUTES] = _route_configuration(hosts)
-        used.update(p.service.name for p in hosts)
+        used.update(name for p in hosts for name in p.clusters)
+        if answers := [p.answering_host for p in hosts if p.answering_host]:
+            listeners[names.ANSWERS] = shared.ANSWERS_LISTENER
+            routes[names.ANSWERS] = shared.ANSWERS_ROUTES + b"".join(field(2, host) for host in answers)
     chains = [p for p in all_parts if p.filter_chain]
     if listen.tls and chains:
-        encoded = (field(3, p.filter_chain) for p in chains)
+        encoded = (p.filter_chain for p in chains)
         listeners[names.TLS_LISTENER] = b"".join((shared.TLS_LISTENER, field(2, _address(listen.tls)), *encoded))
-        used.update(p.service.name for p in chains)
+        used.update(name for p in chains for name in p.clusters)
     resources = {CDS: clusters, LDS: listeners, RDS: routes}
-    return Translation(resources, frozenset(used), frozenset({names.ROUTES} if listen.http else ()))
+    return Translation(resources, frozenset(used), frozenset(routes))
 
 
 def load_assignment(name: str, endpoints: Iterable[ir.Address]) -> bytes:
@@ -95,7 +110,7 @@ def _address(address: ir.Address) -> bytes:
 def _virtual_host(service: ir.Service) -> bytes:
     route = shared.ROUTE_MATCH + field(2, text(1, service.name) + shared.ROUTE_ACTION)
     domains = b"".join(text(2, domain) for domain in _domains(service))
-    return text(1, service.name) + domains + field(3, route) + shared.VIRTUAL_HOST
+    return text(1, service.name) + domains + ignoring.routes(service) + field(3, route) + shared.VIRTUAL_HOST
 
 
 def _domains(service: ir.Service) -> Iterable[str]:
@@ -109,14 +124,21 @@ def _route_configuration(hosts: list[Parts]) -> bytes:
     return shared.ROUTES + b"".join(encoded)
 
 
-def _tcp_listener(name: str, address: ir.Address) -> bytes:
-    chain = field(3, _tcp_proxy(name))
-    return text(1, names.tcp_listener_name(address)) + field(2, _address(address)) + field(3, chain)
+def _tcp_listener(service: ir.Service, address: ir.Address) -> bytes:
+    chains = field(3, field(3, _tcp_proxy(service.name)))
+    if sources := ignoring.source_match(service):
+        chains += field(3, field(1, sources) + field(3, _tcp_proxy(names.ignored(service.name))))
+    return text(1, names.tcp_listener_name(address)) + field(2, _address(address)) + chains
 
 
-def _filter_chain(service: ir.Service) -> bytes:
+def _filter_chains(service: ir.Service) -> bytes:
+    """Encode a TLS service's filter chains, as fields of the listener."""
     match = b"".join(text(11, domain) for domain in _domains(service))
-    return field(1, match) + field(3, _tcp_proxy(service.name)) + text(7, service.name)
+    chains = field(3, field(1, match) + field(3, _tcp_proxy(service.name)) + text(7, service.name))
+    if sources := ignoring.source_match(service):
+        name = names.ignored(service.name)
+        chains += field(3, field(1, sources + match) + field(3, _tcp_proxy(name)) + text(7, name))
+    return chains
 
 
 def _tcp_proxy(name: str) -> bytes:

@@ -36,7 +36,10 @@ def address(text: str) -> ir.Address:
 def service(spec: Spec) -> ir.Service:
     """A spec in the words of xDS."""
     listen = address(spec.listen) if spec.listen else None
-    return ir.Service(spec.name, ir.Protocol(spec.protocol.value), spec.hosts, listen)
+    ignore = tuple(
+        ir.Ignore(rule.paths, rule.user_agents, rule.sources, rule.status, rule.body) for rule in spec.ignore
+    )
+    return ir.Service(spec.name, ir.Protocol(spec.protocol.value), spec.hosts, listen, ignore)
 
 
 class XdsRouter:
@@ -74,9 +77,9 @@ class XdsRouter:
         """To be added to the gRPC server."""
         return self._server.handler()
 
-    def route(self, service: str, endpoints: tuple[str, ...]) -> None:
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
         self._routed.add(service)
-        self._server.route(service, tuple(address(endpoint) for endpoint in endpoints))
+        self._server.route(service, tuple(address(endpoint) for endpoint in endpoints), held)
         self._report(self._state(service))
 
     def envoys(self) -> frozenset[str]:

@@ -31,6 +31,24 @@ class IdleBy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ignore:
+    """Requests, or connections, that are no use of a service: probes and scrapes.
+
+    Each kind that is given must match, by any of its values. Of TCP and TLS only sources are known.
+    """
+
+    paths: tuple[str, ...] = ()
+    """Whole paths, or their beginnings when they end with `*`."""
+    user_agents: tuple[str, ...] = ()
+    """Beginnings of the User-Agent header."""
+    sources: tuple[str, ...] = ()
+    """IP addresses or CIDR ranges of those who connect to Envoy."""
+    status: int = 200
+    """The answer while the service does not run."""
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """One service. Durations are seconds."""
 
@@ -48,5 +66,7 @@ class Spec:
     drain_timeout: float = 30.0
     max_held: int = 1024
     idle_by: IdleBy = IdleBy.REQUESTS
+    ignore: tuple[Ignore, ...] = ()
+    """What neither wakes it nor keeps it awake."""
     paused: bool = False
     """Never put to sleep while true."""

@@ -24,8 +24,11 @@ Report = Callable[[RouteState], None]
 class Router(Protocol):
     """Brings routes about. Reports every change of `RouteState`, also when an Envoy comes or goes."""
 
-    def route(self, service: str, endpoints: tuple[str, ...]) -> None:
-        """Send connections for `service` to these `ip:port` from now on. The same value again costs nothing."""
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
+        """Send connections for `service` to these `ip:port` from now on. The same value again costs nothing.
+
+        `held` says that it is the hold address: what is ignored is not sent there.
+        """
 
     def envoys(self) -> frozenset[str]:
         """Node ids of the Envoys that must be in a sample for it to be complete."""

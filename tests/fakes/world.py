@@ -144,7 +144,7 @@ class World:
 
     async def close(self) -> None: ...
 
-    def route(self, service: str, endpoints: tuple[str, ...]) -> None:
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
         for envoy in self.fleet.values():
             envoy.told, envoy.acked_at = endpoints, None
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from reconciler.adapters.services_file import command
 from reconciler.adapters.services_file.addresses import Address, address, host_name, service_name
+from reconciler.adapters.services_file.ignoring import read_ignore
 from reconciler.adapters.services_file.model import Entry
 from reconciler.adapters.services_file.values import Value
 from reconciler.core.spec import IdleBy, Protocol, Spec
 
 TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld")
 """The keys that `defaults` may give for all services."""
-KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "paused")
+KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "ignore", "paused")
 EXAMPLE = f"{{name: web, command: {command.EXAMPLE}}}"
 _IDLE_BY = {
     Protocol.HTTP: (IdleBy.REQUESTS, IdleBy.BYTES),
@@ -74,6 +75,7 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
         hosts=tuple(dict.fromkeys(host for host in (*own, *(host for host, _ in hosts)) if host)),
         listen=str(listen) if listen else None,
         idle_by=_idle_by(fields.get("idle"), protocol),
+        ignore=read_ignore(fields.get("ignore"), protocol),
         paused=bool("paused" in fields and fields["paused"].yes_no()),
     )
     program = command.read_program(value, fields, folder, protocol, spec.drain_timeout)

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.adapters.processes import Program
 from reconciler.adapters.services_file import ServicesFile, read
-from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.core.spec import Ignore, IdleBy, Protocol, Spec
 
 FULL = """
 listen: {http: "127.0.0.1:10000", tls: "[::1]:10443"}
@@ -29,6 +29,9 @@ services:
     holdTimeout: 1.5s
     drainTimeout: 2m
     stopSignal: SIGINT
+    ignore:
+      - {paths: [/healthz, /metrics/*], userAgents: [kube-probe/], answer: {status: 503, body: asleep}}
+      - {sources: [10.1.2.3/16, "fd00::1"]}
     paused: true
   - name: api
     protocol: h2c
@@ -71,6 +74,10 @@ def test_everything_that_can_be_said(file: Path) -> None:
         hold_timeout=1.5,
         drain_timeout=120,
         max_held=5,
+        ignore=(
+            Ignore(paths=("/healthz", "/metrics/*"), user_agents=("kube-probe/",), status=503, body="asleep"),
+            Ignore(sources=("10.1.0.0/16", "fd00::1/128")),
+        ),
         paused=True,
     )
     assert web.program == Program(

@@ -1,0 +1,80 @@
+"""Probes and scrapes neither wake a service nor keep it awake, and are answered all the same."""
+
+from __future__ import annotations
+
+import socket
+from http.client import HTTPConnection
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, until
+
+ELSEWHERE = "127.0.0.77"
+"""Another address of this machine, for those who are told by where they come from."""
+PROBES = [
+    {"paths": ["/healthz", "/metrics/*"], "answer": {"status": 203, "body": "asleep\n"}},
+    {"userAgents": ["kube-probe/"], "paths": ["/ready"]},
+    {"sources": [f"{ELSEWHERE}/32"], "answer": {"status": 202}},
+]
+
+
+@pytest.fixture(scope="module")
+def z(shared_zenvoy: Start) -> Zenvoy:
+    only_elsewhere = [{"sources": [ELSEWHERE]}]
+    return shared_zenvoy(
+        {"name": "web", "command": quick("http"), "ignore": PROBES},
+        {"name": "busy", "command": quick("http"), "ignore": PROBES, "idleAfter": "1s"},
+        {"name": "db", "protocol": "tcp", "command": quick("tcp"), "ignore": only_elsewhere},
+        defaults=SLOW_TO_SLEEP,
+    )
+
+
+def ask(z: Zenvoy, name: str, path: str, agent: str = "curl/8", source: str = LOCAL) -> tuple[int, str]:
+    connection = HTTPConnection(LOCAL, z.http_port, timeout=20, source_address=(source, 0))
+    try:
+        connection.request("GET", path, headers={"Host": name, "User-Agent": agent})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_asleep_each_rule_gives_its_answer_and_nothing_wakes(z: Zenvoy) -> None:
+    z.asleep("web")
+    assert ask(z, "web", "/healthz") == (203, "asleep\n")
+    assert ask(z, "web", "/metrics/cpu?x=1") == (203, "asleep\n")
+    assert ask(z, "web", "/ready", agent="kube-probe/1.34") == (200, "")
+    assert ask(z, "web", "/anything", source=ELSEWHERE) == (202, "")
+    view = z.status("web")
+    assert (view["state"], view["requests"], view["held"]) == ("ScaledToZero", 0, 0)
+    assert ask(z, "web", "/ready") == (200, "web /ready\n"), "another agent is somebody"
+    assert z.wakes("web") == 1
+
+
+def test_awake_they_reach_the_service(z: Zenvoy) -> None:
+    z.wake("web")
+    assert ask(z, "web", "/healthz") == (200, "web /healthz\n")
+    assert ask(z, "web", "/anything", source=ELSEWHERE) == (200, "web /anything\n")
+
+
+def test_they_do_not_keep_a_service_awake(z: Zenvoy) -> None:
+    assert request(z.http_port, "busy").status == 200
+
+    def probed_until_it_sleeps() -> bool:
+        assert ask(z, "busy", "/healthz")[0] in (200, 203)
+        return z.state("busy") == "ScaledToZero"
+
+    until("it sleeps under its probes", probed_until_it_sleeps)
+    assert z.wakes("busy") == 1
+
+
+def test_of_tcp_the_source_is_known(z: Zenvoy) -> None:
+    z.asleep("db")
+    with socket.create_connection((LOCAL, z.port("db")), 20, (ELSEWHERE, 0)) as probe:
+        assert probe.recv(10) == b"", "closed, and nobody was woken"
+    assert z.state("db") == "ScaledToZero"
+    for source in (LOCAL, ELSEWHERE):
+        with socket.create_connection((LOCAL, z.port("db")), 20, (source, 0)) as client:
+            client.sendall(b"hello\n")
+            assert client.recv(100) == b"db hello\n"
