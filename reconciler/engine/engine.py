@@ -100,6 +100,7 @@ class Engine:
                 self._settle(name)
             elif self._services[name].spec != spec:
                 self._services[name].spec = spec
+                self._services[name].route = ()  # what is ignored may have changed: say again where all goes
                 self._settle(name)
             self._services[name].always_paused = configured[name].paused
 
@@ -288,4 +289,4 @@ class Engine:
             self._adapters.holders.order(name, order)
         if service.route != route:
             service.routes(route)
-            self._adapters.router.route(name, route)
+            self._adapters.router.route(name, route, held=route == (hold,))
