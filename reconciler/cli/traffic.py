@@ -54,7 +54,7 @@ def settings(
 ) -> PrometheusSettings:
     """What was typed, checked. Raises `typer.BadParameter`."""
     from reconciler.adapters.prometheus.settings import PrometheusSettings
-    from reconciler.adapters.services_file.durations import duration
+    from reconciler.core.durations import duration
 
     seconds = duration(interval)
     if not seconds:

@@ -12,9 +12,9 @@ from pathlib import Path
 from signal import Signals
 
 from reconciler.adapters.processes.program import PLACEHOLDER, Program
-from reconciler.adapters.services_file.problems import meant
 from reconciler.adapters.services_file.values import Value
 from reconciler.core.spec import Protocol
+from reconciler.core.wording import meant
 
 KEYS = ("command", "env", "workingDirectory", "port", "ready", "stopSignal")
 EXAMPLE = '[python3, -m, http.server, "{port}"]'

@@ -5,9 +5,7 @@ Rule: a problem says where it is, what is wrong, and what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,20 +39,3 @@ class Problems:
     def found(self) -> list[Problem]:
         """All of them, in order."""
         return sorted(self._found)
-
-
-def meant(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` probably is, whatever its case, hyphens and underscores."""
-    plain = {_plain(name): name for name in known}
-    close = get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
-    return plain[close[0]] if close else None
-
-
-def listed(words: Iterable[str], last: str = "or") -> str:
-    """`a, b or c`."""
-    *others, final = words
-    return f"{', '.join(others)} {last} {final}" if others else final
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("-", "").replace("_", "")

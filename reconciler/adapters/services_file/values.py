@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import yaml
 
-from reconciler.adapters.services_file.durations import duration
-from reconciler.adapters.services_file.problems import Problems, listed, meant
+from reconciler.adapters.services_file.problems import Problems
+from reconciler.core.durations import duration
+from reconciler.core.wording import listed, meant
 
 _TAG = "tag:yaml.org,2002:"
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
