@@ -63,6 +63,8 @@ class ScaledServiceStatus(Struct, frozen=True):
     """The record, and how it stands. `state` is empty until there is a record."""
 
     state: str = ""
+    target: str = ""
+    """What is scaled, as in `Deployment/web`."""
     since: datetime | None = None
     reason: str = ""
     replicas: int = 0
