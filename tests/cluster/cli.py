@@ -1,0 +1,170 @@
+"""What tests of the CLI need: the command itself, objects as a controller would leave them, and who answers for one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api
+from reconciler.adapters.kubernetes.objects import path
+from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, KIND, PLURAL
+
+BIN = Path(sys.executable).parent
+PATIENCE_SECONDS = 60.0
+SINCE = "2026-01-02T03:04:05.678000Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Cli:
+    """`zenvoy` against one cluster, in one namespace unless another is named."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, folder: Path) -> None:
+        self._kubeconfig, self.namespace, self._folder = kubeconfig, namespace, folder
+
+    async def __call__(self, *arguments: str, program: str = "zenvoy", code: int | None = 0) -> Done:
+        """Until it ends; `code` None: however it does."""
+        async with self.running(*arguments, program=program) as process:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                out, err = await process.communicate()
+        done = Done(process.returncode or 0, out.decode(), err.decode())
+        assert "Traceback" not in done.err, done.err
+        assert code is None or done.code == code, done
+        return done
+
+    @asynccontextmanager
+    async def running(self, *arguments: str, program: str = "zenvoy") -> AsyncIterator[asyncio.subprocess.Process]:
+        """The process; it is ended at the end of the block."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ZENVOY_")}
+        process = await asyncio.create_subprocess_exec(
+            BIN / program,
+            *arguments,
+            cwd=self._folder,
+            env={**inherited, "KUBECONFIG": str(self._kubeconfig), "COLUMNS": "200"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+class Objects:
+    """Makes objects in one namespace."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self.api, self.namespace = api, namespace
+
+    async def make(self, api_version: str, plural: str, body: dict[str, Any], namespace: str | None = "") -> Any:
+        """Create an object; `namespace` None: one that is in none."""
+        within = self.namespace if namespace == "" else namespace
+        where = path(api_version, plural, within)
+        return json.loads(await self.api.call("POST", where, {"apiVersion": api_version, **body}))
+
+    async def scaled_service(self, name: str, spec: dict[str, Any] | None = None, **status: Any) -> None:
+        """With a status as the controller would leave it."""
+        await self.make(API_VERSION, PLURAL, {"kind": KIND, "metadata": {"name": name}, "spec": spec or {}})
+        if status:
+            await self.status(name, **status)
+
+    async def status(self, name: str, **status: Any) -> None:
+        where = path(API_VERSION, PLURAL, self.namespace, name, "status")
+        await self.api.patch(where, {"status": status}, MERGE_PATCH)
+
+    async def get(self, name: str, api_version: str = API_VERSION, plural: str = PLURAL) -> Any:
+        return json.loads(await self.api.get(path(api_version, plural, self.namespace, name)))
+
+    async def deployment(self, name: str, replicas: int | None = 1, **metadata: Any) -> None:
+        await self.make("apps/v1", "deployments", deployment(name, replicas, **metadata))
+
+    async def answering(self, name: str, *states: str, reason: str = "a person asked for it") -> str:
+        """Stand in for the leader: wait for a command, and lead the object through these states; the command."""
+        while not (told := (await self.get(name))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
+            await asyncio.sleep(0.02)
+        for state in states:
+            await self.status(name, observedCommand=told, **entered(state, reason))
+        return str(told)
+
+
+def entered(state: str, reason: str = "", **more: Any) -> dict[str, Any]:
+    """The status of a service that has just entered a state."""
+    since = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return {"state": state, "since": since, "reason": reason, "holdAddress": "127.64.0.7:18001", **more}
+
+
+def condition(kind: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
+    found = {"type": kind, "status": status, "reason": reason, "message": message}
+    return {**found, "lastTransitionTime": "2026-01-02T03:04:05Z", "observedGeneration": 1}
+
+
+def deployment(name: str, replicas: int | None = 1, **metadata: Any) -> dict[str, Any]:
+    """Of a program that nobody will ever run."""
+    labels = {"app": name}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "example/main:1"}]}}
+    spec: dict[str, Any] = {"selector": {"matchLabels": labels}, "template": pod}
+    if replicas is not None:
+        spec["replicas"] = replicas
+    return {"kind": "Deployment", "metadata": {"name": name, **metadata}, "spec": spec}
+
+
+@dataclass
+class FakeController:
+    """A real HTTP server in the place of the controller's: it answers what it was given, by path."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def start(self) -> Callable[[], None]:
+        """Serve; the way to end it."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        Thread(target=server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{server.server_address[1]}"
+
+        def end() -> None:
+            server.shutdown()
+            server.server_close()
+
+        return end
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        controller = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                controller.asked.append(self.path)
+                found = controller.answers.get(self.path)
+                body = json.dumps({"error": f"there is no {self.path}"} if found is None else found).encode()
+                self.send_response(404 if found is None else 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Not into the tests' output."""
+
+        return Handler
