@@ -51,6 +51,11 @@ def canonical(text: str) -> str:
         return text
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host, in the kernel's own spelling, never leaves the machine."""
+    return host == "::1" or host.removeprefix(_MAPPED).startswith("127.")
+
+
 def local(fd: int, family: int) -> str:
     """The address that an accepted connection was made to."""
     view = socket.socket(family, socket.SOCK_STREAM, 0, fd)

@@ -1,11 +1,12 @@
 """One direction of a relayed connection: from its source to its sink, in order, in bounded memory.
 
 A flow always waits for exactly one thing (`waits`): bytes from its source, room in its sink, its turn (it has had its
-share of a wake-up), or nothing any more. Both sockets are registered edge-triggered, once, so that waiting costs no
-system call; the price is the rule that a flow goes back to waiting for its source only after it has seen the source
-empty, and for its sink only after it has seen the sink full.
+share of a wake-up), the reads of others (see below), or nothing any more. Both sockets are registered edge-triggered,
+once, so that waiting costs no system call; the price is the rule that a flow goes back to waiting for its source only
+after it has seen the source empty, and for its sink only after it has seen the sink full.
 
-Small messages are read and written: two system calls a message. A read that fills the whole buffer makes the flow
+Small messages are read and written: two system calls a message. All that are ready are read before the first is
+written, so that whoever is woken by one finds the others there too. A read that fills the whole buffer makes the flow
 *bulk*: it is then moved by splice(2) through a pipe, without a copy, until too little comes at a time.
 """
 
@@ -21,9 +22,11 @@ from tproxy.relay_pipes import Pipe, Pipes
 INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
 UNUSUAL = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 
-SOURCE, SINK, TURN, NOTHING, SOURCE_ENDED, SOURCE_FAILED, SINK_FAILED = range(7)
+SOURCE, SINK, TURN, READS, NOTHING, SOURCE_ENDED, SOURCE_FAILED, SINK_FAILED = range(8)
 
 COPY_SIZE = 1 << 16
+SMALL = 1 << 12
+"""What is longer is written at once: nobody would be woken twice for it, and it would take memory."""
 SPLICE_SIZE = 1 << 20
 SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 """Without SPLICE_F_MORE: it would hold back the last bytes (as MSG_MORE does), and which are the last is not known."""
@@ -81,7 +84,7 @@ class Flow:
             if self.bulk:
                 self._splice()
             else:
-                self._copy()
+                self._read()
 
     def start_with(self, data: bytes) -> None:
         """Deliver bytes that were read before; an error shows again as an event once the sink is registered."""
@@ -112,7 +115,7 @@ class Flow:
             self.break_source()
         elif self.waits == SOURCE:
             # Reads stop short of urgent data (tcp(7)): neither a short read nor splice can then be relied on.
-            self._copy(to_the_end=True)
+            self._copy()
 
     def break_source(self) -> None:
         """The source was reset, or cannot be written to: deliver what is still to be read of it, and no more."""
@@ -120,7 +123,7 @@ class Flow:
         self.twin.give_up()
         self.owner.broken(self)
         if self.waits == SOURCE:
-            self._copy(to_the_end=True)
+            self._copy()
         elif self.waits == NOTHING:
             self.owner.drained(self)
 
@@ -134,14 +137,42 @@ class Flow:
         if self.bulk:
             self._splice()
         else:
-            self._copy(to_the_end=True)
+            self._copy()
 
     def _turn(self) -> None:
         if self.waits == TURN:
             self._go_on()
 
-    def _copy(self, to_the_end: bool = False) -> None:
-        """Read and write. A short read has emptied the source, so there is no second one, unless `to_the_end`."""
+    def _read(self) -> None:
+        """One read. A short one has emptied the source, so there is no second; a small message is written later."""
+        try:
+            data = os.read(self.source, COPY_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._source_failed()
+            return
+        if not data:
+            self._source_ended()
+        elif len(data) <= SMALL:
+            self.pending = data
+            self.waits = READS
+            self.owner.loop.call_soon(self._deliver)
+        elif self._write(data) and len(data) == COPY_SIZE:
+            self.bulk = True
+            self._splice()
+
+    def _deliver(self) -> None:
+        """All that was ready has been read."""
+        if self.waits != READS:
+            return
+        data, self.pending = self.pending, b""
+        self.waits = SOURCE
+        if self._write(data) and self.broken:
+            self._copy()
+
+    def _copy(self) -> None:
+        """Read and write until the source is empty, or this flow has had its share."""
         for _ in range(COPY_ROUNDS):
             try:
                 data = os.read(self.source, COPY_SIZE)
@@ -153,16 +184,10 @@ class Flow:
             if not data:
                 self._source_ended()
                 return
+            if len(data) == COPY_SIZE:
+                self.bulk = True
             if not self._write(data):
                 return
-            if len(data) < COPY_SIZE:
-                if not to_the_end:
-                    return
-            else:
-                self.bulk = True
-                if not to_the_end:
-                    self._splice()
-                    return
         self._wait(TURN)
 
     def _write(self, data: bytes) -> bool:
@@ -187,7 +212,7 @@ class Flow:
         """Move what there is by way of a pipe, which is given back as soon as it is empty."""
         pipe = self.pipe or self.owner.pipes.take()
         if pipe is None:
-            self._copy(to_the_end=True)
+            self._copy()
             return
         self.pipe = pipe
         moved_before = self.moved

@@ -196,6 +196,28 @@ def test_early_bytes_that_do_not_fit_are_kept(rig: Rig) -> None:
     assert read_all(upstream) == early + b"and more"
 
 
+def test_messages_of_many_that_are_ready_at_once_are_all_delivered(rig: Rig) -> None:
+    both = [rig.connect()[:2] for _ in range(100)]
+    done = threading.Event()
+    rig.loop.call_soon_threadsafe(lambda: done.wait(PATIENCE_SECONDS))
+    for number, (client, upstream) in enumerate(both):
+        client.sendall(b"up %d" % number)
+        upstream.sendall(b"down %d" % number)
+    done.set()
+    for number, (client, upstream) in enumerate(both):
+        assert upstream.recv(100) == b"up %d" % number
+        assert client.recv(100) == b"down %d" % number
+
+
+def test_on_loopback_nothing_is_paced(rig: Rig) -> None:
+    (client, inner_client), (inner_upstream, upstream) = tcp_pair(), tcp_pair()
+    rig.ends += [client, upstream]
+    with inner_client.dup() as seen_client, inner_upstream.dup() as seen_upstream:
+        rig.call(lambda: rig.relay.start(inner_client.detach(), inner_upstream.detach()))
+        for seen in (seen_client, seen_upstream):
+            assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
+
+
 def test_counts_and_the_first_byte_are_noted(rig: Rig) -> None:
     client, upstream, relayed = rig.connect()
     client.sendall(b"question")
