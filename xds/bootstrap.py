@@ -1,6 +1,7 @@
 """The bootstrap with which an Envoy joins a reconciler: all else comes over ADS.
 
-Pure. `bootstrap` returns plain data; `as_yaml` and `as_json` print it. Used by `zenvoy bootstrap` and `zenvoy up`.
+Pure. `bootstrap` returns plain data; `as_yaml` and `as_json` print it, `files` has all that Envoy needs beside one
+another. Used by `zenvoy bootstrap` and `zenvoy up`.
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/bootstrap/v3/bootstrap.proto
 """
 
@@ -13,6 +14,9 @@ from typing import Any, Literal
 
 import yaml
 
+from xds import bootstrap_stats, bootstrap_tls
+from xds.bootstrap_tls import Tls as Tls
+
 ADS_CLUSTER = "zenvoy_ads"
 """The one cluster in the bootstrap; it is no service."""
 STATS = (
@@ -22,12 +26,15 @@ STATS = (
     r"^cluster_manager\.(active|warming)_clusters$",
     r"^listener_manager\.(total_listeners_(active|warming|draining)|listener_create_failure|lds\.update_rejected)$",
     r"^control_plane\.connected_state$",
+    # Clients by listener, without each worker's share: what an Envoy that is to end waits for.
+    r"^listener\.[^w]*_\d+\.downstream_cx_active$",
 )
 """The statistics that Envoy keeps. With all of them, 10,000 services would cost it twice the memory and start-up."""
 FLUSH_INTERVAL = "0.5s"
 """Together with the whole seconds that `server.uptime` has, within what the reconciler tolerates."""
 NODE_TAG = "zenvoy_node"
 """The label with the node id on all that Prometheus scrapes from Envoy."""
+_INTERNAL = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
 MAX_CONNECTIONS = 1_000_000
 """Of all listeners together: far beyond what descriptors allow, so that no second limit hides behind the holder's."""
 
@@ -46,16 +53,21 @@ class Join:
     """`ip:port`, `[ipv6]:port`, or the path of a unix socket."""
     cluster: str = "zenvoy"
     mode: Literal["delta", "sotw"] = "delta"
+    stats: str | None = None
+    """`ip:port` at which others find its statistics and whether it is ready; its admin port is for itself."""
+    tls: Tls | None = None
+    """How both ends prove who they are; without it neither does."""
 
 
 def bootstrap(join: Join) -> dict[str, Any]:
     """Return the bootstrap as plain data. Raises `ValueError` when an address is none."""
     ads: dict[str, Any] = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    admin = _admin(join.admin)
     return {
-        "node": {"id": join.node, "cluster": join.cluster},
-        "admin": {"address": _admin(join.admin)},
+        "node": _node(join),
+        "admin": {"address": admin},
         "dynamic_resources": {"ads_config": _ads(join.mode), "cds_config": ads, "lds_config": dict(ads)},
-        "static_resources": {"clusters": [_cluster(join.reconciler, join.port)]},
+        "static_resources": _static(join, admin),
         "stats_config": {
             # Without it nobody can tell, from a scrape's text, which Envoy it is of.
             "stats_tags": [{"tag_name": NODE_TAG, "fixed_value": join.node}],
@@ -63,19 +75,31 @@ def bootstrap(join: Join) -> dict[str, Any]:
         },
         # `server.uptime` is as old as the latest flush; by default 5 s, and then it seems to have restarted.
         "stats_flush_interval": FLUSH_INTERVAL,
+        # What is ignored of a service that does not run is answered by a listener inside of Envoy (`ignoring.py`).
+        "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": _INTERNAL}}],
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": _overload(),
     }
 
 
+def files(join: Join) -> dict[str, str]:
+    """The bootstrap as `envoy.yaml` and whatever it points to, by file name, as YAML."""
+    pointed_to = bootstrap_tls.secrets(join.tls) if join.tls else {}
+    return {"envoy.yaml": as_yaml(join)} | {name: _yaml(content) for name, content in pointed_to.items()}
+
+
 def as_yaml(join: Join) -> str:
     """Return the bootstrap as YAML."""
-    return str(yaml.dump(bootstrap(join), Dumper=_Plain, sort_keys=False))
+    return _yaml(bootstrap(join))
 
 
 def as_json(join: Join) -> str:
     """Return the bootstrap as JSON."""
     return json.dumps(bootstrap(join), indent=2)
+
+
+def _yaml(content: Any) -> str:
+    return str(yaml.dump(content, Dumper=_Plain, sort_keys=False))
 
 
 class _Plain(yaml.SafeDumper):
@@ -85,13 +109,24 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
+def _node(join: Join) -> dict[str, Any]:
+    node: dict[str, Any] = {"id": join.node, "cluster": join.cluster}
+    return node | ({"metadata": bootstrap_stats.metadata(join.stats)} if join.stats else {})
+
+
+def _static(join: Join, admin: dict[str, Any]) -> dict[str, Any]:
+    reconciler = _cluster(join)
+    if not join.stats:
+        return {"clusters": [reconciler]}
+    clusters = [reconciler, bootstrap_stats.cluster(admin)]
+    return {"listeners": [bootstrap_stats.listener(join.stats)], "clusters": clusters}
+
+
 def _admin(where: str) -> dict[str, Any]:
     if "/" in where or where.startswith("@"):
         return {"pipe": {"path": where}}
-    host, _, port = where.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
     try:
-        return _socket(str(ip_address(host)), int(port))
+        return _socket(*bootstrap_stats.address_of(where))
     except ValueError:
         raise ValueError(f"admin address {where!r}: neither ip:port nor a path") from None
 
@@ -107,7 +142,8 @@ def _ads(mode: str) -> dict[str, Any]:
     }
 
 
-def _cluster(host: str, port: int) -> dict[str, Any]:
+def _cluster(join: Join) -> dict[str, Any]:
+    host, port = join.reconciler, join.port
     host = host.removeprefix("[").removesuffix("]")
     options = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -117,12 +153,17 @@ def _cluster(host: str, port: int) -> dict[str, Any]:
     }
     path = host.removeprefix("unix:") if host.startswith("unix:") else None
     endpoint = {"endpoint": {"address": {"pipe": {"path": path}} if path else _socket(host, port)}}
+    # By default an IPv6 address, if there is one, hides the IPv4 ones; the reconciler may listen at these alone.
+    named = {} if path or _is_ip(host) else {"dns_lookup_family": "ALL"}
+    secured = {"transport_socket": bootstrap_tls.transport_socket(join.tls)} if join.tls else {}
     return {
         "name": ADS_CLUSTER,
         "type": "STATIC" if path or _is_ip(host) else "STRICT_DNS",
+        **named,
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": ADS_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        **secured,
     }
 
 

@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from xds.bootstrap import Join, as_json, as_yaml
+from xds.bootstrap import Join, Tls, as_json, as_yaml, files
 
 
-def text(reconciler: str, node: str, admin: str, mode: Literal["delta", "sotw"], as_json_text: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of `zenvoy bootstrap`, as they were typed."""
+
+    reconciler: str
+    node: str
+    admin: str
+    mode: Literal["delta", "sotw"]
+    stats: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    authority: str | None = None
+    server_name: str | None = None
+
+
+def text(asked: Asked, as_json_text: bool) -> str:
     """The bootstrap as YAML or JSON. Raises `ValueError` when an address is none."""
-    join = Join(node, *_target(reconciler), admin=admin, mode=mode)
+    if asked.certificate or asked.key or asked.authority:
+        raise ValueError(
+            "certificates need --directory: Envoy reads them anew only if other files point to them, which go there"
+        )
+    join = _join(asked, None)
     return as_json(join) if as_json_text else as_yaml(join)
+
+
+def write(asked: Asked, directory: Path) -> list[Path]:
+    """Write `envoy.yaml`, and what it points to, into a directory. Raises `ValueError` and `OSError`."""
+    directory = directory.absolute()
+    written = []
+    for name, content in files(_join(asked, directory)).items():
+        path = directory / name
+        path.write_text(content, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _join(asked: Asked, directory: Path | None) -> Join:
+    host, port = _target(asked.reconciler)
+    return Join(
+        asked.node, host, port, asked.admin, mode=asked.mode, stats=asked.stats, tls=_tls(asked, host, directory)
+    )
+
+
+def _tls(asked: Asked, host: str, directory: Path | None) -> Tls | None:
+    certificate, key, authority = asked.certificate, asked.key, asked.authority
+    if not (certificate or key or authority):
+        return None
+    if not (certificate and key and authority):
+        raise ValueError("--tls-cert, --tls-key and --tls-ca go together: each end proves who it is")
+    for path in (certificate, key, authority):
+        if not Path(path).is_absolute():
+            raise ValueError(f"{path!r}: write it as an absolute path, as Envoy sees it")
+    return Tls(certificate, key, authority, asked.server_name or host, str(directory))
 
 
 def _target(text: str) -> tuple[str, int]:

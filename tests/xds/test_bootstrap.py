@@ -7,7 +7,9 @@ import json
 import pytest
 import yaml
 
-from xds.bootstrap import Join, as_json, as_yaml, bootstrap
+from reconciler.adapters.admin_stats import QUERY
+from xds.bootstrap import Join, Tls, as_json, as_yaml, bootstrap, files
+from xds.bootstrap_stats import STATS_QUERY
 
 JOIN = Join(node="envoy-1", reconciler="reconciler.example", port=18000)
 
@@ -47,3 +49,29 @@ def test_names_are_resolved_and_addresses_are_not(host: str, kind: str) -> None:
 def test_both_protocols(mode: str, api_type: str) -> None:
     made = bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, mode=mode))  # type: ignore[arg-type]
     assert made["dynamic_resources"]["ads_config"]["api_type"] == api_type
+
+
+@pytest.mark.parametrize(
+    ("stats", "told"),
+    [("10.0.0.7:9902", "10.0.0.7:9902"), ("[fd00::7]:9902", "[fd00::7]:9902"), ("fd00::7:9902", "[fd00::7]:9902")],
+)
+def test_the_reconciler_is_told_where_statistics_are(stats: str, told: str) -> None:
+    assert bootstrap(Join("n", "127.0.0.1", 1, stats=stats))["node"]["metadata"] == {"zenvoy": {"stats": told}}
+
+
+@pytest.mark.parametrize("stats", ["9902", "host:9902", "10.0.0.7", "10.0.0.7:0", "10.0.0.7:99999"])
+def test_a_stats_address_that_is_none_is_refused(stats: str) -> None:
+    with pytest.raises(ValueError, match="write it as ip:port"):
+        bootstrap(Join("n", "127.0.0.1", 1, stats=stats))
+
+
+def test_what_the_reconciler_asks_is_what_the_listener_lets_through() -> None:
+    assert set(QUERY) == set(STATS_QUERY)
+
+
+def test_files_are_the_bootstrap_and_what_it_points_to() -> None:
+    assert list(files(JOIN)) == ["envoy.yaml"]
+    tls = Tls("/tls/tls.crt", "/tls/tls.key", "/tls/ca.crt", "reconciler.example", secrets="/etc/zenvoy")
+    made = files(Join("n", "reconciler.example", tls=tls))
+    pointed_to = set(made) - {"envoy.yaml"}
+    assert pointed_to and all(f"/etc/zenvoy/{name}" in made["envoy.yaml"] for name in pointed_to)

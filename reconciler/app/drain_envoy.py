@@ -1,0 +1,111 @@
+"""Takes an Envoy out of service before it is ended, so that none of its clients loses anything.
+
+It goes on serving all the while. First it says that it is not ready and asks HTTP clients to go after their next
+answer (`Connection: close`, GOAWAY); whoever sends clients to it needs `settle` to notice. It is done once nobody is
+connected, or when those that are have had nothing in flight for `quiet`; what is in flight has until `limit`.
+https://www.envoyproxy.io/docs/envoy/latest/operations/admin#post--healthcheck-fail
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import quote
+
+TIMEOUT_SECONDS = 5.0
+POLL_SECONDS = 0.25
+STATS = "/stats?usedonly&filter=" + quote(
+    r"^(listener\.[^w]*_\d+\.downstream_cx_active|cluster\..*\.upstream_rq_active)$"
+)
+_COUNT = re.compile(r"^(listener|cluster)\.(.*)\.(?:downstream_cx|upstream_rq)_active: (\d+)$", re.MULTILINE)
+_OURS = ("zenvoy_ads", "zenvoy_admin")
+
+
+class Gone(Exception):
+    """Envoy's admin port does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """What an Envoy has to do."""
+
+    clients: int
+    """Connections to its listeners, idle ones too."""
+    in_flight: int
+    """Requests, or connections where it knows no requests, in hand with services or holders."""
+
+
+def drain(
+    admin: str,
+    limit: float,
+    settle: float,
+    quiet: float,
+    say: Callable[[str], None],
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Whether everybody could finish; times are in seconds. Raises `Gone` if Envoy does not answer at all."""
+    begun = idle_since = now()
+    _ask(admin, "POST", "/healthcheck/fail")
+    say("Envoy asks its clients to go")
+    try:
+        while True:
+            busy, elapsed = _busy(admin), now() - begun
+            if busy.in_flight:
+                idle_since = now()
+            idle = not busy.in_flight and now() - idle_since >= quiet
+            if elapsed >= settle and (idle or not busy.clients):
+                break
+            if elapsed >= limit:
+                say(
+                    f"after {limit:g} s: {busy.clients} clients are still connected, {busy.in_flight} with work in hand"
+                )
+                break
+            sleep(POLL_SECONDS)
+        # Nobody should come any more; whoever does is better refused here than after the holder has gone.
+        _ask(admin, "POST", "/drain_listeners")
+    except Gone:
+        say("Envoy has ended")
+        return True
+    say(f"drained in {now() - begun:.1f} s")
+    return not (busy.clients and busy.in_flight)
+
+
+def _busy(admin: str) -> Busy:
+    counted = {"listener": 0, "cluster": 0}
+    for kind, name, value in _COUNT.findall(_ask(admin, "GET", STATS)):
+        if name not in _OURS:
+            counted[kind] += int(value)
+    return Busy(counted["listener"], counted["cluster"])
+
+
+def _ask(admin: str, method: str, path: str) -> str:
+    connection = _Unix(admin) if "/" in admin else HTTPConnection(admin, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+    except (OSError, HTTPException) as error:
+        raise Gone(f"Envoy's admin port {admin}: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise Gone(f"Envoy's admin port {admin}: {method} {path.partition('?')[0]}: HTTP {answer.status}")
+    return body
+
+
+class _Unix(HTTPConnection):
+    """To a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("envoy", timeout=TIMEOUT_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.connect(self._path)

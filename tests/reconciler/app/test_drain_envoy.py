@@ -1,0 +1,109 @@
+"""A real Envoy is taken out of service: what is in flight is finished first."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from reconciler.app.drain_envoy import Gone, drain
+from tests.xds.parts import echoes, envoy, free_port, pages, plane, upstream
+from xds import ir
+
+pytestmark = pytest.mark.envoy
+LOCAL = "127.0.0.1"
+
+
+class Scene:
+    """An Envoy with an HTTP and a TCP service."""
+
+    def __init__(self, admin: str, http: int, tcp: int) -> None:
+        self.admin, self.http, self.tcp = admin, http, tcp
+        self.said: list[str] = []
+
+    async def drained(self, limit: float = 60, settle: float = 0, quiet: float = 60) -> bool:
+        return await asyncio.to_thread(drain, self.admin, limit, settle, quiet, self.said.append)
+
+
+@pytest.fixture
+async def scene(tmp_path: Path):
+    async with (
+        plane() as running,
+        envoy(tmp_path, running.port) as joined,
+        upstream(echoes("hi")) as tcp,
+        upstream(pages("page")) as http,
+    ):
+        at, stream_at = free_port(), free_port()
+        running.server.configure(
+            ir.Listen(http=ir.Address(LOCAL, at)),
+            [
+                ir.Service("shop/web", ir.Protocol.HTTP, domains=("web",)),
+                ir.Service("shop/db", ir.Protocol.TCP, listen=ir.Address(LOCAL, stream_at)),
+            ],
+        )
+        running.server.route("shop/web", (http,))
+        running.server.route("shop/db", (tcp,))
+        running.server.open()
+        await joined.listens(at)
+        await joined.listens(stream_at)
+        await running.everywhere("shop/web", "shop/db")
+        yield Scene(str(joined.admin), at, stream_at)
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+    writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    await reader.readexactly(int(head.partition("content-length:")[2].partition("\r\n")[0]))
+    return head
+
+
+async def test_without_clients_it_is_done_when_nobody_sends_any(scene: Scene) -> None:
+    assert await scene.drained()
+    assert "drained in" in scene.said[-1]
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(LOCAL, scene.http)
+
+
+async def test_http_clients_go_after_their_next_answer(scene: Scene) -> None:
+    reader, writer = await asyncio.open_connection(LOCAL, scene.http)
+    assert "connection: close" not in await ask(reader, writer)
+    draining = asyncio.create_task(scene.drained())
+    while "connection: close" not in await ask(reader, writer):
+        pass
+    assert await reader.read() == b""
+    writer.close()
+    assert await draining
+
+
+async def test_connections_go_on_until_they_end_by_themselves(scene: Scene) -> None:
+    reader, writer = await asyncio.open_connection(LOCAL, scene.tcp)
+    assert await reader.readline() == b"hi\n"
+    draining = asyncio.create_task(scene.drained(quiet=0))
+    for number in range(20):
+        writer.write(b"%d\n" % number)
+        assert await reader.readline() == b"%d\n" % number
+        done, _ = await asyncio.wait([draining], timeout=0.05)
+        assert not done
+    writer.close()
+    assert await draining
+
+
+async def test_work_that_does_not_end_is_left_when_the_time_is_over(scene: Scene) -> None:
+    reader, writer = await asyncio.open_connection(LOCAL, scene.tcp)
+    assert await reader.readline() == b"hi\n"
+    assert not await scene.drained(limit=0.5)
+    assert "1 clients are still connected, 1 with work in hand" in scene.said[-2]
+    writer.close()
+
+
+async def test_an_idle_client_is_given_up_after_a_while(scene: Scene) -> None:
+    reader, writer = await asyncio.open_connection(LOCAL, scene.http)
+    await ask(reader, writer)
+    assert await scene.drained(quiet=0.5)
+    writer.close()
+
+
+async def test_no_envoy_is_said() -> None:
+    with pytest.raises(Gone, match="refused"):
+        drain(f"{LOCAL}:{free_port()}", 1, 0, 0, print)

@@ -1,0 +1,82 @@
+"""The listener that shows others an Envoy's statistics and whether it is ready, and nothing else of its admin port.
+
+Pure. The admin port itself can stop Envoy and show its whole configuration, and stays on the loopback.
+https://www.envoyproxy.io/docs/envoy/latest/operations/admin
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+ADMIN_CLUSTER = "zenvoy_admin"
+LISTENER = "zenvoy_stats"
+READY, SCRAPE, STATS_PATH = "/ready", "/stats/prometheus", "/stats"
+STATS_QUERY = ("usedonly", "filter")
+"""Asked for with both, `/stats` answers with what was used and is wanted; without, it could be 157 MB."""
+_TYPE = "type.googleapis.com/envoy.extensions.filters"
+
+
+def address_of(text: str, what: str = "address") -> tuple[str, int]:
+    """Host and port of `ip:port`; an IPv6 address may have brackets. Raises `ValueError` when it is none."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        if not 0 < int(port) < 65536:
+            raise ValueError
+        return str(ip_address(host)), int(port)
+    except ValueError:
+        raise ValueError(f"{what} {text!r}: write it as ip:port, for instance 10.0.0.5:9902") from None
+
+
+def metadata(stats: str) -> dict[str, Any]:
+    """The node's metadata: how the reconciler finds the statistics of this Envoy."""
+    host, port = address_of(stats, "stats address")
+    return {"zenvoy": {"stats": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}}
+
+
+def cluster(admin: dict[str, Any]) -> dict[str, Any]:
+    """The cluster that is Envoy's own admin address."""
+    endpoint = {"endpoint": {"address": admin}}
+    return {
+        "name": ADMIN_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": ADMIN_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def listener(stats: str) -> dict[str, Any]:
+    """The listener at `ip:port`."""
+    host, port = address_of(stats, "stats address")
+    manager = {
+        "@type": f"{_TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": LISTENER,
+        "route_config": {"virtual_hosts": [{"name": LISTENER, "domains": ["*"], "routes": _routes()}]},
+        "http_filters": [
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_TYPE}.http.router.v3.Router"}}
+        ],
+    }
+    return {
+        "name": LISTENER,
+        # A name of its own in the statistics, so that nobody counts a scrape as a client.
+        "stat_prefix": LISTENER,
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        # Whoever uses up all connections must not make the Envoy look dead.
+        "ignore_global_conn_limit": True,
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def _routes() -> list[dict[str, Any]]:
+    asked = [{"name": name, "present_match": True} for name in STATS_QUERY]
+    return [_route(READY), _route(SCRAPE), _route(STATS_PATH, query_parameters=asked)]
+
+
+def _route(path: str, **match: Any) -> dict[str, Any]:
+    only_get = {"name": ":method", "string_match": {"exact": "GET"}}
+    # A scrape of 10,000 services takes Envoy seconds.
+    action = {"cluster": ADMIN_CLUSTER, "timeout": "30s"}
+    return {"match": {"path": path, "headers": [only_get], **match}, "route": action}
