@@ -24,7 +24,7 @@ AWAKE = (State.Active, State.Idle)
 AS_EXPECTED = "AsExpected"
 NOT_SEEN_YET = "NotSeenYet"
 TARGET_UNAVAILABLE = "TargetUnavailable"
-_FIRST_WORD = re.compile(r"([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)?)(?=:| \(|$)")
+_FIRST_WORD = re.compile(r"([A-Z][A-Za-z0-9]+)(?=:| \(|$)")
 
 
 class Problem(Protocol):

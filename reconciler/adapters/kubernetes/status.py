@@ -20,6 +20,7 @@ import structlog
 from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable
 from reconciler.adapters.kubernetes.conditions import NOTHING, Problem, Standing, change, record, status
 from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.refusals import CONFLICT, NOT_FOUND, cause, passes_or_conflicts
 from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
 from reconciler.core.record import Record
 
@@ -75,7 +76,7 @@ class StatusStore:
             wait_initial=pace.first_wait,
             wait_max=pace.longest_wait,
             wait_jitter=pace.first_wait,
-        ).on(_passes)
+        ).on(passes_or_conflicts)
 
     # The port
 
@@ -191,7 +192,7 @@ class StatusStore:
         try:
             await self._write_to(item, service)
         except ApiError as error:
-            if error.status != 404:
+            if error.status != NOT_FOUND:
                 raise
 
     async def _write_to(self, item: ScaledService, service: str) -> None:
@@ -201,7 +202,7 @@ class StatusStore:
             elif changed := self._change(service, item):
                 await self._patch(service, item, {"status": changed}, "status")
         except ApiError as error:
-            if error.status == 409:  # somebody else changed it, and we have yet to hear of it
+            if error.status == CONFLICT:  # somebody else changed it, and we have yet to hear of it
                 self._answered[service] = _DECODE(await self._api.get(_path(item)))
             raise
 
@@ -235,18 +236,11 @@ class StatusStore:
         return answered
 
     def _failed(self, service: str, error: Exception) -> None:
-        cause = f"{error.status} {error.reason}" if isinstance(error, ApiError) else type(error).__name__
-        if cause not in self._failing.values():
+        why = cause(error)
+        if why not in self._failing.values():
             log.error("a status cannot be written; it is tried again", service=service, error=str(error))
-        self._failing[service] = cause
+        self._failing[service] = why
         asyncio.get_running_loop().call_later(self._pace.again, self._mark, service)
-
-
-def _passes(error: Exception) -> bool:
-    """Whether to try again soon: what the API server refuses for good, it refuses for good."""
-    if isinstance(error, ApiError):
-        return error.status in (409, 429) or error.status >= 500
-    return isinstance(error, Unreachable)
 
 
 def _path(item: ScaledService, subresource: str | None = None) -> str:

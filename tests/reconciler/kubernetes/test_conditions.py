@@ -189,6 +189,7 @@ def test_only_what_changed_is_written() -> None:
         ("ImagePullBackOff: no such image", "ImagePullBackOff"),
         ("CrashLoopBackOff (exit code 1)", "CrashLoopBackOff"),
         ("Unschedulable", "Unschedulable"),
+        ("OOMKilled: container web of pod web-1", "OOMKilled"),
         ("Deployment web is gone", "Other"),
         ("there is no Deployment", "Other"),
         ("", "Other"),
