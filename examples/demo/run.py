@@ -1,5 +1,6 @@
 """`make demo`: a real zenvoy, a real Envoy and two real services; they fall asleep and wake, and this tells how.
 
+Where Prometheus is installed it scrapes Envoy, and says what is in use; otherwise Envoy is asked itself.
 Ends by itself with exit code 0, and with 1 when anything that it shows did not happen. `--keep` stays up instead.
 """
 
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -148,7 +150,29 @@ def falls_asleep(*services: str) -> Callable[[dict[str, Any]], bool]:
     return seen
 
 
+def asleep_in(prometheus: str) -> set[str]:
+    """The services that sleep, as Prometheus has it."""
+    query = urllib.parse.urlencode({"query": 'zenvoy_service_state{state="ScaledToZero"} == 1'})
+    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{query}", timeout=5) as answer:
+        return {row["metric"]["service"] for row in json.load(answer)["data"]["result"]}
+
+
+def seen_by(prometheus: str, timeline: Timeline, *services: str) -> None:
+    """Prometheus has scraped that these sleep."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not asleep_in(prometheus).issuperset(services):
+        if time.monotonic() > end:
+            raise DidNotHappen(f"Prometheus has seen {' and '.join(services)} asleep")
+        time.sleep(0.1)
+    timeline.say(f'Prometheus has it too: zenvoy_service_state{{state="ScaledToZero"}} is 1 for {", ".join(services)}.')
+
+
 def show(timeline: Timeline) -> None:
+    prometheus = None
+    if shutil.which("prometheus"):
+        started = timeline.until("Prometheus is started", lambda entry: entry["event"] == "Prometheus")
+        prometheus = str(started["at"])
+        timeline.say(f"Prometheus scrapes Envoy every second, and says what is in use: {prometheus}")
     timeline.until("zenvoy serves", lambda entry: entry["event"] == "serving")
     timeline.say("Envoy, the reconciler and the holder run; no process of hello or greeter does.")
     timeline.say(f"$ curl http://{HOST}:10000/")
@@ -157,7 +181,10 @@ def show(timeline: Timeline) -> None:
     connect(timeline, "greeter", greet, "good day, zenvoy")
     timeline.say("Now nobody connects; idleAfter is 4 s.")
     timeline.until("both fell asleep", falls_asleep("hello", "greeter"))
-    timeline.say("Both sleep again: their processes are gone. Once more:")
+    timeline.say("Both sleep again: their processes are gone.")
+    if prometheus:
+        seen_by(prometheus, timeline, "hello", "greeter")
+    timeline.say("Once more:")
     timeline.say(f"$ curl http://{HOST}:10000/")
     connect(timeline, "hello", curl, "hello from process")
 
@@ -190,6 +217,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="zenvoy-demo-") as state_dir:
         command = [str(ZENVOY), "up", str(FILE), "--log", "json", "--state-dir", state_dir]
+        command += ["--with-prometheus"] if shutil.which("prometheus") else []
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         timeline = Timeline(process)
         try:
