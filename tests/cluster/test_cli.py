@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,8 @@ async def crd(api: Api) -> None:
 
 
 @pytest.fixture
-async def objects(crd: None, api: Api, namespace: str) -> AsyncIterator[Objects]:
-    yield Objects(api, namespace)
+def objects(crd: None, api: Api, namespace: str) -> Objects:
+    return Objects(api, namespace)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_status_is_a_table_as_kubectl_prints_them(cli: Cli, objects: Objec
     broken = [condition("Ready", "False", "BadSpec", "spec.port: the Service has no port 'htpp'; write http")]
     await objects.scaled_service("bad", {"scaleTargetRef": {"kind": "StatefulSet", "name": "db"}}, conditions=broken)
     await objects.scaled_service("slow", {"paused": True}, **entered("Waking", "somebody waits", stalled="no image"))
-    head, *rows = (await cli("status", "-n", cli.namespace)).out.rstrip().splitlines()
+    head, *rows = [line.rstrip() for line in (await cli("status", "-n", cli.namespace)).out.splitlines()]
     assert head.split() == ["NAME", "STATE", "TARGET", "READY", "SINCE", "WHY"]
     assert [row.split()[:3] for row in rows] == [
         ["bad", "Unknown", "StatefulSet/db"],

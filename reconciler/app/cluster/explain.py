@@ -1,0 +1,70 @@
+"""`zenvoy explain` against a cluster: the controller's evidence, beside what the object and its Events say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from reconciler.adapters.kubernetes.api import ApiError, Unreachable
+from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.resources import KIND, ScaledService
+from reconciler.adapters.kubernetes.workloads import Event
+from reconciler.app.cluster.live import Silent, figures, lease
+from reconciler.app.cluster.reach import Cluster
+from reconciler.app.cluster.status import Say
+from reconciler.app.cluster.views import merged, moment, view
+
+LAST = 10
+_EVENT = decoder(Event)
+
+
+async def explanation(cluster: Cluster, name: str, say: Say) -> dict[str, Any]:
+    """Everything that is known of one service. Raises `Trouble`."""
+    item = await cluster.one(name)
+    seen = view(item)
+    answer: dict[str, Any] = {"service": seen, "leader": await _leader(cluster)}
+    try:
+        live = await figures(cluster).fetch(f"/v1/services/{item.metadata.key}/explain")
+    except Silent as silent:
+        say(f"from the object and its Events only: {silent}")
+        return {**answer, "transitions": await _events(cluster, item, say)}
+    answer |= {**live, "service": merged(seen, live["service"])}
+    if not answer["transitions"]:  # the controller has not been there for long
+        answer["transitions"] = await _events(cluster, item, say)
+    return answer
+
+
+async def _leader(cluster: Cluster) -> dict[str, Any] | None:
+    try:
+        found = await lease(cluster)
+    except (ApiError, Unreachable, msgspec.DecodeError):
+        return None  # whoever may not read the Lease may still ask what a service does
+    if found is None:
+        return None
+    spec = found.spec
+    return {
+        "pod": spec.holder_identity,
+        "renewedAt": spec.renew_time,
+        "leaseSeconds": spec.lease_duration_seconds,
+        "changes": spec.lease_transitions,
+    }
+
+
+async def _events(cluster: Cluster, item: ScaledService, say: Say) -> list[dict[str, Any]]:
+    """The last ten, the latest first; Kubernetes keeps them for an hour."""
+    meta = item.metadata
+    query = {"fieldSelector": f"involvedObject.kind={KIND},involvedObject.name={meta.name}"}
+    try:
+        found: list[Event] = await cluster.listed(path("v1", "events", meta.namespace), _EVENT, query)
+    except (ApiError, Unreachable) as error:
+        say(f"without Events: {error}")
+        return []
+    return [
+        {"at": _at(event), "from": None, "event": event.reason, "to": None, "reason": event.message}
+        for event in sorted(found, key=lambda event: _at(event) or "", reverse=True)[:LAST]
+    ]
+
+
+def _at(event: Event) -> str | None:
+    return moment(event.last_timestamp or event.event_time or event.first_timestamp)

@@ -1,0 +1,108 @@
+"""What only the controller knows: asked of its HTTP port, through the API server's pod proxy or at an address.
+
+Port: `Figures`. Rule: no command depends on it; without an answer, the objects say what they say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from typing import Any, Protocol
+
+import msgspec
+
+from reconciler.adapters.kubernetes.api import ApiError, Unreachable
+from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.workloads import Lease
+from reconciler.app.cluster.reach import LEASE, Cluster
+
+HTTP_PORT = 18080
+TIMEOUT_SECONDS = 5.0
+LEASE_API = "coordination.k8s.io/v1"
+_LEASE = decoder(Lease)
+
+
+class Silent(Exception):
+    """The controller does not answer, and why."""
+
+
+class Figures(Protocol):
+    """Asks one controller."""
+
+    async def fetch(self, path: str) -> Any:
+        """The JSON at such a path as `/v1/world`. Raises `Silent`."""
+
+
+class AtUrl:
+    """At an address that a person named."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+
+    async def fetch(self, path: str) -> Any:
+        return await asyncio.to_thread(self._fetch, path)
+
+    def _fetch(self, path: str) -> Any:
+        try:
+            with urllib.request.urlopen(f"{self._url}{path}", timeout=TIMEOUT_SECONDS) as response:
+                return json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise Silent(_said(error.read(), f"{self._url} answers {error.code}")) from None
+        except (OSError, ValueError) as error:
+            raise Silent(f"{self._url} does not answer: {error}") from None
+
+
+class ByProxy:
+    """Through the API server, which needs no way of ours to the pod; `pod` None: whoever leads."""
+
+    def __init__(self, cluster: Cluster, pod: str | None = None) -> None:
+        self._cluster, self._pod = cluster, pod
+
+    async def fetch(self, path: str) -> Any:
+        pod = self._pod or await leader(self._cluster)
+        system = self._cluster.where.system
+        proxied = f"/api/v1/namespaces/{system}/pods/{pod}:{HTTP_PORT}/proxy{path}"
+        try:
+            return json.loads(await self._cluster.api.get(proxied, timeout=TIMEOUT_SECONDS))
+        except ApiError as error:
+            why = "it does not know of it" if error.status == 404 and not error.reason else error.message
+            raise Silent(f"the controller {pod} does not answer through the API server: {why}") from None
+        except (Unreachable, ValueError) as error:
+            raise Silent(f"the controller {pod} does not answer through the API server: {error}") from None
+
+
+def figures(cluster: Cluster) -> Figures:
+    """Of the leader, in the way that a person asked for."""
+    return AtUrl(cluster.where.controller) if cluster.where.controller else ByProxy(cluster)
+
+
+async def lease(cluster: Cluster) -> Lease | None:
+    """The leader's Lease; None when there is none. Raises `ApiError` and `Unreachable`."""
+    try:
+        return _LEASE(await cluster.api.get(path(LEASE_API, "leases", cluster.where.system, LEASE)))
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+async def leader(cluster: Cluster) -> str:
+    """The name of the pod that leads. Raises `Silent`."""
+    system = cluster.where.system
+    try:
+        found = await lease(cluster)
+    except (ApiError, Unreachable, msgspec.DecodeError) as error:
+        raise Silent(f"who leads cannot be read from the Lease {system}/{LEASE}: {error}") from None
+    if found is None or not found.spec.holder_identity:
+        raise Silent(f"no controller leads: the Lease {system}/{LEASE} has no holder (see --system-namespace)")
+    return found.spec.holder_identity
+
+
+def _said(body: bytes, otherwise: str) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return otherwise

@@ -1,0 +1,149 @@
+"""Commands against a cluster. Counterpart: `reconciler.app.cluster`, which does what they say.
+
+The client of Kubernetes is imported with it: a person waits for each command to start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import structlog
+import typer
+
+from reconciler.app.cluster import commands, trouble
+from reconciler.app.cluster.commands import Verb
+from reconciler.app.cluster.explain import explanation
+from reconciler.app.cluster.live import figures
+from reconciler.app.cluster.reach import Cluster, Where, reached
+from reconciler.app.cluster.status import look, watching, with_figures
+from reconciler.app.cluster.views import view
+from reconciler.cli import explaining, rows, writing
+from reconciler.cli.exits import Exit
+from reconciler.cli.options import Output
+from reconciler.cli.which import Typed
+
+TICK_SECONDS = 1.0
+"""How often a table that is watched is drawn again though nothing has changed: ages grow."""
+_T = TypeVar("_T")
+
+
+def status(typed: Typed, name: str | None, output: Output, watch: bool) -> None:
+    """ScaledServices; with `watch`, until Ctrl-C."""
+    if watch:
+        with suppress(KeyboardInterrupt):
+            run(typed, lambda cluster: _watch(cluster, name, output))
+        return
+    answer = run(typed, lambda cluster: look(cluster, name, output is not Output.table, say))
+    if output is not Output.table:
+        writing.data(answer, output)
+        return
+    found = [answer] if name is not None else answer["services"]
+    if not found:
+        say(f"no ScaledService {_place(typed)}; label a Service zenvoy.dev/enabled=true, or create one")
+        return
+    writing.console().print(rows.table(found, typed.everywhere, datetime.now(UTC)))
+
+
+def wake(typed: Typed, name: str, wait: bool, timeout: float) -> None:
+    _command(typed, name, Verb.WAKE, wait, timeout)
+
+
+def sleep(typed: Typed, name: str, wait: bool, timeout: float) -> None:
+    _command(typed, name, Verb.SLEEP, wait, timeout)
+
+
+def _command(typed: Typed, name: str, verb: Verb, wait: bool, timeout: float) -> None:
+    """Ends with `Exit.FAILED` when it does not come about."""
+    if not wait:
+        run(typed, lambda cluster: commands.give(cluster, name, verb))
+        typer.echo(f"{name} is told to {verb}; see how it gets on by `zenvoy status {name} --watch`")
+        return
+    outcome = run(typed, lambda cluster: commands.carried_out(cluster, name, verb, timeout, say))
+    typer.echo(outcome.text)
+    if not outcome.done:
+        raise typer.Exit(Exit.FAILED)
+
+
+def pause(typed: Typed, name: str, paused: bool) -> None:
+    typer.echo(run(typed, lambda cluster: commands.pause(cluster, name, paused)))
+
+
+def explain(typed: Typed, name: str, output: Output) -> None:
+    explaining.write(run(typed, lambda cluster: explanation(cluster, name, say)), output)
+
+
+def run(typed: Typed, act: Callable[[Cluster], Coroutine[Any, Any, _T]]) -> _T:
+    """Do it in the cluster that was meant; ends the program on trouble."""
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+    async def acted() -> _T:
+        async with reached(where(typed)) as cluster:
+            return await act(cluster)
+
+    try:
+        return asyncio.run(acted())
+    except trouble.Trouble as error:
+        typer.echo(f"zenvoy: {error}", err=True)
+        raise typer.Exit(_exit(error)) from None
+
+
+def where(typed: Typed) -> Where:
+    """What was typed, in the words of the application."""
+    return Where(typed.kubeconfig, typed.context, typed.namespace, typed.everywhere, typed.system, typed.controller)
+
+
+def say(text: str) -> None:
+    """Beside the answer: to standard error."""
+    typer.echo(text, err=True)
+
+
+def _exit(error: trouble.Trouble) -> Exit:
+    match error:
+        case trouble.NotReached():
+            return Exit.NOT_RUNNING
+        case trouble.NoSuch():
+            return Exit.NO_SUCH_SERVICE
+        case _:
+            return Exit.FAILED
+
+
+def _place(typed: Typed) -> str:
+    return "in this cluster" if typed.everywhere else f"in namespace {typed.namespace or 'of the context'}"
+
+
+async def _watch(cluster: Cluster, name: str | None, output: Output) -> None:
+    everywhere = cluster.namespace is None
+    if output is Output.table and writing.console().is_terminal:
+        await _watch_table(cluster, name, everywhere)
+        return
+    lines = rows.Lines(everywhere)
+    async with watching(cluster, name) as changes:
+        while True:
+            key, item = await changes.get()
+            if output is Output.table:
+                for line in lines.of(view(item), datetime.now(UTC)) if item else [f"{key} is deleted"]:
+                    typer.echo(line)
+            elif item:
+                writing.data(await with_figures(figures(cluster), view(item), say), output, of_many=True)
+
+
+async def _watch_table(cluster: Cluster, name: str | None, everywhere: bool) -> None:
+    from rich.live import Live
+
+    shown: dict[str, dict[str, Any]] = {}
+    with Live(auto_refresh=False) as live:
+        async with watching(cluster, name) as changes:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_SECONDS):
+                        key, item = await changes.get()
+                        shown[key] = view(item) if item else {}
+                present = [shown[key] for key in sorted(shown) if shown[key]]
+                if changes.empty():
+                    live.update(rows.table(present, everywhere, datetime.now(UTC)), refresh=True)
