@@ -1,0 +1,215 @@
+"""What a labelled Service's `zenvoy.dev/*` annotations say: the spec of the ScaledService that it gets. Pure.
+
+Rule: all mistakes are told at once, each at its annotation. What the words mean is the business of `wanted.py`; so that
+its mistakes are told here too, what was read is shown to it before anybody acts on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from reconciler.adapters.kubernetes.entries import SERVICE, Entry, Problem
+from reconciler.adapters.kubernetes.objects import Meta
+from reconciler.adapters.kubernetes.resources import ENABLED_LABEL, PREFIX, ScaledService, ScaledServiceSpec
+from reconciler.adapters.kubernetes.wanted import DEFAULT_TARGET, LAST, LONGEST_SECONDS, Cluster, wanted
+from reconciler.adapters.kubernetes.workloads import Service
+from reconciler.core.durations import duration
+from reconciler.core.spec import IdleBy, Protocol
+from reconciler.core.wording import listed, meant
+
+REASON = "BadAnnotation"
+APPS = ("Deployment", "StatefulSet", "ReplicaSet")
+Said = dict[str, Any]
+"""A spec as it is written, with only what the annotations say."""
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+class _Wrong(Exception):
+    """What is wrong with a value, and what would be right."""
+
+
+def enabled(service: Service) -> bool:
+    return service.metadata.labels.get(ENABLED_LABEL) == "true"
+
+
+def label_problem(service: Service) -> Problem | None:
+    """The label may be anything; only true and false mean something."""
+    value = service.metadata.labels.get(ENABLED_LABEL, "false")
+    if value in ("true", "false"):
+        return None
+    return Problem(
+        "BadLabel", ENABLED_LABEL, f"{value!r} is neither true nor false", "write true", SERVICE, harmless=True
+    )
+
+
+def read(service: Service, cluster: Cluster) -> tuple[Said, tuple[Problem, ...]]:
+    """What they say, as far as it is right, and everything that is wrong."""
+    said: Said = {}
+    problems = []
+    for key, value in sorted(service.metadata.annotations.items()):
+        if not key.startswith(PREFIX):
+            continue
+        name = key.removeprefix(PREFIX)
+        try:
+            if name not in _FIELDS:
+                raise _unknown(name)
+            field, parse = _FIELDS[name]
+            said[field] = parse(value.strip())
+        except _Wrong as wrong:
+            what, right = wrong.args
+            problems.append(Problem(REASON, key, what, right, SERVICE))
+    problems += _in_its_place(service, said, cluster, {problem.where for problem in problems})
+    return said, tuple(problems)
+
+
+def spec_of(said: Said) -> ScaledServiceSpec:
+    """The spec that they make; defaults are left to the API server."""
+    return msgspec.convert(said, ScaledServiceSpec)
+
+
+def _in_its_place(service: Service, said: Said, cluster: Cluster, known: set[str]) -> list[Problem]:
+    """What is wrong with them together, and with this Service, but for what is said already."""
+    meta = Meta(name=service.metadata.name, namespace=service.metadata.namespace)
+    found = wanted(ScaledService(meta, spec_of(said)), service, cluster)
+    if isinstance(found, Entry):
+        return []
+    told = [_told_here(problem) for problem in found]
+    return [problem for problem in told if problem.where not in known]
+
+
+_BY_FIELD = {
+    "idle.by": "idle-by",
+    "idleAfter": "idle-after",
+    "wakeTimeout": "wake-timeout",
+    "holdTimeout": "hold-timeout",
+    "drainTimeout": "drain-timeout",
+    "maxHeld": "max-held",
+}
+
+
+def _told_here(problem: Problem) -> Problem:
+    """In the words of annotations."""
+
+    def named(match: re.Match[str]) -> str:
+        return f"{match[1]}{PREFIX}{_BY_FIELD.get(match[2], match[2])}"
+
+    texts = (problem.where, problem.what, problem.right)
+    where, what, right = (re.sub(r"(^|\b)spec\.(\w+(?:\.by)?)", named, text) for text in texts)
+    right = re.sub(r"\b((?:as|write) )(listen|protocol)(?=: )", named, right)
+    where = "spec" if where == f"{PREFIX}service" else where
+    return Problem(problem.reason, where, what, right, SERVICE)
+
+
+def _unknown(name: str) -> _Wrong:
+    if f"{PREFIX}{name}" == ENABLED_LABEL:
+        return _Wrong("it is a label, not an annotation", "take the annotation out, as the label is there")
+    guess = meant(name, _FIELDS)
+    right = f"did you mean {PREFIX}{guess}?" if guess else f"known are {listed(_FIELDS, 'and')}"
+    return _Wrong("unknown annotation", right)
+
+
+def _target(text: str) -> Mapping[str, str]:
+    *before, kind, name = text.split("/") if "/" in text else ("", text)
+    example = "write it as Deployment/web or apps/v1/StatefulSet/db"
+    if not kind or not _OBJECT_NAME.fullmatch(name) or len(before) > 2 or not all(before):
+        raise _Wrong(f"{text!r} is not what can be scaled", example)
+    if before:
+        return {"apiVersion": "/".join(before), "kind": kind, "name": name}
+    if kind in APPS:
+        return {"apiVersion": DEFAULT_TARGET[0], "kind": kind, "name": name}
+    guess = meant(kind, APPS)
+    if guess:
+        raise _Wrong(f"{kind} is no kind", f"did you mean {guess}/{name}?")
+    raise _Wrong(f"{kind} is of an API group that is not said", f"write it as example.com/v1/{kind}/{name}")
+
+
+def _port(text: str) -> int | str:
+    if text.isdecimal():
+        return _number(text, 65535, 80)
+    if not _PORT_NAME.fullmatch(text):
+        raise _Wrong(f"{text!r} is not a port", "write a port of the Service by name or number, such as http or 80")
+    return text
+
+
+def _word(known: type[Protocol] | type[IdleBy]) -> Callable[[str], str]:
+    words = [str(word) for word in known]
+
+    def parse(text: str) -> str:
+        if text in words:
+            return text
+        guess = meant(text, words)
+        raise _Wrong(f"{text!r} is not known", f"did you mean {guess}?" if guess else f"write {listed(words)}")
+
+    return parse
+
+
+def _idle_by(text: str) -> Mapping[str, str]:
+    return {"by": _word(IdleBy)(text)}
+
+
+def _hosts(text: str) -> list[str]:
+    hosts = [host for part in text.split(",") if (host := part.strip())]
+    if not hosts:
+        raise _Wrong("there is no host in it", "write them as shop.example.com,www.example.com")
+    for host in hosts:
+        if not _HOST.fullmatch(host) or len(host) > 253:
+            near = re.sub(r"^[a-z]+://|[:/].*$", "", host.lower())
+            right = f"write {near}" if _HOST.fullmatch(near) else "write it as shop.example.com"
+            raise _Wrong(f"{host!r} is not a host name", right)
+    return list(dict.fromkeys(hosts))
+
+
+def _number(text: str, most: int, such: int) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:10]) <= most or len(text) > 10:
+        raise _Wrong(f"{text!r} is not a number from 1 to {most}", f"write one, such as {such}")
+    return int(text)
+
+
+def _replicas(text: str) -> int | str:
+    if text == LAST:
+        return text
+    if not text.isdecimal() or int(text[:10]) < 1:
+        raise _Wrong(f"{text!r} is not what to wake to", "write last, or a number from 1 to 100000")
+    return _number(text, 100_000, 3)
+
+
+def _duration(text: str) -> str:
+    seconds = duration(text)
+    if seconds is None:
+        right = f"write it as {text}s or {text}m" if text.isdecimal() else "write it as 5m, 30s or 1h30m"
+        raise _Wrong(f"{text!r} is not a duration" if not text.isdecimal() else f"{text} has no unit", right)
+    if not 0.001 <= seconds <= LONGEST_SECONDS:
+        raise _Wrong(f"{text} is out of range", f"at least 1ms and at most {LONGEST_SECONDS // 3600}h")
+    return text
+
+
+def _yes_no(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise _Wrong(f"{text!r} is neither true nor false", "write true or false")
+    return text == "true"
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "target": ("scaleTargetRef", _target),
+    "port": ("port", _port),
+    "protocol": ("protocol", _word(Protocol)),
+    "hosts": ("hosts", _hosts),
+    "listen": ("listen", lambda text: _number(text, 65535, 5432)),
+    "replicas": ("replicas", _replicas),
+    "idle-after": ("idleAfter", _duration),
+    "wake-timeout": ("wakeTimeout", _duration),
+    "hold-timeout": ("holdTimeout", _duration),
+    "drain-timeout": ("drainTimeout", _duration),
+    "max-held": ("maxHeld", lambda text: _number(text, 1_000_000, 1024)),
+    "idle-by": ("idle", _idle_by),
+    "paused": ("paused", _yes_no),
+}
+KNOWN = tuple(_FIELDS)
