@@ -1,0 +1,84 @@
+"""Calls that change a scale: the connections that a wake goes out on, when to try again, and what went wrong in words.
+
+Rule: a wake waits for nothing: no rate limit, no queue behind other calls, no handshake. It has an `Api` of its own
+whose connections are used now and then, as the API server closes those that are silent for 90 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import structlog
+
+from reconciler.adapters.kubernetes.api import JSON_PATCH, Api, ApiError, Unreachable
+from reconciler.adapters.kubernetes.scale import Patch
+
+log = structlog.get_logger()
+
+WARM_CONNECTIONS = 24
+"""With an answer in some 10 ms, a hundred patches have left on these before handshakes for more would be over."""
+WARM_EVERY_SECONDS = 20.0
+WARM_TIMEOUT_SECONDS = 2.0
+WARM_PATH = "/version"
+"""Everybody who is known to the API server may read it."""
+WAKE_TIMEOUT_SECONDS = 3.0
+"""A wake can be sent twice, so one that is not answered soon is: its connection may be dead."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 2.0
+
+
+class Urgent:
+    """Sends wakes on connections that are open already. `api` is for nothing else, and bounded to WARM_CONNECTIONS."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def patch(self, path: str, patch: Patch) -> bytes:
+        """The answer. Raises `ApiError` and `Unreachable`."""
+        return await self._api.call("PATCH", path, patch, JSON_PATCH, timeout=WAKE_TIMEOUT_SECONDS)
+
+    async def get(self, path: str) -> bytes:
+        """The object. Raises `ApiError` and `Unreachable`."""
+        return await self._api.get(path, timeout=WAKE_TIMEOUT_SECONDS)
+
+    async def keep_warm(self) -> None:
+        """Until cancelled. One half after the other: the rest is free for whoever comes meanwhile."""
+        await self._use(WARM_CONNECTIONS)
+        while True:
+            await asyncio.sleep(WARM_EVERY_SECONDS)
+            await self._use(WARM_CONNECTIONS // 2)
+            await asyncio.sleep(WARM_TIMEOUT_SECONDS)
+            await self._use(WARM_CONNECTIONS // 2)
+
+    async def _use(self, connections: int) -> None:
+        await asyncio.gather(*(self._touch() for _ in range(connections)))
+
+    async def _touch(self) -> None:
+        try:
+            await self._api.get(WARM_PATH, timeout=WARM_TIMEOUT_SECONDS)
+        except (ApiError, Unreachable) as error:
+            # Refused is as good as answered; and out of reach is what informers tell of, and the next wake tries.
+            log.debug("a connection cannot be kept warm", error=str(error))
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait between attempts, longer and longer, and never all at the same time."""
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        yield pause * random.uniform(0.8, 1.2)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def words(error: ApiError | Unreachable, target: str, resource: str, namespace: str) -> str:
+    """Why the number of replicas cannot be changed, and what would help. `resource` is as in RBAC: `deployments`."""
+    if isinstance(error, Unreachable):
+        return f"ApiUnreachable: the API server does not answer: {error}"
+    if error.status == 404:
+        return f"TargetNotFound: {target} does not exist"
+    if error.status == 403 and f'resource "{resource}/scale" in API group' in error.message:
+        remedy = "grant `get` and `patch` on it, with the chart's value for scale targets"
+        return f"Forbidden: zenvoy may not scale {target}: no right to {resource}/scale in {namespace}; {remedy}"
+    if error.status in (401, 403):
+        return f"Forbidden: {target} cannot be scaled: {error.message}"
+    return f"ScaleFailed: {target} cannot be scaled: {error.reason or error.status}: {error.message}"

@@ -1,0 +1,180 @@
+"""What is seen of the pods of workloads that should be getting ready: the pods themselves, and warnings about them.
+
+Rules: a namespace is watched only while something in it wakes, and a little longer, as one wake is often followed by
+another. Pods are matched to a workload once for each change, not once for each question. A warning about the workload
+itself counts when it is new; one about a pod for as long as the pod is there.
+Counterparts: `stalls.py`, which says what the trouble is; `selectors.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from reconciler.adapters.kubernetes.api import Api
+from reconciler.adapters.kubernetes.informer import Informer
+from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.selectors import Matcher, matcher
+from reconciler.adapters.kubernetes.targets import Target
+from reconciler.adapters.kubernetes.workloads import Event, Pod
+
+LINGER_SECONDS = 15.0
+RECENT_SECONDS = 30.0
+"""A warning about a workload that is older than this when its wake begins is about another wake."""
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+
+_POD, _EVENT = decoder(Pod), decoder(Event)
+
+
+@dataclass(slots=True)
+class _Followed:
+    """One service's workload, while it is awaited."""
+
+    target: Target
+    matches: Matcher
+    since: float
+    pods: dict[str, Pod] = field(default_factory=dict)
+
+
+class Namespace:
+    """The pods and warnings of one namespace."""
+
+    def __init__(self, api: Api, namespace: str, changed: Callable[[str], None], spawn: Spawn) -> None:
+        self._changed = changed
+        self._followed: dict[str, _Followed] = {}
+        self._warnings: dict[tuple[str, str], dict[str, Event]] = {}
+        self._about: dict[str, tuple[str, str]] = {}
+        # Pods that have done their work, those of Jobs mostly, are never what a service waits for.
+        self.pods = Informer(
+            api, path("v1", "pods", namespace), _POD, self._pod, {"fieldSelector": "status.phase!=Succeeded"}
+        )
+        self._events = Informer(
+            api, path("v1", "events", namespace), _EVENT, self._event, {"fieldSelector": "type=Warning"}
+        )
+        self._tasks = [
+            spawn(self.pods.run(), f"pods of {namespace}"),
+            spawn(self._events.run(), f"events of {namespace}"),
+        ]
+
+    @property
+    def followed(self) -> int:
+        return len(self._followed)
+
+    def follow(self, service: str, target: Target, selector: str) -> None:
+        matches = matcher(selector)
+        pods = {key: pod for key, pod in self.pods.items.items() if matches(pod.metadata.labels)}
+        self._followed[service] = _Followed(target, matches, time.time(), pods)
+
+    def leave(self, service: str) -> None:
+        self._followed.pop(service, None)
+
+    def of(self, service: str) -> tuple[list[Pod], list[Event]]:
+        """Its pods, and warnings about them and about what makes them."""
+        followed = self._followed[service]
+        pods = sorted(followed.pods.values(), key=lambda pod: pod.metadata.name)
+        events = [event for pod in pods for event in self._warnings.get(("Pod", pod.metadata.name), {}).values()]
+        for (kind, name), warnings in self._warnings.items():
+            if _makes(kind, name, followed.target):
+                events += [one for one in warnings.values() if _at(one) > followed.since - RECENT_SECONDS]
+        return pods, events
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _pod(self, key: str, pod: Pod | None) -> None:
+        for service, followed in self._followed.items():
+            if pod is not None and followed.matches(pod.metadata.labels):
+                followed.pods[key] = pod
+                self._changed(service)
+            elif followed.pods.pop(key, None) is not None:
+                self._changed(service)
+
+    def _event(self, key: str, event: Event | None) -> None:
+        if before := self._about.pop(key, None):
+            self._warnings[before].pop(key, None)
+            if not self._warnings[before]:
+                del self._warnings[before]
+        if event is None:
+            return
+        about = (event.involved_object.kind, event.involved_object.name)
+        self._about[key] = about
+        self._warnings.setdefault(about, {})[key] = event
+        for service, followed in self._followed.items():
+            pod = f"{followed.target.namespace}/{about[1]}"
+            if (about[0] == "Pod" and pod in followed.pods) or _makes(*about, followed.target):
+                self._changed(service)
+
+
+class Pods:
+    """The namespaces in which something wakes."""
+
+    def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
+        """`changed` is told the service whose pods, or warnings about them, have changed."""
+        self._api, self._changed, self._spawn = api, changed, spawn
+        self._namespaces: dict[str, Namespace] = {}
+        self._where: dict[str, str] = {}
+        self._ends: dict[str, asyncio.TimerHandle] = {}
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        return tuple(self._where)
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        return tuple(self._namespaces)
+
+    def follow(self, service: str, target: Target, selector: str) -> None:
+        """Look at the pods of the selector, if they are not looked at already."""
+        if service in self._where:
+            return
+        name = self._where[service] = target.namespace
+        if end := self._ends.pop(name, None):
+            end.cancel()
+        if name not in self._namespaces:
+            self._namespaces[name] = Namespace(self._api, name, self._changed, self._spawn)
+        self._namespaces[name].follow(service, target, selector)
+
+    def leave(self, service: str) -> None:
+        name = self._where.pop(service, None)
+        if name is None:
+            return
+        self._namespaces[name].leave(service)
+        if not self._namespaces[name].followed:
+            self._ends[name] = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, name)
+
+    def of(self, service: str) -> tuple[list[Pod], list[Event]] | None:
+        """Its pods and the warnings; None when it is not followed, or they have not all been seen yet."""
+        name = self._where.get(service)
+        if name is None or not self._namespaces[name].pods.synced:
+            return None
+        return self._namespaces[name].of(service)
+
+    def close(self) -> None:
+        for end in self._ends.values():
+            end.cancel()
+        for namespace in self._namespaces.values():
+            namespace.close()
+        self._where.clear()
+        self._namespaces.clear()
+
+    def _end(self, name: str) -> None:
+        self._ends.pop(name, None)
+        self._namespaces.pop(name).close()
+
+
+def _makes(kind: str, name: str, target: Target) -> bool:
+    """Whether that object is the target, or a ReplicaSet of it."""
+    if name == target.name and kind == target.kind:
+        return True
+    return kind == "ReplicaSet" and name.rpartition("-")[0] == target.name
+
+
+def _at(event: Event) -> float:
+    """When it was last seen, in seconds since the epoch."""
+    times: list[datetime | None] = [event.last_timestamp, event.event_time, event.first_timestamp]
+    return max((time.timestamp() for time in times if time), default=0.0)

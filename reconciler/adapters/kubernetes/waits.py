@@ -1,0 +1,87 @@
+"""Services that are awaited: their pods are looked at, for how far they have got, and for what keeps them.
+
+Counterparts: `pods.py`, which sees them; `stalls.py`, which judges; `unit.py`, which notes milestones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from reconciler.adapters.kubernetes.api import Api, ApiError, Unreachable
+from reconciler.adapters.kubernetes.objects import Condition, decoder, path
+from reconciler.adapters.kubernetes.pods import Pods, Spawn
+from reconciler.adapters.kubernetes.selectors import of_labels
+from reconciler.adapters.kubernetes.stalls import Evidence, stall
+from reconciler.adapters.kubernetes.unit import Unit
+from reconciler.adapters.kubernetes.workloads import Service
+
+log = structlog.get_logger()
+
+JUDGE_EVERY_SECONDS = 1.0
+"""How often a wake that takes long is judged though nothing has changed but the time."""
+_SERVICE = decoder(Service)
+
+
+class Waits:
+    """All services that wake and have no endpoint."""
+
+    def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
+        """`changed` is told the service that has to be judged again."""
+        self._api, self._changed, self._spawn = api, changed, spawn
+        self._pods = Pods(api, changed, spawn)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(JUDGE_EVERY_SECONDS)
+            for service in self._pods.services:
+                self._changed(service)
+
+    def close(self) -> None:
+        self._pods.close()
+
+    def stalled(self, unit: Unit, failures: Sequence[Condition], is_offered: bool) -> str | None:
+        """Why its wake does not get on, if that is known. `failures` are the target's own conditions that tell of one;
+        `is_offered` is whether Kubernetes calls an endpoint ready."""
+        selector = unit.scaled.selector or unit.selector
+        if not selector:
+            if unit.scaled.selector == "" and unit.selector is None:
+                unit.selector = ""
+                self._spawn(self._ask_selector(unit), f"selector of {unit.name}")
+            return None
+        self._pods.follow(unit.name, unit.scaled.ref, selector)
+        if (seen := self._pods.of(unit.name)) is None:
+            return None
+        pods = [pod for pod in seen[0] if pod.metadata.uid not in unit.doomed]
+        unit.reach(pods, time.time())
+        entry = unit.entry
+        awaited = "" if is_offered else f"Service {entry.service_key}"
+        waited = time.monotonic() - unit.began_ticks
+        return stall(Evidence(str(entry.target), waited, failures, pods, seen[1], awaited, entry.port.name))
+
+    def over(self, unit: Unit) -> None:
+        """It is awaited no more: it has an endpoint, or is not wanted."""
+        if unit.is_waking:
+            unit.arrive(time.time())
+        self._pods.leave(unit.name)
+
+    def leave(self, unit: Unit) -> None:
+        """It is no service any more."""
+        self._pods.leave(unit.name)
+
+    async def _ask_selector(self, unit: Unit) -> None:
+        """The target does not say which pods are its own: those of the Service, then."""
+        entry = unit.entry
+        try:
+            answer = _SERVICE(await self._api.get(path("v1", "services", entry.target.namespace, entry.service)))
+        except (ApiError, Unreachable, msgspec.DecodeError) as error:
+            log.warning("a Service's selector cannot be read", service=entry.service_key, error=str(error))
+            unit.selector = None
+        else:
+            unit.selector = of_labels(answer.spec.selector)
+            self._changed(unit.name)
