@@ -7,7 +7,8 @@ after it has seen the source empty, and for its sink only after it has seen the 
 
 Small messages are read and written: two system calls a message. All that are ready are read before the first is
 written, so that whoever is woken by one finds the others there too. A read that fills the whole buffer makes the flow
-*bulk*: it is then moved by splice(2) through a pipe, without a copy, until too little comes at a time.
+*bulk*: it is then moved by splice(2) through a pipe, without a copy, until too little comes at a time; one that has
+been bulk for long is patient (`relay_patience`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPO
 from typing import Protocol
 
 from tproxy.loop import Loop
+from tproxy.relay_patience import Patience
 from tproxy.relay_pipes import Pipe, Pipes
 
 INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
@@ -32,6 +34,8 @@ SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 """Without SPLICE_F_MORE: it would hold back the last bytes (as MSG_MORE does), and which are the last is not known."""
 BULK_MIN = 1 << 15
 """A wake-up that moved fewer bytes than this ends bulk."""
+LONG_BULK = 1 << 23
+"""Bytes moved in bulk after which a flow is patient (`relay_patience`)."""
 COPY_ROUNDS = 8
 SPLICE_SHARE = 4 << 20
 """Buffers, and bytes, that a flow may move before others have their turn."""
@@ -59,7 +63,20 @@ class Owner(Protocol):
 class Flow:
     """Bytes from `source` to `sink`; `twin` is the other direction, between the same two sockets."""
 
-    __slots__ = ("broken", "bulk", "moved", "owner", "pending", "pipe", "sink", "source", "twin", "waits")
+    __slots__ = (
+        "broken",
+        "bulk",
+        "bulk_from",
+        "moved",
+        "owner",
+        "patience",
+        "pending",
+        "pipe",
+        "sink",
+        "source",
+        "twin",
+        "waits",
+    )
 
     twin: Flow
 
@@ -72,6 +89,8 @@ class Flow:
         self.pending = b""
         self.pipe: Pipe | None = None
         self.bulk = False
+        self.bulk_from = 0
+        self.patience: Patience | None = None
         self.broken = False
 
     def on_events(self, events: int) -> None:
@@ -100,6 +119,7 @@ class Flow:
         """Move nothing any more, and drop what was not delivered."""
         self.waits = NOTHING
         self.pending = b""
+        self._end_patience()
         if self.pipe is not None:
             self.owner.pipes.give(self.pipe)
             self.pipe = None
@@ -159,7 +179,7 @@ class Flow:
             self.waits = READS
             self.owner.loop.call_soon(self._deliver)
         elif self._write(data) and len(data) == COPY_SIZE:
-            self.bulk = True
+            self._begin_bulk()
             self._splice()
 
     def _deliver(self) -> None:
@@ -185,7 +205,7 @@ class Flow:
                 self._source_ended()
                 return
             if len(data) == COPY_SIZE:
-                self.bulk = True
+                self._begin_bulk()
             if not self._write(data):
                 return
         self._wait(TURN)
@@ -222,9 +242,23 @@ class Flow:
         if pipe.filled == 0:
             self.pipe = None
             self.owner.pipes.give(pipe)
-        if waits == SOURCE and self.moved - moved_before < BULK_MIN:
-            self.bulk = False
+        if waits == SOURCE:
+            if self.moved - moved_before < BULK_MIN:
+                self.bulk = False
+            elif self.patience is None and self.moved - self.bulk_from >= LONG_BULK:
+                self.patience = Patience(self, self.owner.loop, self.source)
         self._wait(waits)
+
+    def _begin_bulk(self) -> None:
+        if not self.bulk:
+            self.bulk, self.bulk_from = True, self.moved
+
+    def lost_patience(self) -> None:
+        """Nothing moved for a while: take what has come since, and wait for no more than a byte."""
+        self.patience, self.bulk_from = None, self.moved
+        if self.waits == SOURCE:
+            self.bulk = False
+            self._copy()
 
     def _pump(self, pipe: Pipe) -> int:
         """Fill and empty the pipe until one of the two sockets, or this flow's share, is exhausted; say which."""
@@ -261,8 +295,14 @@ class Flow:
         elif waits == SINK_FAILED:
             self.twin.break_source()
 
+    def _end_patience(self) -> None:
+        if self.patience is not None:
+            self.patience.end()
+            self.patience = None
+
     def _source_ended(self) -> None:
         self.waits = NOTHING
+        self._end_patience()
         if self.broken:
             self.owner.drained(self)
         else:
@@ -270,4 +310,5 @@ class Flow:
 
     def _source_failed(self) -> None:
         self.waits = NOTHING
+        self._end_patience()
         self.break_source()

@@ -209,6 +209,21 @@ def test_messages_of_many_that_are_ready_at_once_are_all_delivered(rig: Rig) -> 
         assert client.recv(100) == b"down %d" % number
 
 
+@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize("last", [1, 1000, 100_000])
+def test_a_short_end_of_a_long_transfer_is_not_kept_back(rig: Rig, up: bool, last: int) -> None:
+    client, upstream, _ = rig.connect()
+    here, there = (client, upstream) if up else (upstream, client)
+    for _ in range(3):
+        data = random.Random(last).randbytes(40 * MIB)
+        with sending(here, data):
+            assert read(there, len(data)) == data
+        here.sendall(b"x" * last)
+        assert read(there, last) == b"x" * last
+        there.sendall(b"got it")
+        assert read(here, 6) == b"got it"
+
+
 def test_on_loopback_nothing_is_paced(rig: Rig) -> None:
     (client, inner_client), (inner_upstream, upstream) = tcp_pair(), tcp_pair()
     rig.ends += [client, upstream]
