@@ -11,10 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
+from reconciler.adapters.kubernetes.entries import Problem
 from reconciler.adapters.kubernetes.objects import Condition
 from reconciler.adapters.kubernetes.resources import ScaledServiceStatus
 from reconciler.core.record import Record, State
@@ -25,14 +26,6 @@ AS_EXPECTED = "AsExpected"
 NOT_SEEN_YET = "NotSeenYet"
 TARGET_UNAVAILABLE = "TargetUnavailable"
 _FIRST_WORD = re.compile(r"([A-Z][A-Za-z0-9]+)(?=:| \(|$)")
-
-
-class Problem(Protocol):
-    """What is wrong with what was asked; `str()` says where, what, and what would be right."""
-
-    @property
-    def reason(self) -> str:
-        """One word, as in `BadSpec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +49,15 @@ class Standing:
 NOTHING = Standing()
 
 
-def status(standing: Standing, before: ScaledServiceStatus, now: float) -> ScaledServiceStatus:
-    """The status to be, which differs from `before` only where something changed."""
+def status(standing: Standing, before: ScaledServiceStatus, now: float, target: str = "") -> ScaledServiceStatus:
+    """The status to be, which differs from `before` only where something changed. `target` is what is scaled."""
     generation = standing.generation or before.observed_generation
     found = (_ready(standing), _stalled(standing.record))
     others = tuple(one for one in before.conditions if one.type not in (READY, STALLED))
     conditions = tuple(_timed(one, before.conditions, generation, now) for one in found)
     kept = msgspec.structs.replace(
         before,
+        target=target,
         observed_generation=generation,
         observed_command=standing.command or before.observed_command,
         conditions=(*conditions, *others),
@@ -120,8 +114,8 @@ def _with_record(before: ScaledServiceStatus, record: Record) -> ScaledServiceSt
 
 def _ready(standing: Standing) -> Condition:
     record = standing.record
-    if standing.problems:
-        return Condition(READY, "False", standing.problems[0].reason, _listed(standing.problems))
+    if problems := [problem for problem in standing.problems if not problem.harmless]:
+        return Condition(READY, "False", problems[0].reason, "; ".join(str(problem) for problem in problems))
     if standing.replicas is None and standing.trouble:
         return Condition(READY, "False", word(standing.trouble, TARGET_UNAVAILABLE), standing.trouble)
     if record is None:
@@ -136,10 +130,6 @@ def _stalled(record: Record | None) -> Condition:
     if record and record.stalled:
         return Condition(STALLED, "True", word(record.stalled, STALLED), record.stalled)
     return Condition(STALLED, "False", AS_EXPECTED, "")
-
-
-def _listed(problems: Sequence[Problem]) -> str:
-    return "; ".join(str(problem) for problem in problems)
 
 
 def _timed(found: Condition, before: Sequence[Condition], generation: int, now: float) -> Condition:

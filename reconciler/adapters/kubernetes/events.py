@@ -17,11 +17,12 @@ import stamina
 import structlog
 
 from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable
-from reconciler.adapters.kubernetes.conditions import Problem
+from reconciler.adapters.kubernetes.entries import SCALED_SERVICE, SERVICE, Problem
 from reconciler.adapters.kubernetes.notes import Note, of_problem, of_transition, of_wake, shortened
 from reconciler.adapters.kubernetes.objects import ObjectRef, micro_time, path
 from reconciler.adapters.kubernetes.refusals import CONFLICT, NOT_FOUND, cause, passes
 from reconciler.adapters.kubernetes.resources import API_VERSION, KIND, ScaledService
+from reconciler.adapters.kubernetes.workloads import Service
 from reconciler.ports.transitions import Transition
 
 log = structlog.get_logger(__name__)
@@ -70,33 +71,32 @@ class _Written:
 
 @dataclass(slots=True)
 class _Wrong:
-    regarding: ObjectRef
     problems: tuple[Problem, ...] = ()
     told: tuple[Problem, ...] = ()
 
 
 class Events:
-    """`items` is what an informer keeps: who a service is. `instance` names this process, as its pod's name does."""
+    """`items` and `services` are what informers keep: whom an Event is about. `instance` is our pod's name."""
 
     def __init__(
         self,
         api: Api,
         items: Mapping[str, ScaledService],
+        services: Mapping[str, Service],
         leads: Callable[[], bool],
         instance: str,
         now: Callable[[], float] = time.time,
         pace: Pace = Pace(),
     ) -> None:
-        self._api, self._items, self._leads, self._instance, self._now = api, items, leads, instance, now
-        self._pace = pace
+        self._api, self._items, self._services = api, items, services
+        self._leads, self._instance, self._now, self._pace = leads, instance, now, pace
         self.dropped = 0
         """How many were too much, ever."""
         self.failed = 0
         """How many the API server did not take, ever."""
         self._waiting: dict[Key, _Waiting] = {}
         self._written: dict[Key, _Written] = {}
-        self._wrong: dict[tuple[str, str], _Wrong] = {}
-        """By kind and name."""
+        self._wrong: dict[str, _Wrong] = {}
         self._causes: set[str] = set()
         self._sending = False
         self._last_name = 0
@@ -120,27 +120,28 @@ class Events:
         if regarding := self._regarding(service):
             self.tell(regarding, of_wake(total, parts, peer))
 
-    def problems(self, name: str, problems: Sequence[Problem], regarding: ObjectRef | None = None) -> None:
-        """All that is wrong now with the ScaledService of that name, or with `regarding`; what is new is told."""
-        about = regarding or self._regarding(name)
-        if about is None or not problems:
-            self._wrong.pop((about.kind if about else KIND, name), None)
-        else:
-            wrong = self._wrong.setdefault((about.kind, name), _Wrong(about))
-            wrong.problems = tuple(problems)
-            self._tell_of(wrong)
+    def problems(self, name: str, problems: Sequence[Problem]) -> None:
+        """All that is wrong now with the ScaledService and the Service of that name; what is new is told."""
+        if not problems:
+            self._wrong.pop(name, None)
+            return
+        wrong = self._wrong.setdefault(name, _Wrong())
+        wrong.problems = tuple(problems)
+        self._tell_of(name, wrong)
 
     def lead(self) -> None:
         """We lead from now on: tell what is wrong and was not told by us."""
-        for wrong in self._wrong.values():
-            self._tell_of(wrong)
+        for name, wrong in self._wrong.items():
+            self._tell_of(name, wrong)
 
-    def _tell_of(self, wrong: _Wrong) -> None:
-        if self._leads():
-            new = [problem for problem in wrong.problems if problem not in wrong.told]
-            wrong.told = wrong.problems
-            for problem in new:
-                self.tell(wrong.regarding, of_problem(problem.reason, str(problem)))
+    def _tell_of(self, name: str, wrong: _Wrong) -> None:
+        if not self._leads():
+            return
+        about = [(problem, self._regarding(name, problem.on)) for problem in wrong.problems]
+        for problem, regarding in about:
+            if regarding and problem not in wrong.told:
+                self.tell(regarding, of_problem(problem.reason, str(problem)))
+        wrong.told = tuple(problem for problem, regarding in about if regarding)
 
     def tell(self, regarding: ObjectRef, note: Note) -> None:
         """Write it when its turn comes; not at all, unless we lead."""
@@ -181,12 +182,12 @@ class Events:
             return False
         return True
 
-    def _regarding(self, service: str) -> ObjectRef | None:
-        item = self._items.get(service)
-        if item is None:
+    def _regarding(self, name: str, kind: str = SCALED_SERVICE) -> ObjectRef | None:
+        kept = self._services.get(name) if kind == SERVICE else self._items.get(name)
+        if kept is None:
             return None
-        about = item.metadata
-        return ObjectRef(API_VERSION, KIND, about.namespace, about.name, about.uid)
+        about, of = kept.metadata, ("v1", SERVICE) if kind == SERVICE else (API_VERSION, KIND)
+        return ObjectRef(*of, about.namespace, about.name, about.uid)
 
     def _next(self) -> Key:
         warnings = (key for key, waiting in self._waiting.items() if waiting.note.warning)

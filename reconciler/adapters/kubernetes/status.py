@@ -18,10 +18,12 @@ import stamina
 import structlog
 
 from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable
-from reconciler.adapters.kubernetes.conditions import NOTHING, Problem, Standing, change, record, status
+from reconciler.adapters.kubernetes.conditions import NOTHING, Standing, change, record, status
+from reconciler.adapters.kubernetes.entries import Problem
 from reconciler.adapters.kubernetes.objects import decoder, path
 from reconciler.adapters.kubernetes.refusals import CONFLICT, NOT_FOUND, cause, passes_or_conflicts
 from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
+from reconciler.adapters.kubernetes.wanted import target_of
 from reconciler.core.record import Record
 
 log = structlog.get_logger(__name__)
@@ -69,6 +71,7 @@ class StatusStore:
         self._busy: set[str] = set()
         self._failing: dict[str, str] = {}
         """Why a write does not go, by service."""
+        self._leading = False
         self._noted = asyncio.Event()
         self._retries = stamina.AsyncRetryingCaller(
             attempts=pace.attempts,
@@ -126,15 +129,22 @@ class StatusStore:
         """The informer has a new version of the object: somebody may have written into its status."""
         if item is None:
             self._answered.pop(service, None)
+            if not self._leading:
+                self.forget(service)
         elif service in self._standings:
             self._mark(service)
 
     # Writing
 
     def lead(self) -> None:
-        """We lead from now on: write whatever differs."""
+        """We lead from now on, and the engine has saved what it knows: write whatever differs."""
+        self._leading = True
         for service in self._standings:
             self._mark(service)
+
+    def follow(self) -> None:
+        """Another one leads from now on: what is not written yet is its business."""
+        self._leading = False
 
     async def run(self) -> None:
         """Write what is said, until cancelled."""
@@ -216,9 +226,14 @@ class StatusStore:
     def _change(self, service: str, item: ScaledService) -> dict[str, Any]:
         """What is to be written now; nothing, unless we lead."""
         standing = self._standings.get(service)
-        if standing is None or not standing.heard or not self._leads():
+        if standing is None or not standing.heard or not self._leading:
             return {}
-        return change(item.status, status(standing, item.status, self._now()))
+        target = target_of(item)
+        changed = change(item.status, status(standing, item.status, self._now(), f"{target.kind}/{target.name}"))
+        if changed and not self._leads():
+            self._later(service)  # the lease may be ours again, without anybody having led in between
+            return {}
+        return changed
 
     async def _patch(self, service: str, item: ScaledService, body: dict[str, Any], subresource: str | None) -> None:
         about = {"metadata": {"resourceVersion": item.metadata.resource_version, "uid": item.metadata.uid}}
@@ -240,6 +255,9 @@ class StatusStore:
         if why not in self._failing.values():
             log.error("a status cannot be written; it is tried again", service=service, error=str(error))
         self._failing[service] = why
+        self._later(service)
+
+    def _later(self, service: str) -> None:
         asyncio.get_running_loop().call_later(self._pace.again, self._mark, service)
 
 

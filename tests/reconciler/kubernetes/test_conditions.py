@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.adapters.kubernetes import conditions
 from reconciler.adapters.kubernetes.conditions import Standing
+from reconciler.adapters.kubernetes.entries import Problem
 from reconciler.adapters.kubernetes.objects import Condition
 from reconciler.adapters.kubernetes.resources import ScaledServiceStatus
 from reconciler.core.record import Record, State
@@ -22,13 +23,9 @@ NEW = ScaledServiceStatus()
 NOW = SINCE + 60
 
 
-@dataclass(frozen=True)
-class Wrong:
-    reason: str
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
+BAD = Problem("BadSpec", "spec.port", "there is no port 81", "write 80 or 443")
+TAKEN = Problem("HostTaken", "spec.hosts", "shop.example.com is that of shop/older", "take another")
+HARMLESS = Problem("BadAnnotation", "zenvoy.dev/port", "it is not read", "write it in the spec", harmless=True)
 
 
 def condition(status: ScaledServiceStatus, type: str) -> tuple[str, str, str]:
@@ -108,8 +105,8 @@ def test_half_a_record_is_none(status: ScaledServiceStatus) -> None:
         ),
         (Standing(), ("False", "NotSeenYet", "whether it runs is not known yet"), ("False", "AsExpected", "")),
         (
-            Standing(ACTIVE, (Wrong("BadSpec", "spec.port: 1 is odd"), Wrong("Conflict", "spec.hosts: taken")), 2, 2),
-            ("False", "BadSpec", "spec.port: 1 is odd; spec.hosts: taken"),
+            Standing(ACTIVE, (HARMLESS, BAD, TAKEN), 2, 2),
+            ("False", "BadSpec", f"{BAD}; {TAKEN}"),
             ("False", "AsExpected", ""),
         ),
     ],
@@ -147,7 +144,7 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 
 def test_what_is_not_known_stands_as_it_was() -> None:
     before = conditions.status(Standing(ASLEEP, generation=7, command="wake@1"), NEW, NOW)
-    after = conditions.status(Standing(None, (Wrong("BadSpec", "spec.port: 1 is odd"),)), before, NOW + 1)
+    after = conditions.status(Standing(None, (BAD,)), before, NOW + 1)
     assert conditions.record(after) == ASLEEP
     assert (after.observed_generation, after.observed_command) == (7, "wake@1")
 

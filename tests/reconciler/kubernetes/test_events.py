@@ -13,14 +13,16 @@ from structlog.testing import capture_logs
 
 from reconciler.adapters.kubernetes import notes
 from reconciler.adapters.kubernetes.api import ApiError, Unreachable
+from reconciler.adapters.kubernetes.entries import SERVICE, Problem
 from reconciler.adapters.kubernetes.events import Events, Pace
 from reconciler.adapters.kubernetes.notes import Note
-from reconciler.adapters.kubernetes.objects import ObjectRef
+from reconciler.adapters.kubernetes.objects import Meta, ObjectRef
 from reconciler.adapters.kubernetes.resources import ScaledService
+from reconciler.adapters.kubernetes.workloads import Service
 from reconciler.core.record import State
 from reconciler.ports.transitions import Transition
 from tests.fakes.objects import Objects
-from tests.reconciler.kubernetes.test_conditions import Wrong
+from tests.reconciler.kubernetes.test_conditions import TAKEN
 
 AT = 1_795_000_000.25
 FAST = Pace(attempts=3, first_wait=0.001, longest_wait=0.002, each_second=100_000)
@@ -42,6 +44,7 @@ STALLED = transition(State.Waking, "WakeStalled", State.Waking, "ImagePullBackOf
 class Scene:
     server: Objects = field(default_factory=Objects)
     items: dict[str, ScaledService] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
     leads: bool = True
     now: float = AT
     pace: Pace = FAST
@@ -49,7 +52,10 @@ class Scene:
     def __post_init__(self) -> None:
         self.server.scaled_service("web")
         self.items.update(self.server.items())
-        self.events = Events(self.server, self.items, lambda: self.leads, "zenvoy-0", lambda: self.now, self.pace)
+        self.services["shop/web"] = Service(Meta("web", "shop", "uid-7"))
+        self.events = Events(
+            self.server, self.items, self.services, lambda: self.leads, "zenvoy-0", lambda: self.now, self.pace
+        )
 
     def written(self) -> list[tuple[str, str, str, int]]:
         """Type, reason, note and how often, in the order of their writing."""
@@ -294,20 +300,18 @@ async def test_a_service_that_is_gone_is_told_of_no_more() -> None:
     assert scene.server.calls == []
 
 
-BAD = Wrong("BadAnnotation", "zenvoy.dev/idle-after: `5 parsecs` is no duration; right would be 5m")
-TAKEN = Wrong("Conflict", "spec.hosts: shop.example.com is taken by shop/older")
+BAD = Problem("BadAnnotation", "zenvoy.dev/idle-after", "'5 parsecs' is not a duration", "write it as 5m", on=SERVICE)
 
 
 async def test_a_mistake_is_told_once_and_again_when_it_is_made_again() -> None:
     scene = Scene()
-    service = ObjectRef("v1", "Service", "shop", "web", "uid-7")
     async with writing(scene):
         for problems in ([BAD], [BAD], [BAD, TAKEN], [TAKEN], [BAD, TAKEN]):
-            scene.events.problems("shop/web", problems, service)
+            scene.events.problems("shop/web", problems)
             assert await scene.events.flush(PATIENT)
     assert scene.written() == [
         ("Warning", "BadAnnotation", str(BAD), 2),
-        ("Warning", "Conflict", str(TAKEN), 1),
+        ("Warning", "HostTaken", str(TAKEN), 1),
     ]
     assert scene.server.writes()[0][2]["regarding"] == {
         "apiVersion": "v1",
@@ -326,7 +330,7 @@ async def test_whoever_becomes_leader_tells_what_is_wrong() -> None:
         scene.leads = True
         scene.events.lead()
         scene.events.lead()
-    assert scene.written() == [("Warning", "Conflict", str(TAKEN), 1)]
+    assert scene.written() == [("Warning", "HostTaken", str(TAKEN), 1)]
 
 
 async def test_a_mistake_that_was_mended_is_told_of_no_more() -> None:

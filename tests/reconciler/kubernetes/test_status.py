@@ -15,7 +15,7 @@ from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.adapters.kubernetes.status import WRITES_AT_ONCE, Pace, StatusStore
 from reconciler.core.record import Record, State
 from tests.fakes.objects import Objects
-from tests.reconciler.kubernetes.test_conditions import Wrong
+from tests.reconciler.kubernetes.test_conditions import BAD
 
 ACTIVE = Record(State.Active, 1_795_000_000.5, "reachable", 2, "127.64.0.1:18001")
 WAKING = Record(State.Waking, 1_795_000_060.5, "somebody waits", 2, "127.64.0.1:18001")
@@ -36,6 +36,8 @@ class Scene:
         self.store = StatusStore(
             self.server, self.heard, lambda: self.leads, iter(range(7, 100)).__next__, lambda: 1_795_000_100.0, FAST
         )
+        if self.leads:
+            self.store.lead()
 
     def listen(self) -> None:
         """The informer catches up."""
@@ -94,6 +96,7 @@ async def test_what_a_status_tells(scene: Scene) -> None:
     about = {"observedGeneration": 3, "lastTransitionTime": "2026-11-18T11:08:20Z"}
     assert scene.status() == {
         "state": "Active",
+        "target": "Deployment/web",
         "since": "2026-11-18T11:06:40.500000Z",
         "reason": "reachable",
         "replicas": 2,
@@ -161,16 +164,40 @@ async def test_saving_waits_for_nothing(scene: Scene) -> None:
 async def test_only_the_leader_writes_and_whoever_becomes_it_writes_what_differs(scene: Scene) -> None:
     scene.server.scaled_service("db", status={"state": "Active"})
     scene.listen()
+    scene.store.follow()
+    async with writing(scene):
+        scene.store.save("shop/web", WAKING)
+        await scene.written()
+        assert scene.server.calls == []
+        scene.store.lead()
+        await scene.written()
+    assert [path.rpartition("shop/")[2] for _, path, _ in scene.server.writes()] == ["scaledservices/web/status"]
+    assert scene.status()["state"] == "Waking"
+
+
+async def test_a_write_waits_for_a_lease_that_was_renewed_late(scene: Scene) -> None:
     scene.leads = False
     async with writing(scene):
         scene.store.save("shop/web", WAKING)
         await scene.written()
         assert scene.server.calls == []
         scene.leads = True
+        while not scene.status():
+            await asyncio.sleep(0.001)
+    assert scene.status()["state"] == "Waking"
+
+
+async def test_a_follower_forgets_what_is_gone(scene: Scene) -> None:
+    scene.store.follow()
+    scene.store.save("shop/web", WAKING)
+    scene.server.kept.clear()
+    scene.listen()
+    scene.server.scaled_service("web")
+    scene.listen()
+    async with writing(scene):
         scene.store.lead()
         await scene.written()
-    assert [path.rpartition("shop/")[2] for _, path, _ in scene.server.writes()] == ["scaledservices/web/status"]
-    assert scene.status()["state"] == "Waking"
+    assert scene.server.calls == []
 
 
 async def test_whoever_leads_no_longer_does_not_try_again(scene: Scene) -> None:
@@ -306,11 +333,11 @@ async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Sc
 
 async def test_problems_are_told_before_there_is_any_record(scene: Scene) -> None:
     async with writing(scene):
-        scene.store.set_problems("shop/web", [Wrong("BadSpec", "spec.port: no port 81; ports are 80, 443")], 1)
+        scene.store.set_problems("shop/web", [BAD], 1)
         await scene.written()
     ready = scene.status()["conditions"][0]
     assert (ready["status"], ready["reason"]) == ("False", "BadSpec")
-    assert ready["message"] == "spec.port: no port 81; ports are 80, 443"
+    assert ready["message"] == "spec.port: there is no port 81; write 80 or 443"
 
 
 async def test_a_pause_changes_the_spec_whoever_leads(scene: Scene) -> None:
