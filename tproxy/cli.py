@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,9 @@ from tproxy.listener import INHERITED, CannotListen
 from tproxy.run import Exit, Settings, configure_log
 from tproxy.run import run as run_holder
 from tproxy.stream import KEEPALIVE_SECONDS
+from tproxy.tls import Tls
 
+TLS = "Mutual TLS with the reconciler"
 DEFAULT_LISTEN = {"anyip": "0.0.0.0:18001", "tproxy": "[::]:18001"}
 
 app = typer.Typer(
@@ -97,6 +99,20 @@ def _ports(text: str) -> str:
 
 def _env(name: str) -> str:
     return f"ZENVOY_TPROXY_{name}"
+
+
+def _pem(flag: str, text: str, env: str) -> Any:
+    return typer.Option(
+        flag, help=text, envvar=_env(env), exists=True, dir_okay=False, metavar="PATH", rich_help_panel=TLS
+    )
+
+
+def _tls(certificate: Path | None, key: Path | None, authority: Path | None, server_name: str | None) -> Tls | None:
+    if certificate is None and key is None and authority is None:
+        return None
+    if certificate is None or key is None or authority is None:
+        raise typer.BadParameter("give --tls-cert, --tls-key and --tls-ca together")
+    return Tls(certificate, key, authority, server_name)
 
 
 def _complain(message: str, code: Exit) -> typer.Exit:
@@ -183,6 +199,17 @@ def run_command(
         Path | None,
         typer.Option(help="Write the address listened on to this file, once listening.", envvar=_env("LISTEN_FILE")),
     ] = None,
+    tls_cert: Annotated[Path | None, _pem("--tls-cert", "This holder's certificate, PEM.", "TLS_CERT")] = None,
+    tls_key: Annotated[Path | None, _pem("--tls-key", "Its key.", "TLS_KEY")] = None,
+    tls_ca: Annotated[Path | None, _pem("--tls-ca", "CAs of the reconciler's certificate.", "TLS_CA")] = None,
+    tls_server_name: Annotated[
+        str | None,
+        typer.Option(
+            help="What the reconciler's certificate is for. Default: the host of --reconciler.",
+            envvar=_env("TLS_SERVER_NAME"),
+            rich_help_panel=TLS,
+        ),
+    ] = None,
 ) -> None:
     """Run the holder in the foreground.
 
@@ -216,6 +243,7 @@ def run_command(
         keepalive=keepalive,
         holder_id=holder_id,
         listen_file=listen_file,
+        tls=_tls(tls_cert, tls_key, tls_ca, tls_server_name),
     )
     try:
         code = run_holder(settings)

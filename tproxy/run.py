@@ -22,6 +22,7 @@ from tproxy.loop import Loop
 from tproxy.metrics import MetricsPort
 from tproxy.rules import DEFAULT_PORTS, Rules
 from tproxy.stream import KEEPALIVE_SECONDS, Stream
+from tproxy.tls import Tls
 from tproxy.wire import Hello
 
 log = structlog.get_logger("tproxy")
@@ -55,6 +56,7 @@ class Settings:
     keepalive: float = KEEPALIVE_SECONDS
     holder_id: str | None = None
     listen_file: Path | None = None
+    tls: Tls | None = None
 
 
 def configure_log(style: Literal["plain", "json"]) -> None:
@@ -104,7 +106,7 @@ class _Process:
                 _write_atomically(settings.listen_file, listener.address)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
-            stream = Stream(settings.reconciler, loop, holder, settings.keepalive)
+            stream = Stream(settings.reconciler, loop, holder, settings.keepalive, settings.tls)
             stack.callback(stream.close)
             stream.start()
             log.info("listening", address=listener.address, mode=settings.mode, descriptors=budget.limit)

@@ -18,8 +18,10 @@ import grpc
 import msgspec
 import structlog
 
+from tproxy import tls as secure
 from tproxy.loop import Loop
 from tproxy.report import Link
+from tproxy.tls import Tls
 from tproxy.wire import DOWN, ENCODER, METHOD, Down, Up
 
 log = structlog.get_logger("tproxy")
@@ -28,7 +30,7 @@ KEEPALIVE_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.05
 LAST_BACKOFF_SECONDS = 2.0
 
-_OPTIONS = [
+_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
@@ -75,10 +77,15 @@ class Stream:
     """Keeps a stream to `target`, `host:port`, until it is closed."""
 
     def __init__(
-        self, target: str, loop: Loop, receiver: Receiver, keepalive_seconds: float = KEEPALIVE_SECONDS
+        self,
+        target: str,
+        loop: Loop,
+        receiver: Receiver,
+        keepalive_seconds: float = KEEPALIVE_SECONDS,
+        tls: Tls | None = None,
     ) -> None:
-        self._target = target
-        self._options = [
+        self._target, self._tls = target, tls
+        self._options: list[tuple[str, int | str]] = [
             *_OPTIONS,
             ("grpc.keepalive_time_ms", int(keepalive_seconds * 1000)),
             ("grpc.keepalive_timeout_ms", int(keepalive_seconds * 1000 / 3)),
@@ -117,7 +124,11 @@ class Stream:
         spoke = False
         why = "the stream ended"
         soon = self._loop.call_soon_threadsafe
-        channel = grpc.insecure_channel(self._target, options=self._options)
+        try:
+            channel = secure.channel(self._target, self._options, self._tls)
+        except OSError as error:
+            log.error("the certificates for the reconciler cannot be read", error=str(error))
+            return False
         try:
             soon(lambda: self._receiver.opened(attempt))
             self._call = call = channel.stream_stream(METHOD)(iter(attempt))

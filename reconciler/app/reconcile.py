@@ -97,6 +97,7 @@ class Reconciler:
             envoys=lambda: self._router.nodes(),
             holders=lambda: self._holders.connected,
             ready=lambda: self._opened,
+            leads=lambda: True,
             now=time.time,
             ticks=time.monotonic,
         )

@@ -68,7 +68,7 @@ class Present(Collector):
         yield _single(table.HOLDERS, len(world.holders()))
         yield _single(table.SERVICES, len(world.services()))
         yield _single(table.READY, world.ready())
-        yield _single(table.LEADER, 1)
+        yield _single(table.LEADER, world.leads())
         yield _family(table.BUILD, {(version("zenvoy"), platform.python_version()): 1})
 
     def _of_samples(self) -> Iterable[Metric]:

@@ -155,7 +155,7 @@ NACKS = Family(
 HOLDERS = Family("zenvoy_holders_connected", "gauge", "Holders that are connected.")
 SERVICES = Family("zenvoy_services", "gauge", "Services that there are.")
 READY = Family("zenvoy_ready", "gauge", "1 once every service is known and Envoys are answered.")
-LEADER = Family("zenvoy_leader", "gauge", "1 where services may be put to sleep; on one machine that is always here.")
+LEADER = Family("zenvoy_leader", "gauge", "1 where services may be put to sleep, which on one machine is always here.")
 BUILD = Family("zenvoy_build_info", "gauge", "1; the labels say what runs.", ("version", "python"))
 
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)

@@ -52,6 +52,8 @@ class World:
     envoys: Callable[[], Mapping[str, Envoy]]
     holders: Callable[[], Sequence[str]]
     ready: Callable[[], bool]
+    leads: Callable[[], bool]
+    """Whether it is here that services may be put to sleep."""
     now: Callable[[], float]
     """Seconds since the epoch."""
     ticks: Callable[[], float]

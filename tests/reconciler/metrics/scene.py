@@ -56,6 +56,7 @@ class Scene:
                 envoys=lambda: self.envoys,
                 holders=lambda: self.holders,
                 ready=lambda: self.ready,
+                leads=lambda: True,
                 now=lambda: self.now,
                 ticks=lambda: self.now - START,
             )

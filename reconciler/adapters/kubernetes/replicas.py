@@ -1,0 +1,42 @@
+"""Which replicas of the reconciler there should be: all addresses behind a Service of theirs, ready or not."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from reconciler.adapters.kubernetes.api import Api
+from reconciler.adapters.kubernetes.informer import Informer
+from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.workloads import SERVICE_NAME_LABEL, EndpointSlice
+
+
+class ReplicaList:
+    """Kept up while `run` runs. The Service publishes addresses that are not ready: a replica that starts counts."""
+
+    def __init__(self, api: Api, namespace: str, service: str) -> None:
+        self._informer = Informer(
+            api,
+            path("discovery.k8s.io/v1", "endpointslices", namespace),
+            decoder(EndpointSlice),
+            self._changed,
+            {"labelSelector": f"{SERVICE_NAME_LABEL}={service}"},
+        )
+        self._addresses: frozenset[str] = frozenset()
+
+    def addresses(self) -> frozenset[str]:
+        """Their IP addresses."""
+        return self._addresses
+
+    @property
+    def synced(self) -> bool:
+        """Whether the list was seen as a whole."""
+        return self._informer.synced
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Until cancelled."""
+        return self._informer.run()
+
+    def _changed(self, _: str, __: EndpointSlice | None) -> None:
+        endpoints = (endpoint for item in self._informer.items.values() for endpoint in item.endpoints or ())
+        self._addresses = frozenset(address for endpoint in endpoints for address in endpoint.addresses)

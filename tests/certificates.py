@@ -1,0 +1,37 @@
+"""An authority of a test's own, by openssl, and certificates that it signs."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+class Authority:
+    """Signs for names; its own certificate is `ca.crt` of every directory that it signs into."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._key, self._certificate = directory / "authority.key", directory / "authority.crt"
+        _openssl(
+            "req", "-x509", *_new_key(self._key), "-out", self._certificate, "-days", "2", "-subj", "/CN=authority"
+        )
+
+    def sign(self, directory: Path, name: str) -> Path:
+        """Make (or replace) `tls.crt`, `tls.key` and `ca.crt` there, as Kubernetes names them."""
+        directory.mkdir(parents=True, exist_ok=True)
+        request, extension = directory / "request", directory / "extension"
+        key, certificate = directory / "tls.key", directory / "tls.crt"
+        extension.write_text(f"subjectAltName=DNS:{name}")
+        _openssl("req", *_new_key(key), "-out", request, "-subj", f"/CN={name}")
+        signed = ("-CA", self._certificate, "-CAkey", self._key, "-CAcreateserial", "-extfile", extension)
+        _openssl("x509", "-req", "-in", request, *signed, "-out", certificate, "-days", "2")
+        (directory / "ca.crt").write_bytes(self._certificate.read_bytes())
+        return directory
+
+
+def _new_key(file: Path) -> tuple[str | Path, ...]:
+    return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", file)
+
+
+def _openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
