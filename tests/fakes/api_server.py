@@ -54,11 +54,11 @@ class ApiServer:
     """The version that each watch began at."""
     open: set[web.StreamResponse] = field(default_factory=set)
 
-    def put(self, name: str, namespace: str = "shop", **rest: Any) -> None:
+    def put(self, name: str, namespace: str = "shop", metadata: Object | None = None, **rest: Any) -> None:
         """Make it, or change it."""
         key = f"{namespace}/{name}"
         self.version += 1
-        meta = {"name": name, "namespace": namespace, "resourceVersion": str(self.version)}
+        meta = {**(metadata or {}), "name": name, "namespace": namespace, "resourceVersion": str(self.version)}
         kind = "MODIFIED" if key in self.objects else "ADDED"
         self.objects[key] = {"metadata": meta, **rest}
         self._say(kind, self.objects[key])
@@ -150,14 +150,15 @@ class ApiServer:
 
 
 @asynccontextmanager
-async def serving(server: ApiServer) -> AsyncIterator[Api]:
-    """The server on a free port, and who talks to it."""
+async def serving(server: ApiServer, **others: ApiServer) -> AsyncIterator[Api]:
+    """The server on a free port, and who talks to it; `others` have the collections of those names."""
     app = web.Application()
+    for name, other in others.items():
+        app.router.add_route("*", f"/{{before:.*}}/{name}", other.handle)
     app.router.add_route("*", "/{path:.*}", server.handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     configuration = Configuration()
     configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
     api = Api(configuration, "default")
