@@ -29,9 +29,25 @@ check: lint test ## what CI runs
 golden: setup ## write the golden files anew
 	ZENVOY_GOLDEN=write $(BIN)/pytest tests -k golden
 
+install-yaml: ## render deploy/install.yaml from the chart, and what the chart ships of other folders
+	scripts/install-yaml
+
 bench: setup ## figures, as ratios against something run beside it
 	scripts/system-packages haproxy
 	$(BIN)/python -m bench
+
+cluster: setup ## start a Kubernetes here, with NODE=1 one that runs pods; tests/cluster/README.md
+	$(if $(NODE),scripts/system-packages --cluster)
+	tests/cluster/cluster up $(if $(NODE),--node)
+
+cluster-test: setup ## pass every test that needs a Kubernetes; builds one (minutes, once), as root runs pods
+	scripts/system-packages --cluster
+	tests/cluster/cluster build
+	$(BIN)/pytest tests/cluster
+
+bench-cluster: setup ## cold starts on a Kubernetes' node, against scaling by hand
+	scripts/system-packages --cluster
+	$(BIN)/python -m bench.cluster
 
 lock: setup ## pin the dependencies anew, within the ranges of pyproject.toml
 	scripts/lock
@@ -39,4 +55,4 @@ lock: setup ## pin the dependencies anew, within the ranges of pyproject.toml
 clean: ## remove what was made here
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test lint check golden bench lock clean
+.PHONY: help setup demo test lint check golden install-yaml bench cluster cluster-test bench-cluster lock clean

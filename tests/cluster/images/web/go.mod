@@ -1,0 +1,3 @@
+module zenvoy.dev/testcluster/web
+
+go 1.24
