@@ -36,10 +36,8 @@ class Standing:
     problems: tuple[Problem, ...] = ()
     generation: int = 0
     """Of the object that the problems are about."""
-    replicas: int | None = None
-    """None: not known, or there is no target."""
     trouble: str | None = None
-    """Why the target cannot be used, or does not get ready."""
+    """Why the target cannot be seen or scaled, or does not get ready."""
     command: str = ""
     """The command that was carried out last, as the annotation says it."""
     heard: bool = False
@@ -116,7 +114,7 @@ def _ready(standing: Standing) -> Condition:
     record = standing.record
     if problems := [problem for problem in standing.problems if not problem.harmless]:
         return Condition(READY, "False", problems[0].reason, "; ".join(str(problem) for problem in problems))
-    if standing.replicas is None and standing.trouble:
+    if standing.trouble:
         return Condition(READY, "False", word(standing.trouble, TARGET_UNAVAILABLE), standing.trouble)
     if record is None:
         return Condition(READY, "False", NOT_SEEN_YET, "whether it runs is not known yet")

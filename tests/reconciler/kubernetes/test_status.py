@@ -11,8 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.adapters.kubernetes.api import ApiError, Unreachable
+from reconciler.adapters.kubernetes.errands import Pace
 from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.adapters.kubernetes.status import WRITES_AT_ONCE, Pace, StatusStore
+from reconciler.adapters.kubernetes.status import StatusStore
 from reconciler.core.record import Record, State
 from tests.fakes.objects import Objects
 from tests.reconciler.kubernetes.test_conditions import BAD
@@ -89,7 +90,7 @@ def test_a_record_outlives_the_process(scene: Scene) -> None:
 async def test_what_a_status_tells(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
-        scene.store.set_seen("shop/web", 2, None)
+        scene.store.set_seen("shop/web", None)
         scene.store.set_problems("shop/web", (), 3)
         scene.store.set_command("shop/web", "wake@2026-11-23T10:00:00.000000Z")
         await scene.written()
@@ -152,7 +153,7 @@ async def test_writes_are_few_at_once(scene: Scene) -> None:
             scene.store.save(f"shop/{name}", ACTIVE)
         await scene.written()
     assert {scene.status(name)["state"] for name in names} == {"Active"}
-    assert 1 < scene.server.most_at_once <= WRITES_AT_ONCE
+    assert 1 < scene.server.most_at_once <= FAST.at_once
 
 
 async def test_saving_waits_for_nothing(scene: Scene) -> None:
@@ -315,7 +316,7 @@ async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Sc
     trouble = "TargetMissing: there is no Deployment web"
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
-        scene.store.set_seen("shop/web", None, trouble)
+        scene.store.set_seen("shop/web", trouble)
         await scene.written()
     again = Scene(scene.server)
     again.listen()
@@ -325,7 +326,7 @@ async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Sc
         again.store.lead()
         await again.written()
         assert len(scene.server.writes()) == 1
-        again.store.set_seen("shop/web", 2, None)
+        again.store.set_seen("shop/web", None)
         await again.written()
     ready = again.status()["conditions"][0]
     assert (ready["status"], ready["reason"]) == ("True", "Active")
