@@ -1,0 +1,255 @@
+"""What the API server takes for a ScaledService, what it fills in, and what it says to each mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError
+from reconciler.adapters.kubernetes.entries import Entry
+from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.resources import API_VERSION, KIND, PLURAL, ScaledService
+from reconciler.adapters.kubernetes.wanted import Cluster as Site
+from reconciler.adapters.kubernetes.wanted import target_of, wanted
+from tests.cluster import crd
+from tests.cluster.harness import Cluster
+from tests.reconciler.kubernetes.objects import scaled, service
+
+STATUS = """
+    state: Active
+    target: Deployment/web
+    since: "2026-11-23T10:00:00.123456Z"
+    reason: reachable
+    replicas: 3
+    holdAddress: "127.64.0.7:18001"
+    stalled: it is not ready
+    zeroed: true
+    observedGeneration: 1
+    observedCommand: wake@now
+    conditions:
+      - {type: Ready, status: "True", reason: Active, message: reachable, lastTransitionTime: "2026-11-23T10:00:00Z"}
+"""
+
+
+@pytest.fixture(autouse=True)
+async def installed(api: Api) -> None:
+    await crd.install(api)
+
+
+async def make(api: Api, namespace: str, spec: str, name: str = "web") -> dict[str, Any]:
+    """`spec` is YAML. Raises `ApiError`."""
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": yaml.safe_load(spec)}
+    if body["spec"] is None:
+        del body["spec"]
+    query = {"fieldValidation": "Strict"}
+    made: dict[str, Any] = json.loads(await api.call("POST", path(API_VERSION, PLURAL, namespace), body, query=query))
+    return made
+
+
+async def change(api: Api, namespace: str, patch: dict[str, Any], part: str | None = None) -> dict[str, Any]:
+    where = path(API_VERSION, PLURAL, namespace, "web", part)
+    changed: dict[str, Any] = json.loads(await api.patch(where, patch, MERGE_PATCH, {"fieldValidation": "Strict"}))
+    return changed
+
+
+async def test_nothing_has_to_be_said_and_the_defaults_are_those_of_the_code(api: Api, namespace: str) -> None:
+    made = await make(api, namespace, "")
+    assert made["spec"] == {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment"},
+        "replicas": "last",
+        "idleAfter": "5m",
+        "wakeTimeout": "2m",
+        "holdTimeout": "60s",
+        "drainTimeout": "30s",
+        "maxHeld": 1024,
+        "paused": False,
+    }
+    filled = decoder(ScaledService)(json.dumps(made).encode())
+    bare = scaled(namespace=namespace)
+    of = service(namespace=namespace)
+    one, other = wanted(filled, of, Site()), wanted(bare, of, Site())
+    assert isinstance(one, Entry) and isinstance(other, Entry)
+    assert (one.spec, one.target) == (other.spec, other.target)
+    assert target_of(filled) == target_of(bare)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{service: web, port: 80, protocol: http, hosts: [shop.example.com, a-b.example], replicas: 3}",
+        "{port: http, protocol: h2c, idle: {by: requests}, idleAfter: 1h30m, wakeTimeout: 500ms, holdTimeout: 1.5h}",
+        "{protocol: tcp, listen: 5432, idle: {by: bytes}, maxHeld: 1}",
+        "{protocol: tls, hosts: [shop.example.com], idle: {by: connections}, replicas: last, paused: true}",
+        "{listen: 5432}",
+        "{protocol: tcp, listen: 1, hosts: []}",
+        "{scaleTargetRef: {apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: web}}",
+        "{scaleTargetRef: {name: web}, idle: {by: connections}}",
+        '{port: "80", idle: {}}',
+    ],
+)
+async def test_what_is_right_is_taken(api: Api, namespace: str, spec: str) -> None:
+    await make(api, namespace, spec)
+
+
+DURATION = "not a duration; write it as 5m, 30s or 1h30m"
+RANGE = "out of range; at least 1ms and at most 87600h"
+HOST = "not a host name; write one such as shop.example.com: a-z, 0-9, - and dots, without a port or a scheme"
+IDLE = (
+    "this cannot be told of that protocol; write requests or bytes for http and h2c, connections or bytes for tcp and "
+    "tls"
+)
+LISTEN = (
+    "only tcp services listen by themselves; leave listen out, as http, h2c and tls services share a listener, or "
+    "write protocol: tcp"
+)
+PORT = "not a port; write a port of the Service by name or number, such as http or 80"
+REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
+
+
+@pytest.mark.parametrize(
+    ("spec", "where", "message"),
+    [
+        *(
+            (f"{{{name}: {value}}}", f"spec.{name}", DURATION)
+            for name in ("idleAfter", "wakeTimeout")
+            for value in ('"5"', "soon", "-5m", "5d", '""', "5 m", '".5s"', '"1e3s"')
+        ),
+        *(
+            (f"{{{name}: {value}}}", f"spec.{name}", RANGE)
+            for name in ("holdTimeout", "drainTimeout")
+            for value in ("0s", "87601h", "0.1ms")
+        ),
+        ("hosts: [Shop.example.com]", "spec.hosts[0]", HOST),
+        ('hosts: [a.example, "b.example:80"]', "spec.hosts[1]", HOST),
+        ('hosts: ["*.example"]', "spec.hosts[0]", HOST),
+        ('hosts: ["https://a.example"]', "spec.hosts[0]", HOST),
+        ("hosts: [a-.example]", "spec.hosts[0]", HOST),
+        ("hosts: [a.example, a.example]", "spec.hosts[1]", "Duplicate value"),
+        ("protocol: udp", "spec.protocol", 'supported values: "http", "h2c", "tcp", "tls"'),
+        ("protocol: tcp", "spec.listen", "a tcp service is told by its port alone; give it one as listen: 5432"),
+        ("{protocol: http, listen: 5432}", "spec.listen", LISTEN),
+        ("{protocol: tls, listen: 5432}", "spec.listen", LISTEN),
+        (
+            "{protocol: tcp, listen: 5432, hosts: [a.example]}",
+            "spec.hosts",
+            "a tcp service is told by its port alone; leave hosts out",
+        ),
+        (
+            "{listen: 5432, hosts: [a.example]}",
+            "spec.hosts",
+            "a tcp service is told by its port alone; leave hosts out",
+        ),
+        ("listen: 0", "spec.listen", "should be greater than or equal to 1"),
+        ("listen: 65536", "spec.listen", "should be less than or equal to 65535"),
+        ("{protocol: http, idle: {by: connections}}", "spec.idle.by", IDLE),
+        ("{protocol: h2c, idle: {by: connections}}", "spec.idle.by", IDLE),
+        ("{protocol: tcp, listen: 1, idle: {by: requests}}", "spec.idle.by", IDLE),
+        ("{protocol: tls, idle: {by: requests}}", "spec.idle.by", IDLE),
+        ("idle: {by: luck}", "spec.idle.by", 'supported values: "requests", "connections", "bytes"'),
+        ("replicas: 0", "spec.replicas", REPLICAS),
+        ("replicas: 100001", "spec.replicas", REPLICAS),
+        ("replicas: all", "spec.replicas", REPLICAS),
+        ('replicas: "3"', "spec.replicas", REPLICAS),
+        ("port: 0", "spec.port", PORT),
+        ("port: 70000", "spec.port", PORT),
+        ("port: Http", "spec.port", PORT),
+        ('port: ""', "spec.port", PORT),
+        ("maxHeld: 0", "spec.maxHeld", "should be greater than or equal to 1"),
+        ("maxHeld: 1000001", "spec.maxHeld", "should be less than or equal to 1000000"),
+        ("service: Web", "spec.service", "not a Service's name; write one such as web: at most 63 of a-z, 0-9 and -"),
+        ("scaleTargetRef: {name: ''}", "spec.scaleTargetRef.name", "should be at least 1 chars long"),
+        ("paused: sometimes", "spec.paused", "must be of type boolean"),
+        ("idleafter: 5m", "spec.idleafter", "unknown field"),
+    ],
+)
+async def test_each_mistake_is_refused_with_what_is_right(
+    api: Api, namespace: str, spec: str, where: str, message: str
+) -> None:
+    with pytest.raises(ApiError) as refusal:
+        await make(api, namespace, spec)
+    said = refusal.value.message
+    assert message in said
+    assert where in said.replace('"', "")
+
+
+async def test_mistakes_are_told_together(api: Api, namespace: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        await make(api, namespace, "{idleAfter: soon, replicas: 0, protocol: tcp, hosts: [A]}")
+    for where in ("idleAfter", "replicas", "listen", "hosts[0]", "hosts"):
+        assert f"spec.{where}:" in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "patch"),
+    [
+        ("", {"scaleTargetRef": {"name": "other"}}),
+        ("", {"scaleTargetRef": {"kind": "StatefulSet"}}),
+        ("", {"service": "other"}),
+        ("scaleTargetRef: {name: db}", {"scaleTargetRef": {"name": None}}),
+        ("scaleTargetRef: {name: db}", {"scaleTargetRef": {"apiVersion": "apps/v2"}}),
+    ],
+)
+async def test_what_is_scaled_cannot_be_changed(api: Api, namespace: str, spec: str, patch: dict[str, Any]) -> None:
+    await make(api, namespace, spec)
+    right = "what is scaled cannot be changed, as it might be asleep; delete this ScaledService, which restores its"
+    with pytest.raises(ApiError, match=re.escape(right)):
+        await change(api, namespace, {"spec": patch})
+
+
+@pytest.mark.parametrize(
+    ("spec", "patch"),
+    [
+        ("", {"scaleTargetRef": {"name": "web"}}),
+        ("", {"service": "web"}),
+        ("scaleTargetRef: {name: web}", {"service": "front"}),
+        ("", {"idleAfter": "1m", "paused": True}),
+    ],
+)
+async def test_what_is_scaled_can_be_said_otherwise(api: Api, namespace: str, spec: str, patch: dict[str, Any]) -> None:
+    await make(api, namespace, spec)
+    await change(api, namespace, {"spec": patch})
+
+
+async def test_a_status_is_a_part_of_its_own_and_is_read_as_it_was_written(api: Api, namespace: str) -> None:
+    made = await make(api, namespace, "")
+    told = yaml.safe_load(STATUS)
+    assert "status" not in await change(api, namespace, {"status": told, "metadata": {"labels": {"a": "b"}}})
+    changed = await change(api, namespace, {"status": told, "spec": {"paused": True}}, "status")
+    assert changed["status"] == told
+    assert changed["spec"] == made["spec"]
+    assert changed["metadata"]["generation"] == made["metadata"]["generation"] == 1
+    status = decoder(ScaledService)(json.dumps(changed).encode()).status
+    assert (status.state, status.target, status.zeroed, status.observed_command) == (
+        "Active",
+        "Deployment/web",
+        True,
+        "wake@now",
+    )
+    assert status.since and status.since.microsecond == 123456
+
+
+async def test_a_condition_needs_what_the_convention_asks_for(api: Api, namespace: str) -> None:
+    await make(api, namespace, "")
+    with pytest.raises(ApiError, match="lastTransitionTime"):
+        await change(api, namespace, {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, "status")
+
+
+async def test_kubectl_shows_state_target_ready_since_and_age(api: Api, namespace: str, control_plane: Cluster) -> None:
+    await make(api, namespace, "")
+    await change(api, namespace, {"status": yaml.safe_load(STATUS)}, "status")
+    head, row = control_plane.kubectl("get", "ssvc", "-n", namespace).splitlines()
+    assert head.split() == ["NAME", "STATE", "TARGET", "READY", "SINCE", "AGE"]
+    assert row.split()[:4] == ["web", "Active", "Deployment/web", "True"]
+    assert row.split()[4] not in ("<invalid>", "<unknown>")
+    assert "web" in control_plane.kubectl("get", "zenvoy", "-n", namespace)
+    assert "3" in control_plane.kubectl("get", "ssvc", "web", "-o", "wide", "-n", namespace)
+
+
+async def test_kubectl_explains_every_field(control_plane: Cluster, api: Api) -> None:
+    explained = control_plane.kubectl("explain", "ssvc.spec", "--recursive")
+    fields = crd.manifest()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert all(name in explained for name in fields)
