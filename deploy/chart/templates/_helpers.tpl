@@ -1,0 +1,147 @@
+{{- define "zenvoy.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What all names begin with: the release's name if it says zenvoy. */}}
+{{- define "zenvoy.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "zenvoy.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "zenvoy.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "zenvoy.reconciler" -}}{{ include "zenvoy.fullname" . }}-reconciler{{- end -}}
+{{- define "zenvoy.proxy" -}}{{ include "zenvoy.fullname" . }}-proxy{{- end -}}
+
+{{/* Labels that never change: {root: $, component: …}. */}}
+{{- define "zenvoy.selector" -}}
+app.kubernetes.io/name: {{ include "zenvoy.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "zenvoy.labels" -}}
+{{ include "zenvoy.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Of pods: what a new version of the chart alone does not change, so that it rolls out nothing. */}}
+{{- define "zenvoy.podLabels" -}}
+{{ include "zenvoy.selector" . }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with .values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* {image: …, tag: …} */}}
+{{- define "zenvoy.image" -}}
+{{- if .image.digest -}}
+{{ .image.repository }}@{{ .image.digest }}
+{{- else -}}
+{{ .image.repository }}:{{ .image.tag | default .tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "zenvoy.reconcilerServiceAccount" -}}
+{{- .Values.reconciler.serviceAccount.name | default (ternary (include "zenvoy.reconciler" .) "default" .Values.reconciler.serviceAccount.create) -}}
+{{- end -}}
+
+{{- define "zenvoy.proxyServiceAccount" -}}
+{{- .Values.proxy.serviceAccount.name | default (ternary (include "zenvoy.proxy" .) "default" .Values.proxy.serviceAccount.create) -}}
+{{- end -}}
+
+{{/* The host of the reconcilers, as certificates name it. */}}
+{{- define "zenvoy.reconcilerHost" -}}
+{{ include "zenvoy.reconciler" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{- define "zenvoy.reconcilerTlsSecret" -}}
+{{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.reconcilerSecret: name the Secret with tls.crt, tls.key and ca.crt" .Values.mtls.existing.reconcilerSecret }}{{- else -}}{{ include "zenvoy.reconciler" . }}-tls{{- end -}}
+{{- end -}}
+
+{{- define "zenvoy.proxyTlsSecret" -}}
+{{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.proxySecret: name the Secret with tls.crt, tls.key and ca.crt" .Values.mtls.existing.proxySecret }}{{- else -}}{{ include "zenvoy.proxy" . }}-tls{{- end -}}
+{{- end -}}
+
+{{- define "zenvoy.tlsArgs" -}}
+- --tls-cert=/etc/zenvoy/tls/tls.crt
+- --tls-key=/etc/zenvoy/tls/tls.key
+- --tls-ca=/etc/zenvoy/tls/ca.crt
+{{- end -}}
+
+{{- define "zenvoy.tlsMount" -}}
+- {name: tls, mountPath: /etc/zenvoy/tls, readOnly: true}
+{{- end -}}
+
+{{/* The least that a container needs: nothing. */}}
+{{- define "zenvoy.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* To divert ports and to listen for what was diverted. An added capability is in effect for root alone. */}}
+{{- define "zenvoy.tproxySecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: false
+runAsUser: 0
+capabilities: {drop: [ALL], add: [NET_ADMIN]}
+{{- end -}}
+
+{{- define "zenvoy.podSecurity" -}}
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "zenvoy.podIdentity" -}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: POD_IP
+  valueFrom: {fieldRef: {fieldPath: status.podIP}}
+{{- end -}}
+
+{{/* Where pods go; this and the next: {root, component, values}. */}}
+{{- define "zenvoy.scheduling" -}}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "zenvoy.spread" -}}
+topologySpreadConstraints:
+  {{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels: {{ include "zenvoy.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end -}}

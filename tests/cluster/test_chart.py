@@ -1,0 +1,342 @@
+"""The chart against a real API server: what it renders is taken, what it grants is enough and no more."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.adapters.kubernetes.api import Api, ApiError, connect
+from reconciler.adapters.kubernetes.objects import path
+from tests.cluster.chart import Chart, native, native_text
+from tests.cluster.harness import Cluster, ToolFailed
+from tests.cluster.rights import kubeconfig_of, may
+from tests.deploy.containers import containers, documents, unknown_options
+
+ROOT = Path(__file__).parents[2]
+ACCOUNT = "zenvoy-reconciler"
+EVERYTHING: dict[str, Any] = {
+    "commonLabels": {"team": "edge"},
+    "image": {"digest": f"sha256:{'0' * 64}"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "scaleTargets": [
+        {"apiGroup": "apps", "resources": ["deployments"]},
+        {"apiGroup": "example.com", "resources": ["*"]},
+    ],
+    "reconciler": {
+        "replicas": 3,
+        "listenAddress": "[::]",
+        "extraArgs": ["--log=plain"],
+        "extraEnv": [{"name": "A", "value": "b"}],
+        "podAnnotations": {"a": "b"},
+        "podLabels": {"a": "b"},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "a", "operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {}},
+        "priorityClassName": "system-cluster-critical",
+        "serviceAccount": {"annotations": {"a": "b"}},
+    },
+    "proxy": {
+        "http": {"servicePort": 80, "nodePort": 30080},
+        "tls": {"servicePort": 443},
+        "tcp": [{"name": "postgres", "port": 5432}, {"name": "dns-tcp", "port": 53, "servicePort": 5353}],
+        "service": {
+            "type": "LoadBalancer",
+            "annotations": {"a": "b"},
+            "externalTrafficPolicy": "Local",
+            "loadBalancerClass": "example.com/lb",
+            "loadBalancerSourceRanges": ["10.0.0.0/8"],
+            "ipFamilyPolicy": "PreferDualStack",
+        },
+        "envoy": {"concurrency": 2, "extraArgs": ["--log-format-escaped"]},
+    },
+    "prometheus": {
+        "url": "http://prometheus.monitoring:9090",
+        "headers": {"X-Scope-OrgID": "shop: a, b"},
+        "bearerTokenSecret": {"name": "token"},
+        "caSecret": {"name": "ca"},
+    },
+    "mtls": {"enabled": True},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "scrapeTimeout": "5s"},
+        "prometheusRule": {"enabled": True, "additionalRuleLabels": {"team": "edge"}},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "zenvoy"}},
+    },
+    "networkPolicy": {
+        "enabled": True,
+        "clientsFrom": [{"namespaceSelector": {}}],
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+    },
+}
+VALUES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "tproxy": {"holdMode": "tproxy"},
+    "daemonset": {"proxy": {"kind": "DaemonSet"}},
+    "no proxy": {"proxy": {"enabled": False}, "monitoring": {"serviceMonitor": {"enabled": True}}},
+    "no hook, no budgets": {
+        "uninstallHook": {"enabled": False},
+        "reconciler": {"podDisruptionBudget": {"enabled": False}},
+        "proxy": {"podDisruptionBudget": {"enabled": False}},
+    },
+    "cert-manager": {"mtls": {"enabled": True, "source": "cert-manager"}},
+    "certificates of one's own": {
+        "mtls": {
+            "enabled": True,
+            "source": "existing",
+            "existing": {"reconcilerSecret": "a", "proxySecret": "b"},
+        }
+    },
+    "everything": EVERYTHING,
+}
+
+
+@pytest.fixture
+def chart(control_plane: Cluster, namespace: str, tmp_path: Path) -> Chart:
+    return Chart(control_plane, namespace, tmp_path)
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
+def test_the_api_server_takes_what_is_rendered(control_plane: Cluster, chart: Chart, values: dict[str, Any]) -> None:
+    text = chart.render(values)
+    said = control_plane.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", given=native_text(text))
+    assert len(said.splitlines()) == len(native(text)) > 10
+    for container in containers(documents(text)):
+        for command in container.commands:
+            assert not unknown_options(command), f"{container.owner}, {container.name}: {command[:2]}"
+
+
+@pytest.mark.parametrize("values", [{}, {"mtls": {"enabled": True}, "proxy": {"tcp": [{"name": "dns", "port": 53}]}}])
+def test_pods_are_restricted(control_plane: Cluster, chart: Chart, values: dict[str, Any]) -> None:
+    """In a namespace that enforces the Pod Security Standard of that name."""
+    control_plane.kubectl("label", "namespace", chart.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    pods = {one.owner: one.pod for one in containers(documents(chart.render(values)))}
+    assert len(pods) == 3
+    for number, pod in enumerate(pods.values()):
+        spec = {**pod, "serviceAccountName": "default"}
+        made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}"}, "spec": spec}
+        where = ("create", "--namespace", chart.namespace, "--dry-run=server", "-f", "-")
+        control_plane.kubectl(*where, given=json.dumps(made))
+
+
+def test_tproxy_gives_a_capability_where_it_is_needed_and_nowhere_else(chart: Chart) -> None:
+    added = {
+        (one.owner, one.name): one.content["securityContext"]["capabilities"].get("add", [])
+        for one in containers(documents(chart.render({"holdMode": "tproxy"})))
+    }
+    assert {place for place, capabilities in added.items() if capabilities} == {
+        ("Deployment/zenvoy-proxy", "rules"),
+        ("Deployment/zenvoy-proxy", "holder"),
+    }
+    assert added["Deployment/zenvoy-proxy", "holder"] == ["NET_ADMIN"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"reconciler": {"replica": 3}}, "additional properties 'replica' not allowed"),
+        ({"reconciler": {"replicas": 0}}, "at '/reconciler/replicas': minimum: got 0, want 1"),
+        ({"holdMode": "sidecar"}, "at '/holdMode': value must be one of 'anyip', 'tproxy'"),
+        ({"holdPorts": "20000"}, "at '/holdPorts': '20000' does not match pattern"),
+        ({"namespaces": "shop"}, "at '/namespaces': got string, want array"),
+        ({"namespaces": ["Shop"]}, "at '/namespaces/0': 'Shop' does not match pattern"),
+        ({"proxy": {"kind": "StatefulSet"}}, "at '/proxy/kind': value must be one of 'Deployment', 'DaemonSet'"),
+        ({"proxy": {"tcp": [{"port": 5432}]}}, "at '/proxy/tcp/0': missing property 'name'"),
+        ({"proxy": {"tcp": [{"name": "http", "port": 5432}]}}, "at '/proxy/tcp/0/name'"),
+        ({"proxy": {"tcp": [{"name": "a", "port": 9902}]}}, "port 9902 is zenvoy's own in the proxy's pods"),
+        ({"proxy": {"tcp": [{"name": "a", "port": 10000}]}}, "the ports in tcp have to differ"),
+        ({"prometheus": {"url": "prometheus:9090"}}, "at '/prometheus/url'"),
+        ({"prometheus": {"scrapeInterval": "15"}}, "at '/prometheus/scrapeInterval': '15' does not match pattern"),
+        ({"mtls": {"enabled": True, "source": "vault"}}, "at '/mtls/source': value must be one of"),
+        ({"mtls": {"enabled": True, "source": "existing"}}, "mtls.existing.reconcilerSecret: name the Secret"),
+        ({"scaleTargets": []}, "at '/scaleTargets': minItems: got 0, want 1"),
+        ({"image": {"digest": "abc"}}, "at '/image/digest': 'abc' does not match pattern"),
+    ],
+)
+def test_values_that_are_wrong_are_told(chart: Chart, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ToolFailed) as failed:
+        chart.render(values)
+    assert said in str(failed.value)
+
+
+def test_install_yaml_is_what_the_chart_renders(control_plane: Cluster) -> None:
+    """If not: make install-yaml."""
+    rendered = control_plane.run(ROOT / "scripts" / "install-yaml", "--print")
+    assert rendered == (ROOT / "deploy" / "install.yaml").read_text()
+
+
+def test_rules_are_those_that_are_tested(chart: Chart) -> None:
+    rendered = documents(chart.render({"monitoring": {"prometheusRule": {"enabled": True}}}))
+    [made] = [one for one in rendered if one["kind"] == "PrometheusRule"]
+    kept = [
+        documents((ROOT / "deploy" / "prometheus" / f"{name}.yaml").read_text()) for name in ("recording", "alerts")
+    ]
+    assert made["spec"]["groups"] == [group for [file] in kept for group in file["groups"]]
+
+
+def test_dashboards_are_those_that_are_tested(chart: Chart) -> None:
+    rendered = documents(chart.render({"monitoring": {"dashboards": {"enabled": True}}}))
+    maps = [one for one in rendered if one["metadata"]["labels"].get("grafana_dashboard") == "1"]
+    shipped = {name: text for one in maps for name, text in one["data"].items()}
+    folder = ROOT / "grafana" / "dashboards"
+    assert shipped == {file.name: file.read_text() for file in folder.glob("*.json")}
+
+
+def test_monitors_scrape_envoys_as_often_as_the_reconciler_expects(chart: Chart) -> None:
+    values = {"prometheus": {"url": "http://p:9090", "scrapeInterval": "7s"}}
+    rendered = documents(chart.render({**values, "monitoring": {"serviceMonitor": {"enabled": True}}}))
+    endpoints = [e for one in rendered if one["kind"] == "ServiceMonitor" for e in one["spec"]["endpoints"]]
+    assert {endpoint["interval"] for endpoint in endpoints} == {"7s"}
+    [reconciler] = [one for one in containers(rendered) if one.name == "reconciler"]
+    assert "--scrape-interval=7s" in reconciler.content["args"]
+    # Every Service that a monitor selects has the ports that it names.
+    for monitor in (one for one in rendered if one["kind"] == "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        [service] = [o for o in rendered if o["kind"] == "Service" and wanted <= o["metadata"]["labels"].items()]
+        ports = {port["name"] for port in service["spec"]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+# ---- installed ----
+
+
+@pytest.fixture
+def installed(chart: Chart):
+    """Installs the release; it goes after the test."""
+
+    def install(values: dict[str, Any] | None = None) -> str:
+        return chart.install(values)
+
+    yield install
+    chart.uninstall()
+
+
+def secrets(cluster: Cluster, namespace: str) -> dict[str, dict[str, bytes]]:
+    found = json.loads(cluster.kubectl("get", "secrets", "--namespace", namespace, "-o", "json"))["items"]
+    ours = (one for one in found if one["type"] == "kubernetes.io/tls")
+    return {
+        one["metadata"]["name"]: {name: base64.b64decode(data) for name, data in one["data"].items()} for one in ours
+    }
+
+
+def test_certificates_are_kept_by_upgrades(
+    control_plane: Cluster, chart: Chart, installed: Any, tmp_path: Path
+) -> None:
+    installed({"mtls": {"enabled": True}})
+    made = secrets(control_plane, chart.namespace)
+    assert set(made) == {"zenvoy-ca", "zenvoy-reconciler-tls", "zenvoy-proxy-tls"}
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(made["zenvoy-ca"]["tls.crt"])
+    for component in ("reconciler", "proxy"):
+        certificate = tmp_path / f"{component}.crt"
+        certificate.write_bytes(made[f"zenvoy-{component}-tls"]["tls.crt"])
+        host = f"zenvoy-{component}.{chart.namespace}.svc"
+        for purpose in ("sslclient", "sslserver"):
+            check = ("-CAfile", authority, "-purpose", purpose, "-verify_hostname", host, certificate)
+            subprocess.run(["openssl", "verify", *check], check=True, capture_output=True)
+    chart.upgrade({"mtls": {"enabled": True}, "proxy": {"replicas": 3}})
+    assert secrets(control_plane, chart.namespace) == made
+    control_plane.kubectl("delete", "secret", "zenvoy-proxy-tls", "--namespace", chart.namespace)
+    chart.upgrade({"mtls": {"enabled": True}})
+    renewed = secrets(control_plane, chart.namespace)
+    assert renewed["zenvoy-proxy-tls"]["tls.crt"] != made["zenvoy-proxy-tls"]["tls.crt"]
+    assert renewed["zenvoy-reconciler-tls"] == made["zenvoy-reconciler-tls"]
+
+
+ALLOWED = (
+    "list scaledservices.zenvoy.dev",
+    "watch scaledservices.zenvoy.dev",
+    "create scaledservices.zenvoy.dev",
+    "delete scaledservices.zenvoy.dev",
+    "patch scaledservices.zenvoy.dev",
+    "patch scaledservices.zenvoy.dev/status",
+    "watch services",
+    "watch pods",
+    "watch events",
+    "watch endpointslices.discovery.k8s.io",
+    "create events.events.k8s.io",
+    "patch events.events.k8s.io",
+    "watch deployments.apps",
+    "watch replicasets.apps",
+    "get statefulsets.apps/scale",
+    "patch deployments.apps/scale",
+)
+REFUSED = (
+    "get secrets",
+    "list secrets",
+    "get configmaps",
+    "create pods",
+    "delete pods",
+    "create pods/exec",
+    "patch services",
+    "patch deployments.apps",
+    "update deployments.apps",
+    "delete deployments.apps",
+    "update deployments.apps/scale",
+    "patch daemonsets.apps",
+    "patch replicationcontrollers/scale",
+    "create rolebindings.rbac.authorization.k8s.io",
+    "list namespaces",
+    "list nodes",
+    "impersonate serviceaccounts",
+)
+
+
+async def test_what_is_granted_is_the_least(api: Api, chart: Chart, installed: Any) -> None:
+    installed()
+    for request in ALLOWED:
+        assert await may(api, ACCOUNT, chart.namespace, f"{request} in shop"), request
+    for request in REFUSED:
+        assert not await may(api, ACCOUNT, chart.namespace, f"{request} in shop"), request
+    own = chart.namespace
+    lease = "leases.coordination.k8s.io"
+    for verb in ("get", "update", "patch"):
+        assert await may(api, ACCOUNT, own, f"{verb} {lease} in {own}", name="zenvoy")
+        assert not await may(api, ACCOUNT, own, f"{verb} {lease} in {own}", name="another")
+    assert await may(api, ACCOUNT, own, f"create {lease} in {own}")
+    assert not await may(api, ACCOUNT, own, f"create {lease} in shop")
+    for request in (*ALLOWED, *REFUSED):
+        assert not await may(api, "zenvoy-proxy", own, f"{request} in {own}"), request
+
+
+async def test_what_is_granted_is_in_the_namespaces_that_are_named(
+    control_plane: Cluster, api: Api, chart: Chart, installed: Any
+) -> None:
+    installed({"namespaces": [chart.namespace]})
+    assert "zenvoy-reconciler" not in control_plane.kubectl("get", "clusterrolebindings", "-o", "name")
+    for request in ALLOWED:
+        assert await may(api, ACCOUNT, chart.namespace, f"{request} in {chart.namespace}"), request
+        assert not await may(api, ACCOUNT, chart.namespace, f"{request} in shop"), request
+        assert not await may(api, ACCOUNT, chart.namespace, request), request
+
+
+async def test_scale_targets_are_those_of_the_values(api: Api, chart: Chart, installed: Any) -> None:
+    installed({"scaleTargets": [{"apiGroup": "example.com", "resources": ["widgets"]}]})
+    assert await may(api, ACCOUNT, chart.namespace, "patch widgets.example.com/scale in shop")
+    assert await may(api, ACCOUNT, chart.namespace, "watch widgets.example.com in shop")
+    assert not await may(api, ACCOUNT, chart.namespace, "patch deployments.apps/scale in shop")
+
+
+async def test_a_program_can_be_run_with_these_rights(
+    control_plane: Cluster, chart: Chart, installed: Any, tmp_path: Path
+) -> None:
+    installed()
+    program = await connect(kubeconfig_of(control_plane, chart.namespace, ACCOUNT, tmp_path))
+    try:
+        await program.get(path("zenvoy.dev/v1alpha1", "scaledservices"))
+        with pytest.raises(ApiError) as refused:
+            await program.get(path("v1", "secrets"))
+        assert refused.value.status == 403
+    finally:
+        await program.close()
+
+
+def test_notes_say_what_to_do_next(chart: Chart, installed: Any) -> None:
+    said = installed({"proxy": {"replicas": 1}})
+    assert "kubectl label service web zenvoy.dev/enabled=true" in said
+    assert f"http://zenvoy-proxy.{chart.namespace}:10000/" in said
+    assert "with one replica of the proxy" in said
+    assert "without TLS" in said

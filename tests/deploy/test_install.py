@@ -1,0 +1,67 @@
+"""What is installed, as far as it can be told without a cluster; tests/cluster/test_chart.py does the rest."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.containers import containers, documents, unknown_options
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy" / "chart"
+INSTALL = documents((ROOT / "deploy" / "install.yaml").read_text())
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+@pytest.mark.parametrize(("source", "shipped"), [("deploy/prometheus", "rules"), ("grafana/dashboards", "dashboards")])
+def test_the_chart_ships_what_is_kept_elsewhere(source: str, shipped: str) -> None:
+    """If not: make install-yaml."""
+    copies = {path.name: path.read_text() for path in (CHART / "files" / shipped).iterdir()}
+    kept = {path.name: path.read_text() for path in (ROOT / source).iterdir() if path.suffix in (".json", ".yaml")}
+    assert copies == kept
+
+
+def test_versions_are_one() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == VERSION
+    ours = {one.content["image"] for one in containers(INSTALL) if one.name != "envoy"}
+    assert ours == {f"ghcr.io/zenvoy/zenvoy:{VERSION}"}
+
+
+def test_envoy_is_the_one_that_is_tested_with() -> None:
+    [wheel] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["envoy"]
+    [image] = {one.content["image"] for one in containers(INSTALL) if one.name == "envoy"}
+    assert image == f"envoyproxy/envoy:v{wheel.partition('==')[2]}"
+
+
+def test_what_is_installed_has_the_present_crd() -> None:
+    """If not: make install-yaml."""
+    [crd] = [one for one in INSTALL if one["kind"] == "CustomResourceDefinition"]
+    assert crd == yaml.safe_load((CHART / "crds" / "scaledservices.yaml").read_text())
+
+
+def test_commands_are_given_options_that_they_have() -> None:
+    seen = set()
+    for container in containers(INSTALL):
+        for command in container.commands:
+            assert not unknown_options(command), f"{container.owner}, {container.name}: {command[:2]}"
+            seen.add(command[0])
+    assert seen == {"zenvoy", "zenvoy-tproxy", "envoy"}
+
+
+def test_every_value_has_a_place_in_the_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def compare(values: object, described: dict[str, object], where: str) -> None:
+        if isinstance(values, dict) and isinstance(properties := described.get("properties"), dict):
+            for key in values:
+                assert key in properties, f"{where}{key} is not in values.schema.json"
+                compare(values[key], properties[key], f"{where}{key}.")
+            if described is not schema:
+                assert set(properties) <= set(values) | {"servicePort"}, f"{where}: values.yaml does not show all"
+
+    compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "")
