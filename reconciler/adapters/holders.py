@@ -36,10 +36,18 @@ class Holder:
 
 
 class HolderStreams:
-    """All holders, and what they are to do; one that is away for `forget_seconds` no longer counts."""
+    """All holders, and what they are to do; one that is away for `forget_seconds` no longer counts, with 0 it is
+    somebody else's to tell away from elsewhere. `joined` is told of one that came or went, before anything is reported.
+    """
 
-    def __init__(self, report: Report, now: Callable[[], float], forget_seconds: float = FORGET_SECONDS) -> None:
-        self._report, self._now, self._forget_seconds = report, now, forget_seconds
+    def __init__(
+        self,
+        report: Report,
+        now: Callable[[], float],
+        forget_seconds: float = FORGET_SECONDS,
+        joined: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._report, self._now, self._forget_seconds, self._joined = report, now, forget_seconds, joined
         self._holders: dict[str, Holder] = {}
         self._version = 0
         self._assignments: dict[str, wire.Assignment] = {}
@@ -129,7 +137,10 @@ class HolderStreams:
         if self._holders.get(holder.name) is holder:
             holder.gone = True
             holder.acked = 0
-            asyncio.get_running_loop().call_later(self._forget_seconds, self._forget, holder)
+            if self._forget_seconds:
+                asyncio.get_running_loop().call_later(self._forget_seconds, self._forget, holder)
+            else:
+                del self._holders[holder.name]
             self._report_all()
 
     def _forget(self, holder: Holder) -> None:
@@ -169,6 +180,7 @@ class HolderStreams:
 
     def _report_all(self) -> None:
         """A holder came or went: what was acknowledged by all has to be so again."""
+        self._joined()
         self._pending = set(self._versions)
         self._acked_at.clear()
         self._acknowledged()

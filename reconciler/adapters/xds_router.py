@@ -43,8 +43,11 @@ def service(spec: Spec) -> ir.Service:
 
 
 class XdsRouter:
-    """All Envoys. `now` is seconds since the epoch; `rejected` is told of each NACK, by node id and Envoy's words, and
-    `acked` of each acknowledgement."""
+    """All Envoys. `now` is seconds since the epoch; `rejected` is told of each NACK, by node id and Envoy's words,
+    `acked` of each acknowledgement, and `joined` of an Envoy that came or went, before any route's state is reported.
+
+    One that is away for `forget_seconds` no longer counts; with 0 it is somebody else's to tell away from elsewhere.
+    """
 
     def __init__(
         self,
@@ -52,8 +55,11 @@ class XdsRouter:
         now: Callable[[], float],
         rejected: Callable[[str, str], None],
         acked: Callable[[str], None],
+        joined: Callable[[], None] = lambda: None,
+        forget_seconds: float = FORGET_SECONDS,
     ) -> None:
         self._report, self._now, self._rejected, self._acked = report, now, rejected, acked
+        self._joined, self._forget_seconds = joined, forget_seconds
         self._gone: dict[str, float] = {}
         self._routed: set[str] = set()
         self._server = Server(on_change=self._changed, on_node=self._node)
@@ -105,7 +111,7 @@ class XdsRouter:
     def away(self) -> frozenset[str]:
         """Node ids of the Envoys that went away, and still count."""
         now = self._now()
-        self._gone = {node: at for node, at in self._gone.items() if now - at <= FORGET_SECONDS}
+        self._gone = {node: at for node, at in self._gone.items() if now - at < self._forget_seconds}
         return frozenset(self._gone)
 
     def _changed(self, ack: ResourceAck) -> None:
@@ -124,6 +130,7 @@ class XdsRouter:
             self._gone.pop(event.node.id, None)
         else:
             self._gone[event.node.id] = self._now()
+        self._joined()
         for name in list(self._routed):
             self._report(self._state(name))
 

@@ -50,7 +50,7 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
         case State.ScaledToZero:
             return _asleep(record, seen)
         case State.Waking:
-            return _waking(record, seen)
+            return waking(record, seen)
         case State.Active:
             return _lost(seen) or _active(record, seen, now, stale_after)
         case State.Idle:
@@ -104,7 +104,8 @@ def _asleep(record: Record, seen: Observed) -> Event | None:
     return None
 
 
-def _waking(record: Record, seen: Observed) -> Event | None:
+def waking(record: Record, seen: Observed) -> Event | None:
+    """What a wake hears of the place where the service runs."""
     if seen.endpoints and seen.replicas != 0:
         return events.Ready("reachable")
     if seen.trouble and seen.trouble != record.stalled:

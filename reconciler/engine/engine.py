@@ -7,24 +7,27 @@ It decides nothing itself: `core` says what state follows, `plan` says what that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from reconciler.core.events import Event, WakeCommanded
+from reconciler.core.events import Event, WakeCommanded, WakeTimedOut, Zeroed
+from reconciler.core.follow import urge
 from reconciler.core.judge import due, judge
 from reconciler.core.machine import step
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample, Window
 from reconciler.engine.history import History
+from reconciler.engine.roles import Roles
 from reconciler.engine.roll import Roll
 from reconciler.engine.service import Service
 from reconciler.engine.tally import requests_since
 from reconciler.engine.turns import Turns, in_turn
 from reconciler.engine.wake import Wake
-from reconciler.plan import AtLeast, Deadline, Plan, Route, plan
+from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
 from reconciler.ports.alarm import Alarm
 from reconciler.ports.backend import Backend, Running
 from reconciler.ports.holders import Held, Holders, Order
+from reconciler.ports.replicas import Alone, Replicas
 from reconciler.ports.router import Router, RouteState
 from reconciler.ports.store import Store
 from reconciler.ports.transitions import Listener, Transition
@@ -44,9 +47,10 @@ class Adapters:
     store: Store
     ask_for_sample: Callable[[float], None]
     """Take a sample at this moment (seconds since the epoch) if none is due before: a drain waits for it."""
+    replicas: Replicas = field(default_factory=Alone)
 
 
-class Engine:
+class Engine(Roles):
     """All services. `now` is the clock (seconds since the epoch); a sample older than `stale_after` is unknown."""
 
     def __init__(
@@ -57,6 +61,7 @@ class Engine:
         listen: Listener,
         woken: Callable[[str, Wake], None],
     ) -> None:
+        super().__init__()
         self._now = now
         self._stale_after = stale_after
         self._hold_address = hold_address
@@ -95,8 +100,10 @@ class Engine:
             self._remove(name)
         for name, spec in wanted.items():
             if name not in self._services:
-                self._services[name] = service = Service(spec, self._restored(name))
+                self._services[name] = service = Service(spec, self._origin(name))
                 self._roll.note(name, service.record)
+                if not self.leads and name in self._words:
+                    self._take_word(name, service)
                 self._settle(name)
             elif self._services[name].spec != spec:
                 self._services[name].spec = spec
@@ -108,11 +115,9 @@ class Engine:
     def ran(self, running: Running) -> None:
         """The backend says what runs."""
         if service := self._services.get(running.service):
-            if service.record is None and running.replicas is not None:
-                service.record = self._first(running)
-                self._roll.note(running.service, service.record)
-                self._adapters.store.save(running.service, service.record)
             service.saw_running(running)
+            if service.record is None and self.leads:
+                self._begin(running.service, service)
             self._settle(running.service)
 
     @in_turn
@@ -135,11 +140,11 @@ class Engine:
     @in_turn
     def sampled(self, sample: Sample) -> None:
         """A sample. A service that sleeps and was not used costs nothing; one that was seen before says nothing."""
-        if self.sample and sample.envoys and sample.taken_at == self.sample.taken_at:
+        if not self.leads or (self.sample and sample.envoys and sample.taken_at == self.sample.taken_at):
             return
         window = Window(self.sample, sample, self._adapters.router.envoys())
         self.sample = sample
-        self.doubt = doubt = window.doubt()
+        self.doubt = doubt = window.doubt() or self._adapters.replicas.doubt()
         used = requests_since(window)
         for name in self._roll.awake | used.keys():
             if service := self._services.get(name):
@@ -157,14 +162,16 @@ class Engine:
         self._settle(name)
         if before and service.record and service.record.since == before.since:
             event = due(service.record, service.seen, deadline.event, service.spec.paused)
+            if not self.leads and not (isinstance(event, WakeTimedOut) and event.wanted):
+                return
             self._step(name, service, event, max(self._now(), deadline.at))
             self._settle(name)
 
     @in_turn
     def command(self, name: str, event: Event) -> None:
-        """A person's command. Raises `KeyError` for an unknown service."""
+        """A person's command; a follower can only wake. Raises `KeyError` for an unknown service."""
         service = self._services[name]
-        if service.record:
+        if service.record and (self.leads or self._may_wake(service.record, event)):
             self._step(name, service, event, self._now())
             self._settle(name)
 
@@ -174,35 +181,18 @@ class Engine:
         service = self._services[name]
         self._adapters.store.pause(name, paused)
         service.spec = replace(service.spec, paused=paused or service.always_paused)
-        if paused and service.record and service.record.state is State.Draining:
+        if paused and self.leads and service.record and service.record.state is State.Draining:
             self._step(name, service, WakeCommanded("paused"), self._now())
         self._settle(name)
-
-    def _restored(self, name: str) -> Record | None:
-        record = self._saved.pop(name, None)
-        if record is None:
-            return None
-        address = self._hold_address_like(record.hold_address)
-        return record if address == record.hold_address else replace(record, hold_address=address)
-
-    def _hold_address_like(self, address: str) -> str:
-        """The same address while the holder's port is the same; a new one otherwise: nobody listens there any more."""
-        if address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]:
-            return address
-        return self._hold_address(self._adapters.store.next_index())
-
-    def _first(self, running: Running) -> Record:
-        """A service seen for the first time: Active when it runs, so that it gets a full `idleAfter`."""
-        state = State.Active if running.replicas else State.ScaledToZero
-        address = self._hold_address(self._adapters.store.next_index())
-        return Record(state, self._now(), "seen for the first time", max(1, running.replicas or 1), address)
 
     def _remove(self, name: str) -> None:
         del self._services[name]
         self._roll.drop(name)
         self._adapters.alarm.arm(name, None)
         self._adapters.holders.order(name, None)
-        self._adapters.store.forget(name)
+        if self.leads:
+            self._adapters.store.forget(name)
+            self._adapters.replicas.share(name, None, False)
         self.history.forget(name)
 
     def _settle(self, name: str) -> None:
@@ -213,7 +203,10 @@ class Engine:
             if service.record is None:
                 return
             now = self._now()
-            event = judge(service.record, service.spec, service.seen, now, self._stale_after)
+            if self.leads:
+                event = judge(service.record, service.spec, service.seen, now, self._stale_after)
+            else:
+                event = urge(service.record, service.seen, service.fence)
             if event is None or not self._step(name, service, event, now):
                 break
             stepped = True
@@ -226,7 +219,8 @@ class Engine:
         before = service.record
         assert before is not None
         after = step(before, event, now)
-        if after is before:
+        falls_asleep = after.state is State.ScaledToZero and not isinstance(event, Zeroed)
+        if after is before or (falls_asleep and self._adapters.replicas.doubt()):
             return False
         service.record = after
         if after.state is not before.state:
@@ -234,9 +228,9 @@ class Engine:
             self._keep_wake(service, before, after)
         if after.state in (State.Waking, State.Active):  # a wake does not wait for the disk
             self._converge(name, service)
-            self._adapters.store.save(name, after)
+            self._save(name, after)
         else:
-            self._adapters.store.save(name, after)
+            self._save(name, after)
             self._converge(name, service)
         if before.state is not after.state or before.stalled != after.stalled:
             reason = after.reason if after.state is not before.state else after.stalled
@@ -258,22 +252,25 @@ class Engine:
     def _remember_replicas(self, name: str, service: Service) -> None:
         record, replicas = service.record, service.seen.replicas
         awake = record and record.state in (State.Active, State.Idle)
-        if record and awake and replicas and replicas != record.replicas:
+        if self.leads and record and awake and replicas and replicas != record.replicas:
             service.record = replace(record, replicas=replicas)
-            self._adapters.store.save(name, service.record)
+            self._save(name, service.record)
 
     def _converge(self, name: str, service: Service) -> None:
         """A wake starts the service before anything else; sleep stops it after everything else."""
         assert service.record is not None
         now, adapters = self._now(), self._adapters
         wanted = plan(service.record, service.spec, now)
+        if not self.leads:
+            wanted = followed(wanted, service.record, service.fence)
         if isinstance(wanted.scale, AtLeast):
             adapters.backend.converge(name, wanted.scale)
+        self._share(name, service)
         self._direct(name, service, wanted)
         if wanted.deadline != service.deadline and not service.awaits(wanted.deadline, now):
             service.deadline = wanted.deadline
             adapters.alarm.arm(name, wanted.deadline)
-        if service.record.state is State.Draining and (at := service.lacks_sample_after()):
+        if self.leads and service.record.state is State.Draining and (at := service.lacks_sample_after()):
             adapters.ask_for_sample(at)
         if not isinstance(wanted.scale, AtLeast):
             adapters.backend.converge(name, wanted.scale)

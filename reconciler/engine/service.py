@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
+from reconciler.engine.ending import Ending
 from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline
 from reconciler.ports.backend import Running
@@ -39,6 +40,15 @@ class Service:
     """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
     always_paused: bool = False
     """Whether it is paused by its configuration, which no command undoes."""
+    word: Record | None = None
+    """A follower's: what the leader said last."""
+    fence: bool = False
+    """A follower's: whether the leader is about to decide, so that the record stays as it is."""
+    ending: Ending = field(default_factory=Ending)
+    shared: tuple[Record, bool] | None = None
+    """A leader's: what followers were told last."""
+    running: tuple[str, ...] = ()
+    """Endpoints as the backend told of them."""
 
     def routes(self, route: tuple[str, ...]) -> None:
         self.route, self.routed = route, NOT_ROUTED
@@ -61,9 +71,20 @@ class Service:
         return bool(present and coming and present.event is coming.event and present.at <= now < coming.at)
 
     def saw_running(self, running: Running) -> None:
-        self.seen = replace(self.seen, replicas=running.replicas, endpoints=running.endpoints, trouble=running.trouble)
+        self.running = running.endpoints
+        self.ending.saw(running.replicas, running.endpoints)
+        endpoints = self.ending.left(running.endpoints)
+        self.seen = replace(self.seen, replicas=running.replicas, endpoints=endpoints, trouble=running.trouble)
         if self.wake and self.record and self.record.state is State.Waking:
             self.wake = replace(self.wake, milestones=running.milestones)
+
+    def believes(self, ended: bool, zeroed: bool = False) -> None:
+        """Whether the endpoints that are there are about to end; `zeroed`: replicas were seen to be none."""
+        if ended:
+            self.ending.begin(self.running, zeroed)
+        else:
+            self.ending.over()
+        self.seen = replace(self.seen, endpoints=self.ending.left(self.running))
 
     def saw_route(self, routed: RouteState) -> None:
         self.routed = routed

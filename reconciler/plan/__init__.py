@@ -76,6 +76,13 @@ def plan(record: Record, spec: Spec, now: float) -> Plan:
             return Plan(None, Route.HOLD, False, Deadline(record.since + spec.drain_timeout, events.DrainTimedOut))
 
 
+def followed(wanted: Plan, record: Record, fence: bool) -> Plan:
+    """What of a plan a follower brings about: it puts nothing to sleep, and connects nobody while another decides."""
+    scale = wanted.scale if isinstance(wanted.scale, AtLeast) else None
+    deadline = wanted.deadline if record.state is State.Waking else None
+    return Plan(scale, wanted.route, wanted.release and not (fence and record.state is State.Waking), deadline)
+
+
 def _next_time_out(record: Record, spec: Spec, now: float) -> float:
     """A wake that does not end times out again and again, every `wake_timeout`."""
     passed = max(0, floor((now - record.since) / spec.wake_timeout))

@@ -7,6 +7,10 @@ from typing import Protocol
 from reconciler.core.record import Record
 
 
+class NoIndexLeft(Exception):
+    """None of the numbers that were set aside is left; the engine asks again when it hears of more (`allocate`)."""
+
+
 class Store(Protocol):
     """Keeps records by service name, and which services a person paused."""
 
@@ -26,4 +30,4 @@ class Store(Protocol):
         """Remember that a person paused, or resumed, the service."""
 
     def next_index(self) -> int:
-        """A number that was never given out before: 0, 1, 2, …; hold addresses are made of it."""
+        """A number that was never given out before: 0, 1, 2, …; hold addresses are made of it. Raises `NoIndexLeft`."""

@@ -1,0 +1,74 @@
+"""What follows for a record when several reconcilers have one, and one of them leads. Pure; counterpart: `judge.py`.
+
+The leader's records are the truth. A follower steps its own copy only towards being awake, so that a wake needs no
+leader, and the step is undone by the leader's next word if that says otherwise. What the leader is about to decide on
+evidence, it fences: a fenced record stays as it is until the leader's next word, so that a follower's acknowledgement
+still holds when the leader acts on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.core import events
+from reconciler.core.events import Event
+from reconciler.core.judge import Observed, waking
+from reconciler.core.record import Record, State
+
+
+def fenced(record: Record, seen: Observed) -> bool:
+    """Whether this record may end in ScaledToZero by the leader's decision, so that followers must not step it.
+
+    A wake that nobody waits for may end so; one that somebody waits for does not, and followers get on with it.
+    """
+    return record.state is State.Draining or (record.state is State.Waking and seen.held == 0)
+
+
+def urge(record: Record, seen: Observed, fence: bool) -> Event | None:
+    """The event that a follower's copy must hear next, or None."""
+    match record.state:
+        case State.ScaledToZero:
+            return events.Demand("somebody waits") if seen.held else None
+        case State.Waking:
+            event = waking(record, seen)
+            return None if fence and isinstance(event, events.Ready) else event
+        case State.Active | State.Idle:
+            # Zero replicas are the leader's to tell of, unless somebody is kept waiting by them.
+            if (seen.replicas or (seen.replicas == 0 and seen.held)) and not seen.endpoints:
+                return events.EndpointsLost(seen.trouble or "no endpoint can be reached")
+            return None
+        case State.Draining:
+            return events.Demand("somebody waits, and there is no leader") if seen.held and not fence else None
+
+
+def taken_over(record: Record, replicas: int | None, since: float) -> Record:
+    """A record that another leader left, in the hands of the one that leads since `since` (seconds since the epoch).
+
+    What the other was about to put to sleep is Active: whether it got so far is seen by whether there are replicas.
+    """
+    record = replace(record, since=min(record.since, since))  # no clock but ours says when
+    if record.state is State.Draining:
+        return _active(record, since, "its drain ended with its leader")
+    if record.state is State.ScaledToZero and not record.zeroed:
+        if replicas == 0:
+            return replace(record, zeroed=True)
+        return _active(record, since, "its sleep was not confirmed")
+    return record
+
+
+def given_up(record: Record, now: float) -> Record:
+    """A record of one that led, and does no more: nobody may be held for a drain that does not go on."""
+    return _active(record, now, "its drain ended with its leader") if record.state is State.Draining else record
+
+
+def _active(record: Record, since: float, reason: str) -> Record:
+    return replace(record, state=State.Active, since=since, reason=reason, stalled=None, zeroed=False)
+
+
+def in_force(record: Record, word: Record, fence: bool, seen: Observed) -> str | None:
+    """Why a follower's copy is not yet what the leader's `word` asks for, for people; None when it is, and stays so."""
+    if record.state is not word.state:
+        return f"it is {record.state}"
+    if record.state is State.Waking and not fence:
+        return "it wakes"
+    return None if seen.route_acked_at is not None else seen.waiting_for

@@ -1,0 +1,41 @@
+"""Endpoints that are about to end because the leader put the service to sleep. Only followers need it; no I/O.
+
+Whoever scales to zero knows at once that its endpoints are none any more. A follower learns it from the leader, while
+its own view of the cluster still shows them, and may not connect anybody to one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Ending:
+    """One service's. What is seen after zero was seen, and was not there before, is new."""
+
+    endpoints: frozenset[str] = frozenset()
+    awaits_zero: bool = False
+    blocks: bool = False
+    """Whether an endpoint that may be about to end is none; otherwise it is one when there is no other."""
+
+    def begin(self, seen: tuple[str, ...], zeroed: bool) -> None:
+        """The leader's record is ScaledToZero; `zeroed`: it has seen zero."""
+        if not self.blocks:
+            self.endpoints = frozenset(seen)
+        self.blocks, self.awaits_zero = True, not zeroed
+
+    def over(self) -> None:
+        """The leader believes in what is there, or there is no leader who could end it."""
+        self.blocks = self.awaits_zero = False
+
+    def saw(self, replicas: int | None, seen: tuple[str, ...]) -> None:
+        """This is there now."""
+        self.endpoints = frozenset(seen) if self.awaits_zero else self.endpoints.intersection(seen)
+        self.awaits_zero = self.awaits_zero and replicas != 0
+
+    def left(self, seen: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that may be connected to."""
+        if not self.endpoints:
+            return seen
+        left = tuple(endpoint for endpoint in seen if endpoint not in self.endpoints)
+        return left if left or self.blocks else seen

@@ -1,0 +1,219 @@
+"""Leading and following: whose record counts, and what changes when that changes. Counterpart: `core.follow`.
+
+Rule: the one that leads judges, allocates, saves and shares; a follower takes its records, and brings them about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reconciler.core.events import Event, WakeCommanded
+from reconciler.core.follow import fenced, given_up, in_force, taken_over
+from reconciler.core.record import Record, State
+from reconciler.core.traffic import Sample
+from reconciler.engine.history import History
+from reconciler.engine.roll import Roll
+from reconciler.engine.service import Service
+from reconciler.engine.turns import Turns, in_turn
+from reconciler.ports.replicas import Standing
+from reconciler.ports.store import NoIndexLeft
+from reconciler.ports.transitions import Listener, Transition
+
+if TYPE_CHECKING:
+    from reconciler.engine.engine import Adapters
+
+
+class Roles:
+    """The part of the engine that knows whether it leads."""
+
+    _now: Callable[[], float]
+    _hold_address: Callable[[int], str]
+    _listen: Listener
+    _services: dict[str, Service]
+    _roll: Roll
+    _saved: dict[str, Record]
+    _adapters: Adapters
+    sample: Sample | None
+    doubt: str | None
+    history: History
+    turns: Turns
+
+    def __init__(self) -> None:
+        self.leads = True
+        """False: another replica does, or it is not known which."""
+        self._words: dict[str, tuple[Record, bool]] = {}
+        """What the leader said, also of services that were not yet configured here."""
+        self._forsaken = False
+
+    def _settle(self, name: str) -> None:
+        raise NotImplementedError
+
+    def _keep_wake(self, service: Service, before: Record, after: Record) -> None:
+        raise NotImplementedError
+
+    @in_turn
+    def adopt(self, name: str, record: Record | None, fence: bool = False) -> None:
+        """The leader's record is this now; None: the service is no more there. `fence`: step nothing until the next."""
+        if self.leads:
+            return
+        self._forsaken = False
+        if record is None:
+            self._words.pop(name, None)
+        else:
+            self._words[name] = (replace(record, since=min(record.since, self._now())), fence)
+            if service := self._services.get(name):
+                self._take_word(name, service)
+                self._settle(name)
+
+    @in_turn
+    def lead(self, since: float) -> None:
+        """This replica leads since then (seconds since the epoch); backends should have reported before.
+
+        What another leader was about to put to sleep is awake again; what has no record gets one.
+        """
+        self.leads, self._forsaken = True, False
+        self.sample, self.doubt = None, "no sample yet"
+        self._words.clear()
+        self._saved = self._adapters.store.records()
+        for name, service in self._services.items():
+            service.word, service.fence, service.shared = None, False, None
+            service.seen = replace(service.seen, traffic=None)
+            before = service.record or self._restored(name)
+            if before:
+                service.record = taken_over(before, service.seen.replicas, since)
+                self._changed(name, service, before, "LeaderChanged")
+                self._save(name, service.record)
+            else:
+                self._begin(name, service)
+            service.believes(ended=False)  # nobody but us puts anything to sleep from now on
+            self._settle(name)
+
+    @in_turn
+    def follow(self) -> None:
+        """This replica leads no more, or starts as one that does not."""
+        if not self.leads:
+            return
+        self.leads, self._forsaken = False, False
+        self._words.clear()
+        for name, service in self._services.items():
+            service.word, service.fence = None, False
+            if before := service.record:
+                service.record = given_up(before, self._now())
+                self._changed(name, service, before, "LeaderChanged")
+                if service.record.state is State.ScaledToZero:
+                    service.believes(ended=True, zeroed=service.record.zeroed)
+            self._settle(name)
+
+    @in_turn
+    def forsake(self) -> None:
+        """There was no leader for so long that none can act on what it heard of us: get on alone.
+
+        What the leader fenced is not any more, and what has no record goes by the one that was saved.
+        """
+        if self.leads:
+            return
+        self._forsaken = True
+        saved = self._adapters.store.records()
+        for name, service in self._services.items():
+            service.fence = False
+            service.believes(ended=False)
+            if service.record is None and name in saved:
+                service.record = saved[name]
+                self._roll.note(name, service.record)
+            self._settle(name)
+
+    @in_turn
+    def allocate(self) -> None:
+        """There are indexes for hold addresses again."""
+        for name in list(self._roll.unknown):
+            self._begin(name, self._services[name])
+            self._settle(name)
+
+    def standing(self, name: str) -> Standing | None:
+        """What has come of the leader's word on a service; None while there is no word, or no such service."""
+        service = self._services.get(name)
+        if service is None or service.record is None or service.word is None:
+            return None
+        why = in_force(service.record, service.word, service.fence, service.seen)
+        return Standing(why is None, why or "")
+
+    def _take_word(self, name: str, service: Service) -> None:
+        """Let the leader's word be the record."""
+        word, fence = self._words[name]
+        before, service.record, service.word = service.record, word, word
+        service.fence = fence and not self._forsaken
+        if word.state is State.ScaledToZero:
+            service.believes(ended=True, zeroed=word.zeroed)
+        elif word.state is not State.Waking:
+            service.believes(ended=False)
+        elif before is None:  # what went before is not known, so it may have been a sleep
+            service.believes(ended=True, zeroed=True)
+        if before is None or before.state is not word.state:
+            self._roll.note(name, word)
+        if before and before.state is not word.state:
+            self._keep_wake(service, before, word)
+
+    def _origin(self, name: str) -> Record | None:
+        """The record of a service that is configured for the first time, if there is one."""
+        return self._restored(name) if self.leads else None
+
+    def _restored(self, name: str) -> Record | None:
+        record = self._saved.pop(name, None)
+        if record is None:
+            return None
+        try:
+            address = self._hold_address_like(record.hold_address)
+        except NoIndexLeft:
+            return None
+        return record if address == record.hold_address else replace(record, hold_address=address)
+
+    def _hold_address_like(self, address: str) -> str:
+        """The same address while the holder's port is the same; a new one otherwise: nobody listens there any more."""
+        if address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]:
+            return address
+        return self._hold_address(self._adapters.store.next_index())
+
+    def _begin(self, name: str, service: Service) -> None:
+        """A service seen for the first time: Active when it runs, so that it gets a full `idleAfter`."""
+        replicas = service.seen.replicas
+        if replicas is None or not self.leads:
+            return
+        state = State.Active if replicas else State.ScaledToZero
+        try:
+            address = self._hold_address(self._adapters.store.next_index())
+        except NoIndexLeft:
+            return
+        service.record = Record(state, self._now(), "seen for the first time", max(1, replicas), address)
+        self._roll.note(name, service.record)
+        self._save(name, service.record)
+
+    def _save(self, name: str, record: Record) -> None:
+        if self.leads:
+            self._adapters.store.save(name, record)
+
+    def _share(self, name: str, service: Service) -> None:
+        """Tell followers what is new; whoever acknowledged what was before has not acknowledged this."""
+        assert service.record is not None
+        if not self.leads:
+            return
+        told = (service.record, fenced(service.record, service.seen))
+        if service.shared != told:
+            service.shared = told
+            if state := self._adapters.replicas.share(name, *told):
+                service.saw_route(state)
+
+    def _changed(self, name: str, service: Service, before: Record, event: str) -> None:
+        """A record changed by a change of leaders."""
+        after = service.record
+        assert after is not None
+        self._roll.note(name, after)
+        if after.state is not before.state:
+            transition = Transition(name, before.state, event, after.state, after.reason, after.since)
+            self.history.note(transition)
+            self._listen(transition)
+
+    def _may_wake(self, record: Record, event: Event) -> bool:
+        """Whether a follower may carry a command out by itself."""
+        return isinstance(event, WakeCommanded) and record.state is State.ScaledToZero

@@ -1,0 +1,644 @@
+"""Two replicas of the reconciler around one service: real engines and real merging, all between them by hand.
+
+Nothing happens by itself, as in `world`. What is true is kept apart from what each replica was told: its informers lag,
+its words and reports travel in queues that a test delivers or cuts, its clock is its own, and it may be frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reconciler.adapters.peers import Merged, Terms
+from reconciler.adapters.peers.ledger import Follower
+from reconciler.adapters.peers.wire import Fleet, Report, Word
+from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from reconciler.engine.engine import Adapters, Engine
+from reconciler.plan import AtLeast, Deadline, Scale, Zero
+from reconciler.ports.backend import Running
+from reconciler.ports.holders import Held, Order
+from reconciler.ports.router import RouteState
+from reconciler.ports.transitions import Transition
+
+NAME = "web"
+STALE_AFTER = 3.0
+LEASE, MARGIN, NOTICE, FORSAKEN, FORGET, ENVOY_RETURNS = 6.0, 2.0, 2.0, 10.0, 40.0, 8.0
+INSTANT = 0.001
+EXCUSED = ("crash", "somebody else", "Envoy died", "holder died", "hold timed out", "gave up")
+
+
+@dataclass
+class Client:
+    """One connection with one request in it."""
+
+    envoy: str
+    arrived: float
+    pod: str | None = None
+    direct: bool = False
+    end: str | None = None
+
+
+@dataclass
+class Proxy:
+    """An Envoy and the holder beside it; both are connected to the same replica, or to none."""
+
+    up: bool = True
+    started: float = 0.0
+    at: str | None = None
+    lost_at: float = 0.0
+    route: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    acked_at: float | None = None
+    """When Envoy had the route that its replica told it last; on the true clock."""
+    order: Order | None = None
+    obeyed_at: float | None = None
+    requests: int = 0
+
+
+@dataclass
+class Link:
+    """One peer stream. `up` and `down` are on their way."""
+
+    leader: str
+    follower: str
+    place: Follower | None = None
+    up: list[Callable[[], None]] = field(default_factory=list)
+    down: list[Callable[[], None]] = field(default_factory=list)
+    cut_at: float | None = None
+    """Since when nothing gets through; each end notices for itself."""
+
+
+class Replica:
+    """One process: its engine and what stands between it and the world."""
+
+    def __init__(self, pair: Pair, name: str, skew: float) -> None:
+        self.pair, self.name, self.skew = pair, name, skew
+        self.frozen = False
+        self.inbox: list[Callable[[], None]] = []
+        self.valid_until = -1.0
+        self.leading = False
+        self.link: Link | None = None
+        self.lost_at = pair.now
+        self.dirty = False
+        self.dirty_fleet = False
+        self.route_now: tuple[str, ...] = ()
+        self.acks: dict[str, float | None] = {}
+        self.order_now: Order | None = None
+        self.obeyed: dict[str, float | None] = {}
+        self.counts: dict[str, tuple[int, int]] = {}
+        self.scale: Scale = None
+        self.sent: float | None = None
+        """When a zero was sent whose outcome is not known yet."""
+        self.hides = False
+        self.view: tuple[int, int, tuple[str, ...], str | None] | None = None
+        self.deadline: Deadline | None = None
+        terms = Terms(
+            name,
+            lambda: frozenset(pair.replicas),
+            lambda: pair.now < self.valid_until,
+            self.now,
+            lambda: pair.now,
+            settle_seconds=LEASE,
+            forget_seconds=FORGET,
+            return_seconds=ENVOY_RETURNS + 1,
+        )
+        self.merged = Merged(terms)
+        self.engine = Engine(
+            self.now, STALE_AFTER, lambda index: f"127.64.0.{index + 1}:1", self._listen, lambda *_: None
+        )
+        self.merged.attach(self.engine, self, self)
+        self.merged.on_word = lambda _: self.words_changed()
+        self.merged.on_report = lambda _: setattr(self, "dirty", True)
+        self.merged.on_fleet.append(lambda: setattr(self, "dirty_fleet", True))
+        self.engine.start(Adapters(self, self.merged, self.merged, self, self, lambda at: None, self.merged))
+        self.engine.follow()
+        self.engine.configure([pair.spec])
+
+    def now(self) -> float:
+        return self.pair.now + self.skew
+
+    def hear(self, act: Callable[[], None]) -> None:
+        """Something reaches this process; while it is frozen, it waits."""
+        if self.frozen:
+            self.inbox.append(act)
+        else:
+            act()
+
+    def _listen(self, transition: Transition) -> None:
+        self.pair.saw(self, transition)
+
+    @property
+    def record(self) -> Record | None:
+        return self.engine.services[NAME].record
+
+    # Ports of the engine
+
+    def converge(self, service: str, scale: Scale) -> None:
+        if isinstance(scale, Zero) and not isinstance(self.scale, Zero):
+            self.scale, self.hides = scale, True
+            self.tell_running()
+        self.scale = scale
+        if not isinstance(scale, Zero) and self.sent is None and self.hides:
+            self.hides = False
+            self.tell_running()
+
+    async def close(self) -> None: ...
+
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
+        self.route_now, self.acks = endpoints, dict.fromkeys(self.acks)
+        self.tell_route()
+
+    def envoys(self) -> frozenset[str]:
+        return frozenset(self.acks)
+
+    def order(self, service: str, order: Order | None) -> None:
+        self.order_now, self.obeyed = order, dict.fromkeys(self.obeyed)
+        self.tell_held()
+
+    def arm(self, service: str, deadline: Deadline | None) -> None:
+        self.deadline = deadline
+
+    def records(self) -> dict[str, Record]:
+        return dict(self.pair.status)
+
+    def save(self, service: str, record: Record) -> None:
+        self.pair.unsaved[service] = record
+
+    def forget(self, service: str) -> None: ...
+
+    def paused(self) -> frozenset[str]:
+        return frozenset()
+
+    def pause(self, service: str, paused: bool) -> None: ...
+
+    def next_index(self) -> int:
+        self.pair.indexes += 1
+        return self.pair.indexes
+
+    # What its own parts report
+
+    def tell_route(self) -> None:
+        late = [name for name, at in sorted(self.acks.items()) if at is None]
+        times = [at for at in self.acks.values() if at is not None]
+        if late or not times:
+            self.merged.routed(RouteState(NAME, None, late[0] if late else "no Envoy is connected"))
+        else:
+            self.merged.routed(RouteState(NAME, max(times), ""))
+
+    def tell_held(self) -> None:
+        late = None in self.obeyed.values()
+        times = [at for at in self.obeyed.values() if at is not None]
+        held = sum(self.counts.get(name, (0, 0))[0] for name in self.obeyed)
+        relayed = sum(self.counts.get(name, (0, 0))[1] for name in self.obeyed)
+        known = bool(self.obeyed)
+        acked = None if late or not times else max(times)
+        self.merged.held(Held(NAME, held if known else None, relayed if known else None, acked))
+
+    def tell_fleet(self) -> None:
+        self.merged.came_or_went(dict.fromkeys(self.acks, ""), sorted(self.obeyed))
+        self.tell_route()
+        self.tell_held()
+
+    def tell_running(self) -> None:
+        if self.view:
+            replicas, _, pods, trouble = self.view
+            self.engine.ran(Running(NAME, replicas, () if self.hides else pods, trouble))
+
+    # The peer stream, as `server` and `client` have it
+
+    def words_changed(self) -> None:
+        for link in self.pair.links:
+            if link.leader == self.name and link.place is not None:
+                word = self.merged.words[NAME]
+                link.down.append(lambda link=link, word=word: self.pair.replicas[link.follower].heard(link, word))  # type: ignore[misc]
+
+    def heard(self, link: Link, word: Word | None) -> None:
+        if self.link is link:
+            if word:
+                self.merged.heard(word)
+                self.engine.adopt(NAME, word.record, word.fence)
+            else:
+                self.merged.memory = self.pair.replicas[link.leader].merged.ledger.fleet()
+
+    def flush(self) -> None:
+        """Say what is due, if there is a stream."""
+        if self.frozen or self.link is None or not (self.dirty or self.dirty_fleet):
+            return
+        fleet = self.merged.fleet if self.dirty_fleet else None
+        report, self.dirty, self.dirty_fleet = self.merged.report(NAME), False, False
+        link = self.link
+        link.up.append(lambda: self.pair.replicas[link.leader].told(link, fleet, report))
+
+    def told(self, link: Link, fleet: Fleet | None, report: Report | None) -> None:
+        if link.place is not None:
+            if fleet is not None:
+                self.merged.has(link.follower, link.place, fleet)
+            if report is not None:
+                self.merged.reported(link.follower, link.place, report)
+
+    def greeted(self, link: Link, fleet: Fleet) -> None:
+        if self.merged.leads and link in self.pair.links:
+            link.place = self.merged.joined(link.follower, fleet)
+            if NAME in self.merged.words:
+                self.words_changed()
+            link.down.append(lambda: self.pair.replicas[link.follower].heard(link, None))
+        else:
+            self.pair.end(link)
+
+
+class Pair:
+    """The world: clients, two proxies, pods, a Lease, and the two replicas among them."""
+
+    def __init__(self, spec: Spec, skews: tuple[float, float]) -> None:
+        self.spec, self.now = spec, 1_000_000.0
+        self.replicas: dict[str, Replica] = {}
+        self.links: list[Link] = []
+        self.status: dict[str, Record] = {}
+        self.unsaved: dict[str, Record] = {}
+        self.indexes = 0
+        self.clients: list[Client] = []
+        self.pods: dict[str, str] = {}
+        self.fates: dict[str, str] = {}
+        self.number, self.version, self._addresses = 0, 0, 0
+        self.proxies = {name: Proxy(started=self.now - 100) for name in ("a", "b")}
+        self.holder: str | None = None
+        self.renewed_at = self.now
+        self.transitions: list[tuple[str, Transition]] = []
+        self.checks: Callable[[Replica, Transition], None] = lambda replica, transition: None
+        for name, skew in zip("LF", skews, strict=True):
+            self.replicas[name] = Replica(self, name, skew)
+
+    def saw(self, replica: Replica, transition: Transition) -> None:
+        self.transitions.append((replica.name, transition))
+        self.checks(replica, transition)
+
+    # Clients
+
+    def living(self) -> list[Client]:
+        return [client for client in self.clients if client.end is None]
+
+    def served(self) -> list[Client]:
+        return [client for client in self.living() if client.pod]
+
+    def held(self) -> list[Client]:
+        return [client for client in self.living() if client.pod is None]
+
+    def arrive(self, name: str, lagging_worker: bool = False) -> None:
+        self.now += INSTANT
+        proxy, client = self.proxies[name], Client(name, self.now)
+        if not proxy.up or not proxy.route:
+            return
+        proxy.requests += 1
+        self.clients.append(client)
+        lags = lagging_worker and proxy.before and proxy.acked_at and self.now < proxy.acked_at + SETTLE_SECONDS
+        route = proxy.before if lags else proxy.route
+        if not route[0].startswith("127."):
+            ready = [pod for pod in route if self.pods.get(pod) == "ready"]
+            client.pod, client.direct = (ready[0], True) if ready else (None, False)
+            client.end = None if ready else self.fates.get(route[0], "nobody there")
+        self.count(name)
+
+    def count(self, name: str) -> None:
+        """A holder's counts are told the moment that they change."""
+        proxy = self.proxies[name]
+        mine = [client for client in self.living() if client.envoy == name and not client.direct]
+        counts = (sum(c.pod is None for c in mine), sum(c.pod is not None for c in mine))
+        if proxy.at:
+            replica = self.replicas[proxy.at]
+            replica.hear(lambda: self._counted(replica, name, counts))
+
+    def _counted(self, replica: Replica, name: str, counts: tuple[int, int]) -> None:
+        replica.counts[name] = counts
+        if name in replica.obeyed:
+            replica.tell_held()
+
+    def end_client(self, client: Client, how: str) -> None:
+        client.end = how
+        self.count(client.envoy)
+
+    # Envoys and holders
+
+    def joins(self, name: str, where: str) -> None:
+        proxy, replica = self.proxies[name], self.replicas[where]
+        if not proxy.up or proxy.at or replica.frozen:
+            return
+        proxy.at, proxy.acked_at, proxy.obeyed_at = where, None, None
+        replica.acks[name] = replica.obeyed[name] = None
+        replica.tell_fleet()
+        self.count(name)
+
+    def leaves(self, name: str) -> None:
+        """Its streams break; its replica hears of it when it can."""
+        proxy = self.proxies[name]
+        if proxy.at:
+            replica, proxy.at, proxy.lost_at = self.replicas[proxy.at], None, self.now
+            replica.hear(lambda: self._gone(replica, name))
+
+    def _gone(self, replica: Replica, name: str) -> None:
+        if self.proxies[name].at == replica.name:
+            return  # it is back
+        replica.acks.pop(name, None)
+        replica.obeyed.pop(name, None)
+        replica.tell_fleet()
+
+    def obeys(self, name: str) -> None:
+        """Envoy and the holder do what their replica told them last."""
+        proxy = self.proxies[name]
+        replica = self.replicas[proxy.at] if proxy.at else None
+        if replica is None or replica.frozen or not proxy.up:
+            return
+        if replica.route_now and replica.acks.get(name, 0.0) is None:
+            if proxy.route != replica.route_now:
+                proxy.before, proxy.route = proxy.route, replica.route_now
+            proxy.acked_at, replica.acks[name] = self.now, replica.now()
+            replica.tell_route()
+        if replica.order_now and replica.obeyed.get(name, 0.0) is None:
+            proxy.order, proxy.obeyed_at, replica.obeyed[name] = replica.order_now, self.now, replica.now()
+            replica.tell_held()
+
+    def releases(self, name: str) -> None:
+        order = self.proxies[name].order
+        ready = [pod for pod in (order.release_to if order else ()) if self.pods.get(pod) == "ready"]
+        for client in self.held() if ready else ():
+            if client.envoy == name:
+                client.pod = ready[0]
+        self.count(name)
+
+    def proxy_dies(self, name: str) -> None:
+        for client in self.living():
+            if client.envoy == name:
+                client.end = "Envoy died"
+        self.leaves(name)
+        self.proxies[name] = Proxy(up=False, lost_at=self.now)
+
+    def proxy_starts(self, name: str) -> None:
+        if not self.proxies[name].up:
+            self.proxies[name] = Proxy(started=self.now, lost_at=self.now)
+
+    # The cluster
+
+    def scale_to(self, number: int, why: str) -> None:
+        self.number, self.version = number, self.version + 1
+        for pod in list(self.pods)[number:]:
+            self._pod_ends(pod, why)
+            del self.pods[pod]
+        while len(self.pods) < number:
+            self._addresses += 1
+            self.pods[f"10.0.0.{self._addresses}:80"] = "starting"
+
+    def _pod_ends(self, pod: str, why: str) -> None:
+        self.fates[pod] = why
+        for client in self.living():
+            if client.pod == pod:
+                self.end_client(client, why)
+
+    def pods_get_ready(self) -> None:
+        self.pods = dict.fromkeys(self.pods, "ready")
+
+    def pods_crash(self) -> None:
+        for pod in self.pods:
+            self.pods[pod] = "crashed"
+            self._pod_ends(pod, "crash")
+
+    def observes(self, name: str) -> None:
+        """The informers of a replica get the news."""
+        replica = self.replicas[name]
+        if not replica.frozen:
+            ready = tuple(pod for pod, state in self.pods.items() if state == "ready")
+            replica.view = (self.number, self.version, ready, None)
+            if self.number == 0 and isinstance(replica.scale, Zero):
+                replica.hides = True
+            replica.tell_running()
+
+    def scales(self, name: str) -> None:
+        """A replica sends what its plan asks for."""
+        replica = self.replicas[name]
+        if replica.frozen or replica.view is None:
+            return
+        match replica.scale:
+            case Zero() if replica.view[0] and replica.sent is None and replica.merged.doubt() is None:
+                replica.sent = self.now
+            case AtLeast(number) if replica.view[0] == 0 and self.number == 0:
+                self.scale_to(number, "")
+
+    def zero_arrives(self, name: str) -> None:
+        replica = self.replicas[name]
+        if replica.sent is None:
+            return
+        replica.sent = None
+        if replica.view and replica.view[1] == self.version:
+            self.scale_to(0, "asleep")
+        replica.hear(lambda: self._answered(replica))
+
+    def _answered(self, replica: Replica) -> None:
+        if not isinstance(replica.scale, Zero):
+            replica.hides = False
+        self.observes(replica.name)
+
+    # Samples
+
+    def sample(self, name: str, without: str | None = None) -> None:
+        self.now += INSTANT
+        replica = self.replicas[name]
+        readings = {}
+        for envoy in sorted(replica.merged.envoys() & {n for n, p in self.proxies.items() if p.up} - {without}):
+            proxy = self.proxies[envoy]
+            active = sum(client.envoy == envoy for client in self.living())
+            used = {NAME: Counters(proxy.requests, proxy.requests, 0, active, active)} if proxy.requests else {}
+            readings[envoy] = EnvoyReading(self.now // 1 - proxy.started // 1, used)
+        taken = Sample(replica.now(), readings, {without: "timed out"} if without else {})
+        replica.hear(lambda: replica.engine.sampled(taken))
+
+    # The Lease
+
+    def elects(self, name: str) -> None:
+        """A replica looks after the Lease: renews it, takes it, or learns who has it."""
+        replica = self.replicas[name]
+        if replica.frozen:
+            return
+        if self.holder in (None, name) or self.now - self.renewed_at >= LEASE:
+            began = self.now if self.holder != name or self.now >= replica.valid_until else None
+            self.holder, self.renewed_at = name, self.now
+            replica.valid_until = self.now + LEASE - MARGIN
+            if began is not None:
+                self._leads(replica)
+        else:
+            self.notices(name)
+            if replica.link is None and self.holder != name and self.holder:
+                self.connects(replica, self.holder)
+
+    def _leads(self, replica: Replica) -> None:
+        if replica.link:
+            self.end(replica.link)
+        for link in [link for link in self.links if link.leader == replica.name]:
+            self.end(link)
+        replica.leading = True
+        replica.merged.lead(self.now)
+        replica.engine.lead(replica.now())
+
+    def notices(self, name: str) -> None:
+        """A replica finds out that it leads no more."""
+        replica = self.replicas[name]
+        if replica.leading and not replica.frozen and self.now >= replica.valid_until:
+            replica.leading = False
+            replica.merged.follow()
+            replica.engine.follow()
+            replica.lost_at = self.now
+            for link in [link for link in self.links if link.leader == name]:
+                self.end(link)
+
+    def connects(self, follower: Replica, leader: str) -> None:
+        link = Link(leader, follower.name)
+        self.links.append(link)
+        follower.link = link
+        follower.merged.words.clear()
+        fleet = follower.merged.fleet
+        follower.dirty = True
+        link.up.append(lambda: self.replicas[leader].greeted(link, fleet))
+
+    def end(self, link: Link) -> None:
+        """Both ends hear of it, a frozen one later."""
+        if link in self.links:
+            self.links.remove(link)
+            for name in (link.leader, link.follower):
+                self.replicas[name].hear(lambda name=name: self._ended(link, name))  # type: ignore[misc]
+
+    def _ended(self, link: Link, name: str) -> None:
+        replica = self.replicas[name]
+        if name == link.leader and link.place is not None:
+            replica.merged.left(link.follower, link.place)
+        if replica.link is link:
+            replica.link, replica.lost_at = None, self.now
+
+    def delivers(self, up: bool, many: int = 1) -> None:
+        for link in list(self.links):
+            for _ in range(many):
+                queue, to = (link.up, link.leader) if up else (link.down, link.follower)
+                if queue and link.cut_at is None and not self.replicas[to].frozen:
+                    queue.pop(0)()
+
+    def cuts(self) -> None:
+        """The peer streams carry nothing any more; nobody knows yet."""
+        for link in self.links:
+            link.cut_at = link.cut_at or self.now
+
+    # Life and death of replicas
+
+    def freezes(self, name: str) -> None:
+        self.replicas[name].frozen = True
+        for link in self.links:
+            link.cut_at = link.cut_at or self.now
+
+    def thaws(self, name: str, notices_first: bool = False) -> None:
+        """What came meanwhile is handled, perhaps before it looks at the Lease."""
+        replica = self.replicas[name]
+        replica.frozen = False
+        if notices_first:
+            self.notices(name)
+        inbox, replica.inbox = replica.inbox, []
+        for act in inbox:
+            act()
+
+    def restarts(self, name: str, releases: bool) -> None:
+        """The process ends, and another of the same name starts."""
+        old = self.replicas[name]
+        if releases and self.now < old.valid_until and self.holder == name:
+            self.zero_arrives(name)
+            self.holder = None
+        for link in [link for link in self.links if name in (link.leader, link.follower)]:
+            self.end(link)
+        for proxy in self.proxies:
+            if self.proxies[proxy].at == name:
+                self.leaves(proxy)
+        if old.sent is not None:
+            self.zero_arrives(name)
+        self.replicas[name] = Replica(self, name, old.skew)
+
+    # Time
+
+    def passes(self, seconds: float) -> None:
+        left = seconds
+        while left > 0:
+            step = min(left, 0.5)
+            left -= step
+            self.now += step
+            self._meanwhile()
+
+    def _meanwhile(self) -> None:
+        """What the clock alone brings about."""
+        for client in self.held():
+            if self.now > client.arrived + self.spec.hold_timeout:
+                self.end_client(client, "hold timed out")
+        for link in list(self.links):
+            if link.cut_at is not None and self.now - link.cut_at >= NOTICE:
+                self.end(link)
+        for name, replica in self.replicas.items():
+            if replica.sent is not None and self.now - replica.sent >= MARGIN:
+                self.zero_arrives(name)
+            if replica.frozen:
+                for proxy, one in self.proxies.items():
+                    if one.at == name and self.now - self._frozen_since(name) >= NOTICE:
+                        self.leaves(proxy)
+                continue
+            alone = replica.link is None and not replica.leading and self.now - replica.lost_at >= FORSAKEN
+            if alone and not replica.engine._forsaken:
+                replica.engine.forsake()
+        for proxy, one in self.proxies.items():
+            if one.up and not one.at and self.now - one.lost_at >= ENVOY_RETURNS:
+                for name in self.replicas:
+                    self.joins(proxy, name)
+
+    def _frozen_since(self, name: str) -> float:
+        return min(
+            (link.cut_at for link in self.links if link.cut_at and name in (link.leader, link.follower)), default=0
+        )
+
+    def alarms(self, name: str) -> None:
+        replica = self.replicas[name]
+        due = replica.deadline
+        if due and not replica.frozen and due.at <= replica.now():
+            replica.deadline = None
+            replica.engine.passed(NAME, due)
+
+    def writes_status(self) -> None:
+        """The leader's records get into the objects; a record that no leader stands for does not."""
+        if self.holder and self.now < self.replicas[self.holder].valid_until:
+            self.status |= self.unsaved
+        self.unsaved.clear()
+
+    def all_goes_well(self, seconds: int, finishing: bool = True, but: str = "") -> None:
+        for _ in range(seconds * 2):
+            for _ in range(2):
+                for name in self.replicas:
+                    if but != "lease":
+                        self.elects(name)
+                    self.observes(name)
+                    self.scales(name)
+                    self.zero_arrives(name)
+                    self.replicas[name].flush()
+                if but != "peers":
+                    self.delivers(up=True, many=9)
+                    self.delivers(up=False, many=9)
+                for index, proxy in enumerate(self.proxies):
+                    self.proxy_starts(proxy)
+                    self.joins(proxy, "LF"[index])
+                    if but != f"proxy {proxy}":
+                        self.obeys(proxy)
+                        self.releases(proxy)
+            self.pods = {pod: "starting" if state == "crashed" else state for pod, state in self.pods.items()}
+            self.pods_get_ready()
+            if finishing:
+                for client in self.served():
+                    self.end_client(client, "served")
+            self.passes(0.5)
+            for name in self.replicas:
+                if but != "samples" and self.replicas[name].leading:
+                    self.sample(name)
+                self.alarms(name)
+            self.writes_status()
+
+
+__all__ = ["EXCUSED", "NAME", "Client", "Pair", "Replica", "State"]
