@@ -1,0 +1,163 @@
+"""The informer against a real API server, which is stopped, frozen and started under it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from reconciler.adapters.kubernetes import informer as module
+from reconciler.adapters.kubernetes.api import Api, connect
+from reconciler.adapters.kubernetes.informer import Informer
+from reconciler.adapters.kubernetes.objects import Object, decoder, path
+from tests.cluster.harness import Cluster
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Copy:
+    """Of the ConfigMaps of a namespace, but for the one that every namespace has."""
+
+    api: Api
+    where: str
+    told: list[str] = field(default_factory=list)
+    informer: Informer[Object] = field(init=False)
+
+    def __post_init__(self) -> None:
+        query = {"fieldSelector": "metadata.name!=kube-root-ca.crt"}
+        self.informer = Informer(self.api, self.where, decoder(Object), self._changed, query)
+
+    def _changed(self, key: str, item: Object | None) -> None:
+        self.told.append(f"{'+' if item else '-'}{key.partition('/')[2]}")
+
+    async def make(self, name: str) -> None:
+        await self.api.call("POST", self.where, {"metadata": {"name": name}})
+
+    async def delete(self, name: str) -> None:
+        await self.api.call("DELETE", f"{self.where}/{name}")
+
+
+@pytest.fixture
+async def copy(api: Api, namespace: str) -> AsyncIterator[Copy]:
+    copy = Copy(api, path("v1", "configmaps", namespace))
+    await copy.make("a")
+    task = asyncio.create_task(copy.informer.run())
+    await until(lambda: copy.informer.synced)
+    yield copy
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_comes_changes_and_goes_is_told(copy: Copy) -> None:
+    await copy.make("b")
+    await copy.delete("a")
+    await until(lambda: copy.told == ["+a", "+b", "-a"])
+    assert copy.informer.lists == 1
+
+
+async def test_a_list_of_several_pages(api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 3)
+    copy = Copy(api, path("v1", "configmaps", namespace))
+    for number in range(10):
+        await copy.make(f"n{number}")
+    task = asyncio.create_task(copy.informer.run())
+    await until(lambda: copy.informer.synced)
+    assert len(copy.informer.items) == 10
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_api_server_that_is_stopped_and_started(copy: Copy, apiserver: Cluster) -> None:
+    await copy.make("b")
+    await until(lambda: "+b" in copy.told)
+    apiserver.stop_apiserver()
+    await until(lambda: copy.informer.trouble)
+    assert set(copy.informer.items) == {f"{copy.where.split('/')[4]}/{name}" for name in "ab"}
+    apiserver.start_apiserver()
+    await copy.delete("a")
+    await copy.make("c")
+    await until(lambda: copy.informer.trouble is None and "-a" in copy.told and "+c" in copy.told)
+    assert [word for word in copy.told if word.startswith("-")] == ["-a"]
+
+
+async def test_an_api_server_that_is_frozen_is_noticed(
+    copy: Copy, apiserver: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_SECONDS", (1, 1))
+    monkeypatch.setattr(module, "WATCH_GRACE_SECONDS", 1.0)
+    apiserver.stop_apiserver()
+    await until(lambda: copy.informer.trouble)
+    apiserver.start_apiserver()
+    await until(lambda: copy.informer.trouble is None)
+    apiserver.freeze("apiserver")
+    try:
+        await until(lambda: copy.informer.trouble)
+        assert len(copy.informer.items) == 1
+    finally:
+        apiserver.thaw("apiserver")
+    await copy.make("b")
+    await until(lambda: "+b" in copy.told)
+    assert "-a" not in copy.told
+
+
+async def test_a_version_that_is_gone_is_listed_anew(api: Api, namespace: str) -> None:
+    copy = Copy(api, path("v1", "configmaps", namespace))
+    copy.informer._version = "1"
+    await copy.make("a")
+    task = asyncio.create_task(copy.informer.run())
+    await until(lambda: copy.informer.lists == 1 or "+a" in copy.told)
+    await copy.make("b")
+    await until(lambda: "+b" in copy.told)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_kind_that_is_not_there_yet_is_waited_for(api: Api) -> None:
+    group = "informer.tests.zenvoy.dev"
+    seen: list[str] = []
+    informer = Informer(api, path(f"{group}/v1", "things"), decoder(Object), lambda key, _: seen.append(key))
+    task = asyncio.create_task(informer.run())
+    await until(lambda: informer.trouble and "404" in informer.trouble)
+    crds = path("apiextensions.k8s.io/v1", "customresourcedefinitions")
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    names = {"kind": "Thing", "plural": "things"}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [version]}
+    await api.call("POST", crds, {"metadata": {"name": f"things.{group}"}, "spec": spec})
+    try:
+        await until(lambda: informer.synced)
+        assert informer.trouble is None
+        assert not seen
+    finally:
+        await api.call("DELETE", f"{crds}/things.{group}")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_client_that_may_not_list_is_told_so(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
+    account = path("v1", "serviceaccounts", namespace)
+    admin = await connect(control_plane.kubeconfig)
+    await admin.call("POST", account, {"metadata": {"name": "nobody"}})
+    said = await admin.call("POST", f"{account}/nobody/token", {"kind": "TokenRequest", "spec": {}})
+    await admin.close()
+    kubeconfig = json.loads(control_plane.kubectl("config", "view", "--raw", "-o", "json"))
+    for user in kubeconfig["users"]:
+        user["user"] = {"token": json.loads(said)["status"]["token"]}
+    (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
+    api = await connect(tmp_path / "kubeconfig")
+    copy = Copy(api, path("v1", "configmaps", namespace))
+    task = asyncio.create_task(copy.informer.run())
+    await until(lambda: copy.informer.trouble and "403 Forbidden" in copy.informer.trouble)
+    assert not copy.informer.synced
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await api.close()
