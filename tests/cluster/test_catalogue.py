@@ -1,0 +1,276 @@
+"""Labelled Services and their ScaledServices, against a real API server: made, changed, deleted, and left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError
+from reconciler.adapters.kubernetes.catalogue import Catalogue, Entries, Problems
+from reconciler.adapters.kubernetes.entries import Entry
+from reconciler.adapters.kubernetes.objects import path
+from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, KIND, PLURAL
+from tests.cluster import crd
+from tests.cluster.harness import Cluster
+
+LABEL = {"zenvoy.dev/enabled": "true"}
+HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+@dataclass
+class Shop:
+    """A namespace, and a catalogue that runs."""
+
+    api: Api
+    namespace: str
+    leads: bool = True
+    told: tuple[Entries, Problems] = field(default_factory=lambda: ({}, {}))
+
+    async def serve(
+        self, spec: dict[str, Any] | None = None, labels: dict[str, str] | None = None, **annotations: str
+    ) -> None:
+        """Make the Service `web`, labelled, with annotations as in `idle_after="5m"`."""
+        meta = {"name": "web", "labels": LABEL if labels is None else labels, "annotations": _keys(annotations)}
+        await self.api.call("POST", path("v1", "services", self.namespace), {"metadata": meta, "spec": spec or HTTP})
+
+    async def annotate(self, **annotations: str | None) -> None:
+        await self.change({"metadata": {"annotations": _keys(annotations)}})
+
+    async def change(self, patch: dict[str, Any]) -> None:
+        await self.api.patch(path("v1", "services", self.namespace, "web"), patch, MERGE_PATCH)
+
+    async def scale(self, patch: dict[str, Any]) -> None:
+        await self.api.patch(path(API_VERSION, PLURAL, self.namespace, "web"), patch, MERGE_PATCH)
+
+    async def get(self) -> dict[str, Any] | None:
+        """The ScaledService `web`."""
+        try:
+            found: dict[str, Any] = json.loads(await self.api.get(path(API_VERSION, PLURAL, self.namespace, "web")))
+        except ApiError:
+            return None
+        return found
+
+    async def until(self, holds: Callable[[dict[str, Any] | None], object]) -> dict[str, Any]:
+        """The ScaledService, once it is so."""
+        async with asyncio.timeout(60):
+            while not holds(found := await self.get()):
+                await asyncio.sleep(0.02)
+        return found or {}
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/web"
+
+    @property
+    def entry(self) -> Entry | None:
+        return self.told[0].get(self.key)
+
+    @property
+    def problems(self) -> list[str]:
+        return [str(problem) for problem in self.told[1].get(self.key, ())]
+
+
+def _keys(annotations: Any) -> dict[str, str | None]:
+    return {f"zenvoy.dev/{name.replace('_', '-')}": value for name, value in annotations.items()}
+
+
+@pytest.fixture
+async def shop(api: Api, namespace: str) -> AsyncIterator[Shop]:
+    await crd.install(api)
+    shop = Shop(api, namespace)
+
+    def told(entries: Entries, problems: Problems) -> None:
+        shop.told = entries, problems
+
+    catalogue = Catalogue(api, lambda: shop.leads, told)
+    task = asyncio.create_task(catalogue.run())
+    await until(lambda: catalogue.synced)
+    yield shop
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_labelled_service_gets_its_scaled_service(shop: Shop) -> None:
+    await shop.serve(idle_after="1m", hosts="a.example,b.example", target="StatefulSet/db")
+    made = await shop.until(bool)
+    assert made["metadata"]["labels"] == {"zenvoy.dev/managed": "true"}
+    (owner,) = made["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["controller"]) == ("Service", "web", True)
+    assert made["spec"]["idleAfter"] == "1m"
+    assert made["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db"}
+    await until(lambda: shop.entry)
+    assert shop.entry
+    assert shop.entry.spec.hosts[-2:] == ("a.example", "b.example")
+    assert shop.entry.spec.idle_after == 60
+
+
+async def test_annotations_that_change_change_it_and_those_that_go_give_way_to_the_default(shop: Shop) -> None:
+    await shop.serve(idle_after="1m", max_held="5", hosts="a.example")
+    before = await shop.until(bool)
+    await shop.annotate(idle_after="2m", max_held=None, hosts=None)
+    after = await shop.until(lambda item: item and item["spec"]["idleAfter"] == "2m")
+    assert after["spec"]["maxHeld"] == 1024
+    assert "hosts" not in after["spec"]
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    await until(lambda: shop.entry and shop.entry.spec.idle_after == 120)
+
+
+async def test_what_the_annotations_do_not_say_is_left_to_others(shop: Shop) -> None:
+    await shop.serve(idle_after="1m")
+    await shop.until(bool)
+    await shop.scale({"spec": {"paused": True}})
+    await shop.annotate(idle_after="2m")
+    after = await shop.until(lambda item: item and item["spec"]["idleAfter"] == "2m")
+    assert after["spec"]["paused"] is True
+
+
+async def test_what_the_annotations_say_is_brought_back(shop: Shop) -> None:
+    await shop.serve(idle_after="1m")
+    await shop.until(bool)
+    await shop.scale({"spec": {"idleAfter": "7m"}})
+    await shop.until(lambda item: item and item["spec"]["idleAfter"] == "1m")
+
+
+async def test_mistakes_leave_the_last_good_ones_in_force(shop: Shop) -> None:
+    await shop.serve(idle_after="1m")
+    await shop.until(bool)
+    await until(lambda: shop.entry and not shop.problems)
+    await shop.annotate(idle_after="5", max_hold="3")
+    await until(lambda: shop.problems)
+    assert shop.problems == [
+        "zenvoy.dev/idle-after: 5 has no unit; write it as 5s or 5m",
+        "zenvoy.dev/max-hold: unknown annotation; did you mean zenvoy.dev/max-held?",
+    ]
+    assert shop.entry
+    assert shop.entry.spec.idle_after == 60
+    await shop.annotate(idle_after="3m", max_hold=None)
+    await until(lambda: shop.entry and shop.entry.spec.idle_after == 180 and not shop.problems)
+
+
+async def test_mistakes_from_the_first_are_shown_on_one_that_is_not_in_force(shop: Shop) -> None:
+    await shop.serve(protocol="tcp", paused="perhaps")
+    await shop.until(bool)
+    await until(lambda: shop.problems)
+    assert shop.entry is None
+    assert shop.problems == [
+        "zenvoy.dev/paused: 'perhaps' is neither true nor false; write true or false",
+        "zenvoy.dev/listen: a tcp service is told by its port alone; give it one as zenvoy.dev/listen: 5432",
+    ]
+    await shop.annotate(listen="5432", paused="true")
+    await until(lambda: shop.entry and not shop.problems)
+    assert shop.entry
+    assert shop.entry.spec.listen == "0.0.0.0:5432"
+    assert shop.entry.spec.paused
+
+
+async def test_without_its_label_it_is_deleted(shop: Shop) -> None:
+    await shop.serve()
+    await shop.until(bool)
+    await shop.change({"metadata": {"labels": {"zenvoy.dev/enabled": None}}})
+    await shop.until(lambda item: item is None)
+    await until(lambda: shop.entry is None)
+
+
+async def test_with_its_service_it_is_deleted(shop: Shop) -> None:
+    await shop.serve()
+    await shop.until(bool)
+    await shop.api.call("DELETE", path("v1", "services", shop.namespace, "web"))
+    await shop.until(lambda item: item is None)
+    await until(lambda: shop.entry is None and not shop.problems)
+
+
+async def test_a_service_that_is_made_anew_gets_a_new_one(shop: Shop) -> None:
+    await shop.serve(idle_after="1m")
+    before = await shop.until(bool)
+    await shop.api.call("DELETE", path("v1", "services", shop.namespace, "web"))
+    await shop.serve(idle_after="2m")
+    await shop.until(lambda item: item and item["metadata"]["uid"] != before["metadata"]["uid"])
+    await until(lambda: shop.entry and shop.entry.spec.idle_after == 120)
+
+
+async def test_another_target_takes_another_one_once_the_replicas_of_the_first_are_restored(shop: Shop) -> None:
+    await shop.serve()
+    await shop.until(bool)
+    await shop.scale({"metadata": {"finalizers": [FINALIZER]}})
+    await until(lambda: shop.entry)
+    await shop.annotate(target="StatefulSet/db")
+    await shop.until(lambda item: item and "deletionTimestamp" in item["metadata"])
+    await until(lambda: shop.entry is None)
+    await shop.scale({"metadata": {"finalizers": None}})
+    await shop.until(lambda item: item and item["spec"]["scaleTargetRef"]["kind"] == "StatefulSet")
+    await until(lambda: shop.entry and shop.entry.target.kind == "StatefulSet")
+
+
+async def test_a_persons_own_is_left_alone(shop: Shop) -> None:
+    own = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "web"}, "spec": {"idleAfter": "9m"}}
+    await shop.api.call("POST", path(API_VERSION, PLURAL, shop.namespace), own)
+    await shop.serve(idle_after="1m")
+    await until(lambda: shop.entry and shop.problems)
+    assert shop.problems == [
+        f"zenvoy.dev/enabled: there is a ScaledService {shop.key} already that was not made of this label, and it is "
+        "left as it is; take the label off the Service, or delete that ScaledService"
+    ]
+    await shop.change({"metadata": {"labels": {"zenvoy.dev/enabled": None}}})
+    await until(lambda: not shop.problems)
+    found = await shop.get()
+    assert found
+    assert found["spec"]["idleAfter"] == "9m"
+    assert "labels" not in found["metadata"]
+
+
+async def test_a_follower_writes_nothing_until_it_leads(shop: Shop) -> None:
+    shop.leads = False
+    await shop.serve()
+    await shop.api.call("POST", path("v1", "services", shop.namespace), {"metadata": {"name": "x"}, "spec": HTTP})
+    other = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "x"}}
+    await shop.api.call("POST", path(API_VERSION, PLURAL, shop.namespace), other)
+    await until(lambda: f"{shop.namespace}/x" in shop.told[0])
+    assert await shop.get() is None
+    shop.leads = True
+    await shop.until(bool)
+
+
+async def test_it_comes_about_after_the_api_server_was_gone(shop: Shop, apiserver: Cluster) -> None:
+    await shop.serve()
+    await shop.until(bool)
+    await until(lambda: shop.entry)
+    apiserver.stop_apiserver()
+    assert shop.entry
+    apiserver.start_apiserver()
+    await shop.annotate(idle_after="1m")
+    await until(lambda: shop.entry and shop.entry.spec.idle_after == 60)
+
+
+async def test_a_service_written_as_people_do(shop: Shop, control_plane: Cluster) -> None:
+    manifest = """
+        apiVersion: v1
+        kind: Service
+        metadata:
+          name: web
+          labels: {zenvoy.dev/enabled: "true"}
+          annotations:
+            zenvoy.dev/idle-after: 10m
+            zenvoy.dev/wake-timeout: 3m
+            zenvoy.dev/replicas: "2"
+            zenvoy.dev/paused: "true"
+        spec:
+          selector: {app: web}
+          ports: [{port: 80, appProtocol: kubernetes.io/h2c}]
+    """
+    control_plane.kubectl("apply", "-n", shop.namespace, "-f", "-", given=json.dumps(yaml.safe_load(manifest)))
+    await until(lambda: shop.entry)
+    assert shop.entry
+    spec = shop.entry.spec
+    assert (spec.protocol, spec.idle_after, spec.wake_timeout, spec.replicas, spec.paused) == ("h2c", 600, 180, 2, True)
