@@ -52,8 +52,8 @@ class KubernetesBackend:
         may_sleep: Callable[[], bool],
         namespaces: Sequence[str] = (),
     ) -> None:
-        """`urgent` is for wakes only, and bounded to `calls.WARM_CONNECTIONS`. `may_sleep` is asked right before a
-        target is scaled to zero. No `namespaces` are all of them."""
+        """`urgent` is for wakes only, and its connections are not bounded. `may_sleep` is asked right before a target
+        is scaled to zero. No `namespaces` are all of them."""
         self.api, self.urgent, self.may_sleep = api, Urgent(urgent), may_sleep
         self.looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._report = report

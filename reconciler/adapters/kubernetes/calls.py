@@ -17,8 +17,8 @@ from reconciler.adapters.kubernetes.scale import Patch
 
 log = structlog.get_logger()
 
-WARM_CONNECTIONS = 24
-"""With an answer in some 10 ms, a hundred patches have left on these before handshakes for more would be over."""
+WARM_CONNECTIONS = 100
+"""As many wakes leave at once without waiting for a handshake, or for another's answer. More wait for handshakes."""
 WARM_EVERY_SECONDS = 20.0
 WARM_TIMEOUT_SECONDS = 2.0
 WARM_PATH = "/version"
@@ -29,7 +29,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 2.0
 
 
 class Urgent:
-    """Sends wakes on connections that are open already. `api` is for nothing else, and bounded to WARM_CONNECTIONS."""
+    """Sends wakes on connections that are open already. `api` is for nothing else, and its connections not bounded."""
 
     def __init__(self, api: Api) -> None:
         self._api = api

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import msgspec
 import structlog
@@ -118,23 +117,22 @@ class Scaled(Sight):
     async def _until_awake(self) -> None:
         if self._woken_ticks and time.monotonic() - self._woken_ticks < PROVEN_SECONDS:
             await asyncio.sleep(next(self._rounds))
-        began, forms = time.monotonic(), iter(scale.WAKES)
-        form = next(forms)
+        began, refused = time.monotonic(), list[ApiError]()
         for pause in calls.pauses():
             self._news.clear()
             least, path = self.least, self._path
             if least is None or path is None:
                 return
             try:
-                answer = scale.seen(await self._owner.urgent.patch(path, form(least)))
+                answer = scale.seen(await self._owner.urgent.patch(path, scale.WAKES[len(refused)](least)))
             except ApiError as error:
                 if error.status == INVALID and await self._is_awake():
                     return
-                if error.status == INVALID and (other := self._other_form(forms)):
-                    form = other
+                if error.status == INVALID and len(refused) + 1 < len(scale.WAKES):
+                    refused.append(error)  # zero may be written in another way; else, this is the error that counts
                     continue
                 if not passes_or_conflicts(error):
-                    self._fail(error)
+                    self._fail(refused.pop(0) if refused else error)
                     pause = calls.LONGEST_PAUSE_SECONDS
                 elif time.monotonic() - began > PATIENCE_SECONDS:
                     self._fail(error)
@@ -153,10 +151,6 @@ class Scaled(Sight):
             return True
         return await self._look(self._owner.urgent.get) and self.seen is not None and self.seen.replicas > 0
 
-    def _other_form(self, forms: Iterator[scale.Wake]) -> scale.Wake | None:
-        """How else zero might be written, where it was read and yet the test for it failed."""
-        return next(forms, None) if self.seen and not self.seen.replicas else None
-
     def _sleep(self) -> None:
         if self._sleeping is None and self._path is not None and not self._closed:
             self._sleeping = self._owner.spawn(self._until_asleep(), f"sleep of {self.ref}")
@@ -170,6 +164,8 @@ class Scaled(Sight):
     async def _until_asleep(self) -> None:
         for pause in calls.pauses():
             self._news.clear()
+            while self._waking is not None:  # what it has sent could arrive after the zero
+                await asyncio.wait({self._waking})
             if not self.is_unwanted or self._path is None or self.is_missing:
                 return
             if self.seen is None:

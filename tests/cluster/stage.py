@@ -1,0 +1,207 @@
+"""The backend before a real API server, and what it reported; nothing runs pods there, so tests play the kubelet.
+
+Deployments get their pods from the real controllers; nobody schedules them. A pod's status and EndpointSlices are
+written as a kubelet and the EndpointSlice controller would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psutil
+
+from reconciler.adapters.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, ApiError
+from reconciler.adapters.kubernetes.backend import KubernetesBackend
+from reconciler.adapters.kubernetes.entries import Entry
+from reconciler.adapters.kubernetes.objects import path
+from reconciler.adapters.kubernetes.targets import Target
+from reconciler.adapters.kubernetes.workloads import ServicePort
+from reconciler.core.spec import Spec
+from reconciler.ports.backend import Running
+
+GENEROUS_SECONDS = 30.0
+APPS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "ReplicaSet": "replicasets"}
+
+
+def entry(name: str, namespace: str, target: str | None = None, kind: str = "Deployment", **more: Any) -> Entry:
+    """`namespace/name`, with a target of that name and a Service `name` with one port without a name."""
+    api_version = more.get("api_version", "apps/v1")
+    ref = Target(api_version, kind, target or name, namespace)
+    port = ServicePort(more.get("port", ""), 80)
+    return Entry(Spec(name=f"{namespace}/{name}"), ref, more.get("service", name), port, 0.0, f"uid-{name}", 1)
+
+
+def workload(name: str, replicas: int | None = 0, kind: str = "Deployment") -> dict[str, Any]:
+    labels = {"app": name}
+    container = {"name": "app", "image": "registry.example/app:1"}
+    spec: dict[str, Any] = {
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+    }
+    if replicas is not None:
+        spec["replicas"] = replicas
+    if kind == "StatefulSet":
+        spec["serviceName"] = name
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def endpoint(ip: str, pod: str | None = None, **conditions: bool) -> dict[str, Any]:
+    """One that is ready, unless `conditions` say otherwise."""
+    made: dict[str, Any] = {"addresses": [ip], "conditions": {"ready": True, "serving": True, **conditions}}
+    if pod:
+        made["targetRef"] = {"kind": "Pod", "name": pod, "uid": pod}
+    return made
+
+
+def own_address() -> str:
+    """One of this machine's own: the API server takes no loopback address for an endpoint."""
+    found = (one.address for many in psutil.net_if_addrs().values() for one in many if one.family == socket.AF_INET)
+    return next(address for address in found if not address.startswith("127."))
+
+
+class Stage:
+    """One namespace, one backend."""
+
+    def __init__(self, api: Api, urgent: Api, namespace: str) -> None:
+        self.api, self.urgent, self.namespace = api, urgent, namespace
+        self.reports: list[tuple[float, Running]] = []
+        self.leads = True
+        self._news = asyncio.Event()
+        self.backend = KubernetesBackend(api, urgent, self._on_report, lambda: self.leads, [namespace])
+
+    def _on_report(self, running: Running) -> None:
+        self.reports.append((time.monotonic(), running))
+        self._news.set()
+
+    def configure(self, *entries: Entry) -> None:
+        self.backend.configure({one.spec.name: one for one in entries})
+
+    def named(self, name: str) -> str:
+        return f"{self.namespace}/{name}"
+
+    def all(self, name: str) -> list[Running]:
+        return [running for _, running in self.reports if running.service == self.named(name)]
+
+    def now(self, name: str) -> Running | None:
+        """The latest report of the service, if there is any."""
+        return next(reversed(self.all(name)), None)
+
+    async def until(self, name: str, holds: Callable[[Running], object]) -> Running:
+        """What is reported once it holds."""
+        try:
+            async with asyncio.timeout(GENEROUS_SECONDS):
+                while (running := self.now(name)) is None or not holds(running):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(f"it never came true; the last reports: {self.all(name)[-5:]}") from None
+        return running
+
+    # What people and controllers do
+
+    async def make(self, plural: str, body: Mapping[str, Any], api_version: str = "apps/v1") -> dict[str, Any]:
+        whole = {"apiVersion": api_version, **body}
+        made: dict[str, Any] = json.loads(await self.api.call("POST", path(api_version, plural, self.namespace), whole))
+        return made
+
+    async def deploy(self, name: str, replicas: int | None = 0, kind: str = "Deployment") -> dict[str, Any]:
+        return await self.make(APPS[kind], workload(name, replicas, kind))
+
+    async def delete(self, plural: str, name: str, api_version: str = "apps/v1") -> None:
+        await self.api.call("DELETE", path(api_version, plural, self.namespace, name), {"gracePeriodSeconds": 0})
+
+    async def scale(self, name: str, replicas: int, plural: str = "deployments", api_version: str = "apps/v1") -> None:
+        """As a person does, or an HPA: whatever the number was."""
+        at = path(api_version, plural, self.namespace, name, "scale")
+        await self.api.patch(at, {"spec": {"replicas": replicas}}, MERGE_PATCH)
+
+    async def replicas(self, name: str, plural: str = "deployments", api_version: str = "apps/v1") -> int:
+        """What the object asks for."""
+        at = path(api_version, plural, self.namespace, name, "scale")
+        return int(json.loads(await self.api.get(at))["spec"].get("replicas", 0))
+
+    async def until_replicas(self, name: str, wanted: int, plural: str = "deployments") -> None:
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while await self.replicas(name, plural) != wanted:
+                await asyncio.sleep(0.02)
+
+    async def slice(
+        self,
+        name: str,
+        service: str,
+        endpoints: list[dict[str, Any]],
+        port: int,
+        port_name: str = "",
+        family: str = "IPv4",
+    ) -> None:
+        """Make an EndpointSlice, or change it."""
+        port_said = {"name": port_name, "port": port, "protocol": "TCP"}
+        body = {"addressType": family, "endpoints": endpoints, "ports": [port_said]}
+        collection = path("discovery.k8s.io/v1", "endpointslices", self.namespace)
+        metadata = {"name": name, "labels": {"kubernetes.io/service-name": service}}
+        try:
+            await self.api.call("POST", collection, {"metadata": metadata, **body})
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            await self.api.patch(f"{collection}/{name}", body, MERGE_PATCH)
+
+    async def pods(self, app: str) -> list[dict[str, Any]]:
+        """Those that the controllers made."""
+        answer = await self.api.get(path("v1", "pods", self.namespace), {"labelSelector": f"app={app}"})
+        return list(json.loads(answer)["items"])
+
+    async def pod(self, app: str) -> dict[str, Any]:
+        """One that the controllers made, once they have."""
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while not (found := await self.pods(app)):
+                await asyncio.sleep(0.02)
+        return found[0]
+
+    async def bind(self, pod: Mapping[str, Any]) -> None:
+        """As the scheduler does."""
+        name = pod["metadata"]["name"]
+        binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "node-1"}}
+        await self.api.call("POST", path("v1", "pods", self.namespace, name, "binding"), binding)
+
+    async def say(self, pod: Mapping[str, Any], **status: Any) -> None:
+        """As the kubelet does of a pod."""
+        at = path("v1", "pods", self.namespace, pod["metadata"]["name"], "status")
+        await self.api.patch(at, {"status": status}, MERGE_PATCH)
+
+    async def warn(self, kind: str, about: Mapping[str, Any], reason: str, message: str) -> None:
+        """An Event of type Warning."""
+        meta = about["metadata"]
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        event = {
+            "metadata": {"generateName": "warning-"},
+            "involvedObject": {"kind": kind, "name": meta["name"], "uid": meta["uid"], "namespace": self.namespace},
+            "type": "Warning",
+            "reason": reason,
+            "message": message,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+        }
+        await self.make("events", event, "v1")
+
+    async def json_patch(self, at: str, *operations: Mapping[str, Any]) -> None:
+        await self.api.patch(at, list(operations), JSON_PATCH)
+
+
+def container(state: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """A container's status."""
+    image = "registry.example/app:1"
+    return {"name": "app", "image": image, "imageID": "", "ready": False, "restartCount": 0, "state": state, **more}
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def condition(kind: str, status: str, reason: str = "", message: str = "") -> dict[str, Any]:
+    return {"type": kind, "status": status, "reason": reason, "message": message}

@@ -1,0 +1,279 @@
+"""The backend on a real API server: what it makes of objects, wakes and sleeps, and of those who write meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+
+import pytest
+
+from reconciler.adapters.kubernetes.api import Api, ApiError, connect
+from reconciler.plan import AtLeast, Zero
+from tests.cluster.harness import Cluster
+from tests.cluster.stage import Stage, endpoint, entry, own_address
+
+UP, DOWN = AtLeast(3), Zero()
+HERE = own_address()
+
+
+@pytest.fixture
+async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
+    urgent = await connect(control_plane.kubeconfig)
+    made = Stage(api, urgent, namespace)
+    yield made
+    await made.backend.close()
+    await urgent.close()
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """The port of somebody who accepts connections."""
+    with socket.create_server((HERE, 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+async def test_what_runs_is_reported_and_who_scales_it_is_seen(stage: Stage, server: int) -> None:
+    await stage.deploy("web", 2)
+    await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
+    stage.configure(entry("web", stage.namespace))
+    first = await stage.until("web", lambda running: running.replicas == 2)
+    assert (first.endpoints, first.trouble) == ((f"{HERE}:{server}",), None)
+    assert stage.all("web")[0] == first, "nothing is said before it is known"
+    await stage.scale("web", 5)
+    await stage.until("web", lambda running: running.replicas == 5)
+    await stage.scale("web", 0)
+    asleep = await stage.until("web", lambda running: running.replicas == 0)
+    assert asleep.endpoints == (), "who is about to end is no endpoint"
+
+
+async def test_it_sleeps_and_wakes(stage: Stage, server: int) -> None:
+    await stage.deploy("web", 3)
+    await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.endpoints)
+    stage.backend.converge(stage.named("web"), DOWN)
+    told = stage.now("web")
+    assert told and told.endpoints == (), "said before the call returns"
+    await stage.until("web", lambda running: running.replicas == 0)
+    assert await stage.replicas("web") == 0
+    stage.backend.converge(stage.named("web"), None)
+    await stage.slice("web-a", "web", [endpoint(HERE, "old", ready=False, terminating=True)], server)
+    began = time.time()
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.until_replicas("web", 3)
+    waking = await stage.until("web", lambda running: running.replicas == 3 and "scale" in running.milestones)
+    assert waking.endpoints == (), "who is still about to end is not who was woken"
+    old = endpoint(HERE, "old", ready=False, terminating=True)
+    with socket.create_server((HERE, 0)) as new:
+        port = new.getsockname()[1]
+        await stage.slice("web-b", "web", [endpoint(HERE, "new")], port)
+        await stage.slice("web-a", "web", [old], server)
+        awake = await stage.until("web", lambda running: running.endpoints)
+    assert awake.endpoints == (f"{HERE}:{port}",)
+    assert list(awake.milestones) == ["scale", "ready"]
+    assert began <= awake.milestones["scale"] <= awake.milestones["ready"] <= time.time()
+
+
+@pytest.mark.parametrize("kind", ["StatefulSet", "ReplicaSet"])
+async def test_other_kinds_of_apps_do_the_same(stage: Stage, kind: str) -> None:
+    await stage.deploy("db", 1, kind)
+    stage.configure(entry("db", stage.namespace, kind=kind))
+    await stage.until("db", lambda running: running.replicas == 1)
+    stage.backend.converge(stage.named("db"), DOWN)
+    await stage.until("db", lambda running: running.replicas == 0)
+    stage.backend.converge(stage.named("db"), AtLeast(2))
+    await stage.until("db", lambda running: running.replicas == 2)
+    assert await stage.replicas("db", f"{kind.lower()}s") == 2
+
+
+async def test_a_wake_leaves_the_number_of_others_alone(stage: Stage) -> None:
+    await stage.deploy("web", 7)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.replicas == 7)
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.scale("web", 8)
+    await stage.until("web", lambda running: running.replicas == 8)
+    assert await stage.replicas("web") == 8
+
+
+async def test_somebody_who_scales_to_zero_during_a_wake_is_overruled(stage: Stage) -> None:
+    await stage.deploy("web", 0)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.replicas == 0)
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.until("web", lambda running: running.replicas == 3)
+    await stage.scale("web", 0)
+    await stage.until_replicas("web", 3)
+    stage.backend.converge(stage.named("web"), None)
+    await stage.scale("web", 0)
+    await stage.until("web", lambda running: running.replicas == 0)
+    assert await stage.replicas("web") == 0, "awake, the number is its owner's, zero too"
+
+
+async def test_a_number_that_changes_on_the_way_to_sleep_is_put_to_zero_if_that_is_still_wanted(stage: Stage) -> None:
+    await stage.deploy("web", 3)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.replicas == 3)
+    stage.leads = False
+    stage.backend.converge(stage.named("web"), DOWN)
+    for replicas in (4, 5, 6):
+        await stage.scale("web", replicas)
+        await stage.until("web", lambda running, wanted=replicas: running.replicas == wanted)  # type: ignore[misc]
+    assert await stage.replicas("web") == 6, "who does not lead puts nothing to sleep"
+    stage.leads = True
+    await stage.until("web", lambda running: running.replicas == 0)
+
+
+async def test_an_autoscaler_that_writes_all_the_time_neither_stops_a_sleep_nor_is_overruled_when_awake(
+    stage: Stage,
+) -> None:
+    await stage.deploy("web", 3)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.replicas == 3)
+    at = f"/apis/apps/v1/namespaces/{stage.namespace}/deployments/web/scale"
+
+    async def autoscale() -> None:
+        """As an HPA does: from one number that is not zero to another."""
+        for number in range(10_000):
+            now = await stage.replicas("web")
+            if now:
+                test = {"op": "test", "path": "/spec/replicas", "value": now}
+                change = {"op": "replace", "path": "/spec/replicas", "value": 2 + number % 5}
+                with suppress(ApiError):  # the number was another one already
+                    await stage.json_patch(at, test, change)
+
+    autoscaler = asyncio.create_task(autoscale())
+    stage.backend.converge(stage.named("web"), DOWN)
+    await stage.until("web", lambda running: running.replicas == 0)
+    assert await stage.replicas("web") == 0
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.until("web", lambda running: running.replicas not in (0, None))
+    stage.backend.converge(stage.named("web"), None)
+    await stage.until("web", lambda running: running.replicas == 6)
+    autoscaler.cancel()
+    await asyncio.gather(autoscaler, return_exceptions=True)
+
+
+async def test_a_wake_that_comes_while_it_falls_asleep_wins(stage: Stage) -> None:
+    await stage.deploy("web", 3)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.replicas == 3)
+    for _ in range(20):
+        stage.backend.converge(stage.named("web"), DOWN)
+        await asyncio.sleep(0)
+        stage.backend.converge(stage.named("web"), UP)
+        await stage.until("web", lambda running: running.replicas == 3)
+    await stage.until_replicas("web", 3)
+
+
+async def test_a_pod_that_ends_is_nobodys_endpoint_though_its_slice_is_behind(stage: Stage, server: int) -> None:
+    await stage.deploy("web", 1)
+    await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.endpoints)
+    stage.backend.converge(stage.named("web"), DOWN)
+    await stage.until("web", lambda running: running.replicas == 0)
+    woken = time.monotonic()
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.until("web", lambda running: running.replicas == 3)
+    await stage.until("web", lambda running: running.endpoints)
+    assert time.monotonic() - woken > 2, "the slice says that it is ready for so long that it was spared"
+
+
+async def test_a_sleep_that_is_refused_spares_the_endpoints(stage: Stage, server: int) -> None:
+    await stage.deploy("web", 3)
+    await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.endpoints)
+    began = time.monotonic()
+    stage.leads = False
+    stage.backend.converge(stage.named("web"), DOWN)
+    stage.leads = True
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.until("web", lambda running: running.endpoints)
+    assert await stage.replicas("web") == 3
+    assert time.monotonic() - began < 2
+
+
+async def test_a_target_that_is_not_there_is_trouble_until_it_is(stage: Stage, server: int) -> None:
+    stage.configure(entry("web", stage.namespace))
+    missing = await stage.until("web", lambda running: running.trouble)
+    assert missing.trouble == f"TargetNotFound: Deployment {stage.namespace}/web does not exist"
+    assert missing.replicas == 0, "known: nothing runs"
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.deploy("web", 0)
+    await stage.until("web", lambda running: running.replicas == 3 and running.trouble is None)
+    stage.backend.converge(stage.named("web"), None)
+    await stage.delete("deployments", "web")
+    await stage.until("web", lambda running: running.trouble and running.replicas == 0)
+    await stage.deploy("web", 2)
+    await stage.until("web", lambda running: running.replicas == 2 and running.trouble is None)
+
+
+async def test_a_service_whose_target_is_mistyped_goes_on(stage: Stage, server: int) -> None:
+    await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
+    stage.configure(entry("web", stage.namespace, "wbe"))
+    running = await stage.until("web", lambda running: running.trouble)
+    assert (running.replicas, running.endpoints) == (1, (f"{HERE}:{server}",))
+
+
+async def test_a_shared_target_sleeps_when_nobody_wants_it(stage: Stage, server: int) -> None:
+    await stage.deploy("app", 2)
+    await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
+    await stage.slice("api-a", "api", [endpoint(HERE, "one")], server)
+    web, api = stage.named("web"), stage.named("api")
+    stage.configure(entry("web", stage.namespace, "app"), entry("api", stage.namespace, "app"))
+    await stage.until("web", lambda running: running.endpoints)
+    await stage.until("api", lambda running: running.endpoints)
+    stage.backend.converge(web, DOWN)
+    await asyncio.sleep(0.3)
+    running = stage.now("api")
+    assert running and running.endpoints and running.replicas == 2, "it is in use through the other"
+    assert await stage.replicas("app") == 2
+    stage.backend.converge(web, UP)
+    await stage.until("web", lambda running: running.endpoints)
+    stage.backend.converge(api, DOWN)
+    stage.backend.converge(web, DOWN)
+    await stage.until("web", lambda running: running.replicas == 0)
+    await stage.until("api", lambda running: running.replicas == 0 and not running.endpoints)
+    stage.backend.converge(web, None)
+    stage.backend.converge(api, None)
+    stage.backend.converge(api, AtLeast(4))
+    await stage.until("web", lambda running: running.replicas == 4)
+
+
+async def test_entries_that_change_move_to_their_new_target(stage: Stage) -> None:
+    await stage.deploy("one", 1)
+    await stage.deploy("two", 2)
+    stage.configure(entry("web", stage.namespace, "one"), entry("other", stage.namespace, "two"))
+    await stage.until("web", lambda running: running.replicas == 1)
+    stage.configure(entry("web", stage.namespace, "two"))
+    await stage.until("web", lambda running: running.replicas == 2)
+    stage.reports.clear()
+    await stage.scale("two", 3)
+    await stage.until("web", lambda running: running.replicas == 3)
+    assert not stage.all("other"), "nobody asks for it any more"
+    assert len(stage.backend.targets) == 1
+
+
+async def test_a_hundred_wakes_leave_at_once(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"web-{number}" for number in range(100)]
+    await asyncio.gather(*(stage.deploy(name, 0) for name in names))
+    stage.configure(*(entry(name, stage.namespace) for name in names))
+    for name in names:
+        await stage.until(name, lambda running: running.replicas == 0)
+    began, began_at = time.monotonic(), time.time()
+    for name in names:
+        stage.backend.converge(stage.named(name), UP)
+    told = time.monotonic() - began
+    answered = [
+        (await stage.until(name, lambda running: "scale" in running.milestones)).milestones["scale"] for name in names
+    ]
+    with capsys.disabled():
+        first, last = min(answered) - began_at, max(answered) - began_at
+        print(f"\n100 wakes: asked for in {told:.3f} s, first answer after {first:.3f} s, last after {last:.3f} s")
+    for name in names:
+        await stage.until(name, lambda running: running.replicas == 3)

@@ -1,0 +1,160 @@
+"""Targets of every kind, found on a real API server: what can be scaled, and what is said of what cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from reconciler.adapters.kubernetes.api import Api, ApiError, connect
+from reconciler.adapters.kubernetes.targets import Discovery, Kind, NoSuchKind
+from reconciler.plan import AtLeast, Zero
+from tests.cluster.harness import Cluster
+from tests.cluster.stage import GENEROUS_SECONDS, Stage, entry
+
+
+@pytest.fixture
+async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
+    urgent = await connect(control_plane.kubeconfig)
+    made = Stage(api, urgent, namespace)
+    yield made
+    await made.backend.close()
+    await urgent.close()
+
+
+@pytest.fixture
+async def group(api: Api) -> AsyncIterator[str]:
+    """A group that nobody has yet; its kinds go after the test."""
+    name = f"t{secrets.token_hex(4)}.example.com"
+    yield name
+    with suppress(ApiError):  # the test has deleted it, or never defined it
+        await api.call("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/fleets.{name}")
+
+
+def fleets(group: str, selector: bool = True) -> dict[str, Any]:
+    """A kind whose number is not where a Deployment's is."""
+    scale = {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}
+    if selector:
+        scale["labelSelectorPath"] = ".status.selector"
+    size = {"type": "object", "properties": {"size": {"type": "integer", "maximum": 50}}}
+    status = {"type": "object", "properties": {"size": {"type": "integer"}, "selector": {"type": "string"}}}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": size, "status": status}}},
+        "subresources": {"status": {}, "scale": scale},
+    }
+    names = {"plural": "fleets", "singular": "fleet", "kind": "Fleet"}
+    spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [version]}
+    return {"metadata": {"name": f"fleets.{group}"}, "spec": spec}
+
+
+async def define(api: Api, body: dict[str, Any]) -> None:
+    """Return once the API server serves it."""
+    await api.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        while True:
+            try:
+                await api.get(f"/apis/{body['spec']['group']}/v1/fleets")
+                return
+            except ApiError:
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "plural", "plain"),
+    [
+        ("apps/v1", "Deployment", "deployments", True),
+        ("apps/v1", "StatefulSet", "statefulsets", True),
+        ("apps/v1", "ReplicaSet", "replicasets", True),
+        ("v1", "ReplicationController", "replicationcontrollers", True),
+    ],
+)
+async def test_what_has_a_scale_is_found(api: Api, api_version: str, kind: str, plural: str, plain: bool) -> None:
+    found = await Discovery(api).find(api_version, kind)
+    assert found == Kind(api_version, kind, plural)
+    assert found.is_plain is plain
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind", "said"),
+    [
+        ("apps/v1", "Deploymnet", "NoSuchKind: apps/v1 has no kind Deploymnet; did you mean Deployment?"),
+        ("apps/v1", "deployments", "NoSuchKind: apps/v1 has no kind deployments; did you mean Deployment?"),
+        ("apps/v1", "Rollout", "NoSuchKind: apps/v1 has no kind Rollout"),
+        ("apps/v2", "Deployment", "NoSuchKind: the API server has no apps/v2, but apps/v1"),
+        ("v2", "Pod", "NoSuchKind: the API server has no v2; apiVersion is `group/version`, as in apps/v1"),
+        ("aps/v1", "Deployment", "NoSuchKind: the API server has no group aps; did you mean apps?"),
+        (
+            "argoproj.io/v1alpha1",
+            "Rollout",
+            "NoSuchKind: the API server has no group argoproj.io; is its CustomResourceDefinition installed?",
+        ),
+        (
+            "apps/v1",
+            "DaemonSet",
+            "NotScalable: DaemonSet (apps/v1) has no scale subresource, so it cannot be put to sleep or woken",
+        ),
+        ("v1", "Node", "NotScalable: Node (v1) is not namespaced, and so runs nobody's pods"),
+    ],
+)
+async def test_what_has_none_is_told(api: Api, api_version: str, kind: str, said: str) -> None:
+    with pytest.raises(NoSuchKind) as raised:
+        await Discovery(api).find(api_version, kind)
+    assert str(raised.value) == said
+
+
+@pytest.mark.parametrize("selector", [True, False])
+async def test_a_kind_of_ones_own_is_scaled_wherever_its_number_is(
+    stage: Stage, api: Api, group: str, selector: bool
+) -> None:
+    await define(api, fleets(group, selector))
+    version = f"{group}/v1"
+    await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 2}}, version)
+    stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
+    await stage.until("f", lambda running: running.replicas == 2)
+    await stage.scale("f", 4, "fleets", version)
+    await stage.until("f", lambda running: running.replicas == 4)
+    stage.backend.converge(stage.named("f"), Zero())
+    await stage.until("f", lambda running: running.replicas == 0)
+    assert await stage.replicas("f", "fleets", version) == 0
+    stage.backend.converge(stage.named("f"), AtLeast(4))
+    await stage.until("f", lambda running: running.replicas == 4)
+    await stage.delete("fleets", "f", version)
+    gone = await stage.until("f", lambda running: running.trouble)
+    assert gone.trouble == f"TargetNotFound: Fleet {stage.namespace}/f does not exist"
+
+
+async def test_a_number_that_the_schema_forbids_is_told(stage: Stage, api: Api, group: str) -> None:
+    await define(api, fleets(group))
+    version = f"{group}/v1"
+    await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)
+    stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
+    await stage.until("f", lambda running: running.replicas == 0)
+    stage.backend.converge(stage.named("f"), AtLeast(51))
+    told = await stage.until("f", lambda running: running.trouble)
+    assert told.trouble and "ScaleFailed" in told.trouble and "51" in told.trouble
+    stage.backend.converge(stage.named("f"), AtLeast(50))
+    await stage.until("f", lambda running: running.replicas == 50 and not running.trouble)
+
+
+async def test_a_kind_that_comes_goes_and_comes_again(stage: Stage, api: Api, group: str) -> None:
+    version = f"{group}/v1"
+    stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
+    missing = await stage.until("f", lambda running: running.trouble)
+    assert missing.trouble and missing.trouble.startswith(f"NoSuchKind: the API server has no group {group}")
+    stage.backend.converge(stage.named("f"), AtLeast(3))
+    for _ in range(2):
+        await define(api, fleets(group))
+        await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)
+        await stage.until("f", lambda running: running.replicas == 3 and running.trouble is None)
+        await api.call("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/fleets.{group}")
+        await stage.until("f", lambda running: running.trouble)
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while not (running := stage.now("f")) or "NoSuchKind" not in (running.trouble or ""):
+                await asyncio.sleep(0.05)
