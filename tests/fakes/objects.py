@@ -50,6 +50,14 @@ class Objects:
         self.put(f"{SERVICES}/{name}", {"metadata": metadata, "spec": {}, **fields})
         return f"{SERVICES}/{name}"
 
+    def deployment(self, name: str, replicas: int) -> str:
+        """Make a Deployment `shop/name`; the path of its scale, which alone is kept."""
+        kinds = [{"name": "deployments", "kind": "Deployment"}, {"name": "deployments/scale", "kind": "Scale"}]
+        self.put("/apis/apps/v1", {"resources": [{"namespaced": True, **kind} for kind in kinds]})
+        path = f"/apis/apps/v1/namespaces/shop/deployments/{name}/scale"
+        self.put(path, {"spec": {"replicas": replicas} if replicas else {}})
+        return path
+
     def items(self) -> dict[str, ScaledService]:
         """All ScaledServices, as an informer that is up to date has them."""
         read = decoder(ScaledService)
@@ -102,7 +110,10 @@ class Objects:
         if method == "GET":
             return self.kept[of]
         assert method == "PATCH"
-        return self.put(of, self._patched(self.kept[of], body, content_type, part="status" if of != path else None))
+        patched = self.put(of, self._patched(self.kept[of], body, content_type, part="status" if of != path else None))
+        if "deletionTimestamp" in patched["metadata"] and not patched["metadata"].get("finalizers"):
+            del self.kept[of]
+        return patched
 
     def _patched(self, kept: Any, body: Any, content_type: str, part: str | None) -> Any:
         if content_type == JSON_PATCH:

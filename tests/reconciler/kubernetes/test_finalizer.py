@@ -1,0 +1,302 @@
+"""Whoever deletes a ScaledService, or zenvoy, gets the replicas back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.adapters.kubernetes.api import ApiError, Unreachable
+from reconciler.adapters.kubernetes.errands import Pace
+from reconciler.adapters.kubernetes.finalizer import Finalizers
+from reconciler.adapters.kubernetes.resources import FINALIZER, ScaledService
+from reconciler.adapters.kubernetes.restoring import Outcome, restore_all
+from tests.fakes.objects import Objects
+
+FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
+PATIENT = 10.0
+DELETED = {"deletionTimestamp": "2026-11-23T10:00:00Z"}
+ASLEEP = {"state": "ScaledToZero", "replicas": 3}
+
+
+@dataclass
+class Scene:
+    server: Objects = field(default_factory=Objects)
+    heard: dict[str, ScaledService] = field(default_factory=dict)
+    leads: bool = True
+    patience: float = 60.0
+    told: list[tuple[str, str, bool]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.finalizers = Finalizers(
+            self.server,
+            self.heard,
+            lambda: self.leads,
+            lambda *words: self.told.append(words),
+            FAST,
+            self.patience,
+            landing=0.001,
+        )
+
+    def listen(self) -> None:
+        """The informer catches up."""
+        before, now = dict(self.heard), self.server.items()
+        self.heard.clear()
+        self.heard.update(now)
+        for name in before.keys() | now.keys():
+            if before.get(name) != now.get(name):
+                self.finalizers.saw(name, now.get(name))
+
+    def service(self, status: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **meta: Any) -> str:
+        path = self.server.scaled_service("web", metadata=meta, status=status or {}, spec=spec or {})
+        self.listen()
+        return path
+
+    def deleted(self, status: dict[str, Any], spec: dict[str, Any] | None = None) -> str:
+        return self.service(status, spec, finalizers=["other/one", FINALIZER], **DELETED)
+
+    async def done(self) -> None:
+        assert await self.finalizers.flush(PATIENT)
+
+
+@asynccontextmanager
+async def running(scene: Scene) -> AsyncIterator[None]:
+    task = asyncio.create_task(scene.finalizers.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_is_in_force_gets_the_finalizer_once() -> None:
+    scene = Scene()
+    path = scene.service(finalizers=["other/one"])
+    async with running(scene):
+        scene.finalizers.configure({"shop/web"})
+        await scene.done()
+        scene.listen()
+        scene.finalizers.configure({"shop/web"})
+        scene.finalizers.lead()
+        await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one", FINALIZER]
+    assert len(scene.server.calls) == 1
+
+
+async def test_what_is_not_in_force_gets_none() -> None:
+    scene = Scene()
+    scene.service()
+    async with running(scene):
+        scene.finalizers.configure(set())
+        scene.finalizers.lead()
+        await scene.done()
+    assert scene.server.calls == []
+
+
+async def test_one_who_wrote_meanwhile_keeps_its_finalizer() -> None:
+    scene = Scene()
+    path = scene.service()
+    scene.server.scaled_service("web", metadata={"finalizers": ["other/one"]})
+    async with running(scene):
+        scene.finalizers.configure({"shop/web"})
+        await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one", FINALIZER]
+
+
+async def test_only_the_leader_writes() -> None:
+    scene = Scene(leads=False)
+    path = scene.service()
+    async with running(scene):
+        scene.finalizers.configure({"shop/web"})
+        await scene.done()
+        assert scene.server.calls == []
+        scene.leads = True
+        while "finalizers" not in scene.server.kept[path]["metadata"]:
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("status", "spec", "before", "after", "said"),
+    [
+        (ASLEEP, {}, 0, 3, "Deployment shop/web was restored to 3 replicas"),
+        ({"state": "Waking", "replicas": 1}, {}, 0, 1, "Deployment shop/web was restored to 1 replica"),
+        ({"state": "Waking"}, {}, 0, 1, "Deployment shop/web was restored to 1 replica"),
+        (ASLEEP, {"replicas": 5}, 0, 5, "Deployment shop/web was restored to 5 replicas"),
+        (ASLEEP, {"replicas": "last"}, 0, 3, "Deployment shop/web was restored to 3 replicas"),
+        (ASLEEP, {}, 2, 2, "Deployment shop/web has 2 replicas"),
+        ({"state": "Active", "replicas": 2}, {}, 2, 2, "Deployment shop/web has 2 replicas"),
+        ({}, {}, 0, 0, "there is nothing to restore: it was never in force"),
+    ],
+)
+async def test_a_deletion_restores_the_replicas_first(
+    status: dict[str, Any], spec: dict[str, Any], before: int, after: int, said: str
+) -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", before)
+    async with running(scene):
+        path = scene.deleted(status, spec)
+        await scene.done()
+    assert scene.server.kept[scale]["spec"].get("replicas", 0) == after
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
+    assert scene.told == [("shop/web", said, False)]
+
+
+async def test_a_target_that_falls_asleep_in_this_moment_is_woken_again() -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", 2)
+    async with running(scene):
+        scene.deleted({"state": "Draining", "replicas": 2})
+        while ("GET", scale, None) not in scene.server.calls:
+            await asyncio.sleep(0)
+        scene.server.deployment("web", 0)
+        await scene.done()
+    assert scene.server.kept[scale]["spec"] == {"replicas": 2}
+
+
+async def test_a_zero_that_is_written_out_is_one_too() -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", 0)
+    scene.server.put(scale, {"spec": {"replicas": 0}})
+    async with running(scene):
+        scene.deleted(ASLEEP)
+        await scene.done()
+    assert scene.server.kept[scale]["spec"] == {"replicas": 3}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({}, "there is nothing to restore: Deployment shop/web does not exist"),
+        (
+            {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deploiment", "name": "web"}},
+            "there is nothing to restore: NoSuchKind: apps/v1 has no kind Deploiment; did you mean Deployment?",
+        ),
+    ],
+)
+async def test_a_missing_target_does_not_hold_a_deletion_up(spec: dict[str, Any], said: str) -> None:
+    scene = Scene()
+    scene.server.deployment("other", 1)
+    async with running(scene):
+        path = scene.deleted(ASLEEP, spec)
+        await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
+    assert scene.told == [("shop/web", said, False)]
+
+
+async def test_a_target_that_we_may_not_scale_does_not_hold_a_deletion_up() -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", 0)
+    scene.server.refused[scale] = ApiError(403, "Forbidden", "no right to deployments/scale")
+    with capture_logs() as logs:
+        async with running(scene):
+            path = scene.deleted(ASLEEP)
+            await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
+    said = "Deployment shop/web cannot be restored: 403 Forbidden: no right to deployments/scale"
+    assert scene.told == [("shop/web", f"{said}; it has to be scaled by hand", True)]
+    assert [told["event"] for told in logs] == ["a deleted service was left"]
+
+
+async def test_a_fault_that_passes_holds_a_deletion_up() -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", 0)
+    scene.server.refused[scale] = Unreachable("GET: refused")
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        while len(scene.server.calls) < 20:
+            await asyncio.sleep(0.001)
+        assert FINALIZER in scene.server.kept[path]["metadata"]["finalizers"]
+        scene.server.refused.clear()
+        while FINALIZER in scene.server.kept[path]["metadata"]["finalizers"]:
+            await asyncio.sleep(0.001)
+    assert scene.server.kept[scale]["spec"] == {"replicas": 3}
+
+
+async def test_a_fault_that_does_not_pass_in_time_does_not() -> None:
+    scene = Scene(patience=0.02)
+    scale = scene.server.deployment("web", 0)
+    scene.server.refused[scale] = ApiError(503, "ServiceUnavailable", "a webhook is away")
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        while FINALIZER in scene.server.kept[path]["metadata"]["finalizers"]:
+            await asyncio.sleep(0.001)
+    [(_, said, failed)] = scene.told
+    assert (said, failed) == (
+        "Deployment shop/web cannot be restored: 503 ServiceUnavailable: a webhook is away; "
+        "it has to be scaled by hand",
+        True,
+    )
+
+
+async def test_a_deletion_is_told_of_once_though_the_finalizer_resists() -> None:
+    scene = Scene()
+    scene.server.deployment("web", 0)
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        while not scene.told:
+            await asyncio.sleep(0)
+        scene.server.faults.extend([ApiError(409, "Conflict", "changed"), Unreachable("PATCH: cut")])
+        await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
+    assert len(scene.told) == 1
+
+
+async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
+    server = Objects()
+    fine, refused = server.deployment("fine", 0), server.deployment("refused", 0)
+    server.deployment("awake", 2)
+    for name in ("refused", "fine", "awake", "gone"):
+        status = {"state": "Active"} if name == "awake" else ASLEEP
+        server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=status)
+    server.refused[refused] = ApiError(403, "Forbidden", "no right to deployments/scale")
+    told: list[Outcome] = []
+    outcomes = await restore_all(server, "shop", told=told.append)
+    removed = "; the finalizer was removed"
+    assert outcomes == told
+    assert outcomes == [
+        Outcome(
+            "shop/refused",
+            "Deployment shop/refused cannot be restored: 403 Forbidden: no right to deployments/scale" + removed,
+            True,
+        ),
+        Outcome("shop/fine", "Deployment shop/fine was restored to 3 replicas" + removed),
+        Outcome("shop/awake", "Deployment shop/awake has 2 replicas" + removed),
+        Outcome("shop/gone", "there is nothing to restore: Deployment shop/gone does not exist" + removed),
+    ]
+    assert server.kept[fine]["spec"] == {"replicas": 3}
+    assert not any("finalizers" in kept["metadata"] for kept in server.kept.values())
+    server.refused.clear()
+    again = await restore_all(server, "shop")
+    assert [(one.text, one.failed) for one in again] == [
+        ("Deployment shop/refused was restored to 3 replicas", False),
+        ("Deployment shop/fine has 3 replicas", False),
+        ("Deployment shop/awake has 2 replicas", False),
+        ("there is nothing to restore: Deployment shop/gone does not exist", False),
+    ]
+
+
+async def test_leaving_takes_the_lease_first() -> None:
+    server = Objects()
+    path = "/apis/coordination.k8s.io/v1/namespaces/zenvoy-system/leases/zenvoy"
+    annotations = {"zenvoy.dev/address": "10.0.0.1:18000", "zenvoy.dev/next-index": "65"}
+    spec = {"holderIdentity": "zenvoy-0", "leaseDurationSeconds": 0, "leaseTransitions": 4}
+    server.put(path, {"metadata": {"annotations": annotations}, "spec": spec})
+    server.scaled_service("web")
+    server.faults.extend([Unreachable("GET: cut")])
+    [outcome] = await restore_all(server, "shop", ("zenvoy-system", "zenvoy"))
+    assert outcome.text == "there is nothing to restore: it was never in force"
+    lease = server.kept[path]
+    assert lease["metadata"]["annotations"] == {"zenvoy.dev/next-index": "65"}
+    assert lease["spec"].pop("renewTime")
+    assert lease["spec"] == {"holderIdentity": "zenvoy uninstall", "leaseDurationSeconds": 600, "leaseTransitions": 5}
+
+
+async def test_leaving_needs_no_lease_where_nobody_ever_led() -> None:
+    server = Objects()
+    server.scaled_service("web")
+    assert len(await restore_all(server, "shop", ("zenvoy-system", "zenvoy"))) == 1
