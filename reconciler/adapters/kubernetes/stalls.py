@@ -25,7 +25,7 @@ UNROUTED_SECONDS = 3.0
 """A ready pod that is no endpoint by then will not become one by itself."""
 MOUNTS = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
 TRANSIENT = re.compile(r"failed to sync (configmap|secret) cache")
-_GENERATED = re.compile(r'^(?:create Pod \S+ in \S+ failed error: )?pods? "[^"]*" is forbidden: ')
+_GENERATED = re.compile(r'^(?:create Pod .{1,200}? failed error: |Error creating: )?pods? "[^"]*" is forbidden: ')
 """Names a pod that was never created, by another name at each attempt."""
 
 

@@ -1,0 +1,165 @@
+"""A wake that does not get on, on a real API server: the reason is known as soon as Kubernetes says it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler.adapters.kubernetes.api import Api, connect
+from reconciler.plan import AtLeast, Zero
+from reconciler.ports.backend import Running
+from tests.cluster.harness import Cluster
+from tests.cluster.stage import Stage, condition, container, endpoint, entry, own_address, waiting
+
+KNOWN_SECONDS = 2.0
+RUNS = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
+
+
+@pytest.fixture
+async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
+    urgent = await connect(control_plane.kubeconfig)
+    made = Stage(api, urgent, namespace)
+    yield made
+    await made.backend.close()
+    await urgent.close()
+
+
+async def woken(stage: Stage, name: str = "web", kind: str = "Deployment") -> None:
+    await stage.deploy(name, 0, kind)
+    stage.configure(entry(name, stage.namespace, kind=kind))
+    await stage.until(name, lambda running: running.replicas == 0)
+    stage.backend.converge(stage.named(name), AtLeast(1))
+
+
+async def told(stage: Stage, words: str, name: str = "web") -> Running:
+    """It is reported soon."""
+    began = time.monotonic()
+    running = await stage.until(name, lambda running: words in (running.trouble or ""))
+    assert time.monotonic() - began < KNOWN_SECONDS
+    return running
+
+
+async def test_every_reason_of_a_pod_is_told_and_the_last_word_is_that_it_is_reached(stage: Stage) -> None:
+    await woken(stage)
+    pod = await stage.pod("web")
+    name = pod["metadata"]["name"]
+    await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "0/1 nodes: no room")])
+    await told(stage, f"Unschedulable: pod {name} cannot be scheduled: 0/1 nodes: no room")
+    await stage.bind(pod)
+    scheduled = [condition("PodScheduled", "True")]
+    creating = container(waiting("ContainerCreating"))
+    await stage.say(pod, conditions=scheduled, containerStatuses=[creating])
+    await stage.until("web", lambda running: running.trouble is None and "scheduled" in running.milestones)
+    await stage.warn("Pod", pod, "FailedMount", 'MountVolume.SetUp failed for volume "tls": secret "tls" not found')
+    await told(stage, f'FailedMount: pod {name}: MountVolume.SetUp failed for volume "tls": secret "tls" not found')
+    await stage.say(pod, containerStatuses=[container(waiting("ImagePullBackOff", "Back-off: not found"))])
+    await told(stage, "ImagePullBackOff: image registry.example/app:1 of container app")
+    await stage.say(pod, containerStatuses=[container(waiting("CreateContainerConfigError", 'secret "db" not found'))])
+    await told(stage, f'CreateContainerConfigError: container app of pod {name}: secret "db" not found')
+    crash = {"terminated": {"exitCode": 3, "reason": "Error"}}
+    looping = container(waiting("CrashLoopBackOff", "back-off"), restartCount=2, lastState=crash)
+    await stage.say(pod, containerStatuses=[looping])
+    await told(stage, f"CrashLoopBackOff: container app of pod {name} ended with exit code 3, restarted 2 times")
+    runs = container(RUNS, restartCount=3, ready=True)
+    await stage.say(pod, phase="Running", conditions=[*scheduled, condition("Ready", "True")], containerStatuses=[runs])
+    await stage.until("web", lambda running: running.trouble is None and "ready" in running.milestones)
+    with socket.create_server((own_address(), 0)) as server:
+        uid, port = pod["metadata"]["uid"], server.getsockname()[1]
+        await stage.slice("web-a", "web", [endpoint(own_address(), uid)], port)
+        awake = await stage.until("web", lambda running: running.endpoints)
+    assert awake.trouble is None
+    moments = list(awake.milestones.values())
+    assert list(awake.milestones) == ["scale", "scheduled", "running", "ready"]
+    assert moments == sorted(moments)
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "ReplicaSet"])
+async def test_a_quota_that_is_used_up(stage: Stage, kind: str) -> None:
+    """The controllers are real here, and say it each in their own way."""
+    quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    await stage.make("resourcequotas", quota, "v1")
+    await stage.deploy("web", 0, kind)
+    stage.configure(entry("web", stage.namespace, kind=kind))
+    await stage.until("web", lambda running: running.replicas == 0)
+    stage.backend.converge(stage.named("web"), AtLeast(1))
+    stalled = await stage.until("web", lambda running: "QuotaExceeded" in (running.trouble or ""))
+    assert stalled.trouble == (
+        f"QuotaExceeded: pods of {kind} {stage.namespace}/web cannot be created: "
+        "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"
+    )
+
+
+async def test_a_pod_that_is_ready_while_its_service_selects_others(stage: Stage) -> None:
+    await woken(stage)
+    pod = await stage.pod("web")
+    await stage.bind(pod)
+    ready = [condition("PodScheduled", "True"), condition("Ready", "True")]
+    await stage.say(pod, phase="Running", conditions=ready, containerStatuses=[container(RUNS, ready=True)])
+    stalled = await stage.until("web", lambda running: running.trouble)
+    assert stalled.trouble and "has no endpoint" in stalled.trouble
+
+
+async def test_only_what_wakes_is_watched(stage: Stage) -> None:
+    await woken(stage)
+    await stage.pod("web")
+    await stage.until("web", lambda running: "scale" in running.milestones)
+    stage.backend.converge(stage.named("web"), None)
+    pod = await stage.pod("web")
+    told: Any = stage.now("web")
+    await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
+    await stage.scale("web", 2)
+    await stage.until("web", lambda running: running.replicas == 2)
+    assert all(running.trouble is None for running in stage.all("web")), told
+
+
+async def test_what_kept_one_wake_is_not_said_of_the_next(stage: Stage) -> None:
+    await woken(stage)
+    pod = await stage.pod("web")
+    await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
+    await told(stage, "no room")
+    stage.backend.converge(stage.named("web"), Zero())
+    await stage.until("web", lambda running: running.replicas == 0 and running.trouble is None)
+    stage.backend.converge(stage.named("web"), None)
+    stage.reports.clear()
+    stage.backend.converge(stage.named("web"), AtLeast(1))
+    await stage.until("web", lambda running: running.replicas == 1)
+    while {one["metadata"]["uid"] for one in await stage.pods("web")} <= {pod["metadata"]["uid"]}:
+        pass
+    assert not any("no room" in (running.trouble or "") for running in stage.all("web"))
+
+
+async def test_a_right_that_is_missing_is_named(stage: Stage, control_plane: Cluster, tmp_path: Path) -> None:
+    """A service account that may see everything and scale nothing."""
+    rbac, account = "rbac.authorization.k8s.io/v1", {"metadata": {"name": "looks"}}
+    rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["list", "watch"]}]
+    subjects = [{"kind": "ServiceAccount", "name": "looks", "namespace": stage.namespace}]
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "looks"}
+    await stage.make("serviceaccounts", account, "v1")
+    await stage.make("roles", {**account, "rules": rules}, rbac)
+    await stage.make("rolebindings", {**account, "roleRef": role, "subjects": subjects}, rbac)
+    config = yaml.safe_load(control_plane.kubeconfig.read_text())
+    token = control_plane.kubectl("create", "token", "looks", "-n", stage.namespace).strip()
+    config["users"] = [{**user, "user": {"token": token}} for user in config["users"]]
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    await stage.deploy("web", 0)
+    clients = [await connect(tmp_path / "kubeconfig") for _ in range(2)]
+    limited = Stage(*clients, stage.namespace)
+    try:
+        limited.configure(entry("web", stage.namespace))
+        await limited.until("web", lambda running: running.replicas == 0)
+        limited.backend.converge(limited.named("web"), AtLeast(1))
+        refused = await limited.until("web", lambda running: running.trouble)
+        assert refused.trouble == (
+            f"Forbidden: zenvoy may not scale Deployment {stage.namespace}/web: no right to deployments/scale in "
+            f"{stage.namespace}; grant `get` and `patch` on it, with the chart's value for scale targets"
+        )
+    finally:
+        await limited.backend.close()
+        for client in clients:
+            await client.close()
