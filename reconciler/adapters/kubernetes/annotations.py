@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,15 @@ _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
+
+class Field(NamedTuple):
+    """What one annotation fills."""
+
+    path: str
+    """The field of the spec."""
+    parse: Callable[[str], Any]
+    example: str
 
 
 class _Wrong(Exception):
@@ -59,10 +68,11 @@ def read(service: Service, cluster: Cluster) -> tuple[Said, tuple[Problem, ...]]
             continue
         name = key.removeprefix(PREFIX)
         try:
-            if name not in _FIELDS:
+            if name not in FIELDS:
                 raise _unknown(name)
-            field, parse = _FIELDS[name]
-            said[field] = parse(value.strip())
+            field, _, part = FIELDS[name].path.partition(".")
+            parsed = FIELDS[name].parse(value.strip())
+            said[field] = {part: parsed} if part else parsed
         except _Wrong as wrong:
             what, right = wrong.args
             problems.append(Problem(REASON, key, what, right, SERVICE))
@@ -85,21 +95,11 @@ def _in_its_place(service: Service, said: Said, cluster: Cluster, known: set[str
     return [problem for problem in told if problem.where not in known]
 
 
-_BY_FIELD = {
-    "idle.by": "idle-by",
-    "idleAfter": "idle-after",
-    "wakeTimeout": "wake-timeout",
-    "holdTimeout": "hold-timeout",
-    "drainTimeout": "drain-timeout",
-    "maxHeld": "max-held",
-}
-
-
 def _told_here(problem: Problem) -> Problem:
     """In the words of annotations."""
 
     def named(match: re.Match[str]) -> str:
-        return f"{match[1]}{PREFIX}{_BY_FIELD.get(match[2], match[2])}"
+        return f"{match[1]}{PREFIX}{_BY_PATH.get(match[2], match[2])}"
 
     texts = (problem.where, problem.what, problem.right)
     where, what, right = (re.sub(r"(^|\b)spec\.(\w+(?:\.by)?)", named, text) for text in texts)
@@ -111,8 +111,8 @@ def _told_here(problem: Problem) -> Problem:
 def _unknown(name: str) -> _Wrong:
     if f"{PREFIX}{name}" == ENABLED_LABEL:
         return _Wrong("it is a label, not an annotation", "take the annotation out, as the label is there")
-    guess = meant(name, _FIELDS)
-    right = f"did you mean {PREFIX}{guess}?" if guess else f"known are {listed(_FIELDS, 'and')}"
+    guess = meant(name, FIELDS)
+    right = f"did you mean {PREFIX}{guess}?" if guess else f"known are {listed(FIELDS, 'and')}"
     return _Wrong("unknown annotation", right)
 
 
@@ -149,10 +149,6 @@ def _word(known: type[Protocol] | type[IdleBy]) -> Callable[[str], str]:
         raise _Wrong(f"{text!r} is not known", f"did you mean {guess}?" if guess else f"write {listed(words)}")
 
     return parse
-
-
-def _idle_by(text: str) -> Mapping[str, str]:
-    return {"by": _word(IdleBy)(text)}
 
 
 def _hosts(text: str) -> list[str]:
@@ -197,19 +193,20 @@ def _yes_no(text: str) -> bool:
     return text == "true"
 
 
-_FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "target": ("scaleTargetRef", _target),
-    "port": ("port", _port),
-    "protocol": ("protocol", _word(Protocol)),
-    "hosts": ("hosts", _hosts),
-    "listen": ("listen", lambda text: _number(text, 65535, 5432)),
-    "replicas": ("replicas", _replicas),
-    "idle-after": ("idleAfter", _duration),
-    "wake-timeout": ("wakeTimeout", _duration),
-    "hold-timeout": ("holdTimeout", _duration),
-    "drain-timeout": ("drainTimeout", _duration),
-    "max-held": ("maxHeld", lambda text: _number(text, 1_000_000, 1024)),
-    "idle-by": ("idle", _idle_by),
-    "paused": ("paused", _yes_no),
+FIELDS: Mapping[str, Field] = {
+    "target": Field("scaleTargetRef", _target, "StatefulSet/db"),
+    "port": Field("port", _port, "http"),
+    "protocol": Field("protocol", _word(Protocol), "h2c"),
+    "hosts": Field("hosts", _hosts, "shop.example.com,www.example.com"),
+    "listen": Field("listen", lambda text: _number(text, 65535, 5432), "5432"),
+    "replicas": Field("replicas", _replicas, LAST),
+    "idle-after": Field("idleAfter", _duration, "5m"),
+    "wake-timeout": Field("wakeTimeout", _duration, "2m"),
+    "hold-timeout": Field("holdTimeout", _duration, "60s"),
+    "drain-timeout": Field("drainTimeout", _duration, "30s"),
+    "max-held": Field("maxHeld", lambda text: _number(text, 1_000_000, 1024), "1024"),
+    "idle-by": Field("idle.by", _word(IdleBy), "bytes"),
+    "paused": Field("paused", _yes_no, "true"),
 }
-KNOWN = tuple(_FIELDS)
+"""By what stands behind `zenvoy.dev/`."""
+_BY_PATH = {field.path: name for name, field in FIELDS.items()}

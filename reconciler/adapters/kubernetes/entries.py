@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.workloads import ServicePort
 from reconciler.core.spec import Spec
 
 SCALED_SERVICE, SERVICE = "ScaledService", "Service"
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "ServiceNotFound": "The Service is not there, or no longer.",
+        "ServiceUnusable": "The Service has no selector, or is an ExternalName: which pods are its own is not known.",
+        "PortNotFound": "The Service has no such port, or no TCP port at all.",
+        "PortAmbiguous": "The Service has several ports, and none is named as the one.",
+        "ListenMissing": "A tcp service has to be given a port of the proxy.",
+        "ListenNotUsed": "A port of the proxy is given to a service that is not tcp.",
+        "HostsNotUsed": "Hosts are given to a tcp service.",
+        "IdleByUnknown": "What counts as use cannot be told of this protocol.",
+        "BadSpec": "A value that the API server should have refused: the CRD is older than the reconciler.",
+        "HostTaken": "A host leads to an older ScaledService; what hosts are left lead here.",
+        "ListenTaken": "The port is that of an older ScaledService.",
+        "ListenReserved": "The port is one of the proxy's own.",
+        "BadAnnotation": "An annotation of the Service cannot be read; the last good ones stay in force.",
+        "BadLabel": "The label of the Service is neither true nor false. An Event only.",
+        "NameTaken": "The Service is labelled, and a person made a ScaledService of its name. An Event only.",
+        "Refused": "The API server refused the ScaledService that was made of the annotations.",
+    }
+)
+"""Of problems, with what they mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +39,7 @@ class Problem:
     """One mistake of a person; `str()` is the line for people."""
 
     reason: str
-    """In one word of CamelCase, as in `PortNotFound`."""
+    """One of `REASONS`."""
     where: str
     """The field or annotation, as in `spec.port`."""
     what: str

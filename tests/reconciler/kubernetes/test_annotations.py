@@ -58,7 +58,7 @@ def test_each_is_a_field() -> None:
         },
         [],
     )
-    assert set(said) | {"listen"} == set(annotations.KNOWN)
+    assert set(said) | {"listen"} == set(annotations.FIELDS)
     assert read({"protocol": "tcp", "listen": "5432", "port": "80"}) == (
         {"protocol": "tcp", "listen": 5432, "port": 80},
         [],
@@ -202,3 +202,8 @@ def test_the_label_is_true_or_false() -> None:
     problem = annotations.label_problem(odd)
     assert str(problem) == "zenvoy.dev/enabled: 'yes' is neither true nor false; write true"
     assert problem and problem.harmless
+
+
+@pytest.mark.parametrize("name", [name for name in annotations.FIELDS if name != "listen"])
+def test_what_the_documentation_shows_is_right(name: str) -> None:
+    assert read({name: annotations.FIELDS[name].example})[1] == []
