@@ -42,14 +42,12 @@ class Http:
             os.close(directory)
         path.chmod(0o600)
 
-    async def serve_probes(self, host: str, port: int) -> None:
-        """Metrics and health, at a TCP port. Raises `OSError` when it is taken."""
-        runner = await self._runner(self._probes())
-        await web.TCPSite(runner, host, port).start()
+    async def serve_probes(self, host: str, port: int, readings: bool = False) -> None:
+        """Metrics and health, at a TCP port, and with `readings` what explains states; nothing there commands.
 
-    async def serve_readings(self, host: str, port: int) -> None:
-        """Metrics, health, and what may be read but not commanded, at a TCP port. Raises `OSError` when it is taken."""
-        runner = await self._runner([*self._probes(), *self._readings()])
+        Raises `OSError` when it is taken.
+        """
+        runner = await self._runner([*self._probes(), *(self._readings() if readings else ())])
         await web.TCPSite(runner, host, port).start()
 
     async def close(self) -> None:

@@ -68,6 +68,15 @@ def explain(state: StateDir, name: str, output: Output) -> None:
     explaining.write(ask(state, "GET", f"/v1/services/{quote(name, safe='')}/explain"), output)
 
 
+def world(state: StateDir) -> dict[str, Any] | None:
+    """What the running one says of itself; None when none runs."""
+    try:
+        answer: dict[str, Any] = client.ask(state.control, "GET", "/v1/world")
+    except client.NotRunning:
+        return None
+    return answer
+
+
 def ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
     """Ends the program when nobody answers, or when there is no such service."""
     try:

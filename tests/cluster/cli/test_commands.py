@@ -4,55 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
-from reconciler.adapters.kubernetes.api import APPLY_PATCH, Api, ApiError
 from reconciler.adapters.kubernetes.objects import path
 from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, PLURAL
-from tests.cluster.cli import SINCE, Cli, FakeController, Objects, condition, entered
-from tests.cluster.harness import Cluster
+from tests.cluster.cli.parts import SINCE, Cli, FakeController, Objects, condition, entered
 
-CRD = Path(__file__).parents[2] / "deploy" / "chart" / "crds" / "scaledservices.yaml"
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}
 LIVE = {"held": 2, "relayed": 1, "requests": 17, "deadline": None, "lastWake": None, "state": "Waking"}
-
-
-@pytest.fixture
-async def crd(api: Api) -> None:
-    """ScaledServices exist."""
-    wanted = yaml.safe_load(CRD.read_text())
-    where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=wanted["metadata"]["name"])
-    await api.patch(where, wanted, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                await api.get(path(API_VERSION, PLURAL))
-            except ApiError:
-                await asyncio.sleep(0.05)
-            else:
-                return
-
-
-@pytest.fixture
-def objects(crd: None, api: Api, namespace: str) -> Objects:
-    return Objects(api, namespace)
-
-
-@pytest.fixture
-def cli(control_plane: Cluster, namespace: str, tmp_path: Path) -> Cli:
-    return Cli(control_plane.kubeconfig, namespace, tmp_path)
-
-
-@pytest.fixture
-def controller() -> Iterator[FakeController]:
-    found = FakeController()
-    end = found.start()
-    yield found
-    end()
 
 
 async def test_status_is_a_table_as_kubectl_prints_them(cli: Cli, objects: Objects) -> None:

@@ -62,6 +62,7 @@ class Cli:
             *arguments,
             cwd=self._folder,
             env={**inherited, "KUBECONFIG": str(self._kubeconfig), "COLUMNS": "200"},
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -94,6 +95,10 @@ class Objects:
     async def status(self, name: str, **status: Any) -> None:
         where = path(API_VERSION, PLURAL, self.namespace, name, "status")
         await self.api.patch(where, {"status": status}, MERGE_PATCH)
+
+    async def change(self, name: str, patch: dict[str, Any]) -> None:
+        """A merge patch."""
+        await self.api.patch(path(API_VERSION, PLURAL, self.namespace, name), patch, MERGE_PATCH)
 
     async def get(self, name: str, api_version: str = API_VERSION, plural: str = PLURAL) -> Any:
         return json.loads(await self.api.get(path(api_version, plural, self.namespace, name)))

@@ -1,0 +1,69 @@
+"""All checks, one after the other; what the person who asks may not see is noted, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from reconciler.adapters.kubernetes.api import ApiError
+from reconciler.adapters.kubernetes.resources import ScaledService
+from reconciler.app.cluster.doctor import conflicts, installation, objects, permissions, services
+from reconciler.app.cluster.doctor.installation import Installation
+from reconciler.app.cluster.live import AtUrl, ByProxy, Figures, Silent
+from reconciler.app.cluster.reach import Cluster
+from reconciler.app.doctor import connected
+from reconciler.app.doctor.finding import Examined, Finding, Level
+
+NOT_SEEN = "ask somebody who may, or grant it to yourself"
+
+
+async def examined(cluster: Cluster) -> list[Examined]:
+    """Everything. Raises `Trouble` when the cluster cannot be reached at all."""
+    definition = await _tried("definition", lambda: installation.definition(cluster))
+    if definition and definition[0].problems and not await installation.served(cluster):
+        return definition  # without it there is nothing else to look at
+    installed = Installation()
+    found = definition + await _tried("controller", lambda: installation.controller(cluster, installed))
+    items = await cluster.all()
+    found += await _tried("permissions", lambda: permissions.examined(cluster, installed, items))
+    found += await _connected(cluster, installed)
+    found.append(services.examined(items))
+    return found + await _tried("conflicts", lambda: _conflicts(cluster, items))
+
+
+async def _tried(check: str, look: Callable[[], Awaitable[Examined]]) -> list[Examined]:
+    try:
+        return [await look()]
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        finding = Finding(check, f"not looked at, since you may not: {error.message}", NOT_SEEN, Level.NOTE)
+        return [Examined(check, "not looked at", (finding,))]
+
+
+async def _connected(cluster: Cluster, installed: Installation) -> list[Examined]:
+    """What each reconciler says of itself."""
+    url = cluster.where.controller
+    asked: dict[str, Figures] = {url: AtUrl(url)} if url else {pod: ByProxy(cluster, pod) for pod in installed.ready}
+    worlds, silent = {}, []
+    for name, figures in asked.items():
+        try:
+            worlds[name] = await figures.fetch("/v1/world")
+        except Silent as error:
+            remedy = "see that you may use pods/proxy, or name another way to it with --controller URL"
+            silent.append(Finding(name, str(error), remedy))
+    found = connected.examined(worlds) if worlds else []
+    return [*found, Examined("figures", "not every controller answers", tuple(silent))] if silent else found
+
+
+async def _conflicts(cluster: Cluster, items: list[ScaledService]) -> Examined:
+    autoscalers = await objects.autoscalers(cluster)
+    scaled = await objects.keda(cluster)
+    targets, missed = await objects.targets(cluster, items)
+    found = [
+        *conflicts.of_autoscalers(items, autoscalers),
+        *conflicts.of_keda(items, scaled),
+        *conflicts.of_owners(items, targets),
+        *missed,
+    ]
+    looked = f"{len(autoscalers)} HPAs, {len(scaled)} ScaledObjects, {len(targets)} targets"
+    return Examined("conflicts", looked, tuple(found))

@@ -1,0 +1,38 @@
+"""`zenvoy uninstall`: what sleeps gets its replicas back, and nothing of ours keeps an object from being deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from reconciler.adapters.kubernetes.api import ApiError
+from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
+from reconciler.adapters.kubernetes.restoring import Outcome, restore_all
+from reconciler.app.cluster.reach import LEASE, Cluster
+
+_DECODE = decoder(ScaledService)
+
+
+async def found(cluster: Cluster, namespaces: Sequence[str]) -> list[ScaledService]:
+    """All that would be left; none where there is no such kind. Raises `ApiError` and `Unreachable`."""
+    items: list[ScaledService] = []
+    for namespace in namespaces or (None,):
+        try:
+            items += await cluster.listed(path(API_VERSION, PLURAL, namespace), _DECODE)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+    return items
+
+
+async def left(cluster: Cluster, namespaces: Sequence[str], told: Callable[[Outcome], None]) -> list[Outcome]:
+    """Leave them all; `told` of each at once. Controllers that still run put nothing to sleep meanwhile.
+
+    Raises `ApiError` and `Unreachable` when it cannot begin.
+    """
+    lease: tuple[str, str] | None = (cluster.where.system, LEASE)
+    outcomes = []
+    for namespace in namespaces or (None,):
+        outcomes += await restore_all(cluster.api, namespace, lease, told)
+        lease = None
+    return outcomes

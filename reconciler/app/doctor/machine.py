@@ -1,0 +1,56 @@
+"""`zenvoy doctor` on one machine: what `zenvoy up` needs, and what a running one says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from reconciler.adapters.services_file import ServicesFile, read
+from reconciler.app.bundled_prometheus import binary
+from reconciler.app.doctor import connected
+from reconciler.app.doctor.finding import Examined, Finding, Level
+from reconciler.app.ports_in_use import why_taken
+from reconciler.app.up import CannotStart, envoy_binary
+
+
+def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examined]:
+    """`world` is what the running one says, None when none runs; `file` is the services file, if there is one."""
+    found = [_tried("Envoy", lambda: envoy_binary(None)), _prometheus()]
+    if file:
+        found.append(_file(file, runs=world is not None))
+    if world is None:
+        remedy = "start it: zenvoy up services.yaml"
+        return [*found, Examined("zenvoy up", "not running", (Finding("zenvoy up", "none runs", remedy, Level.NOTE),))]
+    return [
+        *found,
+        Examined("zenvoy up", f"runs with {world['services']} services"),
+        *connected.examined({"up": world}),
+    ]
+
+
+def _tried(check: str, attempt: Callable[[], str]) -> Examined:
+    try:
+        return Examined(check, attempt())
+    except CannotStart as error:
+        what, _, remedy = str(error).partition("; ")
+        return Examined(check, "missing", (Finding(check, what, remedy),))
+
+
+def _prometheus() -> Examined:
+    found = binary()
+    return Examined("Prometheus", found or "not on the PATH; only `zenvoy up --with-prometheus` needs it")
+
+
+def _file(path: Path, runs: bool) -> Examined:
+    """Its mistakes; and, before it runs, ports that somebody else has."""
+    found = read(path)
+    if not isinstance(found, ServicesFile):
+        mistakes = tuple(
+            Finding(f"{one.file}:{one.line}", f"{one.where}: {one.what}", "mend the file") for one in found
+        )
+        return Examined("services file", f"{len(mistakes)} mistakes", mistakes)
+    listens = (found.listen_http, found.listen_tls, *(entry.spec.listen for entry in found.services))
+    taken = [] if runs else [why for address in listens if address and (why := why_taken(address))]
+    ports = tuple(Finding(str(path), f"cannot listen on {why}", "end it, or choose another port") for why in taken)
+    return Examined("services file", f"{len(found.services)} services", ports)

@@ -1,0 +1,116 @@
+"""`zenvoy doctor` and `zenvoy uninstall`.
+
+What only some commands need is imported by them: a person waits for each command to start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reconciler.cli.exits import Exit
+from reconciler.cli.options import (
+    SYSTEM_NAMESPACE,
+    Context,
+    Controller,
+    Everywhere,
+    Kubeconfig,
+    Namespace,
+    Output,
+    OutputOption,
+    StateDirOption,
+    System,
+)
+from reconciler.cli.which import Typed, meant
+
+
+def doctor(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="On one machine: the services file to look at too.", metavar="[FILE]", exists=True),
+    ] = None,
+    output: OutputOption = Output.table,
+    namespace: Namespace = None,
+    everywhere: Everywhere = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    system: System = SYSTEM_NAMESPACE,
+    controller: Controller = None,
+    state_dir: StateDirOption = None,
+) -> None:
+    """Find what keeps zenvoy from working, and say what to do about each.
+
+    In a cluster: the CustomResourceDefinition and its version, the controller's pods and who leads, its rights, the
+    Envoys and holders that are connected, whether samples (of Prometheus, or of Envoys) can be believed, ScaledServices
+    with mistakes, and who fights over replicas: HPAs, KEDA's ScaledObjects, Argo CD, Flux.
+
+    On one machine: Envoy, the services file and its ports, and what is connected to a running `zenvoy up`.
+
+    The exit code is 1 when there is a problem; notes do not count.
+
+    Examples:
+
+      zenvoy doctor -A
+
+      zenvoy doctor -n shop -o json | jq -r '.findings[].remedy'
+
+      zenvoy doctor services.yaml
+    """
+    from reconciler.cli import doctoring
+
+    typed = Typed(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
+    if file is None and meant(typed):
+        from reconciler.app.cluster.doctor import checks
+        from reconciler.cli import cluster
+
+        doctoring.write(cluster.run(typed, checks.examined), output)
+        return
+    from reconciler.app.doctor import machine
+    from reconciler.cli import local
+
+    doctoring.write(machine.examined(local.world(typed.state), file), output)
+
+
+def uninstall(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option("-n", "--namespace", help="Only in this one; may be repeated.", metavar="NAMESPACE"),
+    ] = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    system: System = SYSTEM_NAMESPACE,
+) -> None:
+    """Give everything that sleeps its replicas back, and take zenvoy's finalizers off, so that zenvoy can go.
+
+    `helm uninstall` does it by itself. It works without a controller; one that still runs puts nothing to sleep for the
+    next ten minutes. It can be repeated. In all namespaces, unless some are named.
+
+    Examples:
+
+      zenvoy uninstall
+
+      zenvoy uninstall --yes --context staging
+    """
+    from reconciler.app.cluster import uninstall as leaving
+    from reconciler.cli import cluster
+
+    typed = Typed(None, namespace is None, context, kubeconfig, system)
+    items = cluster.run(typed, lambda one: leaving.found(one, namespace or ()))
+    if not items:
+        typer.echo("there is no ScaledService: nothing has to be restored")
+        return
+    asleep = sum(item.status.state == "ScaledToZero" for item in items)
+    typer.echo(
+        f"{len(items)} ScaledServices are left, {asleep} of them asleep: those get their replicas back", err=True
+    )
+    if not yes and not typer.confirm("Go on?"):
+        raise typer.Exit(Exit.FAILED)
+    outcomes = cluster.run(
+        typed, lambda one: leaving.left(one, namespace or (), lambda done: typer.echo(f"{done.name}: {done.text}"))
+    )
+    if failed := sum(outcome.failed for outcome in outcomes):
+        typer.echo(f"{failed} of {len(outcomes)} could not be left: see above, and do it again", err=True)
+        raise typer.Exit(Exit.FAILED)

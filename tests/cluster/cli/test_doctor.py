@@ -1,0 +1,360 @@
+"""What `zenvoy doctor` finds in a real API server, and that it finds nothing where nothing is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler.adapters.kubernetes.api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Api, ApiError
+from reconciler.adapters.kubernetes.objects import micro_time, path
+from reconciler.adapters.kubernetes.resources import PLURAL
+from tests.cluster.cli.parts import Cli, Done, FakeController, Objects, condition, deployment, entered
+from tests.cluster.harness import Cluster
+
+CHART = Path(__file__).parents[3] / "deploy" / "chart"
+RBAC = "rbac.authorization.k8s.io/v1"
+SAMPLE = {"source": "Envoy's statistics", "takenAt": "2026-01-02T03:04:05+00:00", "ageSeconds": 1.0, "doubt": None}
+ENVOY = {"id": "edge-1", "since": "2026-01-02T03:04:05+00:00", "mode": "delta", "versions": {}, "nacks": 0}
+WORLD: dict[str, Any] = {
+    "ready": True,
+    "services": 1,
+    "sample": SAMPLE,
+    "envoys": [{**ENVOY, "lastNack": None}],
+    "holders": [{"id": "holder-1", "mode": "anyip", "connected": True}],
+    "standing": None,
+}
+SCALED_OBJECTS = {
+    "kind": "CustomResourceDefinition",
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "metadata": {"name": "scaledobjects.keda.sh"},
+    "spec": {
+        "group": "keda.sh",
+        "scope": "Namespaced",
+        "names": {"kind": "ScaledObject", "plural": "scaledobjects"},
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+
+
+class Installed:
+    """zenvoy as the chart installs it, as far as the API server can tell, with a controller that answers `WORLD`."""
+
+    def __init__(self, cli: Cli, objects: Objects, controller: FakeController) -> None:
+        self.objects, self._cli, self.controller = objects, cli, controller
+        self.release = f"zenvoy-{objects.namespace}"
+        self.account = f"{self.release}-reconciler"
+        self.rights: list[dict[str, Any]] = []
+
+    async def install(self, cluster: Cluster) -> None:
+        system = self.objects.namespace
+        wanted = ("-s", "templates/rbac.yaml", "--kube-version", "1.34")
+        rendered = cluster.run("helm", "template", self.release, CHART, "-n", system, *wanted)
+        for one in filter(None, yaml.safe_load_all(rendered)):
+            await self._apply(one)
+            if one["kind"] == "ClusterRole" and one["metadata"]["name"] == self.account:
+                self.rights = one["rules"]
+        spec = {"serviceAccountName": self.account, "containers": [{"name": "reconciler", "image": "example/zenvoy:1"}]}
+        labels = {"app.kubernetes.io/component": "reconciler"}
+        pod = {"kind": "Pod", "metadata": {"name": "zenvoy-0", "labels": labels}, "spec": spec}
+        await self.objects.make("v1", "pods", pod)
+        await self.pod({"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"})
+        lease = {"holderIdentity": "zenvoy-0", "leaseDurationSeconds": 10, "renewTime": micro_time(4e9)}
+        body = {"kind": "Lease", "metadata": {"name": "zenvoy"}, "spec": lease}
+        await self.objects.make("coordination.k8s.io/v1", "leases", body)
+        self.controller.answers = {"/v1/world": WORLD}
+
+    async def pod(self, status: dict[str, Any]) -> None:
+        where = path("v1", "pods", self.objects.namespace, "zenvoy-0", "status")
+        await self.objects.api.patch(where, {"status": status}, MERGE_PATCH)
+
+    async def _apply(self, wanted: dict[str, Any]) -> None:
+        meta = wanted["metadata"]
+        where = path(wanted["apiVersion"], f"{wanted['kind'].lower()}s", meta.get("namespace"), meta["name"])
+        await self.objects.api.patch(where, wanted, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
+
+    async def uninstall(self) -> None:
+        """What is in no namespace."""
+        for plural, names in (
+            ("clusterrolebindings", [self.account]),
+            ("clusterroles", [self.account, f"{self.release}-edit", f"{self.release}-view"]),
+        ):
+            for name in names:
+                await self.objects.api.call("DELETE", path(RBAC, plural, name=name))
+
+    async def doctor(self, *arguments: str, code: int = 0) -> Done:
+        namespace = self.objects.namespace
+        where = ("-n", namespace, "--system-namespace", namespace, "--controller", self.controller.url)
+        return await self._cli("doctor", *where, *arguments, code=code)
+
+    async def findings(self, code: int = 1) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.doctor("-o", "json", code=code)).json["findings"]
+        assert all(finding["remedy"] and finding["what"] and finding["where"] for finding in found)
+        return found
+
+    async def found(self, code: int = 1) -> dict[str, Any]:
+        """The only finding."""
+        (finding,) = await self.findings(code)
+        return finding
+
+
+@pytest.fixture
+async def installed(
+    cli: Cli,
+    objects: Objects,
+    controller: FakeController,
+    control_plane: Cluster,
+) -> AsyncIterator[Installed]:
+    found = Installed(cli, objects, controller)
+    await found.install(control_plane)
+    yield found
+    await found.uninstall()
+
+
+async def test_where_all_is_well_it_finds_nothing(installed: Installed) -> None:
+    ready = [condition("Ready", "False", "ScaledToZero"), condition("Stalled", "False", "AsExpected")]
+    await installed.objects.scaled_service(
+        "web", **entered("ScaledToZero", "idle for 5m", conditions=ready, observedGeneration=1)
+    )
+    await installed.objects.deployment("web", None)
+    autoscaler = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 9}
+    hpa = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"}, "spec": autoscaler}
+    await installed.objects.make("autoscaling/v2", "horizontalpodautoscalers", hpa)
+    done = await installed.doctor()
+    lines = done.out.splitlines()
+    assert lines[-1] == "no problems, no notes"
+    assert [line.split()[:2] for line in lines[:-2]] == [
+        ["ok", check]
+        for check in (
+            "definition",
+            "controller",
+            "permissions",
+            "Envoys",
+            "holders",
+            "samples",
+            "services",
+            "conflicts",
+        )
+    ]
+    assert "1 of 1 pods ready, zenvoy-0 leads" in done.out
+    assert (await installed.doctor("-o", "json")).json["findings"] == []
+
+
+async def test_without_the_definition_it_says_how_to_get_it(cli: Cli, api: Api, definition: None) -> None:
+    where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=f"{PLURAL}.zenvoy.dev")
+    whole = json.loads(await api.get(where))
+    fields = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties"
+    await api.patch(where, [{"op": "remove", "path": f"{fields}/paused"}], JSON_PATCH)
+    try:
+        done = await cli("doctor", "-n", cli.namespace, "--system-namespace", cli.namespace, "-o", "json", code=1)
+    finally:
+        schema = whole["spec"]["versions"][0]["schema"]
+        await api.patch(where, [{"op": "replace", "path": "/spec/versions/0/schema", "value": schema}], JSON_PATCH)
+    found = [finding for finding in done.json["findings"] if finding["check"] == "definition"]
+    assert "it lacks spec.paused" in found[0]["what"] and "deploy/chart/crds" in found[0]["remedy"]
+    assert any("there is no pod with the label" in finding["what"] for finding in done.json["findings"])
+    assert any("nobody leads" in finding["what"] for finding in done.json["findings"])
+
+
+async def test_a_right_that_is_missing_is_named(installed: Installed) -> None:
+    rules = [rule for rule in installed.rights if "deployments/scale" not in rule["resources"]]
+    for rule in rules:
+        rule["resources"] = [resource for resource in rule["resources"] if resource != "pods"]
+    where = path(RBAC, "clusterroles", name=installed.account)
+    await installed.objects.api.patch(where, {"rules": rules}, MERGE_PATCH)
+    await installed.objects.scaled_service(
+        "web", **entered("Idle", conditions=[condition("Ready", "True", "Idle")], observedGeneration=1)
+    )
+    found = await installed.findings()
+    assert {finding["check"] for finding in found} == {"permissions"}
+    assert [finding["what"].partition(":")[0] for finding in found] == [
+        "it may not get deployments/scale.apps in all namespaces",
+        "it may not get pods in all namespaces",
+        "it may not list pods in all namespaces",
+        "it may not patch deployments/scale.apps in all namespaces",
+        "it may not watch pods in all namespaces",
+    ]
+    assert "scaleTargets" in found[0]["remedy"] and "helm upgrade" in found[1]["remedy"]
+
+
+async def test_a_pod_that_is_not_ready_says_why(installed: Installed) -> None:
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    container = {"name": "reconciler", "state": waiting, "image": "", "imageID": "", "ready": False, "restartCount": 0}
+    await installed.pod({"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [container]})
+    finding = await installed.found()
+    assert finding["where"] == f"pod {installed.objects.namespace}/zenvoy-0"
+    assert "ImagePullBackOff: no such image" in finding["what"]
+
+
+async def test_a_lease_that_nobody_renews(installed: Installed) -> None:
+    where = path("coordination.k8s.io/v1", "leases", installed.objects.namespace, "zenvoy")
+    await installed.objects.api.patch(where, {"spec": {"renewTime": micro_time(1e9)}}, MERGE_PATCH)
+    assert "nobody leads" in (await installed.found())["what"]
+    change = {"spec": {"renewTime": micro_time(4e9), "holderIdentity": "zenvoy-gone"}}
+    await installed.objects.api.patch(where, change, MERGE_PATCH)
+    assert "zenvoy-gone is no pod of the controller" in (await installed.found())["what"]
+
+
+async def test_what_the_controller_says_of_itself(installed: Installed) -> None:
+    nack = {"at": "2026-01-02T03:04:05+00:00", "message": "no such cluster"}
+    installed.controller.answers["/v1/world"] = {
+        **WORLD,
+        "envoys": [{**ENVOY, "lastNack": nack}, {"id": "edge-2", "away": True}],
+        "holders": [
+            {"id": "holder-1", "mode": "anyip", "connected": True},
+            {"id": "holder-2", "mode": "tproxy", "connected": True},
+        ],
+        "sample": {**SAMPLE, "source": "Prometheus at http://p:9090", "doubt": "Envoy edge-1 is missing: no series"},
+    }
+    found = {(finding["check"], finding["where"]): finding for finding in await installed.findings()}
+    assert "no such cluster" in found["Envoys", "Envoy edge-1"]["what"]
+    assert "still counts" in found["Envoys", "Envoy edge-2"]["what"]
+    assert "holdMode" in found["holders", "holders"]["remedy"]
+    samples = found["samples", installed.controller.url]
+    assert "edge-1 is missing" in samples["what"] and "target is up" in samples["remedy"]
+    assert len(found) == 4
+
+
+async def test_a_controller_that_does_not_answer(installed: Installed) -> None:
+    installed.controller.answers = {}
+    assert (await installed.found())["remedy"].endswith("--controller URL")
+
+
+async def test_services_with_mistakes(installed: Installed) -> None:
+    broken = [condition("Ready", "False", "BadSpec", "spec.port: the Service has no port 'htpp'; write http")]
+    await installed.objects.scaled_service("bad", conditions=broken, observedGeneration=1)
+    stalled = [
+        condition("Ready", "False", "ImagePullBackOff", "x"),
+        condition("Stalled", "True", "ImagePullBackOff", "ImagePullBackOff: no such image"),
+    ]
+    await installed.objects.scaled_service("slow", **entered("Waking", conditions=stalled, observedGeneration=1))
+    bad, slow = await installed.findings()
+    assert bad["where"] == f"ScaledService {installed.objects.namespace}/bad"
+    assert bad["what"].endswith("write http")
+    assert "no such image" in slow["what"]
+
+
+async def awake(installed: Installed, name: str = "web") -> None:
+    ready = [condition("Ready", "True", "Active")]
+    await installed.objects.scaled_service(name, **entered("Active", conditions=ready, observedGeneration=1))
+
+
+async def test_keda_fights_in_either_way(installed: Installed, api: Api) -> None:
+    await awake(installed)
+    definition = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name="scaledobjects.keda.sh")
+    await api.patch(definition, SCALED_OBJECTS, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
+    where = path("keda.sh/v1alpha1", "scaledobjects", installed.objects.namespace, "web")
+    scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "web"}}
+    scaled["spec"] = {"scaleTargetRef": {"name": "web"}, "minReplicaCount": 2}
+    await made(installed, scaled)
+    finding = await installed.found()
+    assert "minReplicaCount is 2" in finding["what"] and "autoscaling.keda.sh/paused" in finding["remedy"]
+    for spec in ({"minReplicaCount": 0}, {"minReplicaCount": 2, "idleReplicaCount": 0}):
+        await api.patch(where, {"spec": spec}, MERGE_PATCH)
+        assert "while its triggers are silent" in (await installed.found())["what"]
+    await api.patch(where, {"metadata": {"annotations": {"autoscaling.keda.sh/paused": "true"}}}, MERGE_PATCH)
+    assert await installed.findings(code=0) == []
+
+
+async def made(installed: Installed, scaled: dict[str, Any]) -> None:
+    """The kind may be new to the API server."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await installed.objects.make("keda.sh/v1alpha1", "scaledobjects", scaled)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+@pytest.mark.parametrize(
+    ("manager", "level", "remedy"),
+    [
+        ("argocd-controller", "problem", "RespectIgnoreDifferences=true"),
+        ("kustomize-controller", "problem", "what Flux applies"),
+        ("helm-controller", "note", "out of the chart's template"),
+        ("kubectl", "note", "out of the manifest"),
+    ],
+)
+async def test_whoever_applies_replicas_is_named(
+    installed: Installed, api: Api, manager: str, level: str, remedy: str
+) -> None:
+    """By server-side apply; once zenvoy has scaled the target, it is nobody's, until it is applied again."""
+    await awake(installed)
+    where = path("apps/v1", "deployments", installed.objects.namespace, "web")
+    as_manager = {"fieldManager": manager, "force": "true"}
+    await api.patch(where, {"apiVersion": "apps/v1", **deployment("web", None)}, APPLY_PATCH, as_manager)
+    assert await installed.findings(code=0) == []
+    await api.patch(where, {"apiVersion": "apps/v1", **deployment("web", 2)}, APPLY_PATCH, as_manager)
+    finding = await installed.found(code=1 if level == "problem" else 0)
+    assert (finding["level"], finding["where"]) == (level, f"Deployment {installed.objects.namespace}/web")
+    assert remedy in finding["remedy"]
+    assert (await installed.doctor(code=1 if level == "problem" else 0)).out.count(f"{level}: Deployment") == 1
+    await api.patch(f"{where}/scale", {"spec": {"replicas": 0}}, MERGE_PATCH, {"fieldManager": "zenvoy"})
+    assert await installed.findings(code=0) == []
+
+
+@pytest.mark.parametrize(
+    ("manager", "level"), [("argocd-controller", "problem"), ("kubectl-client-side-apply", "note")]
+)
+async def test_a_client_side_apply_is_told_by_its_annotation(
+    installed: Installed, api: Api, manager: str, level: str
+) -> None:
+    """A creation owns the defaults too, so that owning the field alone says nothing."""
+    await awake(installed)
+    where, query = path("apps/v1", "deployments", installed.objects.namespace), {"fieldManager": manager}
+    await api.call("POST", where, {"apiVersion": "apps/v1", **deployment("web", None)}, query=query)
+    assert await installed.findings(code=0) == []
+    text = json.dumps(deployment("web", 2))
+    annotated = {"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": text}}}
+    await api.patch(f"{where}/web", annotated, MERGE_PATCH, query)
+    finding = await installed.found(code=1 if level == "problem" else 0)
+    assert finding["level"] == level and "spec.replicas" in finding["what"]
+
+
+async def test_what_one_may_not_see_is_noted(
+    installed: Installed,
+    cli: Cli,
+    control_plane: Cluster,
+    tmp_path: Path,
+) -> None:
+    """Somebody who may see ScaledServices only, in one namespace."""
+    objects, namespace = installed.objects, cli.namespace
+    await objects.make("v1", "serviceaccounts", {"kind": "ServiceAccount", "metadata": {"name": "jane"}})
+    rules = [{"apiGroups": ["zenvoy.dev"], "resources": [PLURAL], "verbs": ["get", "list"]}]
+    await objects.make(RBAC, "roles", {"kind": "Role", "metadata": {"name": "jane"}, "rules": rules})
+    binding = {
+        "kind": "RoleBinding",
+        "metadata": {"name": "jane"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "jane"},
+        "subjects": [{"kind": "ServiceAccount", "name": "jane", "namespace": namespace}],
+    }
+    await objects.make(RBAC, "rolebindings", binding)
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    where = path("v1", "serviceaccounts", namespace, "jane", "token")
+    token = json.loads(await objects.api.call("POST", where, asked))["status"]["token"]
+    config = yaml.safe_load(control_plane.kubeconfig.read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    (tmp_path / "jane").write_text(yaml.safe_dump(config))
+    found = json.loads((await installed.doctor("--kubeconfig", "jane", "-o", "json")).out)["findings"]
+    assert {(finding["check"], finding["level"]) for finding in found} == {
+        ("definition", "note"),
+        ("controller", "note"),
+        ("conflicts", "note"),
+    }
+    assert all("you may not" in finding["what"] for finding in found)

@@ -1,0 +1,40 @@
+"""Which autoscalers fight over zero; the rest of what doctor finds is tried on a real API server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from reconciler.adapters.kubernetes.objects import Meta
+from reconciler.adapters.kubernetes.resources import ScaledService
+from reconciler.app.cluster.doctor.conflicts import of_autoscalers
+from reconciler.app.cluster.doctor.objects import Autoscaler
+
+WEB = ScaledService(Meta("web", "shop"))
+
+
+def autoscaler(target: str, namespace: str = "shop", **spec: Any) -> Autoscaler:
+    ref = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}
+    whole = {"metadata": {"name": "hpa", "namespace": namespace}, "spec": {"scaleTargetRef": ref, **spec}}
+    return msgspec.convert(whole, Autoscaler)
+
+
+def test_one_that_is_active_at_zero_replicas() -> None:
+    (finding,) = of_autoscalers([WEB], [autoscaler("web", minReplicas=0)])
+    assert finding.where == "HorizontalPodAutoscaler shop/hpa"
+    assert "shop/web" in finding.what and "minReplicas: 1" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        autoscaler("web", minReplicas=1),
+        autoscaler("web"),
+        autoscaler("db", minReplicas=0),
+        autoscaler("web", "elsewhere", minReplicas=0),
+    ],
+)
+def test_others_do_not(other: Autoscaler) -> None:
+    assert not [*of_autoscalers([WEB], [other])]

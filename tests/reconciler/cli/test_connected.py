@@ -1,0 +1,82 @@
+"""What doctor makes of what reconcilers say of themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.app.doctor.connected import examined
+from reconciler.app.doctor.finding import Finding
+
+
+def world(**changes: Any) -> dict[str, Any]:
+    sample = {"source": "Envoy's statistics", "takenAt": None, "ageSeconds": 1.0, "doubt": None}
+    healthy = {
+        "ready": True,
+        "services": 1,
+        "sample": sample | changes.pop("sample", {}),
+        "envoys": [{"id": "edge-1", "lastNack": None}],
+        "holders": [{"id": "holder-1", "mode": "anyip", "connected": True}],
+        "standing": None,
+    }
+    return healthy | changes
+
+
+def found(*worlds: dict[str, Any]) -> list[Finding]:
+    named = {f"zenvoy-{number}": one for number, one in enumerate(worlds)}
+    return [finding for one in examined(named) for finding in one.found]
+
+
+def test_nothing_is_wrong_where_all_are_connected() -> None:
+    assert found(world()) == []
+    assert [(one.check, one.said) for one in examined({"zenvoy-0": world()})] == [
+        ("Envoys", "1 connected"),
+        ("holders", "1 connected, mode anyip"),
+        ("samples", "by Envoy's statistics, 1 s old"),
+    ]
+
+
+def test_an_envoy_is_connected_to_any_replica() -> None:
+    assert found(world(), world(envoys=[], holders=[])) == []
+    away = world(envoys=[{"id": "edge-1", "away": True}])
+    assert found(world(), away) == [], "it moved from one to the other"
+
+
+def test_nobody_is_connected() -> None:
+    envoys, holders = found(world(envoys=[], holders=[], sample={"doubt": "no Envoy is connected"}))
+    assert "nobody can reach a service" in envoys.what
+    assert "cannot be woken" in holders.what
+
+
+def test_somebody_went_away() -> None:
+    envoy, holder = found(
+        world(
+            envoys=[{"id": "edge-1", "lastNack": None}, {"id": "edge-2", "away": True}],
+            holders=[
+                {"id": "holder-1", "mode": "tproxy", "connected": True},
+                {"id": "holder-2", "mode": "tproxy", "connected": False},
+            ],
+        )
+    )
+    assert (envoy.where, holder.where) == ("Envoy edge-2", "holder holder-2")
+
+
+@pytest.mark.parametrize(
+    "passing",
+    ["no sample yet", "only one sample so far", "Envoy edge-1 restarted", "Envoy edge-1 was not in the sample before"],
+)
+def test_a_doubt_that_goes_by_itself_is_none(passing: str) -> None:
+    assert found(world(sample={"doubt": passing})) == []
+
+
+@pytest.mark.parametrize(("source", "remedy"), [("Prometheus at http://p", "target is up"), ("Envoys", "9902")])
+def test_a_doubt_that_stays(source: str, remedy: str) -> None:
+    (finding,) = found(world(sample={"source": source, "doubt": "Envoy edge-1 is missing: it cannot be reached"}))
+    assert "nothing is put to sleep" in finding.what and "edge-1" in finding.what
+    assert remedy in finding.remedy
+
+
+def test_one_that_does_not_know_every_service_yet() -> None:
+    (finding,) = found(world(ready=False))
+    assert finding.where == "zenvoy-0"
