@@ -1,0 +1,54 @@
+"""The pages for people say something about every reason that they may meet, and lead nowhere that is not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from reconciler.adapters.kubernetes import calls, conditions, crashes, kinds, stalls, targets
+from reconciler.adapters.kubernetes.entries import REASONS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("deploy/**/*.md")])
+_WORD = re.compile(r"""f?["']([A-Z][A-Za-z]{5,}): """)
+
+
+def said_in(*modules: object) -> set[str]:
+    """The first words of the sentences in some modules."""
+    return {word for module in modules for word in _WORD.findall(Path(str(module.__file__)).read_text())}  # type: ignore[attr-defined]
+
+
+def test_every_reason_is_explained() -> None:
+    words = said_in(calls, crashes, kinds, stalls, targets)
+    assert len(words) > 12
+    named = {
+        conditions.TARGET_UNAVAILABLE,
+        conditions.NOT_SEEN_YET,
+        "CrashLoopBackOff",
+        "QuotaExceeded",
+        *stalls.MOUNTS,
+    }
+    for reason in sorted(words | named | set(REASONS)):
+        assert re.search(rf"^### {reason}$|`{reason}`", PAGE, re.MULTILINE), f"docs/troubleshooting.md: {reason}"
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http:", "https:", "mailto:")):
+            continue
+        file, _, anchor = target.partition("#")
+        to = (page.parent / file).resolve() if file else page
+        assert to.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(to.read_text()), f"{page.name}: {target}"
