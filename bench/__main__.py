@@ -25,6 +25,7 @@ BENCHMARKS = {
     "held": "bench.held:measure",
     "xds": "bench.borrowed:xds",
     "services": "bench.services:measure",
+    "kubernetes": "bench.kubernetes:measure",
     "prometheus": "bench.prometheus:measure",
 }
 """By name, the function that measures and gives back rows."""
