@@ -33,6 +33,8 @@ def problems(listen: ir.Listen, services: Iterable[ir.Service]) -> list[str]:
         if service.name in names:
             found.append(f"service {service.name}: the name is given twice")
         names.add(service.name)
+        if service.leaving:
+            continue
         found += _service_problems(listen, service)
         if service.protocol is ir.Protocol.TCP and service.listen:
             what = f"the address {service.listen.host}:{service.listen.port}"

@@ -55,6 +55,8 @@ class Service:
     listen: Address | None = None
     """The listener's address; TCP only."""
     ignore: tuple[Ignore, ...] = ()
+    leaving: bool = False
+    """No way leads to it any more; only what is in flight still needs its cluster."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ def parts(service: ir.Service) -> Parts:
     cluster = text(1, service.name) + common
     if "." in service.name:
         cluster += text(28, names.stat_name(service.name))
+    if service.leaving:
+        return Parts(service, cluster)
     ignored = ignoring.cluster(service, common) if service.ignore else b""
     if service.protocol is ir.Protocol.TCP:
         assert service.listen is not None, "check.py lets no such service through"

@@ -7,6 +7,7 @@ acknowledge and must be in a sample; one that comes back under its node id takes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import grpc
 
@@ -64,10 +65,13 @@ class XdsRouter:
         self._routed: set[str] = set()
         self._server = Server(on_change=self._changed, on_node=self._node)
 
-    def configure(self, http: str | None, tls: str | None, specs: Iterable[Spec]) -> None:
-        """These are all services from now on. Raises `ValueError` with everything that cannot be served."""
+    def configure(self, http: str | None, tls: str | None, specs: Iterable[Spec], leaving: Iterable[Spec] = ()) -> None:
+        """These are all services from now on. Raises `ValueError` with everything that cannot be served.
+
+        No new connection gets to those that are `leaving`; what is in flight there goes on.
+        """
         listen = ir.Listen(address(http) if http else None, address(tls) if tls else None)
-        services = [service(spec) for spec in specs]
+        services = [service(spec) for spec in specs] + [replace(service(spec), leaving=True) for spec in leaving]
         self._server.configure(listen, services)
         self._routed &= {entry.name for entry in services}
 

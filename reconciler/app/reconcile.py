@@ -23,8 +23,10 @@ from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
 from reconciler.app.last_good import last_good, look
+from reconciler.app.leaving import Leaving
 from reconciler.app.operations import ENVOY, EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
+from reconciler.app.renewal import Renewal
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
 from reconciler.app.watching import watch
 from reconciler.core.events import SleepCommanded
@@ -81,10 +83,12 @@ class Reconciler:
         self._holders = HolderStreams(self._held, time.time)
         self._router = XdsRouter(self.engine.routed, time.time, _rejected, self._metrics.acked)
         self._backend = ProcessBackend(directory.path, self._ran)
+        self._leaving = Leaving(time.time, self._router.envoys)
+        self._renewal = Renewal(time.time, self._backend, self.engine.services, self._router.envoys)
         self._admin = traffic.admin(NODE, Path(ADMIN_SOCKET))
         asked = settings.prometheus
         self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin
-        self._sampler = Sampler(self._source, file.sample_interval, traffic.spacing(asked), time.time, self._sampled)
+        self._sampler = Sampler(self, file.sample_interval, traffic.spacing(asked), time.time, self._sampled)
         source = f"Prometheus at {asked.url}" if asked else ENVOY
         operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened, source)
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
@@ -160,14 +164,26 @@ class Reconciler:
     def _apply(self, file: ServicesFile) -> None:
         """New services are routed before they run, old ones are off the route before they stop."""
         specs = [entry.spec for entry in file.services]
-        self._router.configure(file.listen_http, file.listen_tls, specs)
+        self._leaving.configure(self.engine.services, {spec.name for spec in specs})
+        self._router.configure(file.listen_http, file.listen_tls, specs, self._leaving.specs)
         self.engine.configure(specs)
         self._metrics.configured()
-        self._backend.configure({entry.spec.name: entry.program for entry in file.services})
         self._sampler.interval = file.sample_interval
         self._file = file
+        self._run_programs()
         for name in self._backend.outdated():
             self._renew(name)
+
+    def _run_programs(self) -> None:
+        programs = {entry.spec.name: entry.program for entry in self._file.services}
+        self._backend.configure(programs, self._leaving.names)
+
+    def _let_go(self) -> None:
+        """Nothing is in flight any more to some that are no longer in the file."""
+        file = self._file
+        specs = [entry.spec for entry in file.services]
+        self._router.configure(file.listen_http, file.listen_tls, specs, self._leaving.specs)
+        self._run_programs()
 
     def _ran(self, running: Running) -> None:
         if self._closing:
@@ -182,9 +198,17 @@ class Reconciler:
         self.engine.held(held)
         self._metrics.held(held)
 
+    async def sample(self) -> Sample:
+        """What the sampler asks for."""
+        self._renewal.look()
+        return await self._source.sample()
+
     def _sampled(self, sample: Sample) -> None:
         self.engine.sampled(sample)
         self._metrics.sampled(sample, self.engine.doubt)
+        self._renewal.sampled(sample)
+        if self._leaving.sampled(sample):
+            self._let_go()
 
     async def _announce(self) -> None:
         """Say so once Envoy takes connections and the holder can tell of them."""

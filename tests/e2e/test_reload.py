@@ -82,6 +82,8 @@ def test_services_come_and_go(zenvoy: Start) -> None:
         until("what is gone has ended", lambda: not z.service_pids("goes"))
         apply(z, web("stays"), web("new"))
         until("its listener is gone", lambda: refused(int(client.getpeername()[1])))
+        assert ask_line(client, "pid") == f"{pids['old'][0]}\n"
+        client.close()
         until("what is gone has ended", lambda: not z.service_pids("old"))
         assert ask("/3") == "stays /3\n"
     assert z.service_pids("stays") == pids["stays"]
@@ -90,6 +92,76 @@ def test_services_come_and_go(zenvoy: Start) -> None:
     apply(z, web("stays"), web("goes"))
     until("Envoy knows it again", lambda: request(z.http_port, "goes").status != 404)
     assert request(z.http_port, "goes").body == b"goes /\n"
+
+
+def test_what_is_in_flight_to_a_service_that_goes_is_not_cut(zenvoy: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    z = zenvoy(web("stays"), web("goes"), db("old"), defaults=STAYS)
+    z.wake("goes")
+    z.wake("old")
+    old_port = z.port("old")
+    with ThreadPoolExecutor() as pool, socket.create_connection((LOCAL, old_port)) as client:
+        assert ask_line(client, "1") == "old 1\n"
+        long = pool.submit(request, z.http_port, "goes", f"/until{gate}")
+        until("the request is with the service", lambda: "asked" in z.output("goes"))
+        apply(z, web("stays"))
+        until("nobody gets there any more", lambda: request(z.http_port, "goes").status == 404)
+        until("nor there", lambda: refused(old_port))
+        time.sleep(3)  # longer than two samples take
+        assert ask_line(client, "2") == "old 2\n"
+        gate.touch()
+        assert long.result().body == f"goes /until{gate}\n".encode()
+        until("it has ended", lambda: not z.service_pids("goes"))
+        assert ask_line(client, "3") == "old 3\n"
+    until("so has the other", lambda: not z.service_pids("old"))
+
+
+def test_a_service_that_goes_is_stopped_after_its_drain_timeout(zenvoy: Start) -> None:
+    z = zenvoy(web("stays"), db("old", drainTimeout="1s"), defaults=STAYS)
+    z.wake("old")
+    with socket.create_connection((LOCAL, z.port("old"))) as client:
+        assert ask_line(client, "1") == "old 1\n"
+        apply(z, web("stays"))
+        until("it has ended", lambda: not z.service_pids("old"), 10)
+        assert client.recv(1) == b""
+
+
+def test_a_service_that_goes_and_comes_back_goes_on(zenvoy: Start) -> None:
+    z = zenvoy(web("stays"), db("old"), defaults=STAYS)
+    z.wake("old")
+    pids = z.service_pids("old")
+    with socket.create_connection((LOCAL, z.port("old"))) as client:
+        assert ask_line(client, "1") == "old 1\n"
+        apply(z, web("stays"))
+        apply(z, web("stays"), db("old", listen=f"{LOCAL}:{client.getpeername()[1]}"))
+        z.wait_state("old", "Active", "Idle")
+        until("Envoy listens", lambda: not refused(int(client.getpeername()[1])))
+        assert ask_line(client, "2") == "old 2\n"
+    assert z.service_pids("old") == pids
+
+
+def test_a_port_passes_to_another_service_without_a_lost_connection(zenvoy: Start) -> None:
+    z = zenvoy(db("one"), defaults=STAYS)
+    z.wake("one")
+    port, stop = z.port("one"), threading.Event()
+
+    def hammer() -> set[str]:
+        said = set()
+        while not stop.is_set():
+            with socket.create_connection((LOCAL, port), timeout=30) as client:
+                said.add(ask_line(client, "x"))
+        return said
+
+    with ThreadPoolExecutor() as pool:
+        hammers = [pool.submit(hammer) for _ in range(4)]
+        try:
+            for name in ("two", "three", "four"):
+                apply(z, db(name, listen=f"{LOCAL}:{port}"))
+                z.wait_state(name, "Active", "Idle")
+        finally:
+            stop.set()
+        said = set.union(*(each.result() for each in hammers))
+    assert {"two x\n", "three x\n"} < said <= {"one x\n", "two x\n", "three x\n", "four x\n"}
 
 
 def refused(port: int) -> bool:
@@ -243,6 +315,46 @@ def test_a_changed_command_waits_for_what_is_in_flight(zenvoy: Start, tmp_path: 
         assert long.result().body == f"web /until{gate}\n".encode()
     z.wait_state("web", "ScaledToZero")
     assert request(z.http_port, "web").body == b"new /\n"
+
+
+def test_a_changed_command_takes_over_under_steady_load(zenvoy: Start) -> None:
+    z = zenvoy(web(idleAfter="1s"), defaults=STAYS)
+    z.wake("web")
+    (old,) = z.service_pids("web")
+    stop = threading.Event()
+
+    def hammer() -> set[bytes]:
+        said = set()
+        while not stop.is_set():
+            said.add(request(z.http_port, "web", "/x").body)
+        return said
+
+    with ThreadPoolExecutor() as pool:
+        hammers = [pool.submit(hammer) for _ in range(4)]
+        try:
+            apply(z, web("web", "as=new", idleAfter="1s"))
+            until("the new one answers", lambda: request(z.http_port, "web", "/x").body == b"new /x\n")
+        finally:
+            stop.set()
+        assert set.union(*(each.result() for each in hammers)) <= {b"web /x\n", b"new /x\n"}
+    assert old not in z.service_pids("web")
+    assert "ScaledToZero" not in z.states("web")[2:]
+
+
+def test_a_changed_command_takes_over_later_where_something_is_in_flight(zenvoy: Start, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    z = zenvoy(web(idleAfter="2s", drainTimeout="1s"), defaults=STAYS)
+    z.wake("web")
+    with ThreadPoolExecutor() as pool:
+        long = pool.submit(request, z.http_port, "web", f"/until{gate}")
+        until("the request is with the service", lambda: "asked" in z.output("web"))
+        apply(z, web("web", "as=new", idleAfter="2s", drainTimeout="1s"))
+        z.wait_line("it is tried", lambda entry: "new connections wait" in entry["event"])
+        z.wait_line("in vain", lambda entry: "replaced later" in entry["event"])
+        assert request(z.http_port, "web").body == b"web /\n"
+        gate.touch()
+        assert long.result().body == f"web /until{gate}\n".encode()
+    until("the new one answers", lambda: request(z.http_port, "web", "/x").body == b"new /x\n")
 
 
 def test_listen_addresses_move(zenvoy: Start) -> None:

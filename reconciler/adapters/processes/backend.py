@@ -42,22 +42,26 @@ class ProcessBackend:
         self._site = Site(state_dir)
         self._shared = Shared(self._site, Censuses(self._site.run), Dialler())
         self._programs: dict[str, Program] | None = None
+        self._leaving: frozenset[str] = frozenset()
         self._units: dict[str, Unit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
 
-    def configure(self, programs: Mapping[str, Program]) -> None:
+    def configure(self, programs: Mapping[str, Program], leaving: frozenset[str] = frozenset()) -> None:
         """These are the services from now on; what does not change is not touched.
 
         The first call adopts what an earlier zenvoy left, or ends it when its program is another one now or is no more.
         Later, a service that is no more is stopped, and is not reported again. One that runs and whose program is
         another one now is `outdated`: it goes on as it is until it is put to sleep, restarted, or ends by itself.
+        Those that are `leaving` are no more either, but are stopped only once they are not named here any more.
         """
         before, self._programs = self._programs, dict(programs)
+        stopped = ((before or {}).keys() | self._leaving) - programs.keys() - leaving
+        self._leaving = leaving
         self._site.reserve(program.port for program in programs.values() if program.port is not None)
         if before is None:
             self._take_over()
-        for service in (before or {}).keys() - programs.keys():
+        for service in stopped:
             self._site.forget(service)
             if unit := self._units.get(service):
                 unit.stop()
@@ -72,6 +76,16 @@ class ProcessBackend:
         """Services that run, but from another program than the present one: to be drained, or restarted."""
         programs = self._programs or {}
         return frozenset(unit.service for unit in self._units.values() if unit.outdated and unit.service in programs)
+
+    def withdraw(self, service: str) -> None:
+        """Say that the service cannot be dialled, though it can: new connections wait, those in flight may end."""
+        if unit := self._units.get(service):
+            self._tell(unit.withdraw())
+
+    def restore(self, service: str) -> None:
+        """Undo `withdraw`."""
+        if unit := self._units.get(service):
+            self._tell(unit.restore())
 
     def restart(self, service: str) -> None:
         """End what runs of the service and start it again, from its present program. Cuts its connections."""

@@ -54,6 +54,8 @@ class Unit:
         self._shared = shared
         self._running = Running(service, 1)
         self._told: Running | None = None
+        self._withdrawn: tuple[str, ...] = ()
+        """Endpoints that could be dialled, and that nobody is told of."""
         self.wanted = False
         """Whether it should be up."""
         self._interrupt = asyncio.Event()
@@ -101,6 +103,7 @@ class Unit:
         Nobody should dial it from now on: what it returns is for the caller to tell, if anybody is to know.
         """
         self.wanted = False
+        self._withdrawn = ()
         self._at_most = at_most
         if self._ending is not None:
             self._ending.hurry(at_most)
@@ -111,12 +114,27 @@ class Unit:
     def change(self, program: Program) -> None:
         """This is the program from now on; what can be used already goes on as it is."""
         changed, self.program = self.program != program, program
-        if changed and not self._running.endpoints:
+        if changed and not self._running.endpoints and not self._withdrawn:
             self.restart()
+
+    def withdraw(self) -> Running:
+        """Nobody should dial it until `restore` or `restart`; what it returns is for the caller to tell."""
+        if self._running.endpoints:
+            self._withdrawn = self._running.endpoints
+            self._running = self._told = replace(self._running, endpoints=())
+        return self._running
+
+    def restore(self) -> Running:
+        """It may be dialled again, if it still runs; what it returns is for the caller to tell."""
+        if self._withdrawn:
+            self._running = self._told = replace(self._running, endpoints=self._withdrawn)
+            self._withdrawn = ()
+        return self._running
 
     def restart(self) -> None:
         """End what runs; if it should be up, start it again, from the present program."""
         self._crashes = 0
+        self._withdrawn = ()
         self._interrupt.set()
 
     async def run(self, tell: Callable[[Running], None]) -> None:
@@ -182,6 +200,7 @@ class Unit:
         process, shared = self._process, self._shared
         if process is None and not self._strays:
             return
+        self._withdrawn = ()
         trouble = self._crash(process) if process and failed else self._running.trouble
         self._say(replace(self._running, endpoints=(), trouble=trouble))
         self._ending = Ending(self.service, process, shared.censuses)

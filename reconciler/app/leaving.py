@@ -1,0 +1,73 @@
+"""Services that were taken out of the file while they ran: no way leads to them any more; what is in flight goes on.
+
+They are stopped once two samples in a row, taken after the way was closed, show nothing in flight and nothing new, and
+after `drainTimeout` in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import NEVER_USED, Sample
+from reconciler.engine.service import Service
+
+log = structlog.get_logger(__name__)
+
+CLOSING_SECONDS = 0.5
+"""How long Envoys may take to close the way; until then samples do not count."""
+
+
+@dataclass(slots=True)
+class _One:
+    spec: Spec
+    since: float
+    uses: int | None = None
+    """How often it was ever used, by the sample before."""
+
+
+class Leaving:
+    """`now` is seconds since the epoch; `expected` are the Envoys that must be in a sample."""
+
+    def __init__(self, now: Callable[[], float], expected: Callable[[], frozenset[str]]) -> None:
+        self._now, self._expected = now, expected
+        self._ones: dict[str, _One] = {}
+
+    @property
+    def specs(self) -> list[Spec]:
+        return [one.spec for one in self._ones.values()]
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._ones)
+
+    def configure(self, before: Mapping[str, Service], names: Collection[str]) -> None:
+        """Services were `before`; from now on they are `names`."""
+        for name in names:
+            self._ones.pop(name, None)
+        for name in before.keys() - set(names):
+            if before[name].seen.endpoints:
+                self._ones[name] = _One(before[name].spec, self._now())
+
+    def sampled(self, sample: Sample) -> bool:
+        """Forget those that are over; whether there were any."""
+        over = [name for name, one in self._ones.items() if self._is_over(one, sample)]
+        for name in over:
+            del self._ones[name]
+        return bool(over)
+
+    def _is_over(self, one: _One, sample: Sample) -> bool:
+        if self._now() >= one.since + one.spec.drain_timeout:
+            log.warning("no longer in the file, and in use for all of drainTimeout", service=one.spec.name)
+            return True
+        expected = self._expected()
+        if not expected or expected - sample.envoys.keys() or sample.taken_at < one.since + CLOSING_SECONDS:
+            return False
+        counted = [sample.envoys[envoy].services.get(one.spec.name, NEVER_USED) for envoy in expected]
+        is_http = one.spec.protocol.is_http
+        in_flight = sum(each.active_requests if is_http else each.active_connections for each in counted)
+        before, one.uses = one.uses, sum(each.requests + each.connections for each in counted)
+        return not in_flight and one.uses == before

@@ -1,0 +1,98 @@
+"""Services whose program changed while they are in use all the time, so that they never sleep and wake as the new one.
+
+One that was not idle for all of `idleAfter` is withdrawn: it counts as lost, so that its state is Waking and new
+connections are held, while those in flight go on. When nothing is in flight any more the program is replaced, and those
+who wait are let through to the new one. When that takes longer than `drainTimeout` they are let through to the old one,
+and it is tried again later: nothing is ever cut.
+
+What is in flight is what Envoys are connected to, without those connections that holders keep waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.record import State
+from reconciler.core.traffic import NEVER_USED, Sample
+from reconciler.engine.service import Service
+
+log = structlog.get_logger(__name__)
+
+
+class Programs(Protocol):
+    """What runs the services."""
+
+    def outdated(self) -> frozenset[str]: ...
+
+    def withdraw(self, service: str) -> None: ...
+
+    def restore(self, service: str) -> None: ...
+
+    def restart(self, service: str) -> None: ...
+
+
+class Renewal:
+    """`now` is seconds since the epoch; `expected` are the Envoys that must be in a sample."""
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        programs: Programs,
+        services: Mapping[str, Service],
+        expected: Callable[[], frozenset[str]],
+    ) -> None:
+        self._now, self._programs, self._services, self._expected = now, programs, services, expected
+        self._since: dict[str, float] = {}
+        """When each outdated service was seen to be, or was last tried in vain."""
+        self._withdrawn: dict[str, float] = {}
+        """Since when."""
+        self._held: dict[str, int | None] = {}
+
+    def look(self) -> None:
+        """A sample is about to be taken: who waits now is among those that it counts."""
+        self._held = {name: self._services[name].seen.held for name in self._withdrawn if name in self._services}
+
+    def sampled(self, sample: Sample) -> None:
+        """Go on with every one."""
+        outdated = self._programs.outdated() & self._services.keys()
+        now = self._now()
+        self._since = {name: self._since.get(name, now) for name in outdated}
+        self._withdrawn = {name: since for name, since in self._withdrawn.items() if name in outdated}
+        for name in outdated:
+            service = self._services[name]
+            if name in self._withdrawn:
+                self._go_on(name, service, sample)
+            elif self._is_due(name, service):
+                log.info("its program changed, and it is never idle: new connections wait", service=name)
+                self._withdrawn[name] = now
+                self._programs.withdraw(name)
+
+    def _is_due(self, name: str, service: Service) -> bool:
+        active = service.record is not None and service.record.state is State.Active
+        return active and not service.spec.paused and self._now() >= self._since[name] + service.spec.idle_after
+
+    def _go_on(self, name: str, service: Service, sample: Sample) -> None:
+        if self._is_free(name, service, sample):
+            del self._withdrawn[name]
+            log.info("nothing is in flight: its program is replaced", service=name)
+            self._programs.restart(name)
+        elif self._now() >= self._withdrawn[name] + service.spec.drain_timeout:
+            del self._withdrawn[name]
+            self._since[name] = self._now()
+            log.warning("in use for all of drainTimeout: its program is replaced later", service=name)
+            self._programs.restore(name)
+
+    def _is_free(self, name: str, service: Service, sample: Sample) -> bool:
+        """Whether nobody is connected to what runs."""
+        held, seen, expected = self._held.get(name), service.seen, self._expected()
+        if held is None or seen.relayed != 0 or not expected or expected - sample.envoys.keys():
+            return False
+        acked = seen.route_acked_at
+        if acked is None or acked < self._withdrawn[name] or sample.taken_at < acked + SETTLE_SECONDS:
+            return False
+        counted = (sample.envoys[envoy].services.get(name, NEVER_USED) for envoy in expected)
+        return sum(each.active_connections for each in counted) <= held
