@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from reconciler.cli import machine, people, run
+from reconciler.cli import care, controller, machine, people, run
 from reconciler.cli.exits import DESCRIPTION
 
 app = typer.Typer(
@@ -20,12 +20,15 @@ app = typer.Typer(
 app.command("up")(run.up_command)
 app.command("check")(run.check)
 app.command("reconcile", hidden=True)(run.reconcile)
+app.command("controller")(controller.controller)
 app.command("status")(people.status)
 app.command("wake")(people.wake)
 app.command("sleep")(people.sleep)
 app.command("pause")(people.pause)
 app.command("resume")(people.resume)
 app.command("explain")(people.explain)
+app.command("doctor")(care.doctor)
+app.command("uninstall")(care.uninstall)
 app.command("diagram")(machine.diagram_command)
 app.command("bootstrap")(machine.bootstrap_command)
 app.command("drain-envoy")(machine.drain_envoy_command)

@@ -18,7 +18,7 @@ import structlog
 
 from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable
 from reconciler.adapters.kubernetes.entries import SCALED_SERVICE, SERVICE, Problem
-from reconciler.adapters.kubernetes.notes import Note, of_problem, of_transition, of_wake, shortened
+from reconciler.adapters.kubernetes.notes import Note, of_leaving, of_problem, of_transition, of_wake, shortened
 from reconciler.adapters.kubernetes.objects import ObjectRef, micro_time, path
 from reconciler.adapters.kubernetes.refusals import CONFLICT, NOT_FOUND, cause, passes
 from reconciler.adapters.kubernetes.resources import API_VERSION, KIND, ScaledService
@@ -119,6 +119,11 @@ class Events:
         """A wake is over; `total` and `parts` are seconds."""
         if regarding := self._regarding(service):
             self.tell(regarding, of_wake(total, parts, peer))
+
+    def left(self, service: str, done: str, failed: bool) -> None:
+        """A service is no longer served; `done` says what became of its replicas."""
+        if regarding := self._regarding(service):
+            self.tell(regarding, of_leaving(done, failed))
 
     def problems(self, name: str, problems: Sequence[Problem]) -> None:
         """All that is wrong now with the ScaledService and the Service of that name; what is new is told."""

@@ -54,6 +54,11 @@ def of_problem(reason: str, text: str) -> Note:
     return Note(reason, text, "Configuring", warning=True)
 
 
+def of_leaving(done: str, failed: bool) -> Note:
+    """A ScaledService is deleted; `done` says what became of its replicas."""
+    return Note("RestoreFailed" if failed else "Restored", done, "Restoring", warning=failed)
+
+
 def shortened(text: str) -> str:
     """At most as long as the API server takes it."""
     encoded = text.encode()

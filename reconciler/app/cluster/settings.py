@@ -1,0 +1,84 @@
+"""What one replica of the reconciler is told. Plain values; where they come from is the CLI's business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from reconciler.adapters.credentials import Certificates
+from reconciler.adapters.prometheus.settings import PrometheusSettings
+
+_FIRST, _LOCAL = IPv4Address("127.64.0.0"), "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class AnyIp:
+    """Hold addresses in 127.64.0.0/10, all of which Linux delivers to one socket of the pod."""
+
+    port: int
+    """The holder's."""
+
+    def address(self, index: int) -> str:
+        """The hold address of that index, which is never given to two services."""
+        return f"{_FIRST + index % (1 << 22)}:{self.port}"
+
+    def index(self, address: str) -> int | None:
+        """The index of a hold address; None for one that holders do not listen at."""
+        host, _, port = address.rpartition(":")
+        if port != str(self.port) or not host.startswith("127."):
+            return None
+        found = int(IPv4Address(host)) - int(_FIRST)
+        return found if 0 <= found < 1 << 22 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tproxy:
+    """Hold addresses by port, which a rule diverts to the holder of the pod."""
+
+    first: int
+    last: int
+
+    def address(self, index: int) -> str:
+        """The hold address of that index; given again only after all others were."""
+        return f"{_LOCAL}:{self.first + index % (self.last - self.first + 1)}"
+
+    def index(self, address: str) -> int | None:
+        """The index of a hold address; None for one that the rule does not divert."""
+        host, _, port = address.rpartition(":")
+        return int(port) - self.first if host == _LOCAL and self.first <= int(port) <= self.last else None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One replica's."""
+
+    pod_name: str
+    pod_ip: str
+    grpc: str
+    """`ip:port` at which Envoys, holders and other replicas join."""
+    http: tuple[str, int]
+    """Where metrics, health and explanations are served."""
+    hold: AnyIp | Tproxy
+    http_port: int = 10000
+    """Of Envoy's listener for HTTP."""
+    tls_port: int = 10443
+    """Of Envoy's listener for TLS."""
+    namespaces: tuple[str, ...] = ()
+    """Where services are looked for; empty: everywhere."""
+    lease_namespace: str = "zenvoy-system"
+    lease_name: str = "zenvoy"
+    peers_service: str = "zenvoy-reconciler"
+    """The headless Service of all replicas."""
+    sample_interval: float = 1.0
+    prometheus: PrometheusSettings | None = None
+    """None: each Envoy's own statistics say what is in use."""
+    certificates: Certificates | None = None
+    """For mutual TLS on the gRPC port; None: it is open."""
+    server_name: str | None = None
+    """What the certificates of replicas are for."""
+
+    @property
+    def peer_address(self) -> str:
+        """Where other replicas find this one."""
+        host = f"[{self.pod_ip}]" if ":" in self.pod_ip else self.pod_ip
+        return f"{host}:{self.grpc.rpartition(':')[2]}"
