@@ -33,7 +33,7 @@ async def install(api: Api) -> None:
 
 
 def _established(crd: dict[str, Any]) -> bool:
-    conditions = crd.get("status", {}).get("conditions", [])
+    conditions = crd.get("status", {}).get("conditions") or []  # none yet is null
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 

@@ -1,0 +1,196 @@
+"""Statuses at a real API server: what people see, who may write, and what becomes of them when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, connect
+from reconciler.adapters.kubernetes.entries import Problem
+from reconciler.adapters.kubernetes.status import StatusStore
+from reconciler.core.record import Record, State
+from tests.cluster import crd
+from tests.cluster.harness import Cluster
+from tests.cluster.written import GENEROUS_SECONDS, Written
+
+ACTIVE = Record(State.Active, 1_795_000_000.123457, "reachable", 2, "127.64.0.1:18001")
+ASLEEP = Record(State.ScaledToZero, 1_795_000_060.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
+STALLED = Record(State.Waking, 1_795_000_090.5, "somebody waits", 2, "127.64.0.1:18001", "ImagePullBackOff: no web:1")
+BAD = Problem("PortNotFound", "spec.port", "Service shop/web has no port 81", "write 80")
+
+
+class Scene(Written):
+    """With a store that writes, and another one that would."""
+
+    leads = True
+
+    def store(self, writing: bool = True) -> StatusStore:
+        made = StatusStore(self.api, self.items, lambda: self.leads, lambda: 0)
+        self.listeners.append(made.saw)
+        if writing:
+            self.run(made.run())
+            made.lead()
+        return made
+
+
+@pytest.fixture
+async def scene(api: Api, namespace: str) -> AsyncIterator[Scene]:
+    await crd.install(api)
+    scene = Scene(api, namespace)
+    await scene.start()
+    await scene.make()
+    yield scene
+    await scene.end()
+
+
+async def test_the_next_reconciler_reads_the_record_that_this_one_wrote(scene: Scene) -> None:
+    store = scene.store()
+    for record in (ACTIVE, ASLEEP, STALLED, ACTIVE):
+        store.save(scene.named(), record)
+        assert await store.flush(GENEROUS_SECONDS)
+        again = Scene(scene.api, scene.namespace)
+        await again.start()
+        found = again.store(writing=False).records()
+        await again.end()
+        assert found == {scene.named(): record}
+
+
+async def test_what_people_see(scene: Scene, control_plane: Cluster) -> None:
+    store = scene.store()
+    store.save(scene.named(), STALLED)
+    assert await store.flush(GENEROUS_SECONDS)
+    titles, row = (line.split() for line in control_plane.kubectl("get", "ssvc", "-n", scene.namespace).splitlines())
+    assert titles == ["NAME", "STATE", "TARGET", "READY", "SINCE", "AGE"]
+    assert row[:4] == ["web", "Waking", "Deployment/web", "False"]
+    control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled", "--timeout=5s")
+    store.save(scene.named(), ACTIVE)
+    store.set_problems(scene.named(), [BAD], 1)
+    assert await store.flush(GENEROUS_SECONDS)
+    control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled=false", "--timeout=5s")
+    status = await scene.status()
+    times = [one.pop("lastTransitionTime") for one in status["conditions"]]
+    assert all(abs(datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds() < 60 for at in times)
+    assert status == {
+        "state": "Active",
+        "target": "Deployment/web",
+        "since": "2026-11-18T11:06:40.123457Z",
+        "reason": "reachable",
+        "replicas": 2,
+        "holdAddress": "127.64.0.1:18001",
+        "observedGeneration": 1,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "reason": "PortNotFound",
+                "message": "spec.port: Service shop/web has no port 81; write 80",
+                "observedGeneration": 1,
+            },
+            {"type": "Stalled", "status": "False", "reason": "AsExpected", "message": "", "observedGeneration": 1},
+        ],
+    }
+
+
+async def test_a_spec_that_changes_meanwhile_is_no_obstacle(scene: Scene) -> None:
+    store = scene.store()
+    for number in range(10):
+        change = {"spec": {"idleAfter": f"{number + 1}m"}}
+        store.save(scene.named(), Record(State.Active, 1000.0 + number, "reachable", 2, "127.64.0.1:18001"))
+        await scene.api.patch(scene.at(), change, MERGE_PATCH)
+    assert await store.flush(GENEROUS_SECONDS)
+    found = await scene.read()
+    assert (found["spec"]["idleAfter"], found["status"]["since"]) == ("10m", "1970-01-01T00:16:49Z")
+
+
+async def test_a_leader_that_was_frozen_overwrites_nothing(scene: Scene, api: Api) -> None:
+    """It is asked whether it leads, says yes, freezes, and sends when another one has led for long."""
+    frozen = Scene(api, scene.namespace)
+    await frozen.start()
+    asked: list[bool] = []
+
+    def led_when_it_was_asked_first() -> bool:
+        asked.append(not asked)
+        return asked[-1]
+
+    before = StatusStore(api, dict(frozen.items), led_when_it_was_asked_first, lambda: 0)
+    await frozen.end()
+    store = scene.store()
+    store.save(scene.named(), ACTIVE)
+    assert await store.flush(GENEROUS_SECONDS)
+    written = await scene.read()
+    before.lead()
+    before.save(scene.named(), ASLEEP)
+    scene.run(before.run())
+    assert await before.flush(GENEROUS_SECONDS)
+    assert asked[:2] == [True, False]
+    assert await scene.read() == written
+
+
+async def test_what_somebody_else_wrote_into_a_status_is_put_right(scene: Scene) -> None:
+    store = scene.store()
+    store.save(scene.named(), ACTIVE)
+    assert await store.flush(GENEROUS_SECONDS)
+    await scene.stand(state="ScaledToZero", conditions=None)
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        while (status := await scene.status()).get("state") != "Active" or "conditions" not in status:
+            await asyncio.sleep(0.02)
+
+
+async def test_one_that_is_deleted_and_made_anew_is_told_what_is_in_force(scene: Scene) -> None:
+    store = scene.store()
+    store.save(scene.named(), ACTIVE)
+    assert await store.flush(GENEROUS_SECONDS)
+    await scene.delete()
+    store.save(scene.named(), STALLED)
+    await scene.make()
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        while (await scene.status()).get("state") != "Waking":
+            await asyncio.sleep(0.02)
+    await scene.delete()
+    store.save(scene.named(), ASLEEP)
+    assert await store.flush(GENEROUS_SECONDS)
+
+
+async def test_pausing_changes_the_spec(scene: Scene) -> None:
+    store = scene.store()
+    for paused in (True, False):
+        store.pause(scene.named(), paused)
+        assert await store.flush(GENEROUS_SECONDS)
+        assert (await scene.read())["spec"]["paused"] is paused
+
+
+async def test_many_at_once_are_written_in_good_time(scene: Scene) -> None:
+    names = [f"web-{number}" for number in range(200)]
+    await asyncio.gather(*(scene.make(name) for name in names))
+    store, begin = scene.store(), time.monotonic()
+    for name in names:
+        store.save(scene.named(name), ACTIVE)
+    said = time.monotonic() - begin
+    assert await store.flush(GENEROUS_SECONDS)
+    assert said < 0.25, "saying it waits for nothing"
+    assert {(await scene.status(name))["state"] for name in names} == {"Active"}
+
+
+async def test_an_api_server_that_stops_delays_a_status_and_loses_none(
+    apiserver: Cluster, api: Api, namespace: str
+) -> None:
+    await crd.install(api)
+    own = await connect(apiserver.kubeconfig)
+    scene = Scene(own, namespace)
+    await scene.start()
+    await scene.make()
+    store = scene.store()
+    apiserver.stop_apiserver()
+    for record in (ACTIVE, STALLED, ASLEEP):
+        store.save(scene.named(), record)
+        await asyncio.sleep(0.1)
+    apiserver.start_apiserver()
+    async with asyncio.timeout(60):
+        while (await scene.status()).get("state") != "ScaledToZero":
+            await asyncio.sleep(0.1)
+    await scene.end()
+    await own.close()
