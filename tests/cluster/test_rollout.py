@@ -1,0 +1,113 @@
+"""zenvoy's own parts are replaced, and it leaves, while it is in use: nothing is lost, and what slept comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cluster.harness import ToolFailed
+from tests.cluster.release import SYSTEM, Release, Shop, curl, web
+from tests.e2e.harness import until
+
+CLIENTS = 2
+
+
+class Clients:
+    """Who asks again and again, one connection for each request; all that went wrong."""
+
+    def __init__(self, release: Release, host: str) -> None:
+        self.url, self.host = f"http://{release.address}:10000/", host
+        self.answers, self.lost = 0, []  # type: int, list[str]
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+
+    @contextmanager
+    def asking(self) -> Iterator[Clients]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join()
+
+    def _ask(self) -> None:
+        while not self._stop.wait(0.05):
+            try:
+                answer = curl(self.url, "-H", f"Host: {self.host}")
+            except ToolFailed as error:
+                self.lost.append(str(error))
+                continue
+            self.answers += 1
+            if answer.status != 200:
+                self.lost.append(f"{answer.status} {answer.body}")
+
+
+@pytest.mark.parametrize("part", ["reconciler", "proxy"])
+def test_a_roll_out_loses_no_request(zenvoy: Release, shop: Shop, part: str) -> None:
+    shop.apply(*web("busy"), *web("asleep"))
+    for name in ("busy", "asleep"):
+        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+    shop.label("busy", idle_after="10m")
+    shop.label("asleep", idle_after="2s")
+    shop.until("asleep", "ScaledToZero")
+    until("busy is answered", lambda: zenvoy.curl("busy.shop").status == 200)
+    with Clients(zenvoy, "busy.shop").asking() as clients:
+        zenvoy.node.kubectl("rollout", "restart", "-n", SYSTEM, f"deployment/zenvoy-{part}")
+        # It sleeps, and is asked for, while there are replicas of both kinds.
+        woken = zenvoy.curl("asleep.shop")
+        zenvoy.node.kubectl(
+            "rollout", "status", "-n", SYSTEM, f"deployment/zenvoy-{part}", "--timeout=240s", timeout=250
+        )
+        until("those that went are gone", lambda: _pods(zenvoy, part) == 2, 120)
+    assert woken.status == 200
+    assert clients.answers > 20
+    assert not clients.lost
+    shop.until("asleep", "ScaledToZero")
+
+
+def test_a_wake_goes_on_while_the_reconciler_is_replaced(zenvoy: Release, shop: Shop) -> None:
+    shop.apply(*web("slow", DELAY="8s"))
+    shop.kubectl("rollout", "status", "deployment/slow", "--timeout=60s")
+    shop.label("slow", idle_after="2s")
+    shop.until("slow", "ScaledToZero")
+    answers = []
+    client = threading.Thread(target=lambda: answers.append(zenvoy.curl("slow.shop", seconds=90)))
+    client.start()
+    try:
+        shop.until("slow", "Waking")
+        zenvoy.node.kubectl(
+            "delete", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=reconciler", "--wait=false"
+        )
+    finally:
+        client.join()
+    assert [answer.status for answer in answers] == [200]
+
+
+def test_what_sleeps_comes_back_when_zenvoy_is_uninstalled(zenvoy: Release, shop: Shop) -> None:
+    shop.apply(*web("web", replicas=2), *web("other"))
+    for name in ("web", "other"):
+        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+        shop.label(name, idle_after="2s")
+    shop.until("web", "ScaledToZero")
+    shop.until("other", "ScaledToZero")
+
+    zenvoy.uninstall()
+
+    try:
+        assert [shop.replicas("web"), shop.replicas("other")] == [2, 1]
+        for name in ("web", "other"):
+            # What stays of it hangs on nobody who is gone.
+            shop.kubectl("delete", "ssvc", name, "--ignore-not-found", "--timeout=20s")
+        shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    finally:
+        zenvoy.install()
+
+
+def _pods(release: Release, part: str) -> int:
+    label = f"app.kubernetes.io/component={part}"
+    return len(release.node.kubectl("get", "pods", "-n", SYSTEM, "-l", label, "-o", "name").splitlines())
