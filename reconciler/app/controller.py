@@ -82,11 +82,12 @@ class Controller:
         self._reported: set[str] = set()
         self._troubled: set[str] = set()
         stale_after = traffic.stale_after(settings.sample_interval, settings.prometheus)
-        self.engine = _Engine(time.time, stale_after, settings.hold.address, self._saw, self._woke)
+        hold = settings.hold
+        self.engine = _Engine(time.time, stale_after, hold.address, self._saw, self._woke, hold.listens_at)
         self._alarm = Alarm(self.engine.passed)
         self._metrics = Metrics(self._world())
         self.engine.also_held = self._metrics.held
-        self._catalogue = Catalogue(api, self._leads, self._configure, self._saw_object)
+        self._catalogue = Catalogue(api, self._leads, self._configure, self._saw_object, namespaces=settings.namespaces)
         self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service)
         self._elector = self._candidate()
         self._peers = self._among_others()

@@ -60,11 +60,15 @@ class Engine(Roles):
         hold_address: Callable[[int], str],
         listen: Listener,
         woken: Callable[[str, Wake], None],
+        listens_at: Callable[[str], bool] | None = None,
     ) -> None:
+        """`listens_at` says whether holders listen at a hold address that was given out before; by default they do at
+        those with the port of all others."""
         super().__init__()
         self._now = now
         self._stale_after = stale_after
         self._hold_address = hold_address
+        self._listens_at = listens_at or self._has_the_port
         self._listen = listen
         self._woken = woken
         self._services: dict[str, Service] = {}

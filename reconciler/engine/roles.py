@@ -30,6 +30,7 @@ class Roles:
 
     _now: Callable[[], float]
     _hold_address: Callable[[int], str]
+    _listens_at: Callable[[str], bool]
     _listen: Listener
     _services: dict[str, Service]
     _roll: Roll
@@ -170,10 +171,13 @@ class Roles:
         return record if address == record.hold_address else replace(record, hold_address=address)
 
     def _hold_address_like(self, address: str) -> str:
-        """The same address while the holder's port is the same; a new one otherwise: nobody listens there any more."""
-        if address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]:
+        """The same address while holders listen there; a new one otherwise."""
+        if self._listens_at(address):
             return address
         return self._hold_address(self._adapters.store.next_index())
+
+    def _has_the_port(self, address: str) -> bool:
+        return address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]
 
     def _begin(self, name: str, service: Service) -> None:
         """A service seen for the first time: Active when it runs, so that it gets a full `idleAfter`."""

@@ -30,6 +30,10 @@ class AnyIp:
         found = int(IPv4Address(host)) - int(_FIRST)
         return found if 0 <= found < 1 << 22 else None
 
+    def listens_at(self, address: str) -> bool:
+        """Whether a hold address is one of these."""
+        return self.index(address) is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Tproxy:
@@ -46,6 +50,10 @@ class Tproxy:
         """The index of a hold address; None for one that the rule does not divert."""
         host, _, port = address.rpartition(":")
         return int(port) - self.first if host == _LOCAL and self.first <= int(port) <= self.last else None
+
+    def listens_at(self, address: str) -> bool:
+        """Whether a hold address is one of these."""
+        return self.index(address) is not None
 
 
 @dataclass(frozen=True, slots=True)
