@@ -118,6 +118,11 @@ class Commands:
                 self._note(service, value)
         self.again()
 
+    @property
+    def troubled(self) -> frozenset[str]:
+        """The services whose commands have mistakes."""
+        return frozenset(self._problems)
+
     def problems(self, service: str) -> tuple[Problem, ...]:
         """What is wrong with the service's command."""
         found = self._problems.get(service)

@@ -78,8 +78,8 @@ class StatusStore:
 
     # What else a status tells
 
-    def set_problems(self, service: str, problems: Sequence[Problem], generation: int) -> None:
-        """All that is wrong with what was asked in that generation of the object; nothing, when it is in force."""
+    def set_problems(self, service: str, problems: Sequence[Problem], generation: int = 0) -> None:
+        """All that is wrong with what was asked, in that generation of the object or the one that the informer has."""
         before = self._standing(service)
         heard = before.heard or bool(problems)
         self._say(service, replace(before, problems=tuple(problems), generation=generation, heard=heard))
@@ -163,7 +163,9 @@ class StatusStore:
         standing = self._standings.get(service)
         if standing is None or not standing.heard or not self._leading:
             return {}
-        target = target_of(item)
+        target, listed = target_of(item), self._items.get(service, item)
+        # By now everybody has heard of what the informer has: it was told of at once, and writes are gathered first.
+        standing = replace(standing, generation=max(standing.generation, listed.metadata.generation))
         changed = change(item.status, status(standing, item.status, self._now(), f"{target.kind}/{target.name}"))
         if changed and not self._leads():
             self._errands.later(service)  # the lease may be ours again, without anybody having led in between

@@ -168,7 +168,9 @@ def test_a_bad_command_is_a_problem_until_it_is_mended() -> None:
     scene.see("wake")
     [problem] = scene.commands.problems("shop/web")
     assert problem.what == "'wake' is not a command"
+    assert scene.commands.troubled == {"shop/web"}
     scene.see(WAKE)
+    assert scene.commands.troubled == set()
     assert scene.commands.problems("shop/web") == ()
     assert scene.verbs == ["WakeCommanded"]
 

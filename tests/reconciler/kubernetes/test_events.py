@@ -129,6 +129,13 @@ def test_a_wake_is_told_with_its_parts() -> None:
     assert notes.of_wake(None, {}).text == "it is awake"
 
 
+def test_leaving_is_told_as_it_went() -> None:
+    restored = notes.of_leaving("Deployment shop/web was restored to 3 replicas", False)
+    assert restored == Note("Restored", "Deployment shop/web was restored to 3 replicas", "Restoring")
+    failed = notes.of_leaving("Deployment shop/web cannot be restored: 403", True)
+    assert failed == Note("RestoreFailed", "Deployment shop/web cannot be restored: 403", "Restoring", warning=True)
+
+
 def test_a_note_is_as_long_as_the_api_server_takes_it() -> None:
     assert notes.shortened("é" * 512) == "é" * 512
     shortened = notes.shortened("é" * 513)

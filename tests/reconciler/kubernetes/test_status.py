@@ -332,6 +332,19 @@ async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Sc
     assert (ready["status"], ready["reason"]) == ("True", "Active")
 
 
+async def test_a_status_is_about_the_spec_that_was_heard_of(scene: Scene) -> None:
+    async with writing(scene):
+        scene.store.save("shop/web", ACTIVE)
+        await scene.written()
+        assert scene.status()["observedGeneration"] == 1
+        status = scene.status()
+        scene.server.scaled_service("web", metadata={"uid": "uid-1", "generation": 2}, status=status)
+        scene.listen()
+        await scene.written()
+    assert scene.status()["observedGeneration"] == 2
+    assert [one["observedGeneration"] for one in scene.status()["conditions"]] == [2, 2]
+
+
 async def test_problems_are_told_before_there_is_any_record(scene: Scene) -> None:
     async with writing(scene):
         scene.store.set_problems("shop/web", [BAD], 1)
