@@ -10,7 +10,8 @@ from reconciler.adapters.kubernetes.api import ApiError, Unreachable
 from reconciler.adapters.kubernetes.objects import decoder, path
 from reconciler.adapters.kubernetes.resources import KIND, ScaledService
 from reconciler.adapters.kubernetes.workloads import Event
-from reconciler.app.cluster.live import Silent, figures, lease
+from reconciler.app.cluster.controllers import controllers
+from reconciler.app.cluster.live import ByProxy, Silent, figures, lease
 from reconciler.app.cluster.reach import Cluster
 from reconciler.app.cluster.status import Say
 from reconciler.app.cluster.views import merged, moment, view
@@ -30,9 +31,29 @@ async def explanation(cluster: Cluster, name: str, say: Say) -> dict[str, Any]:
         say(f"from the object and its Events only: {silent}")
         return {**answer, "transitions": await _events(cluster, item, say)}
     answer |= {**live, "service": merged(seen, live["service"])}
+    if not cluster.where.controller:
+        await _add_others(cluster, item.metadata.key, answer)
     if not answer["transitions"]:  # the controller has not been there for long
         answer["transitions"] = await _events(cluster, item, say)
     return answer
+
+
+async def _add_others(cluster: Cluster, name: str, answer: dict[str, Any]) -> None:
+    """Envoys and holders that are connected to other replicas; what one of those does not tell is left out."""
+    leads = (answer["leader"] or {}).get("pod")
+    try:
+        pods = await controllers(cluster)
+    except (ApiError, Unreachable):
+        return  # whoever may not see pods still gets what the leader knows
+    for pod in [pod.metadata["name"] for pod in pods if pod.is_ready]:
+        if pod == leads:
+            continue
+        try:
+            other = await ByProxy(cluster, pod).fetch(f"/v1/services/{name}/explain")
+        except Silent:
+            continue
+        answer["envoys"]["each"] += other["envoys"]["each"]
+        answer["holders"] += other["holders"]
 
 
 async def _leader(cluster: Cluster) -> dict[str, Any] | None:

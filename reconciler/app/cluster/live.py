@@ -58,13 +58,13 @@ class AtUrl:
 class ByProxy:
     """Through the API server, which needs no way of ours to the pod; `pod` None: whoever leads."""
 
-    def __init__(self, cluster: Cluster, pod: str | None = None) -> None:
-        self._cluster, self._pod = cluster, pod
+    def __init__(self, cluster: Cluster, pod: str | None = None, port: int = HTTP_PORT) -> None:
+        self._cluster, self._pod, self._port = cluster, pod, port
 
     async def fetch(self, path: str) -> Any:
         pod = self._pod or await leader(self._cluster)
         system = self._cluster.where.system
-        proxied = f"/api/v1/namespaces/{system}/pods/{pod}:{HTTP_PORT}/proxy{path}"
+        proxied = f"/api/v1/namespaces/{system}/pods/{pod}:{self._port}/proxy{path}"
         try:
             return json.loads(await self._cluster.api.get(proxied, timeout=TIMEOUT_SECONDS))
         except ApiError as error:

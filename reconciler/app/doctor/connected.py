@@ -80,18 +80,28 @@ def _rules(worlds: Mapping[str, World]) -> Iterator[Finding]:
 
 
 def _samples(worlds: Mapping[str, World]) -> Examined:
+    """In a cluster only the leader takes samples."""
     found, said = [], []
     for name, world in worlds.items():
-        sample = world["sample"]
-        doubt, age = sample["doubt"], sample["ageSeconds"]
-        said.append(f"by {sample['source']}, {'none yet' if age is None else f'{age:.0f} s old'}")
         if not world["ready"]:
             what = "it does not know every service yet, and answers no Envoy before that"
             found.append(Finding(name, what, "look at its log; in a cluster, at the Ready condition of ScaledServices"))
-        if doubt and doubt != NO_ENVOY and not any(words in doubt for words in PASSING):
-            by_prometheus = str(sample["source"]).startswith("Prometheus")
-            remedy = (
-                SCRAPE if by_prometheus else "see that the reconciler can reach each Envoy's statistics port (9902)"
-            )
-            found.append(Finding(name, f"nothing is put to sleep, since samples are in doubt: {doubt}", remedy))
-    return Examined("samples", "; ".join(dict.fromkeys(said)), tuple(found))
+        standing = world["standing"] or {"leads": True}
+        if standing["leads"]:
+            sample = world["sample"]
+            age = sample["ageSeconds"]
+            said.append(f"by {sample['source']}, {'none yet' if age is None else f'{age:.0f} s old'}")
+            found += _doubts(name, sample, standing.get("doubt"))
+    return Examined("samples", "; ".join(said) or "nobody leads", tuple(found))
+
+
+def _doubts(name: str, sample: Mapping[str, Any], others: str | None) -> Iterator[Finding]:
+    """`others`: what the leader does not know of other replicas."""
+    doubt = sample["doubt"]
+    if others:
+        remedy = "see that replicas reach one another at the gRPC port (18000)"
+        yield Finding(name, f"nothing is put to sleep, since another replica is missing: {others}", remedy)
+    elif doubt and doubt != NO_ENVOY and not any(words in doubt for words in PASSING):
+        by_prometheus = str(sample["source"]).startswith("Prometheus")
+        remedy = SCRAPE if by_prometheus else "see that the reconciler can reach each Envoy's statistics port (9902)"
+        yield Finding(name, f"nothing is put to sleep, since samples are in doubt: {doubt}", remedy)

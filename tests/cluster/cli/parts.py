@@ -146,7 +146,7 @@ class FakeController:
 
     def start(self) -> Callable[[], None]:
         """Serve; the way to end it."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        server = ThreadingHTTPServer(("0.0.0.0", 0), self._handler())
         Thread(target=server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from reconciler.adapters.kubernetes.api import ApiError
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.objects import path
 from reconciler.adapters.kubernetes.resources import (
     API_VERSION,
     GROUP,
@@ -22,13 +22,13 @@ from reconciler.adapters.kubernetes.resources import (
     ScaledServiceStatus,
 )
 from reconciler.adapters.kubernetes.workloads import Lease
+from reconciler.app.cluster.controllers import COMPONENT, Pod, controllers
 from reconciler.app.cluster.live import lease
 from reconciler.app.cluster.reach import LEASE, Cluster
 from reconciler.app.doctor.finding import Examined, Finding, Level
 
 DEFINITIONS = "apiextensions.k8s.io/v1"
 APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade what is in a chart's crds folder)"
-COMPONENT = "app.kubernetes.io/component=reconciler"
 VERSION_LABEL = "app.kubernetes.io/version"
 OVERDUE = 5
 """Times the Lease's duration: after it, its holder is gone, however far the clocks are apart."""
@@ -44,20 +44,6 @@ class Installation:
     """Service accounts of the controller's pods."""
     namespaces: tuple[str, ...] = ()
     """Where it looks; empty: everywhere."""
-
-
-class _PodSpec(msgspec.Struct, rename="camel"):
-    service_account_name: str = "default"
-    containers: list[dict[str, Any]] = []
-
-
-class _Pod(msgspec.Struct):
-    metadata: dict[str, Any]
-    spec: _PodSpec
-    status: dict[str, Any] = {}
-
-
-_POD = decoder(_Pod)
 
 
 async def served(cluster: Cluster) -> bool:
@@ -105,7 +91,7 @@ def _lacks(name: str, found: dict[str, Any]) -> Iterator[Finding]:
 async def controller(cluster: Cluster, installed: Installation) -> Examined:
     """Its pods are ready, and one of them leads. Raises `ApiError`."""
     system = cluster.where.system
-    pods: list[_Pod] = await cluster.listed(path("v1", "pods", system), _POD, {"labelSelector": COMPONENT})
+    pods = await controllers(cluster)
     found = []
     if not pods:
         what = f"there is no pod with the label {COMPONENT}: nothing wakes"
@@ -116,7 +102,7 @@ async def controller(cluster: Cluster, installed: Installation) -> Examined:
         installed.accounts.add(pod.spec.service_account_name)
         installed.namespaces = _watched(pod) or installed.namespaces
         found += _pod(f"pod {system}/{name}", pod)
-        if _ready(pod):
+        if pod.is_ready:
             installed.ready.append(name)
     held = await lease(cluster)
     found += _lease(f"Lease {system}/{LEASE}", held, {pod.metadata["name"] for pod in pods})
@@ -125,8 +111,8 @@ async def controller(cluster: Cluster, installed: Installation) -> Examined:
     return Examined("controller", said, tuple(found))
 
 
-def _pod(where: str, pod: _Pod) -> Iterator[Finding]:
-    if not _ready(pod):
+def _pod(where: str, pod: Pod) -> Iterator[Finding]:
+    if not pod.is_ready:
         states = pod.status.get("containerStatuses", []) + pod.status.get("initContainerStatuses", [])
         waiting = [one["state"]["waiting"] for one in states if "waiting" in one.get("state", {})]
         why = "; ".join(f"{one.get('reason', '')}: {one.get('message', '')}".rstrip(": ") for one in waiting)
@@ -153,12 +139,7 @@ def _lease(where: str, held: Lease | None, pods: set[str]) -> Iterator[Finding]:
         yield Finding(where, f"it was renewed {age:.0f} s ago, and lasts {duration} s: nobody leads", remedy)
 
 
-def _ready(pod: _Pod) -> bool:
-    conditions = pod.status.get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
-def _watched(pod: _Pod) -> tuple[str, ...]:
+def _watched(pod: Pod) -> tuple[str, ...]:
     """Of its argument `--namespaces=a,b`."""
     for container in pod.spec.containers:
         for argument in container.get("args", []):

@@ -1,0 +1,67 @@
+"""`zenvoy explain` and `zenvoy doctor` against a real `zenvoy up`, with a real Envoy and a real holder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import QUICK, quick, request
+from tests.e2e.test_cli import GOOD, run
+
+
+def test_explain_shows_the_evidence(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=QUICK)
+    assert request(z.http_port, "web").status == 200
+    z.wait_state("web", "ScaledToZero")
+    found = json.loads(z.cli("explain", "web", "-o", "json").stdout)
+    assert found["service"]["state"] == "ScaledToZero"
+    assert [move["event"] for move in found["transitions"]] == [
+        "Drained",
+        "IdleElapsed",
+        "Quiet",
+        "Ready",
+        "Demand",
+    ]
+    (envoy,) = found["envoys"]["each"]
+    assert (envoy["id"], envoy["acked"]) == ("local", found["envoys"]["version"]) and envoy["ackedAt"]
+    (holder,) = found["holders"]
+    assert (holder["mode"], holder["inForce"], holder["held"], holder["released"]) == ("anyip", True, 0, 1)
+    (reading,) = found["sample"]["envoys"]
+    assert reading["counters"]["requests"] == 1 and found["sample"]["ageSeconds"] < 60
+    assert yaml.safe_load(z.cli("explain", "web", "-o", "yaml").stdout)["service"]["name"] == "web"
+    told = z.cli("explain", "web").stdout
+    assert told.startswith("web is ScaledToZero since ")
+    for words in ("Traffic, by Envoy's admin port (", "Route to 127.64.", "Held: 0 wait, 0 are relayed", "in force"):
+        assert words in told, told
+    moves = [line.split()[1:5] for line in told.splitlines() if " → " in line]
+    assert moves[0] == ["Draining", "→", "ScaledToZero", "Drained"] and len(moves) == 5
+    assert z.cli("explain", "nobody").returncode == 4
+
+
+def test_doctor_of_a_running_one(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=QUICK)
+    z.asleep("web")
+    done = z.cli("doctor", str(z.file), "-o", "json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["findings"]) == (0, [])
+    assert [one["check"] for one in answer["checks"]] == [
+        *("Envoy", "Prometheus", "services file", "zenvoy up"),
+        *("Envoys", "holders", "samples"),
+    ]
+    assert z.cli("doctor").stdout.splitlines()[-1] == "no problems, no notes"
+
+
+def test_doctor_before_it_runs(zenvoy: Start, tmp_path: Path) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=QUICK)
+    taken = tmp_path / "taken.yaml"
+    taken.write_text(GOOD.replace("127.0.0.1:10000", f"127.0.0.1:{z.http_port}"))
+    done = run("doctor", str(taken), cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{z.http_port}" in done.stdout and "choose another port" in done.stdout
+    assert "start it: zenvoy up services.yaml" in done.stdout
+    taken.write_text("services: [{name: web, command: [cat], colour: blue}]\n")
+    done = run("doctor", str(taken), cwd=tmp_path)
+    assert done.returncode == 1 and "colour" in done.stdout and "mend the file" in done.stdout
