@@ -253,6 +253,22 @@ async def test_it_comes_about_after_the_api_server_was_gone(shop: Shop, apiserve
     await until(lambda: shop.entry and shop.entry.spec.idle_after == 60)
 
 
+async def test_what_the_api_server_refuses_is_told_and_tried_again(shop: Shop) -> None:
+    quotas = path("v1", "resourcequotas", shop.namespace)
+    none_of_them = {"hard": {"count/scaledservices.zenvoy.dev": "0"}}
+    await shop.api.call("POST", quotas, {"metadata": {"name": "none"}, "spec": none_of_them})
+    async with asyncio.timeout(60):
+        while "used" not in json.loads(await shop.api.get(f"{quotas}/none")).get("status", {}):
+            await asyncio.sleep(0.05)
+    await shop.serve()
+    await until(lambda: any("exceeded quota" in problem for problem in shop.problems))
+    (problem,) = shop.told[1][shop.key]
+    assert (problem.reason, problem.where, problem.on) == ("Refused", "zenvoy.dev/enabled", "Service")
+    await shop.api.call("DELETE", f"{quotas}/none")
+    await shop.until(bool)
+    await until(lambda: shop.entry and not shop.problems)
+
+
 async def test_a_service_written_as_people_do(shop: Shop, control_plane: Cluster) -> None:
     manifest = """
         apiVersion: v1

@@ -8,25 +8,24 @@ Counterparts: `wanted.py` and `claims.py`, which judge; `owned.py`, which makes 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from reconciler.adapters.kubernetes.api import Api
-from reconciler.adapters.kubernetes.claims import RESERVED, settle
+from reconciler.adapters.kubernetes.claims import RESERVED
 from reconciler.adapters.kubernetes.entries import Entry, Problem
-from reconciler.adapters.kubernetes.informer import Informer
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.in_force import InForce
+from reconciler.adapters.kubernetes.objects import decoder
 from reconciler.adapters.kubernetes.owned import UNREAD, OwnedScaledServices
 from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, PLURAL, ScaledService
 from reconciler.adapters.kubernetes.wanted import Cluster, service_of, wanted
+from reconciler.adapters.kubernetes.within import Within
 from reconciler.adapters.kubernetes.workloads import Service
 
 Entries = Mapping[str, Entry]
 Problems = Mapping[str, tuple[Problem, ...]]
 OnEntries = Callable[[Entries, Problems], None]
 OnScaledService = Callable[[str, ScaledService | None], None]
-_T = TypeVar("_T")
 
 
 class Catalogue:
@@ -43,13 +42,12 @@ class Catalogue:
         on_entries: OnEntries,
         on_scaled_service: OnScaledService = lambda key, item: None,
         cluster: Cluster | None = None,
+        namespaces: Sequence[str] = (),
         reserved: Mapping[int, str] = RESERVED,
     ) -> None:
         self._on_entries, self._on_scaled_service = on_entries, on_scaled_service
-        self._cluster, self._reserved = cluster or Cluster(), reserved
-        self._asked: dict[str, Entry] = {}
-        self._in_force: dict[str, Entry] = {}
-        """Before claims were settled, and without mistakes."""
+        self._cluster = cluster or Cluster()
+        self._in_force = InForce(reserved)
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._users: dict[str, set[str]] = {}
         """Of a Service: the ScaledServices that name it."""
@@ -57,10 +55,10 @@ class Catalogue:
         self._changed = False
         self._whole = asyncio.Event()
         self._told: tuple[Entries, Problems] | None = None
-        self.scaled_services = Informer(
-            api, path(API_VERSION, PLURAL), decoder(ScaledService), self._saw_scaled_service, on_sync=self._synced
+        self.scaled_services = Within(
+            api, (API_VERSION, PLURAL), namespaces, decoder(ScaledService), self._saw_scaled_service, self._synced
         )
-        self.services = Informer(api, path("v1", "services"), decoder(Service), self._saw_service, on_sync=self._synced)
+        self.services = Within(api, ("v1", "services"), namespaces, decoder(Service), self._saw_service, self._synced)
         items = self.scaled_services.items, self.services.items
         self._owned = OwnedScaledServices(api, *items, leads, lambda _: self._mark(), self._cluster)
 
@@ -105,7 +103,7 @@ class Catalogue:
 
     def _judge(self, key: str, item: ScaledService | None) -> None:
         """What this one asks for now, when it is right; otherwise what it asked for last."""
-        asked, mistakes = self._asked.get(key), self._mistakes.get(key, ())
+        asked, mistakes = self._in_force.asked(key), self._mistakes.get(key, ())
         if item is None or item.metadata.deletion_timestamp or UNREAD in item.metadata.annotations:
             found: Entry | tuple[Problem, ...] = ()
             asked_now = None
@@ -115,8 +113,11 @@ class Catalogue:
         mistakes_now = () if isinstance(found, Entry) else found
         if asked_now == asked and mistakes_now == mistakes:
             return
-        _put(self._asked, key, asked_now)
-        _put(self._mistakes, key, mistakes_now or None)
+        if asked_now != asked:
+            self._in_force.ask(key, asked_now)
+        self._mistakes.pop(key, None)
+        if mistakes_now:
+            self._mistakes[key] = mistakes_now
         self._mark()
 
     def _synced(self) -> None:
@@ -140,23 +141,14 @@ class Catalogue:
 
     def _tell(self) -> None:
         self._changed = False
-        entries, problems = self._settled()
+        entries, claims = self._in_force.settled()
+        keys = {*self._mistakes, *claims, *self._owned.troubled}
+        found = {key: self._problems_of(key, claims.get(key, ())) for key in keys}
+        problems = {key: told for key, told in found.items() if told}
         if (entries, problems) == self._told:
             return
         self._told = entries, problems
         self._on_entries(entries, problems)
-
-    def _settled(self) -> tuple[Entries, Problems]:
-        """What is in force. Who asks for what it cannot have keeps what it had, as long as nobody older wants that."""
-        first = settle(self._asked, self._reserved)
-        lost = self._asked.keys() - first.entries.keys()
-        kept = {key: self._in_force[key] for key in lost if _is_other(self._in_force.get(key), self._asked[key])}
-        second = settle({**self._asked, **kept}, self._reserved) if kept else first
-        self._in_force = {key: kept.get(key, self._asked[key]) for key in second.entries}
-        claims = second.problems | {key: first.problems[key] for key in kept}
-        keys = {*self._mistakes, *claims, *self._owned.troubled}
-        problems = {key: self._problems_of(key, claims.get(key, ())) for key in keys}
-        return second.entries, {key: found for key, found in problems.items() if found}
 
     def _problems_of(self, key: str, claims: tuple[Problem, ...]) -> tuple[Problem, ...]:
         """Each mistake once: what the annotations are told is not told of what was made of them too."""
@@ -173,14 +165,3 @@ def _as_before(asked: Entry | None, item: ScaledService) -> Entry | None:
     command = item.metadata.annotations.get(COMMAND_ANNOTATION)
     spec = replace(asked.spec, paused=asked.spec.paused or item.spec.paused)
     return replace(asked, spec=spec, command=command)
-
-
-def _is_other(before: Entry | None, asked: Entry) -> bool:
-    return before is not None and before.uid == asked.uid and before.spec != asked.spec
-
-
-def _put(into: dict[str, _T], key: str, value: _T | None) -> None:
-    if value is None:
-        into.pop(key, None)
-    else:
-        into[key] = value

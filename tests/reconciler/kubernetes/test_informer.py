@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -259,3 +260,33 @@ async def test_an_object_without_a_readable_name_keeps_lists_from_deleting(copy:
     copy.server.cut()
     await until(lambda: copy.server.lists == 2 and copy.server.open)
     assert copy.names() == ["a", "b"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_happens_the_copy_is_right_in_the_end_and_was_told_so(copy: Copy, seed: int) -> None:
+    chance = random.Random(seed)
+    server, faults = copy.server, copy.server.faults
+    happenings: list[Callable[[], object]] = [
+        *[lambda: server.put(chance.choice("abcdef"))] * 6,
+        *[lambda: server.objects and server.delete(chance.choice(sorted(server.objects)).partition("/")[2])] * 3,
+        server.bookmark,
+        server.forget,
+        server.cut,
+        lambda: setattr(faults, "page", chance.choice([None, 1, 2, 3])),
+        lambda: setattr(faults, "refuse_page", chance.choice([None, 1])),
+        lambda: setattr(faults, "refuse_page_with", chance.choice([(500, "InternalError"), (410, "Expired")])),
+        lambda: setattr(faults, "refuse", chance.choice([None, None, (429, "TooManyRequests"), (503, "Unavailable")])),
+        lambda: setattr(faults, "refuse_watches", chance.choice([None, (410, "Gone"), (500, "InternalError")])),
+    ]
+    for _ in range(120):
+        chance.choice(happenings)()
+        await asyncio.sleep(chance.choice([0, 0, 0.001, 0.02]))
+    server.faults.refuse = server.faults.refuse_watches = server.faults.refuse_page = None
+    server.put("last")
+    await until(lambda: "shop/last" in copy.informer.items)
+    versions = {key: item.metadata.resource_version for key, item in copy.informer.items.items()}
+    assert versions == {key: one["metadata"]["resourceVersion"] for key, one in server.objects.items()}
+    believed: set[str] = set()
+    for word in copy.told:
+        (believed.add if word[0] == "+" else believed.discard)(word[1:])
+    assert believed == set(copy.names())
