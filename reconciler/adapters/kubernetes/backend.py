@@ -52,8 +52,8 @@ class KubernetesBackend:
         may_sleep: Callable[[], bool],
         namespaces: Sequence[str] = (),
     ) -> None:
-        """`urgent` is for wakes only, and its connections are not bounded. `may_sleep` is asked right before a target
-        is scaled to zero. No `namespaces` are all of them."""
+        """`urgent` is for wakes only, with room for `calls.WARM_CONNECTIONS`. `may_sleep` is asked right before a
+        target is scaled to zero. No `namespaces` are all of them."""
         self.api, self.urgent, self.may_sleep = api, Urgent(urgent), may_sleep
         self.looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._report = report
@@ -100,7 +100,7 @@ class KubernetesBackend:
         before, unit.wanted = unit.wanted, scale
         match scale:
             case AtLeast() if not isinstance(before, AtLeast):
-                unit.begin(time.time(), time.monotonic())
+                unit.begin(time.time())
                 if isinstance(before, Zero) and not self.may_sleep():
                     unit.doom(self._offers(unit))  # whoever may has perhaps scaled it to zero a moment ago
             case Zero():
@@ -162,7 +162,7 @@ class KubernetesBackend:
         unit = self._units[name] = Unit(entry, scaled)
         if before is not None:
             unit.wanted, unit.told = before.wanted, before.told
-            unit.begin(before.began_at, before.began_ticks)
+            unit.begin(before.began_at)
             self._drop(before)
         scaled.want(name, unit.wanted)
 
@@ -249,7 +249,7 @@ class KubernetesBackend:
             trouble = trouble or stalled
         else:
             self._waits.over(unit)
-        replicas = len(shown) if scaled.is_missing else seen.replicas if seen else None
+        replicas = len({offer.pod for offer in shown}) if scaled.is_missing else seen.replicas if seen else None
         self._tell(unit, Running(unit.name, replicas, endpoints, trouble, ordered(unit.milestones)))
 
     def _spare(self, unit: Unit) -> None:

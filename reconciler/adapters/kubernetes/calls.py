@@ -29,7 +29,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 2.0
 
 
 class Urgent:
-    """Sends wakes on connections that are open already. `api` is for nothing else, and its connections not bounded."""
+    """Sends wakes on connections that are open already. `api` is for nothing else, with room for them all."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -52,7 +52,12 @@ class Urgent:
             await self._use(WARM_CONNECTIONS // 2)
 
     async def _use(self, connections: int) -> None:
-        await asyncio.gather(*(self._touch() for _ in range(connections)))
+        touches = [asyncio.create_task(self._touch()) for _ in range(connections)]
+        try:
+            await asyncio.wait(touches)
+        finally:
+            # When cancelled too: a handshake that is cut off in its first moment leaves its socket open.
+            await asyncio.wait(touches)
 
     async def _touch(self) -> None:
         try:

@@ -2,7 +2,8 @@
 
 Rules: ready ones; where none is ready, those that still serve while they end, as kube-proxy does. IPv4 where there is
 any, IPv6 otherwise: both families of a dual-stack Service lead to the same pods, and an Envoy or a holder without IPv6
-is the commoner one. Counterparts: `slices.py`, which keeps the slices; `unit.py`, which knows who is about to end.
+is the commoner one. Counterparts: `slices.py`, which keeps the slices; `unit.py`, which knows who is about to end;
+`reach.py`, which takes the best rank of which anything can be reached.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from reconciler.adapters.kubernetes.workloads import Endpoint, EndpointSlice
 
 FAMILIES = ("IPv4", "IPv6")
-"""In order of preference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +26,37 @@ class Offer:
     """Its uid; the address where the slice names no pod."""
     ending: bool = False
     """It serves, but its end has begun."""
+    ipv6: bool = False
+
+    @property
+    def rank(self) -> tuple[bool, bool]:
+        """Of two that differ in it, only the lesser is used."""
+        return self.ending, self.ipv6
 
 
 def offers(slices: Iterable[EndpointSlice], port: str) -> tuple[Offer, ...]:
-    """All that can be dialled for the Service's port of that name (empty for its only one), in a fixed order."""
-    found: dict[str, dict[str, Offer]] = {family: {} for family in FAMILIES}
+    """All that could be dialled for the Service's port of that name (empty for its only one), the best rank first."""
+    found: dict[str, Offer] = {}
     for each in slices:
-        if (family := found.get(each.address_type)) is None:
+        if each.address_type not in FAMILIES:
             continue
         numbers = {one.port for one in each.ports or () if one.name == port and one.protocol == "TCP" and one.port}
         for endpoint in each.endpoints or ():
             for number in numbers if endpoint.addresses else ():
-                if (offer := _offer(endpoint, each.address_type, number)) and not _is_better(family, offer):
-                    family[offer.address] = offer
-    for family in found.values():
-        if ready := [offer for offer in family.values() if not offer.ending]:
-            return _ordered(ready)
-    return next((_ordered(family.values()) for family in found.values() if family), ())
+                offer = _offer(endpoint, each.address_type == "IPv6", number)
+                # One is in two slices while it moves between them: what is better of it holds.
+                if offer and (offer.address not in found or offer.rank < found[offer.address].rank):
+                    found[offer.address] = offer
+    return tuple(sorted(found.values(), key=lambda offer: (offer.rank, offer.address)))
 
 
-def _offer(endpoint: Endpoint, family: str, port: int) -> Offer | None:
+def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> Offer | None:
     # All addresses of one endpoint are the same pod's, and the API says to use the first.
     ip, conditions = endpoint.addresses[0], endpoint.conditions
-    address = f"[{ip}]:{port}" if family == "IPv6" else f"{ip}:{port}"
+    address = f"[{ip}]:{port}" if ipv6 else f"{ip}:{port}"
     pod = (endpoint.target_ref.uid if endpoint.target_ref else "") or address
     ready = conditions.ready is None or conditions.ready
     serving = ready if conditions.serving is None else conditions.serving
     if ready:
-        return Offer(address, pod, ending=False)
-    return Offer(address, pod, ending=True) if serving and conditions.terminating else None
-
-
-def _is_better(found: dict[str, Offer], offer: Offer) -> bool:
-    """Whether another slice says better of the same address: one is in two slices while it moves between them."""
-    before = found.get(offer.address)
-    return before is not None and offer.ending and not before.ending
-
-
-def _ordered(offered: Iterable[Offer]) -> tuple[Offer, ...]:
-    return tuple(sorted(offered, key=lambda offer: offer.address))
+        return Offer(address, pod, ending=False, ipv6=ipv6)
+    return Offer(address, pod, ending=True, ipv6=ipv6) if serving and conditions.terminating else None

@@ -123,12 +123,11 @@ class KindWatch:
             except NoSuchKind as error:
                 self._turn(str(error))
             except ApiError as error:
+                self._tell_failure(error)
                 if str(error.status) in NO_RIGHT:
                     self._turn(f"Forbidden: zenvoy may not ask which kinds there are: {error.message}")
             except (Unreachable, msgspec.DecodeError) as error:
-                log.warning(
-                    "kinds cannot be looked up", kind=self._named[1], api_version=self._named[0], error=str(error)
-                )
+                self._tell_failure(error)
             else:
                 await self._watch(self.kind)
                 self.kind = None
@@ -150,9 +149,10 @@ class KindWatch:
                         task.result()
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
         finally:
+            self._informers.clear()
             for task in running:
                 task.cancel()
-            self._informers.clear()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _goes_on(self, kind: Kind) -> bool:
         """Whether the kind is still there; says why its objects cannot be seen."""
@@ -170,6 +170,9 @@ class KindWatch:
         if found != self.trouble:
             self._turn(found)
         return True
+
+    def _tell_failure(self, error: Exception) -> None:
+        log.warning("a kind cannot be looked up", api_version=self._named[0], kind=self._named[1], error=str(error))
 
     def _turn(self, trouble: str | None) -> None:
         self.trouble = trouble

@@ -17,7 +17,7 @@ from typing import Any
 
 from reconciler.adapters.kubernetes.api import Api
 from reconciler.adapters.kubernetes.informer import Informer
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.objects import ObjectRef, decoder, path
 from reconciler.adapters.kubernetes.selectors import Matcher, matcher
 from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.workloads import Event, Pod
@@ -46,8 +46,12 @@ class Namespace:
     def __init__(self, api: Api, namespace: str, changed: Callable[[str], None], spawn: Spawn) -> None:
         self._changed = changed
         self._followed: dict[str, _Followed] = {}
-        self._warnings: dict[tuple[str, str], dict[str, Event]] = {}
-        self._about: dict[str, tuple[str, str]] = {}
+        self._warnings: dict[str, dict[str, Event]] = {}
+        """About pods, by the pod's name."""
+        self._others: dict[str, Event] = {}
+        """About anything else."""
+        self._about: dict[str, str] = {}
+        """The pod that a warning is about."""
         # Pods that have done their work, those of Jobs mostly, are never what a service waits for.
         self.pods = Informer(
             api, path("v1", "pods", namespace), _POD, self._pod, {"fieldSelector": "status.phase!=Succeeded"}
@@ -76,11 +80,13 @@ class Namespace:
         """Its pods, and warnings about them and about what makes them."""
         followed = self._followed[service]
         pods = sorted(followed.pods.values(), key=lambda pod: pod.metadata.name)
-        events = [event for pod in pods for event in self._warnings.get(("Pod", pod.metadata.name), {}).values()]
-        for (kind, name), warnings in self._warnings.items():
-            if _makes(kind, name, followed.target):
-                events += [one for one in warnings.values() if _at(one) > followed.since - RECENT_SECONDS]
-        return pods, events
+        events = [event for pod in pods for event in self._warnings.get(pod.metadata.name, {}).values()]
+        oldest = followed.since - RECENT_SECONDS
+        return pods, events + [
+            event
+            for event in self._others.values()
+            if _makes(event.involved_object, followed.target) and _at(event) > oldest
+        ]
 
     def close(self) -> None:
         for task in self._tasks:
@@ -95,18 +101,22 @@ class Namespace:
                 self._changed(service)
 
     def _event(self, key: str, event: Event | None) -> None:
-        if before := self._about.pop(key, None):
-            self._warnings[before].pop(key, None)
-            if not self._warnings[before]:
-                del self._warnings[before]
+        self._others.pop(key, None)
+        if pod := self._about.pop(key, None):
+            self._warnings[pod].pop(key)
+            if not self._warnings[pod]:
+                del self._warnings[pod]
         if event is None:
             return
-        about = (event.involved_object.kind, event.involved_object.name)
-        self._about[key] = about
-        self._warnings.setdefault(about, {})[key] = event
+        about = event.involved_object
+        if about.kind == "Pod":
+            self._about[key] = about.name
+            self._warnings.setdefault(about.name, {})[key] = event
+        else:
+            self._others[key] = event
         for service, followed in self._followed.items():
-            pod = f"{followed.target.namespace}/{about[1]}"
-            if (about[0] == "Pod" and pod in followed.pods) or _makes(*about, followed.target):
+            pod_key = f"{followed.target.namespace}/{about.name}"
+            if pod_key in followed.pods if about.kind == "Pod" else _makes(about, followed.target):
                 self._changed(service)
 
 
@@ -128,16 +138,17 @@ class Pods:
     def namespaces(self) -> tuple[str, ...]:
         return tuple(self._namespaces)
 
-    def follow(self, service: str, target: Target, selector: str) -> None:
-        """Look at the pods of the selector, if they are not looked at already."""
+    def follow(self, service: str, target: Target, selector: str) -> bool:
+        """Look at the pods of the selector from now on; whether they were not looked at already."""
         if service in self._where:
-            return
+            return False
         name = self._where[service] = target.namespace
         if end := self._ends.pop(name, None):
             end.cancel()
         if name not in self._namespaces:
             self._namespaces[name] = Namespace(self._api, name, self._changed, self._spawn)
         self._namespaces[name].follow(service, target, selector)
+        return True
 
     def leave(self, service: str) -> None:
         name = self._where.pop(service, None)
@@ -167,11 +178,11 @@ class Pods:
         self._namespaces.pop(name).close()
 
 
-def _makes(kind: str, name: str, target: Target) -> bool:
+def _makes(about: ObjectRef, target: Target) -> bool:
     """Whether that object is the target, or a ReplicaSet of it."""
-    if name == target.name and kind == target.kind:
+    if about.name == target.name and about.kind == target.kind:
         return True
-    return kind == "ReplicaSet" and name.rpartition("-")[0] == target.name
+    return about.kind == "ReplicaSet" and about.name.rpartition("-")[0] == target.name
 
 
 def _at(event: Event) -> float:

@@ -22,15 +22,20 @@ class Reach:
         self._dialler = Dialler()
 
     def reached(self, unit: Unit, shown: Sequence[Offer]) -> tuple[str, ...]:
-        """Those of the addresses that can be reached; the others are being dialled."""
+        """The addresses of the best rank of which anything can be reached; better ones are being dialled.
+
+        Until then, those who were reached before go on: nobody is cut off because somebody better has come.
+        """
         pods = {offer.address: offer.pod for offer in shown}
-        if unit.reached != pods:
+        best = {offer.address: offer.pod for offer in shown if offer.rank == shown[0].rank}
+        if unit.reached != best:
             unit.reached = {address: pod for address, pod in unit.reached.items() if pods.get(address) == pod}
-            self._dial_new(unit, pods)
+            self._dial_new(unit, best)
         if unit.dials:
             for gone in [dialled for dialled in unit.dials if pods.get(dialled[0]) != dialled[1]]:
                 unit.dials.pop(gone).cancel()
-        return tuple(offer.address for offer in shown if offer.address in unit.reached)
+        can = [offer for offer in shown if offer.address in unit.reached]
+        return tuple(offer.address for offer in can if offer.rank == can[0].rank)
 
     def _dial_new(self, unit: Unit, pods: dict[str, str]) -> None:
         for address, pod in pods.items():

@@ -26,7 +26,7 @@ class Unit:
     """Mutable, and only by the backend."""
 
     __slots__ = (
-        "began_at", "began_ticks", "blind", "dials", "doomed", "entry", "milestones", "name", "reached", "scaled",
+        "awaited_ticks", "began_at", "blind", "dials", "doomed", "entry", "milestones", "name", "reached", "scaled",
         "selector", "sparing", "told", "wanted",
     )  # fmt: skip
 
@@ -44,17 +44,19 @@ class Unit:
         """Whether dials from here are not answered, so that Kubernetes is believed."""
         self.selector: str | None = None
         """Of the Service, where the target has none."""
-        self.began_at = self.began_ticks = 0.0
-        """When the latest wake began: seconds since the epoch, and by a clock that nobody sets."""
+        self.began_at = 0.0
+        """When the latest wake began, in seconds since the epoch."""
+        self.awaited_ticks = 0.0
+        """Since when its pods are awaited, by a clock that nobody sets."""
         self.milestones: dict[str, float] = {}
 
     @property
     def is_waking(self) -> bool:
         return isinstance(self.wanted, AtLeast)
 
-    def begin(self, at: float, ticks: float) -> None:
+    def begin(self, at: float) -> None:
         """A wake begins."""
-        self.began_at, self.began_ticks, self.milestones = at, ticks, {}
+        self.began_at, self.milestones = at, {}
 
     def doom(self, offers: Sequence[Offer]) -> set[str]:
         """These are about to end; those of them of which that was not known."""

@@ -54,14 +54,15 @@ class Waits:
                 unit.selector = ""
                 self._spawn(self._ask_selector(unit), f"selector of {unit.name}")
             return None
-        self._pods.follow(unit.name, unit.scaled.ref, selector)
+        if self._pods.follow(unit.name, unit.scaled.ref, selector):
+            unit.awaited_ticks = time.monotonic()
         if (seen := self._pods.of(unit.name)) is None:
             return None
         pods = [pod for pod in seen[0] if pod.metadata.uid not in unit.doomed]
         unit.reach(pods, time.time())
         entry = unit.entry
         awaited = "" if is_offered else f"Service {entry.service_key}"
-        waited = time.monotonic() - unit.began_ticks
+        waited = time.monotonic() - unit.awaited_ticks
         return stall(Evidence(str(entry.target), waited, failures, pods, seen[1], awaited, entry.port.name))
 
     def over(self, unit: Unit) -> None:

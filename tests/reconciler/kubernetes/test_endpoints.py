@@ -25,7 +25,9 @@ def pod(ip: str, uid: str = "", **conditions: bool) -> dict[str, Any]:
 
 
 def addresses(*slices: EndpointSlice, port: str = "") -> list[str]:
-    return [offer.address for offer in offers(slices, port)]
+    """Of the best rank."""
+    found = offers(slices, port)
+    return [offer.address for offer in found if offer.rank == found[0].rank]
 
 
 def test_ready_ones_are_offered_and_unknown_counts_as_ready() -> None:

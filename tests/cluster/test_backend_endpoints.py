@@ -1,0 +1,98 @@
+"""EndpointSlices that change under the backend, by hand: nothing but the API server is between."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from reconciler.adapters.kubernetes.api import Api, connect
+from tests.cluster.harness import Cluster
+from tests.cluster.stage import Stage, endpoint, entry, own_address
+
+HERE = own_address()
+UNREACHABLE = "192.0.2.1"
+"""TEST-NET-1 of RFC 5737: nobody is there."""
+
+
+@pytest.fixture
+async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
+    urgent = await connect(control_plane.kubeconfig)
+    made = Stage(api, urgent, namespace)
+    await made.deploy("web", 3)
+    yield made
+    await made.backend.close()
+    await urgent.close()
+
+
+@pytest.fixture
+def ports() -> Iterator[tuple[int, int]]:
+    """Two of somebody who accepts connections."""
+    with socket.create_server((HERE, 0)) as one, socket.create_server((HERE, 0)) as two:
+        yield one.getsockname()[1], two.getsockname()[1]
+
+
+async def test_several_slices_of_one_service_come_and_go(stage: Stage, ports: tuple[int, int]) -> None:
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.replicas == 3)
+    first, second = (f"{HERE}:{port}" for port in ports)
+    await stage.slice("web-a", "web", [endpoint(HERE, "one")], ports[0])
+    await stage.until("web", lambda running: running.endpoints == (first,))
+    await stage.slice("web-b", "web", [endpoint(HERE, "two")], ports[1])
+    await stage.until("web", lambda running: running.endpoints == tuple(sorted((first, second))))
+    await stage.delete("endpointslices", "web-a", "discovery.k8s.io/v1")
+    await stage.until("web", lambda running: running.endpoints == (second,))
+    await stage.slice("web-b", "web", [endpoint(HERE, "two", ready=False)], ports[1])
+    await stage.until("web", lambda running: running.endpoints == ())
+    await stage.slice("web-b", "web", [endpoint(HERE, "two")], ports[1])
+    await stage.until("web", lambda running: running.endpoints == (second,))
+
+
+async def test_pods_that_end_serve_until_the_next_ones_are_ready(stage: Stage, ports: tuple[int, int]) -> None:
+    """As with a rollout of the strategy Recreate."""
+    await stage.slice("web-a", "web", [endpoint(HERE, "one")], ports[0])
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.endpoints)
+    await stage.slice("web-a", "web", [endpoint(HERE, "one", ready=False, serving=True, terminating=True)], ports[0])
+    await stage.slice("web-b", "web", [endpoint(HERE, "two")], ports[1])
+    await stage.until("web", lambda running: running.endpoints == (f"{HERE}:{ports[1]}",))
+    assert all(running.endpoints for running in stage.all("web"))
+
+
+async def test_a_named_target_port_is_another_number_in_each_slice(stage: Stage, ports: tuple[int, int]) -> None:
+    await stage.slice("web-a", "web", [endpoint(HERE, "one")], ports[0], "http")
+    await stage.slice("web-b", "web", [endpoint(HERE, "two")], ports[1], "http")
+    await stage.slice("web-c", "web", [endpoint(HERE, "one")], 9, "metrics")
+    stage.configure(entry("web", stage.namespace, port="http"))
+    expected = tuple(sorted(f"{HERE}:{port}" for port in ports))
+    await stage.until("web", lambda running: running.endpoints == expected)
+
+
+async def test_slices_of_other_services_do_not_matter(stage: Stage, ports: tuple[int, int]) -> None:
+    await stage.slice("other-a", "other", [endpoint(HERE, "one")], ports[0])
+    stage.configure(entry("web", stage.namespace))
+    running = await stage.until("web", lambda running: running.replicas == 3)
+    assert running.endpoints == ()
+    stage.configure(entry("web", stage.namespace, service="other"))
+    await stage.until("web", lambda running: running.endpoints)
+
+
+async def test_what_is_there_at_the_start_is_believed_and_what_comes_is_dialled(
+    stage: Stage, ports: tuple[int, int]
+) -> None:
+    with socket.socket() as later:
+        later.bind((HERE, 0))
+        port = later.getsockname()[1]
+        await stage.slice("web-a", "web", [endpoint(UNREACHABLE, "one")], ports[0])
+        stage.configure(entry("web", stage.namespace))
+        await stage.until("web", lambda running: running.endpoints == (f"{UNREACHABLE}:{ports[0]}",))
+        await stage.slice("web-b", "web", [endpoint(HERE, "two")], port)
+        await stage.scale("web", 4)
+        running = await stage.until("web", lambda running: running.replicas == 4)
+        assert f"{HERE}:{port}" not in running.endpoints, "ready is not reachable"
+        later.listen()
+        began = time.monotonic()
+        await stage.until("web", lambda running: f"{HERE}:{port}" in running.endpoints)
+        assert time.monotonic() - began < 1

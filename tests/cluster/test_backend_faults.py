@@ -1,0 +1,77 @@
+"""The API server goes away and comes back, at every point of a wake and of a sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from reconciler.adapters.kubernetes.api import connect
+from reconciler.plan import AtLeast, Zero
+from tests.cluster.harness import Cluster
+from tests.cluster.stage import GENEROUS_SECONDS, Stage, endpoint, entry, own_address
+
+HERE = own_address()
+
+
+@pytest.fixture
+async def stage(apiserver: Cluster, namespace: str) -> AsyncIterator[Stage]:
+    api, urgent = await connect(apiserver.kubeconfig), await connect(apiserver.kubeconfig)
+    made = Stage(api, urgent, namespace)
+    yield made
+    await made.backend.close()
+    await api.close()
+    await urgent.close()
+    await asyncio.to_thread(apiserver.start_apiserver)
+
+
+async def test_nothing_is_lost_to_an_api_server_that_is_away(stage: Stage, apiserver: Cluster) -> None:
+    with socket.create_server((HERE, 0)) as server:
+        port = server.getsockname()[1]
+        await stage.deploy("web", 3)
+        await stage.slice("web-a", "web", [endpoint(HERE, "one")], port)
+        stage.configure(entry("web", stage.namespace))
+        await stage.until("web", lambda running: running.endpoints)
+        before = len(stage.reports)
+
+        # Awake: whatever runs goes on.
+        await asyncio.to_thread(apiserver.stop_apiserver)
+        await asyncio.to_thread(apiserver.start_apiserver)
+        assert len(stage.reports) == before
+
+        # Falling asleep: it does so once it can.
+        await asyncio.to_thread(apiserver.stop_apiserver)
+        stage.backend.converge(stage.named("web"), Zero())
+        await asyncio.to_thread(apiserver.start_apiserver)
+        await stage.until("web", lambda running: running.replicas == 0)
+        assert await stage.replicas("web") == 0
+        stage.backend.converge(stage.named("web"), None)
+
+        # Waking: whoever waits is told why, and it wakes once it can.
+        await asyncio.to_thread(apiserver.stop_apiserver)
+        began = time.monotonic()
+        stage.backend.converge(stage.named("web"), AtLeast(2))
+        told = await stage.until("web", lambda running: running.trouble)
+        assert told.trouble and told.trouble.startswith("ApiUnreachable: ")
+        assert time.monotonic() - began < 3
+        await asyncio.to_thread(apiserver.start_apiserver)
+        began = time.monotonic()
+        await stage.until("web", lambda running: running.replicas == 2 and running.trouble is None)
+        assert time.monotonic() - began < 5
+
+
+async def test_a_frozen_api_server_holds_up_a_wake_no_longer_than_it_is_frozen(
+    stage: Stage, apiserver: Cluster
+) -> None:
+    await stage.deploy("web", 0)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.replicas == 0)
+    apiserver.freeze("apiserver")
+    stage.backend.converge(stage.named("web"), AtLeast(2))
+    await asyncio.sleep(0.5)
+    apiserver.thaw("apiserver")
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        await stage.until("web", lambda running: running.replicas == 2)
