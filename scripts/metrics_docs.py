@@ -45,9 +45,11 @@ labels:
 - `state`, `from`, `to`: {states}.
 - `event`: what the state machine's table lists, see `zenvoy diagram`.
 - `result`: `woken`, `stalled`, `timed_out`.
-- `part`: `signal` (first held connection to decision), `started`, `reachable` (or `ready`), `firstByte`.
+- `part`: `signal` (first held connection to decision), then `started`, `reachable`, or in a cluster `scale`,
+  `scheduled`, `running`, `ready`; `firstByte`.
 - `cause`: {causes}.
 - `reason` (holder): {reasons}.
+- `method`, `code`: of HTTP, `WATCH` for watches that began; `none` when there was no answer.
 - `envoy`: node ids of the Envoys that are connected now; `type` and `version` change when a services file does.
 """
 

@@ -87,6 +87,7 @@ class Controller:
         self._alarm = Alarm(self.engine.passed)
         self._metrics = Metrics(self._world())
         self.engine.also_held = self._metrics.held
+        api.called = urgent.called = self._metrics.called
         self._catalogue = Catalogue(api, self._leads, self._configure, self._saw_object, namespaces=settings.namespaces)
         self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service)
         self._elector = self._candidate()
@@ -121,7 +122,7 @@ class Controller:
         files, settle = self._settings.certificates, LeaseTerms().duration
         everybody, valid = self._replicas.addresses, self._elector.valid
         terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle)
-        secure = credentials.channel(files) if files else None
+        secure = (lambda: credentials.channel(files)) if files else None
         return Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name)
 
     def _sampling_of(self, asked: PrometheusSettings | None) -> Sampler:

@@ -7,7 +7,7 @@ Rule: bytes in and out. The client's generated models would cost ten times what 
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ IDLE_CONNECTION_SECONDS = 300
 KEEPALIVE_SECONDS = 5
 """A connection is probed after this long without a word, and given up after three probes: a watch may say nothing for
 minutes, and one whose other end vanished would say nothing for ever."""
+
+
+WATCH, NO_ANSWER = "WATCH", "none"
 
 
 class Unreachable(Exception):
@@ -62,6 +65,8 @@ class Api:
     def __init__(self, configuration: Configuration, namespace: str, connections: int = 0) -> None:
         """`namespace` is where names without one are; `connections` bounds those open at once, 0 is no bound."""
         self.namespace = namespace
+        self.called: Callable[[str, str], None] = lambda method, code: None
+        """Told of each call that ended: its method, and the answer's code or `none`."""
         self.server: str = configuration.host
         self._client = ApiClient(configuration)
         self._connector = aiohttp.TCPConnector(
@@ -100,7 +105,9 @@ class Api:
             async with response:
                 answer = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self.called(method, NO_ANSWER)
             raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
+        self.called(method, str(response.status))
         _check(response, answer)
         return answer
 
@@ -110,6 +117,7 @@ class Api:
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
             response = await self._request("GET", path, None, JSON, query, limits)
+            self.called(WATCH, str(response.status))
             async with response:
                 if response.status >= 400:
                     _check(response, await response.read())

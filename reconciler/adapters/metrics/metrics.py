@@ -84,6 +84,10 @@ class Metrics:
         """An Envoy acknowledged endpoints."""
         self._registry.acks[envoy] += 1
 
+    def called(self, method: str, code: str) -> None:
+        """A call to the API server ended, with that code."""
+        self._registry.calls[method, code] += 1
+
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """The page in the format that the `Accept` header asks for, and its content type."""
         encode, content_type = choose_encoder(accept)

@@ -54,8 +54,10 @@ class Samples:
 class Present(Collector):
     """What is so at the moment of the scrape."""
 
-    def __init__(self, world: World, samples: Samples, acks: Mapping[str, int]) -> None:
-        self._world, self._samples, self._acks = world, samples, acks
+    def __init__(
+        self, world: World, samples: Samples, acks: Mapping[str, int], calls: Mapping[tuple[str, ...], int]
+    ) -> None:
+        self._world, self._samples, self._acks, self._calls = world, samples, acks, calls
 
     def describe(self) -> Iterable[Metric]:
         """Registering must not look."""
@@ -69,6 +71,7 @@ class Present(Collector):
         yield _single(table.SERVICES, len(world.services()))
         yield _single(table.READY, world.ready())
         yield _single(table.LEADER, world.leads())
+        yield _family(table.API_CALLS, self._calls)
         yield _family(table.BUILD, {(version("zenvoy"), platform.python_version()): 1})
 
     def _of_samples(self) -> Iterable[Metric]:
@@ -98,13 +101,15 @@ class Registry:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.samples = Samples()
         self.acks: Counts[str] = Counts()
+        self.calls: Counts[tuple[str, ...]] = Counts()
+        """Of the API server, by method and code."""
         self._registry = CollectorRegistry()
         self._wakes = self._histogram(table.WAKE, WAKE_BUCKETS)
         self._parts = self._histogram(table.WAKE_PART, WAKE_BUCKETS)
         self._requests = self._histogram(table.WAKE_REQUESTS, COUNT_BUCKETS)
         self._connections = self._histogram(table.WAKE_CONNECTIONS, COUNT_BUCKETS)
         self.lag = self._histogram(table.LOOP_LAG, LAG_BUCKETS)
-        self._registry.register(Present(world, self.samples, self.acks))
+        self._registry.register(Present(world, self.samples, self.acks, self.calls))
         prometheus_client.ProcessCollector(registry=self._registry)
 
     def woke(self, service: str, total: float, parts: Mapping[str, float]) -> None:

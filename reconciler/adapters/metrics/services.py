@@ -11,6 +11,7 @@ from reconciler.adapters.metrics.table import (
     FIGURES,
     LAST_WAKE,
     LAST_WAKE_PART,
+    REFUSALS,
     SERVICE_FAMILIES,
     STATE,
     TRANSITIONS,
@@ -65,6 +66,10 @@ class Page:
         for (source, target, event), count in list(tally.transitions.items()):
             labels = f'{tag},from="{source}",to="{target}",event="{event}"}}'
             transitions.append(f"{TRANSITIONS.sample_name}{labels} {count}\n")
+        refusals = self._lines[REFUSALS.name]
+        for reason, refused in list(tally.refusals.items()):
+            labels = f'{tag},reason="{escaped(reason)}"}}'
+            refusals.append(f"{REFUSALS.sample_name}{labels} {refused.total}\n")
         if tally.begun:
             woken, stalled = tally.wakes["woken"], tally.wakes["stalled"]
             late = tally.timed_out(self._now, wake_timeout)

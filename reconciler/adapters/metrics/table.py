@@ -45,7 +45,7 @@ FIGURES = (
     _a_service("held", "gauge", "Connections that wait; no series while a holder is missing."),
     _a_service("relayed", "gauge", "Connections that run through a holder; no series while a holder is missing."),
     _a_service("released", "counter", "Held connections that were connected to the service."),
-    _a_service("refused", "counter", "Connections that holders refused; zenvoy_holder_refused_total says why."),
+    _a_service("refused", "counter", "Connections that holders refused; zenvoy_service_refusals_total says why."),
     _a_service("gone", "counter", "Held connections whose client gave up."),
     _a_service("requests", "counter", "Requests by Envoy's count; connections where it knows no requests."),
     _a_service("wake_timeout_seconds", "gauge", "The service's own wakeTimeout."),
@@ -65,6 +65,13 @@ TRANSITIONS = _a_service(
     "Changes of the state; from Waking to Waking: it stalled. A series begins with its first transition.",
     *("from", "to", "event"),
     series="up to 27 a service",
+)
+REFUSALS = _a_service(
+    "refusals",
+    "counter",
+    "Connections that holders refused, by reason: max_held, descriptors, timeout, refused, draining, unknown.",
+    "reason",
+    series="1 a reason and service, from its first on",
 )
 WAKES = _a_service(
     "wakes",
@@ -86,7 +93,7 @@ LAST_WAKE_PART = _a_service(
     "part",
     series="up to 5 a service, from its first wake on",
 )
-SERVICE_FAMILIES = (STATE, *FIGURES, TRANSITIONS, WAKES, LAST_WAKE, LAST_WAKE_PART)
+SERVICE_FAMILIES = (STATE, *FIGURES, TRANSITIONS, REFUSALS, WAKES, LAST_WAKE, LAST_WAKE_PART)
 """Rendered by us: there may be ten thousand of each."""
 
 WAKE = Family(
@@ -156,12 +163,19 @@ HOLDERS = Family("zenvoy_holders_connected", "gauge", "Holders that are connecte
 SERVICES = Family("zenvoy_services", "gauge", "Services that there are.")
 READY = Family("zenvoy_ready", "gauge", "1 once every service is known and Envoys are answered.")
 LEADER = Family("zenvoy_leader", "gauge", "1 where services may be put to sleep, which on one machine is always here.")
+API_CALLS = Family(
+    "zenvoy_api_calls",
+    "counter",
+    "Calls to the API server that ended, and watches that began; in a cluster only.",
+    ("method", "code"),
+    "1 a method and code",
+)
 BUILD = Family("zenvoy_build_info", "gauge", "1; the labels say what runs.", ("version", "python"))
 
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
 PRESENT = (
     *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
-    *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, BUILD),
+    *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, BUILD),
 )
 CONTROL_FAMILIES = (*HISTOGRAMS, *PRESENT)
 """Rendered by prometheus-client."""

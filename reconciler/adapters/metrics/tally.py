@@ -15,6 +15,8 @@ from reconciler.core.record import Record, State
 from reconciler.ports.holders import Held
 from reconciler.ports.transitions import Transition
 
+NEVER: Mapping[str, Rising] = {}
+
 
 @dataclass(slots=True)
 class Rising:
@@ -68,6 +70,8 @@ class Tally:
     released: Rising = field(default_factory=Rising)
     refused: Rising = field(default_factory=Rising)
     gone: Rising = field(default_factory=Rising)
+    refusals: Mapping[str, Rising] = field(default_factory=lambda: NEVER)
+    """By reason, from the first on."""
     _holders: tuple[str, ...] = ()
 
     @classmethod
@@ -93,6 +97,10 @@ class Tally:
         self.released.saw(held.released, news)
         self.refused.saw(held.refused, news)
         self.gone.saw(held.gone, news)
+        if held.refused_by:
+            self.refusals = {**{reason: Rising() for reason in held.refused_by}, **self.refusals}
+            for reason, refused in self.refusals.items():
+                refused.saw(held.refused_by.get(reason, 0), news)
 
     def saw_transition(self, transition: Transition, record: Record, requests: int, wake_timeout: float) -> None:
         """`record` is the one after it, `requests` are all so far."""

@@ -42,6 +42,10 @@ GRPC_OPTIONS = (
 )
 
 
+Credentials = Callable[[], grpc.ChannelCredentials]
+"""Asked for each stream, as certificates are replaced while we run. Raises `OSError` when one cannot be read."""
+
+
 class Engine(Protocol):
     """What follows the leader."""
 
@@ -73,7 +77,7 @@ class PeerClient:
         merged: Merged,
         engine: Engine,
         lost: Callable[[], None] = lambda: None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
         authority: str | None = None,
         forsaken_seconds: float = FORSAKEN_SECONDS,
     ) -> None:
@@ -153,10 +157,14 @@ class PeerClient:
 
     async def _converse(self, address: str) -> tuple[bool, str]:
         """One stream from its beginning to its end; whether the leader ever spoke, and how it ended."""
-        if self._credentials:
-            channel = grpc.aio.secure_channel(address, self._credentials, options=self._options)
-        else:
+        if self._credentials is None:
             channel = grpc.aio.insecure_channel(address, options=self._options)
+        else:
+            try:
+                credentials = self._credentials()
+            except OSError as error:
+                return False, f"a certificate cannot be read: {error}"
+            channel = grpc.aio.secure_channel(address, credentials, options=self._options)
         self._merged.words.clear()  # another leader counts its versions anew
         async with channel:
             call = channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)()

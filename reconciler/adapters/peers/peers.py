@@ -8,7 +8,7 @@ from typing import Protocol
 import grpc
 
 from reconciler.adapters.peers import client, merged
-from reconciler.adapters.peers.client import FORSAKEN_SECONDS, PeerClient
+from reconciler.adapters.peers.client import FORSAKEN_SECONDS, Credentials, PeerClient
 from reconciler.adapters.peers.ledger import Terms
 from reconciler.adapters.peers.merged import Merged
 from reconciler.adapters.peers.server import PeerServer
@@ -32,7 +32,7 @@ class Peers:
         terms: Terms,
         engine: Engine,
         lost: Callable[[], None] = lambda: None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Credentials | None = None,
         authority: str | None = None,
         forsaken_seconds: float = FORSAKEN_SECONDS,
     ) -> None:

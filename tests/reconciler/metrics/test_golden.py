@@ -43,6 +43,7 @@ async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
     scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "v"})
     scene.goes("web", "Demand", State.Waking)
     scene.metrics.woke("web", 1.0, {"signal": 1.0})
+    scene.metrics.called("GET", "200")
 
     read = {name: family for name, family in (await scene.families(OPENMETRICS)).items() if name.startswith("zenvoy_")}
 
