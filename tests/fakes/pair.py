@@ -95,6 +95,8 @@ class Replica:
         self.hides = False
         self.view: tuple[int, int, tuple[str, ...], str | None] | None = None
         self.deadline: Deadline | None = None
+        self.samples: list[Sample] = []
+        """Taken, and not yet delivered."""
         terms = Terms(
             name,
             lambda: frozenset(pair.replicas),
@@ -351,8 +353,7 @@ class Pair:
         if replica is None or replica.frozen or not proxy.up:
             return
         if replica.route_now and replica.acks.get(name, 0.0) is None:
-            if proxy.route != replica.route_now:
-                proxy.before, proxy.route = proxy.route, replica.route_now
+            proxy.before, proxy.route = proxy.route, replica.route_now
             proxy.acked_at, replica.acks[name] = self.now, replica.now()
             replica.tell_route()
         if replica.order_now and replica.obeyed.get(name, 0.0) is None:
@@ -450,7 +451,12 @@ class Pair:
             used = {NAME: Counters(proxy.requests, proxy.requests, 0, active, active)} if proxy.requests else {}
             readings[envoy] = EnvoyReading(self.now // 1 - proxy.started // 1, used)
         taken = Sample(replica.now(), readings, {without: "timed out"} if without else {})
-        replica.hear(lambda: replica.engine.sampled(taken))
+        replica.samples.append(taken)
+
+    def samples_arrive(self, name: str) -> None:
+        replica = self.replicas[name]
+        while replica.samples and not replica.frozen:
+            replica.engine.sampled(replica.samples.pop(0))
 
     # The Lease
 
@@ -637,6 +643,7 @@ class Pair:
             for name in self.replicas:
                 if but != "samples" and self.replicas[name].leading:
                     self.sample(name)
+                    self.samples_arrive(name)
                 self.alarms(name)
             self.writes_status()
 

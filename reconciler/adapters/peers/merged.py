@@ -205,6 +205,7 @@ class Merged:
             held.held_since,
             held.peer,
             held.first_byte_at,
+            dict(held.refused_by),
         )
 
     # Inside

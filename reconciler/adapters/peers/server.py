@@ -19,7 +19,7 @@ WORDS_AT_ONCE = 500
 """So that a follower's loop has time for others while it hears of all services."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Stream:
     """What one follower is yet to be told."""
 
@@ -68,9 +68,9 @@ class PeerServer:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this replica does not lead")
             return
         replica, reign, stream = first.hello.replica, self._merged.ledger, _Stream()
+        self._streams.add(stream)
         follower = self._merged.joined(replica, first.fleet or wire.Fleet())
         log.info("a replica follows", replica=replica)
-        self._streams.add(stream)
         listening = asyncio.create_task(self._listen(replica, follower, messages))
         listening.add_done_callback(lambda _: stream.wake_up.set())
         try:

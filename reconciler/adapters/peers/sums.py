@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.adapters.peers.wire import Report
-from reconciler.ports.holders import Held
+from reconciler.ports.holders import Held, added
 from reconciler.ports.router import RouteState
 
 Reports = Sequence[Report | None]
@@ -31,6 +31,7 @@ def held_by_all(mine: Held, reports: Reports, complete: bool) -> Held:
         held_since=first.held_since if first else None,
         peer=first.peer if first else None,
         first_byte_at=max((part.first_byte_at for part in parts if part.first_byte_at), default=None),
+        refused_by=added(part.refused_by for part in parts),
     )
 
 

@@ -67,6 +67,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     held_since: float | None = None
     peer: str | None = None
     first_byte_at: float | None = None
+    refused_by: dict[str, int] = {}
 
 
 class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):

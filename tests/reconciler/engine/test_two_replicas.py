@@ -41,7 +41,9 @@ class Rules(RuleBasedStateMachine):
     """What may happen, and what must hold after it."""
 
     @initialize(
-        phase=st.sampled_from(["asleep", "waking", "awake", "draining", "drained"]),
+        phase=st.sampled_from(
+            ["asleep", "waking", "unwanted", "awake", "draining", "draining", "zero sent", "zero sent"]
+        ),
         seconds=st.sampled_from([1, 2, 3]),
         skews=st.sampled_from([(0.0, 0.0), (0.0, 5.0), (5.0, 0.0), (0.0, -600.0)]),
     )
@@ -54,12 +56,20 @@ class Rules(RuleBasedStateMachine):
         pair.arrive("b")
         if phase == "waking":
             return
+        if phase == "unwanted":
+            self._nobody_wants_it(seconds)
+            return
         pair.all_goes_well(3)
         pair.all_goes_well(seconds)
-        if phase in ("draining", "drained"):
+        if phase != "awake":
             self.a_person_commands_sleep()
-        if phase == "drained":
-            self.all_acknowledge_and_a_sample_follows(0.1, False)
+            self.all_acknowledge(0.2)
+        if phase == "zero sent":
+            self.a_sample_is_taken(None)
+            self.samples_arrive()
+            for name in pair.replicas:
+                pair.scales(name)
+            pair.delivers(up=False, many=9 if seconds > 1 else 0)
 
     @rule(proxy=PROXIES, lagging_worker=st.booleans())
     def somebody_comes(self, proxy: str, lagging_worker: bool) -> None:
@@ -164,8 +174,50 @@ class Rules(RuleBasedStateMachine):
     def somebody_else_scales(self, number: int) -> None:
         self.pair.scale_to(number, "somebody else")
 
-    @rule(seconds=st.sampled_from([0.0, 0.1, 0.2]), lagging_worker=st.booleans())
-    def all_acknowledge_and_a_sample_follows(self, seconds: float, lagging_worker: bool) -> None:
+    def _nobody_wants_it(self, seconds: int) -> None:
+        """A wake that is to end: whoever asked for it is gone, and all know that."""
+        pair = self.pair
+        self.all_acknowledge(0.2)
+        for name in pair.replicas:
+            pair.scales(name)
+        for client in pair.held():
+            pair.end_client(client, "gave up")
+        for _ in range(3):
+            self.all_acknowledge(0.2)
+            self.a_sample_is_taken(None)
+            self.samples_arrive()
+        if seconds > 1:
+            pair.pods_get_ready()
+
+    @rule()
+    def samples_arrive(self) -> None:
+        for name in self.pair.replicas:
+            self.pair.samples_arrive(name)
+
+    @rule(name=REPLICAS, seconds=st.sampled_from([0.0, 0.2, 1.0]), late=st.booleans())
+    def a_replica_goes_ahead(self, name: str, seconds: float, late: bool) -> None:
+        """It believes what it sees, its proxies obey it, and somebody comes; others hear of nothing."""
+        pair = self.pair
+        if not late:
+            pair.observes(name)
+        for proxy, one in pair.proxies.items():
+            if one.at == name:
+                pair.arrive(proxy)
+                pair.obeys(proxy)
+                pair.releases(proxy)
+                pair.arrive(proxy)
+        pair.passes(seconds)
+
+    @rule(name=REPLICAS, seconds=st.sampled_from([0.0, 2.0, 5.0]))
+    def a_deadline_passes(self, name: str, seconds: float) -> None:
+        deadline = self.pair.replicas[name].deadline
+        if deadline:
+            self.pair.now = max(self.pair.now, deadline.at - self.pair.replicas[name].skew) + seconds
+        self.pair.elects(name)
+        self.pair.alarms(name)
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 0.2]))
+    def all_acknowledge(self, seconds: float) -> None:
         pair = self.pair
         for _ in range(3):
             for replica in pair.replicas.values():
@@ -175,9 +227,6 @@ class Rules(RuleBasedStateMachine):
             for proxy in pair.proxies:
                 pair.obeys(proxy)
         pair.now += seconds
-        if lagging_worker:
-            pair.arrive("a", lagging_worker)
-        self.a_sample_is_taken(None)
 
     @rule(without=st.none() | PROXIES)
     def a_sample_is_taken(self, without: str | None) -> None:
