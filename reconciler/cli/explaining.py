@@ -46,7 +46,7 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
     yield "replicas", _or_unknown(service["replicas"])
     if "endpoints" in service:
         yield "endpoints", ", ".join(service["endpoints"]) or "none that can be dialled"
-    if trouble := service.get("trouble"):
+    if (trouble := service.get("trouble")) and trouble != service["stalled"]:
         yield "trouble", trouble
     yield "hold address", service["holdAddress"] or "none yet"
     if "obstacle" in answer:
@@ -55,7 +55,15 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
     if leader := answer.get("leader"):
         yield "leader", f"{leader['pod'] or 'nobody'} (its Lease was renewed at {leader['renewedAt'] or 'no time'})"
     if standing := answer.get("standing"):
-        yield "replicas of zenvoy", ", ".join(f"{name}: {value}" for name, value in standing.items())
+        yield "told by", _standing(standing)
+
+
+def _standing(standing: View) -> str:
+    """Of the replica that answered."""
+    role = "which leads" if standing["leads"] else f"which follows {standing['leader'] or 'nobody'}"
+    others = f"; connected to it: {', '.join(standing['connected'])}" if standing["connected"] else ""
+    doubt = f"; nothing is put to sleep: {standing['doubt']}" if standing["doubt"] else ""
+    return f"{standing['replica']}, {role}{others}{doubt}"
 
 
 def _next(answer: View, now: datetime) -> str:
@@ -92,7 +100,9 @@ def _route(answer: View, now: datetime) -> Iterator[str]:
     if (envoys := answer.get("envoys")) is None:
         return
     route = answer["service"]["route"]
-    state = f"acknowledged at {route['ackedAt']}" if route["ackedAt"] else f"waits for {route['waitingFor']}"
+    state = (
+        f"acknowledged at {route['ackedAt']}" if route["ackedAt"] else f"not acknowledged by all: {route['waitingFor']}"
+    )
     yield f"Route to {', '.join(route['to']) or 'nowhere yet'}, version {envoys['version'] or 'none'}: {state}"
     rows = [("ENVOY", "ACKNOWLEDGED", "SINCE")]
     for envoy in envoys["each"]:
@@ -105,7 +115,11 @@ def _holders(answer: View, now: datetime) -> Iterator[str]:
     if (holders := answer.get("holders")) is None:
         return
     service = answer["service"]
-    yield f"Held: {_or_unknown(service['held'])} wait, {_or_unknown(service['relayed'])} are relayed"
+    known = service["held"] is not None and service["relayed"] is not None
+    total = (
+        f"{service['held']} wait, {service['relayed']} are relayed" if known else "not known, as a holder is missing"
+    )
+    yield f"Held: {total}"
     figures = ("held", "relayed", "released", "refused", "gone")
     rows = [("HOLDER", "MODE", *(name.upper() for name in figures), "ORDER")]
     for holder in holders:

@@ -71,7 +71,7 @@ Controller = Annotated[
     typer.Option(
         envvar="ZENVOY_CONTROLLER",
         help="Where the controller's HTTP port is, if it is not to be asked through the API server: "
-        "after `kubectl -n zenvoy-system port-forward deploy/zenvoy 18080`, http://127.0.0.1:18080.",
+        "after `kubectl -n zenvoy-system port-forward deploy/zenvoy-reconciler 18080`, http://127.0.0.1:18080.",
         metavar="URL",
         rich_help_panel=CLUSTER,
     ),

@@ -21,7 +21,10 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, request, until
 
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
-COMMANDS = ("up", "check", "status", "wake", "sleep", "pause", "resume", "diagram", "bootstrap")
+COMMANDS = (
+    *("up", "check", "status", "wake", "sleep", "pause", "resume", "explain", "doctor", "uninstall"),
+    *("diagram", "bootstrap"),
+)
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}
 GOOD = 'listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [sleep, "{port}"]}]\n'
 STATES = {"ScaledToZero", "Waking", "Active", "Idle", "Draining"}

@@ -12,8 +12,14 @@ from reconciler.app.doctor.finding import Examined, Finding
 
 World = Mapping[str, Any]
 """By the name of its reconciler."""
-PASSING = ("no sample yet", "only one sample so far", "was not in the sample before", "restarted")
-"""Doubts that go by themselves with the next sample."""
+PASSING = (
+    "no sample yet",
+    "only one sample so far",
+    "was not in the sample before",
+    "restarted",
+    "leads for a short time only",
+)
+"""Doubts that go by themselves."""
 NO_ENVOY = "no Envoy is connected"
 SCRAPE = (
     "see in Prometheus that every Envoy's target is up and has envoy_server_uptime and envoy_cluster_upstream_* series"
@@ -98,10 +104,14 @@ def _samples(worlds: Mapping[str, World]) -> Examined:
 def _doubts(name: str, sample: Mapping[str, Any], others: str | None) -> Iterator[Finding]:
     """`others`: what the leader does not know of other replicas."""
     doubt = sample["doubt"]
-    if others:
+    if others and not _passes(others):
         remedy = "see that replicas reach one another at the gRPC port (18000)"
-        yield Finding(name, f"nothing is put to sleep, since another replica is missing: {others}", remedy)
-    elif doubt and doubt != NO_ENVOY and not any(words in doubt for words in PASSING):
+        yield Finding(name, f"nothing is put to sleep: {others}", remedy)
+    elif doubt and doubt != NO_ENVOY and not _passes(doubt):
         by_prometheus = str(sample["source"]).startswith("Prometheus")
         remedy = SCRAPE if by_prometheus else "see that the reconciler can reach each Envoy's statistics port (9902)"
         yield Finding(name, f"nothing is put to sleep, since samples are in doubt: {doubt}", remedy)
+
+
+def _passes(doubt: str) -> bool:
+    return any(words in doubt for words in PASSING)

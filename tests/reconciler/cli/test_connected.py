@@ -80,3 +80,21 @@ def test_a_doubt_that_stays(source: str, remedy: str) -> None:
 def test_one_that_does_not_know_every_service_yet() -> None:
     (finding,) = found(world(ready=False))
     assert finding.where == "zenvoy-0"
+
+
+def standing(leads: bool, doubt: str | None = None) -> dict[str, Any]:
+    return {"replica": "zenvoy-0", "leads": leads, "leader": None, "replicas": [], "connected": [], "doubt": doubt}
+
+
+def test_only_the_leader_takes_samples() -> None:
+    leader = world(standing=standing(leads=True))
+    follower = world(standing=standing(leads=False), sample={"doubt": "Envoy edge-1 is missing: not in the sample"})
+    assert found(leader, follower) == []
+    assert examined({"zenvoy-0": leader, "zenvoy-1": follower})[-1].said == "by Envoy's statistics, 1 s old"
+
+
+def test_a_leader_that_misses_another_replica() -> None:
+    (finding,) = found(world(standing=standing(leads=True, doubt="replica 10.0.0.2 is not connected")))
+    assert "10.0.0.2" in finding.what and "18000" in finding.remedy
+    new = "this replica leads for a short time only; 3 s to go"
+    assert found(world(standing=standing(leads=True, doubt=new))) == []

@@ -16,7 +16,7 @@ BEFORE = "; "
 def examined(items: list[ScaledService]) -> Examined:
     """Each with a condition that is neither as expected nor a state."""
     found = tuple(finding for item in items for finding in _of(item))
-    return Examined("services", f"{len(items)} ScaledServices", found)
+    return Examined("services", f"{len(items)} ScaledService{'' if len(items) == 1 else 's'}", found)
 
 
 def _of(item: ScaledService) -> Iterator[Finding]:

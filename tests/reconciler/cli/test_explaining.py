@@ -1,0 +1,121 @@
+"""The answer of `zenvoy explain` as people see it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler.cli.explaining import lines
+
+NOW = datetime(2026, 1, 2, 3, 4, 15, tzinfo=UTC)
+AT = "2026-01-02T03:04:05.000+00:00"
+
+
+def answer(**changes: Any) -> dict[str, Any]:
+    service = {
+        "name": "shop/web",
+        "state": "Draining",
+        "since": AT,
+        "reason": "idle for all of idleAfter",
+        "stalled": None,
+        "paused": False,
+        "target": "Deployment/web",
+        "replicas": 3,
+        "endpoints": ["10.0.0.1:80"],
+        "trouble": None,
+        "holdAddress": "127.64.0.7:18001",
+        "deadline": {"at": "2026-01-02T03:04:35.000+00:00", "event": "DrainTimedOut"},
+        "lastWake": None,
+        "held": 0,
+        "relayed": 1,
+        "route": {"to": ["127.64.0.7:18001"], "ackedAt": None, "waitingFor": "Envoy edge-2"},
+        "conditions": [{"type": "Ready", "status": "False", "reason": "Draining", "message": "", "since": AT}],
+    }
+    counters = {"requests": 17, "connections": 3, "bytes": 900, "active_requests": 1, "active_connections": 2}
+    holder = {"id": "h-1", "mode": "anyip", "connected": True, "inForce": True, "held": 0, "relayed": 1}
+    whole = {
+        "service": service | changes.pop("service", {}),
+        "obstacle": "the route is not acknowledged: Envoy edge-2",
+        "leader": {"pod": "zenvoy-0", "renewedAt": AT, "leaseSeconds": 15, "changes": 2},
+        "judged": {"usage": "quiet", "reason": "0 requests moved, 0 in flight"},
+        "sample": {
+            "source": "Envoys' statistics",
+            "ageSeconds": 1.25,
+            "doubt": None,
+            "envoys": [
+                {"id": "edge-1", "uptimeSeconds": 3600, "counters": counters},
+                {"id": "edge-2", "missing": "it does not answer"},
+            ],
+        },
+        "envoys": {
+            "version": "b8",
+            "each": [
+                {"id": "edge-1", "acked": "b8", "ackedAt": AT},
+                {"id": "edge-2", "acked": "a7", "ackedAt": None},
+                {"id": "edge-3", "acked": None, "ackedAt": None},
+            ],
+        },
+        "holders": [{**holder, "released": 4, "refused": 0, "gone": 1}],
+        "standing": None,
+        "transitions": [
+            {"at": AT, "from": "Idle", "event": "IdleElapsed", "to": "Draining", "reason": "idle for all of idleAfter"}
+        ],
+    }
+    return whole | changes
+
+
+def told(**changes: Any) -> str:
+    return "\n".join(lines(answer(**changes), NOW))
+
+
+def test_the_whole_of_it() -> None:
+    assert (
+        told()
+        == f"""\
+shop/web is Draining since {AT} (10 s): idle for all of idleAfter
+  target        Deployment/web
+  replicas      3
+  endpoints     10.0.0.1:80
+  hold address  127.64.0.7:18001
+  next          gives up draining in 20 s; not drained yet: the route is not acknowledged: Envoy edge-2
+  last wake     none since the controller started
+  leader        zenvoy-0 (its Lease was renewed at {AT})
+
+Traffic, by Envoys' statistics (1.25 s old): quiet, 0 requests moved, 0 in flight
+  ENVOY   REQUESTS                     IN FLIGHT  CONNECTIONS  OPEN  BYTES  UP
+  edge-1  17                           1          3            2     900    1h0m
+  edge-2  missing: it does not answer
+
+Route to 127.64.0.7:18001, version b8: not acknowledged by all: Envoy edge-2
+  ENVOY   ACKNOWLEDGED  SINCE
+  edge-1  b8            {AT}
+  edge-2  a7            not the present version
+  edge-3  away          not the present version
+
+Held: 0 wait, 1 are relayed
+  HOLDER  MODE   HELD  RELAYED  RELEASED  REFUSED  GONE  ORDER
+  h-1     anyip  0     1        4         0        1     in force
+
+Conditions
+  Ready  False  Draining
+
+Last transitions
+  {AT}  Idle → Draining  IdleElapsed  idle for all of idleAfter"""
+    )
+
+
+def test_who_answered_among_replicas() -> None:
+    standing = {"replica": "zenvoy-1", "leads": False, "leader": "zenvoy-0", "connected": [], "doubt": None}
+    assert "told by       zenvoy-1, which follows zenvoy-0\n" in told(standing=standing)
+    leads = {**standing, "leads": True, "connected": ["10.0.0.2"], "doubt": "replica 10.0.0.3 is not connected"}
+    words = "which leads; connected to it: 10.0.0.2; nothing is put to sleep: replica 10.0.0.3 is not connected"
+    assert words in told(standing=leads)
+
+
+def test_doubts_are_told() -> None:
+    sample = {"source": "Prometheus at http://p", "ageSeconds": None, "doubt": "no Envoy is connected", "envoys": []}
+    text = told(sample=sample, judged=None, holders=[], service={"held": None, "stalled": "no image", "paused": True})
+    assert "Traffic, by Prometheus at http://p (no sample yet): none" in text
+    assert "in doubt, which keeps services awake: no Envoy is connected" in text
+    assert "Held: not known, as a holder is missing\n  nobody is connected" in text
+    assert "stalled       no image" in text and "until `zenvoy resume`" in text
