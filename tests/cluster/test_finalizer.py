@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.adapters.kubernetes import lease, restoring
 from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, connect
-from reconciler.adapters.kubernetes.election import Election, Terms
+from reconciler.adapters.kubernetes.election import UNINSTALLER, Election, Terms
 from reconciler.adapters.kubernetes.finalizer import Finalizers
 from reconciler.adapters.kubernetes.objects import path
 from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, PLURAL
@@ -220,12 +220,17 @@ async def test_nobody_leads_once_all_is_left(scene: Scene) -> None:
     index = elector.next_index()
     assert await restore_all(scene.api, scene.namespace, place) == []
     assert not elector.valid()
-    assert elector.holder == restoring.UNINSTALLER
+    assert elector.holder == UNINSTALLER
     await asyncio.sleep(3 * terms.duration)
     assert not elector.valid()
     found = json.loads(await scene.api.get(path("coordination.k8s.io/v1", "leases", *place[:1], place[1])))
     assert int(found["metadata"]["annotations"]["zenvoy.dev/next-index"]) > index
     assert found["spec"]["leaseDurationSeconds"] == restoring.FENCE_SECONDS
+    nothing = lambda _: None  # noqa: E731
+    installed_again = lease.Elector(scene.api, place, Election("zenvoy-1", terms), "10.0.0.2:18000", nothing, nothing)
+    scene.run(installed_again.run())
+    await until(installed_again.valid)
+    assert not elector.valid()
 
 
 async def _account(scene: Scene, cluster: Cluster, folder: Path) -> Path:

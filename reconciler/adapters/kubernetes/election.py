@@ -19,6 +19,8 @@ from typing import Any
 
 ADDRESS = "zenvoy.dev/address"
 NEXT_INDEX = "zenvoy.dev/next-index"
+UNINSTALLER = "zenvoy uninstall"
+"""The holder that leads nothing, so that no controller that still runs undoes what was restored."""
 FIRST_INDEX = 1
 SPARE_INDEXES = 64
 """How many are set aside beyond those that are wanted; as many may be lost in a crash."""
@@ -100,6 +102,8 @@ class Election:
         self.since = 0.0
         """When the reign that goes on, or went on last, began."""
         self._unchanged_since = 0.0
+        self._looked = self._is_of_the_next = False
+        """Whether we began when all was uninstalled already: that was not about us."""
         self._must_look = True
         self._due = 0.0
         self._free: deque[range] = deque()
@@ -136,7 +140,9 @@ class Election:
         """It is this, or there is none."""
         if (found and found.version) != (self.known and self.known.version):
             self._unchanged_since = now
-        self.known, self._must_look = found, False
+        uninstalled = found is not None and found.holder == UNINSTALLER
+        self._is_of_the_next = uninstalled and (self._is_of_the_next or not self._looked)
+        self.known, self._must_look, self._looked = found, False, True
         self._highest = max(self._highest, found.next_index if found else 0)
         if found is None or found.holder != self.identity:
             self._lost()
@@ -199,7 +205,8 @@ class Election:
         known = self.known
         if known is None or known.holder in ("", self.identity):
             return True
-        return now - self._unchanged_since >= max(self.terms.duration, known.duration)
+        lasts = 0.0 if self._is_of_the_next else known.duration
+        return now - self._unchanged_since >= max(self.terms.duration, lasts)
 
     def _write(self, now: float) -> Write:
         known, leads = self.known, self.valid(now)

@@ -25,7 +25,7 @@ class Pace:
     """How much is done at once, and how patiently; in seconds."""
 
     at_once: int = 8
-    gather: float = 0.05
+    gather: float = 0.25
     """What is marked within it is one errand; and wakes, which are due in the same moment, go first."""
     attempts: int = 5
     first_wait: float = 0.1

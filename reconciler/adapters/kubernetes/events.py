@@ -44,6 +44,8 @@ class Pace:
 
     waiting: int = 1000
     """The most that wait to be written."""
+    gather: float = 0.25
+    """What is told within it may become one; and wakes, which begin in the same moment, go first."""
     each_second: float = 10.0
     at_once: int = 50
     attempts: int = 8
@@ -167,6 +169,7 @@ class Events:
         """Write what is told, until cancelled."""
         while True:
             await self._noted.wait()
+            await asyncio.sleep(self._pace.gather)
             while self._waiting:
                 await self._bucket.take()
                 key = self._next()

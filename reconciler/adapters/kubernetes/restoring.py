@@ -16,7 +16,7 @@ import stamina
 
 from reconciler.adapters.kubernetes import scale
 from reconciler.adapters.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, ApiError, Unreachable
-from reconciler.adapters.kubernetes.election import ADDRESS
+from reconciler.adapters.kubernetes.election import ADDRESS, UNINSTALLER
 from reconciler.adapters.kubernetes.objects import decoder, micro_time, path
 from reconciler.adapters.kubernetes.refusals import INVALID, NOT_FOUND, passes, passes_or_conflicts
 from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, PLURAL, ScaledService
@@ -29,8 +29,7 @@ PAGE = "500"
 LANDING_SECONDS = 1.0
 """A patch to zero that was on its way when we stopped has arrived by then, or never will."""
 FENCE_SECONDS = 600
-"""How long nobody leads after an uninstall, which should have ended by then."""
-UNINSTALLER = "zenvoy uninstall"
+"""How long no controller that runs leads after an uninstall, which should have ended by then; one that starts may."""
 _MAY_BE_FALLING_ASLEEP = (State.Draining, State.ScaledToZero)
 _ITEM, _LEASE = decoder(ScaledService), decoder(Lease)
 
@@ -121,7 +120,7 @@ async def restore_all(
 
 
 async def take_lease(api: Api, namespace: str, name: str) -> None:
-    """Let nobody lead for `FENCE_SECONDS`; whoever did leads no more when this returns.
+    """Let nobody who runs lead for `FENCE_SECONDS`; whoever did leads no more when this returns.
 
     Raises `ApiError` and `Unreachable`.
     """

@@ -25,7 +25,7 @@ from tests.fakes.objects import Objects
 from tests.reconciler.kubernetes.test_conditions import TAKEN
 
 AT = 1_795_000_000.25
-FAST = Pace(attempts=3, first_wait=0.001, longest_wait=0.002, each_second=100_000)
+FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, each_second=100_000)
 EVENTS = "/apis/events.k8s.io/v1/namespaces/shop/events"
 PATIENT = 20.0
 
@@ -232,7 +232,7 @@ async def test_only_the_leader_tells() -> None:
 
 
 async def test_the_oldest_are_dropped_and_counted() -> None:
-    scene = Scene(pace=Pace(waiting=3, each_second=100_000))
+    scene = Scene(pace=Pace(waiting=3, gather=0.001, each_second=100_000))
     with capture_logs() as logs:
         for peer in range(6):
             scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
@@ -253,7 +253,7 @@ async def test_warnings_go_first() -> None:
 
 
 async def test_many_at_once_do_not_flood() -> None:
-    scene = Scene(pace=Pace(at_once=10, each_second=50))
+    scene = Scene(pace=Pace(at_once=10, gather=0.001, each_second=50))
     for peer in range(20):
         scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
     begin = time.monotonic()
