@@ -70,6 +70,8 @@ class Gate:
         if assignment == before:
             return
         endpoints, protocol = park.endpoints, park.protocol
+        if before is not None and before.service != assignment.service:
+            self.refuse_all("refused")  # they came for another service
         park.assignment = assignment
         if isinstance(assignment.verdict, Refuse):
             self.refuse_all("refused")

@@ -153,6 +153,7 @@ class Park:
             held_since=self.held_since,
             peer=self.peer,
             first_byte_at=self.first_byte_at,
+            refused_by=dict(self.refused),
         )
 
     def _note_oldest(self, held: Held) -> None:

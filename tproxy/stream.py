@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import grpc
@@ -29,6 +29,8 @@ log = structlog.get_logger("tproxy")
 KEEPALIVE_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.05
 LAST_BACKOFF_SECONDS = 2.0
+MOST_QUEUED = 4096
+"""Messages that the other side has not taken yet. Past them the stream is given up: the next one begins with totals."""
 
 _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_permit_without_calls", 1),
@@ -51,14 +53,18 @@ class Receiver(Protocol):
 
 
 class _Attempt:
-    """One stream: what it sends is what is put into its queue."""
+    """One stream: what it sends is what is put into its queue. `overflow` is called when nobody takes it from there."""
 
-    def __init__(self) -> None:
+    def __init__(self, overflow: Callable[[], object]) -> None:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._overflow = overflow
 
     def send(self, message: Up) -> None:
         """Hand over a message."""
-        self._queue.put(ENCODER.encode(message))
+        if self._queue.qsize() < MOST_QUEUED:
+            self._queue.put(ENCODER.encode(message))
+        else:
+            self._overflow()
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -110,6 +116,12 @@ class Stream:
             call.cancel()
         self._thread.join(2)
 
+    def _give_up(self) -> None:
+        call = self._call
+        if call is not None and call.is_active():
+            log.error("the reconciler takes nothing; another stream is tried")
+            call.cancel()
+
     def _run(self) -> None:
         failures = 0
         while not self._ended.is_set():
@@ -120,7 +132,7 @@ class Stream:
 
     def _converse(self) -> bool:
         """One stream from its beginning to its end; whether the other side ever spoke."""
-        attempt = _Attempt()
+        attempt = _Attempt(self._give_up)
         spoke = False
         why = "the stream ended"
         soon = self._loop.call_soon_threadsafe

@@ -1,7 +1,8 @@
 """The holder stream: what a holder and the reconciler tell each other, and nothing else.
 
 One bidirectional gRPC stream a holder, at `METHOD`. Each message is one msgspec struct in MessagePack: `Down` from the
-reconciler, `Up` from the holder. Times are seconds since the epoch. This module is the only one that both sides import.
+reconciler, `Up` from the holder. Times are seconds since the epoch. Fields are only ever added, at the end and with a
+default: holders and reconcilers of two releases talk to each other. This module is the only one that both sides import.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
     """Who opened that connection, as `ip:port`."""
     first_byte_at: float | None = None
     """When the latest wait that was released saw the first byte from its endpoint."""
+    refused_by: dict[str, int] = {}
+    """Of `refused`, how many for which reason: max_held, descriptors, timeout, refused, draining, unknown."""
 
 
 class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):

@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import grpc
+import structlog
 
 from reconciler.core.spec import Spec
-from reconciler.ports.holders import Held, Order, Report
+from reconciler.ports.holders import Held, Order, Report, added
 from tproxy import wire
+
+log = structlog.get_logger(__name__)
 
 FORGET_SECONDS = 300.0
 """How long a holder may be away before it no longer counts."""
@@ -33,6 +36,8 @@ class Holder:
     wake_up: asyncio.Event = field(default_factory=asyncio.Event)
     gone: bool = False
     """Whether its stream ended, and it did not come back."""
+    replaced: bool = False
+    """Whether another stream came under its name."""
 
 
 class HolderStreams:
@@ -95,6 +100,8 @@ class HolderStreams:
     def _withdraw(self, service: str) -> None:
         if address := self._addresses.pop(service, None):
             del self._assignments[address]
+            for holder in self._holders.values():
+                holder.counts.pop(address, None)
             self._tell(address)
         self._pending.discard(service)
         self._versions.pop(service, None)
@@ -113,9 +120,7 @@ class HolderStreams:
         if first is None or first.hello is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")
             return
-        # A holder that comes back takes the place of its old stream.
-        holder = self._holders[first.hello.holder] = Holder(first.hello.holder, first.hello.mode)
-        holder.counts = {count.address: count for count in first.counts}
+        holder = self._join(first.hello, first.counts)
         listening = asyncio.create_task(self._listen(holder, messages))
         listening.add_done_callback(lambda _: holder.wake_up.set())
         try:
@@ -124,14 +129,28 @@ class HolderStreams:
             while not listening.done():
                 await holder.wake_up.wait()
                 holder.wake_up.clear()
+                if holder.replaced:
+                    await context.abort(grpc.StatusCode.ALREADY_EXISTS, "another stream came under this holder's id")
                 if holder.changed:
                     yield self._changes(holder)
-            await (
-                listening
-            )  # a holder that nobody listens to must not look connected: it comes back, and says all again
+            # A holder that nobody listens to must not look connected: it comes back, and says all again.
+            await listening
         finally:
             listening.cancel()
             self._lost(holder)
+
+    def _join(self, hello: wire.Hello, counts: tuple[wire.Count, ...]) -> Holder:
+        """A holder that comes back takes the place of its old stream, which ends: were it another holder with the same
+        id, nobody would know who waits there. The two then take turns, and nothing counts as acknowledged for long.
+        """
+        before = self._holders.get(hello.holder)
+        if before is not None and not before.gone:
+            log.warning("a holder comes back before its old stream has ended, or two have one id", holder=hello.holder)
+            before.replaced = True
+            before.wake_up.set()
+        holder = self._holders[hello.holder] = Holder(hello.holder, hello.mode)
+        holder.counts = {count.address: count for count in counts}
+        return holder
 
     def _lost(self, holder: Holder) -> None:
         if self._holders.get(holder.name) is holder:
@@ -163,6 +182,8 @@ class HolderStreams:
         async for message in messages:
             for count in message.counts:
                 holder.counts[count.address] = count
+                if not (count.held or count.relayed or count.address in self._assignments):
+                    del holder.counts[count.address]  # it is no more, or never was
             changed = {a.service for c in message.counts if (a := self._assignments.get(c.address))}
             if message.acked > holder.acked:
                 holder.acked = message.acked
@@ -203,6 +224,7 @@ class HolderStreams:
             held_since=first.held_since if first else None,
             peer=first.peer if first else None,
             first_byte_at=max((c.first_byte_at for c in counts if c.first_byte_at), default=None),
+            refused_by=added(c.refused_by for c in counts),
         )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from reconciler.core.spec import Spec
@@ -20,6 +22,10 @@ class Order:
     """Endpoints to connect them to; empty: they wait."""
     reason: str | None
     """Why the wake is not getting on."""
+
+
+NONE: Mapping[str, int] = MappingProxyType({})
+"""One object for all services of which no connection was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,17 @@ class Held:
     """Who that was, as `ip:port`."""
     first_byte_at: float | None = None
     """When the latest wait that ended well saw its first byte."""
+    refused_by: Mapping[str, int] = field(default_factory=lambda: NONE)
+    """Of `refused`, how many for which reason."""
+
+
+def added(parts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    """Reasons of several holders, added up."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        if part:
+            total.update(part)
+    return total or NONE
 
 
 Report = Callable[[Held], None]

@@ -13,8 +13,8 @@ from tproxy.descriptors import Budget
 from tproxy.pace import GAP_SECONDS, GRID_SECONDS, MAX_IN_FLIGHT, SLOWEST_SECONDS, Pace
 from tproxy.park import Held, Park, explanation
 from tproxy.refusal import Answer, http1
-from tproxy.stream import LAST_BACKOFF_SECONDS, backoff_seconds
-from tproxy.wire import Assignment, Go, Hold, Refuse, Verdict
+from tproxy.stream import LAST_BACKOFF_SECONDS, MOST_QUEUED, _Attempt, backoff_seconds
+from tproxy.wire import Assignment, Go, Hold, Refuse, Up, Verdict
 
 
 def assignment(verdict: Verdict, max_held: int = 2, reason: str | None = None) -> Assignment:
@@ -69,6 +69,16 @@ def test_reconnecting_backs_off_within_bounds(failures: int, chance: float) -> N
 
 
 # Park.
+
+
+def test_a_stream_that_nobody_reads_is_given_up_and_holds_no_more_than_so_many_messages() -> None:
+    overflown: list[bool] = []
+    attempt = _Attempt(lambda: overflown.append(True))
+    for _ in range(MOST_QUEUED + 3):
+        attempt.send(Up())
+    attempt.end()
+    assert len(overflown) == 3
+    assert sum(1 for _ in attempt) == MOST_QUEUED
 
 
 def test_bounds_and_verdicts() -> None:

@@ -124,6 +124,13 @@ def test_more_than_may_wait_are_refused_at_once(world: World) -> None:
     assert world.sees(refused=1).held == 2
 
 
+def test_refusals_are_told_by_reason(world: World) -> None:
+    world.assign(protocol="tcp", max_held=1, hold_timeout=0.3)
+    clients = world.clients(3)
+    assert all(is_reset(client) for client in clients)
+    assert world.sees(refused=3).refused_by == {"max_held": 2, "timeout": 1}
+
+
 def test_a_service_that_refuses_says_why_to_those_who_wait_too(world: World) -> None:
     world.assign(protocol="http")
     client = world.client()
@@ -159,6 +166,19 @@ def test_an_unknown_address_waits_for_the_first_word_of_the_reconciler(world: Wo
     world.accept(upstream).sendall(b"known")
     assert known.recv(10) == b"known"
     assert all(is_reset(late) for late in _attempt(world, 1, "127.64.0.9"))
+
+
+def test_who_waits_for_one_service_is_not_sent_to_another_that_gets_its_address(world: World) -> None:
+    world.assign(protocol="tcp")
+    waiting = world.client()
+    world.sees(held=1)
+    server = world.upstream()
+    world.assign(go(server), protocol="tcp", service="other")
+    assert is_reset(waiting)
+    assert world.sees(held=0, refused=1).refused_by == {"refused": 1}
+    later = world.client()
+    world.accept(server).sendall(b"other")
+    assert later.recv(100) == b"other"
 
 
 def test_a_full_message_replaces_everything(world: World) -> None:

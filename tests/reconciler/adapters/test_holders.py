@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
+import msgspec
 
 from reconciler.adapters.holders import HolderStreams
 from reconciler.core.spec import Protocol, Spec
@@ -220,3 +221,75 @@ async def test_a_stream_that_does_not_introduce_itself_is_sent_away() -> None:
             pass
         assert await stranger._call.code() is grpc.StatusCode.INVALID_ARGUMENT
         await stranger.leave()
+
+
+async def test_two_holders_with_one_id_take_turns_and_nothing_is_acknowledged_for_long() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        one, two = Holder(target, "same"), Holder(target, "same")
+        version = (await one.hello(count(held=1))).version
+        await one.say(wire.Up(acked=version))
+        await subject.until("web", lambda held: held.held == 1 and held.acked_at is not None)
+        await two.hello()
+        assert await asyncio.wait_for(one._call.code(), PATIENCE_SECONDS) is grpc.StatusCode.ALREADY_EXISTS
+        assert (await subject.until("web", lambda held: held.held == 0)).acked_at is None
+        again = Holder(target, "same")
+        await again.hello(count(held=1))
+        assert await asyncio.wait_for(two._call.code(), PATIENCE_SECONDS) is grpc.StatusCode.ALREADY_EXISTS
+        assert (await subject.until("web", lambda held: held.held == 1)).acked_at is None
+        assert subject.streams.connected == ["same"]
+        await again.leave()
+
+
+async def test_totals_that_begin_again_with_a_new_process_of_the_same_name_are_taken_as_they_are() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        first = Holder(target)
+        await first.hello(count(released=7, relayed=2))
+        await subject.until("web", lambda held: held.released == 7)
+        await first.leave()
+        await subject.until("web", lambda held: held.relayed is None)
+        again = Holder(target)
+        await again.hello(count(released=1))
+        assert (await subject.until("web", lambda held: held.relayed == 0)).released == 1
+        await again.leave()
+
+
+async def test_what_holders_say_of_addresses_that_are_no_more_is_not_kept() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        subject.streams.order("db", order("db", DB))
+        holder = Holder(target)
+        await holder.hello(count(held=0, released=1), count(DB, relayed=1))
+        subject.streams.order("db", None)
+        assert (await holder.hear()).remove == (DB,)
+        await holder.say(wire.Up(counts=(count(DB, relayed=1),)))
+        await holder.say(wire.Up(counts=(count(DB, released=1), count(released=2))))
+        await subject.until("web", lambda held: held.released == 2)
+        assert [set(known.counts) for known in subject.streams.known] == [{WEB}]
+        await holder.leave()
+
+
+async def test_one_who_waits_before_its_address_is_known_is_told_of_with_the_order() -> None:
+    async with reconciler() as (subject, target):
+        holder = Holder(target)
+        await holder.hello(count(held=1))
+        subject.streams.order("web", order())
+        await holder.say(wire.Up(acked=(await holder.hear()).version))
+        await subject.until("web", lambda held: held.held == 1)
+        await holder.leave()
+
+
+async def test_reasons_of_refusals_are_added_up_and_a_holder_that_does_not_tell_them_is_understood() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        one, two = Holder(target, "one"), Holder(target, "two")
+        await one.hello(wire.Count(WEB, 0, 0, 0, 3, 0, refused_by={"timeout": 2, "max_held": 1}))
+        await two.hello(wire.Count(WEB, 0, 0, 0, 1, 0, refused_by={"timeout": 1}))
+        held = await subject.until("web", lambda held: held.refused == 4)
+        assert held.refused_by == {"timeout": 3, "max_held": 1}
+        await one.leave()
+        await two.leave()
+    old = msgspec.msgpack.encode((0, ((WEB, 0, 0, 0, 3, 0, None, None, None),), None))
+    (understood,) = wire.UP.decode(old).counts
+    assert (understood.refused, understood.refused_by) == (3, {})
