@@ -28,7 +28,7 @@ ARGO = (
     "in the Application: ignoreDifferences: [{{group: {group}, kind: {kind}, jsonPointers: [/spec/replicas]}}] and "
     "syncPolicy.syncOptions: [RespectIgnoreDifferences=true]; or take spec.replicas out of Git"
 )
-FLUX = "take spec.replicas out of what Flux applies; the target keeps the number that it has"
+FLUX = "take spec.replicas out of what Flux applies (docs/how-to/argocd-and-flux.md)"
 CHART = "take spec.replicas out of the chart's template, or guard it by a value, as charts do for an HPA"
 MANIFEST = "take spec.replicas out of the manifest"
 REPLICAS = "f:replicas"
