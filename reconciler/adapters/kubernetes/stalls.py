@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from reconciler.adapters.kubernetes.crashes import Complaint, complaint, is_starting, short
 from reconciler.adapters.kubernetes.objects import Condition
-from reconciler.adapters.kubernetes.workloads import ContainerStatus, Event, Pod
+from reconciler.adapters.kubernetes.workloads import Event, Pod
 
 UNCREATED_SECONDS = 5.0
 """A controller that has made no pod by then is not at work, or says nowhere why it cannot."""
@@ -37,6 +37,10 @@ class Evidence:
     """As people name it: `Deployment shop/web`."""
     waited_seconds: float
     """Since it was woken, by our own clock: no other machine's time is compared."""
+    running_seconds: float = 0.0
+    """Since a pod of it was first seen to run; 0 before."""
+    ready_seconds: float = 0.0
+    """Since a pod of it was first seen to be ready; 0 before."""
     conditions: Sequence[Condition] = ()
     """Of the target itself."""
     pods: Sequence[Pod] = ()
@@ -106,30 +110,29 @@ def _refusal(target: str, reason: str, message: str) -> str:
 
 def _slow(pod: Pod, seen: Evidence) -> Complaint | None:
     """What is wrong with a pod for no other reason than that it takes so long."""
-    name, status, waited = f"pod {pod.metadata.name}", pod.status, seen.waited_seconds
+    name, status = f"pod {pod.metadata.name}", pod.status
     if _is_ready(pod):
-        if waited < UNROUTED_SECONDS or not seen.service:
+        if seen.ready_seconds < UNROUTED_SECONDS or not seen.service:
             return None
         port = f" for port {seen.port}" if seen.port else ""
         advice = "does its selector match the pod's labels, and its targetPort the pod's port?"
         return Complaint(9, f"NoEndpoint: {name} is ready, but {seen.service} has no endpoint{port}: {advice}")
-    if waited < UNREADY_SECONDS:
+    if seen.waited_seconds < UNREADY_SECONDS:
         return None
     for container in status.init_container_statuses:
         if container.state.running and not container.ready:
             return Complaint(8, f"Initializing: init container {container.name} of {name} still runs")
-    if not any(is_running(container) for container in status.container_statuses):
-        return Complaint(8, f"ContainerCreating: {name} has no container yet") if waited >= SILENT_SECONDS else None
+    if not any(container.state.running for container in status.container_statuses):
+        is_long = seen.waited_seconds >= SILENT_SECONDS
+        return Complaint(8, f"ContainerCreating: {name} has no container yet") if is_long else None
+    if seen.running_seconds < UNREADY_SECONDS:
+        return None
     for event in seen.events:
         if event.reason == "Unhealthy" and _is_about(event, pod):
             return Complaint(8, f"Unhealthy: {name} runs, but is not ready: {short(event.message)}")
-    if waited >= SILENT_SECONDS:
+    if seen.running_seconds >= SILENT_SECONDS:
         return Complaint(8, f"NotReady: {name} runs, but is not ready{_gates(status.conditions)}")
     return None
-
-
-def is_running(container: ContainerStatus) -> bool:
-    return container.state.running is not None
 
 
 def _gates(conditions: Sequence[Condition]) -> str:

@@ -59,11 +59,21 @@ class Waits:
         if (seen := self._pods.of(unit.name)) is None:
             return None
         pods = [pod for pod in seen[0] if pod.metadata.uid not in unit.doomed]
-        unit.reach(pods, time.time())
-        entry = unit.entry
-        awaited = "" if is_offered else f"Service {entry.service_key}"
-        waited = time.monotonic() - unit.awaited_ticks
-        return stall(Evidence(str(entry.target), waited, failures, pods, seen[1], awaited, entry.port.name))
+        now, reached, entry = time.time(), unit.milestones, unit.entry
+        unit.reach(pods, now)
+        return stall(
+            Evidence(
+                str(entry.target),
+                time.monotonic() - unit.awaited_ticks,
+                running_seconds=now - reached.get("running", now),
+                ready_seconds=now - reached.get("ready", now),
+                conditions=failures,
+                pods=pods,
+                events=seen[1],
+                service="" if is_offered else f"Service {entry.service_key}",
+                port=entry.port.name,
+            )
+        )
 
     def over(self, unit: Unit) -> None:
         """It is awaited no more: it has an endpoint, or is not wanted."""

@@ -45,7 +45,8 @@ def warning(reason: str, message: str, kind: str = "Pod", name: str = "web-1") -
 
 
 def said(*pods: Pod, waited: float = 1.0, events: tuple[Event, ...] = (), **more: Any) -> str | None:
-    return stall(Evidence(TARGET, waited, pods=pods, events=events, service=AWAITED, **more))
+    """After so many seconds of all that may last."""
+    return stall(Evidence(TARGET, waited, waited, waited, pods=pods, events=events, service=AWAITED, **more))
 
 
 def of_container(state: Status, **more: Any) -> str | None:
@@ -182,6 +183,14 @@ def test_a_probe_that_fails_for_long() -> None:
     assert said(starting, events=(event,), waited=11) == (
         "Unhealthy: pod web-1 runs, but is not ready: Readiness probe failed: HTTP probe failed with statuscode: 503"
     )
+
+
+def test_a_start_is_not_late_because_its_pod_was() -> None:
+    event = warning("Unhealthy", "Readiness probe failed: connection refused")
+    starting = pod(phase="Running", containerStatuses=[app(RUNS)])
+    assert stall(Evidence(TARGET, 100, running_seconds=9, pods=[starting], events=[event])) is None
+    ready = pod(phase="Running", conditions=[READY], containerStatuses=[app(RUNS, ready=True)])
+    assert stall(Evidence(TARGET, 100, 100, 1, pods=[ready], service=AWAITED)) is None
 
 
 def test_what_nothing_is_said_about_is_told_after_a_while() -> None:
