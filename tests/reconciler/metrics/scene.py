@@ -14,7 +14,7 @@ from reconciler.core.judge import Observed
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.plan import Deadline
-from reconciler.ports.holders import Held
+from reconciler.ports.holders import NONE, Held
 from reconciler.ports.transitions import Transition
 
 START = 1_000_000.0
@@ -76,8 +76,13 @@ class Scene:
         service.record = replace(service.record, state=target, since=since, stalled=stalled)
         self.metrics.saw(Transition(name, source, event, target, "", self.now))
 
-    def holds(self, name: str, held: int | None, released: int = 0, refused: int = 0, gone: int = 0) -> None:
-        self.metrics.held(Held(name, held, 0, released=released, refused=refused, gone=gone))
+    def holds(
+        self, name: str, held: int | None, released: int = 0, refused: int = 0, gone: int = 0, **refused_by: int
+    ) -> None:
+        refused = refused or sum(refused_by.values())
+        self.metrics.held(
+            Held(name, held, 0, released=released, refused=refused, gone=gone, refused_by=refused_by or NONE)
+        )
 
     async def scrape(self, accept: str = PLAIN) -> str:
         body, _ = await self.metrics.scrape(accept)

@@ -44,6 +44,7 @@ async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
     scene.goes("web", "Demand", State.Waking)
     scene.metrics.woke("web", 1.0, {"signal": 1.0})
     scene.metrics.called("GET", "200")
+    scene.holds("web", 0, timeout=1)
 
     read = {name: family for name, family in (await scene.families(OPENMETRICS)).items() if name.startswith("zenvoy_")}
 

@@ -226,3 +226,23 @@ async def test_holders_totals_never_fall_and_what_was_before_is_no_news() -> Non
     scene.holds("web", 0, released=12, refused=6, gone=3)
     scene.holds("web", 0, released=13, refused=6, gone=3)
     assert await counted() == [4, 1, 1]
+
+
+async def test_refusals_have_their_reason_and_begin_with_the_first() -> None:
+    scene = Scene(service("web"))
+
+    async def refused(reason: str) -> float | None:
+        return await scene.value(f"{P}refusals_total", service="web", reason=reason)
+
+    scene.holders = ["one"]
+    scene.holds("web", 0)
+    assert await refused("timeout") is None
+
+    scene.holds("web", 0, timeout=2)
+    scene.holds("web", 0, timeout=3, max_held=1)
+    assert [await refused(reason) for reason in ("timeout", "max_held")] == [3, 1]
+
+    scene.holders = ["one", "two"]
+    scene.holds("web", 0, timeout=13, max_held=1, draining=7)
+    scene.holds("web", 0, timeout=14, max_held=1, draining=7)
+    assert [await refused(reason) for reason in ("timeout", "max_held", "draining")] == [4, 1, 0]
