@@ -18,6 +18,7 @@ from reconciler.adapters.kubernetes.objects import path
 from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, KIND, PLURAL
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
+from tests.reconciler.kubernetes.test_annotations import BAD
 
 LABEL = {"zenvoy.dev/enabled": "true"}
 HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}
@@ -157,6 +158,21 @@ async def test_mistakes_leave_the_last_good_ones_in_force(shop: Shop) -> None:
     assert shop.entry.spec.idle_after == 60
     await shop.annotate(idle_after="3m", max_hold=None)
     await until(lambda: shop.entry and shop.entry.spec.idle_after == 180 and not shop.problems)
+
+
+async def test_every_kind_of_mistake_is_told_and_changes_nothing(shop: Shop) -> None:
+    await shop.serve(idle_after="1m")
+    await shop.until(bool)
+    await until(lambda: shop.entry and not shop.problems)
+    before = (await shop.get() or {})["spec"]
+    for key, value, problem in BAD:
+        of_old = "1m" if key == "idle-after" else None
+        await shop.annotate(**{key: value})
+        said = f"zenvoy.dev/{key}: {problem}".replace("shop/web", shop.key)
+        await until(lambda said=said: said in shop.problems)
+        await shop.annotate(**{key: of_old})
+    await until(lambda: not shop.problems)
+    assert (await shop.get() or {})["spec"] == before
 
 
 async def test_mistakes_from_the_first_are_shown_on_one_that_is_not_in_force(shop: Shop) -> None:

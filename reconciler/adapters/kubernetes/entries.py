@@ -28,6 +28,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "BadAnnotation": "An annotation of the Service cannot be read; the last good ones stay in force.",
         "BadLabel": "The label of the Service is neither true nor false. An Event only.",
         "NameTaken": "The Service is labelled, and a person made a ScaledService of its name. An Event only.",
+        "BadCommand": "The annotation of a command cannot be read. An Event only.",
         "Refused": "The API server refused the ScaledService that was made of the annotations.",
     }
 )

@@ -10,6 +10,75 @@ from reconciler.adapters.kubernetes import annotations
 from reconciler.adapters.kubernetes.wanted import Cluster
 from tests.reconciler.kubernetes.objects import WEB, service
 
+BAD = [
+    ("target", "web", "'web' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db"),
+    (
+        "target",
+        "a/b/c/D/web",
+        "'a/b/c/D/web' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
+    ),
+    (
+        "target",
+        "Deployment/Web!",
+        "'Deployment/Web!' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
+    ),
+    ("target", "deployment/web", "deployment is no kind; did you mean Deployment/web?"),
+    (
+        "target",
+        "Rollout/web",
+        "Rollout is of an API group that is not said; write it as example.com/v1/Rollout/web",
+    ),
+    ("port", "0", "'0' is not a number from 1 to 65535; write one, such as 80"),
+    ("port", "Http!", "'Http!' is not a port; write a port of the Service by name or number, such as http or 80"),
+    ("port", "htpp", "Service shop/web has no TCP port htpp; did you mean http?"),
+    ("port", "8080", "Service shop/web has no TCP port 8080; that is where its port http leads; write http"),
+    ("protocol", "HTTP", "'HTTP' is not known; did you mean http?"),
+    ("protocol", "gopher", "'gopher' is not known; write http, h2c, tcp or tls"),
+    ("hosts", " , ", "there is no host in it; write them as shop.example.com,www.example.com"),
+    (
+        "hosts",
+        "https://Shop.example.com:80/x",
+        "'https://Shop.example.com:80/x' is not a host name; write shop.example.com",
+    ),
+    ("hosts", "a.example,*.example", "'*.example' is not a host name; write it as shop.example.com"),
+    ("replicas", "0", "'0' is not what to wake to; write last, or a number from 1 to 100000"),
+    ("replicas", "many", "'many' is not what to wake to; write last, or a number from 1 to 100000"),
+    ("replicas", "9999999", "'9999999' is not a number from 1 to 100000; write one, such as 3"),
+    ("idle-after", "5", "5 has no unit; write it as 5s or 5m"),
+    ("idle-after", "soon", "'soon' is not a duration; write it as 5m, 30s or 1h30m"),
+    ("idle-after", "", "'' is not a duration; write it as 5m, 30s or 1h30m"),
+    ("wake-timeout", "0s", "0s is out of range; at least 1ms and at most 87600h"),
+    ("hold-timeout", "90000h", "90000h is out of range; at least 1ms and at most 87600h"),
+    ("drain-timeout", "-5m", "'-5m' is not a duration; write it as 5m, 30s or 1h30m"),
+    ("max-held", "0", "'0' is not a number from 1 to 1000000; write one, such as 1024"),
+    ("max-held", "1e3", "'1e3' is not a number from 1 to 1000000; write one, such as 1024"),
+    ("max-held", "²", "'²' is not a number from 1 to 1000000; write one, such as 1024"),
+    ("idle-by", "request", "'request' is not known; did you mean requests?"),
+    (
+        "idle-by",
+        "connections",
+        "connections cannot be told of http (as the Service port's name http says); write requests or bytes",
+    ),
+    ("paused", "yes", "'yes' is neither true nor false; write true or false"),
+    (
+        "listen",
+        "5432",
+        "only tcp services listen by themselves, and this is http (as the Service port's name http says); leave "
+        "listen out, or write zenvoy.dev/protocol: tcp",
+    ),
+    ("listen", "http", "'http' is not a number from 1 to 65535; write one, such as 5432"),
+    ("idleAfter", "5m", "unknown annotation; did you mean zenvoy.dev/idle-after?"),
+    ("wake-timout", "5m", "unknown annotation; did you mean zenvoy.dev/wake-timeout?"),
+    ("enabled", "true", "it is a label, not an annotation; take the annotation out, as the label is there"),
+    (
+        "x",
+        "y",
+        "unknown annotation; known are target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
+        "hold-timeout, drain-timeout, max-held, idle-by and paused",
+    ),
+]
+"""By annotation and its value, what is said of it."""
+
 
 def read(said: dict[str, str], ports: str = WEB) -> tuple[dict[str, Any], list[str]]:
     of = service(ports, annotations={f"zenvoy.dev/{key}": value for key, value in said.items()})
@@ -79,76 +148,7 @@ def test_targets(target: str, api_version: str, kind: str) -> None:
     assert read({"target": target}) == ({"scaleTargetRef": expected}, [])
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "problem"),
-    [
-        ("target", "web", "'web' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db"),
-        (
-            "target",
-            "a/b/c/D/web",
-            "'a/b/c/D/web' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
-        ),
-        (
-            "target",
-            "Deployment/Web!",
-            "'Deployment/Web!' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
-        ),
-        ("target", "deployment/web", "deployment is no kind; did you mean Deployment/web?"),
-        (
-            "target",
-            "Rollout/web",
-            "Rollout is of an API group that is not said; write it as example.com/v1/Rollout/web",
-        ),
-        ("port", "0", "'0' is not a number from 1 to 65535; write one, such as 80"),
-        ("port", "Http!", "'Http!' is not a port; write a port of the Service by name or number, such as http or 80"),
-        ("port", "htpp", "Service shop/web has no TCP port htpp; did you mean http?"),
-        ("port", "8080", "Service shop/web has no TCP port 8080; that is where its port http leads; write http"),
-        ("protocol", "HTTP", "'HTTP' is not known; did you mean http?"),
-        ("protocol", "gopher", "'gopher' is not known; write http, h2c, tcp or tls"),
-        ("hosts", " , ", "there is no host in it; write them as shop.example.com,www.example.com"),
-        (
-            "hosts",
-            "https://Shop.example.com:80/x",
-            "'https://Shop.example.com:80/x' is not a host name; write shop.example.com",
-        ),
-        ("hosts", "a.example,*.example", "'*.example' is not a host name; write it as shop.example.com"),
-        ("replicas", "0", "'0' is not what to wake to; write last, or a number from 1 to 100000"),
-        ("replicas", "many", "'many' is not what to wake to; write last, or a number from 1 to 100000"),
-        ("replicas", "9999999", "'9999999' is not a number from 1 to 100000; write one, such as 3"),
-        ("idle-after", "5", "5 has no unit; write it as 5s or 5m"),
-        ("idle-after", "soon", "'soon' is not a duration; write it as 5m, 30s or 1h30m"),
-        ("idle-after", "", "'' is not a duration; write it as 5m, 30s or 1h30m"),
-        ("wake-timeout", "0s", "0s is out of range; at least 1ms and at most 87600h"),
-        ("hold-timeout", "90000h", "90000h is out of range; at least 1ms and at most 87600h"),
-        ("drain-timeout", "-5m", "'-5m' is not a duration; write it as 5m, 30s or 1h30m"),
-        ("max-held", "0", "'0' is not a number from 1 to 1000000; write one, such as 1024"),
-        ("max-held", "1e3", "'1e3' is not a number from 1 to 1000000; write one, such as 1024"),
-        ("max-held", "²", "'²' is not a number from 1 to 1000000; write one, such as 1024"),
-        ("idle-by", "request", "'request' is not known; did you mean requests?"),
-        (
-            "idle-by",
-            "connections",
-            "connections cannot be told of http (as the Service port's name http says); write requests or bytes",
-        ),
-        ("paused", "yes", "'yes' is neither true nor false; write true or false"),
-        (
-            "listen",
-            "5432",
-            "only tcp services listen by themselves, and this is http (as the Service port's name http says); leave "
-            "listen out, or write zenvoy.dev/protocol: tcp",
-        ),
-        ("listen", "http", "'http' is not a number from 1 to 65535; write one, such as 5432"),
-        ("idleAfter", "5m", "unknown annotation; did you mean zenvoy.dev/idle-after?"),
-        ("wake-timout", "5m", "unknown annotation; did you mean zenvoy.dev/wake-timeout?"),
-        ("enabled", "true", "it is a label, not an annotation; take the annotation out, as the label is there"),
-        (
-            "x",
-            "y",
-            "unknown annotation; known are target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
-            "hold-timeout, drain-timeout, max-held, idle-by and paused",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("key", "value", "problem"), BAD)
 def test_each_mistake_says_where_what_and_what_would_be_right(key: str, value: str, problem: str) -> None:
     assert read({key: value})[1] == [f"zenvoy.dev/{key}: {problem}"]
 

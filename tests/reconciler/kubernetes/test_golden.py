@@ -12,8 +12,11 @@ from typing import Any
 import yaml
 
 from reconciler.adapters.kubernetes.annotations import FIELDS
+from reconciler.adapters.kubernetes.annotations import REASON as BAD_ANNOTATION
+from reconciler.adapters.kubernetes.commands import BAD_COMMAND
 from reconciler.adapters.kubernetes.entries import REASONS
 from reconciler.adapters.kubernetes.resources import ScaledServiceSpec, ScaledServiceStatus
+from reconciler.adapters.kubernetes.wanted import BAD_SPEC
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs/api.md"
@@ -48,4 +51,4 @@ def test_there_is_an_annotation_for_every_field_but_the_service_itself() -> None
 def test_every_reason_is_documented() -> None:
     sources = (ROOT / "reconciler/adapters/kubernetes").glob("*.py")
     said = {reason for path in sources for reason in re.findall(r'Problem\(\s*"(\w+)"', path.read_text())}
-    assert said | {"BadSpec", "BadAnnotation"} == set(REASONS)
+    assert said | {BAD_COMMAND, BAD_SPEC, BAD_ANNOTATION} == set(REASONS)
