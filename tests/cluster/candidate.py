@@ -1,0 +1,56 @@
+"""One candidate for a Lease, in a process of its own: a line of JSON for all that it is told, and for each moment
+at which it finds that it was stopped for a while.
+
+Arguments: kubeconfig, namespace, name, duration, margin, seconds that its wall clock is wrong by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from reconciler.adapters.kubernetes.api import connect
+from reconciler.adapters.kubernetes.election import Election, Terms
+from reconciler.adapters.kubernetes.lease import Elector, ticks, wall
+
+GAP_SECONDS = 1.0
+
+
+def say(what: str, **more: object) -> None:
+    print(json.dumps({"what": what, "at": ticks(), **more}), flush=True)
+
+
+async def main() -> None:
+    kubeconfig, namespace, name, duration, margin, wrong = sys.argv[1:]
+    api = await connect(Path(kubeconfig))
+    election = Election(name, Terms(float(duration), float(margin), every=0.5))
+    elector = Elector(
+        api,
+        (namespace, "zenvoy"),
+        election,
+        f"address-of-{name}",
+        lambda since: say("leads", since=since, index=elector.next_index()),
+        lambda leader: say("follows", leader=leader),
+        wall=lambda: wall() + timedelta(seconds=float(wrong)),
+    )
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    running = asyncio.create_task(elector.run())
+    before = ticks()
+    while not stopped.is_set():
+        if ticks() - before > GAP_SECONDS:
+            say("thawed", valid=elector.valid())
+        before = ticks()
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await elector.close()
+    say("released", valid=elector.valid())
+    await api.close()
+
+
+asyncio.run(main())

@@ -1,0 +1,134 @@
+"""Fail-over with real processes and a real API server: ended, killed, frozen, with clocks that are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from reconciler.adapters.kubernetes.api import Api
+from reconciler.adapters.kubernetes.lease import ticks
+from tests.cluster.harness import Cluster
+
+DURATION, MARGIN = 4.0, 1.5
+PATIENCE_SECONDS = 60.0
+
+
+class Process:
+    """One candidate, and all that it said."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.said: list[dict[str, Any]] = []
+        self._heard = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            if line.startswith(b'{"what"'):
+                self.said.append(json.loads(line))
+                self._heard.set()
+
+    async def says(self, what: str, after: int = 0, **more: object) -> dict[str, Any]:
+        """The first thing of that kind among all but the first `after`."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                for said in self.said[after:]:
+                    if said["what"] == what and more.items() <= said.items():
+                        return said
+                self._heard.clear()
+                await self._heard.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def end(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await self._reading
+
+
+@asynccontextmanager
+async def candidate(cluster: Cluster, namespace: str, name: str, wrong: float = 0.0) -> AsyncIterator[Process]:
+    command = [sys.executable, "-m", "tests.cluster.candidate", str(cluster.kubeconfig), namespace, name]
+    command += [str(DURATION), str(MARGIN), str(wrong)]
+    process = Process(await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE))
+    try:
+        yield process
+    finally:
+        await process.end()
+
+
+@asynccontextmanager
+async def leader_and_follower(
+    cluster: Cluster, namespace: str, wrong: tuple[float, float] = (0.0, 0.0)
+) -> AsyncIterator[tuple[Process, Process]]:
+    async with candidate(cluster, namespace, "one", wrong[0]) as one:
+        await one.says("leads")
+        async with candidate(cluster, namespace, "two", wrong[1]) as two:
+            await two.says("follows", leader="address-of-one")
+            yield one, two
+
+
+async def test_one_that_is_ended_makes_room_at_once(control_plane: Cluster, namespace: str, api: Api) -> None:
+    async with leader_and_follower(control_plane, namespace) as (one, two):
+        one.signal(signal.SIGTERM)
+        released = await one.says("released")
+        assert not released["valid"]
+        leads = await two.says("leads")
+        assert leads["at"] - released["at"] < DURATION / 2
+        lease = json.loads(await api.get(f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/zenvoy"))
+        assert lease["spec"]["holderIdentity"] == "two"
+        assert lease["metadata"]["annotations"]["zenvoy.dev/address"] == "address-of-two"
+
+
+async def test_one_that_is_killed_is_succeeded_when_its_lease_has_lasted(
+    control_plane: Cluster, namespace: str
+) -> None:
+    async with leader_and_follower(control_plane, namespace) as (one, two):
+        one.signal(signal.SIGKILL)
+        killed = ticks()
+        leads = await two.says("leads")
+        assert leads["at"] - killed > MARGIN
+        first = next(said for said in one.said if said["what"] == "leads")
+        assert leads["index"] > first["index"]
+
+
+async def test_one_that_was_frozen_does_not_believe_that_it_leads(control_plane: Cluster, namespace: str) -> None:
+    async with leader_and_follower(control_plane, namespace) as (one, two):
+        one.signal(signal.SIGSTOP)
+        await two.says("leads")
+        one.signal(signal.SIGCONT)
+        assert not (await one.says("thawed"))["valid"]
+        await one.says("follows", after=2, leader="address-of-two")
+
+
+async def test_wrong_wall_clocks_change_nothing(control_plane: Cluster, namespace: str) -> None:
+    """The leader writes of a far past, the follower lives in a far future: it takes nothing while it is renewed."""
+    async with leader_and_follower(control_plane, namespace, (-1e9, 1e9)) as (one, two):
+        started = ticks()
+        while ticks() - started < 2 * DURATION:
+            await asyncio.sleep(0.1)
+        assert not [said for said in two.said if said["what"] == "leads"]
+        one.signal(signal.SIGKILL)
+        await two.says("leads")
+
+
+async def test_a_leader_outlasts_a_short_silence_of_the_api_server_and_stops_in_a_long_one(
+    apiserver: Cluster, namespace: str
+) -> None:
+    async with candidate(apiserver, namespace, "one") as one:
+        leads = await one.says("leads")
+        apiserver.stop_apiserver()
+        follows = await one.says("follows", after=one.said.index(leads))
+        assert follows["leader"] is None
+        apiserver.start_apiserver()
+        again = await one.says("leads", after=one.said.index(follows))
+        assert again["since"] > leads["since"]
+        assert again["index"] > leads["index"]
