@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.adapters.kubernetes.api import Api, connect
+from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, connect
 from reconciler.adapters.kubernetes.entries import SERVICE, Problem
 from reconciler.adapters.kubernetes.events import Events
 from reconciler.adapters.kubernetes.notes import Note
@@ -135,7 +135,7 @@ async def test_the_longest_words_are_taken(scene: Scene) -> None:
     assert [event["note"][-2:] for event in await scene.listed()] == ["é…"]
 
 
-async def test_a_namespace_that_is_going_takes_none_and_nothing_breaks(scene: Scene) -> None:
+async def test_a_namespace_that_is_gone_takes_none_and_nothing_breaks(scene: Scene) -> None:
     events = scene.events()
     gone = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", "no-such-namespace", "web", "uid")
     with capture_logs() as logs:
@@ -147,6 +147,22 @@ async def test_a_namespace_that_is_going_takes_none_and_nothing_breaks(scene: Sc
     [told] = logs
     assert told["error"] == '404 NotFound: namespaces "no-such-namespace" not found'
     assert len(await scene.listed()) == 1
+
+
+async def test_a_namespace_that_is_going_is_no_fault(scene: Scene) -> None:
+    configmaps = path("v1", "configmaps", scene.namespace)
+    stays = {"metadata": {"name": "stays", "finalizers": ["test.example/stays"]}}
+    await scene.api.call("POST", configmaps, stays)
+    regarding = scene.items[scene.named()].metadata
+    await scene.api.call("DELETE", f"/api/v1/namespaces/{scene.namespace}")
+    events = scene.events()
+    with capture_logs() as logs:
+        going = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", scene.namespace, "web", regarding.uid)
+        events.tell(going, Note("Restored", "Deployment shop/web has 2 replicas", "Restoring"))
+        assert await events.flush(GENEROUS_SECONDS)
+    await scene.api.patch(f"{configmaps}/stays", {"metadata": {"finalizers": None}}, MERGE_PATCH)
+    assert events.failed == 1
+    assert logs == []
 
 
 async def test_create_and_patch_of_events_is_all_the_right_that_it_takes(

@@ -20,7 +20,7 @@ from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, Unrea
 from reconciler.adapters.kubernetes.entries import SCALED_SERVICE, SERVICE, Problem
 from reconciler.adapters.kubernetes.notes import Note, of_leaving, of_problem, of_transition, of_wake, shortened
 from reconciler.adapters.kubernetes.objects import ObjectRef, micro_time, path
-from reconciler.adapters.kubernetes.refusals import CONFLICT, NOT_FOUND, cause, passes
+from reconciler.adapters.kubernetes.refusals import CONFLICT, NOT_FOUND, cause, is_of_the_going, passes
 from reconciler.adapters.kubernetes.resources import API_VERSION, KIND, ScaledService
 from reconciler.adapters.kubernetes.workloads import Service
 from reconciler.ports.transitions import Transition
@@ -213,7 +213,7 @@ class Events:
             await self._retries(self._write, key, waiting)
         except (ApiError, Unreachable) as error:
             self.failed += 1
-            if cause(error) not in self._causes:
+            if cause(error) not in self._causes and not is_of_the_going(error):
                 self._causes.add(cause(error))
                 log.error("an Event cannot be written", reason=waiting.note.reason, error=str(error))
         else:

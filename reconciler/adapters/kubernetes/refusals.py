@@ -22,3 +22,8 @@ def passes_or_conflicts(error: Exception) -> bool:
 def cause(error: Exception) -> str:
     """The same for faults that have the same remedy, whichever object they are about."""
     return f"{error.status} {error.reason}" if isinstance(error, ApiError) else type(error).__name__
+
+
+def is_of_the_going(error: Exception) -> bool:
+    """Whether nothing can be written into the namespace only because it is being deleted, which is nobody's fault."""
+    return isinstance(error, ApiError) and error.status == FORBIDDEN and "is being terminated" in error.message
