@@ -1,0 +1,225 @@
+"""`python -m bench.cluster`: what a cold start through zenvoy costs on a Kubernetes' node, beside scaling by hand.
+
+Beside a request to a service that sleeps: the same pod's own floor, from the scale call to the first answer of its
+address, asked every millisecond from when Kubernetes says it. Beside many at once: as many scaled by hand at once.
+Rounds alternate, so that both see the same machine. One that runs already is used as by the tests
+(tests/cluster/README.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import table
+from bench.processes import say
+from bench.table import Row
+from reconciler.adapters.kubernetes.api import JSON_PATCH, Api, ApiError, connect
+from tests.cluster import harness
+from tests.cluster.release import Release, Shop, load_images, web, workload
+
+ROUNDS = 20
+MANY = (25, 50)
+MANY_ROUNDS = 2
+MOST_RATIO, MOST_RATIO_OF_MANY = 1.05, 1.1
+NAMESPACE = "bench"
+PATIENCE_SECONDS = 180
+WAKE: list[dict[str, Any]] = [
+    {"op": "test", "path": "/spec", "value": {}},
+    {"op": "add", "path": "/spec/replicas", "value": 1},
+]
+
+
+class Cold:
+    """Services that sleep (`web-…`), and Deployments at zero that zenvoy does not know (`hand-…`)."""
+
+    def __init__(self, shop: Shop, api: Api, proxy: str) -> None:
+        self._shop, self._api, self._proxy = shop, api, proxy
+
+    def make(self, kind: str, count: int) -> list[str]:
+        """So many of them; those of zenvoy are seen to wake and to sleep."""
+        names = [f"{kind}-{number}" for number in range(count)]
+        self._shop.apply(*(part for name in names for part in _parts(name, 1 if kind == "web" else 0)))
+        if kind == "web":
+            for name in names:
+                self._shop.label(name, idle_after="1s", hold_timeout="5m", wake_timeout="5m")
+        return names
+
+    async def rest(self, names: list[str]) -> None:
+        """Until all of them sleep and no pod is left."""
+        for name in names:
+            if name.startswith("hand"):
+                with contextlib.suppress(ApiError):
+                    await self._scale(name, [{"op": "add", "path": "/spec/replicas", "value": 0}])
+        async with asyncio.timeout(PATIENCE_SECONDS + 3 * len(names)):
+            while not await self._all_rest(names):
+                await asyncio.sleep(0.2)
+        # Whoever cleans up after the last pods should not be measured.
+        await asyncio.sleep(0.5)
+
+    async def through_zenvoy(self, name: str) -> float:
+        """Seconds from the request to its answer."""
+        begin = time.perf_counter()
+        await _ask(self._proxy, 10000, f"{name}.{NAMESPACE}")
+        return time.perf_counter() - begin
+
+    async def by_hand(self, name: str) -> float:
+        """Seconds from the scale call to the pod's first answer."""
+        query = {"labelSelector": f"app={name}", "watch": "true"}
+        async with self._api.lines(f"/api/v1/namespaces/{NAMESPACE}/pods", query, PATIENCE_SECONDS) as lines:
+            begin = time.perf_counter()
+            await self._scale(name, WAKE)
+            async for line in lines:
+                pod = json.loads(line)["object"]
+                if "deletionTimestamp" not in pod["metadata"] and (address := pod["status"].get("podIP")):
+                    await _answers(address, 8080)
+                    return time.perf_counter() - begin
+        raise TimeoutError(f"{name} got no pod")
+
+    async def _scale(self, name: str, patch: list[dict[str, Any]]) -> None:
+        path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}/scale"
+        await self._api.patch(path, patch, JSON_PATCH)
+
+    async def _all_rest(self, names: list[str]) -> bool:
+        pods = json.loads(await self._api.get(f"/api/v1/namespaces/{NAMESPACE}/pods"))["items"]
+        if any(pod["metadata"]["labels"]["app"] in names for pod in pods):
+            return False
+        path = f"/apis/zenvoy.dev/v1alpha1/namespaces/{NAMESPACE}/scaledservices"
+        states = {
+            one["metadata"]["name"]: one.get("status", {}).get("state")
+            for one in json.loads(await self._api.get(path))["items"]
+        }
+        return all(name.startswith("hand") or states.get(name) == "ScaledToZero" for name in names)
+
+
+def _parts(name: str, replicas: int) -> list[dict[str, Any]]:
+    """Without a readiness probe, whose period would be measured, and gone at once when it is not wanted any more."""
+    container = {"name": "web", "image": "localhost/web:test", "ports": [{"name": "http", "containerPort": 8080}]}
+    made = workload("Deployment", name, container, replicas)
+    made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 1
+    return [made, web(name)[1]]
+
+
+async def _answers(address: str, port: int) -> None:
+    """Asks once a millisecond until somebody answers."""
+    while True:
+        with contextlib.suppress(OSError):
+            return await _ask(address, port, "by.hand")
+        await asyncio.sleep(0.001)
+
+
+async def _ask(address: str, port: int, host: str) -> None:
+    """One request. Raises `OSError` when it is lost."""
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+    finally:
+        writer.close()
+    if b" 200 " not in answer[:20]:
+        raise ConnectionError(f"{host}: {answer[:300].decode(errors='replace') or 'no answer'}")
+
+
+async def one_by_one(cold: Cold) -> list[Row]:
+    """A single cold start."""
+    (name,), (hand,) = cold.make("web", 1), cold.make("hand", 1)
+    measured, floor = [], []
+    for number in range(ROUNDS + 1):
+        await cold.rest([name, hand])
+        told = await cold.through_zenvoy(name)
+        await cold.rest([name, hand])
+        beside = await cold.by_hand(hand)
+        say(f"cluster: {number}: {told * 1000:.0f} ms through zenvoy, {beside * 1000:.0f} ms by hand")
+        if number:
+            # The first of both is warmer or colder than all others.
+            measured.append(told * 1000)
+            floor.append(beside * 1000)
+    middle = statistics.median
+    what = f"cold start of a pod, median of {ROUNDS}"
+    return [Row(what, middle(measured), "ms", "scale call to its first answer", middle(floor), most_ratio=MOST_RATIO)]
+
+
+async def many_at_once(cold: Cold, count: int) -> list[Row]:
+    """All in the same moment."""
+    names, hands = cold.make("web", count), cold.make("hand", count)
+    measured: list[float] = []
+    by_hand: list[float] = []
+    lost = 0
+    for number in range(MANY_ROUNDS):
+        await cold.rest(names + hands)
+        answers = await asyncio.gather(*(cold.through_zenvoy(name) for name in names), return_exceptions=True)
+        measured += [answer for answer in answers if isinstance(answer, float)]
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        lost += len(failed)
+        for failure in failed[:3]:
+            say(f"cluster: lost: {failure!r}")
+        await cold.rest(names + hands)
+        by_hand += await asyncio.gather(*(cold.by_hand(hand) for hand in hands))
+        say(f"cluster: round {number + 1} of {MANY_ROUNDS} with {count}")
+    middle = statistics.median
+    what, beside = f"{count} at once, median", "as many by hand at once"
+    return [
+        Row(what, middle(measured), "s", beside, middle(by_hand), most_ratio=MOST_RATIO_OF_MANY),
+        Row(f"{count} at once, the slowest", max(measured), "s", beside, max(by_hand)),
+        Row(f"{count} at once, lost", lost, "", most=0),
+    ]
+
+
+async def measure(release: Release) -> list[Row]:
+    """All rows, on a node with images and zenvoy."""
+    shop = Shop(release.node, NAMESPACE)
+    release.node.kubectl("create", "namespace", NAMESPACE)
+    api = await connect(release.node.kubeconfig)
+    try:
+        cold = Cold(shop, api, release.address)
+        rows = [*await one_by_one(cold)]
+        for count in MANY:
+            say(f"cluster: {count} at once")
+            rows += await many_at_once(cold, count)
+        return rows
+    finally:
+        await api.close()
+        release.node.kubectl("delete", "namespace", NAMESPACE, "--timeout=300s", timeout=320)
+
+
+@contextlib.contextmanager
+def node() -> Iterator[harness.Cluster]:
+    """The tester's own, or one that ends with this block."""
+    if own := harness.own():
+        yield own
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        say("cluster: starting a node")
+        cluster = harness.start(Path(folder) / "state", "--node")
+        try:
+            yield cluster
+        finally:
+            cluster.down()
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with node() as cluster:
+        say("cluster: building and loading images")
+        load_images(cluster)
+        release = Release(cluster)
+        try:
+            release.install()
+            rows = asyncio.run(measure(release))
+        finally:
+            release.uninstall()
+    print(table.as_text({"cluster": rows}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
