@@ -114,7 +114,7 @@ class Replica:
         self.merged.attach(self.engine, self, self)
         self.merged.on_word = lambda _: self.words_changed()
         self.merged.on_report = lambda _: setattr(self, "dirty", True)
-        self.merged.on_fleet.append(lambda: setattr(self, "dirty_fleet", True))
+        self.merged.on_fleet.append(self.fleet_changed)
         self.engine.start(Adapters(self, self.merged, self.merged, self, self, lambda at: None, self.merged))
         self.engine.follow()
         self.engine.configure([pair.spec])
@@ -217,13 +217,21 @@ class Replica:
                 word = self.merged.words[NAME]
                 link.down.append(lambda link=link, word=word: self.pair.replicas[link.follower].heard(link, word))  # type: ignore[misc]
 
-    def heard(self, link: Link, word: Word | None) -> None:
+    def fleet_changed(self) -> None:
+        self.dirty_fleet = True
+        for link in self.pair.links:
+            if link.leader == self.name and link.place is not None:
+                fleet = self.merged.ledger.fleet()
+                link.down.append(lambda link=link, fleet=fleet: self.pair.replicas[link.follower].knows(link, fleet))  # type: ignore[misc]
+
+    def knows(self, link: Link, fleet: Fleet) -> None:
         if self.link is link:
-            if word:
-                self.merged.heard(word)
-                self.engine.adopt(NAME, word.record, word.fence)
-            else:
-                self.merged.memory = self.pair.replicas[link.leader].merged.ledger.fleet()
+            self.merged.memory = fleet
+
+    def heard(self, link: Link, word: Word) -> None:
+        if self.link is link:
+            self.merged.heard(word)
+            self.engine.adopt(NAME, word.record, word.fence)
 
     def flush(self) -> None:
         """Say what is due, if there is a stream."""
@@ -246,7 +254,7 @@ class Replica:
             link.place = self.merged.joined(link.follower, fleet)
             if NAME in self.merged.words:
                 self.words_changed()
-            link.down.append(lambda: self.pair.replicas[link.follower].heard(link, None))
+            self.fleet_changed()
         else:
             self.pair.end(link)
 

@@ -211,9 +211,9 @@ class Rules(RuleBasedStateMachine):
     @rule(name=REPLICAS, seconds=st.sampled_from([0.0, 2.0, 5.0]))
     def a_deadline_passes(self, name: str, seconds: float) -> None:
         deadline = self.pair.replicas[name].deadline
-        if deadline:
-            self.pair.now = max(self.pair.now, deadline.at - self.pair.replicas[name].skew) + seconds
-        self.pair.elects(name)
+        while deadline and self.pair.replicas[name].now() < deadline.at + seconds:
+            self.pair.now += 1
+            self.pair.elects(name)
         self.pair.alarms(name)
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.2]))

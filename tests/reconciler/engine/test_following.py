@@ -1,0 +1,236 @@
+"""Single stories of two replicas, each with one thing that must not happen; `test_two_replicas` has all at random."""
+
+from __future__ import annotations
+
+from reconciler.core import events
+from reconciler.core.record import State
+from reconciler.core.spec import Spec
+from tests.fakes.pair import FORSAKEN, LEASE, NAME, NOTICE, Pair, Replica
+
+SPEC = Spec(name=NAME, replicas=2, idle_after=600, wake_timeout=5, drain_timeout=60, hold_timeout=600)
+
+
+def pair() -> Pair:
+    """`L` leads, `F` follows; proxy `a` is at `L`, `b` at `F`; all is well, and the service is asleep."""
+    made = Pair(SPEC, (0.0, 0.0))
+    made.all_goes_well(12)
+    assert state(made, "L") is state(made, "F") is State.ScaledToZero
+    return made
+
+
+def awake() -> Pair:
+    made = pair()
+    made.arrive("b")
+    made.all_goes_well(3)
+    assert made.number
+    return made
+
+
+def state(world: Pair, name: str) -> State | None:
+    record = world.replicas[name].record
+    return record.state if record else None
+
+
+def talk(world: Pair, seconds: float = 0.2) -> None:
+    """Words and reports travel, and proxies obey."""
+    for _ in range(4):
+        for name, replica in world.replicas.items():
+            world.elects(name)
+            replica.flush()
+        world.delivers(up=False, many=9)
+        for proxy in world.proxies:
+            world.obeys(proxy)
+        for replica in world.replicas.values():
+            replica.flush()
+        world.delivers(up=True, many=9)
+    world.passes(seconds)
+
+
+def look(world: Pair) -> None:
+    for _ in range(2):
+        world.sample("L")
+        world.samples_arrive("L")
+
+
+def draining() -> Pair:
+    world = awake()
+    world.replicas["L"].engine.command(NAME, events.SleepCommanded("a person asked"))
+    talk(world)
+    assert state(world, "L") is state(world, "F") is State.Draining
+    return world
+
+
+def unwanted() -> Pair:
+    """A wake that nobody waits for any more, and everybody knows."""
+    world = pair()
+    world.arrive("b")
+    talk(world)
+    for name in world.replicas:
+        world.scales(name)
+    world.end_client(world.held()[0], "gave up")
+    for name in world.replicas:
+        world.observes(name)
+    talk(world)
+    look(world)
+    assert state(world, "L") is state(world, "F") is State.Waking
+    return world
+
+
+def times_out(replica: Replica) -> None:
+    assert replica.deadline
+    while replica.pair.now < replica.deadline.at:
+        replica.pair.now += 1
+        replica.pair.elects(replica.name)
+    replica.pair.alarms(replica.name)
+
+
+def lost(world: Pair) -> list[str]:
+    return [client.end for client in world.clients if client.end == "asleep"]
+
+
+def test_a_wake_that_nobody_waits_for_ends_when_its_time_is_over() -> None:
+    world = unwanted()
+    look(world)
+    times_out(world.replicas["L"])
+    assert state(world, "L") is State.ScaledToZero
+
+
+def test_a_follower_does_not_get_on_with_a_wake_that_nobody_waits_for() -> None:
+    world = unwanted()
+    world.pods_get_ready()
+    world.observes("F")
+    assert state(world, "F") is State.Waking
+    world.arrive("b")  # now somebody does, but the leader does not know yet
+    world.obeys("b")
+    world.releases("b")
+    assert world.held()
+    times_out(world.replicas["L"])
+    world.scales("L")
+    world.zero_arrives("L")
+    assert not lost(world)
+    world.all_goes_well(10)
+    assert not lost(world)
+    assert not world.held()
+
+
+def test_a_wake_that_somebody_waits_for_is_the_follower_s_to_get_on_with() -> None:
+    world = pair()
+    world.arrive("b")
+    world.freezes("L")
+    assert state(world, "F") is State.Waking
+    world.observes("F")
+    world.scales("F")
+    world.pods_get_ready()
+    world.observes("F")
+    world.obeys("b")
+    world.releases("b")
+    assert world.served()
+
+
+def test_a_follower_holds_while_the_leader_drains() -> None:
+    world = draining()
+    world.arrive("b")
+    world.obeys("b")
+    world.releases("b")
+    assert state(world, "F") is State.Draining
+    assert world.held()
+    world.replicas["F"].flush()
+    world.delivers(up=True)
+    assert state(world, "L") is State.Active
+
+
+def test_a_follower_believes_in_no_pod_that_is_about_to_end() -> None:
+    world = draining()
+    look(world)
+    world.scales("L")
+    assert state(world, "L") is State.ScaledToZero
+    world.delivers(up=False, many=9)
+    world.arrive("b")
+    world.observes("F")
+    world.obeys("b")
+    world.releases("b")
+    assert state(world, "F") is State.Waking
+    assert world.held()
+    world.zero_arrives("L")
+    assert not lost(world)
+    world.all_goes_well(10)
+    assert not lost(world)
+    assert not world.held()
+
+
+def test_nothing_sleeps_by_the_word_of_one_whose_lease_is_over() -> None:
+    world = draining()
+    world.now = world.replicas["L"].valid_until
+    look(world)
+    assert state(world, "L") is not State.ScaledToZero
+
+
+def test_a_thawed_leader_puts_nothing_to_sleep() -> None:
+    world = draining()
+    world.sample("L")
+    world.freezes("L")
+    world.all_goes_well(int(LEASE) + 1)
+    world.sample("L")
+    world.thaws("L")
+    world.samples_arrive("L")
+    world.scales("L")
+    assert world.replicas["L"].sent is None
+    assert world.number
+
+
+def test_an_acknowledgement_of_another_word_is_none() -> None:
+    world = draining()
+    leader = world.replicas["L"]
+    leader.engine.command(NAME, events.WakeCommanded("a person asked"))
+    leader.engine.command(NAME, events.SleepCommanded("a person asked"))
+    world.obeys("a")
+    world.replicas["F"].dirty = True
+    world.replicas["F"].flush()  # of the word before: the same state, and it holds
+    world.delivers(up=True, many=9)
+    assert leader.engine.services[NAME].seen.route_acked_at is None
+    talk(world)
+    assert leader.engine.services[NAME].seen.route_acked_at is not None
+
+
+def test_sleep_waits_for_an_envoy_that_is_nowhere() -> None:
+    world = draining()
+    world.leaves("b")
+    talk(world)
+    look(world)
+    assert state(world, "L") is not State.ScaledToZero
+
+
+def test_sleep_waits_for_a_replica_that_is_gone() -> None:
+    world = draining()
+    for link in list(world.links):
+        world.end(link)
+    look(world)
+    assert state(world, "L") is State.Active
+
+
+def test_a_new_leader_misses_the_envoys_of_the_one_before() -> None:
+    world = awake()
+    talk(world)
+    world.restarts("L", releases=True)
+    world.elects("F")
+    assert world.replicas["F"].merged.envoys() == {"a", "b"}
+
+
+def test_a_leader_that_is_lost_in_a_drain_keeps_nobody_waiting_for_long() -> None:
+    world = draining()
+    world.cuts()
+    world.arrive("b")
+    world.passes(NOTICE + FORSAKEN - 1)
+    assert state(world, "F") is State.Draining
+    world.passes(2)
+    assert state(world, "F") is State.Active
+    world.obeys("b")
+    world.releases("b")
+    assert world.served()
+
+
+def test_a_leader_that_is_no_more_makes_its_drains_active() -> None:
+    world = draining()
+    world.now = world.replicas["L"].valid_until
+    world.notices("L")
+    assert state(world, "L") is State.Active
