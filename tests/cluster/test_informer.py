@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +108,28 @@ async def test_an_api_server_that_is_frozen_is_noticed(
         apiserver.thaw("apiserver")
     await copy.make("b")
     await until(lambda: "+b" in copy.told)
+    assert "-a" not in copy.told
+
+
+@pytest.mark.root
+async def test_a_connection_whose_other_end_vanished_is_noticed(copy: Copy, apiserver: Cluster) -> None:
+    table = f"zenvoy_test_{secrets.token_hex(4)}"
+    port = copy.api.server.rpartition(":")[2]
+    lost = f"""table inet {table} {{
+        chain in {{
+            type filter hook input priority 0
+            tcp sport {port} drop
+        }}
+    }}"""
+    apiserver.run("nft", "-f", "-", given=lost)
+    began = time.monotonic()
+    try:
+        await until(lambda: copy.informer.trouble)
+    finally:
+        apiserver.run("nft", "delete", "table", "inet", table)
+    assert time.monotonic() - began < min(module.WATCH_SECONDS), "by its keepalives, before it was due to end"
+    await copy.make("b")
+    await until(lambda: "+b" in copy.told and copy.informer.trouble is None)
     assert "-a" not in copy.told
 
 
