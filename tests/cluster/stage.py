@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import psutil
@@ -25,6 +25,7 @@ from reconciler.core.spec import Spec
 from reconciler.ports.backend import Running
 
 GENEROUS_SECONDS = 30.0
+RUNS = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
 APPS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "ReplicaSet": "replicasets"}
 
 
@@ -156,17 +157,17 @@ class Stage:
         answer = await self.api.get(path("v1", "pods", self.namespace), {"labelSelector": f"app={app}"})
         return list(json.loads(answer)["items"])
 
-    async def pod(self, app: str) -> dict[str, Any]:
-        """One that the controllers made, once they have."""
+    async def pod(self, app: str, besides: Collection[str] = ()) -> dict[str, Any]:
+        """One that the controllers made, once they have; none of these uids."""
         async with asyncio.timeout(GENEROUS_SECONDS):
-            while not (found := await self.pods(app)):
+            while not (found := [pod for pod in await self.pods(app) if pod["metadata"]["uid"] not in besides]):
                 await asyncio.sleep(0.02)
         return found[0]
 
     async def bind(self, pod: Mapping[str, Any]) -> None:
         """As the scheduler does."""
         name = pod["metadata"]["name"]
-        binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "node-1"}}
+        binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": f"node-of-{self.namespace}"}}
         await self.api.call("POST", path("v1", "pods", self.namespace, name, "binding"), binding)
 
     async def say(self, pod: Mapping[str, Any], **status: Any) -> None:

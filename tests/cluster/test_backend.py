@@ -13,7 +13,7 @@ import pytest
 from reconciler.adapters.kubernetes.api import Api, ApiError, connect
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
-from tests.cluster.stage import Stage, endpoint, entry, own_address
+from tests.cluster.stage import RUNS, Stage, condition, container, endpoint, entry, own_address
 
 UP, DOWN = AtLeast(3), Zero()
 HERE = own_address()
@@ -257,6 +257,90 @@ async def test_entries_that_change_move_to_their_new_target(stage: Stage) -> Non
     await stage.until("web", lambda running: running.replicas == 3)
     assert not stage.all("other"), "nobody asks for it any more"
     assert len(stage.backend.targets) == 1
+
+
+@pytest.fixture
+async def node_of(api: Api, namespace: str) -> AsyncIterator[None]:
+    """That which pods are bound to: without one, controllers take them for lost."""
+    name = f"node-of-{namespace}"
+    await api.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+    yield
+    await api.call("DELETE", f"/api/v1/nodes/{name}")
+
+
+@pytest.mark.usefixtures("node_of")
+async def test_the_real_controllers_make_and_end_endpoints(stage: Stage, server: int) -> None:
+    """A Service with a selector; only the kubelet is played."""
+    ports = [{"name": "http", "port": 80, "targetPort": server}]
+    await stage.make(
+        "services", {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": ports}}, "v1"
+    )
+    await stage.deploy("web", 0)
+    stage.configure(entry("web", stage.namespace, port="http"))
+    await stage.until("web", lambda running: running.replicas == 0)
+    pods: list[str] = []
+    for _ in range(2):
+        stage.backend.converge(stage.named("web"), AtLeast(1))
+        pod = await stage.pod("web", besides=pods)
+        pods.append(pod["metadata"]["uid"])
+        await stage.bind(pod)
+        starting = await stage.until("web", lambda running: "scheduled" in running.milestones)
+        assert starting.endpoints == (), "the pod of before still serves, but it ends"
+        ready = [condition("PodScheduled", "True"), condition("Ready", "True")]
+        await stage.say(
+            pod,
+            phase="Running",
+            podIP=HERE,
+            podIPs=[{"ip": HERE}],
+            conditions=ready,
+            containerStatuses=[container(RUNS)],
+        )
+        awake = await stage.until("web", lambda running: running.endpoints)
+        assert awake.endpoints == (f"{HERE}:{server}",)
+        assert list(awake.milestones) == ["scale", "scheduled", "running", "ready"]
+        stage.backend.converge(stage.named("web"), None)
+        stage.backend.converge(stage.named("web"), DOWN)
+        await stage.until("web", lambda running: running.replicas == 0)
+        stage.backend.converge(stage.named("web"), None)
+
+
+async def test_who_may_not_sleep_does_not_trust_endpoints_that_the_leader_may_be_ending(
+    stage: Stage, server: int
+) -> None:
+    await stage.deploy("web", 1)
+    await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.endpoints)
+    stage.leads = False
+    stage.backend.converge(stage.named("web"), DOWN)
+    began = time.monotonic()
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.until("web", lambda running: running.endpoints)
+    assert time.monotonic() - began > 2, "the leader's patch would be through by now"
+
+
+async def test_what_cannot_be_scaled_is_told_and_goes_on(stage: Stage, server: int) -> None:
+    await stage.slice("web-a", "web", [endpoint(HERE, "one"), endpoint(HERE, "one")], server)
+    stage.configure(entry("web", stage.namespace, kind="DaemonSet"))
+    running = await stage.until("web", lambda running: running.trouble)
+    assert running.trouble and running.trouble.startswith("NotScalable: DaemonSet (apps/v1) has no scale subresource")
+    assert (running.replicas, running.endpoints) == (1, (f"{HERE}:{server}",))
+    stage.backend.converge(stage.named("web"), DOWN)
+    stage.backend.converge(stage.named("web"), UP)
+    await stage.until("web", lambda running: running.endpoints)
+
+
+async def test_closing_leaves_everything_as_it_is(stage: Stage, server: int) -> None:
+    await stage.deploy("web", 2)
+    stage.configure(entry("web", stage.namespace))
+    await stage.until("web", lambda running: running.replicas == 2)
+    await stage.backend.close()
+    stage.backend.converge(stage.named("web"), DOWN)
+    said = len(stage.reports)
+    await stage.scale("web", 3)
+    await asyncio.sleep(0.2)
+    assert len(stage.reports) == said
+    assert await stage.replicas("web") == 3
 
 
 async def test_a_hundred_wakes_leave_at_once(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,9 @@ from reconciler.adapters.kubernetes.api import Api, connect
 from reconciler.plan import AtLeast, Zero
 from reconciler.ports.backend import Running
 from tests.cluster.harness import Cluster
-from tests.cluster.stage import Stage, condition, container, endpoint, entry, own_address, waiting
+from tests.cluster.stage import RUNS, Stage, condition, container, endpoint, entry, own_address, waiting
 
 KNOWN_SECONDS = 2.0
-RUNS = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
 
 
 @pytest.fixture

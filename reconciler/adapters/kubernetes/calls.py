@@ -20,7 +20,9 @@ log = structlog.get_logger()
 WARM_CONNECTIONS = 100
 """As many wakes leave at once without waiting for a handshake, or for another's answer. More wait for handshakes."""
 WARM_EVERY_SECONDS = 20.0
-WARM_TIMEOUT_SECONDS = 2.0
+WARM_AT_ONCE = 20
+"""Handshakes at once: they are the dearest thing that is ever done with the API server."""
+WARM_TIMEOUT_SECONDS = 3.0
 WARM_PATH = "/version"
 """Everybody who is known to the API server may read it."""
 WAKE_TIMEOUT_SECONDS = 3.0
@@ -44,12 +46,14 @@ class Urgent:
 
     async def keep_warm(self) -> None:
         """Until cancelled. One half after the other: the rest is free for whoever comes meanwhile."""
-        await self._use(WARM_CONNECTIONS)
+        for connections in range(WARM_AT_ONCE, WARM_CONNECTIONS + 1, WARM_AT_ONCE):
+            await self._use(connections)  # those that are open already are used again
         while True:
             await asyncio.sleep(WARM_EVERY_SECONDS)
             await self._use(WARM_CONNECTIONS // 2)
-            await asyncio.sleep(WARM_TIMEOUT_SECONDS)
-            await self._use(WARM_CONNECTIONS // 2)
+            await self._use(
+                WARM_CONNECTIONS // 2
+            )  # the others: a connection that was used is the last to be used again
 
     async def _use(self, connections: int) -> None:
         touches = [asyncio.create_task(self._touch()) for _ in range(connections)]
@@ -58,13 +62,18 @@ class Urgent:
         finally:
             # When cancelled too: a handshake that is cut off in its first moment leaves its socket open.
             await asyncio.wait(touches)
+        if faults := [fault for touch in touches if (fault := touch.result())]:
+            log.debug("connections cannot be kept warm", connections=len(faults), error=faults[0])
 
-    async def _touch(self) -> None:
+    async def _touch(self) -> str | None:
+        """Why it could not be used; the next wake will try, and informers tell of an API server that is away."""
         try:
             await self._api.get(WARM_PATH, timeout=WARM_TIMEOUT_SECONDS)
-        except (ApiError, Unreachable) as error:
-            # Refused is as good as answered; and out of reach is what informers tell of, and the next wake tries.
-            log.debug("a connection cannot be kept warm", error=str(error))
+        except ApiError:
+            return None  # refused is as good as answered
+        except Unreachable as error:
+            return str(error)
+        return None
 
 
 def pauses() -> Iterator[float]:
