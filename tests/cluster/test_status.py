@@ -10,12 +10,17 @@ from datetime import UTC, datetime
 import pytest
 
 from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, connect
+from reconciler.adapters.kubernetes.commands import Commands
 from reconciler.adapters.kubernetes.entries import Problem
+from reconciler.adapters.kubernetes.finalizer import Finalizers
+from reconciler.adapters.kubernetes.objects import micro_time
+from reconciler.adapters.kubernetes.resources import COMMAND_ANNOTATION, FINALIZER
 from reconciler.adapters.kubernetes.status import StatusStore
+from reconciler.core.events import Event
 from reconciler.core.record import Record, State
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
-from tests.cluster.written import GENEROUS_SECONDS, Written
+from tests.cluster.written import GENEROUS_SECONDS, Written, until
 
 ACTIVE = Record(State.Active, 1_795_000_000.123457, "reachable", 2, "127.64.0.1:18001")
 ASLEEP = Record(State.ScaledToZero, 1_795_000_060.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
@@ -173,6 +178,46 @@ async def test_many_at_once_are_written_in_good_time(scene: Scene) -> None:
     assert await store.flush(GENEROUS_SECONDS)
     assert said < 0.25, "saying it waits for nothing"
     assert {(await scene.status(name))["state"] for name in names} == {"Active"}
+
+
+async def test_finalizers_at_the_same_time_are_no_obstacle(scene: Scene) -> None:
+    names = [f"web-{number}" for number in range(50)]
+    await asyncio.gather(*(scene.make(name) for name in names))
+    store = scene.store()
+    finalizers = Finalizers(scene.api, scene.items, lambda: True, lambda *_: None)
+    scene.listeners.append(finalizers.saw)
+    scene.run(finalizers.run())
+    for name in names:
+        store.save(scene.named(name), ACTIVE)
+    finalizers.configure([scene.named(name) for name in names])
+    assert await store.flush(GENEROUS_SECONDS)
+    assert await finalizers.flush(GENEROUS_SECONDS)
+    for name in names:
+        found = await scene.read(name)
+        assert (found["status"]["state"], found["metadata"]["finalizers"]) == ("Active", [FINALIZER])
+        await scene.api.patch(scene.at(name), {"metadata": {"finalizers": None}}, MERGE_PATCH)
+
+
+async def test_a_command_is_noted_with_what_came_of_it_and_not_repeated(scene: Scene) -> None:
+    store, heard = scene.store(), []
+
+    def obey(name: str, event: Event) -> bool:
+        heard.append(event.name)
+        store.save(name, STALLED)
+        return True
+
+    commands = Commands(scene.items, lambda: True, obey, store.set_command)
+    scene.listeners.append(commands.saw)
+    value = f"wake@{micro_time(time.time())}"
+    await scene.api.patch(scene.at(), {"metadata": {"annotations": {COMMAND_ANNOTATION: value}}}, MERGE_PATCH)
+    await until(lambda: scene.items[scene.named()].status.observed_command == value)
+    assert scene.items[scene.named()].status.state == "Waking"
+    again = Scene(scene.api, scene.namespace)
+    restarted = Commands(again.items, lambda: True, obey, store.set_command)
+    again.listeners.append(restarted.saw)
+    await again.start()
+    await again.end()
+    assert heard == ["WakeCommanded"]
 
 
 async def test_an_api_server_that_stops_delays_a_status_and_loses_none(

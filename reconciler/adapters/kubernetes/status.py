@@ -96,8 +96,8 @@ class StatusStore:
         """The informer has a new version of the object: somebody may have written into its status."""
         if item is None:
             self._answered.pop(service, None)
-            if not self._leading:
-                self.forget(service)
+            if not self._leading or self._standing(service).record is None:
+                self.forget(service)  # what the engine has a record of, it forgets itself
         elif service in self._standings:
             self._errands.mark(service)
 
@@ -125,7 +125,8 @@ class StatusStore:
         return self._standings.get(service, NOTHING)
 
     def _say(self, service: str, standing: Standing) -> None:
-        if self._standings.get(service) != standing:
+        known = service in self._items or service in self._standings
+        if known and self._standings.get(service) != standing:
             self._standings[service] = standing
             self._errands.mark(service)
 

@@ -201,6 +201,19 @@ async def test_a_follower_forgets_what_is_gone(scene: Scene) -> None:
     assert scene.server.calls == []
 
 
+async def test_what_was_only_wrong_is_forgotten_when_it_is_gone(scene: Scene) -> None:
+    scene.store.set_problems("shop/web", [BAD], 1)
+    scene.server.kept.clear()
+    scene.listen()
+    scene.store.set_seen("shop/web", "TargetNotFound: it is late news")
+    scene.server.scaled_service("web")
+    scene.listen()
+    async with writing(scene):
+        scene.store.lead()
+        await scene.written()
+    assert scene.server.calls == []
+
+
 async def test_whoever_leads_no_longer_does_not_try_again(scene: Scene) -> None:
     scene.server.faults.append(Unreachable("PATCH: refused"))
     async with writing(scene):
