@@ -20,7 +20,7 @@ from reconciler.engine.history import History
 from reconciler.engine.roles import Roles
 from reconciler.engine.roll import Roll
 from reconciler.engine.service import Service
-from reconciler.engine.tally import requests_since
+from reconciler.engine.tally import Tally
 from reconciler.engine.turns import Turns, in_turn
 from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
@@ -77,6 +77,7 @@ class Engine(Roles):
         self.sample: Sample | None = None
         self.doubt: str | None = "no sample yet"
         """Why the latest sample says nothing, or None."""
+        self.tally = Tally(now())
         self.history = History()
         self.turns = Turns()
 
@@ -149,7 +150,7 @@ class Engine(Roles):
         window = Window(self.sample, sample, self._adapters.router.envoys())
         self.sample = sample
         self.doubt = doubt = window.doubt() or self._adapters.replicas.doubt()
-        used = requests_since(window)
+        used = self.tally.requests(sample)
         for name in self._roll.awake | used.keys():
             if service := self._services.get(name):
                 service.requests += used.get(name, 0)

@@ -16,6 +16,7 @@ from reconciler.core.traffic import Sample
 from reconciler.engine.history import History
 from reconciler.engine.roll import Roll
 from reconciler.engine.service import Service
+from reconciler.engine.tally import Tally
 from reconciler.engine.turns import Turns, in_turn
 from reconciler.ports.replicas import Standing
 from reconciler.ports.store import NoIndexLeft
@@ -38,6 +39,7 @@ class Roles:
     _adapters: Adapters
     sample: Sample | None
     doubt: str | None
+    tally: Tally
     history: History
     turns: Turns
 
@@ -75,7 +77,7 @@ class Roles:
         What another leader was about to put to sleep is awake again; what has no record gets one.
         """
         self.leads, self._forsaken = True, False
-        self.sample, self.doubt = None, "no sample yet"
+        self.sample, self.doubt, self.tally = None, "no sample yet", Tally(since)
         self._words.clear()
         self._saved = self._adapters.store.records()
         for name, service in self._services.items():
