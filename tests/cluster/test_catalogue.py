@@ -38,6 +38,7 @@ class Shop:
     namespace: str
     leads: bool = True
     told: tuple[Entries, Problems] = field(default_factory=lambda: ({}, {}))
+    catalogue: Catalogue | None = None
 
     async def serve(
         self, spec: dict[str, Any] | None = None, labels: dict[str, str] | None = None, **annotations: str
@@ -95,7 +96,7 @@ async def shop(api: Api, namespace: str) -> AsyncIterator[Shop]:
     def told(entries: Entries, problems: Problems) -> None:
         shop.told = entries, problems
 
-    catalogue = Catalogue(api, lambda: shop.leads, told)
+    shop.catalogue = catalogue = Catalogue(api, lambda: shop.leads, told)
     task = asyncio.create_task(catalogue.run())
     await until(lambda: catalogue.synced)
     yield shop
@@ -255,6 +256,8 @@ async def test_a_follower_writes_nothing_until_it_leads(shop: Shop) -> None:
     await until(lambda: f"{shop.namespace}/x" in shop.told[0])
     assert await shop.get() is None
     shop.leads = True
+    assert shop.catalogue
+    shop.catalogue.lead()
     await shop.until(bool)
 
 

@@ -67,6 +67,11 @@ class Catalogue:
         """Whether both kinds were seen whole."""
         return self.scaled_services.synced and self.services.synced
 
+    def lead(self) -> None:
+        """We lead from now on: make ScaledServices of labelled Services."""
+        if self.synced:
+            self._owned.lead()
+
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:

@@ -8,18 +8,17 @@ Counterparts: `annotations.py`, which reads, and `catalogue.py`, which says when
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import stamina
-import structlog
 
 from reconciler.adapters.kubernetes.annotations import Said, enabled, label_problem, read, spec_of
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable
+from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError
 from reconciler.adapters.kubernetes.entries import SERVICE, Problem
+from reconciler.adapters.kubernetes.errands import PACE, Errands, Pace
 from reconciler.adapters.kubernetes.objects import Meta, Owner, path
+from reconciler.adapters.kubernetes.refusals import CONFLICT, NOT_FOUND, is_of_the_going, passes
 from reconciler.adapters.kubernetes.resources import (
     API_VERSION,
     ENABLED_LABEL,
@@ -32,19 +31,10 @@ from reconciler.adapters.kubernetes.resources import (
 from reconciler.adapters.kubernetes.wanted import Cluster, target_of
 from reconciler.adapters.kubernetes.workloads import Service
 
-log = structlog.get_logger(__name__)
-
 MADE_OF = f"{PREFIX}made-of"
 """On an owned ScaledService: the spec that the annotations gave, to tell what they give no more."""
 UNREAD = f"{PREFIX}unread"
 """On an owned ScaledService whose Service's annotations had mistakes from the first: it is not in force."""
-WRITES_AT_ONCE = 8
-FOLLOWER_SECONDS = 0.5
-WAIT_FIRST_SECONDS, WAIT_MOST_SECONDS, WAIT_JITTER_SECONDS = 0.2, 5.0, 0.5
-
-
-class _Unfinished(Exception):
-    """Some writes did not go through, and are to be tried again."""
 
 
 def is_owned(item: ScaledService) -> bool:
@@ -70,11 +60,11 @@ class OwnedScaledServices:
         leads: Callable[[], bool],
         on_problems: Callable[[str], None],
         cluster: Cluster,
+        pace: Pace = PACE,
     ) -> None:
         self._api, self._scaled, self._services = api, scaled, services
         self._leads, self._on_problems, self._cluster = leads, on_problems, cluster
-        self._due: dict[str, None] = {}
-        self._noted = asyncio.Event()
+        self._errands = Errands(self._bring_about, "a Service's ScaledService cannot be written; tried again", pace)
         self._refused: dict[str, Problem] = {}
         self._found: dict[str, tuple[Problem, ...]] = {}
 
@@ -96,58 +86,34 @@ class OwnedScaledServices:
         if found != before:
             self._on_problems(key)
         if self._asked(key) or self._owned(key):
-            self._due[key] = None
-            self._noted.set()
+            self._errands.mark(key)
         elif self._refused.pop(key, None):
             self._on_problems(key)
 
+    def lead(self) -> None:
+        """We lead from now on: bring about whatever is asked for."""
+        for key in self._services.keys() | self._scaled.keys():
+            self.look(key)
+
     async def run(self) -> None:
-        """Write what is due, until cancelled."""
-        while True:
-            await self._noted.wait()
-            async for attempt in stamina.retry_context(
-                on=_Unfinished,
-                attempts=None,
-                timeout=None,
-                wait_initial=WAIT_FIRST_SECONDS,
-                wait_max=WAIT_MOST_SECONDS,
-                wait_jitter=WAIT_JITTER_SECONDS,
-            ):
-                with attempt:
-                    await self._write_all()
+        """Until cancelled; to be begun once both kinds were seen whole."""
+        await self._errands.run()
 
-    async def _write_all(self) -> None:
-        failed: dict[str, None] = {}
-        while self._due:
-            if not self._leads():
-                await asyncio.sleep(FOLLOWER_SECONDS)
-                continue
-            batch = list(self._due)[:WRITES_AT_ONCE]
-            for key in batch:
-                del self._due[key]
-            done = await asyncio.gather(*(self._bring_about(key) for key in batch))
-            failed |= {key: None for key, went in zip(batch, done, strict=True) if not went}
-        self._noted.clear()
-        if failed:
-            self._due = failed | self._due
-            self._noted.set()
-            raise _Unfinished
-
-    async def _bring_about(self, key: str) -> bool:
-        """Write what differs; whether that needs no further try."""
+    async def _bring_about(self, key: str) -> None:
+        """Write what differs."""
+        if not self._leads():
+            self._errands.later(key)
+            return
         try:
             await self._write(key)
-        except Unreachable as error:
-            log.warning("a Service's ScaledService cannot be written", service=key, error=str(error))
-            return False
         except ApiError as error:
-            if error.status in (404, 409):  # whatever changed meanwhile is on its way to us, and brings us back here
-                return True
-            self._refuse(key, error)
-            return 400 <= error.status < 500 and error.status not in (403, 429)
+            if error.status in (NOT_FOUND, CONFLICT) or is_of_the_going(error):
+                return  # whatever changed meanwhile is on its way to us, and brings us back here
+            if not passes(error):
+                self._refuse(key, error)
+            raise
         if self._refused.pop(key, None):
             self._on_problems(key)
-        return True
 
     async def _write(self, key: str) -> None:
         item, service = self._owned(key), self._asked(key)
@@ -206,7 +172,6 @@ class OwnedScaledServices:
             "Refused", ENABLED_LABEL, f"the API server says: {error.message}", "change what it names", SERVICE
         )
         if self._refused.get(key) != problem:
-            log.warning("a Service's ScaledService is refused", service=key, error=str(error))
             self._refused[key] = problem
             self._on_problems(key)
 
