@@ -13,7 +13,7 @@ import pytest
 from reconciler.adapters.kubernetes.api import Api, ApiError, connect
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
-from tests.cluster.stage import RUNS, Stage, condition, container, endpoint, entry, own_address
+from tests.cluster.stage import GENEROUS_SECONDS, RUNS, Stage, condition, container, endpoint, entry, own_address
 
 UP, DOWN = AtLeast(3), Zero()
 HERE = own_address()
@@ -349,6 +349,9 @@ async def test_a_hundred_wakes_leave_at_once(stage: Stage, capsys: pytest.Captur
     stage.configure(*(entry(name, stage.namespace) for name in names))
     for name in names:
         await stage.until(name, lambda running: running.replicas == 0)
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        while not stage.backend.urgent.is_warm:
+            await asyncio.sleep(0.05)
     began, began_at = time.monotonic(), time.time()
     for name in names:
         stage.backend.converge(stage.named(name), UP)

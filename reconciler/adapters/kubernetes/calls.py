@@ -35,6 +35,8 @@ class Urgent:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self.is_warm = False
+        """Whether all connections have been opened once."""
 
     async def patch(self, path: str, patch: Patch) -> bytes:
         """The answer. Raises `ApiError` and `Unreachable`."""
@@ -48,6 +50,7 @@ class Urgent:
         """Until cancelled. One half after the other: the rest is free for whoever comes meanwhile."""
         for connections in range(WARM_AT_ONCE, WARM_CONNECTIONS + 1, WARM_AT_ONCE):
             await self._use(connections)  # those that are open already are used again
+        self.is_warm = True
         while True:
             await asyncio.sleep(WARM_EVERY_SECONDS)
             await self._use(WARM_CONNECTIONS // 2)
