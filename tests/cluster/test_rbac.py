@@ -1,0 +1,150 @@
+"""What the program asks of a real API server, against what the chart grants: nothing refused, nothing too much."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError
+from reconciler.adapters.kubernetes.objects import path
+from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, PLURAL
+from tests.cluster.chart import Chart
+from tests.cluster.cli.parts import Objects
+from tests.cluster.harness import Cluster, free_ports
+from tests.cluster.recorder import Asked, Recorder, recorder
+from tests.cluster.rights import kubeconfig_of
+from tests.xds.parts import until_async
+
+ACCOUNT = "zenvoy-reconciler"
+PROGRAM = Path(sys.executable).parent / "zenvoy"
+TARGETS = ("deployments", "statefulsets", "replicasets")
+
+
+@pytest.fixture
+async def system(control_plane: Cluster, api: Api, tmp_path: Path) -> AsyncIterator[Chart]:
+    """The chart, in a namespace of its own; no pod of it runs."""
+    name = f"{tmp_path.name.replace('_', '-')[:40].strip('-')}-system"
+    await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    chart = Chart(control_plane, name, tmp_path)
+    chart.install()
+    yield chart
+    chart.uninstall()
+    await api.call("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@asynccontextmanager
+async def controller(system: Chart, kubeconfig: Path, log: Path) -> AsyncIterator[None]:
+    """One replica, as that identity, until the end of the block, and then in order."""
+    port = free_ports(2)
+    where = ("--grpc", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{port + 1}", "--kubeconfig", kubeconfig)
+    who = ("--pod-name", "me", "--pod-ip", "127.0.0.1", "--lease-namespace", system.namespace)
+    with log.open("wb") as out:
+        command = (PROGRAM, "controller", *where, *who, "--log", "json")
+        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
+    try:
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 30) == 0, log.read_text()[-4000:]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def live_through(api: Api, objects: Objects) -> None:
+    """All that a service may go through, as far as it can without pods that run."""
+
+    async def state(name: str, *wanted: str) -> None:
+        async def reached() -> bool:
+            try:
+                return (await objects.get(name)).get("status", {}).get("state") in wanted
+            except ApiError:
+                return False
+
+        await until_async(reached, f"{name} is {wanted}", 60)
+
+    async def service(change: dict[str, object]) -> None:
+        await api.patch(path("v1", "services", objects.namespace, "web"), {"metadata": change}, MERGE_PATCH)
+
+    async def commanded(word: str) -> None:
+        where = path(API_VERSION, PLURAL, objects.namespace, "web")
+        await api.patch(where, {"metadata": {"annotations": {COMMAND_ANNOTATION: word}}}, MERGE_PATCH)
+
+    scale = path("apps/v1", "deployments", objects.namespace, "web", "scale")
+    await objects.deployment("web", 0)
+    ports = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}
+    labelled = {"name": "web", "labels": {ENABLED_LABEL: "true"}}
+    await objects.make("v1", "services", {"kind": "Service", "metadata": labelled, "spec": ports})
+    await state("web", "ScaledToZero")
+    await commanded("wake@2026-01-02T03:04:05.000000Z")
+    await state("web", "Waking")
+
+    async def ready_says(*wanted: bool) -> bool:
+        conditions = (await objects.get("web"))["status"].get("conditions", ())
+        return ("BadAnnotation" in {one["reason"] for one in conditions}) in wanted
+
+    await service({"annotations": {"zenvoy.dev/idle-after": "7m"}})
+    for wrong in (True, False, True):  # the second time is a repeated Event
+        await service({"annotations": {"zenvoy.dev/idle-afer": "7m" if wrong else None}})
+        await until_async(lambda wrong=wrong: ready_says(wrong), "the mistake is told, or taken back", 60)
+    await service({"labels": {ENABLED_LABEL: None}})
+
+    async def gone() -> bool:
+        try:
+            await objects.get("web")
+        except ApiError as error:
+            return error.status == 404
+        return False
+
+    await until_async(gone, "the ScaledService goes with the label", 60)
+    assert json.loads(await api.get(scale))["spec"]["replicas"] == 1, "restored"
+
+
+async def granted(api: Api, system: Chart) -> set[Asked]:
+    """What the roles of the account allow, request by request."""
+    own = json.loads(await api.get(path("rbac.authorization.k8s.io/v1", "roles", system.namespace)))["items"]
+    where = path("rbac.authorization.k8s.io/v1", "clusterroles", name=ACCOUNT)
+    rules = [rule for role in (json.loads(await api.get(where)), *own) for rule in role["rules"]]
+    return {
+        Asked(group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def alike(requests: set[Asked]) -> set[Asked]:
+    """With one kind of target in the place of all."""
+    return {
+        Asked(one.group, one.resource.replace(kind, "TARGETS"), one.verb)
+        for one in requests
+        for kind in [next((kind for kind in TARGETS if one.resource.startswith(kind)), "-")]
+    }
+
+
+async def test_what_is_asked_is_what_is_granted(
+    control_plane: Cluster, api: Api, namespace: str, system: Chart, tmp_path: Path
+) -> None:
+    objects = Objects(api, namespace)
+    identity = kubeconfig_of(control_plane, system.namespace, ACCOUNT, tmp_path)
+    seen: Recorder
+    async with recorder(identity) as seen:
+        config = seen.kubeconfig(identity)
+        async with controller(system, config, tmp_path / "controller.log"):
+            await live_through(api, objects)
+        await objects.scaled_service("left", state="ScaledToZero", since="2026-01-02T03:04:05Z", reason="idle")
+        leave = (PROGRAM, "uninstall", "--yes", "--system-namespace", system.namespace, "--kubeconfig", config)
+        process = await asyncio.create_subprocess_exec(*leave)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    assert not seen.refused
+    rights = await granted(api, system)
+    assert alike(seen.asked) - alike(rights) == set(), "asked, and not granted"
+    assert alike(rights) - alike(seen.asked) == set(), "granted, and never asked for"
