@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reconciler.adapters.kubernetes import annotations
 from reconciler.adapters.kubernetes.wanted import Cluster
@@ -207,3 +209,12 @@ def test_the_label_is_true_or_false() -> None:
 @pytest.mark.parametrize("name", [name for name in annotations.FIELDS if name != "listen"])
 def test_what_the_documentation_shows_is_right(name: str) -> None:
     assert read({name: annotations.FIELDS[name].example})[1] == []
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(annotations.FIELDS)) | st.text(max_size=9), st.text(max_size=40)))
+def test_whatever_is_written_there_is_read_or_told_in_one_line(said: dict[str, str]) -> None:
+    found, problems = read(said)
+    assert len(problems) >= len(said.keys() - annotations.FIELDS.keys())
+    assert all(len(problem.splitlines()) == 1 for problem in problems)
+    annotations.spec_of(found)
