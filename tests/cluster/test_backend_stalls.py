@@ -156,7 +156,7 @@ async def test_a_right_that_is_missing_is_named(stage: Stage, control_plane: Clu
         refused = await limited.until("web", lambda running: running.trouble)
         assert refused.trouble == (
             f"Forbidden: zenvoy may not scale Deployment {stage.namespace}/web: no right to deployments/scale in "
-            f"{stage.namespace}; grant `get` and `patch` on it, with the chart's value for scale targets"
+            f"{stage.namespace}; add deployments to the chart's `scaleTargets`"
         )
     finally:
         await limited.backend.close()

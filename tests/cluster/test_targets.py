@@ -14,7 +14,9 @@ from reconciler.adapters.kubernetes.api import Api, ApiError, connect
 from reconciler.adapters.kubernetes.targets import Discovery, Kind, NoSuchKind
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
-from tests.cluster.stage import GENEROUS_SECONDS, Stage, entry
+from tests.cluster.stage import GENEROUS_SECONDS, Stage, container, entry, waiting
+
+PORTS = [{"port": 80}]
 
 
 @pytest.fixture
@@ -158,3 +160,17 @@ async def test_a_kind_that_comes_goes_and_comes_again(stage: Stage, api: Api, gr
         async with asyncio.timeout(GENEROUS_SECONDS):
             while not (running := stage.now("f")) or "NoSuchKind" not in (running.trouble or ""):
                 await asyncio.sleep(0.05)
+
+
+async def test_pods_of_a_target_that_does_not_name_them_are_its_services(stage: Stage, api: Api, group: str) -> None:
+    await define(api, fleets(group, selector=False))
+    version = f"{group}/v1"
+    await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)
+    await stage.make("services", {"metadata": {"name": "f"}, "spec": {"selector": {"app": "f"}, "ports": PORTS}}, "v1")
+    pod = {"metadata": {"name": "f-0", "labels": {"app": "f"}}, "spec": {"containers": [{"name": "app", "image": "x"}]}}
+    made = await stage.make("pods", pod, "v1")
+    stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
+    await stage.until("f", lambda running: running.replicas == 0)
+    stage.backend.converge(stage.named("f"), AtLeast(1))
+    await stage.say(made, containerStatuses=[container(waiting("CreateContainerConfigError", 'secret "db" not found'))])
+    await stage.until("f", lambda running: 'secret "db" not found' in (running.trouble or ""))

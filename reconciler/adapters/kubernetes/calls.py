@@ -94,7 +94,7 @@ def words(error: ApiError | Unreachable, target: str, resource: str, namespace: 
     if error.status == 404:
         return f"TargetNotFound: {target} does not exist"
     if error.status == 403 and f'resource "{resource}/scale" in API group' in error.message:
-        remedy = "grant `get` and `patch` on it, with the chart's value for scale targets"
+        remedy = f"add {resource} to the chart's `scaleTargets`"
         return f"Forbidden: zenvoy may not scale {target}: no right to {resource}/scale in {namespace}; {remedy}"
     if error.status in (401, 403):
         return f"Forbidden: {target} cannot be scaled: {error.message}"

@@ -163,10 +163,7 @@ class KindWatch:
                 self._discovery.forget(kind.api_version)
                 return False
             if said.startswith(NO_RIGHT):
-                found = (
-                    f"Forbidden: zenvoy may not watch {kind.resource}; grant `list` and `watch` on it, with the"
-                    " chart's value for scale targets"
-                )
+                found = f"Forbidden: zenvoy may not watch {kind.resource}; add it to the chart's `scaleTargets`"
         if found != self.trouble:
             self._turn(found)
         return True

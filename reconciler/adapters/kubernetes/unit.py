@@ -43,7 +43,7 @@ class Unit:
         self.blind = False
         """Whether dials from here are not answered, so that Kubernetes is believed."""
         self.selector: str | None = None
-        """Of the Service, where the target has none."""
+        """Of the Service, where the target has none; asked for once in each wake."""
         self.began_at = 0.0
         """When the latest wake began, in seconds since the epoch."""
         self.awaited_ticks = 0.0
@@ -56,7 +56,7 @@ class Unit:
 
     def begin(self, at: float) -> None:
         """A wake begins."""
-        self.began_at, self.milestones = at, {}
+        self.began_at, self.milestones, self.selector = at, {}, None
 
     def doom(self, offers: Sequence[Offer]) -> set[str]:
         """These are about to end; those of them of which that was not known."""

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from reconciler.adapters.kubernetes.api import Api, ApiError, Unreachable
-from reconciler.adapters.kubernetes.objects import Condition, decoder, path
+from reconciler.adapters.kubernetes.objects import Condition, Struct, decoder, path
 from reconciler.adapters.kubernetes.pods import Pods, Spawn
 from reconciler.adapters.kubernetes.selectors import of_labels
 from reconciler.adapters.kubernetes.stalls import Evidence, stall
@@ -24,7 +24,13 @@ log = structlog.get_logger()
 
 JUDGE_EVERY_SECONDS = 1.0
 """How often a wake that takes long is judged though nothing has changed but the time."""
-_SERVICE = decoder(Service)
+
+
+class _Services(Struct, frozen=True):
+    items: tuple[Service, ...] = ()
+
+
+_SERVICES = decoder(_Services)
 
 
 class Waits:
@@ -88,11 +94,13 @@ class Waits:
     async def _ask_selector(self, unit: Unit) -> None:
         """The target does not say which pods are its own: those of the Service, then."""
         entry = unit.entry
+        named = {"fieldSelector": f"metadata.name={entry.service}"}  # a list, as there is a right to those anyway
         try:
-            answer = _SERVICE(await self._api.get(path("v1", "services", entry.target.namespace, entry.service)))
+            answer = await self._api.get(path("v1", "services", entry.target.namespace), named)
+            services = _SERVICES(answer).items
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             log.warning("a Service's selector cannot be read", service=entry.service_key, error=str(error))
-            unit.selector = None
         else:
-            unit.selector = of_labels(answer.spec.selector)
-            self._changed(unit.name)
+            if services:
+                unit.selector = of_labels(services[0].spec.selector)
+                self._changed(unit.name)
