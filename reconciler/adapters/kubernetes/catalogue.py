@@ -17,7 +17,7 @@ from reconciler.adapters.kubernetes.entries import Entry, Problem
 from reconciler.adapters.kubernetes.in_force import InForce
 from reconciler.adapters.kubernetes.objects import decoder
 from reconciler.adapters.kubernetes.owned import UNREAD, OwnedScaledServices
-from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, PLURAL, ScaledService
+from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
 from reconciler.adapters.kubernetes.wanted import Cluster, service_of, wanted
 from reconciler.adapters.kubernetes.within import Within
 from reconciler.adapters.kubernetes.workloads import Service
@@ -164,9 +164,7 @@ class Catalogue:
 
 
 def _as_before(asked: Entry | None, item: ScaledService) -> Entry | None:
-    """What was last right, of this very object; commands, and keeping it awake, need nothing else to be right."""
+    """What was last right, of this very object; keeping it awake needs nothing else to be right."""
     if asked is None or asked.uid != item.metadata.uid:
         return None
-    command = item.metadata.annotations.get(COMMAND_ANNOTATION)
-    spec = replace(asked.spec, paused=asked.spec.paused or item.spec.paused)
-    return replace(asked, spec=spec, command=command)
+    return replace(asked, spec=replace(asked.spec, paused=asked.spec.paused or item.spec.paused))

@@ -15,17 +15,20 @@ from reconciler.adapters.kubernetes.entries import Entry, Problem
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.wording import listed
 
-RESERVED: Mapping[int, str] = MappingProxyType(
-    {
-        10000: "the listener that http and h2c services share",
-        10443: "the listener that tls services share",
+
+def reserved(http: int = 10000, tls: int = 10443) -> Mapping[int, str]:
+    """Ports of the proxy's own, with what they are; `http` and `tls` are those of the shared listeners."""
+    return {
+        http: "the listener that http and h2c services share",
+        tls: "the listener that tls services share",
         9901: "Envoy's administration",
         9902: "Envoy's statistics",
         18001: "the holder",
         18081: "the holder's metrics",
     }
-)
-"""Ports of the proxy's own."""
+
+
+RESERVED: Mapping[int, str] = MappingProxyType(dict(reserved()))
 
 
 @dataclass(slots=True)

@@ -70,8 +70,6 @@ class Entry:
     uid: str
     generation: int
     """Of the object that this was made of, which is not the newest one while that has mistakes."""
-    command: str | None = None
-    """The newest command, as the annotation says it."""
 
     @property
     def service_key(self) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reconciler.adapters.kubernetes import ports
 from reconciler.adapters.kubernetes.entries import Entry, Problem
-from reconciler.adapters.kubernetes.resources import COMMAND_ANNOTATION, ScaledService, ScaledServiceSpec
+from reconciler.adapters.kubernetes.resources import ScaledService, ScaledServiceSpec
 from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.workloads import Service, ServicePort
 from reconciler.core.durations import duration
@@ -97,8 +97,7 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
         paused=said.paused,
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
-    command = meta.annotations.get(COMMAND_ANNOTATION)
-    return Entry(spec, target_of(item), service, port, created, meta.uid, meta.generation, command)
+    return Entry(spec, target_of(item), service, port, created, meta.uid, meta.generation)
 
 
 def _port(item: ScaledService, service: Service | None) -> ServicePort | Problem:

@@ -100,7 +100,7 @@ async def test_what_changes_nothing_of_what_is_asked_is_not_told(shop: Shop) -> 
     shop.scale("web")
     await until(lambda: shop.entries)
     told = len(shop.told)
-    shop.scale("web", labels={"a": "b"})
+    shop.scale("web", annotations={"zenvoy.dev/command": "wake@now"})
     shop.serve("web", {**HTTP, "clusterIP": "10.0.0.1"})
     await until(lambda: len(shop.seen) == 2)
     shop.scale("other", "service: none")
@@ -140,13 +140,12 @@ async def test_mistakes_leave_what_was_right_in_force(shop: Shop) -> None:
     assert (shop.entry("web").spec.idle_after, shop.entry("web").generation) == (120, 3)
 
 
-async def test_commands_and_keeping_it_awake_need_nothing_else_to_be_right(shop: Shop) -> None:
+async def test_keeping_it_awake_needs_nothing_else_to_be_right(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
-    shop.scale("web", "{port: nine, paused: true}", annotations={"zenvoy.dev/command": "wake@now"})
+    shop.scale("web", "{port: nine, paused: true}")
     await until(lambda: shop.problems)
     assert shop.entry("web").spec.paused
-    assert shop.entry("web").command == "wake@now"
 
 
 async def test_one_that_is_made_anew_inherits_nothing(shop: Shop) -> None:

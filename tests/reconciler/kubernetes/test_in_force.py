@@ -65,8 +65,7 @@ def test_a_change_that_claims_nothing_else_keeps_the_hosts_that_it_has() -> None
     in_force.ask("shop/old", old)
     in_force.ask("shop/young", young)
     in_force.settled()
-    in_force.ask("shop/young", replace(young, spec=replace(young.spec, idle_after=1.0), command="wake@now"))
+    in_force.ask("shop/young", replace(young, spec=replace(young.spec, idle_after=1.0)))
     found, problems = in_force.settled()
     assert found["shop/young"].spec == Spec(name="shop/young", hosts=("b.example",), idle_after=1.0)
-    assert found["shop/young"].command == "wake@now"
     assert list(problems) == ["shop/young"]

@@ -66,12 +66,11 @@ def test_everything_can_be_said() -> None:
         idle: {by: bytes}
         paused: true
     """
-    item = scaled(spec, annotations={"zenvoy.dev/command": "wake@2026-11-23T10:00:00Z"})
+    item = scaled(spec)
     found = wanted(item, service("ports: [{name: web, port: 80}, {name: b, port: 81}]", "front"), CLUSTER)
     assert isinstance(found, Entry)
     assert found.target == Target("argoproj.io/v1alpha1", "Rollout", "backend", "shop")
     assert (found.service, found.service_key, found.port.port) == ("front", "shop/front", 80)
-    assert found.command == "wake@2026-11-23T10:00:00Z"
     assert found.spec == Spec(
         name="shop/web",
         protocol=Protocol.H2C,
