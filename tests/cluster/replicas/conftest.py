@@ -1,0 +1,46 @@
+"""The scene of the tests here, and its logs when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.cluster.harness import Cluster
+from tests.cluster.replicas.scene import Scene
+
+_SCENE = pytest.StashKey[Scene]()
+
+
+@pytest.fixture(scope="package")
+def scene(
+    request: pytest.FixtureRequest, control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """One for all tests here, each of which has services of its own."""
+    made = Scene(control_plane, tmp_path_factory.mktemp("scene"))
+    request.node.stash[_SCENE] = made
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """For requests that are under way while something happens."""
+    with ThreadPoolExecutor() as made:
+        yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for node in item.listchain():
+            if scene := node.stash.get(_SCENE, None):
+                report.sections.append(("scene", scene.logs()))
+    return report

@@ -1,0 +1,60 @@
+"""What the headless Service does for Envoys and holders: one address that leads to a replica which is there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+
+class Door:
+    """Listens on 127.0.0.1; leads to the first of `replicas` (`ip`, port) that takes a connection. In a thread."""
+
+    def __init__(self, replicas: Sequence[tuple[str, int]]) -> None:
+        self.replicas = list(replicas)
+        """In the order in which they are tried; may be changed at any time."""
+        self.port = 0
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        self._ready.wait(10)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._pass, "127.0.0.1", 0))
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        self._loop.run_forever()
+        server.close()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for host, port in list(self.replicas):
+            try:
+                far_reader, far_writer = await asyncio.wait_for(asyncio.open_connection(host, port), 1)
+            except (OSError, TimeoutError):
+                continue
+            await asyncio.wait(
+                [asyncio.ensure_future(_copy(reader, far_writer)), asyncio.ensure_future(_copy(far_reader, writer))],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            far_writer.close()
+            break
+        writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass

@@ -1,0 +1,117 @@
+"""What a kubelet and the EndpointSlice controller would do, where there is no node: a Deployment that has replicas
+answers HTTP at an address of this machine, and its EndpointSlice says so. Runs in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+
+from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable, connect
+
+LOOK_SECONDS = 0.05
+PORT = 8080
+
+
+class Kubelet:
+    """Of one namespace. Each service is one server, whose replies are its name and the path; `/until/PATH` waits for a
+    file to be there. What is in flight when it is scaled to zero is cut, and noted in `cut`."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, addresses: dict[str, str]) -> None:
+        """`addresses` are the IP addresses of services, by name; filled while it runs."""
+        self._kubeconfig, self._namespace, self._addresses = kubeconfig, namespace, addresses
+        self._servers: dict[str, asyncio.Server] = {}
+        self._writers: dict[str, set[asyncio.StreamWriter]] = {}
+        self.cut: list[str] = []
+        """Requests that were under way when their service was put to sleep."""
+        self.asked: list[str] = []
+        """Paths that came to a server, as `name path`."""
+        self._held: set[str] = set()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+
+    def hold(self, name: str) -> None:
+        """Let nothing of it start from now on."""
+        self._held.add(name)
+
+    def let_go(self, name: str) -> None:
+        self._held.discard(name)
+
+    def forgive(self, name: str) -> None:
+        """What was cut of it so far was somebody else's doing."""
+        self.cut = [cut for cut in self.cut if not cut.startswith(f"{name} ")]
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join(10)
+
+    async def _run(self) -> None:
+        api = await connect(self._kubeconfig)
+        while not self._stopped.is_set():
+            try:
+                await self._look(api)
+            except (ApiError, Unreachable):
+                pass  # the API server is stopped by some tests
+            await asyncio.sleep(LOOK_SECONDS)
+        for name in list(self._servers):
+            self._stop(name)
+        await api.close()
+
+    async def _look(self, api: Api) -> None:
+        answer = json.loads(await api.get(f"/apis/apps/v1/namespaces/{self._namespace}/deployments", timeout=2))
+        wanted = {item["metadata"]["name"] for item in answer["items"] if item["spec"].get("replicas")}
+        for name in wanted - self._servers.keys():
+            if name in self._addresses and name not in self._held:
+                self._writers[name] = set()
+                self._servers[name] = await asyncio.start_server(self._serving(name), self._addresses[name], PORT)
+                await self._say(api, name)
+        for name in self._servers.keys() - wanted:
+            self._stop(name)
+            await self._say(api, name)
+
+    def _stop(self, name: str) -> None:
+        self._servers.pop(name).close()
+        for writer in self._writers.pop(name):
+            writer.transport.abort()
+
+    async def _say(self, api: Api, name: str) -> None:
+        ready = [{"addresses": [self._addresses[name]], "conditions": {"ready": True}}] if name in self._servers else []
+        slices = f"/apis/discovery.k8s.io/v1/namespaces/{self._namespace}/endpointslices"
+        body = {
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
+            "endpoints": ready,
+        }
+        try:
+            await api.call("POST", slices, body)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            await api.patch(f"{slices}/{name}", {"endpoints": ready}, MERGE_PATCH)
+
+    def _serving(self, name: str):  # type: ignore[no-untyped-def]
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers = self._writers[name]
+            writers.add(writer)
+            try:
+                while head := await reader.readuntil(b"\r\n\r\n"):
+                    path = head.split(b" ", 2)[1].decode()
+                    self.asked.append(f"{name} {path}")
+                    if path.startswith("/until/"):
+                        while not Path(path.removeprefix("/until")).exists():
+                            await asyncio.sleep(0.01)
+                            if writer.transport.is_closing():
+                                self.cut.append(f"{name} {path}")
+                                return
+                    body = f"{name} {path}\n".encode()
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            except (asyncio.IncompleteReadError, OSError):
+                pass
+            finally:
+                writers.discard(writer)
+                writer.close()
+
+        return serve

