@@ -114,12 +114,13 @@ class Controller:
 
     def _candidate(self) -> Elector:
         settings = self._settings
-        candidate = Election(settings.pod_name, LeaseTerms(), self._wanted_indexes, self._unused_index)
+        terms = lease_terms(settings.lease_duration)
+        candidate = Election(settings.pod_name, terms, self._wanted_indexes, self._unused_index)
         place, address = (settings.lease_namespace, settings.lease_name), settings.peer_address
-        return Elector(self._api, place, candidate, address, self._lead, self._follow, self.engine.allocate)
+        return Elector(self._api, place, candidate, address, self._lead, self._follow, self._allocate)
 
     def _among_others(self) -> Peers:
-        files, settle = self._settings.certificates, LeaseTerms().duration
+        files, settle = self._settings.certificates, self._settings.lease_duration
         everybody, valid = self._replicas.addresses, self._elector.valid
         terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle)
         secure = (lambda: credentials.channel(files)) if files else None
@@ -239,11 +240,17 @@ class Controller:
         self._events.lead()
         self._finalizers.lead()
         self._commands.lead()
+        self._catalogue.lead()
 
     def _follow(self, leader: str | None) -> None:
         if self._started:
             self._peers.follow(leader)
         self._store.follow()
+
+    def _allocate(self) -> None:
+        """There are indexes again: services that waited for one have a record now, and hear commands."""
+        self.engine.allocate()
+        self._commands.again()
 
     def _wanted_indexes(self) -> int:
         return sum(1 for service in self.engine.services.values() if service.record is None)
@@ -279,12 +286,13 @@ class Controller:
         self._metrics.configured()
         self._backend.configure(entries)
         self._finalizers.configure(entries.keys())
-        for name in self._troubled | problems.keys():
+        troubled = problems.keys() | self._commands.troubled
+        for name in self._troubled | troubled:
             found = (*problems.get(name, ()), *self._commands.problems(name))
             item = self._catalogue.scaled_services.items.get(name)
             self._store.set_problems(name, found, item.metadata.generation if item else 0)
             self._events.problems(name, found)
-        self._troubled = set(problems)
+        self._troubled = set(troubled)
 
     def _saw_object(self, name: str, item: ScaledService | None) -> None:
         self._store.saw(name, item)
@@ -342,6 +350,11 @@ class Controller:
         self._metrics.woke(service, total, parts)
         self._events.woke(service, total, parts, wake.peer)
         log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
+
+
+def lease_terms(duration: float) -> LeaseTerms:
+    """For a Lease of so many seconds: the holder stops a third earlier, and renews it several times before."""
+    return LeaseTerms(duration, margin=duration / 3, every=duration / 7.5)
 
 
 async def run_until_stopped(settings: Settings, kubeconfig: Path | None, context: str | None) -> None:

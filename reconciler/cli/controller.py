@@ -54,6 +54,9 @@ def controller(
     ] = "",
     lease_namespace: Annotated[str, typer.Option(help="Where the Lease is.", rich_help_panel=PLACE)] = "zenvoy-system",
     lease_name: Annotated[str, typer.Option(help="The Lease of whoever leads.", rich_help_panel=PLACE)] = "zenvoy",
+    lease_duration: Annotated[
+        str, typer.Option(help="When another replica takes over from one that vanished.", rich_help_panel=PLACE)
+    ] = "15s",
     peers_service: Annotated[
         str, typer.Option(help="The headless Service of all replicas.", rich_help_panel=PLACE)
     ] = "zenvoy-reconciler",
@@ -107,8 +110,9 @@ def controller(
         namespaces=tuple(name for name in namespaces.replace(" ", "").split(",") if name),
         lease_namespace=lease_namespace,
         lease_name=lease_name,
+        lease_duration=_seconds(lease_duration, "--lease-duration"),
         peers_service=peers_service,
-        sample_interval=_seconds(sample_interval),
+        sample_interval=_seconds(sample_interval, "--sample-interval"),
         prometheus=asked or None,
         certificates=_certificates(tls_cert, tls_key, tls_ca),
         server_name=tls_server_name,
@@ -120,12 +124,12 @@ def controller(
         raise typer.Exit(Exit.FAILED) from None
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, flag: str) -> float:
     from reconciler.core.durations import duration
 
     if seconds := duration(text):
         return seconds
-    raise typer.BadParameter(f"'{text}' is not a duration; write it as 1s or 500ms", param_hint="--sample-interval")
+    raise typer.BadParameter(f"'{text}' is not a duration; write it as 1s or 500ms", param_hint=flag)
 
 
 def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:

@@ -75,6 +75,8 @@ class Settings:
     """Where services are looked for; empty: everywhere."""
     lease_namespace: str = "zenvoy-system"
     lease_name: str = "zenvoy"
+    lease_duration: float = 15.0
+    """Seconds until another replica takes over from one that vanished."""
     peers_service: str = "zenvoy-reconciler"
     """The headless Service of all replicas."""
     sample_interval: float = 1.0
