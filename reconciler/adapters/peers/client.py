@@ -58,9 +58,22 @@ class Engine(Protocol):
 class _Due:
     """What the leader is yet to be told."""
 
+    waited_for: set[str] = field(default_factory=set)
+    """Services that somebody waits for: they are said first."""
     services: set[str] = field(default_factory=set)
     fleet: bool = False
     wake_up: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self) -> list[str]:
+        """The next few; there is more for as long as `wake_up` is set."""
+        taken = [*self.waited_for]
+        self.waited_for.clear()
+        self.services.difference_update(taken)
+        while self.services and len(taken) < REPORTS_AT_ONCE:
+            taken.append(self.services.pop())
+        if not self.services:
+            self.wake_up.clear()
+        return taken
 
 
 def backoff_seconds(failures: int, chance: float) -> float:
@@ -140,7 +153,7 @@ class PeerClient:
         self._engine.forsake()
 
     def _report(self, service: str) -> None:
-        self._due.services.add(service)
+        (self._due.waited_for if self._merged.waited_for(service) else self._due.services).add(service)
         self._due.wake_up.set()
 
     async def _keep(self, address: str) -> None:
@@ -170,9 +183,15 @@ class PeerClient:
             call = channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)()
             heard = _Heard()
             saying = asyncio.create_task(self._say(call))
+            saying.add_done_callback(lambda _: call.cancel())  # who says nothing any more must not look connected
             try:
                 await self._hear(call, heard)
                 return heard.any, "the leader ended it"
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling() or not saying.done():
+                    raise
+                return heard.any, f"nothing can be said any more: {saying.exception()!r}"
             except grpc.RpcError as error:
                 return heard.any, f"{error.code().name}: {error.details()}"
             except (msgspec.MsgspecError, ValueError) as error:
@@ -210,14 +229,10 @@ class PeerClient:
         while True:
             await self._due.wake_up.wait()
             fleet, self._due.fleet = (self._merged.fleet if self._due.fleet else None), False
-            services = list(self._due.services)
-            self._due.services.clear()
-            self._due.wake_up.clear()
+            services = self._due.take()
             reports = tuple(report for service in services if (report := self._merged.report(service)))
-            for start in range(0, max(1, len(reports)), REPORTS_AT_ONCE):
-                if fleet is not None or reports:
-                    await call.write(wire.Up(None, fleet, reports[start : start + REPORTS_AT_ONCE]))
-                fleet = None
+            if fleet is not None or reports:
+                await call.write(wire.Up(None, fleet, reports))
 
 
 @dataclass(slots=True)

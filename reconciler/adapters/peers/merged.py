@@ -186,6 +186,10 @@ class Merged:
         self.words[word.service] = word
         self.on_report(word.service)
 
+    def waited_for(self, service: str) -> bool:
+        """Whether somebody waits for it here."""
+        return bool(self._own_held(service).held)
+
     def report(self, service: str) -> Report | None:
         """What this replica has come to with the word that it heard last."""
         word, standing = self.words.get(service), self._engine.standing(service)

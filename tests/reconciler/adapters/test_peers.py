@@ -30,7 +30,7 @@ from xds.api import core_v3
 from xds.types import CDS, EDS
 
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 POD = "10.0.0.1:80"
 WEB = Spec(name="shop/web", hosts=("web.shop",), idle_after=3600, drain_timeout=3600, wake_timeout=3600)
 
@@ -495,6 +495,22 @@ async def test_services_that_are_removed_and_added_reach_the_follower() -> None:
         for replica in (s.two, s.one):
             replica.engine.configure([WEB])
         await until(lambda: "shop/api" not in s.two.peers.merged.words, "it to be dropped")
+
+
+async def test_a_follower_that_cannot_say_anything_does_not_look_connected_and_tries_again() -> None:
+    async with scene(replicas=0) as s:
+        merged, faults = s.two.peers.merged, ["a fault"]
+        report = merged.report
+
+        def fails(service: str) -> Any:
+            if faults:
+                raise RuntimeError(faults.pop())
+            return report(service)
+
+        merged.report = fails  # type: ignore[method-assign]
+        await s.holders["two"].counts(s.hold_address, held=1)
+        await until(lambda: bool(s.two.lost), "its stream to end")
+        await until(lambda: s.one.state() is State.Waking, "the leader to hear of it all the same")
 
 
 @pytest.mark.parametrize("first", ["garbage", "no hello"])
