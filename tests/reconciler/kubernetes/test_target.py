@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reconciler.adapters.kubernetes.api import ApiError, Unreachable
 from reconciler.adapters.kubernetes.scale import Seen
@@ -309,3 +311,39 @@ async def test_all_services_of_a_target_have_to_want_its_sleep(owner: Owner) -> 
     assert owner.replicas == 1
     owner.scaled.leave("api")
     await owner.until(lambda: owner.replicas == 0)
+
+
+@given(st.lists(st.sampled_from(["up", "down", "free", "person", "zero", "fault", "cut", "demote", "promote", "turn"])))
+@settings(max_examples=150, deadline=None)
+async def test_whatever_happens_in_between_it_ends_as_is_wanted(doings: list[str]) -> None:
+    owner, wanted = Owner(), "free"
+    owner.put({"replicas": 3})
+    wants = {"up": AtLeast(2), "down": Zero(), "free": None}
+    for doing in doings:
+        before = owner.replicas
+        match doing:
+            case "up" | "down" | "free":
+                wanted = doing
+                owner.scaled.want("web", wants[doing])
+            case "person":
+                owner.put({"replicas": before + 1})
+            case "zero":
+                owner.put({})
+            case "fault":
+                owner.objects.faults.append(ApiError(500, "InternalError", "etcd"))
+            case "cut":
+                owner.objects.faults.append(Unreachable("cut"))
+            case "demote" | "promote":
+                owner.leads = doing == "promote"
+            case "turn":
+                await asyncio.sleep(0)
+    owner.leads = True
+    if wanted == "up":
+        await owner.until(lambda: owner.replicas > 0)
+    elif wanted == "down":
+        await owner.until(lambda: owner.replicas == 0)
+    await owner.until(lambda: not owner.tasks)
+    assert wanted == "free" or (owner.scaled.seen and owner.scaled.seen.replicas == owner.replicas)
+    assert (owner.replicas > 0) if wanted == "up" else (owner.replicas == 0) if wanted == "down" else True
+    assert not owner.faults and not owner.scaled.in_doubt
+    owner.scaled.close()
