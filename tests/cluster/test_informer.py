@@ -138,7 +138,8 @@ async def test_a_version_that_is_gone_is_listed_anew(api: Api, namespace: str) -
     copy.informer._version = "1"
     await copy.make("a")
     task = asyncio.create_task(copy.informer.run())
-    await until(lambda: copy.informer.lists == 1 or "+a" in copy.told)
+    await until(lambda: copy.informer.lists == 1)
+    assert "+a" in copy.told
     await copy.make("b")
     await until(lambda: "+b" in copy.told)
     task.cancel()
