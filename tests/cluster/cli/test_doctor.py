@@ -181,7 +181,6 @@ async def test_a_right_that_is_missing_is_named(installed: Installed) -> None:
     assert {finding["check"] for finding in found} == {"permissions"}
     assert [finding["what"].partition(":")[0] for finding in found] == [
         "it may not get deployments/scale.apps in all namespaces",
-        "it may not get pods in all namespaces",
         "it may not list pods in all namespaces",
         "it may not patch deployments/scale.apps in all namespaces",
         "it may not watch pods in all namespaces",

@@ -49,7 +49,7 @@ def _rights(verbs: Iterable[str], group: str, *resources: str, own: bool = False
 RIGHTS = (
     *_rights(("get", *WATCH, "create", "patch", "delete"), GROUP, PLURAL),
     *_rights(("patch",), GROUP, f"{PLURAL}/status"),
-    *_rights(("get", *WATCH), "", "services", "pods", "events"),
+    *_rights(WATCH, "", "services", "pods", "events"),
     *_rights(WATCH, "discovery.k8s.io", "endpointslices"),
     *_rights(("create", "patch"), "events.k8s.io", "events"),
     *_rights(("create",), "coordination.k8s.io", "leases", own=True),
