@@ -334,6 +334,19 @@ async def test_a_program_can_be_run_with_these_rights(
         await program.close()
 
 
+def test_leaving_is_done_where_there_are_rights(chart: Chart) -> None:
+    rendered = documents(chart.render({"namespaces": ["shop", "blog"]}))
+    [job] = [one for one in rendered if one["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-delete"]
+    commands = [" ".join(one.content["args"]) for one in containers([job])]
+    assert [command.partition("--namespace=")[2] for command in commands] == ["shop", "blog"]
+    roles = {
+        (one["kind"], one["metadata"]["namespace"])
+        for one in rendered
+        if "Role" in one["kind"] and "namespace" in one["metadata"]
+    }
+    assert {(kind, place) for kind in ("Role", "RoleBinding") for place in ("shop", "blog")} <= roles
+
+
 def test_notes_say_what_to_do_next(chart: Chart, installed: Any) -> None:
     said = installed({"proxy": {"replicas": 1}})
     assert "kubectl label service web zenvoy.dev/enabled=true" in said

@@ -1,0 +1,56 @@
+"""`zenvoy bootstrap` and `zenvoy drain-envoy`, as they are typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from reconciler.cli.main import app
+from tests.xds.parts import free_port
+
+CERTIFICATES = ("--tls-cert=/tls/tls.crt", "--tls-key=/tls/tls.key", "--tls-ca=/tls/ca.crt")
+
+
+def zenvoy(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.output
+
+
+def test_a_bootstrap_is_written_with_what_it_points_to(tmp_path: Path) -> None:
+    where = ("--reconciler=zenvoy-reconciler.zenvoy-system.svc:18000", "--node=pod-1", "--stats-address=10.0.0.7:9902")
+    code, said = zenvoy("bootstrap", *where, *CERTIFICATES, "--directory", str(tmp_path))
+    assert code == 0, said
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert {Path(line.removeprefix("wrote ")).name for line in said.splitlines()} == set(written)
+    made = yaml.safe_load((tmp_path / "envoy.yaml").read_text())
+    assert made["node"]["id"] == "pod-1"
+    assert made["node"]["metadata"] == {"zenvoy": {"stats": "10.0.0.7:9902"}}
+    socket = next(one for one in made["static_resources"]["clusters"] if one["name"] == "zenvoy_ads")[
+        "transport_socket"
+    ]
+    assert socket["typed_config"]["sni"] == "zenvoy-reconciler.zenvoy-system.svc"
+    assert len(written) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (CERTIFICATES, "certificates need --directory"),
+        (("--tls-cert=/tls/tls.crt", "--directory={}"), "--tls-cert, --tls-key and --tls-ca go together"),
+        (("--tls-cert=tls.crt", *CERTIFICATES[1:], "--directory={}"), "write it as an absolute path"),
+        (("--stats-address=9902",), "write it as ip:port"),
+        (("--reconciler=nowhere",), "write it as host:port"),
+    ],
+)
+def test_what_cannot_be_is_told(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    code, told = zenvoy("bootstrap", *(word.format(tmp_path) for word in arguments))
+    assert (code, said in told) == (2, True), told
+
+
+def test_an_envoy_that_is_not_there_is_not_drained() -> None:
+    code, said = zenvoy("drain-envoy", f"--admin=127.0.0.1:{free_port()}")
+    assert code == 1
+    assert "refused" in said
