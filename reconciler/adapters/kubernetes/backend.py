@@ -244,11 +244,13 @@ class KubernetesBackend:
         unit.spare_later(offers, lambda: self._spare(unit))
         endpoints = self._reach.reached(unit, shown)
         trouble = scaled.trouble
-        if unit.is_waking and not endpoints:
-            stalled = self._waits.stalled(unit, self._failures(scaled), bool(shown)) if seen and seen.replicas else None
+        if not unit.is_waking or endpoints:
+            self._waits.over(unit)
+        elif seen and seen.replicas:
+            stalled = self._waits.stalled(unit, self._failures(scaled), bool(shown))
             trouble = trouble or stalled
         else:
-            self._waits.over(unit)
+            self._waits.leave(unit)
         replicas = len({offer.pod for offer in shown}) if scaled.is_missing else seen.replicas if seen else None
         self._tell(unit, Running(unit.name, replicas, endpoints, trouble, ordered(unit.milestones)))
 

@@ -70,7 +70,7 @@ class Scaled(Sight):
         self._wants[service] = wanted
         self._news.set()
         if isinstance(wanted, AtLeast) and not isinstance(before, AtLeast):
-            self._rounds = calls.pauses()
+            self._rounds, self._woken_ticks = calls.pauses(), 0.0
             self._wake()
         elif self.is_unwanted:
             self._sleep()
