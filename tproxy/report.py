@@ -32,6 +32,10 @@ class Reporter:
         self._dirty: dict[str, Park] = {}
         self._timer: Timer | None = None
 
+    def introduce(self, hello: Hello) -> None:
+        """Say this of ourselves, from the next stream on."""
+        self._hello = hello
+
     def opened(self, link: Link) -> None:
         """A new stream: say who we are, and everything that there is to say."""
         self._link = link

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import uuid
@@ -100,7 +101,9 @@ class _Process:
             if settings.metrics:
                 stack.callback(self._open_metrics(settings.metrics).close)
             if settings.mode == "tproxy":
-                self._install_rules(address.split(listener.address)[1], "ip" if "[" not in listener.address else "inet")
+                family: Literal["ip", "inet"] = "ip" if "[" not in listener.address else "inet"
+                rules = self._install_rules(address.split(listener.address)[1], family)
+                holder.reporter.introduce(Hello(hello.holder, hello.mode, rules))
                 stack.callback(self._remove_rules)
             if settings.listen_file:
                 _write_atomically(settings.listen_file, listener.address)
@@ -123,17 +126,21 @@ class _Process:
         log.info("metrics", address=port.address)
         return port
 
-    def _install_rules(self, port: int, family: Literal["ip", "inet"]) -> None:
+    def _install_rules(self, port: int, family: Literal["ip", "inet"]) -> bool | None:
+        """Whether there are rules; None: there is nothing to look with."""
         choice = self._settings.rules
         if choice == "keep":
             found = netfilter.installed("nft") or netfilter.installed("iptables")
             if found is not None and found != port:
                 raise netfilter.CannotInstall(f"the rules that are installed divert to port {found}, not to {port}")
-            return
+            if found is None and not any(map(shutil.which, ("nft", "iptables"))):
+                return None
+            return found is not None
         tool = netfilter.find_tool(choice)
         netfilter.install(Rules(port, self._settings.ports, family), tool)
         self._rules_port = port
         log.info("rules installed", tool=tool, ports="{}-{}".format(*self._settings.ports))
+        return True
 
     def _remove_rules(self) -> None:
         if self._rules_port is None:

@@ -66,6 +66,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     """An id that lives as long as the holder's process."""
     mode: str
     """`anyip` or `tproxy`."""
+    rules: bool | None = None
+    """Mode tproxy: whether there were rules that divert to it when it began; None: it could not look."""
 
 
 class Count(msgspec.Struct, frozen=True, array_like=True):

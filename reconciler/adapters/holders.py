@@ -29,6 +29,8 @@ class Holder:
 
     name: str
     mode: str = ""
+    rules: bool | None = None
+    """Mode tproxy: whether it found its rules; None: it could not look."""
     acked: int = 0
     counts: dict[str, wire.Count] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
@@ -148,7 +150,7 @@ class HolderStreams:
             log.warning("a holder comes back before its old stream has ended, or two have one id", holder=hello.holder)
             before.replaced = True
             before.wake_up.set()
-        holder = self._holders[hello.holder] = Holder(hello.holder, hello.mode)
+        holder = self._holders[hello.holder] = Holder(hello.holder, hello.mode, hello.rules)
         holder.counts = {count.address: count for count in counts}
         return holder
 

@@ -71,7 +71,8 @@ class EngineOperations:
             },
             "envoys": [*self.envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],
             "holders": [
-                {"id": holder.name, "mode": holder.mode, "connected": not holder.gone} for holder in self._holders.known
+                {"id": one.name, "mode": one.mode, "connected": not one.gone, "rules": one.rules}
+                for one in self._holders.known
             ],
             "standing": self._standing(),
         }

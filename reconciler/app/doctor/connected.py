@@ -81,7 +81,7 @@ def _rules(worlds: Mapping[str, World]) -> Iterator[Finding]:
             if holder["connected"] and holder["mode"] == "tproxy" and holder.get("rules") is False:
                 remedy = "install them: `zenvoy-tproxy rules --install` as root, in the chart's init step"
                 yield Finding(
-                    f"holder {holder['id']}", "its TPROXY rules are not installed: nothing reaches it", remedy
+                    f"holder {holder['id']}", "it found no TPROXY rules as it began: nothing reaches it", remedy
                 )
 
 

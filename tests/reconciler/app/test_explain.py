@@ -72,7 +72,7 @@ async def test_explain_tells_of_each_holder(stage: Stage, running: Reconciler) -
         stream.cancel()
     (holder,) = found["holders"]
     assert (holder["id"], holder["mode"], holder["connected"], holder["held"]) == ("holder-1", "anyip", True, 0)
-    assert world["holders"] == [{"id": "holder-1", "mode": "anyip", "connected": True}]
+    assert world["holders"] == [{"id": "holder-1", "mode": "anyip", "connected": True, "rules": None}]
     assert world["services"] == 1 and world["envoys"] == [] and world["sample"]["doubt"]
 
 

@@ -98,3 +98,11 @@ def test_a_leader_that_misses_another_replica() -> None:
     assert "10.0.0.2" in finding.what and "18000" in finding.remedy
     new = "this replica leads for a short time only; 3 s to go"
     assert found(world(standing=standing(leads=True, doubt=new))) == []
+
+
+@pytest.mark.parametrize(("rules", "problems"), [(False, 1), (True, 0), (None, 0)])
+def test_a_holder_without_its_rules(rules: bool | None, problems: int) -> None:
+    holder = {"id": "holder-1", "mode": "tproxy", "connected": True, "rules": rules}
+    told = found(world(holders=[holder]))
+    assert len(told) == problems
+    assert all("zenvoy-tproxy rules --install" in finding.remedy for finding in told)
