@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.processes import go_ahead
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "zenvoy-bench"
@@ -244,15 +246,6 @@ def report(contenders: list[Contender]) -> bool:
         met = met and measured <= limit
         print(f"{figure} against {name}: {measured:.2f}, at most {limit}: {'met' if measured <= limit else 'MISSED'}")
     return met
-
-
-def go_ahead() -> str:
-    """Let this process, and all that it starts, run ahead of everything else; how it went, for people."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    except PermissionError:
-        return "no right to run ahead of other work on this machine: it shows in the p99"
-    return "ahead of all other work on this machine"
 
 
 def main() -> int:

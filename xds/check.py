@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
@@ -109,7 +110,9 @@ def _domain_problems(where: str, domain: str, *, tls: bool) -> Iterator[str]:
     yield f"{where}: {domain!r} is not a host name (no port, no scheme; {allowed} is allowed)"
 
 
+@lru_cache(maxsize=4096)
 def _is_ip(name: str) -> bool:
+    """Remembered: to find out costs as much as the rest of a change of one endpoint."""
     try:
         ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:

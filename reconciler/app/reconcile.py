@@ -24,6 +24,7 @@ from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
 from reconciler.app.last_good import last_good, look
 from reconciler.app.leaving import Leaving
+from reconciler.app.memory import settle_memory
 from reconciler.app.operations import ENVOY, EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
 from reconciler.app.renewal import Renewal
@@ -193,6 +194,7 @@ class Reconciler:
         if not self._opened and self.engine.synced:
             self._opened = True
             self._router.open()
+            settle_memory()
 
     def _held(self, held: Held) -> None:
         self.engine.held(held)

@@ -20,6 +20,7 @@ from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, re
 
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 SECONDS_TO_END = 5.0
+"""What is promised of a machine that has a processor for each process that is ready; a busier one takes longer."""
 
 
 @pytest.fixture
@@ -51,7 +52,8 @@ def ends_in_order(z: Zenvoy, number: int) -> None:
     took = time.monotonic() - began
     assert not z.leftovers()
     assert not traces(z)
-    assert took < SECONDS_TO_END, f"it took {took:.1f} s"
+    busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert took < SECONDS_TO_END * busy, f"it took {took:.1f} s"
 
 
 @pytest.mark.parametrize(
