@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from reconciler.adapters.peers import Merged, Terms
 from reconciler.adapters.peers.ledger import Follower
-from reconciler.adapters.peers.wire import Fleet, Report, Word
+from reconciler.adapters.peers.wire import Fleet, Report, Word, common
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
@@ -67,6 +67,7 @@ class Link:
     place: Follower | None = None
     up: list[Callable[[], None]] = field(default_factory=list)
     down: list[Callable[[], None]] = field(default_factory=list)
+    said: Fleet = field(default_factory=Fleet)
     cut_at: float | None = None
     """Since when nothing gets through; each end notices for itself."""
 
@@ -237,10 +238,12 @@ class Replica:
         """Say what is due, if there is a stream."""
         if self.frozen or self.link is None or not (self.dirty or self.dirty_fleet):
             return
-        fleet = self.merged.fleet if self.dirty_fleet else None
-        report, self.dirty, self.dirty_fleet = self.merged.report(NAME), False, False
+        fleet, report = self.merged.fleet, self.merged.report(NAME)
+        self.dirty = self.dirty_fleet = False
         link = self.link
-        link.up.append(lambda: self.pair.replicas[link.leader].told(link, fleet, report))
+        stayed, link.said = common(link.said, fleet), fleet
+        link.up.append(lambda: self.pair.replicas[link.leader].told(link, stayed, report))
+        link.up.append(lambda: self.pair.replicas[link.leader].told(link, fleet, None))
 
     def told(self, link: Link, fleet: Fleet | None, report: Report | None) -> None:
         if link.place is not None:
@@ -509,7 +512,7 @@ class Pair:
         self.links.append(link)
         follower.link = link
         follower.merged.words.clear()
-        fleet = follower.merged.fleet
+        fleet = link.said = follower.merged.fleet
         follower.dirty = True
         link.up.append(lambda: self.replicas[leader].greeted(link, fleet))
 

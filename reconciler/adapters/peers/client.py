@@ -61,7 +61,6 @@ class _Due:
     waited_for: set[str] = field(default_factory=set)
     """Services that somebody waits for: they are said first."""
     services: set[str] = field(default_factory=set)
-    fleet: bool = False
     wake_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self) -> list[str]:
@@ -129,7 +128,6 @@ class PeerClient:
             await asyncio.gather(task, return_exceptions=True)
 
     def _fleet(self) -> None:
-        self._due.fleet = True
         self._due.wake_up.set()
 
     def _stop(self) -> None:
@@ -224,15 +222,20 @@ class PeerClient:
         self._engine.adopt(service, None)
 
     async def _say(self, call: Any) -> None:
-        self._due.fleet = False
-        await call.write(wire.Up(wire.Hello(self._me), self._merged.fleet))
+        """Who left is said before what is no longer counted for it, and who came after what is."""
+        said = self._merged.fleet
+        await call.write(wire.Up(wire.Hello(self._me), said))
         while True:
             await self._due.wake_up.wait()
-            fleet, self._due.fleet = (self._merged.fleet if self._due.fleet else None), False
-            services = self._due.take()
+            fleet, services = self._merged.fleet, self._due.take()
             reports = tuple(report for service in services if (report := self._merged.report(service)))
-            if fleet is not None or reports:
-                await call.write(wire.Up(None, fleet, reports))
+            all_said, stayed = not self._due.wake_up.is_set(), wire.common(said, fleet)
+            if reports or stayed != said:
+                await call.write(wire.Up(None, stayed if stayed != said else None, reports))
+                said = stayed
+            if all_said and fleet != said:
+                await call.write(wire.Up(None, fleet))
+                said = fleet
 
 
 @dataclass(slots=True)

@@ -22,6 +22,12 @@ class Fleet(msgspec.Struct, frozen=True, array_like=True):
     holders: tuple[str, ...] = ()
 
 
+def common(one: Fleet, other: Fleet) -> Fleet:
+    """Who is in both."""
+    envoys = {node: stats for node, stats in one.envoys.items() if other.envoys.get(node) == stats}
+    return Fleet(envoys, tuple(holder for holder in one.holders if holder in other.holders))
+
+
 class Word(msgspec.Struct, frozen=True, array_like=True):
     """The leader's record of one service."""
 

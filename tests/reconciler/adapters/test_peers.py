@@ -497,6 +497,32 @@ async def test_services_that_are_removed_and_added_reach_the_follower() -> None:
         await until(lambda: "shop/api" not in s.two.peers.merged.words, "it to be dropped")
 
 
+async def test_what_concerns_a_newcomer_is_said_before_it_and_what_one_that_left_no_longer_does_after() -> None:
+    async with scene() as s:
+        said: list[str | bool] = []
+        merged = s.one.peers.merged
+        has, reported = merged.has, merged.reported
+
+        def hear_fleet(replica: str, follower: Any, fleet: Any) -> None:
+            said.append("there" if "late" in fleet.holders else "not there")
+            has(replica, follower, fleet)
+
+        def hear_report(replica: str, follower: Any, report: Any) -> None:
+            said.append(report.in_force)
+            reported(replica, follower, report)
+
+        merged.has, merged.reported = hear_fleet, hear_report  # type: ignore[method-assign]
+        late = Holder("late")
+        await late.joins(s.two)
+        await until(lambda: "there" in said, "the newcomer")
+        assert False in said[: said.index("there")]
+        await s.settled(s.one)
+        said.clear()
+        await late.leaves()
+        await until(lambda: "late" in merged.ledger.holders.away, "it to be missed")
+        assert said[0] == "not there"
+
+
 async def test_a_follower_that_cannot_say_anything_does_not_look_connected_and_tries_again() -> None:
     async with scene(replicas=0) as s:
         merged, faults = s.two.peers.merged, ["a fault"]
