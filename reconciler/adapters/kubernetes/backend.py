@@ -251,7 +251,10 @@ class KubernetesBackend:
             trouble = trouble or stalled
         else:
             self._waits.leave(unit)
-        replicas = len({offer.pod for offer in shown}) if scaled.is_missing else seen.replicas if seen else None
+        replicas = seen.replicas if seen else None
+        if scaled.is_missing:  # while pods are there, they are as many as were asked for, if that was known once
+            pods = {offer.pod for offer in shown}
+            replicas = (scaled.last or len(pods)) if pods else 0
         self._tell(unit, Running(unit.name, replicas, endpoints, trouble, ordered(unit.milestones)))
 
     def _spare(self, unit: Unit) -> None:

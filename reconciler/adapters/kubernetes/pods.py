@@ -18,6 +18,7 @@ from typing import Any
 from reconciler.adapters.kubernetes.api import Api
 from reconciler.adapters.kubernetes.informer import Informer
 from reconciler.adapters.kubernetes.objects import ObjectRef, decoder, path
+from reconciler.adapters.kubernetes.refusals import FORBIDDEN
 from reconciler.adapters.kubernetes.selectors import Matcher, matcher
 from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.workloads import Event, Pod
@@ -164,6 +165,14 @@ class Pods:
         if name is None or not self._namespaces[name].pods.synced:
             return None
         return self._namespaces[name].of(service)
+
+    def trouble(self, service: str) -> str | None:
+        """Why its pods cannot be seen, where that will not pass by itself."""
+        name = self._where.get(service)
+        said = (self._namespaces[name].pods.trouble or "") if name else ""
+        if not said.startswith(str(FORBIDDEN)):
+            return None
+        return f"Forbidden: zenvoy may not watch pods in {name}, so what keeps this one is not known"
 
     def close(self) -> None:
         for end in self._ends.values():

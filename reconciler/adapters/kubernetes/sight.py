@@ -49,8 +49,8 @@ class Sight:
     """One target as it is seen. Nothing is raised out of any method."""
 
     __slots__ = (
-        "_answered", "_answered_at", "_closed", "_looking", "_missing", "_outdated", "_owner", "kind", "ref", "seen",
-        "selector", "trouble",
+        "_answered", "_answered_at", "_closed", "_looking", "_missing", "_outdated", "_owner", "kind", "last", "ref",
+        "seen", "selector", "trouble",
     )  # fmt: skip
 
     def __init__(self, ref: Target, owner: Owner) -> None:
@@ -58,6 +58,8 @@ class Sight:
         self.kind: Kind | None = None
         self.seen: Seen | None = None
         """None: not known, or it does not exist."""
+        self.last: int | None = None
+        """What it asked for when it was seen last."""
         self.selector: str | None = None
         """Of its pods; None when not known, empty when it does not say."""
         self.trouble: str | None = None
@@ -153,7 +155,7 @@ class Sight:
             self._saw(seen)
 
     def _saw(self, seen: Seen) -> None:
-        self.seen = seen
+        self.seen, self.last = seen, seen.replicas
         if seen.selector is not None:
             self.selector = seen.selector
         self._owner.changed(self.services)

@@ -63,7 +63,7 @@ class Waits:
         if self._pods.follow(unit.name, unit.scaled.ref, selector):
             unit.awaited_ticks = time.monotonic()
         if (seen := self._pods.of(unit.name)) is None:
-            return None
+            return self._pods.trouble(unit.name)
         pods = [pod for pod in seen[0] if pod.metadata.uid not in unit.doomed]
         now, reached, entry = time.time(), unit.milestones, unit.entry
         unit.reach(pods, now)

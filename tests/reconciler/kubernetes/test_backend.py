@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
+from reconciler.adapters.kubernetes import dials
 from reconciler.adapters.kubernetes import unit as unit_module
 from reconciler.adapters.kubernetes.api import ApiError
 from reconciler.adapters.kubernetes.backend import KubernetesBackend
@@ -223,6 +225,45 @@ async def test_somebody_else_who_wakes_it_is_seen(scene: Scene, port: int) -> No
     assert not [call for call in scene.api.calls if call[0] == "PATCH"]
 
 
+async def test_pods_that_outlive_their_target_do_not_make_the_number_forgotten(scene: Scene, port: int) -> None:
+    scene.deploy(3)
+    scene.slice(port, "one")
+    scene.configure()
+    await scene.until(lambda running: running.endpoints)
+    scene.api.say(DEPLOYMENTS, "shop", "web", None)
+    gone = await scene.until(lambda running: running.trouble)
+    assert (gone.replicas, gone.endpoints) == (3, (f"127.0.0.1:{port}",))
+    scene.api.say(SLICES, "shop", "web-a", None)
+    await scene.until(lambda running: running.replicas == 0)
+    scene.deploy(2)
+    await scene.until(lambda running: running.replicas == 2 and running.trouble is None)
+
+
+async def test_a_network_that_answers_no_dials_is_waited_for_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dials, "NO_ANSWER_SECONDS", 0.3)
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        scene.deploy(1)
+        scene.configure()
+        await scene.until(lambda running: running.replicas == 1)
+        for pod, waits in (("one", True), ("two", False)):
+            began = time.monotonic()
+            scene.slice(full.getsockname()[1], pod)
+            await scene.until(lambda running: running.endpoints)
+            assert (time.monotonic() - began >= 0.3) is waits
+            scene.slice(full.getsockname()[1])
+            await scene.until(lambda running: not running.endpoints)
+        for filler in fillers:
+            filler.close()
+
+
 async def test_a_right_to_watch_that_is_missing_is_told_until_it_is_there(scene: Scene, port: int) -> None:
     scene.api.refused[DEPLOYMENTS] = ApiError(403, "Forbidden", "no")
     scene.deploy(1)
@@ -264,6 +305,16 @@ async def test_milestones_come_in_order_whatever_is_seen_first(scene: Scene, por
     scene.converge(UP)
     anew = await scene.until(lambda running: running.replicas == 2)
     assert anew.milestones["scale"] > awake.milestones["ready"], "the next wake has its own"
+
+
+async def test_pods_that_may_not_be_seen_are_told_of(scene: Scene) -> None:
+    scene.api.refused[PODS] = ApiError(403, "Forbidden", "no")
+    scene.deploy(0)
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    told = await scene.until(lambda running: running.trouble)
+    assert told.trouble == "Forbidden: zenvoy may not watch pods in shop, so what keeps this one is not known"
 
 
 async def test_pods_that_were_there_at_zero_are_not_what_keeps_a_wake(scene: Scene) -> None:
