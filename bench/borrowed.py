@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 
+from bench.processes import go_ahead
 from bench.table import Row
 
 
@@ -44,7 +45,8 @@ def xds() -> list[Row]:
     """xDS alone, to real Envoy."""
     from bench import xds as bench
 
-    small, large = (asyncio.run(bench.measure(size, "delta")) for size in bench.SIZES)
+    print(go_ahead())
+    small, large = asyncio.run(bench.measure_all(bench.SIZES, "delta"))
     naive = bench.naive_cpu_ms(bench.services(bench.SIZES[1]))
     return [
         Row(

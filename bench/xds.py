@@ -64,7 +64,7 @@ def naive_cpu_ms(some: list[ir.Service]) -> float:
             bytes(messages.cluster(service.name, service.protocol))
             bytes(messages.load_assignment(service.name, held))
             if service.protocol is ir.Protocol.TLS:
-                bytes(messages.tls_filter_chain(service.name, service.domains))
+                b"".join(bytes(chain) for chain in messages.tls_filter_chains(service.name, service.domains))
             else:
                 bytes(messages.virtual_host(service.name, service.domains))
         rounds.append((time.process_time() - begin) * 1000)
@@ -134,11 +134,6 @@ async def measure_all(sizes: tuple[int, ...], mode: Mode) -> list[Figures]:
             for stage in stages:
                 await stage.wake(stage.chosen[at : at + BATCH])
         return [await stage.figures() for stage in stages]
-
-
-async def measure(count: int, mode: Mode) -> Figures:
-    """Measure with this many services."""
-    return (await measure_all((count,), mode))[0]
 
 
 def main() -> None:
