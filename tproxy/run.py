@@ -103,6 +103,8 @@ class _Process:
             if settings.mode == "tproxy":
                 family: Literal["ip", "inet"] = "ip" if "[" not in listener.address else "inet"
                 rules = self._install_rules(address.split(listener.address)[1], family)
+                if rules is False:
+                    log.warning("no rules divert connections here", remedy="zenvoy-tproxy rules --install")
                 holder.reporter.introduce(Hello(hello.holder, hello.mode, rules))
                 stack.callback(self._remove_rules)
             if settings.listen_file:
