@@ -21,6 +21,7 @@ from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held, Order
 from reconciler.ports.router import RouteState
+from reconciler.ports.store import NoIndexLeft
 from reconciler.ports.transitions import Transition
 
 NAME = "web"
@@ -178,6 +179,8 @@ class Replica:
     def pause(self, service: str, paused: bool) -> None: ...
 
     def next_index(self) -> int:
+        if self.pair.no_indexes:
+            raise NoIndexLeft
         self.pair.indexes += 1
         return self.pair.indexes
 
@@ -271,7 +274,7 @@ class Pair:
         self.links: list[Link] = []
         self.status: dict[str, Record] = {}
         self.unsaved: dict[str, Record] = {}
-        self.indexes = 0
+        self.indexes, self.no_indexes = 0, False
         self.clients: list[Client] = []
         self.pods: dict[str, str] = {}
         self.fates: dict[str, str] = {}

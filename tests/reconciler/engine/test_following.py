@@ -234,3 +234,30 @@ def test_a_leader_that_is_no_more_makes_its_drains_active() -> None:
     world.now = world.replicas["L"].valid_until
     world.notices("L")
     assert state(world, "L") is State.Active
+
+
+def test_a_service_for_which_there_is_no_index_waits_for_one() -> None:
+    world = Pair(SPEC, (0.0, 0.0))
+    world.no_indexes = True
+    world.all_goes_well(3)
+    leader = world.replicas["L"]
+    assert leader.record is None
+    assert not leader.engine.synced
+    world.no_indexes = False
+    leader.engine.allocate()
+    talk(world)
+    assert state(world, "L") is state(world, "F") is State.ScaledToZero
+    assert leader.engine.synced
+
+
+def test_a_follower_allocates_and_saves_nothing() -> None:
+    world = pair()
+    world.unsaved.clear()
+    indexes = world.indexes
+    world.arrive("b")
+    world.observes("F")
+    world.scales("F")
+    assert state(world, "F") is State.Waking
+    assert world.number == 2
+    assert not world.unsaved
+    assert world.indexes == indexes
