@@ -89,6 +89,10 @@ async def test_nothing_has_to_be_said_and_the_defaults_are_those_of_the_code(api
         "{scaleTargetRef: {apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: web}}",
         "{scaleTargetRef: {name: web}, idle: {by: connections}}",
         '{port: "80", idle: {}}',
+        "ignore: [{paths: [/, /*, /healthz, /metrics/*], userAgents: [kube-probe/], answer: {status: 503, body: asleep}}]",
+        '{ignore: [{sources: [10.0.0.1, 10.0.0.0/8, "fd00::/8", "::ffff:10.0.0.1"]}], protocol: tls}',
+        "{ignore: [{sources: [10.0.0.1]}], protocol: tcp, listen: 5432}",
+        "{ignore: []}",
     ],
 )
 async def test_what_is_right_is_taken(api: Api, namespace: str, spec: str) -> None:
@@ -107,6 +111,13 @@ LISTEN = (
     "write protocol: tcp"
 )
 PORT = "not a port; write a port of the Service by name or number, such as http or 80"
+EMPTY = "an empty list matches nothing; leave it out"
+IGNORE = (
+    "a rule names paths, userAgents or sources; write it as {paths: [/healthz], userAgents: [kube-probe/]}",
+    "not a path; it begins with / and only its end may be *, as in /metrics/*",
+    "neither an IP address nor a range; write it as 10.0.0.0/8 or fd00::/8",
+    "of tcp and tls connections only sources are known, and they get no answer; leave the rest out",
+)
 REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
 
 
@@ -163,6 +174,31 @@ REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
         ("service: Web", "spec.service", "not a Service's name; write one such as web: at most 63 of a-z, 0-9 and -"),
         ("scaleTargetRef: {name: ''}", "spec.scaleTargetRef.name", "should be at least 1 chars long"),
         ("paused: sometimes", "spec.paused", "must be of type boolean"),
+        ("ignore: [{}]", "spec.ignore[0]", IGNORE[0]),
+        ("ignore: [{answer: {status: 200}}]", "spec.ignore[0]", IGNORE[0]),
+        ("ignore: [{paths: [/a], sources: []}]", "spec.ignore[0].sources", EMPTY),
+        ("ignore: [{paths: []}]", "spec.ignore[0].paths", EMPTY),
+        ("ignore: [{userAgents: []}]", "spec.ignore[0].userAgents", EMPTY),
+        *(
+            (f'ignore: [{{paths: [/a, "{path}"]}}]', "spec.ignore[0].paths[1]", IGNORE[1])
+            for path in ("", "healthz", "/a*b", "*", "/a**")
+        ),
+        ('ignore: [{userAgents: [""]}]', "spec.ignore[0].userAgents[0]", "should be at least 1 chars long"),
+        *(
+            (f'ignore: [{{sources: ["{source}"]}}]', "spec.ignore[0].sources[0]", IGNORE[2])
+            for source in ("", "here", "10.0.0", "10.0.0.0/", "fd00::/8/8", "10.0.0.1:80/x")
+        ),
+        (
+            "ignore: [{paths: [/], answer: {status: 199}}]",
+            "spec.ignore[0].answer.status",
+            "greater than or equal to 200",
+        ),
+        ("ignore: [{paths: [/], answer: {status: 600}}]", "spec.ignore[0].answer.status", "less than or equal to 599"),
+        (f"ignore: [{{paths: [/], answer: {{body: {'a' * 1025}}}}}]", "spec.ignore[0].answer.body", "Too long"),
+        ("{protocol: tls, ignore: [{paths: [/]}]}", "spec.ignore", IGNORE[3]),
+        ("{protocol: tcp, listen: 1, ignore: [{sources: [10.0.0.1], userAgents: [a]}]}", "spec.ignore", IGNORE[3]),
+        ("{listen: 1, ignore: [{sources: [10.0.0.1], answer: {}}]}", "spec.ignore", IGNORE[3]),
+        ("ignore: [{path: [/]}]", "spec.ignore[0].path", "unknown field"),
         ("idleafter: 5m", "spec.idleafter", "unknown field"),
     ],
 )

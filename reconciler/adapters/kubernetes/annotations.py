@@ -12,9 +12,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler.adapters.kubernetes import ignored
 from reconciler.adapters.kubernetes.entries import SERVICE, Entry, Problem
 from reconciler.adapters.kubernetes.objects import Meta
-from reconciler.adapters.kubernetes.resources import ENABLED_LABEL, PREFIX, ScaledService, ScaledServiceSpec
+from reconciler.adapters.kubernetes.resources import (
+    ENABLED_LABEL,
+    PREFIX,
+    IgnoreAnswer,
+    ScaledService,
+    ScaledServiceSpec,
+)
 from reconciler.adapters.kubernetes.wanted import DEFAULT_TARGET, LAST, LONGEST_SECONDS, Cluster, wanted
 from reconciler.adapters.kubernetes.workloads import Service
 from reconciler.core.durations import duration
@@ -72,10 +79,20 @@ def read(service: Service, cluster: Cluster) -> tuple[Said, tuple[Problem, ...]]
                 raise _unknown(name)
             field, _, part = FIELDS[name].path.partition(".")
             parsed = FIELDS[name].parse(value.strip())
-            said[field] = {part: parsed} if part else parsed
+            if part:
+                said.setdefault(field, {})[part] = parsed
+            else:
+                said[field] = parsed
         except _Wrong as wrong:
             what, right = wrong.args
             problems.append(Problem(REASON, key, what, right, SERVICE))
+    if "ignore" in said:
+        said["ignore"] = _rules(**said["ignore"])
+    if said.get("ignore") == []:
+        del said["ignore"]
+        if not any(problem.where.startswith(f"{PREFIX}ignore-") for problem in problems):
+            right = f"say what is ignored, as in {PREFIX}ignore-paths: /healthz"
+            problems.append(Problem(REASON, f"{PREFIX}ignore-answer", "nothing is ignored", right, SERVICE))
     problems += _in_its_place(service, said, cluster, {problem.where for problem in problems})
     return said, tuple(problems)
 
@@ -92,17 +109,18 @@ def _in_its_place(service: Service, said: Said, cluster: Cluster, known: set[str
     if isinstance(found, Entry):
         return []
     told = [_told_here(problem) for problem in found]
-    return [problem for problem in told if problem.where not in known]
+    return [problem for problem in dict.fromkeys(told) if problem.where not in known]
 
 
 def _told_here(problem: Problem) -> Problem:
     """In the words of annotations."""
 
     def named(match: re.Match[str]) -> str:
-        return f"{match[1]}{PREFIX}{_BY_PATH.get(match[2], match[2])}"
+        field = re.sub(r"\[\d+\]", "", match[2])
+        return f"{match[1]}{PREFIX}{_BY_PATH.get(field, field)}"
 
     texts = (problem.where, problem.what, problem.right)
-    where, what, right = (re.sub(r"(^|\b)spec\.(\w+(?:\.by)?)", named, text) for text in texts)
+    where, what, right = (re.sub(r"(^|\b)spec\.(ignore\[\d+\]\.\w+|\w+(?:\.by)?)", named, text) for text in texts)
     right = re.sub(r"\b((?:as|write) )(listen|protocol)(?=: )", named, right)
     where = "spec" if where == f"{PREFIX}service" else where
     return Problem(problem.reason, where, what, right, SERVICE)
@@ -163,6 +181,35 @@ def _hosts(text: str) -> list[str]:
     return list(dict.fromkeys(hosts))
 
 
+def _rules(answer: Mapping[str, Any] | None = None, **kinds: list[str]) -> list[dict[str, Any]]:
+    """Each kind is a rule of its own: what matches any of them is ignored."""
+    answered = {"answer": answer} if answer else {}
+    return [{kind: texts, **answered} for kind, texts in kinds.items()]
+
+
+def _texts(fault_of: Callable[[str], ignored.Fault | None], example: str) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        texts = [said for part in text.split(",") if (said := part.strip())]
+        if not texts:
+            raise _Wrong("there is nothing in it", f"write it as {example}")
+        for fault in filter(None, map(fault_of, texts)):
+            raise _Wrong(*fault)
+        return list(dict.fromkeys(texts))
+
+    return parse
+
+
+def _answer(text: str) -> Mapping[str, int | str]:
+    """The status is always said: a default of the API server's would look like somebody's change."""
+    status, _, body = text.partition(" ")
+    if not status.isascii() or not status.isdecimal() or len(status) != 3:
+        raise _Wrong(f"{text!r} does not begin with a status", "write it as 200, or with a body as 200 asleep")
+    answer = IgnoreAnswer(int(status), body.strip())
+    for _part, fault in ignored.answer_faults(answer):
+        raise _Wrong(*fault)
+    return {"status": answer.status, **({"body": answer.body} if answer.body else {})}
+
+
 def _number(text: str, most: int, such: int) -> int:
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:10]) <= most or len(text) > 10:
         raise _Wrong(f"{text!r} is not a number from 1 to {most}", f"write one, such as {such}")
@@ -206,6 +253,14 @@ FIELDS: Mapping[str, Field] = {
     "drain-timeout": Field("drainTimeout", _duration, "30s"),
     "max-held": Field("maxHeld", lambda text: _number(text, 1_000_000, 1024), "1024"),
     "idle-by": Field("idle.by", _word(IdleBy), "bytes"),
+    "ignore-paths": Field("ignore.paths", _texts(ignored.path_fault, "/healthz,/metrics/*"), "/healthz,/metrics/*"),
+    "ignore-user-agents": Field(
+        "ignore.userAgents", _texts(ignored.agent_fault, "kube-probe/,Prometheus/"), "kube-probe/,Prometheus/"
+    ),
+    "ignore-sources": Field(
+        "ignore.sources", _texts(ignored.source_fault, "10.8.0.0/16,fd00::/8"), "10.8.0.0/16,fd00::/8"
+    ),
+    "ignore-answer": Field("ignore.answer", _answer, "200 asleep"),
     "paused": Field("paused", _yes_no, "true"),
 }
 """By what stands behind `zenvoy.dev/`."""

@@ -21,6 +21,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "ListenNotUsed": "A port of the proxy is given to a service that is not tcp.",
         "HostsNotUsed": "Hosts are given to a tcp service.",
         "IdleByUnknown": "What counts as use cannot be told of this protocol.",
+        "IgnoreNotUsed": "Paths, user agents or an answer are given for a tcp or tls service, which has none.",
         "BadSpec": "A value that the API server should have refused: the CRD is older than the reconciler.",
         "HostTaken": "A host leads to an older ScaledService; what hosts are left lead here.",
         "ListenTaken": "The port is that of an older ScaledService.",

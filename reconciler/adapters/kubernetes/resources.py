@@ -40,6 +40,22 @@ class Idle(Struct, frozen=True):
     by: str = ""
 
 
+class IgnoreAnswer(Struct, frozen=True):
+    """What those get that are ignored, while the service does not run."""
+
+    status: int = 200
+    body: str = ""
+
+
+class IgnoreRule(Struct, frozen=True):
+    """Some of what is no use of a service. None: not said."""
+
+    paths: tuple[str, ...] | None = None
+    user_agents: tuple[str, ...] | None = None
+    sources: tuple[str, ...] | None = None
+    answer: IgnoreAnswer | None = None
+
+
 class ScaledServiceSpec(Struct, frozen=True):
     """As it stands in the object: durations are text, and what is not given is None or empty."""
 
@@ -56,6 +72,7 @@ class ScaledServiceSpec(Struct, frozen=True):
     drain_timeout: str | None = None
     max_held: int | None = None
     idle: Idle = Idle()
+    ignore: tuple[IgnoreRule, ...] = ()
     paused: bool = False
 
 

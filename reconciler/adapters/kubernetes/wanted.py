@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reconciler.adapters.kubernetes import ports
+from reconciler.adapters.kubernetes import ignored, ports
 from reconciler.adapters.kubernetes.entries import Entry, Problem
 from reconciler.adapters.kubernetes.resources import ScaledService, ScaledServiceSpec
 from reconciler.adapters.kubernetes.targets import Target
@@ -94,6 +94,7 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
         drain_timeout=times[3],
         max_held=said.max_held if said.max_held is not None else Spec(name="").max_held,
         idle_by=IdleBy(said.idle.by) if said.idle.by else IDLE_BY[protocol][0],
+        ignore=ignored.rules(said.ignore),
         paused=said.paused,
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
@@ -152,6 +153,8 @@ def _bad_values(said: ScaledServiceSpec) -> Iterator[Problem]:
         yield Problem(BAD_SPEC, "spec.listen", f"{said.listen} is not a port", "write one from 1 to 65535, as in 5432")
     if said.idle.by and said.idle.by not in _IDLE_BYS:
         yield Problem(BAD_SPEC, "spec.idle.by", f"{said.idle.by!r} is not known", f"write {listed(IdleBy)}")
+    for where, (what, right) in ignored.bad_rules(said.ignore):
+        yield Problem(BAD_SPEC, where, what, right)
 
 
 def _bad_for(protocol: Protocol, said: ScaledServiceSpec, port: ServicePort) -> Iterator[Problem]:
@@ -170,6 +173,7 @@ def _bad_for(protocol: Protocol, said: ScaledServiceSpec, port: ServicePort) -> 
     if said.idle.by in _IDLE_BYS and said.idle.by not in allowed:
         what = f"{said.idle.by} cannot be told of {protocol}{why}"
         yield Problem("IdleByUnknown", "spec.idle.by", what, f"write {listed(allowed)}")
+    yield from ignored.not_known_of(protocol, why, said.ignore)
 
 
 def _why(said: ScaledServiceSpec, port: ServicePort) -> str:

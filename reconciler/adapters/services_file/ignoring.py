@@ -10,6 +10,8 @@ from reconciler.core.spec import Ignore, Protocol
 
 EXAMPLE = "[{paths: [/healthz], userAgents: [kube-probe/]}]"
 _PATHS, _AGENTS, _SOURCES = "[/healthz, /metrics/*]", "[kube-probe/, Prometheus/]", "[10.0.0.0/8]"
+LONGEST_BODY_BYTES = 4096
+"""Envoy refuses its whole configuration for one answer that is longer."""
 _WHAT = ("paths", "userAgents", "sources")
 
 
@@ -33,7 +35,7 @@ def _rule(value: Value, protocol: Protocol) -> Ignore | None:
         user_agents=_texts(fields.get("userAgents"), _AGENTS, _agent),
         sources=_texts(fields.get("sources"), _SOURCES, _source),
         status=(answer["status"].whole(200, 599) if "status" in answer else None) or 200,
-        body=(answer["body"].text("asleep") if "body" in answer else None) or "",
+        body=_body(answer["body"]) if "body" in answer else "",
     )
 
 
@@ -44,8 +46,18 @@ def _texts(value: Value | None, example: str, read: Callable[[Value], str | None
     return tuple(text for text in texts if text)
 
 
+def _body(value: Value) -> str:
+    body = value.text("asleep") or ""
+    if len(body.encode()) > LONGEST_BODY_BYTES:
+        value.wrong(f"it has more than {LONGEST_BODY_BYTES} bytes; shorten it")
+    return body
+
+
 def _agent(value: Value) -> str | None:
-    return value.text("kube-probe/")
+    agent = value.text("kube-probe/")
+    if agent == "":
+        value.wrong("'' is the beginning of every user agent; write it as kube-probe/")
+    return agent
 
 
 def _path(value: Value) -> str | None:

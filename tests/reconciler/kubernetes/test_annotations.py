@@ -61,6 +61,27 @@ BAD = [
         "connections",
         "connections cannot be told of http (as the Service port's name http says); write requests or bytes",
     ),
+    (
+        "ignore-paths",
+        "/ok, healthz",
+        "'healthz' is not a path; it begins with / and only its end may be *, as in /metrics/*",
+    ),
+    ("ignore-paths", "/a*b", "'/a*b' is not a path; it begins with / and only its end may be *, as in /metrics/*"),
+    ("ignore-paths", "", "there is nothing in it; write it as /healthz,/metrics/*"),
+    ("ignore-user-agents", ",", "there is nothing in it; write it as kube-probe/,Prometheus/"),
+    (
+        "ignore-sources",
+        "10.0.0.0/40",
+        "'10.0.0.0/40' is neither an IP address nor a range; write it as 10.0.0.0/8 or fd00::/8",
+    ),
+    (
+        "ignore-answer",
+        "asleep",
+        "'asleep' does not begin with a status; write it as 200, or with a body as 200 asleep",
+    ),
+    ("ignore-answer", "199", "199 is not the status of an answer; write a number from 200 to 599"),
+    ("ignore-answer", f"200 {'a' * 4097}", "it has more than 4096 bytes; shorten it"),
+    ("ignore-answer", "503", "nothing is ignored; say what is ignored, as in zenvoy.dev/ignore-paths: /healthz"),
     ("paused", "yes", "'yes' is neither true nor false; write true or false"),
     (
         "listen",
@@ -76,7 +97,8 @@ BAD = [
         "x",
         "y",
         "unknown annotation; known are target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
-        "hold-timeout, drain-timeout, max-held, idle-by and paused",
+        "hold-timeout, drain-timeout, max-held, idle-by, ignore-paths, ignore-user-agents, ignore-sources, "
+        "ignore-answer and paused",
     ),
 ]
 """By annotation and its value, what is said of it."""
@@ -110,6 +132,10 @@ def test_each_is_a_field() -> None:
         "drain-timeout": " 1m ",
         "max-held": "5",
         "idle-by": "bytes",
+        "ignore-paths": "/healthz, /metrics/*, /healthz",
+        "ignore-user-agents": "kube-probe/, Prometheus/2",
+        "ignore-sources": "10.1.2.3/16",
+        "ignore-answer": "503 it is  asleep",
         "paused": "true",
     }
     assert read(said) == (
@@ -125,6 +151,11 @@ def test_each_is_a_field() -> None:
             "drainTimeout": "1m",
             "maxHeld": 5,
             "idle": {"by": "bytes"},
+            "ignore": [
+                {"paths": ["/healthz", "/metrics/*"], "answer": {"status": 503, "body": "it is  asleep"}},
+                {"sources": ["10.1.2.3/16"], "answer": {"status": 503, "body": "it is  asleep"}},
+                {"userAgents": ["kube-probe/", "Prometheus/2"], "answer": {"status": 503, "body": "it is  asleep"}},
+            ],
             "paused": True,
         },
         [],
@@ -170,6 +201,16 @@ def test_each_mistake_says_where_what_and_what_would_be_right(key: str, value: s
             "out, or say what it speaks as zenvoy.dev/protocol: http",
         ),
         (
+            {"protocol": "tls", "ignore-paths": "/healthz", "ignore-sources": "10.0.0.1"},
+            WEB,
+            "zenvoy.dev/ignore-paths: of tls connections only sources are known, and they get no answer; leave it out",
+        ),
+        (
+            {"protocol": "tls", "ignore-answer": "200", "ignore-sources": "10.0.0.1"},
+            WEB,
+            "zenvoy.dev/ignore-answer: of tls connections only sources are known, and they get no answer; leave it out",
+        ),
+        (
             {},
             "{selector: {}, ports: [{port: 80}]}",
             "spec: Service shop/web has no selector, so no pods are known to be its own; give it one, or name a "
@@ -206,7 +247,7 @@ def test_the_label_is_true_or_false() -> None:
     assert problem and problem.harmless
 
 
-@pytest.mark.parametrize("name", [name for name in annotations.FIELDS if name != "listen"])
+@pytest.mark.parametrize("name", [name for name in annotations.FIELDS if name not in ("listen", "ignore-answer")])
 def test_what_the_documentation_shows_is_right(name: str) -> None:
     assert read({name: annotations.FIELDS[name].example})[1] == []
 
