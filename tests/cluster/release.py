@@ -128,6 +128,10 @@ class Shop:
         listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.node.kubectl("apply", "-n", self.namespace, "-f", "-", given=json.dumps(listed))
 
+    def host(self, name: str) -> str:
+        """What its clients call it."""
+        return f"{name}.{self.namespace}"
+
     def on_disk(self, name: str) -> Path:
         """A folder of the node that every user of its pods may write to."""
         assert self.node.folder, "only on a node that the tests started"

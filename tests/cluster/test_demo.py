@@ -19,10 +19,10 @@ def test_a_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop:
     assert shop.replicas("web") == 0
     until("its pods are gone", lambda: not shop.kubectl("get", "pods", "-o", "name"))
 
-    answer = zenvoy.curl("web.shop")
+    answer = zenvoy.curl(shop.host("web"))
 
     assert answer.status == 200
-    assert answer.body.split()[1:4] == ["GET", "web.shop", "/"]
+    assert answer.body.split()[1:4] == ["GET", shop.host("web"), "/"]
     shop.until("web", "Active", "Idle")
     assert shop.replicas("web") == 2
     until("its Events", lambda: {"WakeRequested", "Woken", "Idle", "Draining", "ScaledToZero"} <= shop.events("web"))
@@ -51,7 +51,7 @@ def test_an_image_that_cannot_be_pulled_is_told_to_who_waits(zenvoy: Release, sh
     shop.until("web", "ScaledToZero")
     shop.kubectl("set", "image", "deployment/web", "web=localhost/nowhere:1")
 
-    answer = zenvoy.curl("web.shop")
+    answer = zenvoy.curl(shop.host("web"))
 
     assert answer.status == 503
     assert "ImagePullBackOff" in answer.body or "ErrImagePull" in answer.body
@@ -68,11 +68,11 @@ def test_a_crash_loop_is_told_with_its_exit_code(zenvoy: Release, shop: Shop) ->
     shop.until("web", "ScaledToZero")
     shop.kubectl("set", "env", "deployment/web", "EXIT=3")
 
-    answer = zenvoy.curl("web.shop")
+    answer = zenvoy.curl(shop.host("web"))
 
     assert answer.status == 503
     assert "CrashLoopBackOff" in answer.body
     assert "3" in answer.body
     # It is repaired, and nobody has to tell zenvoy.
     shop.kubectl("set", "env", "deployment/web", "EXIT-")
-    until("it answers again", lambda: zenvoy.curl("web.shop").status == 200)
+    until("it answers again", lambda: zenvoy.curl(shop.host("web")).status == 200)
