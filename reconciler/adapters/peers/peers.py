@@ -34,12 +34,15 @@ class Peers:
         lost: Callable[[], None] = lambda: None,
         credentials: Credentials | None = None,
         authority: str | None = None,
-        forsaken_seconds: float = FORSAKEN_SECONDS,
+        forsaken_seconds: float | None = None,
     ) -> None:
+        """`forsaken_seconds` is how long a follower without a leader waits before it gets on alone; by default as long
+        as is safe with a lease of `Terms.settle_seconds`."""
         self._terms, self._engine = terms, engine
         self.merged = Merged(terms)
         self._server = PeerServer(self.merged)
-        self._client = PeerClient(terms.me, self.merged, engine, lost, credentials, authority, forsaken_seconds)
+        wait = max(FORSAKEN_SECONDS, 2 * terms.settle_seconds) if forsaken_seconds is None else forsaken_seconds
+        self._client = PeerClient(terms.me, self.merged, engine, lost, credentials, authority, wait)
 
     def attach(self, router: Router, holders: Holders) -> None:
         """This replica's own; must come before anything else."""
