@@ -89,7 +89,7 @@ async def test_nothing_has_to_be_said_and_the_defaults_are_those_of_the_code(api
         "{scaleTargetRef: {apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: web}}",
         "{scaleTargetRef: {name: web}, idle: {by: connections}}",
         '{port: "80", idle: {}}',
-        "ignore: [{paths: [/, /*, /healthz, /metrics/*], userAgents: [kube-probe/], answer: {status: 503, body: asleep}}]",
+        "ignore: [{paths: [/, /*, /a, /metrics/*], userAgents: [kube-probe/], answer: {status: 503, body: asleep}}]",
         '{ignore: [{sources: [10.0.0.1, 10.0.0.0/8, "fd00::/8", "::ffff:10.0.0.1"]}], protocol: tls}',
         "{ignore: [{sources: [10.0.0.1]}], protocol: tcp, listen: 5432}",
         "{ignore: []}",
