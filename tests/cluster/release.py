@@ -35,7 +35,9 @@ PATIENCE_SECONDS = 120.0
 
 
 def load_images(node: Cluster) -> None:
-    """Build what is not built, and give it to the node."""
+    """Build what is not built, and give it to the node. The tester's own has to have them."""
+    if node.folder is None:
+        return
     wanted = [f"{kind}={name}" for kind, name in IMAGES.items()]
     archives = run(TOOL.parent / "images" / "build", *wanted, timeout=TOOLING_SECONDS).split()
     node.run(TOOL, "load", *archives, timeout=600)
