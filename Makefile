@@ -42,7 +42,7 @@ cluster: setup ## start a Kubernetes here, with NODE=1 one that runs pods; tests
 
 cluster-test: setup ## pass every test that needs a Kubernetes; builds one (minutes, once), as root runs pods
 	scripts/system-packages --cluster
-	tests/cluster/cluster build
+	$(if $(filter own,$(ZENVOY_TEST_CLUSTER)),,tests/cluster/cluster build)
 	$(BIN)/pytest tests/cluster
 
 bench-cluster: setup ## cold starts on a Kubernetes' node, against scaling by hand
