@@ -336,7 +336,7 @@ async def test_what_one_may_not_see_is_noted(
     objects, namespace = installed.objects, cli.namespace
     await objects.make("v1", "serviceaccounts", {"kind": "ServiceAccount", "metadata": {"name": "jane"}})
     rules = [{"apiGroups": ["zenvoy.dev"], "resources": [PLURAL], "verbs": ["get", "list"]}]
-    await objects.make(RBAC, "roles", {"kind": "Role", "metadata": {"name": "jane"}, "rules": rules})
+    role = await objects.make(RBAC, "roles", {"kind": "Role", "metadata": {"name": "jane"}, "rules": rules})
     binding = {
         "kind": "RoleBinding",
         "metadata": {"name": "jane"},
@@ -357,3 +357,9 @@ async def test_what_one_may_not_see_is_noted(
         ("conflicts", "note"),
     }
     assert all("you may not" in finding["what"] for finding in found)
+    rules = [*role["rules"], {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+    rules.append({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]})
+    await objects.api.patch(path(RBAC, "roles", namespace, "jane"), {"rules": rules}, MERGE_PATCH)
+    found = json.loads((await installed.doctor("--kubeconfig", "jane", "-o", "json")).out)["findings"]
+    assert [finding["check"] for finding in found] == ["definition", "permissions", "conflicts"]
+    assert "subjectaccessreviews" in found[1]["what"]

@@ -71,11 +71,20 @@ async def examined(cluster: Cluster, installed: Installation, items: list[Scaled
             if why := await _denied(cluster, account, right, namespace):
                 found.append(_finding(cluster, account, right, namespace, why))
 
-    async with asyncio.TaskGroup() as group:
-        for account in accounts:
-            for right in wanted:
-                for namespace in [cluster.where.system] if right.own else installed.namespaces or (None,):
-                    group.create_task(asked(account, right, namespace))
+    asks = [
+        asked(account, right, namespace)
+        for account in accounts
+        for right in wanted
+        for namespace in ([cluster.where.system] if right.own else installed.namespaces or (None,))
+    ]
+    first, *others = asks
+    try:
+        await first  # whoever may not ask is told so once
+    except BaseException:
+        for other in others:
+            other.close()
+        raise
+    await asyncio.gather(*others)
     said = f"{len(wanted)} rights of {', '.join(f'{cluster.where.system}/{account}' for account in accounts)}"
     return Examined("permissions", said, tuple(sorted(found, key=lambda finding: finding.what)))
 
