@@ -26,8 +26,8 @@ class Unit:
     """Mutable, and only by the backend."""
 
     __slots__ = (
-        "awaited_ticks", "began_at", "blind", "dials", "doomed", "entry", "milestones", "name", "reached", "scaled",
-        "selector", "sparing", "told", "wanted",
+        "awaited_ticks", "began_at", "blind", "dials", "doomed", "entry", "milestones", "name", "past", "reached",
+        "scaled", "selector", "sparing", "told", "wanted",
     )  # fmt: skip
 
     def __init__(self, entry: Entry, scaled: Scaled) -> None:
@@ -48,6 +48,8 @@ class Unit:
         """When the latest wake began, in seconds since the epoch."""
         self.awaited_ticks = 0.0
         """Since when its pods are awaited, by a clock that nobody sets."""
+        self.past: frozenset[str] = frozenset()
+        """Pods of a wake that was given up: they are ending too, though they never were endpoints."""
         self.milestones: dict[str, float] = {}
 
     @property

@@ -17,8 +17,9 @@ from reconciler.adapters.kubernetes.objects import Condition, Struct, decoder, p
 from reconciler.adapters.kubernetes.pods import Pods, Spawn
 from reconciler.adapters.kubernetes.selectors import of_labels
 from reconciler.adapters.kubernetes.stalls import Evidence, stall
-from reconciler.adapters.kubernetes.unit import Unit
+from reconciler.adapters.kubernetes.unit import SPARED_SECONDS, Unit
 from reconciler.adapters.kubernetes.workloads import Service
+from reconciler.plan import Zero
 
 log = structlog.get_logger()
 
@@ -64,13 +65,15 @@ class Waits:
             unit.awaited_ticks = time.monotonic()
         if (seen := self._pods.of(unit.name)) is None:
             return self._pods.trouble(unit.name)
-        pods = [pod for pod in seen[0] if pod.metadata.uid not in unit.doomed]
+        waited = time.monotonic() - unit.awaited_ticks
+        ending = unit.doomed | unit.past if waited < SPARED_SECONDS else unit.doomed
+        pods = [pod for pod in seen[0] if pod.metadata.uid not in ending]
         now, reached, entry = time.time(), unit.milestones, unit.entry
         unit.reach(pods, now)
         return stall(
             Evidence(
                 str(entry.target),
-                time.monotonic() - unit.awaited_ticks,
+                waited,
                 running_seconds=now - reached.get("running", now),
                 ready_seconds=now - reached.get("ready", now),
                 conditions=failures,
@@ -85,10 +88,13 @@ class Waits:
         """It is awaited no more: it has an endpoint, or is not wanted."""
         if unit.is_waking:
             unit.arrive(time.time())
+            unit.past = frozenset()
+        elif isinstance(unit.wanted, Zero) and (seen := self._pods.of(unit.name)):
+            unit.past = frozenset(pod.metadata.uid for pod in seen[0])
         self._pods.leave(unit.name)
 
     def leave(self, unit: Unit) -> None:
-        """It is no service any more."""
+        """It is no service any more, or there is nothing to await yet."""
         self._pods.leave(unit.name)
 
     async def _ask_selector(self, unit: Unit) -> None:

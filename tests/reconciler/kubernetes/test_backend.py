@@ -332,6 +332,23 @@ async def test_pods_that_were_there_at_zero_are_not_what_keeps_a_wake(scene: Sce
     assert (await scene.until(lambda running: running.trouble is None)).replicas == 2
 
 
+async def test_pods_of_a_wake_that_was_given_up_are_not_what_keeps_the_next(scene: Scene) -> None:
+    scene.deploy(0)
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    await scene.until(lambda running: running.replicas == 2)
+    scene.pod("old", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "InvalidImageName"}}}])
+    await scene.until(lambda running: running.trouble)
+    scene.converge(DOWN)
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    await scene.until(lambda running: running.replicas == 2)
+    scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
+    told = await scene.until(lambda running: running.trouble)
+    assert told.trouble == "CreateContainerError: container app of pod new: no reason given"
+
+
 async def test_a_service_that_is_no_more_is_left_as_it_is(scene: Scene) -> None:
     scene.deploy(2)
     scene.configure()
