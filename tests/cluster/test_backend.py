@@ -216,7 +216,7 @@ async def test_a_target_that_is_not_there_is_trouble_until_it_is(stage: Stage, s
 async def test_a_service_whose_target_is_mistyped_goes_on(stage: Stage, server: int) -> None:
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace, "wbe"))
-    running = await stage.until("web", lambda running: running.trouble)
+    running = await stage.until("web", lambda running: running.trouble and running.endpoints)
     assert (running.replicas, running.endpoints) == (1, (f"{HERE}:{server}",))
 
 
@@ -322,7 +322,7 @@ async def test_who_may_not_sleep_does_not_trust_endpoints_that_the_leader_may_be
 async def test_what_cannot_be_scaled_is_told_and_goes_on(stage: Stage, server: int) -> None:
     await stage.slice("web-a", "web", [endpoint(HERE, "one"), endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace, kind="DaemonSet"))
-    running = await stage.until("web", lambda running: running.trouble)
+    running = await stage.until("web", lambda running: running.trouble and running.endpoints)
     assert running.trouble and running.trouble.startswith("NotScalable: DaemonSet (apps/v1) has no scale subresource")
     assert (running.replicas, running.endpoints) == (1, (f"{HERE}:{server}",))
     stage.backend.converge(stage.named("web"), DOWN)
