@@ -153,6 +153,7 @@ class Replica:
         self._finalizers.lead()
         self._commands.lead()
         self._catalogue.lead()
+        self._metrics.lead()
 
     def _follow(self, leader: str | None) -> None:
         if self._started:

@@ -41,6 +41,12 @@ class Metrics:
     def close(self) -> None:
         self._lag.close()
 
+    def lead(self) -> None:
+        """Services are told of here from now on: counters begin anew, as what was counted meanwhile was elsewhere."""
+        self._tallies.clear()
+        for name in self._world.services():
+            self._known(name)
+
     def configured(self) -> None:
         """Services came or went."""
         for name in self._tallies.keys() - self._world.services().keys():

@@ -78,9 +78,10 @@ class Present(Collector):
         samples = self._samples
         yield _single(table.SAMPLES, samples.taken)
         yield _family(table.SAMPLES_UNKNOWN, {(cause,): count for cause, count in samples.unknown.items()})
-        yield _single(table.SAMPLE_COMPLETE, samples.complete)
-        yield _single(table.SAMPLE_TAKEN, samples.latest)
-        yield _single(table.SAMPLE_COMPLETE_TAKEN, samples.latest_complete)
+        takes = self._world.leads()
+        yield _single(table.SAMPLE_COMPLETE, samples.complete if takes else None)
+        yield _single(table.SAMPLE_TAKEN, samples.latest if takes else None)
+        yield _single(table.SAMPLE_COMPLETE_TAKEN, samples.latest_complete if takes else None)
 
     def _of_envoys(self) -> Iterable[Metric]:
         envoys = self._world.envoys()

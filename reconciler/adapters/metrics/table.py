@@ -135,7 +135,9 @@ SAMPLES_UNKNOWN = Family(
     ("cause",),
     series="8",
 )
-SAMPLE_COMPLETE = Family("zenvoy_sample_complete", "gauge", "1 when the latest sample says something, 0 when not.")
+SAMPLE_COMPLETE = Family(
+    "zenvoy_sample_complete", "gauge", "1 when the latest sample says something, 0 when not; where zenvoy_leader is 1."
+)
 SAMPLE_TAKEN = Family(
     "zenvoy_sample_timestamp_seconds", "gauge", "When the latest sample was taken: time() minus this is its age."
 )

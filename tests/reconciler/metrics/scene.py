@@ -49,14 +49,14 @@ class Scene:
         self.services = {service.spec.name: service for service in services}
         self.envoys: dict[str, FakeEnvoy] = {}
         self.holders: list[str] = []
-        self.ready = True
+        self.ready = self.leads = True
         self.metrics = Metrics(
             World(
-                services=lambda: self.services,
+                services=lambda: self.services if self.leads else {},
                 envoys=lambda: self.envoys,
                 holders=lambda: self.holders,
                 ready=lambda: self.ready,
-                leads=lambda: True,
+                leads=lambda: self.leads,
                 now=lambda: self.now,
                 ticks=lambda: self.now - START,
             )

@@ -96,6 +96,10 @@ async def test_samples_are_counted_by_what_they_say() -> None:
     assert await scene.value("zenvoy_sample_timestamp_seconds") == 6.0
     assert await scene.value("zenvoy_sample_complete_timestamp_seconds") == 5.0
 
+    scene.leads = False
+    for name in ("complete", "timestamp_seconds", "complete_timestamp_seconds"):
+        assert await scene.value(f"zenvoy_sample_{name}") is None, "only who leads takes samples"
+
 
 def sample(at: float, *, uptime: float = 1000.0, missing: str | None = None) -> Sample:
     return Sample(at, {}, {"edge": missing}) if missing else Sample(at, {"edge": EnvoyReading(uptime + at, {})})

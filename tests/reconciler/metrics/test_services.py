@@ -86,6 +86,35 @@ async def test_a_deleted_service_vanishes_and_begins_anew_when_it_comes_back() -
     assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 0
 
 
+async def test_only_who_leads_tells_of_services_and_counts_from_then_on() -> None:
+    scene = Scene(service("web", replicas=2))
+    scene.passes(10.0)
+    assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 20
+
+    scene.leads = False
+    scene.passes(1000.0)
+    assert 'service="web"' not in await scene.scrape()
+
+    scene.leads = True
+    scene.metrics.lead()
+    assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 0, "another has counted that"
+    scene.passes(5.0)
+    assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 10
+
+
+async def test_who_leads_only_now_counts_what_sleeps_already() -> None:
+    scene = Scene()
+    scene.leads = False
+    scene.services["web"] = service("web", replicas=2)
+    scene.metrics.ran("web")
+    scene.passes(100.0)
+
+    scene.leads = True
+    scene.metrics.lead()
+    scene.passes(5.0)
+    assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 10
+
+
 @pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS])
 async def test_names_are_escaped(accept: str) -> None:
     name = 'a"b\\c\nd'
