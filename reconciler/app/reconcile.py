@@ -166,7 +166,7 @@ class Reconciler:
         """New services are routed before they run, old ones are off the route before they stop."""
         specs = [entry.spec for entry in file.services]
         self._leaving.configure(self.engine.services, {spec.name for spec in specs})
-        self._router.configure(file.listen_http, file.listen_tls, specs, self._leaving.specs)
+        self._route(file)
         self.engine.configure(specs)
         self._metrics.configured()
         self._sampler.interval = file.sample_interval
@@ -181,10 +181,14 @@ class Reconciler:
 
     def _let_go(self) -> None:
         """Nothing is in flight any more to some that are no longer in the file."""
-        file = self._file
-        specs = [entry.spec for entry in file.services]
-        self._router.configure(file.listen_http, file.listen_tls, specs, self._leaving.specs)
+        self._route(self._file)
         self._run_programs()
+
+    def _route(self, file: ServicesFile) -> None:
+        specs = [entry.spec for entry in file.services]
+        present = {spec.name for spec in specs}  # those of the last good file, where the new one could not be applied
+        leaving = [spec for spec in self._leaving.specs if spec.name not in present]
+        self._router.configure(file.listen_http, file.listen_tls, specs, leaving)
 
     def _ran(self, running: Running) -> None:
         if self._closing:
