@@ -84,7 +84,7 @@ def test_a_wake_goes_on_while_the_reconciler_is_replaced(replaced: Release, shop
         )
     finally:
         client.join()
-    assert [answer.status for answer in answers] == [200]
+    assert [answer.status for answer in answers] == [200], answers
 
 
 def test_what_sleeps_comes_back_when_zenvoy_is_uninstalled(zenvoy: Release, shop: Shop) -> None:
