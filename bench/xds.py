@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.xds.parts import Envoy, Mode, envoy, free_port, plane, until
-from xds import ir, messages
+from xds import ir, messages, routes
 from xds.server import Server
 
 SIZES = (1_000, 10_000)
@@ -66,7 +66,7 @@ def naive_cpu_ms(some: list[ir.Service]) -> float:
             if service.protocol is ir.Protocol.TLS:
                 b"".join(bytes(chain) for chain in messages.tls_filter_chains(service.name, service.domains))
             else:
-                bytes(messages.virtual_host(service.name, service.domains))
+                bytes(routes.virtual_host(service.name, service.domains))
         rounds.append((time.process_time() - begin) * 1000)
     return min(rounds) * len(some) / len(sample)
 

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import os
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from typing import Protocol
 
-from tproxy.loop import Loop
+from tproxy.relay_owner import Owner
 from tproxy.relay_patience import Patience
-from tproxy.relay_pipes import Pipe, Pipes
+from tproxy.relay_pipes import Pipe
 
 INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
 UNUSUAL = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
@@ -39,25 +38,6 @@ LONG_BULK = 1 << 23
 COPY_ROUNDS = 8
 SPLICE_SHARE = 4 << 20
 """Buffers, and bytes, that a flow may move before others have their turn."""
-
-
-class Owner(Protocol):
-    """The connection that a flow is one half of."""
-
-    loop: Loop
-    pipes: Pipes
-
-    def first_byte(self, flow: Flow) -> None:
-        """The flow's first bytes went through."""
-
-    def ended(self, flow: Flow) -> None:
-        """The source is at its end, everything was delivered, and the sink may be told so."""
-
-    def broken(self, flow: Flow) -> None:
-        """The source is no longer connected (now and then said more than once)."""
-
-    def drained(self, flow: Flow) -> None:
-        """The source is broken, and what could be read of it was delivered."""
 
 
 class Flow:

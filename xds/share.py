@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xds import ir, messages, names
+from xds import ir, messages, names, routes
 from xds.wire import text
 
 TARGET = Path(__file__).with_name("shared.py")
@@ -21,7 +21,7 @@ _NOWHERE = ir.Address("", 0)
 
 def shared() -> dict[str, bytes]:
     """Return the constants of `shared.py`."""
-    host = messages.virtual_host("", ())
+    host = routes.virtual_host("", ())
     route = host.routes.pop()
     assert route.route is not None
     action, route.route = bytes(route.route), None
@@ -32,17 +32,17 @@ def shared() -> dict[str, bytes]:
     http.address = tls.address = None
     return {
         "ANSWERS_LISTENER": bytes(messages.answers_listener()),
-        "ANSWERS_ROUTES": bytes(messages.route_configuration([], names.ANSWERS)),
+        "ANSWERS_ROUTES": bytes(routes.route_configuration([], names.ANSWERS)),
         **{f"CLUSTER_{protocol.name}": bytes(messages.cluster("", protocol)) for protocol in ir.Protocol},
         "HTTP_LISTENER": bytes(http),
-        "ROUTES": bytes(messages.route_configuration([])),
+        "ROUTES": bytes(routes.route_configuration([])),
         "ROUTE_ACTION": action,
         "ROUTE_MATCH": bytes(route),
         "TCP_PROXY": config.value,
         "TCP_PROXY_FILTER": bytes(proxy),
         "TCP_PROXY_TYPE": text(1, config.type_url),
         "TLS_LISTENER": bytes(tls),
-        "UNKNOWN_HOST": bytes(messages.unknown_host()),
+        "UNKNOWN_HOST": bytes(routes.unknown_host()),
         "VIRTUAL_HOST": bytes(host),
     }
 

@@ -104,11 +104,11 @@ class Controller(Replica):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, electing, return_exceptions=True)
+        await self._backend.close()  # a zero under way is answered before anybody else may lead
         await self._elector.close()
         await self._peers.close()
         await self._router.close()
         await self._grpc.stop(GRPC_GRACE_SECONDS)
-        await self._backend.close()
         await self._source.close()
         self._alarm.close()
         self._metrics.close()

@@ -84,28 +84,33 @@ class Replica:
         self.engine = _Engine(time.time, stale_after, hold.address, tell.saw, tell.woke, hold.listens_at)
         self.engine.also_held = self._metrics.held
         self._alarm = Alarm(self.engine.passed)
-        self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service)
+        self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service, settings.pod_ip)
         self._elector = self._candidate()
         self._peers = self._among_others()
         envoys, holders = self._peers.routed, self._peers.held
         self._router = XdsRouter(envoys, time.time, _rejected, self._metrics.acked, self._joined, AT_ONCE)
         self._holders = HolderStreams(holders, time.time, AT_ONCE, self._joined)
         self._peers.attach(self._router, self._holders)
+        merged = self._peers.merged
         self._store = StatusStore(api, items, self._leads, self._elector.next_index)
         self._events = Events(api, items, services, self._leads, settings.pod_name)
         self._finalizers = Finalizers(api, items, self._leads, self._events.left)
         self._commands = Commands(items, self._leads, self._obey, self._store.set_command)
         tell.attach(self._store, self._events, self._commands)
-        self._backend = KubernetesBackend(api, urgent, self._ran, self._elector.valid, settings.namespaces)
+        self._backend = KubernetesBackend(
+            api, urgent, self._ran, lambda: merged.doubt() is None, settings.namespaces, self._leads
+        )
         self._sampler = self._sampling_of(settings.prometheus)
         self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
-        asked = f"Prometheus at {settings.prometheus.url}" if settings.prometheus else "Envoys' statistics"
-        operations = EngineOperations(
-            self.engine, self._router, self._holders, lambda: self._opened, asked, self._standing
-        )
-        self._http = Http(operations, self._metrics.scrape, _no_envoy)
+        self._http = Http(self._operations(), self._metrics.scrape, _no_envoy)
 
     # How it is made
+
+    def _operations(self) -> EngineOperations:
+        asked = self._settings.prometheus
+        source = f"Prometheus at {asked.url}" if asked else "Envoys' statistics"
+        opened, router, holders = lambda: self._opened, self._router, self._holders
+        return EngineOperations(self.engine, router, holders, opened, source, self._standing)
 
     def _candidate(self) -> Elector:
         settings = self._settings

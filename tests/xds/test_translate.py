@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xds import api, ignoring, ir, messages, translate
+from xds import api, ignoring, ir, messages, routes, translate
 from xds.names import service_name, stat_name
 from xds.types import CDS, LDS, RDS
 
@@ -67,10 +67,10 @@ def test_each_service_reads_as_its_full_messages(service: ir.Service) -> None:
         chains = api.listener_v3.Listener.parse(part.filter_chain).filter_chains
         assert [read(chain) for chain in chains] == [read(chain) for chain in listener.filter_chains]
     else:
-        host = messages.virtual_host(service.name, lower(service), ignore)
+        host = routes.virtual_host(service.name, lower(service), ignore)
         assert read(api.route_v3.VirtualHost.parse(part.virtual_host)) == read(host)
         if ignore:
-            answers = messages.answering_host(service.name, lower(service), ignore)
+            answers = routes.answering_host(service.name, lower(service), ignore)
             assert read(api.route_v3.VirtualHost.parse(part.answering_host)) == read(answers)
 
 
@@ -91,13 +91,13 @@ def test_shared_listeners_and_routes_read_as_their_full_messages() -> None:
     web = ir.Service("web", ir.Protocol.HTTP, ("web.localhost",))
     tls = ir.Service("tls", ir.Protocol.TLS, ("tls.localhost",))
     whole = translate.translation(ir.Listen(HTTP, TLS), map(translate.parts, (web, tls)))
-    hosts = [messages.virtual_host("web", web.domains), messages.unknown_host()]
+    hosts = [routes.virtual_host("web", web.domains), routes.unknown_host()]
     chains = messages.tls_filter_chains("tls", tls.domains)
     listeners = {name: api.listener_v3.Listener.parse(body).to_dict() for name, body in whole.resources[LDS].items()}
-    routes = {
+    configurations = {
         name: api.route_v3.RouteConfiguration.parse(body).to_dict() for name, body in whole.resources[RDS].items()
     }
-    assert routes == {"http": read(messages.route_configuration(hosts))}
+    assert configurations == {"http": read(routes.route_configuration(hosts))}
     assert listeners == {"http": read(messages.http_listener(HTTP)), "tls": read(messages.tls_listener(TLS, chains))}
     assert whole.resources[CDS].keys() == {"web", "tls"}
 

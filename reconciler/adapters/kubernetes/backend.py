@@ -33,6 +33,7 @@ from reconciler.ports.backend import Report, Running
 
 log = structlog.get_logger()
 
+LANDING_SECONDS = 3.0
 LOOKS_AT_ONCE = 16
 
 
@@ -51,12 +52,14 @@ class KubernetesBackend:
         report: Report,
         may_sleep: Callable[[], bool],
         namespaces: Sequence[str] = (),
+        leads: Callable[[], bool] | None = None,
     ) -> None:
         """`urgent` is for wakes only, with room for `calls.WARM_CONNECTIONS`. `may_sleep` is asked right before a
-        target is scaled to zero. No `namespaces` are all of them."""
+        target is scaled to zero, `leads` (by default the same) when one is woken: who does not lead may find that the
+        leader has just put it to sleep. No `namespaces` are all of them."""
         self.api, self.urgent, self.may_sleep = api, Urgent(urgent), may_sleep
         self.looks = asyncio.Semaphore(LOOKS_AT_ONCE)
-        self._report = report
+        self._report, self._leads = report, leads or may_sleep
         self._units: dict[str, Unit] = {}
         self._targets: dict[Target, Scaled] = {}
         self._by_service: dict[str, tuple[str, ...]] = {}
@@ -101,7 +104,7 @@ class KubernetesBackend:
         match scale:
             case AtLeast() if not isinstance(before, AtLeast):
                 unit.begin(time.time())
-                if isinstance(before, Zero) and not self.may_sleep():
+                if isinstance(before, Zero) and not self._leads():
                     unit.doom(self._offers(unit))  # whoever may has perhaps scaled it to zero a moment ago
             case Zero():
                 unit.unspare()
@@ -111,8 +114,10 @@ class KubernetesBackend:
         self._soil(service)
 
     async def close(self) -> None:
-        """Look and call no more; workloads stay as they are."""
+        """Look and call no more; workloads stay as they are. A zero that is under way is answered first."""
         self._closing = True
+        if zeroing := [scaled.sleeping for scaled in self._targets.values() if scaled.sleeping]:
+            await asyncio.wait(zeroing, timeout=LANDING_SECONDS)
         for unit in self._units.values():
             unit.close()
         for scaled in self._targets.values():

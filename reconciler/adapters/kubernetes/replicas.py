@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from ipaddress import ip_address
 from typing import Any
 
 from reconciler.adapters.kubernetes.api import Api
@@ -12,9 +13,13 @@ from reconciler.adapters.kubernetes.workloads import SERVICE_NAME_LABEL, Endpoin
 
 
 class ReplicaList:
-    """Kept up while `run` runs. The Service publishes addresses that are not ready: a replica that starts counts."""
+    """Kept up while `run` runs. The Service publishes addresses that are not ready: a replica that starts counts.
 
-    def __init__(self, api: Api, namespace: str, service: str) -> None:
+    Only addresses of the family of `own` are told: with two families each replica has two, and joins by one.
+    """
+
+    def __init__(self, api: Api, namespace: str, service: str, own: str) -> None:
+        self._family = ip_address(own).version
         self._informer = Informer(
             api,
             path("discovery.k8s.io/v1", "endpointslices", namespace),
@@ -39,4 +44,5 @@ class ReplicaList:
 
     def _changed(self, _: str, __: EndpointSlice | None) -> None:
         endpoints = (endpoint for item in self._informer.items.values() for endpoint in item.endpoints or ())
-        self._addresses = frozenset(address for endpoint in endpoints for address in endpoint.addresses)
+        addresses = (address for endpoint in endpoints for address in endpoint.addresses)
+        self._addresses = frozenset(one for one in addresses if ip_address(one).version == self._family)

@@ -84,6 +84,11 @@ class Scaled(Sight):
         if self.is_unwanted:
             self._sleep()
 
+    @property
+    def sleeping(self) -> asyncio.Task[None] | None:
+        """What scales it to zero, while something does."""
+        return self._sleeping
+
     def close(self) -> None:
         """Leave it as it is."""
         self._closed = True
