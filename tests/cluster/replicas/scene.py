@@ -123,7 +123,6 @@ class Scene:
         kinds = ("ServiceAccount", "Role", "RoleBinding")
         ours = [one for one in rendered if one["kind"] in kinds and one["metadata"]["name"].startswith(ACCOUNT)]
         self.apply(*ours)
-        self.rules = [rule for one in ours if one["kind"] == "Role" for rule in one["rules"]]
         self._kubeconfig = kubeconfig_of(self.cluster, self.namespace, ACCOUNT, self.folder)
 
     def _publish_replicas(self) -> None:
