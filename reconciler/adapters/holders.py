@@ -214,7 +214,7 @@ class HolderStreams:
         address = self._addresses[service]
         counts = [count for holder in self._holders.values() if (count := holder.counts.get(address))]
         complete = bool(self._holders) and not any(holder.gone for holder in self._holders.values())
-        first = min((c for c in counts if c.held_since), key=_began, default=None)
+        via, first = self._first(address)
         return Held(
             service,
             held=sum(c.held for c in counts) if complete or any(c.held for c in counts) else None,
@@ -225,9 +225,16 @@ class HolderStreams:
             gone=sum(c.gone for c in counts),
             held_since=first.held_since if first else None,
             peer=first.peer if first else None,
+            via=via,
             first_byte_at=max((c.first_byte_at for c in counts if c.first_byte_at), default=None),
             refused_by=added(c.refused_by for c in counts),
         )
+
+    def _first(self, address: str) -> tuple[str | None, wire.Count | None]:
+        """Where the first of those that wait (or waited last) came to, and what was counted there."""
+        known = ((name, holder.counts.get(address)) for name, holder in self._holders.items())
+        began = [(name, count) for name, count in known if count and count.held_since]
+        return min(began, key=lambda pair: _began(pair[1]), default=(None, None))
 
 
 def _began(count: wire.Count) -> tuple[bool, float]:

@@ -65,7 +65,8 @@ class Teller:
     def _tell(self, transition: Transition) -> None:
         service = self._services().get(transition.service)
         self._metrics.saw(transition)
-        self._events.saw(transition, service.wake.peer if service and service.wake else None)
+        wake = service.wake if service else None
+        self._events.saw(transition, wake.peer if wake else None, wake.via if wake else None)
         log.info(
             "transition",
             service=transition.service,

@@ -247,8 +247,8 @@ class Engine(Roles):
     def _keep_wake(self, service: Service, before: Record, after: Record) -> None:
         if after.state is State.Waking:
             held = service.held if service.seen.held else None
-            since, peer = (held.held_since, held.peer) if held else (None, None)
-            service.wake = Wake(after.since, since, peer, after.reason)
+            since, peer, via = (held.held_since, held.peer, held.via) if held else (None, None, None)
+            service.wake = Wake(after.since, since, peer, via, after.reason)
         elif before.state is State.Waking and after.state is State.Active and service.wake:
             service.wake = replace(service.wake, ready_at=after.since)
             if service.wake.held_since is None:

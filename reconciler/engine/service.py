@@ -10,7 +10,7 @@ from reconciler.core.spec import Spec
 from reconciler.engine.ending import Ending
 from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import UNSAID, Asks, Running
 from reconciler.ports.holders import Held, Order
 from reconciler.ports.router import RouteState
 
@@ -49,6 +49,8 @@ class Service:
     """A leader's: what followers were told last."""
     running: tuple[str, ...] = ()
     """Endpoints as the backend told of them."""
+    asks: Asks = UNSAID
+    """What each replica asks for; the last that was known."""
 
     def routes(self, route: tuple[str, ...]) -> None:
         self.route, self.routed = route, NOT_ROUTED
@@ -72,6 +74,8 @@ class Service:
 
     def saw_running(self, running: Running) -> None:
         self.running = running.endpoints
+        if running.asks != UNSAID:
+            self.asks = running.asks
         self.ending.saw(running.replicas, running.endpoints)
         endpoints = self.ending.left(running.endpoints)
         self.seen = replace(self.seen, replicas=running.replicas, endpoints=endpoints, trouble=running.trouble)
@@ -97,7 +101,7 @@ class Service:
         waking = self.record is not None and self.record.state is State.Waking
         if waking and held.held and self.wake and self.wake.held_since is None:
             # Envoy's counters, or a command, were the first to ask; whoever waits is nonetheless who is served.
-            self.wake = replace(self.wake, held_since=held.held_since, peer=held.peer)
+            self.wake = replace(self.wake, held_since=held.held_since, peer=held.peer, via=held.via)
         wake, first_byte = self.wake, held.first_byte_at
         if wake and first_byte and wake.first_byte_at is None and wake.held_since and first_byte > wake.held_since:
             self.wake = replace(wake, first_byte_at=first_byte)

@@ -64,6 +64,7 @@ def _wake(wake: Wake) -> dict[str, Any]:
         "at": moment(wake.began_at),
         "reason": wake.reason,
         "peer": wake.peer,
+        "via": wake.via,
         "parts": {name: round(seconds, 6) for name, seconds in wake.parts().items()},
         "total": None if total is None else round(total, 6),
     }

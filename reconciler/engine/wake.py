@@ -17,6 +17,8 @@ class Wake:
     held_since: float | None = None
     """When the first of those that waited came; None when nobody did (a command)."""
     peer: str | None = None
+    via: str | None = None
+    """The holder that the first of them came to."""
     reason: str = ""
     milestones: Mapping[str, float] = field(default_factory=dict)
     ready_at: float | None = None

@@ -44,7 +44,9 @@ class Held:
     held_since: float | None = None
     """When the first of those that wait (or waited last) came, in seconds since the epoch."""
     peer: str | None = None
-    """Who that was, as `ip:port`."""
+    """Who that was, as `ip:port`: Envoy's own end of the connection, where Envoy dials the holder."""
+    via: str | None = None
+    """The holder that it came to; in a cluster it has the name of the Envoy beside it."""
     first_byte_at: float | None = None
     """When the latest wait that ended well saw its first byte."""
     refused_by: Mapping[str, int] = field(default_factory=lambda: NONE)

@@ -210,6 +210,7 @@ class Merged:
             held.peer,
             held.first_byte_at,
             dict(held.refused_by),
+            held.via,
         )
 
     # Inside

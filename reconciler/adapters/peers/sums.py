@@ -30,6 +30,7 @@ def held_by_all(mine: Held, reports: Reports, complete: bool) -> Held:
         gone=sum(part.gone for part in parts),
         held_since=first.held_since if first else None,
         peer=first.peer if first else None,
+        via=first.via if first else None,
         first_byte_at=max((part.first_byte_at for part in parts if part.first_byte_at), default=None),
         refused_by=added(part.refused_by for part in parts),
     )

@@ -74,6 +74,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     peer: str | None = None
     first_byte_at: float | None = None
     refused_by: dict[str, int] = {}
+    via: str | None = None
 
 
 class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):

@@ -132,7 +132,7 @@ async def test_counts_of_all_holders_are_added_and_the_oldest_wait_is_named() ->
         await two.hello(wire.Count(WEB, 1, 0, 1, 1, 1, held_since=40.0, peer="10.0.0.2:2"))
         held = await subject.until("web", lambda held: held.held == 3)
         assert (held.relayed, held.released, held.refused, held.gone) == (1, 6, 1, 1)
-        assert (held.held_since, held.peer) == (40.0, "10.0.0.2:2")
+        assert (held.held_since, held.peer, held.via) == (40.0, "10.0.0.2:2", "two")
         await one.leave()
         await two.leave()
 
