@@ -10,6 +10,17 @@ from reconciler.plan import Scale
 
 
 @dataclass(frozen=True, slots=True)
+class Asks:
+    """What each replica asks for of the place where it runs; None: not known, or not said."""
+
+    cpu_cores: float | None = None
+    memory_bytes: float | None = None
+
+
+UNSAID = Asks()
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """All that a backend knows of one service; each report replaces the one before."""
 
@@ -22,6 +33,7 @@ class Running:
     """Why the service does not get ready, or None while nothing is known to be wrong."""
     milestones: Mapping[str, float] = field(default_factory=dict)
     """When the parts of the latest wake were reached, by name, in seconds since the epoch; in order."""
+    asks: Asks = UNSAID
 
 
 Report = Callable[[Running], None]

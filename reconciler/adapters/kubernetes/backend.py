@@ -19,7 +19,7 @@ from reconciler.adapters.kubernetes.api import Api
 from reconciler.adapters.kubernetes.calls import Urgent
 from reconciler.adapters.kubernetes.endpoints import Offer
 from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.kinds import Kinds
+from reconciler.adapters.kubernetes.kinds import Kinds, Workload
 from reconciler.adapters.kubernetes.objects import Condition
 from reconciler.adapters.kubernetes.reach import Reach
 from reconciler.adapters.kubernetes.scale import Seen
@@ -29,7 +29,7 @@ from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.unit import Unit, ordered
 from reconciler.adapters.kubernetes.waits import Waits
 from reconciler.plan import AtLeast, Scale, Zero
-from reconciler.ports.backend import Report, Running
+from reconciler.ports.backend import UNSAID, Report, Running
 
 log = structlog.get_logger()
 
@@ -260,16 +260,20 @@ class KubernetesBackend:
         if scaled.is_missing:  # while pods are there, they are as many as were asked for, if that was known once
             pods = {offer.pod for offer in shown}
             replicas = (scaled.last or len(pods)) if pods else 0
-        self._tell(unit, Running(unit.name, replicas, endpoints, trouble, ordered(unit.milestones)))
+        asks = item.asks if (item := self._item(scaled)) else UNSAID
+        self._tell(unit, Running(unit.name, replicas, endpoints, trouble, ordered(unit.milestones), asks))
 
     def _spare(self, unit: Unit) -> None:
         unit.spare(self._offers(unit))
         self._soil(unit.name)
 
     def _failures(self, scaled: Scaled) -> tuple[Condition, ...]:
-        ref = scaled.ref
-        item = self._kinds.watches[ref.api_version, ref.kind].item(ref.namespace, ref.name)
+        item = self._item(scaled)
         return item.failures if item else ()
+
+    def _item(self, scaled: Scaled) -> Workload | None:
+        ref = scaled.ref
+        return self._kinds.watches[ref.api_version, ref.kind].item(ref.namespace, ref.name)
 
     def _tell(self, unit: Unit, running: Running) -> None:
         if running != unit.told:

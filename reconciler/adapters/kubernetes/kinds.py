@@ -18,7 +18,9 @@ import structlog
 from reconciler.adapters.kubernetes.api import Api, ApiError, Unreachable
 from reconciler.adapters.kubernetes.informer import Informer
 from reconciler.adapters.kubernetes.objects import Condition, Meta, Struct
+from reconciler.adapters.kubernetes.requests import Template, asks
 from reconciler.adapters.kubernetes.targets import Discovery, Kind, NoSuchKind
+from reconciler.ports.backend import UNSAID, Asks
 
 log = structlog.get_logger()
 
@@ -38,6 +40,7 @@ class _Meta(Struct, frozen=True):
 
 class _Spec(Struct, frozen=True):
     replicas: int | None = None
+    template: Template | None = None
 
 
 class _Status(Struct, frozen=True):
@@ -62,6 +65,7 @@ class Workload(Struct, frozen=True):
     """None: only its scale subresource tells."""
     failures: tuple[Condition, ...] = ()
     """Conditions that say why there are no pods."""
+    asks: Asks = UNSAID
 
 
 _PLAIN = msgspec.json.Decoder(_Plain)
@@ -73,7 +77,9 @@ def plain(raw: bytes | msgspec.Raw) -> Workload:
     read = _PLAIN.decode(raw)
     failures = tuple(one for one in read.status.conditions or () if one.type == "ReplicaFailure")
     replicas = 1 if read.spec.replicas is None else read.spec.replicas
-    return Workload(_meta(read.metadata), replicas, failures)
+    return Workload(
+        _meta(read.metadata), replicas, failures, asks(read.spec.template) if read.spec.template else UNSAID
+    )
 
 
 def other(raw: bytes | msgspec.Raw) -> Workload:

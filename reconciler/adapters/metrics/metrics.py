@@ -54,7 +54,8 @@ class Metrics:
 
     def ran(self, service: str) -> None:
         """It was seen whether the service runs; from the first time on it is counted."""
-        self._known(service)
+        if found := self._known(service):
+            self._sleeps(*found)
 
     def held(self, held: Held) -> None:
         if found := self._known(held.service):
@@ -69,9 +70,8 @@ class Metrics:
             return
         service, tally, record = found
         tally.saw_transition(transition, record, service.requests, service.spec.wake_timeout)
-        asleep = transition.target is State.ScaledToZero
-        tally.sleeps(record.replicas if asleep else 0, self._world.ticks())
-        if asleep and tally.before_wake:
+        self._sleeps(service, tally, record)
+        if record.state is State.ScaledToZero and tally.before_wake:
             requests, released = tally.before_wake
             self._registry.served(transition.service, service.requests - requests, tally.released.total - released)
 
@@ -118,5 +118,10 @@ class Metrics:
             return None
         tally = self._tallies.get(name)
         if tally is None:
-            tally = self._tallies[name] = Tally.of(service.record, self._world.ticks())
+            tally = self._tallies[name] = Tally.of(service.record, service.asks, self._world.ticks())
         return service, tally, service.record
+
+    def _sleeps(self, service: Service, tally: Tally, record: Record) -> None:
+        """Count from now on what is not run while it sleeps, if it does."""
+        asleep = record.state is State.ScaledToZero
+        tally.sleeps(record.replicas if asleep else 0, service.asks, self._world.ticks())

@@ -106,6 +106,8 @@ def figures(service: Service, tally: Tally, ticks: float) -> tuple[Figure, ...]:
         spec.hold_timeout,
         deadline.at if deadline else None,
         tally.slept.read(ticks),
+        tally.slept_cpu.read(ticks) if service.asks.cpu_cores is not None else None,
+        tally.slept_memory.read(ticks) if service.asks.memory_bytes is not None else None,
         tally.waited.read(ticks),
     )
 

@@ -57,6 +57,16 @@ FIGURES = (
         "counter",
         "Replica-seconds not run because the service slept: time times last replicas.",
     ),
+    _a_service(
+        "slept_cpu_core_seconds",
+        "counter",
+        "The same in CPU cores, by the requests of the replicas' pods; no series where they are not known.",
+    ),
+    _a_service(
+        "slept_memory_byte_seconds",
+        "counter",
+        "The same in bytes of memory, by the requests of the replicas' pods; no series where they are not known.",
+    ),
     _a_service("waited_seconds", "counter", "Seconds that held connections have waited, all of them added up."),
 )
 TRANSITIONS = _a_service(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.core.record import Record, State
+from reconciler.ports.backend import Asks
 from reconciler.ports.holders import Held
 from reconciler.ports.transitions import Transition
 
@@ -43,9 +44,9 @@ class Meter:
     def read(self, ticks: float) -> float:
         return self.total + self.rate * max(0.0, ticks - self.at)
 
-    def turned(self, rate: float, ticks: float) -> Meter:
+    def at_rate(self, rate: float, ticks: float) -> Meter:
         """From now on it grows by this rate."""
-        return Meter(self.read(ticks), rate, ticks)
+        return self if rate == self.rate else Meter(self.read(ticks), rate, ticks)
 
 
 @dataclass(slots=True)
@@ -54,6 +55,10 @@ class Tally:
 
     slept: Meter = Meter()
     """Replica-seconds not run."""
+    slept_cpu: Meter = Meter()
+    """Core-seconds not asked for."""
+    slept_memory: Meter = Meter()
+    """Byte-seconds not asked for."""
     waited: Meter = Meter()
     """Seconds that held connections waited, all added up."""
     waking_since: float | None = None
@@ -75,11 +80,11 @@ class Tally:
     _holders: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, record: Record, ticks: float) -> Tally:
+    def of(cls, record: Record, asks: Asks, ticks: float) -> Tally:
         """For a service seen for the first time by this process."""
         tally = cls()
         if record.state is State.ScaledToZero:
-            tally.slept = Meter(0.0, record.replicas, ticks)
+            tally.sleeps(record.replicas, asks, ticks)
         elif record.state is State.Waking:
             tally.waking_since, tally.begun, tally.stalled = record.since, True, record.stalled is not None
         return tally
@@ -92,8 +97,7 @@ class Tally:
     def saw_held(self, held: Held, holders: tuple[str, ...], ticks: float) -> None:
         """`holders` are those that are connected."""
         news, self._holders = holders == self._holders, holders
-        if self.waited.rate != (held.held or 0):
-            self.waited = self.waited.turned(held.held or 0, ticks)
+        self.waited = self.waited.at_rate(held.held or 0, ticks)
         self.released.saw(held.released, news)
         self.refused.saw(held.refused, news)
         self.gone.saw(held.gone, news)
@@ -117,7 +121,8 @@ class Tally:
             self.waking_since, self.begun, self.stalled = record.since, True, False
             self.before_wake = (requests, self.released.total)
 
-    def sleeps(self, replicas: int, ticks: float) -> None:
-        """From now on so many replicas are not run for being asleep."""
-        if self.slept.rate != replicas:
-            self.slept = self.slept.turned(replicas, ticks)
+    def sleeps(self, replicas: int, asks: Asks, ticks: float) -> None:
+        """From now on so many replicas, which ask for so much, are not run for being asleep."""
+        self.slept = self.slept.at_rate(replicas, ticks)
+        self.slept_cpu = self.slept_cpu.at_rate(replicas * (asks.cpu_cores or 0), ticks)
+        self.slept_memory = self.slept_memory.at_rate(replicas * (asks.memory_bytes or 0), ticks)

@@ -13,6 +13,7 @@ from reconciler.core.judge import Observed
 from reconciler.core.record import Record
 from reconciler.core.spec import Spec
 from reconciler.plan import Deadline
+from reconciler.ports.backend import Asks
 from reconciler.ports.holders import Held
 
 
@@ -31,6 +32,8 @@ class Service(Protocol):
     def deadline(self) -> Deadline | None: ...
     @property
     def requests(self) -> int: ...
+    @property
+    def asks(self) -> Asks: ...
 
 
 class Envoy(Protocol):

@@ -14,6 +14,7 @@ from reconciler.core.judge import Observed
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.plan import Deadline
+from reconciler.ports.backend import UNSAID, Asks
 from reconciler.ports.holders import NONE, Held
 from reconciler.ports.transitions import Transition
 
@@ -32,6 +33,7 @@ class FakeService:
     held: Held | None = None
     deadline: Deadline | None = None
     requests: int = 0
+    asks: Asks = UNSAID
 
 
 @dataclass

@@ -15,6 +15,7 @@ from reconciler.core import events
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
 from reconciler.plan import Deadline
+from reconciler.ports.backend import Asks
 from tests.reconciler.metrics.scene import OPENMETRICS, START, FakeEnvoy, Scene, service
 
 ROOT = Path(__file__).parents[3]
@@ -58,6 +59,8 @@ async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
 
 async def test_the_series_are_as_many_as_the_document_says() -> None:
     scene = Scene(service("web"), service("all", State.Idle))
+    for one in scene.services.values():
+        one.asks = Asks(0.5, 1024.0)
     lines = (await scene.scrape()).splitlines()
     assert f"has {_of('web', lines)} series while it has never woken" in _document()
 

@@ -11,6 +11,7 @@ from reconciler.core import events
 from reconciler.core.judge import Observed
 from reconciler.core.record import State
 from reconciler.plan import Deadline
+from reconciler.ports.backend import Asks
 from tests.reconciler.metrics.scene import OPENMETRICS, START, Scene, service
 
 P = "zenvoy_service_"
@@ -33,6 +34,8 @@ async def test_the_spec_and_the_record_are_told() -> None:
     one.record = replace(one.record, stalled="exit 1")
     one.deadline = Deadline(START + 9.0, events.WakeTimedOut)
     one.requests = 42
+    one.asks = Asks(0.5, 1024.0)
+    scene.metrics.ran("web")
 
     figures = {family.name: await scene.value(family.sample_name, service="web") for family in FIGURES}
 
@@ -52,6 +55,8 @@ async def test_the_spec_and_the_record_are_told() -> None:
         "hold_timeout_seconds": 5.0,
         "deadline_timestamp_seconds": START + 9.0,
         "slept_replica_seconds": 0,
+        "slept_cpu_core_seconds": 0,
+        "slept_memory_byte_seconds": 0,
         "waited_seconds": 0,
     }
     assert figures == {P + name: value for name, value in expected.items()}
@@ -212,6 +217,27 @@ async def test_the_ledger_counts_replicas_not_run_while_asleep() -> None:
     scene.goes("web", "Zeroed", State.ScaledToZero)
     scene.passes(2.0)
     assert await scene.value(slept, service="web") == 36.0
+
+
+async def test_the_ledger_counts_what_replicas_that_sleep_would_ask_for() -> None:
+    cpu, memory = f"{P}slept_cpu_core_seconds_total", f"{P}slept_memory_byte_seconds_total"
+    scene = Scene(service("web", replicas=2), service("db"))
+    assert await scene.value(cpu, service="web") is None, "not known is no series"
+
+    scene.services["web"].asks = Asks(cpu_cores=0.5)
+    scene.metrics.ran("web")
+    scene.passes(10.0)
+    assert await scene.value(cpu, service="web") == 10
+    assert await scene.value(memory, service="web") is None
+
+    scene.services["web"].asks = Asks(0.25, 1024.0)
+    scene.metrics.ran("web")
+    scene.passes(10.0)
+    scene.goes("web", "Demand", State.Waking)
+    scene.passes(10.0)
+    assert await scene.value(cpu, service="web") == 15
+    assert await scene.value(memory, service="web") == 20480
+    assert await scene.value(cpu, service="db") is None
 
 
 async def test_the_ledger_counts_what_all_who_wait_wait() -> None:
