@@ -1,4 +1,7 @@
-"""The Prometheus of `zenvoy up --with-prometheus`: whatever is on the PATH, with a configuration of ours."""
+"""The Prometheus of `zenvoy up --with-prometheus`: whatever is on the PATH, with a configuration of ours.
+
+In a checkout it evaluates deploy/prometheus too; its page `/alerts` shows what fires.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from reconciler.app.children import Child
 DIRECTORY = "prometheus"
 RETENTION = "1d"
 TIMEOUT_SECONDS = 2.0
+RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
+"""Beside the package, where it is a checkout."""
 
 
 def binary() -> str | None:
@@ -29,14 +34,15 @@ def child(program: str, state_dir: Path, port: int, sample_interval: float, metr
     """The process, its configuration written."""
     directory = state_dir / DIRECTORY
     directory.mkdir(exist_ok=True)
-    (directory / "prometheus.yml").write_text(configuration(sample_interval, metrics, holder))
+    (directory / "prometheus.yml").write_text(configuration(sample_interval, metrics, holder, RULES))
     command = [program, f"--config.file={DIRECTORY}/prometheus.yml", f"--storage.tsdb.path={DIRECTORY}/data"]
     command += [f"--storage.tsdb.retention.time={RETENTION}", f"--web.listen-address=127.0.0.1:{port}"]
+    command += ["--enable-feature=exemplar-storage"]
     return Child("prometheus", command, output=state_dir / "logs" / "prometheus.log", stop_seconds=0.5)
 
 
-def configuration(sample_interval: float, metrics: str, holder: str | None) -> str:
-    """Scrape Envoy, the reconciler and the holder."""
+def configuration(sample_interval: float, metrics: str, holder: str | None, rules: Path) -> str:
+    """Scrape Envoy, the reconciler and the holder; evaluate what rules there are in that folder."""
     jobs = [
         {"job_name": "envoy", "metrics_path": "/envoy/metrics", "static_configs": [{"targets": [metrics]}]},
         {"job_name": "zenvoy", "static_configs": [{"targets": [metrics]}]},
@@ -44,5 +50,7 @@ def configuration(sample_interval: float, metrics: str, holder: str | None) -> s
     if holder:
         jobs.append({"job_name": "zenvoy-tproxy", "static_configs": [{"targets": [holder]}]})
     interval = f"{round(sample_interval * 1000)}ms"
-    whole = {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": jobs}
+    timing = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
+    files = [str(file) for file in sorted(rules.glob("*.yaml"))]
+    whole = {"global": timing, "rule_files": files, "scrape_configs": jobs}
     return str(yaml.safe_dump(whole, sort_keys=False))

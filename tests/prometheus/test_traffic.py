@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -98,8 +100,16 @@ def test_it_brings_a_prometheus_along_if_asked(zenvoy: Start, ports: Ports) -> N
     up.wait_state("web", ASLEEP, timeout=PATIENCE_SECONDS)
     assert request(up.http_port, "web", "/hello").status == 200
     assert up.wakes("web") == 2
+    own = urllib.parse.urlsplit(next(said["at"] for said in up.lines() if said.get("event") == "Prometheus")).netloc
+    assert "ServiceStuckWaking" in page(own, "/api/v1/rules")
+    exemplars = f"/api/v1/query_exemplars?query=zenvoy_wake_duration_seconds_bucket&start=0&end={time.time() + 60}"
+    until("exemplars are kept", lambda: '"service":"web"' in page(own, exemplars))
 
 
 def scraped(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+    return page(address, "/metrics")
+
+
+def page(address: str, path: str) -> str:
+    with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
         return str(answer.read().decode())
