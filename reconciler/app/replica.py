@@ -167,6 +167,8 @@ class Replica:
 
     def _allocate(self) -> None:
         """There are indexes again: services that waited for one have a record now, and hear commands."""
+        if len(self.engine.services) > self._settings.hold.size:
+            return  # each index is that of an address in use; asking for more and more would change nothing
         self.engine.allocate()
         self._commands.again()
 

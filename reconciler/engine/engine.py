@@ -191,7 +191,9 @@ class Engine(Roles):
         self._settle(name)
 
     def _remove(self, name: str) -> None:
-        del self._services[name]
+        record = self._services.pop(name).record
+        if record and self._owners.get(record.hold_address) == name:
+            del self._owners[record.hold_address]
         self._roll.drop(name)
         self._adapters.alarm.arm(name, None)
         self._adapters.holders.order(name, None)

@@ -48,6 +48,8 @@ class Roles:
         """False: another replica does, or it is not known which."""
         self._words: dict[str, tuple[Record, bool]] = {}
         """What the leader said, also of services that were not yet configured here."""
+        self._owners: dict[str, str] = {}
+        """A leader's: whose a hold address is, of those that are in use."""
         self._forsaken = False
 
     def _settle(self, name: str) -> None:
@@ -80,6 +82,7 @@ class Roles:
         self.sample, self.doubt, self.tally = None, "no sample yet", Tally(since)
         self._words.clear()
         self._saved = self._adapters.store.records()
+        self._owners = {one.record.hold_address: name for name, one in self._services.items() if one.record}
         for name, service in self._services.items():
             service.word, service.fence, service.shared = None, False, None
             service.seen = replace(service.seen, traffic=None)
@@ -92,6 +95,8 @@ class Roles:
                 self._begin(name, service)
             service.believes(ended=False)  # nobody but us puts anything to sleep from now on
             self._settle(name)
+        # What is not configured yet was left by another leader too, and is configured when who knows what runs of it.
+        self._saved = {name: taken_over(record, None, since) for name, record in self._saved.items()}
 
     @in_turn
     def follow(self) -> None:
@@ -122,7 +127,7 @@ class Roles:
         for name, service in self._services.items():
             service.fence = False
             service.believes(ended=False)
-            if service.record is None and name in saved:
+            if service.record is None and name in saved and self._listens_at(saved[name].hold_address):
                 service.record = saved[name]
                 self._roll.note(name, service.record)
             self._settle(name)
@@ -167,16 +172,23 @@ class Roles:
         if record is None:
             return None
         try:
-            address = self._hold_address_like(record.hold_address)
+            address = self._hold_address_like(name, record.hold_address)
         except NoIndexLeft:
             return None
-        return record if address == record.hold_address else replace(record, hold_address=address)
+        return replace(record, hold_address=address, since=min(record.since, self._now()))
 
-    def _hold_address_like(self, address: str) -> str:
-        """The same address while holders listen there; a new one otherwise."""
-        if self._listens_at(address):
+    def _hold_address_like(self, name: str, address: str) -> str:
+        """The same address while holders listen there, and nobody else has it; a new one otherwise."""
+        if self._listens_at(address) and self._owners.setdefault(address, name) == name:
             return address
-        return self._hold_address(self._adapters.store.next_index())
+        return self._new_hold_address(name)
+
+    def _new_hold_address(self, name: str) -> str:
+        """One that no other service has: there are fewer addresses than indexes, so they come again."""
+        while True:
+            address = self._hold_address(self._adapters.store.next_index())
+            if self._owners.setdefault(address, name) == name:
+                return address
 
     def _has_the_port(self, address: str) -> bool:
         return address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]
@@ -188,7 +200,7 @@ class Roles:
             return
         state = State.Active if replicas else State.ScaledToZero
         try:
-            address = self._hold_address(self._adapters.store.next_index())
+            address = self._new_hold_address(name)
         except NoIndexLeft:
             return
         service.record = Record(state, self._now(), "seen for the first time", max(1, replicas), address)

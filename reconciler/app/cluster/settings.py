@@ -17,18 +17,21 @@ class AnyIp:
 
     port: int
     """The holder's."""
+    size = 1 << 22
+    """How many hold addresses there are."""
 
     def address(self, index: int) -> str:
-        """The hold address of that index, which is never given to two services."""
-        return f"{_FIRST + index % (1 << 22)}:{self.port}"
+        """The hold address of that index, of which there are `size`, so that they come again."""
+        return f"{_FIRST + index % self.size}:{self.port}"
 
     def index(self, address: str) -> int | None:
         """The index of a hold address; None for one that holders do not listen at."""
         host, _, port = address.rpartition(":")
-        if port != str(self.port) or not host.startswith("127."):
+        try:
+            found = int(IPv4Address(host)) - int(_FIRST)
+        except ValueError:
             return None
-        found = int(IPv4Address(host)) - int(_FIRST)
-        return found if 0 <= found < 1 << 22 else None
+        return found if port == str(self.port) and 0 <= found < self.size else None
 
     def listens_at(self, address: str) -> bool:
         """Whether a hold address is one of these."""
@@ -42,14 +45,20 @@ class Tproxy:
     first: int
     last: int
 
+    @property
+    def size(self) -> int:
+        """How many hold addresses there are."""
+        return self.last - self.first + 1
+
     def address(self, index: int) -> str:
-        """The hold address of that index; given again only after all others were."""
-        return f"{_LOCAL}:{self.first + index % (self.last - self.first + 1)}"
+        """The hold address of that index; they come again only after all others."""
+        return f"{_LOCAL}:{self.first + index % self.size}"
 
     def index(self, address: str) -> int | None:
         """The index of a hold address; None for one that the rule does not divert."""
         host, _, port = address.rpartition(":")
-        return int(port) - self.first if host == _LOCAL and self.first <= int(port) <= self.last else None
+        number = int(port) if port.isascii() and port.isdecimal() and len(port) <= len(str(self.last)) else 0
+        return number - self.first if host == _LOCAL and self.first <= number <= self.last else None
 
     def listens_at(self, address: str) -> bool:
         """Whether a hold address is one of these."""

@@ -1,0 +1,86 @@
+"""A hold address is one service's: what comes there goes to the pods of whoever has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.engine.engine import Adapters, Engine
+from reconciler.ports.backend import Running
+from tests.fakes.pair import Pair
+
+NOW = 1_000_000.0
+SINCE = NOW - 60
+
+
+def asleep(address: str, since: float = SINCE, zeroed: bool = True) -> Record:
+    return Record(State.ScaledToZero, since, "idle", 1, address, zeroed=zeroed)
+
+
+class Place(Pair):
+    """Only its replicas' ports are used, which keep what they are told."""
+
+    def __init__(self, saved: dict[str, Record], leads: bool, addresses: int = 100) -> None:
+        super().__init__(Spec(name="web"), (0.0, 0.0))
+        self.status = saved
+        ports = self.replicas["L"]
+        hold_address: Callable[[int], str] = lambda index: f"127.64.0.{index % addresses}:1"  # noqa: E731
+        self.engine = Engine(lambda: NOW, 3.0, hold_address, lambda _: None, lambda *_: None)
+        self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
+        if not leads:
+            self.engine.follow()
+
+    def configure(self, *names: str) -> None:
+        self.engine.configure([Spec(name=name) for name in names])
+
+    def addresses(self) -> list[str]:
+        return [one.record.hold_address for one in self.engine.services.values() if one.record]
+
+
+def test_of_two_records_with_one_address_one_gets_another() -> None:
+    place = Place({"web": asleep("127.64.0.7:1"), "api": asleep("127.64.0.7:1")}, leads=True)
+    place.configure("web", "api")
+    assert place.addresses()[0] == "127.64.0.7:1"
+    assert len(set(place.addresses())) == 2
+
+
+def test_of_two_that_another_leader_left_one_gets_another() -> None:
+    place = Place({"web": asleep("127.64.0.7:1"), "api": asleep("127.64.0.7:1")}, leads=False)
+    place.configure("web", "api")
+    place.engine.lead(NOW)
+    assert len(set(place.addresses())) == 2
+
+
+def test_an_address_that_comes_again_is_given_to_nobody_while_another_has_it() -> None:
+    place = Place({"web": asleep("127.64.0.2:1")}, leads=True, addresses=4)
+    place.configure("web", "a", "b", "c")
+    for name in "abc":
+        place.engine.ran(Running(name, 0))
+    assert sorted(place.addresses()) == [f"127.64.0.{number}:1" for number in range(4)]
+    place.configure("web", "a", "c", "d")
+    place.engine.ran(Running("d", 0))
+    assert sorted(place.addresses()) == [f"127.64.0.{number}:1" for number in range(4)]
+
+
+def test_a_record_of_the_future_is_of_now() -> None:
+    place = Place({"web": asleep("127.64.0.7:1", since=NOW + 1e9)}, leads=True)
+    place.configure("web")
+    record = place.engine.services["web"].record
+    assert record is not None and record.since == NOW
+
+
+def test_who_is_configured_late_is_not_put_to_sleep_by_what_another_leader_left() -> None:
+    place = Place({"web": asleep("127.64.0.7:1", zeroed=False)}, leads=False)
+    place.configure()
+    place.engine.lead(NOW)
+    place.configure("web")
+    record = place.engine.services["web"].record
+    assert record is not None and record.state is State.Active
+
+
+def test_who_gets_on_alone_leaves_out_an_address_that_is_none() -> None:
+    place = Place({"web": asleep("rubbish"), "api": asleep("127.64.0.7:1")}, leads=False)
+    place.configure("web", "api")
+    place.engine.forsake()
+    assert place.addresses() == ["127.64.0.7:1"]
