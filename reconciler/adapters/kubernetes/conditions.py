@@ -25,6 +25,8 @@ AWAKE = (State.Active, State.Idle)
 AS_EXPECTED = "AsExpected"
 NOT_SEEN_YET = "NotSeenYet"
 TARGET_UNAVAILABLE = "TargetUnavailable"
+LONGEST_MESSAGE = 4096
+"""In characters, of which the schema takes 32,768; for one that is longer nothing of the status would be written."""
 _FIRST_WORD = re.compile(r"([A-Z][A-Za-z0-9]+)(?=:| \(|$)")
 
 
@@ -134,7 +136,8 @@ def _timed(found: Condition, before: Sequence[Condition], generation: int, now: 
     was = next((one for one in before if one.type == found.type), None)
     lasts = was is not None and was.status == found.status and was.last_transition_time is not None
     at = was.last_transition_time if was and lasts else datetime.fromtimestamp(int(now), UTC)
-    return msgspec.structs.replace(found, last_transition_time=at, observed_generation=generation)
+    message = found.message if len(found.message) <= LONGEST_MESSAGE else f"{found.message[: LONGEST_MESSAGE - 1]}…"
+    return msgspec.structs.replace(found, message=message, last_transition_time=at, observed_generation=generation)
 
 
 def _whole(condition: Condition) -> dict[str, Any]:

@@ -33,6 +33,8 @@ IDLE_BY = {
 """What can be counted of each protocol; the first is the default."""
 _PROTOCOLS, _IDLE_BYS = frozenset(Protocol), frozenset(IdleBy)
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
+LONGEST_NAME = 253
+"""Of a service, with its namespace: Envoy would be told nothing at all while there is a longer one."""
 BAD_SPEC = "BadSpec"
 
 
@@ -69,7 +71,7 @@ def wanted(item: ScaledService, service: Service | None, cluster: Cluster) -> En
     problems = [port] if isinstance(port, Problem) else []
     seconds = {name: _seconds(item.spec, name) for name in DURATIONS}
     problems += [found for found in seconds.values() if isinstance(found, Problem)]
-    problems += _bad_values(item.spec)
+    problems += [*_bad_name(item.metadata.key), *_bad_values(item.spec)]
     if not isinstance(port, Problem):
         problems += _bad_for(_protocol(item.spec, port), item.spec, port)
     if problems or isinstance(port, Problem):
@@ -136,6 +138,12 @@ def _seconds(said: ScaledServiceSpec, name: str) -> float | Problem:
         right = f"at least 1ms and at most {LONGEST_SECONDS // 3600}h"
         return Problem(BAD_SPEC, f"spec.{name}", f"{given} is out of range", right)
     return seconds
+
+
+def _bad_name(key: str) -> Iterator[Problem]:
+    if len(key) > LONGEST_NAME:
+        what = f"with its namespace and a slash it has {len(key)} characters, of which there can be {LONGEST_NAME}"
+        yield Problem(BAD_SPEC, "metadata.name", what, "give it a shorter name, and the Service's as spec.service")
 
 
 def _bad_values(said: ScaledServiceSpec) -> Iterator[Problem]:

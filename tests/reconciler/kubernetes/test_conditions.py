@@ -174,6 +174,16 @@ def test_only_what_changed_is_written() -> None:
     }
 
 
+def test_a_message_is_as_long_as_the_api_server_takes_it() -> None:
+    long = Problem("BadAnnotation", "metadata.annotations[zenvoy.dev/port]", f"{'8' * 100_000} is no port", "write 80")
+    written = conditions.status(Standing(ACTIVE, problems=(long,)), NEW, NOW)
+    message = condition(written, "Ready")[2]
+    assert message.startswith("metadata.annotations[zenvoy.dev/port]: 888") and message.endswith("8…")
+    assert len(message) == conditions.LONGEST_MESSAGE
+    again = conditions.status(Standing(ACTIVE, problems=(long,)), written, NOW + 9)
+    assert conditions.change(written, again) == {}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

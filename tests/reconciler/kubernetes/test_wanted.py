@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.adapters import xds_router
 from reconciler.adapters.kubernetes.entries import Entry
 from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.wanted import Cluster, wanted
 from reconciler.adapters.kubernetes.workloads import Service, ServicePort
 from reconciler.core.spec import IdleBy, Protocol, Spec
 from tests.reconciler.kubernetes.objects import WEB, scaled, service
+from xds import ir
+from xds.check import problems
 
 CLUSTER = Cluster()
 
@@ -271,3 +274,17 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_a_headless_service_is_as_good_as_any() -> None:
     assert entry("", "{clusterIP: None, ports: [{port: 80}]}").port.port == 80
+
+
+def test_a_name_that_envoy_would_not_take_is_the_mistake_of_whoever_has_it() -> None:
+    long = scaled("service: web", name="a" * 249)
+    found = wanted(long, service(), CLUSTER)
+    assert not isinstance(found, Entry)
+    assert [str(problem) for problem in found] == [
+        "metadata.name: with its namespace and a slash it has 254 characters, of which there can be 253; "
+        "give it a shorter name, and the Service's as spec.service"
+    ]
+    just = wanted(scaled("service: web", name="a" * 248), service(), CLUSTER)
+    assert isinstance(just, Entry)
+    configured = xds_router.service(just.spec)
+    assert not problems(ir.Listen(ir.Address("0.0.0.0", 10000)), [configured])
