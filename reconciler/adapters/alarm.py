@@ -40,7 +40,8 @@ class Alarm:
         self._scheduler.start()
 
     def close(self) -> None:
-        self._scheduler.shutdown(wait=False)
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
         if self._armed.get(service) == deadline:

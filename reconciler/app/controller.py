@@ -37,7 +37,11 @@ class Controller(Replica):
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        await self._http.serve_probes(*self._settings.http, readings=True)
+        try:
+            await self._http.serve_probes(*self._settings.http, readings=True)
+        except OSError:
+            await self._backend.close()
+            raise
         work = (
             self._catalogue.run(),
             self._replicas.run(),
