@@ -19,7 +19,7 @@ class ReplicaList:
     """
 
     def __init__(self, api: Api, namespace: str, service: str, own: str) -> None:
-        self._family = ip_address(own).version
+        self._family = f"IPv{ip_address(own).version}"
         self._informer = Informer(
             api,
             path("discovery.k8s.io/v1", "endpointslices", namespace),
@@ -43,6 +43,6 @@ class ReplicaList:
         return self._informer.run()
 
     def _changed(self, _: str, __: EndpointSlice | None) -> None:
-        endpoints = (endpoint for item in self._informer.items.values() for endpoint in item.endpoints or ())
-        addresses = (address for endpoint in endpoints for address in endpoint.addresses)
-        self._addresses = frozenset(one for one in addresses if ip_address(one).version == self._family)
+        slices = (item for item in self._informer.items.values() if item.address_type == self._family)
+        endpoints = (endpoint for item in slices for endpoint in item.endpoints or ())
+        self._addresses = frozenset(address for endpoint in endpoints for address in endpoint.addresses)
