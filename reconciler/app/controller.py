@@ -74,10 +74,11 @@ class Controller(Replica):
         self._configure(*self._asked)
         handlers = (self._router.handler(), self._holders.handler(), self._peers.handler())
         self._grpc.add_generic_rpc_handlers(handlers)
-        self._listen()
-        await self._grpc.start()
         while not (self.engine.synced and self._peers.synced):
             await asyncio.sleep(LOOK_SECONDS)
+        # Not before: a holder that is told of half of all services refuses whoever waits for the other half.
+        self._listen()
+        await self._grpc.start()
         self._opened = True
         self._router.open()
         log.info("serving", services=len(self.engine.services), leads=self._leads())
