@@ -11,7 +11,9 @@ WINDOW = "10m"
 NO_WAKE = "nothing need have woken in the range"
 MOST = 15
 
+NO_REQUESTS = "only pods have requests, and not all of them"
 _SLEPT = services("slept_replica_seconds_total")
+_SLEPT_CPU, _SLEPT_MEMORY = services("slept_cpu_core_seconds_total"), services("slept_memory_byte_seconds_total")
 _ASLEEP = f"avg_over_time({services('state', state='ScaledToZero')}[$__range])"
 _RUNNING = f"avg_over_time({services('replicas')}[$__rate_interval])"
 _SLEEPING = f"rate({_SLEPT}[$__rate_interval])"
@@ -126,12 +128,25 @@ LEDGER = Row(
             "for that, all waits added up.",
             Kind.NUMBER,
             (
-                Query(f"sum({each(counted(_SLEPT))})", "Replica-time not run"),
+                Query(f"sum({total(counted(_SLEPT))})", "Replica-time not run"),
                 Query(f"sum({counted(_WAITED)})", "Waited"),
             ),
             Unit.SECONDS,
-            width=6,
+            width=5,
             levels=(Level(None, GOOD),),
+        ),
+        Panel(
+            "Requests not run",
+            "What the pods that were not run in the range would have asked for: their requests of CPU and memory times "
+            "how long their services slept, in core-hours and GiB-hours.",
+            Kind.NUMBER,
+            (
+                Query(f"sum({total(counted(_SLEPT_CPU))}) / 3600", "Core-hours", NO_REQUESTS),
+                Query(f"sum({total(counted(_SLEPT_MEMORY))}) / {3600 * 2**30}", "GiB-hours", NO_REQUESTS),
+            ),
+            width=4,
+            levels=(Level(None, GOOD),),
+            no_value="No pod's requests are known",
         ),
         Panel(
             "Time asleep",
@@ -139,7 +154,7 @@ LEDGER = Row(
             Kind.NUMBER,
             (Query(f"avg({each(_ASLEEP)})", "Time asleep"),),
             Unit.SHARE,
-            width=3,
+            width=2,
             levels=(Level(None, STATE_COLORS["ScaledToZero"]),),
         ),
         Panel(
@@ -150,7 +165,7 @@ LEDGER = Row(
                 Query(f"sum({each(_RUNNING)})", "run"),
                 Query(f"sum({each(_SLEEPING)})", "sleep"),
             ),
-            width=8,
+            width=6,
             stacked=True,
             colors={"run": STATE_COLORS["Active"], "sleep": STATE_COLORS["ScaledToZero"]},
         ),
@@ -160,8 +175,8 @@ LEDGER = Row(
             "for it, all waits added up.",
             Kind.TABLE,
             (
-                Query(f"topk({MOST}, {each(counted(_SLEPT))})"),
-                Query(f"{total(counted(_WAITED))} and topk({MOST}, {each(counted(_SLEPT))})"),
+                Query(f"topk({MOST}, {total(counted(_SLEPT))})"),
+                Query(f"{total(counted(_WAITED))} and topk({MOST}, {total(counted(_SLEPT))})"),
             ),
             width=7,
             sort="Not run",
