@@ -44,7 +44,10 @@ def status(typed: Typed, name: str | None, output: Output, watch: bool) -> None:
         return
     found = [answer] if name is not None else answer["services"]
     if not found:
-        say(f"no ScaledService {_place(typed)}; label a Service zenvoy.dev/enabled=true, or create one")
+        say(
+            f"no ScaledService {_place(typed)}; label a Service zenvoy.dev/enabled=true, or create one; "
+            "if you did, `zenvoy doctor` says why nothing came of it"
+        )
         return
     writing.console().print(rows.table(found, typed.everywhere, datetime.now(UTC)))
 
@@ -114,7 +117,9 @@ def _exit(error: trouble.Trouble) -> Exit:
 
 
 def _place(typed: Typed) -> str:
-    return "in this cluster" if typed.everywhere else f"in namespace {typed.namespace or 'of the context'}"
+    if typed.everywhere:
+        return "in this cluster"
+    return f"in namespace {typed.namespace}" if typed.namespace else "in the context's namespace"
 
 
 async def _watch(cluster: Cluster, name: str | None, output: Output) -> None:

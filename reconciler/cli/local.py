@@ -118,16 +118,27 @@ def _write(answer: dict[str, Any], output: Output, one: bool, of_many: bool) -> 
     from reconciler.cli import render
 
     wide = writing.console()
-    wide.print(render.table([answer] if one else answer["services"]))
+    wide.print(render.table([answer] if one else answer["services"], width=wide.width))
     for complaint in [] if one else render.complaints(answer):
         wide.print(complaint, style="red", markup=False)
 
 
 def _watch_table(state: StateDir, name: str | None) -> None:
+    """Drawn anew again and again; where nobody looks, a line for each change."""
     from rich.live import Live
 
-    from reconciler.cli import render
+    from reconciler.cli import render, writing
 
-    with Live(auto_refresh=False) as live:
-        for answer in _looks(state, name, watch=True):
-            live.update(render.table(answer["services"] if name is None else [answer]), refresh=True)
+    looks = (answer["services"] if name is None else [answer] for answer in _looks(state, name, watch=True))
+    console = writing.console()
+    if not console.is_terminal:
+        said: dict[str, str] = {}
+        for services in looks:
+            for service in services:
+                if said.get(service["name"]) != (line := render.line(service)):
+                    said[service["name"]] = line
+                    typer.echo(line)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for services in looks:
+            live.update(render.table(services, width=console.width), refresh=True)

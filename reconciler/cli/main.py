@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from reconciler.cli import care, controller, machine, people, run
 from reconciler.cli.exits import DESCRIPTION
+from reconciler.cli.helping import told
 
 app = typer.Typer(
     name="zenvoy",
-    help="Any service behind Envoy sleeps at zero and wakes on the first connection, without losing it.\n\n"
-    "  zenvoy check services.yaml\n\n  zenvoy up services.yaml\n\n  zenvoy status --watch\n\n"
-    "In a cluster:\n\n  zenvoy status -A\n\n  zenvoy explain web -n shop\n" + DESCRIPTION,
+    help=told(f"""Any service behind Envoy sleeps at zero and wakes on the first connection, without losing it.
+
+On one machine:
+
+  zenvoy check services.yaml
+
+  zenvoy up services.yaml
+
+  zenvoy status --watch
+
+In a cluster:
+
+  zenvoy status -A
+
+  zenvoy explain web -n shop
+
+{DESCRIPTION.strip()}"""),
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("up")(run.up_command)
-app.command("check")(run.check)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "up": run.up_command,
+    "check": run.check,
+    "status": people.status,
+    "explain": people.explain,
+    "wake": people.wake,
+    "sleep": people.sleep,
+    "pause": people.pause,
+    "resume": people.resume,
+    "doctor": care.doctor,
+    "uninstall": care.uninstall,
+    "controller": controller.controller,
+    "bootstrap": machine.bootstrap_command,
+    "drain-envoy": machine.drain_envoy_command,
+    "diagram": machine.diagram_command,
+}
+for name, function in COMMANDS.items():
+    app.command(name, help=told(function.__doc__))(function)
 app.command("reconcile", hidden=True)(run.reconcile)
-app.command("controller")(controller.controller)
-app.command("status")(people.status)
-app.command("wake")(people.wake)
-app.command("sleep")(people.sleep)
-app.command("pause")(people.pause)
-app.command("resume")(people.resume)
-app.command("explain")(people.explain)
-app.command("doctor")(care.doctor)
-app.command("uninstall")(care.uninstall)
-app.command("diagram")(machine.diagram_command)
-app.command("bootstrap")(machine.bootstrap_command)
-app.command("drain-envoy")(machine.drain_envoy_command)
 
 
 def main() -> None:

@@ -47,8 +47,8 @@ def status(
 ) -> None:
     """Show services: state, since, why; and held, relayed, requests, next deadline, last wake with its parts.
 
-    In a cluster the table comes from the ScaledServices alone; JSON and YAML have the controller's live figures too,
-    as far as it answers.
+    A narrow terminal has room for less of it; `zenvoy explain` has all. In a cluster the table comes from the
+    ScaledServices alone; JSON and YAML have the controller's live figures too, as far as it answers.
 
     Examples:
 
@@ -56,12 +56,12 @@ def status(
 
       zenvoy status echo -o json | jq -r .state
 
-      zenvoy status -A                             (in a cluster: of all namespaces)
+      zenvoy status -A
 
       zenvoy status web -n shop --context prod
     """
     typed = Typed(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
-    if not meant(typed):
+    if not meant(typed, name):
         local.status(typed.state, name, output, watch)
         return
     from reconciler.cli import cluster
@@ -89,7 +89,7 @@ def wake(
       zenvoy wake web -n shop --timeout 5m
     """
     typed = Typed(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not meant(typed):
+    if not meant(typed, name):
         local.wake(typed.state, name)
         return
     from reconciler.cli import cluster
@@ -117,7 +117,7 @@ def sleep(
       zenvoy sleep web -n shop --no-wait
     """
     typed = Typed(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not meant(typed):
+    if not meant(typed, name):
         local.sleep(typed.state, name, wait)
         return
     from reconciler.cli import cluster
@@ -143,7 +143,7 @@ def pause(
       zenvoy pause web -n shop
     """
     typed = Typed(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not meant(typed):
+    if not meant(typed, name):
         local.pause(typed.state, name)
         return
     from reconciler.cli import cluster
@@ -167,7 +167,7 @@ def resume(
       zenvoy resume web -n shop
     """
     typed = Typed(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not meant(typed):
+    if not meant(typed, name):
         local.resume(typed.state, name)
         return
     from reconciler.cli import cluster
@@ -196,7 +196,7 @@ def explain(
       zenvoy explain shop/web -o json | jq '.transitions[0]'
     """
     typed = Typed(namespace, False, context, kubeconfig, system, controller, state_dir)
-    if not meant(typed):
+    if not meant(typed, name):
         local.explain(typed.state, name, output)
         return
     from reconciler.cli import cluster

@@ -11,18 +11,31 @@ from rich.table import Table
 
 COLOURS = {"ScaledToZero": "blue", "Waking": "yellow", "Active": "green", "Idle": "cyan", "Draining": "magenta"}
 COLUMNS = ("NAME", "STATE", "SINCE", "WHY", "HELD", "RELAYED", "REQUESTS", "NEXT", "LAST WAKE")
+FIGURES = ("HELD", "RELAYED", "REQUESTS")
+DISPENSABLE = ("RELAYED", "REQUESTS")
+FOR_ALL, FOR_PARTS = 100, 150
+"""Columns that a terminal needs for all columns, and for the parts of the last wake too; `explain` has both."""
 EVENTS = {"IdleElapsed": "sleeps", "WakeTimedOut": "times out", "DrainTimedOut": "gives up draining"}
 
 
-def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None) -> Table:
-    """One row a service."""
+def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None, width: int = FOR_PARTS) -> Table:
+    """One row a service, with what a terminal of this width has room for."""
     at = now or datetime.now(UTC)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in COLUMNS:
-        drawn.add_column(column, justify="right" if column in ("HELD", "RELAYED", "REQUESTS") else "left")
+    shown = [column for column in COLUMNS if width >= FOR_ALL or column not in DISPENSABLE]
+    for column in shown:
+        folds = column in ("WHY", "NEXT", "LAST WAKE")
+        drawn.add_column(column, justify="right" if column in FIGURES else "left", no_wrap=not folds)
     for service in services:
-        drawn.add_row(*_row(service, at))
+        cells = dict(zip(COLUMNS, _row(service, at, parts=width >= FOR_PARTS), strict=True))
+        drawn.add_row(*(cells[column] for column in shown))
     return drawn
+
+
+def line(service: Mapping[str, Any]) -> str:
+    """What of a service is worth a line when it changes: `echo  Idle  no traffic`."""
+    state = service["state"] + (" (paused)" if service["paused"] else "")
+    return f"{service['name']:<20}  {state:<21}  {_why(service)}"
 
 
 def complaints(answer: Mapping[str, Any]) -> list[str]:
@@ -39,7 +52,7 @@ def complaints(answer: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _row(service: Mapping[str, Any], now: datetime) -> list[str]:
+def _row(service: Mapping[str, Any], now: datetime, parts: bool) -> list[str]:
     state = service["state"]
     return [
         service["name"],
@@ -50,7 +63,7 @@ def _row(service: Mapping[str, Any], now: datetime) -> list[str]:
         _count(service["relayed"]),
         str(service["requests"]),
         _next(service["deadline"], now),
-        last_wake(service["lastWake"]),
+        last_wake(service["lastWake"], parts),
     ]
 
 
@@ -62,12 +75,13 @@ def _why(service: Mapping[str, Any]) -> str:
     return why if not doubtful or traffic["reason"] in why else f"{why}; kept awake: {traffic['reason']}"
 
 
-def last_wake(wake: Mapping[str, Any] | None) -> str:
+def last_wake(wake: Mapping[str, Any] | None, parts: bool = True) -> str:
     """The whole and its parts: `213 ms (signal 1 ms, started 3 ms, …)`."""
     if wake is None:
         return ""
-    parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wake["parts"].items())
-    return f"{duration(wake['total']) if wake['total'] is not None else 'going on'} ({parts})"
+    whole = duration(wake["total"]) if wake["total"] is not None else "going on"
+    each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wake["parts"].items())
+    return f"{whole} ({each})" if parts else whole
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """Which zenvoy a command is for: the one on this machine, or the one in a cluster.
 
-Rules, in this order: what was typed; ZENVOY_STATE_DIR; as a kubectl plugin, the cluster; a `zenvoy up` that runs here;
-a state directory here; a kubeconfig, or a pod's service account; this machine.
+Rules, in this order: what was typed; ZENVOY_STATE_DIR; a name with a namespace, which only a cluster has; as a kubectl
+plugin, the cluster; a `zenvoy up` that runs here; a state directory here; a kubeconfig, or a
+pod's service account; this machine.
 """
 
 from __future__ import annotations
@@ -59,21 +60,23 @@ class Surroundings:
     kubeconfig: bool
 
 
-def in_cluster(typed: Typed, around: Surroundings) -> bool:
-    """Whether a cluster is meant. Raises `ValueError` when both are."""
+def in_cluster(typed: Typed, around: Surroundings, name: str | None = None) -> bool:
+    """Whether a cluster is meant, by a service's name too. Raises `ValueError` when both are."""
     if typed.of_cluster and typed.state_dir and around.state_dir_typed:
         raise ValueError("--state-dir means this machine, and -n, -A, --context, --kubeconfig a cluster: give only one")
     if typed.of_cluster or typed.state_dir:
         return typed.of_cluster
+    if name and "/" in name:
+        return True
     if around.plugin or around.control or around.directory:
         return around.plugin
     return around.kubeconfig or bool(typed.controller)
 
 
-def meant(typed: Typed) -> bool:
+def meant(typed: Typed, name: str | None = None) -> bool:
     """Whether a cluster is meant; ends the program when that cannot be told."""
     try:
-        return in_cluster(typed, surroundings(typed))
+        return in_cluster(typed, surroundings(typed), name)
     except ValueError as error:
         typer.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.USAGE) from None

@@ -88,7 +88,7 @@ async def carried_out(
             async with asyncio.timeout(timeout):
                 return await _awaited(given, changes, last, progress)
         except TimeoutError:
-            return Outcome(False, _unfinished(given, name, last, timeout))
+            return Outcome(False, _unfinished(given, last, timeout))
 
 
 async def _awaited(
@@ -119,10 +119,12 @@ def _standing(item: ScaledService) -> str:
     return f"{item.metadata.key} is {item.status.state}: {why(view(item))}"
 
 
-def _unfinished(given: Given, name: str, last: list[ScaledService], timeout: float) -> str:
+def _unfinished(given: Given, last: list[ScaledService], timeout: float) -> str:
     if not last or last[0].status.observed_command != given.value:
         return f"no controller carried it out within {timeout:g} s: see `zenvoy doctor`"
-    return f"it has not come about within {timeout:g} s: {_standing(last[0])}; see `zenvoy explain {name}`"
+    return (
+        f"it has not come about within {timeout:g} s: {_standing(last[0])}; see `zenvoy explain {last[0].metadata.key}`"
+    )
 
 
 async def pause(cluster: Cluster, name: str, paused: bool) -> str:

@@ -43,3 +43,9 @@ def test_both_cannot_be_typed() -> None:
 def test_when_nothing_is_typed_it_is_what_there_is(around: Surroundings, cluster: bool) -> None:
     assert in_cluster(Typed(), around) is cluster
     assert in_cluster(Typed(controller="http://127.0.0.1:18080"), around) is (cluster or around == NOTHING)
+
+
+@pytest.mark.parametrize("around", [NOTHING, A_CLUSTER, RUNNING, STOPPED, PLUGIN])
+def test_a_name_with_a_namespace_is_of_a_cluster(around: Surroundings) -> None:
+    assert in_cluster(Typed(), around, "shop/web")
+    assert not in_cluster(Typed(state_dir=DIRECTORY), around, "shop/web")

@@ -1,0 +1,24 @@
+"""What `--help` makes of a docstring."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.cli.helping import told
+
+
+@pytest.mark.parametrize(
+    ("docstring", "said"),
+    [
+        (None, ""),
+        ("Do it.", "Do it."),
+        ("Do it, in\n    two lines.", "Do it, in two lines."),
+        ("Do it.\n\n    Then\n    more.\n    ", "Do it.\n\nThen more."),
+        (
+            "Do it.\n\n    Examples:\n\n      zenvoy do 'a[0]'\n\n      zenvoy do b\n\n    And an end.\n    ",
+            "Do it.\n\nExamples:\n\n[bold]  zenvoy do 'a[0]'[/bold]\n[bold]  zenvoy do b[/bold]\n\nAnd an end.",
+        ),
+    ],
+)
+def test_a_paragraph_is_a_line_and_examples_stay_what_they_are(docstring: str | None, said: str) -> None:
+    assert told(docstring) == said
