@@ -50,7 +50,8 @@ class Controller(Replica):
             self._finalizers.run(),
             self._sampler.run(),
         )
-        tasks = [asyncio.create_task(one) for one in (*work, self._begin())]
+        proxies = [self._proxies.run()] if self._proxies else []
+        tasks = [asyncio.create_task(one) for one in (*work, *proxies, self._begin())]
         electing = asyncio.create_task(self._elect())
         for task in (*tasks, electing):
             task.add_done_callback(lambda _: stopped.set() if _failed([*tasks, electing]) else None)

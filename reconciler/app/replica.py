@@ -28,6 +28,7 @@ from reconciler.adapters.kubernetes.election import Terms as LeaseTerms
 from reconciler.adapters.kubernetes.events import Events
 from reconciler.adapters.kubernetes.finalizer import Finalizers
 from reconciler.adapters.kubernetes.lease import Elector, ticks
+from reconciler.adapters.kubernetes.proxies import ProxyList
 from reconciler.adapters.kubernetes.replicas import ReplicaList
 from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.adapters.kubernetes.status import StatusStore
@@ -85,6 +86,8 @@ class Replica:
         self.engine.also_held = self._metrics.held
         self._alarm = Alarm(self.engine.passed)
         self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service, settings.pod_ip)
+        proxies = settings.proxies_service
+        self._proxies = ProxyList(api, settings.lease_namespace, proxies, ticks) if proxies else None
         self._elector = self._candidate()
         self._peers = self._among_others()
         envoys, holders = self._peers.routed, self._peers.held
@@ -123,7 +126,8 @@ class Replica:
     def _among_others(self) -> Peers:
         files, settle = self._settings.certificates, self._settings.lease_duration
         everybody, valid = self._replicas.addresses, self._elector.valid
-        terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle)
+        ended = self._proxies.ended if self._proxies else (lambda _: False)
+        terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle, ended)
         secure = (lambda: credentials.channel(files)) if files else None
         return Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name)
 

@@ -60,6 +60,13 @@ def controller(
     peers_service: Annotated[
         str, typer.Option(help="The headless Service of all replicas.", rich_help_panel=PLACE)
     ] = "zenvoy-reconciler",
+    proxies_service: Annotated[
+        str,
+        typer.Option(
+            help="The headless Service of the proxy's pods, ready or not: one that left it is missed no longer.",
+            rich_help_panel=PLACE,
+        ),
+    ] = "",
     sample_interval: Annotated[str, typer.Option(help="How often it is asked what is in use.")] = "1s",
     prometheus: traffic.Url = None,
     scrape_interval: traffic.Interval = "15s",
@@ -112,6 +119,7 @@ def controller(
         lease_name=lease_name,
         lease_duration=_seconds(lease_duration, "--lease-duration"),
         peers_service=peers_service,
+        proxies_service=proxies_service,
         sample_interval=_seconds(sample_interval, "--sample-interval"),
         prometheus=asked or None,
         certificates=_certificates(tls_cert, tls_key, tls_ca),

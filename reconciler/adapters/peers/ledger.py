@@ -32,6 +32,8 @@ class Terms:
     """Seconds that nobody can set, a suspended machine's included."""
     settle_seconds: float
     """How long a new leader puts nothing to sleep."""
+    ended: Callable[[str], bool] = lambda name: False
+    """Whether an Envoy or a holder that is away has ended for sure, so that nobody need wait for it."""
     forget_seconds: float = FORGET_SECONDS
     return_seconds: float = RETURN_SECONDS
 
@@ -63,8 +65,8 @@ class Ledger:
         """`since`: when the lease became ours, in `ticks`."""
         self._terms = terms
         self.followers: dict[str, Follower] = {}
-        self.envoys = Presence(terms.ticks, terms.forget_seconds)
-        self.holders = Presence(terms.ticks, terms.forget_seconds)
+        self.envoys = Presence(terms.ticks, terms.forget_seconds, terms.ended)
+        self.holders = Presence(terms.ticks, terms.forget_seconds, terms.ended)
         self._stats: dict[str, str] = dict(memory.envoys)
         self.envoys.remember(memory.envoys)
         self.holders.remember(memory.holders)

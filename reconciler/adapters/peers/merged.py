@@ -104,6 +104,8 @@ class Merged:
         if not self.leads or not self._terms.valid():
             return "this replica does not lead"
         if self.ledger.forget():
+            for told in self.on_fleet:  # or whoever leads next would wait for them again
+                told()
             self._tell_all()
         return self.ledger.doubt()
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 
 
 class Presence:
-    """All replicas' Envoys, or holders, by name. `ticks` are seconds that no one can set."""
+    """All replicas' Envoys, or holders, by name. `ticks` are seconds that no one can set; `ended` says of one that is
+    away whether it has ended for sure."""
 
-    def __init__(self, ticks: Callable[[], float], forget_seconds: float) -> None:
-        self._ticks, self._forget_seconds = ticks, forget_seconds
+    def __init__(self, ticks: Callable[[], float], forget_seconds: float, ended: Callable[[str], bool]) -> None:
+        self._ticks, self._forget_seconds, self._ended = ticks, forget_seconds, ended
         self._at: dict[str, frozenset[str]] = {}
         self._away: dict[str, float] = {}
         self.connected: frozenset[str] = frozenset()
@@ -31,9 +32,10 @@ class Presence:
         self._away.update({name: now for name in names if name not in self.connected})
 
     def forget(self) -> bool:
-        """Count those no longer that are away for too long; whether there were any."""
+        """Count those no longer that have ended, or are away for too long; whether there were any."""
         now, before = self._ticks(), len(self._away)
-        self._away = {name: at for name, at in self._away.items() if now - at < self._forget_seconds}
+        missed = {name: at for name, at in self._away.items() if now - at < self._forget_seconds}
+        self._away = {name: at for name, at in missed.items() if not self._ended(name)}
         return len(self._away) < before
 
     @property

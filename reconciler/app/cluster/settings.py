@@ -88,6 +88,8 @@ class Settings:
     """Seconds until another replica takes over from one that vanished."""
     peers_service: str = "zenvoy-reconciler"
     """The headless Service of all replicas."""
+    proxies_service: str = ""
+    """The headless Service of all of the proxy's pods; empty: when one has ended is not known."""
     sample_interval: float = 1.0
     prometheus: PrometheusSettings | None = None
     """None: each Envoy's own statistics say what is in use."""

@@ -51,6 +51,8 @@ class Everything:
     saved: dict[str, Record] = field(default_factory=dict)
     indexes: int = 0
     ahead: float = 0.0
+    ended: set[str] = field(default_factory=set)
+    """Envoys and holders whose pods are gone."""
 
     def ticks(self) -> float:
         return time.monotonic() + self.ahead
@@ -74,6 +76,7 @@ class Replica:
             time.time,
             shared.ticks,
             settle_seconds=0.0,
+            ended=lambda name: name in shared.ended,
             forget_seconds=300.0,
             return_seconds=0.0,
         )
@@ -521,6 +524,27 @@ async def test_what_concerns_a_newcomer_is_said_before_it_and_what_one_that_left
         await late.leaves()
         await until(lambda: "late" in merged.ledger.holders.away, "it to be missed")
         assert said[0] == "not there"
+
+
+async def test_whose_pod_has_ended_is_missed_no_longer_here_or_by_whoever_leads_next() -> None:
+    async with scene() as s:
+        merged = s.one.peers.merged
+        late = Holder("late")
+        await late.joins(s.two)
+        await until(lambda: "late" in s.two.peers.merged.memory.holders, "all to know the newcomer")
+        s.shared.ended = {"late"}
+        s.one.sample()
+        assert "late" in merged.ledger.holders.connected, "who is connected has not ended, whatever is said"
+        s.shared.ended = set()
+        await late.leaves()
+        await until(lambda: "late" in merged.ledger.holders.away, "it to be missed")
+        s.one.sample()
+        assert s.one.engine.services[WEB.name].seen.held is None
+        s.shared.ended = {"late"}
+        s.one.sample()
+        assert not merged.ledger.holders.away
+        assert s.one.engine.services[WEB.name].seen.held == 0
+        await until(lambda: "late" not in s.two.peers.merged.memory.holders, "the follower to forget it too")
 
 
 async def test_a_follower_that_cannot_say_anything_does_not_look_connected_and_tries_again() -> None:
