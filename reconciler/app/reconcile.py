@@ -101,6 +101,7 @@ class Reconciler:
             services=lambda: self.engine.services,
             envoys=lambda: self._router.nodes(),
             holders=lambda: self._holders.connected,
+            all_holders=lambda: self._holders.connected,
             ready=lambda: self._opened,
             leads=lambda: True,
             now=time.time,

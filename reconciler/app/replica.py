@@ -144,6 +144,7 @@ class Replica:
             services=lambda: self.engine.services if self.engine.leads else {},
             envoys=lambda: self._router.nodes(),
             holders=lambda: self._holders.connected,
+            all_holders=lambda: self._peers.merged.ledger.holders.connected,
             ready=lambda: self._opened,
             leads=self._leads,
             now=time.time,

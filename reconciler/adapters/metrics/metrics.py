@@ -30,7 +30,7 @@ class Metrics:
     def __init__(self, world: World) -> None:
         self._world = world
         self._tallies: dict[str, Tally] = {}
-        self._holders: tuple[str, ...] = ()
+        self._holders: frozenset[str] = frozenset()
         self._registry = Registry(world)
         self._lag = LoopLag(self._registry.lag.observe)
 
@@ -59,7 +59,7 @@ class Metrics:
 
     def held(self, held: Held) -> None:
         if found := self._known(held.service):
-            holders = tuple(self._world.holders())
+            holders = frozenset(self._world.all_holders())
             if holders != self._holders:
                 self._holders = holders  # one object for all tallies, of which there may be many
             found[1].saw_held(held, self._holders, self._world.ticks())

@@ -77,7 +77,7 @@ class Tally:
     gone: Rising = field(default_factory=Rising)
     refusals: Mapping[str, Rising] = field(default_factory=lambda: NEVER)
     """By reason, from the first on."""
-    _holders: tuple[str, ...] = ()
+    _holders: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, record: Record, asks: Asks, ticks: float) -> Tally:
@@ -94,10 +94,12 @@ class Tally:
         present = self.waking_since is not None and now - self.waking_since >= wake_timeout
         return self.wakes["timed_out"] + present
 
-    def saw_held(self, held: Held, holders: tuple[str, ...], ticks: float) -> None:
-        """`holders` are those that are connected."""
-        news, self._holders = holders == self._holders, holders
+    def saw_held(self, held: Held, holders: frozenset[str], ticks: float) -> None:
+        """`holders` are those that are connected. Totals of some of them only are waited with until all have told."""
         self.waited = self.waited.at_rate(held.held or 0, ticks)
+        if held.relayed is None:
+            return
+        news, self._holders = holders == self._holders, holders
         self.released.saw(held.released, news)
         self.refused.saw(held.refused, news)
         self.gone.saw(held.gone, news)

@@ -5,7 +5,7 @@ The engine is a sibling of adapters, which do not import it; its services are wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +54,9 @@ class World:
     services: Callable[[], Mapping[str, Service]]
     envoys: Callable[[], Mapping[str, Envoy]]
     holders: Callable[[], Sequence[str]]
+    """Those that are connected here."""
+    all_holders: Callable[[], Iterable[str]]
+    """Those that are connected to any replica, of which `held` tells."""
     ready: Callable[[], bool]
     leads: Callable[[], bool]
     """Whether it is here that services may be put to sleep."""

@@ -57,6 +57,7 @@ class Scene:
                 services=lambda: self.services if self.leads else {},
                 envoys=lambda: self.envoys,
                 holders=lambda: self.holders,
+                all_holders=lambda: self.holders,
                 ready=lambda: self.ready,
                 leads=lambda: self.leads,
                 now=lambda: self.now,
@@ -83,7 +84,15 @@ class Scene:
     ) -> None:
         refused = refused or sum(refused_by.values())
         self.metrics.held(
-            Held(name, held, 0, released=released, refused=refused, gone=gone, refused_by=refused_by or NONE)
+            Held(
+                name,
+                held,
+                None if held is None else 0,
+                released=released,
+                refused=refused,
+                gone=gone,
+                refused_by=refused_by or NONE,
+            )
         )
 
     async def scrape(self, accept: str = PLAIN) -> str:

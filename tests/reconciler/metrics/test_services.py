@@ -283,6 +283,26 @@ async def test_holders_totals_never_fall_and_what_was_before_is_no_news() -> Non
     assert await counted() == [4, 1, 1]
 
 
+async def test_what_holders_counted_before_they_came_to_another_replica_is_no_news() -> None:
+    scene = Scene(service("web"))
+    released = f"{P}released_total"
+    scene.holders = ["one", "two"]
+    scene.holds("web", 0, released=10)
+    scene.holds("web", 0, released=12)
+    assert await scene.value(released, service="web") == 2
+
+    scene.holds("web", None, released=5)  # that of the other replica is not known for a moment
+    scene.holds("web", 0, released=13)
+    assert await scene.value(released, service="web") == 3
+
+    scene.holders = ["one"]
+    scene.holds("web", 0, released=5)
+    scene.holders = ["one", "two"]
+    scene.holds("web", None, released=5)  # it has come, and has not told yet
+    scene.holds("web", 0, released=14)
+    assert await scene.value(released, service="web") == 3
+
+
 async def test_refusals_have_their_reason_and_begin_with_the_first() -> None:
     scene = Scene(service("web"))
 
