@@ -27,6 +27,8 @@ WARM_PATH = "/version"
 """Everybody who is known to the API server may read it."""
 WAKE_TIMEOUT_SECONDS = 3.0
 """A wake can be sent twice, so one that is not answered soon is: its connection may be dead."""
+WAKE_TIMEOUT_MOST_SECONDS = 24.0
+"""It may also be an API server, or a webhook of somebody's, that is slow: a call that is cut off may never be done."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 2.0
 
 
@@ -38,13 +40,13 @@ class Urgent:
         self.is_warm = False
         """Whether all connections have been opened once."""
 
-    async def patch(self, path: str, patch: Patch) -> bytes:
+    async def patch(self, path: str, patch: Patch, timeout: float) -> bytes:
         """The answer. Raises `ApiError` and `Unreachable`."""
-        return await self._api.call("PATCH", path, patch, JSON_PATCH, timeout=WAKE_TIMEOUT_SECONDS)
+        return await self._api.call("PATCH", path, patch, JSON_PATCH, timeout=timeout)
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, timeout: float) -> bytes:
         """The object. Raises `ApiError` and `Unreachable`."""
-        return await self._api.get(path, timeout=WAKE_TIMEOUT_SECONDS)
+        return await self._api.get(path, timeout=timeout)
 
     async def keep_warm(self) -> None:
         """Until cancelled. One half after the other: the rest is free for whoever comes meanwhile."""
@@ -85,6 +87,11 @@ def pauses() -> Iterator[float]:
     while True:
         yield pause * random.uniform(0.8, 1.2)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def wake_timeout(unanswered: int) -> float:
+    """How long to wait for an answer after so many in a row of which there was none."""
+    return min(WAKE_TIMEOUT_SECONDS * 2.0 ** max(0, min(unanswered, 8) - 1), WAKE_TIMEOUT_MOST_SECONDS)
 
 
 def words(error: ApiError | Unreachable, target: str, resource: str, namespace: str) -> str:

@@ -122,16 +122,17 @@ class Scaled(Sight):
     async def _until_awake(self) -> None:
         if self._woken_ticks and time.monotonic() - self._woken_ticks < PROVEN_SECONDS:
             await asyncio.sleep(next(self._rounds))
-        began, refused = time.monotonic(), list[ApiError]()
+        began, refused, unanswered = time.monotonic(), list[ApiError](), 0
         for pause in calls.pauses():
             self._news.clear()
             least, path = self.least, self._path
             if least is None or path is None:
                 return
+            wake, timeout = scale.WAKES[len(refused)](least), calls.wake_timeout(unanswered)
             try:
-                answer = scale.seen(await self._owner.urgent.patch(path, scale.WAKES[len(refused)](least)))
+                answer = scale.seen(await self._owner.urgent.patch(path, wake, timeout))
             except ApiError as error:
-                if error.status == INVALID and await self._is_awake():
+                if error.status == INVALID and await self._is_awake(timeout):
                     return
                 if error.status == INVALID and len(refused) + 1 < len(scale.WAKES):
                     refused.append(error)  # zero may be written in another way; else, this is the error that counts
@@ -142,6 +143,7 @@ class Scaled(Sight):
                 elif time.monotonic() - began > PATIENCE_SECONDS:
                     self._fail(error)
             except (Unreachable, msgspec.DecodeError) as fault:
+                unanswered += 1
                 if time.monotonic() - began > PATIENCE_SECONDS:
                     self._fail(fault if isinstance(fault, Unreachable) else Unreachable(str(fault)))
             else:
@@ -150,11 +152,12 @@ class Scaled(Sight):
                 return
             await self._pause(pause)
 
-    async def _is_awake(self) -> bool:
+    async def _is_awake(self, timeout: float) -> bool:
         """After a test that failed: somebody else has woken it, or it was never asleep."""
         if self.seen and self.seen.replicas and self.selector is not None:
             return True
-        return await self._look(self._owner.urgent.get) and self.seen is not None and self.seen.replicas > 0
+        looked = await self._look(lambda path: self._owner.urgent.get(path, timeout))
+        return looked and self.seen is not None and self.seen.replicas > 0
 
     def _sleep(self) -> None:
         if self._sleeping is None and self._path is not None and not self._closed:

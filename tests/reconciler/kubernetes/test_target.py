@@ -28,12 +28,20 @@ class Urgent:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self.slow_seconds = 0.0
+        """How long the API server takes; a call that is cut off before is as if it never came."""
 
-    async def patch(self, path: str, patch: Any) -> bytes:
+    async def patch(self, path: str, patch: Any, timeout: float) -> bytes:
+        self._wait(timeout)
         return await self._objects.call("PATCH", path, patch, "application/json-patch+json")
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, timeout: float) -> bytes:
+        self._wait(timeout)
         return await self._objects.get(path)
+
+    def _wait(self, timeout: float) -> None:
+        if self.slow_seconds > timeout:
+            raise Unreachable("it is slow")
 
 
 class Owner:
@@ -99,6 +107,14 @@ async def owner() -> AsyncIterator[Owner]:
     made.scaled.close()
     await asyncio.gather(*made.tasks, return_exceptions=True)
     assert not made.faults
+
+
+@pytest.mark.parametrize("written", [{}, {"replicas": 0}])
+async def test_a_wake_gets_through_to_an_api_server_that_takes_its_time(owner: Owner, written: dict[str, int]) -> None:
+    owner.urgent.slow_seconds = 11.0
+    owner.put(written)
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
 
 
 async def test_a_wake_is_one_patch(owner: Owner) -> None:
