@@ -103,9 +103,9 @@ def uninstall(
         typer.echo("there is no ScaledService: nothing has to be restored")
         return
     asleep = sum(item.status.state == "ScaledToZero" for item in items)
-    typer.echo(
-        f"{len(items)} ScaledServices are left, {asleep} of them asleep: those get their replicas back", err=True
-    )
+    left = "1 ScaledService is" if len(items) == 1 else f"{len(items)} ScaledServices are"
+    restored = "those that are get their replicas back" if asleep else "nothing has to be restored"
+    typer.echo(f"{left} left, {asleep} of them asleep: {restored}", err=True)
     if not yes and not typer.confirm("Go on?"):
         raise typer.Exit(Exit.FAILED)
     outcomes = cluster.run(

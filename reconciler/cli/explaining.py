@@ -133,26 +133,26 @@ def _conditions(answer: View, now: datetime) -> Iterator[str]:
         return
     yield "Conditions"
     yield from writing.columns(
-        [(one["type"], one["status"], f"{one['reason']}: {one['message']}".removesuffix(": ")) for one in conditions],
+        [(one["type"], one["status"], _told(one["reason"], one["message"])) for one in conditions],
         "  ",
     )
+
+
+def _told(reason: str, message: str) -> str:
+    """Many messages begin with their reason, as they stand alone elsewhere."""
+    return message if message.startswith(f"{reason}: ") else f"{reason}: {message}".removesuffix(": ")
 
 
 def _transitions(answer: View, now: datetime) -> Iterator[str]:
     transitions = answer["transitions"]
     yield "Last transitions" if transitions else "No transition is remembered"
-    yield from writing.columns(
-        [
-            (
-                move["at"] or "",
-                f"{move['from']} → {move['to']}" if move["to"] else "",
-                move["event"],
-                move["reason"],
-            )
-            for move in transitions
-        ],
-        "  ",
-    )
+    rows: list[tuple[str, ...]] = [
+        (move["at"] or "", f"{move['from']} → {move['to']}" if move["to"] else "", move["event"], move["reason"])
+        for move in transitions
+    ]
+    if not any(row[1] for row in rows):  # Events do not say between which states
+        rows = [(row[0], *row[2:]) for row in rows]
+    yield from writing.columns(rows, "  ")
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

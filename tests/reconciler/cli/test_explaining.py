@@ -119,3 +119,11 @@ def test_doubts_are_told() -> None:
     assert "in doubt, which keeps services awake: no Envoy is connected" in text
     assert "Held: not known, as a holder is missing\n  nobody is connected" in text
     assert "stalled       no image" in text and "until `zenvoy resume`" in text
+
+
+def test_what_comes_from_the_object_alone_has_no_gaps_and_says_nothing_twice() -> None:
+    stalled = {"type": "Ready", "status": "False", "reason": "NoPods", "message": "NoPods: quota", "since": AT}
+    event = {"at": AT, "from": None, "to": None, "event": "WakeStalled", "reason": "NoPods: quota"}
+    shown = told(service={"conditions": [stalled]}, transitions=[event])
+    assert "  Ready  False  NoPods: quota\n" in shown
+    assert f"  {AT}  WakeStalled  NoPods: quota" in shown
