@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
 
 from reconciler.adapters.kubernetes.workloads import Endpoint, EndpointSlice
 
@@ -53,6 +55,8 @@ def offers(slices: Iterable[EndpointSlice], port: str) -> tuple[Offer, ...]:
 def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> Offer | None:
     # All addresses of one endpoint are the same pod's, and the API says to use the first.
     ip, conditions = endpoint.addresses[0], endpoint.conditions
+    if not _is_ip(ip):
+        return None
     address = f"[{ip}]:{port}" if ipv6 else f"{ip}:{port}"
     pod = (endpoint.target_ref.uid if endpoint.target_ref else "") or address
     ready = conditions.ready is None or conditions.ready
@@ -60,3 +64,14 @@ def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> Offer | None:
     if ready:
         return Offer(address, pod, ending=False, ipv6=ipv6)
     return Offer(address, pod, ending=True, ipv6=ipv6) if serving and conditions.terminating else None
+
+
+@lru_cache(maxsize=65536)
+def _is_ip(text: str) -> bool:
+    """The API server also takes such as `010.0.0.1`, which one reads as 8.0.0.1, another as 10.0.0.1, and Envoy not at
+    all."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text

@@ -86,3 +86,10 @@ def test_an_endpoint_that_moves_from_one_slice_to_another_is_taken_at_its_best(t
 
 def test_a_slice_without_anything_offers_nothing() -> None:
     assert offers([READ(b'{"addressType": "IPv4", "endpoints": null, "ports": null}')], "") == ()
+
+
+@pytest.mark.parametrize("text", ["010.0.0.1", "10.0.0.256", "fe80::1%eth0", "web.example.com", ""])
+def test_what_envoy_would_not_take_for_an_address_is_left_out(text: str) -> None:
+    """One of them would keep all that comes after it from being told: the API server takes the first."""
+    family = "IPv6" if ":" in text else "IPv4"
+    assert addresses(slice_of(pod(text), family=family), slice_of(pod("10.0.0.1"))) == ["10.0.0.1:8080"]
