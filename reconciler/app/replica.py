@@ -202,7 +202,7 @@ class Replica:
     def _configure(self, entries: Entries, problems: Problems) -> None:
         """New services are routed before they are looked at, old ones are off the route before they are left alone."""
         self._asked = entries, problems
-        if not self._started:
+        if not self._started or self._closing:
             return
         specs = [entry.spec for entry in entries.values()]
         http, tls = f"{ANY}:{self._settings.http_port}", f"{ANY}:{self._settings.tls_port}"

@@ -1,13 +1,15 @@
 """All services of the cluster: ScaledServices beside the Services that they name, and who may have what.
 
 Rules: nothing is told before both kinds were seen whole. What has mistakes stays in force as it was last without; what
-is being deleted is in force no more, as its replicas are restored then. Changes that come at once are told at once.
+is being deleted is in force no more, as its replicas are restored then. Changes that come at once are told at once; to
+tell costs the more the more services there are, so it has its pauses, in which whoever waits for a service is served.
 Counterparts: `wanted.py` and `claims.py`, which judge; `owned.py`, which makes ScaledServices of labelled Services.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -22,6 +24,8 @@ from reconciler.adapters.kubernetes.wanted import Cluster, service_of, wanted
 from reconciler.adapters.kubernetes.within import Within
 from reconciler.adapters.kubernetes.workloads import Service
 
+PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
+"""After each telling, in multiples of what it took."""
 Entries = Mapping[str, Entry]
 Problems = Mapping[str, tuple[Problem, ...]]
 OnEntries = Callable[[Entries, Problems], None]
@@ -53,6 +57,7 @@ class Catalogue:
         """Of a Service: the ScaledServices that name it."""
         self._uses: dict[str, str] = {}
         self._changed = False
+        self._pause_until = 0.0
         self._whole = asyncio.Event()
         self._told: tuple[Entries, Problems] | None = None
         self.scaled_services = Within(
@@ -142,9 +147,19 @@ class Catalogue:
         if self._changed or not self.synced:
             return
         self._changed = True
-        asyncio.get_running_loop().call_soon(self._tell)
+        loop, pause = asyncio.get_running_loop(), self._pause_until - time.monotonic()
+        if pause > 0:
+            loop.call_later(pause, self._tell)
+        else:
+            loop.call_soon(self._tell)
 
     def _tell(self) -> None:
+        began = time.monotonic()
+        self._tell_all()
+        ended = time.monotonic()
+        self._pause_until = ended + min(PAUSES * (ended - began), LONGEST_PAUSE_SECONDS)
+
+    def _tell_all(self) -> None:
         self._changed = False
         entries, claims = self._in_force.settled()
         keys = {*self._mistakes, *claims, *self._owned.troubled}

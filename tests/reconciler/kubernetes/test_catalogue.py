@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.adapters.kubernetes.catalogue import Catalogue, Entries, Problems
+from reconciler.adapters.kubernetes.catalogue import PAUSES, Catalogue, Entries, Problems
 from reconciler.adapters.kubernetes.entries import Entry
 from tests.fakes.api_server import ApiServer, serving
 
@@ -25,6 +26,15 @@ class Shop:
     services: ApiServer = field(default_factory=ApiServer)
     told: list[tuple[Entries, Problems]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
+    takes_seconds: float = 0.0
+    """How long whoever is told is busy with it."""
+    busy: list[tuple[float, float]] = field(default_factory=list)
+
+    def hear(self, entries: Entries, problems: Problems) -> None:
+        began = time.monotonic()
+        self.told.append((dict(entries), dict(problems)))
+        time.sleep(self.takes_seconds)
+        self.busy.append((began, time.monotonic()))
 
     def scale(self, name: str, spec: str = "", age: int = 0, **metadata: Any) -> None:
         """Make or change a ScaledService; `spec` is YAML."""
@@ -64,7 +74,7 @@ async def shop() -> AsyncIterator[Shop]:
         catalogue = Catalogue(
             api,
             lambda: False,
-            lambda entries, problems: shop.told.append((dict(entries), dict(problems))),
+            shop.hear,
             lambda key, item: shop.seen.append(f"{'+' if item else '-'}{key}"),
         )
         task = asyncio.create_task(catalogue.run())
@@ -76,6 +86,17 @@ async def shop() -> AsyncIterator[Shop]:
 
 async def test_an_empty_cluster_is_told_too(shop: Shop) -> None:
     assert shop.told == [({}, {})]
+
+
+async def test_many_that_come_one_by_one_leave_time_for_others(shop: Shop) -> None:
+    shop.takes_seconds = 0.01
+    for number in range(30):
+        shop.serve(f"web-{number}")
+        shop.scale(f"web-{number}")
+        await until(lambda count=number + 1: len(shop.seen) == count)  # type: ignore[misc]
+    await until(lambda: len(shop.entries) == 30)
+    for (began, ended), (next_began, _) in zip(shop.busy[1:], shop.busy[2:], strict=False):
+        assert next_began - ended >= PAUSES * (ended - began)
 
 
 async def test_one_comes_changes_and_goes(shop: Shop) -> None:
