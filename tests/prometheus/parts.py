@@ -25,8 +25,8 @@ RULES = Path(__file__).parents[2] / "deploy/prometheus/*.yaml"
 class Server:
     """A program with an HTTP port that says when it is ready; may be started again after it was killed."""
 
-    def __init__(self, command: Sequence[str], port: int, log: Path) -> None:
-        self.url = f"http://{LOCAL}:{port}"
+    def __init__(self, command: Sequence[str], port: int, log: Path, host: str = LOCAL) -> None:
+        self.url = f"http://{host}:{port}"
         self._command, self._log = command, log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -61,24 +61,32 @@ class Prometheus(Server):
     """Scrapes `ip:port` targets, by path; evaluates our rules and tells the Alertmanager, if there is one."""
 
     def __init__(
-        self, directory: Path, targets: Mapping[str, tuple[str, str]], alertmanager: Server | None = None
+        self,
+        directory: Path,
+        targets: Mapping[str, tuple[str, str]],
+        alertmanager: Server | None = None,
+        *,
+        jobs: Sequence[Mapping[str, Any]] = (),
+        rules: Path = RULES,
+        interval: str = INTERVAL,
+        host: str = LOCAL,
     ) -> None:
-        """`targets` are address and path by the job's name."""
+        """`targets` are address and path by the job's name; `jobs` are written as Prometheus reads them."""
         port = free_port()
-        jobs = [
+        fixed = [
             {"job_name": name, "metrics_path": path, "static_configs": [{"targets": [address]}]}
             for name, (address, path) in targets.items()
         ]
-        timing = {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL}
-        config: dict[str, Any] = {"global": timing, "scrape_configs": jobs, "rule_files": [str(RULES)]}
+        timing = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
+        config: dict[str, Any] = {"global": timing, "scrape_configs": [*fixed, *jobs], "rule_files": [str(rules)]}
         if alertmanager:
             target = alertmanager.url.removeprefix("http://")
             config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [target]}]}]}
         file = directory / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))
         command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={directory}/tsdb"]
-        command += [f"--web.listen-address={LOCAL}:{port}", "--log.level=warn"]
-        super().__init__(command, port, directory / "prometheus.log")
+        command += [f"--web.listen-address={host}:{port}", "--log.level=warn"]
+        super().__init__(command, port, directory / "prometheus.log", host)
 
     def query(self, text: str) -> dict[str, float]:
         """An instant vector, by the label `service` or else by job; empty ones are no error."""

@@ -1,0 +1,226 @@
+"""Prometheus over the pods, as the chart's monitors and rules have it: what it sees, judges and alerts of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.harness import Cluster
+from tests.cluster.monitoring import Discovery, jobs_of, write_rules
+from tests.cluster.release import CHART, PATIENCE_SECONDS, ROOT, SYSTEM, WEB, Release, Shop, web
+from tests.e2e.harness import until as until_within
+from tests.prometheus.parts import Alertmanager, Prometheus, Webhook
+
+pytestmark = [pytest.mark.prometheus, pytest.mark.alertmanager]
+INTERVAL = "1s"
+STUCK = "ServiceStuckWaking"
+MONITORED = {
+    "monitoring.serviceMonitor.enabled": "true",
+    "monitoring.prometheusRule.enabled": "true",
+    "prometheus.scrapeInterval": INTERVAL,
+}
+QUICK = {"idle_after": "4s"}
+REQUESTS = {"cpu": "10m", "memory": "16Mi"}
+
+
+def until(what: str, check: Any) -> Any:
+    return until_within(what, check, PATIENCE_SECONDS)
+
+
+@dataclass
+class Monitored:
+    """zenvoy that judges by Prometheus, and who watches it."""
+
+    zenvoy: Release
+    prometheus: Prometheus
+    webhook: Webhook
+
+    def value(self, query: str) -> float | None:
+        """Of the one series that there is; None while there is none."""
+        rows = self.rows(query)
+        assert len(rows) < 2, rows
+        return float(rows[0]["value"][1]) if rows else None
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.prometheus.ask("/api/v1/query", query=query)["data"]["result"]
+        return rows
+
+    def leader(self) -> str:
+        """Its pod, as Prometheus sees it."""
+        return str(until("somebody leads", lambda: self.rows("zenvoy_leader == 1"))[0]["metric"]["pod"])
+
+
+@pytest.fixture(scope="module")
+def monitored(zenvoy: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
+    node, folder = zenvoy.node, tmp_path_factory.mktemp("prometheus")
+    options = [option for key, value in MONITORED.items() for option in ("--set", f"{key}={value}")]
+    text = node.run("helm", "template", "zenvoy", CHART, "-n", SYSTEM, "--kube-version", "1.34.0", *options)
+    rendered = [one for one in yaml.safe_load_all(text) if one]
+    write_rules(rendered, folder / "rules.yaml")
+    with ExitStack() as stack:
+        discovery = Discovery(node, SYSTEM)
+        stack.callback(discovery.close)
+        webhook = Webhook()
+        stack.callback(webhook.close)
+        alertmanager = Alertmanager(folder, webhook.url)
+        stack.callback(alertmanager.close)
+        alertmanager.start()
+        prometheus = Prometheus(
+            folder,
+            {},
+            alertmanager,
+            jobs=jobs_of(rendered, discovery),
+            rules=folder / "rules.yaml",
+            interval=INTERVAL,
+            host=address_of(node),
+        )
+        stack.callback(prometheus.close)
+        prometheus.start()
+        stack.callback(zenvoy.upgrade)
+        zenvoy.upgrade(
+            **{
+                "prometheus.url": prometheus.url,
+                "prometheus.scrapeInterval": INTERVAL,
+                "monitoring.dashboards.enabled": "true",
+            }
+        )
+        one = Monitored(zenvoy, prometheus, webhook)
+        until("samples are complete", lambda: one.value("max(zenvoy_sample_complete) == 1"))
+        yield one
+
+
+def address_of(node: Cluster) -> str:
+    """Where pods reach this machine."""
+    said = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'
+    return node.kubectl("get", "nodes", "-o", f"jsonpath={said}")
+
+
+def asleep(shop: Shop, monitored: Monitored, **annotations: str) -> str:
+    """A service that has fallen asleep, by Prometheus' word; its name."""
+    deployment, service = web("web")
+    deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": REQUESTS}
+    shop.apply(deployment, service)
+    shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    shop.label("web", **{**QUICK, **annotations})
+    shop.until("web", "ScaledToZero")
+    name = f"{shop.namespace}/web"
+    until("Prometheus says so", lambda: state(monitored, name) == "ScaledToZero")
+    return name
+
+
+def state(monitored: Monitored, service: str) -> str | None:
+    """By Prometheus' word; None while it has none, or, as the leader changes, two."""
+    rows = monitored.rows(f'zenvoy_service_state{{service="{service}"}} == 1')
+    return str(rows[0]["metric"]["state"]) if len(rows) == 1 else None
+
+
+def test_every_pod_is_scraped_and_one_leads(monitored: Monitored) -> None:
+    pods = json.loads(monitored.zenvoy.node.kubectl("get", "pods", "-n", SYSTEM, "-o", "json"))["items"]
+    parts = {pod["metadata"]["name"]: pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods}
+
+    def seen(query: str) -> set[str]:
+        return {row["metric"]["pod"] for row in monitored.rows(query)}
+
+    reconcilers = {pod for pod, part in parts.items() if part == "reconciler"}
+    proxies = {pod for pod, part in parts.items() if part == "proxy"}
+    until("all are up", lambda: not monitored.rows("up == 0") and seen("up") == reconcilers | proxies)
+    assert len(reconcilers) == 2
+    assert seen("zenvoy_leader") == reconcilers
+    assert seen("envoy_server_uptime") == seen("zenvoy_holder_stream_up") == proxies
+    assert monitored.value("sum(zenvoy_leader)") == 1
+    assert seen("zenvoy_sample_complete") == {monitored.leader()}
+
+
+def test_a_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Shop) -> None:
+    name = asleep(shop, monitored)
+    assert monitored.rows(f'zenvoy_service_state{{service="{name}"}}')[0]["metric"]["namespace"] == shop.namespace
+
+    assert monitored.zenvoy.curl(shop.host("web")).status == 200
+
+    until("Prometheus says so", lambda: state(monitored, name) in ("Active", "Idle"))
+    woken = f'zenvoy_service_wakes_total{{service="{name}", result="woken"}}'
+    until("the wake is counted", lambda: monitored.value(woken) == 1)
+    for resource, asked in (("cpu_core", 0.01), ("memory_byte", 16 * 2**20)):
+        slept = f'zenvoy_service_slept_{resource}_seconds_total{{service="{name}"}}'
+        replicas = f'zenvoy_service_slept_replica_seconds_total{{service="{name}"}} > 0'
+        until(
+            "what is not run is counted",
+            lambda query=f"{slept} / ({replicas})", asked=asked: monitored.value(query) == pytest.approx(asked),
+        )
+    explained = monitored.zenvoy.node.kubectl(
+        "get", "--raw", f"/api/v1/namespaces/{SYSTEM}/pods/{monitored.leader()}:18080/proxy/v1/services/{name}/explain"
+    )
+    assert monitored.prometheus.url in explained
+    shop.until("web", "ScaledToZero")
+
+
+def test_what_is_ignored_is_answered_and_wakes_nothing(monitored: Monitored, shop: Shop) -> None:
+    name = asleep(shop, monitored, ignore_user_agents="Prometheus/,kube-probe/", ignore_answer="200 it sleeps")
+    probe = ("-A", "Prometheus/2.42")
+
+    assert monitored.zenvoy.curl(shop.host("web"), "/", *probe).body.strip() == "it sleeps"
+    assert shop.state("web") == "ScaledToZero"
+    assert monitored.zenvoy.curl(shop.host("web")).status == 200
+    assert monitored.zenvoy.curl(shop.host("web"), "/", *probe).body.split()[1] == "GET", "awake, it answers itself"
+
+    def sleeps() -> bool:
+        monitored.zenvoy.curl(shop.host("web"), "/", *probe)
+        return state(monitored, name) == "ScaledToZero"
+
+    until("it sleeps under probes", sleeps)
+
+
+def test_an_image_that_cannot_be_pulled_is_alerted_of_until_it_can(monitored: Monitored, shop: Shop) -> None:
+    name = asleep(shop, monitored, wake_timeout="5s", hold_timeout="15s")
+    shop.kubectl("set", "image", "deployment/web", "web=localhost/nowhere:1")
+    with ThreadPoolExecutor() as clients:
+        waiting = clients.submit(monitored.zenvoy.curl, shop.host("web"))
+
+        told = until("the webhook is told", lambda: monitored.webhook.told(STUCK, "firing"))
+
+        assert [(one["labels"]["service"], one["labels"]["namespace"]) for one in told] == [(name, shop.namespace)]
+        assert told[0]["annotations"]["summary"] == f"{name} does not wake"
+        assert waiting.result().status == 503
+    assert monitored.value(f'zenvoy_service_stalled{{service="{name}"}}') == 1
+
+    shop.kubectl("set", "image", "deployment/web", f"web={WEB}")
+
+    until("the webhook is told", lambda: monitored.webhook.told(STUCK, "resolved"))
+    assert monitored.zenvoy.curl(shop.host("web")).status == 200
+
+
+def test_a_new_leader_goes_on_telling(monitored: Monitored, shop: Shop) -> None:
+    name = asleep(shop, monitored)
+    before = monitored.leader()
+    slept = f'zenvoy_service_slept_replica_seconds_total{{service="{name}", pod!="{before}"}}'
+    assert monitored.value(slept) is None
+
+    monitored.zenvoy.node.kubectl("delete", "pod", "-n", SYSTEM, before, "--wait=false")
+
+    until("another leads", lambda: monitored.value(f'sum(zenvoy_leader{{pod!="{before}"}}) == 1'))
+    until("it tells", lambda: monitored.value(slept))
+    until("nobody else does", lambda: state(monitored, name) == "ScaledToZero")
+    assert not {alert for alert, _ in monitored.prometheus.firing()}
+
+
+def test_the_dashboards_are_there(monitored: Monitored) -> None:
+    said = monitored.zenvoy.node.kubectl("get", "configmaps", "-n", SYSTEM, "-l", "grafana_dashboard=1", "-o", "json")
+    shipped = {name: text for one in json.loads(said)["items"] for name, text in one["data"].items()}
+
+    built = (ROOT / "grafana" / "dashboards").glob("*.json")
+    assert shipped == {file.name: file.read_text() for file in built}
+
+
+def test_the_rules_of_the_chart_are_loaded(monitored: Monitored) -> None:
+    groups = monitored.prometheus.ask("/api/v1/rules")["data"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+
+    assert {rule["name"] for rule in rules} >= {STUCK, "NoLeader", "ControllerDown"}
+    assert {rule["health"] for rule in rules} == {"ok"}
