@@ -31,6 +31,8 @@ over these metrics are in [deploy/prometheus](../deploy/prometheus), and each al
 
 - A service that is deleted has no series any more. What is not known has no series either: no number is made up for it.
 - Times are seconds since the epoch (`time() - …_timestamp_seconds` is an age); counters begin anew with the process.
+- Of two replicas in a cluster the leader alone tells of services and samples. Counters begin anew at the one that leads
+  next, so add up (`sum without (instance, pod)`) what `increase` says of each; of gauges take the `max`.
 - Exemplars name the service of an observation. To keep them, start Prometheus with `--enable-feature=exemplar-storage`.
 """
 
