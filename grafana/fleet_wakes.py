@@ -132,7 +132,7 @@ LEDGER = Row(
                 Query(f"sum({counted(_WAITED)})", "Waited"),
             ),
             Unit.SECONDS,
-            width=5,
+            width=6,
             levels=(Level(None, GOOD),),
         ),
         Panel(
@@ -178,7 +178,7 @@ LEDGER = Row(
                 Query(f"topk({MOST}, {total(counted(_SLEPT))})"),
                 Query(f"{total(counted(_WAITED))} and topk({MOST}, {total(counted(_SLEPT))})"),
             ),
-            width=7,
+            width=6,
             sort="Not run",
             columns=(
                 Column("service", "Service", links_to_service=True),
