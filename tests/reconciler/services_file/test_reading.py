@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.adapters.processes import Program
 from reconciler.adapters.services_file import ServicesFile, read
-from reconciler.core.spec import Ignore, IdleBy, Protocol, Spec
+from reconciler.core.spec import IdleBy, Ignore, Protocol, Spec
 
 FULL = """
 listen: {http: "127.0.0.1:10000", tls: "[::1]:10443"}
