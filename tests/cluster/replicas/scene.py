@@ -173,6 +173,7 @@ class Scene:
             },
         )
         self.wait(name, "Active", "Idle")
+        until("the proxy knows it", lambda: self.request(name, "/known").status == 200, PATIENCE_SECONDS)
 
     def command(self, name: str, verb: str) -> None:
         value = f"{verb}@{datetime.now(UTC).isoformat()}".replace("+00:00", "Z")
