@@ -172,7 +172,8 @@ def explanation(park: Park, cause: Cause, waited: float) -> str:
     tail = f": {why}" if why else ""
     match cause:
         case "max_held":
-            return f"{name} is waking, and {park.max_held} connections wait for it already (maxHeld){tail}"
+            many = "1 connection waits" if park.max_held == 1 else f"{park.max_held} connections wait"
+            return f"{name} is waking, and {many} for it already (maxHeld){tail}"
         case "descriptors":
             return f"{name} is waking, and the holder has no descriptor left for one more connection{tail}"
         case "timeout":

@@ -10,6 +10,7 @@ from reconciler.app.doctor.finding import Examined, Level, as_data
 from reconciler.cli import writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import Output
+from reconciler.core.wording import counted
 
 
 def write(examined: Sequence[Examined], output: Output) -> None:
@@ -45,4 +46,4 @@ def _mark(one: Examined) -> str:
 
 
 def _many(count: int, of: str) -> str:
-    return f"{count or 'no'} {of}{'' if count == 1 else 's'}"
+    return counted(count, of) if count else f"no {of}s"

@@ -117,7 +117,9 @@ def _holders(answer: View, now: datetime) -> Iterator[str]:
     service = answer["service"]
     known = service["held"] is not None and service["relayed"] is not None
     total = (
-        f"{service['held']} wait, {service['relayed']} are relayed" if known else "not known, as a holder is missing"
+        f"{_said(service['held'], 'waits', 'wait')}, {_said(service['relayed'], 'is relayed', 'are relayed')}"
+        if known
+        else "not known, as a holder is missing"
     )
     yield f"Held: {total}"
     figures = ("held", "relayed", "released", "refused", "gone")
@@ -126,6 +128,10 @@ def _holders(answer: View, now: datetime) -> Iterator[str]:
         order = "in force" if holder["inForce"] else "not in force yet" if holder["connected"] else "away"
         rows.append((holder["id"], holder["mode"], *(str(holder[name]) for name in figures), order))
     yield from _table(rows)
+
+
+def _said(count: int, of_one: str, of_more: str) -> str:
+    return f"{count} {of_one if count == 1 else of_more}"
 
 
 def _conditions(answer: View, now: datetime) -> Iterator[str]:

@@ -15,6 +15,7 @@ from reconciler.app.state_dir import StateDir
 from reconciler.cli import traffic
 from reconciler.cli.exits import Exit
 from reconciler.cli.people import HERE
+from reconciler.core.wording import counted
 
 if TYPE_CHECKING:
     from reconciler.adapters.services_file import Problem, ServicesFile
@@ -63,8 +64,7 @@ def check(file: File) -> None:
     Example: zenvoy check services.yaml && zenvoy up services.yaml
     """
     found = _read(file)
-    number = len(found.services)
-    typer.echo(f"{file}: {number} {'service' if number == 1 else 'services'}, no mistakes")
+    typer.echo(f"{file}: {counted(len(found.services), 'service')}, no mistakes")
 
 
 def up_command(
@@ -165,5 +165,5 @@ def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:
         return found
     for problem in found:
         typer.echo(str(problem), err=True)
-    typer.echo(f"{file}: {len(found)} mistakes" if len(found) > 1 else f"{file}: 1 mistake", err=True)
+    typer.echo(f"{file}: {counted(len(found), 'mistake')}", err=True)
     raise typer.Exit(Exit.USAGE)

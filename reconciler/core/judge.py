@@ -14,6 +14,7 @@ from reconciler.core.events import Event
 from reconciler.core.record import Record, State
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.traffic import Judgement, Usage
+from reconciler.core.wording import counted
 
 SETTLE_SECONDS = 0.1
 """How long after an acknowledgement a sample counts: Envoy's main thread acknowledges, its workers follow."""
@@ -75,7 +76,7 @@ def undrained(record: Record, seen: Observed, by: IdleBy = IdleBy.REQUESTS) -> s
     if seen.held is None or seen.relayed is None:
         return "a holder is not connected"
     if seen.relayed and by is not IdleBy.BYTES:
-        return f"{seen.relayed} connections are relayed"
+        return f"{counted(seen.relayed, 'connection')} {'is' if seen.relayed == 1 else 'are'} relayed"
     if seen.route_acked_at is None:
         return f"the route is not acknowledged: {seen.waiting_for}"
     if seen.traffic is None or seen.traffic.usage is Usage.UNKNOWN:
@@ -83,7 +84,7 @@ def undrained(record: Record, seen: Observed, by: IdleBy = IdleBy.REQUESTS) -> s
     if seen.traffic.taken_at < max(seen.route_acked_at + SETTLE_SECONDS, record.since):
         return "no sample since the route was acknowledged"
     if seen.traffic.in_flight:
-        return f"{seen.traffic.in_flight} {by} in flight"
+        return f"{counted(seen.traffic.in_flight, by.one)} in flight"
     return None
 
 

@@ -29,6 +29,11 @@ class IdleBy(StrEnum):
     CONNECTIONS = "connections"
     BYTES = "bytes"
 
+    @property
+    def one(self) -> str:
+        """One of what it counts, for people."""
+        return self.value.removesuffix("s")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ignore:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.core.spec import IdleBy
+from reconciler.core.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class Window:
             moved += _moved(was, now, by)
             in_flight += _in_flight(was, now, by)
         usage = Usage.TRAFFIC if moved or in_flight else Usage.QUIET
-        return self._judgement(usage, in_flight, f"{moved} {by} moved, {in_flight} in flight", moved)
+        return self._judgement(usage, in_flight, f"{counted(moved, by.one)} moved, {in_flight} in flight", moved)
 
     def _judgement(self, usage: Usage, in_flight: int, reason: str, moved: int) -> Judgement:
         start = self.before.taken_at if self.before else self.after.taken_at

@@ -1,4 +1,4 @@
-"""Words for people: which known word was probably meant, and lists of words. Pure."""
+"""Words for people: which known word was probably meant, lists of words, numbers of things. Pure."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def listed(words: Iterable[str], last: str = "or") -> str:
     """`a, b or c`."""
     *others, final = words
     return f"{', '.join(others)} {last} {final}" if others else final
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 target`, `2 targets`; the plural of `thing` is regular."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _plain(word: str) -> str:

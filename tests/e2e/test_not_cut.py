@@ -62,7 +62,7 @@ def test_sleep_by_command_does_not_cut_a_request(z: Zenvoy) -> None:
         z.wait_status("it is in flight", "told", in_flight)
         told = z.cli("sleep", "told")
         assert told.returncode == 1
-        assert "told is Active: " in told.stdout and "1 requests in flight" in told.stdout
+        assert "told is Active: " in told.stdout and "1 request in flight" in told.stdout
         assert slow.result().body == b"slow 4\n"
     assert z.cli("sleep", "told").returncode == 0
     z.asleep("told")

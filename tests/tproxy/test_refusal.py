@@ -124,6 +124,14 @@ def test_more_than_may_wait_are_refused_at_once(world: World) -> None:
     assert world.sees(refused=1).held == 2
 
 
+@pytest.mark.curl
+def test_when_one_alone_may_wait_it_is_said_so(world: World) -> None:
+    world.assign(protocol="http", max_held=1)
+    world.clients(1)
+    world.sees(held=1)
+    assert "1 connection waits for it already (maxHeld)" in curl(f"http://{world.holder.address}/").stdout
+
+
 def test_refusals_are_told_by_reason(world: World) -> None:
     world.assign(protocol="tcp", max_held=1, hold_timeout=0.3)
     clients = world.clients(3)

@@ -24,6 +24,7 @@ from reconciler.adapters.kubernetes.targets import Discovery, NoSuchKind
 from reconciler.adapters.kubernetes.wanted import target_of
 from reconciler.adapters.kubernetes.workloads import Lease
 from reconciler.core.record import State
+from reconciler.core.wording import counted
 
 PAGE = "500"
 LANDING_SECONDS = 1.0
@@ -73,8 +74,8 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
             await asyncio.sleep(landing)
             has = scale.seen(await api.get(where)).replicas
         if has:
-            return f"{target} has {_replicas(has)}"
-        return f"{target} was restored to {_replicas(await _woken(api, where, max(1, wanted)))}"
+            return f"{target} has {counted(has, 'replica')}"
+        return f"{target} was restored to {counted(await _woken(api, where, max(1, wanted)), 'replica')}"
     except ApiError as error:
         if error.status != NOT_FOUND:
             raise
@@ -194,7 +195,3 @@ def _fence(found: Lease) -> dict[str, object]:
         "metadata": {"resourceVersion": found.metadata.resource_version, "annotations": annotations},
         "spec": spec,
     }
-
-
-def _replicas(count: int) -> str:
-    return f"{count} replica{'s' if count != 1 else ''}"

@@ -12,6 +12,7 @@ from reconciler.app.doctor import connected
 from reconciler.app.doctor.finding import Examined, Finding, Level
 from reconciler.app.ports_in_use import why_taken
 from reconciler.app.up import CannotStart, envoy_binary
+from reconciler.core.wording import counted
 
 
 def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examined]:
@@ -24,7 +25,7 @@ def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examine
         return [*found, Examined("zenvoy up", "not running", (Finding("zenvoy up", "none runs", remedy, Level.NOTE),))]
     return [
         *found,
-        Examined("zenvoy up", f"runs with {world['services']} services"),
+        Examined("zenvoy up", f"runs with {counted(world['services'], 'service')}"),
         *connected.examined({"up": world}),
     ]
 
@@ -49,8 +50,8 @@ def _file(path: Path, runs: bool) -> Examined:
         mistakes = tuple(
             Finding(f"{one.file}:{one.line}", f"{one.where}: {one.what}", "mend the file") for one in found
         )
-        return Examined("services file", f"{len(mistakes)} mistakes", mistakes)
+        return Examined("services file", counted(len(mistakes), "mistake"), mistakes)
     listens = (found.listen_http, found.listen_tls, *(entry.spec.listen for entry in found.services))
     taken = [] if runs else [why for address in listens if address and (why := why_taken(address))]
     ports = tuple(Finding(str(path), f"cannot listen on {why}", "end it, or choose another port") for why in taken)
-    return Examined("services file", f"{len(found.services)} services", ports)
+    return Examined("services file", counted(len(found.services), "service"), ports)

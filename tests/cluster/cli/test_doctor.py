@@ -148,7 +148,8 @@ async def test_where_all_is_well_it_finds_nothing(installed: Installed) -> None:
             "conflicts",
         )
     ]
-    assert "1 of 1 pods ready, zenvoy-0 leads" in done.out
+    assert "1 of 1 pod ready, zenvoy-0 leads" in done.out
+    assert "1 ScaledService" in done.out and "1 HPA, 0 ScaledObjects, 1 target" in done.out
     assert (await installed.doctor("-o", "json")).json["findings"] == []
 
 

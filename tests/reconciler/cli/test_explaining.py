@@ -92,7 +92,7 @@ Route to 127.64.0.7:18001, version b8: not acknowledged by all: Envoy edge-2
   edge-2  a7            not the present version
   edge-3  away          not the present version
 
-Held: 0 wait, 1 are relayed
+Held: 0 wait, 1 is relayed
   HOLDER  MODE   HELD  RELAYED  RELEASED  REFUSED  GONE  ORDER
   h-1     anyip  0     1        4         0        1     in force
 

@@ -54,3 +54,14 @@ def test_an_envoy_that_is_not_there_is_not_drained() -> None:
     code, said = zenvoy("drain-envoy", f"--admin=127.0.0.1:{free_port()}")
     assert code == 1
     assert "refused" in said
+
+
+def test_doctor_counts_one_as_one(tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    listen = f"listen: {{http: 127.0.0.1:{free_port()}}}"
+    file.write_text(f"{listen}\nservices:\n- {{name: web, hosts: [web.test], command: [sleep], port: 9001}}\n")
+    _, said = zenvoy("doctor", str(file), "--state-dir", str(tmp_path / "state"))
+    assert "services file  1 service\n" in said
+    file.write_text("listen: {}\n")
+    _, said = zenvoy("doctor", str(file), "--state-dir", str(tmp_path / "state"))
+    assert "services file  1 mistake\n" in said

@@ -167,6 +167,7 @@ def test_drained_once_everybody_acknowledged_and_a_later_sample_shows_nothing() 
     ("seen", "why"),
     [
         pytest.param(replace(DRAINED, relayed=2), "2 connections are relayed", id="relayed"),
+        pytest.param(replace(DRAINED, relayed=1), "1 connection is relayed", id="one relayed"),
         pytest.param(replace(DRAINED, relayed=None), "a holder is not connected", id="relayed not known"),
         pytest.param(
             replace(DRAINED, route_acked_at=None, waiting_for="Envoy b"),
@@ -180,7 +181,7 @@ def test_drained_once_everybody_acknowledged_and_a_later_sample_shows_nothing() 
         ),
         pytest.param(
             replace(DRAINED, traffic=a_judgement(Usage.TRAFFIC, start=999, in_flight=1)),
-            "1 requests in flight",
+            "1 request in flight",
             id="in flight",
         ),
     ],

@@ -189,7 +189,7 @@ def test_a_day_in_the_life_of_a_service() -> None:
         >> 60
         >> Quiet("no traffic") << Idle
         >> 10
-        >> Traffic("1 requests moved") << Active
+        >> Traffic("1 request moved") << Active
         >> 60
         >> Quiet("no traffic") << Idle
         >> 300
@@ -241,7 +241,7 @@ def test_a_crash_holds_until_it_is_back() -> None:
 
 def test_sleep_by_command_drains_first() -> None:
     assert Talk(Active) >> SleepCommanded("a person asked") << Draining >> Drained() << ScaledToZero
-    assert Talk(Active) >> SleepCommanded() << Draining >> DrainTimedOut("1 requests in flight") << Active
+    assert Talk(Active) >> SleepCommanded() << Draining >> DrainTimedOut("1 request in flight") << Active
 
 
 def test_a_pause_keeps_it_awake_until_somebody_commands_sleep() -> None:

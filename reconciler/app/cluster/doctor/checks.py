@@ -12,6 +12,7 @@ from reconciler.app.cluster.live import AtUrl, ByProxy, Figures, Silent
 from reconciler.app.cluster.reach import Cluster
 from reconciler.app.doctor import connected
 from reconciler.app.doctor.finding import Examined, Finding, Level
+from reconciler.core.wording import counted
 
 NOT_SEEN = "ask somebody who may, or grant it to yourself"
 
@@ -65,5 +66,6 @@ async def _conflicts(cluster: Cluster, items: list[ScaledService]) -> Examined:
         *conflicts.of_owners(items, targets),
         *missed,
     ]
-    looked = f"{len(autoscalers)} HPAs, {len(scaled)} ScaledObjects, {len(targets)} targets"
+    numbers = {"HPA": len(autoscalers), "ScaledObject": len(scaled), "target": len(targets)}
+    looked = ", ".join(counted(number, thing) for thing, number in numbers.items())
     return Examined("conflicts", looked, tuple(found))

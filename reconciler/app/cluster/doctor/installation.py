@@ -26,6 +26,7 @@ from reconciler.app.cluster.controllers import COMPONENT, Pod, controllers
 from reconciler.app.cluster.live import lease
 from reconciler.app.cluster.reach import LEASE, Cluster
 from reconciler.app.doctor.finding import Examined, Finding, Level
+from reconciler.core.wording import counted
 
 DEFINITIONS = "apiextensions.k8s.io/v1"
 APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade what is in a chart's crds folder)"
@@ -107,7 +108,7 @@ async def controller(cluster: Cluster, installed: Installation) -> Examined:
     held = await lease(cluster)
     found += _lease(f"Lease {system}/{LEASE}", held, {pod.metadata["name"] for pod in pods})
     leader = (held and held.spec.holder_identity) or "nobody"
-    said = f"{len(installed.ready)} of {len(pods)} pods ready, {leader} leads"
+    said = f"{len(installed.ready)} of {counted(len(pods), 'pod')} ready, {leader} leads"
     return Examined("controller", said, tuple(found))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from reconciler.adapters.kubernetes.resources import KIND, ScaledService
 from reconciler.app.cluster.views import READY, STATES, condition
 from reconciler.app.doctor.finding import Examined, Finding
+from reconciler.core.wording import counted
 
 STALLED = "Stalled"
 BEFORE = "; "
@@ -16,7 +17,7 @@ BEFORE = "; "
 def examined(items: list[ScaledService]) -> Examined:
     """Each with a condition that is neither as expected nor a state."""
     found = tuple(finding for item in items for finding in _of(item))
-    return Examined("services", f"{len(items)} ScaledService{'' if len(items) == 1 else 's'}", found)
+    return Examined("services", counted(len(items), KIND), found)
 
 
 def _of(item: ScaledService) -> Iterator[Finding]:
