@@ -18,7 +18,8 @@ from reconciler.adapters.kubernetes.workloads import Event, Pod
 UNCREATED_SECONDS = 5.0
 """A controller that has made no pod by then is not at work, or says nowhere why it cannot."""
 UNREADY_SECONDS = 10.0
-"""A readiness probe that fails, and an init container that runs, for less than this are a start like any other."""
+"""A readiness probe that fails, an init container that runs, and a pod without a node are a start like any other for
+less than this."""
 SILENT_SECONDS = 30.0
 """A pod that runs and is not ready for this long is trouble, though nothing says why."""
 UNROUTED_SECONDS = 3.0
@@ -119,6 +120,9 @@ def _slow(pod: Pod, seen: Evidence) -> Complaint | None:
         return Complaint(9, f"NoEndpoint: {name} is ready, but {seen.service} has no endpoint{port}: {advice}")
     if seen.waited_seconds < UNREADY_SECONDS:
         return None
+    if not pod.spec.node_name:
+        scheduler = f"scheduler {pod.spec.scheduler_name}" if pod.spec.scheduler_name else "its scheduler"
+        return Complaint(7, f"NotScheduled: {name} has no node yet, and {scheduler} does not say why: does it run?")
     for container in status.init_container_statuses:
         if container.state.running and not container.ready:
             return Complaint(8, f"Initializing: init container {container.name} of {name} still runs")

@@ -111,6 +111,8 @@ class ContainerStatus(Struct, frozen=True):
 
 class PodSpec(Struct, frozen=True):
     node_name: str = ""
+    """Empty until it is scheduled."""
+    scheduler_name: str = ""
 
 
 class PodStatus(Struct, frozen=True):

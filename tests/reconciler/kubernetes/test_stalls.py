@@ -15,12 +15,13 @@ Status = dict[str, Any]
 TARGET, AWAITED = "Deployment shop/web", "Service shop/web"
 
 
-def pod(name: str = "web-1", *, deleted: bool = False, **status: Any) -> Pod:
+def pod(name: str = "web-1", *, deleted: bool = False, node: str = "node-1", **status: Any) -> Pod:
     """Of phase Pending, unless something else is said."""
     metadata = {"name": name, "namespace": "shop", "uid": name}
     if deleted:
         metadata["deletionTimestamp"] = "2026-11-23T10:00:00Z"
-    text = json.dumps({"metadata": metadata, "status": {"phase": "Pending", **status}})
+    spec = {"nodeName": node, "schedulerName": "default-scheduler"} if node else {"schedulerName": "volcano"}
+    text = json.dumps({"metadata": metadata, "spec": spec, "status": {"phase": "Pending", **status}})
     return decoder(Pod)(text.encode())
 
 
@@ -137,6 +138,15 @@ def test_unschedulable() -> None:
     message = "0/3 nodes are available: 3 Insufficient memory. preemption: not helpful."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     assert said(pod(conditions=[condition])) == f"Unschedulable: pod web-1 cannot be scheduled: {message}"
+
+
+def test_a_pod_that_no_scheduler_has_looked_at() -> None:
+    forgotten = pod(node="")
+    assert said(forgotten, waited=9) is None
+    words = "NotScheduled: pod web-1 has no node yet, and scheduler volcano does not say why: does it run?"
+    assert said(forgotten, waited=11) == words
+    assert said(forgotten, waited=60) == words
+    assert said(pod(), waited=11) is None
 
 
 REFUSED = 'pods "web-5d4f-x7k2p" is forbidden: exceeded quota: small, requested: pods=1, used: pods=4, limited: pods=4'
