@@ -5,6 +5,7 @@ A reconciler that is started again while the file has mistakes goes by the copy:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -37,3 +38,18 @@ def last_good(file: Path, copy: Path) -> ServicesFile | None:
         return None
     found = read(file, copy.read_bytes())
     return found if isinstance(found, ServicesFile) else None
+
+
+def in_force(file: Path, copy: Path) -> ServicesFile | list[Problem]:
+    """The file; the last good one while it has mistakes; the mistakes when there was none."""
+    found = look(file, copy)
+    if isinstance(found, ServicesFile) or (before := last_good(file, copy)) is None:
+        return found
+    tell(found)
+    return before
+
+
+def tell(problems: Sequence[Problem]) -> None:
+    """In the log: why what is in force is not what the file says."""
+    listed = [str(problem) for problem in problems]
+    log.error("the file has mistakes; the last good one stays in force", problems=listed)

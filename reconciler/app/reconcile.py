@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +17,17 @@ from reconciler.adapters.http import Http
 from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.prometheus.settings import PrometheusSettings
-from reconciler.adapters.services_file import Problem, ServicesFile
+from reconciler.adapters.services_file import ServicesFile
 from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
-from reconciler.app.last_good import last_good, look
+from reconciler.app.last_good import look, tell
 from reconciler.app.leaving import Leaving
 from reconciler.app.memory import settle_memory
 from reconciler.app.operations import ENVOY, EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
 from reconciler.app.renewal import Renewal
-from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
+from reconciler.app.state_dir import ADMIN_SOCKET, ALL_END, GRPC_SOCKET, NODE, StateDir
 from reconciler.app.watching import watch
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import State
@@ -115,6 +114,7 @@ class Reconciler:
         loop.add_signal_handler(signal.SIGTERM, stopped.set)
         loop.add_signal_handler(signal.SIGINT, stopped.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
+        loop.add_signal_handler(ALL_END, self._mind_nobody)
         await self._start()
         tasks = [
             asyncio.create_task(self._sampler.run()),
@@ -148,8 +148,12 @@ class Reconciler:
         if self._settings.metrics:
             await self._http.serve_probes(*self._settings.metrics)
 
-    async def _close(self, end_services: bool) -> None:
+    def _mind_nobody(self) -> None:
+        """From now on what ends does so because all ends."""
         self._closing = True
+
+    async def _close(self, end_services: bool) -> None:
+        self._mind_nobody()
         await self._http.close()
         self._metrics.close()
         await self._source.close()
@@ -202,6 +206,8 @@ class Reconciler:
             settle_memory()
 
     def _held(self, held: Held) -> None:
+        if self._closing:
+            return
         self.engine.held(held)
         self._metrics.held(held)
 
@@ -211,6 +217,8 @@ class Reconciler:
         return await self._source.sample()
 
     def _sampled(self, sample: Sample) -> None:
+        if self._closing:
+            return
         self.engine.sampled(sample)
         self._metrics.sampled(sample, self.engine.doubt)
         self._renewal.sampled(sample)
@@ -269,7 +277,7 @@ class Reconciler:
     def _reload(self) -> None:
         file = look(self._settings.file, self._settings.state_dir.last_good)
         if not isinstance(file, ServicesFile):
-            _told(file)
+            tell(file)
         elif file == self._file:
             log.info("the file has not changed", file=str(self._settings.file))
         else:
@@ -277,23 +285,9 @@ class Reconciler:
             log.info("the file is applied", file=str(self._settings.file), services=len(file.services))
 
 
-def file_in_force(file: Path, state_dir: StateDir) -> ServicesFile | list[Problem]:
-    """The file; the last good one while it has mistakes; the mistakes when there was none."""
-    found = look(file, state_dir.last_good)
-    if isinstance(found, ServicesFile) or (before := last_good(file, state_dir.last_good)) is None:
-        return found
-    _told(found)
-    return before
-
-
 async def reconcile_until_stopped(settings: Settings, file: ServicesFile) -> None:
     """Run one reconciler; it is made on the loop, which some parts need."""
     await Reconciler(settings, file).run()
-
-
-def _told(problems: Sequence[Problem]) -> None:
-    listed = [str(problem) for problem in problems]
-    log.error("the file has mistakes; the last good one stays in force", problems=listed)
 
 
 def _rejected(node: str, why: str) -> None:

@@ -1,10 +1,11 @@
-"""What is where in the state directory.
+"""What is where in the state directory, and what else the processes of `zenvoy up` agree on.
 
 Sockets are named relative to it, since a Unix socket's path is at most 107 bytes.
 """
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ GRPC_SOCKET = "reconciler.sock"
 ADMIN_SOCKET = "envoy.sock"
 NODE = "local"
 """Envoy's node id; there is one Envoy."""
+ALL_END = signal.SIGURG
+"""The supervisor is about to end Envoy and the holder, and then the reconciler, which it tells by this: that they go is
+no news. A signal that does no harm to a reconciler that does not listen yet."""
 
 
 @dataclass(frozen=True, slots=True)

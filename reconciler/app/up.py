@@ -26,7 +26,7 @@ from reconciler.adapters.services_file import ServicesFile
 from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
 from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
-from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, StateDir
+from reconciler.app.state_dir import ADMIN_SOCKET, ALL_END, GRPC_SOCKET, NODE, StateDir
 from xds.bootstrap import Join, as_json
 
 log = structlog.get_logger()
@@ -112,6 +112,7 @@ async def up(options: Options, file: ServicesFile) -> None:
             for child in (_reconciler(options, port), _holder(options, listening), _envoy(options, envoy), *bundled):
                 children.start(child)
             await _until_stopped(children)
+            children.signal("reconciler", ALL_END)
             await children.close()
             await _end_services(state_dir)
 

@@ -142,11 +142,12 @@ def reconcile(
 
     from reconciler.adapters.prometheus.settings import PrometheusSettings
     from reconciler.app import log
+    from reconciler.app.last_good import in_force
     from reconciler.app.ports_in_use import split
-    from reconciler.app.reconcile import Settings, file_in_force, reconcile_until_stopped
+    from reconciler.app.reconcile import Settings, reconcile_until_stopped
 
     log.configure(log_style.value)
-    found = _good(file, file_in_force(file, StateDir(state_dir)))
+    found = _good(file, in_force(file, StateDir(state_dir).last_good))
     asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
     settings = Settings(file, StateDir(state_dir), holder_port, split(metrics) if metrics else None, grpc, asked)
     asyncio.run(reconcile_until_stopped(settings, found))

@@ -18,9 +18,11 @@ from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.services_file import ServicesFile, read
 from reconciler.app.last_good import look
 from reconciler.app.reconcile import Reconciler, Settings
-from reconciler.app.state_dir import StateDir
-from reconciler.core.events import WakeCommanded
+from reconciler.app.state_dir import ALL_END, StateDir
+from reconciler.core.events import SleepCommanded, WakeCommanded
+from reconciler.core.record import State
 from reconciler.core.traffic import Sample
+from reconciler.ports.holders import Held
 
 PATIENCE_SECONDS = 30.0
 SERVER = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(1000)"
@@ -59,6 +61,11 @@ class Stage:
         """Whether the reconciler serves, and knows whether the service runs."""
         service = reconciler.engine.services.get(name)
         return service is not None and service.record is not None and self.state_dir.control.exists()
+
+    def state(self, reconciler: Reconciler, name: str) -> State:
+        record = reconciler.engine.services[name].record
+        assert record
+        return record.state
 
     def endpoints(self, reconciler: Reconciler, name: str) -> tuple[str, ...]:
         return reconciler.engine.services[name].seen.endpoints
@@ -120,6 +127,23 @@ async def test_a_file_that_cannot_be_applied_leaves_the_last_good_one_in_force(
     assert stage.is_known(subject, "web")
     os.kill(os.getpid(), signal.SIGHUP)
     await eventually(lambda: stage.is_known(subject, "other"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, PATIENCE_SECONDS)
+
+
+async def test_what_goes_because_all_ends_is_no_news(stage: Stage) -> None:
+    subject = stage.reconciler("web")
+    running = asyncio.create_task(subject.run())
+    await eventually(lambda: stage.is_known(subject, "web"))
+    subject.engine.command("web", WakeCommanded("asked for"))
+    await eventually(lambda: stage.state(subject, "web") is State.Active)
+    subject.engine.held(Held("web", 0, 0))
+    subject.engine.command("web", SleepCommanded("asked for"))
+    assert stage.state(subject, "web") is State.Draining
+    os.kill(os.getpid(), ALL_END)
+    await eventually(lambda: subject._closing)
+    subject._held(Held("web", None, None))
+    assert stage.state(subject, "web") is State.Draining
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(running, PATIENCE_SECONDS)
 
