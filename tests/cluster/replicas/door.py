@@ -14,11 +14,20 @@ class Door:
         self.replicas = list(replicas)
         """In the order in which they are tried; may be changed at any time."""
         self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         self._ready.wait(10)
+
+    def cut(self) -> None:
+        """End all connections: whoever had one comes again."""
+        self._loop.call_soon_threadsafe(self._cut)
+
+    def _cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -37,6 +46,7 @@ class Door:
         self._loop.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         for host, port in list(self.replicas):
             try:
                 far_reader, far_writer = await asyncio.wait_for(asyncio.open_connection(host, port), 1)
@@ -48,6 +58,7 @@ class Door:
             )
             far_writer.close()
             break
+        self._writers.discard(writer)
         writer.close()
 
 

@@ -28,6 +28,7 @@ class Kubelet:
         self.asked: list[str] = []
         """Paths that came to a server, as `name path`."""
         self._held: set[str] = set()
+        self._forgiven: set[str] = set()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
@@ -39,9 +40,10 @@ class Kubelet:
     def let_go(self, name: str) -> None:
         self._held.discard(name)
 
-    def forgive(self, name: str) -> None:
-        """What was cut of it so far was somebody else's doing."""
-        self.cut = [cut for cut in self.cut if not cut.startswith(f"{name} ")]
+    def forgive(self, name: str, path: str) -> None:
+        """Whoever cuts that request, now or later, it is not noted: it was somebody else's doing."""
+        self._forgiven.add(f"{name} {path}")
+        self.cut = [cut for cut in self.cut if cut not in self._forgiven]
 
     def close(self) -> None:
         self._stopped.set()
@@ -92,6 +94,10 @@ class Kubelet:
                 raise
             await api.patch(f"{slices}/{name}", {"endpoints": ready}, MERGE_PATCH)
 
+    def _note(self, cut: str) -> None:
+        if cut not in self._forgiven:
+            self.cut.append(cut)
+
     def _serving(self, name: str):  # type: ignore[no-untyped-def]
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writers = self._writers[name]
@@ -104,7 +110,7 @@ class Kubelet:
                         while not Path(path.removeprefix("/until")).exists():
                             await asyncio.sleep(0.01)
                             if writer.transport.is_closing():
-                                self.cut.append(f"{name} {path}")
+                                self._note(f"{name} {path}")
                                 return
                     body = f"{name} {path}\n".encode()
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

@@ -175,6 +175,14 @@ class Scene:
         self.wait(name, "Active", "Idle")
         until("the proxy knows it", lambda: self.request(name, "/known").status == 200, PATIENCE_SECONDS)
 
+    def proxy_joins(self, replica: str) -> None:
+        """Have Envoy and holder at that replica, and at no other."""
+        order = [replica, *(name for name in self.replicas if name != replica)]
+        self.door.replicas = [(self.replicas[name], GRPC) for name in order]
+        if not self._proxy_is_at(replica):
+            self.door.cut()
+        until(f"the proxy is at {replica}", lambda: self._proxy_is_at(replica), PATIENCE_SECONDS)
+
     def command(self, name: str, verb: str) -> None:
         value = f"{verb}@{datetime.now(UTC).isoformat()}".replace("+00:00", "Z")
         self.kubectl("annotate", "ssvc", name, f"zenvoy.dev/command={value}", "--overwrite")
@@ -236,6 +244,11 @@ class Scene:
 
     def logs(self) -> str:
         return "\n".join(f"---- {log.name}\n{log.read_text()[-6000:]}" for log in sorted(self.folder.glob("*.log")))
+
+    def _proxy_is_at(self, replica: str) -> bool:
+        world = self.world(replica)
+        joined = [one["id"] for kind in ("envoys", "holders") for one in world[kind] if not one.get("away")]
+        return joined == ["proxy", "proxy"]
 
     def _proxy_is_known(self) -> bool:
         envoys = [envoy["id"] for name in self.replicas for envoy in self.world(name)["envoys"]]

@@ -41,8 +41,8 @@ def test_somebody_else_scales_it(
     scene.kubectl("scale", "deployment", act.name, f"--replicas={replicas}")
     scene.kubelet.let_go(act.name)
     if replicas == 0 and state in ("Active", "Draining"):
-        act.gate.touch()  # whoever scales to zero cuts what is in flight: that is theirs to answer for
-        scene.kubelet.forgive(act.name)
+        scene.kubelet.forgive(act.name, act.path)  # whoever scales to zero answers for what is cut by it
+        act.gate.touch()
     else:
         act.answered()
     assert scene.request(act.name, "/next").body.decode() == f"{act.name} /next\n"
