@@ -137,6 +137,9 @@ class _Nowhere:
     def envoys(self) -> frozenset[str]:
         return frozenset({NODE})
 
+    def away(self) -> frozenset[str]:
+        return frozenset()
+
     def __getattr__(self, _: str) -> Any:
         return lambda *_, **__: None
 

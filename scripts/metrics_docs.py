@@ -12,8 +12,8 @@ from typing import Any, cast, get_args
 
 from prometheus_client.core import Metric
 
-from reconciler.adapters.metrics.causes import CAUSES
 from reconciler.adapters.metrics.table import CONTROL_FAMILIES, SERVICE_FAMILIES, Family, Kind
+from reconciler.core.doubt import Cause as Doubted
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
 from tproxy.holder import Holder
@@ -124,7 +124,7 @@ def _cardinality() -> str:
         many=MANY,
         total=MANY * least,
         states=_words(State),
-        causes=_words(CAUSES),
+        causes=_words(Doubted),
         reasons=_words(get_args(Cause)),
     )
 

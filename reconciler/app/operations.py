@@ -8,6 +8,7 @@ from typing import Any
 
 from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.xds_router import XdsRouter
+from reconciler.core.doubt import words
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.engine import explain
 from reconciler.engine.engine import Engine
@@ -67,7 +68,7 @@ class EngineOperations:
                 "source": self._source,
                 "takenAt": moment(sample.taken_at) if sample else None,
                 "ageSeconds": round(max(0.0, time.time() - sample.taken_at), 3) if sample else None,
-                "doubt": engine.doubt,
+                "doubt": words(engine.doubt),
             },
             "envoys": [*self.envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],
             "holders": [

@@ -40,6 +40,7 @@ from reconciler.app import traffic
 from reconciler.app.cluster.settings import Settings
 from reconciler.app.operations import EngineOperations
 from reconciler.app.telling import Teller
+from reconciler.core.doubt import words
 from reconciler.core.events import Event
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Engine
@@ -194,7 +195,7 @@ class Replica:
             "leader": self._elector.holder,
             "replicas": sorted(self._replicas.addresses()),
             "connected": sorted(self._peers.connected()),
-            "doubt": self._peers.merged.doubt() if self._leads() else None,
+            "doubt": words(self._peers.merged.doubt()) if self._leads() else None,
         }
 
     # What is seen

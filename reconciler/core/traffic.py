@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from reconciler.core.doubt import Cause, Doubt
 from reconciler.core.spec import IdleBy
 from reconciler.core.wording import counted
 
@@ -44,6 +45,8 @@ class Sample:
     """By Envoy's node id; only those that answered in full."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why an Envoy that should have answered did not, by node id."""
+    source_failed: bool = False
+    """No Envoy is to blame: who was asked of all of them could not say."""
 
 
 class Usage(StrEnum):
@@ -74,41 +77,48 @@ RESTART_TOLERANCE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Two samples that follow one another, and the Envoys that had to be in both."""
+    """Two samples that follow one another, and the Envoys that had to be in both; those in `away` are not connected."""
 
     before: Sample | None
     after: Sample
     expected: frozenset[str]
+    away: frozenset[str] = frozenset()
 
-    def doubt(self) -> str | None:
+    def doubt(self) -> Doubt | None:
         """Why nothing can be said about any service, or None when this window is complete."""
         if not self.expected:
-            return "no Envoy is connected"
+            return Doubt(Cause.NO_ENVOY, "no Envoy is connected")
         if self.before is None:
-            return "only one sample so far"
+            return FIRST_SAMPLE
         if self.after.taken_at <= self.before.taken_at:
-            return "the sample is older than the one before"
+            return Doubt(Cause.SAMPLE_NOT_NEWER, "the sample is older than the one before")
         for envoy in sorted(self.expected):
             if why := self._doubt_about(envoy, self.before):
                 return why
         return None
 
-    def _doubt_about(self, envoy: str, before: Sample) -> str | None:
+    def _doubt_about(self, envoy: str, before: Sample) -> Doubt | None:
         if envoy not in self.after.envoys:
-            return f"Envoy {envoy} is missing: {self.after.missing.get(envoy, 'not in the sample')}"
+            why = self.after.missing.get(envoy, "not in the sample")
+            return Doubt(self._cause_of_missing(envoy), f"Envoy {envoy} is missing: {why}")
         if envoy not in before.envoys:
-            return f"Envoy {envoy} was not in the sample before"
+            return Doubt(Cause.ENVOY_NEW, f"Envoy {envoy} was not in the sample before")
         elapsed = self.after.taken_at - before.taken_at
         uptime = self.after.envoys[envoy].uptime
         ran = uptime - before.envoys[envoy].uptime
         if uptime <= elapsed or ran < elapsed - RESTART_TOLERANCE_SECONDS or ran < 0:
-            return f"Envoy {envoy} restarted"
+            return Doubt(Cause.ENVOY_RESTARTED, f"Envoy {envoy} restarted")
         return None
 
-    def judge(self, service: str, by: IdleBy, doubt: str | None) -> Judgement:
+    def _cause_of_missing(self, envoy: str) -> Cause:
+        if self.after.source_failed:
+            return Cause.PROMETHEUS
+        return Cause.ENVOY_AWAY if envoy in self.away else Cause.ENVOY_MISSING
+
+    def judge(self, service: str, by: IdleBy, doubt: Doubt | None) -> Judgement:
         """What this window says of `service`; `doubt` is this window's own `doubt()`, computed once for all."""
         if doubt is not None or self.before is None:
-            return self._judgement(Usage.UNKNOWN, 0, doubt or "only one sample so far", 0)
+            return self._judgement(Usage.UNKNOWN, 0, (doubt or FIRST_SAMPLE).words, 0)
         moved = in_flight = 0
         for envoy in self.expected:
             was = self.before.envoys[envoy].services.get(service, NEVER_USED)
@@ -126,6 +136,8 @@ class Window:
 
 
 NEVER_USED = Counters()
+NO_SAMPLE = Doubt(Cause.FIRST_SAMPLE, "no sample yet")
+FIRST_SAMPLE = Doubt(Cause.FIRST_SAMPLE, "only one sample so far")
 
 
 def _moved(was: Counters, now: Counters, by: IdleBy) -> int:

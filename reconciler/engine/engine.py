@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from reconciler.core.doubt import Doubt
 from reconciler.core.events import Event, WakeCommanded, WakeTimedOut, Zeroed
 from reconciler.core.follow import urge
 from reconciler.core.judge import due, judge
 from reconciler.core.machine import step
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import Sample, Window
+from reconciler.core.traffic import NO_SAMPLE, Sample, Window
 from reconciler.engine.history import History
 from reconciler.engine.roles import Roles
 from reconciler.engine.roll import Roll
@@ -75,7 +76,7 @@ class Engine(Roles):
         self._roll = Roll()
         self._saved: dict[str, Record] = {}
         self.sample: Sample | None = None
-        self.doubt: str | None = "no sample yet"
+        self.doubt: Doubt | None = NO_SAMPLE
         """Why the latest sample says nothing, or None."""
         self.tally = Tally(now())
         self.history = History()
@@ -147,7 +148,8 @@ class Engine(Roles):
         """A sample. A service that sleeps and was not used costs nothing; one that was seen before says nothing."""
         if not self.leads or (self.sample and sample.envoys and sample.taken_at == self.sample.taken_at):
             return
-        window = Window(self.sample, sample, self._adapters.router.envoys())
+        router = self._adapters.router
+        window = Window(self.sample, sample, router.envoys(), router.away())
         self.sample = sample
         self.doubt = doubt = window.doubt() or self._adapters.replicas.doubt()
         used = self.tally.requests(sample)

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.core.doubt import Doubt
 from reconciler.core.events import Event, WakeCommanded
 from reconciler.core.follow import fenced, given_up, in_force, taken_over
 from reconciler.core.record import Record, State
-from reconciler.core.traffic import Sample
+from reconciler.core.traffic import NO_SAMPLE, Sample
 from reconciler.engine.history import History
 from reconciler.engine.roll import Roll
 from reconciler.engine.service import Service
@@ -38,7 +39,7 @@ class Roles:
     _saved: dict[str, Record]
     _adapters: Adapters
     sample: Sample | None
-    doubt: str | None
+    doubt: Doubt | None
     tally: Tally
     history: History
     turns: Turns
@@ -79,7 +80,7 @@ class Roles:
         What another leader was about to put to sleep is awake again; what has no record gets one.
         """
         self.leads, self._forsaken = True, False
-        self.sample, self.doubt, self.tally = None, "no sample yet", Tally(since)
+        self.sample, self.doubt, self.tally = None, NO_SAMPLE, Tally(since)
         self._words.clear()
         self._saved = self._adapters.store.records()
         self._owners = {one.record.hold_address: name for name, one in self._services.items() if one.record}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from reconciler.core.doubt import Doubt
 from reconciler.core.record import Record
 from reconciler.ports.router import RouteState
 
@@ -28,8 +29,8 @@ class Replicas(Protocol):
         The route's state as it is by that, since nobody has acknowledged it yet; None when that changes nothing.
         """
 
-    def doubt(self) -> str | None:
-        """Why nothing may be put to sleep now, for people; None when it may."""
+    def doubt(self) -> Doubt | None:
+        """Why nothing may be put to sleep now; None when it may."""
 
 
 class Alone:
@@ -38,5 +39,5 @@ class Alone:
     def share(self, service: str, record: Record | None, fence: bool) -> RouteState | None:
         return None
 
-    def doubt(self) -> str | None:
+    def doubt(self) -> Doubt | None:
         return None

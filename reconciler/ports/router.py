@@ -32,3 +32,6 @@ class Router(Protocol):
 
     def envoys(self) -> frozenset[str]:
         """Node ids of the Envoys that must be in a sample for it to be complete."""
+
+    def away(self) -> frozenset[str]:
+        """Those of them that are not connected."""

@@ -158,6 +158,9 @@ class Replica:
     def envoys(self) -> frozenset[str]:
         return frozenset(self.acks)
 
+    def away(self) -> frozenset[str]:
+        return frozenset()
+
     def order(self, service: str, order: Order | None) -> None:
         self.order_now, self.obeyed = order, dict.fromkeys(self.obeyed)
         self.tell_held()

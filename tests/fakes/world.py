@@ -262,6 +262,9 @@ class World:
     def envoys(self) -> frozenset[str]:
         return frozenset(name for name, envoy in self.fleet.items() if envoy.up)
 
+    def away(self) -> frozenset[str]:
+        return frozenset()
+
     def report_router(self) -> None:
         """When the last connected Envoy acknowledged, or that one has not."""
         acks = {name: self.fleet[name].acked_at for name in sorted(self.envoys())}

@@ -16,6 +16,7 @@ from reconciler.adapters.metrics.registry import Registry
 from reconciler.adapters.metrics.services import Page
 from reconciler.adapters.metrics.tally import Tally
 from reconciler.adapters.metrics.world import Service, World
+from reconciler.core.doubt import Doubt
 from reconciler.core.record import Record, State
 from reconciler.core.traffic import Sample
 from reconciler.ports.holders import Held
@@ -82,7 +83,7 @@ class Metrics:
             if tally := self._tallies.get(service):
                 tally.last_wake = (total, parts)
 
-    def sampled(self, sample: Sample, doubt: str | None) -> None:
+    def sampled(self, sample: Sample, doubt: Doubt | None) -> None:
         """A sample was taken; `doubt` is why it says nothing, or None."""
         self._registry.samples.saw(sample, doubt)
 

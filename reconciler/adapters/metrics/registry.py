@@ -16,9 +16,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from reconciler.adapters.metrics import table
-from reconciler.adapters.metrics.causes import CAUSES, cause_of
 from reconciler.adapters.metrics.table import Family
 from reconciler.adapters.metrics.world import World
+from reconciler.core.doubt import Cause, Doubt
 from reconciler.core.traffic import Sample
 
 WAKE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -34,21 +34,24 @@ class Samples:
 
     def __init__(self) -> None:
         self.taken = 0
-        self.unknown = Counts(dict.fromkeys(CAUSES, 0))
+        self.unknown = Counts(dict.fromkeys(Cause, 0))
         self.latest: float | None = None
         self.latest_complete: float | None = None
         self.complete = False
+        self.cause: Cause | None = None
+        """Of the latest sample's doubt."""
 
-    def saw(self, sample: Sample, doubt: str | None) -> None:
+    def saw(self, sample: Sample, doubt: Doubt | None) -> None:
         """The doubt is that of this sample; one that was seen before says nothing."""
         if sample.envoys and sample.taken_at == self.latest:
             return
         self.taken += 1
         self.latest, self.complete = sample.taken_at, doubt is None
+        self.cause = doubt.cause if doubt else None
         if doubt is None:
             self.latest_complete = sample.taken_at
         else:
-            self.unknown[cause_of(doubt)] += 1
+            self.unknown[doubt.cause] += 1
 
 
 class Present(Collector):
@@ -80,6 +83,7 @@ class Present(Collector):
         yield _family(table.SAMPLES_UNKNOWN, {(cause,): count for cause, count in samples.unknown.items()})
         takes = self._world.leads()
         yield _single(table.SAMPLE_COMPLETE, samples.complete if takes else None)
+        yield _family(table.SAMPLE_DOUBT, {(cause,): cause is samples.cause for cause in Cause if takes})
         yield _single(table.SAMPLE_TAKEN, samples.latest if takes else None)
         yield _single(table.SAMPLE_COMPLETE_TAKEN, samples.latest_complete if takes else None)
 

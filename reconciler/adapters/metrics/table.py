@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from reconciler.core.doubt import Cause
+
 Kind = Literal["gauge", "counter", "histogram"]
 
 
@@ -143,7 +145,14 @@ SAMPLES_UNKNOWN = Family(
     "counter",
     "Samples that say nothing about any service, by cause; each keeps services awake.",
     ("cause",),
-    series="8",
+    series=str(len(Cause)),
+)
+SAMPLE_DOUBT = Family(
+    "zenvoy_sample_doubt",
+    "gauge",
+    "1 for the cause for which the latest sample says nothing, 0 for all others; where zenvoy_leader is 1.",
+    ("cause",),
+    series=str(len(Cause)),
 )
 SAMPLE_COMPLETE = Family(
     "zenvoy_sample_complete", "gauge", "1 when the latest sample says something, 0 when not; where zenvoy_leader is 1."
@@ -186,7 +195,7 @@ BUILD = Family("zenvoy_build_info", "gauge", "1; the labels say what runs.", ("v
 
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
 PRESENT = (
-    *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
+    *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_DOUBT, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
     *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, BUILD),
 )
 CONTROL_FAMILIES = (*HISTOGRAMS, *PRESENT)

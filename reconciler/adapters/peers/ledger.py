@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from reconciler.adapters.peers.presence import Presence
 from reconciler.adapters.peers.wire import Fleet, Report
+from reconciler.core.doubt import Cause, Doubt
 
 FORGET_SECONDS = 300.0
 """How long an Envoy, a holder, or a replica whose pod is gone still counts."""
@@ -98,15 +99,17 @@ class Ledger:
         """The followers that are."""
         return frozenset(name for name, follower in self.followers.items() if follower.connected)
 
-    def doubt(self) -> str | None:
+    def doubt(self) -> Doubt | None:
         """Why nothing may be put to sleep, as far as replicas are concerned."""
         if (left := self._calm_at - self._terms.ticks()) > 0:
-            return f"this replica leads for a short time only; {left:.0f} s to go"
+            return Doubt(Cause.LEADER_NEW, f"this replica leads for a short time only; {left:.0f} s to go")
         listed = self._terms.replicas()
         if self._terms.me not in listed:
-            return "which replicas there are is not known"
+            return Doubt(Cause.REPLICAS_UNKNOWN, "which replicas there are is not known")
         missing = (listed | self.followers.keys()) - self.connected() - {self._terms.me}
-        return f"replica {', '.join(sorted(missing))} is not connected" if missing else None
+        if missing:
+            return Doubt(Cause.REPLICA_MISSING, f"replica {', '.join(sorted(missing))} is not connected")
+        return None
 
     def forget(self) -> bool:
         """Count those no longer who are gone for good; whether there were any."""

@@ -15,6 +15,7 @@ from typing import Protocol
 from reconciler.adapters.peers.ledger import Follower, Ledger, Terms
 from reconciler.adapters.peers.sums import held_by_all, route_of_all
 from reconciler.adapters.peers.wire import Fleet, Report, Word
+from reconciler.core.doubt import Cause, Doubt
 from reconciler.core.record import Record
 from reconciler.ports.holders import Held, Holders, Order
 from reconciler.ports.replicas import Standing
@@ -88,6 +89,10 @@ class Merged:
         """Node ids of all that must be in a sample for it to be complete."""
         return self.ledger.envoys.known if self.leads else frozenset(self.fleet.envoys)
 
+    def away(self) -> frozenset[str]:
+        """Those of them that are connected nowhere."""
+        return self.ledger.envoys.away if self.leads else frozenset()
+
     def share(self, service: str, record: Record | None, fence: bool) -> RouteState | None:
         self._version += 1
         if record is None:
@@ -100,9 +105,9 @@ class Merged:
         state = self._told_route[service] = self._route(service)
         return state
 
-    def doubt(self) -> str | None:
+    def doubt(self) -> Doubt | None:
         if not self.leads or not self._terms.valid():
-            return "this replica does not lead"
+            return Doubt(Cause.NOT_LEADER, "this replica does not lead")
         if self.ledger.forget():
             for told in self.on_fleet:  # or whoever leads next would wait for them again
                 told()

@@ -82,7 +82,7 @@ class PrometheusStats:
             why = f"Prometheus: {_short(error)}"
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             why = f"Prometheus: its answer cannot be understood ({error!r})"
-        return Sample(asked_at, {}, dict.fromkeys(expected, why))
+        return Sample(asked_at, {}, dict.fromkeys(expected, why), source_failed=True)
 
     def _headers(self) -> dict[str, str]:
         headers = dict(self._settings.headers or {})

@@ -16,6 +16,7 @@ import pytest
 from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.peers import Peers, Terms
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.core.doubt import words
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
@@ -367,7 +368,7 @@ async def test_a_follower_that_vanished_is_unknown_until_it_is_back() -> None:
         await s.two.stop()
         await until(lambda: s.one.state() is State.Active, "doubt to keep it awake")
         assert s.one.engine.services[WEB.name].seen.held is None
-        assert s.one.peers.merged.doubt() == "replica two is not connected"
+        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
 
 
 async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None:
@@ -376,11 +377,11 @@ async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None
             await s.envoys[name].joins(s.one)
             await s.holders[name].joins(s.one)
         await s.two.stop()
-        await until(lambda: s.one.peers.merged.doubt() == "replica two is not connected", "doubt")
+        await until(lambda: words(s.one.peers.merged.doubt()) == "replica two is not connected", "doubt")
         s.shared.listed.discard("two")
-        assert s.one.peers.merged.doubt() == "replica two is not connected"
+        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
         s.shared.ahead = 299.0
-        assert s.one.peers.merged.doubt() == "replica two is not connected"
+        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
         s.shared.ahead = 301.0
         await until(lambda: s.one.peers.merged.doubt() is None, "it to be forgotten")
         await s.drained()
@@ -395,7 +396,7 @@ async def test_a_replica_that_should_be_there_and_is_not_forbids_sleep() -> None
         await until(lambda: s.one.waiting_for() is None, "all to acknowledge")
         await s.one.quiet()
         assert s.one.state() is State.Active
-        assert s.one.engine.doubt == "replica three is not connected"
+        assert words(s.one.engine.doubt) == "replica three is not connected"
         s.shared.listed.discard("three")
         await s.drained()
         assert s.one.state() is State.ScaledToZero
@@ -432,7 +433,7 @@ async def test_a_new_leader_undoes_a_sleep_that_was_not_confirmed_and_misses_who
         await until(lambda: bool(s.two.lost), "to notice")
         s.two.leads()
         assert s.two.state() is State.Active
-        assert s.two.peers.merged.doubt() == "replica one is not connected"
+        assert words(s.two.peers.merged.doubt()) == "replica one is not connected"
         assert s.two.peers.merged.envoys() == {"envoy-one", "envoy-two"}
 
 

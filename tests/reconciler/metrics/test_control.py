@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from reconciler.adapters.metrics.causes import CAUSES, OTHER, cause_of
 from reconciler.adapters.metrics.loop_lag import INTERVAL_SECONDS
+from reconciler.core.doubt import Cause, Doubt
 from reconciler.core.record import State
-from reconciler.core.traffic import EnvoyReading, Sample, Window
+from reconciler.core.traffic import EnvoyReading, Sample
 from tests.reconciler.metrics.scene import OPENMETRICS, PLAIN, FakeEnvoy, Scene, service
 
 EVERYTHING = ["text/plain", PLAIN, OPENMETRICS, "application/openmetrics-text", "*/*", ""]
@@ -87,11 +87,15 @@ async def test_samples_are_counted_by_what_they_say() -> None:
     reading = {"edge": EnvoyReading(100.0, {})}
     scene.metrics.sampled(Sample(5.0, reading), None)
     scene.metrics.sampled(Sample(5.0, reading), None)
-    scene.metrics.sampled(Sample(6.0, {}, {"edge": "gone"}), "Envoy edge is missing: gone")
+    scene.metrics.sampled(Sample(6.0, {}, {"edge": "gone"}), Doubt(Cause.ENVOY_MISSING, "it is gone"))
 
     assert await scene.value("zenvoy_samples_total") == 2, "one that was seen before is none"
     assert await scene.value("zenvoy_samples_unknown_total", cause="envoy_missing") == 1
-    assert len(await scene.values("zenvoy_samples_unknown_total")) == len(CAUSES)
+    assert len(await scene.values("zenvoy_samples_unknown_total")) == len(Cause)
+    doubts = await scene.values("zenvoy_sample_doubt")
+    assert {dict(labels)["cause"]: value for labels, value in doubts.items()} == {
+        cause: float(cause is Cause.ENVOY_MISSING) for cause in Cause
+    }
     assert await scene.value("zenvoy_sample_complete") == 0
     assert await scene.value("zenvoy_sample_timestamp_seconds") == 6.0
     assert await scene.value("zenvoy_sample_complete_timestamp_seconds") == 5.0
@@ -99,37 +103,7 @@ async def test_samples_are_counted_by_what_they_say() -> None:
     scene.leads = False
     for name in ("complete", "timestamp_seconds", "complete_timestamp_seconds"):
         assert await scene.value(f"zenvoy_sample_{name}") is None, "only who leads takes samples"
-
-
-def sample(at: float, *, uptime: float = 1000.0, missing: str | None = None) -> Sample:
-    return Sample(at, {}, {"edge": missing}) if missing else Sample(at, {"edge": EnvoyReading(uptime + at, {})})
-
-
-EDGE = frozenset({"edge"})
-
-
-@pytest.mark.parametrize(
-    ("cause", "window"),
-    [
-        ("no_envoy", Window(None, sample(1.0), frozenset())),
-        ("first_sample", Window(None, sample(1.0), EDGE)),
-        ("sample_not_newer", Window(sample(2.0), sample(1.0), EDGE)),
-        ("envoy_missing", Window(sample(1.0), sample(2.0, missing="its admin port: refused"), EDGE)),
-        ("prometheus", Window(sample(1.0), sample(2.0, missing="Prometheus: it cannot be reached"), EDGE)),
-        ("envoy_missing", Window(sample(1.0), sample(2.0, missing="Prometheus has no recent scrape of it"), EDGE)),
-        ("envoy_new", Window(sample(1.0, missing="x"), sample(2.0), EDGE)),
-        ("envoy_restarted", Window(sample(1.0), sample(2.0, uptime=-1.9), EDGE)),
-    ],
-)
-def test_each_doubt_of_a_window_has_a_cause(cause: str, window: Window) -> None:
-    doubt = window.doubt()
-
-    assert doubt
-    assert cause_of(doubt) == cause
-
-
-def test_a_doubt_that_nobody_knows_is_counted_as_other() -> None:
-    assert cause_of("the moon is full") == OTHER
+    assert not await scene.values("zenvoy_sample_doubt")
 
 
 async def test_envoys_are_told_while_they_are_connected() -> None:
