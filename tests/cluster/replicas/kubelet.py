@@ -27,6 +27,8 @@ class Kubelet:
         """Requests that were under way when their service was put to sleep."""
         self.asked: list[str] = []
         """Paths that came to a server, as `name path`."""
+        self.ended: list[str] = []
+        """Names of services, each time that one is stopped."""
         self._held: set[str] = set()
         self._forgiven: set[str] = set()
         self._stopped = threading.Event()
@@ -77,6 +79,7 @@ class Kubelet:
         self._servers.pop(name).close()
         for writer in self._writers.pop(name):
             writer.transport.abort()
+        self.ended.append(name)
 
     async def _say(self, api: Api, name: str) -> None:
         ready = [{"addresses": [self._addresses[name]], "conditions": {"ready": True}}] if name in self._servers else []

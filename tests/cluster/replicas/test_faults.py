@@ -39,6 +39,8 @@ def test_somebody_else_scales_it(
     act = Act(scene, f"to-{replicas}-{state.lower()}", tmp_path, pool)
     act.bring(state)
     scene.kubectl("scale", "deployment", act.name, f"--replicas={replicas}")
+    if replicas == 0 and state in ("Active", "Idle", "Draining"):
+        until("it is stopped", lambda: act.name in scene.kubelet.ended)  # a request that comes now is not cut by that
     scene.kubelet.let_go(act.name)
     if replicas == 0 and state in ("Active", "Draining"):
         scene.kubelet.forgive(act.name, act.path)  # whoever scales to zero answers for what is cut by it
