@@ -84,7 +84,7 @@ it is deleted again, which restores the replicas. A mistake in an annotation is 
 |---|---|
 | label `{managed}: "true"` | made of a Service's label and annotations |
 | annotation `{command}` | the newest command of a person, `wake@` or `sleep@` and a time; carried out once |
-| finalizer `{finalizer}` | restores the replicas before the object goes |
+| finalizer `{finalizer}` | restores the replicas, and sees whoever waits connected, before the object goes |
 """
 
 

@@ -179,7 +179,8 @@ def explanation(park: Park, cause: Cause, waited: float) -> str:
         case "timeout":
             return f"{name} did not wake within {waited:.1f} s (holdTimeout){tail}"
         case "refused":
-            return f"{name} is refused: {verdict.reason if isinstance(verdict, Refuse) else 'it is no longer served'}"
+            said = verdict.reason if isinstance(verdict, Refuse) else f"it is no longer served{tail}"
+            return f"{name} is refused: {said}"
         case "draining":
             return f"{name} had not woken after {waited:.1f} s when the holder shut down{tail}"
         case "unknown":

@@ -1,7 +1,7 @@
-"""Services that were taken out of the file while they ran: no way leads to them any more; what is in flight goes on.
+"""Services that were taken out while they ran: no way leads to them any more; what is in flight goes on.
 
-They are stopped once two samples in a row, taken after the way was closed, show nothing in flight and nothing new, and
-after `drainTimeout` in any case.
+They are over once two samples in a row, taken after the way was closed, show nothing in flight and nothing new, and
+after `drainTimeout` in any case. One that did not run yet and was waited for has its refusals in flight.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Leaving:
         for name in names:
             self._ones.pop(name, None)
         for name in before.keys() - set(names):
-            if before[name].seen.endpoints:
+            if before[name].seen.endpoints or before[name].seen.held:
                 self._ones[name] = _One(before[name].spec, self._now())
 
     def sampled(self, sample: Sample) -> bool:
@@ -61,7 +61,7 @@ class Leaving:
 
     def _is_over(self, one: _One, sample: Sample) -> bool:
         if self._now() >= one.since + one.spec.drain_timeout:
-            log.warning("no longer in the file, and in use for all of drainTimeout", service=one.spec.name)
+            log.warning("taken out, and not known to be unused for all of drainTimeout", service=one.spec.name)
             return True
         expected = self._expected()
         if not expected or expected - sample.envoys.keys() or sample.taken_at < one.since + CLOSING_SECONDS:

@@ -7,7 +7,7 @@ Envoys and holders by the leader's word, and wake.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -38,10 +38,13 @@ from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter, service_of_stat
 from reconciler.app import traffic
 from reconciler.app.cluster.settings import Settings
+from reconciler.app.leaving import Leaving
 from reconciler.app.operations import EngineOperations
 from reconciler.app.telling import Teller
+from reconciler.core.departure import still_needed
 from reconciler.core.doubt import words
 from reconciler.core.events import Event
+from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Engine
 from reconciler.engine.sampling import Sampler
@@ -93,12 +96,13 @@ class Replica:
         self._peers = self._among_others()
         envoys, holders = self._peers.routed, self._peers.held
         self._router = XdsRouter(envoys, time.time, _rejected, self._metrics.acked, self._joined, AT_ONCE)
+        self._leaving = Leaving(time.time, self._router.envoys)
         self._holders = HolderStreams(holders, time.time, AT_ONCE, self._joined)
         self._peers.attach(self._router, self._holders)
         merged = self._peers.merged
         self._store = StatusStore(api, items, self._leads, self._elector.next_index)
         self._events = Events(api, items, services, self._leads, settings.pod_name)
-        self._finalizers = Finalizers(api, items, self._leads, self._events.left)
+        self._finalizers = Finalizers(api, items, self._leads, self._events.left, needed=self._needed)
         self._commands = Commands(items, self._leads, self._obey, self._store.set_command)
         tell.attach(self._store, self._events, self._commands)
         self._backend = KubernetesBackend(
@@ -206,17 +210,34 @@ class Replica:
         if not self._started or self._closing:
             return
         specs = [entry.spec for entry in entries.values()]
-        http, tls = f"{ANY}:{self._settings.http_port}", f"{ANY}:{self._settings.tls_port}"
-        try:
-            self._router.configure(http, tls, specs)
-        except ValueError as error:
-            log.error("what is asked for cannot be served; what was before stays", problems=str(error).splitlines())
+        self._leaving.configure(self.engine.services, entries.keys())
+        if not self._route(specs):
             return
         self.engine.configure(specs)
         self._metrics.configured()
         self._backend.configure(entries)
         self._finalizers.configure(entries.keys())
         self._tell.wrong(problems)
+
+    def _route(self, specs: Sequence[Spec]) -> bool:
+        """Tell Envoys of all services, and of those that leave; whether they can be served."""
+        http, tls = f"{ANY}:{self._settings.http_port}", f"{ANY}:{self._settings.tls_port}"
+        try:
+            self._router.configure(http, tls, specs, self._leaving.specs)
+        except ValueError as error:
+            log.error("what is asked for cannot be served; what was before stays", problems=str(error).splitlines())
+            return False
+        return True
+
+    def _needed(self, name: str) -> str | None:
+        """Why a service that is being deleted cannot go yet."""
+        service, merged = self.engine.services.get(name), self._peers.merged
+        if service is None or service.record is None:
+            return None  # nobody was ever led to where one waits
+        if not (service.seen.held or merged.envoys() or merged.doubt()):
+            return None  # there is nobody to lead anyone there
+        is_missing = self._backend.is_missing(name)
+        return still_needed(service.record, service.spec, service.seen, is_missing, time.time())
 
     def _saw_object(self, name: str, item: ScaledService | None) -> None:
         self._store.saw(name, item)
@@ -244,6 +265,8 @@ class Replica:
         self._peers.came_or_went({node.id: node.stats for node in nodes}, self._holders.connected)
 
     def _sampled(self, sample: Sample) -> None:
+        if self._leaving.sampled(sample) and self._asked:  # a follower has no samples: it leaves them the whole time
+            self._route([entry.spec for entry in self._asked[0].values()])
         if self._leads():
             self.engine.sampled(sample)
             self._metrics.sampled(sample, self.engine.doubt)

@@ -47,6 +47,8 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
 
     `now` is seconds since the epoch; a judgement older than `stale_after` seconds is unknown.
     """
+    if spec.departing and record.state in (State.ScaledToZero, State.Draining):
+        return events.WakeCommanded("it is being deleted")
     match record.state:
         case State.ScaledToZero:
             return _asleep(record, seen)
@@ -60,12 +62,11 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
             return _draining(record, spec, seen, now, stale_after)
 
 
-def due(record: Record, seen: Observed, event: type[Event], paused: bool) -> Event:
+def due(record: Record, seen: Observed, event: type[Event], paused: bool, departing: bool = False) -> Event:
     """The event that a deadline brings, filled with what is known when it passes."""
     if event is events.WakeTimedOut:
-        return events.WakeTimedOut(
-            seen.trouble or "it is not ready, and nothing says why", wanted=_wanted(record, seen)
-        )
+        wanted = departing or _wanted(record, seen)
+        return events.WakeTimedOut(seen.trouble or "it is not ready, and nothing says why", wanted=wanted)
     if event is events.DrainTimedOut:
         return events.DrainTimedOut(undrained(record, seen) or "the drain took too long")
     return events.IdleElapsed("idle for all of idleAfter", paused=paused)

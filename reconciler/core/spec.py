@@ -75,3 +75,5 @@ class Spec:
     """What neither wakes it nor keeps it awake."""
     paused: bool = False
     """Never put to sleep while true."""
+    departing: bool = False
+    """It is being deleted: it is woken, and stays awake until it is gone."""

@@ -168,7 +168,8 @@ class Engine(Roles):
         before, service.deadline = service.record, None  # it has rung: whatever is wanted now is armed anew
         self._settle(name)
         if before and service.record and service.record.since == before.since:
-            event = due(service.record, service.seen, deadline.event, service.spec.paused)
+            spec = service.spec
+            event = due(service.record, service.seen, deadline.event, spec.paused, spec.departing)
             if not self.leads and not (isinstance(event, WakeTimedOut) and event.wanted):
                 return
             self._step(name, service, event, max(self._now(), deadline.at))

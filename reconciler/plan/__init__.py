@@ -70,7 +70,8 @@ def plan(record: Record, spec: Spec, now: float) -> Plan:
         case State.Active:
             return Plan(None, Route.PODS, True, None)
         case State.Idle:
-            deadline = None if spec.paused else Deadline(record.since + spec.idle_after, events.IdleElapsed)
+            stays = spec.paused or spec.departing
+            deadline = None if stays else Deadline(record.since + spec.idle_after, events.IdleElapsed)
             return Plan(None, Route.PODS, True, deadline)
         case State.Draining:
             return Plan(None, Route.HOLD, False, Deadline(record.since + spec.drain_timeout, events.DrainTimedOut))

@@ -224,7 +224,7 @@ async def test_another_target_takes_another_one_once_the_replicas_of_the_first_a
     await until(lambda: shop.entry)
     await shop.annotate(target="StatefulSet/db")
     await shop.until(lambda item: item and "deletionTimestamp" in item["metadata"])
-    await until(lambda: shop.entry is None)
+    await until(lambda: shop.entry and shop.entry.spec.departing)
     await shop.scale({"metadata": {"finalizers": None}})
     await shop.until(lambda item: item and item["spec"]["scaleTargetRef"]["kind"] == "StatefulSet")
     await until(lambda: shop.entry and shop.entry.target.kind == "StatefulSet")

@@ -110,7 +110,7 @@ def test_who_leaves_from_anywhere_leaves_the_rest_in_order(leaving: list[int]) -
 
 def test_every_refusal_names_the_service_and_the_reason() -> None:
     stalled = Park("127.64.0.7:1", socket.AF_INET, park().gone_hook, assignment(Hold(), reason="exit code 1"))
-    for cause in ("max_held", "descriptors", "timeout", "draining"):
+    for cause in ("max_held", "descriptors", "timeout", "refused", "draining"):
         said = explanation(stalled, cause, 1.5)  # type: ignore[arg-type]
         assert said.startswith("web ")
         assert said.endswith(": exit code 1")

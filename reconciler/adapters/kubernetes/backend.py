@@ -81,6 +81,10 @@ class KubernetesBackend:
         """All targets, as they are seen."""
         return self._targets
 
+    def is_missing(self, service: str) -> bool:
+        """Whether there is, for certain, nothing that could be scaled for it."""
+        return service not in self._units or self._units[service].scaled.is_missing
+
     def configure(self, entries: Mapping[str, Entry]) -> None:
         """These are the services from now on; what does not change is not touched, what is no more stays as it is."""
         for name in self._units.keys() - entries.keys():

@@ -1,9 +1,10 @@
 """All services of the cluster: ScaledServices beside the Services that they name, and who may have what.
 
 Rules: nothing is told before both kinds were seen whole. What has mistakes stays in force as it was last without; what
-is being deleted is in force no more, as its replicas are restored then. Changes that come at once are told at once; to
-tell costs the more the more services there are, so it has its pauses, in which whoever waits for a service is served.
-Counterparts: `wanted.py` and `claims.py`, which judge; `owned.py`, which makes ScaledServices of labelled Services.
+is being deleted stays in force, as departing, until our finalizer is off it. Changes that come at once are told at
+once; to tell costs the more the more services there are, so it has its pauses, in which whoever waits for a service is
+served. Counterparts: `wanted.py` and `claims.py`, which judge; `owned.py`, which makes ScaledServices of labelled
+Services; `finalizer.py`, which lets go what is being deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from reconciler.adapters.kubernetes.entries import Entry, Problem
 from reconciler.adapters.kubernetes.in_force import InForce
 from reconciler.adapters.kubernetes.objects import decoder
 from reconciler.adapters.kubernetes.owned import UNREAD, OwnedScaledServices
-from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
+from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, PLURAL, ScaledService
 from reconciler.adapters.kubernetes.wanted import Cluster, service_of, wanted
 from reconciler.adapters.kubernetes.within import Within
 from reconciler.adapters.kubernetes.workloads import Service
@@ -53,6 +54,7 @@ class Catalogue:
         self._cluster = cluster or Cluster()
         self._in_force = InForce(reserved)
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
+        self._departing: set[str] = set()
         self._users: dict[str, set[str]] = {}
         """Of a Service: the ScaledServices that name it."""
         self._uses: dict[str, str] = {}
@@ -114,17 +116,19 @@ class Catalogue:
     def _judge(self, key: str, item: ScaledService | None) -> None:
         """What this one asks for now, when it is right; otherwise what it asked for last."""
         asked, mistakes = self._in_force.asked(key), self._mistakes.get(key, ())
-        if item is None or item.metadata.deletion_timestamp or UNREAD in item.metadata.annotations:
+        if item is None or _is_released(item) or UNREAD in item.metadata.annotations:
             found: Entry | tuple[Problem, ...] = ()
             asked_now = None
         else:
             found = wanted(item, self.services.items.get(service_of(item)), self._cluster)
             asked_now = found if isinstance(found, Entry) else _as_before(asked, item)
-        mistakes_now = () if isinstance(found, Entry) else found
-        if asked_now == asked and mistakes_now == mistakes:
+        departs = item is not None and item.metadata.deletion_timestamp is not None
+        mistakes_now = () if departs or isinstance(found, Entry) else found
+        if asked_now == asked and mistakes_now == mistakes and departs == (key in self._departing):
             return
         if asked_now != asked:
             self._in_force.ask(key, asked_now)
+        (self._departing.add if departs else self._departing.discard)(key)
         self._mistakes.pop(key, None)
         if mistakes_now:
             self._mistakes[key] = mistakes_now
@@ -162,6 +166,8 @@ class Catalogue:
     def _tell_all(self) -> None:
         self._changed = False
         entries, claims = self._in_force.settled()
+        if departing := self._departing & entries.keys():
+            entries = entries | {key: _departing(entries[key]) for key in departing}
         keys = {*self._mistakes, *claims, *self._owned.troubled}
         found = {key: self._problems_of(key, claims.get(key, ())) for key in keys}
         problems = {key: told for key, told in found.items() if told}
@@ -176,6 +182,15 @@ class Catalogue:
         known = {(problem.reason, problem.what) for problem in told}
         rest = (*self._mistakes.get(key, ()), *claims)
         return (*told, *(problem for problem in rest if (problem.reason, problem.what) not in known))
+
+
+def _is_released(item: ScaledService) -> bool:
+    """Whether it is being deleted, and no longer by our leave."""
+    return item.metadata.deletion_timestamp is not None and FINALIZER not in item.metadata.finalizers
+
+
+def _departing(entry: Entry) -> Entry:
+    return replace(entry, spec=replace(entry.spec, departing=True))
 
 
 def _as_before(asked: Entry | None, item: ScaledService) -> Entry | None:

@@ -47,6 +47,7 @@ class Errands:
         self._busy: set[str] = set()
         self._failing: dict[str, str] = {}
         """Why it cannot be done, by key."""
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._marked = asyncio.Event()
         self._retries = stamina.AsyncRetryingCaller(
             attempts=pace.attempts,
@@ -60,9 +61,16 @@ class Errands:
         self._due[key] = None
         self._marked.set()
 
-    def later(self, key: str) -> None:
-        """Mark it in a while."""
-        asyncio.get_running_loop().call_later(self._pace.again, self.mark, key)
+    def later(self, key: str, seconds: float | None = None) -> None:
+        """Mark it in a while, and not when this was asked for before."""
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        wait = self._pace.again if seconds is None else seconds
+        self._timers[key] = asyncio.get_running_loop().call_later(wait, self._ring, key)
+
+    def _ring(self, key: str) -> None:
+        del self._timers[key]
+        self.mark(key)
 
     async def run(self) -> None:
         """Until cancelled."""

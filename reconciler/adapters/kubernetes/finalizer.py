@@ -1,13 +1,18 @@
-"""Our finalizer on ScaledServices: whoever deletes one gets the replicas back before it is gone.
+"""Our finalizer on ScaledServices: whoever deletes one gets the replicas back before it is gone, and whoever waits is
+served before.
 
 Rules: only the leader writes, and only what is in force gets one. A deletion waits for the replicas, but not for ever:
-a target that is gone, or that we may not scale, is told of, and left. Counterpart: `restoring.py`, which does it.
+a target that is gone, or that we may not scale, is told of, and left. Then it waits until the service is not needed,
+for as long as its owner lets a wake take, its `wakeTimeout`: a fixed time would be too short for some that do get
+ready, and no longer one would serve anybody. Counterparts: `restoring.py`, which restores; `catalogue.py`, which keeps
+it in force meanwhile; `core.departure`, which says what it is needed for.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -19,20 +24,34 @@ from reconciler.adapters.kubernetes.refusals import CONFLICT, NOT_FOUND, passes
 from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, PLURAL, ScaledService
 from reconciler.adapters.kubernetes.restoring import LANDING_SECONDS, release, restore
 from reconciler.adapters.kubernetes.targets import Discovery
-from reconciler.adapters.kubernetes.wanted import target_of
+from reconciler.adapters.kubernetes.wanted import target_of, wake_timeout
 
 log = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS = 60.0
 """How long a deletion waits for a fault that passes."""
+LOOK_SECONDS = 0.1
+"""How often is asked whether it is still needed; an errand gathers for a moment besides."""
 _DECODE = decoder(ScaledService)
 
 Told = Callable[[str, str, bool], None]
 """Of a service: what was done, for people, and whether that failed. It is told before the object is gone."""
+Needed = Callable[[str], str | None]
+"""Of a service: why it cannot go yet, for people; None when it can."""
+
+
+@dataclass(slots=True)
+class _Going:
+    """One that is being deleted."""
+
+    since: float
+    """When we first tried to restore it, by the monotonic clock."""
+    restored_at: float | None = None
+    may_go: bool = False
 
 
 class Finalizers:
-    """`items` is what an informer keeps; `leads` says whether to write."""
+    """`items` is what an informer keeps; `leads` says whether to write; `needed` is asked of what is restored."""
 
     def __init__(
         self,
@@ -43,15 +62,14 @@ class Finalizers:
         pace: Pace = PACE,
         patience: float = PATIENCE_SECONDS,
         landing: float = LANDING_SECONDS,
+        needed: Needed = lambda service: None,
     ) -> None:
         self._api, self._items, self._leads, self._told = api, items, leads, told
-        self._patience, self._landing = patience, landing
+        self._patience, self._landing, self._needed = patience, landing, needed
         self._discovery = Discovery(api)
         self._in_force: frozenset[str] = frozenset()
-        self._restored: set[str] = set()
-        """By uid: what only has to be let go."""
-        self._since: dict[str, float] = {}
-        """By uid, when we first tried to restore it."""
+        self._going: dict[str, _Going] = {}
+        """By uid."""
         self._errands = Errands(self._bring_about, "a finalizer cannot be set or removed; it is tried again", pace)
 
     def saw(self, service: str, item: ScaledService | None) -> None:
@@ -108,19 +126,25 @@ class Finalizers:
 
     async def _leave(self, service: str, item: ScaledService) -> None:
         uid = item.metadata.uid
-        if uid not in self._restored:
-            text, failed = await self._restore(item)
-            log.info("a deleted service was left", service=service, done=text, failed=failed)
-            self._told(service, text, failed)
-            self._restored.add(uid)
-            self._since.pop(uid, None)
+        going = self._going.setdefault(uid, _Going(time.monotonic()))
+        if going.restored_at is None:
+            text, going.may_go = await self._restore(item, going.since)
+            going.restored_at = time.monotonic()
+            log.info("a deleted service is left", service=service, done=text, failed=going.may_go)
+            self._told(service, text, going.may_go)
+        if not going.may_go and (why := self._needed(service)):
+            if time.monotonic() - going.restored_at < wake_timeout(item):
+                self._errands.later(service, LOOK_SECONDS)
+                return
+            going.may_go = True
+            text = f"it goes though not all is done after its wakeTimeout: {why}"
+            log.warning("a deletion waits no longer", service=service, why=why)
+            self._told(service, text, True)
         await release(self._api, item)
-        self._restored.discard(uid)
+        del self._going[uid]
 
-    async def _restore(self, item: ScaledService) -> tuple[str, bool]:
+    async def _restore(self, item: ScaledService, since: float) -> tuple[str, bool]:
         """What was done, and whether that failed for good. Raises what may pass, for as long as our patience lasts."""
-        now = time.monotonic()
-        since = self._since.setdefault(item.metadata.uid, now)
         where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
         try:
             newest = _DECODE(await self._api.get(where))
@@ -130,7 +154,7 @@ class Finalizers:
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             if isinstance(error, ApiError) and error.status == NOT_FOUND:
                 return "it is gone", False
-            if passes(error) and now - since < self._patience:
+            if passes(error) and time.monotonic() - since < self._patience:
                 raise
             return f"{target_of(item)} cannot be restored: {error}; it has to be scaled by hand", True
 

@@ -59,6 +59,12 @@ def target_of(item: ScaledService) -> Target:
     return Target(said.api_version or api_version, said.kind or kind, name, item.metadata.namespace)
 
 
+def wake_timeout(item: ScaledService) -> float:
+    """How long a wake of it may take, in seconds; the default where what it says is wrong."""
+    said = _seconds(item.spec, "wakeTimeout")
+    return said if isinstance(said, float) else duration(DURATIONS["wakeTimeout"]) or 0.0
+
+
 def names(service: str, namespace: str, domain: str) -> tuple[str, ...]:
     """The names that a Service has within the cluster; the last is only good from its own namespace."""
     inside = f"{service}.{namespace}"

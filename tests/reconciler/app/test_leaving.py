@@ -33,6 +33,10 @@ def test_one_that_does_not_run_is_forgotten_at_once() -> None:
     assert not Stage(seen=Observed(replicas=0)).leaving.names
 
 
+def test_one_that_is_waited_for_is_left_the_time_to_say_no() -> None:
+    assert Stage(seen=Observed(replicas=0, held=1)).leaving.names == {"web"}
+
+
 def test_two_quiet_samples_after_the_way_was_closed_end_it() -> None:
     stage = Stage()
     assert not stage.is_over(CLOSING_SECONDS / 2, Counters(5))

@@ -230,6 +230,30 @@ def test_somebody_else_s_zero_ends_the_drain() -> None:
     assert heard(State.Draining, replace(DRAINED, replicas=0)) == events.Zeroed("somebody else scaled it to zero")
 
 
+# Being deleted
+
+DEPARTING = replace(SPEC, departing=True)
+
+
+@pytest.mark.parametrize("state", [State.ScaledToZero, State.Draining])
+@pytest.mark.parametrize("seen", [Observed(), Observed(0, held=0), DRAINED])
+def test_one_that_is_deleted_is_woken_whatever_is_seen(state: State, seen: Observed) -> None:
+    assert heard(state, seen, DEPARTING) == events.WakeCommanded("it is being deleted")
+
+
+@pytest.mark.parametrize("state", [State.Waking, State.Active, State.Idle])
+def test_what_is_awake_hears_the_same_while_it_is_deleted(state: State) -> None:
+    for seen in (IN_USE, replace(IN_USE, endpoints=()), replace(IN_USE, traffic=TRAFFIC), replace(IN_USE, held=1)):
+        assert heard(state, seen, DEPARTING) == heard(state, seen)
+
+
+def test_the_wake_of_one_that_is_deleted_is_wanted_though_nobody_is_there() -> None:
+    nobody = replace(DRAINED, endpoints=())
+    event = due(a_record(State.Waking), nobody, events.WakeTimedOut, paused=False, departing=True)
+    assert isinstance(event, events.WakeTimedOut)
+    assert event.wanted
+
+
 # Deadlines
 
 
@@ -299,12 +323,13 @@ RECORDS = st.builds(
 )
 
 
-@given(RECORDS, SEEN, st.sampled_from(list(IdleBy)), st.sampled_from([NOW, NOW + 60]))
+@given(RECORDS, SEEN, st.sampled_from(list(IdleBy)), st.booleans(), st.sampled_from([NOW, NOW + 60]))
 def test_judge_and_step_agree_after_a_few_rounds_whatever_is_seen(
-    record: Record, seen: Observed, by: IdleBy, now: float
+    record: Record, seen: Observed, by: IdleBy, departing: bool, now: float
 ) -> None:
     heard_events = []
-    while event := judge(record, replace(SPEC, idle_by=by), seen, now, STALE_AFTER):
+    spec = replace(SPEC, idle_by=by, departing=departing)
+    while event := judge(record, spec, seen, now, STALE_AFTER):
         record = step(record, event, now)
         heard_events.append(event)
         assert len(heard_events) <= len(State), heard_events

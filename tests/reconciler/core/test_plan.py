@@ -48,8 +48,9 @@ def test_idle_is_active_with_a_deadline() -> None:
     assert plan(a_record(State.Idle), SPEC, 5000).deadline == deadline
 
 
-def test_paused_and_idle_has_no_deadline() -> None:
-    assert plan(a_record(State.Idle), replace(SPEC, paused=True), 1001).deadline is None
+@pytest.mark.parametrize("spec", [replace(SPEC, paused=True), replace(SPEC, departing=True)])
+def test_what_is_paused_or_deleted_has_no_deadline_when_idle(spec: Spec) -> None:
+    assert plan(a_record(State.Idle), spec, 1001).deadline is None
 
 
 def test_draining_holds_what_comes_and_keeps_what_runs() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -13,9 +13,11 @@ import yaml
 
 from reconciler.adapters.kubernetes.catalogue import PAUSES, Catalogue, Entries, Problems
 from reconciler.adapters.kubernetes.entries import Entry
+from reconciler.adapters.kubernetes.resources import FINALIZER
 from tests.fakes.api_server import ApiServer, serving
 
 HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}
+DELETED = {"deletionTimestamp": "2026-11-23T11:00:00Z"}
 
 
 @dataclass
@@ -177,12 +179,46 @@ async def test_one_that_is_made_anew_inherits_nothing(shop: Shop) -> None:
     assert not shop.entries
 
 
-async def test_one_that_is_being_deleted_is_in_force_no_more(shop: Shop) -> None:
-    shop.scale("web")
+async def test_one_that_is_being_deleted_is_in_force_as_long_as_it_has_our_finalizer(shop: Shop) -> None:
+    shop.scale("web", finalizers=["other/one", FINALIZER])
     await until(lambda: shop.entries)
-    shop.scale("web", deletionTimestamp="2026-11-23T11:00:00Z")
+    before = shop.entry("web")
+    shop.scale("web", finalizers=["other/one", FINALIZER], **DELETED)
+    await until(lambda: shop.entry("web").spec.departing)
+    assert shop.entry("web") == replace(before, spec=replace(before.spec, departing=True))
+    shop.scale("web", finalizers=["other/one"], **DELETED)
     await until(lambda: not shop.entries)
     assert not shop.problems
+
+
+async def test_what_is_wrong_with_one_that_is_being_deleted_is_not_told_and_changes_nothing(shop: Shop) -> None:
+    shop.scale("web", finalizers=[FINALIZER])
+    await until(lambda: shop.entries)
+    shop.scale("web", finalizers=[FINALIZER], **DELETED)
+    shop.services.delete("web")
+    shop.scale("web", "port: nine", finalizers=[FINALIZER], **DELETED)
+    await until(lambda: shop.entry("web").spec.departing and len(shop.seen) == 3)
+    assert not shop.problems
+    assert shop.entry("web").port.port == 80
+
+
+async def test_one_that_is_made_anew_does_not_depart(shop: Shop) -> None:
+    shop.scale("web", finalizers=[FINALIZER], **DELETED)
+    await until(lambda: shop.entries and shop.entry("web").spec.departing)
+    shop.scaled.delete("web")
+    shop.scale("web", uid="another")
+    await until(lambda: shop.entries and not shop.entry("web").spec.departing)
+
+
+async def test_one_that_is_being_deleted_keeps_what_the_next_one_waits_for(shop: Shop) -> None:
+    shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1, finalizers=[FINALIZER])
+    await until(lambda: shop.entries)
+    shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1, finalizers=[FINALIZER], **DELETED)
+    shop.scale("new", "{service: web, protocol: tcp, listen: 5432}", age=2)
+    await until(lambda: shop.problems == {"shop/new": ["ListenTaken spec.listen"]})
+    assert list(shop.entries) == ["shop/old"]
+    shop.scaled.delete("old")
+    await until(lambda: list(shop.entries) == ["shop/new"] and not shop.problems)
 
 
 async def test_a_port_that_an_older_one_has_leaves_the_younger_with_its_own(shop: Shop) -> None:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from reconciler.adapters.kubernetes.api import ApiError, Unreachable
 from reconciler.adapters.kubernetes.errands import Pace
-from reconciler.adapters.kubernetes.finalizer import Finalizers
+from reconciler.adapters.kubernetes.finalizer import LOOK_SECONDS, Finalizers
 from reconciler.adapters.kubernetes.resources import FINALIZER, ScaledService
 from reconciler.adapters.kubernetes.restoring import Outcome, restore_all
 from tests.fakes.objects import Objects
@@ -31,6 +31,9 @@ class Scene:
     leads: bool = True
     patience: float = 60.0
     told: list[tuple[str, str, bool]] = field(default_factory=list)
+    needed: str | None = None
+    """Why it cannot go yet."""
+    asked: int = 0
 
     def __post_init__(self) -> None:
         self.finalizers = Finalizers(
@@ -41,7 +44,21 @@ class Scene:
             FAST,
             self.patience,
             landing=0.001,
+            needed=self._needed,
         )
+
+    def _needed(self, service: str) -> str | None:
+        self.asked += 1
+        return self.needed
+
+    def has_gone(self, path: str) -> bool:
+        return FINALIZER not in self.server.kept[path]["metadata"]["finalizers"]
+
+    async def is_asked(self, times: int) -> None:
+        """A few times more."""
+        many = self.asked + times
+        while self.asked < many:
+            await asyncio.sleep(0.001)
 
     def listen(self) -> None:
         """The informer catches up."""
@@ -199,7 +216,7 @@ async def test_a_target_that_we_may_not_scale_does_not_hold_a_deletion_up() -> N
     assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
     said = "Deployment shop/web cannot be restored: 403 Forbidden: no right to deployments/scale"
     assert scene.told == [("shop/web", f"{said}; it has to be scaled by hand", True)]
-    assert [told["event"] for told in logs] == ["a deleted service was left"]
+    assert [told["event"] for told in logs] == ["a deleted service is left"]
 
 
 async def test_a_fault_that_passes_holds_a_deletion_up() -> None:
@@ -244,6 +261,79 @@ async def test_a_deletion_is_told_of_once_though_the_finalizer_resists() -> None
         await scene.done()
     assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
     assert len(scene.told) == 1
+
+
+async def test_a_deletion_waits_until_nobody_needs_it_once_it_is_restored() -> None:
+    scene = Scene(needed="1 waiting")
+    scale = scene.server.deployment("web", 0)
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        await scene.is_asked(2)
+        assert scene.server.kept[scale]["spec"] == {"replicas": 3}
+        assert not scene.has_gone(path)
+        calls = len(scene.server.calls)
+        await scene.is_asked(2)
+        assert len(scene.server.calls) == calls
+        scene.needed = None
+        while not scene.has_gone(path):
+            await asyncio.sleep(0.001)
+    assert len(scene.told) == 1
+
+
+async def test_a_deletion_waits_no_longer_than_a_wake_may_take() -> None:
+    scene = Scene(needed="ImagePullBackOff: no such image")
+    scene.server.deployment("web", 0)
+    async with running(scene):
+        path = scene.deleted(ASLEEP, {"wakeTimeout": "50ms"})
+        while not scene.told:
+            await asyncio.sleep(0)
+        scene.server.faults.extend([ApiError(409, "Conflict", "changed"), Unreachable("PATCH: cut")])
+        while not scene.has_gone(path):
+            await asyncio.sleep(0.001)
+    said = "it goes though not all is done after its wakeTimeout: ImagePullBackOff: no such image"
+    assert scene.told[1:] == [("shop/web", said, True)]
+
+
+async def test_what_cannot_be_restored_is_not_waited_for() -> None:
+    scene = Scene(needed="1 waiting")
+    scale = scene.server.deployment("web", 0)
+    scene.server.refused[scale] = ApiError(403, "Forbidden", "no right to deployments/scale")
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        await scene.done()
+    assert scene.has_gone(path)
+    assert not scene.asked
+
+
+async def test_many_that_wait_keep_nobody_else_waiting() -> None:
+    scene = Scene(needed="1 waiting")
+    for number in range(2 * FAST.at_once):
+        scene.server.deployment(f"old-{number}", 1)
+        meta = {"finalizers": [FINALIZER], **DELETED}
+        scene.server.scaled_service(f"old-{number}", metadata=meta, status={"state": "Active"})
+    async with running(scene):
+        scene.listen()
+        await scene.is_asked(4 * FAST.at_once)
+        path = scene.server.scaled_service("new")
+        scene.listen()
+        scene.finalizers.configure({"shop/new"})
+        while "finalizers" not in scene.server.kept[path]["metadata"]:
+            await asyncio.sleep(0.001)
+
+
+async def test_whoever_leads_no_more_lets_nothing_go() -> None:
+    scene = Scene(needed="1 waiting")
+    scene.server.deployment("web", 1)
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        await scene.is_asked(1)
+        scene.leads, scene.needed = False, None
+        asked = scene.asked
+        await asyncio.sleep(5 * LOOK_SECONDS)
+        assert (scene.has_gone(path), scene.asked) == (False, asked)
+        scene.leads = True
+        while not scene.has_gone(path):
+            await asyncio.sleep(0.001)
 
 
 async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:

@@ -1,0 +1,119 @@
+"""ScaledServices that go while somebody is connected: whoever came before is served, and the object goes in the end."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.replicas.act import STAYS, Act
+from tests.cluster.replicas.scene import PATIENCE_SECONDS, Scene
+from tests.e2e.harness import until
+
+
+def uid(scene: Scene, name: str) -> str:
+    return scene.kubectl("get", "ssvc", name, "--ignore-not-found", "-o", "jsonpath={.metadata.uid}")
+
+
+def delete(scene: Scene, name: str) -> None:
+    scene.kubectl("delete", "ssvc", name, "--wait=false")
+
+
+def take_the_label_off(scene: Scene, name: str) -> None:
+    scene.kubectl("label", "service", name, "zenvoy.dev/enabled-")
+
+
+WAYS = {"delete": delete, "label": take_the_label_off}
+
+
+def is_going(scene: Scene, name: str) -> bool:
+    return bool(scene.kubectl("get", "ssvc", name, "-o", "jsonpath={.metadata.deletionTimestamp}"))
+
+
+def events(scene: Scene, name: str) -> list[str]:
+    found = json.loads(scene.kubectl("get", "events", "-o", "json"))["items"]
+    return [one["message"] for one in found if one["involvedObject"].get("name") == name]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("where", ["leader", "follower"])
+def test_whoever_waits_is_served_before_it_goes(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, where: str, way: str
+) -> None:
+    scene.proxy_joins(scene.leader() if where == "leader" else scene.follower())
+    act = Act(scene, f"waits-{where}-{way}", tmp_path, pool)
+    act.bring("Waking")
+    before = uid(scene, act.name)
+    WAYS[way](scene, act.name)
+    until("it is being deleted", lambda: is_going(scene, act.name))
+    late = act.ask("/late")
+    assert uid(scene, act.name) == before
+    assert act.under_way
+    assert not act.under_way.done()
+    act.answered()
+    assert late.result().body.decode() == f"{act.name} /late\n"
+    until("it has gone", lambda: uid(scene, act.name) != before, PATIENCE_SECONDS)
+    assert scene.wanted(act.name) == 1
+
+
+def test_whoever_comes_while_it_is_deleted_in_its_sleep_is_served(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    act = Act(scene, "comes", tmp_path, pool)
+    act.bring("ScaledToZero")
+    scene.kubelet.hold(act.name)
+    before = uid(scene, act.name)
+    delete(scene, act.name)
+    scene.wait(act.name, "Waking")
+    act.under_way = act.ask()
+    until("somebody waits", lambda: scene.view(act.name).get("held"))
+    act.answered()
+    until("it has gone", lambda: uid(scene, act.name) != before, PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("state", ["Active", "Draining"])
+def test_what_is_in_flight_goes_on_when_it_has_gone(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str
+) -> None:
+    act = Act(scene, f"flies-{state.lower()}", tmp_path, pool)
+    act.bring(state)
+    take_the_label_off(scene, act.name)
+    until("it has gone", lambda: not uid(scene, act.name), PATIENCE_SECONDS)
+    until("no way leads there", lambda: scene.request(act.name).status == 404)
+    assert act.under_way
+    assert not act.under_way.done()
+    act.answered()
+    assert scene.wanted(act.name) == 1
+    assert not [cut for cut in scene.kubelet.cut if cut.startswith(f"{act.name} ")]
+
+
+def test_what_never_gets_ready_is_waited_for_as_long_as_a_wake_may_take(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    scene.serve("never", **{**STAYS, "wake_timeout": "5s"})
+    act = Act(scene, "never", tmp_path, pool)
+    act.sleep()
+    scene.kubelet.hold("never")
+    act.under_way = act.ask()
+    scene.wait("never", "Waking")
+    take_the_label_off(scene, "never")
+    until("it has gone", lambda: not uid(scene, "never"), PATIENCE_SECONDS)
+    reply = act.under_way.result()
+    name = f"{scene.namespace}/never"
+    assert reply.status == 503
+    assert reply.body.decode().startswith(f"{name} is refused: it is no longer served: "), reply
+    said = "it goes though not all is done after its wakeTimeout: "
+    until("an Event says so", lambda: any(one.startswith(said) for one in events(scene, "never")))
+    assert scene.wanted("never") == 1
+
+
+def test_a_target_that_goes_with_it_does_not_hold_it_up(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    """As in the deletion of a namespace."""
+    act = Act(scene, "together", tmp_path, pool)
+    act.bring("Waking")
+    scene.kubectl("delete", "deployment,service,ssvc", act.name, "--wait=false")
+    until("it has gone", lambda: not uid(scene, act.name), 30)
+    assert act.under_way
+    assert act.under_way.result().status == 503

@@ -1,0 +1,60 @@
+"""What holds a deletion up, and what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.core.departure import LAST_SECONDS, still_needed
+from reconciler.core.judge import Observed
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+
+SPEC = Spec(name="web", departing=True)
+ACKED = 1000.0
+AWAKE = Observed(1, ("10.0.0.1:80",), held=0, relayed=0, route_acked_at=ACKED)
+STARTS = replace(AWAKE, endpoints=())
+STALLED = replace(STARTS, trouble="ImagePullBackOff: no such image")
+
+
+def needed(
+    state: State, seen: Observed, spec: Spec = SPEC, is_missing: bool = False, now: float = ACKED + LAST_SECONDS
+) -> str | None:
+    return still_needed(Record(state, 900.0, "", 1, "127.64.0.7:18001"), spec, seen, is_missing, now)
+
+
+@pytest.mark.parametrize("state", [State.Active, State.Idle])
+def test_it_may_go_once_it_is_awake_and_every_new_connection_goes_to_its_endpoints(state: State) -> None:
+    assert needed(state, AWAKE) is None
+    assert needed(state, AWAKE, now=ACKED) == "the route was acknowledged just now"
+    unacked = replace(AWAKE, route_acked_at=None, waiting_for="Envoy b")
+    assert needed(state, unacked) == "the route is not acknowledged: Envoy b"
+
+
+def test_it_may_not_go_while_somebody_waits_or_that_is_not_known() -> None:
+    assert needed(State.Active, replace(AWAKE, held=2)) == "2 waiting"
+    assert needed(State.Active, replace(AWAKE, held=None)) == "a holder is not connected"
+
+
+@pytest.mark.parametrize("state", [State.ScaledToZero, State.Waking, State.Draining])
+def test_it_may_not_go_before_it_is_awake(state: State) -> None:
+    for held in (0, 1, None):
+        assert needed(state, replace(STARTS, held=held)) == "it is not ready, and nothing says why"
+    assert needed(State.Active, STARTS) == "it is not ready, and nothing says why"
+
+
+def test_nobody_waits_for_what_something_keeps_from_getting_ready() -> None:
+    assert needed(State.Waking, STALLED) is None
+    assert needed(State.Waking, replace(STALLED, held=1)) == "ImagePullBackOff: no such image"
+    assert needed(State.Waking, replace(STALLED, held=None)) == "ImagePullBackOff: no such image"
+
+
+def test_a_target_that_is_gone_is_not_waited_for_whoever_waits() -> None:
+    gone = replace(STARTS, replicas=0, held=1, trouble="TargetNotFound: Deployment shop/web does not exist")
+    assert needed(State.Waking, gone, is_missing=True) is None
+    assert needed(State.Active, replace(AWAKE, held=1), is_missing=True) == "1 waiting"
+
+
+def test_it_may_not_go_before_its_deletion_is_in_force() -> None:
+    assert needed(State.Idle, AWAKE, replace(SPEC, departing=False)) == "its deletion is not in force yet"

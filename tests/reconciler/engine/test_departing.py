@@ -1,0 +1,132 @@
+"""Services that are deleted while one or two replicas serve them: whoever came before is served, and nothing sleeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.core.departure import still_needed
+from reconciler.core.events import SleepCommanded
+from reconciler.core.record import State
+from reconciler.core.spec import Spec
+from reconciler.engine.engine import Engine
+from reconciler.plan import AtLeast
+from tests.fakes.pair import Pair
+from tests.fakes.world import NAME, World
+
+SPEC = Spec(name=NAME, replicas=2, idle_after=6, wake_timeout=5, drain_timeout=60, hold_timeout=600)
+DEPARTING = replace(SPEC, departing=True)
+
+
+def needed(engine: Engine, now: float) -> str | None:
+    service = engine.services[NAME]
+    assert service.record
+    return still_needed(service.record, service.spec, service.seen, False, now)
+
+
+def asleep() -> World:
+    world = World(SPEC)
+    world.all_goes_well(20, finishing=True)
+    assert world.state is State.ScaledToZero
+    return world
+
+
+def deleted(world: World) -> World:
+    world.spec = DEPARTING
+    world.engine.configure([DEPARTING])
+    return world
+
+
+def draining() -> World:
+    world = asleep()
+    world.arrive("a", False)
+    world.all_goes_well(5, finishing=False)
+    world.engine.command(NAME, SleepCommanded("a person asked"))
+    assert world.state is State.Draining
+    return world
+
+
+def test_one_that_sleeps_is_woken() -> None:
+    world = deleted(asleep())
+    assert (world.state, world.scale) == (State.Waking, AtLeast(2))
+    world.all_goes_well(3, finishing=True)
+    assert world.replicas == 2
+    assert needed(world.engine, world.now) is None
+
+
+def test_whoever_waits_is_served_before_it_may_go() -> None:
+    world = asleep()
+    world.holder_obeys()
+    world.arrive("a", False)
+    deleted(world)
+    for part, happens in world.parts().items():
+        if part == "releases":
+            assert needed(world.engine, world.now)
+        happens()
+    assert [client.pod for client in world.clients[-1:]] != [None]
+
+
+def test_it_may_not_go_while_an_envoy_leads_to_the_hold_address() -> None:
+    world = deleted(asleep())
+    world.all_goes_well(3, finishing=True, but="envoy b")
+    assert needed(world.engine, world.now) == "the route is not acknowledged: b"
+    world.arrive("b", False)
+    world.holder_releases()
+    world.envoy_obeys("b")
+    world.pass_time(1)
+    assert world.clients[-1].pod
+    assert needed(world.engine, world.now) is None
+
+
+def test_a_drain_ends_with_it_awake() -> None:
+    world = deleted(draining())
+    assert world.state is State.Active
+    world.all_goes_well(3, finishing=False)
+    assert needed(world.engine, world.now) is None
+
+
+def test_it_never_sleeps_again() -> None:
+    world = deleted(asleep())
+    world.all_goes_well(60, finishing=True)
+    assert world.state is State.Idle
+    world.engine.command(NAME, SleepCommanded("a person asked"))
+    assert world.state is State.Active
+
+
+def test_a_wake_that_takes_too_long_is_not_given_up() -> None:
+    world = deleted(asleep())
+    world.all_goes_well(30, finishing=True, but="readiness")
+    assert (world.state, world.scale) == (State.Waking, AtLeast(2))
+
+
+def test_a_restart_forgets_nothing_of_it() -> None:
+    world = deleted(asleep())
+    world.restart()
+    world.report_backend()
+    assert world.state is State.Waking
+
+
+def test_the_next_one_of_that_name_sleeps_as_any_other() -> None:
+    world = deleted(asleep())
+    world.all_goes_well(5, finishing=True)
+    world.spec = SPEC
+    world.engine.configure([SPEC])
+    world.all_goes_well(30, finishing=True)
+    assert world.state is State.ScaledToZero
+
+
+@pytest.mark.parametrize("first", ["L", "F"])
+def test_somebody_who_waits_at_a_follower_is_served_before_it_may_go(first: str) -> None:
+    world = Pair(SPEC, (0.0, 0.0))
+    world.all_goes_well(20)
+    world.arrive("b")
+    for name in (first, "F" if first == "L" else "L"):
+        world.replicas[name].engine.configure([DEPARTING])
+    leader = world.replicas["L"].engine
+    while needed(leader, world.now):
+        assert world.now < world.clients[0].arrived + 60
+        world.all_goes_well(1)
+    assert world.clients[-1].end in (None, "served")
+    assert not world.held()
+    assert {replica.record.state for replica in world.replicas.values() if replica.record} <= {State.Active, State.Idle}
