@@ -1,11 +1,13 @@
 """The Prometheus of `zenvoy up --with-prometheus`: whatever is on the PATH, with a configuration of ours.
 
-In a checkout it evaluates deploy/prometheus too; its page `/alerts` shows what fires.
+It evaluates the rules of deploy/prometheus too, which the wheel brings along; its page `/alerts` shows what fires.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import yaml
@@ -16,13 +18,21 @@ from reconciler.app.children import Child
 DIRECTORY = "prometheus"
 RETENTION = "1d"
 TIMEOUT_SECONDS = 2.0
-RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
+CHECKOUT = Path(__file__).parents[2] / "deploy" / "prometheus"
 """Beside the package, where it is a checkout."""
+INSTALLED = "share/zenvoy/prometheus/*.yaml"
+"""Under whatever the wheel was installed into."""
 
 
 def binary() -> str | None:
     """The Prometheus on the PATH, if there is one."""
     return shutil.which("prometheus")
+
+
+def rules() -> list[Path]:
+    """The rule files, of the checkout or of the wheel that this is."""
+    brought = (file for file in metadata.files("zenvoy") or () if file.match(INSTALLED))
+    return sorted(CHECKOUT.glob("*.yaml")) or sorted(Path(str(file.locate())).resolve() for file in brought)
 
 
 def settings(port: int, sample_interval: float) -> PrometheusSettings:
@@ -34,15 +44,15 @@ def child(program: str, state_dir: Path, port: int, sample_interval: float, metr
     """The process, its configuration written."""
     directory = state_dir / DIRECTORY
     directory.mkdir(exist_ok=True)
-    (directory / "prometheus.yml").write_text(configuration(sample_interval, metrics, holder, RULES))
+    (directory / "prometheus.yml").write_text(configuration(sample_interval, metrics, holder, rules()))
     command = [program, f"--config.file={DIRECTORY}/prometheus.yml", f"--storage.tsdb.path={DIRECTORY}/data"]
     command += [f"--storage.tsdb.retention.time={RETENTION}", f"--web.listen-address=127.0.0.1:{port}"]
     command += ["--enable-feature=exemplar-storage"]
     return Child("prometheus", command, output=state_dir / "logs" / "prometheus.log", stop_seconds=0.5)
 
 
-def configuration(sample_interval: float, metrics: str, holder: str | None, rules: Path) -> str:
-    """Scrape Envoy, the reconciler and the holder; evaluate what rules there are in that folder."""
+def configuration(sample_interval: float, metrics: str, holder: str | None, rules: Sequence[Path]) -> str:
+    """Scrape Envoy, the reconciler and the holder; evaluate those rule files."""
     jobs = [
         {"job_name": "envoy", "metrics_path": "/envoy/metrics", "static_configs": [{"targets": [metrics]}]},
         {"job_name": "zenvoy", "static_configs": [{"targets": [metrics]}]},
@@ -51,6 +61,5 @@ def configuration(sample_interval: float, metrics: str, holder: str | None, rule
         jobs.append({"job_name": "zenvoy-tproxy", "static_configs": [{"targets": [holder]}]})
     interval = f"{round(sample_interval * 1000)}ms"
     timing = {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval}
-    files = [str(file) for file in sorted(rules.glob("*.yaml"))]
-    whole = {"global": timing, "rule_files": files, "scrape_configs": jobs}
+    whole = {"global": timing, "rule_files": [str(file) for file in rules], "scrape_configs": jobs}
     return str(yaml.safe_dump(whole, sort_keys=False))
