@@ -1,4 +1,4 @@
-"""The chart's objects for the Prometheus operator, before an API server that knows their kinds."""
+"""The chart's objects for the Prometheus operator, before an API server that has the operator's own definitions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ import pytest
 import yaml
 
 from tests.cluster.chart import Chart, documents
-from tests.cluster.harness import Cluster, ToolFailed
+from tests.cluster.harness import TOOLING_SECONDS, Cluster, ToolFailed, run
 
-CRDS = Path(__file__).parent / "operator" / "crds.yaml"
+OPERATOR = "github.com/prometheus-operator/prometheus-operator"
+MODULE = Path(__file__).with_name("operator")
 OPERATORS = "monitoring.coreos.com/"
+KINDS = ("servicemonitors", "prometheusrules")
 
 
 @pytest.fixture(scope="module")
 def operated(control_plane: Cluster) -> Iterator[Cluster]:
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
+    run("go", "-C", MODULE, "mod", "download", OPERATOR, timeout=TOOLING_SECONDS)
+    folder = Path(run("go", "-C", MODULE, "list", "-m", "-f", "{{.Dir}}", OPERATOR).strip())
+    crds = folder / "example" / "prometheus-operator-crd"
+    files = [option for kind in KINDS for option in ("-f", str(crds / f"monitoring.coreos.com_{kind}.yaml"))]
+    control_plane.kubectl("apply", "--server-side", *files)
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *files)
     yield control_plane
-    control_plane.kubectl("delete", "-f", str(CRDS), "--wait=false")
+    control_plane.kubectl("delete", "--wait=false", *files)
 
 
 @pytest.mark.parametrize(
