@@ -192,10 +192,18 @@ def test_monitors_scrape_envoys_as_often_as_the_reconciler_expects(chart: Chart)
     assert {endpoint["interval"] for endpoint in endpoints} == {"7s"}
     [reconciler] = [one for one in containers(rendered) if one.name == "reconciler"]
     assert "--scrape-interval=7s" in reconciler.content["args"]
-    # Every Service that a monitor selects has the ports that it names.
-    for monitor in (one for one in rendered if one["kind"] == "ServiceMonitor"):
+
+
+def test_a_monitor_leads_to_every_pod_of_one_service(chart: Chart) -> None:
+    """Whoever drains still counts, so it has to be scraped."""
+    rendered = documents(chart.render({"monitoring": {"serviceMonitor": {"enabled": True}}}))
+    monitors = [one for one in rendered if one["kind"] == "ServiceMonitor"]
+    assert len(monitors) == 2
+    for monitor in monitors:
         wanted = monitor["spec"]["selector"]["matchLabels"].items()
         [service] = [o for o in rendered if o["kind"] == "Service" and wanted <= o["metadata"]["labels"].items()]
+        assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+        assert monitor["spec"]["namespaceSelector"] == {"matchNames": [service["metadata"]["namespace"]]}
         ports = {port["name"] for port in service["spec"]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
 
