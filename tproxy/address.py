@@ -23,7 +23,7 @@ def join(host: str, port: int) -> str:
 def split(text: str) -> tuple[str, int]:
     """The host and port of `ip:port`. Raises ValueError, saying what would be right."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{text!r} is not an address with a port; write 127.0.0.1:18000 or [::1]:18000")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

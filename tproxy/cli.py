@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tproxy import address, netfilter, rules
-from tproxy.listener import INHERITED, CannotListen
+from tproxy import netfilter, rules, values
+from tproxy.listener import CannotListen
 from tproxy.run import Exit, Settings, configure_log
 from tproxy.run import run as run_holder
 from tproxy.stream import KEEPALIVE_SECONDS
@@ -66,37 +66,6 @@ class FamilyName(StrEnum):
     inet = "inet"
 
 
-def _listen(text: str) -> str:
-    try:
-        address.sockaddr(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    return text
-
-
-def _listen_or_inherit(text: str) -> str:
-    inherited = text.startswith(INHERITED) and text.removeprefix(INHERITED).isdigit()
-    return text if inherited else _listen(text)
-
-
-def _target(text: str) -> str:
-    if text.startswith("unix:"):
-        return text
-    try:
-        address.split(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    return text
-
-
-def _ports(text: str) -> str:
-    try:
-        rules.parse_ports(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    return text
-
-
 def _env(name: str) -> str:
     return f"ZENVOY_TPROXY_{name}"
 
@@ -127,7 +96,7 @@ def run_command(
         typer.Option(
             help="Where the reconciler is, `host:port` or `unix:path`.",
             envvar=_env("RECONCILER"),
-            callback=_target,
+            callback=values.target,
             metavar="HOST:PORT",
         ),
     ],
@@ -140,7 +109,7 @@ def run_command(
             help="Where to listen; port 0 takes any, fd:N is a listening socket that was handed down. "
             "Default: 0.0.0.0:18001, in mode tproxy [::]:18001.",
             envvar=_env("LISTEN"),
-            callback=lambda text: text and _listen_or_inherit(text),
+            callback=lambda text: text and values.listen_or_inherit(text),
             metavar="IP:PORT",
         ),
     ] = None,
@@ -149,7 +118,7 @@ def run_command(
         typer.Option(
             help="Mode tproxy: the ports of hold addresses.",
             envvar=_env("PORTS"),
-            callback=_ports,
+            callback=values.ports,
             metavar="FIRST-LAST",
         ),
     ] = "20000-32767",
@@ -167,7 +136,7 @@ def run_command(
         typer.Option(
             help="Serve /metrics, /healthz and /readyz here.",
             envvar=_env("METRICS"),
-            callback=lambda text: text and _listen(text),
+            callback=lambda text: text and values.listen(text),
             metavar="IP:PORT",
         ),
     ] = None,
@@ -176,7 +145,7 @@ def run_command(
         typer.Option(
             help="Seconds that held and relayed connections have to finish after SIGTERM.",
             envvar=_env("DRAIN_TIMEOUT"),
-            min=0,
+            callback=lambda number: values.seconds(number, 0),
             metavar="SECONDS",
         ),
     ] = 30.0,
@@ -186,7 +155,7 @@ def run_command(
             help="Seconds after which a silent stream to the reconciler is probed; one that does not answer within a "
             "third of that is given up, and another is tried.",
             envvar=_env("KEEPALIVE"),
-            min=1,
+            callback=lambda number: values.seconds(number, 1),
             metavar="SECONDS",
         ),
     ] = KEEPALIVE_SECONDS,
@@ -197,7 +166,11 @@ def run_command(
     ] = None,
     listen_file: Annotated[
         Path | None,
-        typer.Option(help="Write the address listened on to this file, once listening.", envvar=_env("LISTEN_FILE")),
+        typer.Option(
+            help="Write the address listened on to this file, once listening.",
+            envvar=_env("LISTEN_FILE"),
+            callback=values.beside_others,
+        ),
     ] = None,
     tls_cert: Annotated[Path | None, _pem("--tls-cert", "This holder's certificate, PEM.", "TLS_CERT")] = None,
     tls_key: Annotated[Path | None, _pem("--tls-key", "Its key.", "TLS_KEY")] = None,
@@ -263,7 +236,9 @@ def rules_command(
     port: Annotated[int, typer.Option(help="The holder's port.", min=1, max=65535)] = 18001,
     ports: Annotated[
         str,
-        typer.Option(help="The ports of hold addresses.", envvar=_env("PORTS"), callback=_ports, metavar="FIRST-LAST"),
+        typer.Option(
+            help="The ports of hold addresses.", envvar=_env("PORTS"), callback=values.ports, metavar="FIRST-LAST"
+        ),
     ] = "20000-32767",
     install: Annotated[bool, typer.Option("--install", help="Install them, in place of what is there.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove them.")] = False,

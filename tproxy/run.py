@@ -172,6 +172,10 @@ class _Process:
 
 
 def _write_atomically(path: Path, text: str) -> None:
+    """Raises `CannotListen`: what nobody is told of is of no use."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(f"{text}\n", encoding="ascii")
-    beside.replace(path)
+    try:
+        beside.write_text(f"{text}\n", encoding="ascii")
+        beside.replace(path)
+    except OSError as error:
+        raise CannotListen(f"cannot write --listen-file {path}: {error.strerror}") from None

@@ -68,6 +68,6 @@ def _target(text: str) -> tuple[str, int]:
     if text.startswith("unix:"):
         return text, 0
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit():
+    if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"reconciler {text!r}: write it as host:port, for instance 127.0.0.1:18000")
     return host, int(port)

@@ -61,9 +61,8 @@ def drain(
             if elapsed >= settle and (idle or not busy.clients):
                 break
             if elapsed >= limit:
-                say(
-                    f"after {limit:g} s: {busy.clients} clients are still connected, {busy.in_flight} with work in hand"
-                )
+                left = "1 client is" if busy.clients == 1 else f"{busy.clients} clients are"
+                say(f"after {limit:g} s: {left} still connected, {busy.in_flight} with work in hand")
                 break
             sleep(POLL_SECONDS)
         # Nobody should come any more; whoever does is better refused here than after the holder has gone.

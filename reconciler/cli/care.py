@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli import values
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import (
     SYSTEM_NAMESPACE,
@@ -77,7 +78,13 @@ def uninstall(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     namespace: Annotated[
         list[str] | None,
-        typer.Option("-n", "--namespace", help="Only in this one; may be repeated.", metavar="NAMESPACE"),
+        typer.Option(
+            "-n",
+            "--namespace",
+            help="Only in this one; may be repeated.",
+            metavar="NAMESPACE",
+            callback=values.namespaces,
+        ),
     ] = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reconciler.cli import traffic
+from reconciler.cli import traffic, values
 from reconciler.cli.exits import Exit
-from reconciler.cli.run import Log, LogStyle, _address
+from reconciler.cli.run import Log, LogStyle
 
 if TYPE_CHECKING:
     from reconciler.adapters.credentials import Certificates
     from reconciler.app.cluster.settings import AnyIp, Tproxy
 
+SHORTEST_LEASE_SECONDS = 1.0
+"""A Lease says how long it lasts in whole seconds."""
 PLACE, ENVOY, TLS = "Who and where", "Envoys and holders", "Mutual TLS on the gRPC port"
 
 
@@ -26,45 +29,52 @@ class HoldMode(StrEnum):
     tproxy = "tproxy"
 
 
+def _place(text: str, checked: Callable[[str], str | None], **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel=PLACE, callback=checked, **more)
+
+
+def _port(text: str) -> Any:
+    return typer.Option(help=text, min=1, max=65535, rich_help_panel=ENVOY)
+
+
 def controller(
-    pod_name: Annotated[str, typer.Option(envvar="POD_NAME", help="This replica's name.", rich_help_panel=PLACE)],
-    pod_ip: Annotated[str, typer.Option(envvar="POD_IP", help="This replica's IP address.", rich_help_panel=PLACE)],
+    pod_name: Annotated[str, _place("This replica's name.", values.name, envvar="POD_NAME")],
+    pod_ip: Annotated[str, _place("This replica's IP address.", values.ip, envvar="POD_IP")],
     grpc: Annotated[
-        str, typer.Option(help="Where Envoys, holders and other replicas join.", metavar="IP:PORT", callback=_address)
+        str,
+        typer.Option(help="Where Envoys, holders and other replicas join.", metavar="IP:PORT", callback=values.address),
     ] = "0.0.0.0:18000",
     metrics: Annotated[
         str,
         typer.Option(
             help="Serve /metrics, /healthz, /readyz and, for `zenvoy explain`, /v1 here.",
             metavar="IP:PORT",
-            callback=_address,
+            callback=values.address,
         ),
     ] = "0.0.0.0:18080",
-    http_port: Annotated[int, typer.Option(help="Envoy's port for HTTP.", rich_help_panel=ENVOY)] = 10000,
-    tls_port: Annotated[int, typer.Option(help="Envoy's port for TLS.", rich_help_panel=ENVOY)] = 10443,
+    http_port: Annotated[int, _port("Envoy's port for HTTP.")] = 10000,
+    tls_port: Annotated[int, _port("Envoy's port for TLS.")] = 10443,
     hold_mode: Annotated[
         HoldMode, typer.Option(help="How connections get to holders.", rich_help_panel=ENVOY)
     ] = HoldMode.anyip,
-    holder_port: Annotated[int, typer.Option(help="Holders' port, in mode anyip.", rich_help_panel=ENVOY)] = 18001,
+    holder_port: Annotated[int, _port("Holders' port, in mode anyip.")] = 18001,
     hold_ports: Annotated[
         str, typer.Option(help="Ports of hold addresses, in mode tproxy.", metavar="FIRST-LAST", rich_help_panel=ENVOY)
     ] = "20000-32767",
     namespaces: Annotated[
-        str, typer.Option(help="Only services of these; default: of all.", metavar="A,B", rich_help_panel=PLACE)
+        str, _place("Only services of these; default: of all.", values.comma_separated, metavar="A,B")
     ] = "",
-    lease_namespace: Annotated[str, typer.Option(help="Where the Lease is.", rich_help_panel=PLACE)] = "zenvoy-system",
-    lease_name: Annotated[str, typer.Option(help="The Lease of whoever leads.", rich_help_panel=PLACE)] = "zenvoy",
+    lease_namespace: Annotated[str, _place("Where the Lease is.", values.namespace)] = "zenvoy-system",
+    lease_name: Annotated[str, _place("The Lease of whoever leads.", values.name)] = "zenvoy",
     lease_duration: Annotated[
         str, typer.Option(help="When another replica takes over from one that vanished.", rich_help_panel=PLACE)
     ] = "15s",
-    peers_service: Annotated[
-        str, typer.Option(help="The headless Service of all replicas.", rich_help_panel=PLACE)
-    ] = "zenvoy-reconciler",
+    peers_service: Annotated[str, _place("The headless Service of all replicas.", values.name)] = "zenvoy-reconciler",
     proxies_service: Annotated[
         str,
-        typer.Option(
-            help="The headless Service of the proxy's pods, ready or not: one that left it is missed no longer.",
-            rich_help_panel=PLACE,
+        _place(
+            "The headless Service of the proxy's pods, ready or not: one that left it is missed no longer.",
+            values.maybe_name,
         ),
     ] = "",
     sample_interval: Annotated[str, typer.Option(help="How often it is asked what is in use.")] = "1s",
@@ -117,7 +127,7 @@ def controller(
         namespaces=tuple(name for name in namespaces.replace(" ", "").split(",") if name),
         lease_namespace=lease_namespace,
         lease_name=lease_name,
-        lease_duration=_seconds(lease_duration, "--lease-duration"),
+        lease_duration=_seconds(lease_duration, "--lease-duration", SHORTEST_LEASE_SECONDS),
         peers_service=peers_service,
         proxies_service=proxies_service,
         sample_interval=_seconds(sample_interval, "--sample-interval"),
@@ -132,12 +142,15 @@ def controller(
         raise typer.Exit(Exit.FAILED) from None
 
 
-def _seconds(text: str, flag: str) -> float:
+def _seconds(text: str, flag: str, least: float = 0.0) -> float:
     from reconciler.core.durations import duration
 
-    if seconds := duration(text):
-        return seconds
-    raise typer.BadParameter(f"'{text}' is not a duration; write it as 1s or 500ms", param_hint=flag)
+    seconds = duration(text)
+    if not seconds:
+        raise typer.BadParameter(f"'{text}' is not a duration; write it as 1s or 500ms", param_hint=flag)
+    if seconds < least:
+        raise typer.BadParameter(f"'{text}' is too short; write {least:g}s or more", param_hint=flag)
+    return seconds
 
 
 def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli import values
 from reconciler.cli.exits import Exit
 
 TLS = "Mutual TLS"
@@ -27,13 +28,16 @@ class Output(StrEnum):
     json = "json"
 
 
-Admin = Annotated[str, typer.Option(help="Envoy's admin address: ip:port, or the path of a socket.")]
+Admin = Annotated[
+    str, typer.Option(help="Envoy's admin address: ip:port, or the path of a socket.", callback=values.address_or_path)
+]
 StatsAddress = Annotated[
     str | None,
     typer.Option(
         help="Show others this Envoy's statistics (/stats/prometheus) and whether it is ready (/ready) here, and tell "
         "the reconciler. Nothing else of the admin port.",
         metavar="IP:PORT",
+        callback=values.address,
     ),
 ]
 Directory = Annotated[
@@ -77,7 +81,9 @@ def bootstrap_command(
     reconciler: Annotated[
         str, typer.Option(help="Where the reconciler is: host:port, or unix:path.", metavar="HOST:PORT")
     ] = "127.0.0.1:18000",
-    node: Annotated[str, typer.Option(help="Envoy's node id; every Envoy needs its own.")] = "envoy",
+    node: Annotated[
+        str, typer.Option(help="Envoy's node id; every Envoy needs its own.", callback=values.something)
+    ] = "envoy",
     admin: Admin = "127.0.0.1:9901",
     stats_address: StatsAddress = None,
     mode: Annotated[Mode, typer.Option(help="How Envoy asks: only for changes, or for everything.")] = Mode.delta,
@@ -116,15 +122,24 @@ def bootstrap_command(
 def drain_envoy_command(
     admin: Admin = "127.0.0.1:9901",
     limit: Annotated[
-        float, typer.Option("--for", help="Seconds that clients have at most.", min=0, metavar="SECONDS")
+        float,
+        typer.Option("--for", help="Seconds that clients have at most.", metavar="SECONDS", callback=values.seconds),
     ] = 60.0,
     settle: Annotated[
         float,
-        typer.Option(help="Seconds until nobody sends new clients to an Envoy that is not ready.", metavar="SECONDS"),
+        typer.Option(
+            help="Seconds until nobody sends new clients to an Envoy that is not ready.",
+            metavar="SECONDS",
+            callback=values.seconds,
+        ),
     ] = 5.0,
     quiet: Annotated[
         float,
-        typer.Option(help="Seconds with nothing in flight after which idle clients are given up.", metavar="SECONDS"),
+        typer.Option(
+            help="Seconds with nothing in flight after which idle clients are given up.",
+            metavar="SECONDS",
+            callback=values.seconds,
+        ),
     ] = 10.0,
 ) -> None:
     """Take an Envoy out of service before it is ended: what is in flight is finished, new clients go elsewhere.

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli import values
+
 CLUSTER, MACHINE = "In a cluster", "On one machine"
 
 
@@ -41,6 +43,7 @@ Namespace = Annotated[
         help="The namespace; default: that of the kubeconfig's context.",
         metavar="NAMESPACE",
         rich_help_panel=CLUSTER,
+        callback=values.namespace,
     ),
 ]
 Everywhere = Annotated[bool, typer.Option("-A", "--all-namespaces", help="In all namespaces.", rich_help_panel=CLUSTER)]
@@ -64,6 +67,7 @@ System = Annotated[
         help="The namespace that zenvoy itself is installed in.",
         metavar="NAMESPACE",
         rich_help_panel=CLUSTER,
+        callback=values.namespace,
     ),
 ]
 Controller = Annotated[
@@ -74,6 +78,7 @@ Controller = Annotated[
         "after `kubectl -n zenvoy-system port-forward deploy/zenvoy-reconciler 18080`, http://127.0.0.1:18080.",
         metavar="URL",
         rich_help_panel=CLUSTER,
+        callback=values.url,
     ),
 ]
 Wait = Annotated[bool, typer.Option(help="Wait until it has come about, or until it turns out that it does not.")]

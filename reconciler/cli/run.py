@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.app.state_dir import StateDir
-from reconciler.cli import traffic
+from reconciler.cli import traffic, values
 from reconciler.cli.exits import Exit
 from reconciler.cli.people import HERE
 from reconciler.core.wording import counted
@@ -28,31 +28,32 @@ class LogStyle(StrEnum):
     json = "json"
 
 
-def _address(text: str | None) -> str | None:
-    from reconciler.app.ports_in_use import parsed
-
-    try:
-        return text and parsed(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 File = Annotated[Path, typer.Argument(help="The services file.", metavar="FILE")]
 Log = Annotated[LogStyle, typer.Option("--log", envvar="ZENVOY_LOG", help="How log lines look.")]
 StateDirOption = Annotated[
-    Path, typer.Option("--state-dir", envvar="ZENVOY_STATE_DIR", help="Where state is kept; one `up` has it at a time.")
+    Path,
+    typer.Option(
+        "--state-dir",
+        envvar="ZENVOY_STATE_DIR",
+        help="Where state is kept; one `up` has it at a time.",
+        callback=values.directory,
+    ),
 ]
 Metrics = Annotated[
     str | None,
-    typer.Option("--metrics", help="Serve /metrics, /healthz and /readyz here.", metavar="IP:PORT", callback=_address),
+    typer.Option(
+        "--metrics", help="Serve /metrics, /healthz and /readyz here.", metavar="IP:PORT", callback=values.address
+    ),
 ]
 HolderMetrics = Annotated[
     str | None,
-    typer.Option("--holder-metrics", help="The same of the holder.", metavar="IP:PORT", callback=_address),
+    typer.Option("--holder-metrics", help="The same of the holder.", metavar="IP:PORT", callback=values.address),
 ]
 Grpc = Annotated[
     str | None,
-    typer.Option("--grpc", help="Let further Envoys and holders join here too.", metavar="IP:PORT", callback=_address),
+    typer.Option(
+        "--grpc", help="Let further Envoys and holders join here too.", metavar="IP:PORT", callback=values.address
+    ),
 ]
 
 
@@ -128,7 +129,7 @@ def up_command(
 
 def reconcile(
     file: File,
-    holder_port: Annotated[int, typer.Option(help="The holder's port.")],
+    holder_port: Annotated[int, typer.Option(help="The holder's port.", min=1, max=65535)],
     state_dir: StateDirOption = HERE,
     log_style: Log = LogStyle.plain,
     metrics: Metrics = None,
@@ -148,7 +149,10 @@ def reconcile(
 
     log.configure(log_style.value)
     found = _good(file, in_force(file, StateDir(state_dir).last_good))
-    asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
+    try:
+        asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
+    except msgspec.DecodeError as error:
+        raise typer.BadParameter(f"it is for `zenvoy up` to write: {error}", param_hint="--prometheus") from None
     settings = Settings(file, StateDir(state_dir), holder_port, split(metrics) if metrics else None, grpc, asked)
     asyncio.run(reconcile_until_stopped(settings, found))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from reconciler.cli import values
 
 if TYPE_CHECKING:
     from reconciler.adapters.prometheus.settings import PrometheusSettings
@@ -18,6 +21,7 @@ Url = Annotated[
         help="Judge idleness by this Prometheus, which scrapes http://METRICS/envoy/metrics; default: by Envoy itself.",
         metavar="URL",
         rich_help_panel=PANEL,
+        callback=values.url,
     ),
 ]
 Bundled = Annotated[
@@ -37,20 +41,33 @@ Headers = Annotated[
         help="Send this header too, for instance 'X-Scope-OrgID: shop'. May be repeated.",
         metavar="NAME: VALUE",
         rich_help_panel=PANEL,
+        callback=values.headers,
     ),
 ]
 TokenFile = Annotated[
-    str | None,
-    typer.Option("--prometheus-bearer-token-file", help="A file with a bearer token.", rich_help_panel=PANEL),
+    Path | None,
+    typer.Option(
+        "--prometheus-bearer-token-file",
+        help="A file with a bearer token.",
+        exists=True,
+        dir_okay=False,
+        rich_help_panel=PANEL,
+    ),
 ]
 CaFile = Annotated[
-    str | None,
-    typer.Option("--prometheus-ca-file", help="A file with the CAs to trust.", rich_help_panel=PANEL),
+    Path | None,
+    typer.Option(
+        "--prometheus-ca-file",
+        help="A file with the CAs to trust.",
+        exists=True,
+        dir_okay=False,
+        rich_help_panel=PANEL,
+    ),
 ]
 
 
 def settings(
-    url: str, interval: str, headers: list[str] | None, token_file: str | None, ca_file: str | None
+    url: str, interval: str, headers: list[str] | None, token_file: Path | None, ca_file: Path | None
 ) -> PrometheusSettings:
     """What was typed, checked. Raises `typer.BadParameter`."""
     from reconciler.adapters.prometheus.settings import PrometheusSettings
@@ -61,14 +78,15 @@ def settings(
         raise typer.BadParameter(
             f"'{interval}' is not a duration; write it as 5s or 1m", param_hint="--scrape-interval"
         )
-    if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"'{url}' is no URL; write it as http://host:9090", param_hint="--prometheus")
-    named = dict(_header(header) for header in headers or [])
-    return PrometheusSettings(url.rstrip("/"), seconds, headers=named, bearer_token_file=token_file, ca_file=ca_file)
+    return PrometheusSettings(
+        url.rstrip("/"),
+        seconds,
+        headers=dict(_header(header) for header in headers or []),
+        bearer_token_file=str(token_file) if token_file else None,
+        ca_file=str(ca_file) if ca_file else None,
+    )
 
 
 def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise typer.BadParameter(f"'{text}' is no header; write it as 'Name: value'", param_hint="--prometheus-header")
+    name, _, value = text.partition(":")
     return name.strip(), value.strip()

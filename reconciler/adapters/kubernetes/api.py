@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from yaml import YAMLError
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -156,6 +157,8 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
         named = current if context is None else _context(file, context)
     except (config.ConfigException, OSError, ValueError) as error:
         raise NoCluster(f"no cluster to talk to: {error}; name one with --kubeconfig and --context") from None
+    except (YAMLError, TypeError, AttributeError, LookupError) as error:  # of another shape, or no YAML at all
+        raise NoCluster(f"{file or 'the kubeconfig'} is none ({error!r}); name another with --kubeconfig") from None
     return Api(configuration, named["context"].get("namespace") or "default", connections)
 
 

@@ -68,7 +68,7 @@ class Cluster:
     def path(self, name: str) -> str:
         """Of one ScaledService."""
         namespace, own = self.key(name)
-        return path(API_VERSION, PLURAL, quote(namespace), quote(own))
+        return path(API_VERSION, PLURAL, quote(namespace, safe=""), quote(own, safe=""))
 
     async def one(self, name: str) -> ScaledService:
         """Raises `NoSuch`, and what else is trouble."""

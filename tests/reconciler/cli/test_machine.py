@@ -41,7 +41,7 @@ def test_a_bootstrap_is_written_with_what_it_points_to(tmp_path: Path) -> None:
         (CERTIFICATES, "certificates need --directory"),
         (("--tls-cert=/tls/tls.crt", "--directory={}"), "--tls-cert, --tls-key and --tls-ca go together"),
         (("--tls-cert=tls.crt", *CERTIFICATES[1:], "--directory={}"), "write it as an absolute path"),
-        (("--stats-address=9902",), "write it as ip:port"),
+        (("--stats-address=9902",), "is not ip:port; write it as"),
         (("--reconciler=nowhere",), "write it as host:port"),
     ],
 )

@@ -1,0 +1,128 @@
+"""What people type, checked: each returns the value, or raises `typer.BadParameter` with what would be right.
+
+For `callback` of an option. Light: all of the options of all commands are made before any command begins.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+
+_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_NAMESPACE = re.compile(_LABEL)
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def address(text: str | None) -> str | None:
+    """`ip:port`; None when nothing was typed."""
+    from reconciler.app.ports_in_use import parsed
+
+    try:
+        return None if text is None else parsed(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def address_or_path(text: str) -> str:
+    """`ip:port`, or the path of a socket, which has a slash, or begins with @ where it is abstract."""
+    if "/" not in text and not text.startswith("@"):
+        address(text)
+    elif not text.isprintable() or "://" in text:
+        raise typer.BadParameter(f"{text!r} is neither ip:port nor a path; write it as 127.0.0.1:9901 or ./envoy.sock")
+    return text
+
+
+def something(text: str) -> str:
+    """Whatever can be printed, but not nothing."""
+    if not text.strip() or not text.isprintable():
+        raise typer.BadParameter(f"{text!r} is no name that could be told from others; write one as edge-1")
+    return text
+
+
+def ip(text: str) -> str:
+    """An IP address, without brackets."""
+    from ipaddress import ip_address
+
+    try:
+        ip_address(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not an IP address; write it as 10.0.0.7 or fd00::7") from None
+    return text
+
+
+def name(text: str) -> str:
+    """Of an object of Kubernetes: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/."""
+    if not _NAME.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no name; write small letters, digits and hyphens, as zenvoy-0")
+    return text
+
+
+def maybe_name(text: str) -> str:
+    """A name, or nothing."""
+    return text and name(text)
+
+
+def namespace(text: str | None) -> str | None:
+    """Of Kubernetes; None when none was typed."""
+    if text is not None and not _NAMESPACE.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no namespace; write small letters, digits and hyphens, as shop")
+    return text
+
+
+def namespaces(texts: list[str] | None) -> list[str] | None:
+    """Several."""
+    for text in texts or ():
+        namespace(text)
+    return texts
+
+
+def comma_separated(text: str) -> str:
+    """Namespaces, `a,b`, or nothing."""
+    namespaces([one for one in text.replace(" ", "").split(",") if one])
+    return text
+
+
+def url(text: str | None) -> str | None:
+    """Of HTTP; None when nothing was typed."""
+    if text is None:
+        return None
+    try:
+        split = urlsplit(text)
+        found = split.scheme in ("http", "https") and bool(split.hostname) and split.port != 0
+    except ValueError:
+        found = False
+    if not found or not text.isascii() or not text.isprintable() or " " in text:
+        raise typer.BadParameter(f"{text!r} is no URL; write it as http://host:9090")
+    return text
+
+
+def headers(texts: list[str] | None) -> list[str] | None:
+    """Each `Name: value`."""
+    for text in texts or ():
+        named, colon, value = text.partition(":")
+        if not colon or not _HEADER.fullmatch(named.strip()) or not value.strip().isprintable():
+            raise typer.BadParameter(f"{text!r} is no header; write it as 'Name: value'")
+    return texts
+
+
+def seconds(number: float) -> float:
+    """Not without an end."""
+    if not math.isfinite(number) or number < 0:
+        raise typer.BadParameter(f"{number} is not a number of seconds; write 5 or 0.5")
+    return number
+
+
+def directory(path: Path | None) -> Path | None:
+    """One that is there, or that can be made."""
+    if path is not None:
+        for place in (path, *path.absolute().parents):
+            if place.exists():
+                if not place.is_dir():
+                    raise typer.BadParameter(f"{place} is not a directory; write where state may be kept")
+                break
+    return path

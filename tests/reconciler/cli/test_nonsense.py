@@ -1,0 +1,126 @@
+"""What cannot be meant is told in a message that says what would be right; by every command, never by a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from reconciler.cli.main import app
+from tproxy.cli import app as holder
+
+NEEDED = {
+    "up": ["{here}/services.yaml"],
+    "check": ["{here}/services.yaml"],
+    "reconcile": ["{here}/services.yaml", "--holder-port=18001"],
+    "controller": ["--pod-name=me", "--pod-ip=127.0.0.1", "--kubeconfig={here}/kubeconfig"],
+    "run": ["--reconciler=127.0.0.1:18000"],
+    **{name: ["web"] for name in ("explain", "wake", "sleep", "pause", "resume")},
+}
+WRONG = {
+    "--grpc": ("", "nonsense", "127.0.0.1:0", "127.0.0.1:99999", "::1:1"),
+    "--metrics": ("nonsense", "127.0.0.1:²"),
+    "--holder-metrics": ("", "nonsense"),
+    "--state-dir": ("/dev/null", "/dev/null/below"),
+    "--log": ("nonsense", ""),
+    "--prometheus": ("nonsense", "http://[", "ftp://x", "http://", "http://x:y", "{"),
+    "--scrape-interval": ("nonsense", "0", "-1s"),
+    "--prometheus-header": ("nonsense", ": x", "a b: c", "A: b\x00c"),
+    "--prometheus-bearer-token-file": ("/nowhere", "/"),
+    "--prometheus-ca-file": ("/nowhere", "/"),
+    "--pod-name": ("", "No Name", "-"),
+    "--pod-ip": ("", "nonsense", "1.2.3", "[::1]"),
+    "--http-port": ("0", "-1", "65536", "http"),
+    "--tls-port": ("0", "65536"),
+    "--hold-mode": ("nonsense",),
+    "--holder-port": ("0", "65536", "nonsense"),
+    "--hold-ports": ("nonsense", "2-1", "1-65536"),
+    "--namespaces": ("a,B", "a/b"),
+    "--lease-namespace": ("", "a.b"),
+    "--lease-name": ("", "A"),
+    "--lease-duration": ("nonsense", "0", "10ms"),
+    "--peers-service": ("", "a b"),
+    "--proxies-service": ("a b",),
+    "--sample-interval": ("nonsense", "0"),
+    "--tls-cert": ("/nowhere",),
+    "--tls-key": ("/nowhere",),
+    "--tls-ca": ("/nowhere",),
+    "--output": ("nonsense",),
+    "--namespace": ("", "../pods", "A"),
+    "--system-namespace": ("", "a/b"),
+    "--controller": ("", "nonsense", "http://["),
+    "--timeout": ("nonsense", "0"),
+    "--reconciler": ("", "nonsense", ":1", "host:0", "host:65536"),
+    "--node": ("", "\x00"),
+    "--admin": ("", "nonsense", "http://[", "127.0.0.1"),
+    "--stats-address": ("", "9902"),
+    "--mode": ("nonsense",),
+    "--directory": ("/nowhere", "/dev/null"),
+    "--for": ("nonsense", "-1", "nan", "inf"),
+    "--settle": ("nonsense", "-1", "nan", "inf"),
+    "--quiet": ("nonsense", "-1", "nan", "inf"),
+    "--listen": ("nonsense", "fd:", "fd:99999999999999999999", "1.2.3.4"),
+    "--ports": ("nonsense", "0-1", "2-1"),
+    "--rules": ("nonsense",),
+    "--drain-timeout": ("nonsense", "-1", "nan", "inf"),
+    "--keepalive": ("nonsense", "0", "nan", "inf"),
+    "--listen-file": ("/nowhere/below", "/"),
+    "--family": ("nonsense",),
+    "--tool": ("nonsense",),
+    "--port": ("0", "65536", "nonsense"),
+}
+ANY_WILL_DO = {"--envoy", "--context", "--kubeconfig", "--tls-server-name", "--holder-id"}
+"""What they name is looked for only when it is used, and what is not there is told then."""
+NOT_OF = {("bootstrap", flag) for flag in ("--tls-cert", "--tls-key", "--tls-ca")} | {
+    ("reconcile", "--prometheus"),
+    *((command, "--state-dir") for command in ("status", "explain", "wake", "sleep", "pause", "resume", "doctor")),
+}
+"""Whose values are Envoy's, or only a place to look at."""
+
+
+def options() -> list[tuple[typer.Typer, str, str, str]]:
+    found = []
+    for program in (app, holder):
+        group: Any = typer.main.get_command(program)
+        for command in group.commands.values():
+            flags = [
+                max(one.opts, key=len) for one in command.params if one.param_type_name == "option" and not one.is_flag
+            ]
+            found += [(program, command.name, flag, value) for flag in flags for value in WRONG.get(flag, ())]
+            assert {*flags} <= WRONG.keys() | ANY_WILL_DO, command.name
+    return [one for one in found if (one[1], one[2]) not in NOT_OF]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "kubeconfig").write_text("{}")
+    (tmp_path / "services.yaml").write_text(
+        "listen: {http: 127.0.0.1:19999}\nservices:\n- {name: web, hosts: [web.test], command: [sleep], port: 9001}\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(("program", "command", "flag", "value"), options())
+def test_nonsense_is_wrong_usage(here: Path, program: typer.Typer, command: str, flag: str, value: str) -> None:
+    needed = [word.format(here=here) for word in NEEDED.get(command, [])]
+    cluster = [f"--kubeconfig={here}/kubeconfig"] if flag in ("--controller", "--timeout") else []
+    more = {"--scrape-interval": ["--prometheus=http://127.0.0.1:1"], "--hold-ports": ["--hold-mode=tproxy"]}
+    done = CliRunner().invoke(program, [command, *needed, *cluster, *more.get(flag, []), f"{flag}={value}"])
+    assert done.exit_code == 2, (done.output, done.exception)
+    assert isinstance(done.exception, SystemExit)
+    assert flag in done.output or value in done.output
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1, {a: 2}]", "just text", "{clusters: 5}", "{clusters: [5], contexts: {}}", "\x00"]
+)
+def test_a_file_that_is_no_kubeconfig(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(text)
+    done = CliRunner().invoke(app, ["status", f"--kubeconfig={file}"])
+    assert done.exit_code == 3, (done.output, done.exception)
+    assert done.output.startswith("zenvoy: ")
+    assert "--kubeconfig" in done.output
