@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from reconciler.adapters.kubernetes.api import Api, Unreachable
 from tests.cluster.harness import Cluster
+
+SCRIPT = Path(__file__).with_name("cluster")
 
 
 async def test_what_is_made_is_there_after_the_api_server_was_gone(
@@ -20,3 +27,33 @@ async def test_what_is_made_is_there_after_the_api_server_was_gone(
         await api.get(f"{path}/kept")
     apiserver.start_apiserver()
     assert json.loads(await api.get(f"{path}/kept"))["data"] == {"a": "b"}
+
+
+def started(name: str, argument: str) -> subprocess.Popen[bytes]:
+    """A process of that name, which does nothing."""
+    return subprocess.Popen([name, "-c", "import time; time.sleep(1000)", argument], executable=sys.executable)
+
+
+@pytest.fixture
+def lost(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Processes of a cluster whose folder is gone, and others that only look like them."""
+    run = tmp_path / "cluster"
+    found = {
+        "etcd": started("/bin/etcd", f"{run}/etcd"),
+        "apiserver": started("kube-apiserver", f"--tls-cert-file={run}/server.crt"),
+        "of another": started("etcd", f"{run}-2/etcd"),
+        "a user of it": started("zenvoy", f"--kubeconfig={run}/kubeconfig"),
+    }
+    yield found
+    for process in found.values():
+        process.kill()
+        process.wait()
+
+
+def test_down_finds_processes_whose_folder_is_gone(tmp_path: Path, lost: dict[str, subprocess.Popen[bytes]]) -> None:
+    environment = {**os.environ, "CLUSTER_DIR": str(tmp_path / "cluster"), "CLUSTER_PORT": "1"}
+    done = subprocess.run([SCRIPT, "down"], env=environment, capture_output=True, text=True, check=True)
+    assert {name for name, process in lost.items() if process.poll() is None} == {"of another", "a user of it"}
+    for name in ("etcd", "apiserver"):
+        assert f"cluster: {name} (process {lost[name].pid})" in done.stderr
+    assert not (tmp_path / "cluster").exists()
