@@ -1,7 +1,8 @@
 """All services of the cluster: ScaledServices beside the Services that they name, and who may have what.
 
 Rules: nothing is told before both kinds were seen whole. What has mistakes stays in force as it was last without; what
-is being deleted stays in force, as departing, until our finalizer is off it. Changes that come at once are told at
+is being deleted stays in force, as departing, until our finalizer is off it; and for a moment longer where it is about
+to be made anew of its Service, or clients would be told that nothing is there. Changes that come at once are told at
 once; to tell costs the more the more services there are, so it has its pauses, in which whoever waits for a service is
 served. Counterparts: `wanted.py` and `claims.py`, which judge; `owned.py`, which makes ScaledServices of labelled
 Services; `finalizer.py`, which lets go what is being deleted.
@@ -25,6 +26,8 @@ from reconciler.adapters.kubernetes.wanted import Cluster, service_of, wanted
 from reconciler.adapters.kubernetes.within import Within
 from reconciler.adapters.kubernetes.workloads import Service
 
+ANEW_SECONDS = 10.0
+"""How long one that has gone stays in force where its Service asks for it."""
 PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
 """After each telling, in multiples of what it took."""
 Entries = Mapping[str, Entry]
@@ -49,9 +52,10 @@ class Catalogue:
         cluster: Cluster | None = None,
         namespaces: Sequence[str] = (),
         reserved: Mapping[int, str] = RESERVED,
+        anew_seconds: float = ANEW_SECONDS,
     ) -> None:
         self._on_entries, self._on_scaled_service = on_entries, on_scaled_service
-        self._cluster = cluster or Cluster()
+        self._cluster, self._anew_seconds = cluster or Cluster(), anew_seconds
         self._in_force = InForce(reserved)
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
@@ -89,9 +93,15 @@ class Catalogue:
 
     def _saw_scaled_service(self, key: str, item: ScaledService | None) -> None:
         self._index(key, item)
-        self._judge(key, item)
+        if item is None and self._in_force.asked(key) and self._owned.makes(key):
+            asyncio.get_running_loop().call_later(self._anew_seconds, self._look_again, key)
+        else:
+            self._judge(key, item)
         self._owned.look(key)
         self._on_scaled_service(key, item)
+
+    def _look_again(self, key: str) -> None:
+        self._judge(key, self.scaled_services.items.get(key))
 
     def _saw_service(self, key: str, _: Service | None) -> None:
         for user in self._users.get(key, ()):

@@ -90,6 +90,10 @@ class OwnedScaledServices:
         elif self._refused.pop(key, None):
             self._on_problems(key)
 
+    def makes(self, key: str) -> bool:
+        """Whether there is a Service of that name which asks for one, so that one that goes is made anew."""
+        return self._asked(key) is not None
+
     def lead(self) -> None:
         """We lead from now on: bring about whatever is asked for."""
         for key in self._services.keys() | self._scaled.keys():

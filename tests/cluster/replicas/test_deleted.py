@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -117,3 +119,26 @@ def test_a_target_that_goes_with_it_does_not_hold_it_up(scene: Scene, tmp_path: 
     until("it has gone", lambda: not uid(scene, act.name), 30)
     assert act.under_way
     assert act.under_way.result().status == 503
+
+
+@pytest.mark.parametrize("state", ["ScaledToZero", "Idle"])
+def test_nobody_notices_that_it_is_made_anew_of_its_service(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str
+) -> None:
+    act = Act(scene, f"anew-{state.lower()}", tmp_path, pool)
+    act.bring(state)
+    before, over = uid(scene, act.name), threading.Event()
+
+    def ask_again_and_again() -> Counter[int]:
+        asked: Counter[int] = Counter()
+        while not over.is_set():
+            asked[scene.request(act.name).status] += 1
+        return asked
+
+    asking = pool.submit(ask_again_and_again)
+    delete(scene, act.name)
+    until("it is made anew", lambda: uid(scene, act.name) not in ("", before), PATIENCE_SECONDS)
+    until("its state is told", lambda: "holdAddress" in scene.kubectl("get", "ssvc", act.name, "-o", "json"))
+    over.set()
+    assert asking.result().keys() == {200}
+    act.lives_on()

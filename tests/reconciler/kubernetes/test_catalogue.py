@@ -17,6 +17,7 @@ from reconciler.adapters.kubernetes.resources import FINALIZER
 from tests.fakes.api_server import ApiServer, serving
 
 HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}
+LABEL = {"zenvoy.dev/enabled": "true"}
 DELETED = {"deletionTimestamp": "2026-11-23T11:00:00Z"}
 
 
@@ -68,8 +69,8 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    """With one Service, `web`, and nothing scaled yet."""
+async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    """With one Service, `web`, and nothing scaled yet. The parameter: for how long one that goes may be made anew."""
     shop = Shop()
     shop.serve("web")
     async with serving(shop.scaled, services=shop.services) as api:
@@ -78,6 +79,7 @@ async def shop() -> AsyncIterator[Shop]:
             lambda: False,
             shop.hear,
             lambda key, item: shop.seen.append(f"{'+' if item else '-'}{key}"),
+            anew_seconds=getattr(request, "param", 1.0),
         )
         task = asyncio.create_task(catalogue.run())
         await until(lambda: shop.told and shop.scaled.open and shop.services.open)
@@ -208,6 +210,35 @@ async def test_one_that_is_made_anew_does_not_depart(shop: Shop) -> None:
     shop.scaled.delete("web")
     shop.scale("web", uid="another")
     await until(lambda: shop.entries and not shop.entry("web").spec.departing)
+
+
+async def test_one_that_goes_and_is_made_anew_of_its_service_is_in_force_meanwhile(shop: Shop) -> None:
+    shop.serve("web", labels=LABEL)
+    shop.scale("web", "idleAfter: 1m", finalizers=[FINALIZER], **DELETED)
+    await until(lambda: shop.entries)
+    told = len(shop.told)
+    shop.scaled.delete("web")
+    await until(lambda: shop.seen[-1] == "-shop/web")
+    shop.scale("web", "idleAfter: 2m", uid="another")
+    await until(lambda: shop.entry("web").spec.idle_after == 120)
+    assert not shop.entry("web").spec.departing
+    assert all(entries for entries, _ in shop.told[told:])
+
+
+async def test_one_that_goes_and_is_not_made_anew_is_in_force_for_a_moment_only(shop: Shop) -> None:
+    shop.serve("web", labels=LABEL)
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    shop.scaled.delete("web")
+    await until(lambda: not shop.entries)
+
+
+@pytest.mark.parametrize("shop", [3600.0], indirect=True)
+async def test_one_whose_service_does_not_ask_for_it_goes_at_once(shop: Shop) -> None:
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    shop.scaled.delete("web")
+    await until(lambda: not shop.entries)
 
 
 async def test_one_that_is_being_deleted_keeps_what_the_next_one_waits_for(shop: Shop) -> None:
