@@ -16,7 +16,7 @@ import pytest
 from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.peers import Peers, Terms
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
-from reconciler.core.doubt import words
+from reconciler.core.doubt import Cause, words
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
@@ -421,6 +421,9 @@ async def test_an_envoy_that_is_nowhere_is_missed() -> None:
         await s.envoys["two"].leaves()
         await until(lambda: s.one.waiting_for() == "Envoy envoy-two", "it to be missed")
         assert s.one.peers.merged.envoys() == {"envoy-one", "envoy-two"}
+        s.one.engine.sampled(Sample(time.time(), {"envoy-one": EnvoyReading(900.0, {})}))
+        s.one.engine.sampled(Sample(time.time() + 1, {"envoy-one": EnvoyReading(901.0, {})}))
+        assert s.one.engine.doubt and s.one.engine.doubt.cause is Cause.ENVOY_AWAY
 
 
 async def test_a_new_leader_undoes_a_sleep_that_was_not_confirmed_and_misses_who_was_the_old_one_s() -> None:
