@@ -157,6 +157,7 @@ class Election:
             self._free.append(range(write.first_index, write.next_index))
         self._highest = max(self._highest, write.next_index)
         self.known, self._unchanged_since, self._must_look = found, now, False
+        self._is_of_the_next = False  # an uninstall that comes after we led is about us
         self.valid_until = began + self.terms.duration - self.terms.margin
         self._due = now + self.terms.every if self.valid(now) else now
 

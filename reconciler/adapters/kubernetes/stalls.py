@@ -42,6 +42,8 @@ class Evidence:
     """Since a pod of it was first seen to run; 0 before."""
     ready_seconds: float = 0.0
     """Since a pod of it was first seen to be ready; 0 before."""
+    wanted: int = 0
+    """How many pods there should be; 0: not known."""
     conditions: Sequence[Condition] = ()
     """Of the target itself."""
     pods: Sequence[Pod] = ()
@@ -57,7 +59,7 @@ def stall(seen: Evidence) -> str | None:
     """What keeps it from getting ready; None while nothing is known to be wrong. The worst of all pods' troubles."""
     live = [pod for pod in seen.pods if pod.metadata.deletion_timestamp is None and pod.status.phase != "Succeeded"]
     found = [one for pod in live for one in _of_pod(pod, seen)]
-    if creation := _uncreated(seen, bool(live)):
+    if creation := _uncreated(seen, sum(pod.status.phase != "Failed" for pod in live)):
         found.append(creation)
     if not found and live:
         found += [one for pod in live if (one := _slow(pod, seen))]
@@ -90,15 +92,17 @@ def _of_pod(pod: Pod, seen: Evidence) -> Iterable[Complaint]:
                 yield Complaint(4, f"{event.reason}: {name}: {short(event.message)}")
 
 
-def _uncreated(seen: Evidence, has_pods: bool) -> Complaint | None:
-    """Why there are no pods, or not all of them."""
+def _uncreated(seen: Evidence, pods: int) -> Complaint | None:
+    """Why there are no pods, or not all of them. An Event of a refusal outlasts it, so that pods count more."""
+    if 0 < seen.wanted <= pods:
+        return None
     for condition in seen.conditions:
         if condition.type == "ReplicaFailure" and condition.status == "True":
             return Complaint(6, _refusal(seen.target, condition.reason, condition.message))
     for event in seen.events:
         if event.reason == "FailedCreate" and event.involved_object.kind != "Pod":
             return Complaint(6, _refusal(seen.target, event.reason, event.message))
-    if not has_pods and seen.waited_seconds >= UNCREATED_SECONDS:
+    if not pods and seen.waited_seconds >= UNCREATED_SECONDS:
         return Complaint(7, f"NoPods: the controller of {seen.target} has created no pod, and does not say why")
     return None
 

@@ -76,6 +76,7 @@ class Waits:
                 waited,
                 running_seconds=now - reached.get("running", now),
                 ready_seconds=now - reached.get("ready", now),
+                wanted=unit.scaled.seen.replicas if unit.scaled.seen else 0,
                 conditions=failures,
                 pods=pods,
                 events=seen[1],

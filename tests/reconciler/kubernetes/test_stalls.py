@@ -165,6 +165,13 @@ def test_a_quota_is_told_without_the_names_of_pods_that_never_were() -> None:
     assert said(conditions=(Condition("ReplicaFailure", "False"),)) is None
 
 
+def test_a_refusal_that_is_over_is_not_told() -> None:
+    events = (warning("FailedCreate", f"Error creating: {REFUSED}", "ReplicaSet", "web-5d4f"),)
+    assert said(pod(), events=events, wanted=1) is None
+    assert "QuotaExceeded" in (said(pod(), events=events, wanted=2) or "")
+    assert "QuotaExceeded" in (said(pod(), events=events) or "")
+
+
 def test_other_refusals_of_pods() -> None:
     message = 'pods "web-x" is forbidden: error looking up service account shop/web: serviceaccount "web" not found'
     failure = Condition("ReplicaFailure", "True", "FailedCreate", message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from reconciler.adapters.kubernetes.election import UNINSTALLER, Election, Lease, Read, Terms, Write
@@ -59,3 +61,15 @@ def test_the_next_uninstall_is_about_it_too() -> None:
     election.read(101.0, OURS)
     election.read(102.0, TAKEN)
     assert first_write(election, TAKEN, 102.0, 690.0) is None
+
+
+def test_the_uninstall_after_it_led_is_about_it_whatever_it_saw_when_it_began() -> None:
+    election = Election("zenvoy-0", TERMS)
+    election.read(100.0, TAKEN)
+    write = election.act(116.0)
+    assert isinstance(write, Write)
+    election.wrote(116.0, 116.1, write, OURS)
+    assert election.valid(117.0)
+    election.refused(118.0)
+    election.read(118.1, replace(TAKEN, version="8"))
+    assert first_write(election, replace(TAKEN, version="8"), 118.1, 690.0) is None
