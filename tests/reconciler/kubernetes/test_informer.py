@@ -142,8 +142,7 @@ async def test_a_refusal_deletes_nothing_and_is_tried_again(copy: Copy, refusal:
     await until(lambda: copy.informer.trouble and refusal[1] in copy.informer.trouble)
     assert copy.names() == ["a", "b"]
     copy.server.faults.refuse = None
-    await until(lambda: copy.server.open)
-    assert copy.informer.trouble is None
+    await until(lambda: copy.server.open and copy.informer.trouble is None)
     assert copy.told == ["+a", "+b", "synced"]
 
 
