@@ -39,7 +39,7 @@ def run(*command: str | Path) -> str:
 def test_its_prometheus_has_the_rules(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "ask.py").write_text(ASKED)
 
-    module, *rules = map(Path, run(installed, tmp_path / "ask.py").split())
+    module, *rules = map(Path, run(installed, "-I", tmp_path / "ask.py").split())
 
     environment = installed.parents[1]
     assert all(file.is_relative_to(environment) for file in (module, *rules))
