@@ -235,7 +235,8 @@ class Engine(Roles):
         service.record = after
         if after.state is not before.state:
             self._roll.note(name, after)
-            self._keep_wake(service, before, after)
+            if wake := service.stepped(before, after):
+                self._woken(name, wake)
         if after.state in (State.Waking, State.Active):  # a wake does not wait for the disk
             self._converge(name, service)
             self._save(name, after)
@@ -248,16 +249,6 @@ class Engine(Roles):
             self.history.note(transition)
             self._listen(transition)
         return True
-
-    def _keep_wake(self, service: Service, before: Record, after: Record) -> None:
-        if after.state is State.Waking:
-            held = service.held if service.seen.held else None
-            since, peer, via = (held.held_since, held.peer, held.via) if held else (None, None, None)
-            service.wake = Wake(after.since, since, peer, via, after.reason)
-        elif before.state is State.Waking and after.state is State.Active and service.wake:
-            service.wake = replace(service.wake, ready_at=after.since)
-            if service.wake.held_since is None:
-                self._woken(service.spec.name, service.wake)
 
     def _remember_replicas(self, name: str, service: Service) -> None:
         record, replicas = service.record, service.seen.replicas

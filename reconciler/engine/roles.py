@@ -19,6 +19,7 @@ from reconciler.engine.roll import Roll
 from reconciler.engine.service import Service
 from reconciler.engine.tally import Tally
 from reconciler.engine.turns import Turns, in_turn
+from reconciler.engine.wake import Wake
 from reconciler.ports.replicas import Standing
 from reconciler.ports.store import NoIndexLeft
 from reconciler.ports.transitions import Listener, Transition
@@ -34,6 +35,7 @@ class Roles:
     _hold_address: Callable[[int], str]
     _listens_at: Callable[[str], bool]
     _listen: Listener
+    _woken: Callable[[str, Wake], None]
     _services: dict[str, Service]
     _roll: Roll
     _saved: dict[str, Record]
@@ -54,9 +56,6 @@ class Roles:
         self._forsaken = False
 
     def _settle(self, name: str) -> None:
-        raise NotImplementedError
-
-    def _keep_wake(self, service: Service, before: Record, after: Record) -> None:
         raise NotImplementedError
 
     @in_turn
@@ -161,8 +160,8 @@ class Roles:
             service.believes(ended=True, zeroed=True)
         if before is None or before.state is not word.state:
             self._roll.note(name, word)
-        if before and before.state is not word.state:
-            self._keep_wake(service, before, word)
+        if before and before.state is not word.state and (wake := service.stepped(before, word)):
+            self._woken(name, wake)
 
     def _origin(self, name: str) -> Record | None:
         """The record of a service that is configured for the first time, if there is one."""

@@ -36,6 +36,8 @@ class Service:
     deadline: Deadline | None = None
     wake: Wake | None = None
     """The wake that goes on, or the last one."""
+    recovers: bool = False
+    """Whether it is Waking, or was so last, out of being awake: what it lost comes back, or is renewed. No wake."""
     requests: int = 0
     """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
     always_paused: bool = False
@@ -72,6 +74,21 @@ class Service:
         present = self.deadline
         return bool(present and coming and present.event is coming.event and present.at <= now < coming.at)
 
+    def stepped(self, before: Record, after: Record) -> Wake | None:
+        """Its state is another now. The wake that is over by that, as nobody waited for it."""
+        if after.state is State.Waking:
+            self.recovers = before.state is not State.ScaledToZero
+        if self.recovers:
+            return None
+        if after.state is State.Waking:
+            held = self.held if self.seen.held else None
+            since, peer, via = (held.held_since, held.peer, held.via) if held else (None, None, None)
+            self.wake = Wake(after.since, since, peer, via, after.reason)
+        elif before.state is State.Waking and after.state is State.Active and self.wake:
+            self.wake = replace(self.wake, ready_at=after.since)
+            return self.wake if self.wake.held_since is None else None
+        return None
+
     def saw_running(self, running: Running) -> None:
         self.running = running.endpoints
         if running.asks != UNSAID:
@@ -79,7 +96,7 @@ class Service:
         self.ending.saw(running.replicas, running.endpoints)
         endpoints = self.ending.left(running.endpoints)
         self.seen = replace(self.seen, replicas=running.replicas, endpoints=endpoints, trouble=running.trouble)
-        if self.wake and self.record and self.record.state is State.Waking:
+        if self.wake and not self.recovers and self.record and self.record.state is State.Waking:
             self.wake = replace(self.wake, milestones=running.milestones)
 
     def believes(self, ended: bool, zeroed: bool = False) -> None:
@@ -98,6 +115,8 @@ class Service:
         self.held = held
         self.seen = replace(self.seen, held=held.held, relayed=held.relayed)
         self._acknowledged()
+        if self.recovers:
+            return
         waking = self.record is not None and self.record.state is State.Waking
         if waking and held.held and self.wake and self.wake.held_since is None:
             # Envoy's counters, or a command, were the first to ask; whoever waits is nonetheless who is served.

@@ -339,6 +339,7 @@ def test_a_changed_command_takes_over_under_steady_load(zenvoy: Start) -> None:
         assert set.union(*(each.result() for each in hammers)) <= {b"web /x\n", b"new /x\n"}
     assert old not in z.service_pids("web")
     assert "ScaledToZero" not in z.states("web")[2:]
+    assert len([entry for entry in z.lines() if entry["event"] == "woken"]) == 1, "what is renewed does not wake"
 
 
 def test_a_changed_command_takes_over_later_where_something_is_in_flight(zenvoy: Start, tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ REFUSALS = _a_service(
 WAKES = _a_service(
     "wakes",
     "counter",
-    "Wakes that ended awake (woken), that stalled, and that outlasted wakeTimeout (timed_out); one may be all three.",
+    "Wakes that ended awake (woken), that stalled, and that outlasted wakeTimeout (timed_out); one may be all three. "
+    "What was awake and lost its endpoints, or has them renewed, does not wake: it counts where it stalls or is late.",
     "result",
     series="3 a service, from its first wake on",
 )

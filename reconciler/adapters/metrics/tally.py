@@ -67,6 +67,8 @@ class Tally:
     wakes: Counter[str] = field(default_factory=Counter)
     begun: bool = False
     """Whether there was a wake at all."""
+    recovers: bool = False
+    """Whether it is Waking without having slept: what it lost comes back, or is renewed."""
     before_wake: tuple[int, int] | None = None
     """Requests and released connections when the last wake began; None: it was awake when we came."""
     last_wake: tuple[float, Mapping[str, float]] | None = None
@@ -118,10 +120,12 @@ class Tally:
             return
         if source is State.Waking:
             self.wakes["timed_out"], self.waking_since = self.timed_out(transition.at, wake_timeout), None
-            self.wakes["woken"] += target is State.Active
+            self.wakes["woken"] += target is State.Active and not self.recovers
         if target is State.Waking:
             self.waking_since, self.begun, self.stalled = record.since, True, False
-            self.before_wake = (requests, self.released.total)
+            self.recovers = source is not State.ScaledToZero
+            if not self.recovers:
+                self.before_wake = (requests, self.released.total)
 
     def sleeps(self, replicas: int, asks: Asks, ticks: float) -> None:
         """From now on so many replicas, which ask for so much, are not run for being asleep."""

@@ -180,9 +180,23 @@ async def test_a_wake_stalls_and_times_out_once_however_often_it_is_said() -> No
     scene.goes("web", "Ready", State.Active)
     assert await results(scene) == {"woken": 1, "stalled": 1, "timed_out": 1}
 
-    scene.goes("web", "EndpointsLost", State.Waking)
+    scene.goes("web", "Zeroed", State.ScaledToZero)
+    scene.goes("web", "Demand", State.Waking)
     scene.goes("web", "Ready", State.Active)
     assert await results(scene) == {"woken": 2, "stalled": 1, "timed_out": 1}
+
+
+async def test_what_comes_back_without_having_slept_has_not_woken() -> None:
+    scene = Scene(service("web"))
+    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "Ready", State.Active)
+    scene.goes("web", "EndpointsLost", State.Waking)
+    scene.goes("web", "Ready", State.Active)
+    assert await results(scene) == {"woken": 1, "stalled": 0, "timed_out": 0}
+
+    scene.goes("web", "EndpointsLost", State.Waking)
+    scene.passes(100)
+    assert (await results(scene))["timed_out"] == 1, "it is looked after as a wake would be"
 
 
 async def test_a_wake_that_was_going_on_before_a_restart_still_times_out() -> None:
