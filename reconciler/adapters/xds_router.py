@@ -44,7 +44,7 @@ def service(spec: Spec) -> ir.Service:
 
 
 class XdsRouter:
-    """All Envoys. `now` is seconds since the epoch; `rejected` is told of each NACK, by node id and Envoy's words,
+    """All Envoys. `ticks` are seconds that nobody can set; `rejected` is told of each NACK, by node id and Envoy's words,
     `acked` of each acknowledgement, and `joined` of an Envoy that came or went, before any route's state is reported.
 
     One that is away for `forget_seconds` no longer counts; with 0 it is somebody else's to tell away from elsewhere.
@@ -53,13 +53,13 @@ class XdsRouter:
     def __init__(
         self,
         report: Report,
-        now: Callable[[], float],
+        ticks: Callable[[], float],
         rejected: Callable[[str, str], None],
         acked: Callable[[str], None],
         joined: Callable[[], None] = lambda: None,
         forget_seconds: float = FORGET_SECONDS,
     ) -> None:
-        self._report, self._now, self._rejected, self._acked = report, now, rejected, acked
+        self._report, self._ticks, self._rejected, self._acked = report, ticks, rejected, acked
         self._joined, self._forget_seconds = joined, forget_seconds
         self._gone: dict[str, float] = {}
         self._routed: set[str] = set()
@@ -114,7 +114,7 @@ class XdsRouter:
 
     def away(self) -> frozenset[str]:
         """Node ids of the Envoys that went away, and still count."""
-        now = self._now()
+        now = self._ticks()
         self._gone = {node: at for node, at in self._gone.items() if now - at < self._forget_seconds}
         return frozenset(self._gone)
 
@@ -133,7 +133,7 @@ class XdsRouter:
         if event.kind == "connected":
             self._gone.pop(event.node.id, None)
         else:
-            self._gone[event.node.id] = self._now()
+            self._gone[event.node.id] = self._ticks()
         self._joined()
         for name in list(self._routed):
             self._report(self._state(name))

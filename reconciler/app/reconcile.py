@@ -81,7 +81,7 @@ class Reconciler:
         self._alarm = Alarm(self.engine.passed)
         self._metrics = Metrics(self._world())
         self._holders = HolderStreams(self._held, time.time)
-        self._router = XdsRouter(self.engine.routed, time.time, _rejected, self._metrics.acked)
+        self._router = XdsRouter(self.engine.routed, time.monotonic, _rejected, self._metrics.acked)
         self._backend = ProcessBackend(directory.path, self._ran)
         self._leaving = Leaving(time.time, self._router.envoys)
         self._renewal = Renewal(time.time, self._backend, self.engine.services, self._router.envoys)

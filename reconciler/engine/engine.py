@@ -52,7 +52,12 @@ class Adapters:
 
 
 class Engine(Roles):
-    """All services. `now` is the clock (seconds since the epoch); a sample older than `stale_after` is unknown."""
+    """All services. `now` is the clock (seconds since the epoch); a sample older than `stale_after` is unknown.
+
+    It is the wall clock, since records outlive the process and are compared with samples of other machines. It may be
+    set: forward, all samples are old, so that what is Idle becomes Active; back, what seems to be of the future is of
+    now, so that no sleep is later than by one `idleAfter`. Nothing that is in use sleeps for either.
+    """
 
     def __init__(
         self,
@@ -208,6 +213,8 @@ class Engine(Roles):
     def _settle(self, name: str) -> None:
         """Step until record and world agree, then make the plan come true; each step has done so already."""
         service = self._services[name]
+        if record := service.set_back(self._now()):
+            self._save(name, record)
         stepped = False
         for _ in range(MOST_EVENTS_AT_ONCE):
             if service.record is None:

@@ -15,6 +15,8 @@ from reconciler.ports.holders import Held, Order
 from reconciler.ports.router import RouteState
 
 ASLEEP = Observed()
+SLACK_SECONDS = 1.0
+"""A clock that is set back by less is let be: a deadline may ring a little early, and samples may be a little ahead."""
 NOT_ROUTED = RouteState("", None, "no route yet")
 
 
@@ -53,6 +55,24 @@ class Service:
     """Endpoints as the backend told of them."""
     asks: Asks = UNSAID
     """What each replica asks for; the last that was known."""
+
+    def set_back(self, now: float) -> Record | None:
+        """See that nothing seems to have happened later than `now` (seconds since the epoch): it did before somebody
+        set the clock back. The record, if it had to change; None otherwise, which is nearly always.
+
+        What was acknowledged was so now at the latest, and a sample that is of no known age says nothing.
+        """
+        latest = now + SLACK_SECONDS
+        if (self.seen.route_acked_at or 0.0) > latest:
+            self.routed = replace(self.routed, acked_at=_at_most(self.routed.acked_at, now))
+            self.held = self.held and replace(self.held, acked_at=_at_most(self.held.acked_at, now))
+            self._acknowledged()
+        if self.seen.traffic and self.seen.traffic.taken_at > latest:
+            self.seen = replace(self.seen, traffic=None)
+        if self.record is None or self.record.since <= latest:
+            return None
+        self.record = replace(self.record, since=now)
+        return self.record
 
     def routes(self, route: tuple[str, ...]) -> None:
         self.route, self.routed = route, NOT_ROUTED
@@ -135,3 +155,7 @@ class Service:
             at = max(at, held_at)
         if at != self.seen.route_acked_at or waiting_for != self.seen.waiting_for:
             self.seen = replace(self.seen, route_acked_at=at, waiting_for=waiting_for)
+
+
+def _at_most(at: float | None, now: float) -> float | None:
+    return None if at is None else min(at, now)

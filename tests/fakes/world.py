@@ -8,7 +8,7 @@ port of the engine at once. A restart of the engine keeps what the store has, an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from reconciler.core.events import Event
@@ -294,6 +294,21 @@ class World:
         if not envoy.up:
             envoy.up, envoy.started = True, self.now
             self.report_router()
+
+    # The clock
+
+    def clock_is_set(self, seconds: float) -> None:
+        """Somebody sets it: on by so much, or back. What is true goes by the new time, what was reported does not."""
+        self.now += seconds
+        for envoy in self.fleet.values():
+            envoy.started += seconds
+            envoy.acked_at = None if envoy.acked_at is None else envoy.acked_at + seconds
+        if self.holder.acked_at is not None:
+            self.holder.acked_at += seconds
+        for client in self.clients:
+            client.arrived += seconds
+            client.ended = None if client.ended is None else client.ended + seconds
+        self.transitions = [replace(transition, at=transition.at + seconds) for transition in self.transitions]
 
     # Samples
 

@@ -175,6 +175,10 @@ class Rules(RuleBasedStateMachine):
                 self.world.restart()
         self.world.all_goes_well(seconds, finishing, BREAKS[what])
 
+    @rule(seconds=st.sampled_from([-3600, -30, 30, 3600]))
+    def somebody_sets_the_clock(self, seconds: int) -> None:
+        self.world.clock_is_set(seconds)
+
     @rule(replicas=st.sampled_from([0, 1, 3]))
     def somebody_else_scales(self, replicas: int) -> None:
         self.world.somebody_scales(replicas)

@@ -1,0 +1,90 @@
+"""The wall clock is set while services are awake: a sleep is late by one idle time at most, and never unjustified."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.core.events import SleepCommanded
+from reconciler.core.record import State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import Sample
+from reconciler.engine.sampling import Sampler
+from tests.fakes.world import NAME, World
+
+IDLE_AFTER = 6
+SPEC = Spec(name=NAME, replicas=1, idle_after=IDLE_AFTER, wake_timeout=50, drain_timeout=4, hold_timeout=600)
+FEW = 4
+"""Seconds for samples, and for all to acknowledge."""
+HOUR = 3600
+
+
+def awake(state: State, in_use: bool = False) -> World:
+    world = World(SPEC)
+    world.all_goes_well(2, finishing=True)
+    world.arrive("a", lagging_worker=False)
+    world.all_goes_well(1, finishing=False)
+    if state is not State.Active and not in_use:
+        world.all_goes_well(3, finishing=True)
+    if state is State.Draining:
+        world.engine.command(NAME, SleepCommanded("asked for"))
+    assert world.state is state
+    return world
+
+
+@pytest.mark.parametrize("state", [State.Active, State.Idle, State.Draining])
+@given(back=st.integers(2, 100 * HOUR))
+def test_set_back_it_sleeps_one_idle_time_later_at_most(state: State, back: int) -> None:
+    world = awake(state)
+    world.clock_is_set(-back)
+    world.all_goes_well(IDLE_AFTER + FEW, finishing=True)
+    assert world.state is State.ScaledToZero
+
+
+@given(step=st.integers(-100 * HOUR, 100 * HOUR), seconds=st.integers(0, 3), asked=st.booleans())
+def test_what_is_in_use_does_not_sleep_however_it_is_set(step: int, seconds: int, asked: bool) -> None:
+    world = awake(State.Active, in_use=True)
+    world.all_goes_well(seconds, finishing=False)
+    if asked:
+        world.engine.command(NAME, SleepCommanded("asked for"))
+    world.clock_is_set(step)
+    world.alarms()
+    for _ in range(2 * IDLE_AFTER):
+        world.all_goes_well(1, finishing=False)
+        assert world.replicas
+        assert len(world.living()) == 1
+
+
+def test_a_sample_from_before_says_nothing_for_long() -> None:
+    world = awake(State.Idle)
+    world.clock_is_set(-HOUR)
+    world.all_goes_well(IDLE_AFTER + FEW, finishing=True, but="samples")
+    assert world.state is State.Active, "whether anything is in flight is not known"
+
+
+class Source:
+    """Samples of nothing."""
+
+    async def sample(self) -> Sample:
+        return Sample(0.0, {})
+
+
+async def test_samples_go_on_though_the_clock_is_set_back() -> None:
+    walls, taken = iter([5000.0] + [1000.0] * 1000), asyncio.Event()
+    seen: list[Sample] = []
+
+    def sampled(sample: Sample) -> None:
+        seen.append(sample)
+        if len(seen) > 2:
+            taken.set()
+
+    sampler = Sampler(Source(), 0.01, 0.001, lambda: next(walls), sampled)
+    sampler.ask(5000.001)
+    running = asyncio.create_task(sampler.run())
+    try:
+        await asyncio.wait_for(taken.wait(), 30)
+    finally:
+        running.cancel()
