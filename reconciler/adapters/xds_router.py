@@ -44,8 +44,8 @@ def service(spec: Spec) -> ir.Service:
 
 
 class XdsRouter:
-    """All Envoys. `ticks` are seconds that nobody can set; `rejected` is told of each NACK, by node id and Envoy's words,
-    `acked` of each acknowledgement, and `joined` of an Envoy that came or went, before any route's state is reported.
+    """All Envoys. `ticks` are seconds that nobody can set; `rejected` is told of each NACK, by node id and Envoy's
+    words, `acked` of each acknowledgement, and `joined` of an Envoy that came or went, before any route is reported.
 
     One that is away for `forget_seconds` no longer counts; with 0 it is somebody else's to tell away from elsewhere.
     """

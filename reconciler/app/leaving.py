@@ -25,15 +25,21 @@ CLOSING_SECONDS = 0.5
 class _One:
     spec: Spec
     since: float
+    """In seconds since the epoch."""
+    ticks: float
+    """The same moment."""
     uses: int | None = None
     """How often it was ever used, by the sample before."""
 
 
 class Leaving:
-    """`now` is seconds since the epoch; `expected` are the Envoys that must be in a sample."""
+    """`now` is seconds since the epoch, which are compared with those of samples; `ticks` are seconds that nobody can
+    set, by which it is waited; `expected` are the Envoys that must be in a sample."""
 
-    def __init__(self, now: Callable[[], float], expected: Callable[[], frozenset[str]]) -> None:
-        self._now, self._expected = now, expected
+    def __init__(
+        self, now: Callable[[], float], ticks: Callable[[], float], expected: Callable[[], frozenset[str]]
+    ) -> None:
+        self._now, self._ticks, self._expected = now, ticks, expected
         self._ones: dict[str, _One] = {}
 
     @property
@@ -50,7 +56,7 @@ class Leaving:
             self._ones.pop(name, None)
         for name in before.keys() - set(names):
             if before[name].seen.endpoints or before[name].seen.held:
-                self._ones[name] = _One(before[name].spec, self._now())
+                self._ones[name] = _One(before[name].spec, self._now(), self._ticks())
 
     def sampled(self, sample: Sample) -> bool:
         """Forget those that are over; whether there were any."""
@@ -60,7 +66,7 @@ class Leaving:
         return bool(over)
 
     def _is_over(self, one: _One, sample: Sample) -> bool:
-        if self._now() >= one.since + one.spec.drain_timeout:
+        if self._ticks() >= one.ticks + one.spec.drain_timeout:
             log.warning("taken out, and not known to be unused for all of drainTimeout", service=one.spec.name)
             return True
         expected = self._expected()

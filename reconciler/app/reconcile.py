@@ -83,8 +83,8 @@ class Reconciler:
         self._holders = HolderStreams(self._held, time.time)
         self._router = XdsRouter(self.engine.routed, time.monotonic, _rejected, self._metrics.acked)
         self._backend = ProcessBackend(directory.path, self._ran)
-        self._leaving = Leaving(time.time, self._router.envoys)
-        self._renewal = Renewal(time.time, self._backend, self.engine.services, self._router.envoys)
+        self._leaving = Leaving(time.time, time.monotonic, self._router.envoys)
+        self._renewal = Renewal(time.time, time.monotonic, self._backend, self.engine.services, self._router.envoys)
         self._admin = traffic.admin(NODE, Path(ADMIN_SOCKET))
         asked = settings.prometheus
         self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin

@@ -36,20 +36,23 @@ class Programs(Protocol):
 
 
 class Renewal:
-    """`now` is seconds since the epoch; `expected` are the Envoys that must be in a sample."""
+    """`now` is seconds since the epoch, which are compared with those of acknowledgements; `ticks` are seconds that
+    nobody can set, by which it is waited; `expected` are the Envoys that must be in a sample."""
 
     def __init__(
         self,
         now: Callable[[], float],
+        ticks: Callable[[], float],
         programs: Programs,
         services: Mapping[str, Service],
         expected: Callable[[], frozenset[str]],
     ) -> None:
-        self._now, self._programs, self._services, self._expected = now, programs, services, expected
+        self._now, self._ticks, self._programs = now, ticks, programs
+        self._services, self._expected = services, expected
         self._since: dict[str, float] = {}
-        """When each outdated service was seen to be, or was last tried in vain."""
-        self._withdrawn: dict[str, float] = {}
-        """Since when."""
+        """When each outdated service was seen to be, or was last tried in vain; in ticks."""
+        self._withdrawn: dict[str, tuple[float, float]] = {}
+        """Since when: in seconds since the epoch, and in ticks."""
         self._held: dict[str, int | None] = {}
 
     def look(self) -> None:
@@ -59,8 +62,8 @@ class Renewal:
     def sampled(self, sample: Sample) -> None:
         """Go on with every one."""
         outdated = self._programs.outdated() & self._services.keys()
-        now = self._now()
-        self._since = {name: self._since.get(name, now) for name in outdated}
+        ticks = self._ticks()
+        self._since = {name: self._since.get(name, ticks) for name in outdated}
         self._withdrawn = {name: since for name, since in self._withdrawn.items() if name in outdated}
         for name in outdated:
             service = self._services[name]
@@ -68,21 +71,21 @@ class Renewal:
                 self._go_on(name, service, sample)
             elif self._is_due(name, service):
                 log.info("its program changed, and it is never idle: new connections wait", service=name)
-                self._withdrawn[name] = now
+                self._withdrawn[name] = self._now(), ticks
                 self._programs.withdraw(name)
 
     def _is_due(self, name: str, service: Service) -> bool:
         active = service.record is not None and service.record.state is State.Active
-        return active and not service.spec.paused and self._now() >= self._since[name] + service.spec.idle_after
+        return active and not service.spec.paused and self._ticks() >= self._since[name] + service.spec.idle_after
 
     def _go_on(self, name: str, service: Service, sample: Sample) -> None:
         if self._is_free(name, service, sample):
             del self._withdrawn[name]
             log.info("nothing is in flight: its program is replaced", service=name)
             self._programs.restart(name)
-        elif self._now() >= self._withdrawn[name] + service.spec.drain_timeout:
+        elif self._ticks() >= self._withdrawn[name][1] + service.spec.drain_timeout:
             del self._withdrawn[name]
-            self._since[name] = self._now()
+            self._since[name] = self._ticks()
             log.warning("in use for all of drainTimeout: its program is replaced later", service=name)
             self._programs.restore(name)
 
@@ -92,7 +95,7 @@ class Renewal:
         if held is None or seen.relayed != 0 or not expected or expected - sample.envoys.keys():
             return False
         acked = seen.route_acked_at
-        if acked is None or acked < self._withdrawn[name] or sample.taken_at < acked + SETTLE_SECONDS:
+        if acked is None or acked < self._withdrawn[name][0] or sample.taken_at < acked + SETTLE_SECONDS:
             return False
         counted = (sample.envoys[envoy].services.get(name, NEVER_USED) for envoy in expected)
         return sum(each.active_connections for each in counted) <= held

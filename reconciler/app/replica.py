@@ -96,7 +96,7 @@ class Replica:
         self._peers = self._among_others()
         envoys, holders = self._peers.routed, self._peers.held
         self._router = XdsRouter(envoys, ticks, _rejected, self._metrics.acked, self._joined, AT_ONCE)
-        self._leaving = Leaving(time.time, self._router.envoys)
+        self._leaving = Leaving(time.time, ticks, self._router.envoys)
         self._holders = HolderStreams(holders, time.time, AT_ONCE, self._joined)
         self._peers.attach(self._router, self._holders)
         merged = self._peers.merged

@@ -16,9 +16,9 @@ class Stage:
     """One service that leaves at second 0."""
 
     def __init__(self, spec: Spec = SPEC, seen: Observed = RUNS) -> None:
-        self.now = 0.0
+        self.now, self.set_by = 0.0, 0.0
         self.envoys = frozenset({"envoy"})
-        self.leaving = Leaving(lambda: self.now, lambda: self.envoys)
+        self.leaving = Leaving(lambda: self.now + self.set_by, lambda: self.now, lambda: self.envoys)
         self.before = {"web": Service(spec, seen=seen)}
         self.leaving.configure(self.before, set())
 
@@ -35,6 +35,13 @@ def test_one_that_does_not_run_is_forgotten_at_once() -> None:
 
 def test_one_that_is_waited_for_is_left_the_time_to_say_no() -> None:
     assert Stage(seen=Observed(replicas=0, held=1)).leaving.names == {"web"}
+
+
+def test_a_clock_that_is_set_on_takes_no_time_from_what_is_in_flight() -> None:
+    stage = Stage()
+    stage.set_by = 3600.0
+    assert not stage.is_over(29, Counters(requests=1, active_requests=1))
+    assert stage.is_over(30, Counters(requests=1, active_requests=1))
 
 
 def test_two_quiet_samples_after_the_way_was_closed_end_it() -> None:

@@ -38,11 +38,13 @@ class Stage:
     """One service in use, whose program is seen to have changed at second 0."""
 
     def __init__(self, spec: Spec = SPEC) -> None:
-        self.now = 0.0
+        self.now, self.set_by = 0.0, 0.0
         self.programs = Programs()
         self.service = Service(spec, ACTIVE)
         envoys = frozenset({"envoy"})
-        self.renewal = Renewal(lambda: self.now, self.programs, {"web": self.service}, lambda: envoys)
+        self.renewal = Renewal(
+            lambda: self.now + self.set_by, lambda: self.now, self.programs, {"web": self.service}, lambda: envoys
+        )
         self.sample(0, connections=3)
 
     def sample(self, at: float, connections: int | None) -> list[str]:
@@ -94,3 +96,14 @@ def test_doubt_replaces_nothing_and_after_the_drain_timeout_it_is_tried_again_la
     assert stage.sample(15, connections=4) == ["withdraw", "restore"]
     assert stage.sample(24, connections=4) == ["withdraw", "restore"]
     assert stage.sample(25, connections=4) == ["withdraw", "restore", "withdraw"]
+
+
+def test_a_clock_that_is_set_hurries_and_delays_nothing() -> None:
+    stage = Stage()
+    stage.set_by = 3600.0
+    assert stage.sample(9, connections=3) == []
+    assert stage.sample(10, connections=3) == ["withdraw"]
+    stage.set_by = -3600.0
+    stage.sees(held=3, relayed=1)
+    assert stage.sample(14, connections=3) == ["withdraw"]
+    assert stage.sample(15, connections=3) == ["withdraw", "restore"]
