@@ -162,7 +162,11 @@ def run_command(
     log: Annotated[LogStyle, typer.Option(help="How log lines look.", envvar=_env("LOG"))] = LogStyle.plain,
     holder_id: Annotated[
         str | None,
-        typer.Option(help="What to be called by the reconciler. Default: host and a random part.", envvar=_env("ID")),
+        typer.Option(
+            help="What to be called by the reconciler. Default: by host and address listened on, the same after a "
+            "restart.",
+            envvar=_env("ID"),
+        ),
     ] = None,
     listen_file: Annotated[
         Path | None,

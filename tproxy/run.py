@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
-import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,6 +18,7 @@ import structlog
 from tproxy import address, netfilter
 from tproxy.descriptors import Budget
 from tproxy.holder import Holder
+from tproxy.identity import claimed
 from tproxy.listener import CannotListen, Listener, Mode, open_socket
 from tproxy.loop import Loop
 from tproxy.metrics import MetricsPort
@@ -93,7 +94,7 @@ class _Process:
             budget = Budget()
             self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
             stack.callback(loop.close)
-            hello = Hello(settings.holder_id or f"{os.uname().nodename}-{uuid.uuid4().hex[:12]}", settings.mode)
+            hello = Hello(settings.holder_id or self._claimed(sock, stack), settings.mode)
             self._holder = holder = Holder(loop, budget, int(sock.family), hello)
             self._listener = listener = Listener(loop, sock, holder.accept, holder.overflowed)
             stack.callback(holder.relay.close)
@@ -118,6 +119,13 @@ class _Process:
             loop.run()
         log.info("ended", exit_code=int(self._exit))
         return self._exit
+
+    def _claimed(self, sock: socket.socket, stack: ExitStack) -> str:
+        host, port = sock.getsockname()[:2]
+        name, claim = claimed(address.join(host, port))
+        if claim:
+            stack.enter_context(claim)
+        return name
 
     def _open_metrics(self, listen: str) -> MetricsPort:
         holder, listener = self._holder, self._listener

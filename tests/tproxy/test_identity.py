@@ -1,0 +1,50 @@
+"""What a holder is called when nobody says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tproxy.harness import unused_port
+from tproxy import identity
+from tproxy.identity import claimed
+
+
+@pytest.fixture
+def address() -> str:
+    return f"127.0.0.1:{unused_port()}"
+
+
+def test_a_restarted_one_is_the_same(address: str) -> None:
+    name, claim = claimed(address)
+    assert claim
+    claim.close()
+    again, claim = claimed(address)
+    assert claim
+    claim.close()
+    assert again == name
+
+
+def test_one_that_still_runs_keeps_its_name(address: str) -> None:
+    name, claim = claimed(address)
+    assert claim
+    with claim:
+        other, nothing = claimed(address)
+    assert nothing is None
+    assert other != name
+
+
+def test_another_address_is_another_holder(address: str) -> None:
+    found = [claimed(address), claimed(f"127.0.0.2:{address.rpartition(':')[2]}")]
+    for _, claim in found:
+        assert claim
+        claim.close()
+    assert found[0][0] != found[1][0]
+
+
+def test_where_the_machine_cannot_be_told_from_others_it_is_random(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "BOOT", tmp_path / "nothing")
+    assert claimed(address)[0] != claimed(address)[0]
