@@ -7,7 +7,7 @@ reject may pass here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
@@ -21,11 +21,17 @@ _Key = TypeVar("_Key")
 _ROUTED_BY_NAME = frozenset({ir.Protocol.HTTP, ir.Protocol.H2C, ir.Protocol.TLS})
 
 
-def problems(listen: ir.Listen, services: Iterable[ir.Service]) -> list[str]:
-    """Return all that is wrong, in the order of the services; empty when nothing is."""
+def problems(
+    listen: ir.Listen, services: Iterable[ir.Service], is_good: Callable[[ir.Service], bool] = lambda _: False
+) -> list[str]:
+    """Return all that is wrong, in the order of the services; empty when nothing is.
+
+    `is_good` says of a service that nothing was wrong with it alone, with these listeners: it is not looked at again.
+    """
     found = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
     names: set[str] = set()
-    owners: dict[tuple[bool, str], str] = {}
+    owners: dict[ir.Protocol, dict[str, str]] = {protocol: {} for protocol in _ROUTED_BY_NAME}
+    owners[ir.Protocol.H2C] = owners[ir.Protocol.HTTP]
     listeners: dict[ir.Address, str] = {}
     for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):
         if address:
@@ -36,16 +42,24 @@ def problems(listen: ir.Listen, services: Iterable[ir.Service]) -> list[str]:
         names.add(service.name)
         if service.leaving:
             continue
-        found += _service_problems(listen, service)
+        if not is_good(service):
+            found += _service_problems(listen, service)
         if service.protocol is ir.Protocol.TCP and service.listen:
             what = f"the address {service.listen.host}:{service.listen.port}"
             found += _claim(listeners, service.listen, f"service {service.name}", what)
         elif service.protocol in _ROUTED_BY_NAME:
-            tls = service.protocol is ir.Protocol.TLS
-            for domain in service.domains:
-                key = (tls, domain.lower())
-                found += _claim(owners, key, f"service {service.name}", f"the host name {domain!r}")
+            found += _domain_claims(owners[service.protocol], service)
     return found
+
+
+def _domain_claims(owners: dict[str, str], service: ir.Service) -> list[str]:
+    """All services are asked at each change: words are made only when there is something to say."""
+    name = service.name
+    taken = [domain for domain in service.domains if owners.setdefault(domain.lower(), name) != name]
+    return [
+        f"service {name}: the host name {domain!r} is already that of service {owners[domain.lower()]}"
+        for domain in taken
+    ]
 
 
 def _claim(owners: dict[_Key, str], key: _Key, owner: str, what: str) -> Iterator[str]:

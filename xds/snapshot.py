@@ -84,6 +84,8 @@ class World:
     def __init__(self) -> None:
         self._tables = {type_url: Table() for type_url in ORDER}
         self._parts: dict[str, Parts] = {}
+        self._listen: ir.Listen | None = None
+        self._services: tuple[ir.Service, ...] = ()
 
     def table(self, type_url: str) -> Table:
         """Return the resources of a type. Raises `KeyError` for a type that is not served."""
@@ -98,13 +100,16 @@ class World:
         Raises `ValueError` with all problems, one a line, and changes nothing.
         """
         wanted = tuple(services)
-        if found := problems(listen, wanted):
+        if listen == self._listen and wanted == self._services:
+            return Change({}, {})
+        is_good = self._is_served if listen == self._listen else lambda _: False
+        if found := problems(listen, wanted, is_good):
             raise ValueError("\n".join(found))
         new_parts = {service.name: self._translated(service) for service in wanted}
         whole = translation(listen, new_parts.values())
         if found := inconsistencies(whole):
             raise ValueError("\n".join(found))
-        self._parts = new_parts
+        self._parts, self._listen, self._services = new_parts, listen, wanted
         changed, removed = {}, {}
         for type_url in (CDS, LDS, RDS):
             changed[type_url], removed[type_url] = self._replace(type_url, whole.resources[type_url])
@@ -129,9 +134,12 @@ class World:
             assignments[name] = ignoring.load_assignment(service) if answered else past
         return tuple(name for name, body in assignments.items() if self._tables[EDS].put(name, body))
 
-    def _translated(self, service: ir.Service) -> Parts:
+    def _is_served(self, service: ir.Service) -> bool:
         known = self._parts.get(service.name)
-        return known if known is not None and known.service == service else parts(service)
+        return known is not None and (known.service is service or known.service == service)
+
+    def _translated(self, service: ir.Service) -> Parts:
+        return self._parts[service.name] if self._is_served(service) else parts(service)
 
     def _replace(self, type_url: str, bodies: dict[str, bytes]) -> tuple[tuple[str, ...], tuple[Resource, ...]]:
         table = self._tables[type_url]

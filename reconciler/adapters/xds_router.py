@@ -62,6 +62,7 @@ class XdsRouter:
         self._report, self._ticks, self._rejected, self._acked = report, ticks, rejected, acked
         self._joined, self._forget_seconds = joined, forget_seconds
         self._gone: dict[str, float] = {}
+        self._known: dict[str, tuple[Spec, ir.Service]] = {}
         self._routed: set[str] = set()
         self._server = Server(on_change=self._changed, on_node=self._node)
 
@@ -71,9 +72,16 @@ class XdsRouter:
         No new connection gets to those that are `leaving`; what is in flight there goes on.
         """
         listen = ir.Listen(address(http) if http else None, address(tls) if tls else None)
-        services = [service(spec) for spec in specs] + [replace(service(spec), leaving=True) for spec in leaving]
+        present = [self._translated(spec) for spec in specs]
+        services = [entry for _, entry in present] + [replace(service(spec), leaving=True) for spec in leaving]
         self._server.configure(listen, services)
+        self._known = {spec.name: (spec, entry) for spec, entry in present}
         self._routed &= {entry.name for entry in services}
+
+    def _translated(self, spec: Spec) -> tuple[Spec, ir.Service]:
+        """One that did not change is not translated again, of which there may be ten thousand."""
+        known = self._known.get(spec.name)
+        return known if known and (known[0] is spec or known[0] == spec) else (spec, service(spec))
 
     def open(self) -> None:
         """Answer Envoys from now on; before, a route may be missing."""

@@ -6,7 +6,8 @@ import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, http, tcp, world
 from xds import ir
-from xds.snapshot import World, inconsistencies
+from xds.check import problems
+from xds.snapshot import Change, World, inconsistencies
 from xds.translate import Translation
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
@@ -49,6 +50,30 @@ def test_all_problems_are_reported_together_and_nothing_changes() -> None:
     ):
         assert expected in told
     assert versions(made) == before
+
+
+def test_the_same_again_is_no_change_and_looks_at_no_service() -> None:
+    made = world(http("a"), tcp("b", 1))
+    before = versions(made)
+    assert made.configure(LISTEN, [http("a"), tcp("b", 1)]) == Change({}, {})
+    assert versions(made) == before
+
+
+def test_a_service_that_was_good_is_checked_again_where_others_or_listeners_change() -> None:
+    made = world(http("a"))
+    rival = ir.Service("rival", ir.Protocol.HTTP, ("A.localhost",))
+    with pytest.raises(ValueError, match=r"service rival: the host name 'A.localhost' is already that of service a"):
+        made.configure(LISTEN, [http("a"), rival])
+    with pytest.raises(ValueError, match=r"service a: the host name 'a.localhost' is already that of service rival"):
+        made.configure(LISTEN, [rival, http("a")])
+    with pytest.raises(ValueError, match=r"service a: there is no listen\.http"):
+        made.configure(ir.Listen(tls=LISTEN.tls), [http("a")])
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_what_is_good_alone_is_not_looked_at_alone(good: int) -> None:
+    bad = ir.Service("bad", ir.Protocol.HTTP, ("x:80",))
+    assert len(problems(LISTEN, [bad], lambda _: bool(good))) == 1 - good
 
 
 def test_an_http_and_a_tls_service_may_share_a_host_name() -> None:
