@@ -77,7 +77,8 @@ class PrometheusStats:
             self._prometheus.headers = self._headers()
             ahead = self._clock_ahead()
             scraped = self._scraped_at(ahead)
-            return self._made(expected, scraped, self._prometheus.custom_query(COUNTERS))
+            known_at = self._now()  # how long a large answer takes says nothing of how well Prometheus scrapes
+            return self._made(expected, scraped, known_at, self._prometheus.custom_query(COUNTERS))
         except (requests.RequestException, PrometheusApiClientException, Unusable, OSError) as error:
             why = f"Prometheus: {_short(error)}"
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
@@ -115,22 +116,25 @@ class PrometheusStats:
         }
         return {node: ours for node, (_, ours) in self._scrapes.items()}
 
-    def _made(self, expected: frozenset[str], scraped: Mapping[str, float], rows: list[dict[str, Any]]) -> Sample:
+    def _made(
+        self, expected: frozenset[str], scraped: Mapping[str, float], known_at: float, rows: list[dict[str, Any]]
+    ) -> Sample:
+        """The sample; `known_at` is when Prometheus said when it had `scraped`, by our clock."""
         counted = _counted(rows, self._service_of)
-        now, oldest = self._now(), 2 * self._settings.scrape_interval
+        oldest = 2 * self._settings.scrape_interval
         readings: dict[str, EnvoyReading] = {}
         missing: dict[str, str] = {}
         for node in sorted(expected):
             uptime, services = counted.get(node, (None, {}))
             if node not in scraped or uptime is None:
                 missing[node] = "Prometheus has no recent scrape of it"
-            elif now - scraped[node] > oldest:
+            elif known_at - scraped[node] > oldest:
                 missing[node] = (
-                    f"Prometheus scraped it {now - scraped[node]:.0f} s ago, and should every {oldest / 2:g} s"
+                    f"Prometheus scraped it {known_at - scraped[node]:.0f} s ago, and should every {oldest / 2:g} s"
                 )
             else:
                 readings[node] = EnvoyReading(uptime, services)
-        taken_at = min((scraped[node] for node in readings), default=now)
+        taken_at = min((scraped[node] for node in readings), default=known_at)
         return Sample(taken_at, readings, missing)
 
 

@@ -253,6 +253,30 @@ async def test_a_prometheus_that_is_slow_is_unknown() -> None:
         await stats.close()
 
 
+async def test_a_large_answer_that_takes_long_does_not_make_the_scrape_old() -> None:
+    now = 1_000_000.0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal now
+        query, began = request.query["query"], now
+        if query == "time()":
+            return web.json_response({"status": "success", "data": {"result": [0, str(now)]}})
+        if not query.startswith("timestamp"):
+            now += 10 * SCRAPE_SECONDS
+        row = {"metric": UPTIME, "value": [began, str(began - SCRAPE_SECONDS)]}
+        return web.json_response({"status": "success", "data": {"result": [row]}})
+
+    app = web.Application()
+    app.router.add_get("/api/v1/query", answer)
+    async with served(app) as port:
+        settings = PrometheusSettings(f"http://127.0.0.1:{port}", SCRAPE_SECONDS)
+        stats = PrometheusStats(settings, lambda: now, lambda: frozenset({"one"}), str)
+        sample = await stats.sample()
+        await stats.close()
+    assert sample.missing == {}
+    assert sample.taken_at == 1_000_000.0 - SCRAPE_SECONDS
+
+
 async def test_headers_and_a_rotated_token_are_sent(tmp_path: Path) -> None:
     seen: list[tuple[str, str]] = []
 
