@@ -42,7 +42,7 @@ class DeltaStream(Stream):
         return Receipt(acked=equal if sub.type_url == EDS else (), nack=receipt.nack)
 
     def _subscribe(self, sub: Subscription, request: DeltaRequest, *, first: bool) -> None:
-        names = [name for name in request.subscribe if name != "*"]
+        names = [_own(sub, name) for name in request.subscribe if name != "*"]
         unnamed = first and not request.subscribe and sub.type_url in WILDCARD
         if unnamed or len(names) < len(request.subscribe):
             sub.wildcard = True
@@ -101,3 +101,9 @@ class DeltaStream(Stream):
                 nonce = sub.send((), removed)
                 out.append(delta_response(sub.type_url, sub.table.version, nonce, (), removed))
         return out
+
+
+def _own(sub: Subscription, name: str) -> str:
+    """Return the same name as the string that the resource has: what each client says need not be kept too."""
+    present = sub.table.get(name)
+    return name if present is None else present.name

@@ -282,3 +282,4 @@ async def _write(session: _Session, context: Any) -> None:
         session.wake.clear()
         for response in session.stream.flush():
             await context.write(response)
+            del response  # while nothing is due, this waits; the last may have been all routes

@@ -127,6 +127,8 @@ class Subscription:
         landed = tuple(name for name in sending.resources if self.inflight.get(name) == nonce)
         for name in landed:
             del self.inflight[name]
+        if not self.inflight:
+            self.inflight.clear()  # it may have been all names, and a dict never shrinks by itself
         return landed
 
     def acked_at(self, name: str) -> float | None:

@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 FORGET_SECONDS = 300.0
 """How long a holder may be away before it no longer counts."""
+HOLD = wire.Hold()
 
 
 @dataclass(slots=True)
@@ -57,7 +58,8 @@ class HolderStreams:
         self._report, self._now, self._forget_seconds, self._joined = report, now, forget_seconds, joined
         self._holders: dict[str, Holder] = {}
         self._version = 0
-        self._assignments: dict[str, wire.Assignment] = {}
+        self._orders: dict[str, Order] = {}
+        """By hold address; what holders are told is made of them when it is told."""
         self._addresses: dict[str, str] = {}
         self._versions: dict[str, int] = {}
         self._acked_at: dict[str, float] = {}
@@ -89,11 +91,11 @@ class HolderStreams:
             self._withdraw(service)
         if order is None:
             return
-        assignment = assigned(order)
-        if self._assignments.get(order.address) == assignment:
+        before = self._orders.get(order.address)
+        self._orders[order.address] = order
+        if before is not None and assigned(before) == assigned(order):
             return
         self._addresses[service] = order.address
-        self._assignments[order.address] = assignment
         self._tell(order.address)
         self._versions[service] = self._version
         self._acked_at.pop(service, None)
@@ -101,7 +103,7 @@ class HolderStreams:
 
     def _withdraw(self, service: str) -> None:
         if address := self._addresses.pop(service, None):
-            del self._assignments[address]
+            del self._orders[address]
             for holder in self._holders.values():
                 holder.counts.pop(address, None)
             self._tell(address)
@@ -171,11 +173,11 @@ class HolderStreams:
 
     def _everything(self, holder: Holder) -> wire.Down:
         holder.changed.clear()
-        return wire.Down(self._version, tuple(self._assignments.values()), full=True)
+        return wire.Down(self._version, tuple(assigned(order) for order in self._orders.values()), full=True)
 
     def _changes(self, holder: Holder) -> wire.Down:
-        known = self._assignments
-        assign = tuple(known[address] for address in holder.changed if address in known)
+        known = self._orders
+        assign = tuple(assigned(known[address]) for address in holder.changed if address in known)
         remove = tuple(address for address in holder.changed if address not in known)
         holder.changed.clear()
         return wire.Down(self._version, assign, remove)
@@ -184,9 +186,9 @@ class HolderStreams:
         async for message in messages:
             for count in message.counts:
                 holder.counts[count.address] = count
-                if not (count.held or count.relayed or count.address in self._assignments):
+                if not (count.held or count.relayed or count.address in self._orders):
                     del holder.counts[count.address]  # it is no more, or never was
-            changed = {a.service for c in message.counts if (a := self._assignments.get(c.address))}
+            changed = {order.spec.name for c in message.counts if (order := self._orders.get(c.address))}
             if message.acked > holder.acked:
                 holder.acked = message.acked
                 changed |= self._acknowledged()
@@ -198,6 +200,8 @@ class HolderStreams:
         acked = min((holder.acked for holder in self._holders.values()), default=0)
         done = {service for service in self._pending if self._versions[service] <= acked}
         self._pending -= done
+        if not self._pending:
+            self._pending.clear()  # it may have been all services, and a set never shrinks by itself
         self._acked_at.update(dict.fromkeys(done, self._now()))
         return done
 
@@ -212,22 +216,30 @@ class HolderStreams:
 
     def _held(self, service: str) -> Held:
         address = self._addresses[service]
-        counts = [count for holder in self._holders.values() if (count := holder.counts.get(address))]
-        complete = bool(self._holders) and not any(holder.gone for holder in self._holders.values())
-        via, first = self._first(address)
+        held = relayed = released = refused = gone = 0
+        first_byte_at, complete, refused_by = None, bool(self._holders), []
+        for holder in self._holders.values():
+            complete = complete and not holder.gone
+            if count := holder.counts.get(address):
+                held, relayed, released = held + count.held, relayed + count.relayed, released + count.released
+                refused, gone = refused + count.refused, gone + count.gone
+                refused_by.append(count.refused_by)
+                if count.first_byte_at:
+                    first_byte_at = max(first_byte_at or 0.0, count.first_byte_at)
+        via, first = self._first(address) if refused_by else (None, None)
         return Held(
             service,
-            held=sum(c.held for c in counts) if complete or any(c.held for c in counts) else None,
-            relayed=sum(c.relayed for c in counts) if complete else None,
+            held=held if complete or held else None,
+            relayed=relayed if complete else None,
             acked_at=self._acked_at.get(service),
-            released=sum(c.released for c in counts),
-            refused=sum(c.refused for c in counts),
-            gone=sum(c.gone for c in counts),
+            released=released,
+            refused=refused,
+            gone=gone,
             held_since=first.held_since if first else None,
             peer=first.peer if first else None,
             via=via,
-            first_byte_at=max((c.first_byte_at for c in counts if c.first_byte_at), default=None),
-            refused_by=added(c.refused_by for c in counts),
+            first_byte_at=first_byte_at,
+            refused_by=added(refused_by),
         )
 
     def _first(self, address: str) -> tuple[str | None, wire.Count | None]:
@@ -246,7 +258,7 @@ def _began(count: wire.Count) -> tuple[bool, float]:
 def assigned(order: Order) -> wire.Assignment:
     """The order in the words of the wire."""
     spec: Spec = order.spec
-    verdict: wire.Verdict = wire.Go(order.release_to) if order.release_to else wire.Hold()
+    verdict: wire.Verdict = wire.Go(order.release_to) if order.release_to else HOLD
     return wire.Assignment(
         order.address, spec.name, spec.protocol.value, verdict, spec.max_held, spec.hold_timeout, order.reason
     )

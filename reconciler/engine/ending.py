@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NONE: frozenset[str] = frozenset()
+"""One object for all services, of which most have no endpoint: each empty set would take 216 bytes."""
+
 
 @dataclass(slots=True)
 class Ending:
     """One service's. What is seen after zero was seen, and was not there before, is new."""
 
-    endpoints: frozenset[str] = frozenset()
+    endpoints: frozenset[str] = NONE
     awaits_zero: bool = False
     blocks: bool = False
     """Whether an endpoint that may be about to end is none; otherwise it is one when there is no other."""
@@ -21,7 +24,7 @@ class Ending:
     def begin(self, seen: tuple[str, ...], zeroed: bool) -> None:
         """The leader's record is ScaledToZero; `zeroed`: it has seen zero."""
         if not self.blocks:
-            self.endpoints = frozenset(seen)
+            self.endpoints = frozenset(seen) or NONE
         self.blocks, self.awaits_zero = True, not zeroed
 
     def over(self) -> None:
@@ -30,7 +33,7 @@ class Ending:
 
     def saw(self, replicas: int | None, seen: tuple[str, ...]) -> None:
         """This is there now."""
-        self.endpoints = frozenset(seen) if self.awaits_zero else self.endpoints.intersection(seen)
+        self.endpoints = (frozenset(seen) if self.awaits_zero else self.endpoints.intersection(seen)) or NONE
         self.awaits_zero = self.awaits_zero and replicas != 0
 
     def left(self, seen: tuple[str, ...]) -> tuple[str, ...]:

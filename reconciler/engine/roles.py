@@ -216,10 +216,10 @@ class Roles:
         assert service.record is not None
         if not self.leads:
             return
-        told = (service.record, fenced(service.record, service.seen))
-        if service.shared != told:
-            service.shared = told
-            if state := self._adapters.replicas.share(name, *told):
+        record, fence = service.record, fenced(service.record, service.seen)
+        if service.shared != record or service.shared_fence != fence:
+            service.shared, service.shared_fence = record, fence
+            if state := self._adapters.replicas.share(name, record, fence):
                 service.saw_route(state)
 
     def _changed(self, name: str, service: Service, before: Record, event: str) -> None:

@@ -24,5 +24,8 @@ class Roll:
 
     def drop(self, name: str) -> None:
         """The service is no more."""
-        self.unknown.discard(name)
+        if name in self.unknown:
+            self.unknown.discard(name)
+            if not self.unknown:
+                self.unknown.clear()  # at the start it was all services, and a set never shrinks by itself
         self.awake.discard(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
 from reconciler.core.record import Record, State
@@ -48,9 +48,11 @@ class Service:
     """A follower's: what the leader said last."""
     fence: bool = False
     """A follower's: whether the leader is about to decide, so that the record stays as it is."""
-    ending: Ending = field(default_factory=Ending)
-    shared: tuple[Record, bool] | None = None
-    """A leader's: what followers were told last."""
+    ending: Ending | None = None
+    """A follower's, from the first time that the leader put the service to sleep."""
+    shared: Record | None = None
+    """A leader's: what followers were told last, and beside it whether it was fenced."""
+    shared_fence: bool = False
     running: tuple[str, ...] = ()
     """Endpoints as the backend told of them."""
     asks: Asks = UNSAID
@@ -79,8 +81,19 @@ class Service:
         self._acknowledged()
 
     def orders(self, order: Order) -> None:
-        self.ordered, self.held = order, self.held and replace(self.held, acked_at=None)
+        self.ordered = order
+        if self.held and self.held.acked_at is not None:
+            self.held = replace(self.held, acked_at=None)
         self._acknowledged()
+
+    def is_in_force(self) -> bool:
+        """Whether what is known now changes nothing in the plan of a leader's awake service, which is most news."""
+        record, order, pods = self.record, self.ordered, self.seen.endpoints
+        if not (record and order and pods) or self.shared is not record:
+            return False
+        if self.route != pods or order.release_to != pods or order.spec is not self.spec:
+            return False
+        return record.state is (State.Active if self.deadline is None else State.Idle)
 
     def lacks_sample_after(self) -> float | None:
         """When a sample is due for a drain to get on (seconds since the epoch); None: not (yet)."""
@@ -113,19 +126,24 @@ class Service:
         self.running = running.endpoints
         if running.asks != UNSAID:
             self.asks = running.asks
-        self.ending.saw(running.replicas, running.endpoints)
-        endpoints = self.ending.left(running.endpoints)
-        self.seen = replace(self.seen, replicas=running.replicas, endpoints=endpoints, trouble=running.trouble)
+        if self.ending:
+            self.ending.saw(running.replicas, running.endpoints)
+        self.seen = replace(self.seen, replicas=running.replicas, endpoints=self._dialled(), trouble=running.trouble)
         if self.wake and not self.recovers and self.record and self.record.state is State.Waking:
             self.wake = replace(self.wake, milestones=running.milestones)
 
     def believes(self, ended: bool, zeroed: bool = False) -> None:
         """Whether the endpoints that are there are about to end; `zeroed`: replicas were seen to be none."""
         if ended:
+            self.ending = self.ending or Ending()
             self.ending.begin(self.running, zeroed)
-        else:
+        elif self.ending:
             self.ending.over()
-        self.seen = replace(self.seen, endpoints=self.ending.left(self.running))
+        self.seen = replace(self.seen, endpoints=self._dialled())
+
+    def _dialled(self) -> tuple[str, ...]:
+        """Endpoints that may be connected to."""
+        return self.ending.left(self.running) if self.ending else self.running
 
     def saw_route(self, routed: RouteState) -> None:
         self.routed = routed
@@ -133,7 +151,8 @@ class Service:
 
     def saw_held(self, held: Held) -> None:
         self.held = held
-        self.seen = replace(self.seen, held=held.held, relayed=held.relayed)
+        if held.held != self.seen.held or held.relayed != self.seen.relayed:
+            self.seen = replace(self.seen, held=held.held, relayed=held.relayed)
         self._acknowledged()
         if self.recovers:
             return

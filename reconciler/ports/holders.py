@@ -55,11 +55,13 @@ class Held:
 
 def added(parts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     """Reasons of several holders, added up."""
+    told = [part for part in parts if part]
+    if not told:
+        return NONE
     total: Counter[str] = Counter()
-    for part in parts:
-        if part:
-            total.update(part)
-    return total or NONE
+    for part in told:
+        total.update(part)
+    return total
 
 
 Report = Callable[[Held], None]

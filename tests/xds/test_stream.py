@@ -401,3 +401,12 @@ def test_sotw_wildcard_becomes_explicit_when_a_name_is_given() -> None:
     client.asks(CDS, "a")
     configure(client, http("a"), http("b"), http("c"))
     assert said(client) == []
+
+
+def test_names_that_a_client_says_are_kept_once() -> None:
+    client = DeltaClient(world(http("a-service")))
+    client.joins(endpoints=("a-service",))
+    endpoints = client.stream.types[EDS]
+    own = next(iter(endpoints.table))
+    assert [name is own for name in endpoints.names] == [True]
+    assert endpoints.inflight == {}

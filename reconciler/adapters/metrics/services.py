@@ -63,19 +63,22 @@ class Page:
 
     def _add_events(self, tag: str, tally: Tally, wake_timeout: float) -> None:
         transitions = self._lines[TRANSITIONS.name]
-        for (source, target, event), count in list(tally.transitions.items()):
+        for (source, target, event), count in tally.transitions.items():
             labels = f'{tag},from="{source}",to="{target}",event="{event}"}}'
             transitions.append(f"{TRANSITIONS.sample_name}{labels} {count}\n")
         refusals = self._lines[REFUSALS.name]
-        for reason, refused in list(tally.refusals.items()):
+        for reason, refused in tally.refusals.items():
             labels = f'{tag},reason="{escaped(reason)}"}}'
             refusals.append(f"{REFUSALS.sample_name}{labels} {refused.total}\n")
         if tally.begun:
-            woken, stalled = tally.wakes["woken"], tally.wakes["stalled"]
             late = tally.timed_out(self._now, wake_timeout)
             self._lines[WAKES.name] += [
                 f'{WAKES.sample_name}{tag},result="{result}"}} {count}\n'
-                for result, count in (("woken", woken), ("stalled", stalled), ("timed_out", late))
+                for result, count in (
+                    ("woken", tally.wakes_ready),
+                    ("stalled", tally.wakes_stalled),
+                    ("timed_out", late),
+                )
             ]
         if tally.last_wake:
             total, parts = tally.last_wake

@@ -2,35 +2,39 @@
 
 Rule: times are arguments: seconds since the epoch, but `ticks`, which are seconds of a clock that is never set. Only
 what a counter needs and no record has is kept here; it begins anew with the process, as Prometheus expects of counters.
+What did not happen to a service, which is nearly everything, is one object for all of them.
 Fed by `metrics.py` on the event loop, read by `services.py` in a thread.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from reconciler.core.record import Record, State
 from reconciler.ports.backend import Asks
 from reconciler.ports.holders import Held
 from reconciler.ports.transitions import Transition
 
-NEVER: Mapping[str, Rising] = {}
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Rising:
     """A total over all holders that never falls, though the holders' own do when one of them goes."""
 
     total: int = 0
     _last: int = 0
 
-    def saw(self, value: int, news: bool) -> None:
+    def saw(self, value: int, news: bool) -> Rising:
         """What was counted before a holder came to us is no news: it would look as if it had happened just now."""
-        if news:
-            self.total += max(0, value - self._last)
-        self._last = value
+        if value == self._last:
+            return self
+        return Rising(self.total + max(0, value - self._last) if news else self.total, value)
+
+
+NEVER = Rising()
+NO_REFUSALS: Mapping[str, Rising] = MappingProxyType({})
+NO_TRANSITIONS: Mapping[tuple[str, str, str], int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,11 @@ class Tally:
     waking_since: float | None = None
     stalled: bool = False
     """Whether the present wake has stalled."""
-    wakes: Counter[str] = field(default_factory=Counter)
+    wakes_ready: int = 0
+    """Wakes that ended awake."""
+    wakes_stalled: int = 0
+    wakes_late: int = 0
+    """Wakes that outlasted their time-out, but for the present one."""
     begun: bool = False
     """Whether there was a wake at all."""
     recovers: bool = False
@@ -73,11 +81,12 @@ class Tally:
     """Requests and released connections when the last wake began; None: it was awake when we came."""
     last_wake: tuple[float, Mapping[str, float]] | None = None
     """Seconds, whole and by part."""
-    transitions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    released: Rising = field(default_factory=Rising)
-    refused: Rising = field(default_factory=Rising)
-    gone: Rising = field(default_factory=Rising)
-    refusals: Mapping[str, Rising] = field(default_factory=lambda: NEVER)
+    transitions: Mapping[tuple[str, str, str], int] = field(default_factory=lambda: NO_TRANSITIONS)
+    """By state before, state after, and event."""
+    released: Rising = NEVER
+    refused: Rising = NEVER
+    gone: Rising = NEVER
+    refusals: Mapping[str, Rising] = field(default_factory=lambda: NO_REFUSALS)
     """By reason, from the first on."""
     _holders: frozenset[str] = frozenset()
 
@@ -94,7 +103,7 @@ class Tally:
     def timed_out(self, now: float, wake_timeout: float) -> int:
         """Wakes that outlasted `wake_timeout`, the present one included."""
         present = self.waking_since is not None and now - self.waking_since >= wake_timeout
-        return self.wakes["timed_out"] + present
+        return self.wakes_late + present
 
     def saw_held(self, held: Held, holders: frozenset[str], ticks: float) -> None:
         """`holders` are those that are connected. Totals of some of them only are waited with until all have told."""
@@ -102,25 +111,27 @@ class Tally:
         if held.relayed is None:
             return
         news, self._holders = holders == self._holders, holders
-        self.released.saw(held.released, news)
-        self.refused.saw(held.refused, news)
-        self.gone.saw(held.gone, news)
+        self.released = self.released.saw(held.released, news)
+        self.refused = self.refused.saw(held.refused, news)
+        self.gone = self.gone.saw(held.gone, news)
         if held.refused_by:
-            self.refusals = {**{reason: Rising() for reason in held.refused_by}, **self.refusals}
-            for reason, refused in self.refusals.items():
-                refused.saw(held.refused_by.get(reason, 0), news)
+            known = {**dict.fromkeys(held.refused_by, NEVER), **self.refusals}
+            self.refusals = {
+                reason: refused.saw(held.refused_by.get(reason, 0), news) for reason, refused in known.items()
+            }
 
     def saw_transition(self, transition: Transition, record: Record, requests: int, wake_timeout: float) -> None:
         """`record` is the one after it, `requests` are all so far."""
         source, target = transition.source, transition.target
-        self.transitions[source.value, target.value, transition.event] += 1
+        move = (source.value, target.value, transition.event)
+        self.transitions = {**self.transitions, move: self.transitions.get(move, 0) + 1}
         if source is target:
-            self.wakes["stalled"] += not self.stalled
+            self.wakes_stalled += not self.stalled
             self.stalled = True
             return
         if source is State.Waking:
-            self.wakes["timed_out"], self.waking_since = self.timed_out(transition.at, wake_timeout), None
-            self.wakes["woken"] += target is State.Active and not self.recovers
+            self.wakes_late, self.waking_since = self.timed_out(transition.at, wake_timeout), None
+            self.wakes_ready += target is State.Active and not self.recovers
         if target is State.Waking:
             self.waking_since, self.begun, self.stalled = record.since, True, False
             self.recovers = source is not State.ScaledToZero

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from pathlib import Path
 from signal import Signals
 
@@ -42,7 +43,7 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
             _check_command(ready["command"], ready_command[0], directory, variables.get("PATH"))
         _check_names(_places(ready["command"], ready_command))
     return Program(
-        command=tuple(command),
+        command=tuple(sys.intern(word) for word in command),  # many services have the same words
         working_directory=directory,
         environment=tuple(sorted(variables.items())),
         port=port,
@@ -73,9 +74,11 @@ def _command(value: Value) -> list[str]:
 
 def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
     """Where it runs, and whether that is there."""
-    written = value.text("data") if value else None
+    if value is None:
+        return folder, True  # one object for all services of a file
+    written = value.text("data")
     directory = Path(os.path.abspath(folder / (written or "")))
-    if value is None or written is None or directory.is_dir():
+    if written is None or directory.is_dir():
         return directory, True
     value.wrong(f"{directory} is not a folder" if directory.exists() else f"there is no folder {directory}")
     return directory, False

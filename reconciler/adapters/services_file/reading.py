@@ -6,6 +6,8 @@ raised for a mistake of a person. The words in the file are those of the ScaledS
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,9 +30,19 @@ _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read(path: Path, content: bytes | None = None) -> ServicesFile | list[Problem]:
     """The file, or all its mistakes in order. `content` is what it says, where that is known already."""
     problems = Problems(str(path))
+    file = _read(path, content, problems)
+    return problems.found() or (_gathered(file) if file else [])
+
+
+def _read(path: Path, content: bytes | None, problems: Problems) -> ServicesFile | None:
     root = _root(path, content, problems)
-    file = _file(root, path.absolute().parent) if root else None
-    return problems.found() or file or []
+    return _file(root, Path(os.path.abspath(path)).parent) if root else None
+
+
+def _gathered(file: ServicesFile) -> ServicesFile:
+    """The same, copied once the nodes are gone: what lasts lay scattered among them, and kept all of their memory."""
+    copied: ServicesFile = pickle.loads(pickle.dumps(file, pickle.HIGHEST_PROTOCOL))
+    return copied
 
 
 def _root(path: Path, content: bytes | None, problems: Problems) -> Value | None:

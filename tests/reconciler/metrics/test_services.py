@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from reconciler.adapters.metrics.table import FIGURES
+from reconciler.adapters.metrics.tally import Tally
 from reconciler.core import events
 from reconciler.core.judge import Observed
 from reconciler.core.record import State
 from reconciler.plan import Deadline
 from reconciler.ports.backend import Asks
+from reconciler.ports.holders import Held
 from tests.reconciler.metrics.scene import OPENMETRICS, START, Scene, service
 
 P = "zenvoy_service_"
@@ -335,3 +337,12 @@ async def test_refusals_have_their_reason_and_begin_with_the_first() -> None:
     scene.holds("web", 0, timeout=13, max_held=1, draining=7)
     scene.holds("web", 0, timeout=14, max_held=1, draining=7)
     assert [await refused(reason) for reason in ("timeout", "max_held", "draining")] == [4, 1, 0]
+
+
+def test_what_did_not_happen_is_one_object_for_all_services() -> None:
+    one, other = Tally(), Tally()
+    for tally in (one, other):
+        tally.saw_held(Held("web", 0, 0), frozenset({"local"}), 1.0)
+    assert one.released is other.released
+    assert one.transitions is other.transitions
+    assert one.refusals is other.refusals

@@ -175,3 +175,15 @@ def test_ten_thousand_services(tmp_path: Path) -> None:
     file.write_text('listen: {http: "127.0.0.1:1"}\nservices:\n' + "".join(map(service.format, range(10_000))))
     assert len(right(file).services) == 10_000
     assert os.environ["PATH"]
+
+
+def test_what_services_have_in_common_is_there_once(tmp_path: Path) -> None:
+    path = tmp_path / "services.yaml"
+    services = ", ".join(f"{{name: {name}, command: [sh, '{{port}}']}}" for name in ("web", "api"))
+    path.write_text(f"{{listen: {{http: '127.0.0.1:10000'}}, services: [{services}]}}")
+    found = read(path)
+    assert isinstance(found, ServicesFile)
+    web, api = (entry.program for entry in found.services)
+    assert web.working_directory is api.working_directory
+    assert web.working_directory == tmp_path
+    assert [one is other for one, other in zip(web.command, api.command, strict=True)] == [True, True]
