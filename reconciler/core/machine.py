@@ -143,6 +143,9 @@ def _machine() -> Machine:
 
 
 _MACHINE = _machine()
+_UNGUARDED = {(row.source, row.event) for row in TABLE} - {(row.source, row.event) for row in TABLE if row.when}
+_DECIDED: dict[tuple[State, type[Event]], State] = {}
+"""What the machine said of pairs whose event alone decides: to ask it again costs more than the rest of a step."""
 
 
 def step(record: Record, event: Event, now: float) -> Record:
@@ -151,16 +154,27 @@ def step(record: Record, event: Event, now: float) -> Record:
     The same record (by identity) comes back when nothing changed. Raises `UnlistedEvent` for a pair that the table does
     not list; the record is then as it was.
     """
+    pair = (record.state, type(event))
+    target = _DECIDED.get(pair) or _target(record, event)
+    if target is None:
+        return record
+    if pair in _UNGUARDED:
+        _DECIDED[pair] = target
+    if target is record.state:
+        return _refreshed(record, event)
+    return Record(
+        target, now, event.reason, record.replicas, record.hold_address, stalled=None, zeroed=_is_zeroed(event)
+    )
+
+
+def _target(record: Record, event: Event) -> State | None:
+    """Where the table leads; None when every guard fails."""
     subject = _Subject(record, event, record.state)
     try:
         taken = _MACHINE.events[event.name].trigger(subject)
     except (KeyError, MachineError):
         raise UnlistedEvent(f"{event.name} is not listed for {record.state}") from None
-    if not taken:
-        return record
-    if subject.state is record.state:
-        return _refreshed(record, event)
-    return replace(record, state=subject.state, since=now, reason=event.reason, stalled=None, zeroed=_is_zeroed(event))
+    return subject.state if taken else None
 
 
 def _refreshed(record: Record, event: Event) -> Record:

@@ -106,7 +106,7 @@ class Engine(Roles):
         """These are all services from now on. Those whose spec did not change are not touched."""
         paused = self._adapters.store.paused()
         configured = {spec.name: spec for spec in specs}
-        wanted = {name: replace(spec, paused=spec.paused or name in paused) for name, spec in configured.items()}
+        wanted = {**configured, **{name: replace(configured[name], paused=True) for name in paused & configured.keys()}}
         for name in self._services.keys() - wanted.keys():
             self._remove(name)
         for name, spec in wanted.items():
@@ -228,7 +228,7 @@ class Engine(Roles):
                 break
             stepped = True
         self._remember_replicas(name, service)
-        if not stepped:
+        if not (stepped or (self.leads and service.is_in_force())):
             self._converge(name, service)
 
     def _step(self, name: str, service: Service, event: Event, now: float) -> bool:

@@ -58,17 +58,22 @@ class Plan:
     deadline: Deadline | None
 
 
+_FALLS_ASLEEP = Plan(Zero(), Route.HOLD, False, None)
+_ASLEEP = Plan(None, Route.HOLD, False, None)
+_AWAKE = Plan(None, Route.PODS, True, None)
+
+
 def plan(record: Record, spec: Spec, now: float) -> Plan:
     """The plan of one service at `now` (seconds since the epoch)."""
     match record.state:
         case State.ScaledToZero:
             # Once zero was seen, a number that is not zero is somebody else's: theirs to choose, until it is ready.
-            return Plan(None if record.zeroed else Zero(), Route.HOLD, False, None)
+            return _ASLEEP if record.zeroed else _FALLS_ASLEEP
         case State.Waking:
             wanted = AtLeast(spec.replicas or record.replicas)
             return Plan(wanted, Route.HOLD, True, Deadline(_next_time_out(record, spec, now), events.WakeTimedOut))
         case State.Active:
-            return Plan(None, Route.PODS, True, None)
+            return _AWAKE
         case State.Idle:
             stays = spec.paused or spec.departing
             deadline = None if stays else Deadline(record.since + spec.idle_after, events.IdleElapsed)

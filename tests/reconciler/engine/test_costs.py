@@ -1,0 +1,130 @@
+"""What many services cost: what sleeps shares what it can, and news that changes nothing is brought to nobody."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from itertools import count
+
+from reconciler.core.events import SleepCommanded
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import EnvoyReading, Sample
+from reconciler.engine.ending import NONE, Ending
+from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.roll import Roll
+from reconciler.plan import Deadline, Scale
+from reconciler.ports.backend import Running
+from reconciler.ports.holders import Held, Order
+
+NOW = 1_000_000.0
+PODS = ("127.0.0.1:80",)
+
+
+class Ports:
+    """Every adapter of an engine; `asked` is what its backend heard."""
+
+    def __init__(self) -> None:
+        self.asked: list[Scale] = []
+        self.indexes = count(1)
+
+    def converge(self, service: str, scale: Scale) -> None:
+        self.asked.append(scale)
+
+    async def close(self) -> None: ...
+
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None: ...
+
+    def envoys(self) -> frozenset[str]:
+        return frozenset({"one"})
+
+    def away(self) -> frozenset[str]:
+        return frozenset()
+
+    def order(self, service: str, order: Order | None) -> None: ...
+
+    def arm(self, service: str, deadline: Deadline | None) -> None: ...
+
+    def records(self) -> dict[str, Record]:
+        return {}
+
+    def save(self, service: str, record: Record) -> None: ...
+
+    def forget(self, service: str) -> None: ...
+
+    def paused(self) -> frozenset[str]:
+        return frozenset()
+
+    def pause(self, service: str, paused: bool) -> None: ...
+
+    def next_index(self) -> int:
+        return next(self.indexes)
+
+
+class Place:
+    """A service `web` that runs, and an Envoy through which nothing moves."""
+
+    def __init__(self) -> None:
+        self.ports, self.spec, self.uptime = Ports(), Spec(name="web"), 100.0
+        ports = self.ports
+        self.engine = Engine(lambda: NOW, 60.0, lambda index: f"127.64.0.{index}:1", lambda _: None, lambda *_: None)
+        self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
+        self.engine.configure([self.spec])
+        self.engine.ran(Running("web", 1, PODS))
+        self.engine.held(Held("web", 0, 0))
+
+    @property
+    def asked(self) -> int:
+        return len(self.ports.asked)
+
+    def sampled(self) -> None:
+        self.uptime += 1.0
+        self.engine.sampled(Sample(NOW - 200.0 + self.uptime, {"one": EnvoyReading(self.uptime, {})}))
+
+
+def test_what_changes_nothing_is_not_brought_about_again() -> None:
+    place = Place()
+    place.sampled()
+    before = place.asked
+    place.sampled()
+    place.engine.held(Held("web", 0, 0))
+    place.engine.ran(Running("web", 1, tuple(PODS)))
+    assert place.asked == before
+
+
+def test_what_changes_the_plan_of_one_that_is_awake_is_brought_about() -> None:
+    place = Place()
+    service = place.engine.services["web"]
+    for news in (
+        lambda: place.engine.ran(Running("web", 2, (*PODS, "127.0.0.1:81"))),
+        lambda: place.engine.configure([replace(place.spec, idle_after=1.0)]),
+        lambda: place.engine.pause("web", True),
+        lambda: place.engine.command("web", SleepCommanded("now")),
+    ):
+        before = place.asked
+        news()
+        assert place.asked > before
+    assert service.record is not None and service.record.state is State.Draining
+
+
+def test_a_service_keeps_the_spec_that_it_was_given() -> None:
+    place = Place()
+    assert place.engine.services["web"].spec is place.spec
+
+
+def test_who_is_known_leaves_no_room_behind_among_the_unknown() -> None:
+    roll = Roll()
+    names = [f"service-{number}" for number in range(1000)]
+    for name in names:
+        roll.note(name, None)
+    for name in names:
+        roll.note(name, Record(State.ScaledToZero, NOW, "", 1, "127.64.0.1:1"))
+    assert sys.getsizeof(roll.unknown) == sys.getsizeof(set())
+
+
+def test_endpoints_of_one_that_has_none_are_one_object() -> None:
+    ending = Ending()
+    ending.begin((), zeroed=True)
+    assert ending.endpoints is NONE
+    ending.saw(0, ())
+    assert ending.endpoints is NONE
