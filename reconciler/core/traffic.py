@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from reconciler.core.doubt import Cause, Doubt
 from reconciler.core.spec import IdleBy
@@ -127,8 +128,10 @@ class Window:
                 return self._judgement(Usage.UNKNOWN, 0, f"a counter of Envoy {envoy} went backwards", 0)
             moved += _moved(was, now, by)
             in_flight += _in_flight(was, now, by)
-        usage = Usage.TRAFFIC if moved or in_flight else Usage.QUIET
-        return self._judgement(usage, in_flight, f"{counted(moved, by.one)} moved, {in_flight} in flight", moved)
+        if not (moved or in_flight):
+            return _quiet(self.before.taken_at, self.after.taken_at, by)
+        reason = f"{counted(moved, by.one)} moved, {in_flight} in flight"
+        return self._judgement(Usage.TRAFFIC, in_flight, reason, moved)
 
     def _judgement(self, usage: Usage, in_flight: int, reason: str, moved: int) -> Judgement:
         start = self.before.taken_at if self.before else self.after.taken_at
@@ -136,6 +139,14 @@ class Window:
 
 
 NEVER_USED = Counters()
+
+
+@lru_cache(maxsize=len(IdleBy))
+def _quiet(start: float, taken_at: float, by: IdleBy) -> Judgement:
+    """One object for all services of a window that were not used: most of those that are awake."""
+    return Judgement(Usage.QUIET, taken_at, start, 0, f"{counted(0, by.one)} moved, 0 in flight")
+
+
 NO_SAMPLE = Doubt(Cause.FIRST_SAMPLE, "no sample yet")
 FIRST_SAMPLE = Doubt(Cause.FIRST_SAMPLE, "only one sample so far")
 

@@ -29,6 +29,13 @@ def judged(
 QUIET_BEFORE = sample(1000, a=(500, USED))
 
 
+def test_of_one_window_all_that_is_quiet_is_one_judgement_by_each_figure() -> None:
+    window = Window(QUIET_BEFORE, sample(1005, a=(505, USED)), frozenset({"a"}))
+    for by in IdleBy:
+        assert window.judge("web", by, None) is window.judge("never used", by, None)
+    assert len({window.judge("web", by, None).reason for by in IdleBy}) == len(IdleBy)
+
+
 def test_nothing_moved_and_nothing_in_flight_is_quiet() -> None:
     verdict = judged(QUIET_BEFORE, sample(1005, a=(505, USED)))
     assert verdict == Judgement(Usage.QUIET, 1005, 1000, 0, "0 requests moved, 0 in flight", moved=0)
