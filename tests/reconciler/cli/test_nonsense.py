@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import typer
 from typer.testing import CliRunner
 
@@ -92,6 +94,14 @@ def options() -> list[tuple[typer.Typer, str, str, str]]:
             found += [(program, command.name, flag, value) for flag in flags for value in WRONG.get(flag, ())]
             assert {*flags} <= WRONG.keys() | ANY_WILL_DO, command.name
     return [one for one in found if (one[1], one[2]) not in NOT_OF]
+
+
+@pytest.fixture(autouse=True)
+def log() -> Iterator[None]:
+    """Commands set up the log, to where their output went."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture
