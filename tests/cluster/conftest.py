@@ -111,6 +111,12 @@ async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
     await client.close()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A TLS handshake with an API server that is frozen, once given up, is shut down by asyncio in its own time, which
+    may be after the test and its event loop."""
+    config.addinivalue_line("filterwarnings", r"ignore:unclosed (transport|<socket\.socket):ResourceWarning")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Every test here needs a cluster; those with the `node` fixture, pods that run."""
     here = Path(__file__).parent
