@@ -175,7 +175,10 @@ class Roles:
             address = self._hold_address_like(name, record.hold_address)
         except NoIndexLeft:
             return None
-        return replace(record, hold_address=address, since=min(record.since, self._now()))
+        restored = replace(record, hold_address=address, since=min(record.since, self._now()))
+        if restored != record:
+            self._save(name, restored)
+        return restored
 
     def _hold_address_like(self, name: str, address: str) -> str:
         """The same address while holders listen there, and nobody else has it; a new one otherwise."""

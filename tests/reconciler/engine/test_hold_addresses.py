@@ -43,6 +43,7 @@ def test_of_two_records_with_one_address_one_gets_another() -> None:
     place.configure("web", "api")
     assert place.addresses()[0] == "127.64.0.7:1"
     assert len(set(place.addresses())) == 2
+    assert place.unsaved["api"].hold_address == place.addresses()[1]
 
 
 def test_of_two_that_another_leader_left_one_gets_another() -> None:
@@ -68,6 +69,7 @@ def test_a_record_of_the_future_is_of_now() -> None:
     place.configure("web")
     record = place.engine.services["web"].record
     assert record is not None and record.since == NOW
+    assert place.unsaved == {"web": record}
 
 
 def test_who_is_configured_late_is_not_put_to_sleep_by_what_another_leader_left() -> None:
