@@ -86,7 +86,7 @@ class Replica:
         )
         items, services = self._catalogue.scaled_services.items, self._catalogue.services.items
         tell = self._tell = Teller(lambda: self.engine.services, items, self._metrics)
-        self.engine = _Engine(time.time, stale_after, hold.address, tell.saw, tell.woke, hold.listens_at)
+        self.engine = _Engine(time.time, stale_after, hold.address, tell.saw, tell.woke, hold.listens_at, hold.size)
         self.engine.also_held = self._metrics.held
         self._alarm = Alarm(self.engine.passed)
         self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service, settings.pod_ip)
@@ -210,6 +210,8 @@ class Replica:
         if not self._started or self._closing:
             return
         specs = [entry.spec for entry in entries.values()]
+        if len(specs) > (room := self._settings.hold.size):
+            log.error("more services than hold addresses; some stay awake: widen the hold ports", addresses=room)
         self._leaving.configure(self.engine.services, entries.keys())
         if not self._route(specs):
             return

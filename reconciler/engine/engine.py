@@ -6,6 +6,7 @@ It decides nothing itself: `core` says what state follows, `plan` says what that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -67,16 +68,16 @@ class Engine(Roles):
         listen: Listener,
         woken: Callable[[str, Wake], None],
         listens_at: Callable[[str], bool] | None = None,
+        hold_addresses: float = math.inf,
     ) -> None:
         """`listens_at` says whether holders listen at a hold address that was given out before; by default they do at
-        those with the port of all others."""
+        those with the port of all others. `hold_addresses` is how many there are."""
         super().__init__()
         self._now = now
         self._stale_after = stale_after
-        self._hold_address = hold_address
+        self._hold_address, self._hold_addresses = hold_address, hold_addresses
         self._listens_at = listens_at or self._has_the_port
-        self._listen = listen
-        self._woken = woken
+        self._listen, self._woken = listen, woken
         self._services: dict[str, Service] = {}
         self._roll = Roll()
         self._saved: dict[str, Record] = {}
@@ -209,6 +210,8 @@ class Engine(Roles):
             self._adapters.store.forget(name)
             self._adapters.replicas.share(name, None, False)
         self.history.forget(name)
+        if len(self._owners) + 1 >= self._hold_addresses:  # somebody may wait for its hold address
+            self.allocate()
 
     def _settle(self, name: str) -> None:
         """Step until record and world agree, then make the plan come true; each step has done so already."""

@@ -33,6 +33,7 @@ class Roles:
 
     _now: Callable[[], float]
     _hold_address: Callable[[int], str]
+    _hold_addresses: float
     _listens_at: Callable[[str], bool]
     _listen: Listener
     _woken: Callable[[str, Wake], None]
@@ -187,7 +188,12 @@ class Roles:
         return self._new_hold_address(name)
 
     def _new_hold_address(self, name: str) -> str:
-        """One that no other service has: there are fewer addresses than indexes, so they come again."""
+        """One that no other service has: there are fewer addresses than indexes, so they come again.
+
+        Raises `NoIndexLeft`, also when each address is somebody's.
+        """
+        if len(self._owners) >= self._hold_addresses:
+            raise NoIndexLeft
         while True:
             address = self._hold_address(self._adapters.store.next_index())
             if self._owners.setdefault(address, name) == name:

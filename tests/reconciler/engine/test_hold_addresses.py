@@ -26,7 +26,7 @@ class Place(Pair):
         self.status = saved
         ports = self.replicas["L"]
         hold_address: Callable[[int], str] = lambda index: f"127.64.0.{index % addresses}:1"  # noqa: E731
-        self.engine = Engine(lambda: NOW, 3.0, hold_address, lambda _: None, lambda *_: None)
+        self.engine = Engine(lambda: NOW, 3.0, hold_address, lambda _: None, lambda *_: None, hold_addresses=addresses)
         self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
         if not leads:
             self.engine.follow()
@@ -62,6 +62,17 @@ def test_an_address_that_comes_again_is_given_to_nobody_while_another_has_it() -
     place.configure("web", "a", "c", "d")
     place.engine.ran(Running("d", 0))
     assert sorted(place.addresses()) == [f"127.64.0.{number}:1" for number in range(4)]
+
+
+def test_one_more_than_there_are_addresses_waits_awake_until_another_goes() -> None:
+    place = Place({}, leads=True, addresses=2)
+    place.configure("a", "b", "c")
+    for name in "abc":
+        place.engine.ran(Running(name, 1))
+    assert place.engine.services["c"].record is None
+    place.configure("b", "c")
+    assert place.engine.services["c"].record is not None
+    assert len(set(place.addresses())) == 2
 
 
 def test_a_record_of_the_future_is_of_now() -> None:
