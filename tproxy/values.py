@@ -51,8 +51,9 @@ def seconds(number: float, least: int) -> float:
 
 
 def beside_others(path: Path | None) -> Path | None:
-    """A file that can be made, in a directory that is there; None: none."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+    """A file that can be made, in a directory that is there; None: none. A device would be replaced by a file."""
+    is_file = path is None or path.is_file() or not path.exists()
+    if path is not None and (not is_file or not path.absolute().parent.is_dir()):
         raise typer.BadParameter(f"'{path}' is no file in a directory that is there")
     return path
 
