@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from _socket import SO_REUSEADDR, SOL_SOCKET, socket  # half as long to import as `socket`
+from _socket import SHUT_RDWR, SO_REUSEADDR, SOL_SOCKET, socket  # half as long to import as `socket`
 from _thread import start_new_thread
 
 OPTIONS = dict(option.partition("=")[::2] for option in sys.argv[3:])
@@ -55,6 +55,7 @@ def answer(path):
     elif what == "pid":
         return str(os.getpid())
     elif what == "crash":
+        listening.shutdown(SHUT_RDWR)  # or the kernel may take one more connection while the process ends
         os._exit(3)
     return f"{NAME} {path}\n"
 
@@ -89,5 +90,8 @@ listening.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
 listening.bind(("127.0.0.1", int(sys.argv[1])))
 listening.listen(4096)
 while True:
-    accepted, _ = listening._accept()
+    try:
+        accepted, _ = listening._accept()
+    except OSError:
+        time.sleep(60)  # it ends
     start_new_thread(serve, (speak_http if sys.argv[2] == "http" else speak_tcp, accepted))
