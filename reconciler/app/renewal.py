@@ -2,8 +2,8 @@
 
 One that was not idle for all of `idleAfter` is withdrawn: it counts as lost, so that its state is Waking and new
 connections are held, while those in flight go on. When nothing is in flight any more the program is replaced, and those
-who wait are let through to the new one. When that takes longer than `drainTimeout` they are let through to the old one,
-and it is tried again later: nothing is ever cut.
+who wait are let through to the new one. When that takes longer than `patience` they are let through to the old one, and
+it is tried again later: nothing is ever cut, and nobody refused.
 
 What is in flight is what Envoys are connected to, without those connections that holders keep waiting.
 """
@@ -17,10 +17,17 @@ import structlog
 
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.record import State
+from reconciler.core.spec import Spec
 from reconciler.core.traffic import NEVER_USED, Sample
 from reconciler.engine.service import Service
 
 log = structlog.get_logger(__name__)
+
+
+def patience(spec: Spec) -> float:
+    """Seconds that new connections may wait for those in flight: the new program has to start, too, before
+    `hold_timeout` refuses them."""
+    return min(spec.drain_timeout, spec.hold_timeout / 2)
 
 
 class Programs(Protocol):
@@ -83,10 +90,10 @@ class Renewal:
             del self._withdrawn[name]
             log.info("nothing is in flight: its program is replaced", service=name)
             self._programs.restart(name)
-        elif self._ticks() >= self._withdrawn[name][1] + service.spec.drain_timeout:
+        elif self._ticks() >= self._withdrawn[name][1] + patience(service.spec):
             del self._withdrawn[name]
             self._since[name] = self._ticks()
-            log.warning("in use for all of drainTimeout: its program is replaced later", service=name)
+            log.warning("in use all the time that others may wait: its program is replaced later", service=name)
             self._programs.restore(name)
 
     def _is_free(self, name: str, service: Service, sample: Sample) -> bool:

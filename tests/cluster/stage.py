@@ -166,6 +166,19 @@ class Stage:
                 await asyncio.sleep(0.02)
         return found[0]
 
+    async def until_no_pod_may_be_made(self) -> None:
+        """A quota that was just made is not in force until a controller has counted what there is."""
+        pod = {"metadata": {"name": "any"}, "spec": workload("any")["spec"]["template"]["spec"]}
+        where, dry = path("v1", "pods", self.namespace), {"dryRun": "All"}
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while True:
+                try:
+                    await self.api.call("POST", where, pod, query=dry)
+                except ApiError as error:
+                    if "exceeded quota" in str(error):
+                        return
+                await asyncio.sleep(0.02)
+
     async def bind(self, pod: Mapping[str, Any]) -> None:
         """As the scheduler does."""
         name = pod["metadata"]["name"]

@@ -83,6 +83,7 @@ async def test_a_quota_that_is_used_up(stage: Stage, kind: str) -> None:
     """The controllers are real here, and say it each in their own way."""
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     await stage.make("resourcequotas", quota, "v1")
+    await stage.until_no_pod_may_be_made()
     await stage.deploy("web", 0, kind)
     stage.configure(entry("web", stage.namespace, kind=kind))
     await stage.until("web", lambda running: running.replicas == 0)

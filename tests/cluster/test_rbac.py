@@ -90,7 +90,8 @@ async def live_through(api: Api, objects: Objects) -> None:
         conditions = (await objects.get("web"))["status"].get("conditions", ())
         return ("BadAnnotation" in {one["reason"] for one in conditions}) in wanted
 
-    await service({"annotations": {"zenvoy.dev/idle-after": "7m"}})
+    # Nothing runs here, so that it is never ready: it goes after its wakeTimeout.
+    await service({"annotations": {"zenvoy.dev/idle-after": "7m", "zenvoy.dev/wake-timeout": "5s"}})
     for wrong in (True, False, True):  # the second time is a repeated Event
         await service({"annotations": {"zenvoy.dev/idle-afer": "7m" if wrong else None}})
         await until_async(lambda wrong=wrong: ready_says(wrong), "the mistake is told, or taken back", 60)

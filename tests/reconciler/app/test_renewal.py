@@ -98,6 +98,14 @@ def test_doubt_replaces_nothing_and_after_the_drain_timeout_it_is_tried_again_la
     assert stage.sample(25, connections=4) == ["withdraw", "restore", "withdraw"]
 
 
+def test_it_is_given_up_before_those_who_wait_are_refused() -> None:
+    stage = Stage(replace(SPEC, hold_timeout=4))
+    stage.sample(10, connections=3)
+    stage.sees(held=2)
+    assert stage.sample(11, connections=3) == ["withdraw"]
+    assert stage.sample(12, connections=3) == ["withdraw", "restore"]
+
+
 def test_a_clock_that_is_set_hurries_and_delays_nothing() -> None:
     stage = Stage()
     stage.set_by = 3600.0
