@@ -163,6 +163,7 @@ class Replica:
 
     def _lead(self, since: float) -> None:
         self._peers.lead(since)
+        self._backend.lead()
         self._store.lead()
         self._events.lead()
         self._finalizers.lead()

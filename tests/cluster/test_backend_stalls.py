@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -76,6 +77,19 @@ async def test_every_reason_of_a_pod_is_told_and_the_last_word_is_that_it_is_rea
     moments = list(awake.milestones.values())
     assert list(awake.milestones) == ["scale", "scheduled", "running", "ready"]
     assert moments == sorted(moments)
+
+
+async def test_a_new_leader_tells_what_keeps_a_wake_that_goes_on(stage: Stage) -> None:
+    stage.leads = False
+    await woken(stage)
+    pod = await stage.pod("web")
+    await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
+    await stage.until("web", lambda running: running.replicas == 1)
+    await asyncio.sleep(KNOWN_SECONDS)
+    assert all(running.trouble is None for running in stage.all("web")), "whoever leads tells it"
+    stage.leads = True
+    stage.backend.lead()
+    await told(stage, "Unschedulable")
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "ReplicaSet"])

@@ -80,7 +80,9 @@ async def live_through(api: Api, objects: Objects) -> None:
     scale = path("apps/v1", "deployments", objects.namespace, "web", "scale")
     await objects.deployment("web", 0)
     ports = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}
-    labelled = {"name": "web", "labels": {ENABLED_LABEL: "true"}}
+    # Nothing runs here, so that it is never ready: it goes after its wakeTimeout.
+    annotated = {"zenvoy.dev/wake-timeout": "5s"}
+    labelled = {"name": "web", "labels": {ENABLED_LABEL: "true"}, "annotations": annotated}
     await objects.make("v1", "services", {"kind": "Service", "metadata": labelled, "spec": ports})
     await state("web", "ScaledToZero")
     await commanded("wake@2026-01-02T03:04:05.000000Z")
@@ -90,8 +92,7 @@ async def live_through(api: Api, objects: Objects) -> None:
         conditions = (await objects.get("web"))["status"].get("conditions", ())
         return ("BadAnnotation" in {one["reason"] for one in conditions}) in wanted
 
-    # Nothing runs here, so that it is never ready: it goes after its wakeTimeout.
-    await service({"annotations": {"zenvoy.dev/idle-after": "7m", "zenvoy.dev/wake-timeout": "5s"}})
+    await service({"annotations": {"zenvoy.dev/idle-after": "7m"}})
     for wrong in (True, False, True):  # the second time is a repeated Event
         await service({"annotations": {"zenvoy.dev/idle-afer": "7m" if wrong else None}})
         await until_async(lambda wrong=wrong: ready_says(wrong), "the mistake is told, or taken back", 60)

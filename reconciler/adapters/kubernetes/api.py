@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import getproxies
 
 import aiohttp
 import msgspec
@@ -76,7 +77,8 @@ class Api:
             ssl=self._client.rest_client.ssl_context,
             keepalive_timeout=IDLE_CONNECTION_SECONDS,
         )
-        configuration.client_session_kwargs = {"connector": self._connector}
+        # To ask the environment for a proxy and for netrc costs each call two turns of a thread, as much as all else.
+        configuration.client_session_kwargs = {"connector": self._connector, "trust_env": bool(getproxies())}
 
     async def close(self) -> None:
         await self._client.close()

@@ -56,10 +56,10 @@ class KubernetesBackend:
     ) -> None:
         """`urgent` is for wakes only, with room for `calls.WARM_CONNECTIONS`. `may_sleep` is asked right before a
         target is scaled to zero, `leads` (by default the same) when one is woken: who does not lead may find that the
-        leader has just put it to sleep. No `namespaces` are all of them."""
+        leader has just put it to sleep, or woken it, and tells nobody what keeps a wake. No `namespaces` are all."""
         self.api, self.urgent, self.may_sleep = api, Urgent(urgent), may_sleep
         self.looks = asyncio.Semaphore(LOOKS_AT_ONCE)
-        self._report, self._leads = report, leads or may_sleep
+        self._report, self.leads = report, leads or may_sleep
         self._units: dict[str, Unit] = {}
         self._targets: dict[Target, Scaled] = {}
         self._by_service: dict[str, tuple[str, ...]] = {}
@@ -108,7 +108,7 @@ class KubernetesBackend:
         match scale:
             case AtLeast() if not isinstance(before, AtLeast):
                 unit.begin(time.time())
-                if isinstance(before, Zero) and not self._leads():
+                if isinstance(before, Zero) and not self.leads():
                     unit.doom(self._offers(unit))  # whoever may has perhaps scaled it to zero a moment ago
             case Zero():
                 unit.unspare()
@@ -116,6 +116,13 @@ class KubernetesBackend:
                     self._tell(unit, replace(unit.told, endpoints=()))
         unit.scaled.want(service, scale)
         self._soil(service)
+
+    def lead(self) -> None:
+        """We lead from now on: look at the pods of all that are awaited."""
+        for unit in self._units.values():
+            if unit.is_waking:
+                unit.scaled.identify()
+                self._soil(unit.name)
 
     async def close(self) -> None:
         """Look and call no more; workloads stay as they are. A zero that is under way is answered first."""
@@ -255,7 +262,7 @@ class KubernetesBackend:
         trouble = scaled.trouble
         if not unit.is_waking or endpoints:
             self._waits.over(unit)
-        elif seen and seen.replicas:
+        elif seen and seen.replicas and self.leads():
             stalled = self._waits.stalled(unit, self._failures(scaled), bool(shown))
             trouble = trouble or stalled
         else:

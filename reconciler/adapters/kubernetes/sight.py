@@ -35,6 +35,7 @@ class Owner(Protocol):
     looks: asyncio.Semaphore
     """Bounds how many scales are read at once, where nobody waits for it."""
     may_sleep: Callable[[], bool]
+    leads: Callable[[], bool]
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Task: ...
 
@@ -104,6 +105,11 @@ class Sight:
             self.seen = self.selector = None
             self.trouble = self._missing = why
             self._owner.changed(self.services)
+
+    def identify(self) -> None:
+        """Find out which pods are its own, if that is not known."""
+        if self.selector is None and self.kind is not None:
+            self._look_soon()
 
     def _act(self) -> None:
         """Do what follows from what is seen now."""

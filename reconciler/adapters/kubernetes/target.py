@@ -2,6 +2,7 @@
 
 Rules:
 - A wake goes out at once, whatever is believed of the number: it changes zero only. It is tried until it is not wanted.
+  Only who does not lead looks first whether the leader, who wants the same, has done it.
 - It sleeps when all its services want that, and `may_sleep` says so right before each attempt. The patch names the
   version that was observed. When somebody has changed the number meanwhile, that is said, and the new number is put to
   zero if that is still wanted: whoever wants it awake says so by using it, or by pausing.
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 
 PATIENCE_SECONDS = 1.0
 """A wake that fails for as long as this, by a fault that may pass, is trouble."""
+HEAD_START_SECONDS = 0.05
+"""What a leader has, in which its wake is mostly seen: two replicas that send each wake would be twice the calls."""
 PROVEN_SECONDS = 5.0
 """A wake that is undone sooner is repeated with longer and longer pauses: somebody else wants zero as much as we do."""
 
@@ -122,6 +125,10 @@ class Scaled(Sight):
     async def _until_awake(self) -> None:
         if self._woken_ticks and time.monotonic() - self._woken_ticks < PROVEN_SECONDS:
             await asyncio.sleep(next(self._rounds))
+        if not self._owner.leads():
+            await asyncio.sleep(HEAD_START_SECONDS)
+            if self.seen and self.seen.replicas:
+                return
         began, refused, unanswered = time.monotonic(), list[ApiError](), 0
         for pause in calls.pauses():
             self._news.clear()
