@@ -24,7 +24,7 @@ from typing import Any
 from bench import table
 from bench.processes import say
 from bench.table import Row
-from reconciler.adapters.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, connect
+from reconciler.adapters.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, ApiError, connect
 from reconciler.adapters.kubernetes.objects import path
 from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, PLURAL
 from tests.cluster import harness
@@ -103,7 +103,8 @@ class Cold:
             return
         now = datetime.now(UTC).isoformat()
         what = {"metadata": {"annotations": {COMMAND_ANNOTATION: f"sleep@{now}"}}}
-        await self._api.patch(path(API_VERSION, PLURAL, NAMESPACE, name), what, MERGE_PATCH)
+        with contextlib.suppress(ApiError):  # a Service that was just labelled has none yet
+            await self._api.patch(path(API_VERSION, PLURAL, NAMESPACE, name), what, MERGE_PATCH)
 
     async def _awake(self, names: list[str]) -> list[str]:
         """Those that are, or may be."""

@@ -163,7 +163,7 @@ class Replica:
 
     def _lead(self, since: float) -> None:
         self._peers.lead(since)
-        self._backend.lead()
+        self._backend.lead(True)
         self._store.lead()
         self._events.lead()
         self._finalizers.lead()
@@ -174,6 +174,7 @@ class Replica:
     def _follow(self, leader: str | None) -> None:
         if self._started:
             self._peers.follow(leader)
+        self._backend.lead(False)
         self._store.follow()
 
     def _allocate(self) -> None:

@@ -81,6 +81,13 @@ class Release:
         """The proxy's, as a Service."""
         return self.node.kubectl("get", "service", "-n", SYSTEM, "zenvoy-proxy", "-o", "jsonpath={.spec.clusterIP}")
 
+    def owners(self, component: str) -> set[str]:
+        """The kinds of whatever made the pods of that component that are not about to end."""
+        labelled = f"app.kubernetes.io/component={component}"
+        pods = json.loads(self.node.kubectl("get", "pods", "-n", SYSTEM, "-l", labelled, "-o", "json"))["items"]
+        live = [pod["metadata"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        return {owner["kind"] for one in live for owner in one["ownerReferences"]}
+
     def curl(self, host: str, path: str = "/", *options: str, seconds: float = 60) -> Answer:
         """`curl -H 'Host: …' http://<zenvoy-proxy>:10000/`. Raises `ToolFailed` when the connection breaks."""
         return curl(f"http://{self.address}:10000{path}", "-H", f"Host: {host}", *options, seconds=seconds)

@@ -166,6 +166,12 @@ class Stage:
                 await asyncio.sleep(0.02)
         return found[0]
 
+    async def until_pods_end(self, app: str) -> None:
+        """Until the controllers have done what a zero asks for; asked for again before, they would spare the pods."""
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while any("deletionTimestamp" not in pod["metadata"] for pod in await self.pods(app)):
+                await asyncio.sleep(0.02)
+
     async def until_no_pod_may_be_made(self) -> None:
         """A quota that was just made is not in force until a controller has counted what there is."""
         pod = {"metadata": {"name": "any"}, "spec": workload("any")["spec"]["template"]["spec"]}

@@ -160,6 +160,7 @@ async def test_an_autoscaler_that_writes_all_the_time_neither_stops_a_sleep_nor_
                 change = {"op": "replace", "path": "/spec/replicas", "value": 2 + number % 5}
                 with suppress(ApiError):  # the number was another one already
                     await stage.json_patch(at, test, change)
+            await asyncio.sleep(0.005)  # or the real controllers are busy with it for minutes
 
     autoscaler = asyncio.create_task(autoscale())
     stage.backend.converge(stage.named("web"), DOWN)
@@ -317,6 +318,7 @@ async def test_the_real_controllers_make_and_end_endpoints(stage: Stage, server:
         stage.backend.converge(stage.named("web"), None)
         stage.backend.converge(stage.named("web"), DOWN)
         await stage.until("web", lambda running: running.replicas == 0)
+        await stage.until_pods_end("web")
         stage.backend.converge(stage.named("web"), None)
 
 

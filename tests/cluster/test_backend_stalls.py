@@ -81,6 +81,7 @@ async def test_every_reason_of_a_pod_is_told_and_the_last_word_is_that_it_is_rea
 
 async def test_a_new_leader_tells_what_keeps_a_wake_that_goes_on(stage: Stage) -> None:
     stage.leads = False
+    stage.backend.lead(False)
     await woken(stage)
     pod = await stage.pod("web")
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
@@ -88,7 +89,7 @@ async def test_a_new_leader_tells_what_keeps_a_wake_that_goes_on(stage: Stage) -
     await asyncio.sleep(KNOWN_SECONDS)
     assert all(running.trouble is None for running in stage.all("web")), "whoever leads tells it"
     stage.leads = True
-    stage.backend.lead()
+    stage.backend.lead(True)
     await told(stage, "Unschedulable")
 
 
@@ -139,12 +140,12 @@ async def test_what_kept_one_wake_is_not_said_of_the_next(stage: Stage) -> None:
     await told(stage, "no room")
     stage.backend.converge(stage.named("web"), Zero())
     await stage.until("web", lambda running: running.replicas == 0 and running.trouble is None)
+    await stage.until_pods_end("web")
     stage.backend.converge(stage.named("web"), None)
     stage.reports.clear()
     stage.backend.converge(stage.named("web"), AtLeast(1))
     await stage.until("web", lambda running: running.replicas == 1)
-    while {one["metadata"]["uid"] for one in await stage.pods("web")} <= {pod["metadata"]["uid"]}:
-        pass
+    await stage.pod("web", besides={pod["metadata"]["uid"]})
     assert not any("no room" in (running.trouble or "") for running in stage.all("web"))
 
 

@@ -76,3 +76,16 @@ def test_a_crash_loop_is_told_with_its_exit_code(zenvoy: Release, shop: Shop) ->
     # It is repaired, and nobody has to tell zenvoy.
     shop.kubectl("set", "env", "deployment/web", "EXIT-")
     until("it answers again", lambda: zenvoy.curl(shop.host("web")).status == 200)
+
+
+def test_a_proxy_on_every_node_takes_over(replaced: Release, shop: Shop) -> None:
+    shop.apply(*web("web"))
+    shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    shop.label("web", **QUICK)
+    shop.until("web", "ScaledToZero")
+
+    replaced.upgrade(**{"proxy.kind": "DaemonSet"})
+
+    assert replaced.owners("proxy") == {"DaemonSet"}
+    assert replaced.curl(shop.host("web")).status == 200
+    shop.until("web", "Active", "Idle")

@@ -56,7 +56,7 @@ class KubernetesBackend:
     ) -> None:
         """`urgent` is for wakes only, with room for `calls.WARM_CONNECTIONS`. `may_sleep` is asked right before a
         target is scaled to zero, `leads` (by default the same) when one is woken: who does not lead may find that the
-        leader has just put it to sleep, or woken it, and tells nobody what keeps a wake. No `namespaces` are all."""
+        leader has just put it to sleep, or woken it. No `namespaces` are all of them."""
         self.api, self.urgent, self.may_sleep = api, Urgent(urgent), may_sleep
         self.looks = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._report, self.leads = report, leads or may_sleep
@@ -65,7 +65,7 @@ class KubernetesBackend:
         self._by_service: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: dict[str, None] = {}
-        self._closing = False
+        self._closing, self._tells_why = False, True
         within: Sequence[str | None] = namespaces or (None,)
         self._kinds = Kinds(api, within, self._object_changed, self._kind_turned, self.spawn)
         self._reach = Reach(self._soil, self.spawn)
@@ -117,12 +117,12 @@ class KubernetesBackend:
         unit.scaled.want(service, scale)
         self._soil(service)
 
-    def lead(self) -> None:
-        """We lead from now on: look at the pods of all that are awaited."""
-        for unit in self._units.values():
-            if unit.is_waking:
-                unit.scaled.identify()
-                self._soil(unit.name)
+    def lead(self, leads: bool) -> None:
+        """Whether we lead from now on: only then awaited pods are looked at, as the leader tells what keeps them."""
+        self._tells_why = leads
+        for unit in filter(lambda unit: unit.is_waking, self._units.values()):
+            unit.scaled.identify()
+            self._soil(unit.name)
 
     async def close(self) -> None:
         """Look and call no more; workloads stay as they are. A zero that is under way is answered first."""
@@ -193,8 +193,7 @@ class KubernetesBackend:
     def _index(self) -> None:
         by_service: dict[str, tuple[str, ...]] = {}
         for name, unit in self._units.items():
-            key = unit.entry.service_key
-            by_service[key] = (*by_service.get(key, ()), name)
+            by_service[unit.entry.service_key] = (*by_service.get(unit.entry.service_key, ()), name)
         self._by_service = by_service
 
     # What is seen
@@ -262,7 +261,7 @@ class KubernetesBackend:
         trouble = scaled.trouble
         if not unit.is_waking or endpoints:
             self._waits.over(unit)
-        elif seen and seen.replicas and self.leads():
+        elif seen and seen.replicas and self._tells_why:
             stalled = self._waits.stalled(unit, self._failures(scaled), bool(shown))
             trouble = trouble or stalled
         else:
@@ -279,8 +278,7 @@ class KubernetesBackend:
         self._soil(unit.name)
 
     def _failures(self, scaled: Scaled) -> tuple[Condition, ...]:
-        item = self._item(scaled)
-        return item.failures if item else ()
+        return item.failures if (item := self._item(scaled)) else ()
 
     def _item(self, scaled: Scaled) -> Workload | None:
         ref = scaled.ref
