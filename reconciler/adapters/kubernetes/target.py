@@ -125,9 +125,9 @@ class Scaled(Sight):
     async def _until_awake(self) -> None:
         if self._woken_ticks and time.monotonic() - self._woken_ticks < PROVEN_SECONDS:
             await asyncio.sleep(next(self._rounds))
-        if not self._owner.leads():
+        if not self._owner.leads() and not self._has_replicas:
             await asyncio.sleep(HEAD_START_SECONDS)
-            if self.seen and self.seen.replicas:
+            if self._has_replicas:  # what was believed before may be long past, but this is news
                 return
         began, refused, unanswered = time.monotonic(), list[ApiError](), 0
         for pause in calls.pauses():
@@ -159,12 +159,16 @@ class Scaled(Sight):
                 return
             await self._pause(pause)
 
+    @property
+    def _has_replicas(self) -> bool:
+        return self.seen is not None and self.seen.replicas > 0
+
     async def _is_awake(self, timeout: float) -> bool:
         """After a test that failed: somebody else has woken it, or it was never asleep."""
-        if self.seen and self.seen.replicas and self.selector is not None:
+        if self._has_replicas and self.selector is not None:
             return True
         looked = await self._look(lambda path: self._owner.urgent.get(path, timeout))
-        return looked and self.seen is not None and self.seen.replicas > 0
+        return looked and self._has_replicas
 
     def _sleep(self) -> None:
         if self._sleeping is None and self._path is not None and not self._closed:

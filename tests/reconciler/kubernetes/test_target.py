@@ -52,8 +52,9 @@ class Owner:
         self.api: Any = self.objects
         self.urgent: Any = Urgent(self.objects)
         self.looks = asyncio.Semaphore(4)
-        self.may_sleep: Callable[[], bool] = lambda: self.leads
-        self.leads = True
+        self.is_leader = True
+        self.leads: Callable[[], bool] = lambda: self.is_leader
+        self.may_sleep: Callable[[], bool] = lambda: self.is_leader
         self.doomed = 0
         self.spared = 0
         self.faults: list[BaseException] = []
@@ -195,6 +196,33 @@ async def test_somebody_else_who_woke_it_is_left_alone(owner: Owner) -> None:
     assert owner.replicas == 9
 
 
+async def test_who_does_not_lead_sends_no_wake_that_the_leader_sent(owner: Owner) -> None:
+    owner.is_leader = False
+    owner.put({})
+    owner.scaled.want("web", AtLeast(3))
+    await asyncio.sleep(0)  # so that it has looked, and waits
+    owner.put({"replicas": 3})
+    await owner.until(lambda: not owner.tasks)
+    assert not owner.objects.calls
+
+
+async def test_who_does_not_lead_wakes_what_nobody_else_does(owner: Owner) -> None:
+    owner.is_leader = False
+    owner.put({})
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
+    assert len(owner.patches()) == 1
+
+
+async def test_who_does_not_lead_takes_no_old_number_for_a_wake_of_the_leader(owner: Owner) -> None:
+    """Its watch lags: what it believes to run was scaled to zero."""
+    owner.is_leader = False
+    owner.put({"replicas": 3})
+    owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {}, "status": {}})
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
+
+
 async def test_whoever_undoes_wakes_is_not_fought_without_a_pause(owner: Owner) -> None:
     owner.put({})
     owner.scaled.want("web", AtLeast(3))
@@ -223,11 +251,11 @@ async def test_a_sleep_names_what_was_observed(owner: Owner) -> None:
 
 async def test_who_may_not_sleep_sends_nothing(owner: Owner) -> None:
     owner.put({"replicas": 3})
-    owner.leads = False
+    owner.is_leader = False
     owner.scaled.want("web", Zero())
     await asyncio.sleep(0.2)
     assert not owner.objects.calls
-    owner.leads = True
+    owner.is_leader = True
     await owner.until(lambda: owner.replicas == 0)
 
 
@@ -350,10 +378,10 @@ async def test_whatever_happens_in_between_it_ends_as_is_wanted(doings: list[str
             case "cut":
                 owner.objects.faults.append(Unreachable("cut"))
             case "demote" | "promote":
-                owner.leads = doing == "promote"
+                owner.is_leader = doing == "promote"
             case "turn":
                 await asyncio.sleep(0)
-    owner.leads = True
+    owner.is_leader = True
     if wanted == "up":
         await owner.until(lambda: owner.replicas > 0)
     elif wanted == "down":
