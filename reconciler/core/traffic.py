@@ -34,6 +34,8 @@ class EnvoyReading:
     uptime: float
     """Seconds since this Envoy started: what tells a restart from silence."""
     services: Mapping[str, Counters]
+    at: float | None = None
+    """When it was read, in seconds since the epoch, where each Envoy is read at a time of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,11 @@ class Sample:
     """Why an Envoy that should have answered did not, by node id."""
     source_failed: bool = False
     """No Envoy is to blame: who was asked of all of them could not say."""
+
+    def read_at(self, envoy: str) -> float:
+        """When this Envoy's reading is from, in seconds since the epoch. Raises `KeyError` for one that is missing."""
+        at = self.envoys[envoy].at
+        return self.taken_at if at is None else at
 
 
 class Usage(StrEnum):
@@ -104,7 +111,7 @@ class Window:
             return Doubt(self._cause_of_missing(envoy), f"Envoy {envoy} is missing: {why}")
         if envoy not in before.envoys:
             return Doubt(Cause.ENVOY_NEW, f"Envoy {envoy} was not in the sample before")
-        elapsed = self.after.taken_at - before.taken_at
+        elapsed = self.after.read_at(envoy) - before.read_at(envoy)
         uptime = self.after.envoys[envoy].uptime
         ran = uptime - before.envoys[envoy].uptime
         if uptime <= elapsed or ran < elapsed - RESTART_TOLERANCE_SECONDS or ran < 0:

@@ -133,7 +133,7 @@ class PrometheusStats:
                     f"Prometheus scraped it {known_at - scraped[node]:.0f} s ago, and should every {oldest / 2:g} s"
                 )
             else:
-                readings[node] = EnvoyReading(uptime, services)
+                readings[node] = EnvoyReading(uptime, services, scraped[node])
         taken_at = min((scraped[node] for node in readings), default=known_at)
         return Sample(taken_at, readings, missing)
 

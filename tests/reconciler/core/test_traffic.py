@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from reconciler.core.spec import IdleBy
@@ -34,6 +36,23 @@ def test_of_one_window_all_that_is_quiet_is_one_judgement_by_each_figure() -> No
     for by in IdleBy:
         assert window.judge("web", by, None) is window.judge("never used", by, None)
     assert len({window.judge("web", by, None).reason for by in IdleBy}) == len(IdleBy)
+
+
+def test_envoys_that_are_read_at_times_of_their_own_are_not_taken_for_restarted() -> None:
+    """Prometheus scrapes each at an offset of its own, and asks for all at once."""
+
+    def scraped(a: float, b: float) -> Sample:
+        return Sample(min(a, b), {"a": EnvoyReading(a - 500, {}, a), "b": EnvoyReading(b - 500, {}, b)})
+
+    moments = [(1000.0, 1007.0), (1015.0, 1007.0), (1015.0, 1022.0), (1030.0, 1022.0), (1030.0, 1037.0)]
+    for before, after in pairwise(scraped(*one) for one in moments):
+        assert judged(before, after, "a b").usage is Usage.QUIET
+
+
+def test_an_envoy_that_restarted_is_found_by_its_own_time() -> None:
+    before = Sample(1000, {"a": EnvoyReading(500, {}, 1000), "b": EnvoyReading(500, {}, 1007)})
+    after = Sample(1007, {"a": EnvoyReading(515, {}, 1015), "b": EnvoyReading(3, {}, 1007.5)})
+    assert judged(before, after, "a b").reason == "Envoy b restarted"
 
 
 def test_nothing_moved_and_nothing_in_flight_is_quiet() -> None:
