@@ -12,7 +12,8 @@ from typing import Any, cast, get_args
 
 from prometheus_client.core import Metric
 
-from reconciler.adapters.metrics.table import CONTROL_FAMILIES, SERVICE_FAMILIES, Family, Kind
+from reconciler.adapters.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
+from reconciler.adapters.metrics.whys import WHYS
 from reconciler.core.doubt import Cause as Doubted
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
@@ -40,15 +41,18 @@ CARDINALITY = """\
 ## Cardinality
 
 A service has {least} series while it has never woken, {usual} once it has slept and woken in the usual way, and {most}
-if it went through everything that the state machine allows ({transitions} transitions). {many:,} services that never
-woke are {total:,} series. Reasons, peers and addresses are in logs and in `zenvoy status`, not in labels. The values of
-labels:
+if it went through everything that the state machine allows ({transitions} transitions), is stalled, and has refused
+for every reason. {many:,} services that never woke are {total:,} series. Sentences, peers and addresses are in logs and
+in `zenvoy status`, not in labels. The values of labels:
 
 - `state`, `from`, `to`: {states}.
 - `event`: what the state machine's table lists, see `zenvoy diagram`.
 - `result`: `woken`, `stalled`, `timed_out`.
-- `part`: `signal` (first held connection to decision), then `started`, `reachable`, or in a cluster `scale`,
-  `scheduled`, `running`, `ready`; `firstByte`.
+- `why`: {whys}. In a cluster [troubleshooting](troubleshooting.md#it-does-not-wake) explains them. On one machine
+  `Exited` and `Killed`: the program ended by itself; `NotStarted`: it could not be started; `NotReady`: it does not
+  answer. `TimedOut`: nothing says why.
+- `part`, as they follow one another: {parts}; in a cluster {cluster_parts}. The first is from
+  the first held connection to the decision.
 - `cause`: {causes}.
 - `reason` (holder): {reasons}.
 - `method`, `code`: of HTTP, `WATCH` for watches that began; `none` when there was no answer.
@@ -56,10 +60,11 @@ labels:
 """
 
 MANY = 10_000
-PARTS, RESULTS = 4, 3
+RESULTS = 3
 ABSENT_ASLEEP = 1
 """A service that sleeps has no deadline."""
 USUAL_TRANSITIONS = 5
+STALLED = 1
 
 
 def page() -> str:
@@ -115,16 +120,20 @@ def _table(title: str, families: Iterable[Family]) -> str:
 
 def _cardinality() -> str:
     figures = len(State) + sum(family.series == "1 a service" for family in SERVICE_FAMILIES)
-    least, woken = figures - ABSENT_ASLEEP, RESULTS + 1 + PARTS
+    least, woken = figures - ABSENT_ASLEEP, RESULTS + 1 + len(PARTS)
+    most_parts = max(len(PARTS), len(CLUSTER_PARTS))
     return CARDINALITY.format(
         least=least,
         usual=figures + woken + USUAL_TRANSITIONS - ABSENT_ASLEEP,
-        most=figures + woken + 1 + transitions(),
+        most=figures + RESULTS + 1 + most_parts + transitions() + STALLED + len(get_args(Cause)),
         transitions=transitions(),
         many=MANY,
         total=MANY * least,
         states=_words(State),
         causes=_words(Doubted),
+        whys=_words(WHYS),
+        parts=_words(PARTS),
+        cluster_parts=_words(CLUSTER_PARTS),
         reasons=_words(get_args(Cause)),
     )
 

@@ -192,10 +192,13 @@ def test_an_image_that_cannot_be_pulled_is_alerted_of_until_it_can(monitored: Mo
         assert told[0]["annotations"]["summary"] == f"{name} does not wake"
         assert waiting.result().status == 503
     assert monitored.value(f'zenvoy_service_stalled{{service="{name}"}}') == 1
+    why = f'zenvoy_service_stalled_info{{service="{name}"}}'
+    assert [row["metric"]["why"] for row in monitored.rows(why)] == ["ImagePullBackOff"]
 
     shop.kubectl("set", "image", "deployment/web", f"web={WEB}")
 
     until("the webhook is told", lambda: monitored.webhook.told(STUCK, "resolved"))
+    assert not monitored.rows(why)
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
 
 

@@ -39,10 +39,13 @@ def test_a_service_that_cannot_start_is_told_of_until_it_can(
             until("its scrape fails", lambda: watching.query('up{job="zenvoy"} == 0'), PATIENCE_SECONDS)
             until("it is back", lambda: watching.query("zenvoy_ready == 1"), PATIENCE_SECONDS)
             assert watching.firing()[STUCK, "stuck"] == since, "a restart neither ends it nor begins it anew"
+            why = 'zenvoy_service_stalled_info{service="stuck", why="TimedOut"} == 1'
+            until("why is told after the restart", lambda: watching.query(why), PATIENCE_SECONDS)
             assert not webhook.told(STUCK, "resolved")
         finally:
             up.open_gate()
         assert waiting.result().status == 200
     resolved = until("the webhook is told", lambda: webhook.told(STUCK, "resolved"), PATIENCE_SECONDS)
+    assert not watching.query("zenvoy_service_stalled_info")
     assert [alert["labels"]["service"] for alert in resolved] == ["stuck"]
     assert {alert["labels"]["service"] for alert in webhook.told(STUCK, "firing")} == {"stuck"}

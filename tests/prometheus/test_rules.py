@@ -103,6 +103,7 @@ def test_rules_and_pages_ask_only_for_what_there_is() -> None:
     exported |= {rule["record"] for rule in rules() if "record" in rule}
     exported |= set(re.findall(r"`(zenvoy_holder_\w+)`", (ROOT / "docs/metrics.md").read_text()))
     asked = [rule["expr"] for rule in rules()] + [query for found in queries().values() for query in found]
+    asked += [text for rule in rules() for text in rule.get("annotations", {}).values()]
 
     named = {name for query in asked for name in re.findall(r"[\w:]*zenvoy_[\w:]+|zenvoy:[\w:]+", query)}
     assert named <= exported, named - exported

@@ -13,12 +13,14 @@ from reconciler.adapters.metrics.table import (
     LAST_WAKE_PART,
     REFUSALS,
     SERVICE_FAMILIES,
+    STALLED_INFO,
     STATE,
     TRANSITIONS,
     WAKES,
     Family,
 )
 from reconciler.adapters.metrics.tally import Tally
+from reconciler.adapters.metrics.whys import why
 from reconciler.adapters.metrics.world import Service
 from reconciler.core.record import State
 
@@ -46,6 +48,8 @@ class Page:
         for (append, metric), figure in zip(self._figures, figures(service, tally or _FRESH, self._ticks), strict=True):
             if figure is not None:
                 append(f"{metric}{tag}}} {figure}\n")
+        if service.record.stalled is not None:
+            self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},why="{why(service.record.stalled)}"}} 1\n')
         if tally is not None:
             self._add_events(tag, tally, service.spec.wake_timeout)
 

@@ -13,6 +13,10 @@ from typing import Literal
 from reconciler.core.doubt import Cause
 
 Kind = Literal["gauge", "counter", "histogram"]
+PARTS = ("signal", "started", "reachable", "firstByte")
+"""Of a wake on one machine, as they follow one another. One that somebody else began has `ready` in the middle."""
+CLUSTER_PARTS = ("signal", "scale", "scheduled", "running", "ready", "firstByte")
+"""Of a wake in a cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,13 @@ FIGURES = (
     ),
     _a_service("waited_seconds", "counter", "Seconds that held connections have waited, all of them added up."),
 )
+STALLED_INFO = _a_service(
+    "stalled_info",
+    "gauge",
+    "1 for why the wake does not get on, in one word; there while zenvoy_service_stalled is 1, and survives a restart.",
+    "why",
+    series="1 a service that is stalled",
+)
 TRANSITIONS = _a_service(
     "transitions",
     "counter",
@@ -104,9 +115,9 @@ LAST_WAKE_PART = _a_service(
     "gauge",
     "How long each part of the last wake took.",
     "part",
-    series="up to 5 a service, from its first wake on",
+    series=f"up to {max(len(PARTS), len(CLUSTER_PARTS))} a service, from its first wake on",
 )
-SERVICE_FAMILIES = (STATE, *FIGURES, TRANSITIONS, REFUSALS, WAKES, LAST_WAKE, LAST_WAKE_PART)
+SERVICE_FAMILIES = (STATE, *FIGURES, STALLED_INFO, TRANSITIONS, REFUSALS, WAKES, LAST_WAKE, LAST_WAKE_PART)
 """Rendered by us: there may be ten thousand of each."""
 
 WAKE = Family(
@@ -118,7 +129,8 @@ WAKE = Family(
 WAKE_PART = Family(
     "zenvoy_wake_part_duration_seconds",
     "histogram",
-    "How long parts of wakes took: signal, started, reachable (or ready), firstByte; exemplars name the service.",
+    f"How long parts of wakes took, as they follow one another: {', '.join(PARTS)}; in a cluster "
+    f"{', '.join(CLUSTER_PARTS)}; exemplars name the service.",
     ("part",),
     series="18 a part",
 )

@@ -9,14 +9,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
-from reconciler.adapters.metrics.table import CONTROL_FAMILIES, HISTOGRAMS, SERVICE_FAMILIES
+from reconciler.adapters.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, HISTOGRAMS, PARTS, SERVICE_FAMILIES
 from reconciler.core import events
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
 from reconciler.plan import Deadline
 from reconciler.ports.backend import Asks
+from reconciler.ports.holders import Held
 from tests.reconciler.metrics.scene import OPENMETRICS, START, FakeEnvoy, Scene, service
+from tproxy.park import Cause
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs/metrics.md"
@@ -42,7 +45,7 @@ def test_names_are_told_once_and_say_their_kind() -> None:
 async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
     scene = Scene(service("web"))
     scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "v"})
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "Demand", State.Waking, stalled="exited with code 1")
     scene.metrics.woke("web", 1.0, {"signal": 1.0})
     scene.metrics.called("GET", "200")
     scene.holds("web", 0, timeout=1)
@@ -66,8 +69,7 @@ async def test_the_series_are_as_many_as_the_document_says() -> None:
 
     for event, target in (*USUAL, ("Drained", State.ScaledToZero)):
         scene.goes("web", event, target)
-    parts = dict.fromkeys(("signal", "started", "reachable", "firstByte"), 0.1)
-    scene.metrics.woke("web", 1.0, parts)
+    scene.metrics.woke("web", 1.0, dict.fromkeys(PARTS, 0.1))
     assert f", {_of('web', (await scene.scrape()).splitlines())} once it has slept" in _document()
 
     rows = {(row.source, row.target, row.event.__name__) for row in TABLE if row.source is not row.target}
@@ -75,8 +77,9 @@ async def test_the_series_are_as_many_as_the_document_says() -> None:
         record = scene.services["all"].record
         assert record
         scene.services["all"].record = type(record)(source, START, "", 1, "")
-        scene.goes("all", event, target)
-    scene.metrics.woke("all", 1.0, {**parts, "ready": 0.1})
+        scene.goes("all", event, target, stalled="exited with code 1")
+    scene.metrics.woke("all", 1.0, dict.fromkeys(CLUSTER_PARTS, 0.1))
+    scene.metrics.held(Held("all", 0, 0, refused_by=dict.fromkeys(get_args(Cause), 1)))
     scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)
     most = _of("all", (await scene.scrape()).splitlines())
     assert f"and {most} if it went through everything" in _document()

@@ -64,6 +64,32 @@ async def test_the_spec_and_the_record_are_told() -> None:
     assert figures == {P + name: value for name, value in expected.items()}
 
 
+async def test_why_it_is_stalled_is_told_of_the_record_and_while_it_is() -> None:
+    scene = Scene(service("web", State.Waking))
+    info = f"{P}stalled_info"
+    assert await scene.values(info, service="web") == {}
+
+    for sentence, word in (
+        ("ImagePullBackOff: image nowhere:1 of container web cannot be pulled: no such host", "ImagePullBackOff"),
+        ("exited with code 1 after 0.1 s: no database", "Exited"),
+    ):
+        scene.goes("web", "WakeStalled", State.Waking, stalled=sentence)
+        assert await scene.values(info, service="web") == {frozenset({("why", word)}): 1}
+
+    restarted = Scene(scene.services["web"])
+    assert await restarted.value(info, service="web", why="Exited") == 1, "the record survives a restart"
+
+    scene.goes("web", "Ready", State.Active)
+    assert await scene.values(info, service="web") == {}
+
+    scene.goes("web", "EndpointsLost", State.Waking)
+    scene.goes("web", "WakeTimedOut", State.Waking, stalled="it is not ready, and nothing says why")
+    assert await scene.value(info, service="web", why="TimedOut") == 1
+    del scene.services["web"]
+    scene.metrics.configured()
+    assert info not in [line.partition("{")[0] for line in (await scene.scrape()).splitlines()]
+
+
 async def test_what_is_not_known_has_no_series() -> None:
     scene = Scene(service("web"))
     scene.services["web"].seen = Observed()
