@@ -16,14 +16,16 @@ class Struct(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_default
 
 
 class Owner(Struct, frozen=True):
-    """An entry of `ownerReferences`."""
+    """An entry of `ownerReferences`.
+
+    `blockOwnerDeletion` is left out: some clusters grant it only to who may update the owner's finalizers.
+    """
 
     api_version: str = ""
     kind: str = ""
     name: str = ""
     uid: str = ""
     controller: bool = False
-    block_owner_deletion: bool = False
 
 
 class Meta(Struct, frozen=True):

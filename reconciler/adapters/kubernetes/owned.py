@@ -140,7 +140,7 @@ class OwnedScaledServices:
     async def _create(self, service: Service, said: Said, unread: bool) -> None:
         meta = service.metadata
         notes = {UNREAD: "true"} if unread else {MADE_OF: _written(said)}
-        owner = Owner("v1", SERVICE, meta.name, meta.uid, controller=True, block_owner_deletion=True)
+        owner = Owner("v1", SERVICE, meta.name, meta.uid, controller=True)
         body = {
             "apiVersion": API_VERSION,
             "kind": KIND,
