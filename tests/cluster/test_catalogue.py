@@ -267,7 +267,7 @@ async def test_it_comes_about_after_the_api_server_was_gone(shop: Shop, apiserve
     await until(lambda: shop.entry)
     apiserver.stop_apiserver()
     assert shop.entry
-    apiserver.start_apiserver()
+    await asyncio.to_thread(apiserver.start_apiserver)  # meanwhile it is noticed which connections are cut
     await shop.annotate(idle_after="1m")
     await until(lambda: shop.entry and shop.entry.spec.idle_after == 60)
 
