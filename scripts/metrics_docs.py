@@ -26,9 +26,9 @@ INTRODUCTION = """\
 
 <!-- Generated: `make golden` writes it anew from reconciler/adapters/metrics/table.py and tproxy/metrics.py. -->
 
-The reconciler serves `/metrics` at `--metrics IP:PORT`, the holder at `--holder-metrics IP:PORT`. The reconciler's
-comes in Prometheus' text format or, with exemplars, in OpenMetrics, whichever the scraper asks for. Rules and alerts
-over these metrics are in [deploy/prometheus](../deploy/prometheus), and each alert has a page in [runbooks](runbooks).
+The reconciler serves `/metrics` at `--metrics IP:PORT`, the holder at `--holder-metrics IP:PORT`; in Prometheus' text
+format or in OpenMetrics, which has exemplars too, whichever the scraper asks for. Rules and alerts over these metrics
+are in [deploy/prometheus](../deploy/prometheus), and each alert has a page in [runbooks](runbooks).
 
 - A service that is deleted has no series any more. What is not known has no series either: no number is made up for it.
 - Times are seconds since the epoch (`time() - …_timestamp_seconds` is an age); counters begin anew with the process.
@@ -53,6 +53,8 @@ in `zenvoy status`, not in labels. The values of labels:
   answer. `TimedOut`: nothing says why.
 - `part`, as they follow one another: {parts}; in a cluster {cluster_parts}. The first is from
   the first held connection to the decision.
+- `service` (holder): empty for what is no service's: who waits at an address that the reconciler has not spoken of yet,
+  what is relayed still for a service that was removed, and refusals at addresses of no service.
 - `cause`: {causes}.
 - `reason` (holder): {reasons}.
 - `method`, `code`: of HTTP, `WATCH` for watches that began; `none` when there was no answer.

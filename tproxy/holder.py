@@ -97,8 +97,9 @@ class Holder:
             self._assign(name, assignment)
         if down.full and not self.is_informed:
             self.is_informed = True
-            for name in [name for name, gate in self.gates.items() if gate.park.assignment is None]:
-                self.gates[name].remove("unknown")
+            for name, gate in [(name, gate) for name, gate in self.gates.items() if gate.park.assignment is None]:
+                gate.remove("unknown")
+                self.refused.update(gate.park.refused)
                 self._forget(name)
         self.reporter.acknowledge(link, down.version)
 

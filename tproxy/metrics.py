@@ -1,6 +1,8 @@
 """The holder's HTTP port: /metrics, /healthz, /readyz. In a thread; everything is read at the scrape.
 
-A service has series from its first connection on: ten thousand that were never used cost a scrape nothing.
+A service has series from its first connection on: ten thousand that were never used cost a scrape nothing. What is no
+service's has the empty name: who waits at an address that the reconciler has not spoken of yet, and what is relayed
+still for a service that was removed. Of the counters only refusals have it: the others would fall when those end.
 """
 
 from __future__ import annotations
@@ -9,15 +11,17 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from tproxy import address
 from tproxy.holder import Holder
 
 _P = "zenvoy_holder_"
+NOBODY = ""
+"""The label `service` of what is no service's."""
 
 
 class HolderCollector(Collector):
@@ -39,10 +43,14 @@ class HolderCollector(Collector):
         gone = CounterMetricFamily(_P + "gone", "Held connections whose client gave up.", labels=["service"])
         moved = CounterMetricFamily(_P + "relayed_bytes", "Bytes relayed.", labels=["service", "direction"])
         for cause, count in list(self._holder.refused.items()):
-            refused.add_metric(["", cause], count)
+            refused.add_metric([NOBODY, cause], count)
+        nobodys = []
         for gate in list(self._holder.gates.values()):
             park = gate.park
-            service = [park.service or park.address]
+            service = [park.service]
+            if service == [NOBODY]:
+                nobodys.append(park)
+                continue
             held.add_metric(service, park.held)
             relayed.add_metric(service, park.relayed)
             released.add_metric(service, park.released)
@@ -52,6 +60,8 @@ class HolderCollector(Collector):
             live = list(gate.live)
             moved.add_metric([*service, "up"], park.relayed_bytes[0] + sum(one.bytes_up for one in live))
             moved.add_metric([*service, "down"], park.relayed_bytes[1] + sum(one.bytes_down for one in live))
+        held.add_metric([NOBODY], sum(park.held for park in nobodys))
+        relayed.add_metric([NOBODY], sum(park.relayed for park in nobodys))
         yield from (held, relayed, released, refused, gone, moved)
         budget = self._holder.budget
         yield GaugeMetricFamily(_P + "stream_up", "Whether the reconciler speaks to us.", value=self._holder.is_linked)
@@ -73,7 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         """One of the three pages."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            self._answer(200, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(self.server.registry))
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._answer(200, content_type, encode(self.server.registry))
         elif path == "/healthz":
             self._answer(200, "text/plain; charset=utf-8", b"ok\n")
         elif path == "/readyz":

@@ -36,6 +36,7 @@ def test_what_is_exported_after_a_wake(zenvoy: Start, ports: Ports) -> None:
             ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert scraped(ports.holder, OPENMETRICS).endswith("# EOF\n")
     text = scraped(ports.metrics, OPENMETRICS)
     assert text.endswith("# EOF\n")
     assert re.search(r'^zenvoy_wake_duration_seconds_bucket\{le="[^"]+"\} 1.0 # \{service="web"\}', text, re.MULTILINE)

@@ -14,6 +14,8 @@ import urllib.error
 import urllib.request
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parsed_plain
 
 from tests.tproxy.harness import (
     FakeReconciler,
@@ -293,6 +295,66 @@ def test_metrics_and_health(world: World) -> None:
         "zenvoy_holder_stream_up 1.0",
     ):
         assert line in text.splitlines()
+
+
+def test_metrics_come_in_the_format_that_is_asked_for(world: World) -> None:
+    port = unused_port()
+    world.start("--metrics", f"127.0.0.1:{port}")
+    world.assign()
+    world.client()
+    world.sees(held=1)
+
+    for accept, read in (
+        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", parsed_openmetrics),
+        ("text/plain;version=0.0.4", parsed_plain),
+        ("*/*", parsed_plain),
+    ):
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            kind, text = answer.headers["Content-Type"].partition(";")[0], answer.read().decode()
+        assert kind == (accept.partition(";")[0] if accept != "*/*" else "text/plain")
+        families = {family.name: family for family in read(text)}
+        assert [sample.value for sample in families["zenvoy_holder_held"].samples if sample.labels["service"]] == [1]
+
+
+def test_what_is_relayed_for_a_service_that_was_removed_is_nobodys(world: World) -> None:
+    port = unused_port()
+    world.start("--metrics", f"127.0.0.1:{port}")
+    upstream = world.upstream()
+    world.assign(go(upstream))
+    client, server = world.client(), world.accept(upstream)
+    world.sees(relayed=1)
+    other = f"127.64.0.8:{world.holder.port}"
+    world.assign(go(upstream), address=other, service="db")
+    world.client("127.64.0.8")
+    world.accept(upstream)
+    eventually(lambda: (count := world.reconciler.count(other)) and count.relayed == 1)
+
+    world.reconciler.is_acked(world.reconciler.say(remove=(world.holder.address, other)))
+
+    def series() -> dict[str, str]:
+        _, text = get(f"http://127.0.0.1:{port}/metrics")
+        return dict(line.rsplit(" ", 1) for line in text.splitlines() if "service=" in line)
+
+    assert series() == {'zenvoy_holder_held{service=""}': "0.0", 'zenvoy_holder_relayed{service=""}': "2.0"}
+    client.close()
+    server.close()
+    eventually(lambda: series()['zenvoy_holder_relayed{service=""}'] == "1.0")
+
+
+def test_who_waited_at_an_address_of_no_service_is_counted_as_nobodys() -> None:
+    port, stream = unused_port(), unused_port()
+    with HolderProcess(stream, "--metrics", f"127.0.0.1:{port}") as holder:
+
+        def lines() -> list[str]:
+            return get(f"http://127.0.0.1:{port}/metrics")[1].splitlines()
+
+        with holder.connect() as client:
+            eventually(lambda: 'zenvoy_holder_held{service=""} 1.0' in lines())
+            with FakeReconciler(stream):
+                assert is_reset(client)
+                eventually(lambda: 'zenvoy_holder_refused_total{reason="unknown",service=""} 1.0' in lines())
+        assert 'zenvoy_holder_held{service=""} 0.0' in lines()
 
 
 def test_it_is_not_ready_before_the_reconciler_has_spoken() -> None:
