@@ -32,6 +32,7 @@ from reconciler.core.spec import Spec
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
+from xds.bootstrap import ADS_CLUSTER
 
 SERVICES, IN_USE = 10_000, 100
 ROUNDS, MOST_SECONDS = 7, 65.0
@@ -87,9 +88,9 @@ async def _rounds(url: str, page: Path, ever_used: int) -> float:
 
 def _write(page: Path, ever_used: int, number: int) -> None:
     lines = [f'envoy_server_uptime{{zenvoy_node="{NODE}"}} {time.monotonic():.0f}']
-    for service in range(ever_used):
-        value = number if service < IN_USE else 1
-        labels = f'envoy_cluster_name="service-{service}",zenvoy_node="{NODE}"'
+    used = {f"service-{service}": number if service < IN_USE else 1 for service in range(ever_used)}
+    for cluster, value in {ADS_CLUSTER: 1, **used}.items():
+        labels = f'envoy_cluster_name="{cluster}",zenvoy_node="{NODE}"'
         lines += [f"envoy_cluster_upstream_{figure}{{{labels}}} {value}" for figure in FIGURES]
     new = page.with_suffix(".new")
     new.write_text("\n".join(lines) + "\n")

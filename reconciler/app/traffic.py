@@ -39,4 +39,4 @@ def stale_after(sample_interval: float, settings: PrometheusSettings | None) -> 
     """Seconds after which a sample says nothing any more."""
     if settings is None:
         return 5 * sample_interval + ADMIN_TIMEOUT_SECONDS
-    return 2 * settings.scrape_interval + sample_interval + 3 * settings.timeout
+    return 2 * settings.scrape_interval + sample_interval + settings.most
