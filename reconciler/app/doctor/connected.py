@@ -5,6 +5,7 @@ Pure. One reconciler on one machine; in a cluster, one each replica: an Envoy is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,9 +22,11 @@ PASSING = (
 )
 """Doubts that go by themselves."""
 NO_ENVOY = "no Envoy is connected"
+REACH = "see that the reconciler can reach each Envoy's statistics port (9902)"
 SCRAPE = (
     "see in Prometheus that every Envoy's target is up and has envoy_server_uptime and envoy_cluster_upstream_* series"
 )
+LOST = re.compile(r"Prometheus lacks (.+) of it")
 
 
 def examined(worlds: Mapping[str, World]) -> list[Examined]:
@@ -109,8 +112,16 @@ def _doubts(name: str, sample: Mapping[str, Any], others: str | None) -> Iterato
         yield Finding(name, f"nothing is put to sleep: {others}", remedy)
     elif doubt and doubt != NO_ENVOY and not _passes(doubt):
         by_prometheus = str(sample["source"]).startswith("Prometheus")
-        remedy = SCRAPE if by_prometheus else "see that the reconciler can reach each Envoy's statistics port (9902)"
+        remedy = _scraped(doubt) if by_prometheus else REACH
         yield Finding(name, f"nothing is put to sleep, since samples are in doubt: {doubt}", remedy)
+
+
+def _scraped(doubt: str) -> str:
+    """What to do in Prometheus."""
+    if lost := LOST.search(doubt):
+        rules = "metric_relabel_configs (metricRelabelings of a ServiceMonitor)"
+        return f"take away the rule of Prometheus' {rules} that drops {lost[1]}"
+    return SCRAPE
 
 
 def _passes(doubt: str) -> bool:

@@ -77,6 +77,14 @@ def test_a_doubt_that_stays(source: str, remedy: str) -> None:
     assert remedy in finding.remedy
 
 
+def test_a_series_that_prometheus_lost_is_named_with_what_loses_it() -> None:
+    lost = "envoy_cluster_upstream_rq_active, envoy_cluster_upstream_cx_active"
+    doubt = f"Envoy edge-1 is missing: Prometheus lacks {lost} of it"
+    (finding,) = found(world(sample={"source": "Prometheus at http://p", "doubt": doubt}))
+    assert lost in finding.what
+    assert "metric_relabel_configs" in finding.remedy and finding.remedy.endswith(lost)
+
+
 def test_one_that_does_not_know_every_service_yet() -> None:
     (finding,) = found(world(ready=False))
     assert finding.where == "zenvoy-0"
