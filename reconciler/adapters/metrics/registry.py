@@ -36,17 +36,21 @@ class Samples:
         self.taken = 0
         self.unknown = Counts(dict.fromkeys(Cause, 0))
         self.latest: float | None = None
+        """When the latest that has an Envoy in it was taken: one that failed says nothing, however new it is."""
         self.latest_complete: float | None = None
         self.complete = False
         self.cause: Cause | None = None
         """Of the latest sample's doubt."""
+        self._seen: float | None = None
 
     def saw(self, sample: Sample, doubt: Doubt | None) -> None:
         """The doubt is that of this sample; one that was seen before says nothing."""
-        if sample.envoys and sample.taken_at == self.latest:
+        if sample.envoys and sample.taken_at == self._seen:
             return
         self.taken += 1
-        self.latest, self.complete = sample.taken_at, doubt is None
+        self._seen, self.complete = sample.taken_at, doubt is None
+        if sample.envoys:
+            self.latest = sample.taken_at
         self.cause = doubt.cause if doubt else None
         if doubt is None:
             self.latest_complete = sample.taken_at

@@ -171,7 +171,9 @@ SAMPLE_COMPLETE = Family(
     "zenvoy_sample_complete", "gauge", "1 when the latest sample says something, 0 when not; where zenvoy_leader is 1."
 )
 SAMPLE_TAKEN = Family(
-    "zenvoy_sample_timestamp_seconds", "gauge", "When the latest sample was taken: time() minus this is its age."
+    "zenvoy_sample_timestamp_seconds",
+    "gauge",
+    "When the latest sample with an Envoy in it was taken: time() minus this is its age.",
 )
 SAMPLE_COMPLETE_TAKEN = Family(
     "zenvoy_sample_complete_timestamp_seconds", "gauge", "When the latest complete sample was taken."
