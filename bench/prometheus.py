@@ -29,6 +29,7 @@ from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.prometheus.stats import PrometheusStats
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
+from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
@@ -153,7 +154,7 @@ class _Nowhere:
 def _engine() -> Engine:
     """All services asleep, but those in use."""
     nowhere: Any = _Nowhere()
-    engine = Engine(time.time, 60.0, lambda index: f"127.64.0.{index}:1", lambda _: None, lambda *_: None)
+    engine = Engine(time.time, Pace(60.0), lambda index: f"127.64.0.{index}:1", lambda _: None, lambda *_: None)
     engine.start(Adapters(nowhere, nowhere, nowhere, nowhere, nowhere, lambda _: None))
     names = [f"service-{number}" for number in range(SERVICES)]
     engine.configure([Spec(name=name, hosts=(name,)) for name in names])

@@ -73,10 +73,8 @@ class Reconciler:
         self._settings, self._file = settings, file
         self._log = log.bind()  # bound once: a wake writes four lines, and binding costs as much as writing one
         self._opened = self._closing = False
-        stale_after = traffic.stale_after(file.sample_interval, settings.prometheus)
-        self.engine = Engine(
-            time.time, stale_after, lambda index: anyip(index, settings.holder_port), self._saw, self._woke
-        )
+        pace = traffic.pace(file.sample_interval, settings.prometheus)
+        self.engine = Engine(time.time, pace, lambda index: anyip(index, settings.holder_port), self._saw, self._woke)
         directory = settings.state_dir
         self._store = SqliteStore(directory.records)
         self._alarm = Alarm(self.engine.passed)
@@ -176,6 +174,7 @@ class Reconciler:
         self.engine.configure(specs)
         self._metrics.configured()
         self._sampler.interval = file.sample_interval
+        self.engine.pace = traffic.pace(file.sample_interval, self._settings.prometheus)
         self._file = file
         self._run_programs()
         for name in self._backend.outdated():

@@ -76,7 +76,7 @@ class Replica:
         self._asked: tuple[Entries, Problems] | None = None
         self._opened = self._started = self._closing = False
         self._reported: set[str] = set()
-        stale_after = traffic.stale_after(settings.sample_interval, settings.prometheus)
+        pace = traffic.pace(settings.sample_interval, settings.prometheus)
         hold = settings.hold
         self._metrics = Metrics(self._world())
         api.called = urgent.called = self._metrics.called
@@ -86,7 +86,7 @@ class Replica:
         )
         items, services = self._catalogue.scaled_services.items, self._catalogue.services.items
         tell = self._tell = Teller(lambda: self.engine.services, items, self._metrics)
-        self.engine = _Engine(time.time, stale_after, hold.address, tell.saw, tell.woke, hold.listens_at, hold.size)
+        self.engine = _Engine(time.time, pace, hold.address, tell.saw, tell.woke, hold.listens_at, hold.size)
         self.engine.also_held = self._metrics.held
         self._alarm = Alarm(self.engine.passed)
         self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service, settings.pod_ip)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from reconciler.adapters.admin_stats import AdminStats
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.xds_router import service_of_stat
+from reconciler.core.traffic import Pace
 
 if TYPE_CHECKING:
     from reconciler.adapters.prometheus.stats import PrometheusStats
@@ -35,8 +36,9 @@ def spacing(settings: PrometheusSettings | None) -> float:
     return ADMIN_SPACING_SECONDS if settings is None else settings.scrape_interval / 4
 
 
-def stale_after(sample_interval: float, settings: PrometheusSettings | None) -> float:
-    """Seconds after which a sample says nothing any more."""
+def pace(sample_interval: float, settings: PrometheusSettings | None) -> Pace:
+    """How soon samples tell of what happens; Prometheus does when every Envoy was scraped once more."""
     if settings is None:
-        return 5 * sample_interval + ADMIN_TIMEOUT_SECONDS
-    return 2 * settings.scrape_interval + sample_interval + settings.most
+        return Pace(5 * sample_interval + ADMIN_TIMEOUT_SECONDS)
+    scrape, answer = settings.scrape_interval, settings.most
+    return Pace(2 * scrape + sample_interval + answer, scrape + spacing(settings) + sample_interval + answer)

@@ -40,6 +40,10 @@ class Observed:
     """When the last Envoy and the last holder acknowledged the present route; None until then."""
     waiting_for: str = "no Envoy is connected"
     """Who has yet to acknowledge the route, for people."""
+    silent_since: float | None = None
+    """Since when nothing moved, as far as samples say; None when the latest does not say so."""
+    sleep_commanded_at: float | None = None
+    """When it was last told to sleep: whatever used it before then does not matter to that drain."""
 
 
 def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
@@ -62,18 +66,19 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
             return _draining(record, spec, seen, now, stale_after)
 
 
-def due(record: Record, seen: Observed, event: type[Event], paused: bool, departing: bool = False) -> Event:
+def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event:
     """The event that a deadline brings, filled with what is known when it passes."""
     if event is events.WakeTimedOut:
-        wanted = departing or _wanted(record, seen)
+        wanted = spec.departing or spec.paused or _wanted(record, spec, seen)
         return events.WakeTimedOut(seen.trouble or "it is not ready, and nothing says why", wanted=wanted)
     if event is events.DrainTimedOut:
-        return events.DrainTimedOut(undrained(record, seen) or "the drain took too long")
-    return events.IdleElapsed("idle for all of idleAfter", paused=paused)
+        return events.DrainTimedOut(undrained(record, spec, seen) or "the drain took too long")
+    return events.IdleElapsed("idle for all of idleAfter", paused=spec.paused)
 
 
-def undrained(record: Record, seen: Observed, by: IdleBy = IdleBy.REQUESTS) -> str | None:
+def undrained(record: Record, spec: Spec, seen: Observed) -> str | None:
     """Why a draining service may not be scaled to zero yet, or None when it may."""
+    by = spec.idle_by
     if seen.held is None or seen.relayed is None:
         return "a holder is not connected"
     if seen.relayed and by is not IdleBy.BYTES:
@@ -86,19 +91,35 @@ def undrained(record: Record, seen: Observed, by: IdleBy = IdleBy.REQUESTS) -> s
         return "no sample since the route was acknowledged"
     if seen.traffic.in_flight:
         return f"{counted(seen.traffic.in_flight, by.one)} in flight"
+    # One window without a byte is no proof that nothing is computed for whoever is connected. Idle has proved it by all
+    # of `idleAfter`; a command takes as much of that as a drain has the time for.
+    silence = min(spec.idle_after, spec.drain_timeout / 2)
+    if by is IdleBy.BYTES and seen.traffic.open and _silent_for(seen, seen.traffic) < silence:
+        return f"{seen.traffic.open} open, and not yet silent for {silence:g} s"
     return None
 
 
-def _wanted(record: Record, seen: Observed) -> bool:
+def _silent_for(seen: Observed, traffic: Judgement) -> float:
+    return 0.0 if seen.silent_since is None else traffic.taken_at - seen.silent_since
+
+
+def _was_commanded(record: Record, seen: Observed) -> bool:
+    """Whether the present drain was asked for, and does not come of silence."""
+    return seen.sleep_commanded_at is not None and seen.sleep_commanded_at >= record.since
+
+
+def _wanted(record: Record, spec: Spec, seen: Observed) -> bool:
     """Whether somebody waits or is still connected; saying no takes the evidence that a drain takes."""
-    return bool(seen.held) or undrained(record, seen) is not None
+    return bool(seen.held or seen.relayed) or undrained(record, spec, seen) is not None
 
 
 def _asleep(record: Record, seen: Observed) -> Event | None:
     if seen.held:
         return events.Demand(_waits(seen.held))
-    if seen.traffic and seen.traffic.usage is Usage.TRAFFIC and seen.traffic.window_start >= record.since:
-        return events.Demand(f"Envoy saw traffic: {seen.traffic.reason}")
+    traffic = seen.traffic
+    if traffic and traffic.window_start >= record.since and (traffic.arrived or traffic.moved or traffic.in_flight):
+        what = traffic.reason if traffic.usage is Usage.TRAFFIC else f"{traffic.arrived} came, by what is known of it"
+        return events.Demand(f"Envoy saw traffic: {what}")
     if seen.replicas == 0 and not record.zeroed:
         return events.Zeroed("confirmed")
     if record.zeroed and seen.replicas and seen.endpoints:
@@ -151,13 +172,20 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
     if unknown := _unknown(record, seen, now, stale_after):
         return unknown
     # What was in flight before may finish, for as long as `drainTimeout`; what comes anew makes it active.
-    if seen.traffic and seen.traffic.moved and seen.traffic.window_start >= record.since:
+    if seen.traffic and seen.traffic.moved and _is_anew(record, seen, seen.traffic):
         return events.Traffic(seen.traffic.reason)
     # An acknowledgement from before the drain is the pods' route's: this look at the world may precede the new route.
     acked = seen.route_acked_at is not None and seen.route_acked_at >= record.since
-    if acked and undrained(record, seen, spec.idle_by) is None:
+    if acked and undrained(record, spec, seen) is None:
         return events.Drained(record.reason)
     return None
+
+
+def _is_anew(record: Record, seen: Observed, traffic: Judgement) -> bool:
+    """A window that began before the drain may tell of use in the last moments of `idleAfter`, which was then not
+    idle; before a command, anybody may have used it."""
+    began = traffic.window_start if _was_commanded(record, seen) else traffic.taken_at
+    return began >= record.since
 
 
 def _unknown(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:

@@ -66,6 +66,16 @@ class Usage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How soon a source of samples tells of what happens, in seconds."""
+
+    stale_after: float
+    """A sample that is older says nothing any more."""
+    lag: float = 0.0
+    """How long it may take, with nothing wrong, until there is a sample of what is now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """One service's use between `window_start` and `taken_at` (seconds since the epoch)."""
 
@@ -76,7 +86,11 @@ class Judgement:
     """Requests, connections, or 1 while bytes move, at `taken_at`; meaningless when unknown."""
     reason: str
     moved: int = 0
-    """Requests, connections or bytes that came within the window."""
+    """Requests, connections or bytes that came within the window. When unknown: those that are known of."""
+    arrived: int = 0
+    """New requests and connections within the window, whichever figure is judged by. When unknown: those known of."""
+    open: int = 0
+    """Requests, or connections where Envoy knows no requests, that are open at `taken_at`, silent or not."""
 
 
 RESTART_TOLERANCE_SECONDS = 2.0
@@ -98,6 +112,8 @@ class Window:
             return Doubt(Cause.NO_ENVOY, "no Envoy is connected")
         if self.before is None:
             return FIRST_SAMPLE
+        if self.before.source_failed and not self.after.source_failed:
+            return Doubt(Cause.PROMETHEUS, "the sample before has nothing: Prometheus could not say")
         if self.after.taken_at <= self.before.taken_at:
             return Doubt(Cause.SAMPLE_NOT_NEWER, "the sample is older than the one before")
         for envoy in sorted(self.expected):
@@ -124,25 +140,51 @@ class Window:
         return Cause.ENVOY_AWAY if envoy in self.away else Cause.ENVOY_MISSING
 
     def judge(self, service: str, by: IdleBy, doubt: Doubt | None) -> Judgement:
-        """What this window says of `service`; `doubt` is this window's own `doubt()`, computed once for all."""
-        if doubt is not None or self.before is None:
-            return self._judgement(Usage.UNKNOWN, 0, (doubt or FIRST_SAMPLE).words, 0)
-        moved = in_flight = 0
-        for envoy in self.expected:
+        """What this window says of `service`; `doubt` is this window's own `doubt()`, computed once for all.
+
+        In doubt it is unknown, with what is known to have come: that is enough to wake, and never enough to sleep.
+        """
+        if self.before is None:
+            return self._judgement(Usage.UNKNOWN, (doubt or FIRST_SAMPLE).words, _Sum())
+        total, words = _Sum(), doubt and doubt.words
+        for envoy in self.expected & self.before.envoys.keys() & self.after.envoys.keys():
             was = self.before.envoys[envoy].services.get(service, NEVER_USED)
             now = self.after.envoys[envoy].services.get(service, NEVER_USED)
             if now.requests < was.requests or now.connections < was.connections or now.bytes < was.bytes:
-                return self._judgement(Usage.UNKNOWN, 0, f"a counter of Envoy {envoy} went backwards", 0)
-            moved += _moved(was, now, by)
-            in_flight += _in_flight(was, now, by)
-        if not (moved or in_flight):
+                words = words or f"a counter of Envoy {envoy} went backwards"
+            else:
+                total.add(was, now, by)
+        if words:
+            return self._judgement(Usage.UNKNOWN, words, total)
+        if total.is_nothing:
             return _quiet(self.before.taken_at, self.after.taken_at, by)
-        reason = f"{counted(moved, by.one)} moved, {in_flight} in flight"
-        return self._judgement(Usage.TRAFFIC, in_flight, reason, moved)
+        reason = f"{counted(total.moved, by.one)} moved, {total.in_flight} in flight"
+        return self._judgement(Usage.TRAFFIC if total.moved or total.in_flight else Usage.QUIET, reason, total)
 
-    def _judgement(self, usage: Usage, in_flight: int, reason: str, moved: int) -> Judgement:
-        start = self.before.taken_at if self.before else self.after.taken_at
-        return Judgement(usage, self.after.taken_at, start, in_flight, reason, moved)
+    def _judgement(self, usage: Usage, reason: str, total: _Sum) -> Judgement:
+        at = self.after.taken_at
+        start = self.before.taken_at if self.before else at
+        return Judgement(usage, at, start, total.in_flight, reason, total.moved, total.arrived, total.open)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What a window has of one service, over Envoys."""
+
+    moved: int = 0
+    in_flight: int = 0
+    arrived: int = 0
+    open: int = 0
+
+    def add(self, was: Counters, now: Counters, by: IdleBy) -> None:
+        self.moved += _moved(was, now, by)
+        self.in_flight += _in_flight(was, now, by)
+        self.arrived += now.requests - was.requests + now.connections - was.connections
+        self.open += now.active_requests if now.requests else now.active_connections
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.moved or self.in_flight or self.arrived or self.open)
 
 
 NEVER_USED = Counters()

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.doubt import Doubt
-from reconciler.core.events import Event, WakeCommanded, WakeTimedOut, Zeroed
+from reconciler.core.events import Event, SleepCommanded, WakeCommanded, WakeTimedOut, Zeroed
 from reconciler.core.follow import urge
 from reconciler.core.judge import due, judge
 from reconciler.core.machine import step
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import NO_SAMPLE, Sample, Window
+from reconciler.core.traffic import NO_SAMPLE, Pace, Sample, Window
 from reconciler.engine.history import History
 from reconciler.engine.roles import Roles
 from reconciler.engine.roll import Roll
@@ -53,7 +53,7 @@ class Adapters:
 
 
 class Engine(Roles):
-    """All services. `now` is the clock (seconds since the epoch); a sample older than `stale_after` is unknown.
+    """All services. `now` is the clock (seconds since the epoch); `pace` is that of samples.
 
     It is the wall clock, since records outlive the process and are compared with samples of other machines. It may be
     set: forward, all samples are old, so that what is Idle becomes Active; back, what seems to be of the future is of
@@ -63,7 +63,7 @@ class Engine(Roles):
     def __init__(
         self,
         now: Callable[[], float],
-        stale_after: float,
+        pace: Pace,
         hold_address: Callable[[int], str],
         listen: Listener,
         woken: Callable[[str, Wake], None],
@@ -74,7 +74,7 @@ class Engine(Roles):
         those with the port of all others. `hold_addresses` is how many there are."""
         super().__init__()
         self._now = now
-        self._stale_after = stale_after
+        self.pace = pace
         self._hold_address, self._hold_addresses = hold_address, hold_addresses
         self._listens_at = listens_at or self._has_the_port
         self._listen, self._woken = listen, woken
@@ -162,7 +162,7 @@ class Engine(Roles):
         for name in self._roll.awake | used.keys():
             if service := self._services.get(name):
                 service.requests += used.get(name, 0)
-                service.seen = replace(service.seen, traffic=window.judge(name, service.spec.idle_by, doubt))
+                service.saw_traffic(window.judge(name, service.spec.idle_by, doubt))
                 self._settle(name)
 
     @in_turn
@@ -174,8 +174,7 @@ class Engine(Roles):
         before, service.deadline = service.record, None  # it has rung: whatever is wanted now is armed anew
         self._settle(name)
         if before and service.record and service.record.since == before.since:
-            spec = service.spec
-            event = due(service.record, service.seen, deadline.event, spec.paused, spec.departing)
+            event = due(service.record, service.spec, service.seen, deadline.event)
             if not self.leads and not (isinstance(event, WakeTimedOut) and event.wanted):
                 return
             self._step(name, service, event, max(self._now(), deadline.at))
@@ -186,7 +185,10 @@ class Engine(Roles):
         """A person's command; a follower can only wake. Raises `KeyError` for an unknown service."""
         service = self._services[name]
         if service.record and (self.leads or self._may_wake(service.record, event)):
-            self._step(name, service, event, self._now())
+            now = self._now()
+            if isinstance(event, SleepCommanded):
+                service.seen = replace(service.seen, sleep_commanded_at=now)
+            self._step(name, service, event, now)
             self._settle(name)
 
     @in_turn
@@ -224,7 +226,7 @@ class Engine(Roles):
                 return
             now = self._now()
             if self.leads:
-                event = judge(service.record, service.spec, service.seen, now, self._stale_after)
+                event = judge(service.record, service.spec, service.seen, now, self.pace.stale_after)
             else:
                 event = urge(service.record, service.seen, service.fence)
             if event is None or not self._step(name, service, event, now):
@@ -271,7 +273,7 @@ class Engine(Roles):
         """A wake starts the service before anything else; sleep stops it after everything else."""
         assert service.record is not None
         now, adapters = self._now(), self._adapters
-        wanted = plan(service.record, service.spec, now)
+        wanted = plan(service.record, service.spec, now, self.pace.lag)
         if not self.leads:
             wanted = followed(wanted, service.record, service.fence)
         if isinstance(wanted.scale, AtLeast):

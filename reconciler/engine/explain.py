@@ -58,7 +58,7 @@ def obstacle(service: Service) -> str | None:
     record = service.record
     if record is None or record.state is not State.Draining:
         return None
-    return undrained(record, service.seen, service.spec.idle_by)
+    return undrained(record, service.spec, service.seen)
 
 
 def moves(transitions: Sequence[Transition]) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ class Roles:
         self._owners = {one.record.hold_address: name for name, one in self._services.items() if one.record}
         for name, service in self._services.items():
             service.word, service.fence, service.shared = None, False, None
-            service.seen = replace(service.seen, traffic=None)
+            service.seen = replace(service.seen, traffic=None, silent_since=None)
             before = service.record or self._restored(name)
             if before:
                 service.record = taken_over(before, service.seen.replicas, since)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from reconciler.core.judge import SETTLE_SECONDS, Observed
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
+from reconciler.core.traffic import Judgement, Usage
 from reconciler.engine.ending import Ending
 from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline
@@ -70,7 +71,9 @@ class Service:
             self.held = self.held and replace(self.held, acked_at=_at_most(self.held.acked_at, now))
             self._acknowledged()
         if self.seen.traffic and self.seen.traffic.taken_at > latest:
-            self.seen = replace(self.seen, traffic=None)
+            self.seen = replace(self.seen, traffic=None, silent_since=None)
+        if (self.seen.sleep_commanded_at or 0.0) > latest:
+            self.seen = replace(self.seen, sleep_commanded_at=now)
         if self.record is None or self.record.since <= latest:
             return None
         self.record = replace(self.record, since=now)
@@ -144,6 +147,14 @@ class Service:
     def _dialled(self) -> tuple[str, ...]:
         """Endpoints that may be connected to."""
         return self.ending.left(self.running) if self.ending else self.running
+
+    def saw_traffic(self, traffic: Judgement) -> None:
+        since = self.seen.silent_since
+        if traffic.moved or traffic.usage is Usage.UNKNOWN:
+            since = None
+        elif since is None:
+            since = traffic.window_start
+        self.seen = replace(self.seen, traffic=traffic, silent_since=since)
 
     def saw_route(self, routed: RouteState) -> None:
         self.routed = routed

@@ -63,8 +63,12 @@ _ASLEEP = Plan(None, Route.HOLD, False, None)
 _AWAKE = Plan(None, Route.PODS, True, None)
 
 
-def plan(record: Record, spec: Spec, now: float) -> Plan:
-    """The plan of one service at `now` (seconds since the epoch)."""
+def plan(record: Record, spec: Spec, now: float, lag: float = 0.0) -> Plan:
+    """The plan of one service at `now` (seconds since the epoch).
+
+    `lag` is how many seconds it may take until there is a sample of what is now: `drainTimeout` is for work in flight,
+    not for the proof that there is none.
+    """
     match record.state:
         case State.ScaledToZero:
             # Once zero was seen, a number that is not zero is somebody else's: theirs to choose, until it is ready.
@@ -79,7 +83,9 @@ def plan(record: Record, spec: Spec, now: float) -> Plan:
             deadline = None if stays else Deadline(record.since + spec.idle_after, events.IdleElapsed)
             return Plan(None, Route.PODS, True, deadline)
         case State.Draining:
-            return Plan(None, Route.HOLD, False, Deadline(record.since + spec.drain_timeout, events.DrainTimedOut))
+            return Plan(
+                None, Route.HOLD, False, Deadline(record.since + spec.drain_timeout + lag, events.DrainTimedOut)
+            )
 
 
 def followed(wanted: Plan, record: Record, fence: bool) -> Plan:

@@ -15,7 +15,7 @@ from reconciler.adapters.peers.wire import Fleet, Report, Word, common
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import Running
@@ -111,7 +111,7 @@ class Replica:
         )
         self.merged = Merged(terms)
         self.engine = Engine(
-            self.now, STALE_AFTER, lambda index: f"127.64.0.{index + 1}:1", self._listen, lambda *_: None
+            self.now, Pace(STALE_AFTER), lambda index: f"127.64.0.{index + 1}:1", self._listen, lambda *_: None
         )
         self.merged.attach(self.engine, self, self)
         self.merged.on_word = lambda _: self.words_changed()

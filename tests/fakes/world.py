@@ -15,7 +15,7 @@ from reconciler.core.events import Event
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.service import Service
 from reconciler.engine.wake import Wake
@@ -58,6 +58,7 @@ class Envoy:
     told: tuple[str, ...] | None = None
     acked_at: float | None = None
     requests: int = 0
+    bytes: int = 0
 
 
 @dataclass
@@ -116,7 +117,7 @@ class World:
         for envoy in self.fleet.values():
             envoy.told = envoy.acked_at = None
         self.engine = Engine(
-            lambda: self.now, STALE_AFTER, lambda index: f"127.64.0.{index + 1}:18001", self._listen, self._woke
+            lambda: self.now, Pace(STALE_AFTER), lambda index: f"127.64.0.{index + 1}:18001", self._listen, self._woke
         )
         self.engine.start(Adapters(self, self, self, self, self, lambda at: None))
         self.engine.configure([self.spec])
@@ -190,6 +191,7 @@ class World:
         if not envoy.up or not envoy.route:
             return
         envoy.requests += 1
+        envoy.bytes += 100
         self.clients.append(client)
         lags = lagging_worker and self._lags(envoy)
         self._connect(client, envoy.before if lags else envoy.route)
@@ -214,6 +216,7 @@ class World:
 
     def finish(self, client: Client) -> None:
         self.end(client, "served")
+        self.fleet[client.envoy].bytes += 100
         self.report_holder()
 
     def give_up(self, client: Client) -> None:
@@ -322,8 +325,9 @@ class World:
 
     def _counters(self, name: str) -> dict[str, Counters]:
         """Envoy names a service only once it was used."""
-        requests, active = self.fleet[name].requests, sum(client.envoy == name for client in self.living())
-        return {NAME: Counters(requests, requests, requests * 100, active, active)} if requests else {}
+        envoy, active = self.fleet[name], sum(client.envoy == name for client in self.living())
+        requests = envoy.requests
+        return {NAME: Counters(requests, requests, envoy.bytes, active, active)} if requests else {}
 
     def deliver_sample(self) -> None:
         if self.samples:

@@ -20,7 +20,7 @@ from reconciler.core.doubt import Cause, words
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import EnvoyReading, Sample
+from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import Running
@@ -68,7 +68,11 @@ class Replica:
         self.address = f"127.0.0.1:{free_port()}"
         self.lost = 0
         self.engine = Engine(
-            time.time, 3600.0, lambda index: f"127.64.{index >> 8}.{index & 255}:1", lambda _: None, lambda *_: None
+            time.time,
+            Pace(3600.0),
+            lambda index: f"127.64.{index >> 8}.{index & 255}:1",
+            lambda _: None,
+            lambda *_: None,
         )
         terms = Terms(
             name,

@@ -131,6 +131,18 @@ async def test_a_file_that_cannot_be_applied_leaves_the_last_good_one_in_force(
     await asyncio.wait_for(running, PATIENCE_SECONDS)
 
 
+async def test_a_sample_interval_that_is_raised_makes_no_sample_old(stage: Stage) -> None:
+    subject = stage.reconciler("web")
+    running = asyncio.create_task(subject.run())
+    await eventually(lambda: stage.is_known(subject, "web"))
+    text = json.loads(stage.file.read_text())
+    stage.file.write_text(json.dumps({**text, "sampleInterval": "30s"}))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await eventually(lambda: subject.engine.pace.stale_after > 30)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(running, PATIENCE_SECONDS)
+
+
 async def test_what_goes_because_all_ends_is_no_news(stage: Stage) -> None:
     subject = stage.reconciler("web")
     running = asyncio.create_task(subject.run())

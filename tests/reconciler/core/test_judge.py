@@ -47,9 +47,16 @@ def test_somebody_who_waits_wakes_it_whatever_else_is_known_or_not() -> None:
 
 
 def test_traffic_that_envoy_counted_since_it_fell_asleep_wakes_it_also_without_a_holder() -> None:
-    assert isinstance(heard(State.ScaledToZero, Observed(0, traffic=TRAFFIC)), events.Demand)
-    before = a_judgement(Usage.TRAFFIC, at=1009, start=999)
+    busy = replace(TRAFFIC, moved=1, arrived=1)
+    assert heard(State.ScaledToZero, Observed(0, traffic=busy)) == events.Demand("Envoy saw traffic: it is traffic")
+    before = replace(busy, window_start=999)
     assert heard(State.ScaledToZero, Observed(0, traffic=before), zeroed=True) is None
+
+
+def test_what_is_known_to_have_come_wakes_it_in_doubt_too_whatever_is_judged_by() -> None:
+    for usage in (Usage.UNKNOWN, Usage.QUIET):
+        seen = Observed(0, traffic=replace(a_judgement(usage), arrived=1))
+        assert isinstance(heard(State.ScaledToZero, seen, replace(SPEC, idle_by=IdleBy.BYTES)), events.Demand)
 
 
 def test_doubt_does_not_wake_it() -> None:
@@ -188,7 +195,7 @@ def test_drained_once_everybody_acknowledged_and_a_later_sample_shows_nothing() 
 )
 def test_until_then_it_waits_and_says_what_for(seen: Observed, why: str) -> None:
     assert heard(State.Draining, seen) is None
-    assert undrained(a_record(State.Draining), seen) == why
+    assert undrained(a_record(State.Draining), SPEC, seen) == why
 
 
 def test_the_acknowledgement_of_the_route_before_is_not_this_one_s() -> None:
@@ -213,11 +220,37 @@ def test_what_was_in_flight_before_a_drain_may_finish() -> None:
     assert heard(State.Draining, replace(DRAINED, traffic=replace(TRAFFIC, in_flight=1))) is None
 
 
-def test_traffic_in_a_window_from_before_the_drain_counts_only_for_what_is_in_flight() -> None:
+CROSSING = replace(a_judgement(Usage.TRAFFIC, at=1009, start=999), moved=1)
+
+
+def test_traffic_in_a_window_from_before_a_commanded_drain_counts_only_for_what_is_in_flight() -> None:
     """So that `zenvoy sleep` works right after a request."""
-    crossing = a_judgement(Usage.TRAFFIC, at=1009, start=999)
-    assert heard(State.Draining, replace(DRAINED, traffic=crossing)) == events.Drained("idle for 5m")
-    assert heard(State.Draining, replace(DRAINED, traffic=replace(crossing, in_flight=1))) is None
+    commanded = replace(DRAINED, traffic=CROSSING, sleep_commanded_at=SINCE)
+    assert heard(State.Draining, commanded) == events.Drained("idle for 5m")
+    assert heard(State.Draining, replace(commanded, traffic=replace(CROSSING, in_flight=1))) is None
+    earlier = replace(commanded, sleep_commanded_at=SINCE - 1)
+    assert isinstance(heard(State.Draining, earlier), events.Traffic), "that command is not of this drain"
+
+
+@pytest.mark.parametrize("by", IdleBy)
+def test_a_drain_of_idleness_ends_when_the_last_moments_of_it_were_not_idle(by: IdleBy) -> None:
+    seen = replace(DRAINED, traffic=CROSSING)
+    assert heard(State.Draining, seen, replace(SPEC, idle_by=by)) == events.Traffic("it is traffic")
+
+
+def test_by_bytes_an_open_connection_has_to_be_silent_for_a_while() -> None:
+    """A query is computed in silence, and one window without a byte may be a short one."""
+    spec = replace(SPEC, idle_by=IdleBy.BYTES, idle_after=300, drain_timeout=30)
+    quiet = replace(a_judgement(Usage.QUIET, at=1020), open=1)
+    for silent_since in (None, 1006.0):
+        seen = replace(DRAINED, traffic=quiet, silent_since=silent_since)
+        assert heard(State.Draining, seen, spec, now=1020) is None
+        assert undrained(a_record(State.Draining), spec, seen) == "1 open, and not yet silent for 15 s"
+    for seen in (
+        replace(DRAINED, traffic=quiet, silent_since=1005.0),
+        replace(DRAINED, traffic=replace(quiet, open=0)),
+    ):
+        assert isinstance(heard(State.Draining, seen, spec, now=1020), events.Drained)
 
 
 def test_silent_relayed_connections_do_not_keep_a_service_awake_that_is_judged_by_bytes() -> None:
@@ -249,7 +282,14 @@ def test_what_is_awake_hears_the_same_while_it_is_deleted(state: State) -> None:
 
 def test_the_wake_of_one_that_is_deleted_is_wanted_though_nobody_is_there() -> None:
     nobody = replace(DRAINED, endpoints=())
-    event = due(a_record(State.Waking), nobody, events.WakeTimedOut, paused=False, departing=True)
+    event = due(a_record(State.Waking), DEPARTING, nobody, events.WakeTimedOut)
+    assert isinstance(event, events.WakeTimedOut)
+    assert event.wanted
+
+
+def test_nobody_stops_what_is_paused_and_takes_long_to_come_back() -> None:
+    nobody = replace(DRAINED, endpoints=())
+    event = due(a_record(State.Waking), replace(SPEC, paused=True), nobody, events.WakeTimedOut)
     assert isinstance(event, events.WakeTimedOut)
     assert event.wanted
 
@@ -258,7 +298,7 @@ def test_the_wake_of_one_that_is_deleted_is_wanted_though_nobody_is_there() -> N
 
 
 def wanted(seen: Observed) -> bool:
-    event = due(a_record(State.Waking), seen, events.WakeTimedOut, paused=False)
+    event = due(a_record(State.Waking), SPEC, seen, events.WakeTimedOut)
     assert isinstance(event, events.WakeTimedOut)
     return event.wanted
 
@@ -282,20 +322,20 @@ def test_a_wake_that_times_out_is_wanted_unless_it_is_known_that_nobody_is_there
 
 def test_a_wake_that_times_out_says_why() -> None:
     record, stuck = a_record(State.Waking), replace(IN_USE, endpoints=(), trouble="exit code 1", held=1)
-    assert due(record, stuck, events.WakeTimedOut, paused=False).reason == "exit code 1"
-    unexplained = due(record, replace(stuck, trouble=None), events.WakeTimedOut, paused=False)
+    assert due(record, SPEC, stuck, events.WakeTimedOut).reason == "exit code 1"
+    unexplained = due(record, SPEC, replace(stuck, trouble=None), events.WakeTimedOut)
     assert unexplained.reason == "it is not ready, and nothing says why"
 
 
 def test_a_drain_that_times_out_says_what_was_in_the_way() -> None:
     seen = replace(DRAINED, traffic=a_judgement(Usage.TRAFFIC, start=999, in_flight=2))
-    event = due(a_record(State.Draining), seen, events.DrainTimedOut, paused=False)
+    event = due(a_record(State.Draining), SPEC, seen, events.DrainTimedOut)
     assert event == events.DrainTimedOut("2 requests in flight")
-    assert due(a_record(State.Draining), DRAINED, events.DrainTimedOut, False).reason == "the drain took too long"
+    assert due(a_record(State.Draining), SPEC, DRAINED, events.DrainTimedOut).reason == "the drain took too long"
 
 
 def test_idle_elapsed_carries_the_pause() -> None:
-    assert due(a_record(State.Idle), IN_USE, events.IdleElapsed, paused=True) == events.IdleElapsed(
+    assert due(a_record(State.Idle), replace(SPEC, paused=True), IN_USE, events.IdleElapsed) == events.IdleElapsed(
         "idle for all of idleAfter", paused=True
     )
 
@@ -337,4 +377,4 @@ def test_judge_and_step_agree_after_a_few_rounds_whatever_is_seen(
 
 @given(RECORDS, SEEN, st.sampled_from([events.WakeTimedOut, events.DrainTimedOut, events.IdleElapsed]))
 def test_a_deadline_always_says_why(record: Record, seen: Observed, event: type[Event]) -> None:
-    assert due(record, seen, event, paused=False).reason
+    assert due(record, SPEC, seen, event).reason

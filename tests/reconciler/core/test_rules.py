@@ -6,6 +6,8 @@ real engine, so by the loop that also drives it in production. The reconciler ma
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -50,8 +52,26 @@ BREAKS = {
 BROKEN = [*PARTS, "samples", "sample of b", "alarms"]
 
 
+EXCUSED_HERE = (*EXCUSED, "was silent")
+
+
 class Watched(World):
     """The world, with an eye on every transition in the moment that it happens, when what is true can be compared."""
+
+    def busy(self) -> list[Client]:
+        """Who must not be cut: by bytes, those that were not silent for as long as that takes."""
+        return [client for client in self.living() if not self._may_be_cut(client)]
+
+    def _may_be_cut(self, client: Client) -> bool:
+        if self.spec.idle_by is not IdleBy.BYTES:
+            return False
+        told = [t for t in self.transitions if t.target is State.Draining and t.source is not t.target]
+        commanded = bool(told) and told[-1].event == "SleepCommanded"
+        silence = min(self.spec.idle_after, self.spec.drain_timeout / 2) if commanded else self.spec.idle_after
+        return self.now - client.arrived >= silence
+
+    def end(self, client: Client, how: str) -> None:
+        super().end(client, "was silent" if how == "asleep" and self._may_be_cut(client) else how)
 
     def _listen(self, transition: Transition) -> None:
         super()._listen(transition)
@@ -60,7 +80,7 @@ class Watched(World):
             check(transition)
         if transition.target is State.ScaledToZero and transition.event != "Zeroed":
             assert transition.event in ("Drained", "WakeTimedOut"), transition
-            assert not self.living(), f"asleep although somebody is there: {transition} {self.living()}"
+            assert not self.busy(), f"asleep although somebody is there: {transition} {self.busy()}"
 
     def _entered_before(self) -> float:
         """When the state was entered that the latest transition left."""
@@ -77,8 +97,14 @@ class Watched(World):
             client
             for client in self.clients
             if self.fleet[client.envoy].started <= client.arrived <= end
-            and (client.arrived > start or client.ended is None or client.ended > end)
+            and (client.arrived > start or self._is_seen_after(client, start, end))
         ]
+
+    def _is_seen_after(self, client: Client, start: float, end: float) -> bool:
+        """Whether one that had come before `start` is seen in a look until `end`: while it is there, or by its end."""
+        if self.spec.idle_by is IdleBy.BYTES:
+            return client.end == "served" and client.ended is not None and start <= client.ended < end
+        return client.ended is None or client.ended > end
 
     def _check_Quiet(self, transition: Transition) -> None:
         traffic = self.service.seen.traffic
@@ -118,10 +144,12 @@ class Watched(World):
 class Rules(RuleBasedStateMachine):
     """What may happen, and what must hold after it."""
 
+    spec = SPEC
+
     @initialize(phase=st.sampled_from(["asleep", "waking", "awake", "draining"]), seconds=SECONDS, in_use=st.booleans())
     def begin(self, phase: str, seconds: int, in_use: bool) -> None:
         """So that what follows starts anywhere, and not only where chance gets to."""
-        world = self.world = Watched(SPEC)
+        world = self.world = Watched(self.spec)
         world.all_goes_well(2, finishing=True)
         if phase == "asleep":
             return
@@ -224,14 +252,14 @@ class Rules(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_lost_by_sleep(self) -> None:
-        lost = [client for client in self.world.clients if client.end not in (None, "served", *EXCUSED)]
+        lost = [client for client in self.world.clients if client.end not in (None, "served", *EXCUSED_HERE)]
         assert not lost
 
     @invariant()
     def zero_is_not_wanted_while_somebody_is_there(self) -> None:
         if isinstance(self.world.scale, Zero):
             assert self.world.state is State.ScaledToZero
-            assert not self.world.served()
+            assert not any(client.pod for client in self.world.busy())
             assert not self.world.held() or self.world.service.seen.held is None
 
     @invariant()
@@ -280,7 +308,14 @@ class Rules(RuleBasedStateMachine):
         self.nobody_is_lost_by_sleep()
 
 
+class RulesByBytes(Rules):
+    """The same for a service that sleeps under silent connections."""
+
+    spec = replace(SPEC, idle_by=IdleBy.BYTES)
+
+
 TestRules = Rules.TestCase
-TestRules.settings = settings(
+TestRulesByBytes = RulesByBytes.TestCase
+TestRules.settings = TestRulesByBytes.settings = settings(
     max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from reconciler.core.doubt import Cause
 from reconciler.core.spec import IdleBy
 from reconciler.core.traffic import Counters, EnvoyReading, Judgement, Sample, Usage, Window
 
@@ -91,6 +92,27 @@ def test_moving_bytes_are_in_flight() -> None:
 
 def test_the_first_appearance_of_a_counter_is_traffic() -> None:
     assert judged(sample(1000, a=(500, None)), sample(1005, a=(505, USED))).usage is Usage.TRAFFIC
+
+
+def test_in_doubt_it_is_unknown_with_what_is_known_to_have_come() -> None:
+    before = sample(1000, a=(500, USED), b=(500, USED))
+    after = sample(1005, {"b": "it did not answer"}, a=(505, Counters(8, 4, 950, active_requests=1)))
+    verdict = judged(before, after, "a b")
+    assert (verdict.usage, verdict.moved, verdict.in_flight, verdict.arrived) == (Usage.UNKNOWN, 1, 1, 2)
+    assert verdict.reason == "Envoy b is missing: it did not answer"
+
+
+def test_a_connection_on_which_the_server_has_to_speak_first_has_arrived_though_no_byte_moved() -> None:
+    verdict = judged(sample(1000, a=(500, None)), sample(1005, a=(505, Counters(0, 1, 0, 0, 1))), by=IdleBy.BYTES)
+    assert (verdict.usage, verdict.arrived, verdict.open) == (Usage.QUIET, 1, 1)
+
+
+def test_the_sample_after_one_that_prometheus_could_not_give_is_in_doubt_for_that_reason() -> None:
+    failed = Sample(1003, {}, {"a": "Prometheus: it cannot be reached"}, source_failed=True)
+    window = Window(failed, sample(1002, a=(502, USED)), frozenset({"a"}))
+    doubt = window.doubt()
+    assert doubt
+    assert doubt.cause is Cause.PROMETHEUS
 
 
 def test_a_service_that_was_never_used_is_quiet() -> None:

@@ -9,7 +9,7 @@ from itertools import count
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import EnvoyReading, Sample
+from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.ending import NONE, Ending
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.roll import Roll
@@ -67,7 +67,9 @@ class Place:
     def __init__(self) -> None:
         self.ports, self.spec, self.uptime = Ports(), Spec(name="web"), 100.0
         ports = self.ports
-        self.engine = Engine(lambda: NOW, 60.0, lambda index: f"127.64.0.{index}:1", lambda _: None, lambda *_: None)
+        self.engine = Engine(
+            lambda: NOW, Pace(60.0), lambda index: f"127.64.0.{index}:1", lambda _: None, lambda *_: None
+        )
         self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
         self.engine.configure([self.spec])
         self.engine.ran(Running("web", 1, PODS))

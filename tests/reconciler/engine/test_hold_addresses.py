@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
+from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.ports.backend import Running
 from tests.fakes.pair import Pair
@@ -26,7 +27,9 @@ class Place(Pair):
         self.status = saved
         ports = self.replicas["L"]
         hold_address: Callable[[int], str] = lambda index: f"127.64.0.{index % addresses}:1"  # noqa: E731
-        self.engine = Engine(lambda: NOW, 3.0, hold_address, lambda _: None, lambda *_: None, hold_addresses=addresses)
+        self.engine = Engine(
+            lambda: NOW, Pace(3.0), hold_address, lambda _: None, lambda *_: None, hold_addresses=addresses
+        )
         self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
         if not leads:
             self.engine.follow()
