@@ -103,6 +103,11 @@ def up_command(
     from reconciler.app import log
     from reconciler.app.up import CannotStart, Options, up
 
+    if prometheus and with_prometheus:
+        raise typer.BadParameter(
+            "--prometheus (or ZENVOY_PROMETHEUS_URL) names one that is to be judged by; leave one of both out",
+            param_hint="--with-prometheus",
+        )
     found = _read(file)
     log.configure(log_style.value)
     directory = StateDir(state_dir.absolute())

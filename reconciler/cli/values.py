@@ -88,9 +88,13 @@ def comma_separated(text: str) -> str:
 
 
 def url(text: str | None) -> str | None:
-    """Of HTTP; None when nothing was typed."""
+    """Of HTTP, without a password, since it is shown; None when nothing was typed."""
     if text is None:
         return None
+    if "@" in text:
+        raise typer.BadParameter(
+            "a URL is shown in logs and answers: leave user and password out, and send them as a header or token"
+        )
     try:
         split = urlsplit(text)
         found = split.scheme in ("http", "https") and bool(split.hostname) and split.port != 0

@@ -28,7 +28,7 @@ WRONG = {
     "--holder-metrics": ("", "nonsense"),
     "--state-dir": ("/dev/null", "/dev/null/below"),
     "--log": ("nonsense", ""),
-    "--prometheus": ("nonsense", "http://[", "ftp://x", "http://", "http://x:y", "{"),
+    "--prometheus": ("nonsense", "http://[", "ftp://x", "http://", "http://x:y", "{", "http://me:secret@x"),
     "--scrape-interval": ("nonsense", "0", "-1s"),
     "--prometheus-header": ("nonsense", ": x", "a b: c", "A: b\x00c"),
     "--prometheus-bearer-token-file": ("/nowhere", "/"),
@@ -122,6 +122,23 @@ def test_nonsense_is_wrong_usage(here: Path, program: typer.Typer, command: str,
     assert done.exit_code == 2, (done.output, done.exception)
     assert isinstance(done.exception, SystemExit)
     assert flag in done.output or value in done.output
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@p:9090", "https://secret@p", "me:secret@p"])
+@pytest.mark.parametrize("command", ["up", "controller"])
+def test_a_password_in_a_url_is_not_shown(here: Path, command: str, url: str) -> None:
+    needed = [word.format(here=here) for word in NEEDED[command]]
+    done = CliRunner().invoke(app, [command, *needed, f"--prometheus={url}"])
+    assert done.exit_code == 2
+    assert "send them as a header" in " ".join(done.output.replace("│", "").split())
+    assert "secret" not in done.output
+
+
+def test_one_prometheus_and_another_is_wrong_usage(here: Path) -> None:
+    named = ["--prometheus=http://127.0.0.1:9090", "--metrics=127.0.0.1:18080"]
+    done = CliRunner().invoke(app, ["up", f"{here}/services.yaml", *named, "--with-prometheus"])
+    assert done.exit_code == 2
+    assert "leave one of both out" in " ".join(done.output.replace("│", "").split())
 
 
 @pytest.mark.parametrize(
