@@ -149,6 +149,14 @@ def test_tproxy_gives_a_capability_where_it_is_needed_and_nowhere_else(chart: Ch
         ({"proxy": {"tcp": [{"name": "a", "port": 9902}]}}, "port 9902 is zenvoy's own in the proxy's pods"),
         ({"proxy": {"tcp": [{"name": "a", "port": 10000}]}}, "the ports in tcp have to differ"),
         ({"prometheus": {"url": "prometheus:9090"}}, "at '/prometheus/url'"),
+        ({"prometheus": {"url": "http://me:secret@p:9090"}}, "prometheus.url: it is shown in logs and answers; leave"),
+        (
+            {
+                "prometheus": {"url": "http://p:9090", "scrapeInterval": "15s"},
+                "monitoring": {"serviceMonitor": {"enabled": True, "interval": "1m"}},
+            },
+            "monitoring.serviceMonitor.interval: 1m is not prometheus.scrapeInterval, 15s",
+        ),
         ({"prometheus": {"scrapeInterval": "15"}}, "at '/prometheus/scrapeInterval': '15' does not match pattern"),
         ({"mtls": {"enabled": True, "source": "vault"}}, "at '/mtls/source': value must be one of"),
         ({"mtls": {"enabled": True, "source": "existing"}}, "mtls.existing.reconcilerSecret: name the Secret"),
