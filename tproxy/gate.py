@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tproxy.calls import Calls
 from tproxy.descriptors import Budget
 from tproxy.dial import Crowd, Dialer
 from tproxy.loop import Loop, Timer
@@ -20,6 +21,10 @@ from tproxy.wire import Assignment, Refuse
 
 _ESTABLISHED, _CLOSED = 1, 7  # linux/tcp_states.h
 _ENDS_BY_FIN = ("http", "h2c")
+_PEEKED_BYTES = 131_072
+"""Of an HTTP/2 connection, what is looked at. Without an answer no peer sends more than 64 KiB besides headers."""
+_ALMOST_SECONDS, _ALMOST_PART = 1.0, 0.1
+"""Who has waited for holdTimeout but for this has waited that long: to be held anew would nearly double it."""
 _RETRY_AFTER_SECONDS: dict[Cause, int] = {"timeout": 5, "refused": 30, "unknown": 30}
 
 
@@ -43,7 +48,7 @@ class Gate:
 
     def __init__(self, means: Means, name: str, family: int, assignment: Assignment | None) -> None:
         self._means = means
-        self.park = Park(name, family, self._left, assignment)
+        self.park = Park(name, family, self._stirred, assignment)
         self.live: set[Relayed] = set()
         self._dialer = Dialer(means.loop, means.budget, means.crowd, self, self.park.endpoints)
         self._timer: Timer | None = None
@@ -55,6 +60,7 @@ class Gate:
             self._refuse(fd, cause, 0.0)
             return
         held = self.park.hold(fd, time.monotonic())
+        held.calls = Calls() if self.park.protocol == "h2c" else None
         try:
             self._means.loop.register(fd, self._interest(), held)
         except OSError:  # epoll_ctl(2): out of memory, or of watches
@@ -78,6 +84,7 @@ class Gate:
         if park.protocol != protocol:
             for held in park.waiting:
                 if held.fd >= 0:
+                    held.calls = Calls() if park.protocol == "h2c" else None
                     self._means.loop.modify(held.fd, self._interest())
         if before is None or before.hold_timeout != assignment.hold_timeout:
             self._rearm()
@@ -147,7 +154,9 @@ class Gate:
 
     def _interest(self) -> int:
         """What ends a wait. A TCP client that ended its own side may still expect an answer; an HTTP one does not.
-        Readable data is not asked for: it stays in the kernel, and would be reported for ever."""
+        Readable data stays in the kernel, and is not asked for but of h2c, each time that there is more."""
+        if self.park.protocol == "h2c":
+            return select.EPOLLRDHUP | select.EPOLLIN | select.EPOLLET
         return select.EPOLLRDHUP if self.park.protocol in _ENDS_BY_FIN else 0
 
     def _is_gone(self, fd: int) -> bool:
@@ -159,9 +168,21 @@ class Gate:
             view.detach()
         return state != _ESTABLISHED if self.park.protocol in _ENDS_BY_FIN else state == _CLOSED
 
-    def _left(self, held: Held, _events: int) -> None:
-        self._drop(held)
+    def _stirred(self, held: Held, events: int) -> None:
+        if events & ~select.EPOLLIN:
+            self._drop(held)
+        elif held.calls is None or not held.calls.look(_peek(held.fd), time.monotonic()):
+            return
+        else:
+            self._hand_back(held)
         self._dialer.pump()
+
+    def _hand_back(self, held: Held) -> None:
+        """Nobody is to be answered. But a request may be on its way, which only GOAWAY lets Envoy make again."""
+        fd = self._leave(held)
+        self.park.gone += 1
+        self._means.refuser.refuse(fd, self.park.family, "h2c", "", 1, last=0)
+        self._means.changed(self.park, False)
 
     def _drop(self, held: Held) -> None:
         os.close(self._leave(held))
@@ -173,15 +194,26 @@ class Gate:
         self._means.loop.unregister(held.fd)
         return self.park.leave(held)
 
-    def _refuse(self, fd: int, cause: Cause, waited: float) -> None:
+    def _refuse(self, fd: int, cause: Cause, waited: float, last: int | None = None) -> None:
         park = self.park
         park.refused[cause] += 1
         reason = explanation(park, cause, waited)
-        self._means.refuser.refuse(fd, park.family, park.protocol, reason, _RETRY_AFTER_SECONDS.get(cause, 1))
+        self._means.refuser.refuse(fd, park.family, park.protocol, reason, _RETRY_AFTER_SECONDS.get(cause, 1), last)
         self._means.changed(park, False)
 
     def _dismiss(self, held: Held, cause: Cause) -> None:
-        self._refuse(self._leave(held), cause, time.monotonic() - held.since)
+        last = held.calls.last if held.calls else None
+        self._refuse(self._leave(held), cause, time.monotonic() - held.since, last)
+
+    def _time_out(self, held: Held) -> None:
+        """Refuse who has waited long enough; who shares the connection and came later goes on waiting, on another."""
+        now, limit = time.monotonic(), self.park.hold_timeout
+        almost = limit - min(_ALMOST_SECONDS, _ALMOST_PART * limit)
+        last = held.calls.waiting_since(now - almost) if held.calls else None
+        if last == 0:
+            self._hand_back(held)
+        else:
+            self._refuse(self._leave(held), "timeout", now - held.since, last)
 
     def _arm(self) -> None:
         oldest = self.park.oldest()
@@ -198,6 +230,17 @@ class Gate:
         self._timer = None
         before = time.monotonic() - self.park.hold_timeout
         while (oldest := self.park.oldest()) and oldest.since <= before:
-            self._dismiss(oldest, "timeout")
+            self._time_out(oldest)
         self._arm()
         self._dialer.pump()
+
+
+def _peek(fd: int) -> bytes:
+    """What nobody has read yet, which stays unread."""
+    view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        return view.recv(_PEEKED_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return b""
+    finally:
+        view.detach()

@@ -1,4 +1,7 @@
-"""Just enough HTTP/2 to say no: every request is answered with a 503, then GOAWAY. No I/O here.
+"""Just enough HTTP/2 to say no: requests are answered with a 503, then GOAWAY. No I/O here.
+
+GOAWAY names the last request that was answered. Those after it may safely be made again over another connection (RFC
+9113, 6.8), which Envoy does by itself: it is how who came late goes on waiting.
 
 RFC 9113 for frames, RFC 7541 for header blocks: what we send is literals without indexing and without Huffman coding,
 so there is no dynamic table; of what we get only one thing is looked for, whether it is gRPC, whose clients show
@@ -11,7 +14,8 @@ from urllib.parse import quote
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0, 1, 4, 6, 7, 9
+HEADERS, RST_STREAM = 1, 3
+_DATA, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0, 4, 6, 7, 9
 _ACK = _END_STREAM = 0x1
 _END_HEADERS = 0x4
 _LARGEST = 16_384
@@ -51,18 +55,19 @@ def header_block(headers: list[tuple[str, str]]) -> bytes:
 
 
 class Refusing:
-    """One connection's conversation: bytes in, bytes out."""
+    """One connection's conversation: bytes in, bytes out. Requests up to the stream `last` are answered; None: those
+    that come first."""
 
-    def __init__(self, reason: str, retry_after_seconds: int) -> None:
+    def __init__(self, reason: str, retry_after_seconds: int, last: int | None = None) -> None:
         self._reason = reason
+        self._last = last
         self._retry_after = str(retry_after_seconds)
         self._buffer = b""
         self._preface_seen = False
         self._headers: bytearray | None = None
         self._grpc = False
-        self.answered = 0
-        """Requests that were answered."""
         self.last_stream = 0
+        """The last that was answered."""
 
     def receive(self, data: bytes) -> bytes:
         """What to send upon this."""
@@ -86,6 +91,11 @@ class Refusing:
             out += self._frame(kind, flags, stream, payload)
         return bytes(out)
 
+    @property
+    def done(self) -> bool:
+        """Whether everybody was answered who is to be: the rest is for GOAWAY."""
+        return self._preface_seen and self.last_stream >= (1 if self._last is None else self._last)
+
     def goaway(self, code: int = 0) -> bytes:
         """No more requests after the last one that was answered."""
         return frame(_GOAWAY, 0, 0, self.last_stream.to_bytes(4) + code.to_bytes(4))
@@ -95,29 +105,29 @@ class Refusing:
             return frame(_SETTINGS, _ACK, 0)
         if kind == _PING and not flags & _ACK:
             return frame(_PING, _ACK, 0, payload)
-        if kind == _HEADERS:
+        if kind == HEADERS:
             self._headers = bytearray(payload)
         elif kind == _CONTINUATION and self._headers is not None:
             self._headers += payload
         else:
             return b""
-        if not flags & _END_HEADERS or stream <= self.last_stream:
+        late = self._last is not None and stream > self._last
+        if late or not flags & _END_HEADERS or stream <= self.last_stream:
             return b""
         block, self._headers = bytes(self._headers), None
         return self._answer(stream, block)
 
     def _answer(self, stream: int, block: bytes) -> bytes:
         self.last_stream = stream
-        self.answered += 1
         self._grpc = self._grpc or any(mark in block for mark in GRPC_MARKS)
         if self._grpc:
             # Trailers-only: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
             status = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")]
             said = [("grpc-message", quote(self._reason, safe=" :/()[],.'-")), ("retry-after", self._retry_after)]
-            out = frame(_HEADERS, _END_HEADERS | _END_STREAM, stream, header_block(status + said))
+            out = frame(HEADERS, _END_HEADERS | _END_STREAM, stream, header_block(status + said))
         else:
             body = f"{self._reason}\n".encode()[: _LARGEST - 1]
-            out = frame(_HEADERS, _END_HEADERS, stream, header_block(self._headers_of(len(body))))
+            out = frame(HEADERS, _END_HEADERS, stream, header_block(self._headers_of(len(body))))
             out += frame(_DATA, _END_STREAM, stream, body)
         # RFC 9113, 8.1 would allow RST_STREAM(NO_ERROR) to stop an upload; curl 7.88 then throws the answer away.
         return out

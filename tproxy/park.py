@@ -12,6 +12,7 @@ from collections import Counter, deque
 from typing import Literal, Protocol
 
 from tproxy import address
+from tproxy.calls import Calls
 from tproxy.wire import Assignment, Count, Go, Refuse
 
 UNKNOWN_TIMEOUT_SECONDS = 10.0
@@ -21,8 +22,8 @@ UNKNOWN_MAX_HELD = 1024
 Cause = Literal["max_held", "descriptors", "timeout", "refused", "draining", "unknown"]
 
 
-class Gone(Protocol):
-    """Told that the kernel reported something about a held connection: its client may be gone."""
+class Stirred(Protocol):
+    """Told that the kernel reported something about a held connection: its client may be gone, or asks for more."""
 
     def __call__(self, held: Held, events: int, /) -> None: ...
 
@@ -30,17 +31,19 @@ class Gone(Protocol):
 class Held:
     """One connection that waits. Registered with the loop itself, as the callable, so that it costs no closure."""
 
-    __slots__ = ("fd", "park", "since")
+    __slots__ = ("calls", "fd", "park", "since")
 
     def __init__(self, fd: int, park: Park, since: float) -> None:
         self.fd = fd
         """-1 once it does not wait any more."""
+        self.calls: Calls | None = None
+        """The requests that wait on it; None where one connection is one request."""
         self.park = park
         self.since = since
         """By the monotonic clock."""
 
     def __call__(self, events: int) -> None:
-        self.park.gone_hook(self, events)
+        self.park.stirred(self, events)
 
 
 class Park:
@@ -52,7 +55,6 @@ class Park:
         "family",
         "first_byte_at",
         "gone",
-        "gone_hook",
         "held",
         "held_since",
         "peer",
@@ -60,14 +62,15 @@ class Park:
         "relayed",
         "relayed_bytes",
         "released",
+        "stirred",
         "waiting",
     )
 
-    def __init__(self, name: str, family: int, gone_hook: Gone, assignment: Assignment | None = None) -> None:
+    def __init__(self, name: str, family: int, stirred: Stirred, assignment: Assignment | None = None) -> None:
         self.address = name
         self.family = family
         """Of the listening socket, which that of every connection is too."""
-        self.gone_hook = gone_hook
+        self.stirred = stirred
         self.assignment = assignment
         """None while the reconciler has not spoken of this address, or does not any more."""
         self.waiting: deque[Held] = deque()

@@ -45,10 +45,10 @@ def http1(reason: str, retry_after_seconds: int, head: bool = False) -> bytes:
 class Answer:
     """What one client is answered, whichever HTTP it speaks: bytes in, bytes out. No I/O here."""
 
-    def __init__(self, reason: str, retry_after_seconds: int) -> None:
+    def __init__(self, reason: str, retry_after_seconds: int, last: int | None = None) -> None:
         self._reason = " ".join(reason.split())
         self._retry_after = retry_after_seconds
-        self._h2 = h2.Refusing(self._reason, retry_after_seconds)
+        self._h2 = h2.Refusing(self._reason, retry_after_seconds, last)
         self._begin: bytes | None = b""
         self.done = False
         """All is said: our side can be shut down."""
@@ -66,7 +66,7 @@ class Answer:
                 return http1(self._reason, self._retry_after, self._begin.startswith(b"HEAD "))
             data, self._begin = self._begin, None
         out = self._h2.receive(data)
-        if self._h2.answered:
+        if self._h2.done:
             self.done = True
             out += self._h2.goaway()
         return out
@@ -109,8 +109,11 @@ class Refuser:
         """Refusals that are not done with."""
         return len(self._lingering) + self._resets
 
-    def refuse(self, fd: int, family: int, protocol: str, reason: str, retry_after_seconds: int) -> None:
-        """Refuse a connection as its protocol would have it."""
+    def refuse(
+        self, fd: int, family: int, protocol: str, reason: str, retry_after_seconds: int, last: int | None = None
+    ) -> None:
+        """Refuse a connection as its protocol would have it; of HTTP/2, what came after the stream `last` is not
+        answered but may be asked again (None: answer what comes first)."""
         if self.lingering >= MAX_LINGERING:
             self._reset(fd)
             return
@@ -122,7 +125,7 @@ class Refuser:
             return
         sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
         sock.setblocking(False)
-        one = _Lingering(self, sock, Answer(reason, retry_after_seconds))
+        one = _Lingering(self, sock, Answer(reason, retry_after_seconds, last))
         try:
             self._loop.register(fd, select.EPOLLIN, one)
         except OSError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, server
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, gated, server, until
 
 TIMEOUT_SECONDS = 30.0
 
@@ -26,6 +27,8 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         rpc("streams"),
         rpc("both", idleAfter="1s"),
         rpc("broken", command=broken, holdTimeout="1s"),
+        rpc("late", command=gated(server("rpc"), "late"), holdTimeout="2s"),
+        rpc("given-up", command=gated(server("rpc"), "given-up")),
         defaults=SLOW_TO_SLEEP,
     )
 
@@ -93,3 +96,42 @@ def test_service_that_cannot_start_is_unavailable_and_says_why(z: Zenvoy) -> Non
     assert "cannot use port" in error.details()
     trailing = dict(error.trailing_metadata() or ())
     assert int(trailing["retry-after"]) >= 1
+
+
+def test_call_that_comes_late_waits_for_its_own_time(z: Zenvoy) -> None:
+    """Envoy has both wait on one held connection, whose time is the first one's."""
+    with channel(z, "late") as channel_:
+        call = channel_.unary_unary("/test.Echo/Unary")
+        z.asleep("late")
+        first = call.future(b"first", timeout=TIMEOUT_SECONDS)
+        since = time.time()
+        z.wait_status("the first is held", "late", lambda view: view["held"] == 1)
+        until("most of its time is over", lambda: time.time() > since + 1.2)
+        second = call.future(b"second", timeout=TIMEOUT_SECONDS)
+        with pytest.raises(grpc.RpcError) as raised:
+            first.result()
+        assert "late did not wake within 2." in raised.value.details()
+        z.wait_status("the second is held", "late", lambda view: view["held"] == 1)
+        assert not second.done()
+        z.open_gate("late")
+        assert second.result() == b"second"
+    assert z.status("late")["refused"] == 1
+
+
+def test_calls_that_are_given_up_wait_no_more(z: Zenvoy) -> None:
+    with channel(z, "given-up") as channel_:
+        call = channel_.unary_unary("/test.Echo/Unary")
+        z.asleep("given-up")
+        calls = [call.future(b"hello", timeout=TIMEOUT_SECONDS) for _ in range(3)]
+        z.wait_status("they are held", "given-up", lambda view: view["held"] == 1)
+        for one in calls[1:]:
+            one.cancel()
+        last = call.future(b"last", timeout=TIMEOUT_SECONDS)
+        calls[0].cancel()
+        last.cancel()
+        z.wait_status("nobody is", "given-up", lambda view: view["held"] == 0)
+        patient = call.future(b"patient", timeout=TIMEOUT_SECONDS)
+        z.wait_status("somebody is", "given-up", lambda view: view["held"] == 1)
+        z.open_gate("given-up")
+        assert patient.result() == b"patient"
+    assert z.status("given-up")["refused"] == 0

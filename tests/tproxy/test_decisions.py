@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tproxy import address, h2
+from tproxy.calls import Calls
 from tproxy.descriptors import Budget
 from tproxy.pace import GAP_SECONDS, GRID_SECONDS, MAX_IN_FLIGHT, SLOWEST_SECONDS, Pace
 from tproxy.park import Held, Park, explanation
@@ -109,7 +110,7 @@ def test_who_leaves_from_anywhere_leaves_the_rest_in_order(leaving: list[int]) -
 
 
 def test_every_refusal_names_the_service_and_the_reason() -> None:
-    stalled = Park("127.64.0.7:1", socket.AF_INET, park().gone_hook, assignment(Hold(), reason="exit code 1"))
+    stalled = Park("127.64.0.7:1", socket.AF_INET, park().stirred, assignment(Hold(), reason="exit code 1"))
     for cause in ("max_held", "descriptors", "timeout", "refused", "draining"):
         said = explanation(stalled, cause, 1.5)  # type: ignore[arg-type]
         assert said.startswith("web ")
@@ -160,6 +161,29 @@ def test_the_huffman_mark_is_what_grpc_clients_send() -> None:
 
 def test_what_is_no_http2_frame_ends_the_conversation() -> None:
     assert Answer("why", 5).receive(h2.PREFACE + b"\xff" * 9).endswith((6).to_bytes(4))
+
+
+# Calls.
+
+
+def test_calls_are_told_wherever_the_bytes_are_cut() -> None:
+    request = h2.frame(h2.HEADERS, 0x4, 1, b"\x82") + h2.frame(0, 0, 1, bytes(40))
+    later = h2.frame(h2.HEADERS, 0x4, 3, b"\x82") + h2.frame(h2.RST_STREAM, 0, 1, bytes(4))
+    trailers = h2.frame(h2.HEADERS, 0x5, 3, b"\x82")
+    said = h2.PREFACE + h2.frame(4, 0, 0) + request + later + trailers
+    calls = Calls()
+    assert not any(calls.look(said[:end], float(end)) for end in range(len(said) + 1))
+    assert calls.last == 3
+    assert calls.waiting_since(float(len(said))) == 3
+    assert calls.waiting_since(60.0) == 0, "the first was given up"
+    assert calls.look(said + h2.frame(h2.RST_STREAM, 0, 3, bytes(4)), 999.0)
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", h2.PREFACE, h2.PREFACE + h2.frame(4, 0, 0)])
+def test_without_a_request_nobody_gave_up(said: bytes) -> None:
+    calls = Calls()
+    assert not calls.look(said, 1.0)
+    assert calls.waiting_since(9.0) is None
 
 
 # Addresses.

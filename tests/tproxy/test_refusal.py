@@ -24,9 +24,11 @@ from tests.tproxy.harness import (
     go,
     is_reset,
     read_all,
+    read_exactly,
     reset,
     unused_port,
 )
+from tproxy import h2
 from tproxy.wire import Refuse
 
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
@@ -94,6 +96,59 @@ def test_a_grpc_client_is_told_why(world: World) -> None:
         channel.unary_unary("/shop.Web/Get")(b"x", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert caught.value.details() == "web did not wake within 0.1 s (holdTimeout): 100 % full: \u00e9t\u00e9"
+
+
+def frames(data: bytes) -> list[tuple[int, int]]:
+    """Kind and stream of each frame."""
+    found, at = [], 0
+    while at < len(data):
+        found.append((data[at + 3], int.from_bytes(data[at + 5 : at + 9])))
+        at += 9 + int.from_bytes(data[at : at + 3])
+    return found
+
+
+def asks(*streams: int) -> bytes:
+    return b"".join(h2.frame(h2.HEADERS, 0x4, stream, b"\x82") for stream in streams)
+
+
+def gives_up(*streams: int) -> bytes:
+    return b"".join(h2.frame(h2.RST_STREAM, 0, stream, (8).to_bytes(4)) for stream in streams)
+
+
+def test_a_request_that_came_late_over_a_held_connection_is_left_to_be_made_again(world: World) -> None:
+    world.assign(protocol="h2c", hold_timeout=1.0)
+    client = world.client()
+    client.sendall(h2.PREFACE + h2.frame(4, 0, 0) + asks(1, 3))
+    since = time.monotonic()
+    world.sees(held=1)
+    eventually(lambda: time.monotonic() > since + 0.5)
+    client.sendall(asks(5))
+    said = read_all(client)
+    assert [stream for kind, stream in frames(said) if kind == h2.HEADERS] == [1, 3]
+    assert said.endswith((3).to_bytes(4) + (0).to_bytes(4)), "GOAWAY names the last that was answered"
+    world.sees(held=0, refused=1)
+
+
+def test_a_connection_whose_every_request_was_given_up_is_gone(world: World) -> None:
+    world.assign(protocol="h2c")
+    client = world.client()
+    client.sendall(h2.PREFACE + h2.frame(4, 0, 0) + asks(1, 3) + gives_up(1))
+    world.sees(held=1)
+    client.sendall(asks(5) + gives_up(3))
+    client.sendall(gives_up(5)[:7])
+    client.sendall(gives_up(5)[7:])
+    assert frames(read_all(client))[-1] == (7, 0)
+    world.sees(held=0, gone=1, refused=0)
+
+
+def test_what_was_looked_at_is_still_delivered(world: World) -> None:
+    world.assign(protocol="h2c")
+    client, upstream = world.client(), world.upstream()
+    sent = h2.PREFACE + h2.frame(4, 0, 0) + asks(1, 3) + gives_up(1) + h2.frame(0, 1, 3, bytes(9_000))
+    client.sendall(sent)
+    world.sees(held=1)
+    world.assign(go(upstream), protocol="h2c")
+    assert read_exactly(world.accept(upstream), len(sent)) == sent
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "tls"])
