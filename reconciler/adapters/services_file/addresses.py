@@ -11,6 +11,7 @@ from reconciler.adapters.services_file.values import Value
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(_LABEL)
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_EVERYTHING = ip_address("::")
 _ADDRESS = re.compile(r"(?:\[(?P<six>[^\[\]]*)\]|(?P<four>[^:\[\]]*)):(?P<port>\d{1,5})")
 
 
@@ -25,10 +26,18 @@ class Address:
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
 
     def meets(self, other: Address) -> bool:
-        """Whether both cannot be had at once: the same, or one is all addresses."""
-        if self.port != other.port or self.ip.version != other.ip.version:
+        """Whether both cannot be had at once: the same, or one is all addresses. `::` takes those of IPv4 too."""
+        if self.port != other.port:
             return False
-        return self.ip == other.ip or self.ip.is_unspecified or other.ip.is_unspecified
+        one, two = _unmapped(self.ip), _unmapped(other.ip)
+        if _EVERYTHING in (one, two):
+            return True
+        return one == two or (one.version == two.version and (one.is_unspecified or two.is_unspecified))
+
+
+def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 one of the form `::ffff:127.0.0.1` stands for."""
+    return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
 
 
 def address(value: Value) -> Address | None:

@@ -108,8 +108,9 @@ def _check_placeholders(value: Value, command: list[str], environment: dict[str,
     texts = _places(value, command)
     texts += [(place, place.as_written() or "") for place in environment.values()]
     _check_names(texts)
-    used = any(PLACEHOLDER.search(text) or _PORT_VARIABLE.search(text) for _, text in texts)
-    if not (used or fixed or "PORT" in environment):
+    variable = "PORT" not in environment  # whose own value goes before ours
+    used = any(PLACEHOLDER.search(text) or (variable and _PORT_VARIABLE.search(text)) for _, text in texts)
+    if not (used or fixed):
         value.wrong(
             'its port is never used: put "{port}" where the command or env takes it, or say which it is: port: 8080'
         )
