@@ -23,9 +23,10 @@ import structlog
 from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
+from reconciler.adapters.services_file.addresses import Address
 from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
-from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
+from reconciler.app.ports_in_use import free_port, listening_socket, split, why_taken
 from reconciler.app.state_dir import ADMIN_SOCKET, ALL_END, GRPC_SOCKET, NODE, StateDir
 from xds.bootstrap import Join, as_json
 
@@ -88,20 +89,38 @@ def locked(state_dir: StateDir) -> Iterator[None]:
         yield
 
 
-def listens(file: ServicesFile, options: Options) -> list[str]:
-    """Every `ip:port` that this will listen on, but for the holder's."""
-    shared = (file.listen_http, file.listen_tls, options.metrics, options.holder_metrics, options.grpc)
-    return [address for address in (*shared, *(entry.spec.listen for entry in file.services)) if address]
+def listens(file: ServicesFile, options: Options) -> list[tuple[str, str]]:
+    """Every `ip:port` that this will listen on, but for the holder's, and who asks for it; options first."""
+    asked = [("--metrics", options.metrics), ("--holder-metrics", options.holder_metrics), ("--grpc", options.grpc)]
+    asked += [("listen.http", file.listen_http), ("listen.tls", file.listen_tls)]
+    asked += [(f"listen of {entry.spec.name}", entry.spec.listen) for entry in file.services]
+    return [(address, who) for who, address in asked if address]
+
+
+def wanted_twice(file: ServicesFile, options: Options) -> list[str]:
+    """What an option and somebody else ask for at once; within the file that is a mistake, and known to be none."""
+    asked = [(Address.of(*split(address)), who) for address, who in listens(file, options)]
+    fixed = [(entry.program.port, f"port of {entry.spec.name}") for entry in file.services]
+    asked += [(Address.of("127.0.0.1", port), who) for port, who in fixed if port]
+    return [
+        f"{address}: both {option} and {who} ask for it"
+        for number, (address, option) in enumerate(asked)
+        if option.startswith("--")
+        for other, who in asked[number + 1 :]
+        if address.meets(other)
+    ]
 
 
 async def up(options: Options, file: ServicesFile) -> None:
     """Run until SIGTERM or SIGINT. Raises `CannotStart`."""
     state_dir = options.state_dir
+    if twice := wanted_twice(file, options):
+        raise CannotStart("cannot listen:\n  " + "\n  ".join(twice))
     state_dir.make()
     with locked(state_dir):
         children = Children(state_dir.children, state_dir.path)
         await children.end_leftovers()
-        if taken := [why for address in listens(file, options) if (why := why_taken(address))]:
+        if taken := [why for address, _ in listens(file, options) if (why := why_taken(address))]:
             raise CannotStart("cannot listen:\n  " + "\n  ".join(taken))
         envoy = envoy_binary(options.envoy)
         state_dir.last_good.unlink(missing_ok=True)  # of an earlier run, perhaps of another file

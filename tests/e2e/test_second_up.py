@@ -18,7 +18,7 @@ def test_every_port_that_is_taken_is_told_with_its_owner(zenvoy: Start) -> None:
         start=False,
         options=tuple(word for pair in ours.items() for word in pair),
     )
-    addresses = [f"{LOCAL}:{z.http_port}", *ours.values(), f"{LOCAL}:{z.port('db')}"]
+    addresses = [*ours.values(), f"{LOCAL}:{z.http_port}", f"{LOCAL}:{z.port('db')}"]
     with ExitStack() as stack:
         for address in addresses:
             host, _, port = address.rpartition(":")
@@ -33,6 +33,26 @@ def test_every_port_that_is_taken_is_told_with_its_owner(zenvoy: Start) -> None:
         assert not z.leftovers() and not list((z.state_dir / "logs").iterdir())
     z.start()
     assert request(z.http_port, "web").body == b"web /\n"
+
+
+def test_one_address_for_an_option_and_for_the_file_is_told_with_both(zenvoy: Start) -> None:
+    http, fixed = free_port(), free_port()
+    z = zenvoy(
+        {"name": "web", "command": ["true"], "port": fixed},
+        {"name": "db", "protocol": "tcp", "command": quick("tcp")},
+        start=False,
+        listen={"http": f"0.0.0.0:{http}"},
+        options=("--metrics", f"{LOCAL}:{http}", "--holder-metrics", f"[::]:{http}", "--grpc", f"{LOCAL}:{fixed}"),
+    )
+    assert refused(z) == 1
+    assert z.log_path.read_text().splitlines() == [
+        "zenvoy: cannot listen:",
+        f"  {LOCAL}:{http}: both --metrics and --holder-metrics ask for it",
+        f"  {LOCAL}:{http}: both --metrics and listen.http ask for it",
+        f"  [::]:{http}: both --holder-metrics and listen.http ask for it",
+        f"  {LOCAL}:{fixed}: both --grpc and port of web ask for it",
+    ]
+    assert not z.state_dir.exists()
 
 
 def test_the_same_command_twice(zenvoy: Start) -> None:

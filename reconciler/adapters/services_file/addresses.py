@@ -22,6 +22,11 @@ class Address:
     ip: IPv4Address | IPv6Address
     port: int
 
+    @classmethod
+    def of(cls, ip: str, port: int) -> Address:
+        """One that is known to be right. Raises `ValueError`."""
+        return cls(ip_address(ip), port)
+
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
 
