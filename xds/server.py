@@ -86,7 +86,9 @@ class Node:
     versions: Mapping[str, str]
     """By type URL, the version that it last acknowledged; empty until then."""
     nack: Nack | None
+    """The last rejection that is not mended yet."""
     nacks: int
+    """Rejections of this stream, mended or not."""
     stats: str = ""
     """`ip:port` where its statistics can be read; empty when it does not say."""
 
@@ -109,7 +111,6 @@ class _Session:
         self.wake = asyncio.Event()
         self.handler = asyncio.current_task()
         self.end: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
-        self.nack: Nack | None = None
         self.nacks = 0
 
     def finish(self, code: grpc.StatusCode, details: str) -> None:
@@ -119,8 +120,8 @@ class _Session:
 
     def node(self) -> Node:
         versions = {type_url: sub.acked_version for type_url, sub in self.stream.types.items()}
-        mode = self.stream.mode
-        return Node(self.id, self.cluster, self.since, mode, versions, self.nack, self.nacks, self.stats)
+        nack = max(self.stream.nacks.values(), key=lambda one: one.at, default=None)
+        return Node(self.id, self.cluster, self.since, self.stream.mode, versions, nack, self.nacks, self.stats)
 
 
 class Server:
@@ -271,7 +272,7 @@ class Server:
         if receipt.acked:
             self._on_change(ResourceAck(session.id, receipt.acked, now))
         if receipt.nack is not None:
-            session.nack, session.nacks = receipt.nack, session.nacks + 1
+            session.nacks += 1
             self._on_node(NodeEvent("nacked", session.node()))
 
 

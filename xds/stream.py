@@ -49,6 +49,8 @@ class Stream(ABC):
     def __init__(self, world: World) -> None:
         self.world = world
         self.types = {type_url: Subscription(type_url, world.table(type_url)) for type_url in ORDER}
+        self.nacks: dict[str, Nack] = {}
+        """By type URL, the last rejection, until Envoy has something better for all that it rejected."""
         self._fresh: set[str] = set()
 
     @abstractmethod
@@ -128,10 +130,14 @@ class Stream(ABC):
             return Receipt()
         if error is None:
             acked = sub.ack(nonce, now)
+            if not sub.refused:
+                self.nacks.pop(sub.type_url, None)
             return Receipt(acked=acked if sub.type_url == EDS else ())
         names = sub.nack(nonce)
         blamed = names if len(names) == 1 else tuple(name for name in names if name in error)
-        return Receipt(nack=Nack(sub.type_url, blamed, error, now))
+        sub.refused.update(blamed or names)
+        nack = self.nacks[sub.type_url] = Nack(sub.type_url, blamed, error, now)
+        return Receipt(nack=nack)
 
     @abstractmethod
     def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:

@@ -50,6 +50,8 @@ class Subscription:
     nonce: str = ""
     rejected: bool = False
     """The client rejected the last response that it answered."""
+    refused: set[str] = field(default_factory=set)
+    """Names that the client rejected, and was given nothing better for since."""
     _nonces: count[int] = field(default_factory=lambda: count(1))
 
     def wants(self, name: str) -> bool:
@@ -67,6 +69,7 @@ class Subscription:
         self.sent.pop(name, None)
         self.acked.pop(name, None)
         self.inflight.pop(name, None)
+        self.refused.discard(name)
 
     def changed(self) -> tuple[list[Resource], list[str]]:
         """Take the dirty names: resources to send, and names that are no more."""
@@ -104,6 +107,7 @@ class Subscription:
         self.acked_version = sending.version
         settled = self._landed(sending, nonce)
         self.acked.update((name, (sending.resources[name], now)) for name in settled)
+        self.refused.difference_update(settled)
         return settled
 
     def nack(self, nonce: str) -> tuple[str, ...]:

@@ -51,10 +51,18 @@ async def test_rejection_shows_envoys_message_and_the_last_good_stays(stage: Sta
             await stage.move("a", a)
         assert server.nodes()["envoy-1"].nacks == 1
 
-        port = free_port()
+        other, port = free_port(), free_port()
+        stage.configure(http("a"), bad, tcp("other", other))
+        server.route("other", (a,))
+        await stage.envoy.listens(other)
+        stands = server.nodes()["envoy-1"].nack
+        assert stands and stands.resources == nack.resources, "what was accepted since does not mend it"
+
         stage.configure(http("a"), tcp("db", port))
         await stage.envoy.listens(port)
-        assert server.nodes()["envoy-1"].nacks == 1
+        await until(lambda: server.nodes()["envoy-1"].nack is None, "it is mended")
+        # A state of the world has the rejected one in it too.
+        assert server.nodes()["envoy-1"].nacks == (1 if stage.mode == "delta" else 2)
 
 
 async def test_service_is_added_removed_and_added_again(stage: Stage) -> None:

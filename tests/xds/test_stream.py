@@ -123,6 +123,36 @@ def test_rejection_is_reported_in_envoys_words_and_not_sent_again(kind: Kind) ->
 
 
 @both
+def test_rejection_stands_until_envoy_has_something_better(kind: Kind) -> None:
+    client = kind(world(http("a"), http("b")))
+    client.joins(endpoints=("a", "b"))
+    route(client, "a", PODS)
+    [answer] = client.hears()
+    nack = client.answers(answer, "no").nack
+    route(client, "b", PODS)
+    client.settles()
+    assert client.stream.nacks == {EDS: nack}
+    route(client, "a", HELD)
+    assert client.stream.nacks == {EDS: nack}
+    client.settles()
+    assert client.stream.nacks == {}
+
+
+@both
+def test_rejection_is_over_when_what_was_rejected_is_gone(kind: Kind) -> None:
+    client = kind(world(tcp("a", 1)))
+    client.joins(endpoints=("a",))
+    configure(client, tcp("a", 1), tcp("b", 2))
+    while answers := client.hears():
+        for answer in answers:
+            client.answers(answer, "cannot bind tcp/127.0.0.1:2" if answer.type_url == LDS else None)
+    assert list(client.stream.nacks) == [LDS]
+    configure(client, tcp("a", 1))
+    client.settles()
+    assert client.stream.nacks == {}
+
+
+@both
 def test_rejection_of_many_blames_those_that_envoy_names(kind: Kind) -> None:
     client = kind(world(tcp("a", 1), tcp("b", 2)))
     client.asks(CDS)
