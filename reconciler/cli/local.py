@@ -6,8 +6,7 @@ What only some commands need is imported by them: a person waits for each comman
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import typer
@@ -17,6 +16,9 @@ from reconciler.cli import client
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import Output
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 WATCH_SECONDS = 0.5
 
 
@@ -25,9 +27,10 @@ def status(state: StateDir, name: str | None, output: Output, watch: bool) -> No
     try:
         if watch and output is Output.table:
             _watch_table(state, name)
-            return
-        for answer in _looks(state, name, watch):
-            _write(answer, output, name is not None, of_many=watch)
+        elif output is Output.table:
+            _write_table(*_seen(state, name))
+        else:
+            _write_data(state, name, output, watch)
     except KeyboardInterrupt:
         if not watch:
             raise
@@ -102,43 +105,65 @@ def _look(state: StateDir, name: str | None) -> dict[str, Any]:
     return ask(state, "GET", "/v1/services" + ("" if name is None else f"/{quote(name, safe='')}"))
 
 
-def _looks(state: StateDir, name: str | None, watch: bool) -> Iterator[dict[str, Any]]:
-    yield _look(state, name)
-    while watch:
-        time.sleep(WATCH_SECONDS)  # between two looks
-        yield _look(state, name)
-
-
-def _write(answer: dict[str, Any], output: Output, one: bool, of_many: bool) -> None:
-    from reconciler.cli import writing
-
-    if output is not Output.table:
-        writing.data(answer, output, of_many)
-        return
+def _seen(state: StateDir, name: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Services, and what is wrong beyond them."""
     from reconciler.cli import render
 
+    answer = _look(state, name)
+    if name is None:
+        return answer["services"], render.complaints(answer["envoys"], answer["holders"])
+    beyond = ask(state, "GET", "/v1/world")
+    envoys = [envoy for envoy in beyond["envoys"] if not envoy.get("away")]
+    return [answer], render.complaints(envoys, [holder for holder in beyond["holders"] if holder["connected"]])
+
+
+def _write_data(state: StateDir, name: str | None, output: Output, watch: bool) -> None:
+    from reconciler.cli import writing
+
+    writing.data(_look(state, name), output, of_many=watch)
+    while watch:
+        time.sleep(WATCH_SECONDS)  # between two looks
+        writing.data(_look(state, name), output, of_many=watch)
+
+
+def _write_table(services: list[dict[str, Any]], complaints: list[str]) -> None:
+    from reconciler.cli import render, writing
+
     wide = writing.console()
-    wide.print(render.table([answer] if one else answer["services"], width=wide.width))
-    for complaint in [] if one else render.complaints(answer):
+    wide.print(render.table(services, width=wide.width))
+    for complaint in complaints:
         wide.print(complaint, style="red", markup=False)
 
 
 def _watch_table(state: StateDir, name: str | None) -> None:
     """Drawn anew again and again; where nobody looks, a line for each change."""
-    from rich.live import Live
-
     from reconciler.cli import render, writing
 
-    looks = (answer["services"] if name is None else [answer] for answer in _looks(state, name, watch=True))
     console = writing.console()
-    if not console.is_terminal:
-        said: dict[str, str] = {}
-        for services in looks:
-            for service in services:
-                if said.get(service["name"]) != (line := render.line(service)):
-                    said[service["name"]] = line
-                    typer.echo(line)
+    if console.is_terminal:
+        _watch_drawn(state, name, console)
         return
+    said: set[str] = set()
+    while True:
+        services, complaints = _seen(state, name)
+        lines = [*map(render.line, services), *complaints]
+        for line in lines:
+            if line not in said:
+                typer.echo(line)
+        said = set(lines)
+        time.sleep(WATCH_SECONDS)  # between two looks
+
+
+def _watch_drawn(state: StateDir, name: str | None, console: Console) -> None:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from reconciler.cli import render
+
     with Live(console=console, auto_refresh=False) as live:
-        for services in looks:
-            live.update(render.table(services, width=console.width), refresh=True)
+        while True:
+            services, complaints = _seen(state, name)
+            red = (Text(complaint, style="red") for complaint in complaints)
+            live.update(Group(render.table(services, width=console.width), *red), refresh=True)
+            time.sleep(WATCH_SECONDS)  # between two looks

@@ -38,16 +38,16 @@ def line(service: Mapping[str, Any]) -> str:
     return f"{service['name']:<20}  {state:<21}  {_why(service)}"
 
 
-def complaints(answer: Mapping[str, Any]) -> list[str]:
-    """What is wrong beyond single services, a line each."""
+def complaints(envoys: Sequence[Mapping[str, Any]], holders: Sequence[object]) -> list[str]:
+    """What is wrong beyond single services, a line each; of all that are connected."""
     lines = [
         f"Envoy {envoy['id']} rejected a configuration at {envoy['lastNack']['at']}: {envoy['lastNack']['message']}"
-        for envoy in answer["envoys"]
+        for envoy in envoys
         if envoy["lastNack"]
     ]
-    if not answer["envoys"]:
+    if not envoys:
         lines.append("no Envoy is connected: nobody can reach a service, and none is put to sleep")
-    if not answer["holders"]:
+    if not holders:
         lines.append("no holder is connected: a service that sleeps cannot wake, and none is put to sleep")
     return lines
 

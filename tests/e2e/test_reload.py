@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, Reply, Zenvoy, free_port, quick, request, until
+from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Reply, Zenvoy, free_port, quick, request, until
 
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 APPLIED = "the file is applied"
@@ -388,6 +389,27 @@ def test_a_listen_address_that_is_taken_is_told_and_harms_nobody(zenvoy: Start) 
         assert str(port) in z.cli("status").stdout
     z.sleep("web")
     assert request(z.http_port, "web").body == b"web /\n"
+
+
+def test_what_envoy_rejects_is_in_every_status_until_it_is_mended(zenvoy: Start) -> None:
+    z = zenvoy(web(), defaults=STAYS)
+    watched = z.directory / "watched"
+    with watched.open("wb") as out:
+        command = [str(ZENVOY), "status", "--watch", "--state-dir", str(z.state_dir)]
+        watching = subprocess.Popen(command, stdout=out)
+    try:
+        apply(z, web(), db(listen="192.0.2.1:15432"))
+        told = "rejected a configuration"
+        until("it is told", lambda: told in z.cli("status").stdout)
+        assert told in z.cli("status", "web").stdout
+        until("whoever watches is told", lambda: told in watched.read_text())
+        assert told not in z.cli("status", "web", "-o", "json").stdout
+        apply(z, web(), db(listen=f"{LOCAL}:{free_port()}"))
+        until("it is over", lambda: told not in z.cli("status").stdout)
+        assert told not in z.cli("status", "web").stdout
+    finally:
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 0
 
 
 def test_a_service_changes_its_protocol(zenvoy: Start) -> None:
