@@ -14,6 +14,9 @@ from reconciler.ports.transitions import Transition
 LONGEST_BYTES = 1024
 """Of a note; the API server refuses longer ones."""
 
+OF_TRANSITIONS = frozenset({"WakeRequested", "WakeStalled", "EndpointsLost", *State} - {State.Waking})
+"""Reasons that `of_transition` gives."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:

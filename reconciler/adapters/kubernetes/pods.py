@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from reconciler.adapters.kubernetes.api import Api
@@ -196,5 +195,4 @@ def _makes(about: ObjectRef, target: Target) -> bool:
 
 def _at(event: Event) -> float:
     """When it was last seen, in seconds since the epoch."""
-    times: list[datetime | None] = [event.last_timestamp, event.event_time, event.first_timestamp]
-    return max((time.timestamp() for time in times if time), default=0.0)
+    return event.last_seen.timestamp() if event.last_seen else 0.0

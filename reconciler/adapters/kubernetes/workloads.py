@@ -172,8 +172,15 @@ class Workload(Struct, frozen=True):
     status: WorkloadStatus = WorkloadStatus()
 
 
+class EventSeries(Struct, frozen=True):
+    """How often an Event was repeated, its first time included."""
+
+    count: int = 0
+    last_observed_time: datetime | None = None
+
+
 class Event(Struct, frozen=True):
-    """An Event of core/v1, as it is read; newer writers set `eventTime` and leave the other times out."""
+    """An Event of core/v1, as it is read; newer writers set `eventTime` and `series` and leave the others out."""
 
     metadata: Meta = Meta()
     involved_object: ObjectRef = ObjectRef()
@@ -184,6 +191,24 @@ class Event(Struct, frozen=True):
     first_timestamp: datetime | None = None
     last_timestamp: datetime | None = None
     event_time: datetime | None = None
+    series: EventSeries | None = None
+
+    @property
+    def last_seen(self) -> datetime | None:
+        """When it happened last; None when nobody says."""
+        repeated = self.series.last_observed_time if self.series else None
+        times = (repeated, self.last_timestamp, self.event_time, self.first_timestamp)
+        return max((time for time in times if time), default=None)
+
+    @property
+    def first_seen(self) -> datetime | None:
+        """When it happened first; None when nobody says."""
+        return min((time for time in (self.first_timestamp, self.event_time) if time), default=self.last_timestamp)
+
+    @property
+    def times(self) -> int:
+        """How often it happened."""
+        return max(self.series.count if self.series else 0, self.count, 1)
 
 
 class LeaseSpec(Struct, frozen=True):

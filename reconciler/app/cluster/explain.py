@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from reconciler.adapters.kubernetes.api import ApiError, Unreachable
+from reconciler.adapters.kubernetes.notes import OF_TRANSITIONS
 from reconciler.adapters.kubernetes.objects import decoder, path
 from reconciler.adapters.kubernetes.resources import KIND, ScaledService
 from reconciler.adapters.kubernetes.workloads import Event
@@ -33,8 +35,10 @@ async def explanation(cluster: Cluster, name: str, say: Say) -> dict[str, Any]:
     answer |= {**live, "service": merged(seen, live["service"])}
     if not cluster.where.controller:
         await _add_others(cluster, item.metadata.key, answer)
-    if not answer["transitions"]:  # the controller has not been there for long
-        answer["transitions"] = await _events(cluster, item, say)
+    known = answer["transitions"]
+    if len(known) < LAST:  # the controller has not led, or followed, for long
+        since = datetime.fromisoformat(known[-1]["at"]) if known else None
+        answer["transitions"] = (known + await _events(cluster, item, say, before=since))[:LAST]
     return answer
 
 
@@ -72,8 +76,10 @@ async def _leader(cluster: Cluster) -> dict[str, Any] | None:
     }
 
 
-async def _events(cluster: Cluster, item: ScaledService, say: Say) -> list[dict[str, Any]]:
-    """The last ten, the latest first; Kubernetes keeps them for an hour."""
+async def _events(
+    cluster: Cluster, item: ScaledService, say: Say, before: datetime | None = None
+) -> list[dict[str, Any]]:
+    """The last ten transitions that Events tell of, the latest first; Kubernetes keeps them for an hour."""
     meta = item.metadata
     query = {"fieldSelector": f"involvedObject.kind={KIND},involvedObject.name={meta.name}"}
     try:
@@ -81,11 +87,18 @@ async def _events(cluster: Cluster, item: ScaledService, say: Say) -> list[dict[
     except (ApiError, Unreachable) as error:
         say(f"without Events: {error}")
         return []
+    dated = [(at, event) for event in found if event.reason in OF_TRANSITIONS and (at := _at(event, before))]
+    latest = sorted(dated, key=lambda one: one[0], reverse=True)[:LAST]
     return [
-        {"at": _at(event), "from": None, "event": event.reason, "to": None, "reason": event.message}
-        for event in sorted(found, key=lambda event: _at(event) or "", reverse=True)[:LAST]
+        {"at": moment(at), "from": None, "event": event.reason, "to": None, "reason": _why(event)}
+        for at, event in latest
     ]
 
 
-def _at(event: Event) -> str | None:
-    return moment(event.last_timestamp or event.event_time or event.first_timestamp)
+def _at(event: Event, before: datetime | None) -> datetime | None:
+    """When it happened last before that. A repeated Event says of its first time and its last."""
+    return next((at for at in (event.last_seen, event.first_seen) if at and (before is None or at < before)), None)
+
+
+def _why(event: Event) -> str:
+    return event.message + (f" ({event.times} times)" if event.times > 1 else "")

@@ -272,3 +272,17 @@ def test_pods_that_end_and_work_that_is_done_say_nothing() -> None:
 def test_long_words_are_cut() -> None:
     found = of_container(waits("CreateContainerError", "x" * 5000))
     assert found and len(found) < 400 and found.endswith("…")
+
+
+def test_an_event_that_is_repeated_was_seen_when_its_series_says_so() -> None:
+    body = {
+        "eventTime": "2026-01-02T03:04:05.000000Z",
+        "series": {"count": 3, "lastObservedTime": "2026-01-02T03:14:05.000000Z"},
+    }
+    event = decoder(Event)(json.dumps(body).encode())
+    assert event.last_seen and event.first_seen
+    assert ((event.last_seen - event.first_seen).total_seconds(), event.times) == (600, 3)
+    older = {"firstTimestamp": "2026-01-02T03:04:05Z", "lastTimestamp": "2026-01-02T03:05:05Z", "count": 2}
+    event = decoder(Event)(json.dumps(older).encode())
+    assert event.last_seen and event.first_seen
+    assert ((event.last_seen - event.first_seen).total_seconds(), event.times) == (60, 2)

@@ -1,0 +1,97 @@
+"""The last transitions as `zenvoy explain` tells them, of Events that zenvoy itself wrote."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from reconciler.adapters.kubernetes.entries import Problem
+from reconciler.adapters.kubernetes.events import Events
+from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
+from reconciler.core.record import State
+from reconciler.engine.explain import moves
+from reconciler.ports.transitions import Transition
+from tests.cluster.cli.parts import Cli, FakeController, Objects
+from tests.cluster.written import GENEROUS_SECONDS
+from tests.reconciler.cli.test_explaining import answer
+
+
+class Told:
+    """Events of one service, written at moments that are chosen."""
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects, self.name = objects, f"{objects.namespace}/web"
+        self.now = datetime.now(UTC) - timedelta(minutes=5)
+
+    async def start(self) -> None:
+        await self.objects.scaled_service("web", state="Active", since="2026-01-02T03:04:05Z", reason="ready")
+        where = path(API_VERSION, PLURAL, self.objects.namespace, "web")
+        items = {self.name: decoder(ScaledService)(await self.objects.api.get(where))}
+        self.events = Events(self.objects.api, items, {}, lambda: True, "zenvoy-0", lambda: self.now.timestamp())
+        self.task = asyncio.create_task(self.events.run())
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    def move(self, source: State, event: str, target: State, reason: str) -> Transition:
+        return Transition(self.name, source, event, target, reason, self.now.timestamp())
+
+    async def saw(self, *moved: tuple[State, str, State, str]) -> None:
+        """A minute after the one before."""
+        for one in moved:
+            self.now += timedelta(seconds=60)
+            self.events.saw(self.move(*one))
+            assert await self.events.flush(GENEROUS_SECONDS)
+
+
+@pytest.fixture
+async def told(objects: Objects) -> AsyncIterator[Told]:
+    told = Told(objects)
+    await told.start()
+    yield told
+    await told.end()
+
+
+TO_IDLE = (State.Active, "Quiet", State.Idle, "no traffic")
+TO_ACTIVE = (State.Idle, "Traffic", State.Active, "3 requests moved")
+TO_WAKING = (State.ScaledToZero, "Demand", State.Waking, "somebody waits")
+
+
+async def test_a_repeated_event_is_told_where_it_happened_last(cli: Cli, told: Told) -> None:
+    await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE, TO_IDLE)
+    told.events.woke(told.name, 1.5, {"signal": 0.002})
+    told.events.problems(told.name, [Problem("HostTaken", "spec.hosts", "it is taken", "take another")])
+    assert await told.events.flush(GENEROUS_SECONDS)
+    done = await cli("explain", "web", "-n", cli.namespace, "--system-namespace", cli.namespace, "-o", "json")
+    assert [(move["event"], move["reason"]) for move in done.json["transitions"]] == [
+        ("Idle", "no traffic (2 times)"),
+        ("Active", "3 requests moved"),
+        ("WakeRequested", "somebody waits"),
+    ]
+    last, *_ = done.json["transitions"]
+    assert datetime.fromisoformat(last["at"]) == told.now.replace(microsecond=told.now.microsecond // 1000 * 1000)
+
+
+async def test_events_tell_what_was_before_the_controller_s_first_transition(
+    cli: Cli, told: Told, controller: FakeController
+) -> None:
+    """As after a fail-over to a replica that has not been there for long; what was repeated counts where it began."""
+    await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE)
+    known = told.move(*TO_ACTIVE)
+    await told.saw(TO_WAKING)
+    later = told.move(*TO_WAKING)
+    controller.answers = {f"/v1/services/{told.name}/explain": answer(transitions=moves([later, known]))}
+    where = ("-n", cli.namespace, "--controller", controller.url)
+    done = await cli("explain", "web", *where)
+    rows = done.out.partition("Last transitions\n")[2].splitlines()
+    assert [" ".join(row.split()[1:]) for row in rows] == [
+        "ScaledToZero → Waking Demand somebody waits",
+        "Idle → Active Traffic 3 requests moved",
+        "Idle no traffic",
+        "WakeRequested somebody waits (2 times)",
+    ]
