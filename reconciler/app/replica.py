@@ -170,6 +170,7 @@ class Replica:
         self._commands.lead()
         self._catalogue.lead()
         self._metrics.lead()
+        self._tell.again(self.engine.untold())
 
     def _follow(self, leader: str | None) -> None:
         if self._started:

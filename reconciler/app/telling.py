@@ -6,7 +6,7 @@ Rule: nothing here decides, and nobody who waits for a service waits for it to b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -41,6 +41,11 @@ class Teller:
         """Once what follows from it is on its way."""
         asyncio.get_running_loop().call_soon(self._tell, transition)
 
+    def again(self, transitions: Iterable[Transition]) -> None:
+        """These happened here while nobody led, when no Event is written; now we lead."""
+        for transition in transitions:
+            self._event(transition)
+
     def woke(self, service: str, wake: Wake) -> None:
         total, parts = wake.total(), wake.parts()
         self._metrics.woke(service, total, parts)
@@ -62,11 +67,14 @@ class Teller:
             self._events.problems(name, found)
         self._troubled = set(troubled)
 
-    def _tell(self, transition: Transition) -> None:
+    def _event(self, transition: Transition) -> None:
         service = self._services().get(transition.service)
-        self._metrics.saw(transition)
         wake = service.wake if service else None
         self._events.saw(transition, wake.peer if wake else None, wake.via if wake else None)
+
+    def _tell(self, transition: Transition) -> None:
+        self._metrics.saw(transition)
+        self._event(transition)
         log.info(
             "transition",
             service=transition.service,

@@ -247,7 +247,7 @@ class Engine(Roles):
         service.record = after
         if after.state is not before.state:
             self._roll.note(name, after)
-            if wake := service.stepped(before, after):
+            if wake := service.stepped(before, after, event.name):
                 self._woken(name, wake)
         if after.state in (State.Waking, State.Active):  # a wake does not wait for the disk
             self._converge(name, service)
@@ -257,9 +257,7 @@ class Engine(Roles):
             self._converge(name, service)
         if before.state is not after.state or before.stalled != after.stalled:
             reason = after.reason if after.state is not before.state else after.stalled
-            transition = Transition(name, before.state, event.name, after.state, reason or "", now)
-            self.history.note(transition)
-            self._listen(transition)
+            self._moved(service, Transition(name, before.state, event.name, after.state, reason or "", now))
         return True
 
     def _remember_replicas(self, name: str, service: Service) -> None:

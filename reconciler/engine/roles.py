@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.core.doubt import Doubt
-from reconciler.core.events import Event, WakeCommanded
+from reconciler.core.events import Event, WakeCommanded, WakeStalled
 from reconciler.core.follow import fenced, given_up, in_force, taken_over
 from reconciler.core.record import Record, State
 from reconciler.core.traffic import NO_SAMPLE, Sample
@@ -26,6 +26,9 @@ from reconciler.ports.transitions import Listener, Transition
 
 if TYPE_CHECKING:
     from reconciler.engine.engine import Adapters
+
+MOST_UNTOLD = 4
+"""Own steps that a follower remembers of each service, for when it leads."""
 
 
 class Roles:
@@ -50,7 +53,7 @@ class Roles:
     def __init__(self) -> None:
         self.leads = True
         """False: another replica does, or it is not known which."""
-        self._words: dict[str, tuple[Record, bool]] = {}
+        self._words: dict[str, tuple[Record, bool, str]] = {}
         """What the leader said, also of services that were not yet configured here."""
         self._owners: dict[str, str] = {}
         """A leader's: whose a hold address is, of those that are in use."""
@@ -60,15 +63,18 @@ class Roles:
         raise NotImplementedError
 
     @in_turn
-    def adopt(self, name: str, record: Record | None, fence: bool = False) -> None:
-        """The leader's record is this now; None: the service is no more there. `fence`: step nothing until the next."""
+    def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "") -> None:
+        """The leader's record is this now; None: the service is no more there. `fence`: step nothing until the next.
+
+        `cause` names the event that brought its state about, where the leader knows it.
+        """
         if self.leads:
             return
         self._forsaken = False
         if record is None:
             self._words.pop(name, None)
         else:
-            self._words[name] = (replace(record, since=min(record.since, self._now())), fence)
+            self._words[name] = (replace(record, since=min(record.since, self._now())), fence, cause)
             if service := self._services.get(name):
                 self._take_word(name, service)
                 self._settle(name)
@@ -98,6 +104,13 @@ class Roles:
             self._settle(name)
         # What is not configured yet was left by another leader too, and is configured when who knows what runs of it.
         self._saved = {name: taken_over(record, None, since) for name, record in self._saved.items()}
+
+    def untold(self) -> list[Transition]:
+        """What this replica did to services while nobody led, and so nobody told people of; each is given once."""
+        found = [move for service in self._services.values() for move in service.untold]
+        for service in self._services.values():
+            service.untold = ()
+        return sorted(found, key=lambda move: move.at)
 
     @in_turn
     def follow(self) -> None:
@@ -150,9 +163,9 @@ class Roles:
 
     def _take_word(self, name: str, service: Service) -> None:
         """Let the leader's word be the record."""
-        word, fence = self._words[name]
-        before, service.record, service.word = service.record, word, word
-        service.fence = fence and not self._forsaken
+        word, fence, cause = self._words[name]
+        before, last, service.record, service.word = service.record, service.word, word, word
+        service.fence, service.untold = fence and not self._forsaken, ()
         if word.state is State.ScaledToZero:
             service.believes(ended=True, zeroed=word.zeroed)
         elif word.state is not State.Waking:
@@ -161,8 +174,13 @@ class Roles:
             service.believes(ended=True, zeroed=True)
         if before is None or before.state is not word.state:
             self._roll.note(name, word)
-        if before and before.state is not word.state and (wake := service.stepped(before, word)):
+        if before is None:
+            service.cause = cause
+            return
+        if before.state is not word.state and (wake := service.stepped(before, word, cause)):
             self._woken(name, wake)
+        if last is None or (last.since, last.stalled) != (word.since, word.stalled):  # or our own step is undone
+            self._note_step(name, before, word, cause)
 
     def _origin(self, name: str) -> Record | None:
         """The record of a service that is configured for the first time, if there is one."""
@@ -228,7 +246,7 @@ class Roles:
         record, fence = service.record, fenced(service.record, service.seen)
         if service.shared != record or service.shared_fence != fence:
             service.shared, service.shared_fence = record, fence
-            if state := self._adapters.replicas.share(name, record, fence):
+            if state := self._adapters.replicas.share(name, record, fence, service.cause):
                 service.saw_route(state)
 
     def _changed(self, name: str, service: Service, before: Record, event: str) -> None:
@@ -237,9 +255,23 @@ class Roles:
         assert after is not None
         self._roll.note(name, after)
         if after.state is not before.state:
-            transition = Transition(name, before.state, event, after.state, after.reason, after.since)
-            self.history.note(transition)
-            self._listen(transition)
+            service.cause = event
+            self._moved(service, Transition(name, before.state, event, after.state, after.reason, after.since))
+
+    def _moved(self, service: Service, transition: Transition) -> None:
+        """A record was changed here: for people."""
+        self.history.note(transition)
+        if not self.leads:
+            service.untold = (*service.untold[1 - MOST_UNTOLD :], transition)
+        self._listen(transition)
+
+    def _note_step(self, name: str, before: Record, word: Record, cause: str) -> None:
+        """Remember what the leader did, as whoever leads next is asked for it."""
+        if before.state is not word.state:
+            self.history.note(Transition(name, before.state, cause, word.state, word.reason, word.since))
+        elif word.stalled and before.stalled != word.stalled:
+            stalled = WakeStalled(word.stalled)
+            self.history.note(Transition(name, word.state, stalled.name, word.state, stalled.reason, self._now()))
 
     def _may_wake(self, record: Record, event: Event) -> bool:
         """Whether a follower may carry a command out by itself."""

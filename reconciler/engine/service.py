@@ -14,6 +14,7 @@ from reconciler.plan import Deadline
 from reconciler.ports.backend import UNSAID, Asks, Running
 from reconciler.ports.holders import Held, Order
 from reconciler.ports.router import RouteState
+from reconciler.ports.transitions import Transition
 
 ASLEEP = Observed()
 SLACK_SECONDS = 1.0
@@ -51,6 +52,10 @@ class Service:
     """A follower's: whether the leader is about to decide, so that the record stays as it is."""
     ending: Ending | None = None
     """A follower's, from the first time that the leader put the service to sleep."""
+    untold: tuple[Transition, ...] = ()
+    """A follower's: its own steps since the leader's last word. Whoever leads tells people, so nobody told of these."""
+    cause: str = ""
+    """The name of the event that brought the record's state about; empty when that was not seen."""
     shared: Record | None = None
     """A leader's: what followers were told last, and beside it whether it was fenced."""
     shared_fence: bool = False
@@ -110,8 +115,9 @@ class Service:
         present = self.deadline
         return bool(present and coming and present.event is coming.event and present.at <= now < coming.at)
 
-    def stepped(self, before: Record, after: Record) -> Wake | None:
-        """Its state is another now. The wake that is over by that, as nobody waited for it."""
+    def stepped(self, before: Record, after: Record, cause: str) -> Wake | None:
+        """Its state is another now, by that event. The wake that is over by that, as nobody waited for it."""
+        self.cause = cause
         if after.state is State.Waking:
             self.recovers = before.state is not State.ScaledToZero
         if self.recovers:

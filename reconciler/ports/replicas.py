@@ -23,8 +23,9 @@ class Standing:
 class Replicas(Protocol):
     """Tells followers the leader's records, and knows what stands against putting anything to sleep."""
 
-    def share(self, service: str, record: Record | None, fence: bool) -> RouteState | None:
-        """This is the service's record from now on; None: it is no more. `fence`: followers do not step it.
+    def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:
+        """This is the service's record from now on; None: it is no more. `fence`: followers do not step it. `cause`
+        names the event that brought its state about.
 
         The route's state as it is by that, since nobody has acknowledged it yet; None when that changes nothing.
         """
@@ -36,7 +37,7 @@ class Replicas(Protocol):
 class Alone:
     """No other replica."""
 
-    def share(self, service: str, record: Record | None, fence: bool) -> RouteState | None:
+    def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:
         return None
 
     def doubt(self) -> Doubt | None:

@@ -238,7 +238,7 @@ class Replica:
     def heard(self, link: Link, word: Word) -> None:
         if self.link is link:
             self.merged.heard(word)
-            self.engine.adopt(NAME, word.record, word.fence)
+            self.engine.adopt(NAME, word.record, word.fence, word.cause)
 
     def flush(self) -> None:
         """Say what is due, if there is a stream."""

@@ -49,7 +49,7 @@ Credentials = Callable[[], grpc.ChannelCredentials]
 class Engine(Protocol):
     """What follows the leader."""
 
-    def adopt(self, name: str, record: Record | None, fence: bool = False, /) -> None: ...
+    def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "", /) -> None: ...
 
     def forsake(self) -> None: ...
 
@@ -207,7 +207,7 @@ class PeerClient:
             for word in down.words:
                 heard.named.add(word.service)
                 self._merged.heard(word)
-                self._engine.adopt(word.service, word.record, word.fence)
+                self._engine.adopt(word.service, word.record, word.fence, word.cause)
             for service in down.removed:
                 self._drop(service)
             if down.fleet is not None:

@@ -93,12 +93,12 @@ class Merged:
         """Those of them that are connected nowhere."""
         return self.ledger.envoys.away if self.leads else frozenset()
 
-    def share(self, service: str, record: Record | None, fence: bool) -> RouteState | None:
+    def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:
         self._version += 1
         if record is None:
             self.words.pop(service, None)
         else:
-            self.words[service] = Word(service, self._version, record, fence)
+            self.words[service] = Word(service, self._version, record, fence, cause)
         self.on_word(service)
         if record is None or not self.ledger.followers:
             return None

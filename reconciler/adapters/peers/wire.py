@@ -37,6 +37,8 @@ class Word(msgspec.Struct, frozen=True, array_like=True):
     record: Record
     fence: bool = False
     """Whether followers leave the record as it is until the next word."""
+    cause: str = ""
+    """The name of the event that brought the record's state about, for people; empty when that is not known."""
 
 
 class Down(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):

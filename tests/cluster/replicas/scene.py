@@ -205,6 +205,12 @@ class Scene:
     def follower(self) -> str:
         return next(name for name in self.replicas if name != self.leader())
 
+    def events(self, service: str) -> set[tuple[str, str]]:
+        """Who told, and what, of one service."""
+        text = self.cluster.kubectl("get", "events.events.k8s.io", "-n", self.namespace, "-o", "json")
+        told = [one for one in json.loads(text)["items"] if one["regarding"]["name"] == service]
+        return {(one.get("reportingInstance", ""), one["reason"]) for one in told}
+
     def is_ready(self, name: str) -> bool:
         try:
             with urllib.request.urlopen(f"http://{self.replicas[name]}:{HTTP}/readyz", timeout=5) as answer:

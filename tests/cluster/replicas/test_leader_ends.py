@@ -50,3 +50,21 @@ def test_one_that_was_frozen_puts_nothing_to_sleep(scene: Scene, tmp_path: Path,
     assert scene.world(before)["standing"]["leads"] is False
     act.answered()
     act.lives_on()
+
+
+def test_a_wake_while_nobody_led_is_told_by_whoever_leads_next(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    act = Act(scene, "untold", tmp_path, pool)
+    act.bring("ScaledToZero")
+    before = scene.leader()
+    scene.ends(before, signal.SIGKILL)
+    meanwhile = act.ask("/meanwhile")
+    try:
+        until("another one leads", lambda: scene.leader() not in ("", before))
+        after = scene.leader()
+        assert meanwhile.result().status == 200
+        until("its wake is told", lambda: (after, "WakeRequested") in scene.events(act.name))
+    finally:
+        scene.start(before)
+    until("it is back", lambda: scene.is_ready(before))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconciler.core import events
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
+from reconciler.ports.backend import Running
 from tests.fakes.pair import FORSAKEN, LEASE, NAME, NOTICE, Pair, Replica
 
 SPEC = Spec(name=NAME, replicas=2, idle_after=600, wake_timeout=5, drain_timeout=60, hold_timeout=600)
@@ -261,3 +262,63 @@ def test_a_follower_allocates_and_saves_nothing() -> None:
     assert world.number == 2
     assert not world.unsaved
     assert world.indexes == indexes
+
+
+def moves(world: Pair, name: str) -> list[tuple[State, str, State]]:
+    """What that replica remembers, the latest first."""
+    return [(move.source, move.event, move.target) for move in world.replicas[name].engine.history.of(NAME)]
+
+
+def test_a_follower_remembers_what_the_leader_did() -> None:
+    world = pair()
+    world.replicas["L"].engine.command(NAME, events.WakeCommanded("a person asked"))
+    talk(world)
+    world.replicas["L"].engine.ran(Running(NAME, 0, (), "ImagePullBackOff: no such image"))
+    talk(world)
+    world.replicas["L"].engine.ran(Running(NAME, 2, ("10.0.0.1:80",)))
+    talk(world)
+    world.replicas["L"].engine.command(NAME, events.SleepCommanded("a person asked"))
+    talk(world)
+    assert moves(world, "F")[:4] == [
+        (State.Active, "SleepCommanded", State.Draining),
+        (State.Waking, "Ready", State.Active),
+        (State.Waking, "WakeStalled", State.Waking),
+        (State.ScaledToZero, "WakeCommanded", State.Waking),
+    ]
+    assert moves(world, "L")[:4] == moves(world, "F")[:4]
+
+
+def test_a_step_of_both_is_remembered_once() -> None:
+    world = pair()
+    world.arrive("b")
+    talk(world)
+    talk(world)
+    wakes = [move for move in moves(world, "F") if move[2] is State.Waking]
+    assert wakes == [(State.ScaledToZero, "Demand", State.Waking)]
+
+
+def test_what_a_follower_did_while_nobody_led_is_told_by_it_once_it_leads() -> None:
+    world = pair()
+    world.freezes("L")
+    world.arrive("b")
+    talk(world)
+    assert state(world, "F") is State.Waking
+    world.passes(LEASE + NOTICE)
+    world.elects("F")
+    engine = world.replicas["F"].engine
+    assert engine.leads
+    (untold,) = engine.untold()
+    assert (untold.event, untold.target) == ("Demand", State.Waking)
+    assert engine.untold() == []
+
+
+def test_what_the_leader_heard_of_is_told_by_nobody_else() -> None:
+    world = pair()
+    world.arrive("b")
+    talk(world)
+    assert state(world, "L") is state(world, "F") is State.Waking
+    world.freezes("L")
+    world.passes(LEASE + NOTICE)
+    world.elects("F")
+    assert world.replicas["F"].engine.leads
+    assert world.replicas["F"].engine.untold() == []
