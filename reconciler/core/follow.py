@@ -41,6 +41,12 @@ def urge(record: Record, seen: Observed, fence: bool) -> Event | None:
             return events.Demand("somebody waits, and there is no leader") if seen.held and not fence else None
 
 
+def tells_of(record: Record, event: Event) -> bool:
+    """Whether a follower brings about what a deadline brings: it says that a wake which somebody waits for takes long,
+    unless why it does is known. What keeps it is looked for by the leader alone, and is not said again."""
+    return isinstance(event, events.WakeTimedOut) and event.wanted and not record.stalled
+
+
 def taken_over(record: Record, replicas: int | None, since: float) -> Record:
     """A record that another leader left, in the hands of the one that leads since `since` (seconds since the epoch).
 

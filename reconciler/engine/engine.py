@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.doubt import Doubt
-from reconciler.core.events import Event, SleepCommanded, WakeCommanded, WakeTimedOut, Zeroed
-from reconciler.core.follow import urge
+from reconciler.core.events import Event, SleepCommanded, WakeCommanded, Zeroed
+from reconciler.core.follow import tells_of, urge
 from reconciler.core.judge import due, judge
 from reconciler.core.machine import step
 from reconciler.core.record import Record, State
@@ -168,17 +168,15 @@ class Engine(Roles):
     @in_turn
     def passed(self, name: str, deadline: Deadline) -> None:
         """A deadline has passed. One that is not the service's present one is stale, and ignored."""
-        service = self._services.get(name)
-        if service is None or service.deadline != deadline:
+        if (service := self._services.get(name)) is None or service.deadline != deadline:
             return
         before, service.deadline = service.record, None  # it has rung: whatever is wanted now is armed anew
         self._settle(name)
         if before and service.record and service.record.since == before.since:
             event = due(service.record, service.spec, service.seen, deadline.event)
-            if not self.leads and not (isinstance(event, WakeTimedOut) and event.wanted):
-                return
-            self._step(name, service, event, max(self._now(), deadline.at))
-            self._settle(name)
+            if self.leads or tells_of(service.record, event):
+                self._step(name, service, event, max(self._now(), deadline.at))
+                self._settle(name)
 
     @in_turn
     def command(self, name: str, event: Event) -> None:

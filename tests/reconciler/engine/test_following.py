@@ -128,6 +128,22 @@ def test_a_wake_that_somebody_waits_for_is_the_follower_s_to_get_on_with() -> No
     assert world.served()
 
 
+def test_whoever_waits_at_a_follower_is_told_what_the_leader_knows_of_the_wake() -> None:
+    world = pair()
+    world.arrive("b")
+    talk(world)
+    for name in world.replicas:
+        world.scales(name)
+    follower = world.replicas["F"]
+    times_out(follower)
+    assert follower.record
+    assert follower.record.stalled == "it is not ready, and nothing says why"
+    world.replicas["L"].engine.ran(Running(NAME, 2, trouble="there is no such image"))
+    talk(world)
+    times_out(follower)
+    assert follower.record.stalled == "there is no such image"
+
+
 def test_a_follower_holds_while_the_leader_drains() -> None:
     world = draining()
     world.arrive("b")
