@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,8 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+Coming = Callable[[str, str, bytes], Awaitable[None]]
+"""Method, path and body of a request, before the API server hears of it."""
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _PASSED_ON = ("Content-Type", "Accept", "User-Agent", "Authorization")
 
@@ -34,12 +36,14 @@ class Recorder:
     url: str
     asked: set[Asked] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
+    coming: Coming | None = None
+    """What comes is passed on once this is done with it."""
 
     def kubeconfig(self, of: Path) -> Path:
         """The same identity, by way of the recorder."""
         config = yaml.safe_load(of.read_text())
         config["clusters"][0]["cluster"] = {"server": self.url}
-        path = of.with_suffix(".recorded")
+        path = of.with_suffix(f".recorded-{self.url.rpartition(':')[2]}")
         path.write_text(yaml.safe_dump(config))
         path.chmod(0o600)
         return path
@@ -56,8 +60,10 @@ async def recorder(kubeconfig: Path) -> AsyncIterator[Recorder]:
 
         async def pass_on(request: web.Request) -> web.StreamResponse:
             headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
-            url = f"{cluster['server']}{request.path_qs}"
-            async with session.request(request.method, url, headers=headers, data=await request.read()) as answer:
+            url, body = f"{cluster['server']}{request.path_qs}", await request.read()
+            if made.coming:
+                await made.coming(request.method, request.path, body)
+            async with session.request(request.method, url, headers=headers, data=body) as answer:
                 _note(made, request, answer.status)
                 return await _answer(request, answer)
 
@@ -76,13 +82,13 @@ async def recorder(kubeconfig: Path) -> AsyncIterator[Recorder]:
 
 async def _answer(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
     made = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.headers.get("Content-Type", "")})
-    await made.prepare(request)
     try:
+        await made.prepare(request)
         async for chunk in answer.content.iter_any():
             await made.write(chunk)
         await made.write_eof()
     except (ConnectionError, aiohttp.ClientError):
-        pass  # who asked has gone: that is how a watch ends
+        pass  # who asked has gone: that is how a watch ends, and a call that took too long
     return made
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from tests.cluster.replicas.scene import Scene
+from tests.cluster.replicas.scene import PATIENCE_SECONDS, Scene
 from tests.e2e.harness import Reply, until
 
 STAYS = {"idle_after": "10m", "wake_timeout": "60s", "hold_timeout": "80s", "drain_timeout": "60s"}
@@ -22,14 +22,16 @@ class Act:
     def ask(self, path: str = "/") -> Future[Reply]:
         return self.pool.submit(self.scene.request, self.name, path)
 
-    def bring(self, state: str) -> None:
+    def bring(self, state: str, **annotations: str) -> None:
         """From nothing; a request is under way in Waking, Active and Draining."""
         scene, name = self.scene, self.name
-        scene.serve(name, **STAYS)
+        scene.serve(name, **{**STAYS, **annotations})
         match state:
             case "ScaledToZero" | "Waking":
                 self.sleep()
             case "Active" | "Draining":
+                # A leader that began lately, or misses somebody, ends each drain at once.
+                until("drains may last", lambda: not scene.doubt(), PATIENCE_SECONDS)
                 self.under_way = self.ask(self.path)
                 until("the service is asked", lambda: f"{name} {self.path}" in scene.kubelet.asked)
             case "Idle":

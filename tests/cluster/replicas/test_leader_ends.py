@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,67 @@ def test_a_wake_while_nobody_led_is_told_by_whoever_leads_next(
     finally:
         scene.start(before)
     until("it is back", lambda: scene.is_ready(before))
+
+
+@contextmanager
+def frozen(scene: Scene, name: str) -> Iterator[None]:
+    """A replica, until well after another one leads; what it wants to know of its Lease then takes a while more."""
+    scene.tell(name, signal.SIGSTOP)
+    try:
+        until("another one leads", lambda: scene.leader() not in ("", name))
+        # Whoever joins anew has a choice of both; here they make the right one. Whom it has, they notice by themselves.
+        scene.door.replicas.sort(key=lambda replica: replica[0] == scene.replicas[name])
+        yield
+        scene.between[name].keep_its_lease()
+    finally:
+        scene.tell(name, signal.SIGCONT)
+
+
+def watch(scene: Scene, act: Act, before: str, *, asked: bool) -> None:
+    """For a while: nobody scales it, and who led before does not even try."""
+    changes, zeroed = scene.changes(act.name), len(scene.between[before].zeroed)
+    end = time.monotonic() + LEASE_SECONDS
+    while time.monotonic() < end:
+        if asked:
+            assert scene.request(act.name, "/now").status == 200
+        assert scene.changes(act.name) == changes
+        assert len(scene.between[before].zeroed) == zeroed
+
+
+@pytest.mark.parametrize("where", ["leader", "follower"])
+@pytest.mark.parametrize("state", ["Idle", "Draining"])
+def test_one_that_was_frozen_before_it_put_something_to_sleep_leaves_it_awake(
+    watched: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str, where: str
+) -> None:
+    scene, act = watched, Act(watched, f"late-{state.lower()}-{where}", tmp_path, pool)
+    before = scene.leader()
+    scene.proxy_joins(before if where == "leader" else scene.follower())
+    act.bring(state, idle_after="10s")
+    zeroed = len(scene.between[before].zeroed)
+    with frozen(scene, before):
+        act.answered()  # so that nothing keeps it awake
+        assert scene.request(act.name, "/meanwhile").body.decode() == f"{act.name} /meanwhile\n"
+    watch(scene, act, before, asked=False)
+    scene.between[before].give_its_lease()
+    watch(scene, act, before, asked=True)
+    until("it knows who leads", lambda: scene.world(before)["standing"]["leads"] is False)
+    assert len(scene.between[before].zeroed) == zeroed
+    act.lives_on()
+
+
+def test_one_that_was_frozen_when_it_put_something_to_sleep_does_so_once(
+    watched: Scene, tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    scene, act = watched, Act(watched, "once", tmp_path, pool)
+    act.bring("Idle")
+    before = scene.leader()
+    scene.between[before].at_zero = lambda: scene.tell(before, signal.SIGSTOP)
+    scene.command(act.name, "sleep")
+    until("it is at zero", lambda: scene.wanted(act.name) == 0)
+    scene.between[before].at_zero = lambda: None
+    with frozen(scene, before):
+        assert scene.request(act.name, "/meanwhile").body.decode() == f"{act.name} /meanwhile\n"
+    watch(scene, act, before, asked=False)
+    scene.between[before].give_its_lease()
+    watch(scene, act, before, asked=True)
+    act.lives_on()
