@@ -1,7 +1,8 @@
 """`make demo`: a real zenvoy, a real Envoy and two real services; they fall asleep and wake, and this tells how.
 
 Where Prometheus is installed it scrapes Envoy, and says what is in use; otherwise Envoy is asked itself.
-Ends by itself with exit code 0, and with 1 when anything that it shows did not happen. `--keep` stays up instead.
+Ends by itself within a minute of serving, with exit code 0, and with 1 when anything that it shows did not happen (130
+upon Ctrl-C). `--keep` stays up instead.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ FILE = HERE / "services.yaml"
 ZENVOY = Path(sys.executable).with_name("zenvoy")
 HTTP, TCP = "http://127.0.0.1:10000/", ("127.0.0.1", 10001)
 HOST = "hello.localhost"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
+"""For zenvoy to serve; then for all that is shown."""
 COLOURS = {"ScaledToZero": "34", "Waking": "33", "Active": "32", "Idle": "36", "Draining": "35"}
 PARTS = {
     "signal": "signal: the held connection reaches the reconciler, which decides",
@@ -48,6 +50,7 @@ class Timeline:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process, self._began = process, time.monotonic()
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._end = self._began + PATIENCE_SECONDS
         threading.Thread(target=self._read, daemon=True).start()
 
     def say(self, text: str) -> None:
@@ -55,18 +58,37 @@ class Timeline:
 
     def until(self, what: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Print what happens until `wanted` does."""
-        end = time.monotonic() + PATIENCE_SECONDS
-        while (left := end - time.monotonic()) > 0:
+        while (left := self.seconds_left) > 0:
             try:
                 entry = self._lines.get(timeout=left)
             except queue.Empty:
                 break
             if entry["event"] == "ended":
                 raise DidNotHappen(f"zenvoy ended before {what}; exit code {self._process.wait()}")
+            if entry["event"] == "failed":
+                raise DidNotHappen(entry["why"])
             self._show(entry)
             if wanted(entry):
                 return entry
         raise DidNotHappen(f"{what}: not within {PATIENCE_SECONDS:g} s")
+
+    def serving(self) -> None:
+        """Print what happens until zenvoy serves; what is shown has its time from then on."""
+        self.until("zenvoy serves", lambda entry: entry["event"] == "serving")
+        self._end = time.monotonic() + PATIENCE_SECONDS
+
+    def follow(self) -> None:
+        """Print all that happens until zenvoy ends."""
+        while (entry := self._lines.get())["event"] != "ended":
+            self._show(entry)
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+    def fail(self, why: str) -> None:
+        """What is waited for will not happen. From any thread."""
+        self._lines.put({"event": "failed", "why": why})
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -120,20 +142,21 @@ def greet() -> str:
 
 def connect(timeline: Timeline, service: str, client: Callable[[], str], expected: str) -> None:
     """A client connects to a sleeping service, waits while it wakes, and is answered."""
-    replies: queue.Queue[str | Exception] = queue.Queue()
+    replies: queue.Queue[str] = queue.Queue()
 
     def ask() -> None:
         try:
             replies.put(client())
         except Exception as error:
-            replies.put(error)
+            timeline.fail(f"the reply of {service}: {error}")
 
     began = time.monotonic()
     threading.Thread(target=ask, daemon=True).start()
     timeline.until(f"{service} woke", lambda entry: entry["event"] == "woken" and entry["service"] == service)
-    reply = replies.get(timeout=PATIENCE_SECONDS)
-    if isinstance(reply, Exception):
-        raise DidNotHappen(f"the reply of {service}: {reply}")
+    try:
+        reply = replies.get(timeout=timeline.seconds_left)
+    except queue.Empty:
+        raise DidNotHappen(f"the reply of {service}: not within {PATIENCE_SECONDS:g} s") from None
     timeline.say(f"  {'':<8} the client has its reply after {(time.monotonic() - began) * 1000:.0f} ms: “{reply}”")
     if expected not in reply:
         raise DidNotHappen(f"the reply of {service} is {reply!r}; expected {expected!r} in it")
@@ -159,9 +182,8 @@ def asleep_in(prometheus: str) -> set[str]:
 
 def seen_by(prometheus: str, timeline: Timeline, *services: str) -> None:
     """Prometheus has scraped that these sleep."""
-    end = time.monotonic() + PATIENCE_SECONDS
     while not asleep_in(prometheus).issuperset(services):
-        if time.monotonic() > end:
+        if not timeline.seconds_left:
             raise DidNotHappen(f"Prometheus has seen {' and '.join(services)} asleep")
         time.sleep(0.1)
     timeline.say(f'Prometheus has it too: zenvoy_service_state{{state="ScaledToZero"}} is 1 for {", ".join(services)}.')
@@ -173,7 +195,7 @@ def show(timeline: Timeline) -> None:
         started = timeline.until("Prometheus is started", lambda entry: entry["event"] == "Prometheus")
         prometheus = str(started["at"])
         timeline.say(f"Prometheus scrapes Envoy every second, and says what is in use: {prometheus}")
-    timeline.until("zenvoy serves", lambda entry: entry["event"] == "serving")
+    timeline.serving()
     timeline.say("Envoy, the reconciler and the holder run; no process of hello or greeter does.")
     timeline.say(f"$ curl http://{HOST}:10000/")
     connect(timeline, "hello", curl, "hello from process")
@@ -189,8 +211,8 @@ def show(timeline: Timeline) -> None:
     connect(timeline, "hello", curl, "hello from process")
 
 
-def keep(timeline: Timeline, process: subprocess.Popen[str], state_dir: str) -> None:
-    timeline.until("zenvoy serves", lambda entry: entry["event"] == "serving")
+def keep(timeline: Timeline, state_dir: str) -> None:
+    timeline.serving()
     zenvoy = f"{ZENVOY.relative_to(Path.cwd()) if ZENVOY.is_relative_to(Path.cwd()) else ZENVOY}"
     print(
         f"""
@@ -203,11 +225,7 @@ zenvoy runs; Ctrl-C ends it. In another terminal:
 """,
         flush=True,
     )
-    while process.poll() is None:
-        try:
-            timeline.until("the end", lambda entry: False)
-        except DidNotHappen:
-            continue
+    timeline.follow()
 
 
 def main() -> int:
@@ -221,12 +239,13 @@ def main() -> int:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         timeline = Timeline(process)
         try:
-            keep(timeline, process, state_dir) if wanted.keep else show(timeline)
+            keep(timeline, state_dir) if wanted.keep else show(timeline)
         except DidNotHappen as error:
             timeline.say(f"This did not happen: {error}")
             return 1
         except KeyboardInterrupt:
-            pass
+            if not wanted.keep:
+                return 130
         finally:
             process.terminate()
             code = process.wait(10)
