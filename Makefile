@@ -33,7 +33,7 @@ install-yaml: ## render deploy/install.yaml from the chart, and what the chart s
 	scripts/install-yaml
 
 bench: setup ## figures, as ratios against something run beside it
-	scripts/system-packages haproxy
+	scripts/system-packages golang-go
 	$(BIN)/python -m bench
 
 cluster: setup ## start a Kubernetes here, with NODE=1 one that runs pods; tests/cluster/README.md

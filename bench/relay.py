@@ -252,7 +252,7 @@ def main() -> int:
     """Measure and report; 1 when a target was missed."""
     print(go_ahead())
     if shutil.which("go") is None:
-        print("go is not on PATH: the load and the rival to measure against are written in it")
+        print("there is no `go` on the PATH, and the load and the rival are written in Go: apt-get install golang-go")
         return 1
     program = built("relay_load")
     with contextlib.ExitStack() as stack:

@@ -13,7 +13,7 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"slices"
+	"sort"
 	"strconv"
 	"syscall"
 	"time"
@@ -69,8 +69,8 @@ func wait(epoll int, events []syscall.EpollEvent, ready func(fd int)) {
 	if err != nil && err != syscall.EINTR {
 		panic(err)
 	}
-	for _, event := range events[:max(n, 0)] {
-		ready(int(event.Fd))
+	for i := 0; i < n; i++ {
+		ready(int(events[i].Fd))
 	}
 }
 
@@ -128,7 +128,10 @@ func bulk(address string, bytes int) {
 	buffer := make([]byte, 1<<20)
 	begin := time.Now()
 	for left := bytes; left > 0; {
-		left -= must(syscall.Write(fd, buffer[:min(left, len(buffer))]))
+		if left < len(buffer) {
+			buffer = buffer[:left]
+		}
+		left -= must(syscall.Write(fd, buffer))
 	}
 	syscall.Shutdown(fd, syscall.SHUT_WR)
 	if must(syscall.Read(fd, buffer)) != 1 {
@@ -141,7 +144,7 @@ func ping(address string, seconds float64, conns int) {
 	epoll := must(syscall.EpollCreate1(0))
 	begin := map[int]time.Time{}
 	buffer := make([]byte, message)
-	for range conns {
+	for i := 0; i < conns; i++ {
 		fd := dial(address, sayEcho)
 		watch(epoll, fd)
 		begin[fd] = time.Now()
@@ -165,7 +168,7 @@ func ping(address string, seconds float64, conns int) {
 			write(fd, buffer)
 		})
 	}
-	slices.Sort(times)
+	sort.Slice(times, func(i, j int) bool { return times[i] < times[j] })
 	micros := func(part float64) float64 {
 		return float64(times[int(float64(len(times))*part)].Nanoseconds()) / 1000
 	}
