@@ -95,7 +95,7 @@ async def _measure() -> list[Row]:
         ),
         Row("bytes for a wake of 10,000", large.size, "bytes", "of 1,000", small.size, WAKE_BYTES, ALIKE),
         Row(
-            "CPU until 10,000 are served, beyond that for 1",
+            "CPU from the file until 10,000 are served, beyond 1",
             many.started - one.started,
             "s",
             "1,000",
