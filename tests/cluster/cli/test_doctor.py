@@ -80,6 +80,14 @@ class Installed:
         where = path("v1", "pods", self.objects.namespace, "zenvoy-0", "status")
         await self.objects.api.patch(where, {"status": status}, MERGE_PATCH)
 
+    async def proxy(self, name: str, status: dict[str, Any]) -> None:
+        """A pod as the chart's proxy makes it."""
+        meta = {"name": name, "labels": {"app.kubernetes.io/component": "proxy"}}
+        spec = {"containers": [{"name": "envoy", "image": "example/envoy:1"}]}
+        await self.objects.make("v1", "pods", {"kind": "Pod", "metadata": meta, "spec": spec})
+        where = path("v1", "pods", self.objects.namespace, name, "status")
+        await self.objects.api.patch(where, {"status": status}, MERGE_PATCH)
+
     async def _apply(self, wanted: dict[str, Any]) -> None:
         meta = wanted["metadata"]
         where = path(wanted["apiVersion"], f"{wanted['kind'].lower()}s", meta.get("namespace"), meta["name"])
@@ -129,9 +137,6 @@ async def test_where_all_is_well_it_finds_nothing(installed: Installed) -> None:
         "web", **entered("ScaledToZero", "idle for 5m", conditions=ready, observedGeneration=1)
     )
     await installed.objects.deployment("web", None)
-    autoscaler = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 9}
-    hpa = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"}, "spec": autoscaler}
-    await installed.objects.make("autoscaling/v2", "horizontalpodautoscalers", hpa)
     done = await installed.doctor()
     lines = done.out.splitlines()
     assert lines[-1] == "no problems, no notes"
@@ -144,12 +149,13 @@ async def test_where_all_is_well_it_finds_nothing(installed: Installed) -> None:
             "Envoys",
             "holders",
             "samples",
+            "proxies",
             "services",
             "conflicts",
         )
     ]
     assert "1 of 1 pod ready, zenvoy-0 leads" in done.out
-    assert "1 ScaledService" in done.out and "1 HPA, 0 ScaledObjects, 1 target" in done.out
+    assert "1 ScaledService" in done.out and "0 HPAs, 0 ScaledObjects, 1 target" in done.out
     assert (await installed.doctor("-o", "json")).json["findings"] == []
 
 
@@ -196,6 +202,25 @@ async def test_a_pod_that_is_not_ready_says_why(installed: Installed) -> None:
     finding = await installed.found()
     assert finding["where"] == f"pod {installed.objects.namespace}/zenvoy-0"
     assert "ImagePullBackOff: no such image" in finding["what"]
+
+
+async def test_a_proxy_pod_that_no_reconciler_knows(installed: Installed) -> None:
+    await installed.proxy("edge-1", {"phase": "Running"})
+    await installed.proxy("edge-2", {"phase": "Running"})
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
+    container = {"name": "envoy", "state": waiting, "image": "", "imageID": "", "ready": False, "restartCount": 0}
+    await installed.proxy("edge-3", {"phase": "Pending", "containerStatuses": [container]})
+    await installed.proxy("edge-4", {"phase": "Failed", "reason": "Evicted"})
+    holders = [{"id": name, "mode": "anyip", "connected": True} for name in ("edge-1", "holder-1")]
+    envoys = [{**ENVOY, "id": name, "lastNack": None} for name in ("edge-1", "edge-2")]
+    installed.controller.answers["/v1/world"] = {**WORLD, "holders": holders, "envoys": envoys}
+    second, third = await installed.findings()
+    assert (second["check"], second["where"]) == ("proxies", f"pod {installed.objects.namespace}/edge-2")
+    assert second["what"] == "its holder is not known to a reconciler: Running"
+    assert "kubectl logs edge-2" in second["remedy"] and "NetworkPolicy" in second["remedy"]
+    assert third["what"].startswith("neither its Envoy nor its holder is known")
+    assert third["what"].endswith("ErrImagePull: no such image")
+    assert third["remedy"] == f"kubectl describe pod edge-3 -n {installed.objects.namespace}"
 
 
 async def test_a_lease_that_nobody_renews(installed: Installed) -> None:
@@ -268,6 +293,18 @@ async def test_keda_fights_in_either_way(installed: Installed, api: Api) -> None
     assert await installed.findings(code=0) == []
 
 
+async def test_an_autoscaler_is_noted_with_what_it_does_after_a_wake(installed: Installed) -> None:
+    await awake(installed)
+    await installed.objects.deployment("web", None)
+    autoscaler = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 9}
+    hpa = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"}, "spec": {**autoscaler, "minReplicas": 3}}
+    await installed.objects.make("autoscaling/v2", "horizontalpodautoscalers", hpa)
+    finding = await installed.found(code=0)
+    assert finding["level"] == "note"
+    assert finding["where"] == f"HorizontalPodAutoscaler {installed.objects.namespace}/web"
+    assert "raises it to 3 or more" in finding["what"]
+
+
 async def made(installed: Installed, scaled: dict[str, Any]) -> None:
     """The kind may be new to the API server."""
     async with asyncio.timeout(30):
@@ -287,7 +324,9 @@ async def made(installed: Installed, scaled: dict[str, Any]) -> None:
     [
         ("argocd-controller", "problem", "RespectIgnoreDifferences=true"),
         ("kustomize-controller", "problem", "what Flux applies"),
-        ("helm-controller", "note", "out of the chart's template"),
+        ("helm-controller", "problem", "driftDetection.ignore"),
+        ("helm", "note", "out of the chart's template"),
+        ("some-operator", "problem", "out of the manifest"),
         ("kubectl", "note", "out of the manifest"),
     ],
 )
@@ -355,6 +394,7 @@ async def test_what_one_may_not_see_is_noted(
     assert {(finding["check"], finding["level"]) for finding in found} == {
         ("definition", "note"),
         ("controller", "note"),
+        ("proxies", "note"),
         ("conflicts", "note"),
     }
     assert all("you may not" in finding["what"] for finding in found)

@@ -11,6 +11,7 @@ from reconciler.adapters.kubernetes.objects import Meta
 from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.app.cluster.doctor.conflicts import of_autoscalers
 from reconciler.app.cluster.doctor.objects import Autoscaler
+from reconciler.app.doctor.finding import Level
 
 WEB = ScaledService(Meta("web", "shop"))
 
@@ -27,11 +28,17 @@ def test_one_that_is_active_at_zero_replicas() -> None:
     assert "shop/web" in finding.what and "minReplicas: 1" in finding.remedy
 
 
+@pytest.mark.parametrize(("one", "least"), [(autoscaler("web"), 1), (autoscaler("web", minReplicas=4), 4)])
+def test_one_that_rests_at_zero_is_a_note(one: Autoscaler, least: int) -> None:
+    (finding,) = of_autoscalers([WEB], [one])
+    assert finding.level is Level.NOTE
+    assert f"rests while the target of shop/web sleeps, and raises it to {least} or more" in finding.what
+
+
 @pytest.mark.parametrize(
     "other",
     [
-        autoscaler("web", minReplicas=1),
-        autoscaler("web"),
+        autoscaler("db"),
         autoscaler("db", minReplicas=0),
         autoscaler("web", "elsewhere", minReplicas=0),
     ],

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from reconciler.adapters.kubernetes.api import ApiError
 from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.app.cluster.doctor import conflicts, installation, objects, permissions, services
+from reconciler.app.cluster.controllers import proxies
+from reconciler.app.cluster.doctor import conflicts, installation, joining, objects, permissions, services
 from reconciler.app.cluster.doctor.installation import Installation
 from reconciler.app.cluster.live import AtUrl, ByProxy, Figures, Silent
 from reconciler.app.cluster.reach import Cluster
 from reconciler.app.doctor import connected
+from reconciler.app.doctor.connected import World
 from reconciler.app.doctor.finding import Examined, Finding, Level
 from reconciler.core.wording import counted
 
@@ -26,7 +28,12 @@ async def examined(cluster: Cluster) -> list[Examined]:
     found = definition + await _tried("controller", lambda: installation.controller(cluster, installed))
     items = await cluster.all()
     found += await _tried("permissions", lambda: permissions.examined(cluster, installed, items))
-    found += await _connected(cluster, installed)
+    worlds, silent = await _worlds(cluster, installed)
+    found += connected.examined(worlds) if worlds else []
+    if silent:
+        found.append(Examined("figures", "not every controller answers", tuple(silent)))
+    elif worlds and len(worlds) >= len(installed.ready):  # with --controller only one of them may have been asked
+        found += await _tried("proxies", lambda: _proxies(cluster, worlds))
     found.append(services.examined(items))
     return found + await _tried("conflicts", lambda: _conflicts(cluster, items))
 
@@ -41,19 +48,23 @@ async def _tried(check: str, look: Callable[[], Awaitable[Examined]]) -> list[Ex
         return [Examined(check, "not looked at", (finding,))]
 
 
-async def _connected(cluster: Cluster, installed: Installation) -> list[Examined]:
-    """What each reconciler says of itself."""
+async def _proxies(cluster: Cluster, worlds: Mapping[str, World]) -> Examined:
+    return joining.examined(cluster.where.system, await proxies(cluster), worlds)
+
+
+async def _worlds(cluster: Cluster, installed: Installation) -> tuple[dict[str, World], list[Finding]]:
+    """What each reconciler says of itself; and those that say nothing."""
     url = cluster.where.controller
     asked: dict[str, Figures] = {url: AtUrl(url)} if url else {pod: ByProxy(cluster, pod) for pod in installed.ready}
-    worlds, silent = {}, []
+    worlds: dict[str, World] = {}
+    silent = []
     for name, figures in asked.items():
         try:
             worlds[name] = await figures.fetch("/v1/world")
         except Silent as error:
             remedy = "see that you may use pods/proxy, or name another way to it with --controller URL"
             silent.append(Finding(name, str(error), remedy))
-    found = connected.examined(worlds) if worlds else []
-    return [*found, Examined("figures", "not every controller answers", tuple(silent))] if silent else found
+    return worlds, silent
 
 
 async def _conflicts(cluster: Cluster, items: list[ScaledService]) -> Examined:

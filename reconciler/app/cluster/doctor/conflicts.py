@@ -1,7 +1,7 @@
 """Who else writes the replicas of a target, and fights over zero. Pure.
 
 - A HorizontalPodAutoscaler with minReplicas ≥ 1 does not: at zero replicas it stops ("implicit maintenance mode"), and
-  begins again once there are some: https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/
+  begins again once there are some, which it then raises to its minimum: https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/
 - KEDA does: below `minReplicaCount` it scales up, and with a minimum of zero it scales down what zenvoy has woken, as
   long as its own triggers are silent (its `scale_scaledobjects.go`).
 - GitOps does when what is in Git says `spec.replicas`. Who applied the field owns it until somebody else writes it, so
@@ -30,18 +30,28 @@ ARGO = (
 )
 FLUX = "take spec.replicas out of what Flux applies (docs/how-to/argocd-and-flux.md)"
 CHART = "take spec.replicas out of the chart's template, or guard it by a value, as charts do for an HPA"
+HELM_CONTROLLER = (
+    f"{CHART}; with drift detection on: driftDetection.ignore: [{{paths: [/spec/replicas]}}] "
+    "(docs/how-to/argocd-and-flux.md)"
+)
 MANIFEST = "take spec.replicas out of the manifest"
+OF_PEOPLE = "kubectl"
+"""The beginning of field managers that apply when a person says so, and not by themselves again and again."""
 REPLICAS = "f:replicas"
 _Scaler = TypeVar("_Scaler", Autoscaler, Keda)
 
 
 def of_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Autoscaler]) -> Iterator[Finding]:
-    """Only with `minReplicas: 0` (feature gate HPAScaleToZero) is one active at zero replicas."""
+    """Only with `minReplicas: 0` (feature gate HPAScaleToZero) is one active at zero replicas; others are noted."""
     for one, services in _on_targets(items, ((one, one.metadata, one.spec.scale_target_ref) for one in autoscalers)):
-        if one.spec.min_replicas == 0:
+        where, least = f"HorizontalPodAutoscaler {_key(one.metadata)}", one.spec.min_replicas
+        if least == 0:
             what = f"its minReplicas is 0: it scales the target of {services} from and to zero by its own metrics"
-            remedy = "minReplicas: 1; at zero replicas it then leaves the target alone"
-            yield Finding(f"HorizontalPodAutoscaler {_key(one.metadata)}", what, remedy)
+            yield Finding(where, what, "minReplicas: 1; at zero replicas it then leaves the target alone")
+        else:
+            what = f"it rests while the target of {services} sleeps, and raises it to {least} or more once it is awake"
+            remedy = "nothing, if that many are wanted after each wake; lower minReplicas otherwise"
+            yield Finding(where, what, remedy, Level.NOTE)
 
 
 def of_keda(items: Iterable[ScaledService], scaled: Iterable[Keda]) -> Iterator[Finding]:
@@ -82,12 +92,16 @@ def _of_owner(target: Target, meta: Meta) -> Iterator[Finding]:
                 "Flux (kustomize-controller) applies spec.replicas: each reconciliation starts it again while it sleeps"
             )
             yield Finding(str(target), what, FLUX)
-        elif owned.manager in ("helm-controller", "helm"):
-            what = f"{owned.manager} owns spec.replicas: if its chart sets them, each upgrade starts it again"
+        elif owned.manager == "helm-controller":
+            what = "Flux (helm-controller) sets spec.replicas: each upgrade or corrected drift starts it again"
+            yield Finding(str(target), what, HELM_CONTROLLER)
+        elif owned.manager == "helm":
+            what = "helm owns spec.replicas: if its chart sets them, each upgrade starts it again"
             yield Finding(str(target), what, CHART, Level.NOTE)
         elif owned.operation == "Apply":
             what = f"{owned.manager} applies spec.replicas: each time that it does, the target starts again"
-            yield Finding(str(target), what, MANIFEST, Level.NOTE)
+            level = Level.NOTE if owned.manager.startswith(OF_PEOPLE) else Level.PROBLEM
+            yield Finding(str(target), what, MANIFEST, level)
     if "replicas" in applied(meta):
         what = "its manifest (last-applied-configuration) says spec.replicas: `kubectl apply` starts it again"
         yield Finding(str(target), what, MANIFEST, Level.NOTE)

@@ -114,10 +114,7 @@ async def controller(cluster: Cluster, installed: Installation) -> Examined:
 
 def _pod(where: str, pod: Pod) -> Iterator[Finding]:
     if not pod.is_ready:
-        states = pod.status.get("containerStatuses", []) + pod.status.get("initContainerStatuses", [])
-        waiting = [one["state"]["waiting"] for one in states if "waiting" in one.get("state", {})]
-        why = "; ".join(f"{one.get('reason', '')}: {one.get('message', '')}".rstrip(": ") for one in waiting)
-        yield Finding(where, f"it is not ready: {why or pod.status.get('phase', 'unknown')}", "kubectl describe it")
+        yield Finding(where, f"it is not ready: {pod.waits_for}", "kubectl describe it")
     theirs = pod.metadata.get("labels", {}).get(VERSION_LABEL)
     if theirs and theirs != _own():
         what = f"it is zenvoy {theirs}, and this program is {_own()}"
