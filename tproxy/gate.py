@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tproxy.calls import Calls
+from tproxy.client import peek
 from tproxy.descriptors import Budget
 from tproxy.dial import Crowd, Dialer
 from tproxy.loop import Loop, Timer
@@ -19,6 +20,7 @@ from tproxy.refusal import Refuser
 from tproxy.relay import Relay, Relayed
 from tproxy.wire import Assignment, Refuse
 
+_CLIENT_SECONDS = 0.02
 _ESTABLISHED, _CLOSED = 1, 7  # linux/tcp_states.h
 _ENDS_BY_FIN = ("http", "h2c")
 _PEEKED_BYTES = 131_072
@@ -68,6 +70,8 @@ class Gate:
             return
         self._arm()
         self._means.changed(self.park, self.park.held == 1 and not self.park.endpoints)
+        if self.park.held == 1 and self.park.protocol == "http":
+            self._means.loop.call_at(held.since + _CLIENT_SECONDS, self._look_who_came)
         self._dialer.pump()
 
     def assign(self, assignment: Assignment) -> None:
@@ -119,6 +123,8 @@ class Gate:
             os.close(fd)
             means.budget.used -= 1
             return
+        if park.protocol == "http" and not park.knows_client:
+            park.note(held)
         client = self._leave(held)
         try:
             relayed = means.relay.start(client, fd, b"", self)
@@ -152,6 +158,11 @@ class Gate:
 
     # Within.
 
+    def _look_who_came(self) -> None:
+        """The request that says it comes just after its connection, which did not wait for it to be told."""
+        if self.park.held and not self.park.knows_client:
+            self._means.changed(self.park, False)
+
     def _interest(self) -> int:
         """What ends a wait. A TCP client that ended its own side may still expect an answer; an HTTP one does not.
         Readable data stays in the kernel, and is not asked for but of h2c, each time that there is more."""
@@ -171,7 +182,7 @@ class Gate:
     def _stirred(self, held: Held, events: int) -> None:
         if events & ~select.EPOLLIN:
             self._drop(held)
-        elif held.calls is None or not held.calls.look(_peek(held.fd), time.monotonic()):
+        elif held.calls is None or not held.calls.look(peek(held.fd, _PEEKED_BYTES), time.monotonic()):
             return
         else:
             self._hand_back(held)
@@ -233,14 +244,3 @@ class Gate:
             self._time_out(oldest)
         self._arm()
         self._dialer.pump()
-
-
-def _peek(fd: int) -> bytes:
-    """What nobody has read yet, which stays unread."""
-    view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-    try:
-        return view.recv(_PEEKED_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except OSError:
-        return b""
-    finally:
-        view.detach()

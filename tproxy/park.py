@@ -1,4 +1,4 @@
-"""Connections that wait at one hold address, and what is known of that address. No I/O here but `Held.peer`.
+"""Connections that wait at one hold address, and what is known of that address. No I/O here but to see who it is.
 
 First come, first served: `hold_timeout` is one per service, so the deque is ordered by age, and one timer per park,
 for its oldest connection, is enough. A connection that left from the middle is only marked; it is dropped from the
@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from typing import Literal, Protocol
 
-from tproxy import address
+from tproxy import address, client
 from tproxy.calls import Calls
 from tproxy.wire import Assignment, Count, Go, Refuse
 
@@ -57,6 +57,7 @@ class Park:
         "gone",
         "held",
         "held_since",
+        "knows_client",
         "peer",
         "refused",
         "relayed",
@@ -83,6 +84,8 @@ class Park:
         """Of connections that ended: from the client, to the client."""
         self.held_since: float | None = None
         self.peer: str | None = None
+        self.knows_client = False
+        """Whether `peer` is who sent the request, and not the Envoy that passed it on."""
         self.first_byte_at: float | None = None
 
     @property
@@ -124,7 +127,7 @@ class Park:
         self.waiting.append(held)
         self.held += 1
         if self.held == 1:
-            self._note_oldest(held)
+            self.note(held)
         return held
 
     def leave(self, held: Held) -> int:
@@ -145,7 +148,7 @@ class Park:
     def count(self) -> Count:
         """All of it, for the reconciler."""
         if self.waiting:
-            self._note_oldest(self.waiting[0])
+            self.note(self.waiting[0])
         return Count(
             address=self.address,
             held=self.held,
@@ -159,12 +162,17 @@ class Park:
             refused_by=dict(self.refused),
         )
 
-    def _note_oldest(self, held: Held) -> None:
+    def note(self, held: Held) -> None:
+        """This one has waited longest: since when, and who it is, as far as can be seen."""
         since = time.time() - (time.monotonic() - held.since)
-        if self.held_since is not None and abs(since - self.held_since) < 1e-3 and self.peer is not None:
-            return
-        self.held_since = since
-        self.peer = address.peer(held.fd, self.family) or self.peer
+        is_news = self.held_since is None or abs(since - self.held_since) >= 1e-3
+        if is_news:
+            self.held_since, self.knows_client = since, False
+        asks = self.protocol == "http" and not self.knows_client
+        if asks and (sender := client.forwarded_for(client.peek(held.fd))):
+            self.peer, self.knows_client = sender, True
+        elif is_news or self.peer is None:
+            self.peer = address.peer(held.fd, self.family) or self.peer
 
 
 def explanation(park: Park, cause: Cause, waited: float) -> str:

@@ -85,7 +85,7 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
     held_since: float | None = None
     """When the oldest of those that wait was accepted; while nobody waits, when the last wait began."""
     peer: str | None = None
-    """Who opened that connection, as `ip:port`."""
+    """Who waits on that connection: an HTTP/1 client's `ip`, as Envoy has it; else who opened it, as `ip:port`."""
     first_byte_at: float | None = None
     """When the latest wait that was released saw the first byte from its endpoint."""
     refused_by: dict[str, int] = {}

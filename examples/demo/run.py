@@ -105,7 +105,7 @@ class Timeline:
                 states = f"{state(entry['source'])} → {state(entry['target'])}"
                 self.say(f"  {entry['service']:<8} {states}  {entry['reason']}")
             case "woken":
-                waited = f"; a connection of Envoy ({entry['peer']}) waited for its client" if entry["peer"] else ""
+                waited = f"; {entry['peer']} waited" if entry["peer"] else ""
                 self.say(f"  {entry['service']:<8} woken in {entry['total'] * 1000:.0f} ms{waited}:")
                 for part, seconds in entry["parts"].items():
                     self.say(f"  {'':<8} {seconds * 1000:8.1f} ms  {PARTS.get(part, part)}")

@@ -16,12 +16,16 @@ from reconciler.adapters.kubernetes.events import Events
 from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.adapters.kubernetes.status import StatusStore
 from reconciler.adapters.metrics import Metrics
+from reconciler.core.record import State
 from reconciler.engine.service import Service
 from reconciler.engine.wake import Wake
 from reconciler.ports.backend import Running
 from reconciler.ports.transitions import Transition
 
 log = structlog.get_logger()
+
+CLIENT_SECONDS = 0.1
+"""How long the Event of a wake waits for the holder to see who sent the request."""
 
 
 class Teller:
@@ -74,7 +78,10 @@ class Teller:
 
     def _tell(self, transition: Transition) -> None:
         self._metrics.saw(transition)
-        self._event(transition)
+        if transition.target is State.Waking and transition.source is State.ScaledToZero:
+            asyncio.get_running_loop().call_later(CLIENT_SECONDS, self._event, transition)
+        else:
+            self._event(transition)
         log.info(
             "transition",
             service=transition.service,

@@ -177,6 +177,8 @@ class Service:
         if waking and held.held and self.wake and self.wake.held_since is None:
             # Envoy's counters, or a command, were the first to ask; whoever waits is nonetheless who is served.
             self.wake = replace(self.wake, held_since=held.held_since, peer=held.peer, via=held.via)
+        elif self.wake and held.peer and self.wake.held_since == held.held_since and self.wake.peer != held.peer:
+            self.wake = replace(self.wake, peer=held.peer)  # the request has come, and says who sent it
         wake, first_byte = self.wake, held.first_byte_at
         if wake and first_byte and wake.first_byte_at is None and wake.held_since and first_byte > wake.held_since:
             self.wake = replace(wake, first_byte_at=first_byte)

@@ -44,7 +44,7 @@ class Held:
     held_since: float | None = None
     """When the first of those that wait (or waited last) came, in seconds since the epoch."""
     peer: str | None = None
-    """Who that was, as `ip:port`: Envoy's own end of the connection, where Envoy dials the holder."""
+    """Who that was: an HTTP/1 client's `ip`, once its request is there; else Envoy's own end, as `ip:port`."""
     via: str | None = None
     """The holder that it came to; in a cluster it has the name of the Envoy beside it."""
     first_byte_at: float | None = None

@@ -36,6 +36,18 @@ def test_endpoints_that_are_renewed_wake_nothing() -> None:
     assert view(world.service)["lastWake"] == told
 
 
+def test_who_waits_is_told_better_once_the_request_has_come() -> None:
+    world = World(SPEC)
+    since = world.now
+    world.engine.held(Held(NAME, 1, 0, held_since=since, peer="127.0.0.1:5"))
+    assert world.state is State.Waking
+    world.engine.held(Held(NAME, 1, 0, held_since=since, peer="192.0.2.7"))
+    assert world.service.wake
+    assert world.service.wake.peer == "192.0.2.7"
+    world.engine.held(Held(NAME, 2, 0, held_since=since - 1, peer="192.0.2.8"))
+    assert world.service.wake.peer == "192.0.2.7", "that is another wait"
+
+
 def test_the_next_one_after_a_sleep_does() -> None:
     world = woken()
     pods = world.service.running
