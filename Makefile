@@ -24,7 +24,7 @@ lint: setup ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test ## what CI runs
+check: lint test ## what every change has to pass; CI runs cluster-test too
 
 golden: setup ## write the golden files anew
 	ZENVOY_GOLDEN=write $(BIN)/pytest tests -k golden
