@@ -1,0 +1,108 @@
+"""Why a wake does not get on, wherever a person or a program may look, as soon as Kubernetes knows it.
+
+The pod is made by the real controllers; its status is written by hand, as a kubelet does.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.replicas.act import Act
+from tests.cluster.replicas.scene import HTTP, Scene
+from tests.cluster.stage import container, waiting
+from tests.e2e.harness import until
+
+KNOWN_SECONDS = 2.0
+"""What is promised: this long after Kubernetes knows it, everybody does."""
+CRASH = {"terminated": {"exitCode": 3, "reason": "Error"}}
+REASONS: dict[str, tuple[dict[str, Any], str]] = {
+    "ImagePullBackOff": (container(waiting("ImagePullBackOff", "Back-off: not found")), "image registry.example/app:1"),
+    "CrashLoopBackOff": (
+        container(waiting("CrashLoopBackOff", "back-off"), restartCount=2, lastState=CRASH),
+        "ended with exit code 3, restarted 2 times",
+    ),
+}
+
+
+def pod_of(scene: Scene, name: str) -> str:
+    """What the controllers have made of it, and do not take away again."""
+    chosen = ("-l", f"app={name}", "-o", "json")
+
+    def live() -> list[str]:
+        pods = json.loads(scene.kubectl("get", "pods", *chosen))["items"]
+        return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    return until("there is a pod", live)[0]
+
+
+def places(scene: Scene, name: str, why: str) -> dict[str, Callable[[], str]]:
+    """Where to look; what each of them says of the reason, if anything."""
+
+    def condition() -> str:
+        path = "jsonpath={.status.conditions[?(@.type=='Stalled')]}"
+        stalled = json.loads(scene.kubectl("get", "ssvc", name, "-o", path))
+        return str(stalled["message"]) if (stalled["status"], stalled["reason"]) == ("True", why) else ""
+
+    def events() -> str:
+        found = json.loads(scene.kubectl("get", "events", "-o", "json"))["items"]
+        ours = [one for one in found if one["involvedObject"].get("name") == name]
+        return "\n".join(one["message"] for one in ours if one["reason"] == "WakeStalled")
+
+    def metrics() -> str:
+        series = f'zenvoy_service_stalled_info{{service="{scene.namespace}/{name}",why="{why}"}} 1'
+        with urllib.request.urlopen(f"http://{scene.replicas[scene.leader()]}:{HTTP}/metrics", timeout=5) as answer:
+            return why if series in answer.read().decode() else ""
+
+    return {
+        "condition": condition,
+        "kubectl get": lambda: scene.kubectl("get", "ssvc", name, "-o", "wide"),
+        "Event": events,
+        "metrics": metrics,
+    }
+
+
+@pytest.mark.parametrize(("why", "where"), [("ImagePullBackOff", "leader"), ("CrashLoopBackOff", "follower")])
+def test_a_reason_is_known_everywhere_at_once(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, why: str, where: str
+) -> None:
+    scene.proxy_joins(scene.leader() if where == "leader" else scene.follower())
+    act = Act(scene, f"why-{why.lower()}", tmp_path, pool)
+    # Who comes when the reason comes waits for as long as it may take to be known everywhere, and no longer.
+    scene.serve(act.name, idle_after="10m", wake_timeout="5s", hold_timeout=f"{KNOWN_SECONDS}s")
+    act.sleep()
+    scene.kubelet.hold(act.name)
+    assert act.ask().result().status == 503, "it does not start, and nothing says why"
+    pod = pod_of(scene, act.name)
+    status, words = REASONS[why]
+    looks = places(scene, act.name, why)
+    patch = json.dumps({"status": {"containerStatuses": [status]}})
+
+    scene.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", patch)
+    known = time.monotonic()
+    client = act.ask()
+
+    def seen(place: str) -> float:
+        until(f"it is seen in {place}", lambda: why in looks[place]())
+        return time.monotonic() - known
+
+    after = {place: pool.submit(seen, place) for place in looks}
+    assert {place: seconds.result() for place, seconds in after.items() if seconds.result() > KNOWN_SECONDS} == {}
+    assert words in looks["condition"]()
+    assert words in looks["Event"]()
+    clients = [client]
+    for _ in range(4):  # somebody always waits, until long after the wake has timed out
+        clients.append(act.ask())
+        refused = clients.pop(0).result()
+        assert refused.status == 503
+        assert why in refused.body.decode()
+        assert words in refused.body.decode()
+    scene.kubelet.let_go(act.name)
+    act.lives_on()
