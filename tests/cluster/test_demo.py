@@ -72,7 +72,7 @@ def test_a_crash_loop_is_told_with_its_exit_code(zenvoy: Release, shop: Shop) ->
 
     assert answer.status == 503
     assert "CrashLoopBackOff" in answer.body
-    assert "3" in answer.body
+    assert "exit code 3" in answer.body
     # It is repaired, and nobody has to tell zenvoy.
     shop.kubectl("set", "env", "deployment/web", "EXIT-")
     until("it answers again", lambda: zenvoy.curl(shop.host("web")).status == 200)

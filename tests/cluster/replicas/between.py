@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from aiohttp import web
+
 from tests.cluster.recorder import recorder
 
 _SECONDS = 10
@@ -21,6 +23,8 @@ class Between:
         """Names of the targets that were to be scaled to zero, in order."""
         self.at_zero: Callable[[], None] = lambda: None
         """Called when one is asked for, before the API server hears of it."""
+        self.refuses_zero = False
+        """Whether the API server is too busy for that."""
         self.kubeconfig = kubeconfig
         """By way of this."""
         self._ready = threading.Event()
@@ -59,6 +63,8 @@ class Between:
         if method == "PATCH" and path.endswith("/scale") and _asks_for_zero(body):
             self.zeroed.append(path.split("/")[-2])
             self.at_zero()
+            if self.refuses_zero:
+                raise web.HTTPServiceUnavailable
 
 
 def _asks_for_zero(patch: bytes) -> bool:

@@ -118,19 +118,22 @@ def test_one_that_was_frozen_before_it_put_something_to_sleep_leaves_it_awake(
     act.lives_on()
 
 
-def test_one_that_was_frozen_when_it_put_something_to_sleep_does_so_once(
-    watched: Scene, tmp_path: Path, pool: ThreadPoolExecutor
+@pytest.mark.parametrize("answer", ["yes", "busy"])
+def test_one_that_was_frozen_when_it_put_something_to_sleep_does_not_do_so_again(
+    watched: Scene, tmp_path: Path, pool: ThreadPoolExecutor, answer: str
 ) -> None:
-    scene, act = watched, Act(watched, "once", tmp_path, pool)
+    scene, act = watched, Act(watched, f"again-{answer}", tmp_path, pool)
     act.bring("Idle")
     before = scene.leader()
-    scene.between[before].at_zero = lambda: scene.tell(before, signal.SIGSTOP)
+    between = scene.between[before]
+    between.refuses_zero = answer == "busy"
+    between.at_zero = lambda: scene.tell(before, signal.SIGSTOP)
     scene.command(act.name, "sleep")
-    until("it is at zero", lambda: scene.wanted(act.name) == 0)
-    scene.between[before].at_zero = lambda: None
+    until("it is to be put to zero", lambda: act.name in between.zeroed)
+    between.at_zero, between.refuses_zero = lambda: None, False
     with frozen(scene, before):
         assert scene.request(act.name, "/meanwhile").body.decode() == f"{act.name} /meanwhile\n"
     watch(scene, act, before, asked=False)
-    scene.between[before].give_its_lease()
+    between.give_its_lease()
     watch(scene, act, before, asked=True)
     act.lives_on()
