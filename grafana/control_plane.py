@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from grafana.model import Board, Column, Kind, Level, Panel, Query, Row, Unit
-from grafana.theme import BAD, GOOD, WARNING
+from grafana.queries import NO_API_SERVER, counted
+from grafana.theme import BAD, CAUSE_COLORS, GOOD, STATE_COLORS, WARNING
 
 WINDOW = "5m"
 NODE = "zenvoy_node"
 """The label that zenvoy's bootstrap makes Envoy put on its statistics."""
+_OTHERS = 'envoy_cluster_name!~"zenvoy_ads|zenvoy_admin"'
+"""Clusters of services, and not those by which Envoy reaches the reconciler and itself."""
 _RECONCILER = "and on (job, instance) zenvoy_ready"
+ALL = "all samples"
+_UNKNOWN = "zenvoy_samples_unknown_total"
+_FAILED = 'zenvoy_api_calls_total{code!~"2.."}'
+NO_PODS = "only in a cluster Prometheus knows pods"
 
 
 def _number(
@@ -106,8 +113,7 @@ ENVOYS = Row(
             "Requests through Envoy",
             "Requests a second that each Envoy sent on, to services and holders.",
             Query(
-                f'sum by ({NODE}) (rate(envoy_cluster_upstream_rq_total{{envoy_cluster_name!="zenvoy_ads"}}'
-                "[$__rate_interval]))",
+                f"sum by ({NODE}) (rate(envoy_cluster_upstream_rq_total{{{_OTHERS}}}[$__rate_interval]))",
                 f"{{{{{NODE}}}}}",
             ),
             unit=Unit.PER_SECOND,
@@ -116,7 +122,7 @@ ENVOYS = Row(
             "Connections from Envoy",
             "Connections that each Envoy has open to services and holders.",
             Query(
-                f'sum by ({NODE}) (envoy_cluster_upstream_cx_active{{envoy_cluster_name!="zenvoy_ads"}})',
+                f"sum by ({NODE}) (envoy_cluster_upstream_cx_active{{{_OTHERS}}})",
                 f"{{{{{NODE}}}}}",
             ),
         ),
@@ -137,13 +143,23 @@ ENVOYS = Row(
 SAMPLES = Row(
     "Samples of traffic",
     (
-        _lines(
+        Panel(
             "Samples",
-            "Samples taken a second, and of these the ones that say nothing about any service, by cause. Each of "
-            "those keeps services awake: unknown is not idle.",
-            Query("sum(rate(zenvoy_samples_total[$__rate_interval]))", "all"),
-            Query("sum by (cause) (rate(zenvoy_samples_unknown_total[$__rate_interval]))", "unknown: {{cause}}"),
-            unit=Unit.EVENTS_PER_SECOND,
+            "Samples taken a second, and of these the ones that say nothing about any service, by those causes that "
+            "there were in the range. Each of them keeps services awake: unknown is not idle.",
+            Kind.LINES,
+            (
+                Query("sum(rate(zenvoy_samples_total[$__rate_interval]))", ALL),
+                Query(
+                    f"sum by (cause) (rate({_UNKNOWN}[$__rate_interval])) "
+                    f"and sum by (cause) (increase({_UNKNOWN}[$__range] @ end())) > 0",
+                    "{{cause}}",
+                    "every sample may say something",
+                ),
+            ),
+            Unit.EVENTS_PER_SECOND,
+            width=8,
+            colors={ALL: "#6e9fff", **CAUSE_COLORS},
         ),
         _lines(
             "Age of samples",
@@ -154,11 +170,12 @@ SAMPLES = Row(
         ),
         Panel(
             "Samples that say nothing",
-            "By cause, in the range.",
+            "By cause, in the range; docs/runbooks/TrafficUnknown.md explains each.",
             Kind.BARS,
-            (Query("sum by (cause) (increase(zenvoy_samples_unknown_total[$__range]))", "{{cause}}"),),
+            (Query(f"sum by (cause) ({counted(_UNKNOWN)}) > 0", "{{cause}}", "every sample may say something"),),
             width=8,
-            decimals=0,
+            no_value="Every sample said something",
+            colors=CAUSE_COLORS,
         ),
     ),
 )
@@ -194,6 +211,50 @@ RECONCILER = Row(
     ),
 )
 
+LEADER = Row(
+    "Leader and API server",
+    (
+        Panel(
+            "Who leads",
+            "Which reconciler may put services to sleep, of those that there are; the others only wake. On one machine "
+            "there is one.",
+            Kind.TIMELINE,
+            (
+                Query('max by (pod) (zenvoy_leader{pod!=""})', "{{pod}}", NO_PODS),
+                Query(
+                    'max by (instance) (zenvoy_leader{pod=""})', "{{instance}}", "in a cluster they are called by pod"
+                ),
+            ),
+            width=8,
+            names={0: ("follows", STATE_COLORS["ScaledToZero"]), 1: ("leads", GOOD)},
+        ),
+        Panel(
+            "Calls to the API server",
+            "Calls that ended a second, by method; WATCH: watches that began.",
+            Kind.LINES,
+            (Query("sum by (method) (rate(zenvoy_api_calls_total[$__rate_interval]))", "{{method}}", NO_API_SERVER),),
+            Unit.EVENTS_PER_SECOND,
+            width=8,
+            no_value="On one machine there is no API server",
+        ),
+        Panel(
+            "Calls that failed",
+            "Calls to the API server in the range that were not answered well, by method and code; none: there was no "
+            "answer. A few 404, 409 and 422 are ordinary: somebody else was quicker.",
+            Kind.BARS,
+            (
+                Query(
+                    f"sum by (method, code) ({counted(_FAILED)}) > 0",
+                    "{{method}} {{code}}",
+                    NO_API_SERVER,
+                ),
+            ),
+            width=8,
+            no_value="No call failed",
+        ),
+    ),
+)
+
 HOLDERS = Row(
     "Holders",
     (
@@ -201,11 +262,11 @@ HOLDERS = Row(
             "Connections in holders",
             "Connections that wait (held) and that are connected through (relayed), in each holder.",
             Query(
-                "sum by (instance) (zenvoy_holder_held) or sum by (instance) (0 * zenvoy_holder_stream_up)",
+                "sum by (instance) (zenvoy_holder_held)",
                 "{{instance}} held",
             ),
             Query(
-                "sum by (instance) (zenvoy_holder_relayed) or sum by (instance) (0 * zenvoy_holder_stream_up)",
+                "sum by (instance) (zenvoy_holder_relayed)",
                 "{{instance}} relayed",
             ),
         ),
@@ -229,7 +290,8 @@ HOLDERS = Row(
 BOARD = Board(
     "zenvoy-control-plane",
     "zenvoy: Control plane",
-    "zenvoy itself: xDS and each Envoy, samples of traffic, the reconciler's event loop, and the holders.",
-    (HEALTH, XDS, ENVOYS, SAMPLES, RECONCILER, HOLDERS),
+    "zenvoy itself: xDS and each Envoy, samples of traffic, the reconciler's event loop, who leads, the API server, "
+    "and the holders.",
+    (HEALTH, XDS, ENVOYS, SAMPLES, RECONCILER, LEADER, HOLDERS),
     (),
 )

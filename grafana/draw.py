@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -21,6 +22,8 @@ BARS = 90
 """As many would fit a panel side by side."""
 LEGEND_CHARACTERS = 13.0
 """How many fit an inch."""
+LEGEND_BESIDE = 5
+"""As many are taken by a name's colour and the space after it."""
 LEGEND_LINE, BELOW_AXIS = 0.17, 0.25
 """Inches of a legend's line, and from the axes down to the first."""
 BIG_POINTS = 22.0
@@ -99,9 +102,10 @@ def _time_axis(axes: Axes, canvas: Canvas) -> None:
         spine.set_visible(False)
 
 
-def _legend(axes: Axes, handles: Sequence[Line2D], canvas: Canvas) -> None:
-    longest = max((len(str(handle.get_label())) for handle in handles), default=1)
-    columns = max(1, min(len(handles), int(canvas.width * LEGEND_CHARACTERS / (longest + 5))))
+def _legend(axes: Axes, handles: Sequence[Line2D], canvas: Canvas, left: float = -0.45) -> None:
+    """Below the axes, from so many inches right of their left end on."""
+    lengths = [len(str(handle.get_label())) for handle in handles]
+    columns = legend_columns(lengths, int((canvas.width - left) * LEGEND_CHARACTERS))
     rows = -(-len(handles) // columns)
     box = axes.get_position()
     high = canvas.height - rows * LEGEND_LINE
@@ -112,7 +116,7 @@ def _legend(axes: Axes, handles: Sequence[Line2D], canvas: Canvas) -> None:
     axes.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(-0.45 / canvas.width, -BELOW_AXIS / high),
+        bbox_to_anchor=(left / canvas.width, -BELOW_AXIS / high),
         ncols=columns,
         frameon=False,
         fontsize=SMALL - 0.5,
@@ -123,6 +127,17 @@ def _legend(axes: Axes, handles: Sequence[Line2D], canvas: Canvas) -> None:
         borderpad=0,
         borderaxespad=0,
     )
+
+
+def legend_columns(lengths: Sequence[int], room: int) -> int:
+    """In how many columns names of such lengths fit into so many characters, the first ones fuller; at least one."""
+    for columns in range(len(lengths), 1, -1):
+        share, over = divmod(len(lengths), columns)
+        starts = [column * share + min(column, over) for column in range(columns + 1)]
+        widest = [max(lengths[first:end]) for first, end in pairwise(starts)]
+        if sum(widest) + LEGEND_BESIDE * columns <= room:
+            return columns
+    return 1
 
 
 def _number(panel: Panel, answers: Answers, canvas: Canvas) -> None:
@@ -176,6 +191,7 @@ def _timeline(panel: Panel, answers: Answers, canvas: Canvas) -> None:
     axes, series = canvas.axes, sorted(named(panel, answers), key=lambda pair: pair[0], reverse=True)
     axes.set_xlim(canvas.span.start, canvas.span.end)
     axes.set_ylim(-0.5, len(series) - 0.5)
+    all_named = True
     for place, (_, one) in enumerate(series):
         for start, end, value in stretches(one, canvas.span.step):
             text, color = panel.names.get(int(value), (readable(value, panel.unit), INK))
@@ -183,6 +199,11 @@ def _timeline(panel: Panel, answers: Answers, canvas: Canvas) -> None:
             room = (end - start) / (canvas.span.end - canvas.span.start) * canvas.width
             if room > len(text) * 0.085:
                 axes.text((start + end) / 2, place, text, ha="center", va="center", color=PANEL, fontsize=SMALL - 1)
+            else:
+                all_named = False
+    if not all_named:
+        names = [(text, shade(color)) for text, color in panel.names.values()]
+        _legend(axes, [Line2D([], [], color=color, linewidth=4, label=text) for text, color in names], canvas, 0.0)
     axes.set_yticks(range(len(series)), [name for name, _ in series])
     _time_axis(axes, canvas)
     axes.tick_params(axis="y", colors=INK, labelsize=SMALL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana import fleet_wakes
 from grafana.model import Board, Column, Kind, Level, Panel, Query, Row, Unit
-from grafana.queries import CODES, NAMESPACE, SERVICES, beside, each, services, state_code, where
+from grafana.queries import CODES, NAMESPACE, SERVICE_LABELS, SERVICES, beside, each, services, state_code, where
 from grafana.theme import BAD, GOOD, STATE_COLORS, STATE_NAMES, WARNING
 
 STALLED = f"{each(services('stalled'))} == 1"
@@ -13,7 +13,7 @@ WAKING_FOR = where(f"(time() - {each(services('state_entered_timestamp_seconds')
 MOST_IN_TIMELINE = 25
 _CHANGES = each(f"changes({services('state_entered_timestamp_seconds')}[$__range] @ end())")
 CHANGED_MOST = f"topk({MOST_IN_TIMELINE}, {_CHANGES})"
-STALLED_EVENTS = each(services("transitions_total", **{"from": "Waking", "to": "Waking"}), "namespace, service, event")
+WHY = each(services("stalled_info"), f"{SERVICE_LABELS}, why")
 
 
 def _number(title: str, description: str, expr: str, *levels: Level, unit: Unit = Unit.COUNT) -> Panel:
@@ -52,7 +52,7 @@ NOW = Row(
         ),
         _number(
             "Stalled",
-            "Services whose wake is known not to get on. Below: which, for how long, and how it was noticed.",
+            "Services whose wake is known not to get on. Below: which, why, and for how long.",
             f"sum({each(services('stalled'))}) or vector(0)",
             *_alarming(BAD),
         ),
@@ -135,15 +135,15 @@ WAKING_NOW = Row(
         ),
         Panel(
             "Stalled",
-            "Services whose wake does not get on, and how that was noticed. What exactly is in the way is a sentence, "
-            "and no label: `zenvoy status NAME` and the log tell it.",
+            "Services whose wake does not get on, and why, in one word, which docs/metrics.md and "
+            "docs/troubleshooting.md explain. `zenvoy status NAME` and the log have the whole sentence.",
             Kind.TABLE,
             tuple(
-                Query(where(beside(value, STALLED_EVENTS), STALLED), may_be_empty="nothing need be stalled")
+                Query(where(beside(value, WHY), STALLED), may_be_empty="nothing need be stalled")
                 for value in (
                     f"(time() - {each(services('state_entered_timestamp_seconds'))})",
                     each(services("held")),
-                    f"sum by (namespace, service) ({services('refused_total')})",
+                    f"sum by ({SERVICE_LABELS}) ({services('refused_total')})",
                 )
             ),
             width=8,
@@ -152,11 +152,7 @@ WAKING_NOW = Row(
             sort="For",
             columns=(
                 _SERVICE,
-                Column(
-                    "event",
-                    "Noticed by",
-                    words={"WakeStalled": "its start failed", "WakeTimedOut": "took longer than wakeTimeout"},
-                ),
+                Column("why", "Why"),
                 Column("A", "For", Unit.SECONDS),
                 Column("B", "Held", Unit.COUNT),
                 Column("C", "Refused", Unit.COUNT),

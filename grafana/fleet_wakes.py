@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.model import Column, Kind, Level, Panel, Query, Row, Unit
-from grafana.queries import counted, each, services, total
+from grafana.queries import PARTS_EXPLAINED, by_part, counted, each, services, total
 from grafana.theme import BAD, GOOD, PART_COLORS, REASON_COLORS, STATE_COLORS, WARNING
 
 WINDOW = "10m"
@@ -19,12 +19,17 @@ _RUNNING = f"avg_over_time({services('replicas')}[$__rate_interval])"
 _SLEEPING = f"rate({_SLEPT}[$__rate_interval])"
 _WAITED = services("waited_seconds_total")
 _WOKEN = services("wakes_total", result="woken")
-_REFUSED = counted('zenvoy_holder_refused_total{service=~"$services"}')
+_REFUSED = counted(services("refusals_total"))
 
 
 def _quantile(share: float, legend: str) -> Query:
     buckets = f"sum by (le) (rate(zenvoy_wake_duration_seconds_bucket[{WINDOW}]))"
     return Query(f"histogram_quantile({share}, {buckets})", legend, NO_WAKE, exemplars=True)
+
+
+def _mean_part(part: str) -> str:
+    took = f'zenvoy_wake_part_duration_seconds_%s{{part="{part}"}}[{WINDOW}]'
+    return f"sum(rate({took % 'sum'})) / sum(rate({took % 'count'}))"
 
 
 WAKES = Row(
@@ -43,17 +48,9 @@ WAKES = Row(
         ),
         Panel(
             "Wake latency by phase",
-            f"What the mean wake consisted of, in the {WINDOW} before: signal (until zenvoy decided), started (until "
-            "the process or pod ran), reachable (until a connection to it succeeded), firstByte (until it answered).",
+            f"What the mean wake consisted of, in the {WINDOW} before: {PARTS_EXPLAINED}.",
             Kind.LINES,
-            (
-                Query(
-                    f"sum by (part) (rate(zenvoy_wake_part_duration_seconds_sum[{WINDOW}]))"
-                    f" / sum by (part) (rate(zenvoy_wake_part_duration_seconds_count[{WINDOW}]))",
-                    "{{part}}",
-                    NO_WAKE,
-                ),
-            ),
+            by_part(_mean_part, NO_WAKE),
             Unit.SECONDS,
             width=8,
             stacked=True,
@@ -95,7 +92,7 @@ HELD = Row(
             Kind.NUMBER,
             (
                 Query(f"sum({counted(services('released_total'))})", "Released"),
-                Query(f"sum({counted(services('refused_total'))})", "Refused"),
+                Query(f"sum({_REFUSED}) or vector(0)", "Refused"),
                 Query(f"sum({counted(services('gone_total'))})", "Given up"),
             ),
             width=8,

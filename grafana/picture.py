@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from PIL import Image
 
+from grafana import boards
 from grafana.answers import Viewer
 from grafana.draw import Canvas, draw, named
 from grafana.model import GRID_WIDTH, Board, Kind, Panel, Place, Row, layout
@@ -19,6 +22,8 @@ HEAD = 0.55
 GAP = 0.05
 TITLE = 0.3
 DOTS_PER_INCH = 110
+OF_BOARD = "Dashboard"
+"""The picture's own note of what it shows."""
 SIDES = {Kind.LINES: (0.62, 0.12, 0.26), Kind.TIMELINE: (0.2, 0.12, 0.26)}
 """Inches left, right and below the axes, for numbers and names; none for other kinds."""
 NAME_CHARACTER = 0.075
@@ -36,7 +41,19 @@ def picture(board: Board, viewer: Viewer, path: Path) -> None:
             sheet.row(viewer.filled(item.title), place)
         else:
             sheet.panel(item, place, viewer)
-    sheet.figure.savefig(path, dpi=DOTS_PER_INCH, facecolor=PAGE, metadata={"Software": None})
+    about = {"Software": None, OF_BOARD: fingerprint(board)}
+    sheet.figure.savefig(path, dpi=DOTS_PER_INCH, facecolor=PAGE, metadata=about)
+
+
+def fingerprint(board: Board) -> str:
+    """Of the dashboard's JSON: another dashboard has another."""
+    return sha256(boards.text(board).encode()).hexdigest()
+
+
+def drawn_of(path: Path) -> str | None:
+    """The fingerprint of the dashboard that a picture shows."""
+    with Image.open(path) as image:
+        return image.info.get(OF_BOARD)
 
 
 class _Sheet:

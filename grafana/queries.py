@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from grafana.model import Variable
+from grafana.model import Query, Variable
+from grafana.theme import PART_COLORS
 
 SERVICE_LABELS = "namespace, service"
 STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
 STALLED = "Stalled"
 CODES = {state: code for code, state in enumerate((*STATES, STALLED))}
 """A state as a number, for panels that can only show numbers; a service that is stalled is Waking, too."""
+
+IN_A_CLUSTER = "only a wake in a cluster has all of these parts"
+NO_API_SERVER = "only a cluster has an API server"
+PARTS_EXPLAINED = (
+    "signal (until zenvoy decided); started (until the process ran), reachable (until a connection to it succeeded), "
+    "or in a cluster scale (until the call was answered), scheduled (until a pod had a node), running (until it ran), "
+    "ready (until it was); firstByte (until it answered)"
+)
+_CLUSTER_PARTS = ("scale", "scheduled", "running", "ready")
 
 NAMESPACE = Variable(
     "namespace",
@@ -62,6 +72,13 @@ def total(expr: str, by: str = SERVICE_LABELS) -> str:
 def where(expr: str, condition: str) -> str:
     """Only of services for which the condition, which has one value a service, holds."""
     return f"{expr} and on ({SERVICE_LABELS}) ({condition})"
+
+
+def by_part(expr: Callable[[str], str], may_be_empty: str) -> tuple[Query, ...]:
+    """A query for each part of a wake, as they follow one another: of one query for all, Grafana sorts by name."""
+    return tuple(
+        Query(expr(part), part, IN_A_CLUSTER if part in _CLUSTER_PARTS else may_be_empty) for part in PART_COLORS
+    )
 
 
 def beside(expr: str, rows: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from grafana.answers import Span, Viewer
@@ -21,18 +20,16 @@ POINTS = 300
 """How many a panel gets over the range, about."""
 
 
-def viewer(scene: Scene) -> Viewer:
-    """Somebody who looks at the whole of a scene until now, and at the service `SHOWN`."""
-    end = time.time()
+def viewer(scene: Scene, end: float) -> Viewer:
+    """Somebody who looks at the whole of a scene until then, and at the service `SHOWN`."""
     start = scene.began_at
     span = Span(start, end, max(SCRAPE_SECONDS, round((end - start) / POINTS, 1)))
     return Viewer(scene.prometheus, span, {"namespace": ".*", "services": ".*", "service": SHOWN}, SCRAPE_SECONDS)
 
 
-def render(scene: Scene, folder: Path) -> list[Path]:
+def render(everything: Viewer, folder: Path) -> list[Path]:
     """Draw all dashboards; the pictures' paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    everything = viewer(scene)
     paths = []
     for board in BOARDS:
         path = folder / f"{board.uid.replace('zenvoy-', 'dashboard-')}.png"
@@ -47,8 +44,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--folder", type=Path, default=IMAGES)
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as scene:
-        scene.play(chosen.seconds)
-        for path in render(scene, chosen.folder):
+        end = scene.play(chosen.seconds)
+        for path in render(viewer(scene, end), chosen.folder):
             print(f"drawn: {path}")
     return 0
 

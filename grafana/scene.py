@@ -1,6 +1,7 @@
 """A real run for pictures and tests: `zenvoy up --with-prometheus` with services that are used in different ways.
 
-Some sleep and wake again and again, one is always in use, one never, one cannot start, one refuses what is too much.
+Some sleep and wake again and again, one is always in use, one never, one cannot start, one fails at first and refuses
+what is too much; and Envoy crashes once.
 Counterpart: `answers.py`, which asks the Prometheus of the run.
 """
 
@@ -35,10 +36,15 @@ def _slowly(seconds: float, command: list[str]) -> list[str]:
     return ["sh", "-c", f'sleep {seconds:g}; exec "$@"', "sh", *command]
 
 
+def _stumbling(command: list[str]) -> list[str]:
+    """It fails the first time."""
+    return ["sh", "-c", 'mkdir stumbled 2>/dev/null && { echo "no schema yet"; exit 1; }; exec "$@"', "sh", *command]
+
+
 SERVICES: tuple[dict[str, Any], ...] = (
     {"name": "shop", "command": quick("http")},
     {"name": "blog", "command": _slowly(0.3, quick("http"))},
-    {"name": "api", "command": _slowly(1.2, quick("http")), "maxHeld": MOST},
+    {"name": SHOWN, "command": _stumbling(_slowly(1.2, quick("http"))), "maxHeld": MOST},
     {"name": "db", "protocol": "tcp", "command": _slowly(0.6, quick("tcp"))},
     {"name": "preview", "command": quick("http"), "idleAfter": "1s"},
     {"name": "reports", "command": quick("http")},
@@ -91,10 +97,11 @@ def _talked_to(name: str, lines: int) -> Callable[[Zenvoy], None]:
 HABITS: tuple[Habit, ...] = (
     Habit(_asked("shop"), every=0.3),
     Habit(_asked("blog", times=12), every=15, after=1),
-    Habit(_asked_at_once("api", TOO_MANY), every=16, after=2),
+    Habit(_asked_at_once(SHOWN, TOO_MANY), every=16, after=2),
     Habit(_talked_to("db", lines=5), every=18, after=3),
     Habit(_asked("preview"), every=4.5, after=1),
     Habit(_asked("broken"), every=1, after=4),
+    Habit(_asked("broken"), every=1, after=8),
 )
 
 
@@ -106,13 +113,22 @@ class Scene:
     prometheus: Prometheus
     began_at: float
 
-    def play(self, seconds: float) -> None:
-        """Let everybody follow their habits for so long."""
-        over = threading.Event()
-        timer = threading.Timer(seconds, over.set)
-        timer.start()
+    def play(self, seconds: float) -> float:
+        """Let everybody follow their habits for so long; half-way through, Envoy crashes.
+
+        Returns when it was over, in seconds since the epoch: what was begun then is waited for.
+        """
+        over, over_at = threading.Event(), time.time() + seconds
+        timers = threading.Timer(seconds, over.set), threading.Timer(seconds / 2, self._crash_envoy)
+        for timer in timers:
+            timer.start()
         _together([partial(self._follow, habit, over) for habit in HABITS])
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
+        return over_at
+
+    def _crash_envoy(self) -> None:
+        self.zenvoy.kill("envoy")
 
     def _follow(self, habit: Habit, over: threading.Event) -> None:
         pause = habit.after

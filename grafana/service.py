@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from grafana.model import Board, Column, Kind, Level, Panel, Query, Row, Unit
-from grafana.queries import CODES, NAMESPACE, SERVICE, SERVICE_LABELS, began, counted, each, service, state_code, where
+from grafana.queries import (
+    CODES,
+    NAMESPACE,
+    PARTS_EXPLAINED,
+    SERVICE,
+    began,
+    by_part,
+    counted,
+    each,
+    service,
+    state_code,
+    where,
+)
 from grafana.theme import BAD, GOOD, PART_COLORS, REASON_COLORS, STATE_COLORS, STATE_NAMES, WARNING
 
 NAMES = {CODES[state]: shown for state, shown in STATE_NAMES.items()}
 NEVER_WOKEN = "a service that never woke has no wake to tell of"
 STATE = state_code(service)
-ENVOY = 'envoy_cluster_name="$service"'
+ENVOY = 'envoy_cluster_name=~"$service"'
+"""By pattern: Envoy's label has `~` for every dot of the name, and a dot matches that."""
 
 _LAST_WAKE = service("last_wake_duration_seconds")
-_PARTS = each(service("last_wake_part_duration_seconds"), f"{SERVICE_LABELS}, part")
 _TRANSITIONS = service("transitions_total")
-_REFUSED = counted('zenvoy_holder_refused_total{service="$service"}')
+_WHY = service("stalled_info")
+_REFUSED = counted(service("refusals_total"))
 _HAPPENED = (
     f"{_TRANSITIONS} > {_TRANSITIONS} offset $__interval or {_TRANSITIONS} unless {_TRANSITIONS} offset $__interval"
 )
+
+
+def _part(part: str) -> str:
+    return each(service("last_wake_part_duration_seconds", part=part))
 
 
 def _number(title: str, description: str, expr: str, unit: Unit, *levels: Level, maybe: str = "") -> Panel:
@@ -46,10 +63,9 @@ NOW = Row(
         _number(
             "Until its deadline",
             "When the state's deadline passes: Idle, then it is put to sleep; Waking, then it has taken too long; "
-            "Draining, then it is left awake.",
-            f"{each(service('deadline_timestamp_seconds'))} - time()",
+            "Draining, then it is left awake. 0: Active and ScaledToZero have none.",
+            f"{each(service('deadline_timestamp_seconds'))} - time() or 0 * {each(service('stalled'))}",
             Unit.SECONDS,
-            maybe="Active and ScaledToZero have no deadline",
         ),
         _number("Replicas", "Replicas that exist or are wanted.", each(service("replicas")), Unit.COUNT),
         _number(
@@ -87,22 +103,28 @@ OVER_TIME = Row(
             Kind.LINES,
             (Query(each(f"rate({service('requests_total')}[$__rate_interval])"), "requests"),),
             Unit.PER_SECOND,
+            width=8,
             colors={"requests": STATE_COLORS["Active"]},
         ),
         Panel(
-            "Connections",
-            "At Envoy: open from Envoy to the service or to a holder. Held: waiting for it to wake. Relayed: connected "
-            "to it through a holder, since they came while it was waking.",
+            "Connections from Envoy",
+            "Open from Envoys to the service, or to a holder instead.",
+            Kind.LINES,
+            (Query(f"sum(envoy_cluster_upstream_cx_active{{{ENVOY}}}) or vector(0)", "open"),),
+            width=8,
+            colors={"open": "#6e9fff"},
+        ),
+        Panel(
+            "Connections in holders",
+            "Held: waiting for it to wake. Relayed: connected to it through a holder, since they came while it was "
+            "waking.",
             Kind.LINES,
             (
-                Query(
-                    f"sum(envoy_cluster_upstream_cx_active{{{ENVOY}}}) or vector(0)",
-                    "at Envoy",
-                ),
                 Query(f"sum({each(service('held'))}) or vector(0)", "held"),
                 Query(f"sum({each(service('relayed'))}) or vector(0)", "relayed"),
             ),
-            colors={"at Envoy": "#6e9fff", "held": WARNING, "relayed": "#a77bd1"},
+            width=8,
+            colors={"held": WARNING, "relayed": "#a77bd1"},
         ),
     ),
 )
@@ -112,17 +134,9 @@ WAKES = Row(
     (
         Panel(
             "Each wake, with its parts",
-            "A bar for each wake, when it ended: signal (until zenvoy decided), started (until the process or pod "
-            "ran), reachable (until a connection to it succeeded), firstByte (until it answered). Of several wakes "
-            "between two points, the last.",
+            f"A bar for each wake, when it ended: {PARTS_EXPLAINED}. Of several wakes between two points, the last.",
             Kind.LINES,
-            (
-                Query(
-                    where(_PARTS, began(_LAST_WAKE)),
-                    "{{part}}",
-                    NEVER_WOKEN,
-                ),
-            ),
+            by_part(lambda part: where(_part(part), began(_LAST_WAKE)), NEVER_WOKEN),
             Unit.SECONDS,
             stacked=True,
             as_bars=True,
@@ -131,9 +145,9 @@ WAKES = Row(
         ),
         Panel(
             "The last wake, by part",
-            "Where the time of the last wake went.",
+            "Where the time of the last wake went, as its parts followed one another.",
             Kind.BARS,
-            (Query(_PARTS, "{{part}}", NEVER_WOKEN),),
+            by_part(_part, NEVER_WOKEN),
             Unit.SECONDS,
             width=6,
             no_value="It has not woken yet",
@@ -170,6 +184,7 @@ REASONS = Row(
                     may_be_empty="nothing need have changed in the range",
                 ),
             ),
+            width=10,
             no_value="Its state has not changed",
             sort="Latest",
             columns=(
@@ -179,6 +194,22 @@ REASONS = Row(
                 Column("event", "Because of"),
                 Column("B", "Times", Unit.COUNT),
             ),
+        ),
+        Panel(
+            "Why it stalled",
+            "What kept its wakes from getting on in the range, in one word, which docs/metrics.md and "
+            "docs/troubleshooting.md explain; the latest first.",
+            Kind.TABLE,
+            (
+                Query(
+                    f"1000 * max by (why) (max_over_time(timestamp({_WHY})[$__range:$__interval]))",
+                    may_be_empty="nothing need have stalled",
+                ),
+            ),
+            width=4,
+            no_value="No wake stalled",
+            sort="Until",
+            columns=(Column("why", "Why"), Column("A", "Until", Unit.MOMENT)),
         ),
         Panel(
             "Refused by reason",
@@ -192,7 +223,7 @@ REASONS = Row(
                     "nothing need have been refused",
                 ),
             ),
-            width=6,
+            width=5,
             no_value="Nothing was refused",
             colors=REASON_COLORS,
         ),
@@ -206,7 +237,7 @@ REASONS = Row(
                 Query(f"sum({counted(service('waited_seconds_total'))})", "Waited"),
             ),
             Unit.SECONDS,
-            width=6,
+            width=5,
             levels=(Level(None, GOOD),),
         ),
     ),

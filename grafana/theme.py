@@ -26,12 +26,35 @@ PART_COLORS: Mapping[str, str] = {
     "signal": "#f2cc0c",
     "started": "#6e9fff",
     "reachable": "#3fc1c9",
+    "scale": "#ff7383",
+    "scheduled": "#c0d8ff",
+    "running": "#6e9fff",
     "ready": "#3fc1c9",
     "firstByte": "#a77bd1",
 }
+"""Of a wake, as they follow one another: those of one machine, and, in the middle, those of a cluster instead."""
+CAUSE_COLORS: Mapping[str, str] = {
+    "prometheus": "#e0394f",
+    "no_envoy": "#ff9830",
+    "envoy_missing": "#f2cc0c",
+    "envoy_away": "#b7d67a",
+    "envoy_new": "#56a64b",
+    "envoy_restarted": "#3fc1c9",
+    "first_sample": "#c0d8ff",
+    "sample_not_newer": "#a77bd1",
+    "replica_missing": "#ff7383",
+    "replicas_unknown": "#b0764a",
+    "leader_new": "#5b86b8",
+    "not_leader": "#9a9ca3",
+}
+"""Why a sample says nothing."""
 REASON_COLORS: Mapping[str, str] = {"max_held": WARNING, "timeout": BAD}
 _NAMED = {"text": INK, "green": "#56a64b", "orange": "#ff9830", "red": "#e0394f", "blue": "#6e9fff"}
-_OTHERS = ("#6e9fff", "#f2cc0c", "#56a64b", "#ff7383", "#a77bd1", "#3fc1c9", "#ff9830", "#c0d8ff", "#e0b400")
+_OTHERS = (
+    *("#6e9fff", "#f2cc0c", "#56a64b", "#ff7383", "#a77bd1", "#3fc1c9", "#ff9830", "#c0d8ff"),
+    *("#b7d67a", "#e0394f", "#b0764a", "#5b86b8", "#e8a5d8", "#8f9a3a", "#d5d6da"),
+)
+"""As many as a panel of the first fifteen needs."""
 
 
 def shade(color: str) -> str:

@@ -11,6 +11,9 @@ import pytest
 
 from grafana.build import BOARDS, DASHBOARDS
 from grafana.model import GRID_WIDTH, Board
+from grafana.theme import CAUSE_COLORS, PART_COLORS
+from reconciler.adapters.metrics.table import CLUSTER_PARTS, PARTS
+from reconciler.core.doubt import Cause
 
 METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
 BOARD = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
@@ -80,6 +83,15 @@ def test_metrics_in_queries_are_documented(board: Board) -> None:
             ):
                 plain = re.sub(r"_(bucket|sum|count)$", "", name)
                 assert {name, plain} & documented or FOREIGN.fullmatch(name), f"{panel['title']}: {name}"
+
+
+def test_every_part_of_a_wake_has_its_place_and_every_cause_its_colour() -> None:
+    for parts in (PARTS, CLUSTER_PARTS):
+        assert [part for part in PART_COLORS if part in parts] == list(parts), "as they follow one another"
+        assert len({PART_COLORS[part] for part in parts}) == len(parts)
+    assert PART_COLORS.keys() == {*PARTS, *CLUSTER_PARTS}
+    assert CAUSE_COLORS.keys() == set(Cause)
+    assert len(set(CAUSE_COLORS.values())) == len(Cause)
 
 
 def test_links_to_a_service_lead_to_the_dashboard_that_there_is() -> None:
