@@ -96,6 +96,7 @@ def holder_families() -> Iterator[Family]:
         refused=Counter(),
         gates={"": SimpleNamespace(park=park, live=())},
         is_linked=True,
+        is_diverted_to=True,
         budget=SimpleNamespace(used=0, limit=0),
         assignments={},
     )

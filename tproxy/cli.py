@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tproxy import netfilter, rules, values
+from tproxy.diversion import LOOK_SECONDS
 from tproxy.listener import CannotListen
 from tproxy.run import Exit, Settings, configure_log
 from tproxy.run import run as run_holder
@@ -131,6 +132,15 @@ def run_command(
             envvar=_env("RULES"),
         ),
     ] = RulesName.auto,
+    look_at_rules: Annotated[
+        float,
+        typer.Option(
+            help="Mode tproxy: seconds between two looks at whether the rules divert connections here.",
+            envvar=_env("LOOK_AT_RULES"),
+            callback=lambda number: values.seconds(number, 1),
+            metavar="SECONDS",
+        ),
+    ] = LOOK_SECONDS,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -215,6 +225,7 @@ def run_command(
         reconciler=reconciler,
         ports=rules.parse_ports(ports),
         rules=rules_choice.value,
+        look_at_rules=look_at_rules,
         metrics=metrics or None,
         drain_timeout=drain_timeout,
         keepalive=keepalive,

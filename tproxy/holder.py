@@ -47,6 +47,8 @@ class Holder:
         """Whether the reconciler ever said all of its assignments."""
         self.is_linked = False
         """Whether the reconciler speaks to us at the moment."""
+        self.is_diverted_to: bool | None = None
+        """Mode tproxy: whether rules divert connections here; None: not known."""
         self.refuser = Refuser(loop, budget)
         self.relay = Relay(loop, self._relayed_ended, self._relayed_first_byte)
         self.reporter = Reporter(loop, hello, self._parks)
@@ -71,6 +73,15 @@ class Holder:
             if gate is None:
                 gate = self.gates[name] = Gate(self._means, name, self.family, assignment)
         gate.arrive(fd)
+
+    def diverted(self, diverted: bool) -> None:
+        """Whether rules divert connections here is known, or is otherwise now."""
+        if not diverted:
+            log.warning("no rules divert connections here", remedy="zenvoy-tproxy rules --install")
+        elif self.is_diverted_to is False:
+            log.info("rules divert connections here again")
+        self.is_diverted_to = diverted
+        self.reporter.diverted(diverted)
 
     def overflowed(self) -> None:
         """A connection was refused because the process has no descriptor left at all."""

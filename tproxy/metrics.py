@@ -65,6 +65,9 @@ class HolderCollector(Collector):
         yield from (held, relayed, released, refused, gone, moved)
         budget = self._holder.budget
         yield GaugeMetricFamily(_P + "stream_up", "Whether the reconciler speaks to us.", value=self._holder.is_linked)
+        if self._holder.is_diverted_to is not None:
+            what = "Mode tproxy: whether rules divert connections here; no series before that is known."
+            yield GaugeMetricFamily(_P + "rules", what, value=self._holder.is_diverted_to)
         yield GaugeMetricFamily(_P + "descriptors", "Descriptors in use, the reserve included.", value=budget.used)
         yield GaugeMetricFamily(_P + "descriptors_limit", "Descriptors that may be in use.", value=budget.limit)
         yield GaugeMetricFamily(_P + "assignments", "Hold addresses assigned.", value=len(self._holder.assignments))

@@ -32,9 +32,11 @@ class Reporter:
         self._dirty: dict[str, Park] = {}
         self._timer: Timer | None = None
 
-    def introduce(self, hello: Hello) -> None:
-        """Say this of ourselves, from the next stream on."""
-        self._hello = hello
+    def diverted(self, rules: bool) -> None:
+        """Mode tproxy: whether rules divert connections here; said now, and at the beginning of each stream."""
+        self._hello = Hello(self._hello.holder, self._hello.mode, rules)
+        if self._link is not None:
+            self._link.send(Up(acked=self._acked, rules=rules))
 
     def opened(self, link: Link) -> None:
         """A new stream: say who we are, and everything that there is to say."""

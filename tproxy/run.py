@@ -17,6 +17,7 @@ import structlog
 
 from tproxy import address, netfilter
 from tproxy.descriptors import Budget
+from tproxy.diversion import LOOK_SECONDS, Diversion
 from tproxy.holder import Holder
 from tproxy.identity import claimed
 from tproxy.listener import CannotListen, Listener, Mode, open_socket
@@ -53,6 +54,8 @@ class Settings:
     reconciler: str
     ports: tuple[int, int] = DEFAULT_PORTS
     rules: RulesChoice = "auto"
+    look_at_rules: float = LOOK_SECONDS
+    """Mode tproxy: seconds between two looks at whether they divert connections here."""
     metrics: str | None = None
     drain_timeout: float = 30.0
     keepalive: float = KEEPALIVE_SECONDS
@@ -96,7 +99,11 @@ class _Process:
             stack.callback(loop.close)
             hello = Hello(settings.holder_id or self._claimed(sock, stack), settings.mode)
             self._holder = holder = Holder(loop, budget, int(sock.family), hello)
-            self._listener = listener = Listener(loop, sock, holder.accept, holder.overflowed)
+            self._listener = listener = Listener(loop, sock, self._accept, holder.overflowed)
+            used, every = holder.assignments, settings.look_at_rules
+            self._diversion = Diversion(
+                loop, int(sock.family), settings.ports, every, used.__contains__, holder.diverted
+            )
             stack.callback(holder.relay.close)
             stack.callback(listener.close)
             if settings.metrics:
@@ -104,10 +111,11 @@ class _Process:
             if settings.mode == "tproxy":
                 family: Literal["ip", "inet"] = "ip" if "[" not in listener.address else "inet"
                 rules = self._install_rules(address.split(listener.address)[1], family)
-                if rules is False:
-                    log.warning("no rules divert connections here", remedy="zenvoy-tproxy rules --install")
-                holder.reporter.introduce(Hello(hello.holder, hello.mode, rules))
+                if rules is not None:
+                    holder.diverted(rules)
                 stack.callback(self._remove_rules)
+                self._diversion.start(rules)
+                stack.callback(self._diversion.stop)
             if settings.listen_file:
                 _write_atomically(settings.listen_file, listener.address)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,6 +127,10 @@ class _Process:
             loop.run()
         log.info("ended", exit_code=int(self._exit))
         return self._exit
+
+    def _accept(self, fd: int) -> None:
+        if not self._diversion.takes(fd):
+            self._holder.accept(fd)
 
     def _claimed(self, sock: socket.socket, stack: ExitStack) -> str:
         host, port = sock.getsockname()[:2]
@@ -168,6 +180,7 @@ class _Process:
         self._signals += 1
         log.info("a signal", name=name)
         if self._signals == 1:
+            self._diversion.stop()
             self._listener.close()
             self._remove_rules()
             self._holder.drain(self._settings.drain_timeout, self._ended)

@@ -67,7 +67,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     mode: str
     """`anyip` or `tproxy`."""
     rules: bool | None = None
-    """Mode tproxy: whether there were rules that divert to it when it began; None: it could not look."""
+    """Mode tproxy: whether rules divert connections to it; None: it does not know yet."""
 
 
 class Count(msgspec.Struct, frozen=True, array_like=True):
@@ -101,6 +101,8 @@ class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     hello: Hello | None = None
     """Set in the first message of a stream only. Its counts are complete: an address without one never had a
     connection."""
+    rules: bool | None = None
+    """Set when that of the hello is otherwise now."""
 
 
 ENCODER = msgspec.msgpack.Encoder()

@@ -31,7 +31,7 @@ class Holder:
     name: str
     mode: str = ""
     rules: bool | None = None
-    """Mode tproxy: whether it found its rules; None: it could not look."""
+    """Mode tproxy: whether rules divert connections to it; None: it does not know yet, or says nothing of it."""
     acked: int = 0
     counts: dict[str, wire.Count] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
@@ -184,6 +184,8 @@ class HolderStreams:
 
     async def _listen(self, holder: Holder, messages: AsyncIterator[wire.Up]) -> None:
         async for message in messages:
+            if message.rules is not None:
+                holder.rules = message.rules
             for count in message.counts:
                 holder.counts[count.address] = count
                 if not (count.held or count.relayed or count.address in self._orders):

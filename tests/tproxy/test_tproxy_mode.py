@@ -26,8 +26,19 @@ reconciler = FakeReconciler()
 upstream = socket.create_server(("127.0.0.1", 0))
 upstream.settimeout(20)
 print(reconciler.port, flush=True)
+
+
+def rules():
+    said = [up.hello.rules if up.hello else up.rules for up in reconciler.ups]
+    return str(([None] + [one for one in said if one is not None])[-1])
+
+
 for line in sys.stdin:
     host, port, *again = line.split()
+    if host == "rules":
+        eventually(lambda: rules() == port, f"rules {port}")
+        print("counted", sum(len(up.counts) for up in reconciler.ups), flush=True)
+        continue
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     assignment = lambda verdict: Assignment(address, f"at-{host}", "tcp", verdict, 10, 60.0)
     eventually(lambda: reconciler.ups)
@@ -78,9 +89,14 @@ class Namespace:
     def tproxy(self, *args: str) -> str:
         return self.run(sys.executable, "-m", "tproxy", *args)
 
-    def holder(self, *args: str, listen: str = "[::]:0") -> HolderProcess:
+    def holder(self, *args: str, listen: str = "[::]:0", prefix: tuple[str, ...] = ()) -> HolderProcess:
         given = ["--mode", "tproxy", "--listen", listen, *args]
-        return HolderProcess(self.reconciler_port, *given, prefix=self.prefix)
+        return HolderProcess(self.reconciler_port, *given, prefix=prefix or self.prefix)
+
+    def page(self, address: str) -> str:
+        """A holder's metrics."""
+        fetch = f"import urllib.request as u; print(u.urlopen('http://{address}/metrics').read().decode())"
+        return self.run(sys.executable, "-c", fetch)
 
     def converse(self, *line: object) -> str:
         """Hold and release a connection to an address; what came back."""
@@ -179,6 +195,45 @@ def test_rules_of_an_init_step_are_kept(namespace: Namespace, tool: Tool) -> Non
 def test_a_holder_without_rules_says_so(namespace: Namespace) -> None:
     with namespace.holder("--rules", "keep", listen="[::]:18001") as holder:
         assert NO_RULES in holder.log
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("listen", ["[::]:18001", "0.0.0.0:18001"])
+@TOOLS
+def test_rules_that_go_are_missed_without_a_tool_and_so_is_their_return(
+    namespace: Namespace, tool: Tool, listen: str
+) -> None:
+    install = ("rules", "--install", "--port", "18001", "--tool", tool)
+    namespace.tproxy(*install)
+    prefix = (*namespace.prefix, "env", "PATH=/nowhere")
+    keep = ("--rules", "keep", "--look-at-rules", "1", "--metrics", "127.0.0.1:18081")
+    with namespace.holder(*keep, listen=listen, prefix=prefix) as holder:
+        before = namespace.converse("rules", True)
+        namespace.tproxy("rules", "--remove", "--port", "18001")
+        assert namespace.converse("rules", False) == before, "it counts nothing of its own"
+        assert NO_RULES in holder.log
+        assert "zenvoy_holder_rules 0.0" in namespace.page("127.0.0.1:18081")
+        namespace.tproxy(*install)
+        assert namespace.converse("rules", True) == before
+        page = namespace.page("127.0.0.1:18081")
+        assert "zenvoy_holder_rules 1.0" in page
+        assert 'zenvoy_holder_refused_total{reason="unknown"' not in page
+        assert 'zenvoy_holder_held{service=""} 0.0' in page
+        assert namespace.converse(IPV4, 20008) == f"to {IPV4}:20008"
+        holder.signal(signal.SIGTERM)
+        assert holder.wait() == 0
+    namespace.tproxy("rules", "--remove", "--port", "18001")
+
+
+@pytest.mark.root
+@TOOLS
+def test_rules_for_ipv4_alone_are_not_enough_for_a_holder_of_both(namespace: Namespace, tool: Tool) -> None:
+    namespace.tproxy("rules", "--install", "--port", "18001", "--tool", tool, "--family", "ip")
+    with namespace.holder("--rules", "keep", "--look-at-rules", "1", listen="[::]:18001") as holder:
+        namespace.converse("rules", False)
+        holder.signal(signal.SIGTERM)
+        assert holder.wait() == 0
+    namespace.tproxy("rules", "--remove", "--port", "18001")
 
 
 @pytest.mark.root

@@ -82,10 +82,11 @@ def _rules(worlds: Mapping[str, World]) -> Iterator[Finding]:
     for world in worlds.values():
         for holder in world["holders"]:
             if holder["connected"] and holder["mode"] == "tproxy" and holder.get("rules") is False:
-                remedy = "install them: `zenvoy-tproxy rules --install` as root, in the chart's init step"
-                yield Finding(
-                    f"holder {holder['id']}", "it found no TPROXY rules as it began: nothing reaches it", remedy
+                what = "no TPROXY rules divert connections to it: what sleeps cannot be woken through it"
+                remedy = (
+                    "`zenvoy-tproxy rules --install` as root; in a cluster delete its pod, whose init step does that"
                 )
+                yield Finding(f"holder {holder['id']}", what, remedy)
 
 
 def _samples(worlds: Mapping[str, World]) -> Examined:

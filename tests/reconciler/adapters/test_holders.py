@@ -211,6 +211,24 @@ async def test_a_holder_whose_arrival_cannot_be_told_of_is_not_connected() -> No
         assert subject.streams.connected == []
 
 
+async def test_rules_that_come_or_go_are_known() -> None:
+    async with reconciler() as (subject, target):
+        holder = Holder(target)
+
+        async def known(rules: bool | None) -> None:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while [one.rules for one in subject.streams.known] != [rules]:
+                    await asyncio.sleep(0.002)
+
+        await holder.say(wire.Up(hello=wire.Hello("one", "tproxy")))
+        await known(None)
+        for rules in (False, True):
+            await holder.say(wire.Up(rules=rules))
+            await holder.say(wire.Up(acked=1))
+            await known(rules)
+        await holder.leave()
+
+
 async def test_a_stream_that_does_not_introduce_itself_is_sent_away() -> None:
     async with reconciler() as (_, target):
         stranger = Holder(target)

@@ -69,6 +69,7 @@ WRONG = {
     "--rules": ("nonsense",),
     "--drain-timeout": ("nonsense", "-1", "nan", "inf"),
     "--keepalive": ("nonsense", "0", "nan", "inf"),
+    "--look-at-rules": ("nonsense", "0", "nan", "inf"),
     "--listen-file": ("/nowhere/below", "/", "/dev/null"),
     "--family": ("nonsense",),
     "--tool": ("nonsense",),
