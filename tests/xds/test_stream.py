@@ -354,6 +354,22 @@ def test_delta_reconnect_at_equal_versions_is_silent_and_acknowledged() -> None:
     assert acked(again, "a") == again.now
 
 
+def test_sotw_reconnect_at_equal_versions_hears_the_same_once_and_acknowledges_it() -> None:
+    """Requests of this protocol do not say what each resource is that they have: only an answer can settle it."""
+    made = world(http("a"), tcp("b", 5432))
+    before = SotwClient(made)
+    before.joins(endpoints=("a", "b"))
+    again = SotwClient(made)
+    again.versions = dict(before.versions)
+    assert again.joins(endpoints=("a", "b")) == ["CDS a b", "EDS a b", "LDS http tcp/127.0.0.1:5432", "RDS http"]
+    for type_url, answer in again.last.items():
+        last = before.last[type_url]
+        assert (answer.version, answer.versions) == (last.version, last.versions)
+    assert said(again) == []
+    assert acked(again, "a") and acked(again, "b")
+    assert again.stream.nacks == {}
+
+
 def test_delta_reconnect_gets_what_changed_and_hears_what_is_gone() -> None:
     made = world(http("a"), http("old"))
     before = DeltaClient(made)

@@ -2,7 +2,7 @@
 
 The model applies responses in order, asks for endpoints and routes as Envoy does, and rejects some of both. Whatever
 happens: no route leads to a cluster that it does not have, or has no endpoints for; nothing is called acknowledged that
-it has not applied; and in the end it has the world.
+it has not applied; a wake or a sleep alone is told by endpoints alone; and in the end it has the world.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ class Model:
             self.client.stream.route(to[0])
 
     def wake(self, to: tuple[str, tuple[ir.Address, ...]]) -> None:
+        self.flush()  # what else is due
+        due = len(self.waiting)
         self.route(to)
         self.flush()
+        assert {answer.type_url for answer in list(self.waiting)[due:]} <= {EDS}
 
     def flush(self, _: None = None) -> None:
         self.waiting += self.client.hears()

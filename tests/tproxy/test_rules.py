@@ -1,0 +1,153 @@
+"""Whatever comes in whatever order: holds are bounded, and nobody is released but over a dial that succeeded.
+
+A whole holder but for its process: real sockets, on both sides, and a real loop that runs a little after each step.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.tproxy.harness import reset
+from tproxy.descriptors import Budget
+from tproxy.holder import Holder
+from tproxy.loop import Loop
+from tproxy.park import Park
+from tproxy.report import Link
+from tproxy.wire import Assignment, Down, Go, Hello, Hold, Refuse, Up, Verdict
+
+RUN_SECONDS = 0.003
+
+
+class Silent:
+    """A link that leads nowhere."""
+
+    def send(self, message: Up) -> None: ...
+
+
+def name_of(sock: socket.socket) -> str:
+    return "{}:{}".format(*sock.getsockname())
+
+
+class Holding(RuleBasedStateMachine):
+    """One hold address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = Loop(self.failed)
+        self.entry = socket.create_server(("127.0.0.1", 0))
+        self.pod = socket.create_server(("127.0.0.1", 0))
+        self.pod.setblocking(False)
+        self.nobody = socket.socket()
+        self.nobody.bind(("127.0.0.1", 0))  # and never listens: a dial to it is refused
+        self.holder = Holder(self.loop, Budget(1_000), socket.AF_INET, Hello("h", "anyip"))
+        self.unused = self.holder.budget.used
+        self.clients: list[socket.socket] = []
+        self.dialled: list[socket.socket] = []
+        self.arrived = self.released = 0
+        self.endpoint = False
+
+    def failed(self, error: Exception) -> None:
+        raise AssertionError("a callback failed") from error
+
+    @initialize(max_held=st.integers(0, 3), protocol=st.sampled_from(["tcp", "http", "h2c"]))
+    def begin(self, max_held: int, protocol: str) -> None:
+        self.max_held, self.protocol = max_held, protocol
+        self.say(Hold())
+
+    def say(self, verdict: Verdict, hold_timeout: float = 60.0) -> None:
+        said = Assignment(name_of(self.entry), "web", self.protocol, verdict, self.max_held, hold_timeout)
+        link: Link = Silent()
+        self.holder.received(link, Down(1, (said,), full=True))
+        self.run()
+
+    def run(self) -> None:
+        self.loop.call_later(RUN_SECONDS, self.loop.stop)
+        self.loop.run()
+        with suppress(BlockingIOError):
+            while True:
+                self.dialled.append(self.pod.accept()[0])
+
+    @rule()
+    def somebody_comes(self) -> None:
+        self.clients.append(socket.create_connection(self.entry.getsockname()))
+        self.arrived += 1
+        self.holder.accept(self.entry.accept()[0].detach())
+        self.run()
+
+    @rule(which=st.integers(0, 9))
+    def somebody_gives_up(self, which: int) -> None:
+        if self.clients:
+            reset(self.clients.pop(which % len(self.clients)))
+            self.run()
+
+    @rule()
+    def it_sleeps(self) -> None:
+        self.endpoint = False
+        self.say(Hold())
+
+    @rule()
+    def it_is_ready(self) -> None:
+        self.endpoint = True
+        self.say(Go((name_of(self.pod),)))
+
+    @rule()
+    def it_is_ready_and_not_reachable(self) -> None:
+        self.endpoint = False
+        self.say(Go((name_of(self.nobody),)))
+
+    @rule()
+    def it_is_refused(self) -> None:
+        self.endpoint = False
+        self.say(Refuse("no"))
+
+    @rule()
+    def their_time_is_over(self) -> None:
+        self.endpoint = False
+        self.say(Hold(), hold_timeout=0.001)
+
+    @property
+    def park(self) -> Park | None:
+        gate = self.holder.gates.get(name_of(self.entry))
+        return gate.park if gate else None
+
+    @invariant()
+    def holds_are_bounded(self) -> None:
+        if park := self.park:
+            assert 0 <= park.held <= self.max_held
+
+    @invariant()
+    def everybody_is_accounted_for(self) -> None:
+        if park := self.park:
+            assert self.arrived == park.held + park.released + park.gone + park.refused.total()
+
+    @invariant()
+    def a_release_takes_a_dial_that_succeeded(self) -> None:
+        if park := self.park:
+            assert park.released <= len(self.dialled)
+            assert self.endpoint or park.released == self.released
+            self.released = park.released
+
+    def teardown(self) -> None:
+        for sock in (*self.clients, *self.dialled):
+            sock.close()
+        for gate in self.holder.gates.values():
+            gate.refuse_all("draining")
+        for _ in range(1_000):
+            if not (self.holder.held or self.holder.relayed or self.holder.refuser.lingering):
+                break
+            self.run()
+        assert self.holder.budget.used == self.unused, "every descriptor was given back"
+        for sock in (self.entry, self.pod, self.nobody):
+            sock.close()
+        self.loop.close()
+
+
+Holding.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestHolding = Holding.TestCase
