@@ -5,15 +5,17 @@ Only what went through the process that was killed is lost.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import QUICK, Reply, Zenvoy, quick, request, until
+from tests.e2e.harness import LOCAL, QUICK, Reply, Zenvoy, quick, request, until
 
 KILLED = ("reconciler", "holder", "envoy")
 STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
@@ -136,6 +138,58 @@ def test_everything_recovers(
         z.sleep(name)
         z.asleep(name)
         assert request(z.http_port, name, path).body.decode() == f"{name} {path}\n"
+
+
+class Line:
+    """An open TCP connection to the service `db`, which has told its process id."""
+
+    def __init__(self, address: str, stack: ExitStack) -> None:
+        host, _, port = address.rpartition(":")
+        self._client = stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+        self.pid = int(self._ask("pid"))
+
+    def says(self, text: str) -> bool:
+        return self._ask(text) == f"db {text}\n"
+
+    def _ask(self, text: str) -> str:
+        self._client.sendall(f"{text}\n".encode())
+        answer = self._client.recv(100).decode()
+        if not answer:
+            raise ConnectionResetError("it ended")
+        return answer
+
+
+def test_open_lines_outlive_what_they_do_not_go_through(zenvoy: Start) -> None:
+    """A line that woke the service goes through Envoy and the holder; one straight to the hold address, as of another
+    Envoy, through the holder alone; one that came while the service was awake, through Envoy alone."""
+    z = zenvoy({"name": "db", "protocol": "tcp", "command": quick("tcp")}, defaults=NO_DEADLINE)
+    listener = f"{LOCAL}:{z.port('db')}"
+    with ExitStack() as stack:
+        woke, straight = Line(listener, stack), Line(z.status("db")["holdAddress"], stack)
+        z.wait_status("the holder relays both", "db", lambda view: view["relayed"] == 2)
+        said = len(z.lines())
+        z.kill("reconciler")
+        assert woke.says("while it is away") and straight.says("while it is away")
+        z.wait_line("it is back", lambda entry: entry["event"] == "reconciler ended and is started again", said)
+        z.wait_status("it knows them", "db", lambda view: view["relayed"] == 2 and view["route"]["ackedAt"])
+        assert woke.says("since it is back") and straight.says("since it is back")
+
+        def later() -> Line | None:
+            try:
+                return Line(listener, stack)
+            except OSError:
+                return None
+
+        z.kill("envoy")
+        assert straight.says("while Envoy is away")
+        direct = until("Envoy serves again", later)
+        assert straight.says("since Envoy is back")
+        z.wait_status("only one is relayed", "db", lambda view: view["relayed"] == 1)
+
+        z.kill("holder")
+        assert direct.says("while the holder is away")
+        assert woke.pid == straight.pid == direct.pid, "the service was never started again"
+    assert z.stop() == 0
 
 
 def test_nothing_is_left_of_all_that(z: Zenvoy) -> None:
