@@ -21,7 +21,17 @@ DEFAULT_LISTEN = {"anyip": "0.0.0.0:18001", "tproxy": "[::]:18001"}
 
 app = typer.Typer(
     name="zenvoy-tproxy",
-    help="Keeps connections to sleeping services waiting, and relays them once their service is awake.",
+    help="""Keeps connections to sleeping services waiting, and relays them once their service is awake.
+
+    Examples:
+
+        zenvoy-tproxy run --reconciler 127.0.0.1:18000
+
+        zenvoy-tproxy rules --family ip6
+
+    Exit codes: 0 ended in order; 2 wrong usage; the others are in the help of each command.
+    """,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",

@@ -23,7 +23,7 @@ from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, re
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 COMMANDS = (
     *("up", "check", "status", "wake", "sleep", "pause", "resume", "explain", "doctor", "uninstall"),
-    *("diagram", "bootstrap"),
+    *("diagram", "bootstrap", "controller", "drain-envoy"),
 )
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}
 GOOD = 'listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [sleep, "{port}"]}]\n'
@@ -71,9 +71,16 @@ def test_help_teaches_by_example() -> None:
     with ThreadPoolExecutor(2) as pool:
         for command, done in zip(COMMANDS, pool.map(lambda one: run(one, "-h"), COMMANDS), strict=True):
             assert done.returncode == 0
-            assert re.search(rf"Examples?:\s+zenvoy {command}", done.stdout), done.stdout
-    tproxy = subprocess.run([str(ZENVOY.with_name("zenvoy-tproxy")), "run", "--help"], capture_output=True, text=True)
-    assert "zenvoy-tproxy run" in tproxy.stdout
+            assert re.search(rf"Examples?(, [^:]+)?:\s+zenvoy {command}", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("command", ["", "run", "rules"])
+def test_help_of_the_holder_teaches_by_example(command: str) -> None:
+    program = [str(ZENVOY.with_name("zenvoy-tproxy")), *command.split()]
+    short, long = (subprocess.run([*program, one], capture_output=True, text=True) for one in ("-h", "--help"))
+    assert (short.returncode, short.stdout) == (0, long.stdout)
+    assert re.search(rf"Examples?:\s+zenvoy-tproxy {command or 'run'}", short.stdout), short.stdout
+    assert "Exit codes" in short.stdout
 
 
 def test_diagram_is_the_machine() -> None:
