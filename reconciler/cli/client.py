@@ -23,6 +23,10 @@ class Rejected(Exception):
     """The reconciler said no; its words."""
 
 
+class Broken(Exception):
+    """It answers, but not as it should; what it says."""
+
+
 class _Control(HTTPConnection):
     """HTTP over a Unix socket."""
 
@@ -42,12 +46,12 @@ class _Control(HTTPConnection):
 
 
 def ask(control: Path, method: str, path: str) -> Any:
-    """The JSON answer. Raises `NotRunning` and `Rejected`."""
+    """The JSON answer. Raises `NotRunning`, `Rejected` and `Broken`."""
     connection = _Control(control)
     try:
         connection.request(method, path)
         response = connection.getresponse()
-        answer = json.loads(response.read())
+        said = response.read()
     except (OSError, HTTPException) as error:
         raise NotRunning(
             f"no zenvoy runs with the state directory {control.parent} ({error}); start one with `zenvoy up FILE`, "
@@ -55,6 +59,12 @@ def ask(control: Path, method: str, path: str) -> Any:
         ) from None
     finally:
         connection.close()
-    if response.status >= 400:
-        raise Rejected(answer["error"])
+    try:
+        answer = json.loads(said)
+        if response.status >= 400:
+            raise Rejected(answer["error"])
+    except (ValueError, KeyError, TypeError):
+        text = said.decode(errors="replace").strip().partition("\n")[0][:200]
+        asked = f"{method} {path}: {response.status} {response.reason}"
+        raise Broken(f"the reconciler failed ({asked}: {text}); the log of `zenvoy up` says why") from None
     return answer

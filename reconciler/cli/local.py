@@ -74,22 +74,30 @@ def explain(state: StateDir, name: str, output: Output) -> None:
 def world(state: StateDir) -> dict[str, Any] | None:
     """What the running one says of itself; None when none runs."""
     try:
-        answer: dict[str, Any] = client.ask(state.control, "GET", "/v1/world")
+        return _asked(state, "GET", "/v1/world")
     except client.NotRunning:
         return None
-    return answer
 
 
 def ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
     """Ends the program when nobody answers, or when there is no such service."""
     try:
-        answer: dict[str, Any] = client.ask(state.control, method, path)
+        return _asked(state, method, path)
     except client.NotRunning as error:
         typer.echo(f"zenvoy: {error}; for one in a cluster, give -n NAMESPACE or --context NAME", err=True)
         raise typer.Exit(Exit.NOT_RUNNING) from None
     except client.Rejected as error:
         typer.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.NO_SUCH_SERVICE) from None
+
+
+def _asked(state: StateDir, method: str, path: str) -> dict[str, Any]:
+    """Ends the program when the answer is none."""
+    try:
+        answer: dict[str, Any] = client.ask(state.control, method, path)
+    except client.Broken as error:
+        typer.echo(f"zenvoy: {error}", err=True)
+        raise typer.Exit(Exit.FAILED) from None
     return answer
 
 
