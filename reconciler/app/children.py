@@ -1,7 +1,7 @@
 """The processes of `zenvoy up`: started in sessions of their own, started again when they die, ended in order.
 
-What runs is noted in a file, so that after a SIGKILL the next `up` ends what was left. Their services are not among
-them: those are the process backend's, and are adopted.
+What runs is noted in a file, and marked in its environment, so that after a SIGKILL the next `up` ends what was left,
+also what there was no time to note. Services are not among it: those are the process backend's, and are adopted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO
 import msgspec
 import structlog
 
-from reconciler.adapters.processes.procfs import look
+from reconciler.adapters.processes.procfs import CHILD_MARK, children_of, look, run_id
 
 log = structlog.get_logger()
 
@@ -67,19 +67,20 @@ class Children:
 
     async def end_leftovers(self) -> None:
         """End what an `up` that was killed left running."""
-        if not self._notes.exists():
-            return
-        try:
-            notes = msgspec.json.decode(self._notes.read_bytes(), type=list[Note])
-        except msgspec.DecodeError:
-            return
-        for note in notes:
-            if started_at(note.pid) == note.started:
-                log.info("a process of an earlier run is ended", name=note.name, pid=note.pid)
-                with suppress(ProcessLookupError):
-                    os.kill(note.pid, signal.SIGKILL)
-        for note in notes:
+        marked = {Note(name, seen.pid, seen.started_ticks) for name, seen in children_of(run_id(self._cwd))}
+        left = [note for note in {*self._noted(), *marked} if started_at(note.pid) == note.started]
+        for note in left:
+            log.info("a process of an earlier run is ended", name=note.name, pid=note.pid)
+            with suppress(ProcessLookupError):
+                os.kill(note.pid, signal.SIGKILL)
+        for note in left:
             await _gone(note)
+
+    def _noted(self) -> list[Note]:
+        try:
+            return msgspec.json.decode(self._notes.read_bytes(), type=list[Note])
+        except (FileNotFoundError, msgspec.DecodeError):
+            return []
 
     def start(self, child: Child) -> None:
         """Keep it running from now on."""
@@ -124,6 +125,7 @@ class Children:
                 stdout=output,
                 stderr=output,
                 cwd=self._cwd,
+                env={**os.environ, CHILD_MARK: f"{run_id(self._cwd)}/{child.name}"},
                 start_new_session=True,
                 pass_fds=child.descriptors,
             )

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "ZENVOY_RUN"
+CHILD_MARK = "ZENVOY_CHILD"
+"""The same of what `zenvoy up` itself keeps running. Services inherit it from the reconciler, and have both."""
 _KTHREADD = 2
 _NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
 """What reading of a process that ended, or is another user's, raises; anything else must not look like its end."""
@@ -76,12 +78,18 @@ def take_census(run: str) -> Census:
     services: dict[str, list[Seen]] = defaultdict(list)
     for seen in _everybody():
         groups[seen.group].append(seen)
-        if service := _marked_service(seen.pid, run):
+        if service := _marked(seen.pid, MARK, run):
             services[service].append(seen)
     return Census(
         {group: tuple(members) for group, members in groups.items()},
         {service: tuple(members) for service, members in services.items()},
     )
+
+
+def children_of(run: str) -> list[tuple[str, Seen]]:
+    """What an `up` keeps running, with the names that it has there; services are not among it."""
+    marked = [(_marked(seen.pid, CHILD_MARK, run), seen) for seen in _everybody()]
+    return [(name, seen) for name, seen in marked if name and not _marked(seen.pid, MARK, run)]
 
 
 def _everybody() -> Iterator[Seen]:
@@ -110,12 +118,13 @@ def _seen(pid: int, stat: list[bytes]) -> Seen:
     return Seen(pid, int(stat[2]), int(stat[19]), ended=stat[0] in (b"Z", b"X") and threads < 2)
 
 
-def _marked_service(pid: int, run: str) -> str | None:
+def _marked(pid: int, mark: str, run: str) -> str | None:
+    """The name in a mark of our state directory."""
     try:
         environment = b"\0" + _read(f"/proc/{pid}/environ")
     except _NOT_THERE:
         return None
-    _, found, rest = environment.partition(f"\0{MARK}={run}/".encode())
+    _, found, rest = environment.partition(f"\0{mark}={run}/".encode())
     return rest.partition(b"\0")[0].decode(errors="replace") if found else None
 
 
