@@ -7,7 +7,7 @@ import socket
 from contextlib import ExitStack
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, Zenvoy, free_port, quick, request, until
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, free_port, quick, request, until
 
 
 def test_every_port_that_is_taken_is_told_with_its_owner(zenvoy: Start) -> None:
@@ -57,7 +57,7 @@ def test_one_address_for_an_option_and_for_the_file_is_told_with_both(zenvoy: St
 
 def test_the_same_command_twice(zenvoy: Start) -> None:
     """The state directory is what both want first; the one that runs goes on as if nothing had been."""
-    first = zenvoy({"name": "web", "command": quick("http")})
+    first = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     first.wake("web")
     pids, services = first.pids(), first.service_pids("web")
     second = Zenvoy(first.directory, first.config)
@@ -67,7 +67,7 @@ def test_the_same_command_twice(zenvoy: Start) -> None:
     assert line.startswith(f"zenvoy: process {pids['up']} already runs with the state directory {first.state_dir}; ")
     assert (first.pids(), first.service_pids("web")) == (pids, services)
     assert request(first.http_port, "web").body == b"web /\n"
-    first.wait_state("web", "ScaledToZero")
+    first.sleep("web")
     assert first.cli("status").returncode == 0
     assert first.stop() == 0
     second.start()
