@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from grafana.answers import Span, filled
+from grafana.control_plane import LEADER
+from reconciler.adapters.metrics.table import CLUSTER_PARTS
 from tests.cluster.harness import Cluster
 from tests.cluster.monitoring import Discovery, jobs_of, write_rules
 from tests.cluster.release import CHART, PATIENCE_SECONDS, ROOT, SYSTEM, WEB, Release, Shop, web
@@ -141,6 +144,26 @@ def test_every_pod_is_scraped_and_one_leads(monitored: Monitored) -> None:
     assert seen("zenvoy_sample_complete") == {monitored.leader()}
 
 
+def test_who_leads_and_what_each_replica_asks_of_the_api_server_are_told(monitored: Monitored) -> None:
+    who, calls, _ = LEADER.panels
+    leader = monitored.leader()
+
+    def callers(method: str) -> set[str]:
+        return {
+            row["metric"]["pod"] for row in monitored.rows(f'zenvoy_api_calls_total{{method="{method}", code="200"}}')
+        }
+
+    leading = {row["metric"]["pod"]: row["value"][1] for row in monitored.rows(who.queries[0].expr)}
+    assert leading.pop(leader) == "1"
+    assert list(leading.values()) == ["0"]
+    until("both list and watch", lambda: callers("GET") == callers("WATCH") == {leader, *leading})
+    assert leader in callers("PUT"), "it renews the Lease"
+    asked = filled(calls.queries[0].expr, {}, Span(0.0, 60.0, 1.0), scrape_interval=1.0)
+    until(
+        "the dashboard shows them", lambda: {row["metric"]["method"] for row in monitored.rows(asked)} >= {"GET", "PUT"}
+    )
+
+
 def test_a_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Shop) -> None:
     name = asleep(shop, monitored)
     assert monitored.rows(f'zenvoy_service_state{{service="{name}"}}')[0]["metric"]["namespace"] == shop.namespace
@@ -150,6 +173,9 @@ def test_a_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Sh
     until("Prometheus says so", lambda: state(monitored, name) in ("Active", "Idle"))
     woken = f'zenvoy_service_wakes_total{{service="{name}", result="woken"}}'
     until("the wake is counted", lambda: monitored.value(woken) == 1)
+    part = f'zenvoy_service_last_wake_part_duration_seconds{{service="{name}"}}'
+    parts = until("its parts are told", lambda: {row["metric"]["part"] for row in monitored.rows(part)})
+    assert {"signal", "ready"} <= parts <= set(CLUSTER_PARTS)
     for resource, asked in (("cpu_core", 0.01), ("memory_byte", 16 * 2**20)):
         slept = f'zenvoy_service_slept_{resource}_seconds_total{{service="{name}"}}'
         replicas = f'zenvoy_service_slept_replica_seconds_total{{service="{name}"}} > 0'
