@@ -18,7 +18,7 @@ from reconciler.core.doubt import Cause as Doubted
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
 from tproxy.holder import Holder
-from tproxy.metrics import HolderCollector
+from tproxy.metrics import NOBODY, HolderCollector
 from tproxy.park import Cause
 
 INTRODUCTION = """\
@@ -110,7 +110,8 @@ def _family(metric: Metric) -> Family:
     assert metric.type in ("gauge", "counter")
     kind: Kind = "counter" if metric.type == "counter" else "gauge"
     many = f"up to {len(get_args(Cause))} a service that was used"
-    return Family(metric.name, kind, metric.documentation, labels, series.get(labels, many))
+    nobodys = ", and 1" if any(sample.labels.get("service") == NOBODY for sample in metric.samples) else ""
+    return Family(metric.name, kind, metric.documentation, labels, series.get(labels, many) + nobodys)
 
 
 def _table(title: str, families: Iterable[Family]) -> str:
