@@ -14,6 +14,8 @@ from grafana.model import GRID_WIDTH, Board
 from grafana.theme import CAUSE_COLORS, PART_COLORS
 from reconciler.adapters.metrics.table import CLUSTER_PARTS, PARTS
 from reconciler.core.doubt import Cause
+from xds.bootstrap import ADS_CLUSTER
+from xds.bootstrap_stats import ADMIN_CLUSTER
 
 METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
 BOARD = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
@@ -83,6 +85,16 @@ def test_metrics_in_queries_are_documented(board: Board) -> None:
             ):
                 plain = re.sub(r"_(bucket|sum|count)$", "", name)
                 assert {name, plain} & documented or FOREIGN.fullmatch(name), f"{panel['title']}: {name}"
+
+
+@BOARD
+def test_what_envoy_counts_of_zenvoy_itself_is_left_out(board: Board) -> None:
+    for panel in panels(board):
+        for target in panel["targets"]:
+            for matchers in re.findall(r"envoy_cluster_\w+\{([^}]*)}", target["expr"]):
+                operator, pattern = re.findall(r'envoy_cluster_name(=~|!~)"([^"]*)"', matchers)[0]
+                for ours in (ADMIN_CLUSTER, ADS_CLUSTER):
+                    assert bool(re.fullmatch(pattern, ours)) is (operator == "!~"), panel["title"]
 
 
 def test_every_part_of_a_wake_has_its_place_and_every_cause_its_colour() -> None:
