@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import ssl
 import subprocess
 import threading
 import urllib.parse
@@ -27,6 +29,8 @@ class Server:
 
     def __init__(self, command: Sequence[str], port: int, log: Path, host: str = LOCAL) -> None:
         self.url = f"http://{host}:{port}"
+        self.headers: Mapping[str, str] = {}
+        self.trusted: ssl.SSLContext | None = None
         self._command, self._log = command, log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -42,19 +46,27 @@ class Server:
 
     close = kill
 
+    def signal(self, number: int) -> None:
+        assert self._process
+        self._process.send_signal(number)
+
     def ask(self, path: str, **query: str) -> Any:
         """A JSON answer."""
-        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+        with self._open(f"{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
             return json.load(answer)
 
     def _is_ready(self) -> bool:
         assert self._process
         assert self._process.poll() is None, self._log.read_text()
         try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
+            with self._open("/-/ready", timeout=5) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+    def _open(self, path: str, timeout: float) -> Any:
+        asked = urllib.request.Request(f"{self.url}{path}", headers=dict(self.headers))
+        return urllib.request.urlopen(asked, timeout=timeout, context=self.trusted)
 
 
 class Prometheus(Server):
@@ -70,6 +82,7 @@ class Prometheus(Server):
         rules: Path = RULES,
         interval: str = INTERVAL,
         host: str = LOCAL,
+        options: Sequence[str] = (),
     ) -> None:
         """`targets` are address and path by the job's name; `jobs` are written as Prometheus reads them."""
         port = free_port()
@@ -82,11 +95,23 @@ class Prometheus(Server):
         if alertmanager:
             target = alertmanager.url.removeprefix("http://")
             config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [target]}]}]}
-        file = directory / "prometheus.yml"
-        file.write_text(yaml.safe_dump(config))
-        command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={directory}/tsdb"]
-        command += [f"--web.listen-address={host}:{port}", "--log.level=warn"]
+        self._config, self._file = config, directory / "prometheus.yml"
+        self._file.write_text(yaml.safe_dump(config))
+        command = ["prometheus", f"--config.file={self._file}", f"--storage.tsdb.path={directory}/tsdb"]
+        command += [f"--web.listen-address={host}:{port}", "--log.level=warn", *options]
         super().__init__(command, port, directory / "prometheus.log", host)
+
+    def scrape(self, job: str, **changes: Any) -> None:
+        """Go on with these settings of a job, besides what it began with; without any, leave the job out."""
+        jobs = [{**one, **changes} if one["job_name"] == job else one for one in self._config["scrape_configs"]]
+        self._reload([one for one in jobs if changes or one["job_name"] != job])
+
+    def scrape_as_before(self) -> None:
+        self._reload(self._config["scrape_configs"])
+
+    def _reload(self, jobs: Sequence[Mapping[str, Any]]) -> None:
+        self._file.write_text(yaml.safe_dump({**self._config, "scrape_configs": list(jobs)}))
+        self.signal(signal.SIGHUP)
 
     def query(self, text: str) -> dict[str, float]:
         """An instant vector, by the label `service` or else by job; empty ones are no error."""

@@ -1,41 +1,34 @@
-"""`zenvoy up` that judges by a real Prometheus: it sleeps and wakes by it, and stays awake when it is gone."""
+"""`zenvoy up` that judges by a real Prometheus: it sleeps and wakes by it, and by nothing else if need be."""
 
 from __future__ import annotations
 
-import signal
+import ssl
 import time
 import urllib.parse
-import urllib.request
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
 
 import pytest
+import yaml
 
+from reconciler.app.state_dir import GRPC_SOCKET
+from tests.certificates import Authority
 from tests.e2e.conftest import Start
-from tests.e2e.harness import Zenvoy, request, server
-from tests.e2e.harness import until as until_within
+from tests.e2e.harness import request, server
+from tests.prometheus.between import Line
 from tests.prometheus.conftest import Ports, StartPrometheus
-from tests.prometheus.parts import INTERVAL, PATIENCE_SECONDS, Prometheus
+from tests.prometheus.judged import judged, page, until, value
+from tests.prometheus.parts import PATIENCE_SECONDS, Prometheus
 
 pytestmark = [pytest.mark.envoy, pytest.mark.prometheus]
 ASLEEP = "ScaledToZero"
-
-
-def until(what: str, check: Any) -> Any:
-    return until_within(what, check, PATIENCE_SECONDS)
-
-
-def judged(zenvoy: Start, ports: Ports, by: Prometheus, **service: str) -> Zenvoy:
-    """A `zenvoy up` with a service that sleeps when `by` says so, once it knows what Envoy counts from."""
-    options = (*ports.options, "--prometheus", by.url, "--scrape-interval", INTERVAL)
-    up = zenvoy({"name": "web", "command": server("http_echo"), **service}, options=options)
-    until("a sample is complete", lambda: "zenvoy_sample_complete 1.0" in scraped(ports.metrics))
-    return up
+SECRET_BY_BCRYPT = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"
 
 
 def test_it_sleeps_and_wakes_by_prometheus(zenvoy: Start, ports: Ports, prometheus: StartPrometheus) -> None:
     watching = prometheus()
-    up = judged(zenvoy, ports, watching)
+    up = judged(zenvoy, ports, watching.url)
 
     assert request(up.http_port, "web", "/hello").status == 200
     up.wait_state("web", ASLEEP, timeout=PATIENCE_SECONDS)
@@ -51,46 +44,55 @@ def test_it_sleeps_and_wakes_by_prometheus(zenvoy: Start, ports: Ports, promethe
 
 
 def test_what_prometheus_alone_sees_wakes_it(zenvoy: Start, ports: Ports, prometheus: StartPrometheus) -> None:
-    up = judged(zenvoy, ports, prometheus())
+    """The holder goes on holding; that it does is told to nobody, for its stream is cut, and Envoy's is not."""
+    up = judged(zenvoy, ports, prometheus().url)
+    line = Line(up.state_dir / GRPC_SOCKET)
+    up.kill("holder")
+    until("the next holder's stream is open", lambda: speaks(ports) == 1 and line.used.is_set())
     request(up.http_port, "web", "/hello")
     up.wait_state("web", ASLEEP, timeout=PATIENCE_SECONDS)
+    holder = up.pids()["holder"]
 
+    line.cut()
+    until("the holder is alone", lambda: speaks(ports) == 0)
     with ThreadPoolExecutor() as clients:
-        holder = up.kill("holder", signal.SIGSTOP)
-        try:
-            waiting = clients.submit(request, up.http_port, "web", "/hello", timeout=60)
-            up.wait_state("web", "Active", "Idle", timeout=PATIENCE_SECONDS)
-            assert not waiting.done()
-            woke = [entry for entry in up.transitions("web") if entry["target"] == "Waking"][-1]
-            assert woke["cause"] == "Demand"
-            assert woke["reason"].startswith("Envoy saw traffic")
-        finally:
-            up.kill("holder", signal.SIGCONT)
-        assert up.pids()["holder"] == holder
+        waiting = clients.submit(request, up.http_port, "web", "/hello", timeout=60)
+        up.wait_state("web", "Active", "Idle", timeout=PATIENCE_SECONDS)
+        woke = [entry for entry in up.transitions("web") if entry["target"] == "Waking"][-1]
+        assert woke["cause"] == "Demand"
+        assert woke["reason"].startswith("Envoy saw traffic")
+        assert value(ports.holder, "zenvoy_holder_held", service="web") == 1
+        assert not waiting.done()
+        line.mend()
         assert waiting.result().status == 200
+    assert up.pids()["holder"] == holder
 
 
-def test_without_prometheus_it_stays_awake_and_says_why(
-    zenvoy: Start, ports: Ports, prometheus: StartPrometheus
-) -> None:
-    watching = prometheus()
-    up = judged(zenvoy, ports, watching, idleAfter="3s")
-    request(up.http_port, "web", "/hello")
-    up.wait_state("web", "Idle", timeout=PATIENCE_SECONDS)
+def speaks(ports: Ports) -> float | None:
+    """Whether the holder says that its stream is open; None while there is none."""
+    try:
+        return value(ports.holder, "zenvoy_holder_stream_up")
+    except OSError:
+        return None
 
-    watching.kill()
-    gone = "Prometheus: it cannot be reached"
-    up.wait_status(
-        "it is awake, and says why", "web", lambda view: view["state"] == "Active" and gone in view["reason"]
-    )
-    up.stays_awake("web", 4.0)
-    assert gone in up.status("web")["traffic"]["reason"]
-    assert gone in up.cli("status", "web").stdout
-    assert "zenvoy_sample_complete 0.0" in scraped(ports.metrics)
-    assert request(up.http_port, "web", "/hello").status == 200
 
-    watching.start()
-    up.wait_state("web", ASLEEP, timeout=PATIENCE_SECONDS)
+def test_a_prometheus_that_asks_who_one_is(zenvoy: Start, ports: Ports, tmp_path: Path) -> None:
+    files = Authority(tmp_path / "authority").sign(tmp_path / "tls", "localhost")
+    web = {"tls_server_config": {"cert_file": f"{files}/tls.crt", "key_file": f"{files}/tls.key"}}
+    (tmp_path / "web.yml").write_text(yaml.safe_dump({**web, "basic_auth_users": {"me": SECRET_BY_BCRYPT}}))
+    secured = Prometheus(tmp_path, ports.targets, options=[f"--web.config.file={tmp_path}/web.yml"])
+    secured.url = secured.url.replace("http://127.0.0.1", "https://localhost")
+    secured.trusted = ssl.create_default_context(cafile=f"{files}/ca.crt")
+    secured.headers = {"Authorization": "Basic " + b64encode(b"me:secret").decode()}
+    try:
+        secured.start()
+        known = ("--prometheus-ca-file", f"{files}/ca.crt")
+        header = ("--prometheus-header", f"Authorization: {secured.headers['Authorization']}")
+        up = judged(zenvoy, ports, secured.url, *known, *header)
+        assert request(up.http_port, "web", "/hello").status == 200
+        up.wait_state("web", ASLEEP, timeout=PATIENCE_SECONDS)
+    finally:
+        secured.close()
 
 
 def test_it_brings_a_prometheus_along_if_asked(zenvoy: Start, ports: Ports) -> None:
@@ -104,12 +106,3 @@ def test_it_brings_a_prometheus_along_if_asked(zenvoy: Start, ports: Ports) -> N
     assert "ServiceStuckWaking" in page(own, "/api/v1/rules")
     exemplars = f"/api/v1/query_exemplars?query=zenvoy_wake_duration_seconds_bucket&start=0&end={time.time() + 60}"
     until("exemplars are kept", lambda: '"service":"web"' in page(own, exemplars))
-
-
-def scraped(address: str) -> str:
-    return page(address, "/metrics")
-
-
-def page(address: str, path: str) -> str:
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
-        return str(answer.read().decode())

@@ -69,8 +69,10 @@ async def served(app: web.Application) -> AsyncIterator[int]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    yield runner.addresses[0][1]
-    await runner.cleanup()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -97,9 +99,11 @@ async def prometheus(directory: Path, target: str, rules: Mapping[str, Sequence[
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=error",
     )
-    yield f"http://127.0.0.1:{port}"
-    process.kill()
-    await process.wait()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        await process.wait()
 
 
 def source(url: str, nodes: set[str], ahead: float = 0.0, timeout: float = 10.0) -> PrometheusStats:
