@@ -71,6 +71,10 @@ async def test_what_people_see(scene: Scene, control_plane: Cluster) -> None:
     titles, row = (line.split() for line in control_plane.kubectl("get", "ssvc", "-n", scene.namespace).splitlines())
     assert titles == ["NAME", "STATE", "TARGET", "READY", "SINCE", "AGE"]
     assert row[:4] == ["web", "Waking", "Deployment/web", "False"]
+    wide, row = control_plane.kubectl("get", "ssvc", "-n", scene.namespace, "-o", "wide").splitlines()
+    assert wide.split() == [*titles, "SERVICE", "REPLICAS", "REASON", "STALLED"]
+    for title, said in (("REASON", STALLED.reason), ("STALLED", STALLED.stalled)):
+        assert said and row[wide.index(title) :].startswith(said)
     control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled", "--timeout=5s")
     store.save(scene.named(), ACTIVE)
     store.set_problems(scene.named(), [BAD], 1)
