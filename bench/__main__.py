@@ -26,6 +26,7 @@ BENCHMARKS = {
     "xds": "bench.borrowed:xds",
     "services": "bench.services:measure",
     "kubernetes": "bench.kubernetes:measure",
+    "many": "bench.many:measure",
     "prometheus": "bench.prometheus:measure",
 }
 """By name, the function that measures and gives back rows."""

@@ -38,12 +38,12 @@ def measure() -> list[Row]:
     port = free_port()
     with running([sys.executable, "-m", "bench.kubernetes", str(port)]) as server:
         say(f"kubernetes: an API server with {SERVICES} EndpointSlices")
-        wait_for(lambda: _listens(port) or server.poll() is not None, "the API server")
+        wait_for(lambda: listens(port) or server.poll() is not None, "the API server")
         return asyncio.run(_measure(port))
 
 
 async def _measure(port: int) -> list[Row]:
-    async with _client(port) as api:
+    async with client(port) as api:
         await api.get(SLICES, {"limit": "1"})
         before, begin = resident_bytes(os.getpid()), time.process_time()
         synced = asyncio.Event()
@@ -74,7 +74,8 @@ async def _read_by_json(api: Api) -> None:
 
 
 @asynccontextmanager
-async def _client(port: int) -> AsyncIterator[Api]:
+async def client(port: int) -> AsyncIterator[Api]:
+    """Of a stand-in on this machine."""
     configuration = Configuration()
     configuration.host = f"http://127.0.0.1:{port}"
     api = Api(configuration, "default")
@@ -84,7 +85,8 @@ async def _client(port: int) -> AsyncIterator[Api]:
         await api.close()
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether somebody does."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
