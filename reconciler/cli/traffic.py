@@ -21,7 +21,7 @@ Url = Annotated[
         help="Judge idleness by this Prometheus, which scrapes http://METRICS/envoy/metrics; default: by Envoy itself.",
         metavar="URL",
         rich_help_panel=PANEL,
-        callback=values.url,
+        callback=values.shown_url,
     ),
 ]
 Bundled = Annotated[

@@ -88,13 +88,9 @@ def comma_separated(text: str) -> str:
 
 
 def url(text: str | None) -> str | None:
-    """Of HTTP, without a password, since it is shown; None when nothing was typed."""
+    """Of HTTP; None when nothing was typed."""
     if text is None:
         return None
-    if "@" in text:
-        raise typer.BadParameter(
-            "a URL is shown in logs and answers: leave user and password out, and send them as a header or token"
-        )
     try:
         split = urlsplit(text)
         found = split.scheme in ("http", "https") and bool(split.hostname) and split.port != 0
@@ -103,6 +99,15 @@ def url(text: str | None) -> str | None:
     if not found or not text.isascii() or not text.isprintable() or " " in text:
         raise typer.BadParameter(f"{text!r} is no URL; write it as http://host:9090")
     return text
+
+
+def shown_url(text: str | None) -> str | None:
+    """The same without a password, for it is shown."""
+    if text and "@" in text:
+        raise typer.BadParameter(
+            "a URL is shown in logs and answers: leave user and password out, and send them as a header or token"
+        )
+    return url(text)
 
 
 def headers(texts: list[str] | None) -> list[str] | None:
