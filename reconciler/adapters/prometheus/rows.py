@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from reconciler.core.traffic import Counters
@@ -73,12 +74,12 @@ def read(rows: Iterable[Mapping[str, Any]], service_of: Callable[[str], str]) ->
         labels, value = row["metric"], float(row["value"][1])
         node = labels[NODE_TAG]
         envoy = envoys.get(node) or envoys.setdefault(node, Scraped())
+        if not isfinite(value):
+            raise Unusable(f"{labels.get('__name__', 'the last scrape')} of Envoy {node} is not a number")
         if SCRAPED in labels:
             envoy.at = value if envoy.at is None else min(envoy.at, value)
             continue
         name = labels["__name__"]
-        if value != value:
-            raise Unusable(f"{name} of Envoy {node} is not a number")
         if name == UPTIME:
             envoy.uptime = value if envoy.uptime is None else min(envoy.uptime, value)
         else:

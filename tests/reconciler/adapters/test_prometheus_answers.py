@@ -90,17 +90,24 @@ async def test_a_time_that_is_none_is_unknown(result: object) -> None:
         {"metric": UPTIME},
         {"metric": None, "value": [0, "1"]},
         {"metric": {**UPTIME, "__name__": "other", "envoy_cluster_name": "web"}, "value": [0, "1"]},
-        {
-            "metric": {**UPTIME, "__name__": "envoy_cluster_upstream_rq_total", "envoy_cluster_name": "web"},
-            "value": [0, "+Inf"],
-        },
     ],
-    ids=["no value", "no values", "no labels", "unknown name", "infinite"],
+    ids=["no value", "no values", "no labels", "unknown name"],
 )
 async def test_a_row_that_is_none_is_unknown(row: object) -> None:
     async with served(answers({"status": "success", "data": {"result": [row]}})) as port:
         stats = source(f"http://127.0.0.1:{port}", {"one"})
         assert "cannot be understood" in (await stats.sample()).missing["one"]
+        await stats.close()
+
+
+@pytest.mark.parametrize("number", ["NaN", "+Inf", "-Inf"])
+@pytest.mark.parametrize("row", [0, -2, -1], ids=["figure", "uptime", "scrape"])
+async def test_a_value_that_is_no_number_is_unknown(row: int, number: str) -> None:
+    found = rows("one", time.time(), 60.0)
+    found[row]["value"] = [time.time(), number]
+    async with served(answers({"status": "success", "data": {"result": found}})) as port:
+        stats = source(f"http://127.0.0.1:{port}", {"one"})
+        assert "of Envoy one is not a number" in (await stats.sample()).missing["one"]
         await stats.close()
 
 
