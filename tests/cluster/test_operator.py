@@ -7,27 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.cluster.chart import Chart, documents
-from tests.cluster.harness import TOOLING_SECONDS, Cluster, ToolFailed, run
+from tests.cluster.foreign import created, defined
+from tests.cluster.harness import Cluster, ToolFailed
 
 OPERATOR = "github.com/prometheus-operator/prometheus-operator"
-MODULE = Path(__file__).with_name("operator")
+CRDS = "example/prometheus-operator-crd/monitoring.coreos.com"
+FILES = [f"{CRDS}_{kind}.yaml" for kind in ("servicemonitors", "prometheusrules")]
 OPERATORS = "monitoring.coreos.com/"
-KINDS = ("servicemonitors", "prometheusrules")
 
 
 @pytest.fixture(scope="module")
 def operated(control_plane: Cluster) -> Iterator[Cluster]:
-    run("go", "-C", MODULE, "mod", "download", OPERATOR, timeout=TOOLING_SECONDS)
-    folder = Path(run("go", "-C", MODULE, "list", "-m", "-f", "{{.Dir}}", OPERATOR).strip())
-    crds = folder / "example" / "prometheus-operator-crd"
-    files = [option for kind in KINDS for option in ("-f", str(crds / f"monitoring.coreos.com_{kind}.yaml"))]
-    control_plane.kubectl("apply", "--server-side", *files)
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *files)
-    yield control_plane
-    control_plane.kubectl("delete", "--wait=false", *files)
+    with defined(control_plane, "operator", OPERATOR, FILES) as cluster:
+        yield cluster
 
 
 @pytest.mark.parametrize(
@@ -55,11 +49,7 @@ def test_the_operators_kinds_take_what_is_rendered(
     theirs = [one for one in rendered if one["apiVersion"].startswith(OPERATORS)]
     assert {one["kind"] for one in theirs} == {"ServiceMonitor", "PrometheusRule"}
 
-    taken = operated.kubectl(
-        *("create", "--dry-run=server", "--validate=strict", "-f", "-"), given=yaml.safe_dump_all(theirs)
-    )
-
-    assert len(taken.splitlines()) == len(theirs)
+    assert len(created(operated, theirs)) == len(theirs)
 
 
 def test_a_field_that_there_is_not_is_refused(operated: Cluster, namespace: str, tmp_path: Path) -> None:
@@ -70,4 +60,4 @@ def test_a_field_that_there_is_not_is_refused(operated: Cluster, namespace: str,
     monitor["spec"]["endpoints"][0]["honourLabels"] = True
 
     with pytest.raises(ToolFailed, match="honourLabels"):
-        operated.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", given=yaml.safe_dump(monitor))
+        created(operated, [monitor])

@@ -1,0 +1,32 @@
+"""Kinds of other projects, by their own definitions, which their Go modules hold; none of their programs runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.harness import TOOLING_SECONDS, Cluster, run
+
+HERE = Path(__file__).parent
+
+
+@contextmanager
+def defined(cluster: Cluster, pin: str, module: str, files: Sequence[str]) -> Iterator[Cluster]:
+    """The cluster, with the definitions in these files of `module`; the folder `pin` has the go.mod that pins it."""
+    run("go", "-C", HERE / pin, "mod", "download", module, timeout=TOOLING_SECONDS)
+    folder = Path(run("go", "-C", HERE / pin, "list", "-m", "-f", "{{.Dir}}", module).strip())
+    named = [option for file in files for option in ("-f", str(folder / file))]
+    cluster.kubectl("apply", "--server-side", *named)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *named)
+    yield cluster
+    cluster.kubectl("delete", "--wait=false", *named)
+
+
+def created(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the API server says of each that it would take. Raises `ToolFailed` for a field that there is not."""
+    strict = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
+    return cluster.kubectl(*strict, given=yaml.safe_dump_all(objects)).splitlines()
