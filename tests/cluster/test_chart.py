@@ -176,6 +176,17 @@ def test_install_yaml_is_what_the_chart_renders(control_plane: Cluster) -> None:
     assert rendered == (ROOT / "deploy" / "install.yaml").read_text()
 
 
+def test_the_api_server_takes_install_yaml(control_plane: Cluster) -> None:
+    text = (ROOT / "deploy" / "install.yaml").read_text()
+    [place] = [one["metadata"]["name"] for one in documents(text) if one["kind"] == "Namespace"]
+    control_plane.kubectl("create", "namespace", place)
+    try:
+        strict = ("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+        assert len(control_plane.kubectl(*strict, given=text).splitlines()) == len(documents(text))
+    finally:
+        control_plane.kubectl("delete", "namespace", place)
+
+
 def test_rules_are_those_that_are_tested(chart: Chart) -> None:
     rendered = documents(chart.render({"monitoring": {"prometheusRule": {"enabled": True}}}))
     [made] = [one for one in rendered if one["kind"] == "PrometheusRule"]
