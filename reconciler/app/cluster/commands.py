@@ -83,6 +83,7 @@ async def carried_out(
     """Give the command and wait until it has come about, at most `timeout` seconds. Raises `Trouble`."""
     async with watching(cluster, name) as changes:
         given = await give(cluster, name, verb)
+        progress(f"{'/'.join(cluster.key(name))}: told to {verb}")
         last: list[ScaledService] = []
         try:
             async with asyncio.timeout(timeout):
@@ -110,8 +111,7 @@ async def _awaited(
         last[:] = [item]
         if found := given.outcome(item, settled=False):
             return found
-        line = _standing(item) if item.status.observed_command == given.value else f"{key}: told to {given.verb}"
-        if line != said:
+        if item.status.observed_command == given.value and (line := _standing(item)) != said:
             progress(said := line)
 
 
