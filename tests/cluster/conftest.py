@@ -16,6 +16,8 @@ from tests.cluster.release import Release, Shop, load_images
 NODE_TEST_SECONDS = 1800
 """The first one may build the images, and all of them Kubernetes."""
 TCP = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432"}
+MODES = {"anyip": {"holdMode": "anyip"}, "tproxy": {"holdMode": "tproxy", "mtls.enabled": "true"}}
+"""Each hold mode, and one of them with certificates."""
 _RELEASE = pytest.StashKey[Release]()
 _BREAKS_IT = {"apiserver"}
 """Fixtures of tests that a cluster which others use must be spared."""
@@ -43,7 +45,7 @@ def loaded(node: Cluster) -> Cluster:
 @pytest.fixture(scope="session", params=["anyip"])
 def zenvoy(request: pytest.FixtureRequest, loaded: Cluster) -> Iterator[Release]:
     """zenvoy as its chart installs it; the parameter is its hold mode."""
-    release = Release(loaded, {"holdMode": request.param, **TCP})
+    release = Release(loaded, {**MODES[request.param], **TCP})
     request.session.stash[_RELEASE] = release
     try:
         release.install()
