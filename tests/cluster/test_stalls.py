@@ -1,0 +1,52 @@
+"""Why a pod does not come about, by the words of the real kubelet, scheduler and quota: told to whoever waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.cluster.release import Release, Shop, web
+from tests.e2e.harness import until
+
+WHY = {
+    "mount": ("FailedMount", 'configmap "absent" not found'),
+    "place": ("Unschedulable", "didn't match Pod's node affinity/selector"),
+    "quota": ("QuotaExceeded", "exceeded quota: two, requested: pods=1, used: pods=2, limited: pods=2"),
+}
+ABSENT: Mapping[str, Any] = {
+    "volumes": [{"name": "absent", "configMap": {"name": "absent"}}],
+    "containers": [{"name": "web", "volumeMounts": [{"name": "absent", "mountPath": "/absent"}]}],
+}
+NOWHERE: Mapping[str, Any] = {"nodeSelector": {"zenvoy.dev/test": "nowhere"}}
+
+
+def test_what_keeps_a_pod_is_told_to_who_waits(zenvoy: Release, shop: Shop) -> None:
+    for name in WHY:
+        shop.apply(*web(name))
+    for name in WHY:
+        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+        shop.label(name, idle_after="2s", wake_timeout="60s", hold_timeout="12s")
+    for name in WHY:
+        shop.until(name, "ScaledToZero")
+    until("all pods are gone", lambda: not shop.kubectl("get", "pods", "-o", "name"))
+    for name, pod in (("mount", ABSENT), ("place", NOWHERE)):
+        patch = json.dumps({"spec": {"template": {"spec": pod}}})
+        shop.kubectl("patch", "deployment", name, "--type=strategic", "-p", patch)
+
+    with ThreadPoolExecutor() as clients:
+        waiting = {name: clients.submit(zenvoy.curl, shop.host(name)) for name in ("mount", "place")}
+        until("their pods are made", lambda: len(shop.kubectl("get", "pods", "-o", "name").split()) == 2)
+        shop.kubectl("create", "quota", "two", "--hard=pods=2")
+        until("it is in force", lambda: shop.get("resourcequota", "two")["status"].get("used") == {"pods": "2"})
+        waiting["quota"] = clients.submit(zenvoy.curl, shop.host("quota"))
+        answers = {name: client.result() for name, client in waiting.items()}
+
+    for name, (word, said) in WHY.items():
+        assert answers[name].status == 503, answers[name]
+        assert f": {word}: " in answers[name].body
+        assert said in answers[name].body
+        stalled = next(one for one in shop.get("ssvc", name)["status"]["conditions"] if one["type"] == "Stalled")
+        assert (stalled["status"], stalled["reason"]) == ("True", word)
+        assert "WakeStalled" in shop.events(name)
