@@ -1,0 +1,60 @@
+"""README's quick start in a cluster, as it is written there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.harness import Cluster
+from tests.cluster.release import ROOT, WEB, Release, Shop
+from tests.e2e.harness import until
+
+SHOP = "shop"
+WATCH = "kubectl get ssvc -n shop -w"
+
+
+def blocks() -> list[list[str]]:
+    """The commands of each block, without what is said of them."""
+    section = (ROOT / "README.md").read_text().partition("\n## Use it in a cluster\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return [[line.partition("  #")[0].strip() for line in block.splitlines()] for block in found]
+
+
+def typed(node: Cluster, command: str) -> str:
+    return node.run("sh", "-c", command.replace("nginxinc/nginx-unprivileged:stable", WEB))
+
+
+@pytest.fixture
+def started(loaded: Cluster) -> Iterator[Cluster]:
+    """Nothing of it is left."""
+    yield loaded
+    loaded.kubectl("delete", "namespace", SHOP, "--wait=false")
+
+
+def test_the_quick_start(zenvoy: Release, started: Cluster) -> None:
+    install, label, wake = blocks()
+    assert install[1] == "helm install zenvoy deploy/chart -n zenvoy-system --create-namespace", "as `zenvoy` has it"
+    assert label[-1] == WATCH
+    for command in label[:-1]:
+        typed(started, command)
+    shop = Shop(started, SHOP)
+    shop.until("web", "ScaledToZero")
+    assert "ScaledToZero" in typed(started, WATCH.removesuffix(" -w"))
+    assert shop.replicas("web") == 0
+
+    forward, curl = wake
+    assert forward.endswith(" &")
+    command, settings = forward.removesuffix(" &").split(), {**os.environ, **started.settings}
+    with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True) as forwarding:
+        try:
+            assert forwarding.stdout
+            assert "Forwarding from 127.0.0.1:10000" in forwarding.stdout.readline()
+            assert " GET web.shop / " in typed(started, curl)
+        finally:
+            forwarding.terminate()
+    shop.until("web", "Active", "Idle")
+    until("it is told", lambda: {"WakeRequested", "Woken"} <= shop.events("web"))
