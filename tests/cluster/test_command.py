@@ -1,0 +1,113 @@
+"""What `zenvoy` tells of a real installation: every Envoy's evidence, what comes next, what went before."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.release import PATIENCE_SECONDS, SYSTEM, Release, Shop, service, web
+from tests.e2e.harness import until
+
+COMMAND = Path(sys.executable).with_name("zenvoy")
+CHECKS = ("definition", "controller", "permissions", "Envoys", "holders", "samples", "proxies", "services")
+STARTS_AGAIN = "its manifest (last-applied-configuration) says spec.replicas"
+
+
+def run(release: Release, *arguments: str) -> tuple[int, str]:
+    """How it ends, and what it prints."""
+    settings = {**os.environ, **release.node.settings, "COLUMNS": "200"}
+    done = subprocess.run([COMMAND, *arguments], env=settings, capture_output=True, text=True, timeout=60)
+    assert not done.stderr, done
+    return done.returncode, done.stdout
+
+
+def says(release: Release, *arguments: str) -> str:
+    """What it prints; it has to end well."""
+    code, said = run(release, *arguments)
+    assert code == 0, said
+    return said
+
+
+def pods(release: Release, component: str) -> set[str]:
+    labelled = f"app.kubernetes.io/component={component}"
+    named = "jsonpath={.items[*].metadata.name}"
+    return set(release.node.kubectl("get", "pods", "-n", SYSTEM, "-l", labelled, "-o", named).split())
+
+
+def test_a_wake_is_explained_by_what_every_envoy_says(zenvoy: Release, shop: Shop) -> None:
+    shop.apply(*web("web"))
+    shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    shop.label("web", idle_after="2s")
+    shop.until("web", "ScaledToZero")
+    shop.label("web", idle_after="10m")
+    assert zenvoy.curl(shop.host("web")).status == 200
+    shop.until("web", "Idle")
+
+    def told() -> dict[str, Any] | None:
+        found: dict[str, Any] = json.loads(says(zenvoy, "explain", "web", "-n", shop.namespace, "-o", "json"))
+        return found if found["sample"]["ageSeconds"] is not None and not found["sample"]["doubt"] else None
+
+    found = until("there is a sample", told)
+    proxies = pods(zenvoy, "proxy")
+    sample = {one["id"]: one["counters"]["requests"] for one in found["sample"]["envoys"]}
+    assert sample.keys() == proxies
+    assert sum(sample.values()) == 1
+    assert found["sample"]["source"] == "Envoys' statistics"
+    assert 0 <= found["sample"]["ageSeconds"] < 10
+    acknowledged = {one["id"]: one["acked"] for one in found["envoys"]["each"]}
+    assert acknowledged == dict.fromkeys(proxies, found["envoys"]["version"])
+    assert {one["id"]: (one["connected"], one["inForce"]) for one in found["holders"]} == dict.fromkeys(
+        proxies, (True, True)
+    )
+    assert found["service"]["deadline"]["event"] == "IdleElapsed"
+    assert found["leader"]["pod"] in pods(zenvoy, "reconciler")
+    steps = [(one["from"], one["to"]) for one in found["transitions"]]
+    assert steps[:4] == [
+        ("Active", "Idle"),
+        ("Waking", "Active"),
+        ("ScaledToZero", "Waking"),
+        ("Draining", "ScaledToZero"),
+    ]
+    parts = found["service"]["lastWake"]["parts"]
+    assert list(parts) == ["signal", "scale", "scheduled", "running", "ready", "firstByte"]
+
+    text = says(zenvoy, "explain", "web", "-n", shop.namespace)
+    for pod in proxies:
+        assert text.count(pod) == 3, "its sample, what it acknowledged, its holder"
+    assert "next          sleeps in " in text
+
+    listed = json.loads(says(zenvoy, "status", "-A", "-o", "json"))["services"]
+    [ours] = [one for one in listed if one["name"] == f"{shop.namespace}/web"]
+    assert (ours["state"], ours["live"], ours["requests"], ours["target"]) == ("Idle", True, 1, "Deployment/web")
+    assert ours["lastWake"] == found["service"]["lastWake"]
+    [row] = [line.split() for line in says(zenvoy, "status", "-A").splitlines() if line.startswith(shop.namespace)]
+    assert row[:5] == [shop.namespace, "web", "Idle", "Deployment/web", "True"]
+
+
+def test_the_doctor_finds_all_in_order_until_something_is_not(zenvoy: Release, shop: Shop) -> None:
+    shop.apply(*web("web"))
+    shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+    shop.label("web", idle_after="10m")
+    shop.until("web", "Active", "Idle")
+
+    def verdicts() -> list[tuple[str, str]]:
+        found = run(zenvoy, "doctor", "-A")[1].partition("\n\n")[0]
+        return [(line.split()[1], line.split()[0]) for line in found.splitlines()]
+
+    in_order = [(check, "ok") for check in CHECKS]
+    # What other tests have left may be on its way out still.
+    until("all is in order", lambda: verdicts() == [*in_order, ("conflicts", "note")], PATIENCE_SECONDS)
+    code, said = run(zenvoy, "doctor", "-A")
+    assert code == 0
+    assert f"note: Deployment {shop.namespace}/web\n  what    {STARTS_AGAIN}" in said
+    assert "  remedy  take spec.replicas out of the manifest" in said
+
+    shop.apply(service("lost", 80, "http"))
+    shop.label("lost")
+    until("it is told of", lambda: run(zenvoy, "doctor", "-A")[0] == 1)
+    said = run(zenvoy, "doctor", "-A")[1]
+    assert f"Deployment {shop.namespace}/lost does not exist" in said
