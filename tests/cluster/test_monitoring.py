@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,8 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from grafana.answers import Span, filled
-from grafana.control_plane import LEADER
+from grafana.answers import Prometheus as Answers
+from grafana.answers import Span, Viewer, filled
+from grafana.build import BOARDS
+from grafana.control_plane import LEADER, NO_PODS
+from grafana.fleet_wakes import NO_REQUESTS
+from grafana.queries import IN_A_CLUSTER, NO_API_SERVER
 from reconciler.adapters.metrics.table import CLUSTER_PARTS
 from tests.cluster.harness import Cluster
 from tests.cluster.monitoring import Discovery, jobs_of, write_rules
@@ -30,6 +35,8 @@ MONITORED = {
     "prometheus.scrapeInterval": INTERVAL,
 }
 QUICK = {"idle_after": "4s"}
+OF_A_CLUSTER = (NO_REQUESTS, NO_API_SERVER, NO_PODS, IN_A_CLUSTER)
+"""Why panels are empty anywhere else."""
 REQUESTS = {"cpu": "10m", "memory": "16Mi"}
 
 
@@ -257,3 +264,24 @@ def test_the_rules_of_the_chart_are_loaded(monitored: Monitored) -> None:
 
     assert {rule["name"] for rule in rules} >= {STUCK, "NoLeader", "ControllerDown"}
     assert {rule["health"] for rule in rules} == {"ok"}
+
+
+def test_every_panel_has_data_of_a_cluster(monitored: Monitored, shop: Shop) -> None:
+    began, name = time.time(), asleep(shop, monitored)
+    assert monitored.zenvoy.curl(shop.host("web")).status == 200
+
+    def missing() -> list[str]:
+        variables = {"namespace": ".*", "services": ".*", "service": name}
+        sight = Viewer(Answers(monitored.prometheus.url), Span(began, time.time(), 1.0), variables, 1.0)
+        return [
+            f"{board.uid}, {panel.title}: {query.expr}"
+            for board in BOARDS
+            for panel in board.panels()
+            for query, found in zip(panel.queries, sight.answers(panel), strict=True)
+            if not found and query.may_be_empty in ("", *OF_A_CLUSTER)
+        ]
+
+    try:
+        until("all that may not be empty has data", lambda: not missing())
+    except AssertionError as error:
+        raise AssertionError(f"{error}; empty are {missing()}") from None
