@@ -69,6 +69,8 @@ class Release:
 
     def uninstall(self) -> None:
         self.node.run("helm", "uninstall", "zenvoy", "-n", SYSTEM, "--wait", "--timeout", "5m", timeout=320)
+        # Whoever is installed next need not wait until the Lease of those who are gone has been seen to run out.
+        self.node.kubectl("delete", "lease", "zenvoy", "-n", SYSTEM, "--ignore-not-found")
 
     def _helm(self, verb: str, more: Mapping[str, str] | None = None) -> list[str]:
         command = ["helm", verb, "zenvoy", str(CHART), "-n", SYSTEM]
