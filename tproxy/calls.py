@@ -23,7 +23,8 @@ class Calls:
         """The stream of the latest request; None while there was none."""
 
     def look(self, seen: bytes, now: float) -> bool:
-        """Take all bytes of the connection so far; whether every request in them was given up by its client."""
+        """Take all bytes of the connection so far, or those that come first of very many; whether every request in
+        them was given up by its client. Whoever comes after those has to be able to ask again."""
         if self._at == 0:
             if not seen.startswith(PREFACE):
                 return False

@@ -182,17 +182,16 @@ class Gate:
     def _stirred(self, held: Held, events: int) -> None:
         if events & ~select.EPOLLIN:
             self._drop(held)
-        elif held.calls is None or not held.calls.look(peek(held.fd, _PEEKED_BYTES), time.monotonic()):
-            return
-        else:
+        elif held.calls and held.calls.look(peek(held.fd, _PEEKED_BYTES), time.monotonic()):
+            self.park.gone += 1
             self._hand_back(held)
+        else:
+            return
         self._dialer.pump()
 
     def _hand_back(self, held: Held) -> None:
         """Nobody is to be answered. But a request may be on its way, which only GOAWAY lets Envoy make again."""
-        fd = self._leave(held)
-        self.park.gone += 1
-        self._means.refuser.refuse(fd, self.park.family, "h2c", "", 1, last=0)
+        self._means.refuser.refuse(self._leave(held), self.park.family, "h2c", "", 1, last=0)
         self._means.changed(self.park, False)
 
     def _drop(self, held: Held) -> None:

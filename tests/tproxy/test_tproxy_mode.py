@@ -227,10 +227,13 @@ def test_rules_that_go_are_missed_without_a_tool_and_so_is_their_return(
 
 @pytest.mark.root
 @TOOLS
-def test_rules_for_ipv4_alone_are_not_enough_for_a_holder_of_both(namespace: Namespace, tool: Tool) -> None:
+def test_rules_for_ipv4_alone_are_enough_since_hold_addresses_are_of_it(namespace: Namespace, tool: Tool) -> None:
     namespace.tproxy("rules", "--install", "--port", "18001", "--tool", tool, "--family", "ip")
-    with namespace.holder("--rules", "keep", "--look-at-rules", "1", listen="[::]:18001") as holder:
-        namespace.converse("rules", False)
+    prefix = (*namespace.prefix, "env", "PATH=/nowhere")
+    looks = ("--rules", "keep", "--look-at-rules", "1")
+    with namespace.holder(*looks, listen="[::]:18001", prefix=prefix) as holder:
+        namespace.converse("rules", True)
+        assert NO_RULES not in holder.log
         holder.signal(signal.SIGTERM)
         assert holder.wait() == 0
     namespace.tproxy("rules", "--remove", "--port", "18001")
