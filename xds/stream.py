@@ -10,6 +10,7 @@ https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consi
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -130,12 +131,12 @@ class Stream(ABC):
             return Receipt()
         if error is None:
             acked = sub.ack(nonce, now)
-            if not sub.refused:
+            if not (sub.refused or sub.suspected):
                 self.nacks.pop(sub.type_url, None)
             return Receipt(acked=acked if sub.type_url == EDS else ())
         names = sub.nack(nonce)
-        blamed = names if len(names) == 1 else tuple(name for name in names if name in error)
-        sub.refused.update(blamed or names)
+        blamed = names if len(names) == 1 else tuple(name for name in names if _is_named(name, error))
+        (sub.refused if blamed else sub.suspected).update(blamed or names)
         nack = self.nacks[sub.type_url] = Nack(sub.type_url, blamed, error, now)
         return Receipt(nack=nack)
 
@@ -146,3 +147,8 @@ class Stream(ABC):
     @abstractmethod
     def _retire(self) -> list[bytes]:
         """Encode the removal of the clusters that are gone."""
+
+
+def _is_named(name: str, error: str) -> bool:
+    """Say whether an error speaks of this name, and not only of a longer one that it is a part of."""
+    return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", error) is not None

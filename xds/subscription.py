@@ -52,6 +52,9 @@ class Subscription:
     """The client rejected the last response that it answered."""
     refused: set[str] = field(default_factory=set)
     """Names that the client rejected, and was given nothing better for since."""
+    suspected: set[str] = field(default_factory=set)
+    """Names in a response that the client rejected without saying which of them it meant: any that it applies clears
+    all."""
     _nonces: count[int] = field(default_factory=lambda: count(1))
 
     def wants(self, name: str) -> bool:
@@ -70,6 +73,7 @@ class Subscription:
         self.acked.pop(name, None)
         self.inflight.pop(name, None)
         self.refused.discard(name)
+        self.suspected.discard(name)
 
     def changed(self) -> tuple[list[Resource], list[str]]:
         """Take the dirty names: resources to send, and names that are no more."""
@@ -108,6 +112,8 @@ class Subscription:
         settled = self._landed(sending, nonce)
         self.acked.update((name, (sending.resources[name], now)) for name in settled)
         self.refused.difference_update(settled)
+        if not self.suspected.isdisjoint(settled):
+            self.suspected.clear()
         return settled
 
     def nack(self, nonce: str) -> tuple[str, ...]:

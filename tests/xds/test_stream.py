@@ -139,6 +139,37 @@ def test_rejection_stands_until_envoy_has_something_better(kind: Kind) -> None:
 
 
 @both
+def test_a_rejection_of_one_is_not_of_those_whose_name_is_a_part_of_its_name(kind: Kind) -> None:
+    client = kind(world(http("web"), http("web-admin")))
+    client.joins(endpoints=("web", "web-admin"))
+    route(client, "web", PODS)
+    route(client, "web-admin", PODS)
+    [answer] = client.hears()
+    nack = client.answers(answer, "Error updating endpoints of web-admin: bad").nack
+    assert nack
+    assert nack.resources == ("web-admin",)
+    route(client, "web-admin", HELD)
+    client.settles()
+    assert client.stream.nacks == {}
+
+
+@both
+def test_a_rejection_that_names_nobody_is_over_once_any_of_those_is_applied(kind: Kind) -> None:
+    client = kind(world(http("a-1"), http("b-1")))
+    client.joins(endpoints=("a-1", "b-1"))
+    route(client, "a-1", PODS)
+    route(client, "b-1", PODS)
+    [answer] = client.hears()
+    nack = client.answers(answer, "no").nack
+    assert nack
+    assert nack.resources == ()
+    assert client.stream.nacks == {EDS: nack}
+    route(client, "b-1", HELD)
+    client.settles()
+    assert client.stream.nacks == {}
+
+
+@both
 def test_rejection_is_over_when_what_was_rejected_is_gone(kind: Kind) -> None:
     client = kind(world(tcp("a", 1)))
     client.joins(endpoints=("a",))
