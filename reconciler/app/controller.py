@@ -104,6 +104,7 @@ class Controller(Replica):
     async def _close(self, tasks: list[asyncio.Task[None]], electing: asyncio.Task[None]) -> None:
         """What was said is written first, as who does not lead writes nothing; then the next one may lead."""
         self._closing = True
+        self._tell.close()
         if self._leads():
             await asyncio.gather(self._store.flush(FLUSH_SECONDS), self._events.flush(FLUSH_SECONDS))
         electing.cancel()

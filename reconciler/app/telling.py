@@ -36,6 +36,8 @@ class Teller:
     ) -> None:
         self._services, self._items, self._metrics = services, items, metrics
         self._troubled: set[str] = set()
+        self._asked: dict[str, tuple[asyncio.TimerHandle, Transition]] = {}
+        """Wakes whose Event waits for the holder to see who sent the request."""
 
     def attach(self, store: StatusStore, events: Events, commands: Commands) -> None:
         """Must come before anything is told."""
@@ -48,9 +50,17 @@ class Teller:
     def again(self, transitions: Iterable[Transition]) -> None:
         """These happened here while nobody led, when no Event is written; now we lead."""
         for transition in transitions:
+            if asked := self._asked.pop(transition.service, None):
+                asked[0].cancel()
             self._event(transition)
 
+    def close(self) -> None:
+        """Tell what waits to be told."""
+        for service in list(self._asked):
+            self._tell_asked(service)
+
     def woke(self, service: str, wake: Wake) -> None:
+        self._tell_asked(service)
         total, parts = wake.total(), wake.parts()
         self._metrics.woke(service, total, parts)
         self._events.woke(service, total, parts, wake.peer)
@@ -71,6 +81,11 @@ class Teller:
             self._events.problems(name, found)
         self._troubled = set(troubled)
 
+    def _tell_asked(self, service: str) -> None:
+        if asked := self._asked.pop(service, None):
+            asked[0].cancel()
+            self._event(asked[1])
+
     def _event(self, transition: Transition) -> None:
         service = self._services().get(transition.service)
         wake = service.wake if service else None
@@ -78,8 +93,11 @@ class Teller:
 
     def _tell(self, transition: Transition) -> None:
         self._metrics.saw(transition)
+        service = transition.service
+        self._tell_asked(service)
         if transition.target is State.Waking and transition.source is State.ScaledToZero:
-            asyncio.get_running_loop().call_later(CLIENT_SECONDS, self._event, transition)
+            due = asyncio.get_running_loop().call_later(CLIENT_SECONDS, self._tell_asked, service)
+            self._asked[service] = due, transition
         else:
             self._event(transition)
         log.info(
