@@ -118,8 +118,7 @@ def _asleep(record: Record, seen: Observed) -> Event | None:
         return events.Demand(_waits(seen.held))
     traffic = seen.traffic
     if traffic and traffic.window_start >= record.since and (traffic.arrived or traffic.moved or traffic.in_flight):
-        what = traffic.reason if traffic.usage is Usage.TRAFFIC else f"{traffic.arrived} came, by what is known of it"
-        return events.Demand(f"Envoy saw traffic: {what}")
+        return events.Demand(f"Envoy saw traffic: {traffic.seen}")
     if seen.replicas == 0 and not record.zeroed:
         return events.Zeroed("confirmed")
     if record.zeroed and seen.replicas and seen.endpoints:

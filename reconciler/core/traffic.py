@@ -92,6 +92,11 @@ class Judgement:
     open: int = 0
     """Requests, or connections where Envoy knows no requests, that are open at `taken_at`, silent or not."""
 
+    @property
+    def seen(self) -> str:
+        """What there was of use, for people; in doubt, as far as it is known."""
+        return f"{self.arrived} arrived, {self.moved} moved, {self.in_flight} in flight"
+
 
 RESTART_TOLERANCE_SECONDS = 2.0
 """Envoy's uptime is whole seconds; two readings of it may disagree with our clock by this much."""
@@ -147,9 +152,11 @@ class Window:
         if self.before is None:
             return self._judgement(Usage.UNKNOWN, (doubt or FIRST_SAMPLE).words, _Sum())
         total, words = _Sum(), doubt and doubt.words
-        for envoy in self.expected & self.before.envoys.keys() & self.after.envoys.keys():
-            was = self.before.envoys[envoy].services.get(service, NEVER_USED)
-            now = self.after.envoys[envoy].services.get(service, NEVER_USED)
+        for envoy, reading in self.after.envoys.items():
+            before = self.before.envoys.get(envoy)
+            if before is None or envoy not in self.expected:
+                continue
+            was, now = before.services.get(service, NEVER_USED), reading.services.get(service, NEVER_USED)
             if now.requests < was.requests or now.connections < was.connections or now.bytes < was.bytes:
                 words = words or f"a counter of Envoy {envoy} went backwards"
             else:

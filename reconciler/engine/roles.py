@@ -164,7 +164,7 @@ class Roles:
     def _take_word(self, name: str, service: Service) -> None:
         """Let the leader's word be the record."""
         word, fence, cause = self._words[name]
-        before, last, service.record, service.word = service.record, service.word, word, word
+        before, service.record, service.word = service.record, word, word
         service.fence, service.untold = fence and not self._forsaken, ()
         if word.state is State.ScaledToZero:
             service.believes(ended=True, zeroed=word.zeroed)
@@ -179,8 +179,7 @@ class Roles:
             return
         if before.state is not word.state and (wake := service.stepped(before, word, cause)):
             self._woken(name, wake)
-        if last is None or (last.since, last.stalled) != (word.since, word.stalled):  # or our own step is undone
-            self._note_step(name, before, word, cause)
+        self._note_step(name, before, word, cause)
 
     def _origin(self, name: str) -> Record | None:
         """The record of a service that is configured for the first time, if there is one."""

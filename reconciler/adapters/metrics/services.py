@@ -22,7 +22,7 @@ from reconciler.adapters.metrics.table import (
 from reconciler.adapters.metrics.tally import Tally
 from reconciler.adapters.metrics.whys import why
 from reconciler.adapters.metrics.world import Service
-from reconciler.core.record import State
+from reconciler.core.record import Record, State
 
 Figure = float | None
 _FRESH = Tally()
@@ -41,15 +41,16 @@ class Page:
 
     def add(self, name: str, service: Service, tally: Tally | None) -> None:
         """Everything about one service; nothing while it is not known whether it runs."""
-        if service.record is None:
+        if (record := service.record) is None:
             return
         tag = f'{{service="{escaped(name)}"'
-        self._add_state(tag, service.record.state)
-        for (append, metric), figure in zip(self._figures, figures(service, tally or _FRESH, self._ticks), strict=True):
+        self._add_state(tag, record.state)
+        known = figures(service, record, tally or _FRESH, self._ticks)
+        for (append, metric), figure in zip(self._figures, known, strict=True):
             if figure is not None:
                 append(f"{metric}{tag}}} {figure}\n")
-        if service.record.stalled is not None:
-            self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},why="{why(service.record.stalled)}"}} 1\n')
+        if record.stalled is not None:
+            self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},why="{why(record.stalled)}"}} 1\n')
         if tally is not None:
             self._add_events(tag, tally, service.spec.wake_timeout)
 
@@ -92,11 +93,9 @@ class Page:
             ]
 
 
-def figures(service: Service, tally: Tally, ticks: float) -> tuple[Figure, ...]:
+def figures(service: Service, record: Record, tally: Tally, ticks: float) -> tuple[Figure, ...]:
     """One value for each of `FIGURES`, in their order; None: no series."""
-    record, spec, seen = service.record, service.spec, service.seen
-    assert record is not None
-    deadline = service.deadline
+    spec, seen, deadline = service.spec, service.seen, service.deadline
     return (
         record.since,
         int(record.stalled is not None),

@@ -48,7 +48,9 @@ def test_somebody_who_waits_wakes_it_whatever_else_is_known_or_not() -> None:
 
 def test_traffic_that_envoy_counted_since_it_fell_asleep_wakes_it_also_without_a_holder() -> None:
     busy = replace(TRAFFIC, moved=1, arrived=1)
-    assert heard(State.ScaledToZero, Observed(0, traffic=busy)) == events.Demand("Envoy saw traffic: it is traffic")
+    assert heard(State.ScaledToZero, Observed(0, traffic=busy)) == events.Demand(
+        "Envoy saw traffic: 1 arrived, 1 moved, 0 in flight"
+    )
     before = replace(busy, window_start=999)
     assert heard(State.ScaledToZero, Observed(0, traffic=before), zeroed=True) is None
 
