@@ -69,6 +69,8 @@ class Release:
 
     def uninstall(self) -> None:
         self.node.run("helm", "uninstall", "zenvoy", "-n", SYSTEM, "--wait", "--timeout", "5m", timeout=320)
+        # An Envoy that has yet to end would join whoever is installed next, and be missed there for minutes.
+        self.node.run("kubectl", "delete", "pods", "--all", "-n", SYSTEM, timeout=200)
         # Whoever is installed next need not wait until the Lease of those who are gone has been seen to run out.
         self.node.kubectl("delete", "lease", "zenvoy", "-n", SYSTEM, "--ignore-not-found")
 
