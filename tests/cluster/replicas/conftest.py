@@ -18,13 +18,7 @@ def scene(
     request: pytest.FixtureRequest, control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     """One for all tests here, each of which has services of its own."""
-    made = Scene(control_plane, tmp_path_factory.mktemp("scene"))
-    request.node.stash[_SCENE] = made
-    try:
-        made.open()
-        yield made
-    finally:
-        made.close()
+    yield from _opened(request, Scene(control_plane, tmp_path_factory.mktemp("scene")))
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +26,7 @@ def watched(
     request: pytest.FixtureRequest, control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     """One in which it is seen who asks for zero, and when."""
-    made = Scene(control_plane, tmp_path_factory.mktemp("watched"), watched=True)
-    request.node.stash[_SCENE] = made
-    try:
-        made.open()
-        yield made
-    finally:
-        made.close()
+    yield from _opened(request, Scene(control_plane, tmp_path_factory.mktemp("watched"), watched=True))
 
 
 @pytest.fixture
@@ -58,3 +46,12 @@ def pytest_runtest_makereport(
             if scene := node.stash.get(_SCENE, None):
                 report.sections.append(("scene", scene.logs()))
     return report
+
+
+def _opened(request: pytest.FixtureRequest, made: Scene) -> Iterator[Scene]:
+    request.node.stash[_SCENE] = made
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
