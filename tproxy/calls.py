@@ -6,9 +6,7 @@ RST_STREAM when its client gives up. RFC 9113 for frames.
 
 from __future__ import annotations
 
-from tproxy.h2 import HEADERS, PREFACE, RST_STREAM
-
-_FRAME_HEADER = 9
+from tproxy.h2 import FRAME_HEADER, HEADERS, PREFACE, RST_STREAM
 
 
 class Calls:
@@ -29,7 +27,7 @@ class Calls:
             if not seen.startswith(PREFACE):
                 return False
             self._at = len(PREFACE)
-        while (body := self._at + _FRAME_HEADER) <= len(seen):
+        while (body := self._at + FRAME_HEADER) <= len(seen):
             kind, stream = seen[self._at + 3], int.from_bytes(seen[body - 4 : body]) & 0x7FFF_FFFF
             if kind == HEADERS and stream > (self.last or 0):
                 self._waiting[stream] = now

@@ -1,13 +1,18 @@
-"""Who an HTTP/1 request that waits comes from: Envoy tells it to whom it sends the request. Reads nothing away."""
+"""Who waits on a connection, as Envoy tells whomever it connects to: in the request, or before all else.
+
+Looks at what nobody has read yet, and leaves it there; `take_header` alone takes something away.
+"""
 
 from __future__ import annotations
 
-import ipaddress
-import re
+import os
 import socket
 
+from tproxy import proxy_protocol
+from tproxy.proxy_protocol import Header
+from tproxy.request import forwarded_for
+
 _HEAD_BYTES = 16_384
-_FORWARDED_FOR = re.compile(rb"\r\nx-forwarded-for:([^\r]*)\r\n", re.IGNORECASE)
 
 
 def peek(fd: int, most: int = _HEAD_BYTES) -> bytes:
@@ -21,16 +26,25 @@ def peek(fd: int, most: int = _HEAD_BYTES) -> bytes:
         view.detach()
 
 
-def forwarded_for(request: bytes) -> str | None:
-    """The address that Envoy saw a request come from; None where the head does not say.
+def header(fd: int) -> Header | None:
+    """What a connection begins with, where Envoy speaks the PROXY protocol; None while it has yet to come."""
+    seen = peek(fd, proxy_protocol.USUAL)
+    found = proxy_protocol.read(seen)
+    if found is None and len(seen) == proxy_protocol.USUAL:
+        found = proxy_protocol.read(peek(fd, proxy_protocol.LARGEST))
+    return found
 
-    Envoy puts it last; those before it are whatever the client claims.
-    """
-    head, end, _ = request.partition(b"\r\n\r\n")
-    found = _FORWARDED_FOR.search(head + end)
-    if found is None:
-        return None
-    try:
-        return str(ipaddress.ip_address(found[1].rpartition(b",")[2].strip().decode("ascii")))
-    except ValueError:
-        return None
+
+def take_header(fd: int) -> None:
+    """Read away the header that a connection begins with, if it does: whom it is handed to knows nothing of it."""
+    found = header(fd)
+    if found and found.size:
+        os.read(fd, found.size)
+
+
+def sender(fd: int, protocol: str, has_header: bool) -> str | None:
+    """Who waits there: `ip:port` by its header, else `ip` by its request; None where neither says so, or not yet."""
+    if has_header:
+        found = header(fd)
+        return found.client if found else None
+    return forwarded_for(peek(fd)) if protocol in ("http", "h2c") else None

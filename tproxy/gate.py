@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tproxy.calls import Calls
-from tproxy.client import peek
+from tproxy.client import header, peek, take_header
 from tproxy.descriptors import Budget
 from tproxy.dial import Crowd, Dialer
 from tproxy.loop import Loop, Timer
@@ -63,6 +63,8 @@ class Gate:
             return
         held = self.park.hold(fd, time.monotonic())
         held.calls = Calls() if self.park.protocol == "h2c" else None
+        if self.park.has_header:
+            self.park.coming.add(held)
         try:
             self._means.loop.register(fd, self._interest(), held)
         except OSError:  # epoll_ctl(2): out of memory, or of watches
@@ -70,7 +72,7 @@ class Gate:
             return
         self._arm()
         self._means.changed(self.park, self.park.held == 1 and not self.park.endpoints)
-        if self.park.held == 1 and self.park.protocol == "http":
+        if self.park.held == 1 and self.park.tells_client:
             self._means.loop.call_at(held.since + _CLIENT_SECONDS, self._look_who_came)
         self._dialer.pump()
 
@@ -79,17 +81,14 @@ class Gate:
         park, before = self.park, self.park.assignment
         if assignment == before:
             return
-        endpoints, protocol = park.endpoints, park.protocol
+        endpoints, protocol, had_header = park.endpoints, park.protocol, park.has_header
         if before is not None and before.service != assignment.service:
             self.refuse_all("refused")  # they came for another service
         park.assignment = assignment
         if isinstance(assignment.verdict, Refuse):
             self.refuse_all("refused")
-        if park.protocol != protocol:
-            for held in park.waiting:
-                if held.fd >= 0:
-                    held.calls = Calls() if park.protocol == "h2c" else None
-                    self._means.loop.modify(held.fd, self._interest())
+        if park.protocol != protocol or park.has_header != had_header:
+            self._reinterpret(before, had_header)
         if before is None or before.hold_timeout != assignment.hold_timeout:
             self._rearm()
         if park.endpoints != endpoints:
@@ -111,21 +110,23 @@ class Gate:
     # What the dialer asks and tells.
 
     def wanted(self) -> int:
-        """How many connections wait."""
-        return self.park.held
+        """How many connections wait, and may be handed on."""
+        return self.park.releasable
 
     def connected(self, fd: int) -> None:
         """Release whoever has waited longest over this connection."""
         park, means = self.park, self._means
-        while (held := park.oldest()) and self._is_gone(held.fd):
+        while (held := park.next()) and self._is_gone(held.fd):
             self._drop(held)
         if held is None:
             os.close(fd)
             means.budget.used -= 1
             return
-        if park.protocol == "http" and not park.knows_client:
+        if park.tells_client and not park.knows_client:
             park.note(held)
         client = self._leave(held)
+        if park.has_header:
+            take_header(client)
         try:
             relayed = means.relay.start(client, fd, b"", self)
         except OSError:
@@ -159,35 +160,54 @@ class Gate:
     # Within.
 
     def _look_who_came(self) -> None:
-        """The request that says it comes just after its connection, which did not wait for it to be told."""
+        """What says it comes just after the connection, which did not wait for it to be told."""
         if self.park.held and not self.park.knows_client:
             self._means.changed(self.park, False)
 
+    def _reinterpret(self, before: Assignment | None, had_header: bool) -> None:
+        """Connections that wait were made when other things were said of this address, or nothing."""
+        park = self.park
+        there = [held for held in park.waiting if held.fd >= 0]
+        if park.has_header and before is None:
+            park.coming.update(there)
+        for held in there:
+            held.calls = Calls() if park.protocol == "h2c" else None
+            if had_header and not park.has_header and held not in park.coming:
+                take_header(held.fd)
+            self._means.loop.modify(held.fd, self._interest())
+
     def _interest(self) -> int:
         """What ends a wait. A TCP client that ended its own side may still expect an answer; an HTTP one does not.
-        Readable data stays in the kernel, and is not asked for but of h2c, each time that there is more."""
-        if self.park.protocol == "h2c":
-            return select.EPOLLRDHUP | select.EPOLLIN | select.EPOLLET
-        return select.EPOLLRDHUP if self.park.protocol in _ENDS_BY_FIN else 0
+        Readable data stays in the kernel, and is not asked for but of h2c and where a header comes first, each time
+        that there is more."""
+        ends = select.EPOLLRDHUP if self.park.protocol in _ENDS_BY_FIN else 0
+        looks = self.park.protocol == "h2c" or self.park.has_header or self.park.coming
+        return ends | select.EPOLLIN | select.EPOLLET if looks else ends
 
     def _is_gone(self, fd: int) -> bool:
         """Asked just before a release: the event that says so may be behind us in the same batch."""
-        view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-        try:
-            state = view.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        finally:
-            view.detach()
+        state = _state(fd)
         return state != _ESTABLISHED if self.park.protocol in _ENDS_BY_FIN else state == _CLOSED
 
     def _stirred(self, held: Held, events: int) -> None:
         if events & ~select.EPOLLIN:
             self._drop(held)
+        elif held in self.park.coming:
+            self._look_for_header(held)
         elif held.calls and held.calls.look(peek(held.fd, _PEEKED_BYTES), time.monotonic()):
             self.park.gone += 1
             self._hand_back(held)
         else:
             return
         self._dialer.pump()
+
+    def _look_for_header(self, held: Held) -> None:
+        if header(held.fd):
+            self.park.coming.remove(held)
+            if not self.park.has_header:
+                take_header(held.fd)
+        elif _state(held.fd) != _ESTABLISHED:
+            self._drop(held)  # whoever sends no header has nothing to say
 
     def _hand_back(self, held: Held) -> None:
         """Nobody is to be answered. But a request may be on its way, which only GOAWAY lets Envoy make again."""
@@ -243,3 +263,12 @@ class Gate:
             self._time_out(oldest)
         self._arm()
         self._dialer.pump()
+
+
+def _state(fd: int) -> int:
+    """What TCP makes of a connection (tcp(7): TCP_INFO)."""
+    view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        return view.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    finally:
+        view.detach()

@@ -14,8 +14,10 @@ from urllib.parse import quote
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-HEADERS, RST_STREAM = 1, 3
-_DATA, _SETTINGS, _PING, _GOAWAY, _CONTINUATION = 0, 4, 6, 7, 9
+FRAME_HEADER = 9
+"""Bytes before each frame's payload."""
+HEADERS, RST_STREAM, CONTINUATION = 1, 3, 9
+_DATA, _SETTINGS, _PING, _GOAWAY = 0, 4, 6, 7
 _ACK = _END_STREAM = 0x1
 _END_HEADERS = 0x4
 _LARGEST = 16_384
@@ -79,15 +81,15 @@ class Refusing:
             self._buffer = self._buffer[len(PREFACE) :]
             self._preface_seen = True
             out += frame(_SETTINGS, 0, 0)
-        while len(self._buffer) >= 9:
+        while len(self._buffer) >= FRAME_HEADER:
             length = int.from_bytes(self._buffer[:3])
             if length > _LARGEST:
                 return bytes(out) + self.goaway(code=6)
-            if len(self._buffer) < 9 + length:
+            if len(self._buffer) < FRAME_HEADER + length:
                 break
             kind, flags, stream = self._buffer[3], self._buffer[4], int.from_bytes(self._buffer[5:9]) & 0x7FFF_FFFF
-            payload = self._buffer[9 : 9 + length]
-            self._buffer = self._buffer[9 + length :]
+            payload = self._buffer[FRAME_HEADER : FRAME_HEADER + length]
+            self._buffer = self._buffer[FRAME_HEADER + length :]
             out += self._frame(kind, flags, stream, payload)
         return bytes(out)
 
@@ -107,7 +109,7 @@ class Refusing:
             return frame(_PING, _ACK, 0, payload)
         if kind == HEADERS:
             self._headers = bytearray(payload)
-        elif kind == _CONTINUATION and self._headers is not None:
+        elif kind == CONTINUATION and self._headers is not None:
             self._headers += payload
         else:
             return b""

@@ -52,6 +52,7 @@ class Park:
     __slots__ = (
         "address",
         "assignment",
+        "coming",
         "family",
         "first_byte_at",
         "gone",
@@ -75,6 +76,8 @@ class Park:
         self.assignment = assignment
         """None while the reconciler has not spoken of this address, or does not any more."""
         self.waiting: deque[Held] = deque()
+        self.coming: set[Held] = set()
+        """Of those, whose header has yet to come: Envoy sends it at once."""
         self.held = 0
         self.relayed = 0
         self.released = 0
@@ -85,7 +88,7 @@ class Park:
         self.held_since: float | None = None
         self.peer: str | None = None
         self.knows_client = False
-        """Whether `peer` is who sent the request, and not the Envoy that passed it on."""
+        """Whether `peer` is the client, and not the Envoy that it came through."""
         self.first_byte_at: float | None = None
 
     @property
@@ -95,6 +98,16 @@ class Park:
     @property
     def protocol(self) -> str:
         return self.assignment.protocol if self.assignment else "tcp"
+
+    @property
+    def has_header(self) -> bool:
+        """Whether connections begin with a header that says whose they are."""
+        return self.assignment is not None and self.assignment.has_header
+
+    @property
+    def tells_client(self) -> bool:
+        """Whether something on a connection says who its client is."""
+        return self.has_header or self.protocol in ("http", "h2c")
 
     @property
     def hold_timeout(self) -> float:
@@ -133,6 +146,7 @@ class Park:
     def leave(self, held: Held) -> int:
         """It waits no more: its descriptor, which is the caller's now."""
         fd, held.fd = held.fd, -1
+        self.coming.discard(held)
         self.held -= 1
         waiting = self.waiting
         while waiting and waiting[0].fd < 0:
@@ -144,6 +158,17 @@ class Park:
     def oldest(self) -> Held | None:
         """Who has waited longest."""
         return self.waiting[0] if self.waiting else None
+
+    @property
+    def releasable(self) -> int:
+        """How many may be handed on: all that have come."""
+        return self.held - len(self.coming)
+
+    def next(self) -> Held | None:
+        """Who has waited longest of those that may be handed on."""
+        if not self.coming:
+            return self.oldest()
+        return next((held for held in self.waiting if held.fd >= 0 and held not in self.coming), None)
 
     def count(self) -> Count:
         """All of it, for the reconciler."""
@@ -168,8 +193,7 @@ class Park:
         is_news = self.held_since is None or abs(since - self.held_since) >= 1e-3
         if is_news:
             self.held_since, self.knows_client = since, False
-        asks = self.protocol == "http" and not self.knows_client
-        if asks and (sender := client.forwarded_for(client.peek(held.fd))):
+        if not self.knows_client and (sender := client.sender(held.fd, self.protocol, self.has_header)):
             self.peer, self.knows_client = sender, True
         elif is_news or self.peer is None:
             self.peer = address.peer(held.fd, self.family) or self.peer

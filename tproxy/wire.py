@@ -46,6 +46,8 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     """Seconds that one connection may wait."""
     reason: str | None = None
     """Why the wake is not getting on, told to those whose wait ends in a refusal."""
+    has_header: bool = False
+    """Whether each connection begins with a header of the PROXY protocol, version 2, which says whose it is."""
 
 
 class Down(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -85,7 +87,8 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
     held_since: float | None = None
     """When the oldest of those that wait was accepted; while nobody waits, when the last wait began."""
     peer: str | None = None
-    """Who waits on that connection: an HTTP/1 client's `ip`, as Envoy has it; else who opened it, as `ip:port`."""
+    """Who waits on that connection: its client, `ip:port` by its header or `ip` by its request; as long as neither has
+    come, who opened it, as `ip:port`."""
     first_byte_at: float | None = None
     """When the latest wait that was released saw the first byte from its endpoint."""
     refused_by: dict[str, int] = {}

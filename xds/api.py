@@ -21,13 +21,17 @@ with warnings.catch_warnings():
     import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm_v3
     import envoy_data_plane.envoy.extensions.filters.network.set_filter_state.v3 as set_filter_state_v3
     import envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 as tcp_proxy_v3
+    import envoy_data_plane.envoy.extensions.transport_sockets.proxy_protocol.v3 as proxy_protocol_v3
+    import envoy_data_plane.envoy.extensions.transport_sockets.raw_buffer.v3 as raw_buffer_v3
     import envoy_data_plane.envoy.extensions.upstreams.http.v3 as upstream_http_v3
     import envoy_data_plane.envoy.type.matcher.v3 as matcher_v3
     import envoy_data_plane.xds.core.v3 as xds_core_v3
-    from envoy_data_plane.google.protobuf import Any
+    from envoy_data_plane.google.protobuf import Any, Struct, Value
 
 __all__ = [
     "Any",
+    "Struct",
+    "Value",
     "cluster_v3",
     "core_v3",
     "endpoint_v3",
@@ -35,6 +39,8 @@ __all__ = [
     "hcm_v3",
     "listener_v3",
     "matcher_v3",
+    "proxy_protocol_v3",
+    "raw_buffer_v3",
     "route_v3",
     "router_v3",
     "set_filter_state_v3",

@@ -14,12 +14,16 @@ from ipaddress import ip_network
 from xds import ir
 from xds.api import (
     Any,
+    Struct,
+    Value,
     cluster_v3,
     core_v3,
     endpoint_v3,
     filter_state_v3,
     hcm_v3,
     listener_v3,
+    proxy_protocol_v3,
+    raw_buffer_v3,
     router_v3,
     set_filter_state_v3,
     tcp_proxy_v3,
@@ -28,6 +32,7 @@ from xds.api import (
 )
 from xds.names import (
     ANSWERS,
+    HELD,
     HTTP_LISTENER,
     IGNORED_STAT,
     ROUTES,
@@ -78,6 +83,7 @@ def cluster(name: str, protocol: ir.Protocol) -> cluster_v3.Cluster:
         eds_cluster_config=cluster_v3.ClusterEdsClusterConfig(eds_config=ads(_FIRST_FETCH)),
         connect_timeout=_CONNECT,
         circuit_breakers=cluster_v3.CircuitBreakers(thresholds=unlimited),
+        transport_socket_matches=_transport_sockets(protocol),
         typed_extension_protocol_options=_upstream_protocol(protocol),
     )
 
@@ -104,10 +110,32 @@ def _upstream_protocol(protocol: ir.Protocol) -> dict[str, Any]:
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any.pack(options)}
 
 
-def load_assignment(name: str, endpoints: tuple[ir.Address, ...]) -> endpoint_v3.ClusterLoadAssignment:
-    """Build a service's endpoints."""
+def _transport_sockets(protocol: ir.Protocol) -> list[cluster_v3.ClusterTransportSocketMatch]:
+    """Tell a holder who its client is, where a connection itself does not say so: by the PROXY protocol."""
+    if protocol not in (ir.Protocol.TCP, ir.Protocol.TLS):
+        return []
+    raw = core_v3.TransportSocket(
+        name="envoy.transport_sockets.raw_buffer", typed_config=Any.pack(raw_buffer_v3.RawBuffer())
+    )
+    told = proxy_protocol_v3.ProxyProtocolUpstreamTransport(
+        config=core_v3.ProxyProtocolConfig(version=core_v3.ProxyProtocolConfigVersion.V2), transport_socket=raw
+    )
+    proxy = core_v3.TransportSocket(name="envoy.transport_sockets.upstream_proxy_protocol", typed_config=Any.pack(told))
+    return [cluster_v3.ClusterTransportSocketMatch(name=HELD, match=_is_held(), transport_socket=proxy)]
+
+
+def _is_held() -> Struct:
+    return Struct({HELD: Value(bool_value=True)})
+
+
+def load_assignment(
+    name: str, endpoints: tuple[ir.Address, ...], held: bool = False
+) -> endpoint_v3.ClusterLoadAssignment:
+    """Build a service's endpoints; `held` says that they are its hold address."""
+    metadata = core_v3.Metadata(filter_metadata={"envoy.transport_socket_match": _is_held()}) if held else None
     lb_endpoints = [
-        endpoint_v3.LbEndpoint(endpoint=endpoint_v3.Endpoint(address=_address(endpoint))) for endpoint in endpoints
+        endpoint_v3.LbEndpoint(endpoint=endpoint_v3.Endpoint(address=_address(endpoint)), metadata=metadata)
+        for endpoint in endpoints
     ]
     localities = [endpoint_v3.LocalityLbEndpoints(lb_endpoints=lb_endpoints)] if lb_endpoints else []
     return endpoint_v3.ClusterLoadAssignment(cluster_name=name, endpoints=localities)

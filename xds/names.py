@@ -16,6 +16,8 @@ SOURCE = "zenvoy.source"
 """The filter state in which a connection's source address is kept for routes to match."""
 UNKNOWN_HOST = "(unknown host)"
 """The virtual host of all requests that no service wants; no service can have this name."""
+HELD = "held"
+"""What is said of an endpoint that is a hold address, for clusters to match."""
 
 
 def tcp_listener_name(address: ir.Address) -> str:

@@ -34,6 +34,7 @@ def shared() -> dict[str, bytes]:
         "ANSWERS_LISTENER": bytes(messages.answers_listener()),
         "ANSWERS_ROUTES": bytes(routes.route_configuration([], names.ANSWERS)),
         **{f"CLUSTER_{protocol.name}": bytes(messages.cluster("", protocol)) for protocol in ir.Protocol},
+        "HELD": _held(),
         "HTTP_LISTENER": bytes(http),
         "ROUTES": bytes(routes.route_configuration([])),
         "ROUTE_ACTION": action,
@@ -45,6 +46,13 @@ def shared() -> dict[str, bytes]:
         "UNKNOWN_HOST": bytes(routes.unknown_host()),
         "VIRTUAL_HOST": bytes(host),
     }
+
+
+def _held() -> bytes:
+    """What an endpoint has that is a hold address."""
+    endpoint = messages.load_assignment("", (_NOWHERE,), held=True).endpoints[0].lb_endpoints[0]
+    endpoint.endpoint = None
+    return bytes(endpoint)
 
 
 def source() -> str:

@@ -126,7 +126,7 @@ class World:
         where = f"service {service}"
         if found := [problem for endpoint in endpoints for problem in address_problems(where, endpoint)]:
             raise ValueError("\n".join(found))
-        assignments = {service: load_assignment(service, endpoints)}
+        assignments = {service: load_assignment(service, endpoints, held)}
         if self._parts[service].ignored_cluster:
             name = names.ignored(service)
             answered = held and self._parts[service].answering_host

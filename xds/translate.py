@@ -95,10 +95,14 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     return Translation(resources, frozenset(used), frozenset(routes))
 
 
-def load_assignment(name: str, endpoints: Iterable[ir.Address]) -> bytes:
-    """Encode a service's endpoints; neither order nor repetition matters, so neither is kept."""
+def load_assignment(name: str, endpoints: Iterable[ir.Address], held: bool = False) -> bytes:
+    """Encode a service's endpoints; neither order nor repetition matters, so neither is kept.
+
+    `held` says that they are its hold address.
+    """
+    metadata = shared.HELD if held else b""
     encoded = b"".join(
-        field(2, field(1, field(1, _address(endpoint))))
+        field(2, field(1, field(1, _address(endpoint))) + metadata)
         for endpoint in sorted(set(endpoints), key=lambda address: (address.host, address.port))
     )
     return text(1, name) + (field(2, encoded) if encoded else b"")

@@ -262,5 +262,12 @@ def assigned(order: Order) -> wire.Assignment:
     spec: Spec = order.spec
     verdict: wire.Verdict = wire.Go(order.release_to) if order.release_to else HOLD
     return wire.Assignment(
-        order.address, spec.name, spec.protocol.value, verdict, spec.max_held, spec.hold_timeout, order.reason
+        order.address,
+        spec.name,
+        spec.protocol.value,
+        verdict,
+        spec.max_held,
+        spec.hold_timeout,
+        order.reason,
+        has_header=not spec.protocol.is_http,  # as xds/messages.py has Envoy do it
     )

@@ -7,10 +7,12 @@ are reached from here as pods reach them.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -192,8 +194,23 @@ class Shop:
 
     def events(self, name: str) -> set[str]:
         """The reasons of the Events on the ScaledService."""
+        return set(self.told(name))
+
+    def told(self, name: str) -> dict[str, str]:
+        """The text of the latest Event on the ScaledService, by reason."""
         said = self.kubectl("get", "events", "--field-selector", f"involvedObject.name={name}", "-o", "json")
-        return {event["reason"] for event in json.loads(said)["items"]}
+        events = sorted(json.loads(said)["items"], key=lambda event: event["metadata"]["creationTimestamp"])
+        return {event["reason"]: event["message"] for event in events}
+
+    def first_client(self, name: str) -> str:
+        """Who woke it by connecting, as the Event says; it must not be Envoy, or anything else in a pod."""
+        told = self.told(name)["WakeRequested"]
+        said = re.search(r", first ([\d.]+)(?::\d+)? through Envoy", told)
+        assert said, told
+        pods = self.node.kubectl("get", "pods", "-A", "-o", "jsonpath={.items[*].status.podIP}").split()
+        assert said[1] not in pods
+        assert not ip_address(said[1]).is_loopback
+        return said[1]
 
 
 def web(name: str, replicas: int = 1, image: str = WEB, **environment: str) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ def test_a_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop:
     shop.until("web", "Active", "Idle")
     assert shop.replicas("web") == 2
     until("its Events", lambda: {"WakeRequested", "Woken", "Idle", "Draining", "ScaledToZero"} <= shop.events("web"))
+    assert shop.first_client("web")
     heading, line = shop.kubectl("get", "ssvc", "web").splitlines()
     assert heading.split() == ["NAME", "STATE", "TARGET", "READY", "SINCE", "AGE"]
     assert line.split()[0] == "web"
@@ -42,6 +43,8 @@ def test_a_database_of_a_stateful_set_keeps_its_rows(zenvoy: Release, shop: Shop
     assert shop.replicas("db", "statefulset") == 0
 
     assert psql(zenvoy.address, "select n from t") == "7"
+    until("its wake is told", lambda: "Woken" in shop.events("db"))
+    assert shop.first_client("db")
 
 
 def test_an_image_that_cannot_be_pulled_is_told_to_who_waits(zenvoy: Release, shop: Shop) -> None:

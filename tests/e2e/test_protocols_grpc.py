@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import grpc
 import pytest
@@ -44,7 +45,8 @@ def test_unary(z: Zenvoy) -> None:
         call = channel_.unary_unary("/test.Echo/Unary")
         z.asleep("unary")
         assert call(b"hello", timeout=TIMEOUT_SECONDS) == b"hello"
-        z.woken("unary")
+        peer = z.woken("unary")["lastWake"]["peer"]
+        assert str(ip_address(peer)) == peer, "the client itself, and not Envoy, which would have a port"
         z.sleep("unary")
         z.asleep("unary")
         assert call(big, timeout=TIMEOUT_SECONDS) == big, "over the same channel"

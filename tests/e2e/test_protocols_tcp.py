@@ -54,7 +54,8 @@ def test_server_that_speaks_first(z: Zenvoy) -> None:
             assert connection.recv(1000) == b"220 mail is ready\r\n", "though the client has not said a word"
             connection.sendall(b"HELO\r\n")
             assert connection.recv(1000) == b"HELO\r\n"
-        z.woken("mail")
+            client = "{}:{}".format(*connection.getsockname())
+        assert z.woken("mail")["lastWake"]["peer"] == client, "the client itself, and not Envoy"
         seen.append(z.sleep("mail")["requests"])
     assert z.wakes("mail") == 3
     assert seen[2] - seen[1] == seen[1] - seen[0] == 1, "each connection is counted"
@@ -125,7 +126,13 @@ def test_tls_by_server_name(z: Zenvoy) -> None:
         speak(z, "green", "blue.localhost")
     z.sleep("green")
     z.asleep("green")
-    assert speak(z, "green", "green.localhost") == b"220 green is ready\r\n"
+    with (
+        dial(z.tls_port) as plain,
+        trusting("green").wrap_socket(plain, server_hostname="green.localhost") as connection,
+    ):
+        assert connection.recv(1000) == b"220 green is ready\r\n"
+        client = "{}:{}".format(*connection.getsockname())
+    assert z.woken("green")["lastWake"]["peer"] == client, "the client itself, and not Envoy"
 
 
 def test_tls_for_a_name_that_is_nobodys_is_closed(z: Zenvoy) -> None:

@@ -222,9 +222,10 @@ class World(ExitStack):
         reason: str | None = None,
         address: str | None = None,
         service: str = "web",
+        has_header: bool = False,
     ) -> Assignment:
         at = address or self.holder.address
-        return Assignment(at, service, protocol, verdict or Hold(), max_held, hold_timeout, reason)
+        return Assignment(at, service, protocol, verdict or Hold(), max_held, hold_timeout, reason, has_header)
 
     def assign(self, verdict: Verdict | None = None, **rest: Any) -> None:
         """Say it, and wait until it is in force."""

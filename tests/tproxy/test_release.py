@@ -7,10 +7,7 @@ import socket
 import threading
 import time
 
-import pytest
-
 from tests.tproxy.harness import World, eventually, go, read_all, read_exactly, unused_port
-from tproxy.client import forwarded_for
 from tproxy.wire import Go, Hold
 
 
@@ -34,32 +31,6 @@ def test_what_was_sent_while_held_arrives_byte_for_byte(world: World) -> None:
     client.close()
     server.close()
     world.sees(held=0, relayed=0, released=1)
-
-
-def test_an_http_client_is_known_by_the_address_that_envoy_passes_on(world: World) -> None:
-    world.assign(protocol="http")
-    client = world.client()
-    assert world.sees(held=1).peer == "{}:{}".format(*client.getsockname())
-    client.sendall(b"GET / HTTP/1.1\r\nhost: web\r\nx-forwarded-for: 10.9.8.7,192.0.2.7\r\n\r\n")
-    eventually(lambda: world.sees(held=1).peer == "192.0.2.7", "the request to be looked at")
-    upstream = world.upstream()
-    world.assign(go(upstream), protocol="http")
-    assert read_exactly(world.accept(upstream), 5) == b"GET /", "nothing of it was taken away"
-
-
-@pytest.mark.parametrize(
-    ("request_bytes", "address"),
-    [
-        (b"GET / HTTP/1.1\r\nX-Forwarded-For: 192.0.2.7\r\nhost: web\r\n\r\n", "192.0.2.7"),
-        (b"GET / HTTP/1.1\r\nhost: web\r\nx-forwarded-for: 192.0.2.7", None),
-        (b"GET / HTTP/1.1\r\nhost: web\r\n\r\nx-forwarded-for: 192.0.2.7\r\n", None),
-        (b"GET / HTTP/1.1\r\nx-forwarded-for: \r\n\r\n", None),
-        (b"GET / HTTP/1.1\r\nx-forwarded-for: unknown\xff\r\n\r\n", None),
-        (b"", None),
-    ],
-)
-def test_only_an_address_in_the_head_is_taken_for_one(request_bytes: bytes, address: str | None) -> None:
-    assert forwarded_for(request_bytes) == address
 
 
 def test_a_server_may_speak_first(world: World) -> None:

@@ -49,8 +49,9 @@ def world(path: Path) -> World:
     made = World()
     made.configure(ir.Listen(**listen), services)
     for service in document["services"]:
-        if "endpoints" in service:
-            made.route(service["name"], tuple(map(address, service["endpoints"])))
+        held = "held" in service
+        if "endpoints" in service or held:
+            made.route(service["name"], tuple(map(address, service["held" if held else "endpoints"])), held)
     return made
 
 

@@ -80,11 +80,11 @@ def test_what_is_ignored_is_answered_by_envoy_itself_while_connections_are_held(
 
 
 @settings(max_examples=30, deadline=None)
-@given(name=names, endpoints=st.lists(addresses, max_size=4))
-def test_endpoints_read_as_their_full_message(name: str, endpoints: list[ir.Address]) -> None:
+@given(name=names, endpoints=st.lists(addresses, max_size=4), held=st.booleans())
+def test_endpoints_read_as_their_full_message(name: str, endpoints: list[ir.Address], held: bool) -> None:
     distinct = tuple(sorted(set(endpoints), key=lambda address: (address.host, address.port)))
-    parsed = api.endpoint_v3.ClusterLoadAssignment.parse(translate.load_assignment(name, endpoints))
-    assert read(parsed) == read(messages.load_assignment(name, distinct))
+    parsed = api.endpoint_v3.ClusterLoadAssignment.parse(translate.load_assignment(name, endpoints, held))
+    assert read(parsed) == read(messages.load_assignment(name, distinct, held))
 
 
 def test_shared_listeners_and_routes_read_as_their_full_messages() -> None:

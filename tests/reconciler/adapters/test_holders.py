@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 
 import grpc
 import msgspec
+import pytest
 
-from reconciler.adapters.holders import HolderStreams
+from reconciler.adapters.holders import HolderStreams, assigned
 from reconciler.core.spec import Protocol, Spec
 from reconciler.ports.holders import Held, Order
 from tproxy import wire
+from xds import ir, messages
 
 PATIENCE_SECONDS = 20.0
 WEB, DB = "127.64.0.1:18001", "127.64.0.2:18001"
@@ -311,3 +313,10 @@ async def test_reasons_of_refusals_are_added_up_and_a_holder_that_does_not_tell_
     old = msgspec.msgpack.encode((0, ((WEB, 0, 0, 0, 3, 0, None, None, None),), None))
     (understood,) = wire.UP.decode(old).counts
     assert (understood.refused, understood.refused_by) == (3, {})
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_header_comes_first_where_envoy_sends_one(protocol: Protocol) -> None:
+    cluster = messages.cluster("web", ir.Protocol(protocol))
+    said = assigned(Order(Spec(name="web", protocol=protocol), WEB, (), None))
+    assert said.has_header == bool(cluster.transport_socket_matches)
