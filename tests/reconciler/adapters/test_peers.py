@@ -189,6 +189,7 @@ class Envoy:
     async def joins(self, replica: Replica) -> None:
         await self.leaves()
         self._task = asyncio.create_task(self._run(replica.address))
+        await until(lambda: self._node in replica.router.nodes(), "the Envoy")
 
     async def leaves(self) -> None:
         if self._task:
@@ -261,6 +262,14 @@ class Scene:
         self.one.runs(replicas, *endpoints)
         self.two.runs(replicas, *endpoints)
 
+    async def known(self) -> None:
+        """What the leader has yet to hear of, it would not miss."""
+        ledger = self.one.peers.merged.ledger
+        nodes, names = {f"envoy-{name}" for name in self.envoys}, set(self.holders)
+        await until(
+            lambda: (ledger.envoys.connected, ledger.holders.connected) == (nodes, names), "the leader to know all"
+        )
+
     async def settled(self, leader: Replica) -> None:
         await until(lambda: leader.peers.merged.doubt() is None, "no doubt")
         await until(lambda: leader.waiting_for() is None, "all to acknowledge")
@@ -297,6 +306,7 @@ async def scene(
             stack.push_async_callback(envoys[replica.name].leaves)
             stack.push_async_callback(holders[replica.name].leaves)
         made = Scene(shared, one, two, envoys, holders)
+        await made.known()
         await made.settled(one)
         yield made
 
