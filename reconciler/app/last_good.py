@@ -5,23 +5,24 @@ A reconciler that is started again while the file has mistakes goes by the copy:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from reconciler.adapters.services_file import Problem, ServicesFile, read
+from reconciler.adapters.services_file.addresses import Address
 
 log = structlog.get_logger()
 
 
-def look(file: Path, copy: Path) -> ServicesFile | list[Problem]:
-    """The file, which then is the last good one, or all its mistakes."""
+def look(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[Problem]:
+    """The file, which then is the last good one, or all its mistakes; `taken` is where nothing of it can listen."""
     try:
         content = file.read_bytes()
     except OSError:
         return read(file)
-    found = read(file, content)
+    found = read(file, content, taken)
     if isinstance(found, ServicesFile):
         new = copy.with_suffix(".new")
         try:
@@ -32,18 +33,18 @@ def look(file: Path, copy: Path) -> ServicesFile | list[Problem]:
     return found
 
 
-def last_good(file: Path, copy: Path) -> ServicesFile | None:
+def last_good(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | None:
     """What the file said when it was last good, if that is known and good still."""
     if not copy.exists():
         return None
-    found = read(file, copy.read_bytes())
+    found = read(file, copy.read_bytes(), taken)
     return found if isinstance(found, ServicesFile) else None
 
 
-def in_force(file: Path, copy: Path) -> ServicesFile | list[Problem]:
+def in_force(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[Problem]:
     """The file; the last good one while it has mistakes; the mistakes when there was none."""
-    found = look(file, copy)
-    if isinstance(found, ServicesFile) or (before := last_good(file, copy)) is None:
+    found = look(file, copy, taken)
+    if isinstance(found, ServicesFile) or (before := last_good(file, copy, taken)) is None:
         return found
     tell(found)
     return before

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -18,6 +19,7 @@ from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
+from reconciler.adapters.services_file.addresses import Address
 from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
@@ -58,6 +60,8 @@ class Settings:
     """A further `ip:port` for Envoys and holders to join at."""
     prometheus: PrometheusSettings | None = None
     """None: Envoy's admin port says what is in use."""
+    taken: Mapping[str, Address] = field(default_factory=dict)
+    """What options of `zenvoy up` have, by option: nothing of the file can listen there."""
 
 
 def anyip(index: int, port: int) -> str:
@@ -275,7 +279,7 @@ class Reconciler:
                 log.exception("the file cannot be applied, by a fault of zenvoy", file=str(self._settings.file))
 
     def _reload(self) -> None:
-        file = look(self._settings.file, self._settings.state_dir.last_good)
+        file = look(self._settings.file, self._settings.state_dir.last_good, self._settings.taken)
         if not isinstance(file, ServicesFile):
             tell(file)
         elif file == self._file:

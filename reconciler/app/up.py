@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import msgspec
@@ -26,8 +27,9 @@ from reconciler.adapters.services_file import ServicesFile
 from reconciler.adapters.services_file.addresses import Address
 from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
-from reconciler.app.ports_in_use import free_port, listening_socket, split, why_taken
+from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
 from reconciler.app.state_dir import ADMIN_SOCKET, ALL_END, GRPC_SOCKET, NODE, StateDir
+from reconciler.app.taken import taken
 from xds.bootstrap import Join, as_json
 
 log = structlog.get_logger()
@@ -53,6 +55,10 @@ class Options:
     envoy: Path | None = None
     prometheus: PrometheusSettings | None = None
     with_prometheus: bool = False
+
+    def taken(self) -> dict[str, Address]:
+        """Where these options have us listen, by option."""
+        return taken(self.metrics, self.holder_metrics, self.grpc)
 
 
 def envoy_binary(chosen: Path | None) -> str:
@@ -89,39 +95,32 @@ def locked(state_dir: StateDir) -> Iterator[None]:
         yield
 
 
-def listens(file: ServicesFile, options: Options) -> list[tuple[str, str]]:
-    """Every `ip:port` that this will listen on, but for the holder's, and who asks for it; options first."""
-    asked = [("--metrics", options.metrics), ("--holder-metrics", options.holder_metrics), ("--grpc", options.grpc)]
-    asked += [("listen.http", file.listen_http), ("listen.tls", file.listen_tls)]
-    asked += [(f"listen of {entry.spec.name}", entry.spec.listen) for entry in file.services]
-    return [(address, who) for who, address in asked if address]
+def listens(file: ServicesFile, options: Options) -> list[str]:
+    """Every `ip:port` that this will listen on, but for the holder's; options first."""
+    listeners = [file.listen_http, file.listen_tls, *(entry.spec.listen for entry in file.services)]
+    return [*map(str, options.taken().values()), *(address for address in listeners if address)]
 
 
-def wanted_twice(file: ServicesFile, options: Options) -> list[str]:
-    """What an option and somebody else ask for at once; within the file that is a mistake, and known to be none."""
-    asked = [(Address.of(*split(address)), who) for address, who in listens(file, options)]
-    fixed = [(entry.program.port, f"port of {entry.spec.name}") for entry in file.services]
-    asked += [(Address.of("127.0.0.1", port), who) for port, who in fixed if port]
+def wanted_twice(options: Options) -> list[str]:
+    """What two options ask for at once; what the file asks for is compared with them where it is read."""
     return [
-        f"{address}: both {option} and {who} ask for it"
-        for number, (address, option) in enumerate(asked)
-        if option.startswith("--")
-        for other, who in asked[number + 1 :]
-        if address.meets(other)
+        f"{address}: both {option} and {other} ask for it"
+        for (option, address), (other, its) in combinations(options.taken().items(), 2)
+        if address.meets(its)
     ]
 
 
 async def up(options: Options, file: ServicesFile) -> None:
     """Run until SIGTERM or SIGINT. Raises `CannotStart`."""
     state_dir = options.state_dir
-    if twice := wanted_twice(file, options):
+    if twice := wanted_twice(options):
         raise CannotStart("cannot listen:\n  " + "\n  ".join(twice))
     state_dir.make()
     with locked(state_dir):
         children = Children(state_dir.children, state_dir.path)
         await children.end_leftovers()
-        if taken := [why for address, _ in listens(file, options) if (why := why_taken(address))]:
-            raise CannotStart("cannot listen:\n  " + "\n  ".join(taken))
+        if in_use := [why for address in listens(file, options) if (why := why_taken(address))]:
+            raise CannotStart("cannot listen:\n  " + "\n  ".join(in_use))
         envoy = envoy_binary(options.envoy)
         state_dir.last_good.unlink(missing_ok=True)  # of an earlier run, perhaps of another file
         state_dir.bootstrap.write_text(as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}")))
@@ -187,6 +186,7 @@ def _reconciler(options: Options, holder_port: int) -> Child:
     command = [sys.executable, "-m", "reconciler.cli.main", "reconcile", str(options.file)]
     command += ["--state-dir", str(options.state_dir.path), "--holder-port", str(holder_port), "--log", options.log]
     command += [*_flag("--metrics", options.metrics), *_flag("--grpc", options.grpc)]
+    command += _flag("--holder-metrics", options.holder_metrics)
     if options.prometheus:
         command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
     return Child("reconciler", command, stop_seconds=4.2)

@@ -5,6 +5,7 @@ What only some commands need is imported by them: a person waits for each comman
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ from reconciler.core.wording import counted
 
 if TYPE_CHECKING:
     from reconciler.adapters.services_file import Problem, ServicesFile
+    from reconciler.adapters.services_file.addresses import Address
 
 
 class LogStyle(StrEnum):
@@ -101,6 +103,7 @@ def up_command(
     import asyncio
 
     from reconciler.app import log
+    from reconciler.app.taken import taken
     from reconciler.app.up import CannotStart, Options, up
 
     if prometheus and with_prometheus:
@@ -108,7 +111,7 @@ def up_command(
             "--prometheus (or ZENVOY_PROMETHEUS_URL) names one that is to be judged by; leave one of both out",
             param_hint="--with-prometheus",
         )
-    found = _read(file)
+    found = _read(file, taken(metrics, holder_metrics, grpc))
     log.configure(log_style.value)
     directory = StateDir(state_dir.absolute())
     asked = prometheus and traffic.settings(
@@ -138,6 +141,7 @@ def reconcile(
     state_dir: StateDirOption = HERE,
     log_style: Log = LogStyle.plain,
     metrics: Metrics = None,
+    holder_metrics: HolderMetrics = None,
     grpc: Grpc = None,
     prometheus: Annotated[str | None, typer.Option(help="Settings of Prometheus, as JSON.")] = None,
 ) -> None:
@@ -151,21 +155,24 @@ def reconcile(
     from reconciler.app.last_good import in_force
     from reconciler.app.ports_in_use import split
     from reconciler.app.reconcile import Settings, reconcile_until_stopped
+    from reconciler.app.taken import taken
 
     log.configure(log_style.value)
-    found = _good(file, in_force(file, StateDir(state_dir).last_good))
+    ours = taken(metrics, holder_metrics, grpc)
+    found = _good(file, in_force(file, StateDir(state_dir).last_good, ours))
     try:
         asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
     except msgspec.DecodeError as error:
         raise typer.BadParameter(f"it is for `zenvoy up` to write: {error}", param_hint="--prometheus") from None
-    settings = Settings(file, StateDir(state_dir), holder_port, split(metrics) if metrics else None, grpc, asked)
+    probes = split(metrics) if metrics else None
+    settings = Settings(file, StateDir(state_dir), holder_port, probes, grpc, asked, ours)
     asyncio.run(reconcile_until_stopped(settings, found))
 
 
-def _read(file: Path) -> ServicesFile:
+def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFile:
     from reconciler.adapters.services_file import read
 
-    return _good(file, read(file))
+    return _good(file, read(file, taken=taken or {}))
 
 
 def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:

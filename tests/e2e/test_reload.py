@@ -223,6 +223,25 @@ def test_a_broken_file_changes_nothing_and_all_mistakes_are_told(zenvoy: Start) 
         assert (ask("/3"), ask_line(client, "3")) == ("web /3\n", "db 3\n")
 
 
+def test_a_port_that_an_option_has_is_a_mistake_of_the_file(zenvoy: Start) -> None:
+    ours = {option: free_port() for option in ("--metrics", "--holder-metrics", "--grpc")}
+    options = tuple(word for option, port in ours.items() for word in (option, f"{LOCAL}:{port}"))
+    z = zenvoy(web(), defaults=STAYS, options=options)
+    services = [web()] + [db(option.strip("-"), listen=f"{LOCAL}:{port}") for option, port in ours.items()]
+    z.write({"defaults": STAYS, "services": services})
+    entry = z.wait_line("it is told", lambda entry: entry["event"].startswith("the file has mistakes"))
+    for number, ((option, port), line) in enumerate(zip(ours.items(), entry["problems"], strict=True), 1):
+        assert line.startswith(f"{z.file}:")
+        assert line.endswith(f": services[{number}].listen: {LOCAL}:{port} is taken by {option}; give it another port")
+    said = len(z.lines())
+    z.kill("reconciler")
+    z.wait_line("it is told again", lambda entry: entry["event"].startswith("the file has mistakes"), said)
+    until("what was good is in force", lambda: request(z.http_port, "web").body == b"web /\n")
+    assert list(z.statuses()) == ["web"]
+    assert not [entry for entry in z.lines() if "rejected" in entry["event"]]
+    apply(z, web(), db(listen=f"{LOCAL}:{free_port()}"))
+
+
 def test_the_last_good_file_outlives_a_crash_of_the_reconciler(zenvoy: Start) -> None:
     z = zenvoy(web(), defaults=STAYS)
     z.wake("web")

@@ -35,23 +35,41 @@ def test_every_port_that_is_taken_is_told_with_its_owner(zenvoy: Start) -> None:
     assert request(z.http_port, "web").body == b"web /\n"
 
 
-def test_one_address_for_an_option_and_for_the_file_is_told_with_both(zenvoy: Start) -> None:
-    http, fixed = free_port(), free_port()
-    z = zenvoy(
-        {"name": "web", "command": ["true"], "port": fixed},
-        {"name": "db", "protocol": "tcp", "command": quick("tcp")},
-        start=False,
-        listen={"http": f"0.0.0.0:{http}"},
-        options=("--metrics", f"{LOCAL}:{http}", "--holder-metrics", f"[::]:{http}", "--grpc", f"{LOCAL}:{fixed}"),
-    )
+def test_one_address_for_two_options_is_told_with_both(zenvoy: Start) -> None:
+    port = free_port()
+    asked = ("--metrics", f"{LOCAL}:{port}", "--holder-metrics", f"[::]:{port}")
+    z = zenvoy({"name": "web", "command": quick("http")}, start=False, options=asked)
     assert refused(z) == 1
     assert z.log_path.read_text().splitlines() == [
         "zenvoy: cannot listen:",
-        f"  {LOCAL}:{http}: both --metrics and --holder-metrics ask for it",
-        f"  {LOCAL}:{http}: both --metrics and listen.http ask for it",
-        f"  [::]:{http}: both --holder-metrics and listen.http ask for it",
-        f"  {LOCAL}:{fixed}: both --grpc and port of web ask for it",
+        f"  {LOCAL}:{port}: both --metrics and --holder-metrics ask for it",
     ]
+    assert not z.state_dir.exists()
+
+
+def test_an_address_of_an_option_in_the_file_is_a_mistake_of_the_file(zenvoy: Start) -> None:
+    http, db, fixed = free_port(), free_port(), free_port()
+    z = zenvoy(
+        {"name": "web", "command": ["true"], "port": fixed},
+        {"name": "db", "protocol": "tcp", "listen": f"{LOCAL}:{db}", "command": quick("tcp")},
+        start=False,
+        listen={"http": f"0.0.0.0:{http}"},
+        options=("--metrics", f"{LOCAL}:{http}", "--holder-metrics", f"[::]:{db}", "--grpc", f"{LOCAL}:{fixed}"),
+    )
+    assert refused(z) == 2
+    *mistakes, last = z.log_path.read_text().splitlines()
+    for mistake, words in zip(
+        mistakes,
+        (
+            f": listen.http: 0.0.0.0:{http} is taken by --metrics; give it another port",
+            f": services[0].port: {fixed} is taken by --grpc; give it another, or none: a free one is chosen",
+            f": services[1].listen: {LOCAL}:{db} is taken by --holder-metrics; give it another port",
+        ),
+        strict=True,
+    ):
+        assert mistake.startswith(f"{z.file}:")
+        assert mistake.endswith(words)
+    assert last == f"{z.file}: 3 mistakes"
     assert not z.state_dir.exists()
 
 

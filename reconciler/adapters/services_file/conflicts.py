@@ -1,11 +1,11 @@
-"""What services may not have in common: names, hosts, addresses, ports.
+"""What services may not have in common: names, hosts, addresses, ports; and what is taken before the file is read.
 
 Rule: of two that collide, the later one in the file is shown, and it names the earlier.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from reconciler.adapters.services_file.addresses import Address
@@ -16,14 +16,17 @@ from reconciler.core.spec import Protocol
 _LOOPBACK = ip_address("127.0.0.1")
 
 
-def find_conflicts(listeners: Sequence[tuple[Address, Value]], services: Sequence[Draft]) -> None:
-    """Note every collision; `listeners` are those that services share."""
+def find_conflicts(
+    listeners: Sequence[tuple[Address, Value]], services: Sequence[Draft], taken: Mapping[str, Address]
+) -> None:
+    """Note every collision; `listeners` are those that services share, `taken` is what others have, by whose it is."""
     _names(services)
     for group in ((Protocol.HTTP, Protocol.H2C), (Protocol.TLS,)):
         _hosts([draft for draft in services if draft.entry.spec.protocol in group])
     own = [(draft.listen, draft.fields["listen"]) for draft in services if draft.listen]
-    _addresses([*listeners, *own])
-    _ports([*listeners, *own], services)
+    others = [(address, whose) for whose, address in taken.items()]
+    _addresses(others, [*listeners, *own])
+    _ports([*others, *((address, _place(value)) for address, value in [*listeners, *own])], services)
 
 
 def _names(services: Iterable[Draft]) -> None:
@@ -47,25 +50,25 @@ def _hosts(services: Iterable[Draft]) -> None:
         place.wrong(f"{host!r} leads to {_place(other)} already; a host leads to one service")
 
 
-def _addresses(listeners: Sequence[tuple[Address, Value]]) -> None:
-    for number, (address, place) in enumerate(listeners):
-        for earlier, other in listeners[:number]:
-            if address.meets(earlier):
-                place.wrong(f"{address} is taken by {_place(other)}; give it another port")
-                break
+def _addresses(others: Iterable[tuple[Address, str]], listeners: Iterable[tuple[Address, Value]]) -> None:
+    earlier = list(others)
+    for address, place in listeners:
+        if whose := next((whose for other, whose in earlier if address.meets(other)), None):
+            place.wrong(f"{address} is taken by {whose}; give it another port")
+        earlier.append((address, _place(place)))
 
 
-def _ports(listeners: Iterable[tuple[Address, Value]], services: Iterable[Draft]) -> None:
-    """Fixed ports of commands, among each other and against our own listeners, on the loopback."""
-    taken = {address.port: place for address, place in listeners if address.meets(Address(_LOOPBACK, address.port))}
+def _ports(listeners: Iterable[tuple[Address, str]], services: Iterable[Draft]) -> None:
+    """Fixed ports of commands, among each other and against all that listens, on the loopback."""
+    taken = {address.port: whose for address, whose in listeners if address.meets(Address(_LOOPBACK, address.port))}
     for draft in services:
         port = draft.entry.program.port
         if port is None:
             continue
         place = draft.fields["port"]
         if port in taken:
-            place.wrong(f"{port} is taken by {_place(taken[port])}; give it another, or none: a free one is chosen")
-        taken.setdefault(port, place)
+            place.wrong(f"{port} is taken by {taken[port]}; give it another, or none: a free one is chosen")
+        taken.setdefault(port, _place(place))
 
 
 def _place(value: Value) -> str:

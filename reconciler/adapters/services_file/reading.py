@@ -10,6 +10,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -23,20 +24,24 @@ from reconciler.core.spec import Protocol, Spec
 
 SAMPLE_INTERVAL_SECONDS = 1.0
 SHORTEST_INTERVAL_SECONDS = 0.01
+NOTHING: Mapping[str, Address] = MappingProxyType({})
 _KEYS = ("listen", "defaults", "services", "sampleInterval")
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read(path: Path, content: bytes | None = None) -> ServicesFile | list[Problem]:
-    """The file, or all its mistakes in order. `content` is what it says, where that is known already."""
+def read(
+    path: Path, content: bytes | None = None, taken: Mapping[str, Address] = NOTHING
+) -> ServicesFile | list[Problem]:
+    """The file, or all its mistakes in order. `content` is what it says, where that is known already; `taken` is where
+    nothing of it can listen, by whose that is."""
     problems = Problems(str(path))
-    file = _read(path, content, problems)
+    file = _read(path, content, taken, problems)
     return problems.found() or (_gathered(file) if file else [])
 
 
-def _read(path: Path, content: bytes | None, problems: Problems) -> ServicesFile | None:
+def _read(path: Path, content: bytes | None, taken: Mapping[str, Address], problems: Problems) -> ServicesFile | None:
     root = _root(path, content, problems)
-    return _file(root, Path(os.path.abspath(path)).parent) if root else None
+    return _file(root, Path(os.path.abspath(path)).parent, taken) if root else None
 
 
 def _gathered(file: ServicesFile) -> ServicesFile:
@@ -93,7 +98,7 @@ def _syntax(error: yaml.MarkedYAMLError, problems: Problems) -> None:
     problems.add(mark.line + 1 if mark else 0, mark.column + 1 if mark else 0, "", what)
 
 
-def _file(root: Value, folder: Path) -> ServicesFile:
+def _file(root: Value, folder: Path, taken: Mapping[str, Address]) -> ServicesFile:
     fields = root.fields(_KEYS, f"services: [{EXAMPLE}]")
     listen = fields["listen"].fields(("http", "tls"), '{http: "127.0.0.1:10000"}') if "listen" in fields else {}
     shared = {kind: (found, value) for kind, value in listen.items() if (found := address(value))}
@@ -101,7 +106,7 @@ def _file(root: Value, folder: Path) -> ServicesFile:
     services = _services(root, fields, folder)
     if "listen" not in fields or fields["listen"].is_mapping():
         _need_listeners(services, listen)
-    find_conflicts(list(shared.values()), services)
+    find_conflicts(list(shared.values()), services, taken)
     return ServicesFile(
         listen_http=_said(shared, "http"),
         listen_tls=_said(shared, "tls"),

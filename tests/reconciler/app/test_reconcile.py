@@ -163,6 +163,6 @@ async def test_what_goes_because_all_ends_is_no_news(stage: Stage) -> None:
 def test_a_copy_that_cannot_be_written_fails_nobody(tmp_path: Path) -> None:
     services_file(tmp_path / "services.yaml", "web")
     with structlog.testing.capture_logs() as lines:
-        found = look(tmp_path / "services.yaml", tmp_path / "no-such-folder" / "last-good.yaml")
+        found = look(tmp_path / "services.yaml", tmp_path / "no-such-folder" / "last-good.yaml", {})
     assert isinstance(found, ServicesFile)
     assert [line["log_level"] for line in lines] == ["error"]
