@@ -48,11 +48,15 @@ class Teller:
         asyncio.get_running_loop().call_soon(self._tell, transition)
 
     def again(self, transitions: Iterable[Transition]) -> None:
-        """These happened here while nobody led, when no Event is written; now we lead."""
+        """These happened here while nobody led, when no Event is written; now we lead. So did wakes that are over."""
         for transition in transitions:
             if asked := self._asked.pop(transition.service, None):
                 asked[0].cancel()
             self._event(transition)
+            service = self._services().get(transition.service)
+            wake = service.wake if service else None
+            if wake and wake.ready_at == transition.at and wake.total() is not None:
+                self._woken(transition.service, wake)
 
     def close(self) -> None:
         """Tell what waits to be told."""
@@ -63,7 +67,7 @@ class Teller:
         self._tell_asked(service)
         total, parts = wake.total(), wake.parts()
         self._metrics.woke(service, total, parts)
-        self._events.woke(service, total, parts, wake.peer)
+        self._woken(service, wake)
         log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
 
     def ran(self, running: Running) -> None:
@@ -85,6 +89,9 @@ class Teller:
         if asked := self._asked.pop(service, None):
             asked[0].cancel()
             self._event(asked[1])
+
+    def _woken(self, service: str, wake: Wake) -> None:
+        self._events.woke(service, wake.total(), wake.parts(), wake.peer)
 
     def _event(self, transition: Transition) -> None:
         service = self._services().get(transition.service)

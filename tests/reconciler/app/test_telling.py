@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from reconciler.app.telling import CLIENT_SECONDS, Teller
 from reconciler.core.record import State
@@ -30,6 +34,9 @@ class Told:
 
     def saw(self, transition: Transition, peer: str | None, envoy: str | None) -> None:
         self.events.append((transition.target.value, peer))
+
+    def woke(self, service: str, total: float | None, parts: Mapping[str, float], peer: str | None) -> None:
+        self.events.append((f"Woken in {total:.2f} s, {', '.join(parts)}", peer))
 
     async def says(self, *transitions: Transition) -> None:
         for transition in transitions:
@@ -72,3 +79,22 @@ async def test_what_is_told_again_by_a_new_leader_is_told_once() -> None:
     told.teller.again([WOKE])
     await asyncio.sleep(2 * CLIENT_SECONDS)
     assert told.events == [("Waking", "127.0.0.1:5")]
+
+
+async def test_a_wake_that_was_over_before_anybody_led_is_told_as_one_that_is() -> None:
+    told, asked = Told(), ("Waking", "127.0.0.1:5")
+    told.service.wake = replace(told.service.wake, ready_at=READY.at, first_byte_at=1000.1)
+    told.teller.again([WOKE, READY])
+    assert told.events == [
+        asked,
+        ("Active", "127.0.0.1:5"),
+        ("Woken in 0.20 s, signal, ready, firstByte", "127.0.0.1:5"),
+    ]
+
+
+@pytest.mark.parametrize("wake", [{"ready_at": READY.at}, {"ready_at": 900.0, "first_byte_at": 901.0}])
+async def test_a_wake_that_goes_on_or_was_over_before_is_not_told_again(wake: dict[str, float]) -> None:
+    told = Told()
+    told.service.wake = replace(told.service.wake, **wake)
+    told.teller.again([READY])
+    assert [state for state, _ in told.events] == ["Active"]
