@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from grafana.model import Kind, Panel
@@ -94,6 +95,8 @@ class Prometheus:
             with urllib.request.urlopen(f"{self.url}/api/v1/{what}?{query}", timeout=TIMEOUT_SECONDS) as reply:
                 return json.load(reply)["data"]
         except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise  # it has yet to read what it has stored
             with error:
                 raise Rejected(f"{parameters['query']}: {error.read().decode()}") from None
 

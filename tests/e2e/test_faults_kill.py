@@ -61,6 +61,7 @@ class Scene:
                 z.wait_status("somebody waits", name, lambda view: view["state"] == state and view["held"] == 1)
             case "Active" | "Draining":
                 z.wake(name)
+                z.wait_status("Envoy goes past the holder", name, lambda view: view["route"]["ackedAt"])
                 self.under_way = self.ask(self.path)
                 until("the request is with the service", lambda: f"asked {self.path}" in z.output(name))
                 if state == "Draining":
