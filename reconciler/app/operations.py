@@ -14,6 +14,7 @@ from reconciler.engine import explain
 from reconciler.engine.engine import Engine
 from reconciler.engine.view import moment, view
 from reconciler.ports.operations import Command
+from reconciler.ports.replicas import Connected
 
 ENVOY = "Envoy's admin port"
 
@@ -21,7 +22,8 @@ ENVOY = "Envoy's admin port"
 class EngineOperations:
     """Reads and commands one engine.
 
-    `source` names where samples come from; `standing` says who leads and which replicas are connected, if any.
+    `source` names where samples come from; `standing` says who leads and which replicas are connected, and `connected`
+    who is at which of them, if there are any.
     """
 
     def __init__(
@@ -32,9 +34,10 @@ class EngineOperations:
         opened: Callable[[], bool],
         source: str = ENVOY,
         standing: Callable[[], dict[str, Any] | None] = lambda: None,
+        connected: Callable[[], Connected] = Connected,
     ) -> None:
         self._engine, self._router, self._holders, self._opened = engine, router, holders, opened
-        self._source, self._standing = source, standing
+        self._source, self._standing, self._connected = source, standing, connected
 
     def ready(self) -> bool:
         return self._opened()
@@ -70,7 +73,7 @@ class EngineOperations:
                 "ageSeconds": round(max(0.0, time.time() - sample.taken_at), 3) if sample else None,
                 "doubt": words(engine.doubt),
             },
-            "envoys": [*self.envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],
+            "envoys": [*self._own_envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],
             "holders": [
                 {"id": one.name, "mode": one.mode, "connected": not one.gone, "rules": one.rules}
                 for one in self._holders.known
@@ -79,6 +82,11 @@ class EngineOperations:
         }
 
     def envoys(self) -> list[dict[str, Any]]:
+        at, own = self._connected().envoys, {envoy["id"]: envoy for envoy in self._own_envoys()}
+        known = {id_: {"id": id_, "replica": replica} for id_, replica in sorted(at.items())}
+        return [known.get(id_, {}) | own.get(id_, {}) for id_ in {**own, **known}]
+
+    def _own_envoys(self) -> list[dict[str, Any]]:
         return [
             {
                 "id": node.id,
@@ -92,7 +100,7 @@ class EngineOperations:
         ]
 
     def holders(self) -> list[str]:
-        return self._holders.connected
+        return sorted({*self._holders.connected, *self._connected().holders})
 
     def tell(self, name: str, command: Command) -> dict[str, Any]:
         match command:

@@ -118,7 +118,9 @@ class Replica:
         asked = self._settings.prometheus
         source = f"Prometheus at {asked.url}" if asked else "Envoys' statistics"
         opened, router, holders = lambda: self._opened, self._router, self._holders
-        return EngineOperations(self.engine, router, holders, opened, source, self._standing)
+        return EngineOperations(
+            self.engine, router, holders, opened, source, self._standing, self._peers.merged.connected
+        )
 
     def _candidate(self) -> Elector:
         settings = self._settings

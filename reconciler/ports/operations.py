@@ -39,10 +39,11 @@ class Operations(Protocol):
         """All that is connected, how far samples can be trusted, and who leads: what `zenvoy doctor` asks for."""
 
     def envoys(self) -> Sequence[View]:
-        """The connected Envoys, with what they rejected last."""
+        """The connected Envoys: those that are connected here with what they rejected last, and where there are several
+        replicas each with its `replica` (an IP address), as far as is known here."""
 
     def holders(self) -> Sequence[str]:
-        """The connected holders."""
+        """The connected holders, to whichever replica, as far as is known here."""
 
     def tell(self, name: str, command: Command) -> View:
         """Carry the command out; the service as it then is. Raises `KeyError` when there is none of that name."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.core.doubt import Doubt
@@ -18,6 +19,14 @@ class Standing:
     """Whether the leader's word is in force, at all of the follower's Envoys and holders, and stays so."""
     waiting_for: str
     """What it waits for, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """By name, to which replica (its IP address) each is connected."""
+
+    envoys: Mapping[str, str] = field(default_factory=dict)
+    holders: Mapping[str, str] = field(default_factory=dict)
 
 
 class Replicas(Protocol):

@@ -18,7 +18,7 @@ from reconciler.adapters.peers.wire import Fleet, Report, Word
 from reconciler.core.doubt import Cause, Doubt
 from reconciler.core.record import Record
 from reconciler.ports.holders import Held, Holders, Order
-from reconciler.ports.replicas import Standing
+from reconciler.ports.replicas import Connected, Standing
 from reconciler.ports.router import Router, RouteState
 
 
@@ -117,6 +117,13 @@ class Merged:
     def stats(self) -> Mapping[str, str]:
         """Where the statistics of each connected Envoy can be read, by node id; of those that said so."""
         return self.ledger.stats()
+
+    def connected(self) -> Connected:
+        """Who is connected, as far as is known here: the leader knows of all."""
+        if self.leads:
+            return Connected(self.ledger.envoys.where(), self.ledger.holders.where())
+        me = self._terms.me
+        return Connected(dict.fromkeys(self.fleet.envoys, me), dict.fromkeys(self.fleet.holders, me))
 
     # This replica's own router and holders
 

@@ -38,6 +38,10 @@ class Presence:
         self._away = {name: at for name, at in missed.items() if not self._ended(name)}
         return len(self._away) < before
 
+    def where(self) -> dict[str, str]:
+        """At which replica each of those that are connected is."""
+        return {name: replica for replica, names in self._at.items() for name in names}
+
     @property
     def away(self) -> frozenset[str]:
         return frozenset(self._away)

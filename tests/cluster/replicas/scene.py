@@ -234,7 +234,15 @@ class Scene:
 
     def world(self, name: str) -> dict[str, Any]:
         """What a replica says of itself."""
-        with urllib.request.urlopen(f"http://{self.replicas[name]}:{HTTP}/v1/world", timeout=5) as answer:
+        return self._ask(name, "/v1/world")
+
+    def connected(self, name: str) -> tuple[dict[str, str], list[str]]:
+        """Where a replica says that each Envoy is connected, and the holders that are."""
+        found = self._ask(name, "/v1/services")
+        return {envoy["id"]: envoy["replica"] for envoy in found["envoys"]}, found["holders"]
+
+    def _ask(self, name: str, path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://{self.replicas[name]}:{HTTP}{path}", timeout=5) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 

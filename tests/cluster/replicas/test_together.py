@@ -17,6 +17,8 @@ def test_a_service_sleeps_and_wakes_through_a_proxy_that_joined_a_follower(scene
     assert scene.wanted("web") == 1
     joined = {name: [envoy["id"] for envoy in scene.world(name)["envoys"]] for name in (leader, follower)}
     assert sorted(map(len, joined.values())) == [0, 1], "one of them has the only proxy"
+    address = next(scene.replicas[name] for name, envoys in joined.items() if envoys)
+    assert scene.connected(leader) == ({"proxy": address}, ["proxy"])
     for name in (leader, follower):
         until("both know it awake", lambda name=name: scene.view("web", name).get("state") in ("Active", "Idle"))
     assert not scene.kubelet.cut

@@ -16,6 +16,7 @@ import pytest
 from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.peers import Peers, Terms
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.app.operations import EngineOperations
 from reconciler.core.doubt import Cause, words
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.core.record import Record, State
@@ -414,6 +415,22 @@ async def test_a_replica_that_should_be_there_and_is_not_forbids_sleep() -> None
         s.shared.listed.discard("three")
         await s.drained()
         assert s.one.state() is State.ScaledToZero
+
+
+async def test_people_are_told_by_the_leader_of_all_that_are_connected_and_to_which_replica() -> None:
+    async with scene() as s:
+
+        def told(replica: Replica) -> tuple[dict[str, Any], list[str]]:
+            router, holders, connected = replica.router, replica.holders, replica.peers.merged.connected
+            operations = EngineOperations(replica.engine, router, holders, lambda: True, connected=connected)
+            assert [one["id"] for one in operations.world()["envoys"]] == [f"envoy-{replica.name}"]
+            return {one["id"]: one for one in operations.envoys()}, list(operations.holders())
+
+        (envoys, holders), (theirs, one) = told(s.one), told(s.two)
+        assert {id_: envoy["replica"] for id_, envoy in envoys.items()} == {"envoy-one": "one", "envoy-two": "two"}
+        assert envoys["envoy-one"]["since"] and envoys["envoy-two"].keys() == {"id", "replica"}
+        assert holders == ["one", "two"]
+        assert [envoy["replica"] for envoy in theirs.values()] == ["two"] and one == ["two"]
 
 
 async def test_an_envoy_and_a_holder_that_move_to_another_replica_are_not_missed() -> None:
