@@ -35,11 +35,9 @@ def header(fd: int) -> Header | None:
     return found
 
 
-def take_header(fd: int) -> None:
-    """Read away the header that a connection begins with, if it does: whom it is handed to knows nothing of it."""
-    found = header(fd)
-    if found and found.size:
-        os.read(fd, found.size)
+def take_header(fd: int, size: int) -> None:
+    """Read away the header that a connection begins with: whom it is handed to knows nothing of it."""
+    os.read(fd, size)
 
 
 def sender(fd: int, protocol: str, has_header: bool) -> str | None:

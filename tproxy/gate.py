@@ -63,7 +63,7 @@ class Gate:
             return
         held = self.park.hold(fd, time.monotonic())
         held.calls = Calls() if self.park.protocol == "h2c" else None
-        if self.park.has_header:
+        if self.park.tells_client:
             self.park.coming.add(held)
         try:
             self._means.loop.register(fd, self._interest(), held)
@@ -88,7 +88,7 @@ class Gate:
         if isinstance(assignment.verdict, Refuse):
             self.refuse_all("refused")
         if park.protocol != protocol or park.has_header != had_header:
-            self._reinterpret(before, had_header)
+            self._reinterpret(before)
         if before is None or before.hold_timeout != assignment.hold_timeout:
             self._rearm()
         if park.endpoints != endpoints:
@@ -124,9 +124,8 @@ class Gate:
             return
         if park.tells_client and not park.knows_client:
             park.note(held)
+        self._take_header(held)
         client = self._leave(held)
-        if park.has_header:
-            take_header(client)
         try:
             relayed = means.relay.start(client, fd, b"", self)
         except OSError:
@@ -164,24 +163,24 @@ class Gate:
         if self.park.held and not self.park.knows_client:
             self._means.changed(self.park, False)
 
-    def _reinterpret(self, before: Assignment | None, had_header: bool) -> None:
+    def _reinterpret(self, before: Assignment | None) -> None:
         """Connections that wait were made when other things were said of this address, or nothing."""
         park = self.park
         there = [held for held in park.waiting if held.fd >= 0]
-        if park.has_header and before is None:
+        if park.tells_client and before is None:
             park.coming.update(there)
         for held in there:
             held.calls = Calls() if park.protocol == "h2c" else None
-            if had_header and not park.has_header and held not in park.coming:
-                take_header(held.fd)
+            if not park.has_header:
+                self._take_header(held)
             self._means.loop.modify(held.fd, self._interest())
 
     def _interest(self) -> int:
         """What ends a wait. A TCP client that ended its own side may still expect an answer; an HTTP one does not.
-        Readable data stays in the kernel, and is not asked for but of h2c and where a header comes first, each time
-        that there is more."""
+        Readable data stays in the kernel, and is not asked for but where it tells something, each time that there is
+        more."""
         ends = select.EPOLLRDHUP if self.park.protocol in _ENDS_BY_FIN else 0
-        looks = self.park.protocol == "h2c" or self.park.has_header or self.park.coming
+        looks = self.park.tells_client or self.park.coming
         return ends | select.EPOLLIN | select.EPOLLET if looks else ends
 
     def _is_gone(self, fd: int) -> bool:
@@ -192,22 +191,30 @@ class Gate:
     def _stirred(self, held: Held, events: int) -> None:
         if events & ~select.EPOLLIN:
             self._drop(held)
-        elif held in self.park.coming:
-            self._look_for_header(held)
+        elif held in self.park.coming and not self._has_come(held):
+            return
         elif held.calls and held.calls.look(peek(held.fd, _PEEKED_BYTES), time.monotonic()):
             self.park.gone += 1
             self._hand_back(held)
-        else:
-            return
         self._dialer.pump()
 
-    def _look_for_header(self, held: Held) -> None:
-        if header(held.fd):
+    def _has_come(self, held: Held) -> bool:
+        """Whether it is known where that begins which its client sent. A request never looks like a header: one that
+        comes first is of an Envoy, or a time, that takes the service for another protocol's."""
+        found = header(held.fd)
+        if found:
             self.park.coming.remove(held)
+            held.header = found.size
             if not self.park.has_header:
-                take_header(held.fd)
+                self._take_header(held)
         elif _state(held.fd) != _ESTABLISHED:
-            self._drop(held)  # whoever sends no header has nothing to say
+            self._drop(held)  # whoever sends nothing at all has nothing to say
+        return held.fd >= 0 and found is not None
+
+    def _take_header(self, held: Held) -> None:
+        if held.header:
+            take_header(held.fd, held.header)
+            held.header = 0
 
     def _hand_back(self, held: Held) -> None:
         """Nobody is to be answered. But a request may be on its way, which only GOAWAY lets Envoy make again."""

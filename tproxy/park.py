@@ -31,13 +31,15 @@ class Stirred(Protocol):
 class Held:
     """One connection that waits. Registered with the loop itself, as the callable, so that it costs no closure."""
 
-    __slots__ = ("calls", "fd", "park", "since")
+    __slots__ = ("calls", "fd", "header", "park", "since")
 
     def __init__(self, fd: int, park: Park, since: float) -> None:
         self.fd = fd
         """-1 once it does not wait any more."""
         self.calls: Calls | None = None
         """The requests that wait on it; None where one connection is one request."""
+        self.header = 0
+        """Bytes of Envoy's that lie before those of its client, and are read away before it is handed on."""
         self.park = park
         self.since = since
         """By the monotonic clock."""
@@ -77,7 +79,7 @@ class Park:
         """None while the reconciler has not spoken of this address, or does not any more."""
         self.waiting: deque[Held] = deque()
         self.coming: set[Held] = set()
-        """Of those, whose header has yet to come: Envoy sends it at once."""
+        """Of those, who has yet to say what tells its client: Envoy does so at once."""
         self.held = 0
         self.relayed = 0
         self.released = 0

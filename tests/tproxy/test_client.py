@@ -176,6 +176,37 @@ def test_a_service_that_is_given_another_protocol_still_sees_no_header(world: Wo
     assert {read_exactly(world.accept(upstream), 6) for _ in range(2)} == {b"GET /1", b"GET /2"}
 
 
+@pytest.mark.parametrize("protocol", ["http", "h2c"])
+def test_a_header_is_no_part_of_a_request(world: World, protocol: str) -> None:
+    """Envoy and the holder hear of another protocol of a service at different moments."""
+    upstream = world.upstream()
+    request = h2_request("192.0.2.8") if protocol == "h2c" else b"GET / HTTP/1.1\r\nx-forwarded-for: 192.0.2.8\r\n\r\n"
+    world.assign(protocol=protocol)
+    held = world.client()
+    held.sendall(header() + request)
+    eventually(lambda: world.sees(held=1).peer == "192.0.2.8", "the request to be looked at")
+    world.assign(go(upstream), protocol=protocol)
+    assert read_exactly(world.accept(upstream), len(request)) == request
+    comes = world.client()
+    world.sees(held=1, released=1)
+    comes.sendall(LOCAL + request)
+    assert read_exactly(world.accept(upstream), len(request)) == request
+    assert world.sees(held=0, released=2).peer == "192.0.2.8"
+
+
+def test_only_one_header_is_taken_away_though_the_protocol_changes_twice(world: World) -> None:
+    upstream = world.upstream()
+    world.assign(has_header=True)
+    envoy = world.client()
+    envoy.sendall(header() + header("10.0.0.1") + b"hello")
+    eventually(lambda: world.sees(held=1).peer == "192.0.2.7:4567", "the header to be looked at")
+    world.assign(protocol="http")
+    world.assign(has_header=True)
+    world.assign(go(upstream), has_header=True)
+    expected = header("10.0.0.1") + b"hello"
+    assert read_exactly(world.accept(upstream), len(expected)) == expected, "the client's own is its service's"
+
+
 # A request.
 
 

@@ -235,9 +235,13 @@ def test_with_nothing_to_do_it_ends_at_once(world: World) -> None:
 
 
 def _converse(world: World, upstream: socket.socket) -> None:
-    with world.client() as client, world.accept(upstream) as server:
+    with world.client() as client:
+        client.sendall(b"?")
+        server = world.accept(upstream)
+        assert server.recv(1) == b"?"
         server.sendall(b"x")
         assert client.recv(1) == b"x"
+        server.close()
 
 
 def test_descriptors_are_given_back(world: World) -> None:

@@ -269,6 +269,7 @@ def test_an_http_client_that_closes_is_gone_and_not_replayed(world: World) -> No
     world.assign(protocol="http")
     client, stays = world.client(), world.client()
     client.sendall(GET)
+    stays.sendall(GET)
     world.sees(held=2)
     client.close()
     world.sees(held=1, gone=1)
@@ -289,6 +290,7 @@ def test_clients_gone_from_the_middle_leave_nothing_behind(world: World) -> None
     for client in clients[1:]:
         client.close()
     world.sees(held=1, gone=299)
+    clients[0].sendall(GET)
     upstream = world.upstream()
     world.assign(go(upstream), protocol="http")
     world.accept(upstream).sendall(b"you")
