@@ -100,6 +100,9 @@ class PeerClient:
         if authority:
             self._options = (*GRPC_OPTIONS, ("grpc.ssl_target_name_override", authority))
         self._due = _Due()
+        self._unheard = wire.Fleet()
+        """Who came here, and is not among those whom the leader last said that there are. Until it is, it counts as
+        connected, though it may have gone: whom the leader never heard of it would not miss."""
         self._task: asyncio.Task[None] | None = None
         self._alone: asyncio.TimerHandle | None = None
         self.synced = False
@@ -117,6 +120,8 @@ class PeerClient:
 
     def lead(self) -> None:
         """There is nobody to follow."""
+        self._merged.memory = wire.together(self._merged.memory, self._unheard)
+        self._unheard = wire.Fleet()
         self._stop()
         self._found()
 
@@ -128,7 +133,14 @@ class PeerClient:
             await asyncio.gather(task, return_exceptions=True)
 
     def _fleet(self) -> None:
+        if not self._merged.leads:
+            news = wire.without(self._merged.fleet, self._merged.memory)
+            self._unheard = wire.together(self._unheard, news)
         self._due.wake_up.set()
+
+    def _there(self) -> wire.Fleet:
+        """Whom the leader is to count as connected here."""
+        return wire.together(self._unheard, self._merged.fleet)
 
     def _stop(self) -> None:
         if self._task:
@@ -212,6 +224,8 @@ class PeerClient:
                 self._drop(service)
             if down.fleet is not None:
                 self._merged.memory = down.fleet
+                self._unheard = wire.without(self._unheard, down.fleet)
+                self._due.wake_up.set()
             if down.whole:
                 for service in self._merged.words.keys() - heard.named:
                     self._drop(service)
@@ -223,11 +237,11 @@ class PeerClient:
 
     async def _say(self, call: Any) -> None:
         """Who left is said before what is no longer counted for it, and who came after what is."""
-        said = self._merged.fleet
+        said = self._there()
         await call.write(wire.Up(wire.Hello(self._me), said))
         while True:
             await self._due.wake_up.wait()
-            fleet, services = self._merged.fleet, self._due.take()
+            fleet, services = self._there(), self._due.take()
             reports = tuple(report for service in services if (report := self._merged.report(service)))
             all_said, stayed = not self._due.wake_up.is_set(), wire.common(said, fleet)
             if reports or stayed != said:

@@ -28,6 +28,17 @@ def common(one: Fleet, other: Fleet) -> Fleet:
     return Fleet(envoys, tuple(holder for holder in one.holders if holder in other.holders))
 
 
+def together(one: Fleet, other: Fleet) -> Fleet:
+    """Who is in either; what `other` says of an Envoy counts."""
+    return Fleet(one.envoys | other.envoys, tuple(sorted({*one.holders, *other.holders})))
+
+
+def without(one: Fleet, other: Fleet) -> Fleet:
+    """Who is in `one` alone."""
+    envoys = {node: stats for node, stats in one.envoys.items() if node not in other.envoys}
+    return Fleet(envoys, tuple(holder for holder in one.holders if holder not in other.holders))
+
+
 class Word(msgspec.Struct, frozen=True, array_like=True):
     """The leader's record of one service."""
 

@@ -561,6 +561,31 @@ async def test_what_concerns_a_newcomer_is_said_before_it_and_what_one_that_left
         assert said[0] == "not there"
 
 
+async def test_who_came_and_went_before_the_leader_heard_of_it_is_missed() -> None:
+    async with scene() as s:
+        merged, there = s.one.peers.merged, s.two.peers.merged.fleet
+        s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
+        s.two.peers.came_or_went(there.envoys, there.holders)
+        await until(lambda: "late" in merged.ledger.envoys.away and "late" in merged.ledger.holders.away, "both missed")
+        assert s.one.waiting_for() == "Envoy late"
+        assert merged.ledger.envoys.connected == {"envoy-one", "envoy-two"}
+        s.shared.ended = {"late"}
+        await s.drained()
+        assert s.one.state() is State.ScaledToZero
+
+
+async def test_who_came_and_went_while_nobody_led_is_missed_by_whoever_leads_next() -> None:
+    async with scene() as s:
+        await s.one.stop()
+        await until(lambda: bool(s.two.lost), "to notice")
+        there = s.two.peers.merged.fleet
+        s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
+        s.two.peers.came_or_went(there.envoys, there.holders)
+        s.two.leads()
+        ledger = s.two.peers.merged.ledger
+        assert "late" in ledger.envoys.away and "late" in ledger.holders.away
+
+
 async def test_whose_pod_has_ended_is_missed_no_longer_here_or_by_whoever_leads_next() -> None:
     async with scene() as s:
         merged = s.one.peers.merged
