@@ -44,7 +44,7 @@ class Held:
     held_since: float | None = None
     """When the first of those that wait (or waited last) came, in seconds since the epoch."""
     peer: str | None = None
-    """Who that was: an HTTP/1 client's `ip`, once its request is there; else Envoy's own end, as `ip:port`."""
+    """Who that was, once told: an HTTP client's `ip`, any other's `ip:port`; until then Envoy's end, `ip:port`."""
     via: str | None = None
     """The holder that it came to; in a cluster it has the name of the Envoy beside it."""
     first_byte_at: float | None = None
