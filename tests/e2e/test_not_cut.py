@@ -57,6 +57,7 @@ def test_long_request_that_woke_it(z: Zenvoy) -> None:
 
 def test_sleep_by_command_does_not_cut_a_request(z: Zenvoy) -> None:
     assert request(z.http_port, "told", "/hello").status == 200
+    z.wait_status("Envoy knows where it runs", "told", goes_straight)
     with ThreadPoolExecutor() as threads:
         slow = threads.submit(request, z.http_port, "told", "/slow/4")
         z.wait_status("it is in flight", "told", in_flight)
@@ -127,6 +128,10 @@ def test_open_tcp_connection(z: Zenvoy) -> None:
 
 def in_flight(view: View) -> bool:
     return bool(view["traffic"]) and view["traffic"]["reason"].endswith(" 1 in flight")
+
+
+def goes_straight(view: View) -> bool:
+    return bool(view["route"]["ackedAt"] and view["route"]["to"] == view["endpoints"])
 
 
 def dial(port: int) -> socket.socket:
