@@ -199,8 +199,8 @@ class Gate:
         self._dialer.pump()
 
     def _has_come(self, held: Held) -> bool:
-        """Whether it is known where that begins which its client sent. A request never looks like a header: one that
-        comes first is of an Envoy, or a time, that takes the service for another protocol's."""
+        """Whether the beginning of what its client sent is there to see. A header before a request, which never looks
+        like one, is from an Envoy that took the service for one of another protocol."""
         found = header(held.fd)
         if found:
             self.park.coming.remove(held)
@@ -209,7 +209,7 @@ class Gate:
                 self._take_header(held)
         elif _state(held.fd) != _ESTABLISHED:
             self._drop(held)  # whoever sends nothing at all has nothing to say
-        return held.fd >= 0 and found is not None
+        return found is not None
 
     def _take_header(self, held: Held) -> None:
         if held.header:
