@@ -6,7 +6,7 @@ RST_STREAM when its client gives up. RFC 9113 for frames.
 
 from __future__ import annotations
 
-from tproxy.h2 import FRAME_HEADER, HEADERS, PREFACE, RST_STREAM
+from tproxy.h2 import FRAME_HEADER, HEADERS, PREFACE, RST_STREAM, frame_head
 
 
 class Calls:
@@ -28,13 +28,13 @@ class Calls:
                 return False
             self._at = len(PREFACE)
         while (body := self._at + FRAME_HEADER) <= len(seen):
-            kind, stream = seen[self._at + 3], int.from_bytes(seen[body - 4 : body]) & 0x7FFF_FFFF
+            length, kind, _, stream = frame_head(seen, self._at)
             if kind == HEADERS and stream > (self.last or 0):
                 self._waiting[stream] = now
                 self.last = stream
             elif kind == RST_STREAM:
                 self._waiting.pop(stream, None)
-            self._at = body + int.from_bytes(seen[self._at : self._at + 3])
+            self._at = body + length
         return self.last is not None and not self._waiting and self._at >= len(seen)
 
     def waiting_since(self, moment: float) -> int | None:

@@ -1,11 +1,10 @@
 """Who waits on a connection, as Envoy tells whomever it connects to: in the request, or before all else.
 
-Looks at what nobody has read yet, and leaves it there; `take_header` alone takes something away.
+Looks at what nobody has read yet, and leaves it there.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 
 from tproxy import proxy_protocol
@@ -35,14 +34,9 @@ def header(fd: int) -> Header | None:
     return found
 
 
-def take_header(fd: int, size: int) -> None:
-    """Read away the header that a connection begins with: whom it is handed to knows nothing of it."""
-    os.read(fd, size)
-
-
-def sender(fd: int, protocol: str, has_header: bool) -> str | None:
-    """Who waits there: `ip:port` by its header, else `ip` by its request; None where neither says so, or not yet."""
+def sender(fd: int, has_header: bool) -> str | None:
+    """Who waits there: `ip:port` by its header, else `ip` by its request; None where that does not say, or not yet."""
     if has_header:
         found = header(fd)
         return found.client if found else None
-    return forwarded_for(peek(fd)) if protocol in ("http", "h2c") else None
+    return forwarded_for(peek(fd))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tproxy.calls import Calls
-from tproxy.client import header, peek, take_header
+from tproxy.client import header, peek
 from tproxy.descriptors import Budget
 from tproxy.dial import Crowd, Dialer
 from tproxy.loop import Loop, Timer
@@ -20,9 +20,7 @@ from tproxy.refusal import Refuser
 from tproxy.relay import Relay, Relayed
 from tproxy.wire import Assignment, Refuse
 
-_CLIENT_SECONDS = 0.02
 _ESTABLISHED, _CLOSED = 1, 7  # linux/tcp_states.h
-_ENDS_BY_FIN = ("http", "h2c")
 _PEEKED_BYTES = 131_072
 """Of an HTTP/2 connection, what is looked at. Without an answer no peer sends more than 64 KiB besides headers."""
 _ALMOST_SECONDS, _ALMOST_PART = 1.0, 0.1
@@ -72,8 +70,6 @@ class Gate:
             return
         self._arm()
         self._means.changed(self.park, self.park.held == 1 and not self.park.endpoints)
-        if self.park.held == 1 and self.park.tells_client:
-            self._means.loop.call_at(held.since + _CLIENT_SECONDS, self._look_who_came)
         self._dialer.pump()
 
     def assign(self, assignment: Assignment) -> None:
@@ -158,11 +154,6 @@ class Gate:
 
     # Within.
 
-    def _look_who_came(self) -> None:
-        """What says it comes just after the connection, which did not wait for it to be told."""
-        if self.park.held and not self.park.knows_client:
-            self._means.changed(self.park, False)
-
     def _reinterpret(self, before: Assignment | None) -> None:
         """Connections that wait were made when other things were said of this address, or nothing."""
         park = self.park
@@ -179,24 +170,31 @@ class Gate:
         """What ends a wait. A TCP client that ended its own side may still expect an answer; an HTTP one does not.
         Readable data stays in the kernel, and is not asked for but where it tells something, each time that there is
         more."""
-        ends = select.EPOLLRDHUP if self.park.protocol in _ENDS_BY_FIN else 0
+        ends = select.EPOLLRDHUP if self.park.is_http else 0
         looks = self.park.tells_client or self.park.coming
         return ends | select.EPOLLIN | select.EPOLLET if looks else ends
 
     def _is_gone(self, fd: int) -> bool:
         """Asked just before a release: the event that says so may be behind us in the same batch."""
         state = _state(fd)
-        return state != _ESTABLISHED if self.park.protocol in _ENDS_BY_FIN else state == _CLOSED
+        return state != _ESTABLISHED if self.park.is_http else state == _CLOSED
 
     def _stirred(self, held: Held, events: int) -> None:
         if events & ~select.EPOLLIN:
             self._drop(held)
         elif held in self.park.coming and not self._has_come(held):
             return
-        elif held.calls and held.calls.look(peek(held.fd, _PEEKED_BYTES), time.monotonic()):
+        else:
+            self._look(held)
+        self._dialer.pump()
+
+    def _look(self, held: Held) -> None:
+        """There is more of what its client sent; that it had connected was told before, and did not wait for this."""
+        if held is self.park.oldest() and not self.park.knows_client:
+            self._means.changed(self.park, False)
+        if held.calls and held.calls.look(peek(held.fd, _PEEKED_BYTES), time.monotonic()):
             self.park.gone += 1
             self._hand_back(held)
-        self._dialer.pump()
 
     def _has_come(self, held: Held) -> bool:
         """Whether the beginning of what its client sent is there to see. A header before a request, which never looks
@@ -212,8 +210,9 @@ class Gate:
         return found is not None
 
     def _take_header(self, held: Held) -> None:
+        """Whom it is handed to knows nothing of it."""
         if held.header:
-            take_header(held.fd, held.header)
+            os.read(held.fd, held.header)
             held.header = 0
 
     def _hand_back(self, held: Held) -> None:

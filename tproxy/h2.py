@@ -19,7 +19,7 @@ FRAME_HEADER = 9
 HEADERS, RST_STREAM, CONTINUATION = 1, 3, 9
 _DATA, _SETTINGS, _PING, _GOAWAY = 0, 4, 6, 7
 _ACK = _END_STREAM = 0x1
-_END_HEADERS = 0x4
+END_HEADERS = 0x4
 _LARGEST = 16_384
 
 # "application/grpc" as RFC 7541 appendix B codes it: a 5 bits, p 6, l 6, i 5, c 5, t 5, o 5, n 6, / 6, g 6, r 6.
@@ -31,6 +31,12 @@ GRPC_MARKS = (b"application/grpc", bytes(int(_BITS[at : at + 8], 2) for at in ra
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """One frame."""
     return len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
+
+
+def frame_head(data: bytes, at: int = 0) -> tuple[int, int, int, int]:
+    """Of the frame that begins there: the length of its payload, its kind, its flags, its stream."""
+    length, stream = int.from_bytes(data[at : at + 3]), int.from_bytes(data[at + 5 : at + FRAME_HEADER])
+    return length, data[at + 3], data[at + 4], stream & 0x7FFF_FFFF
 
 
 def _integer(value: int, prefix_bits: int) -> bytes:
@@ -82,12 +88,11 @@ class Refusing:
             self._preface_seen = True
             out += frame(_SETTINGS, 0, 0)
         while len(self._buffer) >= FRAME_HEADER:
-            length = int.from_bytes(self._buffer[:3])
+            length, kind, flags, stream = frame_head(self._buffer)
             if length > _LARGEST:
                 return bytes(out) + self.goaway(code=6)
             if len(self._buffer) < FRAME_HEADER + length:
                 break
-            kind, flags, stream = self._buffer[3], self._buffer[4], int.from_bytes(self._buffer[5:9]) & 0x7FFF_FFFF
             payload = self._buffer[FRAME_HEADER : FRAME_HEADER + length]
             self._buffer = self._buffer[FRAME_HEADER + length :]
             out += self._frame(kind, flags, stream, payload)
@@ -114,7 +119,7 @@ class Refusing:
         else:
             return b""
         late = self._last is not None and stream > self._last
-        if late or not flags & _END_HEADERS or stream <= self.last_stream:
+        if late or not flags & END_HEADERS or stream <= self.last_stream:
             return b""
         block, self._headers = bytes(self._headers), None
         return self._answer(stream, block)
@@ -126,10 +131,10 @@ class Refusing:
             # Trailers-only: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
             status = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")]
             said = [("grpc-message", quote(self._reason, safe=" :/()[],.'-")), ("retry-after", self._retry_after)]
-            out = frame(HEADERS, _END_HEADERS | _END_STREAM, stream, header_block(status + said))
+            out = frame(HEADERS, END_HEADERS | _END_STREAM, stream, header_block(status + said))
         else:
             body = f"{self._reason}\n".encode()[: _LARGEST - 1]
-            out = frame(HEADERS, _END_HEADERS, stream, header_block(self._headers_of(len(body))))
+            out = frame(HEADERS, END_HEADERS, stream, header_block(self._headers_of(len(body))))
             out += frame(_DATA, _END_STREAM, stream, body)
         # RFC 9113, 8.1 would allow RST_STREAM(NO_ERROR) to stop an upload; curl 7.88 then throws the answer away.
         return out

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from tproxy import address, client
 from tproxy.calls import Calls
-from tproxy.wire import Assignment, Count, Go, Refuse
+from tproxy.wire import HTTP, Assignment, Count, Go, Refuse
 
 UNKNOWN_TIMEOUT_SECONDS = 10.0
 """How long a connection to an address waits that the reconciler has not spoken of yet."""
@@ -109,7 +109,11 @@ class Park:
     @property
     def tells_client(self) -> bool:
         """Whether something on a connection says who its client is."""
-        return self.has_header or self.protocol in ("http", "h2c")
+        return self.has_header or self.is_http
+
+    @property
+    def is_http(self) -> bool:
+        return self.protocol in HTTP
 
     @property
     def hold_timeout(self) -> float:
@@ -195,7 +199,8 @@ class Park:
         is_news = self.held_since is None or abs(since - self.held_since) >= 1e-3
         if is_news:
             self.held_since, self.knows_client = since, False
-        if not self.knows_client and (sender := client.sender(held.fd, self.protocol, self.has_header)):
+        asks = self.tells_client and not self.knows_client
+        if asks and (sender := client.sender(held.fd, self.has_header)):
             self.peer, self.knows_client = sender, True
         elif is_news or self.peer is None:
             self.peer = address.peer(held.fd, self.family) or self.peer

@@ -17,6 +17,7 @@ import time
 from tproxy import h2
 from tproxy.descriptors import Budget
 from tproxy.loop import Loop, Timer
+from tproxy.wire import HTTP
 
 RESET_AFTER_SECONDS = 0.05
 """A reset that Envoy sees together with the success of its dial counts as a failed dial: it dials again, five times,
@@ -117,7 +118,7 @@ class Refuser:
         if self.lingering >= MAX_LINGERING:
             self._reset(fd)
             return
-        if protocol not in ("http", "h2c"):
+        if protocol not in HTTP:
             if self._budget.admits():
                 self._reset_soon(fd)
             else:

@@ -10,9 +10,9 @@ import re
 
 import hpack
 
-from tproxy.h2 import CONTINUATION, FRAME_HEADER, HEADERS, PREFACE
+from tproxy.h2 import CONTINUATION, END_HEADERS, FRAME_HEADER, HEADERS, PREFACE, frame_head
 
-_PADDED, _PRIORITY, _END_HEADERS = 0x8, 0x20, 0x4
+_PADDED, _PRIORITY = 0x8, 0x20
 _FORWARDED_FOR = re.compile(rb"\r\nx-forwarded-for:([^\r]*)\r\n", re.IGNORECASE)
 
 
@@ -46,14 +46,14 @@ def _first_block(seen: bytes) -> bytes:
     """The header block of the first request (RFC 9113, 6.2 and 6.10); empty while it is not all there."""
     at, block = len(PREFACE), b""
     while (body := at + FRAME_HEADER) <= len(seen):
-        kind, flags, end = seen[at + 3], seen[at + 4], body + int.from_bytes(seen[at : at + 3])
-        if end > len(seen):
+        length, kind, flags, _ = frame_head(seen, at)
+        if (end := body + length) > len(seen):
             break
         if kind == HEADERS:
             block = _fragment(flags, seen[body:end])
         elif kind == CONTINUATION:
             block += seen[body:end]
-        if kind in (HEADERS, CONTINUATION) and flags & _END_HEADERS:
+        if kind in (HEADERS, CONTINUATION) and flags & END_HEADERS:
             return block
         at = end
     return b""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
+HTTP = ("http", "h2c")
+"""Of the protocols that an assignment may name, those that ask and answer."""
 SERVICE = "zenvoy.v1.Holder"
 METHOD = f"/{SERVICE}/Stream"
 
