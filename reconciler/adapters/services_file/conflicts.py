@@ -5,6 +5,7 @@ Rule: of two that collide, the later one in the file is shown, and it names the 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
@@ -25,8 +26,7 @@ def find_conflicts(
         _hosts([draft for draft in services if draft.entry.spec.protocol in group])
     own = [(draft.listen, draft.fields["listen"]) for draft in services if draft.listen]
     others = [(address, whose) for whose, address in taken.items()]
-    _addresses(others, [*listeners, *own])
-    _ports([*others, *((address, _place(value)) for address, value in [*listeners, *own])], services)
+    _ports(_addresses(others, [*listeners, *own]), services)
 
 
 def _names(services: Iterable[Draft]) -> None:
@@ -50,12 +50,21 @@ def _hosts(services: Iterable[Draft]) -> None:
         place.wrong(f"{host!r} leads to {_place(other)} already; a host leads to one service")
 
 
-def _addresses(others: Iterable[tuple[Address, str]], listeners: Iterable[tuple[Address, Value]]) -> None:
-    earlier = list(others)
+def _addresses(
+    others: Iterable[tuple[Address, str]], listeners: Iterable[tuple[Address, Value]]
+) -> list[tuple[Address, str]]:
+    """All that listens, and whose that is."""
+    everything = list(others)
+    earlier: defaultdict[int, list[tuple[Address, str]]] = defaultdict(list)
+    for address, whose in everything:
+        earlier[address.port].append((address, whose))
     for address, place in listeners:
-        if whose := next((whose for other, whose in earlier if address.meets(other)), None):
+        on_port, claim = earlier[address.port], (address, _place(place))
+        if whose := next((whose for other, whose in on_port if address.meets(other)), ""):
             place.wrong(f"{address} is taken by {whose}; give it another port")
-        earlier.append((address, _place(place)))
+        on_port.append(claim)
+        everything.append(claim)
+    return everything
 
 
 def _ports(listeners: Iterable[tuple[Address, str]], services: Iterable[Draft]) -> None:
