@@ -53,10 +53,9 @@ class Teller:
             if asked := self._asked.pop(transition.service, None):
                 asked[0].cancel()
             self._event(transition)
-            service = self._services().get(transition.service)
-            wake = service.wake if service else None
-            if wake and wake.ready_at == transition.at and wake.total() is not None:
-                self._woken(transition.service, wake)
+            wake = self._wake(transition.service)
+            if wake and wake.ready_at == transition.at and (total := wake.total()) is not None:
+                self._events.woke(transition.service, total, wake.parts(), wake.peer)
 
     def close(self) -> None:
         """Tell what waits to be told."""
@@ -67,7 +66,7 @@ class Teller:
         self._tell_asked(service)
         total, parts = wake.total(), wake.parts()
         self._metrics.woke(service, total, parts)
-        self._woken(service, wake)
+        self._events.woke(service, total, parts, wake.peer)
         log.info("woken", service=service, total=total, parts=parts, peer=wake.peer)
 
     def ran(self, running: Running) -> None:
@@ -90,12 +89,12 @@ class Teller:
             asked[0].cancel()
             self._event(asked[1])
 
-    def _woken(self, service: str, wake: Wake) -> None:
-        self._events.woke(service, wake.total(), wake.parts(), wake.peer)
+    def _wake(self, name: str) -> Wake | None:
+        service = self._services().get(name)
+        return service.wake if service else None
 
     def _event(self, transition: Transition) -> None:
-        service = self._services().get(transition.service)
-        wake = service.wake if service else None
+        wake = self._wake(transition.service)
         self._events.saw(transition, wake.peer if wake else None, wake.via if wake else None)
 
     def _tell(self, transition: Transition) -> None:
