@@ -6,7 +6,8 @@ import importlib.util
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,3 +88,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _lacks(item: pytest.Item) -> set[str]:
     return {mark.name for mark in item.iter_markers()} & MISSING.keys()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """For requests that are under way while something happens."""
+    with ThreadPoolExecutor() as made:
+        yield made

@@ -6,7 +6,6 @@ Only what went through the process that was killed is lost.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from http.client import HTTPException
@@ -20,13 +19,6 @@ from tests.e2e.harness import LOCAL, QUICK, Reply, Zenvoy, quick, request, until
 KILLED = ("reconciler", "holder", "envoy")
 STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
 NO_DEADLINE = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """For requests that are under way while something happens."""
-    with ThreadPoolExecutor() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

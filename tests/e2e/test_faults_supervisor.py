@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,6 @@ from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, re
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 SECONDS_TO_END = 5.0
 """What is promised of a machine that has a processor for each process that is ready; a busier one takes longer."""
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """For requests that are under way while something happens."""
-    with ThreadPoolExecutor() as made:
-        yield made
 
 
 def traces(z: Zenvoy) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, Client, DeltaClient, SotwClient, http, tcp, world
 from xds import ir
+from xds.stream import Nack
 from xds.types import CDS, EDS, LDS, RDS
 
 both = pytest.mark.parametrize("kind", [DeltaClient, SotwClient])
@@ -138,15 +139,21 @@ def test_rejection_stands_until_envoy_has_something_better(kind: Kind) -> None:
     assert client.stream.nacks == {}
 
 
+def rejecting(kind: Kind, services: tuple[str, ...], words: str) -> tuple[Client, Nack]:
+    """One that rejects the pods of these services, which came in one answer."""
+    client = kind(world(*map(http, services)))
+    client.joins(endpoints=services)
+    for name in services:
+        route(client, name, PODS)
+    [answer] = client.hears()
+    nack = client.answers(answer, words).nack
+    assert nack
+    return client, nack
+
+
 @both
 def test_a_rejection_of_one_is_not_of_those_whose_name_is_a_part_of_its_name(kind: Kind) -> None:
-    client = kind(world(http("web"), http("web-admin")))
-    client.joins(endpoints=("web", "web-admin"))
-    route(client, "web", PODS)
-    route(client, "web-admin", PODS)
-    [answer] = client.hears()
-    nack = client.answers(answer, "Error updating endpoints of web-admin: bad").nack
-    assert nack
+    client, nack = rejecting(kind, ("web", "web-admin"), "Error updating endpoints of web-admin: bad")
     assert nack.resources == ("web-admin",)
     route(client, "web-admin", HELD)
     client.settles()
@@ -155,13 +162,7 @@ def test_a_rejection_of_one_is_not_of_those_whose_name_is_a_part_of_its_name(kin
 
 @both
 def test_a_rejection_that_names_nobody_is_over_once_any_of_those_is_applied(kind: Kind) -> None:
-    client = kind(world(http("a-1"), http("b-1")))
-    client.joins(endpoints=("a-1", "b-1"))
-    route(client, "a-1", PODS)
-    route(client, "b-1", PODS)
-    [answer] = client.hears()
-    nack = client.answers(answer, "no").nack
-    assert nack
+    client, nack = rejecting(kind, ("a-1", "b-1"), "no")
     assert nack.resources == ()
     assert client.stream.nacks == {EDS: nack}
     route(client, "b-1", HELD)

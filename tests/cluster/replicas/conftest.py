@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -27,13 +26,6 @@ def watched(
 ) -> Iterator[Scene]:
     """One in which it is seen who asks for zero, and when."""
     yield from _opened(request, Scene(control_plane, tmp_path_factory.mktemp("watched"), watched=True))
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """For requests that are under way while something happens."""
-    with ThreadPoolExecutor() as made:
-        yield made
 
 
 @pytest.hookimpl(wrapper=True)
