@@ -60,6 +60,8 @@ MISSING = {marker: need.remedy for marker, need in NEEDS.items() if not need.is_
 # A shell starts what it puts in the background deaf to Ctrl-C, and every program below it inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# A limit of time ends a run as Ctrl-C does: what its fixtures started is ended.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
