@@ -289,13 +289,16 @@ def test_metrics_and_health(world: World) -> None:
     server = world.accept(upstream)
     server.sendall(b"123")
     assert client.recv(3) == b"123"
+    # The client has its bytes a moment before they are counted.
+    counted = 'zenvoy_holder_relayed_bytes_total{direction="down",service="web"} 3.0'
+    eventually(lambda: counted in get(f"{base}/metrics")[1].splitlines(), counted)
     _, text = get(f"{base}/metrics")
     for line in (
         'zenvoy_holder_held{service="web"} 0.0',
         'zenvoy_holder_relayed{service="web"} 1.0',
         'zenvoy_holder_released_total{service="web"} 1.0',
         'zenvoy_holder_gone_total{service="web"} 1.0',
-        'zenvoy_holder_relayed_bytes_total{direction="down",service="web"} 3.0',
+        counted,
         "zenvoy_holder_stream_up 1.0",
     ):
         assert line in text.splitlines()
