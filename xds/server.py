@@ -10,7 +10,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import grpc
 
@@ -91,6 +93,8 @@ class Node:
     """Rejections of this stream, mended or not."""
     stats: str = ""
     """`ip:port` where its statistics can be read; empty when it does not say."""
+    address: str = ""
+    """The IP address of its stream; empty on a Unix socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,26 @@ class NodeEvent:
     node: Node
 
 
+def peer_address(peer: str) -> str:
+    """Return the IP address in the text of a gRPC `context.peer()`; empty for a Unix socket.
+
+    An IPv4 address that reached an IPv6 socket is returned as IPv4.
+    """
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return ""
+    host = unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
+    address = ip_address(host)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
+
+
 class _Session:
     """One stream, once its Envoy has said who it is."""
 
-    def __init__(self, stream: Stream, node: NodeId) -> None:
+    def __init__(self, stream: Stream, node: NodeId, address: str) -> None:
         self.stream = stream
+        self.address = address
         self.id, self.cluster, self.stats = node.id, node.cluster, node.stats
         self.since = time.time()
         self.wake = asyncio.Event()
@@ -121,7 +140,9 @@ class _Session:
     def node(self) -> Node:
         versions = {type_url: sub.acked_version for type_url, sub in self.stream.types.items()}
         nack = max(self.stream.nacks.values(), key=lambda one: one.at, default=None)
-        return Node(self.id, self.cluster, self.since, self.stream.mode, versions, nack, self.nacks, self.stats)
+        return Node(
+            self.id, self.cluster, self.since, self.stream.mode, versions, nack, self.nacks, self.stats, self.address
+        )
 
 
 class Server:
@@ -220,7 +241,7 @@ class Server:
         if node is None or not node.id:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first request must say who asks: node.id")
             return
-        session = self._admit(_Session(stream, node))
+        session = self._admit(_Session(stream, node, peer_address(context.peer())))
         try:
             await self._converse(session, first, requests, context)
         except MalformedError as error:

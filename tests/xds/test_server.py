@@ -15,6 +15,7 @@ from tests.xds.client import HELD, LISTEN, PODS, http
 from tests.xds.discovery import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from tests.xds.parts import Plane, plane, until
 from xds.api import core_v3
+from xds.server import peer_address
 from xds.types import CDS, EDS
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -80,6 +81,27 @@ async def test_acknowledgement_is_reported_and_kept() -> None:
         assert acked.at == reported.at
         running.server.route("a", PODS)
         assert running.server.acked("a").missing == {"envoy"}
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:10.0.0.7:40000", "10.0.0.7"),
+        ("ipv6:%5Bfd00::7%5D:40000", "fd00::7"),
+        ("ipv6:%5B::ffff:10.0.0.7%5D:40000", "10.0.0.7"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:40000", "fe80::1"),
+        ("unix:", ""),
+    ],
+)
+def test_peer_address_is_the_ip_address(peer: str, address: str) -> None:
+    assert peer_address(peer) == address
+
+
+async def test_node_address_is_the_stream_s() -> None:
+    async with plane() as running, stream(running) as call:
+        await call.write(ask(CDS))
+        nodes = await until(running.server.nodes, "the node")
+        assert nodes["envoy"].address == "127.0.0.1"
 
 
 async def test_unsaid_node_is_refused() -> None:
