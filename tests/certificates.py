@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from reconciler.core.identity import PROXY
+
 
 class Authority:
     """Signs for names; its own certificate is `ca.crt` of every directory that it signs into."""
@@ -16,16 +18,24 @@ class Authority:
             "req", "-x509", *_new_key(self._key), "-out", self._certificate, "-days", "2", "-subj", "/CN=authority"
         )
 
-    def sign(self, directory: Path, name: str) -> Path:
-        """Make (or replace) `tls.crt`, `tls.key` and `ca.crt` there, as Kubernetes names them."""
+    @property
+    def certificate(self) -> bytes:
+        """The authority's own certificate, PEM."""
+        return self._certificate.read_bytes()
+
+    def sign(self, directory: Path, name: str, uri: str = PROXY.uri) -> Path:
+        """Make (or replace) `tls.crt`, `tls.key` and `ca.crt` there, as Kubernetes names them.
+
+        The certificate is for a DNS name; `uri` gives its role, and is left out if empty.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         request, extension = directory / "request", directory / "extension"
         key, certificate = directory / "tls.key", directory / "tls.crt"
-        extension.write_text(f"subjectAltName=DNS:{name}")
+        extension.write_text("subjectAltName=" + ",".join([f"DNS:{name}", *([f"URI:{uri}"] if uri else [])]))
         _openssl("req", *_new_key(key), "-out", request, "-subj", f"/CN={name}")
         signed = ("-CA", self._certificate, "-CAkey", self._key, "-CAcreateserial", "-extfile", extension)
         _openssl("x509", "-req", "-in", request, *signed, "-out", certificate, "-days", "2")
-        (directory / "ca.crt").write_bytes(self._certificate.read_bytes())
+        (directory / "ca.crt").write_bytes(self.certificate)
         return directory
 
 

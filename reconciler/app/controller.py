@@ -87,7 +87,7 @@ class Controller(Replica):
     def _listen(self) -> None:
         files = self._settings.certificates
         if files:
-            self._grpc.add_secure_port(self._settings.grpc, credentials.Server(files).credentials)
+            self._grpc.add_secure_port(self._settings.grpc, credentials.Server(files.read).credentials)
         else:
             self._grpc.add_insecure_port(self._settings.grpc)
 

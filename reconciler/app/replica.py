@@ -135,7 +135,7 @@ class Replica:
         everybody, valid = self._replicas.addresses, self._elector.valid
         ended = self._proxies.ended if self._proxies else (lambda _: False)
         terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle, ended)
-        secure = (lambda: credentials.channel(files)) if files else None
+        secure = (lambda: credentials.channel(files.read())) if files else None
         return Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name)
 
     def _sampling_of(self, asked: PrometheusSettings | None) -> Sampler:

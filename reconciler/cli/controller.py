@@ -14,7 +14,7 @@ from reconciler.cli.exits import Exit
 from reconciler.cli.run import Log, LogStyle
 
 if TYPE_CHECKING:
-    from reconciler.adapters.credentials import Certificates
+    from reconciler.adapters.credentials import Files
     from reconciler.app.cluster.settings import AnyIp, Tproxy
 
 SHORTEST_LEASE_SECONDS = 1.0
@@ -164,14 +164,16 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
     return Tproxy(int(first), int(last))
 
 
-def _certificates(certificate: Path | None, key: Path | None, authority: Path | None) -> Certificates | None:
-    from reconciler.adapters.credentials import Certificates
+def _certificates(certificate: Path | None, key: Path | None, authority: Path | None) -> Files | None:
+    from reconciler.adapters.credentials import Files, NoCertificates
 
     if certificate is None and key is None and authority is None:
         return None
     if certificate is None or key is None or authority is None:
         raise typer.BadParameter("give --tls-cert, --tls-key and --tls-ca together")
-    files = Certificates(certificate, key, authority)
-    if missing := files.missing():
-        raise typer.BadParameter("; ".join(missing))
+    files = Files(certificate, key, authority)
+    try:
+        files.read()
+    except NoCertificates as error:
+        raise typer.BadParameter(str(error)) from None
     return files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from reconciler.adapters.credentials import Certificates
+from reconciler.adapters.credentials import Files
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 
 _FIRST, _LOCAL = IPv4Address("127.64.0.0"), "127.0.0.1"
@@ -93,7 +93,7 @@ class Settings:
     sample_interval: float = 1.0
     prometheus: PrometheusSettings | None = None
     """None: each Envoy's own statistics say what is in use."""
-    certificates: Certificates | None = None
+    certificates: Files | None = None
     """For mutual TLS on the gRPC port; None: it is open."""
     server_name: str | None = None
     """What the certificates of replicas are for."""

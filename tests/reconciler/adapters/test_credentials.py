@@ -6,12 +6,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 
-from reconciler.adapters.credentials import Certificates, Server, channel
+from reconciler.adapters.credentials import Files, NoCertificates, Server, channel
+from reconciler.core.identity import RECONCILER
 from tests.certificates import Authority
 from tproxy.tls import Tls
 from tproxy.tls import channel as holder_channel
@@ -20,12 +22,12 @@ NAME = "zenvoy-reconciler.zenvoy-system.svc"
 METHOD = "/test.Echo/Say"
 
 
-def certificates(directory: Path) -> Certificates:
-    return Certificates(directory / "tls.crt", directory / "tls.key", directory / "ca.crt")
+def files_in(directory: Path) -> Files:
+    return Files(directory / "tls.crt", directory / "tls.key", directory / "ca.crt")
 
 
 @asynccontextmanager
-async def echoing(files: Certificates) -> AsyncIterator[int]:
+async def echoing(files: Files) -> AsyncIterator[int]:
     """A server that answers what it is sent; its port."""
 
     async def say(request: bytes, _: object) -> bytes:
@@ -34,7 +36,7 @@ async def echoing(files: Certificates) -> AsyncIterator[int]:
     server = grpc.aio.server()
     handler = grpc.unary_unary_rpc_method_handler(say)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", {"Say": handler}),))
-    port = server.add_secure_port("127.0.0.1:0", Server(files).credentials)
+    port = server.add_secure_port("127.0.0.1:0", Server(files.read).credentials)
     await server.start()
     try:
         yield port
@@ -51,24 +53,30 @@ async def said(port: int, credentials: grpc.ChannelCredentials) -> bytes:
 
 async def test_both_ends_prove_who_they_are(tmp_path: Path) -> None:
     ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
-    server = certificates(ours.sign(tmp_path / "server", NAME))
+    server = files_in(ours.sign(tmp_path / "server", NAME, RECONCILER.uri))
     holder, stranger = ours.sign(tmp_path / "holder", "holder"), others.sign(tmp_path / "stranger", "holder")
     (stranger / "ca.crt").write_bytes((holder / "ca.crt").read_bytes())
     async with echoing(server) as port:
-        assert await said(port, channel(certificates(holder))) == b"hello"
-        for nobody in (channel(certificates(stranger)), grpc.ssl_channel_credentials((holder / "ca.crt").read_bytes())):
+        assert await said(port, channel(files_in(holder).read())) == b"hello"
+        for nobody in (
+            channel(files_in(stranger).read()),
+            grpc.ssl_channel_credentials((holder / "ca.crt").read_bytes()),
+        ):
             with pytest.raises(grpc.aio.AioRpcError):
                 await said(port, nobody)
 
 
 async def test_a_new_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
-    server, holder = authority.sign(tmp_path / "server", NAME), authority.sign(tmp_path / "holder", "holder")
-    files = certificates(server)
+    server, holder = (
+        authority.sign(tmp_path / "server", NAME, RECONCILER.uri),
+        authority.sign(tmp_path / "holder", "holder"),
+    )
+    files = files_in(server)
     async with echoing(files) as port:
-        before = (await _shown(port, holder), await said(port, channel(certificates(holder))))
-        authority.sign(server, NAME)
-        after = (await _shown(port, holder), await said(port, channel(certificates(holder))))
+        before = (await _shown(port, holder), await said(port, channel(files_in(holder).read())))
+        authority.sign(server, NAME, RECONCILER.uri)
+        after = (await _shown(port, holder), await said(port, channel(files_in(holder).read())))
     assert before[0] != after[0] == ssl.PEM_cert_to_DER_cert((server / "tls.crt").read_text())
     assert before[1] == after[1] == b"hello"
 
@@ -87,16 +95,35 @@ async def _shown(port: int, client: Path) -> bytes:
     return shown
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    missing = certificates(tmp_path).missing()
-    assert missing == [f"{tmp_path / name}: No such file or directory" for name in ("tls.crt", "tls.key", "ca.crt")]
+def test_files_missing_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NoCertificates, match=r"tls\.crt: No such file or directory"):
+        files_in(tmp_path).read()
+
+
+def test_files_key_of_another_pair_is_refused(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    first, other = (authority.sign(tmp_path / name, NAME) for name in ("first", "other"))
+    (first / "tls.key").write_bytes((other / "tls.key").read_bytes())
+    with pytest.raises(NoCertificates, match="the key is not the certificate's"):
+        files_in(first).read()
+
+
+def test_files_without_role_are_refused_with_remedy(tmp_path: Path) -> None:
+    signed = Authority(tmp_path / "authority").sign(tmp_path / "signed", NAME, uri="")
+    with pytest.raises(
+        NoCertificates, match="has no URI SAN of zenvoy; issue it with one of spiffe://zenvoy/reconciler"
+    ):
+        files_in(signed).read()
 
 
 async def test_a_holder_joins_by_it(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
-    server, holder = authority.sign(tmp_path / "server", NAME), authority.sign(tmp_path / "holder", "holder")
+    server, holder = (
+        authority.sign(tmp_path / "server", NAME, RECONCILER.uri),
+        authority.sign(tmp_path / "holder", "holder"),
+    )
     files = Tls(holder / "tls.crt", holder / "tls.key", holder / "ca.crt", NAME)
-    async with echoing(certificates(server)) as port:
+    async with echoing(files_in(server)) as port:
 
         def ask() -> bytes:
             with holder_channel(f"127.0.0.1:{port}", [], files) as made:
@@ -104,3 +131,16 @@ async def test_a_holder_joins_by_it(tmp_path: Path) -> None:
             return answer
 
         assert await asyncio.to_thread(ask) == b"hello"
+
+
+async def test_server_authority_replaced_refuses_old_client(tmp_path: Path) -> None:
+    old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")
+    server, holder = old.sign(tmp_path / "server", NAME, RECONCILER.uri), old.sign(tmp_path / "holder", "holder")
+    trusts_both = channel(replace(files_in(holder).read(), authority=old.certificate + new.certificate))
+    async with echoing(files_in(server)) as port:
+        assert await said(port, trusts_both) == b"hello"
+        new.sign(server, NAME, RECONCILER.uri)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await said(port, trusts_both)
+        new.sign(holder, "holder")
+        assert await said(port, channel(files_in(holder).read())) == b"hello"
