@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,6 +99,21 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None, ser
 def _complain(message: str, code: Exit) -> typer.Exit:
     typer.echo(f"zenvoy-tproxy: {message}", err=True)
     return typer.Exit(code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"zenvoy {version('zenvoy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    wanted: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Accept the options that precede a command."""
 
 
 @app.command("run")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -54,6 +56,21 @@ COMMANDS: dict[str, Callable[..., None]] = {
 for name, function in COMMANDS.items():
     app.command(name, help=told(function.__doc__))(function)
 app.command("reconcile", hidden=True)(run.reconcile)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"zenvoy {version('zenvoy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    wanted: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Accept the options that precede a command."""
 
 
 def main() -> None:
