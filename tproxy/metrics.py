@@ -20,6 +20,7 @@ from tproxy import address
 from tproxy.holder import Holder
 
 _P = "zenvoy_holder_"
+OPENMETRICS = "application/openmetrics-text"
 NOBODY = ""
 """The label `service` of what is no service's."""
 
@@ -73,6 +74,12 @@ class HolderCollector(Collector):
         yield GaugeMetricFamily(_P + "assignments", "Hold addresses assigned.", value=len(self._holder.assignments))
 
 
+def _acceptable(accept: str) -> str:
+    """Return an `Accept` header that prometheus-client can parse: it raises on, and repeats, what a client sends."""
+    types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in types else ""
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     registry: CollectorRegistry
@@ -86,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         """One of the three pages."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            encode, content_type = choose_encoder(_acceptable(self.headers.get("Accept", "")))
             self._answer(200, content_type, encode(self.server.registry))
         elif path == "/healthz":
             self._answer(200, "text/plain; charset=utf-8", b"ok\n")

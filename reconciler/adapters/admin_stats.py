@@ -1,12 +1,18 @@
 """Samples from Envoy's admin port. Counterpart: `reconciler.ports.traffic`.
 
 Only counters that were used, filtered by Envoy itself: https://www.envoyproxy.io/docs/envoy/latest/operations/admin#get--stats
+
+An answer is not trusted: an Envoy is a peer. Redirects are not followed, nothing is decompressed, and size, time, lines
+and numbers are bounded. An answer that breaks a bound, or that cannot be parsed, makes this one reading unknown; the
+words that say so are our own, never bytes of the answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 
 import aiohttp
@@ -27,15 +33,28 @@ QUERY = {
     "usedonly": "",
     "filter": r"^(cluster\..*\.upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|server\.uptime)$",
 }
-
-
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # the time-out is around the whole call
+MOST_LINES = 2 * 10_000 * len(FIELDS)
+"""Twice what 10,000 services have, the number that zenvoy is built for."""
+MOST_LINE_BYTES = 512
+"""A namespace and a name have 317 characters at most; the rest is Envoy's, and a number."""
+MOST_BYTES = 200 * MOST_LINES
+MOST_SCRAPE_BYTES = 4 * MOST_BYTES
+"""Prometheus' format names each statistic with labels, and its type."""
+STATS_PORTS = range(9902, 9903)
+"""The ports that an Envoy may name by default: the one that the chart uses."""
+_LINE = re.compile(rb"(?:cluster\.(.+)\.(" + "|".join(FIELDS).encode() + rb")|server\.uptime): ([0-9]{1,18})")
+_HEADERS = {"Accept-Encoding": "identity", "Accept": "text/plain"}
 Admin = Path | str
-"""A Unix socket, or `ip:port`; empty for an Envoy that did not say where."""
+"""A Unix socket, or `ip:port`; empty for an Envoy that named no port."""
+
+
+class Unusable(Exception):
+    """An answer, or an address, that nothing may be concluded from; the words are ours."""
 
 
 class AdminStats:
-    """Asks each Envoy's admin port; `admins` says which there are now and where, by node id."""
+    """Samples from each Envoy's admin port. `admins` returns the present Envoys and their addresses, by node id;
+    `ports` are those that an address may have."""
 
     def __init__(
         self,
@@ -43,22 +62,25 @@ class AdminStats:
         now: Callable[[], float],
         timeout: float,
         service_of: Callable[[str], str],
+        ports: range = STATS_PORTS,
     ) -> None:
         self._admins, self._now, self._timeout, self._service_of = admins, now, timeout, service_of
+        self._ports = ports
         self._sessions: dict[Admin, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         for session in self._sessions.values():
             await session.close()
 
-    async def prometheus_text(self, envoy: str) -> str:
-        """What Prometheus would scrape from an Envoy. Raises `aiohttp.ClientError`, `OSError` and `TimeoutError`."""
-        async with (
-            asyncio.timeout(self._timeout),
-            self._session(self._admins()[envoy]).get(SCRAPE, params={"usedonly": ""}) as response,
-        ):
-            response.raise_for_status()
-            return await response.text()
+    async def prometheus_text(self, envoy: str) -> bytes:
+        """Return what Prometheus would scrape from an Envoy. Raises `OSError` and `TimeoutError`."""
+        parts: list[bytes] = []
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._fetch(self._admins()[envoy], SCRAPE, {"usedonly": ""}, MOST_SCRAPE_BYTES, parts.append)
+        except (Unusable, aiohttp.ClientError) as error:
+            raise OSError(_words(error)) from error
+        return b"".join(parts)
 
     async def sample(self) -> Sample:
         taken_at = self._now()
@@ -78,43 +100,116 @@ class AdminStats:
         if not admin:
             return "it did not say where its statistics are; its bootstrap lacks --stats-address"
         try:
-            async with asyncio.timeout(self._timeout), self._session(admin).get(PATH, params=QUERY) as response:
-                response.raise_for_status()
-                return reading(await response.text(), self._service_of)
+            async with asyncio.timeout(self._timeout):
+                return await self._reading(admin)
         except TimeoutError:
             return f"its admin port did not answer within {self._timeout:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return f"its admin port: {error or type(error).__name__}"
+        except (Unusable, aiohttp.ClientError, OSError, ValueError) as error:
+            return f"its admin port: {_words(error)}"
+
+    async def _reading(self, admin: Admin) -> EnvoyReading:
+        parser = Parser(self._service_of)
+        await self._fetch(admin, PATH, QUERY, MOST_BYTES, parser.feed)
+        return parser.reading()
+
+    async def _fetch(
+        self, admin: Admin, path: str, query: Mapping[str, str], most_bytes: int, take: Callable[[bytes], None]
+    ) -> None:
+        """Hand the body of an answer to `take`, in pieces. Raises `Unusable`, and what aiohttp raises."""
+        async with self._session(admin).get(path, params=query, headers=_HEADERS, allow_redirects=False) as response:
+            if response.status != 200:
+                raise Unusable(f"HTTP status {response.status}")
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise Unusable("its answer is encoded, and was asked for plain")
+            received = 0
+            async for chunk in response.content.iter_any():
+                received += len(chunk)
+                if received > most_bytes:
+                    raise Unusable(f"its answer has over {most_bytes} bytes")
+                take(chunk)
 
     def _session(self, admin: Admin) -> aiohttp.ClientSession:
         if admin not in self._sessions:
+            connector: aiohttp.BaseConnector | None = None
             if isinstance(admin, Path):
-                connector: aiohttp.BaseConnector = aiohttp.UnixConnector(path=str(admin), force_close=True)
-                self._sessions[admin] = aiohttp.ClientSession("http://envoy", connector=connector)
+                url, connector = "http://envoy", aiohttp.UnixConnector(path=str(admin), force_close=True)
             else:
-                self._sessions[admin] = aiohttp.ClientSession(f"http://{admin}", timeout=_NO_TIMEOUT)
+                url = f"http://{self._checked(admin)}"
+            self._sessions[admin] = aiohttp.ClientSession(
+                url,
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),  # the time-out is around the whole call
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
         return self._sessions[admin]
+
+    def _checked(self, admin: str) -> str:
+        """Return an address that may be asked. Raises `Unusable`."""
+        host, _, port = admin.rpartition(":")
+        try:
+            ip_address(host.strip("[]"))
+            number = int(port)
+        except ValueError:
+            raise Unusable("its address is not ip:port") from None
+        if number not in self._ports:
+            first, last = self._ports[0], self._ports[-1]
+            allowed = f"{first}" if first == last else f"{first}-{last}"
+            raise Unusable(f"port {number} is not allowed; allowed by --stats-ports: {allowed}")
+        return admin
 
     async def _forget(self, admins: frozenset[Admin]) -> None:
         for admin in admins:
             await self._sessions.pop(admin).close()
 
 
-def reading(text: str, service_of: Callable[[str], str]) -> EnvoyReading:
-    """Envoy's plain text: a line `name: value` each. Raises `ValueError` when it is not, or is cut short."""
-    counted: dict[str, dict[str, int]] = {}
-    uptime: float | None = None
-    for line in text.splitlines():
-        name, colon, value = line.rpartition(": ")
-        if not colon:
-            raise ValueError(f"not a statistic: {line!r}")
-        if name == "server.uptime":
-            uptime = float(value)
-            continue
-        cluster, _, figure = name.removeprefix("cluster.").rpartition(".")
-        counters = counted.setdefault(service_of(cluster), {})
-        field = FIELDS[figure]
+class Parser:
+    """Envoy's plain text, `name: value` on each line, as it arrives."""
+
+    def __init__(self, service_of: Callable[[str], str]) -> None:
+        self._service_of = service_of
+        self._counted: dict[str, dict[str, int]] = {}
+        self._uptime: float | None = None
+        self._lines, self._rest = 0, b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece. Raises `Unusable` for a line that was not asked for, too long, or one too many."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._add(line)
+        if len(self._rest) > MOST_LINE_BYTES:
+            raise Unusable(f"line {self._lines + 1} of its answer has over {MOST_LINE_BYTES} bytes")
+
+    def reading(self) -> EnvoyReading:
+        """Return what was read. Raises `Unusable` when it is not whole."""
+        if self._rest:
+            raise Unusable("its answer is cut short")
+        if self._uptime is None:
+            raise Unusable("its answer has no server.uptime")
+        return EnvoyReading(self._uptime, {service: Counters(**values) for service, values in self._counted.items()})
+
+    def _add(self, line: bytes) -> None:
+        self._lines += 1
+        if self._lines > MOST_LINES:
+            raise Unusable(f"its answer has over {MOST_LINES} lines")
+        found = _LINE.fullmatch(line) if len(line) <= MOST_LINE_BYTES else None
+        if found is None:
+            raise Unusable(f"line {self._lines} of its answer is not one of the statistics that were asked for")
+        cluster, figure, value = found.groups()
+        if cluster is None:
+            self._uptime = float(value)
+            return
+        field = FIELDS[figure.decode()]
+        counters = self._counted.setdefault(self._service_of(cluster.decode(errors="replace")), {})
         counters[field] = counters.get(field, 0) + int(value)
-    if uptime is None:
-        raise ValueError("the statistics have no server.uptime")
-    return EnvoyReading(uptime, {service: Counters(**values) for service, values in counted.items()})
+
+
+def _words(error: Exception) -> str:
+    """Return the reason in our own words: an error of aiohttp may quote the answer."""
+    match error:
+        case Unusable():
+            return str(error)
+        case aiohttp.ClientConnectorError() | ConnectionError() | FileNotFoundError():
+            return "it cannot be reached"
+        case _:
+            return f"its answer is not valid HTTP ({type(error).__name__})"

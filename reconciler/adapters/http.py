@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from aiohttp import ClientError, web
+from aiohttp import web
 
 from reconciler.ports.operations import Command, Operations
 
@@ -24,7 +24,7 @@ Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
 class Http:
     """Serves until `close`. `metrics` gives Prometheus' text; `envoy` that of Envoy, which has no port of its own."""
 
-    def __init__(self, operations: Operations, metrics: Scrape, envoy: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, operations: Operations, metrics: Scrape, envoy: Callable[[], Awaitable[bytes]]) -> None:
         self._operations, self._metrics, self._envoy = operations, metrics, envoy
         self._runners: list[web.AppRunner] = []
 
@@ -89,9 +89,9 @@ class Http:
     async def _answer_envoy(self, _: web.Request) -> web.Response:
         """Envoy's own admin port can stop it, and is not for everybody."""
         try:
-            return web.Response(text=await self._envoy(), headers={"Content-Type": CONTENT_TYPE})
-        except (ClientError, OSError) as error:
-            return web.Response(text=f"Envoy does not answer: {error!r}\n", status=503)
+            return web.Response(body=await self._envoy(), headers={"Content-Type": CONTENT_TYPE})
+        except OSError as error:  # a TimeoutError is one
+            return web.Response(text=f"Envoy does not answer: {error or type(error).__name__}\n", status=503)
 
     async def _answer_health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

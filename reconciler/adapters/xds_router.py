@@ -107,6 +107,14 @@ class XdsRouter:
         """Connected Envoys by node id, for people."""
         return self._server.nodes()
 
+    def stats(self) -> Mapping[str, str]:
+        """Return where the statistics of each connected Envoy can be read, as `ip:port`, by node id.
+
+        The IP address is that of its stream. The metadata of its node names the port and nothing else: an Envoy cannot
+        lead to another host. Empty where it names none.
+        """
+        return {node.id: _stats_address(node) for node in self._server.nodes().values()}
+
     def has(self, service: str) -> Mapping[str, Has]:
         """What each connected Envoy has of a service's route, by node id, for people."""
         return self._server.has(service)
@@ -154,3 +162,10 @@ class XdsRouter:
         if not acked.nodes:
             return RouteState(service, None, "no Envoy is connected")
         return RouteState(service, acked.at, "")
+
+
+def _stats_address(node: Node) -> str:
+    port = node.stats.rpartition(":")[2]
+    if not (node.address and port.isascii() and port.isdecimal() and len(port) <= 5):
+        return ""
+    return f"[{node.address}]:{port}" if ":" in node.address else f"{node.address}:{port}"

@@ -140,7 +140,8 @@ class Replica:
 
     def _sampling_of(self, asked: PrometheusSettings | None) -> Sampler:
         merged = self._peers.merged
-        admin = AdminStats(merged.stats, time.time, traffic.ADMIN_TIMEOUT_SECONDS, service_of_stat)
+        ports = self._settings.stats_ports
+        admin = AdminStats(merged.stats, time.time, traffic.ADMIN_TIMEOUT_SECONDS, service_of_stat, ports)
         self._source = traffic.prometheus(asked, merged.envoys) if asked else admin
         interval, spacing = self._settings.sample_interval, traffic.spacing(asked)
         return Sampler(self._source, interval, spacing, time.time, self._sampled)
@@ -268,8 +269,7 @@ class Replica:
 
     def _joined(self) -> None:
         """Envoys and holders of ours came or went."""
-        nodes = self._router.nodes().values()
-        self._peers.came_or_went({node.id: node.stats for node in nodes}, self._holders.connected)
+        self._peers.came_or_went(self._router.stats(), self._holders.connected)
 
     def _sampled(self, sample: Sample) -> None:
         if self._leaving.sampled(sample) and self._asked:  # a follower has no samples: it leaves them the whole time
@@ -279,7 +279,7 @@ class Replica:
             self._metrics.sampled(sample, self.engine.doubt)
 
 
-async def _no_envoy() -> str:
+async def _no_envoy() -> bytes:
     """Each Envoy shows its own statistics."""
     raise OSError("there is none in this pod; each Envoy shows its statistics itself")
 

@@ -78,6 +78,15 @@ def controller(
         ),
     ] = "",
     sample_interval: Annotated[str, typer.Option(help="How often it is asked what is in use.")] = "1s",
+    stats_ports: Annotated[
+        str,
+        typer.Option(
+            help="Ports at which Envoys may have their statistics. Each is asked at the IP address of its own stream.",
+            metavar="PORT|FIRST-LAST",
+            rich_help_panel=ENVOY,
+            callback=values.ports,
+        ),
+    ] = "9902",
     prometheus: traffic.Url = None,
     scrape_interval: traffic.Interval = "15s",
     prometheus_header: traffic.Headers = None,
@@ -131,6 +140,7 @@ def controller(
         peers_service=peers_service,
         proxies_service=proxies_service,
         sample_interval=_seconds(sample_interval, "--sample-interval"),
+        stats_ports=values.port_range(stats_ports),
         prometheus=asked or None,
         certificates=_certificates(tls_cert, tls_key, tls_ca),
         server_name=tls_server_name,

@@ -87,6 +87,27 @@ def comma_separated(text: str) -> str:
     return text
 
 
+def port_range(text: str) -> range:
+    """Return the ports of `9902` or `9902-9910`. Raises `ValueError`."""
+    first, hyphen, last = text.partition("-")
+    numbers = (first, last) if hyphen else (first, first)
+    if not all(number.isascii() and number.isdecimal() and len(number) <= 5 for number in numbers):
+        raise ValueError
+    found = range(int(numbers[0]), int(numbers[1]) + 1)
+    if not found or found[0] < 1 or found[-1] > 65535:
+        raise ValueError
+    return found
+
+
+def ports(text: str) -> str:
+    """Return a port or a range of ports as it was typed."""
+    try:
+        port_range(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a port or a range of ports; write it as 9902 or 9902-9910") from None
+    return text
+
+
 def url(text: str | None) -> str | None:
     """Of HTTP; None when nothing was typed."""
     if text is None:

@@ -25,6 +25,12 @@ from reconciler.ports.transitions import Transition
 OPENMETRICS = "application/openmetrics-text"
 
 
+def acceptable(accept: str) -> str:
+    """Return an `Accept` header that prometheus-client can parse: it raises on, and repeats, what a client sends."""
+    types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in types else ""
+
+
 class Metrics:
     """Counts, and answers scrapes. Everything but the writing happens on the event loop."""
 
@@ -97,7 +103,7 @@ class Metrics:
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """The page in the format that the `Accept` header asks for, and its content type."""
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = choose_encoder(acceptable(accept))
         for envoy in self._registry.acks.keys() - self._world.envoys().keys():
             del self._registry.acks[envoy]
         rest = self._registry.text(encode)

@@ -10,9 +10,8 @@ figure must be there for a cluster that each Envoy uses as long as it is connect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 from reconciler.core.traffic import Counters
@@ -28,6 +27,8 @@ FIELDS = {
 }
 UPTIME = "envoy_server_uptime"
 CLUSTER_TAG = "envoy_cluster_name"
+MOST = 2.0**63
+"""No figure is larger; NaN and infinity are not below it."""
 SCRAPED = "zenvoy_scraped"
 """The label of rows whose value is the time of an Envoy's scrape: `or` drops rows whose labels are another's."""
 QUERY = (
@@ -52,30 +53,38 @@ class Scraped:
     """The figures that are there for what is always in use."""
     nameless: str | None = None
     """A figure of which nobody can tell whose it is."""
+    wrong: str | None = None
+    """A figure that is not a number, or not one that Envoy counts to."""
 
     def counters(self) -> dict[str, Counters]:
         return {service: Counters(**figures) for service, figures in self.services.items()}
 
     def lacks(self) -> str | None:
-        """What a judgement needs of it and is not there, for people."""
+        """Return what a judgement needs of it and is not there, for people."""
         if self.nameless:
             return f"Prometheus lacks the label {CLUSTER_TAG} in {self.nameless} of it"
         absent = [name for name in FIELDS if name not in self.surely]
         return f"Prometheus lacks {', '.join(absent)} of it" if absent else None
 
 
-def read(rows: Iterable[Mapping[str, Any]], service_of: Callable[[str], str]) -> dict[str, Scraped]:
-    """By Envoy. Raises `Unusable` for what is not a number, and whatever Python does for rows that are none.
+def read(
+    rows: Iterable[Mapping[str, Any]], expected: Collection[str], service_of: Callable[[str], str]
+) -> dict[str, Scraped]:
+    """Return what rows say of each expected Envoy. Raises whatever Python does for rows that are none.
 
-    Two jobs may scrape one Envoy: the older of both scrapes is the one with the lower uptime.
+    A row of any other Envoy is ignored: a series with this label may be anybody's. Two jobs may scrape one Envoy: the
+    older of both scrapes is the one with the lower uptime.
     """
     envoys: dict[str, Scraped] = {}
     for row in rows:
         labels, value = row["metric"], float(row["value"][1])
         node = labels[NODE_TAG]
+        if node not in expected:
+            continue
         envoy = envoys.get(node) or envoys.setdefault(node, Scraped())
-        if not isfinite(value):
-            raise Unusable(f"{labels.get('__name__', 'the last scrape')} of Envoy {node} is not a number")
+        if not 0 <= value < MOST:
+            envoy.wrong = figure if (figure := labels.get("__name__")) in (*FIELDS, UPTIME) else "the time of a scrape"
+            continue
         if SCRAPED in labels:
             envoy.at = value if envoy.at is None else min(envoy.at, value)
             continue

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from math import isfinite
 
 from reconciler.adapters.prometheus.client import Client
 from reconciler.adapters.prometheus.rows import QUERY, UPTIME, Scraped, Unusable, read
@@ -57,17 +58,20 @@ class PrometheusStats:
         try:
             ahead = self._clock_ahead()
             known_at = self._now()  # how long a large answer takes says nothing of how well Prometheus scrapes
-            return self._made(expected, known_at, ahead, read(self._client.ask(QUERY), self._service_of))
+            rows = self._client.ask(QUERY, len(expected))
+            return self._made(expected, known_at, ahead, read(rows, expected, self._service_of))
         except Unusable as error:
             return _failed(asked_at, expected, str(error))
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
-            return _failed(asked_at, expected, f"its answer cannot be understood ({error!r})")
+            return _failed(asked_at, expected, f"its answer cannot be understood ({type(error).__name__})")
 
     def _clock_ahead(self) -> float:
         """Seconds by which Prometheus' clock is ahead of ours. Raises `Unusable` beyond the tolerance."""
         before = self._now()
         moment = float(self._client.ask("time()")[1])
         after = self._now()
+        if not isfinite(moment):
+            raise Unusable("its time is not a number")
         ahead = moment - (before + after) / 2
         if abs(ahead) > CLOCK_TOLERANCE_SECONDS + (after - before) / 2:
             raise Unusable(f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours")
@@ -82,6 +86,8 @@ class PrometheusStats:
             envoy, at = envoys.get(node), scraped.get(node)
             if envoy is None:
                 missing[node] = "Prometheus has no recent scrape of it"
+            elif envoy.wrong:
+                missing[node] = f"Prometheus has {envoy.wrong} of it, and that is not a number"
             elif at is None or envoy.uptime is None:
                 missing[node] = f"Prometheus lacks {UPTIME} of it"
             elif why := envoy.lacks():

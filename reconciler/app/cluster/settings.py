@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from reconciler.adapters.admin_stats import STATS_PORTS
 from reconciler.adapters.credentials import Files
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 
@@ -91,6 +92,8 @@ class Settings:
     proxies_service: str = ""
     """The headless Service of all of the proxy's pods; empty: when one has ended is not known."""
     sample_interval: float = 1.0
+    stats_ports: range = STATS_PORTS
+    """The ports at which an Envoy may have its statistics."""
     prometheus: PrometheusSettings | None = None
     """None: each Envoy's own statistics say what is in use."""
     certificates: Files | None = None

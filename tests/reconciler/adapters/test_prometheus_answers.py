@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,9 @@ LONG = rows("one", time.time(), 60.0, services=100)
 @pytest.mark.parametrize(
     ("body", "status", "why"),
     [
-        ({"status": "success", "data": {"result": []}, "warnings": ["a store is away"]}, 200, "a store is away"),
-        ({"status": "success", "data": {"result": []}, "warnings": ["x" * 20_000]}, 200, "it warns: xxx"),
-        ({"status": "success", "warnings": ["early"], "data": {"result": LONG}}, 200, "it warns: early"),
+        ({"status": "success", "data": {"result": []}, "warnings": ["a store is away"]}, 200, "it has warnings"),
+        ({"status": "success", "data": {"result": []}, "warnings": ["x" * 20_000]}, 200, "it has warnings"),
+        ({"status": "success", "warnings": ["early"], "data": {"result": LONG}}, 200, "it has warnings"),
         ({"status": "success", "isPartial": True, "data": {"result": LONG}}, 200, "its answer is partial"),
         ({"status": "error", "error": "overloaded"}, 503, "503"),
         ({"status": "success"}, 200, "cannot be understood"),
@@ -107,7 +108,7 @@ async def test_a_value_that_is_no_number_is_unknown(row: int, number: str) -> No
     found[row]["value"] = [time.time(), number]
     async with served(answers({"status": "success", "data": {"result": found}})) as port:
         stats = source(f"http://127.0.0.1:{port}", {"one"})
-        assert "of Envoy one is not a number" in (await stats.sample()).missing["one"]
+        assert "of it, and that is not a number" in (await stats.sample()).missing["one"]
         await stats.close()
 
 
@@ -202,18 +203,19 @@ async def test_a_round_asks_as_much_for_many_services_as_for_one(services: int) 
     assert len(asked) == 2  # its clock, and everything else
 
 
-async def test_an_answer_that_never_ends_is_given_up_and_waited_for_before_the_next() -> None:
+async def test_an_answer_that_never_ends_is_given_up() -> None:
+    """Also by the thread that reads it: the next round asks again."""
     asked = 0
-    enough = asyncio.Event()
 
     async def trickle(request: web.Request) -> web.StreamResponse:
         nonlocal asked
         asked += 1
         response = web.StreamResponse()
         await response.prepare(request)
-        while not enough.is_set():
-            await response.write(b" ")
-            await asyncio.sleep(0.02)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.02)
         return response
 
     app = web.Application()
@@ -224,9 +226,6 @@ async def test_an_answer_that_never_ends_is_given_up_and_waited_for_before_the_n
             sample = await stats.sample()
             assert sample.missing == {"one": "Prometheus: its answer is not whole after 0.3 s"}
             assert sample.source_failed
-        assert asked == 1
-        enough.set()
-        assert "cannot be understood" in (await stats.sample()).missing["one"]
         assert asked == 2
         await stats.close()
 

@@ -59,6 +59,7 @@ WRONG = {
     "--node": ("", "\x00"),
     "--admin": ("", "nonsense", "http://[", "127.0.0.1"),
     "--stats-address": ("", "9902"),
+    "--stats-ports": ("", "0", "2-1", "1-65536", "nonsense"),
     "--mode": ("nonsense",),
     "--directory": ("/nowhere", "/dev/null"),
     "--for": ("nonsense", "-1", "nan", "inf"),
