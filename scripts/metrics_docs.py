@@ -97,6 +97,7 @@ def holder_families() -> Iterator[Family]:
         gates={"": SimpleNamespace(park=park, live=())},
         is_linked=True,
         is_diverted_to=True,
+        keeping=SimpleNamespace(is_up=True),
         budget=SimpleNamespace(used=0, limit=0),
         assignments={},
     )

@@ -212,6 +212,14 @@ def run_command(
             callback=values.beside_others,
         ),
     ] = None,
+    keeper: Annotated[
+        Path | None,
+        typer.Option(
+            help="The Unix socket of a keeper (zenvoy-keeper PATH): connections that wait outlive this process.",
+            envvar=_env("KEEPER"),
+            metavar="PATH",
+        ),
+    ] = None,
     tls_cert: Annotated[Path | None, _pem("--tls-cert", "This holder's certificate, PEM.", "TLS_CERT")] = None,
     tls_key: Annotated[Path | None, _pem("--tls-key", "Its key.", "TLS_KEY")] = None,
     tls_ca: Annotated[Path | None, _pem("--tls-ca", "CAs of the reconciler's certificate.", "TLS_CA")] = None,
@@ -258,6 +266,7 @@ def run_command(
         holder_id=holder_id,
         listen_file=listen_file,
         tls=_tls(tls_cert, tls_key, tls_ca, tls_server_name),
+        keeper=keeper,
     )
     try:
         code = run_holder(settings)

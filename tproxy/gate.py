@@ -14,8 +14,9 @@ from tproxy.calls import Calls
 from tproxy.client import header, peek
 from tproxy.descriptors import Budget
 from tproxy.dial import Crowd, Dialer
+from tproxy.keeping import Keeping
 from tproxy.loop import Loop, Timer
-from tproxy.park import Cause, Held, Park, explanation
+from tproxy.park import UNKNOWN_TIMEOUT_SECONDS, Cause, Held, Park, explanation
 from tproxy.refusal import Refuser
 from tproxy.relay import Relay, Relayed
 from tproxy.wire import Assignment, Refuse
@@ -39,6 +40,7 @@ class Means:
     refuser: Refuser
     changed: Callable[[Park, bool], None]
     """Told which park changed, and whether that must be said at once."""
+    keeping: Keeping
 
 
 class Gate:
@@ -59,7 +61,15 @@ class Gate:
         if cause:
             self._refuse(fd, cause, 0.0)
             return
-        held = self.park.hold(fd, time.monotonic())
+        self._hold(fd, time.monotonic())
+
+    def adopt(self, fd: int, since: float) -> None:
+        """Hold a connection of an earlier holder, counted in the budget; the bounds were that holder's."""
+        self.park.patience = max(self.park.patience, time.monotonic() - since + UNKNOWN_TIMEOUT_SECONDS)
+        self._hold(fd, since)
+
+    def _hold(self, fd: int, since: float) -> None:
+        held = self.park.hold(fd, since)
         held.calls = Calls() if self.park.protocol == "h2c" else None
         if self.park.tells_client:
             self.park.coming.add(held)
@@ -70,6 +80,7 @@ class Gate:
             return
         self._arm()
         self._means.changed(self.park, self.park.held == 1 and not self.park.endpoints)
+        self._means.keeping.keep(held)
         self._dialer.pump()
 
     def assign(self, assignment: Assignment) -> None:
@@ -228,6 +239,7 @@ class Gate:
 
     def _leave(self, held: Held) -> int:
         self._means.loop.unregister(held.fd)
+        self._means.keeping.drop(held.fd)
         return self.park.leave(held)
 
     def _refuse(self, fd: int, cause: Cause, waited: float, last: int | None = None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import structlog
 
@@ -16,8 +17,9 @@ from tproxy import address
 from tproxy.descriptors import Budget
 from tproxy.dial import Crowd
 from tproxy.gate import Gate, Means
+from tproxy.keeping import Keeping
 from tproxy.loop import Loop
-from tproxy.park import Park
+from tproxy.park import Held, Park
 from tproxy.refusal import Refuser
 from tproxy.relay import Relay, Relayed
 from tproxy.report import Link, Reporter
@@ -33,7 +35,7 @@ LAST_WORDS_SECONDS = 0.5
 class Holder:
     """All hold addresses of one listening socket."""
 
-    def __init__(self, loop: Loop, budget: Budget, family: int, hello: Hello) -> None:
+    def __init__(self, loop: Loop, budget: Budget, family: int, hello: Hello, keeper: Path | None = None) -> None:
         self.loop = loop
         self.budget = budget
         self.family = family
@@ -43,6 +45,8 @@ class Holder:
         self.assignments: dict[str, Assignment] = {}
         self.refused: Counter[str] = Counter()
         """Connections refused that belong to no service, by cause."""
+        self.adopted = 0
+        """Connections that an earlier holder held when it died."""
         self.is_informed = False
         """Whether the reconciler ever said all of its assignments."""
         self.is_linked = False
@@ -53,7 +57,19 @@ class Holder:
         self.relay = Relay(loop, self._relayed_ended, self._relayed_first_byte)
         self.reporter = Reporter(loop, hello, self._parks)
         self._crowd = Crowd(loop)
-        self._means = Means(loop, budget, self._crowd, self.relay, self.refuser, self.reporter.changed)
+        self.keeping = Keeping(loop, keeper, self._waiting)
+        self._means = Means(loop, budget, self._crowd, self.relay, self.refuser, self.reporter.changed, self.keeping)
+
+    def adopt(self) -> None:
+        """Continue to hold what an earlier holder held when it died; before anything is accepted."""
+        for fd, since in self.keeping.adopt():
+            self.budget.used += 1
+            self.adopted += 1
+            name = address.local(fd, self.family)
+            gate = self.gates.get(name) or self.gates.setdefault(name, Gate(self._means, name, self.family, None))
+            gate.adopt(fd, since)
+        if self.adopted:
+            log.warning("connections of an earlier holder are adopted", held=self.adopted)
 
     def accept(self, fd: int) -> None:
         """A connection was accepted."""
@@ -162,6 +178,9 @@ class Holder:
         return len(self.relay)
 
     # Within.
+
+    def _waiting(self) -> Iterator[Held]:
+        return (held for gate in self.gates.values() for held in gate.park.waiting if held.fd >= 0)
 
     def _parks(self) -> Iterator[Park]:
         return (gate.park for gate in self.gates.values())

@@ -66,6 +66,9 @@ class HolderCollector(Collector):
         yield from (held, relayed, released, refused, gone, moved)
         budget = self._holder.budget
         yield GaugeMetricFamily(_P + "stream_up", "Whether the reconciler speaks to us.", value=self._holder.is_linked)
+        if self._holder.keeping.is_up is not None:
+            what = "Whether held connections outlive the holder: a keeper has them too; no series without --keeper."
+            yield GaugeMetricFamily(_P + "keeper_up", what, value=self._holder.keeping.is_up)
         if self._holder.is_diverted_to is not None:
             what = "Mode tproxy: whether rules divert connections here; no series before that is known."
             yield GaugeMetricFamily(_P + "rules", what, value=self._holder.is_diverted_to)

@@ -61,6 +61,7 @@ class Park:
         "held",
         "held_since",
         "knows_client",
+        "patience",
         "peer",
         "refused",
         "relayed",
@@ -77,6 +78,8 @@ class Park:
         self.stirred = stirred
         self.assignment = assignment
         """None while the reconciler has not spoken of this address, or does not any more."""
+        self.patience = UNKNOWN_TIMEOUT_SECONDS
+        """How long a connection waits while there is no assignment."""
         self.waiting: deque[Held] = deque()
         self.coming: set[Held] = set()
         """Of those, who has yet to say what tells its client: Envoy does so at once."""
@@ -117,7 +120,7 @@ class Park:
 
     @property
     def hold_timeout(self) -> float:
-        return self.assignment.hold_timeout if self.assignment else UNKNOWN_TIMEOUT_SECONDS
+        return self.assignment.hold_timeout if self.assignment else self.patience
 
     @property
     def max_held(self) -> int:

@@ -62,6 +62,8 @@ class Settings:
     holder_id: str | None = None
     listen_file: Path | None = None
     tls: Tls | None = None
+    keeper: Path | None = None
+    """The Unix socket of a keeper."""
 
 
 def configure_log(style: Literal["plain", "json"]) -> None:
@@ -98,7 +100,9 @@ class _Process:
             self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
             stack.callback(loop.close)
             hello = Hello(settings.holder_id or self._claimed(sock, stack), settings.mode)
-            self._holder = holder = Holder(loop, budget, int(sock.family), hello)
+            self._holder = holder = Holder(loop, budget, int(sock.family), hello, settings.keeper)
+            stack.callback(holder.keeping.close)
+            holder.adopt()
             self._listener = listener = Listener(loop, sock, self._accept, holder.overflowed)
             used, every = holder.assignments, settings.look_at_rules
             self._diversion = Diversion(

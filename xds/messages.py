@@ -51,8 +51,9 @@ _FIRST_FETCH = timedelta(seconds=60)
 _UPSTREAM_IDLE = {ir.Protocol.HTTP: timedelta(seconds=1), ir.Protocol.H2C: timedelta(seconds=60)}
 """An HTTP/1.1 server may close a kept-alive connection at the moment that a request is sent on it, which cannot be
 retried safely. Many do so after 2 to 5 s: we close first. HTTP/2 has GOAWAY for this."""
-_RETRIES = 5
-_BACKOFF, _BACKOFF_MAX = timedelta(milliseconds=25), timedelta(milliseconds=250)
+_RETRIES = 16
+_BACKOFF, _BACKOFF_MAX = timedelta(milliseconds=25), timedelta(seconds=1)
+"""Each pause is random below a bound that doubles: 6 s in all on average, as long as a holder takes to start again."""
 
 
 def ads(initial_fetch_timeout: timedelta) -> core_v3.ConfigSource:

@@ -15,8 +15,9 @@ from xds.names import ROUTES, SOURCE, UNKNOWN_HOST, ignored
 
 _NEVER = timedelta(0)
 _SAFE_RETRIES = "connect-failure,refused-stream,reset-before-request"
-_RETRIES = 5
-_BACKOFF, _BACKOFF_MAX = timedelta(milliseconds=25), timedelta(milliseconds=250)
+_RETRIES = 16
+_BACKOFF, _BACKOFF_MAX = timedelta(milliseconds=25), timedelta(seconds=1)
+"""As in `messages.py`."""
 
 
 def virtual_host(name: str, domains: tuple[str, ...], ignore: tuple[ir.Ignore, ...] = ()) -> route_v3.VirtualHost:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 GRPC_SOCKET = "reconciler.sock"
 ADMIN_SOCKET = "envoy.sock"
+KEEPER_SOCKET = "keeper.sock"
 NODE = "local"
 """Envoy's node id; there is one Envoy."""
 ALL_END = signal.SIGURG

@@ -28,7 +28,7 @@ from reconciler.adapters.services_file.addresses import Address
 from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
 from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
-from reconciler.app.state_dir import ADMIN_SOCKET, ALL_END, GRPC_SOCKET, NODE, StateDir
+from reconciler.app.state_dir import ADMIN_SOCKET, ALL_END, GRPC_SOCKET, KEEPER_SOCKET, NODE, StateDir
 from reconciler.app.taken import taken
 from xds.bootstrap import Join, as_json
 
@@ -127,7 +127,8 @@ async def up(options: Options, file: ServicesFile) -> None:
         options, bundled = _bundled(options, file)
         with _holder_socket(state_dir) as listening:
             port = listening.getsockname()[1]
-            for child in (_reconciler(options, port), _holder(options, listening), _envoy(options, envoy), *bundled):
+            holding = (_keeper(options), _holder(options, listening))
+            for child in (_reconciler(options, port), *holding, _envoy(options, envoy), *bundled):
                 children.start(child)
             await _until_stopped(children)
             children.signal("reconciler", ALL_END)
@@ -192,11 +193,17 @@ def _reconciler(options: Options, holder_port: int) -> Child:
     return Child("reconciler", command, stop_seconds=4.2)
 
 
+def _keeper(options: Options) -> Child:
+    command = [sys.executable, "-m", "tproxy.keeper", KEEPER_SOCKET]
+    return Child("keeper", command, output=options.state_dir.path / "logs" / "keeper.log", stop_seconds=0.3)
+
+
 def _holder(options: Options, listening: socket.socket) -> Child:
     descriptor = listening.fileno()
     command = [sys.executable, "-m", "tproxy", "run", "--mode", "anyip", "--listen", f"fd:{descriptor}"]
     command += ["--reconciler", f"unix:{GRPC_SOCKET}", "--holder-id", NODE, "--log", options.log]
     command += ["--drain-timeout", str(HOLDER_DRAIN_SECONDS), *_flag("--metrics", options.holder_metrics)]
+    command += ["--keeper", KEEPER_SOCKET]
     output = options.state_dir.path / "logs" / "holder.log"
     return Child("holder", command, output=output, stop_seconds=0.6, descriptors=(descriptor,))
 

@@ -181,10 +181,11 @@ async def http_get(port: int, host: str, *, path: str = "/", http: str = "1.1") 
 async def upstream(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     host: str = "127.0.0.1",
+    port: int = 0,
     **options: Any,
 ) -> AsyncIterator[ir.Address]:
     """Run a server of one's own."""
-    server = await asyncio.start_server(serve, host, 0, **options)
+    server = await asyncio.start_server(serve, host, port, **options)
     try:
         yield ir.Address(host, server.sockets[0].getsockname()[1])
     finally:

@@ -65,6 +65,18 @@ async def test_endpoint_that_refuses_is_tried_elsewhere(stage: Stage) -> None:
         assert [await line(port) for _ in range(20)] == ["hello\n"] * 20
 
 
+async def test_new_client_waits_while_a_holder_restarts(stage: Stage) -> None:
+    address, port = ir.Address("127.0.0.1", free_port()), free_port()
+    await stage.serve((http("a"), (address,)), (tcp("db", port), (address,)))
+    await stage.envoy.listens(port)
+    asked = asyncio.create_task(http_get(stage.http, "a"))
+    connected = asyncio.create_task(line(port, "GET / HTTP/1.1\r\nHost: db\r\nConnection: close\r\n\r\n"))
+    await asyncio.sleep(1.5)  # stands for the start of a holder
+    async with upstream(pages("a"), port=address.port):
+        assert await asked == (200, "a for a")
+        assert "a for db" in await connected
+
+
 async def test_websocket_is_not_cut_when_the_service_moves(stage: Stage) -> None:
     async def echo(connection: ServerConnection) -> None:
         async for message in connection:

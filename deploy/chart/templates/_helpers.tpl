@@ -101,6 +101,15 @@ runAsUser: 0
 capabilities: {drop: [ALL], add: [NET_ADMIN]}
 {{- end -}}
 
+{{/* Of what shares a Unix socket with the holder of holdMode tproxy: the same user, without capabilities. */}}
+{{- define "zenvoy.rootSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: false
+runAsUser: 0
+capabilities: {drop: [ALL]}
+{{- end -}}
+
 {{- define "zenvoy.podSecurity" -}}
 runAsUser: 65532
 runAsGroup: 65532

@@ -1,6 +1,6 @@
 """gRPC with bytes for messages. Arguments: PORT.
 
-/test.Echo/Unary   the request again              /test.Echo/Down   the request's bytes, one message each
+/test.Echo/Unary   the request again, logged      /test.Echo/Down   the request's bytes, one message each
 /test.Echo/Up      all requests, joined by commas /test.Echo/Both   each request again, when it comes
 """
 
@@ -13,13 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 
+def unary(request: bytes, _: grpc.ServicerContext) -> bytes:
+    print(request[:20].decode(errors="replace"), flush=True)
+    return request
+
+
 def down(request: bytes, _: grpc.ServicerContext) -> Iterator[bytes]:
     for byte in request:
         yield bytes([byte])
 
 
 METHODS = {
-    "Unary": grpc.unary_unary_rpc_method_handler(lambda request, _: request),
+    "Unary": grpc.unary_unary_rpc_method_handler(unary),
     "Down": grpc.unary_stream_rpc_method_handler(down),
     "Up": grpc.stream_unary_rpc_method_handler(lambda requests, _: b",".join(requests)),
     "Both": grpc.stream_stream_rpc_method_handler(lambda requests, _: iter(requests)),

@@ -1,0 +1,180 @@
+"""The keeper: a second descriptor of every held connection, so that it outlives a holder that dies.
+
+A connection is open as long as one process has a descriptor of it. The holder sends each held connection to this
+process; when the holder dies, the next holder gets them all, unread, and continues to hold them. The keeper reads and
+writes nothing on them. Counterpart: `keeping.py`, the holder's end. Standard library only: a small process.
+
+Protocol, on a `SOCK_SEQPACKET` Unix socket. From the holder: `A` (first, adopt: send what is kept) or `F` (first,
+forget what is kept), `K` (keep: inode number and time of each descriptor that is attached), `D` (drop: inode numbers),
+`P` (ping). From the keeper: `G` (give: times, with descriptors), `E` (end of what is given), `P` (answer to a ping).
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+
+PER_MESSAGE = 64
+"""Descriptors in one message; the kernel allows 253."""
+MESSAGE_BYTES = 1 + 16 * PER_MESSAGE
+KEPT = struct.Struct("=Qd")
+INODE = struct.Struct("=Q")
+SINCE = struct.Struct("=d")
+ORPHAN_SECONDS = 60.0
+"""How long connections are kept while there is no holder."""
+GIVE_SECONDS = 5.0
+"""How long a holder may take to receive one message of what it adopts."""
+_ANCILLARY = socket.CMSG_SPACE(PER_MESSAGE * array.array("i").itemsize)
+_MESSAGES_AT_ONCE = 64
+
+
+def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+    """Return one message and its descriptors, which are the caller's. Raises `OSError`."""
+    data, ancillary, _, _ = link.recvmsg(MESSAGE_BYTES, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return data, list(descriptors)
+
+
+def send(link: socket.socket, data: bytes, descriptors: list[int]) -> None:
+    """Send one message with its descriptors. Raises `OSError`."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    link.sendmsg([data], rights)
+
+
+class Keeper:
+    """The kept connections, and the one holder that they belong to."""
+
+    def __init__(self, listening: socket.socket, now: Callable[[], float] = time.monotonic) -> None:
+        self._listening, self._now = listening, now
+        self._kept: dict[int, tuple[int, float]] = {}
+        """By inode number: our descriptor, and since when it is held."""
+        self._link: socket.socket | None = None
+        self._orphaned_at = now()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def run(self) -> None:
+        """Serve holders, one at a time."""
+        while True:
+            poll = select.poll()
+            poll.register(self._link or self._listening, select.POLLIN)
+            waits = self._kept and self._link is None
+            left = self._orphaned_at + ORPHAN_SECONDS - self._now()
+            poll.poll(max(0.0, left * 1000) if waits else None)
+            self.step()
+
+    def step(self) -> None:
+        """Do what there is to do, without waiting."""
+        if self._link is None:
+            if self._kept and self._now() >= self._orphaned_at + ORPHAN_SECONDS:
+                self._forget()
+            self._accept()
+        if self._link is not None:
+            try:
+                for _ in range(_MESSAGES_AT_ONCE):
+                    self._serve(self._link)
+            except BlockingIOError:
+                return
+            except (OSError, ValueError, struct.error):
+                self._link.close()
+                self._link, self._orphaned_at = None, self._now()
+
+    def _accept(self) -> None:
+        try:
+            link, _ = self._listening.accept()
+        except OSError:
+            return
+        _, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid != os.geteuid():
+            link.close()
+            return
+        link.setblocking(False)
+        self._link = link
+
+    def _serve(self, link: socket.socket) -> None:
+        data, descriptors = receive(link)
+        kind, body = data[:1], data[1:]
+        if kind == b"K":
+            self._keep(body, descriptors)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if kind == b"D":
+            for (inode,) in INODE.iter_unpack(body):
+                if kept := self._kept.pop(inode, None):
+                    os.close(kept[0])
+        elif kind == b"F":
+            self._forget()
+        elif kind == b"A":
+            self._give(link)
+        elif kind == b"P":
+            send(link, b"P", [])
+        else:
+            raise ValueError("the holder closed the link, or does not speak this protocol")
+
+    def _keep(self, body: bytes, descriptors: list[int]) -> None:
+        """Keep what has come: without room for more descriptors, the kernel delivers the first ones only."""
+        for (inode, since), descriptor in zip(KEPT.iter_unpack(body), descriptors, strict=False):
+            if before := self._kept.pop(inode, None):
+                os.close(before[0])
+            self._kept[inode] = (descriptor, since)
+
+    def _give(self, link: socket.socket) -> None:
+        link.settimeout(GIVE_SECONDS)
+        kept = sorted(self._kept.values(), key=lambda one: one[1])
+        for at in range(0, len(kept), PER_MESSAGE):
+            part = kept[at : at + PER_MESSAGE]
+            send(link, b"G" + b"".join(SINCE.pack(since) for _, since in part), [fd for fd, _ in part])
+        send(link, b"E", [])
+        link.setblocking(False)
+
+    def _forget(self) -> None:
+        for descriptor, _ in self._kept.values():
+            os.close(descriptor)
+        self._kept.clear()
+
+
+def listen(path: str) -> socket.socket:
+    """Return the socket that holders connect to, in place of what was there. Raises `OSError`."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    before = os.umask(0o177)
+    try:
+        listening.bind(path)
+    finally:
+        os.umask(before)
+    listening.listen()
+    return listening
+
+
+def main() -> None:
+    """Run until SIGTERM; the argument is the path of the Unix socket."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: zenvoy-keeper PATH, the Unix socket to listen on")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        listening = listen(sys.argv[1])
+    except OSError as error:
+        sys.exit(f"cannot listen on {sys.argv[1]}: {error.strerror}; give a path in a directory of your own")
+    Keeper(listening).run()
+
+
+if __name__ == "__main__":
+    main()
