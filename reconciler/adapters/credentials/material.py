@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.adapters.credentials import x509
-from reconciler.core.identity import NoIdentity, Role, identity
+from reconciler.core.identity import Identity, NoIdentity, Role, identity
 
 
 class NoCertificates(OSError):
@@ -50,8 +50,8 @@ class Files:
         return material
 
 
-def check(material: Material, where: str, *roles: Role) -> None:
-    """Raise `NoCertificates` unless the parts are readable and belong together, and give one of these roles, if any."""
+def check(material: Material, where: str, *roles: Role) -> Identity:
+    """Return the identity that the parts give together. Raises `NoCertificates`, also for a role other than these."""
     try:
         leaf = x509.read(material.certificate)
         x509.read(material.authority)
@@ -65,4 +65,7 @@ def check(material: Material, where: str, *roles: Role) -> None:
     except NoIdentity as error:
         raise NoCertificates(f"{where}: {error} (docs/how-to/mtls.md)") from None
     if roles and found.role not in roles:
-        raise NoCertificates(f"{where}: the certificate is that of {found.uri}, not of a {' or '.join(roles)}")
+        raise NoCertificates(
+            f"{where}: the certificate is that of {found.uri}, not of a {' or '.join(roles)} (docs/how-to/mtls.md)"
+        )
+    return found

@@ -17,13 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """The period in which a certificate is valid, both ends included."""
-
-    since: float
-    until: float
+from reconciler.adapters.credentials.issuing import Validity
 
 
 @dataclass(frozen=True, slots=True)
