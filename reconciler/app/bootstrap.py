@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from reconciler.adapters.credentials import Files, NoCertificates
+from reconciler.adapters.credentials.material import check
+from reconciler.core.identity import Role, envoy
 from xds.bootstrap import Join, Tls, as_json, as_yaml, files
 
 
@@ -61,7 +64,20 @@ def _tls(asked: Asked, host: str, directory: Path | None) -> Tls | None:
     for path in (certificate, key, authority):
         if not Path(path).is_absolute():
             raise ValueError(f"{path!r}: write it as an absolute path, as Envoy sees it")
+    if Path(certificate).exists():  # Envoy may run on another machine, or see another path
+        _check(Files(Path(certificate), Path(key), Path(authority)), asked.node)
     return Tls(certificate, key, authority, asked.server_name or host, str(directory))
+
+
+def _check(files: Files, node: str) -> None:
+    """Raise `NoCertificates` for a certificate with which the reconciler would refuse this Envoy."""
+    material = files.read()
+    found = check(material, str(files.certificate), Role.PROXY, Role.ENVOY)
+    if found.role is Role.ENVOY and found.node != node:
+        raise NoCertificates(
+            f"{files.certificate}: the certificate is for node id {found.node}, and this Envoy's is {node}; "
+            f"use --node {found.node}, or a certificate with the URI SAN {envoy(node).uri}"
+        )
 
 
 def _target(text: str) -> tuple[str, int]:

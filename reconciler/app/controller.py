@@ -25,6 +25,10 @@ log = structlog.get_logger()
 GRPC_GRACE_SECONDS = 0.5
 FLUSH_SECONDS = 3.0
 LOOK_SECONDS = 0.05
+PLAINTEXT = (
+    "the gRPC port is open without TLS: any process that reaches it can read every route, wake services and keep them "
+    "awake; remove --plaintext (in the chart: mtls.enabled=true)"
+)
 SEEN_SECONDS = 15.0
 """How long the first look at all targets may take before the lease is asked for without it."""
 
@@ -50,8 +54,8 @@ class Controller(Replica):
             self._finalizers.run(),
             self._sampler.run(),
         )
-        proxies = [self._proxies.run()] if self._proxies else []
-        tasks = [asyncio.create_task(one) for one in (*work, *proxies, self._begin())]
+        optional = [part.run() for part in (self._proxies, self._certificates) if part]
+        tasks = [asyncio.create_task(one) for one in (*work, *optional, self._begin())]
         electing = asyncio.create_task(self._elect())
         for task in (*tasks, electing):
             task.add_done_callback(lambda _: stopped.set() if _failed([*tasks, electing]) else None)
@@ -77,6 +81,7 @@ class Controller(Replica):
         self._grpc.add_generic_rpc_handlers(handlers)
         while not (self.engine.synced and self._peers.synced):
             await asyncio.sleep(LOOK_SECONDS)
+        await self._certified()
         # Not before: a holder that is told of half of all services refuses whoever waits for the other half.
         self._listen()
         await self._grpc.start()
@@ -85,11 +90,20 @@ class Controller(Replica):
         log.info("serving", services=len(self.engine.services), leads=self._leads())
 
     def _listen(self) -> None:
-        files = self._settings.certificates
-        if files:
-            self._grpc.add_secure_port(self._settings.grpc, credentials.Server(files.read).credentials)
+        if self._certificates:
+            self._grpc.add_secure_port(self._settings.grpc, credentials.Server(self._certificates.read).credentials)
         else:
+            log.warning(PLAINTEXT, grpc=self._settings.grpc)
             self._grpc.add_insecure_port(self._settings.grpc)
+
+    async def _certified(self) -> None:
+        """Return once there is a certificate to serve with: the port is never open without one."""
+        while self._certificates:
+            try:
+                self._certificates.read()
+                return
+            except credentials.NoCertificates:
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def _elect(self) -> None:
         """Stand for election once all targets were looked at: a new leader begins with what runs."""

@@ -7,7 +7,7 @@ Envoys and holders by the leader's word, and wake.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -37,6 +37,7 @@ from reconciler.adapters.peers import Peers, Terms
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter, service_of_stat
 from reconciler.app import traffic
+from reconciler.app.cluster.certificates import certificates
 from reconciler.app.cluster.settings import Settings
 from reconciler.app.leaving import Leaving
 from reconciler.app.operations import EngineOperations
@@ -48,6 +49,7 @@ from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Engine
 from reconciler.engine.sampling import Sampler
+from reconciler.engine.view import moment
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
 
@@ -80,14 +82,12 @@ class Replica:
         hold = settings.hold
         self._metrics = Metrics(self._world())
         api.called = urgent.called = self._metrics.called
-        ports = reserved(settings.http_port, settings.tls_port)
-        self._catalogue = Catalogue(
-            api, self._leads, self._configure, self._saw_object, namespaces=settings.namespaces, reserved=ports
-        )
+        self._catalogue = self._watched()
         items, services = self._catalogue.scaled_services.items, self._catalogue.services.items
         tell = self._tell = Teller(lambda: self.engine.services, items, self._metrics)
         self.engine = _Engine(time.time, pace, hold.address, tell.saw, tell.woke, hold.listens_at, hold.size)
         self.engine.also_held = self._metrics.held
+        self._certificates = certificates(settings, api)
         self._alarm = Alarm(self.engine.passed)
         self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service, settings.pod_ip)
         proxies = settings.proxies_service
@@ -122,6 +122,12 @@ class Replica:
             self.engine, router, holders, opened, source, self._standing, self._peers.merged.connected
         )
 
+    def _watched(self) -> Catalogue:
+        ports, namespaces = reserved(self._settings.http_port, self._settings.tls_port), self._settings.namespaces
+        return Catalogue(
+            self._api, self._leads, self._configure, self._saw_object, namespaces=namespaces, reserved=ports
+        )
+
     def _candidate(self) -> Elector:
         settings = self._settings
         duration = settings.lease_duration
@@ -131,12 +137,12 @@ class Replica:
         return Elector(self._api, place, candidate, address, self._lead, self._follow, self._allocate)
 
     def _among_others(self) -> Peers:
-        files, settle = self._settings.certificates, self._settings.lease_duration
+        found, settle = self._certificates, self._settings.lease_duration
         everybody, valid = self._replicas.addresses, self._elector.valid
         ended = self._proxies.ended if self._proxies else (lambda _: False)
         terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle, ended)
-        secure = (lambda: credentials.channel(files.read())) if files else None
-        return Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name)
+        secure = (lambda: credentials.channel(found.read())) if found else None
+        return Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name or None)
 
     def _sampling_of(self, asked: PrometheusSettings | None) -> Sampler:
         merged = self._peers.merged
@@ -157,6 +163,8 @@ class Replica:
             leads=self._leads,
             now=time.time,
             ticks=time.monotonic,
+            plaintext=lambda: self._certificates is None,
+            expiries=self._expiries,
         )
 
     # Who leads
@@ -197,12 +205,17 @@ class Replica:
         used = (self._settings.hold.index(address) for item in items if (address := item.status.hold_address))
         return max((index + 1 for index in used if index is not None), default=FIRST_INDEX)
 
+    def _expiries(self) -> Mapping[str, float]:
+        return self._certificates.expiries if self._certificates else {}
+
     def _standing(self) -> dict[str, Any]:
         """Who leads, for people."""
         return {
             "replica": self._settings.pod_name,
             "leads": self._leads(),
             "leader": self._elector.holder,
+            "plaintext": self._certificates is None,
+            "certificates": {name: moment(until) for name, until in self._expiries().items()},
             "replicas": sorted(self._replicas.addresses()),
             "connected": sorted(self._peers.connected()),
             "doubt": words(self._peers.merged.doubt()) if self._leads() else None,

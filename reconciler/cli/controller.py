@@ -15,7 +15,7 @@ from reconciler.cli.run import Log, LogStyle
 
 if TYPE_CHECKING:
     from reconciler.adapters.credentials import Files
-    from reconciler.app.cluster.settings import AnyIp, Tproxy
+    from reconciler.app.cluster.settings import AnyIp, SelfIssue, Tproxy
 
 SHORTEST_LEASE_SECONDS = 1.0
 """A Lease says how long it lasts in whole seconds."""
@@ -35,6 +35,10 @@ def _place(text: str, checked: Callable[[str], str | None], **more: Any) -> Any:
 
 def _port(text: str) -> Any:
     return typer.Option(help=text, min=1, max=65535, rich_help_panel=ENVOY)
+
+
+def _tls(text: str, checked: Callable[[str], str | None] | None = None) -> Any:
+    return typer.Option(help=text, rich_help_panel=TLS, callback=checked)
 
 
 def controller(
@@ -92,12 +96,22 @@ def controller(
     prometheus_header: traffic.Headers = None,
     prometheus_bearer_token_file: traffic.TokenFile = None,
     prometheus_ca_file: traffic.CaFile = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Our certificate, PEM.", rich_help_panel=TLS)] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key.", rich_help_panel=TLS)] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="CAs of all others' certificates.", rich_help_panel=TLS)] = None,
-    tls_server_name: Annotated[
-        str | None, typer.Option(help="What other replicas' certificates are for.", rich_help_panel=TLS)
-    ] = None,
+    tls_ca_secret: Annotated[
+        str,
+        _tls(
+            "Issue certificates, and keep their authority in this Secret of the Lease's namespace.", values.maybe_name
+        ),
+    ] = "",
+    tls_proxy_secret: Annotated[
+        str, _tls("Keep the certificate of the proxy's pods in this Secret.", values.maybe_name)
+    ] = "",
+    tls_cert: Annotated[Path | None, _tls("Certificate of this replica, PEM.")] = None,
+    tls_key: Annotated[Path | None, _tls("Private key of the certificate.")] = None,
+    tls_ca: Annotated[Path | None, _tls("Authorities of all other certificates.")] = None,
+    tls_server_name: Annotated[str, _tls("DNS name in the certificates of replicas.")] = "zenvoy-reconciler",
+    plaintext: Annotated[
+        bool, _tls("Open the gRPC port without TLS, for debugging only: anyone who reaches it is trusted.")
+    ] = False,
     kubeconfig: Annotated[
         Path | None, typer.Option(help="Outside a cluster: how to reach one.", rich_help_panel=PLACE)
     ] = None,
@@ -111,7 +125,7 @@ def controller(
 
     Example, outside of the cluster:
 
-      zenvoy controller --pod-name me --pod-ip 127.0.0.1 --kubeconfig ~/.kube/config
+      zenvoy controller --pod-name me --pod-ip 127.0.0.1 --kubeconfig ~/.kube/config --grpc 127.0.0.1:18000 --plaintext
     """
     import asyncio
 
@@ -142,7 +156,7 @@ def controller(
         sample_interval=_seconds(sample_interval, "--sample-interval"),
         stats_ports=values.port_range(stats_ports),
         prometheus=asked or None,
-        certificates=_certificates(tls_cert, tls_key, tls_ca),
+        certificates=_certificates((tls_cert, tls_key, tls_ca), tls_ca_secret, tls_proxy_secret, plaintext),
         server_name=tls_server_name,
     )
     try:
@@ -174,16 +188,24 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
     return Tproxy(int(first), int(last))
 
 
-def _certificates(certificate: Path | None, key: Path | None, authority: Path | None) -> Files | None:
-    from reconciler.adapters.credentials import Files, NoCertificates
+def _certificates(
+    paths: tuple[Path | None, Path | None, Path | None], authority_secret: str, proxy_secret: str, plaintext: bool
+) -> Files | SelfIssue | None:
+    from reconciler.adapters.credentials import Files
+    from reconciler.app.cluster.settings import SelfIssue
 
-    if certificate is None and key is None and authority is None:
+    if bool(any(paths)) + bool(authority_secret) + plaintext != 1:
+        raise typer.BadParameter(
+            "give --tls-ca-secret, or --tls-cert, --tls-key and --tls-ca together; for debugging without TLS give "
+            "--plaintext"
+        )
+    if proxy_secret and not authority_secret:
+        raise typer.BadParameter("give --tls-ca-secret too", param_hint="--tls-proxy-secret")
+    if authority_secret:
+        return SelfIssue(authority_secret, proxy_secret)
+    certificate, key, authority = paths
+    if plaintext:
         return None
     if certificate is None or key is None or authority is None:
         raise typer.BadParameter("give --tls-cert, --tls-key and --tls-ca together")
-    files = Files(certificate, key, authority)
-    try:
-        files.read()
-    except NoCertificates as error:
-        raise typer.BadParameter(str(error)) from None
-    return files
+    return Files(certificate, key, authority)

@@ -16,8 +16,8 @@ from tests.cluster.release import Release, Shop, load_images
 NODE_TEST_SECONDS = 1800
 """The first one may build the images, and all of them Kubernetes."""
 TCP = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432"}
-MODES = {"anyip": {"holdMode": "anyip"}, "tproxy": {"holdMode": "tproxy", "mtls.enabled": "true"}}
-"""Each hold mode, and one of them with certificates."""
+MODES = {"anyip": {"holdMode": "anyip"}, "tproxy": {"holdMode": "tproxy"}}
+"""Values for each hold mode."""
 _RELEASE = pytest.StashKey[Release]()
 _BREAKS_IT = {"apiserver"}
 """Fixtures of tests that a cluster which others use must be spared."""

@@ -15,7 +15,7 @@ from tests.cluster.harness import Cluster, ToolFailed
 MANAGER = "github.com/cert-manager/cert-manager"
 FILES = [f"deploy/crds/cert-manager.io_{kind}.yaml" for kind in ("certificates", "issuers")]
 MANAGERS = "cert-manager.io/"
-SOURCE = {"enabled": True, "source": "cert-manager"}
+SOURCE = {"source": "cert-manager"}
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +58,7 @@ EVERYTHING: dict[str, Any] = {
         "bearerTokenSecret": {"name": "token"},
         "caSecret": {"name": "ca"},
     },
-    "mtls": {"enabled": True},
+    "mtls": {"source": "cert-manager"},
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "scrapeTimeout": "5s"},
         "prometheusRule": {"enabled": True, "additionalRuleLabels": {"team": "edge"}},
@@ -82,10 +80,10 @@ VALUES: dict[str, dict[str, Any]] = {
         "reconciler": {"podDisruptionBudget": {"enabled": False}},
         "proxy": {"podDisruptionBudget": {"enabled": False}},
     },
-    "cert-manager": {"mtls": {"enabled": True, "source": "cert-manager"}},
+    "cert-manager": {"mtls": {"source": "cert-manager"}},
+    "plaintext": {"mtls": {"enabled": False}},
     "certificates of one's own": {
         "mtls": {
-            "enabled": True,
             "source": "existing",
             "existing": {"reconcilerSecret": "a", "proxySecret": "b"},
         }
@@ -109,7 +107,9 @@ def test_the_api_server_takes_what_is_rendered(control_plane: Cluster, chart: Ch
             assert not unknown_options(command), f"{container.owner}, {container.name}: {command[:2]}"
 
 
-@pytest.mark.parametrize("values", [{}, {"mtls": {"enabled": True}, "proxy": {"tcp": [{"name": "dns", "port": 53}]}}])
+@pytest.mark.parametrize(
+    "values", [{}, {"mtls": {"source": "cert-manager"}, "proxy": {"tcp": [{"name": "dns", "port": 53}]}}]
+)
 def test_pods_are_restricted(control_plane: Cluster, chart: Chart, values: dict[str, Any]) -> None:
     """In a namespace that enforces the Pod Security Standard of that name."""
     control_plane.kubectl("label", "namespace", chart.namespace, "pod-security.kubernetes.io/enforce=restricted")
@@ -158,8 +158,8 @@ def test_tproxy_gives_a_capability_where_it_is_needed_and_nowhere_else(chart: Ch
             "monitoring.serviceMonitor.interval: 1m is not prometheus.scrapeInterval, 15s",
         ),
         ({"prometheus": {"scrapeInterval": "15"}}, "at '/prometheus/scrapeInterval': '15' does not match pattern"),
-        ({"mtls": {"enabled": True, "source": "vault"}}, "at '/mtls/source': value must be one of"),
-        ({"mtls": {"enabled": True, "source": "existing"}}, "mtls.existing.reconcilerSecret: name the Secret"),
+        ({"mtls": {"source": "vault"}}, "at '/mtls/source': value must be one of"),
+        ({"mtls": {"source": "existing"}}, "mtls.existing.reconcilerSecret: name the Secret"),
         ({"scaleTargets": []}, "at '/scaleTargets': minItems: got 0, want 1"),
         ({"image": {"digest": "abc"}}, "at '/image/digest': 'abc' does not match pattern"),
     ],
@@ -241,38 +241,6 @@ def installed(chart: Chart):
     chart.uninstall()
 
 
-def secrets(cluster: Cluster, namespace: str) -> dict[str, dict[str, bytes]]:
-    found = json.loads(cluster.kubectl("get", "secrets", "--namespace", namespace, "-o", "json"))["items"]
-    ours = (one for one in found if one["type"] == "kubernetes.io/tls")
-    return {
-        one["metadata"]["name"]: {name: base64.b64decode(data) for name, data in one["data"].items()} for one in ours
-    }
-
-
-def test_certificates_are_kept_by_upgrades(
-    control_plane: Cluster, chart: Chart, installed: Any, tmp_path: Path
-) -> None:
-    installed({"mtls": {"enabled": True}})
-    made = secrets(control_plane, chart.namespace)
-    assert set(made) == {"zenvoy-ca", "zenvoy-reconciler-tls", "zenvoy-proxy-tls"}
-    authority = tmp_path / "ca.crt"
-    authority.write_bytes(made["zenvoy-ca"]["tls.crt"])
-    for component in ("reconciler", "proxy"):
-        certificate = tmp_path / f"{component}.crt"
-        certificate.write_bytes(made[f"zenvoy-{component}-tls"]["tls.crt"])
-        host = f"zenvoy-{component}.{chart.namespace}.svc"
-        for purpose in ("sslclient", "sslserver"):
-            check = ("-CAfile", authority, "-purpose", purpose, "-verify_hostname", host, certificate)
-            subprocess.run(["openssl", "verify", *check], check=True, capture_output=True)
-    chart.upgrade({"mtls": {"enabled": True}, "proxy": {"replicas": 3}})
-    assert secrets(control_plane, chart.namespace) == made
-    control_plane.kubectl("delete", "secret", "zenvoy-proxy-tls", "--namespace", chart.namespace)
-    chart.upgrade({"mtls": {"enabled": True}})
-    renewed = secrets(control_plane, chart.namespace)
-    assert renewed["zenvoy-proxy-tls"]["tls.crt"] != made["zenvoy-proxy-tls"]["tls.crt"]
-    assert renewed["zenvoy-reconciler-tls"] == made["zenvoy-reconciler-tls"]
-
-
 ALLOWED = (
     "list scaledservices.zenvoy.dev",
     "watch scaledservices.zenvoy.dev",
@@ -325,6 +293,13 @@ async def test_what_is_granted_is_the_least(api: Api, chart: Chart, installed: A
         assert not await may(api, ACCOUNT, own, f"{verb} {lease} in {own}", name="another")
     assert await may(api, ACCOUNT, own, f"create {lease} in {own}")
     assert not await may(api, ACCOUNT, own, f"create {lease} in shop")
+    for secret in ("zenvoy-self-issued-ca", "zenvoy-proxy-self-issued"):
+        for verb in ("list", "watch", "patch"):
+            assert await may(api, ACCOUNT, own, f"{verb} secrets in {own}", name=secret)
+            assert not await may(api, ACCOUNT, own, f"{verb} secrets in {own}", name="another")
+            assert not await may(api, ACCOUNT, own, f"{verb} secrets in shop", name=secret)
+        assert not await may(api, ACCOUNT, own, f"delete secrets in {own}", name=secret)
+    assert not await may(api, ACCOUNT, own, f"create secrets in {own}")
     for request in (*ALLOWED, *REFUSED):
         assert not await may(api, "zenvoy-proxy", own, f"{request} in {own}"), request
 
@@ -361,6 +336,11 @@ async def test_a_program_can_be_run_with_these_rights(
         await program.close()
 
 
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
+def test_chart_rendered_twice_is_equal(chart: Chart, values: dict[str, Any]) -> None:
+    assert chart.render(values) == chart.render(values)
+
+
 def test_leaving_is_done_where_there_are_rights(chart: Chart) -> None:
     rendered = documents(chart.render({"namespaces": ["shop", "blog"]}))
     [job] = [one for one in rendered if one["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-delete"]
@@ -375,8 +355,8 @@ def test_leaving_is_done_where_there_are_rights(chart: Chart) -> None:
 
 
 def test_notes_say_what_to_do_next(chart: Chart, installed: Any) -> None:
-    said = installed({"proxy": {"replicas": 1}})
+    said = installed({"proxy": {"replicas": 1}, "mtls": {"enabled": False}})
     assert "kubectl label service web zenvoy.dev/enabled=true" in said
     assert f"http://zenvoy-proxy.{chart.namespace}:10000/" in said
     assert "with one replica of the proxy" in said
-    assert "without TLS" in said
+    assert "WARNING: mtls.enabled=false opens the gRPC port" in said

@@ -13,7 +13,9 @@ from tests.cluster.release import PATIENCE_SECONDS, SYSTEM, Release, Shop, servi
 from tests.e2e.harness import until
 
 COMMAND = Path(sys.executable).with_name("zenvoy")
-CHECKS = ("definition", "controller", "permissions", "Envoys", "holders", "samples", "proxies", "services")
+CHECKS = (
+    *("definition", "controller", "permissions", "Envoys", "holders", "samples", "certificates", "proxies", "services"),
+)
 STARTS_AGAIN = "its manifest (last-applied-configuration) says spec.replicas"
 
 

@@ -46,7 +46,8 @@ async def controller(system: Chart, kubeconfig: Path, log: Path) -> AsyncIterato
     where = ("--grpc", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{port + 1}", "--kubeconfig", kubeconfig)
     who = ("--pod-name", "me", "--pod-ip", "127.0.0.1", "--lease-namespace", system.namespace)
     with log.open("wb") as out:
-        command = (PROGRAM, "controller", *where, *who, "--log", "json")
+        tls = ("--tls-ca-secret", "zenvoy-self-issued-ca", "--tls-proxy-secret", "zenvoy-proxy-self-issued")
+        command = (PROGRAM, "controller", *where, *who, *tls, "--log", "json")
         process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
     try:
         yield

@@ -22,7 +22,14 @@ URL = "https://github.com/zenvoy/zenvoy/blob/main/"
 SEVERITIES = {"info", "warning", "critical"}
 WANTED = {
     *("ServiceStuckWaking", "WakeFailing", "WakesSlow", "HoldsRefused", "TrafficUnknown"),
-    *("ControllerDown", "NoLeader", "EnvoyRejectsConfig", "HolderDisconnected", "ServiceFlapping"),
+    *(
+        "CertificateExpires",
+        "ControllerDown",
+        "NoLeader",
+        "EnvoyRejectsConfig",
+        "HolderDisconnected",
+        "ServiceFlapping",
+    ),
 }
 HEADINGS = ["## Look", "## Causes", "## What to do"]
 

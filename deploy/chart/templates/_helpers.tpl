@@ -66,18 +66,32 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ include "zenvoy.reconciler" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
+{{/* Secrets that the reconcilers keep, separated by a space: of the authority, and of the proxy's pods. */}}
+{{- define "zenvoy.issuedSecrets" -}}
+{{ include "zenvoy.fullname" . }}-self-issued-ca{{ if .Values.proxy.enabled }} {{ include "zenvoy.proxyTlsSecret" . }}{{ end }}
+{{- end -}}
+
 {{- define "zenvoy.reconcilerTlsSecret" -}}
 {{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.reconcilerSecret: name the Secret with tls.crt, tls.key and ca.crt" .Values.mtls.existing.reconcilerSecret }}{{- else -}}{{ include "zenvoy.reconciler" . }}-tls{{- end -}}
 {{- end -}}
 
 {{- define "zenvoy.proxyTlsSecret" -}}
-{{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.proxySecret: name the Secret with tls.crt, tls.key and ca.crt" .Values.mtls.existing.proxySecret }}{{- else -}}{{ include "zenvoy.proxy" . }}-tls{{- end -}}
+{{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.proxySecret: name the Secret with tls.crt, tls.key and ca.crt" .Values.mtls.existing.proxySecret }}{{- else if eq .Values.mtls.source "self-issued" -}}{{ include "zenvoy.proxy" . }}-self-issued{{- else -}}{{ include "zenvoy.proxy" . }}-tls{{- end -}}
 {{- end -}}
 
 {{- define "zenvoy.tlsArgs" -}}
 - --tls-cert=/etc/zenvoy/tls/tls.crt
 - --tls-key=/etc/zenvoy/tls/tls.key
 - --tls-ca=/etc/zenvoy/tls/ca.crt
+{{- end -}}
+
+{{/* A pod starts once the Secret has these keys. */}}
+{{- define "zenvoy.tlsVolume" -}}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: ca.crt}]
 {{- end -}}
 
 {{- define "zenvoy.tlsMount" -}}

@@ -79,6 +79,8 @@ class Present(Collector):
         yield _single(table.READY, world.ready())
         yield _single(table.LEADER, world.leads())
         yield _family(table.API_CALLS, self._calls)
+        yield _single(table.PLAINTEXT, world.plaintext())
+        yield _family(table.CERTIFICATE_EXPIRY, {(name,): until for name, until in world.expiries().items()})
         yield _family(table.BUILD, {(version("zenvoy"), platform.python_version()): 1})
 
     def _of_samples(self) -> Iterable[Metric]:

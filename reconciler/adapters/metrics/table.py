@@ -206,12 +206,25 @@ API_CALLS = Family(
     ("method", "code"),
     "1 a method and code",
 )
+PLAINTEXT = Family(
+    "zenvoy_grpc_plaintext",
+    "gauge",
+    "1 while the gRPC port is open without mutual TLS, which is for debugging only; 0 otherwise.",
+)
+CERTIFICATE_EXPIRY = Family(
+    "zenvoy_certificate_expiry_timestamp_seconds",
+    "gauge",
+    "End of a certificate's validity, in seconds since the epoch: ca, reconciler or proxy; in a cluster only.",
+    ("certificate",),
+    series="1 a certificate",
+)
 BUILD = Family("zenvoy_build_info", "gauge", "1; the labels say what runs.", ("version", "python"))
 
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
 PRESENT = (
     *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_DOUBT, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
-    *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, BUILD),
+    *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, PLAINTEXT),
+    *(CERTIFICATE_EXPIRY, BUILD),
 )
 CONTROL_FAMILIES = (*HISTOGRAMS, *PRESENT)
 """Rendered by prometheus-client."""

@@ -64,3 +64,7 @@ class World:
     """Seconds since the epoch."""
     ticks: Callable[[], float]
     """Seconds of a clock that is never set."""
+    plaintext: Callable[[], bool] = lambda: False
+    """Whether the gRPC port is open without mutual TLS."""
+    expiries: Callable[[], Mapping[str, float]] = dict
+    """Ends of validity of certificates, in seconds since the epoch, by certificate."""

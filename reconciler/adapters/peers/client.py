@@ -184,7 +184,7 @@ class PeerClient:
             channel = grpc.aio.insecure_channel(address, options=self._options)
         else:
             try:
-                credentials = await asyncio.to_thread(self._credentials)
+                credentials = self._credentials()
             except OSError as error:
                 return False, f"a certificate cannot be read: {error}"
             channel = grpc.aio.secure_channel(address, credentials, options=self._options)

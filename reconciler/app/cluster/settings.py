@@ -67,6 +67,16 @@ class Tproxy:
 
 
 @dataclass(frozen=True, slots=True)
+class SelfIssue:
+    """Settings for certificates that the replicas issue themselves."""
+
+    authority_secret: str
+    """The Secret of the authority."""
+    proxy_secret: str = ""
+    """The Secret that the proxy's pods mount; empty: the chart has no proxy."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """One replica's."""
 
@@ -96,10 +106,10 @@ class Settings:
     """The ports at which an Envoy may have its statistics."""
     prometheus: PrometheusSettings | None = None
     """None: each Envoy's own statistics say what is in use."""
-    certificates: Files | None = None
-    """For mutual TLS on the gRPC port; None: it is open."""
-    server_name: str | None = None
-    """What the certificates of replicas are for."""
+    certificates: Files | SelfIssue | None = None
+    """Certificates for mutual TLS on the gRPC port; None: plaintext, for debugging only."""
+    server_name: str = ""
+    """DNS name in the certificates of replicas."""
 
     @property
     def peer_address(self) -> str:

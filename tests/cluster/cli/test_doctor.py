@@ -149,6 +149,7 @@ async def test_where_all_is_well_it_finds_nothing(installed: Installed) -> None:
             "Envoys",
             "holders",
             "samples",
+            "certificates",
             "proxies",
             "services",
             "conflicts",

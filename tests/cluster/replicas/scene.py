@@ -108,7 +108,15 @@ class Scene:
         command += ["--http-port", str(self.http_port), "--tls-port", str(self._tls_port)]
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
-        command += ["--peers-service", PEERS, "--sample-interval", "200ms", "--stats-ports", "1024-65535"]
+        command += [
+            "--peers-service",
+            PEERS,
+            "--sample-interval",
+            "200ms",
+            "--stats-ports",
+            "1024-65535",
+            "--plaintext",
+        ]
         self._run(name, [str(word) for word in command])
 
     def _start_proxy(self) -> None:

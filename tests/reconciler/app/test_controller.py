@@ -29,7 +29,7 @@ def controller(folder: Path, http: int) -> Iterator[subprocess.Popen[str]]:
     (folder / "kubeconfig").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **said}))
     command = [str(ZENVOY), "controller", "--pod-name", "me", "--pod-ip", "127.0.0.1"]
     command += ["--kubeconfig", str(folder / "kubeconfig"), "--metrics", f"127.0.0.1:{http}"]
-    command += ["--grpc", f"127.0.0.1:{free_port()}"]
+    command += ["--grpc", f"127.0.0.1:{free_port()}", "--plaintext"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         yield process

@@ -18,7 +18,7 @@ NEEDED = {
     "up": ["{here}/services.yaml"],
     "check": ["{here}/services.yaml"],
     "reconcile": ["{here}/services.yaml", "--holder-port=18001"],
-    "controller": ["--pod-name=me", "--pod-ip=127.0.0.1", "--kubeconfig={here}/kubeconfig"],
+    "controller": ["--pod-name=me", "--pod-ip=127.0.0.1", "--kubeconfig={here}/kubeconfig", "--plaintext"],
     "run": ["--reconciler=127.0.0.1:18000"],
     **{name: ["web"] for name in ("explain", "wake", "sleep", "pause", "resume")},
 }
@@ -47,6 +47,8 @@ WRONG = {
     "--peers-service": ("", "a b"),
     "--proxies-service": ("a b",),
     "--sample-interval": ("nonsense", "0"),
+    "--tls-ca-secret": ("a b",),
+    "--tls-proxy-secret": ("a b",),
     "--tls-cert": ("/nowhere",),
     "--tls-key": ("/nowhere",),
     "--tls-ca": ("/nowhere",),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 
 from reconciler.adapters.kubernetes.api import ApiError
 from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.app.cluster.controllers import proxies
-from reconciler.app.cluster.doctor import conflicts, installation, joining, objects, permissions, services
+from reconciler.app.cluster.doctor import certificates, conflicts, installation, joining, objects, permissions, services
 from reconciler.app.cluster.doctor.installation import Installation
 from reconciler.app.cluster.live import AtUrl, ByProxy, Figures, Silent
 from reconciler.app.cluster.reach import Cluster
@@ -29,7 +30,7 @@ async def examined(cluster: Cluster) -> list[Examined]:
     items = await cluster.all()
     found += await _tried("permissions", lambda: permissions.examined(cluster, installed, items))
     worlds, silent = await _worlds(cluster, installed)
-    found += connected.examined(worlds) if worlds else []
+    found += [*connected.examined(worlds), certificates.examined(worlds, datetime.now(UTC))] if worlds else []
     if silent:
         found.append(Examined("figures", "not every controller answers", tuple(silent)))
     elif worlds and len(worlds) >= len(installed.ready):  # with --controller only one of them may have been asked

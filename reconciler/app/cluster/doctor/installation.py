@@ -45,6 +45,8 @@ class Installation:
     """Service accounts of the controller's pods."""
     namespaces: tuple[str, ...] = ()
     """Where it looks; empty: everywhere."""
+    secrets: tuple[str, ...] = ()
+    """Secrets in which it keeps certificates that it issues."""
 
 
 async def served(cluster: Cluster) -> bool:
@@ -102,6 +104,7 @@ async def controller(cluster: Cluster, installed: Installation) -> Examined:
         name = pod.metadata["name"]
         installed.accounts.add(pod.spec.service_account_name)
         installed.namespaces = _watched(pod) or installed.namespaces
+        installed.secrets = _argument(pod, "--tls-ca-secret=", "--tls-proxy-secret=") or installed.secrets
         found += _pod(f"pod {system}/{name}", pod)
         if pod.is_ready:
             installed.ready.append(name)
@@ -138,12 +141,13 @@ def _lease(where: str, held: Lease | None, pods: set[str]) -> Iterator[Finding]:
 
 
 def _watched(pod: Pod) -> tuple[str, ...]:
-    """Of its argument `--namespaces=a,b`."""
-    for container in pod.spec.containers:
-        for argument in container.get("args", []):
-            if argument.startswith("--namespaces="):
-                return tuple(argument.partition("=")[2].split(","))
-    return ()
+    return tuple(name for value in _argument(pod, "--namespaces=") for name in value.split(","))
+
+
+def _argument(pod: Pod, *prefixes: str) -> tuple[str, ...]:
+    """Return the values of those arguments of its containers, in order."""
+    given = [argument for container in pod.spec.containers for argument in container.get("args", [])]
+    return tuple(one.removeprefix(prefix) for prefix in prefixes for one in given if one.startswith(prefix))
 
 
 def _own() -> str:

@@ -58,12 +58,19 @@ RIGHTS = (
 )
 
 
+SECRET_VERBS = (*WATCH, "patch")
+"""On each Secret with certificates that the controller issues."""
+
+
 async def examined(cluster: Cluster, installed: Installation, items: list[ScaledService]) -> Examined:
     """Raises `ApiError`, also when whoever asks may not ask for others."""
     accounts = sorted(installed.accounts)
     if not accounts:
         return Examined("permissions", "no controller to ask for")
-    wanted = [*RIGHTS, *await _of_targets(cluster, items)]
+    secrets = [
+        right for name in installed.secrets for right in _rights(SECRET_VERBS, "", "secrets", own=True, name=name)
+    ]
+    wanted = [*RIGHTS, *secrets, *await _of_targets(cluster, items)]
     slots, found = asyncio.Semaphore(AT_ONCE), []
 
     async def asked(account: str, right: Right, namespace: str | None) -> None:
@@ -129,6 +136,6 @@ async def _denied(cluster: Cluster, account: str, right: Right, namespace: str |
 def _finding(cluster: Cluster, account: str, right: Right, namespace: str | None, why: str) -> Finding:
     where = f"ServiceAccount {cluster.where.system}/{account}"
     place = f"in namespace {namespace}" if namespace else "in all namespaces"
-    ours = {(one.group, one.resource) for one in RIGHTS}
+    ours = {("", "secrets"), *((one.group, one.resource) for one in RIGHTS)}
     remedy = GRANT if (right.group, right.resource) in ours else GRANT_TARGET
     return Finding(where, f"it may not {right} {place}: {why}", remedy)

@@ -1,0 +1,98 @@
+"""Certificates of a replica: files that are replaced, and findings about them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import structlog
+
+from reconciler.adapters.credentials import Files, NoCertificates
+from reconciler.app.bootstrap import Asked, write
+from reconciler.app.cluster import certificates
+from reconciler.app.cluster.certificates import MountedCertificates
+from reconciler.app.cluster.doctor.certificates import examined
+from reconciler.core.identity import PROXY, RECONCILER, envoy
+from tests.certificates import Authority
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+NAME = "zenvoy-reconciler.zenvoy-system.svc"
+
+
+def files_in(directory: Path) -> Files:
+    return Files(directory / "tls.crt", directory / "tls.key", directory / "ca.crt")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+async def test_mounted_files_replaced_are_used(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "READ_SECONDS", 0.01)
+    mounted = MountedCertificates(files_in(authority.sign(tmp_path / "tls", NAME, RECONCILER.uri)))
+    before, running = mounted.read(), asyncio.create_task(mounted.run())
+    with structlog.testing.capture_logs() as logs:
+        (tmp_path / "tls" / "tls.key").write_text("half of a replacement")
+        async with asyncio.timeout(20):
+            while not logs:
+                await asyncio.sleep(0.01)
+    assert "the previous ones stay in use" in logs[0]["event"]
+    assert mounted.read() == before
+    authority.sign(tmp_path / "tls", NAME, RECONCILER.uri)
+    async with asyncio.timeout(20):
+        while mounted.read() == before:
+            await asyncio.sleep(0.01)
+    assert mounted.expiries.keys() == {"ca", "reconciler"}
+    running.cancel()
+
+
+def test_mounted_certificate_of_proxy_is_refused(authority: Authority, tmp_path: Path) -> None:
+    files = files_in(authority.sign(tmp_path / "tls", NAME, PROXY.uri))
+    with pytest.raises(NoCertificates, match="is that of spiffe://zenvoy/proxy, not of a reconciler"):
+        MountedCertificates(files)
+
+
+@pytest.mark.parametrize(
+    ("uri", "error"),
+    [
+        (PROXY.uri, ""),
+        (envoy("edge-1").uri, ""),
+        (envoy("edge-2").uri, "the certificate is for node id edge-2, and this Envoy's is edge-1"),
+        (RECONCILER.uri, "not of a proxy or envoy"),
+        ("", "has no URI SAN of zenvoy"),
+    ],
+)
+def test_bootstrap_refuses_certificate_of_other_role(
+    authority: Authority, tmp_path: Path, uri: str, error: str
+) -> None:
+    signed, directory = authority.sign(tmp_path / "tls", "edge-1", uri), tmp_path / "envoy"
+    directory.mkdir()
+    paths = [str(signed / name) for name in ("tls.crt", "tls.key", "ca.crt")]
+    asked = Asked(f"{NAME}:18000", "edge-1", "127.0.0.1:9901", "delta", None, *paths)
+    if error:
+        with pytest.raises(NoCertificates, match=error):
+            write(asked, directory)
+    else:
+        assert directory / "envoy.yaml" in write(asked, directory)
+
+
+def test_doctor_certificate_not_renewed_is_found() -> None:
+    ends = {"ca": "2028-01-01T00:00:00+00:00", "proxy": "2026-12-05T00:00:00+00:00"}
+    found = examined({"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}, NOW)
+    assert [finding.what for finding in found.found] == ["the certificate of proxy expires at 2026-12-05 00:00 UTC"]
+    assert found.said == "valid until 2026-12-05"
+
+
+def test_doctor_plaintext_is_found() -> None:
+    found = examined({"zenvoy-0": {"standing": {"plaintext": True, "certificates": {}}}}, NOW)
+    assert ["open without TLS" in finding.what for finding in found.found] == [True]
+
+
+def test_doctor_renewed_certificates_are_no_finding() -> None:
+    ends = {"ca": "2028-01-01T00:00:00+00:00", "proxy": "2027-01-05T00:00:00+00:00"}
+    assert examined({"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}, NOW).found == ()
