@@ -9,9 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +24,7 @@ import yaml
 
 from reconciler.adapters.processes.procfs import Census, look, run_id, take_census
 from reconciler.cli import client
+from tests.ports import free_port
 
 T = TypeVar("T")
 View = dict[str, Any]
@@ -51,24 +50,6 @@ def until(what: str, check: Callable[[], T | None], timeout: float = PATIENCE_SE
             raise AssertionError(f"{what}: not within {timeout:g} s")
         time.sleep(POLL_SECONDS)
     return answer
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that nobody has now: not of the ephemeral range, so that no outgoing connection takes it meanwhile."""
-    while True:
-        port = random.randint(10_240, 19_999)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOCAL, port))
-            except OSError:
-                continue
-        if port not in _given:
-            _given.add(port)
-            return port
 
 
 def server(name: str, *arguments: str, port: str = "{port}") -> list[str]:

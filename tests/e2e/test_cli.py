@@ -18,7 +18,8 @@ import yaml
 
 from reconciler.core.diagram import diagram
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, request, until
+from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request, until
+from tests.ports import free_port
 
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 COMMANDS = (

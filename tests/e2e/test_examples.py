@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import PATIENCE_SECONDS, ZENVOY, free_port, until
+from tests.e2e.harness import PATIENCE_SECONDS, ZENVOY, until
+from tests.ports import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ANSWERS = {

@@ -16,7 +16,8 @@ import pytest
 
 from reconciler.adapters.processes.procfs import run_id
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, free_port, quick, request, until
+from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request, until
+from tests.ports import free_port
 
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 SECONDS_TO_END = 5.0

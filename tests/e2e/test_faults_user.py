@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, quick, request
+from tests.e2e.harness import LOCAL, QUICK, quick, request, until
 
 READS = "-all,+dac_read_search"
 STAYS = {**QUICK, "idleAfter": "1s"}
@@ -51,7 +51,14 @@ def test_everything_works_as_an_ordinary_user(zenvoy: Start, tmp_path: Path) -> 
     for name in ("reconciler", "holder", "envoy"):
         z.kill(name)
     z.wait_status("all recover", "web", lambda view: view["state"] == "ScaledToZero")
+    until("Envoy listens again", lambda: answers(z.http_port))
     assert request(z.http_port, "web").body == b"web /\n"
     assert z.stop() == 0
     assert not z.leftovers()
     assert not list(home.iterdir())
+
+
+def answers(port: int) -> bool:
+    """Return whether the port accepts connections."""
+    with socket.socket() as probe:
+        return probe.connect_ex((LOCAL, port)) == 0

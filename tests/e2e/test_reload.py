@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Reply, Zenvoy, free_port, quick, request, until
+from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Reply, Zenvoy, quick, request, until
+from tests.ports import free_port
 
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 APPLIED = "the file is applied"

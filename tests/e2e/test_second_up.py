@@ -7,7 +7,8 @@ import socket
 from contextlib import ExitStack
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, free_port, quick, request, until
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, until
+from tests.ports import free_port
 
 
 def test_every_port_that_is_taken_is_told_with_its_owner(zenvoy: Start) -> None:

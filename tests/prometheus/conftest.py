@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import pytest_runtest_makereport, shared_zenvoy, zenvoy
-from tests.e2e.harness import LOCAL, free_port
+from tests.e2e.harness import LOCAL
+from tests.ports import free_port
 from tests.prometheus.parts import Alertmanager, Prometheus, Server, Webhook
 
 __all__ = ["pytest_runtest_makereport", "shared_zenvoy", "zenvoy"]

@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.harness import LOCAL, free_port, until
+from tests.e2e.harness import LOCAL, until
+from tests.ports import free_port
 
 INTERVAL = "250ms"
 """Between scrapes, and between evaluations of rules; the rules themselves are those of deploy/prometheus."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.xds.parts import Envoy, Mode, Plane, envoy, free_port, plane
+from tests.ports import free_port
+from tests.xds.parts import Envoy, Mode, Plane, envoy, plane
 from xds import ir
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -58,14 +57,6 @@ async def until_async(condition: Callable[[], Awaitable[T]], what: str, timeout:
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout} s in vain: {what}")
         await asyncio.sleep(0.01)
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody has now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.xds.conftest import Stage
-from tests.xds.parts import Mode, Plane, echoes, envoy, free_port, http_get, pages, plane, until, until_async, upstream
+from tests.xds.parts import Mode, Plane, echoes, envoy, http_get, pages, plane, until, until_async, upstream
 from tests.xds.test_envoy_protocols import http, line, tcp
 from xds import ir
 from xds.types import LDS

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from reconciler.adapters.admin_stats import PATH, QUERY, SCRAPE
+from tests.ports import free_port
 from tests.xds.certificates import Mounted, authority
-from tests.xds.parts import Plane, envoy, free_port, plane, until, until_async
+from tests.xds.parts import Plane, envoy, plane, until, until_async
 from xds import ir
 from xds.bootstrap import Tls
 from xds.bootstrap_tls import secrets

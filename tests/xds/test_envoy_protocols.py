@@ -16,8 +16,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
+from tests.ports import free_port
 from tests.xds.conftest import Stage
-from tests.xds.parts import echoes, free_port, http_get, pages, until, until_async, upstream
+from tests.xds.parts import echoes, http_get, pages, until, until_async, upstream
 from xds import ir
 
 pytestmark = pytest.mark.envoy

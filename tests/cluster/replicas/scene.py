@@ -28,7 +28,8 @@ from tests.cluster.replicas.door import Door
 from tests.cluster.replicas.kubelet import Kubelet
 from tests.cluster.rights import kubeconfig_of
 from tests.deploy.containers import documents
-from tests.e2e.harness import Reply, free_port, request, until
+from tests.e2e.harness import Reply, request, until
+from tests.ports import free_port
 from xds.bootstrap import Join, as_json
 
 ROOT = Path(__file__).parents[3]

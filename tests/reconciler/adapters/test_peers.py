@@ -25,8 +25,8 @@ from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import Running
+from tests.ports import free_port
 from tests.xds.discovery import DeltaDiscoveryRequest, DeltaDiscoveryResponse
-from tests.xds.parts import free_port
 from tproxy import wire
 from xds.api import core_v3
 from xds.types import CDS, EDS

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.harness import free_port, until
+from tests.e2e.harness import until
+from tests.ports import free_port
 
 ZENVOY = Path(sys.executable).parent / "zenvoy"
 PATIENCE_SECONDS = 60.0

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.app.drain_envoy import Gone, drain
-from tests.xds.parts import echoes, envoy, free_port, pages, plane, upstream
+from tests.ports import free_port
+from tests.xds.parts import echoes, envoy, pages, plane, upstream
 from xds import ir
 
 pytestmark = pytest.mark.envoy

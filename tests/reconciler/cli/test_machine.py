@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from reconciler.cli.main import app
-from tests.xds.parts import free_port
+from tests.ports import free_port
 
 CERTIFICATES = ("--tls-cert=/tls/tls.crt", "--tls-key=/tls/tls.key", "--tls-ca=/tls/ca.crt")
 
