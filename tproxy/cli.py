@@ -217,6 +217,7 @@ def run_command(
         typer.Option(
             help="The Unix socket of a keeper (zenvoy-keeper PATH): connections that wait outlive this process.",
             envvar=_env("KEEPER"),
+            callback=values.unix_socket,
             metavar="PATH",
         ),
     ] = None,

@@ -58,6 +58,13 @@ def beside_others(path: Path | None) -> Path | None:
     return path
 
 
+def unix_socket(path: Path | None) -> Path | None:
+    """The path of a Unix socket, which may come later, in a directory that is there; None: none."""
+    if path is not None and (not path.absolute().parent.is_dir() or not str(path).isprintable()):
+        raise typer.BadParameter(f"'{path}' is not in a directory that exists; write the socket of a keeper")
+    return path
+
+
 def ports(text: str) -> str:
     """`FIRST-LAST`."""
     try:

@@ -23,7 +23,7 @@ class EngineOperations:
     """Reads and commands one engine.
 
     `source` names where samples come from; `standing` says who leads and which replicas are connected, and `connected`
-    who is at which of them, if there are any.
+    who is at which of them, if there are any. `records` says how the file with the records fares, where there is one.
     """
 
     def __init__(
@@ -35,9 +35,11 @@ class EngineOperations:
         source: str = ENVOY,
         standing: Callable[[], dict[str, Any] | None] = lambda: None,
         connected: Callable[[], Connected] = Connected,
+        records: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._engine, self._router, self._holders, self._opened = engine, router, holders, opened
         self._source, self._standing, self._connected = source, standing, connected
+        self._records = records
 
     def ready(self) -> bool:
         return self._opened()
@@ -79,6 +81,7 @@ class EngineOperations:
                 for one in self._holders.known
             ],
             "standing": self._standing(),
+            "records": self._records(),
         }
 
     def envoys(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -93,7 +94,9 @@ class Reconciler:
         self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin
         self._sampler = Sampler(self, file.sample_interval, traffic.spacing(asked), time.time, self._sampled)
         source = f"Prometheus at {asked.url}" if asked else ENVOY
-        operations = EngineOperations(self.engine, self._router, self._holders, lambda: self._opened, source)
+        operations = EngineOperations(
+            self.engine, self._router, self._holders, lambda: self._opened, source, records=self._records
+        )
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
         self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
 
@@ -108,7 +111,13 @@ class Reconciler:
             leads=lambda: True,
             now=time.time,
             ticks=time.monotonic,
+            records_failing=lambda: self._store.failing is not None,
         )
+
+    def _records(self) -> dict[str, Any]:
+        """What people are told of the file with the records."""
+        store = self._store
+        return {"failing": store.failing, "setAside": store.set_aside, "unsaved": store.unsaved}
 
     async def run(self) -> None:
         """Until SIGTERM, with which services end. Raises what broke; services then go on, and are the next one's."""
@@ -139,6 +148,7 @@ class Reconciler:
     async def _start(self) -> None:
         self._alarm.start()
         self._metrics.start()
+        await self._store.open()
         adapters = Adapters(self._backend, self._router, self._holders, self._alarm, self._store, self._sampler.ask)
         self.engine.start(adapters)
         self._apply(self._file)
@@ -168,7 +178,7 @@ class Reconciler:
         else:
             self._backend.leave()
         self._alarm.close()
-        self._store.close()
+        await self._store.close()
 
     def _apply(self, file: ServicesFile) -> None:
         """New services are routed before they run, old ones are off the route before they stop."""

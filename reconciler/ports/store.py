@@ -18,7 +18,7 @@ class Store(Protocol):
         """Everything that was saved."""
 
     def save(self, service: str, record: Record) -> None:
-        """Keep this record; it is on its way to the disk when this returns, and survives the process."""
+        """Keep this record. Never waits; it is on its way to the disk when this returns."""
 
     def forget(self, service: str) -> None:
         """Drop what is known of the service."""

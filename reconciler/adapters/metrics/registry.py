@@ -77,6 +77,8 @@ class Present(Collector):
         yield _single(table.HOLDERS, len(world.holders()))
         yield _single(table.SERVICES, len(world.services()))
         yield _single(table.READY, world.ready())
+        failing = self._world.records_failing
+        yield _single(table.RECORDS_FAILING, failing() if failing else None)
         yield _single(table.LEADER, world.leads())
         yield _family(table.API_CALLS, self._calls)
         yield _single(table.PLAINTEXT, world.plaintext())

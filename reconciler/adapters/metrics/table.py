@@ -218,13 +218,18 @@ CERTIFICATE_EXPIRY = Family(
     ("certificate",),
     series="1 a certificate",
 )
+RECORDS_FAILING = Family(
+    "zenvoy_records_failing",
+    "gauge",
+    "1 while records cannot be written to their file; wakes and sleeps continue. On one machine only.",
+)
 BUILD = Family("zenvoy_build_info", "gauge", "1; the labels say what runs.", ("version", "python"))
 
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
 PRESENT = (
     *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_DOUBT, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
     *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, PLAINTEXT),
-    *(CERTIFICATE_EXPIRY, BUILD),
+    *(RECORDS_FAILING, CERTIFICATE_EXPIRY, BUILD),
 )
 CONTROL_FAMILIES = (*HISTOGRAMS, *PRESENT)
 """Rendered by prometheus-client."""

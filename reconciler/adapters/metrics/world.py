@@ -68,3 +68,5 @@ class World:
     """Whether the gRPC port is open without mutual TLS."""
     expiries: Callable[[], Mapping[str, float]] = dict
     """Ends of validity of certificates, in seconds since the epoch, by certificate."""
+    records_failing: Callable[[], bool] | None = None
+    """Whether records cannot be written to their file; None where there is no file."""

@@ -26,8 +26,22 @@ def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examine
     return [
         *found,
         Examined("zenvoy up", f"runs with {counted(world['services'], 'service')}"),
+        _records(world.get("records") or {}),
         *connected.examined({"up": world}),
     ]
+
+
+def _records(records: Mapping[str, Any]) -> Examined:
+    """The file with the records: whether it was readable at the start, and whether it is written."""
+    found = []
+    if failing := records.get("failing"):
+        what = f"records cannot be written: {failing}; after a restart, services start as if seen for the first time"
+        found.append(Finding("records.db", what, "make room on the disk, or make the state directory writable"))
+    if aside := records.get("setAside"):
+        what = f"it was damaged or unreadable and is kept as {aside}; services started as if seen for the first time"
+        remedy = "pause again what was paused; delete the file when it is not needed"
+        found.append(Finding("records.db", what, remedy, Level.NOTE))
+    return Examined("records", "not written" if failing else "written", tuple(found))
 
 
 def _tried(check: str, attempt: Callable[[], str]) -> Examined:

@@ -74,6 +74,7 @@ WRONG = {
     "--keepalive": ("nonsense", "0", "nan", "inf"),
     "--look-at-rules": ("nonsense", "0", "nan", "inf"),
     "--listen-file": ("/nowhere/below", "/", "/dev/null"),
+    "--keeper": ("/nowhere/keeper.sock",),
     "--family": ("nonsense",),
     "--tool": ("nonsense",),
     "--port": ("0", "65536", "nonsense"),

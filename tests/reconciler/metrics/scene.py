@@ -62,6 +62,7 @@ class Scene:
                 leads=lambda: self.leads,
                 now=lambda: self.now,
                 ticks=lambda: self.now - START,
+                records_failing=lambda: False,
             )
         )
         for name in self.services:
