@@ -13,10 +13,10 @@ from typing import Any, cast, get_args
 from prometheus_client.core import Metric
 
 from reconciler.adapters.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
-from reconciler.adapters.metrics.whys import WHYS
 from reconciler.core.doubt import Cause as Doubted
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
+from reconciler.core.stall_reasons import WHYS
 from tproxy.holder import Holder
 from tproxy.metrics import NOBODY, HolderCollector
 from tproxy.park import Cause

@@ -214,7 +214,7 @@ def explanation(park: Park, cause: Cause, waited: float) -> str:
     name = park.service or park.address
     why = park.assignment.reason if park.assignment else None
     verdict = park.assignment.verdict if park.assignment else None
-    tail = f": {why}" if why else ""
+    tail = (f": {why}" if why else "") + _reference(park)
     match cause:
         case "max_held":
             many = "1 connection waits" if park.max_held == 1 else f"{park.max_held} connections wait"
@@ -230,3 +230,8 @@ def explanation(park: Park, cause: Cause, waited: float) -> str:
             return f"{name} had not woken after {waited:.1f} s when the holder shut down{tail}"
         case "unknown":
             return f"no service is known at {park.address}"
+
+
+def _reference(park: Park) -> str:
+    reference = park.assignment.reference if park.assignment else ""
+    return f" (reference {reference})" if reference else ""

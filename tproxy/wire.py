@@ -47,9 +47,11 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     hold_timeout: float
     """Seconds that one connection may wait."""
     reason: str | None = None
-    """Why the wake is not getting on, told to those whose wait ends in a refusal."""
+    """Why the wake is stalled, as far as the client whose wait ends in a refusal may know it."""
     has_header: bool = False
     """Whether each connection begins with a header of the PROXY protocol, version 2, which says whose it is."""
+    reference: str = ""
+    """An id for refusals, by which operators find the rest of the reason."""
 
 
 class Down(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):

@@ -14,6 +14,7 @@ import grpc
 import structlog
 
 from reconciler.core.spec import Spec
+from reconciler.core.stall_reasons import OTHER, why
 from reconciler.ports.holders import Held, Order, Report, added
 from tproxy import wire
 
@@ -268,6 +269,15 @@ def assigned(order: Order) -> wire.Assignment:
         verdict,
         spec.max_held,
         spec.hold_timeout,
-        order.reason,
+        _reason(order),
         has_header=not spec.protocol.is_http,  # as xds/messages.py has Envoy do it
+        reference=order.reference,
     )
+
+
+def _reason(order: Order) -> str | None:
+    """Return what clients may read of why a wake is stalled: one word of a few, unless its owner allows all of it."""
+    if order.reason is None or order.spec.refusal_details:
+        return order.reason
+    word = why(order.reason)
+    return None if word == OTHER else word

@@ -73,8 +73,12 @@ def _plain(_: object, __: str, entry: Entry) -> str:
 def _transition(entry: Entry) -> str:
     source, target = entry["source"], entry["target"]
     if source == target:
-        return f"{entry['service']:<16} {_state(target)} stalled: {entry['reason']}"
+        return f"{entry['service']:<16} {_state(target)} stalled: {entry['reason']}{_reference(entry)}"
     return f"{entry['service']:<16} {_state(source)} → {_state(target)}  {entry['reason']}"
+
+
+def _reference(entry: Entry) -> str:
+    return f" (reference {entry['reference']})" if "reference" in entry else ""
 
 
 def _woken(entry: Entry) -> str:

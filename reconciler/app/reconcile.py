@@ -265,6 +265,7 @@ class Reconciler:
             target=transition.target.value,
             reason=transition.reason,
             cause=transition.event,
+            **({"reference": transition.reference} if transition.reference else {}),
         )
         if transition.target is State.Idle and transition.service in self._backend.outdated():
             self._renew(transition.service)

@@ -113,4 +113,5 @@ class Teller:
             target=transition.target.value,
             reason=transition.reason,
             cause=transition.event,
+            **({"reference": transition.reference} if transition.reference else {}),
         )

@@ -38,7 +38,7 @@ def lines(answer: View, now: datetime) -> Iterator[str]:
 def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
     service = answer["service"]
     if service["stalled"]:
-        yield "stalled", service["stalled"]
+        yield "stalled", service["stalled"] + _reference(service)
     if service["paused"]:
         yield "paused", "it is not put to sleep until `zenvoy resume`"
     if target := service.get("target"):
@@ -152,13 +152,18 @@ def _told(reason: str, message: str) -> str:
 def _transitions(answer: View, now: datetime) -> Iterator[str]:
     transitions = answer["transitions"]
     yield "Last transitions" if transitions else "No transition is remembered"
-    rows: list[tuple[str, ...]] = [
-        (move["at"] or "", f"{move['from']} → {move['to']}" if move["to"] else "", move["event"], move["reason"])
-        for move in transitions
-    ]
+    rows: list[tuple[str, ...]] = []
+    for move in transitions:
+        states = f"{move['from']} → {move['to']}" if move["to"] else ""
+        rows.append((move["at"] or "", states, move["event"], move["reason"] + _reference(move)))
     if not any(row[1] for row in rows):  # Events do not say between which states
         rows = [(row[0], *row[2:]) for row in rows]
     yield from writing.columns(rows, "  ")
+
+
+def _reference(known: View) -> str:
+    """By which refusals to clients name it."""
+    return f" (reference {known['reference']})" if known.get("reference") else ""
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -73,6 +73,8 @@ class Spec:
     idle_by: IdleBy = IdleBy.REQUESTS
     ignore: tuple[Ignore, ...] = ()
     """What neither wakes it nor keeps it awake."""
+    refusal_details: bool = False
+    """Whether a refused client is told the whole reason: it may contain output of the program, and names of nodes."""
     paused: bool = False
     """Never put to sleep while true."""
     departing: bool = False

@@ -255,7 +255,9 @@ class Engine(Roles):
             self._converge(name, service)
         if before.state is not after.state or before.stalled != after.stalled:
             reason = after.reason if after.state is not before.state else after.stalled
-            self._moved(service, Transition(name, before.state, event.name, after.state, reason or "", now))
+            waits = after.state is State.Waking and service.ordered
+            reference = service.ordered.reference if waits and service.ordered else ""
+            self._moved(service, Transition(name, before.state, event.name, after.state, reason or "", now, reference))
         return True
 
     def _remember_replicas(self, name: str, service: Service) -> None:
@@ -288,7 +290,8 @@ class Engine(Roles):
         """Tell holders and Envoys where connections go; whatever they acknowledged before counts no longer."""
         assert service.record is not None
         pods, hold = service.seen.endpoints, service.record.hold_address
-        order = Order(service.spec, hold, pods if wanted.release else (), service.record.stalled)
+        release_to = pods if wanted.release else ()
+        order = Order(service.spec, hold, release_to, service.record.stalled, service.reference(release_to))
         route = pods if pods and wanted.route is Route.PODS else (hold,)
         if service.ordered != order:
             service.orders(order)

@@ -70,6 +70,7 @@ def moves(transitions: Sequence[Transition]) -> list[dict[str, Any]]:
             "event": move.event,
             "to": move.target.value,
             "reason": move.reason,
+            "reference": move.reference or None,
         }
         for move in transitions
     ]

@@ -12,7 +12,7 @@ from reconciler.ports.transitions import Transition
 
 LAST = 10
 """Transitions that are remembered of each service."""
-_FIELDS = 5
+_FIELDS = 6
 
 
 class History:
@@ -20,7 +20,7 @@ class History:
 
     def __init__(self) -> None:
         self._moves: dict[str, tuple[Any, ...]] = {}
-        """Flat, so that one transition costs five references: at, source, event, target, reason; oldest first."""
+        """Flat, so that one transition costs six references, in the order of `note`; oldest first."""
 
     def note(self, transition: Transition) -> None:
         """It happened just now."""
@@ -30,6 +30,7 @@ class History:
             transition.event,
             transition.target,
             sys.intern(transition.reason),  # most services have the same few reasons
+            transition.reference,
         )
         before = self._moves.get(transition.service, ())
         self._moves[transition.service] = (*before[-_FIELDS * (LAST - 1) :], *move)
@@ -39,7 +40,8 @@ class History:
         flat = self._moves.get(service, ())
         moves = (flat[at : at + _FIELDS] for at in range(0, len(flat), _FIELDS))
         return tuple(
-            Transition(service, source, event, target, reason, at) for at, source, event, target, reason in moves
+            Transition(service, source, event, target, reason, at, reference)
+            for at, source, event, target, reason, reference in moves
         )[::-1]
 
     def forget(self, service: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import blake2s
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
 from reconciler.core.record import Record, State
@@ -93,6 +94,15 @@ class Service:
         if self.held and self.held.acked_at is not None:
             self.held = replace(self.held, acked_at=None)
         self._acknowledged()
+
+    def reference(self, release_to: tuple[str, ...]) -> str:
+        """Return the id of a hold that ends with these endpoints: one from its first moment to its last, so that
+        neither a wake nor what follows from it gives holders a new order. A restart may begin another.
+        """
+        if release_to or self.record is None:
+            return ""
+        before = self.ordered.reference if self.ordered else ""
+        return before or blake2s(f"{self.spec.name} {self.record.since}".encode(), digest_size=4).hexdigest()
 
     def is_in_force(self) -> bool:
         """Whether what is known now changes nothing in the plan of a leader's awake service, which is most news."""

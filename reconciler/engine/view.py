@@ -20,6 +20,7 @@ def view(service: Service) -> dict[str, Any]:
         "since": moment(record.since) if record else None,
         "reason": record.reason if record else "not seen yet",
         "stalled": record.stalled if record else None,
+        "reference": (service.ordered.reference or None) if service.ordered else None,
         "paused": service.spec.paused,
         "replicas": seen.replicas,
         "held": seen.held,

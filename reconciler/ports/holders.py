@@ -21,7 +21,9 @@ class Order:
     release_to: tuple[str, ...]
     """Endpoints to connect them to; empty: they wait."""
     reason: str | None
-    """Why the wake is not getting on."""
+    """Why the wake is stalled, in full: for operators."""
+    reference: str = ""
+    """The id by which a refusal names the present hold; empty while connections are not held."""
 
 
 NONE: Mapping[str, int] = MappingProxyType({})

@@ -18,6 +18,8 @@ class Transition:
     target: State
     reason: str
     at: float
+    reference: str = ""
+    """The id by which refusals to clients name this wake."""
 
 
 Listener = Callable[[Transition], None]

@@ -66,6 +66,7 @@ async def test_nothing_has_to_be_said_and_the_defaults_are_those_of_the_code(api
         "holdTimeout": "60s",
         "drainTimeout": "30s",
         "maxHeld": 1024,
+        "refusalDetails": False,
         "paused": False,
     }
     filled = decoder(ScaledService)(json.dumps(made).encode())

@@ -94,8 +94,8 @@ def test_service_that_cannot_start_is_unavailable_and_says_why(z: Zenvoy) -> Non
     error = raised.value
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "broken did not wake" in error.details()
-    assert "exited with code 7" in error.details()
-    assert "cannot use port" in error.details()
+    assert "holdTimeout): Exited (reference " in error.details()
+    assert "cannot use port" not in error.details()
     trailing = dict(error.trailing_metadata() or ())
     assert int(trailing["retry-after"]) >= 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import time
@@ -22,6 +23,7 @@ UNTIL_MENDED = ["sh", "-c", 'test -e mended || exit 3; exec "$@"', "sh", *server
 def z(shared_zenvoy: Start) -> Zenvoy:
     return shared_zenvoy(
         {"name": "web", "command": BROKEN, **IMPATIENT},
+        {"name": "open", "command": BROKEN, **IMPATIENT, "refusalDetails": True},
         {"name": "two", "protocol": "h2c", "command": BROKEN, **IMPATIENT},
         {"name": "db", "protocol": "tcp", "command": BROKEN, **IMPATIENT},
         {"name": "mended", "command": UNTIL_MENDED, **IMPATIENT, "wakeTimeout": "2s"},
@@ -41,16 +43,24 @@ def test_http_service_that_cannot_start(z: Zenvoy) -> None:
     assert int(reply.headers["retry-after"]) >= 1
     assert reply.headers["content-type"].startswith("text/plain")
     text = reply.body.decode()
-    assert text.startswith("web did not wake within 1.")
-    assert "exited with code 7" in text
-    assert "first line | cannot use port" in text
+    found = re.fullmatch(r"web did not wake within 1\.\d s \(holdTimeout\): Exited \(reference ([0-9a-f]{8})\)\n", text)
+    assert found, text
     view = z.status("web")
+    assert view["reference"] == found[1]
+    assert f"(reference {found[1]})" in z.cli("explain", "web").stdout
+    z.wait_line("the log knows the reference", lambda entry: entry.get("reference") == found[1])
     assert view["state"] == "Waking"
     assert "exited with code 7" in view["stalled"] and "cannot use port" in view["stalled"]
     z.wait_status("it is counted", "web", lambda view: view["refused"] == 1)
     assert "exited with code 7" in z.cli("status", "web").stdout
     assert json.loads(z.cli("status", "web", "-o", "json").stdout)["stalled"]
     z.wait_line("the log has it too", lambda entry: "exited with code 7" in entry.get("reason", ""))
+
+
+def test_refusal_details_allowed_whole_reason_is_answered(z: Zenvoy) -> None:
+    text = request(z.http_port, "open").body.decode()
+    assert "exited with code 7" in text
+    assert "first line | cannot use port" in text
 
 
 def test_stalled_wake_is_given_up_when_nobody_waits_and_tried_again_when_somebody_does(
@@ -71,7 +81,7 @@ def test_h2c_service_that_cannot_start(z: Zenvoy) -> None:
     assert head.startswith("HTTP/2 503")
     assert "\nretry-after: " in head
     assert body.startswith("two did not wake within 1.")
-    assert "exited with code 7" in body
+    assert ": Exited (reference " in body
 
 
 def test_tcp_service_that_cannot_start_resets(z: Zenvoy) -> None:

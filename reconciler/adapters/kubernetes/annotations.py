@@ -261,6 +261,7 @@ FIELDS: Mapping[str, Field] = {
         "ignore.sources", _texts(ignored.source_fault, "10.8.0.0/16,fd00::/8"), "10.8.0.0/16,fd00::/8"
     ),
     "ignore-answer": Field("ignore.answer", _answer, "200 asleep"),
+    "refusal-details": Field("refusalDetails", _yes_no, "true"),
     "paused": Field("paused", _yes_no, "true"),
 }
 """By what stands behind `zenvoy.dev/`."""

@@ -73,6 +73,7 @@ class ScaledServiceSpec(Struct, frozen=True):
     max_held: int | None = None
     idle: Idle = Idle()
     ignore: tuple[IgnoreRule, ...] = ()
+    refusal_details: bool = False
     paused: bool = False
 
 

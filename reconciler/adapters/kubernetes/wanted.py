@@ -103,6 +103,7 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
         max_held=said.max_held if said.max_held is not None else Spec(name="").max_held,
         idle_by=IdleBy(said.idle.by) if said.idle.by else IDLE_BY[protocol][0],
         ignore=ignored.rules(said.ignore),
+        refusal_details=said.refusal_details,
         paused=said.paused,
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0

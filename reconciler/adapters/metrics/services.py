@@ -20,9 +20,9 @@ from reconciler.adapters.metrics.table import (
     Family,
 )
 from reconciler.adapters.metrics.tally import Tally
-from reconciler.adapters.metrics.whys import why
 from reconciler.adapters.metrics.world import Service
 from reconciler.core.record import Record, State
+from reconciler.core.stall_reasons import why
 
 Figure = float | None
 _FRESH = Tally()

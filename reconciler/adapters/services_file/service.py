@@ -17,7 +17,7 @@ from reconciler.adapters.services_file.model import Entry
 from reconciler.adapters.services_file.values import Value
 from reconciler.core.spec import IdleBy, Protocol, Spec
 
-TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld")
+TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld", "refusalDetails")
 """The keys that `defaults` may give for all services."""
 KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "ignore", "paused")
 EXAMPLE = f"{{name: web, command: {command.EXAMPLE}}}"
@@ -55,6 +55,9 @@ def read_timing(fields: Mapping[str, Value], otherwise: Spec) -> Spec:
         hold_timeout=seconds("holdTimeout") or otherwise.hold_timeout,
         drain_timeout=seconds("drainTimeout") or otherwise.drain_timeout,
         max_held=(fields["maxHeld"].whole(1, 1_000_000) if "maxHeld" in fields else None) or otherwise.max_held,
+        refusal_details=fields["refusalDetails"].yes_no() is True
+        if "refusalDetails" in fields
+        else otherwise.refusal_details,
     )
 
 

@@ -98,7 +98,7 @@ BAD = [
         "y",
         "unknown annotation; known are target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
         "hold-timeout, drain-timeout, max-held, idle-by, ignore-paths, ignore-user-agents, ignore-sources, "
-        "ignore-answer and paused",
+        "ignore-answer, refusal-details and paused",
     ),
 ]
 """By annotation and its value, what is said of it."""
@@ -136,6 +136,7 @@ def test_each_is_a_field() -> None:
         "ignore-user-agents": "kube-probe/, Prometheus/2",
         "ignore-sources": "10.1.2.3/16",
         "ignore-answer": "503 it is  asleep",
+        "refusal-details": "true",
         "paused": "true",
     }
     assert read(said) == (
@@ -156,6 +157,7 @@ def test_each_is_a_field() -> None:
                 {"sources": ["10.1.2.3/16"], "answer": {"status": 503, "body": "it is  asleep"}},
                 {"userAgents": ["kube-probe/", "Prometheus/2"], "answer": {"status": 503, "body": "it is  asleep"}},
             ],
+            "refusalDetails": True,
             "paused": True,
         },
         [],

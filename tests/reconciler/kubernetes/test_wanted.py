@@ -67,6 +67,7 @@ def test_everything_can_be_said() -> None:
         drainTimeout: 1m
         maxHeld: 5
         idle: {by: bytes}
+        refusalDetails: true
         paused: true
     """
     item = scaled(spec)
@@ -85,6 +86,7 @@ def test_everything_can_be_said() -> None:
         drain_timeout=60,
         max_held=5,
         idle_by=IdleBy.BYTES,
+        refusal_details=True,
         paused=True,
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.adapters.kubernetes import calls, crashes, stalls, targets
-from reconciler.adapters.metrics.whys import IN_A_CLUSTER, OTHER, WHYS, why
+from reconciler.core.stall_reasons import IN_A_CLUSTER, OTHER, WHYS, why
 
 TROUBLESHOOTING = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 OF_CONDITIONS_ONLY = {"TargetUnavailable", "NotSeenYet"}

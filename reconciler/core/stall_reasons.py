@@ -1,4 +1,6 @@
-"""Of the sentence that says why a wake does not get on, one word of a few: the label `why`. Pure.
+"""One word of a few for the sentence that says why a wake is stalled. Pure.
+
+It is the label `why` of metrics, and all that a refused client is told.
 
 Rule: bounded, whatever an image, a registry or a program says. In a cluster the sentence begins with its word, which
 docs/troubleshooting.md explains; on one machine with what became of the program.
