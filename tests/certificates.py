@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -37,6 +39,26 @@ class Authority:
         _openssl("x509", "-req", "-in", request, *signed, "-out", certificate, "-days", "2")
         (directory / "ca.crt").write_bytes(self.certificate)
         return directory
+
+
+def accepted(address: tuple[str, int], server_name: str, trusts: bytes, pair: Path | None) -> bool:
+    """Return whether a gRPC server takes a client that has the certificate in a directory, or none.
+
+    With TLS 1.3 a client is refused after its own handshake: the server's first bytes show that it was not.
+    Raises `ssl.SSLError` if the client does not trust the server.
+    """
+    context = ssl.create_default_context(cadata=trusts.decode())
+    context.set_alpn_protocols(["h2"])
+    if pair:
+        context.load_cert_chain(pair / "tls.crt", pair / "tls.key")
+    with (
+        socket.create_connection(address, timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=server_name) as secured,
+    ):
+        try:
+            return bool(secured.recv(1))
+        except (ssl.SSLError, ConnectionError):
+            return False
 
 
 def _new_key(file: Path) -> tuple[str | Path, ...]:

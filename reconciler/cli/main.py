@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import care, controller, machine, people, run
+from reconciler.cli import care, certificate, controller, machine, people, run
 from reconciler.cli.exits import DESCRIPTION
 from reconciler.cli.helping import told
 
@@ -49,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": care.doctor,
     "uninstall": care.uninstall,
     "controller": controller.controller,
+    "certificate": certificate.certificate,
     "bootstrap": machine.bootstrap_command,
     "drain-envoy": machine.drain_envoy_command,
     "diagram": machine.diagram_command,

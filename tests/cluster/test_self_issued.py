@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -202,3 +204,24 @@ def test_rights_cover_no_other_secret(installed: Installed) -> None:
     for command in (("get", "secret", "other"), ("get", "secrets"), ("delete", "secret", CA)):
         with pytest.raises(ToolFailed, match=r"[Ff]orbidden"):
             installed.kubectl(*command, f"--kubeconfig={installed.kubeconfig}")
+
+
+async def test_certificate_command_issues_for_one_node(installed: Installed, tmp_path: Path) -> None:
+    program = Path(sys.executable).parent / "zenvoy"
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    where = ("--directory", folder, "--system-namespace", installed.chart.namespace)
+    by_admin, by_account = (("--kubeconfig", one) for one in (installed.cluster.kubeconfig, installed.kubeconfig))
+    with pytest.raises(ToolFailed, match="contains no authority"):
+        installed.cluster.run(program, "certificate", "edge-1", *where, *by_admin)
+    async with installed.replica() as one:
+        found = await issued(installed, one)
+    with pytest.raises(ToolFailed, match="forbids it"):
+        installed.cluster.run(program, "certificate", "edge-1", *where, *by_account)
+    installed.cluster.run(program, "certificate", "edge-1", *where, *by_admin, "--days", "7")
+    facts = x509.read((folder / "tls.crt").read_bytes())
+    assert (facts.uris, facts.dns, facts.serves) == (("spiffe://zenvoy/envoy/edge-1",), (), False)
+    assert facts.validity.until - time.time() == pytest.approx(7 * DAY_SECONDS, abs=600)
+    assert (folder / "ca.crt").read_bytes() == found[CA][AUTHORITY]
+    assert [path.name for path in sorted(folder.iterdir())] == ["ca.crt", "tls.crt", "tls.key"]
+    assert (folder / "tls.key").stat().st_mode & 0o777 == 0o600

@@ -24,7 +24,7 @@ from tests.ports import free_port
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 COMMANDS = (
     *("up", "check", "status", "wake", "sleep", "pause", "resume", "explain", "doctor", "uninstall"),
-    *("diagram", "bootstrap", "controller", "drain-envoy"),
+    *("diagram", "bootstrap", "certificate", "controller", "drain-envoy"),
 )
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}
 GOOD = 'listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [sleep, "{port}"]}]\n'

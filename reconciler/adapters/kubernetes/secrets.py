@@ -23,6 +23,11 @@ class Secret(Struct, frozen=True):
     data: dict[str, str] | None = None
 
 
+def decoded(secret: Secret) -> dict[str, bytes]:
+    """Return the data of a Secret."""
+    return {key: base64.b64decode(value) for key, value in (secret.data or {}).items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """The contents of a Secret at one version."""
@@ -49,8 +54,7 @@ class OwnSecrets:
         secret = self._informers[name].items.get(f"{self._namespace}/{name}")
         if secret is None:
             return None
-        data = {key: base64.b64decode(value) for key, value in (secret.data or {}).items()}
-        return Found(data, secret.metadata.annotations, secret.metadata.resource_version)
+        return Found(decoded(secret), secret.metadata.annotations, secret.metadata.resource_version)
 
     async def write(self, name: str, found: Found, data: Mapping[str, bytes], without: str = "") -> None:
         """Make this the data of a Secret that is still at the version found, and remove an annotation.

