@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import psutil
 import yaml
 
+from reconciler.adapters.processes.mark import mark
 from reconciler.adapters.processes.procfs import Census, look, run_id, take_census
 from reconciler.cli import client
 from tests.ports import free_port
@@ -231,13 +232,15 @@ class Zenvoy:
 
     def service_pids(self, name: str) -> list[int]:
         """Every process of a service that runs."""
-        census, leader = self._census(), self._leader(name)
-        family = census.family(name, look(leader)) if leader else census.by_service.get(name, ())
+        if not self.state_dir.exists():
+            return []
+        leader = self._leader(name)
+        family = self._census().family(mark(run_id(self.state_dir), name), look(leader) if leader else None)
         return [seen.pid for seen in family]
 
     def leftovers(self) -> list[psutil.Process]:
         """Every process that was seen as part of this, or is marked as one of its services, and still runs."""
-        marked = {seen.pid for family in self._census().by_service.values() for seen in family}
+        marked = {seen.pid for family in self._census().by_mark.values() for seen in family}
         found = {pid: process for pid, process in self._known.items() if _runs(process)}
         for pid in marked - found.keys():
             try:
@@ -431,7 +434,7 @@ class Zenvoy:
             pass
 
     def _census(self) -> Census:
-        return take_census(run_id(self.state_dir)) if self.state_dir.exists() else Census({}, {})
+        return take_census(run_id(self.state_dir)) if self.state_dir.exists() else Census({}, {}, {})
 
     def _leader(self, name: str) -> int | None:
         """The process that was started for a service; some, like Redis, overwrite what they are marked by."""

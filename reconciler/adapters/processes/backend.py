@@ -19,15 +19,15 @@ from reconciler.adapters.processes.procfs import take_census
 from reconciler.adapters.processes.program import Program
 from reconciler.adapters.processes.readiness import Dialler
 from reconciler.adapters.processes.site import Note, Site
+from reconciler.adapters.processes.succession import Succession
 from reconciler.adapters.processes.unit import Shared, Unit
 from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import Report, Running
 
 log = structlog.get_logger(__name__)
 
-CLOSE_PATIENCE_SECONDS = 2.5
-"""What services have to end by themselves when zenvoy ends."""
-CLOSE_SECONDS = 3.5
+KILL_SECONDS = 5.0
+"""How long a process may take to end after SIGKILL until it is reported as left behind."""
 
 
 class ProcessBackend:
@@ -40,11 +40,12 @@ class ProcessBackend:
     def __init__(self, state_dir: Path, report: Report) -> None:
         self._report = report
         self._site = Site(state_dir)
-        self._shared = Shared(self._site, Censuses(self._site.run), Dialler())
+        self._shared = Shared(self._site, Censuses(self._site.run), Dialler(), Succession())
         self._programs: dict[str, Program] | None = None
         self._leaving: frozenset[str] = frozenset()
         self._units: dict[str, Unit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retired: set[str] = set()
         self._closing = False
 
     def configure(self, programs: Mapping[str, Program], leaving: frozenset[str] = frozenset()) -> None:
@@ -61,6 +62,7 @@ class ProcessBackend:
         self._site.reserve(program.port for program in programs.values() if program.port is not None)
         if before is None:
             self._take_over()
+        self._shared.succession.configure(self._programs, {name: unit.claims for name, unit in self._units.items()})
         for service in stopped:
             self._site.forget(service)
             if unit := self._units.get(service):
@@ -100,7 +102,7 @@ class ProcessBackend:
         """Start it, stop it, or leave it as it is; a service that is not configured is being stopped already."""
         program = (self._programs or {}).get(service)
         unit = self._units.get(service)
-        if program is None or self._closing:
+        if program is None or self._closing or service in self._retired:
             return
         match scale:
             case AtLeast():
@@ -113,16 +115,37 @@ class ProcessBackend:
                 if unit is not None and unit.wanted:
                     self._tell(unit.stop())
 
+    def retire(self, service: str) -> None:
+        """Stop it for good; nothing of it is reported any more."""
+        self._retired.add(service)
+        if unit := self._units.get(service):
+            unit.stop()
+
+    @property
+    def ending(self) -> Mapping[str, float]:
+        """The services that have not ended, with the drain time-out of each."""
+        return {name: unit.program.drain_timeout for name, unit in self._units.items()}
+
+    def kill(self) -> None:
+        """Send SIGKILL to whatever is still ending."""
+        for unit in self._units.values():
+            unit.stop(at_most=0.0)
+
     async def close(self) -> None:
-        """Stop every service, side by side, within 3.5 s; what does not end by itself in 2.5 s is killed."""
+        """Stop every service, side by side; each has its drain time-out, then SIGKILL."""
         self._closing = True
         for unit in self._units.values():
-            unit.stop(at_most=CLOSE_PATIENCE_SECONDS)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+            unit.stop()
+        while self._tasks and not self._are_left_behind():
+            await asyncio.wait(self._tasks, timeout=1.0)
         for service in self._units:
             log.error("service did not end and is left behind", service=service)
         self.leave()
+
+    def _are_left_behind(self) -> bool:
+        """Return whether SIGKILL has not ended those that are left."""
+        now, killed = asyncio.get_running_loop().time(), [unit.killed_at for unit in self._units.values()]
+        return all(at is not None and now > at + KILL_SECONDS for at in killed)
 
     def leave(self) -> None:
         """Look after services no more: they go on as they are, for the next zenvoy to adopt."""
@@ -133,20 +156,23 @@ class ProcessBackend:
 
     def _take_over(self) -> None:
         """Find what an earlier zenvoy started."""
-        for service, note in self._site.notes().items():
-            seen = note.process()
+        notes = self._site.notes()
+        for service, note in notes.items():
+            seen = self._site.process(service, note)
             process = Watched.of_other(seen) if seen else None
-            if process is None:
-                self._site.drop(service)
-            else:
+            if process is not None:
                 self._adopt(service, process, note)
-        for service in take_census(self._site.run).by_service:
+        names = {self._site.mark(name): name for name in (*notes, *(self._programs or {}))}
+        for mark in take_census(self._site.run).by_mark:
+            service = names.get(mark, f"unknown-{mark:x}")
             if service not in self._units:
                 log.warning("unnoted processes are ended", service=service)
-                self._run(Unit(service, self._program(service), self._shared)).clean_up()
+                self._run(Unit(service, self._program(service, notes.get(service)), self._shared, mark)).clean_up()
+        for service in notes.keys() - self._units.keys():
+            self._site.drop(service)
 
     def _adopt(self, service: str, process: Watched, note: Note) -> None:
-        unit = Unit(service, self._program(service), self._shared)
+        unit = Unit(service, self._program(service, note), self._shared)
         unit.adopt(process, note)
         if service not in (self._programs or {}):
             unit.stop()
@@ -155,9 +181,11 @@ class ProcessBackend:
         log.info("process is adopted", service=service, pid=note.pid, outdated=unit.outdated)
         self._run(unit)
 
-    def _program(self, service: str) -> Program:
-        """The service's program; one that does nothing for a service that is no more."""
-        return (self._programs or {}).get(service) or Program(command=(), working_directory=Path("/"))
+    def _program(self, service: str, note: Note | None) -> Program:
+        """Return the service's program; for a service that is gone, one that its processes are ended by."""
+        if program := (self._programs or {}).get(service):
+            return program
+        return note.program() if note else Program(command=(), working_directory=Path("/"))
 
     def _run(self, unit: Unit) -> Unit:
         self._units[unit.service] = unit
@@ -178,5 +206,5 @@ class ProcessBackend:
         self._tell(over)
 
     def _tell(self, running: Running) -> None:
-        if running.service in (self._programs or {}):
+        if running.service in (self._programs or {}) and running.service not in self._retired:
             self._report(running)

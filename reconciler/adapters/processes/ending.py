@@ -44,12 +44,14 @@ class Censuses:
 class Ending:
     """The end of one service; `leader` is the process that was started for it, if it is known."""
 
-    def __init__(self, service: str, leader: Watched | None, censuses: Censuses) -> None:
-        self._service = service
+    def __init__(self, service: str, mark: int, leader: Watched | None, censuses: Censuses) -> None:
+        self._service, self._mark = service, mark
         self._leader = leader
         self._censuses = censuses
         self._patience: asyncio.Timeout | None = None
         self._at_most = float("inf")
+        self.killed_at: float | None = None
+        """When SIGKILL was sent, by the loop's clock."""
 
     def hurry(self, seconds: float) -> None:
         """Be patient for no longer than this from now on, whatever was said before."""
@@ -71,6 +73,7 @@ class Ending:
             log.warning("service did not end in time and is killed", service=self._service)
         finally:
             self._patience = None
+        self.killed_at = asyncio.get_running_loop().time()
         self._signal_group(SIGKILL)
         await self._until_gone(SIGKILL, spared=False)
         if self._leader is not None:
@@ -81,7 +84,7 @@ class Ending:
         seen = self._leader.seen if self._leader else None
         while True:
             try:
-                family = (await self._censuses.take()).family(self._service, seen)
+                family = (await self._censuses.take()).family(self._mark, seen)
                 if not family:
                     return
                 await self._until_ended(family, number, spared=seen.pid if spared and seen else None)

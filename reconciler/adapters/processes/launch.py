@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 
+from reconciler.adapters.processes.mark import mark, marking
 from reconciler.adapters.processes.output import Output
 from reconciler.adapters.processes.pidfd import Watched
-from reconciler.adapters.processes.procfs import MARK
-from reconciler.adapters.processes.program import Program
+from reconciler.adapters.processes.procfs import CHILD_MARK
+from reconciler.adapters.processes.program import Program, filled
 
 
 class CannotStart(Exception):
@@ -24,30 +25,37 @@ def launch(service: str, program: Program, port: int, run: str, output: Output) 
     try:
         log = output.open()
         try:
-            child = subprocess.Popen(
-                program.arguments(port),
-                cwd=program.working_directory,
-                env={**os.environ, "PORT": str(port), **program.variables(port), **marks(service, run)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            return _start(service, program, program.arguments(port), port, run, log)
         finally:
             os.close(log)
     except (OSError, ValueError) as error:
         raise CannotStart(_said(error)) from error
+
+
+def launch_ready_command(service: str, program: Program, port: int, run: str) -> Watched:
+    """Start the command that says whether the program is ready. Raises OSError and ValueError."""
+    words = [filled(part, port) for part in program.ready_command]
+    return _start(service, program, words, port, run, subprocess.DEVNULL)
+
+
+def _start(service: str, program: Program, words: list[str], port: int, run: str, output: int) -> Watched:
+    inherited = {name: value for name, value in os.environ.items() if name != CHILD_MARK}
+    with marking(mark(run, service)):
+        child = subprocess.Popen(
+            words,
+            cwd=program.working_directory,
+            env={**inherited, "PORT": str(port), **program.variables(port), "ZENVOY_SERVICE": service},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
     try:
         return Watched.of_child(child)
-    except OSError as error:
+    except OSError:
         child.kill()
         child.wait()
-        raise CannotStart(_said(error)) from error
-
-
-def marks(service: str, run: str) -> dict[str, str]:
-    """The variables by which every process of a service is told as ours. `run` names the state directory."""
-    return {"ZENVOY_SERVICE": service, MARK: f"{run}/{service}"}
+        raise
 
 
 def _said(error: Exception) -> str:

@@ -5,9 +5,10 @@ Rule: programs write to the file themselves, so nothing is lost and nothing bloc
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
+
+from reconciler.adapters.processes import private_files
 
 ROTATE_BYTES = 10 * 1024 * 1024
 LINES = 5
@@ -27,7 +28,7 @@ class Output:
         if self._start > ROTATE_BYTES:
             self.path.replace(self.path.with_suffix(".log.1"))
             self._start = 0
-        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return private_files.open_append(self.path)
 
     def last_lines(self) -> str:
         """The last lines that this run wrote, in one line, shortened at the front."""

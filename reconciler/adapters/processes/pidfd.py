@@ -20,6 +20,8 @@ class Watched:
 
     def __init__(self, seen: Seen, descriptor: int, child: Popen[bytes] | None) -> None:
         self.seen = seen
+        self.exit_code: int | None = None
+        """Its exit code once it has exited, if it was a child of ours."""
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._descriptor = descriptor
         self._child = child
@@ -82,20 +84,19 @@ class Watched:
             self._descriptor = -1
 
     def _on_exit(self) -> None:
-        how = "exited" if self._child is None else _reaped(self._child, self._descriptor)
+        how = "exited" if self._child is None else self._reap(self._child)
         self.close()
         if not self.exited.done():
             self.exited.set_result(how)
 
-
-def _reaped(child: Popen[bytes], descriptor: int) -> str:
-    result = os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
-    assert result is not None, "a readable pidfd means that the process has ended"
-    if result.si_code == os.CLD_EXITED:
-        child.returncode = result.si_status
-        return f"exited with code {result.si_status}"
-    child.returncode = -result.si_status
-    return f"killed by {_signal_name(result.si_status)}"
+    def _reap(self, child: Popen[bytes]) -> str:
+        result = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
+        assert result is not None, "a readable pidfd means that the process has ended"
+        if result.si_code == os.CLD_EXITED:
+            self.exit_code = child.returncode = result.si_status
+            return f"exited with code {result.si_status}"
+        child.returncode = -result.si_status
+        return f"killed by {_signal_name(result.si_status)}"
 
 
 def _signal_name(number: int) -> str:

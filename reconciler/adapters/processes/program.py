@@ -6,7 +6,7 @@ Rule: plain immutable values, no I/O. Made by `reconciler.adapters.services_file
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from signal import Signals
@@ -34,6 +34,8 @@ class Program:
     stop_signal: Signals = Signals.SIGTERM
     drain_timeout: float = 30.0
     """How long the command has after `stop_signal` before SIGKILL."""
+    addresses: tuple[str, ...] = field(default=(), compare=False)
+    """The listener and host names that lead to the service; another service may take them over."""
 
     @property
     def digest(self) -> str:

@@ -8,13 +8,13 @@ Counterpart: `unit.py`, which makes sure that it is still the program itself tha
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-from collections.abc import Mapping
 from contextlib import suppress
 from errno import EINPROGRESS, EISCONN
+from signal import SIGKILL
 
-from reconciler.adapters.processes.program import Program, filled
+from reconciler.adapters.processes.launch import launch_ready_command
+from reconciler.adapters.processes.program import Program
 
 GRID_SECONDS = 0.002
 GRID_FOR_SECONDS = 2.0
@@ -31,17 +31,14 @@ class Dialler:
     def __init__(self) -> None:
         self._starting = 0
 
-    async def until_reachable(self, port: int, program: Program, ours: Mapping[str, str]) -> None:
-        """Return once a dial to the port succeeded and the program answers well, in the way that it is to be asked.
-
-        `ours` are variables for what is run to ask it.
-        """
+    async def until_reachable(self, service: str, port: int, program: Program, run: str) -> None:
+        """Return once a dial to the port succeeded and the program is ready. `run` names the state directory."""
         self._starting += 1
         try:
             await self._until_accepted(port)
             while program.ready_path is not None and not await _answers_well(port, program.ready_path):
                 await asyncio.sleep(SLOWEST_SECONDS)
-            while program.ready_command and not await _is_said_ready(program, port, ours):
+            while program.ready_command and not await _is_said_ready(service, program, port, run):
                 await asyncio.sleep(SLOWEST_SECONDS)
         finally:
             self._starting -= 1
@@ -92,22 +89,16 @@ async def _status(port: int, path: str) -> int:
             await writer.wait_closed()
 
 
-async def _is_said_ready(program: Program, port: int, ours: Mapping[str, str]) -> bool:
-    """Whether the program's `ready_command` ends with 0, and in time."""
-    command = [filled(part, port) for part in program.ready_command]
-    environment = {**os.environ, "PORT": str(port), **program.variables(port), **ours}
-    nowhere = asyncio.subprocess.DEVNULL
+async def _is_said_ready(service: str, program: Program, port: int, run: str) -> bool:
+    """Return whether the program's `ready_command` ends with 0, and in time."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=program.working_directory, env=environment, stdin=nowhere, stdout=nowhere, stderr=nowhere
-        )
+        process = launch_ready_command(service, program, port, run)
     except (OSError, ValueError):
         return False
     try:
-        return await asyncio.wait_for(process.wait(), ANSWER_SECONDS) == 0
+        await asyncio.wait_for(process.wait(), ANSWER_SECONDS)
     except TimeoutError:
         return False
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        process.send_to_group(SIGKILL)
+    return process.exit_code == 0

@@ -1,23 +1,26 @@
 """What all services of one state directory share: the directory itself, its lock, its notes, and the ports in use.
 
 The notes say which processes a zenvoy started, one small file per service, so that the next zenvoy can adopt or end
-them after this one was killed. Rule: a note is replaced in one step and is only ever read at the start.
-Counterpart: `procfs.py`, which finds what was started but not noted.
+them after this one was killed. Rule: a note is replaced in one step, is only ever read at the start, and counts only if
+the process that it names carries the service's mark. Counterpart: `procfs.py`, which finds what was not noted.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from signal import SIGTERM, Signals
 
 import structlog
 
+from reconciler.adapters.processes import private_files
+from reconciler.adapters.processes.mark import mark, read_mark
 from reconciler.adapters.processes.procfs import Seen, boot_id, look, run_id
+from reconciler.adapters.processes.program import Program
 
 log = structlog.get_logger(__name__)
 
@@ -38,22 +41,29 @@ class Note:
     """Of the program, see `Program.digest`."""
     reachable: bool = False
     milestones: Mapping[str, float] = field(default_factory=dict)
+    claims: Sequence[str] = ()
+    """Of the program, see `succession.claims`."""
+    stop_signal: int = SIGTERM
+    drain_timeout: float = 30.0
 
-    def process(self) -> Seen | None:
-        """The noted process if it still runs, and is no other one with its pid."""
-        seen = look(self.pid) if self.boot == boot_id() else None
-        return seen if seen and seen.started_ticks == self.started_ticks and not seen.ended else None
+    def program(self) -> Program:
+        """Return a program that only serves to end the process: its service is gone."""
+        signal, patience = Signals(self.stop_signal), self.drain_timeout
+        return Program(command=(), working_directory=Path("/"), stop_signal=signal, drain_timeout=patience)
 
 
 class Site:
-    """A state directory, held by this process alone. Raises `StateDirInUse` when another one holds it."""
+    """A state directory, held by this process alone. Raises `StateDirInUse`, and `NotPrivate` for one of others."""
 
     def __init__(self, state_dir: Path) -> None:
         self.logs = state_dir / "logs"
         self._notes = state_dir / "processes"
         for folder in (state_dir, self.logs, self._notes):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = _locked(state_dir / "processes.lock")
+            private_files.make_directory(folder)
+        try:
+            self._lock = private_files.lock(state_dir / "processes.lock")
+        except private_files.InUse as error:
+            raise StateDirInUse(f"{state_dir} is in use by another zenvoy (pid {error})") from None
         self.run = run_id(state_dir)
         self.boot = boot_id()
         self._ports: dict[str, int] = {}
@@ -68,16 +78,29 @@ class Site:
             os.close(self._lock)
             self._lock = -1
 
+    def mark(self, service: str) -> int:
+        """Return the mark of the service's processes."""
+        return mark(self.run, service)
+
     def notes(self) -> dict[str, Note]:
         """All notes, by service; one that cannot be read is dropped."""
         found = {}
         for path in sorted(self._notes.glob("*.json")):
             try:
-                found[path.stem] = Note(**json.loads(path.read_bytes()))
-            except (ValueError, TypeError) as error:
+                note = Note(**json.loads(private_files.read(path)))
+                note.program()
+                found[path.stem] = note
+            except (OSError, ValueError, TypeError) as error:
                 log.warning("note of a process is unreadable", path=str(path), error=str(error))
                 path.unlink(missing_ok=True)
         return found
+
+    def process(self, service: str, note: Note) -> Seen | None:
+        """Return the noted process if it still runs, and is one of the service."""
+        seen = look(note.pid) if note.boot == self.boot else None
+        if seen is None or seen.ended or seen.started_ticks != note.started_ticks:
+            return None
+        return seen if read_mark(seen.pid) == self.mark(service) else None
 
     def has_note(self, service: str) -> bool:
         """Whether something that was started for the service was not seen to end."""
@@ -85,10 +108,7 @@ class Site:
 
     def write(self, service: str, note: Note) -> None:
         """Keep this note; it survives the process from now on. Raises OSError."""
-        path = self._notes / f"{service}.json"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(note)), encoding="utf-8")
-        fresh.replace(path)
+        private_files.write(self._notes / f"{service}.json", json.dumps(asdict(note)).encode())
 
     def drop(self, service: str) -> None:
         """Nothing of the service runs any more."""
@@ -135,16 +155,3 @@ def is_free(port: int, *, reusing: bool = False) -> bool:
         except OSError:
             return False
     return True
-
-
-def _locked(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise StateDirInUse(f"{path.parent} is in use by another zenvoy (pid {holder})") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor

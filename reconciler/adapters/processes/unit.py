@@ -1,7 +1,8 @@
 """One service that is not asleep: starts its program, keeps it up, and ends it.
 
 Rule: one task per service that runs, none for one that sleeps. Whatever happens is told by `tell`, always from that
-task, never from within a call of ours. Counterparts: `backend.py`, which makes and drops units; `ending.py`.
+task, never from within a call of ours. Counterparts: `backend.py`, which makes and drops units; `ending.py`;
+`succession.py`, which says what must end before the program may start.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from signal import SIGTERM
 import structlog
 
 from reconciler.adapters.processes.ending import Censuses, Ending
-from reconciler.adapters.processes.launch import CannotStart, launch, marks
+from reconciler.adapters.processes.launch import CannotStart, launch
 from reconciler.adapters.processes.output import Output
 from reconciler.adapters.processes.pidfd import Watched
 from reconciler.adapters.processes.program import Program
 from reconciler.adapters.processes.readiness import Dialler, accepts
 from reconciler.adapters.processes.site import Note, Site, is_free
+from reconciler.adapters.processes.succession import ANYTHING, Claims, Succession, claims
 from reconciler.ports.backend import Running
 
 log = structlog.get_logger(__name__)
@@ -43,13 +45,16 @@ class Shared:
     site: Site
     censuses: Censuses
     dialler: Dialler
+    succession: Succession
 
 
 class Unit:
     """The processes of one service."""
 
-    def __init__(self, service: str, program: Program, shared: Shared) -> None:
+    def __init__(self, service: str, program: Program, shared: Shared, mark: int | None = None) -> None:
+        """`mark` is that of its processes, if it does not follow from the name of the service."""
         self.service = service
+        self._mark = shared.site.mark(service) if mark is None else mark
         self.program = program
         self._shared = shared
         self._running = Running(service, 1)
@@ -66,6 +71,8 @@ class Unit:
         self._ending: Ending | None = None
         self._at_most = float("inf")
         self._crashes = 0
+        self.claims: Claims = frozenset()
+        """Of the program that runs; empty while nothing does."""
 
     @property
     def running(self) -> Running:
@@ -77,9 +84,15 @@ class Unit:
         """Whether what runs was started from another program than the present one."""
         return self._note is not None and self._note.digest != self.program.digest
 
+    @property
+    def killed_at(self) -> float | None:
+        """When SIGKILL was sent to what still runs, by the loop's clock."""
+        return self._ending.killed_at if self._ending else None
+
     def adopt(self, process: Watched, note: Note) -> None:
         """Take over what another zenvoy started and noted; before `run`."""
         self._process, self._note, self.wanted = process, note, True
+        self.claims = frozenset(note.claims)
         self._shared.site.keep_port(self.service, note.port)
         self._output = Output(self._shared.site.logs, self.service)
         self._running = replace(self._running, milestones=note.milestones)
@@ -91,7 +104,7 @@ class Unit:
 
     def clean_up(self) -> None:
         """There are processes of the service that no note tells of: end them first; before `run`."""
-        self._strays = True
+        self._strays, self.claims = True, ANYTHING
 
     def want(self) -> None:
         """It should be up."""
@@ -104,7 +117,7 @@ class Unit:
         """
         self.wanted = False
         self._withdrawn = ()
-        self._at_most = at_most
+        self._at_most = min(self._at_most, at_most)
         if self._ending is not None:
             self._ending.hurry(at_most)
         self._interrupt.set()
@@ -114,6 +127,8 @@ class Unit:
     def change(self, program: Program) -> None:
         """This is the program from now on; what can be used already goes on as it is."""
         changed, self.program = self.program != program, program
+        if self._note and self._note != (note := _noted(self._note, program)):
+            self._write(note)
         if changed and not self._running.endpoints and not self._withdrawn:
             self.restart()
 
@@ -141,13 +156,28 @@ class Unit:
         """Do all that until nothing of the service runs and nothing should."""
         self._tell = tell
         while self.wanted or self._process or self._strays:
-            if not (self._process or self._strays):
+            if not (self._process or self._strays) and await self._may_start():
                 self._launch()
             failed = await self._live()
-            await self._end(failed)
+            again = await self._end(failed)
             if failed:
-                await self._rest()
+                await self._rest(again)
             self._interrupt.clear()
+
+    async def _may_start(self) -> bool:
+        """Wait until those that the program follows have ended; return False if interrupted."""
+        succession, waited = self._shared.succession, False
+        while not self._interrupt.is_set() and (others := succession.predecessors(self.service)):
+            waited = True
+            name, passing = min(others.items())
+            common = min(passing, key=lambda claim: (claim.startswith("command"), claim))
+            self._say(
+                replace(self._running, trouble=f"waits for the end of {name}, whose program has the same {common}")
+            )
+            await _either(succession.wait(), self._interrupt.wait())
+        if waited:
+            self._say(replace(self._running, trouble=None))
+        return not self._interrupt.is_set()
 
     def _launch(self) -> None:
         """Start the program, or say why not."""
@@ -162,8 +192,10 @@ class Unit:
         except (CannotStart, OSError) as error:
             self._say(replace(self._running, trouble=f"cannot be started: {error}"))
             return
+        self.claims = claims(self.program)
         seen, started = self._process.seen, {"started": time.time()}
-        self._write(Note(site.boot, seen.pid, seen.started_ticks, port, self.program.digest, milestones=started))
+        note = Note(site.boot, seen.pid, seen.started_ticks, port, self.program.digest, milestones=started)
+        self._write(_noted(replace(note, claims=sorted(self.claims)), self.program))
         site.keep_port(self.service, port)
         self._say(replace(self._running, milestones=started))
 
@@ -186,7 +218,7 @@ class Unit:
         port, program = self._note.port, self.program
         slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._say_slow, port, program)
         try:
-            await self._shared.dialler.until_reachable(port, program, marks(self.service, self._shared.site.run))
+            await self._shared.dialler.until_reachable(self.service, port, program, self._shared.site.run)
         finally:
             slow.cancel()
         if process.is_alive() and not self._interrupt.is_set():
@@ -195,42 +227,63 @@ class Unit:
             await asyncio.sleep(0)  # what this sets off goes out first: somebody waits for it, and nobody for the note
             self._write(replace(self._note, reachable=True, milestones=milestones))
 
-    async def _end(self, failed: bool) -> None:
-        """End everything of it that is left."""
-        process, shared = self._process, self._shared
+    async def _end(self, failed: bool) -> bool:
+        """End everything of it that is left; return whether it may be started again."""
+        process, shared, again = self._process, self._shared, True
         if process is None and not self._strays:
-            return
+            return again
         self._withdrawn = ()
-        trouble = self._crash(process) if process and failed else self._running.trouble
+        trouble = self._running.trouble
+        if process and failed:
+            again = not (process.exit_code == 0 and await self._daemonized(process))
+            trouble = self._crash(process, again)
         self._say(replace(self._running, endpoints=(), trouble=trouble))
-        self._ending = Ending(self.service, process, shared.censuses)
+        self._ending = Ending(self.service, self._mark, process, shared.censuses)
         self._ending.hurry(self._at_most)
-        signal, patience = (
-            (SIGTERM, LEFTOVER_SECONDS) if failed else (self.program.stop_signal, self.program.drain_timeout)
-        )
+        signal, patience = self.program.stop_signal, self.program.drain_timeout
+        if failed and again:
+            signal, patience = SIGTERM, LEFTOVER_SECONDS
         await self._ending.run(signal, patience)
         self._ending, self._process, self._strays = None, None, False
+        self.claims = frozenset()
+        shared.succession.ended(self.service)
         shared.site.drop(self.service)
         if self._note is not None:
             shared.site.give_back(self._note.port)
             self._note = None
+        return again
 
-    async def _rest(self) -> None:
-        """Wait longer after each crash."""
+    async def _daemonized(self, process: Watched) -> bool:
+        """Return whether a program that exited with 0 was never reachable, or has left processes behind."""
+        if "reachable" not in self._running.milestones:
+            return True
+        try:
+            census = await self._shared.censuses.take()
+        except OSError as error:
+            log.error("cannot look at processes", service=self.service, error=str(error))
+            return False
+        return bool(census.family(self._mark, process.seen))
+
+    async def _rest(self, again: bool) -> None:
+        """Wait longer after each crash; without `again`, until the program changes or the service sleeps."""
+        if not again:
+            await self._interrupt.wait()
+            return
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._crashes) * random.uniform(0.8, 1.2)
         self._crashes = min(self._crashes + 1, 16)
         await _either(asyncio.sleep(pause), self._interrupt.wait())
 
-    def _crash(self, process: Watched) -> str:
+    def _crash(self, process: Watched, again: bool) -> str:
         """Why it ended, for people."""
-        how = process.exited.result()
-        if how == "exited with code 0":
+        how, remedy = process.exited.result(), ""
+        if not again:
             how += " (it must stay in the foreground)"
+            remedy = "; it is started again once its command has changed or it has slept"
         started = self._running.milestones.get("started")
         after = f" after {max(0.0, time.time() - started):.1f} s" if started else ""
         lines = self._output.last_lines() if self._output else ""
         log.warning("service ended by itself", service=self.service, how=how, output=lines)
-        return f"{how}{after}: {lines}" if lines else f"{how}{after}"
+        return f"{how}{after}{remedy}: {lines}" if lines else f"{how}{after}{remedy}"
 
     def _say_slow(self, port: int, program: Program) -> None:
         missing = f"nothing listens on 127.0.0.1:{port}"
@@ -252,6 +305,11 @@ class Unit:
         if running != self._told:
             self._told = running
             self._tell(running)
+
+
+def _noted(note: Note, program: Program) -> Note:
+    """Return the note with what ends the program, for a zenvoy that does not know its service any more."""
+    return replace(note, stop_signal=int(program.stop_signal), drain_timeout=program.drain_timeout)
 
 
 async def _either(*awaited: Awaitable[object]) -> None:

@@ -82,8 +82,15 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
         paused=bool("paused" in fields and fields["paused"].yes_no()),
     )
     program = command.read_program(value, fields, folder, protocol, spec.drain_timeout)
+    addresses = (*([str(listen)] if listen else []), *(host for host, _ in hosts if host))
     names = [(host, fields["name"]) for host in own if host]
-    return Draft(value, fields, Entry(spec, program), listen, tuple(names + [pair for pair in hosts if pair[0]]))
+    return Draft(
+        value,
+        fields,
+        Entry(spec, replace(program, addresses=addresses)),
+        listen,
+        tuple(names + [pair for pair in hosts if pair[0]]),
+    )
 
 
 def _listen(service: Value, value: Value | None, protocol: Protocol) -> Address | None:

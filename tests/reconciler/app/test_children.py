@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from reconciler.adapters.processes.procfs import MARK, run_id, take_census
+from reconciler.adapters.processes.mark import RLIMIT_LOCKS, mark
+from reconciler.adapters.processes.procfs import run_id, take_census
 from reconciler.app.children import Child, Children
 
 PATIENCE_SECONDS = 20.0
@@ -54,14 +55,16 @@ async def test_what_cannot_be_noted_runs_nonetheless_and_once(tmp_path: Path) ->
 async def test_what_was_killed_before_it_could_note_its_child_leaves_nothing_behind(tmp_path: Path) -> None:
     killed = Children(tmp_path / "no-such-folder" / "children.json", tmp_path)
     service = [sys.executable, "-S", "-E", "-c", STAYS.replace("here", "service")]
-    start = f"import os, subprocess; os.environ['{MARK}'] = '{run_id(tmp_path)}/web'; subprocess.Popen({service}); "
+    number = mark(run_id(tmp_path), "web")
+    limit = f"import resource; resource.setrlimit({RLIMIT_LOCKS}, ({number}, -1)); "
+    start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {limit!r} + {service[-1]!r}]); "
     with structlog.testing.capture_logs() as lines:
         killed.start(child(start + STAYS))
         await eventually(lambda: (tmp_path / "here").exists() and (tmp_path / "service").exists())
         await Children(tmp_path / "children.json", tmp_path).end_leftovers()
         await eventually(lambda: any(line.get("how") == "killed by SIGKILL" for line in lines))
         await killed.close()
-    [adopted] = take_census(run_id(tmp_path)).by_service["web"]
+    [adopted] = take_census(run_id(tmp_path)).by_mark[number]
     os.kill(adopted.pid, signal.SIGKILL)
     ended = [line for line in lines if line["event"] == "a process of an earlier run is ended"]
     assert [line["name"] for line in ended] == ["envoy"], "a service is not ended: it is adopted"

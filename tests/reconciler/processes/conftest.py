@@ -24,4 +24,5 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
     yield make
     for scene in scenes:
+        scene.backend.kill()
         await scene.backend.close()

@@ -157,8 +157,9 @@ async def test_who_goes_into_the_background_is_told_not_to(stage: Stage) -> None
     trouble = (await scene.until(has_trouble)).trouble
     assert trouble is not None
     assert trouble.startswith("exited with code 0 (it must stay in the foreground) after ")
-    await eventually(lambda: scene.log().count("child") >= 2)
+    await eventually(lambda: not any(map(is_running, children(scene.log()))))
     await scene.down()
+    assert len(children(scene.log())) == 1
     assert not any(map(is_running, children(scene.log())))
 
 
