@@ -29,6 +29,8 @@ FIELDS = {
 }
 PATH = "/stats"
 SCRAPE = "/stats/prometheus"
+READY = "/ready"
+STOP_LISTENING = ("/healthcheck/fail", "/drain_listeners")
 QUERY = {
     "usedonly": "",
     "filter": r"^(cluster\..*\.upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|server\.uptime)$",
@@ -81,6 +83,30 @@ class AdminStats:
         except (Unusable, aiohttp.ClientError) as error:
             raise OSError(_words(error)) from error
         return b"".join(parts)
+
+    async def stop_listening(self, envoy: str) -> bool:
+        """Have an Envoy accept no further connection, and ask its HTTP clients to close theirs.
+
+        Return False if it does not answer.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                for path in STOP_LISTENING:
+                    async with self._session(self._admins()[envoy]).post(path) as response:
+                        response.raise_for_status()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+        return True
+
+    async def is_gone(self, envoy: str) -> bool:
+        """Return whether no process listens at the admin port: an Envoy that is only slow is not gone."""
+        try:
+            async with asyncio.timeout(self._timeout), self._session(self._admins()[envoy]).get(READY):
+                return False
+        except aiohttp.ClientConnectorError:
+            return True
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
 
     async def sample(self) -> Sample:
         taken_at = self._now()

@@ -92,6 +92,18 @@ class Children:
         if (process := self._running.get(name)) and process.returncode is None:
             process.send_signal(number)
 
+    async def halt(self) -> None:
+        """Start nothing again from now on."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def stop(self, name: str) -> None:
+        """Have a child end, if it runs, and wait for that, however long it takes."""
+        self.signal(name, signal.SIGTERM)
+        if process := self._running.get(name):
+            await process.wait()
+
     async def close(self) -> None:
         """End all, the last started first; each has its `stop_seconds`."""
         for child in reversed(self._order):

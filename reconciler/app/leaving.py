@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import NEVER_USED, Sample
+from reconciler.core.traffic import NEVER_USED, Sample, in_flight
 from reconciler.engine.service import Service
 
 log = structlog.get_logger(__name__)
@@ -70,10 +70,9 @@ class Leaving:
             log.warning("taken out, and not known to be unused for all of drainTimeout", service=one.spec.name)
             return True
         expected = self._expected()
-        if not expected or expected - sample.envoys.keys() or sample.taken_at < one.since + CLOSING_SECONDS:
+        open_now = in_flight(one.spec, sample, expected)
+        if open_now is None or sample.taken_at < one.since + CLOSING_SECONDS:
             return False
         counted = [sample.envoys[envoy].services.get(one.spec.name, NEVER_USED) for envoy in expected]
-        is_http = one.spec.protocol.is_http
-        in_flight = sum(each.active_requests if is_http else each.active_connections for each in counted)
         before, one.uses = one.uses, sum(each.requests + each.connections for each in counted)
-        return not in_flight and one.uses == before
+        return not open_now and one.uses == before

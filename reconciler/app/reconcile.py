@@ -24,13 +24,14 @@ from reconciler.adapters.services_file.addresses import Address
 from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
+from reconciler.app.closing import Drain, stop_programs
 from reconciler.app.last_good import look, tell
 from reconciler.app.leaving import Leaving
 from reconciler.app.memory import settle_memory
 from reconciler.app.operations import ENVOY, EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
 from reconciler.app.renewal import Renewal
-from reconciler.app.state_dir import ADMIN_SOCKET, ALL_END, GRPC_SOCKET, NODE, StateDir
+from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir
 from reconciler.app.watching import watch
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import State
@@ -77,7 +78,7 @@ class Reconciler:
     def __init__(self, settings: Settings, file: ServicesFile) -> None:
         self._settings, self._file = settings, file
         self._log = log.bind()  # bound once: a wake writes four lines, and binding costs as much as writing one
-        self._opened = self._closing = False
+        self._opened = self._ending = self._closing = False
         pace = traffic.pace(file.sample_interval, settings.prometheus)
         self.engine = Engine(time.time, pace, lambda index: anyip(index, settings.holder_port), self._saw, self._woke)
         directory = settings.state_dir
@@ -121,12 +122,12 @@ class Reconciler:
 
     async def run(self) -> None:
         """Until SIGTERM, with which services end. Raises what broke; services then go on, and are the next one's."""
-        stopped, reload = asyncio.Event(), asyncio.Event()
+        stopped, reload, hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopped.set)
         loop.add_signal_handler(signal.SIGINT, stopped.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
-        loop.add_signal_handler(ALL_END, self._mind_nobody)
+        loop.add_signal_handler(HURRY, hurry.set)
         await self._start()
         tasks = [
             asyncio.create_task(self._sampler.run()),
@@ -141,9 +142,21 @@ class Reconciler:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         faults = [result for result in results if isinstance(result, Exception)]
-        await self._close(end_services=not faults)
+        if not faults:
+            await self._end_services(hurry)
+        await self._close()
         if faults:
             raise faults[0]
+
+    async def _end_services(self, hurry: asyncio.Event) -> None:
+        """End all services in order, while everything else still works."""
+        self._ending = True
+        hurry.clear()
+        backend, services = self._backend, self.engine.services
+        drain = Drain(backend, services, self._admin, lambda: self._router.envoys() - {NODE}, time.monotonic)
+        await drain.run(hurry)
+        self._closing = True
+        await stop_programs(backend, hurry, time.monotonic)
 
     async def _start(self) -> None:
         self._alarm.start()
@@ -161,22 +174,15 @@ class Reconciler:
         if self._settings.metrics:
             await self._http.serve_probes(*self._settings.metrics)
 
-    def _mind_nobody(self) -> None:
-        """From now on what ends does so because all ends."""
+    async def _close(self) -> None:
         self._closing = True
-
-    async def _close(self, end_services: bool) -> None:
-        self._mind_nobody()
         await self._http.close()
         self._metrics.close()
         await self._source.close()
         await self._admin.close()
         await self._router.close()
         await self._grpc.stop(GRPC_GRACE_SECONDS)
-        if end_services:
-            await self._backend.close()
-        else:
-            self._backend.leave()
+        self._backend.leave()
         self._alarm.close()
         await self._store.close()
 
@@ -220,8 +226,8 @@ class Reconciler:
             settle_memory()
 
     def _held(self, held: Held) -> None:
-        if self._closing:
-            return
+        if self._closing or (self._ending and held.held is None):
+            return  # a holder that ends because all ends is no news
         self.engine.held(held)
         self._metrics.held(held)
 

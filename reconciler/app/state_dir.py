@@ -14,9 +14,8 @@ ADMIN_SOCKET = "envoy.sock"
 KEEPER_SOCKET = "keeper.sock"
 NODE = "local"
 """Envoy's node id; there is one Envoy."""
-ALL_END = signal.SIGURG
-"""The supervisor is about to end Envoy and the holder, and then the reconciler, which it tells by this: that they go is
-no news. A signal that does no harm to a reconciler that does not listen yet."""
+HURRY = signal.SIGURG
+"""From the supervisor to the reconciler that ends: end what is being waited for. By default, this signal is ignored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,21 +21,28 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from reconciler.adapters.processes import ProcessBackend
+from reconciler.adapters.processes import ProcessBackend, read_notes
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
 from reconciler.adapters.services_file.addresses import Address
 from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
+from reconciler.app.closing import is_set, stop_programs
 from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
-from reconciler.app.state_dir import ADMIN_SOCKET, ALL_END, GRPC_SOCKET, KEEPER_SOCKET, NODE, StateDir
+from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
 from reconciler.app.taken import taken
 from xds.bootstrap import Join, as_json
 
 log = structlog.get_logger()
 
 HOLDER_DRAIN_SECONDS = 0.3
-"""All ends within 5 s: Envoy and the holder at once, for nobody can be served any more; services have the rest."""
+"""The holder ends after the services: there is nothing left to serve."""
+SAME_SIGNAL_SECONDS = 0.5
+"""A signal that follows another so soon is the same: Ctrl-C reaches `up` from the terminal and from a wrapper."""
+RECONCILER_SECONDS = 15.0
+"""What the reconciler has to end, in addition to what services may take."""
+GIVEN_UP_SECONDS = 7.0
+"""The same once programs were to be killed."""
 
 
 class CannotStart(Exception):
@@ -130,17 +137,57 @@ async def up(options: Options, file: ServicesFile) -> None:
             holding = (_keeper(options), _holder(options, listening))
             for child in (_reconciler(options, port), *holding, _envoy(options, envoy), *bundled):
                 children.start(child)
-            await _until_stopped(children)
-            children.signal("reconciler", ALL_END)
-            await children.close()
-            await _end_services(state_dir)
+            stops = StopSignals()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, children.signal, "reconciler", signal.SIGHUP)
+            await stops.next()
+            log.info("stopping")
+            await _end(children, stops, state_dir)
 
 
-async def _end_services(state_dir: StateDir) -> None:
-    """What the reconciler left, since it was killed or had only just started; mostly nothing."""
+async def _end(children: Children, stops: StopSignals, state_dir: StateDir) -> None:
+    """End everything in order: the reconciler ends services and then itself, and Envoy and the holder go last."""
+    await children.halt()
+    ended = asyncio.create_task(children.stop("reconciler"))
+    ticks = asyncio.get_running_loop().time
+    limit = ticks() + 2 * longest_drain(state_dir) + RECONCILER_SECONDS
+    while not ended.done() and ticks() < limit:
+        if await is_set(stops.again, limit - ticks(), ended):
+            children.signal("reconciler", HURRY)
+            limit = ticks() + GIVEN_UP_SECONDS if stops.count > 2 else limit
+    ended.cancel()
+    await children.close()
     backend = ProcessBackend(state_dir.path, lambda _: None)
-    backend.configure({})
-    await backend.close()
+    backend.configure({})  # services that a reconciler left, which was killed or had only just started
+    await stop_programs(backend, stops.again, ticks)
+
+
+def longest_drain(state_dir: StateDir) -> float:
+    """Return the longest time that a service that runs may take to stop, in seconds."""
+    return max((note.drain_timeout for note in read_notes(state_dir.path).values()), default=0.0)
+
+
+class StopSignals:
+    """SIGTERM and SIGINT: the first stops `up`, each further one hurries."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.again = asyncio.Event()
+        self._last = float("-inf")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+
+    async def next(self) -> None:
+        """Return at the next signal."""
+        await self.again.wait()
+        self.again.clear()
+
+    def _on_signal(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._last > SAME_SIGNAL_SECONDS:
+            self.count += 1
+            self.again.set()
+        self._last = now
 
 
 def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[Child]]:
@@ -159,16 +206,6 @@ def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[Child]
     log.info("Prometheus", at=f"http://127.0.0.1:{port}", metrics=f"http://{metrics}/metrics")
     asked = bundled_prometheus.settings(port, interval)
     return replace(options, metrics=metrics, holder_metrics=holder, prometheus=asked), [child]
-
-
-async def _until_stopped(children: Children) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    loop.add_signal_handler(signal.SIGHUP, children.signal, "reconciler", signal.SIGHUP)
-    await stopped.wait()
-    log.info("stopping")
 
 
 def _holder_socket(state_dir: StateDir) -> socket.socket:
@@ -190,7 +227,7 @@ def _reconciler(options: Options, holder_port: int) -> Child:
     command += _flag("--holder-metrics", options.holder_metrics)
     if options.prometheus:
         command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
-    return Child("reconciler", command, stop_seconds=4.2)
+    return Child("reconciler", command)
 
 
 def _keeper(options: Options) -> Child:

@@ -16,3 +16,12 @@ def duration(text: str) -> float | None:
     if not _WHOLE.fullmatch(text):
         return None
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+
+
+def written(seconds: float) -> str:
+    """Return a duration as people write it, in whole seconds or, below one, in milliseconds."""
+    if seconds < 1:
+        return f"{max(0.0, seconds) * 1000:.0f}ms"
+    whole = round(seconds)
+    units = ((whole // 3600, "h"), (whole // 60 % 60, "m"), (whole % 60, "s"))
+    return "".join(f"{number}{unit}" for number, unit in units if number)

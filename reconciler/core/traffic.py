@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from reconciler.core.doubt import Cause, Doubt
-from reconciler.core.spec import IdleBy
+from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.wording import counted
 
 
@@ -195,6 +195,18 @@ class _Sum:
 
 
 NEVER_USED = Counters()
+
+
+def in_flight(spec: Spec, sample: Sample, expected: frozenset[str]) -> int | None:
+    """Return how many requests, or connections where Envoy knows no requests, are open to a service.
+
+    None: it is not known, since one of the `expected` Envoys is not in the sample.
+    """
+    if not expected or expected - sample.envoys.keys():
+        return None
+    counted = (sample.envoys[envoy].services.get(spec.name, NEVER_USED) for envoy in expected)
+    is_http = spec.protocol.is_http
+    return sum(each.active_requests if is_http else each.active_connections for each in counted)
 
 
 @lru_cache(maxsize=len(IdleBy))

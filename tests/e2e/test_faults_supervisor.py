@@ -69,7 +69,7 @@ def test_a_signal_ends_all_in_order(
 ) -> None:
     gate = tmp_path / "gate"
     options = {"Waking": [f"gate={gate}"], "Active": ["stubborn"], "Draining": ["stubborn"]}.get(state, [])
-    z = zenvoy({"name": "web", "command": quick("http", *options)}, defaults=STAYS)
+    z = zenvoy({"name": "web", "command": quick("http", *options)}, defaults={**STAYS, "drainTimeout": "1s"})
     if state == "Waking":
         waiting = pool.submit(request, z.http_port, "web")
         z.wait_status("somebody waits", "web", lambda view: view["held"] == 1)

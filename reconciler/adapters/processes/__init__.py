@@ -2,6 +2,6 @@
 
 from reconciler.adapters.processes.backend import ProcessBackend
 from reconciler.adapters.processes.program import Program
-from reconciler.adapters.processes.site import StateDirInUse
+from reconciler.adapters.processes.site import StateDirInUse, read_notes
 
-__all__ = ["ProcessBackend", "Program", "StateDirInUse"]
+__all__ = ["ProcessBackend", "Program", "StateDirInUse", "read_notes"]

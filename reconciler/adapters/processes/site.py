@@ -25,6 +25,9 @@ from reconciler.adapters.processes.program import Program
 log = structlog.get_logger(__name__)
 
 
+NOTES = "processes"
+
+
 class StateDirInUse(Exception):
     """Another zenvoy runs services from this state directory."""
 
@@ -57,7 +60,7 @@ class Site:
 
     def __init__(self, state_dir: Path) -> None:
         self.logs = state_dir / "logs"
-        self._notes = state_dir / "processes"
+        self._notes = state_dir / NOTES
         for folder in (state_dir, self.logs, self._notes):
             private_files.make_directory(folder)
         try:
@@ -83,17 +86,8 @@ class Site:
         return mark(self.run, service)
 
     def notes(self) -> dict[str, Note]:
-        """All notes, by service; one that cannot be read is dropped."""
-        found = {}
-        for path in sorted(self._notes.glob("*.json")):
-            try:
-                note = Note(**json.loads(private_files.read(path)))
-                note.program()
-                found[path.stem] = note
-            except (OSError, ValueError, TypeError) as error:
-                log.warning("note of a process is unreadable", path=str(path), error=str(error))
-                path.unlink(missing_ok=True)
-        return found
+        """Return all notes, by service."""
+        return read_notes(self._notes.parent)
 
     def process(self, service: str, note: Note) -> Seen | None:
         """Return the noted process if it still runs, and is one of the service."""
@@ -142,6 +136,20 @@ class Site:
     def forget(self, service: str) -> None:
         """The service is no more."""
         self._ports.pop(service, None)
+
+
+def read_notes(state_dir: Path) -> dict[str, Note]:
+    """Return the notes of a state directory, by service; one that cannot be read is deleted."""
+    found = {}
+    for path in sorted((state_dir / NOTES).glob("*.json")):
+        try:
+            note = Note(**json.loads(private_files.read(path)))
+            note.program()
+            found[path.stem] = note
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("note of a process is unreadable", path=str(path), error=str(error))
+            path.unlink(missing_ok=True)
+    return found
 
 
 def is_free(port: int, *, reusing: bool = False) -> bool:

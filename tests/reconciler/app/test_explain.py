@@ -35,7 +35,7 @@ async def running(stage: Stage) -> AsyncIterator[Reconciler]:
     yield reconciler
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await reconciler._close(end_services=True)
+    await reconciler._close()
 
 
 async def asked(stage: Stage, path: str, method: str = "GET") -> Any:

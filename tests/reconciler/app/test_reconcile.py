@@ -18,11 +18,10 @@ from reconciler.adapters.processes import ProcessBackend
 from reconciler.adapters.services_file import ServicesFile, read
 from reconciler.app.last_good import look
 from reconciler.app.reconcile import Reconciler, Settings
-from reconciler.app.state_dir import ALL_END, StateDir
-from reconciler.core.events import SleepCommanded, WakeCommanded
+from reconciler.app.state_dir import StateDir
+from reconciler.core.events import WakeCommanded
 from reconciler.core.record import State
 from reconciler.core.traffic import Sample
-from reconciler.ports.holders import Held
 
 PATIENCE_SECONDS = 30.0
 SERVER = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(1000)"
@@ -139,23 +138,6 @@ async def test_a_sample_interval_that_is_raised_makes_no_sample_old(stage: Stage
     stage.file.write_text(json.dumps({**text, "sampleInterval": "30s"}))
     os.kill(os.getpid(), signal.SIGHUP)
     await eventually(lambda: subject.engine.pace.stale_after > 30)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(running, PATIENCE_SECONDS)
-
-
-async def test_what_goes_because_all_ends_is_no_news(stage: Stage) -> None:
-    subject = stage.reconciler("web")
-    running = asyncio.create_task(subject.run())
-    await eventually(lambda: stage.is_known(subject, "web"))
-    subject.engine.command("web", WakeCommanded("asked for"))
-    await eventually(lambda: stage.state(subject, "web") is State.Active)
-    subject.engine.held(Held("web", 0, 0))
-    subject.engine.command("web", SleepCommanded("asked for"))
-    assert stage.state(subject, "web") is State.Draining
-    os.kill(os.getpid(), ALL_END)
-    await eventually(lambda: subject._closing)
-    subject._held(Held("web", None, None))
-    assert stage.state(subject, "web") is State.Draining
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(running, PATIENCE_SECONDS)
 
