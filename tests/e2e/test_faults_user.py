@@ -41,7 +41,7 @@ def test_everything_works_as_an_ordinary_user(zenvoy: Start, tmp_path: Path) -> 
         client.sendall(b"x\n")
         assert client.recv(100) == b"db x\n"
     family = [psutil.Process(pid) for pid in (*z.pids().values(), *z.service_pids("web"), *z.service_pids("db"))]
-    assert len(family) == 6
+    assert len(family) == 7
     assert {process.uids().effective for process in family} == {user.pw_uid}
     for name in ("web", "db"):
         z.wait_state(name, "ScaledToZero")
