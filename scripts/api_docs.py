@@ -47,8 +47,8 @@ spec:                      # everything has a default: this would do without any
 ```
 
 A service is reached, at the proxy, by the names that its Service has in the cluster (`web.shop`, `web.shop.svc`,
-`web.shop.svc.cluster.local`, and `web` where only one namespace has a ScaledService for a Service of that name), and by
-`hosts`; a tcp service by its port alone. Durations are written as `500ms`, `30s`, `5m` or `1h30m`.
+`web.shop.svc.cluster.local`), which belong to its namespace alone, and by `hosts`; a tcp service by its port alone.
+Durations are written as `500ms`, `30s`, `5m` or `1h30m`.
 """
 
 RULES = """\

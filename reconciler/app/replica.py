@@ -32,6 +32,7 @@ from reconciler.adapters.kubernetes.proxies import ProxyList
 from reconciler.adapters.kubernetes.replicas import ReplicaList
 from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.adapters.kubernetes.status import StatusStore
+from reconciler.adapters.kubernetes.wanted import Cluster as ClusterSettings
 from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.peers import Peers, Terms
 from reconciler.adapters.prometheus.settings import PrometheusSettings
@@ -123,9 +124,15 @@ class Replica:
         )
 
     def _watched(self) -> Catalogue:
-        ports, namespaces = reserved(self._settings.http_port, self._settings.tls_port), self._settings.namespaces
+        settings = self._settings
         return Catalogue(
-            self._api, self._leads, self._configure, self._saw_object, namespaces=namespaces, reserved=ports
+            self._api,
+            self._leads,
+            self._configure,
+            self._saw_object,
+            ClusterSettings(policy=settings.policy),
+            namespaces=settings.namespaces,
+            reserved=reserved(settings.http_port, settings.tls_port),
         )
 
     def _candidate(self) -> Elector:

@@ -15,6 +15,7 @@ from reconciler.cli.run import Log, LogStyle
 
 if TYPE_CHECKING:
     from reconciler.adapters.credentials import Files
+    from reconciler.adapters.kubernetes.host_policy import HostPolicy
     from reconciler.app.cluster.settings import AnyIp, SelfIssue, Tproxy
 
 SHORTEST_LEASE_SECONDS = 1.0
@@ -68,6 +69,21 @@ def controller(
     namespaces: Annotated[
         str, _place("Only services of these; default: of all.", values.comma_separated, metavar="A,B")
     ] = "",
+    host_policy: Annotated[
+        str,
+        typer.Option(
+            help="Hosts and ports that namespaces may claim, as JSON: the chart's hostPolicy.",
+            metavar="RULES",
+            rich_help_panel=ENVOY,
+        ),
+    ] = "[]",
+    bare_names: Annotated[
+        bool,
+        typer.Option("--bare-names", help="A bare name leads to the only service that has it.", rich_help_panel=ENVOY),
+    ] = False,
+    cluster_domain: Annotated[
+        str, _place("The DNS domain of the cluster's Services.", values.name, metavar="DOMAIN")
+    ] = "cluster.local",
     lease_namespace: Annotated[str, _place("Where the Lease is.", values.namespace)] = "zenvoy-system",
     lease_name: Annotated[str, _place("The Lease of whoever leads.", values.name)] = "zenvoy",
     lease_duration: Annotated[
@@ -148,6 +164,7 @@ def controller(
         http_port=http_port,
         tls_port=tls_port,
         namespaces=tuple(name for name in namespaces.replace(" ", "").split(",") if name),
+        policy=_policy(host_policy, bare_names, cluster_domain),
         lease_namespace=lease_namespace,
         lease_name=lease_name,
         lease_duration=_seconds(lease_duration, "--lease-duration", SHORTEST_LEASE_SECONDS),
@@ -186,6 +203,15 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
     if not (first.isdecimal() and last.isdecimal() and 0 < int(first) < int(last) < 65536):
         raise typer.BadParameter(f"'{ports}' is no range of ports; write it as 20000-32767", param_hint="--hold-ports")
     return Tproxy(int(first), int(last))
+
+
+def _policy(rules: str, bare_names: bool, domain: str) -> HostPolicy:
+    from reconciler.adapters.kubernetes.host_policy import BadPolicy, parse
+
+    try:
+        return parse(rules, bare_names, domain)
+    except BadPolicy as error:
+        raise typer.BadParameter(str(error), param_hint="--host-policy") from None
 
 
 def _certificates(

@@ -1,6 +1,6 @@
 """All services of the cluster: ScaledServices beside the Services that they name, and who may have what.
 
-Rules: nothing is told before both kinds were seen whole. What has mistakes stays in force as it was last without; what
+Rules: nothing is told before all kinds were seen whole. What has mistakes stays in force as it was last without; what
 is being deleted stays in force, as departing, until our finalizer is off it; and for a moment longer where it is about
 to be made anew of its Service, or clients would be told that nothing is there. Changes that come at once are told at
 once; to tell costs the more the more services there are, so it has its pauses, in which whoever waits for a service is
@@ -19,7 +19,7 @@ from reconciler.adapters.kubernetes.api import Api
 from reconciler.adapters.kubernetes.claims import RESERVED
 from reconciler.adapters.kubernetes.entries import Entry, Problem
 from reconciler.adapters.kubernetes.in_force import InForce
-from reconciler.adapters.kubernetes.objects import decoder
+from reconciler.adapters.kubernetes.objects import Object, decoder
 from reconciler.adapters.kubernetes.owned import UNREAD, OwnedScaledServices
 from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, PLURAL, ScaledService
 from reconciler.adapters.kubernetes.wanted import Cluster, service_of, wanted
@@ -56,7 +56,6 @@ class Catalogue:
     ) -> None:
         self._on_entries, self._on_scaled_service = on_entries, on_scaled_service
         self._cluster, self._anew_seconds = cluster or Cluster(), anew_seconds
-        self._in_force = InForce(reserved)
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
         self._users: dict[str, set[str]] = {}
@@ -70,13 +69,22 @@ class Catalogue:
             api, (API_VERSION, PLURAL), namespaces, decoder(ScaledService), self._saw_scaled_service, self._synced
         )
         self.services = Within(api, ("v1", "services"), namespaces, decoder(Service), self._saw_service, self._synced)
+        self._namespaces: Within[Object] | None = None
+        """Watched only with rights in the whole cluster."""
+        if not namespaces:
+            kind = ("v1", "namespaces")
+            self._namespaces = Within(api, kind, (), decoder(Object), self._saw_namespace, self._synced)
+        self._namespace_names: set[str] = set()
+        known = self._namespace_names if self._namespaces else None
+        self._in_force = InForce(reserved, self._cluster.policy, known)
         items = self.scaled_services.items, self.services.items
         self._owned = OwnedScaledServices(api, *items, leads, lambda _: self._mark(), self._cluster)
 
     @property
     def synced(self) -> bool:
-        """Whether both kinds were seen whole."""
-        return self.scaled_services.synced and self.services.synced
+        """Whether all kinds were seen whole."""
+        namespaces = self._namespaces is None or self._namespaces.synced
+        return self.scaled_services.synced and self.services.synced and namespaces
 
     def lead(self) -> None:
         """We lead from now on: make ScaledServices of labelled Services."""
@@ -88,6 +96,8 @@ class Catalogue:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.scaled_services.run())
             tasks.create_task(self.services.run())
+            if self._namespaces:
+                tasks.create_task(self._namespaces.run())
             await self._whole.wait()
             await self._owned.run()
 
@@ -107,6 +117,13 @@ class Catalogue:
         for user in self._users.get(key, ()):
             self._judge(user, self.scaled_services.items.get(user))
         self._owned.look(key)
+
+    def _saw_namespace(self, name: str, item: Object | None) -> None:
+        """A host of two labels belongs to a namespace as soon as there is one of that name."""
+        if (item is not None) != (name in self._namespace_names):
+            (self._namespace_names.add if item else self._namespace_names.discard)(name)
+            self._in_force.unsettle()
+            self._mark()
 
     def _index(self, key: str, item: ScaledService | None) -> None:
         used = service_of(item) if item else None

@@ -6,21 +6,31 @@ which says who has what; it looks at everybody, and so is asked only when what s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
-from reconciler.adapters.kubernetes.claims import settle
+from reconciler.adapters.kubernetes.claims import FIRST_COME, Settled, settle
 from reconciler.adapters.kubernetes.entries import Entry, Problem
+from reconciler.adapters.kubernetes.host_policy import HostPolicy
 from reconciler.core.spec import Protocol
 
 Problems = Mapping[str, tuple[Problem, ...]]
 
 
 class InForce:
-    """`reserved` are ports that nobody may have, with what they are."""
+    """The claims of all ScaledServices, settled.
 
-    def __init__(self, reserved: Mapping[int, str]) -> None:
-        self._reserved = reserved
+    `reserved` are ports of the proxy's own, by number. `namespaces` are those of the cluster, kept current by the
+    caller; None when they are not known.
+    """
+
+    def __init__(
+        self,
+        reserved: Mapping[int, str],
+        policy: HostPolicy = FIRST_COME,
+        namespaces: Container[str] | None = None,
+    ) -> None:
+        self._reserved, self._policy, self._namespaces = reserved, policy, namespaces
         self._asked: dict[str, Entry] = {}
         self._had: dict[str, Entry] = {}
         """What each in force asked for, when it got it."""
@@ -45,6 +55,10 @@ class InForce:
         else:
             self._unsettled = True
 
+    def unsettle(self) -> None:
+        """Settle everything again, because the namespaces of the cluster changed."""
+        self._unsettled = True
+
     def settled(self) -> tuple[dict[str, Entry], Problems]:
         """What is in force, and who does not have all that it asked for. Not to be changed."""
         if self._unsettled:
@@ -55,13 +69,16 @@ class InForce:
         return self._entries, self._problems
 
     def _settle(self) -> None:
-        first = settle(self._asked, self._reserved)
+        first = self._settled(self._asked)
         lost = self._asked.keys() - first.entries.keys()
         kept = {key: self._had[key] for key in lost if _has_other(self._had.get(key), self._asked[key])}
-        second = settle({**self._asked, **kept}, self._reserved) if kept else first
+        second = self._settled({**self._asked, **kept}) if kept else first
         self._had = {key: kept.get(key, self._asked[key]) for key in second.entries}
         self._entries = second.entries
         self._problems = second.problems | {key: first.problems[key] for key in kept}
+
+    def _settled(self, asked: Mapping[str, Entry]) -> Settled:
+        return settle(asked, self._reserved, self._policy, self._namespaces)
 
     def _with_hosts(self, key: str) -> Entry:
         """As it is asked for, with the hosts that it has."""

@@ -7,10 +7,11 @@ would do harm, as the schema may be older than this. What two of them may not sh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler.adapters.kubernetes import ignored, ports
 from reconciler.adapters.kubernetes.entries import Entry, Problem
+from reconciler.adapters.kubernetes.host_policy import HostPolicy
 from reconciler.adapters.kubernetes.resources import ScaledService, ScaledServiceSpec
 from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.workloads import Service, ServicePort
@@ -19,7 +20,6 @@ from reconciler.core.spec import IdleBy, Protocol, Spec
 from reconciler.core.wording import listed
 
 ANY_ADDRESS = "0.0.0.0"
-CLUSTER_DOMAIN = "cluster.local"
 LAST = "last"
 DEFAULT_TARGET = ("apps/v1", "Deployment")
 DURATIONS = {"idleAfter": "5m", "wakeTimeout": "2m", "holdTimeout": "60s", "drainTimeout": "30s"}
@@ -44,7 +44,7 @@ class Cluster:
 
     listen_host: str = ANY_ADDRESS
     """Where Envoys listen for tcp services; IPv6 in brackets."""
-    domain: str = CLUSTER_DOMAIN
+    policy: HostPolicy = field(default_factory=HostPolicy)
 
 
 def service_of(item: ScaledService) -> str:
@@ -65,10 +65,10 @@ def wake_timeout(item: ScaledService) -> float:
     return said if isinstance(said, float) else duration(DURATIONS["wakeTimeout"]) or 0.0
 
 
-def names(service: str, namespace: str, domain: str) -> tuple[str, ...]:
-    """The names that a Service has within the cluster; the last is only good from its own namespace."""
+def names(service: str, namespace: str, policy: HostPolicy) -> tuple[str, ...]:
+    """Return the names that a Service has within the cluster, with the bare one where the policy allows it."""
     inside = f"{service}.{namespace}"
-    return inside, f"{inside}.svc", f"{inside}.svc.{domain}", service
+    return inside, f"{inside}.svc", f"{inside}.svc.{policy.domain}", *((service,) if policy.bare_names else ())
 
 
 def wanted(item: ScaledService, service: Service | None, cluster: Cluster) -> Entry | tuple[Problem, ...]:
@@ -89,7 +89,7 @@ def wanted(item: ScaledService, service: Service | None, cluster: Cluster) -> En
 def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: Cluster) -> Entry:
     meta, said = item.metadata, item.spec
     protocol, service = _protocol(said, port), service_of(item).partition("/")[2]
-    own = () if protocol is Protocol.TCP else names(service, meta.namespace, cluster.domain)
+    own = () if protocol is Protocol.TCP else names(service, meta.namespace, cluster.policy)
     spec = Spec(
         name=meta.key,
         protocol=protocol,

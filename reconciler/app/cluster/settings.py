@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from reconciler.adapters.admin_stats import STATS_PORTS
 from reconciler.adapters.credentials import Files
+from reconciler.adapters.kubernetes.host_policy import HostPolicy
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 
 _FIRST, _LOCAL = IPv4Address("127.64.0.0"), "127.0.0.1"
@@ -93,6 +94,8 @@ class Settings:
     """Of Envoy's listener for TLS."""
     namespaces: tuple[str, ...] = ()
     """Where services are looked for; empty: everywhere."""
+    policy: HostPolicy = field(default_factory=HostPolicy)
+    """Hosts and ports that namespaces may claim."""
     lease_namespace: str = "zenvoy-system"
     lease_name: str = "zenvoy"
     lease_duration: float = 15.0

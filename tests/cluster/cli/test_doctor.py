@@ -57,6 +57,7 @@ class Installed:
         self.release = f"zenvoy-{objects.namespace}"
         self.account = f"{self.release}-reconciler"
         self.rights: list[dict[str, Any]] = []
+        self.arguments = ['--host-policy=[{"namespaces":["*"],"hosts":["*"],"ports":["1-65535"]}]']
 
     async def install(self, cluster: Cluster) -> None:
         system = self.objects.namespace
@@ -66,7 +67,8 @@ class Installed:
             await self._apply(one)
             if one["kind"] == "ClusterRole" and one["metadata"]["name"] == self.account:
                 self.rights = one["rules"]
-        spec = {"serviceAccountName": self.account, "containers": [{"name": "reconciler", "image": "example/zenvoy:1"}]}
+        container = {"name": "reconciler", "image": "example/zenvoy:1", "args": self.arguments}
+        spec = {"serviceAccountName": self.account, "containers": [container]}
         labels = {"app.kubernetes.io/component": "reconciler"}
         pod = {"kind": "Pod", "metadata": {"name": "zenvoy-0", "labels": labels}, "spec": spec}
         await self.objects.make("v1", "pods", pod)

@@ -42,6 +42,8 @@ WRONG = {
     "--holder-port": ("0", "65536", "nonsense"),
     "--hold-ports": ("nonsense", "2-1", "1-65536"),
     "--namespaces": ("a,B", "a/b"),
+    "--host-policy": ("", "nonsense", "{}", '[{"namespaces":["a"]}]', '[{"namespaces":["a"],"hosts":["a.*"]}]'),
+    "--cluster-domain": ("", "a b", "-"),
     "--lease-namespace": ("", "a.b"),
     "--lease-name": ("", "A"),
     "--lease-duration": ("nonsense", "0", "10ms"),

@@ -27,6 +27,7 @@ class Shop:
 
     scaled: ApiServer = field(default_factory=ApiServer)
     services: ApiServer = field(default_factory=ApiServer)
+    namespaces: ApiServer = field(default_factory=ApiServer)
     told: list[tuple[Entries, Problems]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     takes_seconds: float = 0.0
@@ -73,7 +74,7 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
     """With one Service, `web`, and nothing scaled yet. The parameter: for how long one that goes may be made anew."""
     shop = Shop()
     shop.serve("web")
-    async with serving(shop.scaled, services=shop.services) as api:
+    async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
         catalogue = Catalogue(
             api,
             lambda: False,
@@ -300,7 +301,7 @@ async def test_nothing_is_told_of_half_a_cluster() -> None:
     shop.scale("web")
     shop.serve("web")
     shop.services.faults.refuse = (500, "InternalError")
-    async with serving(shop.scaled, services=shop.services) as api:
+    async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
         catalogue = Catalogue(api, lambda: False, lambda entries, _: shop.told.append((entries, {})))
         task = asyncio.create_task(catalogue.run())
         await until(lambda: catalogue.scaled_services.synced and catalogue.services.trouble)
@@ -310,3 +311,17 @@ async def test_nothing_is_told_of_half_a_cluster() -> None:
         assert list(shop.entries) == ["shop/web"]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_host_goes_to_a_namespace_once_there_is_one(shop: Shop) -> None:
+    shop.namespaces.put("shop", "")
+    shop.scale("web", "hosts: [api.payments, api.payments.svc]")
+    await until(lambda: shop.problems)
+    assert shop.problems == {"shop/web": ["HostNotAllowed spec.hosts"]}
+    assert shop.entry("web").spec.hosts[-1] == "api.payments"
+    shop.namespaces.put("payments", "")
+    await until(lambda: "api.payments" not in shop.entry("web").spec.hosts)
+    assert len(shop.problems["shop/web"]) == 2
+    shop.namespaces.put("payments", "", metadata={"labels": {"a": "b"}})
+    shop.namespaces.delete("payments", "")
+    await until(lambda: "api.payments" in shop.entry("web").spec.hosts)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from reconciler.adapters.kubernetes.claims import Settled, settle
+from reconciler.adapters.kubernetes.claims import FIRST_COME, Settled, settle
 from reconciler.adapters.kubernetes.entries import Entry
+from reconciler.adapters.kubernetes.host_policy import HostPolicy, Rule
 from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.adapters.kubernetes.wanted import Cluster, service_of, wanted
 from tests.reconciler.kubernetes.objects import scaled, service
 
+NAMESPACES = ("a", "b", "shop")
 
-def entry(item: ScaledService, ports: str) -> Entry:
+
+def entry(item: ScaledService, ports: str, policy: HostPolicy = FIRST_COME) -> Entry:
     namespace, _, name = service_of(item).partition("/")
-    found = wanted(item, service(ports, name, namespace), Cluster())
+    found = wanted(item, service(ports, name, namespace), Cluster(policy=policy))
     assert isinstance(found, Entry), found
     return found
 
 
-def settled(*items: ScaledService, ports: str = "ports: [{port: 80}]") -> Settled:
-    return settle({item.metadata.key: entry(item, ports) for item in items})
+def settled(*items: ScaledService, ports: str = "ports: [{port: 80}]", policy: HostPolicy = FIRST_COME) -> Settled:
+    asked = {item.metadata.key: entry(item, ports, policy) for item in items}
+    return settle(asked, policy=policy, namespaces=NAMESPACES)
 
 
 def told(found: Settled) -> dict[str, list[str]]:
@@ -61,16 +65,82 @@ def test_http_and_tls_have_hosts_of_their_own_and_h2c_shares_those_of_http() -> 
     assert list(told(settled(http, h2c))) == ["shop/http"]
 
 
-def test_a_bare_name_is_lost_without_a_word() -> None:
-    found = settled(scaled(namespace="a", created=1), scaled(namespace="b", created=2))
+BARE = HostPolicy(bare_names=True)
+OWN = ("web.b", "web.b.svc", "web.b.svc.cluster.local")
+
+
+def test_bare_name_leads_nowhere_by_default() -> None:
+    found = settled(scaled(namespace="b"))
     assert told(found) == {}
-    assert "web" in found.entries["a/web"].spec.hosts
-    assert found.entries["b/web"].spec.hosts == ("web.b", "web.b.svc", "web.b.svc.cluster.local")
+    assert found.entries["b/web"].spec.hosts == OWN
 
 
-def test_a_bare_name_that_was_asked_for_is_not_lost_without_a_word() -> None:
-    found = settled(scaled(namespace="a", created=1), scaled("hosts: [web]", "front", "b", created=2))
-    assert list(told(found)) == ["b/front"]
+def test_bare_name_allowed_leads_to_the_only_service() -> None:
+    assert settled(scaled(namespace="b"), policy=BARE).entries["b/web"].spec.hosts == (*OWN, "web")
+
+
+def test_bare_name_of_two_services_leads_to_neither() -> None:
+    found = settled(scaled(namespace="a", created=1), scaled(namespace="b", created=2), policy=BARE)
+    assert told(found) == {}
+    assert found.entries["a/web"].spec.hosts[-1] == "web.a.svc.cluster.local"
+    assert found.entries["b/web"].spec.hosts == OWN
+
+
+def test_bare_name_of_another_service_is_refused() -> None:
+    for policy in (FIRST_COME, BARE):
+        found = settled(scaled("hosts: [web, shop.example.com]", "front", "b"), policy=policy)
+        assert told(found) == {
+            "b/front": [
+                "HostNotAllowed: spec.hosts: web is a bare name, which belongs to no namespace; leave it out; front.b "
+                "leads here without it, and the cluster's administrator can give web to b in the chart value hostPolicy"
+            ]
+        }
+        assert "web" not in found.entries["b/front"].spec.hosts
+        assert "shop.example.com" in found.entries["b/front"].spec.hosts
+
+
+def test_name_of_another_namespace_is_refused_when_older() -> None:
+    tenant = scaled("hosts: [web.shop, web.shop.svc, WEB.shop.svc.cluster.local., db.shop]", "thief", "b", created=1)
+    found = settled(tenant, scaled(created=2))
+    assert [line.partition(" is a name of namespace shop")[0] for line in told(found)["b/thief"]] == [
+        f"HostNotAllowed: spec.hosts: {host}"
+        for host in ("web.shop", "web.shop.svc", "WEB.shop.svc.cluster.local.", "db.shop")
+    ]
+    assert found.entries["b/thief"].spec.hosts == ("thief.b", "thief.b.svc", "thief.b.svc.cluster.local")
+    assert "web.shop" in found.entries["shop/web"].spec.hosts
+
+
+def test_server_name_of_another_namespace_is_refused() -> None:
+    tenant = scaled("{hosts: [web.shop], protocol: tls}", "thief", "b", created=1)
+    found = settled(tenant, scaled("protocol: tls", created=2))
+    assert list(told(found)) == ["b/thief"]
+    assert "web.shop" in found.entries["shop/web"].spec.hosts
+
+
+def test_hosts_that_policy_does_not_give_are_left_out() -> None:
+    policy = HostPolicy((Rule(("shop",), ("*.shop.example.com",)),))
+    found = settled(scaled("hosts: [a.shop.example.com, www.example.com]"), policy=policy)
+    assert told(found) == {
+        "shop/web": [
+            "HostNotAllowed: spec.hosts: hostPolicy does not give www.example.com to namespace shop; leave it out, or "
+            "ask the cluster's administrator to add it to the chart value hostPolicy"
+        ]
+    }
+    assert found.entries["shop/web"].spec.hosts[-1] == "a.shop.example.com"
+
+
+def test_port_that_policy_does_not_give_is_refused() -> None:
+    policy = HostPolicy((Rule(("a",), ports=("5400-5499",)),))
+    found = settled(
+        scaled("{listen: 5432}", "db", "b", created=1), scaled("{listen: 5432}", "db", "a", created=2), policy=policy
+    )
+    assert list(found.entries) == ["a/db"]
+    assert told(found) == {
+        "b/db": [
+            "ListenNotAllowed: spec.listen: hostPolicy does not give port 5432 to namespace b; leave it out, or ask "
+            "the cluster's administrator to add it to the chart value hostPolicy"
+        ]
+    }
 
 
 def test_whoever_takes_anothers_own_name_is_told_when_younger() -> None:
@@ -91,7 +161,7 @@ def test_who_lost_every_host_is_not_in_force_and_is_told_why() -> None:
     assert list(found.entries) == ["shop/web"]
     assert told(found) == {
         "shop/other": [
-            "HostTaken: spec.hosts: web.shop, web.shop.svc, web.shop.svc.cluster.local and web lead to shop/web, "
+            "HostTaken: spec.hosts: web.shop, web.shop.svc and web.shop.svc.cluster.local lead to shop/web, "
             "which is older; give it hosts of its own"
         ]
     }

@@ -42,7 +42,7 @@ def asks(draw: st.DrawFn) -> tuple[str, Entry | None]:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(asks(), st.booleans()), max_size=25))
 def test_looking_at_the_changed_ones_only_leaves_nothing_out(said: list[tuple[tuple[str, Entry | None], bool]]) -> None:
-    quick, thorough = InForce(RESERVED), InForce(RESERVED)
+    quick, thorough = InForce(RESERVED, namespaces={"shop"}), InForce(RESERVED, namespaces={"shop"})
     for (key, entry), look in said:
         quick.ask(key, entry)
         thorough.ask(key, entry)
@@ -61,7 +61,7 @@ def test_a_change_that_claims_nothing_else_keeps_the_hosts_that_it_has() -> None
     target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
     old = Entry(Spec(name="shop/old", hosts=("a.example",)), target, "old", port, 1.0, "1", 1)
     young = Entry(Spec(name="shop/young", hosts=("a.example", "b.example")), target, "young", port, 2.0, "2", 1)
-    in_force = InForce({})
+    in_force = InForce({}, namespaces={"shop"})
     in_force.ask("shop/old", old)
     in_force.ask("shop/young", young)
     in_force.settled()

@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.adapters import xds_router
 from reconciler.adapters.kubernetes.entries import Entry
+from reconciler.adapters.kubernetes.host_policy import HostPolicy
 from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.wanted import Cluster, wanted
 from reconciler.adapters.kubernetes.workloads import Service, ServicePort
@@ -36,7 +37,7 @@ def test_nothing_has_to_be_said() -> None:
         Spec(
             name="shop/web",
             protocol=Protocol.HTTP,
-            hosts=("web.shop", "web.shop.svc", "web.shop.svc.cluster.local", "web"),
+            hosts=("web.shop", "web.shop.svc", "web.shop.svc.cluster.local"),
             idle_after=300,
             wake_timeout=120,
             hold_timeout=60,
@@ -78,7 +79,7 @@ def test_everything_can_be_said() -> None:
     assert found.spec == Spec(
         name="shop/web",
         protocol=Protocol.H2C,
-        hosts=("front.shop", "front.shop.svc", "front.shop.svc.cluster.local", "front", "shop.example.com"),
+        hosts=("front.shop", "front.shop.svc", "front.shop.svc.cluster.local", "shop.example.com"),
         replicas=3,
         idle_after=5400,
         wake_timeout=90,
@@ -101,7 +102,7 @@ def test_a_tcp_service_is_told_by_its_port_alone() -> None:
 
 
 def test_another_domain_of_the_cluster() -> None:
-    found = wanted(scaled(), service(), Cluster(domain="corp.example"))
+    found = wanted(scaled(), service(), Cluster(policy=HostPolicy(domain="corp.example")))
     assert isinstance(found, Entry)
     assert "web.shop.svc.corp.example" in found.spec.hosts
 

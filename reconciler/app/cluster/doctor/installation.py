@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from reconciler.adapters.kubernetes.api import ApiError
+from reconciler.adapters.kubernetes.host_policy import BadPolicy, parse
 from reconciler.adapters.kubernetes.objects import path
 from reconciler.adapters.kubernetes.resources import (
     API_VERSION,
@@ -26,7 +27,7 @@ from reconciler.app.cluster.controllers import COMPONENT, Pod, controllers
 from reconciler.app.cluster.live import lease
 from reconciler.app.cluster.reach import LEASE, Cluster
 from reconciler.app.doctor.finding import Examined, Finding, Level
-from reconciler.core.wording import counted
+from reconciler.core.wording import counted, listed
 
 DEFINITIONS = "apiextensions.k8s.io/v1"
 APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade what is in a chart's crds folder)"
@@ -47,6 +48,8 @@ class Installation:
     """Where it looks; empty: everywhere."""
     secrets: tuple[str, ...] = ()
     """Secrets in which it keeps certificates that it issues."""
+    host_policy: str = ""
+    """As its argument `--host-policy` has it; empty where there is none."""
 
 
 async def served(cluster: Cluster) -> bool:
@@ -105,9 +108,12 @@ async def controller(cluster: Cluster, installed: Installation) -> Examined:
         installed.accounts.add(pod.spec.service_account_name)
         installed.namespaces = _watched(pod) or installed.namespaces
         installed.secrets = _argument(pod, "--tls-ca-secret=", "--tls-proxy-secret=") or installed.secrets
+        installed.host_policy = "".join(_argument(pod, "--host-policy=")[:1]) or installed.host_policy
         found += _pod(f"pod {system}/{name}", pod)
         if pod.is_ready:
             installed.ready.append(name)
+    if pods:
+        found += _policy(installed.host_policy)
     held = await lease(cluster)
     found += _lease(f"Lease {system}/{LEASE}", held, {pod.metadata["name"] for pod in pods})
     leader = (held and held.spec.holder_identity) or "nobody"
@@ -148,6 +154,20 @@ def _argument(pod: Pod, *prefixes: str) -> tuple[str, ...]:
     """Return the values of those arguments of its containers, in order."""
     given = [argument for container in pod.spec.containers for argument in container.get("args", [])]
     return tuple(one.removeprefix(prefix) for prefix in prefixes for one in given if one.startswith(prefix))
+
+
+def _policy(text: str) -> Iterator[Finding]:
+    """Note the kinds of claims that no rule decides."""
+    where, example = "chart value hostPolicy", "docs/how-to/http.md, Hosts and namespaces"
+    try:
+        ungoverned = parse(text or "[]").ungoverned
+    except BadPolicy as error:
+        yield Finding(where, str(error).replace("\n", "; "), example)
+        return
+    if ungoverned:
+        what = f"no rule decides which namespace may claim {listed(ungoverned, 'or')}: the oldest claim wins"
+        remedy = f"if namespaces do not trust one another, add rules to it ({example})"
+        yield Finding(where, what, remedy, Level.NOTE)
 
 
 def _own() -> str:

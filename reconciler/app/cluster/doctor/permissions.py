@@ -70,7 +70,8 @@ async def examined(cluster: Cluster, installed: Installation, items: list[Scaled
     secrets = [
         right for name in installed.secrets for right in _rights(SECRET_VERBS, "", "secrets", own=True, name=name)
     ]
-    wanted = [*RIGHTS, *secrets, *await _of_targets(cluster, items)]
+    everywhere = () if installed.namespaces else _rights(WATCH, "", "namespaces")
+    wanted = [*RIGHTS, *secrets, *everywhere, *await _of_targets(cluster, items)]
     slots, found = asyncio.Semaphore(AT_ONCE), []
 
     async def asked(account: str, right: Right, namespace: str | None) -> None:
@@ -136,6 +137,6 @@ async def _denied(cluster: Cluster, account: str, right: Right, namespace: str |
 def _finding(cluster: Cluster, account: str, right: Right, namespace: str | None, why: str) -> Finding:
     where = f"ServiceAccount {cluster.where.system}/{account}"
     place = f"in namespace {namespace}" if namespace else "in all namespaces"
-    ours = {("", "secrets"), *((one.group, one.resource) for one in RIGHTS)}
+    ours = {("", "secrets"), ("", "namespaces"), *((one.group, one.resource) for one in RIGHTS)}
     remedy = GRANT if (right.group, right.resource) in ours else GRANT_TARGET
     return Finding(where, f"it may not {right} {place}: {why}", remedy)
