@@ -79,7 +79,7 @@ class Children:
     def _noted(self) -> list[Note]:
         try:
             return msgspec.json.decode(self._notes.read_bytes(), type=list[Note])
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, RecursionError):
             return []
 
     def start(self, child: Child) -> None:

@@ -1,6 +1,7 @@
-"""The services file as the reconciler sees it, and a copy of what it last said without a mistake.
+"""The services file as the reconciler reads it, and a copy of its last content without a mistake.
 
-A reconciler that is started again while the file has mistakes goes by the copy: what was in force stays in force.
+While the file has mistakes, the copy is in force: at a reload, when the reconciler starts again, and when `zenvoy up`
+starts. Blocks: a running reconciler calls it in a thread.
 """
 
 from __future__ import annotations
@@ -10,47 +11,55 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.adapters.services_file import Problem, ServicesFile, read
+from reconciler.adapters.processes import private_files
+from reconciler.adapters.services_file import Problem, ServicesFile, read, read_bounded
 from reconciler.adapters.services_file.addresses import Address
 
 log = structlog.get_logger()
 
+MOST_LISTED = 20
+"""Mistakes in one log line."""
+
 
 def look(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[Problem]:
-    """The file, which then is the last good one, or all its mistakes; `taken` is where nothing of it can listen."""
+    """Return the file, which then is the last good one, or all its mistakes; `taken` is where it cannot listen."""
     try:
-        content = file.read_bytes()
+        content = read_bounded(file)
     except OSError:
         return read(file)
     found = read(file, content, taken)
     if isinstance(found, ServicesFile):
-        new = copy.with_suffix(".new")
         try:
-            new.write_bytes(content)
-            new.replace(copy)
+            private_files.write(copy, content)
         except OSError as error:
             log.error("the services file cannot be copied for a later start", copy=str(copy), error=str(error))
     return found
 
 
 def last_good(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | None:
-    """What the file said when it was last good, if that is known and good still."""
-    if not copy.exists():
+    """Return the last good content, if it is known and still good."""
+    try:
+        content = private_files.read(copy)
+    except FileNotFoundError:
         return None
-    found = read(file, copy.read_bytes(), taken)
+    except OSError as error:
+        log.error("the copy of the last good services file cannot be read", copy=str(copy), error=str(error))
+        return None
+    found = read(file, content, taken)
     return found if isinstance(found, ServicesFile) else None
 
 
-def in_force(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[Problem]:
-    """The file; the last good one while it has mistakes; the mistakes when there was none."""
+def in_force(file: Path, copy: Path, taken: Mapping[str, Address]) -> tuple[ServicesFile | None, list[Problem]]:
+    """Return the file, or the last good one and the mistakes of the file; None where there is no good one."""
     found = look(file, copy, taken)
-    if isinstance(found, ServicesFile) or (before := last_good(file, copy, taken)) is None:
-        return found
-    tell(found)
-    return before
+    if isinstance(found, ServicesFile):
+        return found, []
+    return last_good(file, copy, taken), found
 
 
 def tell(problems: Sequence[Problem]) -> None:
-    """In the log: why what is in force is not what the file says."""
-    listed = [str(problem) for problem in problems]
-    log.error("the file has mistakes; the last good one stays in force", problems=listed)
+    """Log why what is in force is not what the file says."""
+    listed = [str(problem) for problem in problems[:MOST_LISTED]]
+    log.error(
+        "the file has mistakes; the last good one stays in force", problems=listed, more=len(problems) - len(listed)
+    )

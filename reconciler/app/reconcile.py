@@ -43,6 +43,7 @@ from reconciler.engine.wake import Wake
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
 from reconciler.ports.transitions import Transition
+from reconciler.threads import in_thread
 
 log = structlog.get_logger()
 
@@ -291,12 +292,14 @@ class Reconciler:
             await reload.wait()
             reload.clear()
             try:
-                self._reload()
+                await self._reload()
             except Exception:
                 log.exception("the file cannot be applied, by a fault of zenvoy", file=str(self._settings.file))
 
-    def _reload(self) -> None:
-        file = look(self._settings.file, self._settings.state_dir.last_good, self._settings.taken)
+    async def _reload(self) -> None:
+        settings = self._settings
+        copy = settings.state_dir.last_good_of(settings.file)
+        file = await in_thread(lambda: look(settings.file, copy, settings.taken), "services file")
         if not isinstance(file, ServicesFile):
             tell(file)
         elif file == self._file:

@@ -5,8 +5,10 @@ Sockets are named relative to it, since a Unix socket's path is at most 107 byte
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 GRPC_SOCKET = "reconciler.sock"
@@ -44,9 +46,9 @@ class StateDir:
     def records(self) -> Path:
         return self.path / "records.db"
 
-    @property
-    def last_good(self) -> Path:
-        return self.path / "last-good.yaml"
+    def last_good_of(self, file: Path) -> Path:
+        """Return where the last good content of this services file is kept."""
+        return self.path / f"last-good-{blake2b(os.fsencode(file.absolute()), digest_size=6).hexdigest()}.yaml"
 
     @property
     def bootstrap(self) -> Path:

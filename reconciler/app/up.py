@@ -129,7 +129,6 @@ async def up(options: Options, file: ServicesFile) -> None:
         if in_use := [why for address in listens(file, options) if (why := why_taken(address))]:
             raise CannotStart("cannot listen:\n  " + "\n  ".join(in_use))
         envoy = envoy_binary(options.envoy)
-        state_dir.last_good.unlink(missing_ok=True)  # of an earlier run, perhaps of another file
         state_dir.bootstrap.write_text(as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}")))
         options, bundled = _bundled(options, file)
         with _holder_socket(state_dir) as listening:
@@ -214,10 +213,19 @@ def _holder_socket(state_dir: StateDir) -> socket.socket:
     At the same port as before if that is free, so that hold addresses stay as they are.
     """
     note = state_dir.holder_port
-    before = note.read_text() if note.exists() else ""
-    listening = listening_socket(int(before) if before.isdecimal() else 0)
+    listening = listening_socket(_noted_port(note))
     note.write_text(str(listening.getsockname()[1]))
     return listening
+
+
+def _noted_port(note: Path) -> int:
+    """Return the port of an earlier run; 0 where there is no note of one that can be."""
+    try:
+        with note.open("rb") as file:
+            port = int(file.read(6))
+    except (OSError, ValueError):
+        return 0
+    return port if 0 < port < 65536 else 0
 
 
 def _reconciler(options: Options, holder_port: int) -> Child:

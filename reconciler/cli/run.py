@@ -111,9 +111,9 @@ def up_command(
             "--prometheus (or ZENVOY_PROMETHEUS_URL) names one that is to be judged by; leave one of both out",
             param_hint="--with-prometheus",
         )
-    found = _read(file, taken(metrics, holder_metrics, grpc))
-    log.configure(log_style.value)
     directory = StateDir(state_dir.absolute())
+    found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
+    log.configure(log_style.value)
     asked = prometheus and traffic.settings(
         prometheus, scrape_interval, prometheus_header, prometheus_bearer_token_file, prometheus_ca_file
     )
@@ -152,14 +152,17 @@ def reconcile(
 
     from reconciler.adapters.prometheus.settings import PrometheusSettings
     from reconciler.app import log
-    from reconciler.app.last_good import in_force
+    from reconciler.app.last_good import in_force, tell
     from reconciler.app.ports_in_use import split
     from reconciler.app.reconcile import Settings, reconcile_until_stopped
     from reconciler.app.taken import taken
 
     log.configure(log_style.value)
     ours = taken(metrics, holder_metrics, grpc)
-    found = _good(file, in_force(file, StateDir(state_dir).last_good, ours))
+    good, problems = in_force(file, StateDir(state_dir).last_good_of(file), ours)
+    if good and problems:
+        tell(problems)
+    found = good or _good(file, problems)
     try:
         asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
     except msgspec.DecodeError as error:
@@ -173,6 +176,20 @@ def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFil
     from reconciler.adapters.services_file import read
 
     return _good(file, read(file, taken=taken or {}))
+
+
+def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> ServicesFile:
+    """Return the file; while it has mistakes, which are shown, its last good content from an earlier run."""
+    from reconciler.adapters.services_file import ServicesFile, read
+    from reconciler.app.last_good import last_good
+
+    found = read(file, taken=taken)
+    if isinstance(found, ServicesFile) or (before := last_good(file, state_dir.last_good_of(file), taken)) is None:
+        return _good(file, found)
+    for problem in found:
+        typer.echo(str(problem), err=True)
+    typer.echo(f"{file}: {counted(len(found), 'mistake')}; its last good content stays in force", err=True)
+    return before
 
 
 def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST_GUESSED = 100
+"""Characters: to compare takes time that grows with their square."""
+
 
 def meant(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` probably is, whatever its case, hyphens and underscores."""
+    if len(word) > LONGEST_GUESSED:
+        return None
     plain = {_plain(name): name for name in known}
     close = get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
     return plain[close[0]] if close else None

@@ -159,7 +159,14 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
         named = current if context is None else _context(file, context)
     except (config.ConfigException, OSError, ValueError) as error:
         raise NoCluster(f"no cluster to talk to: {error}; name one with --kubeconfig and --context") from None
-    except (YAMLError, TypeError, AttributeError, LookupError) as error:  # of another shape, or no YAML at all
+    except (
+        YAMLError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # of another shape, or no YAML at all
         raise NoCluster(f"{file or 'the kubeconfig'} is none ({error!r}); name another with --kubeconfig") from None
     return Api(configuration, named["context"].get("namespace") or "default", connections)
 

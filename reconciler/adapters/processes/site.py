@@ -11,6 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from signal import SIGTERM, Signals
@@ -146,9 +147,10 @@ def read_notes(state_dir: Path) -> dict[str, Note]:
             note = Note(**json.loads(private_files.read(path)))
             note.program()
             found[path.stem] = note
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             log.warning("note of a process is unreadable", path=str(path), error=str(error))
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
     return found
 
 

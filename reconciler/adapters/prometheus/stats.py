@@ -7,15 +7,14 @@ appearance, which is traffic. When a scrape was made is translated to our own cl
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from math import isfinite
 
 from reconciler.adapters.prometheus.client import Client
 from reconciler.adapters.prometheus.rows import QUERY, UPTIME, Scraped, Unusable, read
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.core.traffic import EnvoyReading, Sample
+from reconciler.threads import in_thread
 
 CLOCK_TOLERANCE_SECONDS = 1.0
 """Beyond this, Prometheus' clock and ours disagree too much to say what a scrape had seen."""
@@ -47,7 +46,7 @@ class PrometheusStats:
             async with asyncio.timeout(self._settings.most):
                 if self._asking:  # whoever waited for this has given up; who was expected then may be others now
                     await asyncio.wait({self._asking})
-                self._asking = _in_thread(lambda: self._sample(expected))
+                self._asking = in_thread(lambda: self._sample(expected), "prometheus")
                 return await asyncio.shield(self._asking)
         except TimeoutError:
             return _failed(asked_at, expected, f"its answer is not whole after {self._settings.most:g} s")
@@ -118,17 +117,3 @@ class PrometheusStats:
 def _failed(asked_at: float, expected: frozenset[str], why: str) -> Sample:
     """Prometheus is to blame, and no Envoy."""
     return Sample(asked_at, {}, dict.fromkeys(expected, f"Prometheus: {why}"), source_failed=True)
-
-
-def _in_thread(make: Callable[[], Sample]) -> asyncio.Future[Sample]:
-    """In one that nobody waits for when all ends: it may be waiting for Prometheus."""
-    made: Future[Sample] = Future()
-
-    def run() -> None:
-        try:
-            made.set_result(make())
-        except BaseException as error:
-            made.set_exception(error)
-
-    threading.Thread(target=run, name="prometheus", daemon=True).start()
-    return asyncio.wrap_future(made)

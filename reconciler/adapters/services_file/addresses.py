@@ -59,7 +59,8 @@ def address(value: Value) -> Address | None:
         if ip is not None and not getattr(ip, "scope_id", None) and 0 < port < 65536:
             return Address(ip, port)
     port_text = text.rpartition(":")[2]
-    right = port_text if port_text.isdecimal() and 0 < int(port_text) < 65536 else "10000"
+    is_port = port_text.isdecimal() and len(port_text) <= 5 and 0 < int(port_text) < 65536
+    right = port_text if is_port else "10000"
     value.wrong(f'{text!r} is not ip:port; write it as "127.0.0.1:{right}" or "[::1]:{right}"')
     return None
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import yaml
 
 from reconciler.adapters.services_file.addresses import Address, address
+from reconciler.adapters.services_file.bounds import exceeded, read_bounded, too_large
 from reconciler.adapters.services_file.conflicts import find_conflicts
 from reconciler.adapters.services_file.model import ServicesFile
 from reconciler.adapters.services_file.problems import Problem, Problems
@@ -24,6 +25,8 @@ from reconciler.core.spec import Protocol, Spec
 
 SAMPLE_INTERVAL_SECONDS = 1.0
 SHORTEST_INTERVAL_SECONDS = 0.01
+WORDED_CHARACTERS = 512 * 2**10
+"""Beyond, the loader in Python takes many seconds to find a mistake."""
 NOTHING: Mapping[str, Address] = MappingProxyType({})
 _KEYS = ("listen", "defaults", "services", "sampleInterval")
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -35,8 +38,18 @@ def read(
     """The file, or all its mistakes in order. `content` is what it says, where that is known already; `taken` is where
     nothing of it can listen, by whose that is."""
     problems = Problems(str(path))
-    file = _read(path, content, taken, problems)
-    return problems.found() or (_gathered(file) if file else [])
+    try:
+        file = _read(path, content, taken, problems)
+        return problems.found() or (_gathered(file) if file else [])
+    except Exception as error:
+        problems.add(0, 0, "", _unforeseen(error))
+        return problems.found()
+
+
+def _unforeseen(error: Exception) -> str:
+    """Word a failure that no check foresaw: the file is not applied, and nothing else happens."""
+    named = type(error).__name__ + (f": {error}" if str(error) else "")
+    return f"it cannot be read ({named}); undo the latest change, and report this as a fault of zenvoy"
 
 
 def _read(path: Path, content: bytes | None, taken: Mapping[str, Address], problems: Problems) -> ServicesFile | None:
@@ -52,13 +65,16 @@ def _gathered(file: ServicesFile) -> ServicesFile:
 
 def _root(path: Path, content: bytes | None, problems: Problems) -> Value | None:
     try:
-        content = path.read_bytes() if content is None else content
+        content = read_bounded(path) if content is None else content
     except OSError as error:
         problems.add(0, 0, "", f"it cannot be read: {error.strerror or error}")
         return None
+    if large := too_large(content):
+        problems.add(0, 0, "", large)
+        return None
     try:
         text = content.decode()
-        node = _graph(text)
+        node = _graph(text, problems)
     except UnicodeDecodeError as error:
         before = content[: error.start]
         column = error.start - before.rfind(b"\n")
@@ -72,17 +88,24 @@ def _root(path: Path, content: bytes | None, problems: Problems) -> Value | None
     except yaml.MarkedYAMLError as error:
         _syntax(error, problems)
         return None
+    if problems.any:
+        return None
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
         problems.add(0, 0, "", f"the file is empty; write at least services: [{EXAMPLE}]")
         return None
     return Value(node, "", problems)
 
 
-def _graph(text: str) -> yaml.Node | None:
-    """The nodes; mistakes are worded by the loader in Python, which does so better than the one in C."""
+def _graph(text: str, problems: Problems) -> yaml.Node | None:
+    """Build the nodes, within bounds; mistakes are worded by the loader in Python, better than by that in C."""
     try:
+        if over := exceeded(yaml.parse(text, Loader=_Loader)):
+            problems.add(over.line, over.column, "", over.what)
+            return None
         return yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError:
+        if len(text) > WORDED_CHARACTERS:
+            raise
         return yaml.compose(text, Loader=yaml.SafeLoader)
 
 

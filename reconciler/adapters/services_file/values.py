@@ -20,6 +20,8 @@ from reconciler.core.wording import listed, meant
 
 _TAG = "tag:yaml.org,2002:"
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
+MAX_DIGITS = 18
+"""Of a number; Python refuses to read thousands of them."""
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -125,7 +127,7 @@ class Value:
     def whole(self, least: int, most: int) -> int | None:
         """A whole number within bounds."""
         written = str(self.node.value) if self._is("int") else ""
-        if written.isdecimal() and least <= int(written) <= most:
+        if written.isdecimal() and len(written) <= MAX_DIGITS and least <= int(written) <= most:
             return int(written)
         self.wrong(f"{self.shown} is not a number from {least} to {most}")
         return None

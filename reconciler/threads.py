@@ -1,0 +1,31 @@
+"""Calls that block, made in threads that no end of a process waits for.
+
+The executors of asyncio join their threads at exit: one call to a disk or a server that hangs would keep the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def in_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Start the call in a daemon thread; return its result, or what it raised, as a future of the running loop."""
+    made: Future[T] = Future()
+    made.set_running_or_notify_cancel()  # from now on, giving up the wait does not cancel it
+
+    def run() -> None:
+        try:
+            result = call()
+        except BaseException as error:
+            made.set_exception(error)
+        else:
+            made.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return asyncio.wrap_future(made)
