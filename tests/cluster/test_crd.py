@@ -119,6 +119,31 @@ IGNORE = (
     "neither an IP address nor a range; write it as 10.0.0.0/8 or fd00::/8",
     "of tcp and tls connections only sources are known, and they get no answer; leave the rest out",
 )
+INVALID = {
+    "apiVersion": "not a group and version; write it as apps/v1",
+    "kind": "not a kind; write one such as Deployment: at most 63 letters, digits and -",
+    "name": "not an object's name; write one such as web: at most 253 of a-z, 0-9, - and .",
+}
+NO_NAMES = (
+    "..",
+    "../a",
+    "../../victim/deployments/db",
+    "%2e%2e",
+    "a%2fb",
+    "a?b",
+    "a#b",
+    "a//b",
+    "/a",
+    "a/",
+    "a\\b",
+    "a b",
+    "a\n",
+    "a..b",
+    "-a",
+    "a-",
+    "\u0061\u0301",
+)
+"""Text that could lead elsewhere once it is part of a URL."""
 REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
 
 
@@ -174,6 +199,16 @@ REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
         ("maxHeld: 1000001", "spec.maxHeld", "should be less than or equal to 1000000"),
         ("service: Web", "spec.service", "not a Service's name; write one such as web: at most 63 of a-z, 0-9 and -"),
         ("scaleTargetRef: {name: ''}", "spec.scaleTargetRef.name", "should be at least 1 chars long"),
+        *(
+            (f"scaleTargetRef: {{{part}: {json.dumps(value)}}}", f"spec.scaleTargetRef.{part}", INVALID[part])
+            for part in INVALID
+            for value in NO_NAMES
+        ),
+        ("scaleTargetRef: {apiVersion: apps/v1/x}", "spec.scaleTargetRef.apiVersion", INVALID["apiVersion"]),
+        ("scaleTargetRef: {kind: Deployment/x}", "spec.scaleTargetRef.kind", INVALID["kind"]),
+        ("scaleTargetRef: {name: Web}", "spec.scaleTargetRef.name", INVALID["name"]),
+        *((f"service: {json.dumps(value)}", "spec.service", "not a Service's name") for value in NO_NAMES),
+        *((f"port: {json.dumps(value)}", "spec.port", PORT) for value in NO_NAMES),
         ("paused: sometimes", "spec.paused", "must be of type boolean"),
         ("ignore: [{}]", "spec.ignore[0]", IGNORE[0]),
         ("ignore: [{answer: {status: 200}}]", "spec.ignore[0]", IGNORE[0]),

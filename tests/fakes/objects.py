@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from reconciler.adapters.kubernetes.api import JSON, JSON_PATCH, MERGE_PATCH, Ap
 from reconciler.adapters.kubernetes.objects import decoder
 from reconciler.adapters.kubernetes.resources import ScaledService
 
+_NAMED = re.compile(r"/namespaces/([^/]+)/[^/]+/([^/]+)(?:/scale)?$")
 SERVICES = "/apis/zenvoy.dev/v1alpha1/namespaces/shop/scaledservices"
 
 
@@ -36,6 +38,8 @@ class Objects:
         """Somebody else writes the object, as it is to be."""
         kept = copy.deepcopy(dict(body))
         metadata = kept.setdefault("metadata", {})
+        if named := _NAMED.search(path):
+            metadata.update({"namespace": named[1], "name": named[2]} | metadata)
         if "uid" not in metadata:
             self._uids += 1
             metadata["uid"] = f"uid-{self._uids}"

@@ -14,6 +14,7 @@ import msgspec
 
 from reconciler.adapters.kubernetes import ignored
 from reconciler.adapters.kubernetes.entries import SERVICE, Entry, Problem
+from reconciler.adapters.kubernetes.names import is_api_version, is_kind, is_subdomain
 from reconciler.adapters.kubernetes.objects import Meta
 from reconciler.adapters.kubernetes.resources import (
     ENABLED_LABEL,
@@ -36,7 +37,6 @@ Said = dict[str, Any]
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 class Field(NamedTuple):
@@ -137,12 +137,11 @@ def _unknown(name: str) -> _Wrong:
 def _target(text: str) -> Mapping[str, str]:
     *before, kind, name = text.split("/") if "/" in text else ("", text)
     example = "write it as Deployment/web or apps/v1/StatefulSet/db"
-    if not kind or not _OBJECT_NAME.fullmatch(name) or len(before) > 2 or not all(before):
+    api_version = "/".join(before) if before else DEFAULT_TARGET[0]
+    if not is_api_version(api_version) or not is_kind(kind) or not is_subdomain(name):
         raise _Wrong(f"{text!r} is not what can be scaled", example)
-    if before:
-        return {"apiVersion": "/".join(before), "kind": kind, "name": name}
-    if kind in APPS:
-        return {"apiVersion": DEFAULT_TARGET[0], "kind": kind, "name": name}
+    if before or kind in APPS:
+        return {"apiVersion": api_version, "kind": kind, "name": name}
     guess = meant(kind, APPS)
     if guess:
         raise _Wrong(f"{kind} is no kind", f"did you mean {guess}/{name}?")

@@ -20,6 +20,8 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from yaml import YAMLError
 
+from reconciler.adapters.kubernetes.names import checked_path
+
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -77,6 +79,7 @@ class Api:
             ssl=self._client.rest_client.ssl_context,
             keepalive_timeout=IDLE_CONNECTION_SECONDS,
         )
+        configuration.trace_configs = [_without_redirects()]
         # To ask the environment for a proxy and for netrc costs each call two turns of a thread, as much as all else.
         configuration.client_session_kwargs = {"connector": self._connector, "trust_env": bool(getproxies())}
 
@@ -101,7 +104,7 @@ class Api:
         query: Query | None = None,
         timeout: float = CALL_TIMEOUT_SECONDS,
     ) -> bytes:
-        """One call; `body` is plain data. Raises `ApiError` and `Unreachable`."""
+        """Send `body`, plain data. Raises `ApiError` and `Unreachable`; `InvalidName` before anything is sent."""
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
             response = await self._request(method, path, body, content_type, query, limits)
@@ -131,9 +134,9 @@ class Api:
     async def _request(
         self, method: str, path: str, body: Any, content_type: str, query: Query | None, limits: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
+        url = f"{self.server}{checked_path(path)}" + (f"?{urlencode(query)}" if query else "")
         headers = {"Content-Type": content_type, "Accept": JSON, "User-Agent": "zenvoy"}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
         answer = await self._client.rest_client.request(method, url, headers, body, _request_timeout=limits)
         response: aiohttp.ClientResponse = answer.response
         return response
@@ -177,6 +180,17 @@ _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 def _context(file: str | None, name: str) -> Any:
     contexts, _ = config.list_kube_config_contexts(config_file=file)
     return next(one for one in contexts if one["name"] == name)
+
+
+def _without_redirects() -> aiohttp.TraceConfig:
+    """Refuse to follow a redirect: it would lead to a path, or with our token to a server, that was not asked for."""
+
+    async def refuse(_: aiohttp.ClientSession, __: Any, found: aiohttp.TraceRequestRedirectParams) -> None:
+        raise aiohttp.ClientError(f"it redirects to {found.response.headers.get('Location', '')[:200]!r}")
+
+    made = aiohttp.TraceConfig()
+    made.on_request_redirect.append(refuse)
+    return made
 
 
 def _check(response: aiohttp.ClientResponse, answer: bytes) -> None:

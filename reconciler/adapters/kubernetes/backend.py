@@ -223,10 +223,12 @@ class KubernetesBackend:
         item = watch.item(ref.namespace, ref.name)
         if watch.kind is None or watch.trouble:
             if watch.trouble:
-                scaled.lost(watch.kind, watch.trouble)
+                scaled.lost(watch.kind, watch.trouble, absent=False)
         elif item is not None:
             version = item.metadata.resource_version
             scaled.found(watch.kind, None if item.replicas is None else Seen(item.replicas, version))
+        elif watch.is_unreadable(ref.namespace, ref.name):
+            scaled.found(watch.kind, None)
         elif watch.is_seen(ref.namespace):
             scaled.lost(watch.kind, f"TargetNotFound: {ref} does not exist")
         else:

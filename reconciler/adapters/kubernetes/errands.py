@@ -101,6 +101,9 @@ class Errands:
             await self._retries(self._do, key)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             self._failed(key, error)
+        except Exception as error:  # the work for one object must never end that for all others
+            log.exception("an errand has failed, by a fault of zenvoy", service=key)
+            self._failed(key, error)
         else:
             self._failing.pop(key, None)
         finally:

@@ -116,6 +116,11 @@ class KindWatch:
         informer = self._informer(namespace)
         return informer.items.get(f"{namespace}/{name}") if informer else None
 
+    def is_unreadable(self, namespace: str, name: str) -> bool:
+        """Return whether the object exists, though what it says cannot be read."""
+        informer = self._informer(namespace)
+        return informer is not None and f"{namespace}/{name}" in informer.unreadable
+
     def is_seen(self, namespace: str) -> bool:
         """Whether an object that is not there does not exist."""
         informer = self._informer(namespace)

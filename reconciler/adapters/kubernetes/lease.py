@@ -19,8 +19,10 @@ import structlog
 from reconciler.adapters.kubernetes import election
 from reconciler.adapters.kubernetes.api import Api, ApiError, Unreachable
 from reconciler.adapters.kubernetes.election import Election, Lease, Read, Terms, Write
+from reconciler.adapters.kubernetes.objects import path
 from reconciler.ports.store import NoIndexLeft
 
+API_VERSION = "coordination.k8s.io/v1"
 log = structlog.get_logger(__name__)
 
 CALL_TIMEOUT_SECONDS = 3.0
@@ -63,8 +65,8 @@ class Elector:
         self._api, self._election, self._address = api, candidate, address
         self._on_lead, self._on_follow, self._on_indexes = on_lead, on_follow, on_indexes
         self._ticks, self._wall = ticks, wall
-        self._all = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._one = f"{self._all}/{self._name}"
+        self._all = path(API_VERSION, "leases", namespace)
+        self._one = path(API_VERSION, "leases", namespace, self._name)
         self._soon = asyncio.Event()
         self._role: tuple[bool, float, str | None] | None = None
         """What was told last: whether we lead, since when, or where the leader is."""
@@ -169,8 +171,8 @@ class Elector:
 
     async def _put(self, write: Write) -> Lease:
         body = written(write, self._name, self._address, self._election.terms, self._wall())
-        method, path = ("PUT", self._one) if write.over else ("POST", self._all)
-        return _lease(await self._api.call(method, path, body, timeout=self._timeout()))
+        method, where = ("PUT", self._one) if write.over else ("POST", self._all)
+        return _lease(await self._api.call(method, where, body, timeout=self._timeout()))
 
     def _timeout(self) -> float:
         """Not beyond the time at which we stop leading, so that this is told in time."""
@@ -198,7 +200,7 @@ class Elector:
 
 def written(write: Write, name: str, address: str, terms: Terms, at: datetime) -> dict[str, Any]:
     """The Lease as it is sent; what others wrote into it stays."""
-    new = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+    new = {"apiVersion": API_VERSION, "kind": "Lease"}
     over: dict[str, Any] = dict(write.over.raw) if write.over else new
     meta = dict(over.get("metadata") or {"name": name})
     notes = {**(meta.get("annotations") or {}), election.NEXT_INDEX: str(write.next_index)}

@@ -8,7 +8,11 @@ from typing import TypeVar
 
 import msgspec
 
+from reconciler.adapters.kubernetes.names import InvalidName, is_api_version, is_label, is_resource, is_subdomain
+
 _T = TypeVar("_T")
+LONGEST_SHOWN = 100
+"""Characters of invalid text that an error shows."""
 
 
 class Struct(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -86,10 +90,40 @@ def decoder(kind: type[_T]) -> Callable[[bytes | msgspec.Raw], _T]:
 def path(
     api_version: str, plural: str, namespace: str | None = None, name: str | None = None, subresource: str | None = None
 ) -> str:
-    """Where a kind's objects, one of them, or a part of one, are at the API server."""
-    root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
-    within = f"/namespaces/{namespace}" if namespace else ""
-    return root + within + f"/{plural}" + (f"/{name}" if name else "") + (f"/{subresource}" if subresource else "")
+    """Return the path of a kind's objects, of one object, or of a subresource. None leaves a part out.
+
+    Raises `InvalidName` for any part that is not a name, which could lead to another object or namespace.
+    """
+    whole = f"{api_path(api_version)}/{_part('resource', is_resource, plural)}"
+    if namespace is not None:
+        whole = f"{api_path(api_version)}/namespaces/{_part('namespace', is_label, namespace)}/{plural}"
+    if name is not None:
+        whole = f"{whole}/{_part('name', is_subdomain, name)}"
+    return whole if subresource is None else f"{whole}/{_part('subresource', is_resource, subresource)}"
+
+
+def api_path(api_version: str) -> str:
+    """Return the path of an API's discovery document. Raises `InvalidName`."""
+    _part("apiVersion", is_api_version, api_version)
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+def pod_proxy_path(namespace: str, pod: str, port: int, path: str) -> str:
+    """Return the path by which the API server asks a pod's port. Raises `InvalidName`."""
+    return f"{api_path('v1')}/namespaces/{_part('namespace', is_label, namespace)}/pods/" + (
+        f"{_part('name', is_subdomain, pod)}:{int(port)}/proxy{path}"
+    )
+
+
+def selected(field: str, name: str) -> str:
+    """Return a selector of one field or label by a name. Raises `InvalidName`: a comma would select by more."""
+    return f"{field}={_part('name', is_subdomain, name)}"
+
+
+def _part(what: str, is_valid: Callable[[str], bool], text: str) -> str:
+    if not is_valid(text):
+        raise InvalidName(f"{text[:LONGEST_SHOWN]!r} is not a valid {what}")
+    return text
 
 
 def micro_time(seconds: float) -> str:

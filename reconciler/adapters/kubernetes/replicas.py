@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.adapters.kubernetes.api import Api
 from reconciler.adapters.kubernetes.informer import Informer
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.objects import decoder, path, selected
 from reconciler.adapters.kubernetes.workloads import SERVICE_NAME_LABEL, EndpointSlice
 
 
@@ -25,7 +25,7 @@ class ReplicaList:
             path("discovery.k8s.io/v1", "endpointslices", namespace),
             decoder(EndpointSlice),
             self._changed,
-            {"labelSelector": f"{SERVICE_NAME_LABEL}={service}"},
+            {"labelSelector": selected(SERVICE_NAME_LABEL, service)},
         )
         self._addresses: frozenset[str] = frozenset()
 

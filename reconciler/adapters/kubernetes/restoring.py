@@ -62,6 +62,8 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
     if not item.status.state:
         return "there is nothing to restore: it was never in force"
     target = target_of(item)
+    if invalid := target.invalid:
+        return f"there is nothing to restore: {invalid[1]!r} is not a valid {invalid[0]}, so it was never scaled"
     try:
         kind = await discovery.find(target.api_version, target.kind)
     except NoSuchKind as error:
@@ -69,13 +71,13 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
     where = kind.scale_path(target.namespace, target.name)
     wanted = item.spec.replicas if isinstance(item.spec.replicas, int) else item.status.replicas
     try:
-        has = scale.seen(await api.get(where)).replicas
+        has = scale.seen(await api.get(where), target.key).replicas
         if has and item.status.state in _MAY_BE_FALLING_ASLEEP:
             await asyncio.sleep(landing)
-            has = scale.seen(await api.get(where)).replicas
+            has = scale.seen(await api.get(where), target.key).replicas
         if has:
             return f"{target} has {counted(has, 'replica')}"
-        return f"{target} was restored to {counted(await _woken(api, where, max(1, wanted)), 'replica')}"
+        return f"{target} was restored to {counted(await _woken(api, where, target.key, max(1, wanted)), 'replica')}"
     except ApiError as error:
         if error.status != NOT_FOUND:
             raise
@@ -139,16 +141,16 @@ async def take_lease(api: Api, namespace: str, name: str) -> None:
         await asyncio.sleep(found.spec.lease_duration_seconds or 0)
 
 
-async def _woken(api: Api, where: str, wanted: int) -> int:
+async def _woken(api: Api, where: str, key: str, wanted: int) -> int:
     """From zero to `wanted`, or whatever somebody else chose meanwhile; how many there are then."""
     for wake in scale.WAKES:
         try:
-            return scale.seen(await api.patch(where, wake(wanted), JSON_PATCH)).replicas
+            return scale.seen(await api.patch(where, wake(wanted), JSON_PATCH), key).replicas
         except ApiError as error:
             if error.status != INVALID:
                 raise
             refused = error
-    if has := scale.seen(await api.get(where)).replicas:
+    if has := scale.seen(await api.get(where), key).replicas:
         return has
     raise refused
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.adapters.kubernetes.objects import decoder
+import msgspec
+
+from reconciler.adapters.kubernetes.objects import LONGEST_SHOWN, decoder
 from reconciler.adapters.kubernetes.workloads import Scale
 
 Patch = list[dict[str, Any]]
@@ -35,9 +37,14 @@ class Seen:
         return self.version != other.version
 
 
-def seen(scale: bytes) -> Seen:
-    """Raises `msgspec.DecodeError` for what is no Scale."""
-    read = _SCALE(scale)
+def seen(answer: bytes, key: str) -> Seen:
+    """Return the scale of the object that was asked for, `namespace/name`.
+
+    Raises `msgspec.DecodeError` for what is not a Scale, and for the Scale of another object.
+    """
+    read = _SCALE(answer)
+    if read.metadata.key != key:
+        raise msgspec.ValidationError(f"the answer is about {read.metadata.key[:LONGEST_SHOWN]!r}, not {key}")
     return Seen(read.spec.replicas, read.metadata.resource_version, read.status.selector)
 
 

@@ -50,8 +50,8 @@ class Sight:
     """One target as it is seen. Nothing is raised out of any method."""
 
     __slots__ = (
-        "_answered", "_answered_at", "_closed", "_looking", "_missing", "_outdated", "_owner", "kind", "last", "ref",
-        "seen", "selector", "trouble",
+        "_answered", "_answered_at", "_closed", "_is_watched", "_looking", "_missing", "_outdated", "_owner", "kind",
+        "last", "ref", "seen", "selector", "trouble",
     )  # fmt: skip
 
     def __init__(self, ref: Target, owner: Owner) -> None:
@@ -67,7 +67,7 @@ class Sight:
         """Why it cannot be seen or scaled."""
         self._missing: str | None = None
         self._looking: Task | None = None
-        self._outdated = self._closed = False
+        self._outdated = self._closed = self._is_watched = False
         self._answered: Seen | None = None
         self._answered_at = 0.0
 
@@ -83,13 +83,11 @@ class Sight:
 
     def expect(self, kind: Kind) -> None:
         """Its kind exists; itself is yet to be seen."""
-        if self.kind != kind:
-            self.kind = kind
-            self._act()
+        self.kind, self._is_watched = kind, False
 
     def found(self, kind: Kind, seen: Seen | None) -> None:
         """It exists; `seen` is None when only its scale tells the number."""
-        self.kind = kind
+        self.kind, self._is_watched = kind, True
         if self._missing is not None:
             self._missing = self.trouble = None
         if seen is None:
@@ -98,9 +96,9 @@ class Sight:
         elif not self._is_outdated(seen):
             self._saw(seen)
 
-    def lost(self, kind: Kind | None, why: str) -> None:
-        """It does not exist, or cannot be seen at all."""
-        self.kind = kind
+    def lost(self, kind: Kind | None, why: str, absent: bool = True) -> None:
+        """It does not exist (`absent`), or cannot be seen at present."""
+        self.kind, self._is_watched = kind, self._is_watched and not absent
         if self._missing != why:
             self.seen = self.selector = None
             self.trouble = self._missing = why
@@ -108,7 +106,7 @@ class Sight:
 
     def identify(self) -> None:
         """Find out which pods are its own, if that is not known."""
-        if self.selector is None and self.kind is not None:
+        if self.selector is None and self._path is not None:
             self._look_soon()
 
     def _act(self) -> None:
@@ -117,7 +115,10 @@ class Sight:
 
     @property
     def _path(self) -> str | None:
-        return self.kind.scale_path(self.ref.namespace, self.ref.name) if self.kind else None
+        """Where its scale is; None unless the watch sees the object, since nothing else may be scaled."""
+        if self.kind is None or not self._is_watched:
+            return None
+        return self.kind.scale_path(self.ref.namespace, self.ref.name)
 
     def _look_soon(self) -> None:
         if self._looking is None and not self._closed:
@@ -140,10 +141,10 @@ class Sight:
         if self._path is None:
             return False
         try:
-            answer = scale.seen(await get(self._path))
+            answer = scale.seen(await get(self._path), self.ref.key)
         except ApiError as error:
             if error.status == NOT_FOUND:
-                self.lost(self.kind, self._words(error))
+                self.lost(self.kind, self._words(error), absent=False)  # which only the watch can tell
             else:
                 self._fail(error)
         except (Unreachable, msgspec.DecodeError) as error:

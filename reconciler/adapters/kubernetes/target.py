@@ -137,7 +137,7 @@ class Scaled(Sight):
                 return
             wake, timeout = scale.WAKES[len(refused)](least), calls.wake_timeout(unanswered)
             try:
-                answer = scale.seen(await self._owner.urgent.patch(path, wake, timeout))
+                answer = scale.seen(await self._owner.urgent.patch(path, wake, timeout), self.ref.key)
             except ApiError as error:
                 if error.status == INVALID and await self._is_awake(timeout):
                     return
@@ -152,7 +152,7 @@ class Scaled(Sight):
             except (Unreachable, msgspec.DecodeError) as fault:
                 unanswered += 1
                 if time.monotonic() - began > PATIENCE_SECONDS:
-                    self._fail(fault if isinstance(fault, Unreachable) else Unreachable(str(fault)))
+                    self._fail(fault if isinstance(fault, Unreachable) else ApiError(502, "BadAnswer", str(fault)))
             else:
                 self.woken_at, self._woken_ticks = time.time(), time.monotonic()
                 self._answer(answer)
@@ -202,7 +202,7 @@ class Scaled(Sight):
         spare = self._owner.zeroing(self.services)
         self.in_doubt = True
         try:
-            answer = scale.seen(await self._owner.api.patch(path, scale.sleep(seen), JSON_PATCH))
+            answer = scale.seen(await self._owner.api.patch(path, scale.sleep(seen), JSON_PATCH), self.ref.key)
         except ApiError as error:
             self.in_doubt = False
             if error.status in (CONFLICT, INVALID, NOT_FOUND):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import msgspec
 
 from reconciler.adapters.kubernetes.api import Api, ApiError
-from reconciler.adapters.kubernetes.objects import path
+from reconciler.adapters.kubernetes.names import is_api_version, is_kind, is_resource, is_subdomain
+from reconciler.adapters.kubernetes.objects import LONGEST_SHOWN, api_path, path
 
 PLAIN = frozenset({"Deployment", "ReplicaSet", "StatefulSet"})
 
@@ -35,6 +36,18 @@ class Target:
     @property
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def invalid(self) -> tuple[str, str, str] | None:
+        """The first part that is not a name, its value, and a remedy. Such a target is never looked for."""
+        for part, value, is_valid, right in (
+            ("apiVersion", self.api_version, is_api_version, "write group/version, as in apps/v1"),
+            ("kind", self.kind, is_kind, "write a kind such as Deployment: at most 63 letters, digits and -"),
+            ("name", self.name, is_subdomain, "write a name such as web: at most 253 of a-z, 0-9, - and ."),
+        ):
+            if not is_valid(value):
+                return part, value[:LONGEST_SHOWN], right
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +129,7 @@ class Discovery:
 
     async def _resources(self, api_version: str) -> list[_Resource]:
         try:
-            answer = await self._api.get(f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}")
+            answer = await self._api.get(api_path(api_version))
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -139,7 +152,7 @@ class Discovery:
 def _found(resources: list[_Resource], api_version: str, kind: str) -> Kind | None:
     scales = {one.name for one in resources if one.name.endswith("/scale") and one.kind == "Scale"}
     for one in resources:
-        if one.kind == kind and one.namespaced and f"{one.name}/scale" in scales:
+        if one.kind == kind and one.namespaced and is_resource(one.name) and f"{one.name}/scale" in scales:
             return Kind(api_version, kind, one.name)
     return None
 

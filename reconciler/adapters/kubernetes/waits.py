@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from reconciler.adapters.kubernetes.api import Api, ApiError, Unreachable
-from reconciler.adapters.kubernetes.objects import Condition, Struct, decoder, path
+from reconciler.adapters.kubernetes.objects import Condition, Struct, decoder, path, selected
 from reconciler.adapters.kubernetes.pods import Pods, Spawn
 from reconciler.adapters.kubernetes.selectors import of_labels
 from reconciler.adapters.kubernetes.stalls import Evidence, stall
@@ -101,7 +101,9 @@ class Waits:
     async def _ask_selector(self, unit: Unit) -> None:
         """The target does not say which pods are its own: those of the Service, then."""
         entry = unit.entry
-        named = {"fieldSelector": f"metadata.name={entry.service}"}  # a list, as there is a right to those anyway
+        named = {
+            "fieldSelector": selected("metadata.name", entry.service)
+        }  # a list, as there is a right to those anyway
         try:
             answer = await self._api.get(path("v1", "services", entry.target.namespace), named)
             services = _SERVICES(answer).items

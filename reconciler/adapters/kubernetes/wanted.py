@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from reconciler.adapters.kubernetes import ignored, ports
 from reconciler.adapters.kubernetes.entries import Entry, Problem
 from reconciler.adapters.kubernetes.host_policy import HostPolicy
+from reconciler.adapters.kubernetes.names import is_label
+from reconciler.adapters.kubernetes.objects import LONGEST_SHOWN
 from reconciler.adapters.kubernetes.resources import ScaledService, ScaledServiceSpec
 from reconciler.adapters.kubernetes.targets import Target
 from reconciler.adapters.kubernetes.workloads import Service, ServicePort
@@ -77,7 +79,7 @@ def wanted(item: ScaledService, service: Service | None, cluster: Cluster) -> En
     problems = [port] if isinstance(port, Problem) else []
     seconds = {name: _seconds(item.spec, name) for name in DURATIONS}
     problems += [found for found in seconds.values() if isinstance(found, Problem)]
-    problems += [*_bad_name(item.metadata.key), *_bad_values(item.spec)]
+    problems += [*_bad_name(item.metadata.key), *_bad_target(item), *_bad_values(item.spec)]
     if not isinstance(port, Problem):
         problems += _bad_for(_protocol(item.spec, port), item.spec, port)
     if problems or isinstance(port, Problem):
@@ -151,6 +153,16 @@ def _bad_name(key: str) -> Iterator[Problem]:
     if len(key) > LONGEST_NAME:
         what = f"with its namespace and a slash it has {len(key)} characters, of which there can be {LONGEST_NAME}"
         yield Problem(BAD_SPEC, "metadata.name", what, "give it a shorter name, and the Service's as spec.service")
+
+
+def _bad_target(item: ScaledService) -> Iterator[Problem]:
+    """What could lead to another object: a name that is none becomes part of a URL."""
+    if item.spec.service and not is_label(item.spec.service):
+        what = f"{item.spec.service[:LONGEST_SHOWN]!r} is not a Service's name"
+        yield Problem(BAD_SPEC, "spec.service", what, "write one such as web: at most 63 of a-z, 0-9 and -")
+    if invalid := target_of(item).invalid:
+        part, value, right = invalid
+        yield Problem(BAD_SPEC, f"spec.scaleTargetRef.{part}", f"{value!r} is not a valid {part}", right)
 
 
 def _bad_values(said: ScaledServiceSpec) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ import msgspec
 
 from reconciler.adapters.kubernetes.api import ApiError, Unreachable
 from reconciler.adapters.kubernetes.notes import OF_TRANSITIONS
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.objects import decoder, path, selected
 from reconciler.adapters.kubernetes.resources import KIND, ScaledService
 from reconciler.adapters.kubernetes.workloads import Event
 from reconciler.app.cluster.controllers import controllers
@@ -81,7 +81,7 @@ async def _events(
 ) -> list[dict[str, Any]]:
     """The last ten transitions that Events tell of, the latest first; Kubernetes keeps them for an hour."""
     meta = item.metadata
-    query = {"fieldSelector": f"involvedObject.kind={KIND},involvedObject.name={meta.name}"}
+    query = {"fieldSelector": f"involvedObject.kind={KIND},{selected('involvedObject.name', meta.name)}"}
     try:
         found: list[Event] = await cluster.listed(path("v1", "events", meta.namespace), _EVENT, query)
     except (ApiError, Unreachable) as error:

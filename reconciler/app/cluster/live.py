@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from reconciler.adapters.kubernetes.api import ApiError, Unreachable
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.objects import decoder, path, pod_proxy_path
 from reconciler.adapters.kubernetes.workloads import Lease
 from reconciler.app.cluster.reach import LEASE, Cluster
 
@@ -64,8 +64,8 @@ class ByProxy:
     async def fetch(self, path: str) -> Any:
         pod = self._pod or await leader(self._cluster)
         system = self._cluster.where.system
-        proxied = f"/api/v1/namespaces/{system}/pods/{pod}:{self._port}/proxy{path}"
         try:
+            proxied = pod_proxy_path(system, pod, self._port, path)
             return json.loads(await self._cluster.api.get(proxied, timeout=TIMEOUT_SECONDS))
         except ApiError as error:
             why = "it does not know of it" if error.status == 404 and not error.reason else error.message

@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
 from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, connect
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.objects import api_path, decoder, path
 from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
 from reconciler.app.cluster.kubeconfig import missing
 from reconciler.app.cluster.trouble import INSTALL, NoSuch, NotReached, told
@@ -68,7 +67,7 @@ class Cluster:
     def path(self, name: str) -> str:
         """Of one ScaledService."""
         namespace, own = self.key(name)
-        return path(API_VERSION, PLURAL, quote(namespace, safe=""), quote(own, safe=""))
+        return path(API_VERSION, PLURAL, namespace, own)
 
     async def one(self, name: str) -> ScaledService:
         """Raises `NoSuch`, and what else is trouble."""
@@ -114,7 +113,7 @@ class Cluster:
     async def _installed(self) -> bool:
         async with told(self.api.server):
             try:
-                await self.api.get(f"/apis/{API_VERSION}")
+                await self.api.get(api_path(API_VERSION))
             except ApiError as error:
                 if error.status != 404:
                     raise

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from reconciler.adapters.kubernetes.informer import Informer
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.objects import decoder, path, selected
 from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
 from reconciler.app.cluster.live import Figures, Silent, figures
 from reconciler.app.cluster.reach import Cluster
@@ -51,7 +51,7 @@ async def watching(cluster: Cluster, name: str | None) -> AsyncIterator[Changes]
         path(API_VERSION, PLURAL, namespace),
         decoder(ScaledService),
         lambda key, item: changes.put_nowait((key, item)),
-        {"fieldSelector": f"metadata.name={own}"} if own else None,
+        {"fieldSelector": selected("metadata.name", own)} if own else None,
     )
     running = asyncio.create_task(informer.run())
     try:

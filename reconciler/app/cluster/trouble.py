@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from reconciler.adapters.kubernetes.api import ApiError, NoCluster, Unreachable
+from reconciler.adapters.kubernetes.names import InvalidName
 
 INSTALL = "install zenvoy there (helm install zenvoy deploy/chart -n zenvoy-system --create-namespace), or name another"
 
@@ -37,6 +38,8 @@ async def told(server: str = "") -> AsyncIterator[None]:
         raise NotReached(f"the API server {server} does not answer ({error}); is it the right --context?") from None
     except ApiError as error:
         raise refused(server, error) from None
+    except InvalidName as error:
+        raise NoSuch(f"{error}; names of Kubernetes have at most 253 of a-z, 0-9, - and .") from None
 
 
 def refused(server: str, error: ApiError) -> Trouble:

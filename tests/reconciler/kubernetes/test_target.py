@@ -311,13 +311,35 @@ async def test_a_watch_that_lags_behind_an_answer_is_not_believed(owner: Owner) 
     assert owner.scaled.seen and owner.scaled.seen.replicas == 3
 
 
-async def test_a_wake_waits_for_its_kind_to_be_found(owner: Owner) -> None:
-    owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {}, "status": {}})
-    owner.scaled.want("web", AtLeast(2))
-    await asyncio.sleep(0)
-    assert not owner.objects.calls
+@pytest.mark.parametrize("wanted", [AtLeast(2), Zero()])
+async def test_target_that_the_watch_does_not_see_is_never_called(owner: Owner, wanted: AtLeast | Zero) -> None:
+    before = {} if wanted == AtLeast(2) else {"replicas": 3}
+    owner.objects.put(SCALE, {"spec": before, "status": {}})
+    owner.scaled.want("web", wanted)
     owner.scaled.expect(KIND)
+    owner.scaled.identify()
+    owner.scaled.lost(KIND, "TargetNotFound: gone")
+    owner.scaled.identify()
+    await asyncio.sleep(0.1)
+    assert not owner.objects.calls
+    owner.put(before)
+    await owner.until(lambda: owner.replicas == (2 if wanted == AtLeast(2) else 0))
+
+
+async def test_wake_of_a_target_whose_watch_broke_is_sent(owner: Owner) -> None:
+    owner.put({})
+    owner.scaled.lost(KIND, "Forbidden: zenvoy may not watch deployments", absent=False)
+    owner.scaled.want("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
+
+
+async def test_answer_about_another_object_is_not_believed(owner: Owner) -> None:
+    owner.put({"replicas": 3})
+    owner.objects.put(SCALE, {"metadata": {"name": "web", "namespace": "victim"}, "spec": {"replicas": 9}})
+    owner.scaled.want("web", AtLeast(5))
+    owner.scaled.found(KIND, None)
+    await owner.until(lambda: len(owner.objects.calls) > 2)
+    assert owner.scaled.seen and owner.scaled.seen.replicas == 3
 
 
 async def test_a_target_that_went_away_is_woken_when_it_is_back(owner: Owner) -> None:
@@ -325,7 +347,6 @@ async def test_a_target_that_went_away_is_woken_when_it_is_back(owner: Owner) ->
     owner.scaled.lost(KIND, "TargetNotFound: gone")
     del owner.objects.kept[SCALE]
     owner.scaled.want("web", AtLeast(2))
-    await owner.until(lambda: owner.patches())
     assert owner.scaled.trouble and owner.scaled.trouble.startswith("TargetNotFound")
     owner.put({})
     await owner.until(lambda: owner.replicas == 2)

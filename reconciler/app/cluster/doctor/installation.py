@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.adapters.kubernetes.api import ApiError
 from reconciler.adapters.kubernetes.host_policy import BadPolicy, parse
-from reconciler.adapters.kubernetes.objects import path
+from reconciler.adapters.kubernetes.objects import api_path, path
 from reconciler.adapters.kubernetes.resources import (
     API_VERSION,
     GROUP,
@@ -55,7 +55,7 @@ class Installation:
 async def served(cluster: Cluster) -> bool:
     """Whether ScaledServices can be asked for. Raises `ApiError`."""
     try:
-        await cluster.api.get(f"/apis/{API_VERSION}")
+        await cluster.api.get(api_path(API_VERSION))
     except ApiError as error:
         if error.status != 404:
             raise
