@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import yaml
 
 from reconciler.adapters.kubernetes.api import Api
-from tests.cluster.harness import Cluster
+from tests.cluster.harness import Cluster, free_ports
 
+PROGRAM = Path(sys.executable).parent / "zenvoy"
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 
@@ -37,3 +43,23 @@ async def may(api: Api, account: str, namespace: str, request: str, name: str = 
     spec = {"user": user, "groups": groups, "resourceAttributes": {**attributes, "namespace": within}}
     body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
     return bool(json.loads(await api.call("POST", REVIEWS, body))["status"]["allowed"])
+
+
+@asynccontextmanager
+async def controller(namespace: str, kubeconfig: Path, log: Path) -> AsyncIterator[None]:
+    """Run one replica with that identity, its Lease in `namespace`; it ends in order with the block."""
+    port = free_ports(2)
+    where = ("--grpc", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{port + 1}", "--kubeconfig", kubeconfig)
+    who = ("--pod-name", "me", "--pod-ip", "127.0.0.1", "--lease-namespace", namespace)
+    with log.open("wb") as out:
+        tls = ("--tls-ca-secret", "zenvoy-self-issued-ca", "--tls-proxy-secret", "zenvoy-proxy-self-issued")
+        command = (PROGRAM, "controller", *where, *who, *tls, "--log", "json")
+        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
+    try:
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 30) == 0, log.read_text()[-4000:]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,9 @@ from reconciler.adapters.kubernetes.objects import path
 from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, PLURAL
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects
-from tests.cluster.harness import Cluster, free_ports
+from tests.cluster.harness import Cluster
 from tests.cluster.recorder import Asked, Recorder, recorder
-from tests.cluster.rights import kubeconfig_of
+from tests.cluster.rights import controller, kubeconfig_of
 from tests.xds.parts import until_async
 
 ACCOUNT = "zenvoy-reconciler"
@@ -37,26 +35,6 @@ async def system(control_plane: Cluster, api: Api, tmp_path: Path) -> AsyncItera
     yield chart
     chart.uninstall()
     await api.call("DELETE", f"/api/v1/namespaces/{name}")
-
-
-@asynccontextmanager
-async def controller(system: Chart, kubeconfig: Path, log: Path) -> AsyncIterator[None]:
-    """One replica, as that identity, until the end of the block, and then in order."""
-    port = free_ports(2)
-    where = ("--grpc", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{port + 1}", "--kubeconfig", kubeconfig)
-    who = ("--pod-name", "me", "--pod-ip", "127.0.0.1", "--lease-namespace", system.namespace)
-    with log.open("wb") as out:
-        tls = ("--tls-ca-secret", "zenvoy-self-issued-ca", "--tls-proxy-secret", "zenvoy-proxy-self-issued")
-        command = (PROGRAM, "controller", *where, *who, *tls, "--log", "json")
-        process = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out)
-    try:
-        yield
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30) == 0, log.read_text()[-4000:]
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def live_through(api: Api, objects: Objects) -> None:
@@ -141,7 +119,7 @@ async def test_what_is_asked_is_what_is_granted(
     seen: Recorder
     async with recorder(identity) as seen:
         config = seen.kubeconfig(identity)
-        async with controller(system, config, tmp_path / "controller.log"):
+        async with controller(system.namespace, config, tmp_path / "controller.log"):
             await live_through(api, objects)
         await objects.scaled_service("left", state="ScaledToZero", since="2026-01-02T03:04:05Z", reason="idle")
         leave = (PROGRAM, "uninstall", "--yes", "--system-namespace", system.namespace, "--kubeconfig", config)

@@ -79,8 +79,14 @@ class StatusStore:
     # What else a status tells
 
     def set_problems(self, service: str, problems: Sequence[Problem], generation: int = 0) -> None:
-        """All that is wrong with what was asked, in that generation of the object or the one that the informer has."""
+        """All that is wrong with what was asked, in that generation of the object or the one that the informer has.
+
+        Problems of annotations may be found before the object that is made of them exists: then it has them at once.
+        """
         before = self._standing(service)
+        if not problems and service not in self._items and before.record is None:
+            self.forget(service)
+            return
         heard = before.heard or bool(problems)
         self._say(service, replace(before, problems=tuple(problems), generation=generation, heard=heard))
 
@@ -125,7 +131,7 @@ class StatusStore:
         return self._standings.get(service, NOTHING)
 
     def _say(self, service: str, standing: Standing) -> None:
-        known = service in self._items or service in self._standings
+        known = service in self._items or service in self._standings or bool(standing.problems)
         if known and self._standings.get(service) != standing:
             self._standings[service] = standing
             self._errands.mark(service)
