@@ -24,6 +24,22 @@ BAD = [
         "Deployment/Web!",
         "'Deployment/Web!' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
     ),
+    *(
+        ("target", text, f"{text!r} is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db")
+        for text in (
+            "Deployment/../../victim/deployments/db",
+            "Deployment/..",
+            "Deployment/a..b",
+            "Deployment/%2e%2e",
+            "Deployment/web?x",
+            "/Deployment/web",
+            "apps//Deployment/web",
+            "apps/v1?x/Deployment/web",
+            "apps/v1/Deployment?x/web",
+            "APPS/v1/Deployment/web",
+            "apps/v1/Deployment/" + "a" * 254,
+        )
+    ),
     ("target", "deployment/web", "deployment is no kind; did you mean Deployment/web?"),
     (
         "target",

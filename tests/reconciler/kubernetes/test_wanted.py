@@ -257,6 +257,24 @@ def test_who_listens_speaks_tcp_unless_the_port_says_otherwise(port: str) -> Non
             WEB,
             "BadSpec: spec.listen: 70000 is not a port; write one from 1 to 65535, as in 5432",
         ),
+        (
+            "scaleTargetRef: {name: ../../victim/deployments/db}",
+            WEB,
+            "BadSpec: spec.scaleTargetRef.name: '../../victim/deployments/db' is not a valid name; write a name such "
+            "as web: at most 253 of a-z, 0-9, - and .",
+        ),
+        (
+            "scaleTargetRef: {kind: 'Deployment?'}",
+            WEB,
+            "BadSpec: spec.scaleTargetRef.kind: 'Deployment?' is not a valid kind; write a kind such as Deployment: at "
+            "most 63 letters, digits and -",
+        ),
+        (
+            "scaleTargetRef: {apiVersion: apps/v1/x}",
+            WEB,
+            "BadSpec: spec.scaleTargetRef.apiVersion: 'apps/v1/x' is not a valid apiVersion; write group/version, as "
+            "in apps/v1",
+        ),
         ("idle: {by: luck}", WEB, "BadSpec: spec.idle.by: 'luck' is not known; write requests, connections or bytes"),
     ],
 )
@@ -268,6 +286,15 @@ def test_a_service_that_is_not_there() -> None:
     assert said("", None) == [
         "ServiceNotFound: spec.service: there is no Service shop/web; create it, or name the one that there is"
     ]
+
+
+def test_wanted_for_text_that_is_not_a_service_name_refuses_it() -> None:
+    service_name, target_name = said("service: ../victim/web", None)[1:]
+    assert service_name == (
+        "BadSpec: spec.service: '../victim/web' is not a Service's name; write one such as web: at most 63 of a-z, "
+        "0-9 and -"
+    )
+    assert target_name.startswith("BadSpec: spec.scaleTargetRef.name: '../victim/web' is not a valid name")
 
 
 def test_all_mistakes_are_told_at_once() -> None:
