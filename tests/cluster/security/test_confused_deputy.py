@@ -145,15 +145,16 @@ async def attacker(
 ) -> AsyncIterator[Tenant]:
     async with tenant(control_plane, api, namespace, tmp_path) as made:
         yield made
-    await without_finalizers(api, namespace)
+    await cleared(api, namespace)
 
 
-async def without_finalizers(api: Api, namespace: str) -> None:
-    """Let the namespace go, though no controller runs any more."""
-    for item in json.loads(await api.get(path(API_VERSION, PLURAL, namespace)))["items"]:
-        where = path(API_VERSION, PLURAL, namespace, item["metadata"]["name"])
-        await api.patch(where, {"metadata": {"finalizers": None}}, MERGE_PATCH)
-        await api.call("DELETE", where)
+async def cleared(api: Api, namespace: str) -> None:
+    """Leave nothing that the controller of another test would look after while the namespace goes."""
+    for api_version, plural in (("v1", "services"), (API_VERSION, PLURAL)):
+        for item in json.loads(await api.get(path(api_version, plural, namespace)))["items"]:
+            where = path(api_version, plural, namespace, item["metadata"]["name"])
+            await api.patch(where, {"metadata": {"finalizers": None}}, MERGE_PATCH)
+            await api.call("DELETE", where)
 
 
 async def replicas_of(objects: Objects, name: str) -> int:
