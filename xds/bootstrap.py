@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from xds import bootstrap_stats, bootstrap_tls
+from xds import bootstrap_limits, bootstrap_stats, bootstrap_tls
 from xds.bootstrap_tls import Tls as Tls
 
 ADS_CLUSTER = "zenvoy_ads"
@@ -35,8 +35,10 @@ FLUSH_INTERVAL = "0.5s"
 NODE_TAG = "zenvoy_node"
 """The label with the node id on all that Prometheus scrapes from Envoy."""
 _INTERNAL = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
-MAX_CONNECTIONS = 1_000_000
-"""Of all listeners together: far beyond what descriptors allow, so that no second limit hides behind the holder's."""
+OPEN_FILES = "open-files"
+"""The file with the limit that the bootstrap was made for, for the program that starts Envoy to set."""
+USUAL_OPEN_FILES = 1024
+"""The soft limit of most systems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +59,18 @@ class Join:
     """`ip:port` at which others find its statistics and whether it is ready; its admin port is for itself."""
     tls: Tls | None = None
     """How both ends prove who they are; without it neither does."""
+    open_files: int = USUAL_OPEN_FILES
+    """How many files this Envoy may have open (RLIMIT_NOFILE); its limits on connections follow from it."""
 
 
 def bootstrap(join: Join) -> dict[str, Any]:
-    """Return the bootstrap as plain data. Raises `ValueError` when an address is none."""
+    """Return the bootstrap as plain data. Raises `ValueError` for a wrong address or too few open files."""
     ads: dict[str, Any] = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
     admin = _admin(join.admin)
     return {
         "node": _node(join),
-        "admin": {"address": admin},
+        # Whoever uses up all connections must not keep the reconciler from its statistics.
+        "admin": {"address": admin, "ignore_global_conn_limit": True},
         "dynamic_resources": {"ads_config": _ads(join.mode), "cds_config": ads, "lds_config": dict(ads)},
         "static_resources": _static(join, admin),
         "stats_config": {
@@ -78,14 +83,16 @@ def bootstrap(join: Join) -> dict[str, Any]:
         # What is ignored of a service that does not run is answered by a listener inside of Envoy (`ignoring.py`).
         "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": _INTERNAL}}],
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
-        "overload_manager": _overload(),
+        "overload_manager": bootstrap_limits.overload_manager(join.open_files),
+        "layered_runtime": bootstrap_limits.layered_runtime(join.open_files),
     }
 
 
 def files(join: Join) -> dict[str, str]:
     """The bootstrap as `envoy.yaml` and whatever it points to, by file name, as YAML."""
     pointed_to = bootstrap_tls.secrets(join.tls) if join.tls else {}
-    return {"envoy.yaml": as_yaml(join)} | {name: _yaml(content) for name, content in pointed_to.items()}
+    secrets = {name: _yaml(content) for name, content in pointed_to.items()}
+    return {"envoy.yaml": as_yaml(join), OPEN_FILES: f"{join.open_files}\n"} | secrets
 
 
 def as_yaml(join: Join) -> str:
@@ -165,16 +172,6 @@ def _cluster(join: Join) -> dict[str, Any]:
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         **secured,
     }
-
-
-def _overload() -> dict[str, Any]:
-    monitor = {
-        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3"
-        ".DownstreamConnectionsConfig",
-        "max_active_downstream_connections": MAX_CONNECTIONS,
-    }
-    name = "envoy.resource_monitors.global_downstream_max_connections"
-    return {"resource_monitors": [{"name": name, "typed_config": monitor}]}
 
 
 def _socket(host: str, port: int) -> dict[str, Any]:

@@ -14,6 +14,8 @@ LISTENER = "zenvoy_stats"
 READY, SCRAPE, STATS_PATH = "/ready", "/stats/prometheus", "/stats"
 STATS_QUERY = ("usedonly", "filter")
 """Asked for with both, `/stats` answers with what was used and is wanted; without, it could be 157 MB."""
+MOST_ASKED = 16
+"""Requests that the admin port has at once; its one thread answers them one after the other."""
 _TYPE = "type.googleapis.com/envoy.extensions.filters"
 
 
@@ -42,6 +44,7 @@ def cluster(admin: dict[str, Any]) -> dict[str, Any]:
         "name": ADMIN_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [{"max_connections": MOST_ASKED, "max_pending_requests": 8 * MOST_ASKED}]},
         "load_assignment": {"cluster_name": ADMIN_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
 
@@ -52,6 +55,9 @@ def listener(stats: str) -> dict[str, Any]:
     manager = {
         "@type": f"{_TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": LISTENER,
+        # Connections that ask nothing are closed: each takes one of the few that there may be.
+        "request_headers_timeout": "5s",
+        "common_http_protocol_options": {"idle_timeout": "30s"},
         "route_config": {"virtual_hosts": [{"name": LISTENER, "domains": ["*"], "routes": _routes()}]},
         "http_filters": [
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_TYPE}.http.router.v3.Router"}}
@@ -62,7 +68,7 @@ def listener(stats: str) -> dict[str, Any]:
         # A name of its own in the statistics, so that nobody counts a scrape as a client.
         "stat_prefix": LISTENER,
         "address": {"socket_address": {"address": host, "port_value": port}},
-        # Whoever uses up all connections must not make the Envoy look dead.
+        # Whoever uses up all connections must not make the Envoy look dead. It has a limit of its own.
         "ignore_global_conn_limit": True,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}

@@ -51,6 +51,12 @@ _FIRST_FETCH = timedelta(seconds=60)
 _UPSTREAM_IDLE = {ir.Protocol.HTTP: timedelta(seconds=1), ir.Protocol.H2C: timedelta(seconds=60)}
 """An HTTP/1.1 server may close a kept-alive connection at the moment that a request is sent on it, which cannot be
 retried safely. Many do so after 2 to 5 s: we close first. HTTP/2 has GOAWAY for this."""
+_REQUEST_HEADERS = timedelta(seconds=10)
+"""From a request's first byte to the end of its headers; none has been sent anywhere by then."""
+_CLIENT_IDLE = timedelta(seconds=900)
+"""For a client's connection without a request; one that is held is a request."""
+_STREAMS, _STREAM_WINDOW, _CONNECTION_WINDOW = 1024, 64 * 1024, 1024 * 1024
+"""Of one HTTP/2 client. The windows bound what Envoy keeps of requests that are held: it reads no more than that."""
 _RETRIES = 16
 _BACKOFF, _BACKOFF_MAX = timedelta(milliseconds=25), timedelta(seconds=1)
 """Each pause is random below a bound that doubles: 6 s in all on average, as long as a holder takes to start again."""
@@ -252,10 +258,17 @@ def _hcm(stat_prefix: str, routes: str) -> hcm_v3.HttpConnectionManager:
         http_filters=[hcm_v3.HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(router_v3.Router()))],
         upgrade_configs=[hcm_v3.HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
         http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
-        http2_protocol_options=core_v3.Http2ProtocolOptions(allow_connect=True),
+        common_http_protocol_options=core_v3.HttpProtocolOptions(idle_timeout=_CLIENT_IDLE),
+        http2_protocol_options=core_v3.Http2ProtocolOptions(
+            allow_connect=True,
+            max_concurrent_streams=_STREAMS,
+            initial_stream_window_size=_STREAM_WINDOW,
+            initial_connection_window_size=_CONNECTION_WINDOW,
+        ),
         stream_idle_timeout=_NEVER,
         request_timeout=_NEVER,
+        request_headers_timeout=_REQUEST_HEADERS,
         use_remote_address=True,
-        normalize_path=True,
+        normalize_path=False,
         server_header_transformation=hcm_v3.HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
     )

@@ -9,7 +9,7 @@ from typing import Literal
 from reconciler.adapters.credentials import Files, NoCertificates
 from reconciler.adapters.credentials.material import check
 from reconciler.core.identity import Role, envoy
-from xds.bootstrap import Join, Tls, as_json, as_yaml, files
+from xds.bootstrap import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml, files
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Asked:
     key: str | None = None
     authority: str | None = None
     server_name: str | None = None
+    open_files: int = USUAL_OPEN_FILES
 
 
 def text(asked: Asked, as_json_text: bool) -> str:
@@ -51,7 +52,14 @@ def write(asked: Asked, directory: Path) -> list[Path]:
 def _join(asked: Asked, directory: Path | None) -> Join:
     host, port = _target(asked.reconciler)
     return Join(
-        asked.node, host, port, asked.admin, mode=asked.mode, stats=asked.stats, tls=_tls(asked, host, directory)
+        asked.node,
+        host,
+        port,
+        asked.admin,
+        mode=asked.mode,
+        stats=asked.stats,
+        tls=_tls(asked, host, directory),
+        open_files=asked.open_files,
     )
 
 

@@ -18,6 +18,7 @@ from typing import IO
 import msgspec
 import structlog
 
+from reconciler.adapters.processes.open_files import raise_of
 from reconciler.adapters.processes.procfs import CHILD_MARK, children_of, look, run_id
 
 log = structlog.get_logger()
@@ -48,6 +49,8 @@ class Child:
     """How long it has to end after SIGTERM, before SIGKILL."""
     descriptors: tuple[int, ...] = ()
     """Ours, handed down under the same numbers."""
+    raises_open_files: bool = False
+    """Whether its soft limit on open files is raised to the hard one, as it does not do so itself."""
 
 
 def started_at(pid: int) -> int | None:
@@ -144,6 +147,8 @@ class Children:
         finally:
             if output:
                 output.close()
+        if child.raises_open_files:
+            raise_of(process.pid)
         self._running[child.name] = process
         self._note()
         return await process.wait()

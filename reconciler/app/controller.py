@@ -16,6 +16,7 @@ import structlog
 from reconciler.adapters import credentials
 from reconciler.adapters.kubernetes.api import connect
 from reconciler.adapters.kubernetes.calls import WARM_CONNECTIONS
+from reconciler.adapters.processes.open_files import raise_limit
 from reconciler.app.cluster.settings import Settings
 from reconciler.app.replica import Replica
 from reconciler.engine.engine import Adapters
@@ -139,6 +140,7 @@ class Controller(Replica):
 
 async def run_until_stopped(settings: Settings, kubeconfig: Path | None, context: str | None) -> None:
     """Run one replica. Raises `NoCluster` when there is no cluster to talk to."""
+    raise_limit()
     api = await connect(kubeconfig, context)
     urgent = await connect(kubeconfig, context, WARM_CONNECTIONS)
     try:

@@ -18,6 +18,7 @@ from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.http import Http
 from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.processes import ProcessBackend
+from reconciler.adapters.processes.open_files import raise_limit
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
 from reconciler.adapters.services_file.addresses import Address
@@ -311,6 +312,7 @@ class Reconciler:
 
 async def reconcile_until_stopped(settings: Settings, file: ServicesFile) -> None:
     """Run one reconciler; it is made on the loop, which some parts need."""
+    raise_limit()
     await Reconciler(settings, file).run()
 
 

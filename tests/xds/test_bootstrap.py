@@ -70,8 +70,8 @@ def test_what_the_reconciler_asks_is_what_the_listener_lets_through() -> None:
 
 
 def test_files_are_the_bootstrap_and_what_it_points_to() -> None:
-    assert list(files(JOIN)) == ["envoy.yaml"]
+    assert list(files(JOIN)) == ["envoy.yaml", "open-files"]
     tls = Tls("/tls/tls.crt", "/tls/tls.key", "/tls/ca.crt", "reconciler.example", secrets="/etc/zenvoy")
     made = files(Join("n", "reconciler.example", tls=tls))
-    pointed_to = set(made) - {"envoy.yaml"}
+    pointed_to = set(made) - {"envoy.yaml", "open-files"}
     assert pointed_to and all(f"/etc/zenvoy/{name}" in made["envoy.yaml"] for name in pointed_to)

@@ -10,6 +10,7 @@ import os
 import subprocess
 
 from reconciler.adapters.processes.mark import mark, marking
+from reconciler.adapters.processes.open_files import restore_of
 from reconciler.adapters.processes.output import Output
 from reconciler.adapters.processes.pidfd import Watched
 from reconciler.adapters.processes.procfs import CHILD_MARK
@@ -50,6 +51,7 @@ def _start(service: str, program: Program, words: list[str], port: int, run: str
             stderr=output,
             start_new_session=True,
         )
+    restore_of(child.pid)
     try:
         return Watched.of_child(child)
     except OSError:

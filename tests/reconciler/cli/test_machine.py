@@ -32,7 +32,7 @@ def test_a_bootstrap_is_written_with_what_it_points_to(tmp_path: Path) -> None:
         "transport_socket"
     ]
     assert socket["typed_config"]["sni"] == "zenvoy-reconciler.zenvoy-system.svc"
-    assert len(written) == 3
+    assert len(written) == 4
 
 
 @pytest.mark.parametrize(
