@@ -109,7 +109,7 @@ def controller(
     ] = "9902",
     prometheus: traffic.Url = None,
     scrape_interval: traffic.Interval = "15s",
-    prometheus_header: traffic.Headers = None,
+    prometheus_headers_file: traffic.HeadersFile = None,
     prometheus_bearer_token_file: traffic.TokenFile = None,
     prometheus_ca_file: traffic.CaFile = None,
     tls_ca_secret: Annotated[
@@ -153,7 +153,7 @@ def controller(
 
     log.configure(log_style.value)
     asked = prometheus and traffic.settings(
-        prometheus, scrape_interval, prometheus_header, prometheus_bearer_token_file, prometheus_ca_file
+        prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
     settings = Settings(
         pod_name,

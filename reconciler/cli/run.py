@@ -83,7 +83,7 @@ def up_command(
     prometheus: traffic.Url = None,
     with_prometheus: traffic.Bundled = False,
     scrape_interval: traffic.Interval = "15s",
-    prometheus_header: traffic.Headers = None,
+    prometheus_headers_file: traffic.HeadersFile = None,
     prometheus_bearer_token_file: traffic.TokenFile = None,
     prometheus_ca_file: traffic.CaFile = None,
 ) -> None:
@@ -115,7 +115,7 @@ def up_command(
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
     log.configure(log_style.value)
     asked = prometheus and traffic.settings(
-        prometheus, scrape_interval, prometheus_header, prometheus_bearer_token_file, prometheus_ca_file
+        prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
     options = Options(
         file.absolute(),

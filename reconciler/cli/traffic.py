@@ -34,14 +34,15 @@ Interval = Annotated[
         "--scrape-interval", help="How often Prometheus scrapes Envoy.", metavar="DURATION", rich_help_panel=PANEL
     ),
 ]
-Headers = Annotated[
-    list[str] | None,
+HeadersFile = Annotated[
+    Path | None,
     typer.Option(
-        "--prometheus-header",
-        help="Send this header too, for instance 'X-Scope-OrgID: shop'. May be repeated.",
-        metavar="NAME: VALUE",
+        "--prometheus-headers-file",
+        help="A file with headers to send too, one 'Name: value' a line: X-Scope-OrgID, or Authorization.",
+        exists=True,
+        dir_okay=False,
         rich_help_panel=PANEL,
-        callback=values.headers,
+        callback=values.headers_file,
     ),
 ]
 TokenFile = Annotated[
@@ -67,7 +68,7 @@ CaFile = Annotated[
 
 
 def settings(
-    url: str, interval: str, headers: list[str] | None, token_file: Path | None, ca_file: Path | None
+    url: str, interval: str, headers_file: Path | None, token_file: Path | None, ca_file: Path | None
 ) -> PrometheusSettings:
     """What was typed, checked. Raises `typer.BadParameter`."""
     from reconciler.adapters.prometheus.settings import PrometheusSettings
@@ -81,12 +82,12 @@ def settings(
     return PrometheusSettings(
         url.rstrip("/"),
         seconds,
-        headers=dict(_header(header) for header in headers or []),
-        bearer_token_file=str(token_file) if token_file else None,
-        ca_file=str(ca_file) if ca_file else None,
+        headers_file=_absolute(headers_file),
+        bearer_token_file=_absolute(token_file),
+        ca_file=_absolute(ca_file),
     )
 
 
-def _header(text: str) -> tuple[str, str]:
-    name, _, value = text.partition(":")
-    return name.strip(), value.strip()
+def _absolute(file: Path | None) -> str | None:
+    """Return the path of a file that another process, elsewhere, reads."""
+    return str(file.absolute()) if file else None

@@ -15,7 +15,6 @@ import typer
 _LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _NAMESPACE = re.compile(_LABEL)
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def address(text: str | None) -> str | None:
@@ -138,13 +137,16 @@ def shown_url(text: str | None) -> str | None:
     return url(text)
 
 
-def headers(texts: list[str] | None) -> list[str] | None:
-    """Each `Name: value`."""
-    for text in texts or ():
-        named, colon, value = text.partition(":")
-        if not colon or not _HEADER.fullmatch(named.strip()) or not value.strip().isprintable():
-            raise typer.BadParameter(f"{text!r} is no header; write it as 'Name: value'")
-    return texts
+def headers_file(path: Path | None) -> Path | None:
+    """A file with one `Name: value` a line; None when none was typed."""
+    from reconciler.adapters.prometheus.settings import read_headers
+
+    try:
+        if path is not None:
+            read_headers(str(path))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    return path
 
 
 def seconds(number: float) -> float:

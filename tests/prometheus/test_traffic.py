@@ -87,7 +87,8 @@ def test_a_prometheus_that_asks_who_one_is(zenvoy: Start, ports: Ports, tmp_path
     try:
         secured.start()
         known = ("--prometheus-ca-file", f"{files}/ca.crt")
-        header = ("--prometheus-header", f"Authorization: {secured.headers['Authorization']}")
+        (tmp_path / "headers").write_text(f"Authorization: {secured.headers['Authorization']}\n")
+        header = ("--prometheus-headers-file", str(tmp_path / "headers"))
         up = judged(zenvoy, ports, secured.url, *known, *header)
         assert request(up.http_port, "web", "/hello").status == 200
         up.wait_state("web", ASLEEP, timeout=PATIENCE_SECONDS)

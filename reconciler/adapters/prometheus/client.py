@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from reconciler.adapters.prometheus.rows import Unusable
-from reconciler.adapters.prometheus.settings import PrometheusSettings
+from reconciler.adapters.prometheus.settings import PrometheusSettings, read_headers, read_secret
 
 MOST_BYTES_PER_ENVOY = 48_000_000
 """10,000 services, six figures each, twice 400 bytes a row: labels of a scrape's job come with each."""
@@ -59,14 +58,18 @@ class Client:
         except OSError as error:
             if isinstance(error, requests.RequestException):
                 raise Unusable(f"its answer is not valid HTTP ({type(error).__name__})") from None
-            raise Unusable(f"its bearer token cannot be read: {error.strerror}") from error
+            raise Unusable(f"the file with its headers or its bearer token cannot be read: {error.strerror}") from error
         except PrometheusApiClientException:
             raise Unusable("it answered with an error") from None
 
     def _headers(self) -> dict[str, str]:
-        headers = dict(self._settings.headers or {})
-        if self._settings.bearer_token_file:
-            headers["Authorization"] = f"Bearer {Path(self._settings.bearer_token_file).read_text().strip()}"
+        settings = self._settings
+        try:
+            headers = dict(read_headers(settings.headers_file)) if settings.headers_file else {}
+            if settings.bearer_token_file:
+                headers["Authorization"] = f"Bearer {read_secret(settings.bearer_token_file)}"
+        except ValueError as error:
+            raise Unusable(str(error)[:200]) from None
         return {**headers, "Accept-Encoding": "identity"}
 
 

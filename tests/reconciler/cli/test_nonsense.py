@@ -31,7 +31,7 @@ WRONG = {
     "--log": ("nonsense", ""),
     "--prometheus": ("nonsense", "http://[", "ftp://x", "http://", "http://x:y", "{", "http://me:secret@x"),
     "--scrape-interval": ("nonsense", "0", "-1s"),
-    "--prometheus-header": ("nonsense", ": x", "a b: c", "A: b\x00c"),
+    "--prometheus-headers-file": ("/nowhere", "/", "/dev/zero", "/proc/self/cmdline"),
     "--prometheus-bearer-token-file": ("/nowhere", "/"),
     "--prometheus-ca-file": ("/nowhere", "/"),
     "--pod-name": ("", "No Name", "-"),
