@@ -32,6 +32,7 @@ STATS = (
 """The statistics that Envoy keeps. With all of them, 10,000 services would cost it twice the memory and start-up."""
 FLUSH_INTERVAL = "0.5s"
 """Together with the whole seconds that `server.uptime` has, within what the reconciler tolerates."""
+OWNER_ONLY = 0o600
 NODE_TAG = "zenvoy_node"
 """The label with the node id on all that Prometheus scrapes from Envoy."""
 _INTERNAL = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
@@ -131,7 +132,8 @@ def _static(join: Join, admin: dict[str, Any]) -> dict[str, Any]:
 
 def _admin(where: str) -> dict[str, Any]:
     if "/" in where or where.startswith("@"):
-        return {"pipe": {"path": where}}
+        # Whoever reaches the admin port can stop Envoy: only its own user, whatever the umask. `@` has no mode.
+        return {"pipe": {"path": where} if where.startswith("@") else {"path": where, "mode": OWNER_ONLY}}
     try:
         return _socket(*bootstrap_stats.address_of(where))
     except ValueError:

@@ -35,12 +35,12 @@ class Http:
         """
         path.unlink(missing_ok=True)
         runner = await self._runner([*self._probes(), *self._controls()])
-        directory = os.open(path.parent, os.O_PATH)
+        directory, before = os.open(path.parent, os.O_PATH), os.umask(0o177)
         try:
             await web.UnixSite(runner, f"/proc/self/fd/{directory}/{path.name}").start()
         finally:
+            os.umask(before)
             os.close(directory)
-        path.chmod(0o600)
 
     async def serve_probes(self, host: str, port: int, readings: bool = False) -> None:
         """Metrics and health, at a TCP port, and with `readings` what explains states; nothing there commands.

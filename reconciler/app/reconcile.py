@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -168,7 +169,11 @@ class Reconciler:
         self.engine.start(adapters)
         self._apply(self._file)
         self._grpc.add_generic_rpc_handlers((self._router.handler(), self._holders.handler()))
-        self._grpc.add_insecure_port(f"unix:{GRPC_SOCKET}")
+        before = os.umask(0o177)  # whoever connects there speaks for Envoy or a holder
+        try:
+            self._grpc.add_insecure_port(f"unix:{GRPC_SOCKET}")
+        finally:
+            os.umask(before)
         if self._settings.grpc:
             self._grpc.add_insecure_port(self._settings.grpc)
         await self._grpc.start()

@@ -24,7 +24,7 @@ def test_yaml_and_json_say_the_same() -> None:
     [
         ("127.0.0.1:9901", {"socket_address": {"address": "127.0.0.1", "port_value": 9901}}),
         ("[::1]:9901", {"socket_address": {"address": "::1", "port_value": 9901}}),
-        ("/run/envoy.sock", {"pipe": {"path": "/run/envoy.sock"}}),
+        ("/run/envoy.sock", {"pipe": {"path": "/run/envoy.sock", "mode": 0o600}}),
     ],
 )
 def test_admin_is_an_address_or_a_socket(admin: str, address: dict[str, object]) -> None:
