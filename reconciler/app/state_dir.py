@@ -59,6 +59,8 @@ class StateDir:
         return self.path / "logs" / "envoy.log"
 
     def make(self) -> None:
-        """Raises `OSError` when it cannot be made."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.envoy_log.parent.mkdir(exist_ok=True)
+        """Make it with mode 0700. Raises `OSError`, also when another user could change it."""
+        from reconciler.adapters.processes import private_files
+
+        private_files.make_directory(self.path)
+        private_files.make_directory(self.envoy_log.parent)
