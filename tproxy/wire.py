@@ -3,16 +3,32 @@
 One bidirectional gRPC stream a holder, at `METHOD`. Each message is one msgspec struct in MessagePack: `Down` from the
 reconciler, `Up` from the holder. Times are seconds since the epoch. Fields are only ever added, at the end and with a
 default: holders and reconcilers of two releases talk to each other. This module is the only one that both sides import.
+
+Fields of `Up` have bounds, which decoding checks: a message with a field out of bounds is refused as a whole, and NaN
+is out of any bounds.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 HTTP = ("http", "h2c")
 """Of the protocols that an assignment may name, those that ask and answer."""
 SERVICE = "zenvoy.v1.Holder"
 METHOD = f"/{SERVICE}/Stream"
+MOST_COUNTS = 20_000
+"""Hold addresses in one message: twice the services that are supported, as one may have had another address before."""
+LAST_SECOND = 4_102_444_800
+"""The end of the year 2099, in seconds since the epoch."""
+
+Name = Annotated[str, Meta(max_length=256)]
+Place = Annotated[str, Meta(max_length=64, pattern=r"^[0-9A-Za-z_.:%\[\]-]*$")]
+Total = Annotated[int, Meta(ge=0, le=2**53)]
+Moment = Annotated[float, Meta(ge=0, le=LAST_SECOND)]
+Reason = Annotated[str, Meta(max_length=32)]
 
 
 class Hold(msgspec.Struct, frozen=True, tag="hold", array_like=True):
@@ -68,9 +84,9 @@ class Down(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
 class Hello(msgspec.Struct, frozen=True, array_like=True):
     """The first thing that a holder says."""
 
-    holder: str
+    holder: Name
     """An id that lives as long as the holder's process."""
-    mode: str
+    mode: Annotated[str, Meta(max_length=16)]
     """`anyip` or `tproxy`."""
     rules: bool | None = None
     """Mode tproxy: whether rules divert connections to it; None: it does not know yet."""
@@ -79,37 +95,42 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
 class Count(msgspec.Struct, frozen=True, array_like=True):
     """All that a holder knows of one hold address, as totals, so that a message may be lost."""
 
-    address: str
-    held: int
-    relayed: int
-    released: int
+    address: Annotated[str, Meta(max_length=64)]
+    held: Total
+    relayed: Total
+    released: Total
     """Held connections that were connected, ever."""
-    refused: int
+    refused: Total
     """Connections that were refused, on arrival or after a wait, or timed out, ever."""
-    gone: int
+    gone: Total
     """Held connections whose client gave up, ever."""
-    held_since: float | None = None
+    held_since: Moment | None = None
     """When the oldest of those that wait was accepted; while nobody waits, when the last wait began."""
-    peer: str | None = None
+    peer: Place | None = None
     """Who waits on that connection: its client, `ip:port` by its header or `ip` by its request; as long as neither has
     come, who opened it, as `ip:port`."""
-    first_byte_at: float | None = None
+    first_byte_at: Moment | None = None
     """When the latest wait that was released saw the first byte from its endpoint."""
-    refused_by: dict[str, int] = {}
+    refused_by: Annotated[dict[Reason, Total], Meta(max_length=16)] = {}
     """Of `refused`, how many for which reason: max_held, descriptors, timeout, refused, draining, unknown."""
 
 
 class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """What changed in a holder."""
 
-    acked: int = 0
+    acked: Total = 0
     """The latest `Down.version` in force."""
-    counts: tuple[Count, ...] = ()
+    counts: Annotated[tuple[Count, ...], Meta(max_length=MOST_COUNTS)] = ()
     hello: Hello | None = None
     """Set in the first message of a stream only. Its counts are complete: an address without one never had a
     connection."""
     rules: bool | None = None
     """Set when that of the hello is otherwise now."""
+
+
+def without_times(count: Count) -> Count:
+    """Return a count whose times are not known."""
+    return msgspec.structs.replace(count, held_since=None, first_byte_at=None)
 
 
 ENCODER = msgspec.msgpack.Encoder()

@@ -6,12 +6,13 @@ https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xd
 
 from __future__ import annotations
 
-from xds.requests import DeltaRequest, NodeId, delta_request
+from xds.requests import MOST_NAMES, DeltaRequest, NodeId, delta_request
 from xds.responses import delta_response
 from xds.snapshot import Resource
 from xds.stream import Receipt, Stream
 from xds.subscription import Subscription
 from xds.types import CDS, EDS, WILDCARD
+from xds.wire import MalformedError
 
 _UNKNOWN = "?"
 """A version that no resource has: what the client holds of a name is not known."""
@@ -52,6 +53,8 @@ class DeltaStream(Stream):
             for name in names:
                 sub.forget(name)  # asking again means: send again
         sub.names.update(dict.fromkeys(names))
+        if len(sub.names) > MOST_NAMES:
+            raise MalformedError(f"the stream subscribes to more than {MOST_NAMES} resources of one type")
         sub.dirty.update(dict.fromkeys(names))
 
     def _unsubscribe(self, sub: Subscription, request: DeltaRequest) -> None:

@@ -11,9 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xds.wire import fields, read_field, string
+from xds.types import ORDER
+from xds.wire import MalformedError, fields, read_field, string
 
 _STRING_VALUE, _STRUCT_VALUE = 3, 5  # of google.protobuf.Value
+MOST_NAMES = 20_000
+"""Resources of one type: twice the services that are supported, as one may be leaving while another comes."""
+MOST_NAME = 400
+"""Bytes of a resource's name; the longest of a service (namespace, name and a suffix) has less."""
+MOST_WORD = 256
+"""Bytes of a node id, a cluster, a version, a nonce, a type URL."""
+MOST_ERROR = 4096
+"""Bytes that are kept of the text of a rejection."""
 _NAMES_KEY = 0x1A  # field 3, length-delimited: DiscoveryRequest.resource_names
 
 
@@ -53,25 +62,35 @@ class SotwRequest:
     names: tuple[str, ...] = ()
 
 
+def node_id(node_field: int, data: bytes) -> str:
+    """Return the node id in a request whose node has this field number; empty if there is none.
+
+    Of a field that comes twice the last counts, as in the decoders below. Raises `MalformedError`.
+    """
+    node = dict(fields(data)).get(node_field, b"")
+    return _word(dict(fields(node)).get(1, b""))
+
+
 def delta_request(data: bytes) -> DeltaRequest:
     """Decode a DeltaDiscoveryRequest. Raises `MalformedError`."""
     request = DeltaRequest()
     for number, payload in fields(data):
         if number == 3:
-            request.subscribe.append(string(payload))
+            request.subscribe.append(_name(payload))
         elif number == 5:
             name, version = _map_entry(payload)
             request.initial_versions[name] = version
         elif number == 4:
-            request.unsubscribe.append(string(payload))
+            request.unsubscribe.append(_name(payload))
         elif number == 2:
-            request.type_url = string(payload)
+            request.type_url = _word(payload)
         elif number == 6:
-            request.nonce = string(payload)
+            request.nonce = _word(payload)
         elif number == 1:
             request.node = _node(payload)
         elif number == 7:
             request.error = _status_message(payload)
+    _bound(len(request.subscribe), len(request.unsubscribe), len(request.initial_versions))
     return request
 
 
@@ -100,12 +119,14 @@ class SotwDecoder:
                     continue
             number, payload, at = read_field(data, at)
             if number == 3:
-                names.append(string(payload))
+                names.append(_name(payload))
                 end = at
             else:
                 self._set(request, number, payload)
+        _bound(len(names))
         request.names = tuple(names)
-        self._last[request.type_url] = (data[max(begin, 0) : end], request.names)
+        if request.type_url in ORDER:
+            self._last[request.type_url] = (data[max(begin, 0) : end], request.names)
         return request
 
     def _known(self, data: bytes, at: int) -> tuple[bytes, tuple[str, ...]]:
@@ -116,13 +137,13 @@ class SotwDecoder:
     @staticmethod
     def _set(request: SotwRequest, number: int, payload: bytes) -> None:
         if number == 1:
-            request.version = string(payload)
+            request.version = _word(payload)
         elif number == 2:
             request.node = _node(payload)
         elif number == 4:
-            request.type_url = string(payload)
+            request.type_url = _word(payload)
         elif number == 5:
-            request.nonce = string(payload)
+            request.nonce = _word(payload)
         elif number == 6:
             request.error = _status_message(payload)
 
@@ -131,7 +152,7 @@ def _node(data: bytes) -> NodeId:
     found = {number: payload for number, payload in fields(data) if number in (1, 2, 3)}
     ours = _values(dict(fields(_values(found.get(3, b"")).get("zenvoy", b""))).get(_STRUCT_VALUE, b""))
     stats = dict(fields(ours.get("stats", b""))).get(_STRING_VALUE, b"")
-    return NodeId(string(found.get(1, b"")), string(found.get(2, b"")), string(stats))
+    return NodeId(_word(found.get(1, b"")), _word(found.get(2, b"")), _word(stats))
 
 
 def _values(struct: bytes) -> dict[str, bytes]:
@@ -142,9 +163,26 @@ def _values(struct: bytes) -> dict[str, bytes]:
 
 def _map_entry(data: bytes) -> tuple[str, str]:
     found = dict(fields(data))
-    return string(found.get(1, b"")), string(found.get(2, b""))
+    return _name(found.get(1, b"")), _word(found.get(2, b""))
 
 
 def _status_message(data: bytes) -> str:
-    found = dict(fields(data))
-    return found.get(2, b"").decode(errors="replace")
+    text = dict(fields(data)).get(2, b"")[:MOST_ERROR].decode(errors="replace")
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _bound(*counts: int) -> None:
+    if max(counts) > MOST_NAMES:
+        raise MalformedError(f"a request names {max(counts)} resources; {MOST_NAMES} are supported")
+
+
+def _name(payload: bytes) -> str:
+    if len(payload) > MOST_NAME:
+        raise MalformedError(f"a resource's name has {len(payload)} bytes; {MOST_NAME} are supported")
+    return string(payload)
+
+
+def _word(payload: bytes) -> str:
+    if len(payload) > MOST_WORD:
+        raise MalformedError(f"a field has {len(payload)} bytes; {MOST_WORD} are supported")
+    return string(payload)

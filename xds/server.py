@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -18,13 +19,19 @@ import grpc
 
 from xds import ir
 from xds.delta import DeltaStream
-from xds.requests import NodeId
+from xds.requests import MOST_NAMES, NodeId, node_id
 from xds.snapshot import World
 from xds.sotw import SotwStream
 from xds.stream import Nack, Stream
 from xds.types import EDS
 from xds.wire import MalformedError
 
+MOST_MESSAGE_BYTES = 8 * 1024 * 1024
+"""The largest message on any stream.
+
+It fits the first request of an Envoy that reconnects with 10,000 services: each is named twice, once with a version
+(twice 317 bytes for the longest namespace and name, and 28), which is 6.7 MB.
+"""
 GRPC_OPTIONS = (
     # An Envoy that vanished without a word is noticed within 15 s.
     ("grpc.keepalive_time_ms", 10_000),
@@ -35,14 +42,24 @@ GRPC_OPTIONS = (
     # Envoys ping us too (`bootstrap.py`), and must not be sent away for it.
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
-    # A reconnecting Envoy names every service with its version.
-    ("grpc.max_receive_message_length", 256 * 1024 * 1024),
+    ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
+    # A connection without streams, or one that does not finish its handshake, is of no use to anybody else.
+    ("grpc.max_connection_idle_ms", 60_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_concurrent_streams", 64),
     ("grpc.max_send_message_length", -1),
 )
 """Options that the application's grpc.aio.server should have: streams that die are noticed, large ones pass."""
 
+MOST_UNANSWERED = 5 * MOST_NAMES
+"""Resources of one type that an Envoy may leave without an answer while it asks for more."""
 _CLOSING = (grpc.StatusCode.UNAVAILABLE, "the server is closing")
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+CLAIMED_NODE: Mapping[str, Callable[[bytes], str]] = {
+    f"/{_SERVICE}/DeltaAggregatedResources": partial(node_id, 1),
+    f"/{_SERVICE}/StreamAggregatedResources": partial(node_id, 2),
+}
+"""By method, how to get the node id from the first request. Raises `MalformedError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +259,10 @@ class Server:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first request must say who asks: node.id")
             return
         session = self._admit(_Session(stream, node, peer_address(context.peer())))
+        opening = [first]
+        del first  # it may be large, and the stream lasts
         try:
-            await self._converse(session, first, requests, context)
+            await self._converse(session, opening, requests, context)
         except MalformedError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
@@ -266,8 +285,10 @@ class Server:
             del self._sessions[session.id]
             self._on_node(NodeEvent("disconnected", session.node()))
 
-    async def _converse(self, session: _Session, first: bytes, requests: AsyncIterator[bytes], context: Any) -> None:
-        reading, writing = self._read(session, first, requests), _write(session, context)
+    async def _converse(
+        self, session: _Session, opening: list[bytes], requests: AsyncIterator[bytes], context: Any
+    ) -> None:
+        reading, writing = self._read(session, opening, requests), _write(session, context)
         tasks = [asyncio.ensure_future(reading), asyncio.ensure_future(writing)]
         ways: list[asyncio.Future[Any]] = [*tasks, session.end]
         try:
@@ -280,15 +301,17 @@ class Server:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _read(self, session: _Session, first: bytes, requests: AsyncIterator[bytes]) -> None:
+    async def _read(self, session: _Session, opening: list[bytes], requests: AsyncIterator[bytes]) -> None:
         await self._opened.wait()
-        self._receive(session, first)
+        self._receive(session, opening.pop())
         async for data in requests:
             self._receive(session, data)
 
     def _receive(self, session: _Session, data: bytes) -> None:
         now = time.time()
         receipt = session.stream.receive(data, now)
+        if any(sub.unanswered > MOST_UNANSWERED for sub in session.stream.types.values()):
+            raise MalformedError(f"more than {MOST_UNANSWERED} resources are sent and not acknowledged")
         session.wake.set()
         if receipt.acked:
             self._on_change(ResourceAck(session.id, receipt.acked, now))

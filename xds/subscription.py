@@ -42,6 +42,8 @@ class Subscription:
     retiring: dict[str, Resource] = field(default_factory=dict)
     """Resources that are gone but must not be missed yet."""
     pending: dict[str, Sending] = field(default_factory=dict)
+    unanswered: int = 0
+    """Resources in `pending`, and one for each response."""
     inflight: dict[str, str] = field(default_factory=dict)
     """By name, the nonce of the last response that carried it, until that is answered."""
     acked: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -101,12 +103,13 @@ class Subscription:
         for name in removed:
             self.forget(name)
         self.pending[nonce] = Sending(self.table.version, versions)
+        self.unanswered += 1 + len(versions)
         self.owed = False
         return nonce
 
     def ack(self, nonce: str, now: float) -> tuple[str, ...]:
         """Note that the client applied a pending response; return the names that it now has as they were last sent."""
-        sending = self.pending.pop(nonce)
+        sending = self._answered(nonce)
         self.rejected = False
         self.acked_version = sending.version
         settled = self._landed(sending, nonce)
@@ -121,17 +124,22 @@ class Subscription:
 
         They stay noted as sent, not as acknowledged: the client keeps what it had.
         """
-        sending = self.pending.pop(nonce)
+        sending = self._answered(nonce)
         self.rejected = True
         self._landed(sending, nonce)
         return tuple(sending.resources)
 
     def doubt(self, nonce: str) -> None:
         """Send again what a pending response carried: whether the client applied it will never be known."""
-        sending = self.pending.pop(nonce)
+        sending = self._answered(nonce)
         for name in self._landed(sending, nonce):
             self.forget(name)
             self.dirty[name] = None
+
+    def _answered(self, nonce: str) -> Sending:
+        sending = self.pending.pop(nonce)
+        self.unanswered -= 1 + len(sending.resources)
+        return sending
 
     def _landed(self, sending: Sending, nonce: str) -> tuple[str, ...]:
         landed = tuple(name for name in sending.resources if self.inflight.get(name) == nonce)

@@ -55,14 +55,21 @@ class Held:
     """Of `refused`, how many for which reason."""
 
 
+REASONS = frozenset(("max_held", "descriptors", "timeout", "refused", "draining", "unknown"))
+"""The reasons for which holders refuse a connection."""
+OTHER = "other"
+"""Stands for every other reason, so that a holder cannot add labels to metrics."""
+
+
 def added(parts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
-    """Reasons of several holders, added up."""
+    """Return the reasons of several holders, added up."""
     told = [part for part in parts if part]
     if not told:
         return NONE
     total: Counter[str] = Counter()
     for part in told:
-        total.update(part)
+        for reason, count in part.items():
+            total[reason if reason in REASONS else OTHER] += count
     return total
 
 

@@ -8,10 +8,22 @@ from hypothesis import strategies as st
 
 from tests.xds.discovery import DeltaDiscoveryRequest, DiscoveryRequest, Status
 from xds.api import core_v3
-from xds.requests import DeltaRequest, NodeId, SotwDecoder, SotwRequest, delta_request
+from xds.requests import (
+    MOST_ERROR,
+    MOST_NAME,
+    MOST_NAMES,
+    MOST_WORD,
+    DeltaRequest,
+    NodeId,
+    SotwDecoder,
+    SotwRequest,
+    delta_request,
+)
+from xds.requests import node_id as claimed_node
+from xds.types import CDS, EDS
 from xds.wire import MalformedError, number
 
-text = st.text(max_size=200)
+text = st.text(max_size=MOST_WORD // 4)
 some_names = st.lists(text, max_size=6)
 nodes = st.none() | st.builds(
     lambda id_, cluster, build: core_v3.Node(id=id_, cluster=cluster, user_agent_name=build), text, text, text
@@ -30,7 +42,8 @@ def node_id(node: core_v3.Node | None) -> NodeId | None:
 
 
 def error_message(status: Status | None) -> str | None:
-    return None if status is None else status.message
+    """Return the text of a rejection as it is kept: on one line, without control characters."""
+    return None if status is None else "".join(char if char.isprintable() else " " for char in status.message)
 
 
 @settings(max_examples=50, deadline=None)
@@ -69,7 +82,7 @@ sotw_requests = st.builds(
     version_info=text,
     node=nodes,
     resource_names=some_names,
-    type_url=st.sampled_from(["a", "b"]),
+    type_url=st.sampled_from([CDS, EDS, "other"]),
     response_nonce=text,
     error_detail=errors,
 )
@@ -112,3 +125,60 @@ def test_fields_of_other_kinds_are_passed_over() -> None:
 def test_cut_requests_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedError):
         delta_request(data)
+
+
+LONG_WORD, LONG_NAME = "x" * (MOST_WORD + 1), "x" * (MOST_NAME + 1)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        DeltaDiscoveryRequest(node=core_v3.Node(id=LONG_WORD)),
+        DeltaDiscoveryRequest(node=core_v3.Node(id="a", cluster=LONG_WORD)),
+        DeltaDiscoveryRequest(type_url=LONG_WORD),
+        DeltaDiscoveryRequest(response_nonce=LONG_WORD),
+        DeltaDiscoveryRequest(resource_names_subscribe=[LONG_NAME]),
+        DeltaDiscoveryRequest(resource_names_unsubscribe=[LONG_NAME]),
+        DeltaDiscoveryRequest(initial_resource_versions={LONG_NAME: "1"}),
+        DeltaDiscoveryRequest(initial_resource_versions={"a": LONG_WORD}),
+        DeltaDiscoveryRequest(resource_names_subscribe=["x"] * (MOST_NAMES + 1)),
+        DeltaDiscoveryRequest(resource_names_unsubscribe=["x"] * (MOST_NAMES + 1)),
+        DeltaDiscoveryRequest(initial_resource_versions={str(n): "1" for n in range(MOST_NAMES + 1)}),
+    ],
+)
+def test_delta_request_out_of_bounds_is_malformed(message: DeltaDiscoveryRequest) -> None:
+    with pytest.raises(MalformedError, match="supported"):
+        delta_request(bytes(message))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        DiscoveryRequest(node=core_v3.Node(id=LONG_WORD)),
+        DiscoveryRequest(version_info=LONG_WORD),
+        DiscoveryRequest(type_url=LONG_WORD),
+        DiscoveryRequest(response_nonce=LONG_WORD),
+        DiscoveryRequest(resource_names=[LONG_NAME]),
+        DiscoveryRequest(resource_names=["x"] * (MOST_NAMES + 1)),
+    ],
+)
+def test_sotw_request_out_of_bounds_is_malformed(message: DiscoveryRequest) -> None:
+    with pytest.raises(MalformedError, match="supported"):
+        SotwDecoder().decode(bytes(message))
+
+
+def test_rejection_text_is_cut() -> None:
+    message = DeltaDiscoveryRequest(error_detail=Status(code=13, message="x" * 5_000_000))
+    assert delta_request(bytes(message)).error == "x" * MOST_ERROR
+
+
+def test_claimed_node_is_the_one_that_is_served() -> None:
+    """A request that names two nodes must not be admitted as the one and served as the other."""
+    twice = b"".join(bytes(DeltaDiscoveryRequest(node=core_v3.Node(id=one))) for one in ("mine", "other"))
+    decoded = delta_request(twice).node
+    assert decoded
+    assert claimed_node(1, twice) == decoded.id
+    sotw = b"".join(bytes(DiscoveryRequest(node=core_v3.Node(id=one))) for one in ("mine", "other"))
+    served = SotwDecoder().decode(sotw).node
+    assert served
+    assert claimed_node(2, sotw) == served.id
