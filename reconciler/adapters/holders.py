@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import grpc
 import structlog
 
+from reconciler.core.entitlement import StreamKind
 from reconciler.core.spec import Spec
 from reconciler.core.stall_reasons import OTHER, why
 from reconciler.ports.holders import Held, Order, Report, added
@@ -22,7 +23,17 @@ log = structlog.get_logger(__name__)
 
 FORGET_SECONDS = 300.0
 """How long a holder may be away before it no longer counts."""
+CLOCK_SKEW_SECONDS = 300.0
+"""How far a holder's clock may be ahead of ours; a time beyond it is not known."""
 HOLD = wire.Hold()
+
+
+def _claimed(first: wire.Up) -> str:
+    return first.hello.holder if first.hello else ""
+
+
+CLAIMS = {wire.METHOD: (StreamKind.HOLDER, _claimed)}
+"""By method, the kind of stream and how to get the holder's id from its first message."""
 
 
 @dataclass(slots=True)
@@ -37,6 +48,8 @@ class Holder:
     counts: dict[str, wire.Count] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     """Addresses whose assignment it has yet to be told."""
+    told: int = 0
+    """The latest version that was sent to it."""
     wake_up: asyncio.Event = field(default_factory=asyncio.Event)
     gone: bool = False
     """Whether its stream ended, and it did not come back."""
@@ -115,8 +128,9 @@ class HolderStreams:
     def _tell(self, address: str) -> None:
         self._version += 1
         for holder in self._holders.values():
-            holder.changed.add(address)
-            holder.wake_up.set()
+            if not holder.gone:
+                holder.changed.add(address)
+                holder.wake_up.set()
 
     async def _stream(
         self, messages: AsyncIterator[wire.Up], context: grpc.aio.ServicerContext[wire.Up, wire.Down]
@@ -126,6 +140,7 @@ class HolderStreams:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")
             return
         holder = self._join(first.hello, first.counts)
+        del first  # it may be large, and the stream lasts
         listening = asyncio.create_task(self._listen(holder, messages))
         listening.add_done_callback(lambda _: holder.wake_up.set())
         try:
@@ -139,7 +154,8 @@ class HolderStreams:
                 if holder.changed:
                     yield self._changes(holder)
             # A holder that nobody listens to must not look connected: it comes back, and says all again.
-            await listening
+            if wrong := await listening:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
         finally:
             listening.cancel()
             self._lost(holder)
@@ -154,13 +170,16 @@ class HolderStreams:
             before.replaced = True
             before.wake_up.set()
         holder = self._holders[hello.holder] = Holder(hello.holder, hello.mode, hello.rules)
-        holder.counts = {count.address: count for count in counts}
+        now = self._now()
+        holder.counts = {count.address: _plausible(count, now) for count in counts}
         return holder
 
     def _lost(self, holder: Holder) -> None:
         if self._holders.get(holder.name) is holder:
             holder.gone = True
             holder.acked = 0
+            holder.changed.clear()
+            holder.counts = {at: count for at, count in holder.counts.items() if at in self._orders}
             if self._forget_seconds:
                 asyncio.get_running_loop().call_later(self._forget_seconds, self._forget, holder)
             else:
@@ -174,6 +193,7 @@ class HolderStreams:
 
     def _everything(self, holder: Holder) -> wire.Down:
         holder.changed.clear()
+        holder.told = self._version
         return wire.Down(self._version, tuple(assigned(order) for order in self._orders.values()), full=True)
 
     def _changes(self, holder: Holder) -> wire.Down:
@@ -181,14 +201,21 @@ class HolderStreams:
         assign = tuple(assigned(known[address]) for address in holder.changed if address in known)
         remove = tuple(address for address in holder.changed if address not in known)
         holder.changed.clear()
+        holder.told = self._version
         return wire.Down(self._version, assign, remove)
 
-    async def _listen(self, holder: Holder, messages: AsyncIterator[wire.Up]) -> None:
+    async def _listen(self, holder: Holder, messages: AsyncIterator[wire.Up]) -> str:
+        """Take what a holder reports until its stream ends; return what is wrong with the last message, if anything."""
         async for message in messages:
+            if message.acked > holder.told:
+                return "the holder acknowledges a version that it was not sent"
+            if len(holder.counts) > wire.MOST_COUNTS:
+                return f"the holder counts connections to more than {wire.MOST_COUNTS} addresses"
             if message.rules is not None:
                 holder.rules = message.rules
+            now = self._now()
             for count in message.counts:
-                holder.counts[count.address] = count
+                holder.counts[count.address] = _plausible(count, now)
                 if not (count.held or count.relayed or count.address in self._orders):
                     del holder.counts[count.address]  # it is no more, or never was
             changed = {order.spec.name for c in message.counts if (order := self._orders.get(c.address))}
@@ -197,6 +224,7 @@ class HolderStreams:
                 changed |= self._acknowledged()
             for service in changed:
                 self._report(self._held(service))
+        return ""
 
     def _acknowledged(self) -> set[str]:
         """Services whose present order has just come in force everywhere."""
@@ -256,6 +284,14 @@ def _began(count: wire.Count) -> tuple[bool, float]:
     """Those that still wait come first, then the latest wait that is over."""
     since = count.held_since or 0.0
     return (False, since) if count.held else (True, -since)
+
+
+def _plausible(count: wire.Count, now: float) -> wire.Count:
+    """Return a count without times that are in the future."""
+    latest = now + CLOCK_SKEW_SECONDS
+    if (count.held_since or 0.0) <= latest and (count.first_byte_at or 0.0) <= latest:
+        return count
+    return wire.without_times(count)
 
 
 def assigned(order: Order) -> wire.Assignment:

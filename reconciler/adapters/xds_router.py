@@ -12,19 +12,22 @@ from dataclasses import replace
 
 import grpc
 
+from reconciler.core.entitlement import StreamKind
 from reconciler.core.spec import Spec
 from reconciler.ports.router import Report, RouteState
 from xds import ir
 from xds.names import service_name
-from xds.server import GRPC_OPTIONS, Has, Node, NodeEvent, ResourceAck, Server
+from xds.server import CLAIMED_NODE, GRPC_OPTIONS, Has, Node, NodeEvent, ResourceAck, Server
 from xds.types import LDS
 
-__all__ = ["GRPC_OPTIONS", "XdsRouter", "service_of_stat"]
+__all__ = ["CLAIMS", "GRPC_OPTIONS", "XdsRouter", "service_of_stat"]
 
 FORGET_SECONDS = 300.0
 """How long an Envoy may be away before it no longer counts."""
 
 
+CLAIMS = {method: (StreamKind.XDS, claimed) for method, claimed in CLAIMED_NODE.items()}
+"""By method, the kind of stream and how to get the node id from its first message."""
 service_of_stat = service_name
 """The service of a name in Envoy's statistics."""
 

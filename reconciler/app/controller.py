@@ -70,7 +70,7 @@ class Controller(Replica):
 
     async def _begin(self) -> None:
         """Answer Envoys and holders, once every service is known: a part of the world is shown to nobody."""
-        while self._asked is None or not self._replicas.synced:
+        while self._asked is None or not (self._replicas.synced and (self._proxies is None or self._proxies.synced)):
             await asyncio.sleep(LOOK_SECONDS)
         self._alarm.start()
         self._metrics.start()

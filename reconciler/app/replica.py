@@ -15,7 +15,9 @@ import structlog
 
 from reconciler.adapters import credentials
 from reconciler.adapters.admin_stats import AdminStats
+from reconciler.adapters.admission import Admission
 from reconciler.adapters.alarm import Alarm
+from reconciler.adapters.holders import CLAIMS as HOLDER_CLAIMS
 from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.http import Http
 from reconciler.adapters.kubernetes.api import Api
@@ -34,8 +36,10 @@ from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.adapters.kubernetes.status import StatusStore
 from reconciler.adapters.kubernetes.wanted import Cluster as ClusterSettings
 from reconciler.adapters.metrics import Metrics, World
+from reconciler.adapters.peers import CLAIMS as PEER_CLAIMS
 from reconciler.adapters.peers import Peers, Terms
 from reconciler.adapters.prometheus.settings import PrometheusSettings
+from reconciler.adapters.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter, service_of_stat
 from reconciler.app import traffic
 from reconciler.app.cluster.certificates import certificates
@@ -45,6 +49,7 @@ from reconciler.app.operations import EngineOperations
 from reconciler.app.telling import Teller
 from reconciler.core.departure import still_needed
 from reconciler.core.doubt import words
+from reconciler.core.entitlement import Listed
 from reconciler.core.events import Event
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
@@ -90,9 +95,7 @@ class Replica:
         self.engine.also_held = self._metrics.held
         self._certificates = certificates(settings, api)
         self._alarm = Alarm(self.engine.passed)
-        self._replicas = ReplicaList(api, settings.lease_namespace, settings.peers_service, settings.pod_ip)
-        proxies = settings.proxies_service
-        self._proxies = ProxyList(api, settings.lease_namespace, proxies, ticks) if proxies else None
+        self._watch_own_endpoints()
         self._elector = self._candidate()
         self._peers = self._among_others()
         envoys, holders = self._peers.routed, self._peers.held
@@ -110,10 +113,18 @@ class Replica:
             api, urgent, self._ran, lambda: merged.doubt() is None, settings.namespaces, self._leads
         )
         self._sampler = self._sampling_of(settings.prometheus)
-        self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
+        self._grpc = grpc.aio.server(options=GRPC_OPTIONS, interceptors=(self._admission,))
         self._http = Http(self._operations(), self._metrics.scrape, _no_envoy)
 
     # How it is made
+
+    def _watch_own_endpoints(self) -> None:
+        """Make what decides which streams are served: the endpoints of zenvoy's own Services."""
+        self._admission = Admission({**XDS_CLAIMS, **HOLDER_CLAIMS, **PEER_CLAIMS}, self._listed)
+        settings, relisted = self._settings, self._admission.relisted
+        ours, proxies = settings.lease_namespace, settings.proxies_service
+        self._replicas = ReplicaList(self._api, ours, settings.peers_service, settings.pod_ip, relisted)
+        self._proxies = ProxyList(self._api, ours, proxies, ticks, relisted) if proxies else None
 
     def _operations(self) -> EngineOperations:
         asked = self._settings.prometheus
@@ -150,6 +161,10 @@ class Replica:
         terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle, ended)
         secure = (lambda: credentials.channel(found.read())) if found else None
         return Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name or None)
+
+    def _listed(self) -> Listed:
+        """Return the endpoints that decide which streams are served."""
+        return Listed(self._proxies.pods() if self._proxies else None, self._replicas.addresses())
 
     def _sampling_of(self, asked: PrometheusSettings | None) -> Sampler:
         merged = self._peers.merged

@@ -9,13 +9,13 @@ Counterpart: `replicas.py`, which keeps the same of the reconciler.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from reconciler.adapters.kubernetes.api import Api
 from reconciler.adapters.kubernetes.informer import Informer
 from reconciler.adapters.kubernetes.objects import decoder, path, selected
-from reconciler.adapters.kubernetes.workloads import SERVICE_NAME_LABEL, EndpointSlice
+from reconciler.adapters.kubernetes.workloads import SERVICE_NAME_LABEL, EndpointSlice, canonical
 
 BELIEVED_SECONDS = 5.0
 KEPT_SECONDS = 900.0
@@ -23,9 +23,16 @@ KEPT_SECONDS = 900.0
 
 
 class ProxyList:
-    """Kept up while `run` runs; `ticks` are seconds that nobody can set."""
+    """Kept up while `run` runs; `ticks` are seconds that nobody can set. `changed` is called when endpoints change."""
 
-    def __init__(self, api: Api, namespace: str, service: str, ticks: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        service: str,
+        ticks: Callable[[], float],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._informer = Informer(
             api,
             path("discovery.k8s.io/v1", "endpointslices", namespace),
@@ -33,8 +40,9 @@ class ProxyList:
             self._changed,
             {"labelSelector": selected(SERVICE_NAME_LABEL, service)},
         )
-        self._ticks = ticks
+        self._ticks, self._notify = ticks, changed
         self._there: frozenset[str] = frozenset()
+        self._pods: dict[str, str] = {}
         self._left: dict[str, float] = {}
 
     def ended(self, pod: str) -> bool:
@@ -42,14 +50,26 @@ class ProxyList:
         at = self._left.get(pod)
         return at is not None and bool(self._there) and self._ticks() - at >= BELIEVED_SECONDS
 
+    def pods(self) -> Mapping[str, str]:
+        """Return the pods by IP address."""
+        return self._pods
+
+    @property
+    def synced(self) -> bool:
+        """Whether the list was seen as a whole."""
+        return self._informer.synced
+
     def run(self) -> Coroutine[Any, Any, None]:
         """Until cancelled."""
         return self._informer.run()
 
     def _changed(self, _: str, __: EndpointSlice | None) -> None:
-        endpoints = (endpoint for item in self._informer.items.values() for endpoint in item.endpoints or ())
-        there = frozenset(endpoint.target_ref.name for endpoint in endpoints if endpoint.target_ref)
+        endpoints = [endpoint for item in self._informer.items.values() for endpoint in item.endpoints or ()]
+        pods = [(endpoint.addresses, endpoint.target_ref.name) for endpoint in endpoints if endpoint.target_ref]
+        self._pods = {canonical(address): pod for addresses, pod in pods for address in addresses}
+        there = frozenset(pod for _, pod in pods)
         now, gone = self._ticks(), self._there - there
         left = self._left | dict.fromkeys(gone, now)
         self._left = {pod: at for pod, at in left.items() if pod not in there and now - at < KEPT_SECONDS}
         self._there = there
+        self._notify()

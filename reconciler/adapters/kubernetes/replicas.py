@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Any
 
 from reconciler.adapters.kubernetes.api import Api
 from reconciler.adapters.kubernetes.informer import Informer
 from reconciler.adapters.kubernetes.objects import decoder, path, selected
-from reconciler.adapters.kubernetes.workloads import SERVICE_NAME_LABEL, EndpointSlice
+from reconciler.adapters.kubernetes.workloads import SERVICE_NAME_LABEL, EndpointSlice, canonical
 
 
 class ReplicaList:
     """Kept up while `run` runs. The Service publishes addresses that are not ready: a replica that starts counts.
 
     Only addresses of the family of `own` are told: with two families each replica has two, and joins by one.
+    `changed` is called when endpoints change.
     """
 
-    def __init__(self, api: Api, namespace: str, service: str, own: str) -> None:
+    def __init__(
+        self, api: Api, namespace: str, service: str, own: str, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._notify = changed
         self._family = f"IPv{ip_address(own).version}"
         self._informer = Informer(
             api,
@@ -45,4 +49,5 @@ class ReplicaList:
     def _changed(self, _: str, __: EndpointSlice | None) -> None:
         slices = (item for item in self._informer.items.values() if item.address_type == self._family)
         endpoints = (endpoint for item in slices for endpoint in item.endpoints or ())
-        self._addresses = frozenset(address for endpoint in endpoints for address in endpoint.addresses)
+        self._addresses = frozenset(canonical(address) for endpoint in endpoints for address in endpoint.addresses)
+        self._notify()

@@ -6,6 +6,7 @@ Times are aware datetimes; those of a Lease stay text, which is only compared.
 from __future__ import annotations
 
 from datetime import datetime
+from ipaddress import ip_address
 
 import msgspec
 
@@ -50,6 +51,14 @@ class Endpoint(Struct, frozen=True):
     conditions: EndpointConditions = EndpointConditions()
     target_ref: ObjectRef | None = None
     node_name: str = ""
+
+
+def canonical(address: str) -> str:
+    """Return an IP address in the one form in which addresses are compared; other text as it is."""
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        return address
 
 
 class EndpointPort(Struct, frozen=True):

@@ -7,5 +7,6 @@ a follower's; `peers` has all of it in one piece.
 from reconciler.adapters.peers.ledger import Terms
 from reconciler.adapters.peers.merged import Merged
 from reconciler.adapters.peers.peers import Peers
+from reconciler.adapters.peers.server import CLAIMS
 
-__all__ = ["Merged", "Peers", "Terms"]
+__all__ = ["CLAIMS", "Merged", "Peers", "Terms"]

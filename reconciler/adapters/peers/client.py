@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import grpc
@@ -35,7 +36,8 @@ GRPC_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", -1),
+    # A leader sends its records in parts; all that it knows of Envoys and holders is one message.
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
@@ -65,12 +67,12 @@ class _Due:
 
     def take(self) -> list[str]:
         """The next few; there is more for as long as `wake_up` is set."""
-        taken = [*self.waited_for]
-        self.waited_for.clear()
+        taken = list(islice(self.waited_for, REPORTS_AT_ONCE))
+        self.waited_for.difference_update(taken)
         self.services.difference_update(taken)
         while self.services and len(taken) < REPORTS_AT_ONCE:
             taken.append(self.services.pop())
-        if not self.services:
+        if not (self.services or self.waited_for):
             self.wake_up.clear()
         return taken
 

@@ -68,7 +68,10 @@ class Ledger:
         self.followers: dict[str, Follower] = {}
         self.envoys = Presence(terms.ticks, terms.forget_seconds, terms.ended)
         self.holders = Presence(terms.ticks, terms.forget_seconds, terms.ended)
-        self._stats: dict[str, str] = dict(memory.envoys)
+        self._stats: dict[str, Mapping[str, str]] = {}
+        """By replica, where the statistics of the Envoys that are connected to it can be read."""
+        self._last_stats: dict[str, str] = dict(memory.envoys)
+        """The same of Envoys that are connected nowhere."""
         self.envoys.remember(memory.envoys)
         self.holders.remember(memory.holders)
         remembers = bool(memory.envoys or memory.holders)
@@ -78,7 +81,8 @@ class Ledger:
     def counts(self, replica: str, fleet: Fleet) -> bool:
         """These Envoys and holders are connected to that replica; whether that changes who is where."""
         before = self._present()
-        self._stats |= fleet.envoys
+        self._last_stats |= {node: at for node, at in self._stats.get(replica, {}).items() if node not in fleet.envoys}
+        self._stats[replica] = fleet.envoys
         self.envoys.says(replica, fleet.envoys)
         self.holders.says(replica, fleet.holders)
         return before != self._present()
@@ -88,12 +92,18 @@ class Ledger:
 
     def fleet(self) -> Fleet:
         """All that are known."""
-        envoys = {node: self._stats.get(node, "") for node in sorted(self.envoys.known)}
+        envoys = {node: self._stats_of(node) for node in sorted(self.envoys.known)}
         return Fleet(envoys, tuple(sorted(self.holders.known)))
 
     def stats(self) -> Mapping[str, str]:
         """Where the statistics of each connected Envoy can be read, by node id; of those that said so."""
-        return {node: at for node in self.envoys.connected if (at := self._stats.get(node))}
+        return {node: at for node in self.envoys.connected if (at := self._stats_of(node))}
+
+    def _stats_of(self, node: str) -> str:
+        """Return what the replica says that the Envoy is connected to: this one first, so that none can overrule it."""
+        own = self._stats.get(self._terms.me, {})
+        told = (own, *self._stats.values(), self._last_stats)
+        return next((envoys[node] for envoys in told if node in envoys), "")
 
     def connected(self) -> frozenset[str]:
         """The followers that are."""
@@ -124,4 +134,7 @@ class Ledger:
                 gone.append(name)
         for name in gone:
             del self.followers[name]
-        return bool(gone) | self.envoys.forget() | self.holders.forget()
+        changed = bool(gone) | self.envoys.forget() | self.holders.forget()
+        if changed:
+            self._last_stats = {node: at for node, at in self._last_stats.items() if node in self.envoys.known}
+        return changed

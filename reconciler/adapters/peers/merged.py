@@ -14,7 +14,7 @@ from typing import Protocol
 
 from reconciler.adapters.peers.ledger import Follower, Ledger, Terms
 from reconciler.adapters.peers.sums import held_by_all, route_of_all
-from reconciler.adapters.peers.wire import Fleet, Report, Word
+from reconciler.adapters.peers.wire import MOST_REASON, Fleet, Report, Word
 from reconciler.core.doubt import Cause, Doubt
 from reconciler.core.record import Record
 from reconciler.ports.holders import Held, Holders, Order
@@ -190,7 +190,9 @@ class Merged:
             self._counts(replica, fleet)
 
     def reported(self, replica: str, follower: Follower, report: Report) -> None:
-        """A follower says what has come of a word."""
+        """Take a follower's report on a word; ignore one on a word that was not given."""
+        if report.service not in self.words or report.version > self._version:
+            return
         if self.ledger.followers.get(replica) is follower:
             follower.says(report, self._terms.now())
             self._tell_held(report.service)
@@ -217,7 +219,7 @@ class Merged:
             service,
             word.version,
             standing.in_force,
-            standing.waiting_for,
+            standing.waiting_for[:MOST_REASON],
             held.held,
             held.relayed,
             held.released,

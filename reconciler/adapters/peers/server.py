@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import grpc
 import structlog
@@ -12,11 +13,20 @@ import structlog
 from reconciler.adapters.peers import wire
 from reconciler.adapters.peers.ledger import Follower
 from reconciler.adapters.peers.merged import Merged
+from reconciler.core.entitlement import StreamKind
 
 log = structlog.get_logger()
 
 WORDS_AT_ONCE = 500
-"""So that a follower's loop has time for others while it hears of all services."""
+"""So that a follower's loop has time for others while it hears of all services, and no message becomes too large."""
+
+
+def _claimed(first: wire.Up) -> str:
+    return first.hello.replica if first.hello else ""
+
+
+CLAIMS = {wire.METHOD: (StreamKind.PEER, _claimed)}
+"""By method, the kind of stream and how to get the replica's address from its first message."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +80,7 @@ class PeerServer:
         replica, reign, stream = first.hello.replica, self._merged.ledger, _Stream()
         self._streams.add(stream)
         follower = self._merged.joined(replica, first.fleet or wire.Fleet())
+        del first  # it may be large, and the stream lasts
         log.info("a replica follows", replica=replica)
         listening = asyncio.create_task(self._listen(replica, follower, messages))
         listening.add_done_callback(lambda _: stream.wake_up.set())
@@ -99,10 +110,11 @@ class PeerServer:
 
     def _changes(self, stream: _Stream) -> wire.Down:
         known = self._merged.words
-        words = tuple(known[service] for service in stream.changed if service in known)
-        removed = tuple(service for service in stream.changed if service not in known)
+        changed = tuple(islice(stream.changed, WORDS_AT_ONCE))
+        words = tuple(known[service] for service in changed if service in known)
+        removed = tuple(service for service in changed if service not in known)
         fleet = self._merged.ledger.fleet() if stream.fleet else None
-        stream.changed.clear()
+        stream.changed.difference_update(changed)
         stream.fleet = False
         return wire.Down(words, removed, fleet=fleet)
 
@@ -111,4 +123,4 @@ class PeerServer:
             if message.fleet is not None:
                 self._merged.has(replica, follower, message.fleet)
             for report in message.reports:
-                self._merged.reported(replica, follower, report)
+                self._merged.reported(replica, follower, wire.shortened(report))

@@ -1,4 +1,7 @@
-"""What the headless Service does for Envoys and holders: one address that leads to a replica which is there."""
+"""A TCP forwarder: what the headless Service does for Envoys and holders, and what a pod's own address does for a peer.
+
+All pods of a test are processes of one machine, which would dial each other from the address that they dial.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,19 @@ from collections.abc import Sequence
 
 
 class Door:
-    """Listens on 127.0.0.1; leads to the first of `replicas` (`ip`, port) that takes a connection. In a thread."""
+    """Listens on an address, and leads to the first of `replicas` (`ip`, port) that takes a connection. In a thread."""
 
-    def __init__(self, replicas: Sequence[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[tuple[str, int]],
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+        source: str | None = None,
+    ) -> None:
+        """`source` is the address from which it dials."""
         self.replicas = list(replicas)
         """In the order in which they are tried; may be changed at any time."""
         self.port = 0
+        self._listen, self._source = listen, (source, 0) if source else None
         self._writers: set[asyncio.StreamWriter] = set()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -35,7 +45,7 @@ class Door:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._pass, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._pass, *self._listen))
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
@@ -49,7 +59,8 @@ class Door:
         self._writers.add(writer)
         for host, port in list(self.replicas):
             try:
-                far_reader, far_writer = await asyncio.wait_for(asyncio.open_connection(host, port), 1)
+                dial = asyncio.open_connection(host, port, local_addr=self._source)
+                far_reader, far_writer = await asyncio.wait_for(dial, 1)
             except (OSError, TimeoutError):
                 continue
             await asyncio.wait(

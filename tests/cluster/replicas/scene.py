@@ -59,6 +59,8 @@ class Scene:
         self._network = f"198.18.{secrets.randbelow(254) + 1}"
         self._next_address = 1
         self.replicas = {f"replica-{number}": self.address() for number in range(1, replicas + 1)}
+        self.grpc = {name: (self.address(), GRPC) for name in self.replicas}
+        """Where each replica listens for gRPC: another one reaches it at its own address, by a door."""
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
         self._watched, self.secured = watched, secured
@@ -75,8 +77,9 @@ class Scene:
         self._grant()
         self.kubelet = Kubelet(self.cluster.kubeconfig, self.namespace, self._addresses)
         self._stack.callback(self.kubelet.close)
-        self.door = Door([(ip, GRPC) for ip in self.replicas.values()])
+        self.door = Door(list(self.grpc.values()))
         self._stack.callback(self.door.close)
+        self._open_peer_doors()
         for name in self.replicas:
             if self._watched:
                 self.between[name] = Between(self._kubeconfig)
@@ -94,6 +97,12 @@ class Scene:
             process.wait()
         self._stack.close()
 
+    def _open_peer_doors(self) -> None:
+        """Have each replica dialled at its address, from the address of the other."""
+        for name, ip in self.replicas.items():
+            [other] = [its for another, its in self.replicas.items() if another != name] or [None]
+            self._stack.callback(Door([self.grpc[name]], (ip, GRPC), other).close)
+
     # ---- parts
 
     def address(self) -> str:
@@ -109,7 +118,7 @@ class Scene:
         ip = self.replicas[name]
         kubeconfig = self.between[name].kubeconfig if self._watched else self._kubeconfig
         command = [BIN / "zenvoy", "controller", "--pod-name", name, "--pod-ip", ip, "--log", "json"]
-        command += ["--grpc", f"{ip}:{GRPC}", "--metrics", f"{ip}:{HTTP}", "--kubeconfig", kubeconfig]
+        command += ["--grpc", f"{self.grpc[name][0]}:{GRPC}", "--metrics", f"{ip}:{HTTP}", "--kubeconfig", kubeconfig]
         command += ["--http-port", str(self.http_port), "--tls-port", str(self._tls_port)]
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
@@ -243,7 +252,7 @@ class Scene:
     def proxy_joins(self, replica: str) -> None:
         """Have Envoy and holder at that replica, and at no other."""
         order = [replica, *(name for name in self.replicas if name != replica)]
-        self.door.replicas = [(self.replicas[name], GRPC) for name in order]
+        self.door.replicas = [self.grpc[name] for name in order]
         if not self._proxy_is_at(replica):
             self.door.cut()
         until(f"the proxy is at {replica}", lambda: self._proxy_is_at(replica), PATIENCE_SECONDS)

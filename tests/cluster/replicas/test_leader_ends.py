@@ -80,7 +80,7 @@ def frozen(scene: Scene, name: str) -> Iterator[None]:
     try:
         until("another one leads", lambda: scene.leader() not in ("", name))
         # Whoever joins anew has a choice of both; here they make the right one. Whom it has, they notice by themselves.
-        scene.door.replicas.sort(key=lambda replica: replica[0] == scene.replicas[name])
+        scene.door.replicas.sort(key=lambda replica: replica == scene.grpc[name])
         yield
         scene.between[name].keep_its_lease()
     finally:

@@ -226,7 +226,7 @@ async def test_rules_that_come_or_go_are_known() -> None:
         await known(None)
         for rules in (False, True):
             await holder.say(wire.Up(rules=rules))
-            await holder.say(wire.Up(acked=1))
+            await holder.say(wire.Up(acked=0))
             await known(rules)
         await holder.leave()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -44,6 +44,15 @@ async def until(condition: Callable[[], Any], what: str) -> None:
     assert condition(), what
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A replica's ends of mutual TLS, and the name in the certificates of all."""
+
+    server: grpc.ServerCredentials
+    client: Callable[[], grpc.ChannelCredentials]
+    name: str
+
+
 @dataclass
 class Everything:
     """What all replicas share: who should be there, whose the lease is, records, and a clock that can be advanced."""
@@ -63,8 +72,17 @@ class Everything:
 class Replica:
     """One reconciler, as the wiring makes it, but for its backend, alarm and store, which are here."""
 
-    def __init__(self, name: str, shared: Everything, specs: list[Spec], forsaken_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        shared: Everything,
+        specs: list[Spec],
+        forsaken_seconds: float,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        tls: Tls | None = None,
+    ) -> None:
         self.name, self.shared, self.specs = name, shared, specs
+        self._interceptors, self._tls = interceptors, tls
         self.scales: dict[str, Scale] = {}
         self.address = f"127.0.0.1:{free_port()}"
         self.lost = 0
@@ -86,7 +104,8 @@ class Replica:
             forget_seconds=300.0,
             return_seconds=0.0,
         )
-        self.peers = Peers(terms, self.engine, self._lost, forsaken_seconds=forsaken_seconds)
+        client, authority = (tls.client, tls.name) if tls else (None, None)
+        self.peers = Peers(terms, self.engine, self._lost, client, authority, forsaken_seconds)
         self.router = XdsRouter(
             self.peers.routed, time.time, lambda *_: None, lambda _: None, self._joined, forget_seconds=0
         )
@@ -107,10 +126,13 @@ class Replica:
         self.peers.follow(None)
         self.router.configure("127.0.0.1:10000", None, self.specs)
         self.engine.configure(self.specs)
-        self.server = grpc.aio.server(options=GRPC_OPTIONS)
+        self.server = grpc.aio.server(options=GRPC_OPTIONS, interceptors=self._interceptors)
         handlers = (self.router.handler(), self.holders.handler(), self.peers.handler())
         self.server.add_generic_rpc_handlers(handlers)
-        self.server.add_insecure_port(self.address)
+        if self._tls:
+            self.server.add_secure_port(self.address, self._tls.server)
+        else:
+            self.server.add_insecure_port(self.address)
         await self.server.start()
         self.peers_run = asyncio.create_task(self.peers.run())
 

@@ -1,0 +1,296 @@
+"""Admission to the gRPC port: each stream is identified and entitled before its server reads it.
+
+Runs once per stream. A stream waits for the EndpointSlices and names its sender within a bounded time, and nothing is
+read from it before its certificate and address are known. The number of streams is bounded: in total, of one name,
+and of those that are not identified yet. A name belongs to one address at a time, so a second peer cannot displace the
+first. A method that is not listed is not served. Counterpart: `reconciler.core.entitlement`, which decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import isasyncgenfunction
+from typing import Any
+
+import grpc
+import structlog
+
+from reconciler.core.entitlement import Denied, Entitled, Listed, Peer, StreamKind, entitlement
+from xds.server import peer_address
+
+log = structlog.get_logger()
+
+MOST_LOGGED = 1024
+LOGGED_EVERY_SECONDS = 60.0
+MOST_NAME_BYTES = 256
+MOST_TEXT = 200
+
+Claims = Mapping[str, tuple[StreamKind, Callable[[Any], str]]]
+"""By gRPC method, its kind of stream, and how to get the sender's name from the first message (empty: none)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on streams."""
+
+    total: int = 16_384
+    """Two for each Envoy with its holder, in the largest cluster that Kubernetes supports (5,000 nodes), and more."""
+    unidentified: int = 256
+    """Streams of peers whose name is not known yet."""
+    of_one_name: int = 4
+    """One, and those that ended without being noticed yet."""
+    listing_seconds: float = 5.0
+    """For the EndpointSlices to name an address."""
+    first_message_seconds: float = 10.0
+
+
+class RefusedError(Exception):
+    """A stream that is not served, with the status that ends it."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Takes the place of a message that cannot be decoded."""
+
+    reason: str
+
+
+class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """The interceptor to give to `grpc.aio.server`."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        listed: Callable[[], Listed] = Listed,
+        reserved: frozenset[str] = frozenset(),
+        limits: Limits | None = None,
+    ) -> None:
+        """`listed` returns the present endpoints; `reserved` are names that only a Unix socket may use."""
+        self._claims, self._listed, self._reserved = claims, listed, reserved
+        self._limits = limits or Limits()
+        self._total = self._unidentified = 0
+        self._open: dict[tuple[StreamKind, str], list[str]] = {}
+        """Addresses of the streams that are open under a name."""
+        self._relisted = asyncio.Event()
+        self._logged: dict[tuple[str, str], float] = {}
+        self.refused: Counter[tuple[str, ...]] = Counter()
+        """Streams that were refused, by kind and gRPC status."""
+
+    def relisted(self) -> None:
+        """Note that the endpoints changed."""
+        self._relisted.set()
+        self._relisted = asyncio.Event()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Return the method's handler behind admission; None for a method without a rule."""
+        claim = self._claims.get(handler_call_details.method)
+        handler = await continuation(handler_call_details) if claim else None
+        if claim is None or handler is None:
+            return None
+        kind, name_in = claim
+
+        async def admitted(requests: AsyncIterator[Any], context: Any) -> None:
+            await self._serve(kind, name_in, handler.stream_stream, requests, context)
+
+        reads = _reader(handler.request_deserializer)
+        return grpc.stream_stream_rpc_method_handler(admitted, reads, handler.response_serializer)
+
+    async def _serve(
+        self, kind: StreamKind, name_in: Callable[[Any], str], serve: Any, requests: AsyncIterator[Any], context: Any
+    ) -> None:
+        peer = _peer(context)
+        try:
+            with self._counted():
+                entitled = await self._entitled(kind, peer)
+                with self._unidentified_stream(entitled):
+                    first, name = await self._first(name_in, requests)
+                self._check(name, entitled, peer)
+                with self._named(kind, name, peer.address):
+                    messages = _Messages(first, requests)
+                    del first
+                    await _run(serve, messages, context)
+        except RefusedError as refused:
+            self._report(kind, peer, refused)
+            await context.abort(refused.code, str(refused))
+
+    async def _entitled(self, kind: StreamKind, peer: Peer) -> Entitled:
+        """Return what the peer is entitled to; wait a while for an address that the EndpointSlices do not have."""
+        found = entitlement(kind, peer, self._listed())
+        if not isinstance(found, Entitled | Denied):
+            with self._unidentified_stream(Entitled(None)):
+                found = await self._once_listed(kind, peer)
+        if isinstance(found, Entitled):
+            return found
+        denied = isinstance(found, Denied)
+        code = grpc.StatusCode.PERMISSION_DENIED if denied else grpc.StatusCode.UNAVAILABLE
+        raise RefusedError(code, found.reason)
+
+    async def _once_listed(self, kind: StreamKind, peer: Peer) -> Any:
+        end = time.monotonic() + self._limits.listing_seconds
+        while True:
+            news = self._relisted
+            found = entitlement(kind, peer, self._listed())
+            if isinstance(found, Entitled | Denied) or (left := end - time.monotonic()) <= 0:
+                return found
+            try:
+                await asyncio.wait_for(news.wait(), left)
+            except TimeoutError:
+                pass
+
+    async def _first(self, name_in: Callable[[Any], str], requests: AsyncIterator[Any]) -> tuple[Any, str]:
+        try:
+            async with asyncio.timeout(self._limits.first_message_seconds):
+                first = await anext(aiter(requests), None)
+        except TimeoutError:
+            raise RefusedError(
+                grpc.StatusCode.DEADLINE_EXCEEDED, "no message came; the first one must name its sender"
+            ) from None
+        try:
+            name = "" if first is None else name_in(_readable(first))
+        except ValueError as error:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, clean(str(error))) from None
+        if not 0 < len(name.encode()) <= MOST_NAME_BYTES:
+            raise RefusedError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"the first message must name its sender in 1 to {MOST_NAME_BYTES} bytes",
+            )
+        return first, name
+
+    def _check(self, name: str, entitled: Entitled, peer: Peer) -> None:
+        if entitled.name is not None and name != entitled.name:
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{peer.address} may use the name {clean(entitled.name)} only; set the node id and the holder id to it",
+            )
+        if peer.address and entitled.name is None and name in self._reserved:
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, "this name is that of the machine's own Envoy; choose another"
+            )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._total >= self._limits.total:
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._total} streams are open; retry")
+        self._total += 1
+        try:
+            yield
+        finally:
+            self._total -= 1
+
+    @contextmanager
+    def _unidentified_stream(self, entitled: Entitled) -> Iterator[None]:
+        """Count a stream whose peer could have any name; one with a name is bounded by that."""
+        if entitled.name is not None:
+            yield
+            return
+        if self._unidentified >= self._limits.unidentified:
+            raise RefusedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._unidentified} streams are not identified yet; retry"
+            )
+        self._unidentified += 1
+        try:
+            yield
+        finally:
+            self._unidentified -= 1
+
+    @contextmanager
+    def _named(self, kind: StreamKind, name: str, address: str) -> Iterator[None]:
+        """Open a stream under a name: of one address at a time, and few of them."""
+        present = self._open.setdefault((kind, name), [])
+        if any(one != address for one in present):
+            raise RefusedError(
+                grpc.StatusCode.ALREADY_EXISTS,
+                "a stream from another address has this name; give each Envoy and holder a name of its own, or retry",
+            )
+        if len(present) >= self._limits.of_one_name:
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{len(present)} streams have this name; retry")
+        present.append(address)
+        try:
+            yield
+        finally:
+            present.remove(address)
+            if not present:
+                del self._open[kind, name]
+
+    def _report(self, kind: StreamKind, peer: Peer, refused: RefusedError) -> None:
+        """Log a refusal, that of one peer once in a while."""
+        code, now = refused.code.name, time.monotonic()
+        self.refused[kind, code] += 1
+        key = (peer.address, code)
+        if now - self._logged.get(key, -LOGGED_EVERY_SECONDS) < LOGGED_EVERY_SECONDS:
+            return
+        if len(self._logged) >= MOST_LOGGED:
+            self._logged.clear()
+        self._logged[key] = now
+        log.warning("a stream is refused", stream=kind.value, address=peer.address, code=code, why=str(refused))
+
+
+class _Messages:
+    """The first message of a stream, which is read already, and all others. Keeps none of them."""
+
+    def __init__(self, first: Any, rest: AsyncIterator[Any]) -> None:
+        self._first, self._rest = [first], rest
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = self._first.pop() if self._first else await anext(self._rest)
+        try:
+            return _readable(message)
+        except ValueError as error:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, clean(str(error))) from None
+
+
+async def _run(serve: Any, messages: _Messages, context: Any) -> None:
+    """Run a server's method, which either returns its responses one by one or writes them itself."""
+    if isasyncgenfunction(serve):
+        async for response in serve(messages, context):
+            await context.write(response)
+    else:
+        await serve(messages, context)
+
+
+def clean(text: str) -> str:
+    """Return text of a peer without control characters, and not too much of it."""
+    return "".join(char if char.isprintable() else "?" for char in text[:MOST_TEXT])
+
+
+def _readable(message: Any) -> Any:
+    if isinstance(message, _Unreadable):
+        raise ValueError(f"a message cannot be read: {message.reason}")
+    return message
+
+
+def _reader(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Return a decoder that never fails: what gRPC does with a failure has the peer's bytes in the log."""
+    if decode is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except Exception as error:  # any failure of a decoder is one of its input
+            return _Unreadable(str(error))
+
+    return read
+
+
+def _peer(context: Any) -> Peer:
+    proved = context.auth_context()
+    encrypted = b"ssl" in proved.get("transport_security_type", ())
+    uris = tuple(uri.decode(errors="replace") for uri in proved.get("peer_uri", ()))
+    return Peer(peer_address(context.peer()), encrypted, uris)

@@ -1,0 +1,187 @@
+"""The gRPC port of one replica, with mutual TLS and admission, and peers that dial it from addresses of their choice.
+
+The servers, the engine and the connections are real. The endpoints of zenvoy's Services are the test's; in a cluster
+they come from EndpointSlices. Addresses of 127.0.0.0/8 stand for pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from reconciler.adapters import holders, peers, xds_router
+from reconciler.adapters.admission import Admission, Limits
+from reconciler.adapters.credentials import Material, Server, channel, x509
+from reconciler.core.entitlement import Listed
+from reconciler.core.identity import PROXY, RECONCILER
+from tests.reconciler.adapters.test_peers import POD, WEB, Everything, Replica, Tls
+from tests.xds.discovery import DeltaDiscoveryRequest
+from tproxy import wire
+from xds.api import core_v3
+from xds.types import CDS, EDS
+
+NAME = "zenvoy-reconciler.zenvoy-system.svc"
+REPLICA, OTHER_REPLICA = "127.0.0.11", "127.0.0.12"
+PROXY_A, PROXY_B, STRANGER = "127.0.0.21", "127.0.0.22", "127.0.0.66"
+PODS = {PROXY_A: "proxy-a", PROXY_B: "proxy-b"}
+CLAIMS = {**xds_router.CLAIMS, **holders.CLAIMS, **peers.CLAIMS}
+ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+HOLDER, PEER = wire.METHOD, "/zenvoy.v1.Peer/Stream"
+PATIENCE_SECONDS = 30.0
+ROLES = [PROXY.uri, RECONCILER.uri]
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
+    assert condition(), what
+
+
+class Authority:
+    """The installation's authority, as the reconciler makes it."""
+
+    def __init__(self) -> None:
+        now = time.time()
+        self._validity = x509.Validity(now - 60, now + 3600)
+        self._pair = x509.new_authority("zenvoy", self._validity)
+
+    def material(self, uri: str, dns: tuple[str, ...] = (), common_name: str = "peer") -> Material:
+        subject = x509.Subject(common_name, uri, dns, serves=bool(dns))
+        pair = x509.sign(self._pair, subject, self._validity)
+        return Material(pair.certificate, pair.key, self._pair.certificate)
+
+    def write(self, directory: Path, uri: str) -> Path:
+        """Write a certificate as Kubernetes mounts it."""
+        directory.mkdir()
+        made = self.material(uri)
+        for name, content in (("tls.crt", made.certificate), ("tls.key", made.key), ("ca.crt", made.authority)):
+            (directory / name).write_bytes(content)
+        return directory
+
+
+@asynccontextmanager
+async def dialling_from(address: str, port: int) -> AsyncIterator[int]:
+    """A port whose connections reach another port of this machine from an address of one's choice."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+class Port:
+    """A leader's gRPC port."""
+
+    def __init__(self, replica: Replica, authority: Authority, listed: dict[str, str], stack: AsyncExitStack) -> None:
+        self.replica, self.authority, self.pods = replica, authority, listed
+        self.number = int(replica.address.rpartition(":")[2])
+        self._stack = stack
+
+    async def dial(self, address: str, uri: str | None, method: str = ADS) -> Any:
+        """Open a stream from that address with a certificate of that URI, or without encryption."""
+        port = await self._stack.enter_async_context(dialling_from(address, self.number))
+        options = [("grpc.ssl_target_name_override", NAME), ("grpc.use_local_subchannel_pool", 1)]
+        options += [("grpc.enable_retries", 0)]
+        if uri is None:
+            made = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+        else:
+            made = grpc.aio.secure_channel(f"127.0.0.1:{port}", channel(self.authority.material(uri)), options=options)
+        await self._stack.enter_async_context(made)
+        return made.stream_stream(method)()
+
+    @property
+    def nodes(self) -> dict[str, str]:
+        """The connected Envoys, and the address of each."""
+        return {id_: node.address for id_, node in self.replica.router.nodes().items()}
+
+    @property
+    def known(self) -> set[str]:
+        """All that the leader waits for: Envoys, holders and replicas, connected or missing."""
+        ledger = self.replica.peers.merged.ledger
+        return {*ledger.envoys.known, *ledger.holders.known, *ledger.followers}
+
+    @property
+    def may_sleep(self) -> bool:
+        return self.replica.peers.merged.doubt() is None
+
+
+@asynccontextmanager
+async def port(
+    pods: dict[str, str] | None = None, limits: Limits | None = None, encrypted: bool = True, running: int = 0
+) -> AsyncIterator[Port]:
+    """Run a leader with one service, `running` replicas of it."""
+    authority, listed = Authority(), dict(PODS if pods is None else pods)
+    shared = Everything({REPLICA}, holder=REPLICA)
+    admission = Admission(CLAIMS, lambda: Listed(listed, frozenset({REPLICA, OTHER_REPLICA})), limits=limits)
+    own = authority.material(RECONCILER.uri, (NAME,))
+    tls = Tls(Server(lambda: own).credentials, lambda: channel(own), NAME) if encrypted else None
+    replica = Replica(REPLICA, shared, [WEB], 30.0, (admission,), tls)
+    async with AsyncExitStack() as stack:
+        await replica.start()
+        stack.push_async_callback(replica.stop)
+        replica.runs(running, *([POD] if running else []))
+        replica.leads()
+        made = Port(replica, authority, listed, stack)
+        made.admission = admission
+        yield made
+
+
+def asks(node: str, type_url: str = CDS, *names: str, **more: Any) -> bytes:
+    """The request of an Envoy."""
+    return bytes(
+        DeltaDiscoveryRequest(
+            node=core_v3.Node(id=node), type_url=type_url, resource_names_subscribe=list(names), **more
+        )
+    )
+
+
+def introduces(method: str, name: str, *counts: wire.Count) -> bytes:
+    """The first message of a stream, under that name."""
+    if method == ADS:
+        return asks(name, EDS, WEB.name)
+    if method == HOLDER:
+        return wire.ENCODER.encode(wire.Up(counts=counts, hello=wire.Hello(name, "anyip")))
+    return peers.wire.ENCODER.encode(peers.wire.Up(peers.wire.Hello(name), peers.wire.Fleet()))
+
+
+async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
+    """The end of a stream."""
+    return await asyncio.wait_for(call.code(), PATIENCE_SECONDS), await call.details()
+
+
+async def says(call: Any, *messages: bytes) -> tuple[grpc.StatusCode, str]:
+    """Send messages, as far as the other end takes them, and return how the stream ends."""
+    try:
+        for message in messages:
+            await call.write(message)
+    except grpc.aio.AioRpcError:
+        pass
+    except asyncio.InvalidStateError:
+        pass
+    return await ended(call)
