@@ -171,8 +171,14 @@ def introduces(method: str, name: str, *counts: wire.Count) -> bytes:
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
-    """The end of a stream."""
-    return await asyncio.wait_for(call.code(), PATIENCE_SECONDS), await call.details()
+    """Read a stream to its end, and return how it ends."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        try:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        except grpc.aio.AioRpcError:
+            pass
+        return await call.code(), await call.details()
 
 
 async def says(call: Any, *messages: bytes) -> tuple[grpc.StatusCode, str]:
@@ -180,8 +186,6 @@ async def says(call: Any, *messages: bytes) -> tuple[grpc.StatusCode, str]:
     try:
         for message in messages:
             await call.write(message)
-    except grpc.aio.AioRpcError:
-        pass
-    except asyncio.InvalidStateError:
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         pass
     return await ended(call)
