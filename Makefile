@@ -51,8 +51,15 @@ bench-cluster: setup ## cold starts on a Kubernetes' node, against scaling by ha
 
 lock: setup ## pin the dependencies anew, within the ranges of pyproject.toml
 	scripts/lock
+	$(BIN)/python scripts/sbom.py
+
+sbom: setup ## write deploy/sbom.cdx.json, the Python packages of the image, from requirements-runtime.lock
+	$(BIN)/python scripts/sbom.py
+
+pin-images: setup ## pin the base images of deploy/Dockerfile and the chart by their present digests
+	$(BIN)/python scripts/pin_images.py
 
 clean: ## remove what was made here
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help setup demo test lint check golden install-yaml bench cluster cluster-test bench-cluster lock clean
+.PHONY: help setup demo test lint check golden install-yaml bench cluster cluster-test bench-cluster lock sbom pin-images clean
