@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from reconciler.adapters.processes import private_files
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.app.children import Child
 
@@ -43,8 +44,8 @@ def settings(port: int, sample_interval: float) -> PrometheusSettings:
 def child(program: str, state_dir: Path, port: int, sample_interval: float, metrics: str, holder: str | None) -> Child:
     """The process, its configuration written."""
     directory = state_dir / DIRECTORY
-    directory.mkdir(exist_ok=True)
-    (directory / "prometheus.yml").write_text(configuration(sample_interval, metrics, holder, rules()))
+    private_files.make_directory(directory)
+    private_files.write(directory / "prometheus.yml", configuration(sample_interval, metrics, holder, rules()).encode())
     command = [program, f"--config.file={DIRECTORY}/prometheus.yml", f"--storage.tsdb.path={DIRECTORY}/data"]
     command += [f"--storage.tsdb.retention.time={RETENTION}", f"--web.listen-address=127.0.0.1:{port}"]
     command += ["--enable-feature=exemplar-storage"]

@@ -1,7 +1,7 @@
 """The processes of `zenvoy up`: started in sessions of their own, started again when they die, ended in order.
 
-What runs is noted in a file, and marked in its environment, so that after a SIGKILL the next `up` ends what was left,
-also what there was no time to note. Services are not among it: those are the process backend's, and are adopted.
+What runs is marked in its environment, so that after a SIGKILL the next `up` ends what was left; a file says what runs,
+for people. Services are not among it: those are the process backend's, and are adopted.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import msgspec
 import structlog
 
+from reconciler.adapters.processes import private_files
 from reconciler.adapters.processes.open_files import raise_of
 from reconciler.adapters.processes.procfs import CHILD_MARK, children_of, look, run_id
 
@@ -51,6 +51,8 @@ class Child:
     """Ours, handed down under the same numbers."""
     raises_open_files: bool = False
     """Whether its soft limit on open files is raised to the hard one, as it does not do so itself."""
+    umask: int = -1
+    """Its umask; -1: ours."""
 
 
 def started_at(pid: int) -> int | None:
@@ -69,21 +71,14 @@ class Children:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def end_leftovers(self) -> None:
-        """End what an `up` that was killed left running."""
-        marked = {Note(name, seen.pid, seen.started_ticks) for name, seen in children_of(run_id(self._cwd))}
-        left = [note for note in {*self._noted(), *marked} if started_at(note.pid) == note.started]
+        """End what an `up` that was killed left running: what carries its mark, whatever the notes say."""
+        left = [Note(name, seen.pid, seen.started_ticks) for name, seen in children_of(run_id(self._cwd))]
         for note in left:
             log.info("a process of an earlier run is ended", name=note.name, pid=note.pid)
             with suppress(ProcessLookupError):
                 os.kill(note.pid, signal.SIGKILL)
         for note in left:
             await _gone(note)
-
-    def _noted(self) -> list[Note]:
-        try:
-            return msgspec.json.decode(self._notes.read_bytes(), type=list[Note])
-        except (OSError, msgspec.DecodeError, RecursionError):
-            return []
 
     def start(self, child: Child) -> None:
         """Keep it running from now on."""
@@ -132,7 +127,7 @@ class Children:
             pause = min(pause * 2, longest)
 
     async def _run(self, child: Child) -> int:
-        output: IO[bytes] | None = child.output.open("ab") if child.output else None
+        output = private_files.open_append(child.output) if child.output else None
         try:
             process = await asyncio.create_subprocess_exec(
                 *child.command,
@@ -143,10 +138,11 @@ class Children:
                 env={**os.environ, CHILD_MARK: f"{run_id(self._cwd)}/{child.name}"},
                 start_new_session=True,
                 pass_fds=child.descriptors,
+                umask=child.umask,
             )
         finally:
-            if output:
-                output.close()
+            if output is not None:
+                os.close(output)
         if child.raises_open_files:
             raise_of(process.pid)
         self._running[child.name] = process
@@ -154,15 +150,12 @@ class Children:
         return await process.wait()
 
     def _note(self) -> None:
-        """Written whole and put in place, so that it is never half a file."""
         notes = []
         for name, process in self._running.items():
             if process.returncode is None and (started := started_at(process.pid)) is not None:
                 notes.append(Note(name, process.pid, started))
-        new = self._notes.with_suffix(".new")
         try:
-            new.write_bytes(msgspec.json.encode(notes))
-            new.replace(self._notes)
+            private_files.write(self._notes, msgspec.json.encode(notes))
         except OSError as error:
             log.error("cannot note which processes run", file=str(self._notes), error=str(error))
 

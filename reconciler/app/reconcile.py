@@ -67,6 +67,8 @@ class Settings:
     """None: Envoy's admin port says what is in use."""
     taken: Mapping[str, Address] = field(default_factory=dict)
     """What options of `zenvoy up` have, by option: nothing of the file can listen there."""
+    umask: int = -1
+    """That of services; -1: ours."""
 
 
 def anyip(index: int, port: int) -> str:
@@ -90,7 +92,7 @@ class Reconciler:
         self._metrics = Metrics(self._world())
         self._holders = HolderStreams(self._held, time.time)
         self._router = XdsRouter(self.engine.routed, time.monotonic, _rejected, self._metrics.acked)
-        self._backend = ProcessBackend(directory.path, self._ran)
+        self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
         self._leaving = Leaving(time.time, time.monotonic, self._router.envoys)
         self._renewal = Renewal(time.time, time.monotonic, self._backend, self.engine.services, self._router.envoys)
         self._admin = traffic.admin(NODE, Path(ADMIN_SOCKET))
@@ -177,6 +179,7 @@ class Reconciler:
         if self._settings.grpc:
             self._grpc.add_insecure_port(self._settings.grpc)
         await self._grpc.start()
+        Path(GRPC_SOCKET).chmod(0o600)
         await self._http.serve_control(self._settings.state_dir.control)
         if self._settings.metrics:
             await self._http.serve_probes(*self._settings.metrics)

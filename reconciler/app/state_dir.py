@@ -59,8 +59,8 @@ class StateDir:
         return self.path / "logs" / "envoy.log"
 
     def make(self) -> None:
-        """Make it with mode 0700. Raises `OSError`, also when another user could change it."""
-        from reconciler.adapters.processes import private_files
+        """Make it, and refuse one that another user could change. Raises `OSError`, of which `NotPrivate` is one."""
+        from reconciler.adapters.processes import private_files  # not needed by the commands of the CLI
 
-        private_files.make_directory(self.path)
-        private_files.make_directory(self.envoy_log.parent)
+        for directory in (self.path, self.envoy_log.parent):
+            private_files.make_directory(directory)

@@ -6,7 +6,6 @@ It decides nothing about services. Counterpart: `reconcile.py`, the process that
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import signal
@@ -21,7 +20,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from reconciler.adapters.processes import ProcessBackend, read_notes
+from reconciler.adapters.processes import ProcessBackend, private_files, read_notes
 from reconciler.adapters.processes.open_files import limit
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
@@ -46,6 +45,10 @@ GIVEN_UP_SECONDS = 7.0
 """The same once programs were to be killed."""
 
 
+PYTHON = (sys.executable, "-P", "-m")
+"""Runs a module of ours; -P: the working directory, which is the state directory, is not searched for modules."""
+
+
 class CannotStart(Exception):
     """Why `up` cannot start, for people."""
 
@@ -63,6 +66,8 @@ class Options:
     envoy: Path | None = None
     prometheus: PrometheusSettings | None = None
     with_prometheus: bool = False
+    umask: int = -1
+    """That of services; -1: ours."""
 
     def taken(self) -> dict[str, Address]:
         """Where these options have us listen, by option."""
@@ -88,19 +93,17 @@ def envoy_binary(chosen: Path | None) -> str:
 @contextmanager
 def locked(state_dir: StateDir) -> Iterator[None]:
     """The state directory is ours while this lasts. Raises `CannotStart` when another `up` has it."""
-    with state_dir.lock.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise CannotStart(
-                f"process {lock.read().strip() or '?'} already runs with the state directory {state_dir.path}; "
-                "stop it, or choose another with --state-dir"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    try:
+        lock = private_files.lock(state_dir.lock)
+    except private_files.InUse as error:
+        raise CannotStart(
+            f"process {error} already runs with the state directory {state_dir.path}; "
+            "stop it, or choose another with --state-dir"
+        ) from None
+    try:
         yield
+    finally:
+        os.close(lock)
 
 
 def listens(file: ServicesFile, options: Options) -> list[str]:
@@ -130,9 +133,8 @@ async def up(options: Options, file: ServicesFile) -> None:
         if in_use := [why for address in listens(file, options) if (why := why_taken(address))]:
             raise CannotStart("cannot listen:\n  " + "\n  ".join(in_use))
         envoy = envoy_binary(options.envoy)
-        state_dir.bootstrap.write_text(
-            as_json(Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard")))
-        )
+        join = Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard"))
+        private_files.write(state_dir.bootstrap, as_json(join).encode())
         options, bundled = _bundled(options, file)
         with _holder_socket(state_dir) as listening:
             port = listening.getsockname()[1]
@@ -217,38 +219,37 @@ def _holder_socket(state_dir: StateDir) -> socket.socket:
     """
     note = state_dir.holder_port
     listening = listening_socket(_noted_port(note))
-    note.write_text(str(listening.getsockname()[1]))
+    private_files.write(note, str(listening.getsockname()[1]).encode())
     return listening
 
 
 def _noted_port(note: Path) -> int:
     """Return the port of an earlier run; 0 where there is no note of one that can be."""
     try:
-        with note.open("rb") as file:
-            port = int(file.read(6))
+        port = int(private_files.read(note)[:6])
     except (OSError, ValueError):
         return 0
     return port if 0 < port < 65536 else 0
 
 
 def _reconciler(options: Options, holder_port: int) -> Child:
-    command = [sys.executable, "-m", "reconciler.cli.main", "reconcile", str(options.file)]
+    command = [*PYTHON, "reconciler.cli.main", "reconcile", str(options.file)]
     command += ["--state-dir", str(options.state_dir.path), "--holder-port", str(holder_port), "--log", options.log]
     command += [*_flag("--metrics", options.metrics), *_flag("--grpc", options.grpc)]
     command += _flag("--holder-metrics", options.holder_metrics)
     if options.prometheus:
         command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
-    return Child("reconciler", command)
+    return Child("reconciler", command, umask=options.umask)
 
 
 def _keeper(options: Options) -> Child:
-    command = [sys.executable, "-m", "tproxy.keeper", KEEPER_SOCKET]
+    command = [*PYTHON, "tproxy.keeper", KEEPER_SOCKET]
     return Child("keeper", command, output=options.state_dir.path / "logs" / "keeper.log", stop_seconds=0.3)
 
 
 def _holder(options: Options, listening: socket.socket) -> Child:
     descriptor = listening.fileno()
-    command = [sys.executable, "-m", "tproxy", "run", "--mode", "anyip", "--listen", f"fd:{descriptor}"]
+    command = [*PYTHON, "tproxy", "run", "--mode", "anyip", "--listen", f"fd:{descriptor}"]
     command += ["--reconciler", f"unix:{GRPC_SOCKET}", "--holder-id", NODE, "--log", options.log]
     command += ["--drain-timeout", str(HOLDER_DRAIN_SECONDS), *_flag("--metrics", options.holder_metrics)]
     command += ["--keeper", KEEPER_SOCKET]

@@ -5,6 +5,7 @@ What only some commands need is imported by them: a person waits for each comman
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,10 @@ from reconciler.core.wording import counted
 if TYPE_CHECKING:
     from reconciler.adapters.services_file import Problem, ServicesFile
     from reconciler.adapters.services_file.addresses import Address
+
+
+OURS_ALONE = 0o077
+"""The umask of zenvoy's own processes; services have that of the user."""
 
 
 class LogStyle(StrEnum):
@@ -111,6 +116,7 @@ def up_command(
             "--prometheus (or ZENVOY_PROMETHEUS_URL) names one that is to be judged by; leave one of both out",
             param_hint="--with-prometheus",
         )
+    umask = os.umask(OURS_ALONE)
     directory = StateDir(state_dir.absolute())
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
     log.configure(log_style.value)
@@ -127,6 +133,7 @@ def up_command(
         envoy=envoy,
         prometheus=asked or None,
         with_prometheus=with_prometheus,
+        umask=umask,
     )
     try:
         asyncio.run(up(options, found))
@@ -158,6 +165,7 @@ def reconcile(
     from reconciler.app.taken import taken
 
     log.configure(log_style.value)
+    umask = os.umask(OURS_ALONE)
     ours = taken(metrics, holder_metrics, grpc)
     good, problems = in_force(file, StateDir(state_dir).last_good_of(file), ours)
     if good and problems:
@@ -168,7 +176,7 @@ def reconcile(
     except msgspec.DecodeError as error:
         raise typer.BadParameter(f"it is for `zenvoy up` to write: {error}", param_hint="--prometheus") from None
     probes = split(metrics) if metrics else None
-    settings = Settings(file, StateDir(state_dir), holder_port, probes, grpc, asked, ours)
+    settings = Settings(file, StateDir(state_dir), holder_port, probes, grpc, asked, ours, umask)
     asyncio.run(reconcile_until_stopped(settings, found))
 
 

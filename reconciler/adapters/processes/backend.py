@@ -37,10 +37,11 @@ class ProcessBackend:
     everything else is reported from the loop, never from within a call.
     """
 
-    def __init__(self, state_dir: Path, report: Report) -> None:
+    def __init__(self, state_dir: Path, report: Report, umask: int = -1) -> None:
+        """`umask` is that of the programs; -1: ours."""
         self._report = report
         self._site = Site(state_dir)
-        self._shared = Shared(self._site, Censuses(self._site.run), Dialler(), Succession())
+        self._shared = Shared(self._site, Censuses(self._site.run), Dialler(self._site.run, umask), Succession(), umask)
         self._programs: dict[str, Program] | None = None
         self._leaving: frozenset[str] = frozenset()
         self._units: dict[str, Unit] = {}

@@ -21,25 +21,25 @@ class CannotStart(Exception):
     """The command could not be started; the text says why, for people."""
 
 
-def launch(service: str, program: Program, port: int, run: str, output: Output) -> Watched:
+def launch(service: str, program: Program, port: int, run: str, output: Output, umask: int) -> Watched:
     """Start the program on this port. `run` names the state directory. Raises `CannotStart`."""
     try:
         log = output.open()
         try:
-            return _start(service, program, program.arguments(port), port, run, log)
+            return _start(service, program, program.arguments(port), port, run, log, umask)
         finally:
             os.close(log)
     except (OSError, ValueError) as error:
         raise CannotStart(_said(error)) from error
 
 
-def launch_ready_command(service: str, program: Program, port: int, run: str) -> Watched:
+def launch_ready_command(service: str, program: Program, port: int, run: str, umask: int) -> Watched:
     """Start the command that says whether the program is ready. Raises OSError and ValueError."""
     words = [filled(part, port) for part in program.ready_command]
-    return _start(service, program, words, port, run, subprocess.DEVNULL)
+    return _start(service, program, words, port, run, subprocess.DEVNULL, umask)
 
 
-def _start(service: str, program: Program, words: list[str], port: int, run: str, output: int) -> Watched:
+def _start(service: str, program: Program, words: list[str], port: int, run: str, output: int, umask: int) -> Watched:
     inherited = {name: value for name, value in os.environ.items() if name != CHILD_MARK}
     with marking(mark(run, service)):
         child = subprocess.Popen(
@@ -50,6 +50,7 @@ def _start(service: str, program: Program, words: list[str], port: int, run: str
             stdout=output,
             stderr=output,
             start_new_session=True,
+            umask=umask,
         )
     restore_of(child.pid)
     try:

@@ -28,17 +28,19 @@ ANSWER_SECONDS = 2.0
 class Dialler:
     """Dials the programs that start, side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str, umask: int) -> None:
+        """`run` names the state directory; `umask` is that of the programs."""
+        self._run, self._umask = run, umask
         self._starting = 0
 
-    async def until_reachable(self, service: str, port: int, program: Program, run: str) -> None:
-        """Return once a dial to the port succeeded and the program is ready. `run` names the state directory."""
+    async def until_reachable(self, service: str, port: int, program: Program) -> None:
+        """Return once a dial to the port succeeded and the program is ready."""
         self._starting += 1
         try:
             await self._until_accepted(port)
             while program.ready_path is not None and not await _answers_well(port, program.ready_path):
                 await asyncio.sleep(SLOWEST_SECONDS)
-            while program.ready_command and not await _is_said_ready(service, program, port, run):
+            while program.ready_command and not await self._is_said_ready(service, program, port):
                 await asyncio.sleep(SLOWEST_SECONDS)
         finally:
             self._starting -= 1
@@ -51,6 +53,21 @@ class Dialler:
             await asyncio.sleep(max(pause, SHARE_SECONDS * self._starting))
             if loop.time() > slower_from:
                 pause = min(pause * SLOWER_BY, SLOWEST_SECONDS)
+
+    async def _is_said_ready(self, service: str, program: Program, port: int) -> bool:
+        """Return whether the program's `ready_command` ends with 0, and in time."""
+        try:
+            process = launch_ready_command(service, program, port, self._run, self._umask)
+        except (OSError, ValueError):
+            return False
+        try:
+            await asyncio.wait_for(process.wait(), ANSWER_SECONDS)
+        except TimeoutError:
+            return False
+        finally:
+            with suppress(PermissionError):
+                process.send_to_group(SIGKILL)
+        return process.exit_code == 0
 
 
 def accepts(port: int) -> bool:
@@ -87,18 +104,3 @@ async def _status(port: int, path: str) -> int:
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
-
-
-async def _is_said_ready(service: str, program: Program, port: int, run: str) -> bool:
-    """Return whether the program's `ready_command` ends with 0, and in time."""
-    try:
-        process = launch_ready_command(service, program, port, run)
-    except (OSError, ValueError):
-        return False
-    try:
-        await asyncio.wait_for(process.wait(), ANSWER_SECONDS)
-    except TimeoutError:
-        return False
-    finally:
-        process.send_to_group(SIGKILL)
-    return process.exit_code == 0

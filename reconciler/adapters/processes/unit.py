@@ -46,6 +46,7 @@ class Shared:
     censuses: Censuses
     dialler: Dialler
     succession: Succession
+    umask: int
 
 
 class Unit:
@@ -188,7 +189,7 @@ class Unit:
             elif not is_free(port, reusing=True):
                 raise CannotStart(f"port {port} is in use by another program")
             self._output = Output(site.logs, self.service)
-            self._process = launch(self.service, self.program, port, site.run, self._output)
+            self._process = launch(self.service, self.program, port, site.run, self._output, self._shared.umask)
         except (CannotStart, OSError) as error:
             self._say(replace(self._running, trouble=f"cannot be started: {error}"))
             return
@@ -218,7 +219,7 @@ class Unit:
         port, program = self._note.port, self.program
         slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._say_slow, port, program)
         try:
-            await self._shared.dialler.until_reachable(self.service, port, program, self._shared.site.run)
+            await self._shared.dialler.until_reachable(self.service, port, program)
         finally:
             slow.cancel()
         if process.is_alive() and not self._interrupt.is_set():
