@@ -153,11 +153,11 @@ async def _end(children: Children, stops: StopSignals, state_dir: StateDir) -> N
     await children.halt()
     ended = asyncio.create_task(children.stop("reconciler"))
     ticks = asyncio.get_running_loop().time
-    limit = ticks() + 2 * longest_drain(state_dir) + RECONCILER_SECONDS
-    while not ended.done() and ticks() < limit:
-        if await is_set(stops.again, limit - ticks(), ended):
+    latest = ticks() + 2 * longest_drain(state_dir) + RECONCILER_SECONDS
+    while not ended.done() and ticks() < latest:
+        if await is_set(stops.again, latest - ticks(), ended):
             children.signal("reconciler", HURRY)
-            limit = ticks() + GIVEN_UP_SECONDS if stops.count > 2 else limit
+            latest = ticks() + GIVEN_UP_SECONDS if stops.count > 2 else latest
     ended.cancel()
     await children.close()
     backend = ProcessBackend(state_dir.path, lambda _: None)
