@@ -249,7 +249,10 @@ class SqliteStore:
             self._load()
             while not self._closing:
                 self._stirred.wait()
-                self._write_all()
+                try:
+                    self._write_all()
+                except Exception as error:  # a fault of ours: the next record is another attempt
+                    self._report(error)
             with self._lock:
                 self._unsaved.next_index = self._next  # none of the block is left over
             self._write_all()
@@ -321,7 +324,7 @@ class SqliteStore:
             if content != Content():
                 self._file.write(content)
             self.failing, self._in_flight = None, 0
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:
             self._put_back(content)
             if _code(error) in _DAMAGED or isinstance(error, NotAFile):
                 self._unreadable(error)
@@ -345,13 +348,15 @@ class SqliteStore:
             newer.next_index = newer.next_index or content.next_index
 
     def _failed(self, error: Exception) -> bool:
-        """Report a failure, once for each reason; whether it is tried again."""
-        if not isinstance(error, sqlite3.Error | OSError):
-            return False
+        """Report a failure; return whether to try again."""
+        self._report(error)
+        return isinstance(error, sqlite3.Error | OSError) and not self._closing
+
+    def _report(self, error: Exception) -> None:
+        """Report a failure, once for each reason."""
         if self.failing != str(error):
             self.failing = str(error)
             log.error("records cannot be written; they are kept in memory, and written later", error=str(error))
-        return not self._closing
 
 
 def _content(database: sqlite3.Connection) -> Content:

