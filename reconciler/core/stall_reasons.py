@@ -25,9 +25,11 @@ ON_ONE_MACHINE: Mapping[str, str] = {
     "exited": "Exited",
     "killed": "Killed",
     "cannot": "NotStarted",
+    "waits": "NotStarted",
     "started": "NotReady",
 }
-"""By the first word: `exited with code 1`, `killed by SIGKILL`, `cannot be started`, `started 30 s ago, but …`."""
+"""By the first word: `exited with code 1`, `killed by SIGKILL`, `cannot be started`, `waits for the end of …`,
+`started 30 s ago, but …`."""
 TIMED_OUT = "TimedOut"
 """Nothing is known but that it took too long."""
 OTHER = "other"

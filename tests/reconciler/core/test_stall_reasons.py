@@ -23,6 +23,7 @@ OF_CONDITIONS_ONLY = {"TargetUnavailable", "NotSeenYet"}
         ("exited with code 7 after 0.2 s: cannot use port 80", "Exited"),
         ("killed by SIGKILL after 3.0 s", "Killed"),
         ("cannot be started: no such file or directory: 'serve'", "NotStarted"),
+        ("waits for the end of cache, whose program has the same folder /data", "NotStarted"),
         ("started 30 s ago, but nothing listens on 127.0.0.1:18001 yet", "NotReady"),
         ("it is not ready, and nothing says why", "TimedOut"),
         ("given up: OSError(28, 'No space left on device')", OTHER),

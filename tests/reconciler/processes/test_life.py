@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -167,3 +168,15 @@ async def test_kill_ends_close_at_once(stage: Stage) -> None:
     scene.backend.kill()
     await closing
     assert not any(map(is_running, pids))
+
+
+async def test_a_hard_limit_on_the_mark_is_reported() -> None:
+    """In a process of its own: a hard limit cannot be raised again without a privilege."""
+    limits = (
+        "import resource, sys; resource.setrlimit(10, (1, 1)); from reconciler.adapters.processes.mark import marking"
+    )
+    code = f"{limits}\ntry:\n    with marking(1 << 61): pass\nexcept ValueError as error: print(error)"
+    done = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert (await done.communicate())[0].decode() == (
+        "the hard limit of file locks is 1, and marks need it unlimited: ulimit -Hx unlimited\n"
+    )
