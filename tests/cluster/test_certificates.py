@@ -1,20 +1,22 @@
-"""Mutual TLS between zenvoy's parts, by the chart's certificates: strangers are not let in, renewal restarts nobody."""
+"""Mutual TLS as the chart installs it: strangers are refused, and a new authority loses no request."""
 
 from __future__ import annotations
 
 import base64
 import json
-import socket
-import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from reconciler.app.cluster.certificates import REISSUE_ANNOTATION
+from tests.certificates import accepted
 from tests.cluster.release import SYSTEM, Release, Shop, web
 from tests.e2e.harness import until
 
-SECRETS = ("zenvoy-ca", "zenvoy-reconciler-tls", "zenvoy-proxy-tls")
+AUTHORITY, PROXY = "zenvoy-self-issued-ca", "zenvoy-proxy-self-issued"
+SERVER_NAME = f"zenvoy-reconciler.{SYSTEM}.svc"
 GRPC = 18000
 MOUNTED_CA = "/etc/zenvoy/tls/ca.crt"
 RENEWAL_SECONDS = 240.0
@@ -47,8 +49,8 @@ def ready(release: Release, component: str) -> set[str]:
 
 
 def certificate(release: Release, folder: Path) -> Path:
-    """The proxies', its key and whose it is, as files."""
-    secret = json.loads(release.node.kubectl("get", "secret", "-n", SYSTEM, "zenvoy-proxy-tls", "-o", "json"))
+    """Write the contents of the proxy's Secret as files."""
+    secret = json.loads(release.node.kubectl("get", "secret", "-n", SYSTEM, PROXY, "-o", "json"))
     folder.mkdir()
     for name, data in secret["data"].items():
         (folder / name).write_bytes(base64.b64decode(data))
@@ -56,56 +58,69 @@ def certificate(release: Release, folder: Path) -> Path:
 
 
 def mounted(release: Release) -> set[str]:
-    """Whom the parts may trust, by the files that each pod has."""
-    named = [("proxy", "holder"), ("reconciler", "reconciler")]
-    return {
-        release.node.kubectl("exec", "-n", SYSTEM, pod["metadata"]["name"], "-c", container, "--", "cat", MOUNTED_CA)
-        for component, container in named
-        for pod in pods(release, component)
-    }
+    """Return the authorities that proxy pods trust, by the files that each pod has."""
+    command = ("-c", "holder", "--", "cat", MOUNTED_CA)
+    names = [pod["metadata"]["name"] for pod in pods(release, "proxy")]
+    return {release.node.kubectl("exec", "-n", SYSTEM, name, *command) for name in names}
 
 
-def is_spoken_to(release: Release, files: Path, *, shows_it: bool) -> bool:
-    """Whoever knows the CA, and shows a certificate or none, by a reconciler that has one of that CA."""
+def takes(release: Release, files: Path, *, shown: bool) -> bool:
+    """Whether a reconciler accepts a client that trusts its authority and shows the certificate, or none."""
     address = pods(release, "reconciler")[0]["status"]["podIP"]
-    context = ssl.create_default_context(cafile=files / "ca.crt")
-    context.set_alpn_protocols(["h2"])
-    if shows_it:
-        context.load_cert_chain(files / "tls.crt", files / "tls.key")
-    with (
-        socket.create_connection((address, GRPC), timeout=10) as plain,
-        context.wrap_socket(plain, server_hostname=f"zenvoy-reconciler.{SYSTEM}.svc") as secured,
-    ):
-        try:
-            return bool(secured.recv(1))
-        except (ssl.SSLError, ConnectionError):
-            return False
+    return accepted((address, GRPC), SERVER_NAME, (files / "ca.crt").read_bytes(), files if shown else None)
 
 
-@pytest.mark.parametrize("zenvoy", ["tproxy"], indirect=True)
-def test_certificates_are_made_anew_and_nobody_is_restarted(zenvoy: Release, shop: Shop, tmp_path: Path) -> None:
-    shop.apply(*web("web"))
-    shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+@contextmanager
+def requests(release: Release, host: str) -> Iterator[list[int]]:
+    """Send requests one after the other until the end of the block; the statuses of their answers."""
+    statuses: list[int] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.wait(0.1):
+            statuses.append(release.curl(host).status)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        ended.set()
+        thread.join(90)
+
+
+def test_authority_reissued_under_traffic_loses_nothing(zenvoy: Release, shop: Shop, tmp_path: Path) -> None:
+    shop.apply(*web("web"), *web("busy"))
+    for name in ("web", "busy"):
+        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
     shop.label("web", idle_after="2s")
+    shop.label("busy", idle_after="1h")
     shop.until("web", "ScaledToZero")
     before, proxies = certificate(zenvoy, tmp_path / "before"), lives(zenvoy, "proxy")
-    assert is_spoken_to(zenvoy, before, shows_it=True)
-    assert not is_spoken_to(zenvoy, before, shows_it=False)
+    assert takes(zenvoy, before, shown=True) and not takes(zenvoy, before, shown=False)
     assert zenvoy.curl(shop.host("web")).status == 200
 
-    zenvoy.node.kubectl("delete", "secret", "-n", SYSTEM, *SECRETS)
-    zenvoy.upgrade()
-    after = certificate(zenvoy, tmp_path / "after")
-    new = (after / "ca.crt").read_text()
-    assert new != (before / "ca.crt").read_text()
-    until("all pods have the new ones", lambda: mounted(zenvoy) == {new}, RENEWAL_SECONDS)
-    # Everybody has to connect anew, by what is in the files.
-    old = {pod["metadata"]["uid"] for pod in pods(zenvoy, "reconciler")}
-    zenvoy.node.kubectl("delete", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=reconciler", "--wait=false")
-    until("others are there", lambda: len(ready(zenvoy, "reconciler") - old) == len(old), RENEWAL_SECONDS)
-    shop.until("web", "ScaledToZero")
-
-    assert zenvoy.curl(shop.host("web")).status == 200
-    assert is_spoken_to(zenvoy, after, shows_it=True)
-    assert not is_spoken_to(zenvoy, after, shows_it=False)
+    with requests(zenvoy, shop.host("busy")) as statuses:
+        zenvoy.node.kubectl("annotate", "secret", "-n", SYSTEM, AUTHORITY, f"{REISSUE_ANNOTATION}=true")
+        old = (before / "ca.crt").read_text()
+        until(
+            "all pods have the new authority",
+            lambda: len(got := mounted(zenvoy)) == 1 and old not in got,
+            RENEWAL_SECONDS,
+        )
+        after = certificate(zenvoy, tmp_path / "after")
+        # Everything has to connect again, by what is in the files.
+        gone = {pod["metadata"]["uid"] for pod in pods(zenvoy, "reconciler")}
+        zenvoy.node.kubectl(
+            "delete", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=reconciler", "--wait=false"
+        )
+        until("others are there", lambda: len(ready(zenvoy, "reconciler") - gone) == len(gone), RENEWAL_SECONDS)
+        shop.until("web", "ScaledToZero")
+        assert zenvoy.curl(shop.host("web")).status == 200
+        (before / "ca.crt").write_bytes((after / "ca.crt").read_bytes())
+        assert takes(zenvoy, after, shown=True)
+        assert not takes(zenvoy, before, shown=True) and not takes(zenvoy, after, shown=False)
+        zenvoy.upgrade()
+        assert (certificate(zenvoy, tmp_path / "upgraded") / "tls.crt").read_bytes() == (after / "tls.crt").read_bytes()
+    assert len(statuses) > 20 and set(statuses) == {200}
     assert lives(zenvoy, "proxy") == proxies
