@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
@@ -76,6 +77,9 @@ def root(
 
 def main() -> None:
     """The console script."""
+    # By default gRPC prints a line for each failed TLS handshake, which every process that reaches the port can cause.
+    # It reads this when it is imported, which only commands do.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     app()
 
 

@@ -63,7 +63,7 @@ class Installed:
     async def replica(self) -> AsyncIterator[SelfIssuedCertificates]:
         """The certificates of one replica, kept up until the end of the block."""
         api = await connect(self.kubeconfig)
-        made = SelfIssuedCertificates(api, self.chart.namespace, SelfIssue(CA, PROXIES), SERVER_NAME)
+        made = SelfIssuedCertificates(api, self.chart.namespace, SelfIssue(CA, PROXIES), (SERVER_NAME,))
         running = asyncio.create_task(made.run())
         try:
             yield made

@@ -81,9 +81,9 @@ def certificate_validity(now: float, authority: Validity, seconds: float = CERTI
     return Validity(now - BACKDATED_SECONDS, min(now + seconds, authority.until))
 
 
-def dns_names(server_name: str) -> tuple[str, ...]:
+def dns_names(server_name: str, domain: str = "cluster.local") -> tuple[str, ...]:
     """Return the names under which clients in a cluster may address a Service: `web.shop.svc` also as `web.shop`."""
     within = server_name.removesuffix(".svc")
     if within == server_name:
         return (server_name,)
-    return (server_name, within, within.partition(".")[0], f"{server_name}.cluster.local")
+    return (server_name, within, within.partition(".")[0], f"{server_name}.{domain}")

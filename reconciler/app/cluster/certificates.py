@@ -92,13 +92,19 @@ class SelfIssuedCertificates:
     """
 
     def __init__(
-        self, api: Api, namespace: str, settings: SelfIssue, server_name: str, now: Callable[[], float] = time.time
+        self,
+        api: Api,
+        namespace: str,
+        settings: SelfIssue,
+        names: tuple[str, ...],
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`names` are DNS names of the reconcilers."""
         self._namespace, self._settings, self._now = namespace, settings, now
-        names = [name for name in (settings.authority_secret, settings.proxy_secret) if name]
-        self._secrets = OwnSecrets(api, namespace, names, self._check)
+        kept = [name for name in (settings.authority_secret, settings.proxy_secret) if name]
+        self._secrets = OwnSecrets(api, namespace, kept, self._check)
         self._errands = Errands(self._renew, "certificates cannot be stored; renewal is retried", PACE)
-        self._own = Subject(OWN, RECONCILER.uri, issuing.dns_names(server_name), serves=True)
+        self._own = Subject(OWN, RECONCILER.uri, names, serves=True)
         self._proxy = Subject(PROXIES, PROXY.uri)
         self._authority: Authority | None = None
         self._material: Material | None = None
@@ -178,7 +184,8 @@ def certificates(settings: Settings, api: Api) -> Certificates | None:
         case Files() as files:
             return MountedCertificates(files)
         case SelfIssue() as self_issue:
-            return SelfIssuedCertificates(api, settings.lease_namespace, self_issue, settings.server_name)
+            names = issuing.dns_names(settings.server_name, settings.policy.domain)
+            return SelfIssuedCertificates(api, settings.lease_namespace, self_issue, names)
         case None:
             return None
 

@@ -109,6 +109,7 @@ def test_authority_replaced_under_traffic_loses_nothing(secured: Scene, tmp_path
         scene.wait("web", "ScaledToZero")
         assert scene.request("web", "/after").status == 200
     assert len(statuses) > 100 and set(statuses) == {200}
+    assert "handshake" not in scene.logs().lower(), "every stranger could fill the log"
     assert current(found(scene), since + DAY_SECONDS).active == successor
 
 

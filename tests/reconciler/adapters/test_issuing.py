@@ -153,4 +153,5 @@ def test_authority_is_replaced_when_expired_and_not_trusted() -> None:
 
 def test_dns_names_cover_forms_of_a_service() -> None:
     assert dns_names("web.shop.svc") == ("web.shop.svc", "web.shop", "web", "web.shop.svc.cluster.local")
+    assert dns_names("web.shop.svc", "example.org")[-1] == "web.shop.svc.example.org"
     assert dns_names("zenvoy.example") == ("zenvoy.example",)
