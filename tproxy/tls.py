@@ -1,5 +1,4 @@
-"""Mutual TLS to the reconciler, with certificates in files that may be replaced while we run: they are read anew for
-each stream."""
+"""Mutual TLS to the reconciler. The files are read for each stream, so that replaced certificates need no restart."""
 
 from __future__ import annotations
 
@@ -11,17 +10,17 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files of PEM: ours, its key, and the authority that signed the reconciler's."""
+    """Files of PEM: the holder's certificate, its key, and the authorities of the reconciler's certificate."""
 
     certificate: Path
     key: Path
     authority: Path
     server_name: str | None = None
-    """What the reconciler's certificate must be for; None: the host that is connected to."""
+    """DNS name in the reconciler's certificate; None: the host of the target."""
 
 
 def channel(target: str, options: list[tuple[str, int | str]], tls: Tls | None) -> grpc.Channel:
-    """A channel to the reconciler. Raises `OSError` when a file cannot be read."""
+    """Return a channel to the reconciler. Raises `OSError` when a file cannot be read."""
     if tls is None:
         return grpc.insecure_channel(target, options=options)
     credentials = grpc.ssl_channel_credentials(

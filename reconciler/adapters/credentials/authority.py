@@ -6,7 +6,7 @@ Everything here is a function of the stored bytes and the clock, apart from the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -65,10 +65,7 @@ def stored(data: Data) -> Authority | None:
     if active is None:
         return None
     successor = _pair(data, SUCCESSOR_CERTIFICATE, SUCCESSOR_KEY)
-    try:
-        trusted = x509.split(data.get(AUTHORITY, b""))
-    except ValueError:
-        trusted = ()
+    trusted = [one for one in _split(data.get(AUTHORITY, b"")) if _is_readable(one)]
     own = {pair.certificate for pair in (active, successor) if pair}
     return Authority(active, successor, tuple(one for one in trusted if one not in own))
 
@@ -143,6 +140,22 @@ def _is_usable(found: Material, authority: Authority, subject: Subject, now: flo
 def _pair(data: Data, certificate: str, key: str) -> Pair | None:
     try:
         pair = Pair(x509.split(data[certificate])[0], data[key])
-        return pair if x509.matches(pair.certificate, pair.key) else None
+        is_pair = _is_readable(pair.certificate) and x509.matches(pair.certificate, pair.key)
     except (KeyError, IndexError, ValueError):
         return None
+    return pair if is_pair else None
+
+
+def _split(bundle: bytes) -> Sequence[bytes]:
+    try:
+        return x509.split(bundle)
+    except ValueError:
+        return ()
+
+
+def _is_readable(certificate: bytes) -> bool:
+    try:
+        x509.read(certificate)
+    except ValueError:
+        return False
+    return True

@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from typing import cast
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from reconciler.adapters.credentials.issuing import Validity
+
+_PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +88,28 @@ def read(pem: bytes) -> Facts:
     """Return the facts of the first certificate. Raises `ValueError` with the reason if there is none."""
     found = _certificate(pem)
     try:
+        return Facts(validity(found), *_names(found), _serves(found))
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(f"this certificate cannot be read: {error}") from None
+
+
+def _names(found: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return its URIs and DNS names."""
+    try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris, dns = names.get_values_for_type(x509.UniformResourceIdentifier), names.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
-        uris, dns = [], []
+        return (), ()
+    return tuple(names.get_values_for_type(x509.UniformResourceIdentifier)), tuple(
+        names.get_values_for_type(x509.DNSName)
+    )
+
+
+def _serves(found: x509.Certificate) -> bool:
     try:
         purposes = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        serves = ExtendedKeyUsageOID.SERVER_AUTH in purposes
     except x509.ExtensionNotFound:
-        serves = True
-    return Facts(validity(found), tuple(uris), tuple(dns), serves)
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in purposes
 
 
 def matches(certificate: bytes, key: bytes) -> bool:
@@ -177,11 +191,14 @@ def _certificate(pem: bytes) -> x509.Certificate:
     return _certificates(pem)[0]
 
 
-def _private(pem: bytes) -> ec.EllipticCurvePrivateKey:
+def _private(pem: bytes) -> _PrivateKey:
     try:
-        return cast(ec.EllipticCurvePrivateKey, serialization.load_pem_private_key(pem, None))
-    except (ValueError, TypeError) as error:  # of another kind, damaged, or protected by a password
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # damaged, or protected by a password
         raise ValueError(f"this is not a private key in PEM without a password: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+        raise ValueError("this private key is neither ECDSA nor RSA")
+    return key
 
 
 def _public(key: CertificatePublicKeyTypes) -> bytes:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
 
 from reconciler.adapters.credentials import Material, x509
@@ -76,6 +80,20 @@ def test_stored_returns_what_data_contains() -> None:
 @pytest.mark.parametrize("wrong", [{}, {KEY: b"none"}, {CERTIFICATE: b"none"}, {CERTIFICATE: b""}])
 def test_stored_of_unusable_data_is_none(wrong: dict[str, bytes]) -> None:
     assert stored({**current(None, NOW).data(), **wrong} if wrong else {}) is None
+
+
+@pytest.mark.parametrize("algorithm", ["ed25519", "rsa:2048", "ec"])
+def test_stored_authority_of_openssl_is_used_or_replaced(tmp_path: Path, algorithm: str) -> None:
+    """A person may have put an authority of any kind there: no kind may stop the reconcilers."""
+    more = ["-pkeyopt", "ec_paramgen_curve:prime256v1"] if algorithm == "ec" else []
+    files = ("-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "crt"))
+    made = ["openssl", "req", "-x509", "-newkey", algorithm, *more, "-nodes", "-days", "999", "-subj", "/CN=a", *files]
+    subprocess.run(made, check=True, capture_output=True)
+    data = {CERTIFICATE: (tmp_path / "crt").read_bytes(), KEY: (tmp_path / "key").read_bytes(), AUTHORITY: b"none"}
+    found = stored(data)
+    assert (found is None) == (algorithm == "ed25519")
+    signed = issued(None, current(found, time.time()), CLIENT, time.time())
+    assert x509.read(signed.certificate).uris == (PROXY.uri,)
 
 
 def test_stored_key_of_another_pair_is_none() -> None:
