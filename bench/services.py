@@ -271,8 +271,8 @@ class Holder:
 class ThereAtOnce(ProcessBackend):
     """Starts nothing: whoever is woken can be dialled already."""
 
-    def __init__(self, state_dir: Path, report: Report) -> None:
-        super().__init__(state_dir, report)
+    def __init__(self, state_dir: Path, report: Report, umask: int = -1) -> None:
+        super().__init__(state_dir, report, umask)
         self._says = report
         self._up: set[str] = set()
 
