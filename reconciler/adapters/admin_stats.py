@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -135,24 +138,28 @@ class AdminStats:
 
     async def _reading(self, admin: Admin) -> EnvoyReading:
         parser = Parser(self._service_of)
-        await self._fetch(admin, PATH, QUERY, MOST_BYTES, parser.feed)
-        return parser.reading()
+        process = await self._fetch(admin, PATH, QUERY, MOST_BYTES, parser.feed)
+        return replace(parser.reading(), process=process)
 
     async def _fetch(
         self, admin: Admin, path: str, query: Mapping[str, str], most_bytes: int, take: Callable[[bytes], None]
-    ) -> None:
-        """Hand the body of an answer to `take`, in pieces. Raises `Unusable`, and what aiohttp raises."""
+    ) -> int:
+        """Hand the body of an answer to `take`, in pieces. Raises `Unusable`, and what aiohttp raises.
+
+        Returns the id of the process that answered, 0 where it is not known.
+        """
         async with self._session(admin).get(path, params=query, headers=_HEADERS, allow_redirects=False) as response:
             if response.status != 200:
                 raise Unusable(f"HTTP status {response.status}")
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise Unusable("its answer is encoded, and was asked for plain")
-            received = 0
+            process, received = _process_of(response), 0
             async for chunk in response.content.iter_any():
                 received += len(chunk)
                 if received > most_bytes:
                     raise Unusable(f"its answer has over {most_bytes} bytes")
                 take(chunk)
+        return process
 
     def _session(self, admin: Admin) -> aiohttp.ClientSession:
         if admin not in self._sessions:
@@ -228,6 +235,19 @@ class Parser:
         field = FIELDS[figure.decode()]
         counters = self._counted.setdefault(self._service_of(cluster.decode(errors="replace")), {})
         counters[field] = counters.get(field, 0) + int(value)
+
+
+def _process_of(response: aiohttp.ClientResponse) -> int:
+    """Return the id of the process that answers at a Unix socket; 0 where there is none, or it is not known.
+
+    SO_PEERCRED of unix(7): the process that called listen(2).
+    """
+    transport = response.connection.transport if response.connection else None
+    peer = transport.get_extra_info("socket") if transport else None
+    if peer is None or peer.family != socket.AF_UNIX:
+        return 0
+    pid, _, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(pid)
 
 
 def _words(error: Exception) -> str:

@@ -86,7 +86,8 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> str | None:
     if seen.route_acked_at is None:
         return f"the route is not acknowledged: {seen.waiting_for}"
     if seen.traffic is None or seen.traffic.usage is Usage.UNKNOWN:
-        return "whether anything is in flight is not known"
+        starting = seen.traffic is not None and seen.traffic.starting
+        return "there is no complete sample yet" if starting else "whether anything is in flight is not known"
     if seen.traffic.taken_at < max(seen.route_acked_at + SETTLE_SECONDS, record.since):
         return "no sample since the route was acknowledged"
     if seen.traffic.in_flight:
@@ -168,7 +169,7 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
         return events.Zeroed("somebody else scaled it to zero")
     if seen.held:
         return events.Demand(_waits(seen.held))
-    if unknown := _unknown(record, seen, now, stale_after):
+    if unknown := _unknown(record, seen, now, stale_after, patient=_was_commanded(record, seen)):
         return unknown
     # What was in flight before may finish, for as long as `drainTimeout`; what comes anew makes it active.
     if seen.traffic and seen.traffic.moved and _is_anew(record, seen, seen.traffic):
@@ -187,14 +188,17 @@ def _is_anew(record: Record, seen: Observed, traffic: Judgement) -> bool:
     return began >= record.since
 
 
-def _unknown(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
+def _unknown(record: Record, seen: Observed, now: float, stale_after: float, *, patient: bool = False) -> Event | None:
+    """Return the event for a service whose use is not known; `patient` waits for the first two samples of an Envoy."""
     if seen.held is None:
         return events.TrafficUnknown("a holder is not connected")
     seen_at = seen.traffic.taken_at if seen.traffic else 0.0
     if now - max(seen_at, record.since) > stale_after:
         return events.TrafficUnknown("there is no recent sample")
-    if seen.traffic and seen.traffic.usage is Usage.UNKNOWN and seen.traffic.taken_at > record.since:
-        return events.TrafficUnknown(seen.traffic.reason)
+    traffic = seen.traffic
+    if traffic and traffic.usage is Usage.UNKNOWN and traffic.taken_at > record.since:
+        waits = patient and traffic.starting and not traffic.moved
+        return None if waits else events.TrafficUnknown(traffic.reason)
     return None
 
 

@@ -32,10 +32,12 @@ class EnvoyReading:
     """One Envoy's counters. A service that it does not name was never used through it."""
 
     uptime: float
-    """Seconds since this Envoy started: what tells a restart from silence."""
+    """Whole seconds since this Envoy started, as of its latest flush of statistics."""
     services: Mapping[str, Counters]
     at: float | None = None
     """When it was read, in seconds since the epoch, where each Envoy is read at a time of its own."""
+    process: int = 0
+    """Process id of the Envoy that answered; 0 where it is not known, as for an Envoy on another machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Judgement:
     """New requests and connections within the window, whichever figure is judged by. When unknown: those known of."""
     open: int = 0
     """Requests, or connections where Envoy knows no requests, that are open at `taken_at`, silent or not."""
+    starting: bool = False
+    """Unknown only because there are no two samples of each Envoy yet: the next samples decide."""
 
     @property
     def seen(self) -> str:
@@ -99,7 +103,7 @@ class Judgement:
 
 
 RESTART_TOLERANCE_SECONDS = 2.0
-"""Envoy's uptime is whole seconds; two readings of it may disagree with our clock by this much."""
+"""Envoy's uptime is whole seconds and as old as the latest flush; a reading may also take a while to arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +137,7 @@ class Window:
         if envoy not in before.envoys:
             return Doubt(Cause.ENVOY_NEW, f"Envoy {envoy} was not in the sample before")
         elapsed = self.after.read_at(envoy) - before.read_at(envoy)
-        uptime = self.after.envoys[envoy].uptime
-        ran = uptime - before.envoys[envoy].uptime
-        if uptime <= elapsed or ran < elapsed - RESTART_TOLERANCE_SECONDS or ran < 0:
-            return Doubt(Cause.ENVOY_RESTARTED, f"Envoy {envoy} restarted")
-        return None
+        return _doubt_about_process(envoy, before.envoys[envoy], self.after.envoys[envoy], elapsed)
 
     def _cause_of_missing(self, envoy: str) -> Cause:
         if self.after.source_failed:
@@ -150,28 +150,45 @@ class Window:
         In doubt it is unknown, with what is known to have come: that is enough to wake, and never enough to sleep.
         """
         if self.before is None:
-            return self._judgement(Usage.UNKNOWN, (doubt or FIRST_SAMPLE).words, _Sum())
+            doubt = doubt or FIRST_SAMPLE
+            return self._judgement(Usage.UNKNOWN, doubt.words, _Sum(), doubt.cause in STARTING)
         total, words = _Sum(), doubt and doubt.words
+        starting = doubt is not None and doubt.cause in STARTING
         for envoy, reading in self.after.envoys.items():
             before = self.before.envoys.get(envoy)
             if before is None or envoy not in self.expected:
                 continue
             was, now = before.services.get(service, NEVER_USED), reading.services.get(service, NEVER_USED)
             if now.requests < was.requests or now.connections < was.connections or now.bytes < was.bytes:
-                words = words or f"a counter of Envoy {envoy} went backwards"
+                words, starting = words or f"a counter of Envoy {envoy} went backwards", False
             else:
                 total.add(was, now, by)
         if words:
-            return self._judgement(Usage.UNKNOWN, words, total)
+            return self._judgement(Usage.UNKNOWN, words, total, starting)
         if total.is_nothing:
             return _quiet(self.before.taken_at, self.after.taken_at, by)
         reason = f"{counted(total.moved, by.one)} moved, {total.in_flight} in flight"
         return self._judgement(Usage.TRAFFIC if total.moved or total.in_flight else Usage.QUIET, reason, total)
 
-    def _judgement(self, usage: Usage, reason: str, total: _Sum) -> Judgement:
+    def _judgement(self, usage: Usage, reason: str, total: _Sum, starting: bool = False) -> Judgement:
         at = self.after.taken_at
         start = self.before.taken_at if self.before else at
-        return Judgement(usage, at, start, total.in_flight, reason, total.moved, total.arrived, total.open)
+        return Judgement(usage, at, start, total.in_flight, reason, total.moved, total.arrived, total.open, starting)
+
+
+def _doubt_about_process(envoy: str, was: EnvoyReading, now: EnvoyReading, elapsed: float) -> Doubt | None:
+    """Return why both readings may not be of one process.
+
+    An uptime that is no longer than the window proves neither a restart nor its absence: an Envoy that has just started
+    shows the same as one that was replaced meanwhile. Only the process id tells these apart.
+    """
+    known = was.process != 0 and now.process != 0
+    ran = now.uptime - was.uptime
+    if (known and was.process != now.process) or ran < 0 or ran < elapsed - RESTART_TOLERANCE_SECONDS:
+        return Doubt(Cause.ENVOY_RESTARTED, f"Envoy {envoy} restarted")
+    if not known and now.uptime <= elapsed + RESTART_TOLERANCE_SECONDS:
+        return Doubt(Cause.ENVOY_NEW, f"Envoy {envoy} has just started: no complete sample yet")
+    return None
 
 
 @dataclass(slots=True)
@@ -215,6 +232,8 @@ def _quiet(start: float, taken_at: float, by: IdleBy) -> Judgement:
     return Judgement(Usage.QUIET, taken_at, start, 0, f"{counted(0, by.one)} moved, 0 in flight")
 
 
+STARTING = frozenset({Cause.FIRST_SAMPLE, Cause.ENVOY_NEW})
+"""Doubts that end with the next samples of the same Envoys."""
 NO_SAMPLE = Doubt(Cause.FIRST_SAMPLE, "no sample yet")
 FIRST_SAMPLE = Doubt(Cause.FIRST_SAMPLE, "only one sample so far")
 

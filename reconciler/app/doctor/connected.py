@@ -17,6 +17,7 @@ PASSING = (
     "no sample yet",
     "only one sample so far",
     "was not in the sample before",
+    "no complete sample yet",
     "restarted",
     "leads for a short time only",
 )

@@ -380,3 +380,14 @@ def test_judge_and_step_agree_after_a_few_rounds_whatever_is_seen(
 @given(RECORDS, SEEN, st.sampled_from([events.WakeTimedOut, events.DrainTimedOut, events.IdleElapsed]))
 def test_a_deadline_always_says_why(record: Record, seen: Observed, event: type[Event]) -> None:
     assert due(record, SPEC, seen, event).reason
+
+
+def test_commanded_drain_waits_for_the_first_samples() -> None:
+    starting = replace(UNKNOWN, starting=True)
+    commanded = replace(DRAINED, traffic=starting, sleep_commanded_at=SINCE)
+    assert heard(State.Draining, commanded) is None
+    assert undrained(a_record(State.Draining), SPEC, commanded) == "there is no complete sample yet"
+    unknown = events.TrafficUnknown(UNKNOWN.reason)
+    assert heard(State.Draining, replace(commanded, sleep_commanded_at=None)) == unknown
+    assert heard(State.Draining, replace(commanded, traffic=UNKNOWN)) == unknown
+    assert heard(State.Draining, replace(commanded, traffic=replace(starting, moved=1))) == unknown

@@ -157,7 +157,7 @@ def test_an_envoy_that_left_in_good_order_is_not_missed() -> None:
             sample(1000, a=(1, USED)),
             sample(1010, a=(9, USED)),
             "a",
-            "Envoy a restarted",
+            "Envoy a has just started: no complete sample yet",
             id="restarted while it was young",
         ),
         pytest.param(
@@ -215,3 +215,21 @@ def test_uptimes_are_whole_seconds() -> None:
     assert judged(QUIET_BEFORE, sample(1000.5, a=(500, USED))).usage is Usage.QUIET
     assert judged(QUIET_BEFORE, sample(1000.5, a=(501, USED))).usage is Usage.QUIET
     assert judged(QUIET_BEFORE, sample(1005.9, a=(505, USED))).usage is Usage.QUIET
+
+
+def test_window_of_a_new_envoy_is_judged_by_its_process() -> None:
+    """Uptimes of 0 and 0 say nothing: the process id does."""
+
+    def of(at: float, process: int) -> Sample:
+        return Sample(at, {"a": EnvoyReading(0, {}, process=process)})
+
+    assert judged(of(1000, 7), of(1000.2, 7)).usage is Usage.QUIET
+    assert judged(of(1000, 7), of(1000.2, 8)).reason == "Envoy a restarted"
+    unknown = judged(of(1000, 0), of(1000.2, 0))
+    assert (unknown.usage, unknown.starting) == (Usage.UNKNOWN, True)
+    assert unknown.reason == "Envoy a has just started: no complete sample yet"
+
+
+def test_restart_behind_a_slow_reading_is_not_missed() -> None:
+    """The second reading took 1.9 s, in which the new Envoy became as old as the old one was."""
+    assert judged(sample(1000, a=(1, USED)), sample(1000.2, a=(1, USED))).usage is Usage.UNKNOWN

@@ -1,0 +1,17 @@
+"""The first seconds of an Envoy: a command to sleep waits for its samples, and no restart is reported falsely."""
+
+from __future__ import annotations
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import SLOW_TO_SLEEP, quick, request, until
+
+
+def test_sleep_just_after_envoy_started_succeeds(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
+    assert request(z.http_port, "web").status == 200
+    old = z.kill("envoy")
+    until("another Envoy runs", lambda: z.pids().get("envoy", old) != old)
+    z.wait_status("Envoy has the route", "web", lambda view: view["route"]["ackedAt"])
+    z.ask("POST", "/v1/services/web/sleep")
+    view = z.wait_state("web", "ScaledToZero", "Active", "Idle")
+    assert view["state"] == "ScaledToZero", view
