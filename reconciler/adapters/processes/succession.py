@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from reconciler.adapters.processes.program import Program
 
@@ -86,9 +86,9 @@ class Succession:
             waits.pop(service, None)
         self._announce()
 
-    async def wait(self) -> None:
-        """Return when a service has ended, or the configuration has changed."""
-        await self._news.wait()
+    def change(self) -> Awaitable[object]:
+        """Return what is done when a service has ended or the configuration has changed, from this call on."""
+        return self._news.wait()
 
     def _announce(self) -> None:
         self._news.set()

@@ -175,7 +175,7 @@ class Unit:
             self._say(
                 replace(self._running, trouble=f"waits for the end of {name}, whose program has the same {common}")
             )
-            await _either(succession.wait(), self._interrupt.wait())
+            await _either(succession.change(), self._interrupt.wait())
         if waited:
             self._say(replace(self._running, trouble=None))
         return not self._interrupt.is_set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,3 +77,13 @@ def test_process_of_which_nothing_is_known_is_waited_for() -> None:
     succession = Succession()
     succession.configure({"web": program("/new"), "known": program("/known")}, {"gone": ANYTHING, "known": ANYTHING})
     assert waits(succession, "web") == {"gone"}
+
+
+async def test_change_between_a_look_and_the_wait_is_noticed() -> None:
+    old, succession = program("/data"), Succession()
+    succession.configure({"cache": old}, {})
+    succession.configure({"store": old}, {"cache": claims(old)})
+    change = succession.change()
+    succession.ended("cache")
+    async with asyncio.timeout(30):
+        await change
