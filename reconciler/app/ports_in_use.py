@@ -32,6 +32,11 @@ def parsed(text: str) -> str:
     return text
 
 
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine reaches that `ip:port`."""
+    return ip_address(split(address)[0]).is_loopback
+
+
 def why_taken(address: str) -> str | None:
     """Why nobody can listen on `ip:port` now, naming the process that has it if that can be told; None when one can."""
     host, port = split(address)

@@ -9,12 +9,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 
+from reconciler.adapters.admission import Admission
 from reconciler.adapters.alarm import Alarm
+from reconciler.adapters.holders import CLAIMS as HOLDER_CLAIMS
 from reconciler.adapters.holders import HolderStreams
 from reconciler.adapters.http import Http
 from reconciler.adapters.metrics import Metrics, World
@@ -24,6 +26,7 @@ from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
 from reconciler.adapters.services_file.addresses import Address
 from reconciler.adapters.sqlite_store import SqliteStore
+from reconciler.adapters.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.app import traffic
 from reconciler.app.closing import Drain, stop_programs
@@ -47,6 +50,9 @@ from reconciler.ports.holders import Held
 from reconciler.ports.transitions import Transition
 from reconciler.threads import in_thread
 
+if TYPE_CHECKING:
+    from reconciler.adapters.credentials import Files
+
 log = structlog.get_logger()
 
 GRPC_GRACE_SECONDS = 0.2
@@ -63,6 +69,8 @@ class Settings:
     metrics: tuple[str, int] | None
     grpc: str | None
     """A further `ip:port` for Envoys and holders to join at."""
+    certificates: Files | None = None
+    """Of that; None: it is open, and on the loopback device."""
     prometheus: PrometheusSettings | None = None
     """None: Envoy's admin port says what is in use."""
     taken: Mapping[str, Address] = field(default_factory=dict)
@@ -104,7 +112,8 @@ class Reconciler:
             self.engine, self._router, self._holders, lambda: self._opened, source, records=self._records
         )
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
-        self._grpc = grpc.aio.server(options=GRPC_OPTIONS)
+        admission = Admission({**XDS_CLAIMS, **HOLDER_CLAIMS}, reserved=frozenset((NODE,)))
+        self._grpc = grpc.aio.server(options=GRPC_OPTIONS, interceptors=(admission,))
 
     def _world(self) -> World:
         """What metrics look at."""
@@ -177,12 +186,24 @@ class Reconciler:
         finally:
             os.umask(before)
         if self._settings.grpc:
-            self._grpc.add_insecure_port(self._settings.grpc)
+            self._listen(self._settings.grpc, self._settings.certificates)
         await self._grpc.start()
         Path(GRPC_SOCKET).chmod(0o600)
         await self._http.serve_control(self._settings.state_dir.control)
         if self._settings.metrics:
             await self._http.serve_probes(*self._settings.metrics)
+
+    def _listen(self, address: str, files: Files | None) -> None:
+        """Let Envoys and holders join that are not `up`'s own."""
+        if files is None:
+            self._grpc.add_insecure_port(address)
+            return
+        from reconciler.adapters import credentials  # takes a while, and few need it
+
+        try:
+            self._grpc.add_secure_port(address, credentials.Server(files.read).credentials)
+        except credentials.NoCertificates as error:  # they were there when `up` started
+            log.error("no further Envoy or holder can join until the next start", grpc=address, error=str(error))
 
     async def _close(self) -> None:
         self._closing = True

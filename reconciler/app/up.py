@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -32,6 +33,9 @@ from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
 from reconciler.app.taken import taken
 from xds.bootstrap import Join, as_json
+
+if TYPE_CHECKING:
+    from reconciler.adapters.credentials import Files
 
 log = structlog.get_logger()
 
@@ -63,6 +67,7 @@ class Options:
     metrics: str | None = None
     holder_metrics: str | None = None
     grpc: str | None = None
+    certificates: Files | None = None
     envoy: Path | None = None
     prometheus: PrometheusSettings | None = None
     with_prometheus: bool = False
@@ -237,6 +242,8 @@ def _reconciler(options: Options, holder_port: int) -> Child:
     command += ["--state-dir", str(options.state_dir.path), "--holder-port", str(holder_port), "--log", options.log]
     command += [*_flag("--metrics", options.metrics), *_flag("--grpc", options.grpc)]
     command += _flag("--holder-metrics", options.holder_metrics)
+    if files := options.certificates:
+        command += ["--tls-cert", str(files.certificate), "--tls-key", str(files.key), "--tls-ca", str(files.authority)]
     if options.prometheus:
         command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
     return Child("reconciler", command, umask=options.umask)

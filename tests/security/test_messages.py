@@ -147,10 +147,7 @@ async def test_holder_counts_are_bounded() -> None:
         ]
         code, _ = await says(call, *messages)
         assert code is INVALID
-        one = (
-            next(one for one in at.replica.holders.known if one.name == "proxy-a") if at.replica.holders.known else None
-        )
-        assert one is None or not one.counts, "of one that is missed, its name stays"
+        assert not at.replica.holders.known
 
 
 async def test_rejection_of_five_megabytes_is_cut(capfd: pytest.CaptureFixture[str]) -> None:
@@ -198,16 +195,15 @@ async def test_asking_without_acknowledging_is_bounded(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("method", [ADS, HOLDER])
-async def test_messages_of_100_megabytes_leave_no_memory(method: str) -> None:
-    """Each is refused before it is in memory, and nothing of a closed stream stays there."""
+async def test_messages_of_30_megabytes_leave_no_memory(method: str) -> None:
+    """Each is refused before it is in memory as a whole, and nothing of it stays."""
     async with port() as at:
+        payload = introduces(method, "proxy-a") + bytes(30_000_000)
         before = psutil.Process().memory_info().rss
-        payload = introduces(method, "proxy-a") + bytes(100_000_000)
-        own = psutil.Process().memory_info().rss - before
         for _ in range(8):
             code, _ = await says(await at.dial(PROXY_A, PROXY.uri, method), payload)
             assert code is EXHAUSTED
-        assert psutil.Process().memory_info().rss - before - own < 3 * 100_000_000, "the client has its copies, too"
+        assert psutil.Process().memory_info().rss - before < 120_000_000, "half of what was sent"
         assert not at.known and at.may_sleep
 
 

@@ -3,7 +3,7 @@
 Only `x509` imports the library for certificates, and only `tls` imports gRPC.
 """
 
-from reconciler.adapters.credentials.material import Files, Material, NoCertificates
+from reconciler.adapters.credentials.material import Files, Material, NoCertificates, check
 from reconciler.adapters.credentials.tls import Server, channel
 
-__all__ = ["Files", "Material", "NoCertificates", "Server", "channel"]
+__all__ = ["Files", "Material", "NoCertificates", "Server", "channel", "check"]

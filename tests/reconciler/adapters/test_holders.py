@@ -320,3 +320,31 @@ def test_a_header_comes_first_where_envoy_sends_one(protocol: Protocol) -> None:
     cluster = messages.cluster("web", ir.Protocol(protocol))
     said = assigned(Order(Spec(name="web", protocol=protocol), WEB, (), None))
     assert said.has_header == bool(cluster.transport_socket_matches)
+
+
+async def test_holder_that_is_missed_keeps_counts_of_services_only() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        holder = Holder(target)
+        elsewhere = (wire.Count(f"127.64.9.{n}:1", 1, 0, 0, 0, 0) for n in range(200))
+        await holder.hello(count(relayed=2), *elsewhere)
+        await subject.until("web", lambda held: held.relayed == 2)
+        assert len(subject.streams.known[0].counts) == 201
+        await holder.leave()
+        await subject.until("web", lambda held: held.relayed is None)
+        [missed] = subject.streams.known
+        assert missed.gone
+        assert missed.counts.keys() == {WEB}
+        subject.streams.order("web", order(release_to=("127.0.0.1:8080",)))
+        assert not missed.changed
+
+
+async def test_acknowledgement_of_a_later_version_ends_the_stream() -> None:
+    async with reconciler() as (subject, target):
+        subject.streams.order("web", order())
+        holder = Holder(target)
+        version = (await holder.hello()).version
+        await holder.say(wire.Up(acked=version + 1))
+        assert await holder._call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert subject.held["web"].acked_at is None
+        await holder.leave()
