@@ -112,8 +112,8 @@ class Reconciler:
             self.engine, self._router, self._holders, lambda: self._opened, source, records=self._records
         )
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
-        admission = Admission({**XDS_CLAIMS, **HOLDER_CLAIMS}, reserved=frozenset((NODE,)))
-        self._grpc = grpc.aio.server(options=GRPC_OPTIONS, interceptors=(admission,))
+        self._admission = Admission({**XDS_CLAIMS, **HOLDER_CLAIMS}, reserved=frozenset((NODE,)))
+        self._grpc = grpc.aio.server(options=GRPC_OPTIONS, interceptors=(self._admission,))
 
     def _world(self) -> World:
         """What metrics look at."""
@@ -127,6 +127,7 @@ class Reconciler:
             now=time.time,
             ticks=time.monotonic,
             records_failing=lambda: self._store.failing is not None,
+            refused_streams=lambda: self._admission.refused,
         )
 
     def _records(self) -> dict[str, Any]:

@@ -185,6 +185,7 @@ class Replica:
             leads=self._leads,
             now=time.time,
             ticks=time.monotonic,
+            refused_streams=lambda: self._admission.refused,
             plaintext=lambda: self._certificates is None,
             expiries=self._expiries,
         )

@@ -22,6 +22,8 @@ from reconciler.core.traffic import Sample
 from reconciler.ports.holders import Held
 from reconciler.ports.transitions import Transition
 
+MOST_ENVOYS = 4096
+"""Node ids of which acknowledgements are counted before those that are not connected are forgotten."""
 OPENMETRICS = "application/openmetrics-text"
 
 
@@ -95,7 +97,11 @@ class Metrics:
 
     def acked(self, envoy: str) -> None:
         """An Envoy acknowledged endpoints."""
-        self._registry.acks[envoy] += 1
+        acks = self._registry.acks
+        if len(acks) >= MOST_ENVOYS and envoy not in acks:
+            for gone in acks.keys() - self._world.envoys().keys():
+                del acks[gone]
+        acks[envoy] += 1
 
     def called(self, method: str, code: str) -> None:
         """A call to the API server ended, with that code."""

@@ -81,6 +81,7 @@ class Present(Collector):
         yield _single(table.RECORDS_FAILING, failing() if failing else None)
         yield _single(table.LEADER, world.leads())
         yield _family(table.API_CALLS, self._calls)
+        yield _family(table.REFUSED_STREAMS, world.refused_streams())
         yield _single(table.PLAINTEXT, world.plaintext())
         yield _family(table.CERTIFICATE_EXPIRY, {(name,): until for name, until in world.expiries().items()})
         yield _family(table.BUILD, {(version("zenvoy"), platform.python_version()): 1})

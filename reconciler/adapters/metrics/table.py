@@ -206,6 +206,13 @@ API_CALLS = Family(
     ("method", "code"),
     "1 a method and code",
 )
+REFUSED_STREAMS = Family(
+    "zenvoy_streams_refused",
+    "counter",
+    "Streams of Envoys, holders and replicas that were refused, by kind (xDS, holder, peer) and gRPC status.",
+    ("stream", "code"),
+    "1 a kind and status",
+)
 PLAINTEXT = Family(
     "zenvoy_grpc_plaintext",
     "gauge",
@@ -228,8 +235,8 @@ BUILD = Family("zenvoy_build_info", "gauge", "1; the labels say what runs.", ("v
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
 PRESENT = (
     *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_DOUBT, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
-    *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, PLAINTEXT),
-    *(RECORDS_FAILING, CERTIFICATE_EXPIRY, BUILD),
+    *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, REFUSED_STREAMS),
+    *(PLAINTEXT, RECORDS_FAILING, CERTIFICATE_EXPIRY, BUILD),
 )
 CONTROL_FAMILIES = (*HISTOGRAMS, *PRESENT)
 """Rendered by prometheus-client."""

@@ -64,6 +64,8 @@ class World:
     """Seconds since the epoch."""
     ticks: Callable[[], float]
     """Seconds of a clock that is never set."""
+    refused_streams: Callable[[], Mapping[tuple[str, ...], int]] = dict
+    """Streams on the gRPC port that were refused, by kind and gRPC status."""
     plaintext: Callable[[], bool] = lambda: False
     """Whether the gRPC port is open without mutual TLS."""
     expiries: Callable[[], Mapping[str, float]] = dict
