@@ -1,15 +1,16 @@
-"""Finds what is wrong with a configuration before Envoy is told of it: everything at once, in words for people.
+"""Finds what is wrong with a configuration before Envoy receives it: everything at once, in words for people.
 
-Pure. Envoy would reject a whole listener or route configuration for one service's mistake; so nothing that it would
-reject may pass here.
+Pure. Envoy would reject a whole listener or route configuration for the mistake of one service. So a service with a
+mistake is left out, and nothing that is known to be rejected may pass here.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TypeVar
 
 from xds import ir
@@ -17,45 +18,73 @@ from xds import ir
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"({_LABEL}\.)*{_LABEL}")
+LONGEST_BODY_BYTES = 4096
+"""Envoy rejects all answers for one that is longer."""
 _Key = TypeVar("_Key")
 _ROUTED_BY_NAME = frozenset({ir.Protocol.HTTP, ir.Protocol.H2C, ir.Protocol.TLS})
 
 
-def problems(
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What is wrong with a configuration."""
+
+    shared: tuple[str, ...]
+    """With the shared listeners, or with the configuration as a whole: none of it can be served."""
+    services: Mapping[str, tuple[str, ...]]
+    """With single services, by name."""
+
+
+def faults(
     listen: ir.Listen, services: Iterable[ir.Service], is_good: Callable[[ir.Service], bool] = lambda _: False
-) -> list[str]:
-    """Return all that is wrong, in the order of the services; empty when nothing is.
+) -> Faults:
+    """Return all that is wrong. Of two services that collide, the later one is wrong.
 
     `is_good` says of a service that nothing was wrong with it alone, with these listeners: it is not looked at again.
     """
-    found = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
+    shared = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
+    found: dict[str, tuple[str, ...]] = {}
     names: set[str] = set()
     owners: dict[ir.Protocol, dict[str, str]] = {protocol: {} for protocol in _ROUTED_BY_NAME}
     owners[ir.Protocol.H2C] = owners[ir.Protocol.HTTP]
     listeners: dict[ir.Address, str] = {}
     for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):
         if address:
-            found += _claim(listeners, address, owner, f"the address {address.host}:{address.port}")
+            shared += _claim(listeners, _canonical(address), owner, f"the address {address.host}:{address.port}")
     for service in services:
         if service.name in names:
-            found.append(f"service {service.name}: the name is given twice")
+            shared.append(f"service {service.name}: the name is given twice")
         names.add(service.name)
         if service.leaving:
             continue
-        if not is_good(service):
-            found += _service_problems(listen, service)
-        if service.protocol is ir.Protocol.TCP and service.listen:
-            what = f"the address {service.listen.host}:{service.listen.port}"
-            found += _claim(listeners, service.listen, f"service {service.name}", what)
-        elif service.protocol in _ROUTED_BY_NAME:
-            found += _domain_claims(owners[service.protocol], service)
-    return found
+        wrong = [] if is_good(service) else list(_service_problems(listen, service))
+        if not wrong:
+            wrong = _claims(owners, listeners, service)
+        if wrong:
+            found[service.name] = tuple(wrong)
+    return Faults(tuple(shared), found)
+
+
+def _claims(
+    owners: dict[ir.Protocol, dict[str, str]], listeners: dict[ir.Address, str], service: ir.Service
+) -> list[str]:
+    """Claim what is a service's; one that does not get all of it claims nothing."""
+    if service.protocol is ir.Protocol.TCP and service.listen:
+        what = f"the address {service.listen.host}:{service.listen.port}"
+        return list(_claim(listeners, _canonical(service.listen), f"service {service.name}", what))
+    return _domain_claims(owners[service.protocol], service)
+
+
+def is_name(name: str) -> bool:
+    """Return whether this can be the name of a service."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _domain_claims(owners: dict[str, str], service: ir.Service) -> list[str]:
     """All services are asked at each change: words are made only when there is something to say."""
     name = service.name
-    taken = [domain for domain in service.domains if owners.setdefault(domain.lower(), name) != name]
+    taken = [domain for domain in service.domains if owners.get(domain.lower(), name) != name]
+    if not taken:
+        owners.update((domain.lower(), name) for domain in service.domains)
     return [
         f"service {name}: the host name {domain!r} is already that of service {owners[domain.lower()]}"
         for domain in taken
@@ -69,7 +98,7 @@ def _claim(owners: dict[_Key, str], key: _Key, owner: str, what: str) -> Iterato
 
 def _service_problems(listen: ir.Listen, service: ir.Service) -> Iterator[str]:
     where = f"service {service.name}"
-    if not _NAME.fullmatch(service.name):
+    if not is_name(service.name):
         yield f"service {service.name!r}: a name is letters and digits, then also '.', '_', '/' and '-'"
     yield from _ignore_problems(where, service)
     if service.protocol is ir.Protocol.TCP:
@@ -102,6 +131,10 @@ def _ignore_problems(where: str, service: ir.Service) -> Iterator[str]:
         for path in rule.paths:
             if not path.startswith("/") or "*" in path[:-1]:
                 yield f"{where}: {path!r} is not a path (it begins with '/', and only its end may be '*')"
+        if "" in rule.user_agents:
+            yield f"{where}: '' is the beginning of every user agent"
+        if len(rule.body.encode(errors="replace")) > LONGEST_BODY_BYTES:
+            yield f"{where}: the body of an answer has more than {LONGEST_BODY_BYTES} bytes"
         if not 200 <= rule.status < 600:
             yield f"{where}: {rule.status} is not the status of an answer (200 to 599)"
 
@@ -134,10 +167,24 @@ def _is_ip(name: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=4096)
+def _canonical(address: ir.Address) -> ir.Address:
+    """Return the address in one notation, as two listeners at one address would be rejected."""
+    return (
+        ir.Address(str(ip_address(address.host)), address.port)
+        if _is_ip(address.host) and "[" not in address.host
+        else address
+    )
+
+
 def _address_problems(where: str, address: ir.Address | None) -> Iterator[str]:
+    """Yield what is wrong with an address that Envoy shall listen on."""
     if address is None:
         return
     yield from address_problems(where, address)
+    ip = ip_address(address.host) if _is_ip(address.host) and "[" not in address.host else None
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+        yield f"{where}: {address.host!r} is an IPv4 address in IPv6 notation; write it as {ip.ipv4_mapped}"
 
 
 def address_problems(where: str, address: ir.Address) -> Iterator[str]:

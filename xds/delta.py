@@ -10,12 +10,9 @@ from xds.requests import MOST_NAMES, DeltaRequest, NodeId, delta_request
 from xds.responses import delta_response
 from xds.snapshot import Resource
 from xds.stream import Receipt, Stream
-from xds.subscription import Subscription
+from xds.subscription import UNKNOWN, Subscription
 from xds.types import CDS, EDS, WILDCARD
 from xds.wire import MalformedError
-
-_UNKNOWN = "?"
-"""A version that no resource has: what the client holds of a name is not known."""
 
 
 class DeltaStream(Stream):
@@ -63,7 +60,7 @@ class DeltaStream(Stream):
             sub.forget(name)
             if sub.wildcard and name != "*":
                 # The client cannot know whether the wildcard covers the name: it must be told.
-                sub.sent[name] = _UNKNOWN
+                sub.sent[name] = UNKNOWN
                 sub.dirty[name] = None
         if "*" in request.unsubscribe:
             sub.wildcard = False
@@ -83,6 +80,9 @@ class DeltaStream(Stream):
             return []
         nonce = sub.send(news, removed)
         return [delta_response(sub.type_url, sub.table.version, nonce, news, removed)]
+
+    def _may_split(self, sub: Subscription) -> bool:
+        return True
 
     def _may_go(self, sub: Subscription, name: str) -> bool:
         if name not in sub.sent and name not in sub.names:

@@ -10,7 +10,7 @@ Pure; `messages.py` has the readable form of the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from itertools import product
 
 from xds import ir, names, shared
@@ -48,8 +48,19 @@ def answering_order(rules: Iterable[ir.Ignore]) -> list[ir.Ignore]:
 
 def source_match(service: ir.Service) -> bytes:
     """Encode the part of a filter chain's match that names sources; empty when there are none."""
-    ranges = (source for rule in service.ignore for source in rule.sources)
-    return b"".join(field(6, _range(source)) for source in ranges)
+    ranges = networks(source for rule in service.ignore for source in rule.sources)
+    return b"".join(field(6, _range(network)) for network in ranges)
+
+
+def networks(sources: Iterable[str]) -> list[IPv4Network | IPv6Network]:
+    """Return the fewest ranges that cover the same addresses.
+
+    Envoy rejects a listener whose filter chains name one range twice, in whatever notation.
+    """
+    found = {ip_network(source, strict=False) for source in sources}
+    four = collapse_addresses(network for network in found if isinstance(network, IPv4Network))
+    six = collapse_addresses(network for network in found if isinstance(network, IPv6Network))
+    return [*four, *six]
 
 
 def load_assignment(name: str) -> bytes:
@@ -65,12 +76,10 @@ def _matches(rule: ir.Ignore) -> Iterator[bytes]:
 
 
 def _source_matcher(sources: Iterable[str]) -> bytes:
-    ranges = b"".join(field(1, _range(source)) for source in sources)
+    ranges = b"".join(field(1, _range(network)) for network in networks(sources))
     return text(1, names.SOURCE) + field(3, ranges)
 
 
-def _range(source: str) -> bytes:
-    """A CIDR range; an address alone is a range of one."""
-    network = ip_network(source, strict=False)
+def _range(network: IPv4Network | IPv6Network) -> bytes:
     length = number(1, network.prefixlen) if network.prefixlen else b""
     return text(1, str(network.network_address)) + field(2, length)

@@ -9,9 +9,8 @@ Nothing here may bound how many connections or requests are held, for how long, 
 from __future__ import annotations
 
 from datetime import timedelta
-from ipaddress import ip_network
 
-from xds import ir
+from xds import ignoring, ir
 from xds.api import (
     Any,
     Struct,
@@ -24,6 +23,7 @@ from xds.api import (
     listener_v3,
     proxy_protocol_v3,
     raw_buffer_v3,
+    route_v3,
     router_v3,
     set_filter_state_v3,
     tcp_proxy_v3,
@@ -38,6 +38,7 @@ from xds.names import (
     ROUTES,
     SOURCE,
     TLS_LISTENER,
+    TRIAL,
     ignored,
     stat_name,
     tcp_listener_name,
@@ -199,7 +200,7 @@ def tls_filter_chains(
 
 
 def _source_ranges(ignore: tuple[ir.Ignore, ...]) -> list[core_v3.CidrRange]:
-    networks = (ip_network(source, strict=False) for rule in ignore for source in rule.sources)
+    networks = ignoring.networks(source for rule in ignore for source in rule.sources)
     return [core_v3.CidrRange(address_prefix=str(n.network_address), prefix_len=n.prefixlen) for n in networks]
 
 
@@ -237,6 +238,31 @@ def _source() -> set_filter_state_v3.Config:
         format_string=core_v3.SubstitutionFormatString(text_format_source=who),
     )
     return set_filter_state_v3.Config(on_new_connection=[value])
+
+
+def trial_of_routes(routes: route_v3.RouteConfiguration) -> listener_v3.Listener:
+    """Build the listener inside of Envoy in which routes are tried: they are part of it, so that it is rejected."""
+    manager = hcm_v3.HttpConnectionManager(
+        stat_prefix=TRIAL,
+        route_config=routes,
+        http_filters=[hcm_v3.HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(router_v3.Router()))],
+    )
+    # As for routes by RDS, which may come before their clusters.
+    routes.validate_clusters = False
+    filters = [listener_v3.Filter(name="envoy.filters.network.http_connection_manager", typed_config=Any.pack(manager))]
+    return listener_v3.Listener(
+        name=TRIAL,
+        internal_listener=listener_v3.ListenerInternalListenerConfig(),
+        filter_chains=[listener_v3.FilterChain(filters=filters)],
+    )
+
+
+def trial_of_chains(chains: list[listener_v3.FilterChain]) -> listener_v3.Listener:
+    """Build the listener inside of Envoy in which filter chains are tried."""
+    listener = tls_listener(ir.Address("", 0), chains)
+    listener.name, listener.address = TRIAL, None
+    listener.internal_listener = listener_v3.ListenerInternalListenerConfig()
+    return listener
 
 
 def answers_listener() -> listener_v3.Listener:

@@ -12,6 +12,8 @@ ANSWERS = "answers"
 """Envoy's own listener, and its route configuration, for what is ignored while a service does not run."""
 IGNORED_STAT = "(ignored)"
 """The `<name>` in statistics of all that is ignored; no service can have it."""
+TRIAL = "trial"
+"""Envoy's own listener in which parts of a rejected resource are tried; nothing leads there."""
 SOURCE = "zenvoy.source"
 """The filter state in which a connection's source address is kept for routes to match."""
 UNKNOWN_HOST = "(unknown host)"
@@ -32,6 +34,11 @@ def tcp_listener_name(address: ir.Address) -> str:
 def ignored(service: str) -> str:
     """Return the name of the cluster of what is ignored of a service; no service can have it."""
     return f"{service} {IGNORED_STAT}"
+
+
+def service_of_cluster(cluster: str) -> str:
+    """Return the service of a cluster: the inverse of `ignored` for the cluster of what is ignored."""
+    return cluster.removesuffix(f" {IGNORED_STAT}")
 
 
 def stat_name(service: str) -> str:

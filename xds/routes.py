@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from ipaddress import ip_network
 
 from xds import ignoring, ir
 from xds.api import core_v3, matcher_v3, route_v3, xds_core_v3
@@ -51,7 +50,7 @@ def answering_host(name: str, domains: tuple[str, ...], ignore: tuple[ir.Ignore,
 def _matches(rule: ir.Ignore) -> Iterator[route_v3.RouteMatch]:
     sources = []
     if rule.sources:
-        networks = [ip_network(source, strict=False) for source in rule.sources]
+        networks = ignoring.networks(rule.sources)
         ranges = [
             xds_core_v3.CidrRange(address_prefix=str(n.network_address), prefix_len=n.prefixlen) for n in networks
         ]

@@ -18,9 +18,10 @@ from urllib.parse import unquote
 import grpc
 
 from xds import ir
+from xds.attribution import Attribution
 from xds.delta import DeltaStream
 from xds.requests import MOST_NAMES, NodeId, node_id
-from xds.snapshot import World
+from xds.snapshot import Change, World
 from xds.sotw import SotwStream
 from xds.stream import Nack, Stream
 from xds.types import EDS
@@ -165,10 +166,19 @@ class _Session:
 class Server:
     """The xDS server: `configure` and `route` say what is; Envoys are told as they connect and as it changes."""
 
-    def __init__(self, *, on_change: Callable[[ResourceAck], None], on_node: Callable[[NodeEvent], None]) -> None:
-        self._on_change = on_change
-        self._on_node = on_node
-        self._world = World()
+    def __init__(
+        self,
+        *,
+        on_change: Callable[[ResourceAck], None],
+        on_node: Callable[[NodeEvent], None],
+        on_faults: Callable[[Mapping[str, str]], None] = lambda _: None,
+        world: World | None = None,
+    ) -> None:
+        """`on_faults` receives, whenever it changes, what is wrong with services that are not served as they are."""
+        self._on_change, self._on_node, self._on_faults = on_change, on_node, on_faults
+        self._world = world or World()
+        self._attribution = Attribution(self._world)
+        self._faults: Mapping[str, str] = {}
         self._sessions: dict[str, _Session] = {}
         self._opened = asyncio.Event()
         self._closed = False
@@ -176,12 +186,32 @@ class Server:
     def configure(self, listen: ir.Listen, services: Iterable[ir.Service]) -> None:
         """Make this the whole configuration; what is equal is not sent again, endpoints are kept.
 
-        Raises `ValueError` with all problems, one a line; the present configuration then stays.
+        A service that something is wrong with is left out, and reported. Raises `ValueError` with all problems, one a
+        line, when there is something wrong with the whole; the present configuration then stays.
         """
-        change = self._world.configure(listen, services)
+        self._spread([self._world.configure(listen, services)])
+        self._report_faults()
+
+    def _spread(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            for session in self._sessions.values():
+                session.stream.change(change)
+                session.wake.set()
+
+    def faults(self) -> dict[str, str]:
+        """Return what is wrong with services, or was rejected of them, by service."""
+        found: dict[str, str] = {}
         for session in self._sessions.values():
-            session.stream.change(change)
-            session.wake.set()
+            for type_url, sub in session.stream.types.items():
+                for resource, message in sub.refused.items():
+                    if service := self._world.owner(type_url, resource):
+                        found[service] = message
+        return found | dict(self._world.faults)
+
+    def _report_faults(self) -> None:
+        if (found := self.faults()) != self._faults:
+            self._faults = found
+            self._on_faults(found)
 
     def route(self, service: str, endpoints: tuple[ir.Address, ...], held: bool = False) -> None:
         """Make these the endpoints of a service; `held` says that they are its hold address.
@@ -283,7 +313,9 @@ class Server:
     def _dismiss(self, session: _Session) -> None:
         if self._sessions.get(session.id) is session:
             del self._sessions[session.id]
+            self._spread(self._attribution.left(session.id))
             self._on_node(NodeEvent("disconnected", session.node()))
+            self._report_faults()
 
     async def _converse(
         self, session: _Session, opening: list[bytes], requests: AsyncIterator[bytes], context: Any
@@ -309,6 +341,7 @@ class Server:
 
     def _receive(self, session: _Session, data: bytes) -> None:
         now = time.time()
+        had_refused = session.stream.has_refused
         receipt = session.stream.receive(data, now)
         if any(sub.unanswered > MOST_UNANSWERED for sub in session.stream.types.values()):
             raise MalformedError(f"more than {MOST_UNANSWERED} resources are sent and not acknowledged")
@@ -318,6 +351,10 @@ class Server:
         if receipt.nack is not None:
             session.nacks += 1
             self._on_node(NodeEvent("nacked", session.node()))
+        if receipt.verdict is not None:
+            self._spread(self._attribution.heard(session.id, receipt.verdict))
+        if receipt.verdict is not None or had_refused:
+            self._report_faults()
 
 
 async def _write(session: _Session, context: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xds import ir, messages, names, routes
+from xds.api import Any, hcm_v3, route_v3
 from xds.wire import text
 
 TARGET = Path(__file__).with_name("shared.py")
@@ -30,6 +31,11 @@ def shared() -> dict[str, bytes]:
     assert config is not None
     http, tls = messages.http_listener(_NOWHERE), messages.tls_listener(_NOWHERE, [])
     http.address = tls.address = None
+    routes_tried = messages.trial_of_routes(routes.route_configuration([]))
+    [[tried]] = [chain.filters for chain in routes_tried.filter_chains]
+    manager, tried.typed_config = tried.typed_config, None
+    assert manager is not None
+    routes_tried.filter_chains = []
     return {
         "ANSWERS_LISTENER": bytes(messages.answers_listener()),
         "ANSWERS_ROUTES": bytes(routes.route_configuration([], names.ANSWERS)),
@@ -43,9 +49,32 @@ def shared() -> dict[str, bytes]:
         "TCP_PROXY_FILTER": bytes(proxy),
         "TCP_PROXY_TYPE": text(1, config.type_url),
         "TLS_LISTENER": bytes(tls),
+        "TRIAL_CHAINS": _trial_of_chains(),
+        "TRIAL_FILTER": bytes(tried),
+        "TRIAL_LISTENER": bytes(routes_tried),
+        "TRIAL_MANAGER": _without_routes(manager),
+        "TRIAL_ROUTES": _trial_of_routes(),
+        "TRIAL_TYPE": text(1, manager.type_url),
         "UNKNOWN_HOST": bytes(routes.unknown_host()),
         "VIRTUAL_HOST": bytes(host),
     }
+
+
+def _trial_of_chains() -> bytes:
+    """Return what makes the TLS listener one in which its chains are tried."""
+    listener = messages.trial_of_chains([])
+    listener.listener_filters = []
+    return bytes(listener)
+
+
+def _trial_of_routes() -> bytes:
+    return bytes(route_v3.RouteConfiguration(validate_clusters=False))
+
+
+def _without_routes(packed: Any) -> bytes:
+    manager = hcm_v3.HttpConnectionManager.parse(packed.value)
+    manager.route_config = None
+    return bytes(manager)
 
 
 def _held() -> bytes:

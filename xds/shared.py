@@ -138,6 +138,27 @@ TLS_LISTENER = (
     b"stener.tls_inspector.v3."
     b"TlsInspector"
 )
+TRIAL_CHAINS = b"\x0a\x05trial\xda\x01\x00"
+TRIAL_FILTER = (
+    b"\x0a-envoy.filters.network."
+    b"http_connection_manager"
+)
+TRIAL_LISTENER = b"\x0a\x05trial\xda\x01\x00"
+TRIAL_MANAGER = (
+    b"\x12\x05trial*a\x0a\x19envoy.filters"
+    b".http.router\x22D\x0aBtype.goo"
+    b"gleapis.com/envoy.extens"
+    b"ions.filters.http.router"
+    b".v3.Router"
+)
+TRIAL_ROUTES = b":\x00"
+TRIAL_TYPE = (
+    b"\x0aetype.googleapis.com/en"
+    b"voy.extensions.filters.n"
+    b"etwork.http_connection_m"
+    b"anager.v3.HttpConnection"
+    b"Manager"
+)
 UNKNOWN_HOST = (
     b"\x0a\x0e(unknown host)\x12\x01*\x1a\x8d\x01\x0a\x03"
     b"\x0a\x01/:\x85\x01\x08\x94\x03\x12(\x1a&zenvoy: no "

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from xds import ignoring, ir, names
-from xds.check import address_problems, problems
-from xds.translate import Parts, Translation, load_assignment, parts, translation
+from xds.check import address_problems
+from xds.selection import Selection, Translate
+from xds.translate import Parts, Shared, Translation, load_assignment, parts, translation, trial
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 
@@ -81,39 +82,102 @@ class Table:
 class World:
     """The present configuration and endpoints."""
 
-    def __init__(self) -> None:
+    def __init__(self, translate: Translate = parts) -> None:
         self._tables = {type_url: Table() for type_url in ORDER}
-        self._parts: dict[str, Parts] = {}
+        self._selection = Selection(translate)
         self._listen: ir.Listen | None = None
         self._services: tuple[ir.Service, ...] = ()
+        self._names: frozenset[str] = frozenset()
+        self._routes: dict[str, tuple[tuple[ir.Address, ...], bool]] = {}
+        """The endpoints of each service as they were given last, and whether they are its hold address."""
+        self._asked: Shared | None = None
+        """The shared resource that is being asked about, and left as it is meanwhile."""
+        self._trial: bytes = b""
 
     def table(self, type_url: str) -> Table:
         """Return the resources of a type. Raises `KeyError` for a type that is not served."""
         return self._tables[type_url]
 
     def __contains__(self, service: str) -> bool:
-        return service in self._parts
+        return service in self._names
+
+    @property
+    def served(self) -> Mapping[str, Parts]:
+        """The parts that are served, by service."""
+        return self._selection.served
+
+    @property
+    def faults(self) -> Mapping[str, str]:
+        """What is wrong with services that are not served as they are asked for, by service."""
+        return self._selection.faults
 
     def configure(self, listen: ir.Listen, services: Iterable[ir.Service]) -> Change:
         """Make this the configuration; endpoints of services that stay are kept.
 
-        Raises `ValueError` with all problems, one a line, and changes nothing.
+        A service that something is wrong with is in `faults`, and the others are served. Raises `ValueError` with all
+        problems, one a line, and changes nothing, if there is something wrong with the configuration as a whole.
         """
         wanted = tuple(services)
         if listen == self._listen and wanted == self._services:
             return Change({}, {})
-        is_good = self._is_served if listen == self._listen else lambda _: False
-        if found := problems(listen, wanted, is_good):
-            raise ValueError("\n".join(found))
-        new_parts = {service.name: self._translated(service) for service in wanted}
-        whole = translation(listen, new_parts.values())
+        before = self.served
+        self._selection.choose(listen, wanted)
+        self._listen, self._services = listen, wanted
+        self._names = frozenset(service.name for service in wanted)
+        for gone in self._routes.keys() - self._names:
+            del self._routes[gone]
+        return self._apply(before)
+
+    def accept(self, kind: Shared, version: str) -> None:
+        """Note that an Envoy has this version of a shared resource."""
+        present = self._tables[kind.type_url].get(kind.resource)
+        if present is not None and present.version == version:
+            self._selection.accept(kind)
+
+    def suspects(self, kind: Shared) -> tuple[list[str], list[str]]:
+        """Return the services with a part in a shared resource: those whose part Envoy accepted, and the others."""
+        return self._selection.suspects(kind)
+
+    def ask(self, kind: Shared, services: Iterable[Parts]) -> tuple[Change, str]:
+        """Try these services' parts of a shared resource; return the version of the listener that has them, too."""
+        self._asked, self._trial = kind, trial(kind, services)
+        table = self._tables[LDS]
+        table.put(names.TRIAL, self._trial)
+        tried = table.get(names.TRIAL)
+        assert tried is not None
+        return Change({LDS: (names.TRIAL,)}, {}), tried.version
+
+    def conclude(self, tried: Mapping[str, Parts], found: Mapping[str, str]) -> Change:
+        """End what was tried, and leave out the services that were found, each with Envoy's message."""
+        self._asked, self._trial = None, b""
+        before = self.served
+        self._selection.reject(tried, found)
+        return self._apply(before)
+
+    def owner(self, type_url: str, resource: str) -> str | None:
+        """Return the service that a resource belongs to; None when it is shared, or gone."""
+        if type_url == LDS:
+            listening = ((name, found.service.listen) for name, found in self.served.items() if found.listener)
+            return next((name for name, at in listening if at and names.tcp_listener_name(at) == resource), None)
+        service = names.service_of_cluster(resource)
+        return service if type_url in (CDS, EDS) and service in self._names else None
+
+    def _apply(self, before: Mapping[str, Parts]) -> Change:
+        """Put the resources of all that is served; `before` is what was served until now."""
+        assert self._listen is not None
+        whole = translation(self._listen, self.served.values())
         if found := inconsistencies(whole):
             raise ValueError("\n".join(found))
-        self._parts, self._listen, self._services = new_parts, listen, wanted
+        if self._asked and (present := self._tables[self._asked.type_url].get(self._asked.resource)):
+            whole.resources[self._asked.type_url][present.name] = present.body
+        if self._trial:
+            whole.resources[LDS][names.TRIAL] = self._trial
         changed, removed = {}, {}
         for type_url in (CDS, LDS, RDS):
             changed[type_url], removed[type_url] = self._replace(type_url, whole.resources[type_url])
         removed[EDS] = self._drop(EDS, whole.resources[CDS])
+        moved = (found for name, found in self.served.items() if found is not before.get(name) and name in self._routes)
+        changed[EDS] = tuple(name for found in moved for name in self._assign(found))
         return Change(changed, removed)
 
     def route(self, service: str, endpoints: tuple[ir.Address, ...], held: bool = False) -> tuple[str, ...]:
@@ -121,25 +185,26 @@ class World:
 
         Returns the names of the assignments that this changes. Raises `ValueError`.
         """
-        if service not in self._parts:
+        if service not in self._names:
             raise ValueError(f"no service {service!r} is configured")
         where = f"service {service}"
         if found := [problem for endpoint in endpoints for problem in address_problems(where, endpoint)]:
             raise ValueError("\n".join(found))
+        self._routes[service] = endpoints, held
+        present = self.served.get(service)
+        return self._assign(present) if present else ()  # without a cluster where its very name is wrong
+
+    def _assign(self, present: Parts) -> tuple[str, ...]:
+        """Put a service's endpoints; return the names of the assignments that this changes."""
+        service = present.service.name
+        endpoints, held = self._routes[service]
         assignments = {service: load_assignment(service, endpoints, held)}
-        if self._parts[service].ignored_cluster:
+        if present.ignored_cluster:
             name = names.ignored(service)
-            answered = held and self._parts[service].answering_host
+            answered = held and present.answering_host
             past = load_assignment(name, () if held else endpoints)
             assignments[name] = ignoring.load_assignment(service) if answered else past
         return tuple(name for name, body in assignments.items() if self._tables[EDS].put(name, body))
-
-    def _is_served(self, service: ir.Service) -> bool:
-        known = self._parts.get(service.name)
-        return known is not None and (known.service is service or known.service == service)
-
-    def _translated(self, service: ir.Service) -> Parts:
-        return self._parts[service.name] if self._is_served(service) else parts(service)
 
     def _replace(self, type_url: str, bodies: dict[str, bytes]) -> tuple[tuple[str, ...], tuple[Resource, ...]]:
         table = self._tables[type_url]

@@ -77,6 +77,9 @@ class SotwStream(Stream):
             return []
         return self._response(sub, [*sub.wanted(), *sub.retiring.values()])
 
+    def _may_split(self, sub: Subscription) -> bool:
+        return sub.type_url not in WILDCARD
+
     def _retire(self) -> list[bytes]:
         clusters = self.types[CDS]
         for name in clusters.retiring:

@@ -14,10 +14,15 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from xds.attribution import Verdict, reason
+from xds.names import TRIAL
 from xds.requests import NodeId
 from xds.snapshot import Change, Resource, World
 from xds.subscription import Subscription
 from xds.types import CDS, EDS, LDS, ORDER, RDS
+
+LONGEST_MESSAGE = 2000
+_QUOTED = "Proto constraint validation failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Receipt:
     acked: tuple[str, ...] = ()
     """Services whose endpoints this Envoy now has as they were last sent."""
     nack: Nack | None = None
+    verdict: Verdict | None = None
+    """None for endpoints that were accepted."""
 
 
 class Stream(ABC):
@@ -53,6 +60,11 @@ class Stream(ABC):
         self.nacks: dict[str, Nack] = {}
         """By type URL, the last rejection, until Envoy has something better for all that it rejected."""
         self._fresh: set[str] = set()
+
+    @property
+    def has_refused(self) -> bool:
+        """Whether Envoy rejected a resource and has nothing better for it since."""
+        return any(sub.refused for sub in self.types.values())
 
     @abstractmethod
     def identify(self, data: bytes) -> NodeId | None:
@@ -90,15 +102,28 @@ class Stream(ABC):
         return out
 
     def _send(self, sub: Subscription) -> list[bytes]:
+        out = self._send_again(sub)
         if not sub.dirty and not sub.owed:
-            return []
+            return out
         for name in sub.retiring.keys() & sub.dirty.keys():
             if sub.table.get(name) is not None:
                 del sub.retiring[name]  # it is back
         news, gone = sub.changed()
         if sub.type_url == CDS:
             self._warm(news)
-        return self._encode(sub, news, gone)
+        return [*out, *self._encode(sub, news, gone)]
+
+    def _send_again(self, sub: Subscription) -> list[bytes]:
+        """Encode what was rejected together with others, in parts; what has changed since is due anyway."""
+        out = []
+        for group in sub.again:
+            present = (sub.table.get(name) for name in group if sub.wants(name))
+            same = [one for one in present if one is not None and sub.sent.get(one.name) == one.version]
+            if sub.type_url == CDS:
+                self._warm(same)
+            out += self._encode(sub, same, [])
+        sub.again.clear()
+        return out
 
     def _warm(self, clusters: list[Resource]) -> None:
         """See to it that new and changed clusters are followed by their endpoints.
@@ -127,18 +152,38 @@ class Stream(ABC):
 
     def _settle(self, sub: Subscription, nonce: str, error: str | None, now: float) -> Receipt:
         """Take the client's verdict on a response; one on a response that is not on its way means nothing."""
-        if nonce not in sub.pending:
+        sending = sub.pending.get(nonce)
+        if sending is None:
             return Receipt()
         if error is None:
             acked = sub.ack(nonce, now)
             if not (sub.refused or sub.suspected):
                 self.nacks.pop(sub.type_url, None)
-            return Receipt(acked=acked if sub.type_url == EDS else ())
+            if sub.type_url == EDS:
+                return Receipt(acked)
+            return Receipt(verdict=Verdict(sub.type_url, sending.resources))
         names = sub.nack(nonce)
+        splits = len(names) > 1 and self._may_split(sub)
+        if splits:
+            sub.split(names)
         blamed = names if len(names) == 1 else tuple(name for name in names if _is_named(name, error))
-        (sub.refused if blamed else sub.suspected).update(blamed or names)
-        nack = self.nacks[sub.type_url] = Nack(sub.type_url, blamed, error, now)
-        return Receipt(nack=nack)
+        certain = () if splits else blamed
+        verdict = Verdict(sub.type_url, sending.resources, error, certain, is_final=not splits)
+        if blamed == (TRIAL,):
+            return Receipt(verdict=verdict)  # nothing is wrong: it was only asked
+        nack = Nack(sub.type_url, blamed, _without_content(error), now)
+        present = {name for name, version in sending.resources.items() if sub.sent.get(name) == version} - {TRIAL}
+        if stands := present.intersection(blamed or names):  # of what is replaced or gone meanwhile nothing stands
+            self.nacks[sub.type_url] = nack
+            if blamed:
+                sub.refused.update((name, reason(error, name)) for name in stands)
+            else:
+                sub.suspected.update(stands)
+        return Receipt(nack=nack, verdict=verdict)
+
+    @abstractmethod
+    def _may_split(self, sub: Subscription) -> bool:
+        """Return whether a response of this type may have only some of the resources that are due."""
 
     @abstractmethod
     def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:
@@ -147,6 +192,11 @@ class Stream(ABC):
     @abstractmethod
     def _retire(self) -> list[bytes]:
         """Encode the removal of the clusters that are gone."""
+
+
+def _without_content(error: str) -> str:
+    """Return Envoy's words without the resource, which it quotes whole when a rule for its fields is broken."""
+    return reason(error) if _QUOTED in error else error[:LONGEST_MESSAGE]
 
 
 def _is_named(name: str, error: str) -> bool:

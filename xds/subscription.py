@@ -1,16 +1,20 @@
 """What one Envoy wants of one type, what it has been sent, and what of that it has acknowledged.
 
-No I/O, no bytes. Its rule: whatever was sent is not sent again until it changes or is asked for anew, so a rejected
-resource cannot go round in a loop. Its user is `stream.py`.
+No I/O, no bytes. Its rule: what was sent is not sent again until it changes or is asked for again, so that a rejected
+resource cannot go round in a loop; but what was rejected together is sent again in ever smaller groups. Its user is
+`stream.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from xds.snapshot import Resource, Table
+
+UNKNOWN = "?"
+"""A version that no resource has: what the client holds of a name is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Sending:
 
     version: str
     resources: Mapping[str, str]
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -52,11 +57,13 @@ class Subscription:
     nonce: str = ""
     rejected: bool = False
     """The client rejected the last response that it answered."""
-    refused: set[str] = field(default_factory=set)
-    """Names that the client rejected, and was given nothing better for since."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Names that the client rejected, with its message, and was given nothing better for since."""
     suspected: set[str] = field(default_factory=set)
     """Names in a response that the client rejected without saying which of them it meant: any that it applies clears
     all."""
+    again: list[tuple[str, ...]] = field(default_factory=list)
+    """Names that were rejected together, to be sent again in these groups."""
     _nonces: count[int] = field(default_factory=lambda: count(1))
 
     def wants(self, name: str) -> bool:
@@ -74,7 +81,7 @@ class Subscription:
         self.sent.pop(name, None)
         self.acked.pop(name, None)
         self.inflight.pop(name, None)
-        self.refused.discard(name)
+        self.refused.pop(name, None)
         self.suspected.discard(name)
 
     def changed(self) -> tuple[list[Resource], list[str]]:
@@ -94,7 +101,7 @@ class Subscription:
         names: Iterable[str] = self.table if self.wildcard else self.names
         return [present for name in names if (present := self.table.get(name)) is not None]
 
-    def send(self, resources: Iterable[Resource], removed: Iterable[str] = ()) -> str:
+    def send(self, resources: Iterable[Resource], removed: Sequence[str] = ()) -> str:
         """Note a response as sent and return its nonce."""
         nonce = self.nonce = format(next(self._nonces), "x")
         versions = {res.name: res.version for res in resources}
@@ -102,7 +109,7 @@ class Subscription:
         self.inflight.update(dict.fromkeys(versions, nonce))
         for name in removed:
             self.forget(name)
-        self.pending[nonce] = Sending(self.table.version, versions)
+        self.pending[nonce] = Sending(self.table.version, versions, tuple(removed))
         self.unanswered += 1 + len(versions)
         self.owed = False
         return nonce
@@ -114,7 +121,9 @@ class Subscription:
         self.acked_version = sending.version
         settled = self._landed(sending, nonce)
         self.acked.update((name, (sending.resources[name], now)) for name in settled)
-        self.refused.difference_update(settled)
+        if self.refused:
+            for name in settled:
+                self.refused.pop(name, None)
         if not self.suspected.isdisjoint(settled):
             self.suspected.clear()
         return settled
@@ -127,7 +136,21 @@ class Subscription:
         sending = self._answered(nonce)
         self.rejected = True
         self._landed(sending, nonce)
+        if sending.resources:
+            self._remove_again(sending.removed)
         return tuple(sending.resources)
+
+    def _remove_again(self, names: Iterable[str]) -> None:
+        """Send removals again that came with rejected resources: they may have been rejected with them."""
+        for name in names:
+            if self.table.get(name) is None and name not in self.sent:
+                self.sent[name] = UNKNOWN
+                self.dirty[name] = None
+
+    def split(self, names: tuple[str, ...]) -> None:
+        """Send again what was rejected together, in two halves, to find what is rejected of it."""
+        middle = len(names) // 2
+        self.again += [names[:middle], names[middle:]]
 
     def doubt(self, nonce: str) -> None:
         """Send again what a pending response carried: whether the client applied it will never be known."""

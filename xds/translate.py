@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 
 from xds import ignoring, ir, names, shared
 from xds.types import CDS, LDS, RDS
@@ -38,6 +39,29 @@ class Parts:
         """The clusters, by name."""
         own = {self.service.name: self.cluster}
         return {**own, names.ignored(self.service.name): self.ignored_cluster} if self.ignored_cluster else own
+
+
+class Shared(Enum):
+    """A resource that has parts of many services, by its type and its name."""
+
+    HOSTS = (RDS, names.ROUTES)
+    ANSWERS = (RDS, names.ANSWERS)
+    CHAINS = (LDS, names.TLS_LISTENER)
+
+    @property
+    def type_url(self) -> str:
+        return self.value[0]
+
+    @property
+    def resource(self) -> str:
+        """The name of the resource."""
+        return self.value[1]
+
+    def part(self, parts: Parts) -> bytes:
+        """Return the part of a service; empty when it has none in this resource."""
+        if self is Shared.HOSTS:
+            return parts.virtual_host
+        return parts.answering_host if self is Shared.ANSWERS else parts.filter_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +109,7 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
         used.update(name for p in hosts for name in p.clusters)
         if answers := [p.answering_host for p in hosts if p.answering_host]:
             listeners[names.ANSWERS] = shared.ANSWERS_LISTENER
-            routes[names.ANSWERS] = shared.ANSWERS_ROUTES + b"".join(field(2, host) for host in answers)
+            routes[names.ANSWERS] = _answers(answers)
     chains = [p for p in all_parts if p.filter_chain]
     if listen.tls and chains:
         encoded = (p.filter_chain for p in chains)
@@ -93,6 +117,20 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
         used.update(name for p in chains for name in p.clusters)
     resources = {CDS: clusters, LDS: listeners, RDS: routes}
     return Translation(resources, frozenset(used), frozenset(routes))
+
+
+def trial(kind: Shared, services: Iterable[Parts]) -> bytes:
+    """Encode a listener inside of Envoy that has these services' parts of a shared resource, and nothing leads to.
+
+    Envoy checks the parts as it does in the resource itself, and rejects the listener instead.
+    """
+    present = [p for p in services if kind.part(p)]
+    if kind is Shared.CHAINS:
+        return b"".join((shared.TLS_LISTENER, *(p.filter_chain for p in present), shared.TRIAL_CHAINS))
+    routes = _route_configuration(present) if kind is Shared.HOSTS else _answers([p.answering_host for p in present])
+    manager = shared.TRIAL_MANAGER + field(4, routes + shared.TRIAL_ROUTES)
+    filters = field(3, shared.TRIAL_FILTER + field(4, shared.TRIAL_TYPE + field(2, manager)))
+    return shared.TRIAL_LISTENER + field(3, filters)
 
 
 def load_assignment(name: str, endpoints: Iterable[ir.Address], held: bool = False) -> bytes:
@@ -128,6 +166,10 @@ def _route_configuration(hosts: list[Parts]) -> bytes:
     if not any("*" in p.service.domains for p in hosts):
         encoded.append(field(2, shared.UNKNOWN_HOST))
     return shared.ROUTES + b"".join(encoded)
+
+
+def _answers(hosts: Iterable[bytes]) -> bytes:
+    return shared.ANSWERS_ROUTES + b"".join(field(2, host) for host in hosts)
 
 
 def _tcp_listener(service: ir.Service, address: ir.Address) -> bytes:

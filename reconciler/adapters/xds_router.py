@@ -52,6 +52,7 @@ class XdsRouter:
     words, `acked` of each acknowledgement, and `joined` of an Envoy that came or went, before any route is reported.
 
     One that is away for `forget_seconds` no longer counts; with 0 it is somebody else's to tell away from elsewhere.
+    `faults` receives what is wrong with services, or was rejected of them, by service, whenever that changes.
     """
 
     def __init__(
@@ -62,16 +63,19 @@ class XdsRouter:
         acked: Callable[[str], None],
         joined: Callable[[], None] = lambda: None,
         forget_seconds: float = FORGET_SECONDS,
+        faults: Callable[[Mapping[str, str]], None] = lambda _: None,
     ) -> None:
         self._report, self._ticks, self._rejected, self._acked = report, ticks, rejected, acked
         self._joined, self._forget_seconds = joined, forget_seconds
         self._gone: dict[str, float] = {}
         self._known: dict[str, tuple[Spec, ir.Service]] = {}
         self._routed: set[str] = set()
-        self._server = Server(on_change=self._changed, on_node=self._node)
+        self._server = Server(on_change=self._changed, on_node=self._node, on_faults=faults)
 
     def configure(self, http: str | None, tls: str | None, specs: Iterable[Spec], leaving: Iterable[Spec] = ()) -> None:
-        """These are all services from now on. Raises `ValueError` with everything that cannot be served.
+        """These are all services from now on. A service that cannot be served is among the faults, and left out.
+
+        Raises `ValueError` when none can be served.
 
         No new connection gets to those that are `leaving`; what is in flight there goes on.
         """
@@ -118,6 +122,10 @@ class XdsRouter:
         lead to another host. Empty where it names none.
         """
         return {node.id: _stats_address(node) for node in self._server.nodes().values()}
+
+    def faults(self) -> Mapping[str, str]:
+        """Return what is wrong with services, or was rejected of them, by service."""
+        return self._server.faults()
 
     def has(self, service: str) -> Mapping[str, Has]:
         """What each connected Envoy has of a service's route, by node id, for people."""

@@ -45,15 +45,17 @@ class EngineOperations:
         return self._opened()
 
     def services(self) -> list[dict[str, Any]]:
-        return [view(service) for _, service in sorted(self._engine.services.items())]
+        faults = self._router.faults()
+        services = sorted(self._engine.services.items())
+        return [view(service) | {"rejected": faults.get(name)} for name, service in services]
 
     def service(self, name: str) -> dict[str, Any]:
-        return view(self._engine.services[name])
+        return view(self._engine.services[name]) | {"rejected": self._router.faults().get(name)}
 
     def explain(self, name: str) -> dict[str, Any]:
         service, engine = self._engine.services[name], self._engine
         return {
-            "service": view(service),
+            "service": self.service(name),
             "settings": explain.settings(service),
             "judged": explain.judged(service),
             "obstacle": explain.obstacle(service),
@@ -69,6 +71,7 @@ class EngineOperations:
         return {
             "ready": self._opened(),
             "services": len(engine.services),
+            "rejected": dict(self._router.faults()),
             "sample": {
                 "source": self._source,
                 "takenAt": moment(sample.taken_at) if sample else None,

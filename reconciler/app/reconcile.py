@@ -92,6 +92,7 @@ class Reconciler:
         self._settings, self._file = settings, file
         self._log = log.bind()  # bound once: a wake writes four lines, and binding costs as much as writing one
         self._opened = self._ending = self._closing = False
+        self._faults: Mapping[str, str] = {}
         pace = traffic.pace(file.sample_interval, settings.prometheus)
         self.engine = Engine(time.time, pace, lambda index: anyip(index, settings.holder_port), self._saw, self._woke)
         directory = settings.state_dir
@@ -99,7 +100,8 @@ class Reconciler:
         self._alarm = Alarm(self.engine.passed)
         self._metrics = Metrics(self._world())
         self._holders = HolderStreams(self._held, time.time)
-        self._router = XdsRouter(self.engine.routed, time.monotonic, _rejected, self._metrics.acked)
+        acked = self._metrics.acked
+        self._router = XdsRouter(self.engine.routed, time.monotonic, _rejected, acked, faults=self._found_faults)
         self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
         self._leaving = Leaving(time.time, time.monotonic, self._router.envoys)
         self._renewal = Renewal(time.time, time.monotonic, self._backend, self.engine.services, self._router.envoys)
@@ -289,6 +291,12 @@ class Reconciler:
         tls = file.listen_tls if any(spec.protocol is Protocol.TLS for spec in specs) else None
         addresses = [address for address in (file.listen_http, tls, *(spec.listen for spec in specs)) if address]
         return listened_on().issuperset(split(address)[1] for address in addresses)
+
+    def _found_faults(self, faults: Mapping[str, str]) -> None:
+        """Log what Envoy rejects of services, once."""
+        for name, message in faults.items() - self._faults.items():
+            self._log.error("Envoy rejects a part of a service; the others are served", service=name, why=message)
+        self._faults = faults
 
     def _saw(self, transition: Transition) -> None:
         """Tell of it once what follows from it is on its way: nobody who waits should wait for a log line."""

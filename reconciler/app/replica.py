@@ -99,7 +99,9 @@ class Replica:
         self._elector = self._candidate()
         self._peers = self._among_others()
         envoys, holders = self._peers.routed, self._peers.held
-        self._router = XdsRouter(envoys, ticks, _rejected, self._metrics.acked, self._joined, AT_ONCE)
+        self._router = XdsRouter(
+            envoys, ticks, _rejected, self._metrics.acked, self._joined, AT_ONCE, self._peers.merged.found
+        )
         self._leaving = Leaving(time.time, ticks, self._router.envoys)
         self._holders = HolderStreams(holders, time.time, AT_ONCE, self._joined)
         self._peers.attach(self._router, self._holders)
@@ -160,7 +162,9 @@ class Replica:
         ended = self._proxies.ended if self._proxies else (lambda _: False)
         terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle, ended)
         secure = (lambda: credentials.channel(found.read())) if found else None
-        return Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name or None)
+        peers = Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name or None)
+        peers.merged.on_faults.append(lambda: self._tell.rejected(peers.merged.faults()))
+        return peers
 
     def _listed(self) -> Listed:
         """Return the endpoints that decide which streams are served."""

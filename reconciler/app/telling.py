@@ -12,6 +12,7 @@ import structlog
 
 from reconciler.adapters.kubernetes.catalogue import Problems
 from reconciler.adapters.kubernetes.commands import Commands
+from reconciler.adapters.kubernetes.entries import Problem, rejected_by_envoy
 from reconciler.adapters.kubernetes.events import Events
 from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.adapters.kubernetes.status import StatusStore
@@ -36,6 +37,8 @@ class Teller:
     ) -> None:
         self._services, self._items, self._metrics = services, items, metrics
         self._troubled: set[str] = set()
+        self._problems: Problems = {}
+        self._rejected: dict[str, Problem] = {}
         self._asked: dict[str, tuple[asyncio.TimerHandle, Transition]] = {}
         """Wakes whose Event waits for the holder to see who sent the request."""
 
@@ -76,9 +79,23 @@ class Teller:
 
     def wrong(self, problems: Problems) -> None:
         """All that is wrong now with what was asked for."""
-        troubled = problems.keys() | self._commands.troubled
+        self._problems = problems
+        self._tell_wrong()
+
+    def rejected(self, faults: Mapping[str, str]) -> None:
+        """Report what Envoys reject of services now, by service."""
+        known = {name: message for name, message in faults.items() if name in self._items}
+        found = {name: rejected_by_envoy(message) for name, message in known.items()}
+        for name in [name for name, problem in found.items() if problem != self._rejected.get(name)]:
+            log.error("Envoy rejects a part of a service; the others are served", service=name, why=known[name])
+        self._rejected = found
+        self._tell_wrong()
+
+    def _tell_wrong(self) -> None:
+        troubled = self._problems.keys() | self._rejected.keys() | self._commands.troubled
         for name in self._troubled | troubled:
-            found = (*problems.get(name, ()), *self._commands.problems(name))
+            rejected = [self._rejected[name]] if name in self._rejected else []
+            found = (*self._problems.get(name, ()), *rejected, *self._commands.problems(name))
             item = self._items.get(name)
             self._store.set_problems(name, found, item.metadata.generation if item else 0)
             self._events.problems(name, found)

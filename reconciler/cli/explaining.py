@@ -39,6 +39,8 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
     service = answer["service"]
     if service["stalled"]:
         yield "stalled", service["stalled"] + _reference(service)
+    if rejected := service.get("rejected"):
+        yield "rejected", f"Envoy rejects a part of it: {rejected}"
     if service["paused"]:
         yield "paused", "it is not put to sleep until `zenvoy resume`"
     if target := service.get("target"):

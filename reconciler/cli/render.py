@@ -72,6 +72,8 @@ def _why(service: Mapping[str, Any]) -> str:
     why: str = service["stalled"] or service["reason"]
     traffic = service["traffic"]
     doubtful = service["state"] == "Active" and traffic and traffic["usage"] == "unknown"
+    if rejected := service.get("rejected"):
+        return f"Envoy rejects a part of it: {rejected}; {why}"
     return why if not doubtful or traffic["reason"] in why else f"{why}; kept awake: {traffic['reason']}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -424,8 +425,16 @@ def test_what_envoy_rejects_is_in_every_status_until_it_is_mended(zenvoy: Start)
         assert told in z.cli("status", "web").stdout
         until("whoever watches is told", lambda: told in watched.read_text())
         assert told not in z.cli("status", "web", "-o", "json").stdout
+        rejected = {
+            one["name"]: one["rejected"] for one in json.loads(z.cli("status", "-o", "json").stdout)["services"]
+        }
+        assert "192.0.2.1:15432" in rejected["db"]
+        assert rejected["web"] is None
+        assert "Envoy rejects a part of it" in z.cli("explain", "db").stdout
+        assert "service db" in z.cli("doctor").stdout
         apply(z, web(), db(listen=f"{LOCAL}:{free_port()}"))
         until("it is over", lambda: told not in z.cli("status").stdout)
+        assert "Envoy rejects a part of it" not in z.cli("explain", "db").stdout
         assert told not in z.cli("status", "web").stdout
     finally:
         watching.send_signal(signal.SIGINT)

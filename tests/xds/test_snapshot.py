@@ -6,50 +6,101 @@ import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, http, tcp, world
 from xds import ir
-from xds.check import problems
+from xds.check import faults
 from xds.snapshot import Change, World, inconsistencies
 from xds.translate import Translation
 from xds.types import CDS, EDS, LDS, ORDER, RDS
+
+
+def routed(of: World) -> set[str]:
+    """Return the services that a virtual host leads to."""
+    return {name for name, parts in of.served.items() if parts.virtual_host}
 
 
 def versions(of: World) -> list[str]:
     return [of.table(type_url).version for type_url in ORDER]
 
 
-def test_all_problems_are_reported_together_and_nothing_changes() -> None:
-    made = world(http("a"))
-    before = versions(made)
-    wrong = [
-        http("a"),
-        http("a"),
-        ir.Service("bad name", ir.Protocol.HTTP, ("x.localhost:80",)),
-        ir.Service("db", ir.Protocol.TCP),
-        ir.Service("db2", ir.Protocol.TCP, listen=ir.Address("localhost", 0)),
-        ir.Service("taken", ir.Protocol.TCP, listen=ir.Address("127.0.0.1", 10000)),
-        ir.Service("rival", ir.Protocol.H2C, ("A.localhost",)),
-        ir.Service("nameless", ir.Protocol.TLS),
-        ir.Service("pattern", ir.Protocol.TLS, ("a.*",)),
-        ir.Service("listening", ir.Protocol.HTTP, ("l.localhost",), ir.Address("127.0.0.1", 1)),
-    ]
-    with pytest.raises(ValueError, match="given twice") as caught:
-        made.configure(ir.Listen(http=LISTEN.http), wrong)
-    told = str(caught.value)
-    for expected in (
-        "service a: the name is given twice",
+WRONG = {
+    ir.Service("bad name", ir.Protocol.HTTP, ("x.localhost:80",)): (
         "service 'bad name': a name is letters",
         "'x.localhost:80' is not a host name",
-        "service db: a tcp service needs an address",
-        "service db2: 'localhost' is not an IP address",
-        "service db2: 0 is not a port",
-        "service taken: the address 127.0.0.1:10000 is already that of listen.http",
-        "service rival: the host name 'A.localhost' is already that of service a",
-        "service nameless: it has no host name",
-        "service nameless: there is no listen.tls for tls services",
-        "service pattern: 'a.*' is not a host name",
-        "service listening: only a tcp service has an address of its own",
-    ):
-        assert expected in told
+    ),
+    ir.Service("db", ir.Protocol.TCP): ("a tcp service needs an address",),
+    ir.Service("db2", ir.Protocol.TCP, listen=ir.Address("localhost", 0)): (
+        "'localhost' is not an IP address",
+        "0 is not a port",
+    ),
+    ir.Service("mapped", ir.Protocol.TCP, listen=ir.Address("::ffff:127.0.0.1", 1)): ("write it as 127.0.0.1",),
+    ir.Service("taken", ir.Protocol.TCP, listen=ir.Address("127.0.0.1", 10000)): (
+        "the address 127.0.0.1:10000 is already that of listen.http",
+    ),
+    ir.Service("rival", ir.Protocol.H2C, ("A.localhost",)): (
+        "the host name 'A.localhost' is already that of service a",
+    ),
+    ir.Service("nameless", ir.Protocol.HTTP): ("it has no host name",),
+    ir.Service("pattern", ir.Protocol.HTTP, ("a.*.b",)): ("'a.*.b' is not a host name",),
+    ir.Service("closed", ir.Protocol.TLS, ("t.localhost",)): ("there is no listen.tls for tls services",),
+    ir.Service("listening", ir.Protocol.HTTP, ("l.localhost",), ir.Address("127.0.0.1", 1)): (
+        "only a tcp service has an address of its own",
+    ),
+    ir.Service("long", ir.Protocol.HTTP, ("o.localhost",), ignore=(ir.Ignore(("/",), body="x" * 4097),)): (
+        "the body of an answer has more than 4096 bytes",
+    ),
+    ir.Service("agent", ir.Protocol.HTTP, ("u.localhost",), ignore=(ir.Ignore(user_agents=("",)),)): (
+        "'' is the beginning of every user agent",
+    ),
+    ir.Service("odd", ir.Protocol.HTTP, ("s.localhost",), ignore=(ir.Ignore(("/\ud800",)),)): (
+        "it cannot be written for Envoy",
+    ),
+}
+
+
+def test_services_with_mistakes_are_left_out_and_the_rest_served() -> None:
+    made = World()
+    listen = ir.Listen(http=LISTEN.http)
+    made.configure(listen, [http("a"), *WRONG, http("b")])
+    for service, texts in WRONG.items():
+        assert all(text in made.faults[service.name] for text in texts), made.faults[service.name]
+    assert len(made.faults) == len(WRONG)
+    assert routed(made) == {"a", "b"}
+    assert {"a", "b", "db", "rival"} <= set(made.table(CDS)), "what is left out keeps its endpoints"
+    assert "bad name" not in made.table(CDS)
+    made.route("rival", PODS)
+    made.route("bad name", PODS)
+    assert made.table(EDS).get("rival") and made.table(EDS).get("bad name") is None
+
+
+def test_mistake_leaves_the_last_good_version() -> None:
+    made = world(http("a"), http("b"))
+    before = versions(made)
+    made.configure(LISTEN, [http("a"), ir.Service("b", ir.Protocol.HTTP, ("b:80",))])
+    assert list(made.faults) == ["b"]
     assert versions(made) == before
+    made.configure(LISTEN, [http("a"), ir.Service("b", ir.Protocol.HTTP, ("c.localhost",))])
+    assert made.faults == {}
+    assert versions(made) != before
+
+
+def test_last_good_version_gives_way_to_what_is_asked_for() -> None:
+    made = world(http("a"), http("b"))
+    wrong = ir.Service("b", ir.Protocol.HTTP, ("b:80",))
+    made.configure(LISTEN, [wrong, ir.Service("c", ir.Protocol.HTTP, ("b.localhost",))])
+    assert list(made.faults) == ["b"]
+    assert routed(made) == {"c"}
+
+
+def test_mistake_in_the_whole_changes_nothing() -> None:
+    made = world(http("a"))
+    before = versions(made)
+    for listen, services, words in (
+        (ir.Listen(http=ir.Address("nowhere", 0)), [http("a")], "listen.http: 'nowhere' is not an IP address"),
+        (ir.Listen(LISTEN.http, LISTEN.http), [http("a")], "listen.tls: the address 127.0.0.1:10000 is already that"),
+        (LISTEN, [http("a"), http("a")], "service a: the name is given twice"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            made.configure(listen, services)
+        assert versions(made) == before
 
 
 def test_the_same_again_is_no_change_and_looks_at_no_service() -> None:
@@ -62,18 +113,18 @@ def test_the_same_again_is_no_change_and_looks_at_no_service() -> None:
 def test_a_service_that_was_good_is_checked_again_where_others_or_listeners_change() -> None:
     made = world(http("a"))
     rival = ir.Service("rival", ir.Protocol.HTTP, ("A.localhost",))
-    with pytest.raises(ValueError, match=r"service rival: the host name 'A.localhost' is already that of service a"):
-        made.configure(LISTEN, [http("a"), rival])
-    with pytest.raises(ValueError, match=r"service a: the host name 'a.localhost' is already that of service rival"):
-        made.configure(LISTEN, [rival, http("a")])
-    with pytest.raises(ValueError, match=r"service a: there is no listen\.http"):
-        made.configure(ir.Listen(tls=LISTEN.tls), [http("a")])
+    made.configure(LISTEN, [http("a"), rival])
+    assert made.faults == {"rival": "the host name 'A.localhost' is already that of service a"}
+    made.configure(LISTEN, [rival, http("a")])
+    assert made.faults == {"a": "the host name 'a.localhost' is already that of service rival"}
+    made.configure(ir.Listen(tls=LISTEN.tls), [http("a")])
+    assert made.faults == {"a": "there is no listen.http for http services"}
 
 
 @pytest.mark.parametrize("good", [0, 1])
 def test_what_is_good_alone_is_not_looked_at_alone(good: int) -> None:
     bad = ir.Service("bad", ir.Protocol.HTTP, ("x:80",))
-    assert len(problems(LISTEN, [bad], lambda _: bool(good))) == 1 - good
+    assert len(faults(LISTEN, [bad], lambda _: bool(good)).services) == 1 - good
 
 
 def test_an_http_and_a_tls_service_may_share_a_host_name() -> None:

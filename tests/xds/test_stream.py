@@ -488,3 +488,27 @@ def test_names_that_a_client_says_are_kept_once() -> None:
     own = next(iter(endpoints.table))
     assert [name is own for name in endpoints.names] == [True]
     assert endpoints.inflight == {}
+
+
+@both
+def test_rejection_of_what_is_gone_meanwhile_does_not_stand(kind: Kind) -> None:
+    client = kind(world(http("a")))
+    client.joins(endpoints=("a",))
+    configure(client, http("a"), tcp("b", 1))
+    route(client, "b", PODS)
+    clusters = [answer for answer in client.hears() if answer.type_url == CDS]
+    for answer in clusters:
+        client.answers(answer)
+    answers = client.asks(EDS, "a", "b")
+    for answer in answers:
+        client.answers(answer)
+    [listeners] = [answer for answer in [*answers, *client.hears()] if answer.type_url == LDS]
+    configure(client, http("a"))
+    later = client.hears()
+    rejected = client.answers(listeners, "tcp/127.0.0.1:1: cannot bind")
+    assert rejected.nack
+    for answer in later:
+        client.answers(answer)
+    client.settles()
+    assert not client.stream.nacks
+    assert not client.stream.has_refused

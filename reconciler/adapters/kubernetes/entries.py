@@ -28,6 +28,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "ListenTaken": "The port is that of an older ScaledService.",
         "ListenReserved": "The port is one of the proxy's own.",
         "ListenNotAllowed": "The cluster's policy does not give the port to this namespace.",
+        "RejectedByEnvoy": "Envoy rejects a part of it; what Envoy accepted last of it stays in force.",
         "BadAnnotation": "An annotation of the Service cannot be read; the last good ones stay in force.",
         "BadLabel": "The label of the Service is neither true nor false. An Event only.",
         "NameTaken": "The Service is labelled, and a person made a ScaledService of its name. An Event only.",
@@ -56,6 +57,12 @@ class Problem:
 
     def __str__(self) -> str:
         return " ".join(f"{self.where}: {self.what}; {self.right}".split())
+
+
+def rejected_by_envoy(message: str) -> Problem:
+    """Return the problem of a service that Envoy rejects a part of; `message` is Envoy's, or says why it would."""
+    right = "change the spec; what Envoy accepted last of it stays in force, and other services are not affected"
+    return Problem("RejectedByEnvoy", "spec", f"Envoy rejects a part of it: {message}", right)
 
 
 @dataclass(frozen=True, slots=True)

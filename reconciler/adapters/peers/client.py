@@ -111,6 +111,7 @@ class PeerClient:
         """Whether all of the present leader's words were heard, or there is none to wait for."""
         merged.on_report = self._report
         merged.on_fleet.append(self._fleet)
+        merged.on_faults.append(self._due.wake_up.set)
 
     def follow(self, address: str | None) -> None:
         """The leader is at this address; None: nobody is known to lead."""
@@ -239,10 +240,14 @@ class PeerClient:
 
     async def _say(self, call: Any) -> None:
         """Who left is said before what is no longer counted for it, and who came after what is."""
-        said = self._there()
+        said, faults = self._there(), dict[str, str]()
         await call.write(wire.Up(wire.Hello(self._me), said))
+        self._due.wake_up.set()
         while True:
             await self._due.wake_up.wait()
+            if faults != self._merged.own_faults:
+                faults = dict(self._merged.own_faults)
+                await call.write(wire.Up(faults=faults))
             fleet, services = self._there(), self._due.take()
             reports = tuple(report for service in services if (report := self._merged.report(service)))
             all_said, stayed = not self._due.wake_up.is_set(), wire.common(said, fleet)

@@ -47,6 +47,8 @@ class Follower:
     unlisted_since: float | None = None
     reports: dict[str, Report] = field(default_factory=dict)
     in_force_since: dict[str, float] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    """What its Envoys reject of services, by service."""
 
     def says(self, report: Report, now: float) -> None:
         before = self.reports.get(report.service)

@@ -61,6 +61,10 @@ class Merged:
         """What has come of a service is new: the leader is to be told."""
         self.on_fleet: list[Callable[[], None]] = []
         """Who is connected has changed."""
+        self.own_faults: Mapping[str, str] = {}
+        """What this replica's own Envoys reject of services, by service."""
+        self.on_faults: list[Callable[[], None]] = []
+        """What Envoys reject has changed."""
 
     def attach(self, engine: Engine, own_router: Router, own_holders: Holders) -> None:
         """Must come before anything else."""
@@ -117,6 +121,14 @@ class Merged:
                 told()
             self._tell_all()
 
+    def faults(self) -> Mapping[str, str]:
+        """Return what Envoys reject of services, by service; as leader, of the Envoys of all replicas."""
+        followers = self.ledger.followers.values() if self.leads else ()
+        theirs = {
+            name: message for follower in followers if follower.connected for name, message in follower.faults.items()
+        }
+        return {**theirs, **self.own_faults}
+
     def stats(self) -> Mapping[str, str]:
         """Where the statistics of each connected Envoy can be read, by node id; of those that said so."""
         return self.ledger.stats()
@@ -140,6 +152,21 @@ class Merged:
         self._helds[held.service] = held
         self._tell_held(held.service)
 
+    def found(self, faults: Mapping[str, str]) -> None:
+        """Take what this replica's own Envoys reject of services, by service."""
+        self.own_faults = faults
+        self._tell_faults()
+
+    def found_by(self, replica: str, follower: Follower, faults: dict[str, str]) -> None:
+        """Take what the Envoys of a follower reject."""
+        if self.ledger.followers.get(replica) is follower:
+            follower.faults = faults
+            self._tell_faults()
+
+    def _tell_faults(self) -> None:
+        for told in self.on_faults:
+            told()
+
     def came_or_went(self, envoys: Mapping[str, str], connected_holders: Iterable[str]) -> None:
         """All Envoys (with the address of their statistics) and holders that are connected here; said before what they
         report."""
@@ -158,6 +185,7 @@ class Merged:
         self.ledger = Ledger(self._terms, since, self.memory)
         self._counts(self._terms.me, self.fleet)
         self._tell_all()
+        self._tell_faults()
 
     def follow(self) -> None:
         """This replica does not have the lease; comes before the engine is told to follow."""
@@ -183,6 +211,7 @@ class Merged:
             follower.reports.clear()
             self._counts(replica, Fleet())
             self._tell_all()
+            self._tell_faults()
 
     def has(self, replica: str, follower: Follower, fleet: Fleet) -> None:
         """A follower's Envoys and holders are these now."""

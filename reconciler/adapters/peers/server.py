@@ -122,5 +122,7 @@ class PeerServer:
         async for message in messages:
             if message.fleet is not None:
                 self._merged.has(replica, follower, message.fleet)
+            if message.faults is not None:
+                self._merged.found_by(replica, follower, message.faults)
             for report in message.reports:
                 self._merged.reported(replica, follower, wire.shortened(report))

@@ -27,8 +27,19 @@ def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examine
         *found,
         Examined("zenvoy up", f"runs with {counted(world['services'], 'service')}"),
         _records(world.get("records") or {}),
+        _rejected(world.get("rejected") or {}),
         *connected.examined({"up": world}),
     ]
+
+
+def _rejected(services: Mapping[str, str]) -> Examined:
+    """The services that Envoy rejects a part of."""
+    remedy = "change the service in the file; what Envoy accepted last of it stays in force"
+    found = [
+        Finding(f"service {name}", f"Envoy rejects a part of it: {message}", remedy)
+        for name, message in sorted(services.items())
+    ]
+    return Examined("Envoy's configuration", "rejected in part" if found else "accepted", tuple(found))
 
 
 def _records(records: Mapping[str, Any]) -> Examined:

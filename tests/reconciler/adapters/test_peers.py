@@ -687,3 +687,22 @@ async def test_a_stream_that_says_no_hello_is_refused(first: str) -> None:
         code = await asyncio.wait_for(call.code(), PATIENCE_SECONDS)
         assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
         assert s.one.peers.merged.doubt() is None
+
+
+async def test_rejections_at_a_follower_reach_the_leader_until_it_leaves() -> None:
+    async with scene() as s:
+        leader, follower = s.one.peers.merged, s.two.peers.merged
+        told: list[dict[str, str]] = []
+        leader.on_faults.append(lambda: told.append(dict(leader.faults())))
+        follower.found({WEB.name: "duplicate domain"})
+        await until(lambda: leader.faults() == {WEB.name: "duplicate domain"}, "the leader to hear of it")
+        assert told[-1] == leader.faults()
+        leader.found({"shop/db": "cannot bind"})
+        assert leader.faults() == {WEB.name: "duplicate domain", "shop/db": "cannot bind"}
+        assert follower.faults() == {WEB.name: "duplicate domain"}
+        follower.found({})
+        await until(lambda: leader.faults() == {"shop/db": "cannot bind"}, "the leader to hear that it is over")
+        follower.found({WEB.name: "again"})
+        await until(lambda: WEB.name in leader.faults(), "the leader to hear of it again")
+        await s.two.stop()
+        await until(lambda: leader.faults() == {"shop/db": "cannot bind"}, "the follower to be gone")

@@ -13,7 +13,7 @@ from reconciler.adapters.kubernetes.workloads import Service, ServicePort
 from reconciler.core.spec import IdleBy, Protocol, Spec
 from tests.reconciler.kubernetes.objects import WEB, scaled, service
 from xds import ir
-from xds.check import problems
+from xds.check import faults
 
 CLUSTER = Cluster()
 
@@ -68,7 +68,6 @@ def test_everything_can_be_said() -> None:
         drainTimeout: 1m
         maxHeld: 5
         idle: {by: bytes}
-        refusalDetails: true
         paused: true
     """
     item = scaled(spec)
@@ -87,7 +86,6 @@ def test_everything_can_be_said() -> None:
         drain_timeout=60,
         max_held=5,
         idle_by=IdleBy.BYTES,
-        refusal_details=True,
         paused=True,
     )
 
@@ -317,4 +315,4 @@ def test_a_name_that_envoy_would_not_take_is_the_mistake_of_whoever_has_it() -> 
     just = wanted(scaled("service: web", name="a" * 248), service(), CLUSTER)
     assert isinstance(just, Entry)
     configured = xds_router.service(just.spec)
-    assert not problems(ir.Listen(ir.Address("0.0.0.0", 10000)), [configured])
+    assert not faults(ir.Listen(ir.Address("0.0.0.0", 10000)), [configured]).services

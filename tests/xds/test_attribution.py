@@ -1,0 +1,201 @@
+"""Inquiries into rejections: the services that are found, the questions, and what is served meanwhile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.xds.client import LISTEN, PODS, DeltaClient, http, tcp, world
+from xds import ir
+from xds.attribution import CONFLICT, Attribution, Verdict, search
+from xds.names import TRIAL
+from xds.snapshot import Change, World
+from xds.types import CDS, EDS, LDS, RDS
+
+NAMES = tuple("abcdefghijklmnop")
+subsets = st.lists(st.sampled_from(NAMES), unique=True)
+pairs = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)).filter(lambda two: two[0] != two[1]))
+
+
+def asked(
+    known: Sequence[str], suspects: Sequence[str], bad: Iterable[str], rivals: Iterable[tuple[str, str]] = ()
+) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+    """Return what a search finds, and its questions; an Envoy rejects `bad`, and two rivals together."""
+    wrong, pairs = set(bad), list(rivals)
+    questions: list[tuple[str, ...]] = []
+
+    def verdict(question: tuple[str, ...]) -> str | None:
+        questions.append(question)
+        rejected = sorted(wrong & {*question}) or [two for two in pairs if {*two} <= {*question}]
+        return f"rejected: {rejected}" if rejected else None
+
+    found = search(known, suspects)
+    question = next(found)
+    while True:
+        try:
+            question = found.send(verdict(question))
+        except StopIteration as stop:
+            return stop.value, questions
+
+
+def test_search_finds_the_only_new_service_in_three_questions() -> None:
+    found, questions = asked(NAMES, ["new"], ["new"])
+    assert found == {"new": "rejected: ['new']"}
+    assert questions == [(*NAMES, "new"), NAMES, ("new",)]
+
+
+def test_search_finds_nothing_when_all_is_accepted() -> None:
+    assert asked(NAMES, ["new"], []) == ({}, [(*NAMES, "new")])
+
+
+def test_search_blames_nobody_when_everything_is_rejected() -> None:
+    assert asked((), NAMES, NAMES)[0] == {}
+    assert asked(NAMES, (), NAMES)[0] == {}
+
+
+def test_search_suspects_known_services_when_they_are_rejected() -> None:
+    assert asked(NAMES, ("new",), ["c"])[0] == {"c": "rejected: ['c']"}
+
+
+def test_search_of_two_rivals_finds_the_later_one() -> None:
+    assert asked((), ("a", "b", "c"), [], [("c", "a")])[0] == {"c": CONFLICT}
+    assert asked(("c",), ("a", "b"), [], [("c", "a")])[0] == {"a": CONFLICT}
+
+
+@settings(max_examples=200, deadline=None)
+@given(known=subsets, bad=subsets, rivals=pairs)
+def test_search_leaves_what_is_accepted_and_asks_little(
+    known: list[str], bad: list[str], rivals: list[tuple[str, str]]
+) -> None:
+    suspects = [name for name in NAMES if name not in known]
+    found, questions = asked(known, suspects, bad, rivals)
+    assert len(set(questions)) == len(questions), "a question is asked once"
+    assert len(questions) <= 3 + (len(found) or len(NAMES)) * (2 * math.ceil(math.log2(len(NAMES))) + 1)
+    left = [name for name in NAMES if name not in found]
+    if len(set(bad)) < len(NAMES):
+        assert not {*bad} & {*left}
+        assert not any({*two} <= {*left} for two in rivals)
+
+
+class Stage:
+    """A client, and an inquiry that its answers lead to."""
+
+    def __init__(self, of: World, *services: str) -> None:
+        self.world, self.attribution = of, Attribution(of)
+        self.client = DeltaClient(of)
+        self.client.joins(endpoints=services)
+
+    def configure(self, *services: ir.Service) -> None:
+        self.spread([self.world.configure(LISTEN, services)])
+        for service in services:
+            for name in self.world.route(service.name, PODS):
+                self.client.stream.route(name)
+
+    def spread(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self.client.stream.change(change)
+
+    def says(self, rejects: Iterable[str], because: str = "no") -> list[str]:
+        """Answer all that is due, and reject what has one of these resources in it; return what was sent."""
+        said = []
+        while due := self.client.hears():
+            for answer in due:
+                said.append(str(answer))
+                wrong = {*answer.names} & {*rejects}
+                receipt = self.client.answers(answer, because if wrong else None)
+                if receipt.verdict:
+                    self.spread(self.attribution.heard("envoy", receipt.verdict))
+        return said
+
+
+def test_resources_rejected_together_are_sent_again_in_halves() -> None:
+    stage = Stage(world())
+    stage.configure(*(tcp(name, 5000 + at) for at, name in enumerate("abcd")))
+    said = [one for one in stage.says(["tcp/127.0.0.1:5002"]) if one.startswith("LDS")]
+    ports = [f"tcp/127.0.0.1:{port}" for port in range(5000, 5004)]
+    assert said == [
+        f"LDS {' '.join(ports)}",
+        f"LDS {' '.join(ports[:2])}",
+        f"LDS {' '.join(ports[2:])}",
+        f"LDS {ports[2]}",
+        f"LDS {ports[3]}",
+    ]
+    assert list(stage.client.stream.types[LDS].refused) == [ports[2]]
+    assert stage.world.owner(LDS, ports[2]) == "c"
+    assert stage.says([]) == [], "what is rejected alone is not sent again"
+
+
+def test_removal_rejected_with_others_is_sent_again() -> None:
+    stage = Stage(world(tcp("a", 1), tcp("b", 2)), "a", "b")
+    stage.configure(tcp("a", 1), tcp("c", 3))
+    said = [one for one in stage.says(["tcp/127.0.0.1:3"]) if one.startswith("LDS")]
+    assert said == ["LDS tcp/127.0.0.1:3 -tcp/127.0.0.1:2", "LDS -tcp/127.0.0.1:2"]
+
+
+def test_shared_resource_stays_as_it_is_during_an_inquiry() -> None:
+    stage = Stage(world(http("a")), "a")
+    stage.configure(http("a"), http("b"))
+    before = stage.world.table(RDS).get("http")
+    changes = stage.attribution.heard("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",)))
+    assert [list(change.changed[LDS]) for change in changes] == [[TRIAL]]
+    stage.spread(changes)
+    stage.configure(http("a"), http("b"), http("c"))
+    assert stage.world.table(RDS).get("http") is before
+    assert stage.world.table(LDS).get(TRIAL)
+    assert "c" in stage.world.table(CDS) and "c" in stage.world.table(EDS)
+    stage.says([])
+    assert stage.world.table(RDS).get("http") is not before
+    assert stage.world.table(LDS).get(TRIAL) is None
+    assert stage.world.faults == {}
+
+
+def test_inquiry_ends_with_its_envoy_and_the_next_one_begins() -> None:
+    stage = Stage(world(http("a"), http("b")), "a", "b")
+    rejection = Verdict(RDS, {"http": "?"}, "no", ("http",))
+    assert stage.attribution.heard("one", rejection)
+    assert stage.attribution.heard("two", Verdict(LDS, {"tls": "?"}, "no", ("tls",))) == []
+    stage.attribution.left("one")
+    assert stage.world.table(LDS).get(TRIAL) is None, "no service has a part of the TLS listener"
+    assert stage.attribution.heard("two", rejection)
+    assert stage.world.table(LDS).get(TRIAL)
+
+
+def test_answer_of_another_envoy_does_not_count() -> None:
+    stage = Stage(world(http("a"), http("b")), "a", "b")
+    stage.attribution.heard("one", Verdict(RDS, {"http": "?"}, "no", ("http",)))
+    tried = stage.world.table(LDS).get(TRIAL)
+    assert tried
+    assert stage.attribution.heard("two", Verdict(LDS, {TRIAL: tried.version}, "no", (TRIAL,))) == []
+    assert stage.attribution.heard("one", Verdict(LDS, {TRIAL: "old"}, "no", (TRIAL,))) == []
+    assert stage.attribution.heard("one", Verdict(LDS, {TRIAL: tried.version})), "accepted: it is over"
+    assert stage.world.faults == {}
+
+
+def test_wake_during_an_inquiry_touches_endpoints_only() -> None:
+    stage = Stage(world(http("a"), http("b")), "a", "b")
+    stage.spread(stage.attribution.heard("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",))))
+    [asked] = stage.client.hears()
+    for name in stage.world.route("a", PODS):
+        stage.client.stream.route(name)
+    assert [str(answer) for answer in stage.client.hears()] == ["EDS a"]
+    assert asked.type_url == LDS and asked.names == (TRIAL,)
+
+
+def test_endpoints_are_kept_while_a_service_is_left_out() -> None:
+    made = world(http("a"))
+    ignoring = ir.Service("b", ir.Protocol.HTTP, ("b.localhost",), ignore=(ir.Ignore(("/x",)),))
+    made.configure(LISTEN, [http("a"), ignoring])
+    made.route("b", PODS)
+    before = made.table(EDS).version
+    made.conclude(made.served, {"b": "no"})
+    assert made.faults == {"b": "no"}
+    assert list(made.table(EDS)) == ["a", "b"]
+    made.configure(LISTEN, [http("a"), http("c"), ignoring])
+    assert made.faults == {"b": "no"}, "it is not tried again while it is the same"
+    made.configure(LISTEN, [http("a"), http("b")])
+    made.configure(LISTEN, [http("a"), ignoring])
+    assert made.faults == {}
+    assert made.table(EDS).version == before

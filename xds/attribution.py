@@ -1,0 +1,167 @@
+"""The services behind Envoy's rejections of what many services share.
+
+Sans-IO. A resource that is a service's own, such as its cluster, is its own fault. Of a shared resource Envoy keeps the
+last good version, and an inquiry finds the parts that it rejects: they are tried in a listener that nothing leads to,
+until what remains is accepted. Meanwhile the resource is left as it is; afterwards it is served without those parts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+from xds import names
+from xds.snapshot import Change, World
+from xds.translate import Parts, Shared
+from xds.types import LDS
+
+LONGEST_MESSAGE = 500
+_RULE = re.compile(r"Proto constraint validation failed \((.*)\)")
+CONFLICT = "Envoy accepts it alone, but not beside the other services"
+Question = tuple[str, ...]
+"""Services whose parts are to be tried together."""
+Search = Generator[Question, str | None, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An Envoy's answer to one response."""
+
+    type_url: str
+    versions: Mapping[str, str]
+    """The resources of the response, with their versions."""
+    message: str | None = None
+    """Envoy's words when it rejected the response."""
+    blamed: tuple[str, ...] = ()
+    """The resources that it rejected, as far as that is known."""
+    is_final: bool = True
+    """Nothing of a rejected response will be sent again in smaller parts."""
+
+
+def search(known: Sequence[str], suspects: Sequence[str]) -> Search:
+    """Find the services whose parts are rejected; return Envoy's message for each.
+
+    Yields questions, and is sent Envoy's message, or None where it accepts. The parts of `known` were accepted before.
+    Asks about log2(n) questions for each service that it finds. Finds none when all are accepted together, and when
+    each of several is rejected, which then has another cause.
+    """
+    heard: dict[Question, str | None] = {}
+
+    def ask(*services: str) -> Generator[Question, str | None, str | None]:
+        if services not in heard:
+            heard[services] = yield services
+        return heard[services]
+
+    if (yield from ask(*known, *suspects)) is None:
+        return {}
+    if not suspects or (known and (yield from ask(*known)) is not None):
+        known, suspects = (), (*known, *suspects)  # another Envoy accepted them
+    accepted, found = list(known), dict[str, str]()
+    groups = _halves(suspects)
+    while groups:
+        group = groups.pop()
+        message = yield from ask(*accepted, *group)
+        if message is None:
+            accepted += group
+        elif len(group) > 1:
+            groups += _halves(group)
+        else:
+            # Alone, so that the message is about this service, and about no other.
+            alone = yield from ask(*group)
+            found[group[0]] = CONFLICT if alone is None else reason(alone)
+    return found if accepted or len(found) == 1 else {}
+
+
+def reason(message: str, resource: str = names.TRIAL) -> str:
+    """Return what Envoy says is wrong with a resource: one line, without the resource's name and without its content.
+
+    A message that breaks the rules of its fields is quoted whole, with what is others' in it.
+    """
+    if rule := _RULE.search(message):
+        return rule[1].rpartition(" | caused by ")[2][:LONGEST_MESSAGE]
+    said = re.split(rf"{re.escape(resource)}: |'envoy://{resource}/': ", message)[-1]
+    return said.strip().partition("\n")[0].strip()[:LONGEST_MESSAGE]
+
+
+def _halves(group: Sequence[str]) -> list[Question]:
+    """Split a group; the first half, which has the right of way, comes last."""
+    middle = (len(group) + 1) // 2
+    return [half for half in (tuple(group[middle:]), tuple(group[:middle])) if half]
+
+
+@dataclass(slots=True)
+class _Inquiry:
+    """One search, at the Envoy that rejected the resource."""
+
+    node: str
+    kind: Shared
+    tried: Mapping[str, Parts]
+    search: Search
+    version: str = ""
+    """Of the listener that was asked about last."""
+
+
+class Attribution:
+    """Conducts inquiries, one after the other."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._inquiry: _Inquiry | None = None
+        self._waiting: dict[tuple[str, Shared], None] = {}
+
+    def heard(self, node: str, verdict: Verdict) -> list[Change]:
+        """Take an Envoy's answer; return what is to be sent because of it."""
+        for kind in Shared:
+            if kind.type_url != verdict.type_url or kind.resource not in verdict.versions or self._is_asked(kind):
+                continue
+            if verdict.message is None:
+                self._world.accept(kind, verdict.versions[kind.resource])
+            elif kind.resource in verdict.blamed:
+                self._waiting[node, kind] = None
+        return [*self._answered(node, verdict), *self._next()]
+
+    def left(self, node: str) -> list[Change]:
+        """Note that an Envoy is gone: nothing can be asked of it."""
+        self._waiting = {key: None for key in self._waiting if key[0] != node}
+        gone = [self._ended({})] if self._inquiry and self._inquiry.node == node else []
+        return [*gone, *self._next()]
+
+    def _is_asked(self, kind: Shared) -> bool:
+        return self._inquiry is not None and self._inquiry.kind is kind
+
+    def _answered(self, node: str, verdict: Verdict) -> list[Change]:
+        """Continue the inquiry, if this is the answer to its question."""
+        asked = self._inquiry
+        if asked is None or (node, verdict.type_url) != (asked.node, LDS):
+            return []
+        if verdict.versions.get(names.TRIAL) != asked.version:
+            return []
+        rejected = verdict.message is not None
+        if rejected and not verdict.blamed:  # the answer is in smaller responses still to come, or there is none
+            return [self._ended({})] if verdict.is_final else []
+        try:
+            question = asked.search.send(verdict.message if names.TRIAL in verdict.blamed else None)
+        except StopIteration as stop:
+            return [self._ended(stop.value)]
+        return [self._ask(asked, question)]
+
+    def _next(self) -> list[Change]:
+        while self._waiting and self._inquiry is None:
+            node, kind = next(iter(self._waiting))
+            del self._waiting[node, kind]
+            known, suspects = self._world.suspects(kind)
+            if known or suspects:
+                found = search(known, suspects)
+                self._inquiry = _Inquiry(node, kind, self._world.served, found)
+                return [self._ask(self._inquiry, next(found))]
+        return []
+
+    def _ask(self, inquiry: _Inquiry, question: Question) -> Change:
+        change, inquiry.version = self._world.ask(inquiry.kind, [inquiry.tried[name] for name in question])
+        return change
+
+    def _ended(self, found: Mapping[str, str]) -> Change:
+        assert self._inquiry is not None
+        tried, self._inquiry = self._inquiry.tried, None
+        return self._world.conclude(tried, found)

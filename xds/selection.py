@@ -1,0 +1,134 @@
+"""The parts that are served: those of the configuration, but for the services that something is wrong with.
+
+Pure. A service with a mistake, or with a part that Envoy rejected, keeps what Envoy accepted of it last; without that
+it has its cluster alone, so that its endpoints are kept. It is tried again once it is asked for in another way. All
+other services are served as they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from xds import ir
+from xds.check import faults, is_name
+from xds.translate import Parts, Shared, parts
+
+Translate = Callable[[ir.Service], Parts]
+_NONE: Mapping[str, Parts] = {}
+
+
+class Selection:
+    """`served` are the parts to serve by service, in the order of the configuration; never changed in place."""
+
+    def __init__(self, translate: Translate = parts) -> None:
+        self._translate = translate
+        self._listen: ir.Listen | None = None
+        self._asked: dict[str, ir.Service] = {}
+        """The services of the configuration, by name, in its order."""
+        self._good: dict[str, Parts] = {}
+        """Translations of the services that nothing is known to be wrong with, as they are asked for."""
+        self._mistakes: dict[str, str] = {}
+        self._rejected: dict[str, dict[ir.Service, str]] = {}
+        """What Envoy rejected of each service since it was last asked for in another way, with its message."""
+        self._accepted: dict[Shared, Mapping[str, Parts]] = {}
+        """What was served when Envoy last accepted a shared resource."""
+        self.served: Mapping[str, Parts] = _NONE
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """What is wrong with services that are not served as they are asked for, by service."""
+        asked = ((name, found.get(self._asked[name])) for name, found in self._rejected.items())
+        return self._mistakes | {name: message for name, message in asked if message is not None}
+
+    def choose(self, listen: ir.Listen, services: tuple[ir.Service, ...]) -> None:
+        """Make this the configuration.
+
+        Raises `ValueError`, and changes nothing, if there is something wrong with it as a whole.
+        """
+        is_known = self._is_known if listen == self._listen else lambda _: False
+        found = faults(listen, services, is_known)
+        if found.shared:
+            raise ValueError("\n".join(found.shared))
+        mistakes = {name: _without_name(name, lines) for name, lines in found.services.items()}
+        good = {}
+        for service in services:
+            if service.name not in mistakes:
+                try:
+                    good[service.name] = (
+                        self._good[service.name] if self._is_known(service) else self._translate(service)
+                    )
+                except ValueError as error:  # such as a character that cannot be encoded
+                    mistakes[service.name] = f"it cannot be written for Envoy: {error}"
+        same = {service.name for service in services if service in self._rejected.get(service.name, ())}
+        self._rejected = {name: found for name, found in self._rejected.items() if name in same}
+        self._asked = {service.name: service for service in services}
+        self._listen, self._good, self._mistakes = listen, good, mistakes
+        self._compose()
+
+    def accept(self, kind: Shared) -> None:
+        """Note that an Envoy has the shared resource as it is served."""
+        self._accepted[kind] = self.served
+
+    def reject(self, tried: Mapping[str, Parts], messages: Mapping[str, str]) -> None:
+        """Leave out what Envoy rejected: `tried` are the parts that it was asked about, by service."""
+        for name, message in messages.items():
+            self._rejected.setdefault(name, {})[tried[name].service] = message
+        self._compose()
+
+    def suspects(self, kind: Shared) -> tuple[list[str], list[str]]:
+        """Return the services with a part in a shared resource: those whose part Envoy accepted, and the others."""
+        accepted = self._accepted.get(kind, _NONE)
+        known: list[str] = []
+        new: list[str] = []
+        for name, present in self.served.items():
+            if part := kind.part(present):
+                before = accepted.get(name)
+                (known if before and kind.part(before) == part else new).append(name)
+        return known, new
+
+    def _is_known(self, service: ir.Service) -> bool:
+        known = self._good.get(service.name)
+        return known is not None and (known.service is service or known.service == service)
+
+    def _compose(self) -> None:
+        out = self.faults.keys()
+        if not out:
+            self.served = self._good
+            return
+        kept = {name: found for name in out if (found := self._kept(name))}
+        good = [service for service in self._asked.values() if service.name not in out]
+        assert self._listen is not None
+        # What is kept gives way to what is asked for.
+        everyone = [*good, *(found.service for found in kept.values())]
+        collides = faults(self._listen, everyone, lambda _: True).services
+        served = {}
+        for name, service in self._asked.items():
+            if name not in out:
+                served[name] = self._good[name]
+            elif name in kept and name not in collides:
+                served[name] = kept[name]
+            elif is_name(name):
+                served[name] = parts(replace(service, leaving=True))
+        self.served = served
+
+    def _kept(self, name: str) -> Parts | None:
+        """Return what is served in the place of a service that something is wrong with."""
+        rejected = self._rejected.get(name, {})
+        for found in (self._accepted_whole(name), self.served.get(name)):
+            if found and found.service not in rejected:
+                return found
+        return None
+
+    def _accepted_whole(self, name: str) -> Parts | None:
+        """Return the parts of which Envoy accepted every one."""
+        for accepted in self._accepted.values():
+            found = accepted.get(name)
+            kinds = [kind for kind in Shared if found and kind.part(found)]
+            if found and kinds and all(self._accepted.get(kind, _NONE).get(name) is found for kind in kinds):
+                return found
+        return None
+
+
+def _without_name(name: str, lines: tuple[str, ...]) -> str:
+    return "; ".join(line.removeprefix(f"service {name}: ") for line in lines)
