@@ -12,11 +12,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from xds import names
+from xds.selection import LONGEST_MESSAGE
 from xds.snapshot import Change, World
 from xds.translate import Parts, Shared
 from xds.types import LDS
 
-LONGEST_MESSAGE = 500
 _RULE = re.compile(r"Proto constraint validation failed \((.*)\)")
 CONFLICT = "Envoy accepts it alone, but not beside the other services"
 Question = tuple[str, ...]
@@ -74,14 +74,11 @@ def search(known: Sequence[str], suspects: Sequence[str]) -> Search:
 
 
 def reason(message: str, resource: str = names.TRIAL) -> str:
-    """Return what Envoy says is wrong with a resource: one line, without the resource's name and without its content.
-
-    A message that breaks the rules of its fields is quoted whole, with what is others' in it.
-    """
+    """Return what Envoy says is wrong with a resource, without the resource's name."""
     if rule := _RULE.search(message):
         return rule[1].rpartition(" | caused by ")[2][:LONGEST_MESSAGE]
     said = re.split(rf"{re.escape(resource)}: |'envoy://{resource}/': ", message)[-1]
-    return said.strip().partition("\n")[0].strip()[:LONGEST_MESSAGE]
+    return said.strip()[:LONGEST_MESSAGE]
 
 
 def _halves(group: Sequence[str]) -> list[Question]:

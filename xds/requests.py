@@ -23,6 +23,8 @@ MOST_WORD = 256
 """Bytes of a node id, a cluster, a version, a nonce, a type URL."""
 MOST_ERROR = 4096
 """Bytes that are kept of the text of a rejection."""
+_QUOTES, _QUOTED = b"goo.gle/debug", b"Proto constraint validation failed"
+"""Envoy quotes a resource that breaks a rule for its fields between these."""
 _NAMES_KEY = 0x1A  # field 3, length-delimited: DiscoveryRequest.resource_names
 
 
@@ -167,7 +169,11 @@ def _map_entry(data: bytes) -> tuple[str, str]:
 
 
 def _status_message(data: bytes) -> str:
-    text = dict(fields(data)).get(2, b"")[:MOST_ERROR].decode(errors="replace")
+    said = dict(fields(data)).get(2, b"")
+    begin, end = said.find(_QUOTES), said.rfind(_QUOTED)
+    if 0 <= begin < end:  # the settings of many services, which are not for every reader
+        said = said[:begin] + said[end:]
+    text = said[:MOST_ERROR].decode(errors="replace")
     return "".join(char if char.isprintable() else " " for char in text)
 
 

@@ -15,6 +15,7 @@ from xds.check import faults, is_name
 from xds.translate import Parts, Shared, parts
 
 Translate = Callable[[ir.Service], Parts]
+LONGEST_MESSAGE = 500
 _NONE: Mapping[str, Parts] = {}
 
 
@@ -131,4 +132,4 @@ class Selection:
 
 
 def _without_name(name: str, lines: tuple[str, ...]) -> str:
-    return "; ".join(line.removeprefix(f"service {name}: ") for line in lines)
+    return "; ".join(line.removeprefix(f"service {name}: ") for line in lines)[:LONGEST_MESSAGE]

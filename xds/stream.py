@@ -21,9 +21,6 @@ from xds.snapshot import Change, Resource, World
 from xds.subscription import Subscription
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
-LONGEST_MESSAGE = 2000
-_QUOTED = "Proto constraint validation failed"
-
 
 @dataclass(frozen=True, slots=True)
 class Nack:
@@ -171,7 +168,7 @@ class Stream(ABC):
         verdict = Verdict(sub.type_url, sending.resources, error, certain, is_final=not splits)
         if blamed == (TRIAL,):
             return Receipt(verdict=verdict)  # nothing is wrong: it was only asked
-        nack = Nack(sub.type_url, blamed, _without_content(error), now)
+        nack = Nack(sub.type_url, blamed, error, now)
         present = {name for name, version in sending.resources.items() if sub.sent.get(name) == version} - {TRIAL}
         if stands := present.intersection(blamed or names):  # of what is replaced or gone meanwhile nothing stands
             self.nacks[sub.type_url] = nack
@@ -192,11 +189,6 @@ class Stream(ABC):
     @abstractmethod
     def _retire(self) -> list[bytes]:
         """Encode the removal of the clusters that are gone."""
-
-
-def _without_content(error: str) -> str:
-    """Return Envoy's words without the resource, which it quotes whole when a rule for its fields is broken."""
-    return reason(error) if _QUOTED in error else error[:LONGEST_MESSAGE]
 
 
 def _is_named(name: str, error: str) -> bool:

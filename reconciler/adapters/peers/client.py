@@ -247,7 +247,7 @@ class PeerClient:
             await self._due.wake_up.wait()
             if faults != self._merged.own_faults:
                 faults = dict(self._merged.own_faults)
-                await call.write(wire.Up(faults=faults))
+                await call.write(wire.Up(faults={name: why[: wire.MOST_REASON] for name, why in faults.items()}))
             fleet, services = self._there(), self._due.take()
             reports = tuple(report for service in services if (report := self._merged.report(service)))
             all_said, stayed = not self._due.wake_up.is_set(), wire.common(said, fleet)

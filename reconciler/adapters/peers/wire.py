@@ -112,7 +112,7 @@ class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     hello: Hello | None = None
     fleet: Fleet | None = None
     reports: Annotated[tuple[Report, ...], Meta(max_length=MOST)] = ()
-    faults: Annotated[dict[str, Annotated[str, Meta(max_length=MOST_REASON)]], Meta(max_length=MOST)] | None = None
+    faults: Annotated[dict[Service, Annotated[str, Meta(max_length=MOST_REASON)]], Meta(max_length=MOST)] | None = None
     """What the follower's Envoys reject of services, by service; None: as before."""
 
 
