@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from reconciler.app.encoding import degrade_output
 from reconciler.cli import care, certificate, controller, machine, people, run
-from reconciler.cli.exits import DESCRIPTION
+from reconciler.cli.exits import DESCRIPTION, Exit
 from reconciler.cli.helping import told
 
 app = typer.Typer(
@@ -38,6 +41,7 @@ In a cluster:
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 COMMANDS: dict[str, Callable[..., None]] = {
     "up": run.up_command,
     "check": run.check,
@@ -75,17 +79,25 @@ def root(
     """Accept the options that precede a command."""
 
 
-def main() -> None:
-    """The console script."""
+def main(prog_name: str | None = None) -> None:
+    """Run the console script."""
     # By default gRPC prints a line for each failed TLS handshake, which every process that reaches the port can cause.
     # It reads this when it is imported, which only commands do.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    app()
+    degrade_output()
+    try:
+        app(prog_name=prog_name)
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes there when it ends
+        typer.echo(f"zenvoy: cannot write the output: {error.strerror}", err=True)
+        sys.exit(Exit.FAILED)
 
 
 def kubectl() -> None:
-    """The console script `kubectl-zenvoy`, which kubectl calls for `kubectl zenvoy`."""
-    app(prog_name="kubectl zenvoy")
+    """Run the console script `kubectl-zenvoy`, which kubectl calls for `kubectl zenvoy`."""
+    main("kubectl zenvoy")
 
 
 if __name__ == "__main__":

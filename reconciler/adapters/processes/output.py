@@ -5,10 +5,15 @@ Rule: programs write to the file themselves, so nothing is lost and nothing bloc
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+import structlog
+
 from reconciler.adapters.processes import private_files
+
+log = structlog.get_logger(__name__)
 
 ROTATE_BYTES = 10 * 1024 * 1024
 LINES = 5
@@ -24,11 +29,18 @@ class Output:
         self._start = self._size()
 
     def open(self) -> int:
-        """A descriptor to append to; the caller closes it. Raises OSError."""
-        if self._start > ROTATE_BYTES:
-            self.path.replace(self.path.with_suffix(".log.1"))
-            self._start = 0
-        return private_files.open_append(self.path)
+        """Return a descriptor to append to; the caller closes it.
+
+        A log file that cannot be opened keeps no program from running: its output is then discarded.
+        """
+        try:
+            if self._start > ROTATE_BYTES:
+                self.path.replace(self.path.with_suffix(".log.1"))
+                self._start = 0
+            return private_files.open_append(self.path)
+        except OSError as error:
+            log.error("a log file cannot be opened; the output is discarded", file=str(self.path), error=error.strerror)
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def last_lines(self) -> str:
         """The last lines that this run wrote, in one line, shortened at the front."""

@@ -1,0 +1,96 @@
+"""Log output at descriptors that block or fail, with real pipes and the kernel's own full device."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tproxy.log_output import FULL, MOST_BYTES, LogOutput
+
+PATIENCE_SECONDS = 20.0
+
+
+class Reports:
+    """Reports of lost texts, and an event for the first."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[int, str]] = []
+        self.first = threading.Event()
+
+    def __call__(self, count: int, why: str) -> None:
+        self.all.append((count, why))
+        self.first.set()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    for descriptor in (reading, writing):
+        try:
+            os.close(descriptor)
+        except OSError:
+            continue
+
+
+def test_write_to_a_blocked_pipe_drops_beyond_the_bound(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    reports, line = Reports(), "x" * 999 + "\n"
+    output = LogOutput(writing, str.encode, reports)
+    written = MOST_BYTES // len(line)
+    for _ in range(written + 500):
+        output.write(line)
+    output.close(0)
+    received = 0
+    while not reports.first.is_set():
+        received += len(os.read(reading, 1 << 16))
+    [(lost, why)] = reports.all
+    assert why == FULL
+    assert 0 < lost <= 500
+    left = (written + 500 - lost) * len(line) - received
+    while left > 0:
+        left -= len(os.read(reading, left))
+
+
+def test_write_to_a_full_disk_reports_once_when_it_recovers(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    reports = Reports()
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    try:
+        output = LogOutput(descriptor, str.encode, reports)
+        for number in range(3):
+            output.write(f"lost {number}\n")
+        output.close(PATIENCE_SECONDS)
+        os.dup2(writing, descriptor)
+        output.write("kept\n")
+        assert reports.first.wait(PATIENCE_SECONDS)
+        output.write("also kept\n")
+        output.close(PATIENCE_SECONDS)
+    finally:
+        os.close(descriptor)
+    assert os.read(reading, 1000) == b"kept\nalso kept\n"
+    assert reports.all == [(3, "No space left on device")]
+
+
+def test_write_without_a_reader_neither_raises_nor_ends(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.close(reading)
+    output = LogOutput(writing, str.encode, lambda *_: None)
+    for _ in range(3):
+        output.write("nobody reads this\n")
+    output.close(PATIENCE_SECONDS)
+
+
+def test_write_to_a_nonblocking_descriptor_waits_for_room(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    output = LogOutput(writing, str.encode, lambda *_: None)
+    text = "y" * 300_000
+    output.write(text)
+    received = b""
+    while len(received) < len(text):
+        received += os.read(reading, 1 << 16)
+    assert received == text.encode()
