@@ -221,6 +221,9 @@ def run_command(
             metavar="PATH",
         ),
     ] = None,
+    health_socket: Annotated[
+        Path | None, typer.Option(help="Answer health checks at this Unix socket; `zenvoy up` asks there.", hidden=True)
+    ] = None,
     tls_cert: Annotated[Path | None, _pem("--tls-cert", "This holder's certificate, PEM.", "TLS_CERT")] = None,
     tls_key: Annotated[Path | None, _pem("--tls-key", "Its key.", "TLS_KEY")] = None,
     tls_ca: Annotated[Path | None, _pem("--tls-ca", "CAs of the reconciler's certificate.", "TLS_CA")] = None,
@@ -266,6 +269,7 @@ def run_command(
         keepalive=keepalive,
         holder_id=holder_id,
         listen_file=listen_file,
+        health_socket=health_socket,
         tls=_tls(tls_cert, tls_key, tls_ca, tls_server_name),
         keeper=keeper,
     )

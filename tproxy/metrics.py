@@ -87,6 +87,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     registry: CollectorRegistry
     is_ready: Callable[[], bool]
+    is_alive: Callable[[], bool]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -99,9 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
             encode, content_type = choose_encoder(_acceptable(self.headers.get("Accept", "")))
             self._answer(200, content_type, encode(self.server.registry))
         elif path == "/healthz":
-            self._answer(200, "text/plain; charset=utf-8", b"ok\n")
+            alive = self.server.is_alive()
+            said = b"ok\n" if alive else b"not healthy: the holder's loop does not answer\n"
+            self._answer(200 if alive else 503, "text/plain; charset=utf-8", said)
         elif path == "/readyz":
-            ready = self.server.is_ready()
+            ready = self.server.is_ready() and self.server.is_alive()
             said = b"ok\n" if ready else b"not ready: not listening, or the reconciler has not spoken yet\n"
             self._answer(200 if ready else 503, "text/plain; charset=utf-8", said)
         else:
@@ -121,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
 class MetricsPort:
     """The HTTP port, open until `close`."""
 
-    def __init__(self, listen: str, holder: Holder, is_ready: Callable[[], bool]) -> None:
+    def __init__(self, listen: str, holder: Holder, is_ready: Callable[[], bool], is_alive: Callable[[], bool]) -> None:
         """Raises OSError if the port is taken."""
         family, target = address.sockaddr(listen)
         registry = CollectorRegistry()
@@ -129,7 +132,7 @@ class MetricsPort:
         server_class = type("_Server", (_Server,), {"address_family": family})
         self._server: _Server = server_class(target, _Handler)
         self._server.registry = registry
-        self._server.is_ready = is_ready
+        self._server.is_ready, self._server.is_alive = is_ready, is_alive
         self.address = address.join(*self._server.server_address[:2])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="metrics", daemon=True)
         self._thread.start()

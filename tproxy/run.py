@@ -6,21 +6,23 @@ import os
 import shutil
 import signal
 import socket
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO, cast
 
 import structlog
 
 from tproxy import address, netfilter
 from tproxy.descriptors import Budget
 from tproxy.diversion import LOOK_SECONDS, Diversion
+from tproxy.health import HealthSocket, loop_answers
 from tproxy.holder import Holder
 from tproxy.identity import claimed
 from tproxy.listener import CannotListen, Listener, Mode, open_socket
+from tproxy.log_output import LogOutput, LogStream, replace_streams
 from tproxy.loop import Loop
 from tproxy.metrics import MetricsPort
 from tproxy.rules import DEFAULT_PORTS, Rules
@@ -61,13 +63,16 @@ class Settings:
     keepalive: float = KEEPALIVE_SECONDS
     holder_id: str | None = None
     listen_file: Path | None = None
+    health_socket: Path | None = None
     tls: Tls | None = None
     keeper: Path | None = None
     """The Unix socket of a keeper."""
 
 
 def configure_log(style: Literal["plain", "json"]) -> None:
-    """Log lines go to standard error: for people, or one JSON object each."""
+    """Let log lines go to standard error, for people or one JSON object each. No write blocks or fails from now on."""
+    output = LogOutput(2, lambda text: text.encode(errors="backslashreplace"), _report_lost)
+    replace_streams(output, output)
     renderer = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
     structlog.configure(
         processors=[
@@ -76,8 +81,12 @@ def configure_log(style: Literal["plain", "json"]) -> None:
             structlog.processors.format_exc_info if style == "json" else (lambda _logger, _method, event: event),
             renderer,
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, LogStream(output))),
     )
+
+
+def _report_lost(count: int, why: str) -> None:
+    log.warning("log lines were lost", count=count, why=why)
 
 
 def run(settings: Settings) -> Exit:
@@ -110,16 +119,12 @@ class _Process:
             )
             stack.callback(holder.relay.close)
             stack.callback(listener.close)
+            if settings.health_socket:
+                stack.callback(self._open_health(settings.health_socket).close)
             if settings.metrics:
                 stack.callback(self._open_metrics(settings.metrics).close)
             if settings.mode == "tproxy":
-                family: Literal["ip", "inet"] = "ip" if "[" not in listener.address else "inet"
-                rules = self._install_rules(address.split(listener.address)[1], family)
-                if rules is not None:
-                    holder.diverted(rules)
-                stack.callback(self._remove_rules)
-                self._diversion.start(rules)
-                stack.callback(self._diversion.stop)
+                self._divert(stack)
             if settings.listen_file:
                 _write_atomically(settings.listen_file, listener.address)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -136,6 +141,15 @@ class _Process:
         if not self._diversion.takes(fd):
             self._holder.accept(fd)
 
+    def _divert(self, stack: ExitStack) -> None:
+        family: Literal["ip", "inet"] = "ip" if "[" not in self._listener.address else "inet"
+        rules = self._install_rules(address.split(self._listener.address)[1], family)
+        if rules is not None:
+            self._holder.diverted(rules)
+        stack.callback(self._remove_rules)
+        self._diversion.start(rules)
+        stack.callback(self._diversion.stop)
+
     def _claimed(self, sock: socket.socket, stack: ExitStack) -> str:
         host, port = sock.getsockname()[:2]
         name, claim = claimed(address.join(host, port))
@@ -143,10 +157,17 @@ class _Process:
             stack.enter_context(claim)
         return name
 
+    def _open_health(self, path: Path) -> HealthSocket:
+        try:
+            return HealthSocket(self._loop, path)
+        except OSError as error:
+            raise CannotListen(f"cannot listen on {path} for --health-socket: {error.strerror}") from error
+
     def _open_metrics(self, listen: str) -> MetricsPort:
         holder, listener = self._holder, self._listener
         try:
-            port = MetricsPort(listen, holder, lambda: listener.is_open and holder.is_informed)
+            is_alive = partial(loop_answers, self._loop)
+            port = MetricsPort(listen, holder, lambda: listener.is_open and holder.is_informed, is_alive)
         except OSError as error:
             raise CannotListen(f"cannot listen on {listen} for --metrics: {error.strerror}") from error
         log.info("metrics", address=port.address)

@@ -5,6 +5,7 @@ It evaluates the rules of deploy/prometheus too, which the wheel brings along; i
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
@@ -27,7 +28,8 @@ INSTALLED = "share/zenvoy/prometheus/*.yaml"
 
 def binary() -> str | None:
     """The Prometheus on the PATH, if there is one."""
-    return shutil.which("prometheus")
+    found = shutil.which("prometheus")
+    return os.path.abspath(found) if found else None
 
 
 def rules() -> list[Path]:

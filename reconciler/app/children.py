@@ -1,4 +1,4 @@
-"""The processes of `zenvoy up`: started in sessions of their own, started again when they die, ended in order.
+"""The processes of `zenvoy up`: started in sessions of their own, replaced when they die or hang, ended in order.
 
 What runs is marked in its environment, so that after a SIGKILL the next `up` ends what was left; a file says what runs,
 for people. Services are not among it: those are the process backend's, and are adopted.
@@ -7,6 +7,7 @@ for people. Services are not among it: those are the process backend's, and are 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import Sequence
@@ -19,7 +20,9 @@ import structlog
 
 from reconciler.adapters.processes import private_files
 from reconciler.adapters.processes.open_files import raise_of
-from reconciler.adapters.processes.procfs import CHILD_MARK, children_of, look, run_id
+from reconciler.adapters.processes.output import Output
+from reconciler.adapters.processes.procfs import CHILD_MARK, children_of, cpu_seconds, look, run_id
+from reconciler.app.health import BUSY_SECONDS, LOOK_SECONDS, Health, answers
 
 log = structlog.get_logger()
 
@@ -27,6 +30,10 @@ BACKOFF_SECONDS = (0.05, 2.0)
 """The first and the longest pause before a child is started again."""
 STEADY_SECONDS = 10.0
 """A child that ran this long starts again without a pause."""
+START_LOOK_SECONDS = 0.2
+"""Pause between two looks at a child that has not answered yet."""
+MOST_TRIES = 5
+"""A child that ended so often without ever being ready cannot start."""
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -44,7 +51,13 @@ class Child:
     name: str
     command: Sequence[str]
     output: Path | None = None
-    """Where its output is appended; None: where ours goes."""
+    """The log file for its output, `NAME.log`; None: the supervisor's own output."""
+    shares_stdout: bool = False
+    """Its standard output goes to the supervisor's own, and only the rest to the log file."""
+    health: Path | None = None
+    """The Unix socket at which it answers HTTP while it works; None: it counts as ready once it is steady."""
+    busy_seconds: float = BUSY_SECONDS
+    """How long it may work without an answer."""
     stop_seconds: float = 1.0
     """How long it has to end after SIGTERM, before SIGKILL."""
     descriptors: tuple[int, ...] = ()
@@ -69,6 +82,10 @@ class Children:
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._order: list[Child] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._proven: set[str] = set()
+        self.failure: str | None = None
+        """Why a child can never start, once that is known; `failed` is set then."""
+        self.failed = asyncio.Event()
 
     async def end_leftovers(self) -> None:
         """End what an `up` that was killed left running: what carries its mark, whatever the notes say."""
@@ -109,31 +126,58 @@ class Children:
             await asyncio.gather(self._tasks[child.name], return_exceptions=True)
             if (process := self._running.get(child.name)) and process.returncode is None:
                 await _end(process, child.stop_seconds)
-        self._notes.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._notes.unlink(missing_ok=True)
 
     async def _keep(self, child: Child) -> None:
         pause, longest = BACKOFF_SECONDS
         loop = asyncio.get_running_loop()
-        while True:
+        for tries in itertools.count(1):
             began = loop.time()
+            output = Output(child.output.parent, child.output.stem) if child.output else None
             try:
-                how = _how(await self._run(child))
+                how = _how(await self._run(child, output))
             except OSError as error:
                 how = f"cannot be started: {error}"
             if loop.time() - began > STEADY_SECONDS:
                 pause = BACKOFF_SECONDS[0]
-            log.warning(f"{child.name} ended and is started again", how=how, seconds=round(pause, 2))
+                self._proven.add(child.name)
+            last_lines = output.last_lines() if output else ""
+            if tries >= MOST_TRIES and child.name not in self._proven:
+                self._fail(child, how, last_lines)
+                return
+            said = {"output": last_lines} if last_lines else {}
+            log.warning(f"{child.name} ended and is started again", how=how, seconds=round(pause, 2), **said)
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
-    async def _run(self, child: Child) -> int:
-        output = private_files.open_append(child.output) if child.output else None
+    def _fail(self, child: Child, how: str, last_lines: str) -> None:
+        wrote = f"; its last output: {last_lines}" if last_lines else ""
+        where = f"; see {child.output}" if child.output else ""
+        self.failure = f"{child.name} ended {MOST_TRIES} times and was never ready: {how}{wrote}{where}"
+        self.failed.set()
+
+    async def _run(self, child: Child, output: Output | None) -> int:
+        process = await self._start(child, output)
+        if child.raises_open_files:
+            raise_of(process.pid)
+        self._running[child.name] = process
+        self._note()
+        watching = asyncio.create_task(self._watch(child, child.health, process)) if child.health else None
         try:
-            process = await asyncio.create_subprocess_exec(
+            return await process.wait()
+        finally:
+            if watching:
+                watching.cancel()
+
+    async def _start(self, child: Child, output: Output | None) -> asyncio.subprocess.Process:
+        descriptor = output.open() if output else None
+        try:
+            return await asyncio.create_subprocess_exec(
                 *child.command,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+                stdout=None if child.shares_stdout else descriptor,
+                stderr=descriptor,
                 cwd=self._cwd,
                 env={**os.environ, CHILD_MARK: f"{run_id(self._cwd)}/{child.name}"},
                 start_new_session=True,
@@ -141,13 +185,22 @@ class Children:
                 umask=child.umask,
             )
         finally:
-            if output is not None:
-                os.close(output)
-        if child.raises_open_files:
-            raise_of(process.pid)
-        self._running[child.name] = process
-        self._note()
-        return await process.wait()
+            if descriptor is not None:
+                os.close(descriptor)
+
+    async def _watch(self, child: Child, at: Path, process: asyncio.subprocess.Process) -> None:
+        """Kill the process when it hangs."""
+        clock = asyncio.get_running_loop().time
+        health = Health(clock(), child.busy_seconds)
+        while True:
+            await asyncio.sleep(LOOK_SECONDS if health.ready else START_LOOK_SECONDS)
+            answered = await answers(at)
+            if why := health.saw(answered, clock(), cpu_seconds(process.pid)):
+                log.error(f"{child.name} hangs and is killed", why=why)
+                process.kill()
+                return
+            if health.ready:
+                self._proven.add(child.name)
 
     def _note(self) -> None:
         notes = []

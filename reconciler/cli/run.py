@@ -109,7 +109,8 @@ def up_command(
     """Run the services of a file: asleep until somebody connects, and asleep again when nobody does.
 
     Envoy, the reconciler, the holder and the services' commands all run below this one process, in the foreground.
-    Ctrl-C ends them all. SIGHUP, or a change of the file, applies the new file.
+    Ctrl-C or SIGTERM ends them all. SIGHUP, or a change of the file, applies the new file. When the terminal is closed,
+    everything continues without it: `zenvoy status` still works, and SIGTERM ends it.
 
     Examples:
 

@@ -69,6 +69,12 @@ def look(pid: int) -> Seen | None:
     return _seen(pid, stat) if stat else None
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used; 0 when there is no such process."""
+    stat = _stat(pid)
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK") if stat else 0.0
+
+
 def boot_id() -> str:
     """Differs after each boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

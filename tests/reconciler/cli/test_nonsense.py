@@ -85,7 +85,15 @@ WRONG = {
     "--tool": ("nonsense",),
     "--port": ("0", "65536", "nonsense"),
 }
-ANY_WILL_DO = {"--envoy", "--context", "--kubeconfig", "--tls-server-name", "--holder-id", "--keeper"}
+ANY_WILL_DO = {
+    "--envoy",
+    "--context",
+    "--kubeconfig",
+    "--tls-server-name",
+    "--holder-id",
+    "--keeper",
+    "--health-socket",
+}
 """What they name is looked for only when it is used, and what is not there is told then."""
 NOT_OF = {("bootstrap", flag) for flag in ("--tls-cert", "--tls-key", "--tls-ca")} | {
     ("reconcile", "--prometheus"),
