@@ -105,7 +105,8 @@ class Children:
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a child, if it runs."""
         if (process := self._running.get(name)) and process.returncode is None:
-            process.send_signal(number)
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
 
     async def halt(self) -> None:
         """Start nothing again from now on."""
@@ -197,7 +198,8 @@ class Children:
             answered = await answers(at)
             if why := health.saw(answered, clock(), cpu_seconds(process.pid)):
                 log.error(f"{child.name} hangs and is killed", why=why)
-                process.kill()
+                with suppress(ProcessLookupError):
+                    process.kill()
                 return
             if health.ready:
                 self._proven.add(child.name)
@@ -223,11 +225,14 @@ async def _gone(note: Note) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process, seconds: float) -> None:
-    process.terminate()
+    """End a process; it may end by itself at any moment, which must not end `up` in the middle of its own end."""
+    with suppress(ProcessLookupError):
+        process.terminate()
     try:
         await asyncio.wait_for(process.wait(), seconds)
     except TimeoutError:
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
 
