@@ -25,6 +25,7 @@ from reconciler.cli.options import (
     System,
 )
 from reconciler.cli.which import Typed, meant
+from reconciler.core.wording import listed
 
 
 def doctor(
@@ -76,6 +77,13 @@ def doctor(
 
 def uninstall(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    best_effort: Annotated[
+        bool,
+        typer.Option(
+            "--best-effort",
+            help="Report a ScaledService that can never be restored, and end with 0: it does not stop an uninstall.",
+        ),
+    ] = False,
     namespace: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,6 +126,10 @@ def uninstall(
     outcomes = cluster.run(
         typed, lambda one: leaving.left(one, namespace or (), lambda done: typer.echo(f"{done.name}: {done.text}"))
     )
-    if failed := sum(outcome.failed for outcome in outcomes):
-        typer.echo(f"{failed} of {len(outcomes)} could not be left: see above, and do it again", err=True)
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    if failed:
+        again = "run the command again" if any(outcome.retry for outcome in failed) else "each says what to do"
+        names = listed([outcome.name for outcome in failed], "and")
+        typer.echo(f"{len(failed)} of {len(outcomes)} ScaledServices could not be restored; {again}: {names}", err=True)
+    if any(outcome.retry or not best_effort for outcome in failed):
         raise typer.Exit(Exit.FAILED)

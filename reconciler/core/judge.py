@@ -190,6 +190,8 @@ def _is_anew(record: Record, seen: Observed, traffic: Judgement) -> bool:
 
 def _unknown(record: Record, seen: Observed, now: float, stale_after: float, *, patient: bool = False) -> Event | None:
     """Return the event for a service whose use is not known; `patient` waits for the first two samples of an Envoy."""
+    if seen.replicas is None and seen.trouble:
+        return events.TrafficUnknown(f"what runs is not known: {seen.trouble}")
     if seen.held is None:
         return events.TrafficUnknown("a holder is not connected")
     seen_at = seen.traffic.taken_at if seen.traffic else 0.0

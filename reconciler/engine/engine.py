@@ -291,7 +291,9 @@ class Engine(Roles):
         assert service.record is not None
         pods, hold = service.seen.endpoints, service.record.hold_address
         release_to = pods if wanted.release else ()
-        order = Order(service.spec, hold, release_to, service.record.stalled, service.reference(release_to))
+        unseen = service.seen.trouble if service.seen.replicas is None else None
+        reason = service.record.stalled or unseen
+        order = Order(service.spec, hold, release_to, reason, service.reference(release_to))
         route = pods if pods and wanted.route is Route.PODS else (hold,)
         if service.ordered != order:
             service.orders(order)

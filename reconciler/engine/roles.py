@@ -220,16 +220,17 @@ class Roles:
         return address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]
 
     def _begin(self, name: str, service: Service) -> None:
-        """A service seen for the first time: Active when it runs, so that it gets a full `idleAfter`."""
-        replicas = service.seen.replicas
-        if replicas is None or not self.leads:
+        """Make the record of a service that is seen for the first time: Active when it runs, or may run for all that
+        is known, so that it gets a full `idleAfter`."""
+        replicas, trouble = service.seen.replicas, service.seen.trouble
+        if (replicas is None and trouble is None) or not self.leads:
             return
-        state = State.Active if replicas else State.ScaledToZero
+        state = State.ScaledToZero if replicas == 0 else State.Active
         try:
             address = self._new_hold_address(name)
         except NoIndexLeft:
             return
-        service.record = Record(state, self._now(), "seen for the first time", max(1, replicas), address)
+        service.record = Record(state, self._now(), "seen for the first time", max(1, replicas or 0), address)
         self._roll.note(name, service.record)
         self._save(name, service.record)
 

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.adapters.kubernetes.api import Api, connect
 from tests.cluster import harness
+from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
 from tests.cluster.release import Release, Shop, load_images
 
@@ -111,6 +112,18 @@ async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
     yield name
     await client.call("DELETE", f"/api/v1/namespaces/{name}")
     await client.close()
+
+
+@pytest.fixture
+async def system(control_plane: Cluster, api: Api, tmp_path: Path) -> AsyncIterator[Chart]:
+    """The chart in a namespace of its own; no pod of it runs."""
+    name = f"system-{secrets.token_hex(4)}"
+    await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    chart = Chart(control_plane, name, tmp_path)
+    chart.install()
+    yield chart
+    chart.uninstall()
+    await api.call("DELETE", f"/api/v1/namespaces/{name}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError
 from reconciler.adapters.kubernetes.objects import path
@@ -23,18 +20,6 @@ from tests.xds.parts import until_async
 ACCOUNT = "zenvoy-reconciler"
 PROGRAM = Path(sys.executable).parent / "zenvoy"
 TARGETS = ("deployments", "statefulsets", "replicasets")
-
-
-@pytest.fixture
-async def system(control_plane: Cluster, api: Api, tmp_path: Path) -> AsyncIterator[Chart]:
-    """The chart, in a namespace of its own; no pod of it runs."""
-    name = f"{tmp_path.name.replace('_', '-')[:40].strip('-')}-system"
-    await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    chart = Chart(control_plane, name, tmp_path)
-    chart.install()
-    yield chart
-    chart.uninstall()
-    await api.call("DELETE", f"/api/v1/namespaces/{name}")
 
 
 async def live_through(api: Api, objects: Objects) -> None:

@@ -223,7 +223,7 @@ class KubernetesBackend:
         item = watch.item(ref.namespace, ref.name)
         if watch.kind is None or watch.trouble:
             if watch.trouble:
-                scaled.lost(watch.kind, watch.trouble, absent=False)
+                scaled.lost(watch.kind, watch.trouble, watch.is_absent)
         elif item is not None:
             version = item.metadata.resource_version
             scaled.found(watch.kind, None if item.replicas is None else Seen(item.replicas, version))
@@ -269,7 +269,7 @@ class KubernetesBackend:
         else:
             self._waits.leave(unit)
         replicas = seen.replicas if seen else None
-        if scaled.is_missing:  # while pods are there, they are as many as were asked for, if that was known once
+        if scaled.is_absent:  # while pods are there, they are as many as were asked for, if that was known once
             pods = {offer.pod for offer in shown}
             replicas = (scaled.last or len(pods)) if pods else 0
         asks = item.asks if (item := self._item(scaled)) else UNSAID

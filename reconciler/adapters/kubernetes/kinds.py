@@ -109,6 +109,8 @@ class KindWatch:
         self._changed, self._turned = changed, turned
         self._informers: dict[str | None, Informer[Workload]] = {}
         self.kind: Kind | None = None
+        self.is_absent = False
+        """Whether there is no such kind, and so no object of it."""
         self.trouble: str | None = None
         """Why its objects cannot be seen; None while they can, or while that is not known."""
 
@@ -132,7 +134,7 @@ class KindWatch:
             try:
                 self.kind = await self._discovery.find(*self._named)
             except NoSuchKind as error:
-                self._turn(str(error))
+                self._turn(str(error), absent=True)
             except ApiError as error:
                 self._tell_failure(error)
                 if str(error.status) in NO_RIGHT:
@@ -182,8 +184,8 @@ class KindWatch:
     def _tell_failure(self, error: Exception) -> None:
         log.warning("a kind cannot be looked up", api_version=self._named[0], kind=self._named[1], error=str(error))
 
-    def _turn(self, trouble: str | None) -> None:
-        self.trouble = trouble
+    def _turn(self, trouble: str | None, absent: bool = False) -> None:
+        self.trouble, self.is_absent = trouble, absent
         self._turned()
 
     def _informer(self, namespace: str) -> Informer[Workload] | None:

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 
 import msgspec
 import stamina
+import structlog
 
 from reconciler.adapters.kubernetes import scale
 from reconciler.adapters.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, ApiError, Unreachable
 from reconciler.adapters.kubernetes.election import ADDRESS, UNINSTALLER
-from reconciler.adapters.kubernetes.objects import decoder, micro_time, path
-from reconciler.adapters.kubernetes.refusals import INVALID, NOT_FOUND, passes, passes_or_conflicts
-from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, PLURAL, ScaledService
+from reconciler.adapters.kubernetes.events import EVENTS, LONGEST_NAME, REPORTER
+from reconciler.adapters.kubernetes.notes import of_leaving, shortened
+from reconciler.adapters.kubernetes.objects import Meta, Object, ObjectRef, decoder, micro_time, path
+from reconciler.adapters.kubernetes.refusals import FORBIDDEN, INVALID, NOT_FOUND, passes, passes_or_conflicts
+from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, KIND, PLURAL, ScaledService
 from reconciler.adapters.kubernetes.targets import Discovery, NoSuchKind
 from reconciler.adapters.kubernetes.wanted import target_of
 from reconciler.adapters.kubernetes.workloads import Lease
@@ -31,8 +34,11 @@ LANDING_SECONDS = 1.0
 """A patch to zero that was on its way when we stopped has arrived by then, or never will."""
 FENCE_SECONDS = 600
 """How long no controller that runs leads after an uninstall, which should have ended by then; one that starts may."""
+log = structlog.get_logger(__name__)
 _MAY_BE_FALLING_ASLEEP = (State.Draining, State.ScaledToZero)
-_ITEM, _LEASE = decoder(ScaledService), decoder(Lease)
+_ASLEEP_NEVER = (State.Active, State.Idle)
+"""Whoever put such a service to sleep, it was not zenvoy."""
+_ITEM, _OBJECT, _LEASE = decoder(ScaledService), decoder(Object), decoder(Lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +50,13 @@ class Outcome:
     text: str
     """For people."""
     failed: bool = False
+    retry: bool = False
+    """Another attempt may do better: the API server did not answer, or not yet."""
 
 
 class _Page(msgspec.Struct):
     metadata: dict[str, object]
-    items: list[ScaledService] | None = None
+    items: list[msgspec.Raw] | None = None
 
 
 _PAGE = msgspec.json.Decoder(_Page)
@@ -79,16 +87,18 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
             return f"{target} has {counted(has, 'replica')}"
         return f"{target} was restored to {counted(await _woken(api, where, target.key, max(1, wanted)), 'replica')}"
     except ApiError as error:
-        if error.status != NOT_FOUND:
-            raise
-        return f"there is nothing to restore: {target} does not exist"
+        if error.status == NOT_FOUND:
+            return f"there is nothing to restore: {target} does not exist"
+        if error.status == FORBIDDEN and item.status.state in _ASLEEP_NEVER:
+            return f"there is nothing to restore: zenvoy may not scale {target}, and did not put it to sleep"
+        raise
 
 
-async def release(api: Api, item: ScaledService) -> bool:
+async def release(api: Api, item: ScaledService | Object) -> bool:
     """Remove our finalizer; whether it was there. Raises `ApiError` and `Unreachable`; a conflict passes."""
     where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
     try:
-        meta = _ITEM(await api.get(where)).metadata
+        meta = _OBJECT(await api.get(where)).metadata
         if FINALIZER not in meta.finalizers or meta.uid != item.metadata.uid:
             return False
         others = [one for one in meta.finalizers if one != FINALIZER]
@@ -116,9 +126,12 @@ async def restore_all(
         await take_lease(api, *lease)
     landing = 0.0 if lease else LANDING_SECONDS  # whoever led has had the time that a lease lasts
     discovery, outcomes = Discovery(api), []
-    async for item in _listed(api, namespace):
-        outcomes.append(await _left(api, discovery, item, landing))
-        told(outcomes[-1])
+    async for raw in _listed(api, namespace):
+        outcome = await _left(api, discovery, raw, landing)
+        outcomes.append(outcome)
+        told(outcome)
+        if outcome.failed:
+            await _warn(api, _OBJECT(raw).metadata, outcome.text)
     return outcomes
 
 
@@ -155,25 +168,58 @@ async def _woken(api: Api, where: str, key: str, wanted: int) -> int:
     raise refused
 
 
-async def _left(api: Api, discovery: Discovery, item: ScaledService, landing: float) -> Outcome:
-    """Restored and released. The finalizer stays only while the next attempt may do better."""
+async def _left(api: Api, discovery: Discovery, raw: msgspec.Raw, landing: float) -> Outcome:
+    """Restore and release one. The finalizer stays only while the next attempt may do better."""
     retries = stamina.AsyncRetryingCaller(attempts=5, timeout=None, wait_max=2.0).on(passes_or_conflicts)
-    name, failed = item.metadata.key, False
+    object_, failed = _OBJECT(raw), False
+    name = object_.metadata.key
     try:
-        done = await retries(restore, api, discovery, item, landing)
-    except (ApiError, Unreachable, msgspec.DecodeError) as error:
-        done, failed = f"{target_of(item)} cannot be restored: {error}", True
-        if passes(error):
-            return Outcome(name, done, failed)
+        item = _ITEM(raw)
+    except msgspec.DecodeError as error:
+        done, failed = f"what it scales cannot be read, and has to be scaled by hand: {error}", True
+    else:
+        try:
+            done = await retries(restore, api, discovery, item, landing)
+        except (ApiError, Unreachable, msgspec.DecodeError) as error:
+            done, failed = f"{target_of(item)} cannot be restored: {error}; {_by_hand(item)}", True
+            if passes(error):
+                return Outcome(name, done, failed, retry=True)
     try:
-        if await retries(release, api, item):
+        if await retries(release, api, object_):
             done += "; the finalizer was removed"
     except (ApiError, Unreachable, msgspec.DecodeError) as error:
-        return Outcome(name, f"{done}; the finalizer cannot be removed: {error}", True)
+        return Outcome(name, f"{done}; the finalizer cannot be removed: {error}", True, retry=passes(error))
     return Outcome(name, done, failed)
 
 
-async def _listed(api: Api, namespace: str | None) -> AsyncIterator[ScaledService]:
+async def _warn(api: Api, meta: Meta, text: str) -> None:
+    """Write an Event on the object: the log of an uninstall may be gone before somebody looks."""
+    note, name = of_leaving(text, failed=True), f"{meta.name[:LONGEST_NAME].rstrip('.-')}.{time.time_ns():x}"
+    body = {
+        "apiVersion": EVENTS,
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": meta.namespace},
+        "eventTime": micro_time(time.time()),
+        "type": "Warning",
+        "reason": note.reason,
+        "action": note.action,
+        "note": shortened(note.text),
+        "regarding": msgspec.to_builtins(ObjectRef(API_VERSION, KIND, meta.namespace, meta.name, meta.uid)),
+        "reportingController": REPORTER,
+        "reportingInstance": "uninstall",
+    }
+    try:
+        await api.call("POST", path(EVENTS, "events", meta.namespace), body)
+    except (ApiError, Unreachable) as error:
+        log.debug("an Event cannot be written", service=meta.key, error=str(error))
+
+
+def _by_hand(item: ScaledService) -> str:
+    target, replicas = target_of(item), max(1, item.status.replicas)
+    return f"scale it by hand: kubectl -n {target.namespace} scale {target.kind} {target.name} --replicas={replicas}"
+
+
+async def _listed(api: Api, namespace: str | None) -> AsyncIterator[msgspec.Raw]:
     query = {"limit": PAGE}
     while True:
         page = _PAGE.decode(await api.get(path(API_VERSION, PLURAL, namespace), query, 30.0))

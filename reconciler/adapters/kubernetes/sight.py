@@ -50,8 +50,8 @@ class Sight:
     """One target as it is seen. Nothing is raised out of any method."""
 
     __slots__ = (
-        "_answered", "_answered_at", "_closed", "_is_watched", "_looking", "_missing", "_outdated", "_owner", "kind",
-        "last", "ref", "seen", "selector", "trouble",
+        "_answered", "_answered_at", "_closed", "_is_absent", "_is_watched", "_looking", "_missing", "_outdated",
+        "_owner", "kind", "last", "ref", "seen", "selector", "trouble",
     )  # fmt: skip
 
     def __init__(self, ref: Target, owner: Owner) -> None:
@@ -67,7 +67,7 @@ class Sight:
         """Why it cannot be seen or scaled."""
         self._missing: str | None = None
         self._looking: Task | None = None
-        self._outdated = self._closed = self._is_watched = False
+        self._outdated = self._closed = self._is_absent = self._is_watched = False
         self._answered: Seen | None = None
         self._answered_at = 0.0
 
@@ -78,8 +78,13 @@ class Sight:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is, for certain, nothing that could be seen and scaled."""
+        """Whether there is nothing that could be seen and scaled at present."""
         return self._missing is not None
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it does not exist, which is certain; what zenvoy may not see may run."""
+        return self._missing is not None and self._is_absent
 
     def expect(self, kind: Kind) -> None:
         """Its kind exists; itself is yet to be seen."""
@@ -99,7 +104,8 @@ class Sight:
     def lost(self, kind: Kind | None, why: str, absent: bool = True) -> None:
         """It does not exist (`absent`), or cannot be seen at present."""
         self.kind, self._is_watched = kind, self._is_watched and not absent
-        if self._missing != why:
+        if (self._missing, self._is_absent) != (why, absent):
+            self._is_absent = absent
             self.seen = self.selector = None
             self.trouble = self._missing = why
             self._owner.changed(self.services)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from reconciler.adapters.kubernetes.api import ApiError
-from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.objects import Object, decoder, path
 from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
 from reconciler.adapters.kubernetes.restoring import Outcome, restore_all
 from reconciler.app.cluster.reach import LEASE, Cluster
 
-_DECODE = decoder(ScaledService)
+_DECODE, _OBJECT = decoder(ScaledService), decoder(Object)
 
 
 async def found(cluster: Cluster, namespaces: Sequence[str]) -> list[ScaledService]:
@@ -18,11 +20,19 @@ async def found(cluster: Cluster, namespaces: Sequence[str]) -> list[ScaledServi
     items: list[ScaledService] = []
     for namespace in namespaces or (None,):
         try:
-            items += await cluster.listed(path(API_VERSION, PLURAL, namespace), _DECODE)
+            items += await cluster.listed(path(API_VERSION, PLURAL, namespace), _read)
         except ApiError as error:
             if error.status != 404:
                 raise
     return items
+
+
+def _read(raw: msgspec.Raw) -> ScaledService:
+    """Return one that cannot be read with its metadata alone: it must not keep the others from being restored."""
+    try:
+        return _DECODE(raw)
+    except msgspec.DecodeError:
+        return ScaledService(_OBJECT(raw).metadata)
 
 
 async def left(cluster: Cluster, namespaces: Sequence[str], told: Callable[[Outcome], None]) -> list[Outcome]:

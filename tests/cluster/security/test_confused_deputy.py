@@ -92,16 +92,6 @@ def service(name: str, **metadata: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def system(control_plane: Cluster, api: Api, tmp_path: Path) -> AsyncIterator[Chart]:
-    """The chart in a namespace of its own; no pod of it runs."""
-    async with namespace_of_another(api) as name:
-        chart = Chart(control_plane, name, tmp_path)
-        chart.install()
-        yield chart
-        chart.uninstall()
-
-
-@pytest.fixture
 async def victim(api: Api) -> AsyncIterator[Objects]:
     """Another tenant's namespace: one Deployment at zero, and one that runs."""
     async with namespace_of_another(api) as name:

@@ -38,6 +38,16 @@ def heard(state: State, seen: Observed, spec: Spec = SPEC, now: float = NOW, **k
     return judge(a_record(state, **known), spec, seen, now, STALE_AFTER)
 
 
+# Unseen
+
+
+@pytest.mark.parametrize("state", [State.Active, State.Idle, State.Draining])
+def test_judge_with_an_unseen_target_keeps_it_awake(state: State) -> None:
+    unseen = replace(DRAINED, replicas=None, trouble="Forbidden: no right to watch it")
+    unknown = events.TrafficUnknown("what runs is not known: Forbidden: no right to watch it")
+    assert heard(state, unseen) == (None if state is State.Active else unknown)
+
+
 # Asleep
 
 

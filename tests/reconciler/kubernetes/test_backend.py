@@ -272,6 +272,10 @@ async def test_a_right_to_watch_that_is_missing_is_told_until_it_is_there(scene:
     told = await scene.until(lambda running: running.trouble)
     assert told.trouble == "Forbidden: zenvoy may not watch deployments.apps; add it to the chart's `scaleTargets`"
     assert told.endpoints == (f"127.0.0.1:{port}",)
+    assert told.replicas is None, "what cannot be seen is not known"
+    scene.slice(port)
+    hidden = await scene.until(lambda running: not running.endpoints)
+    assert hidden.replicas is None, "it may run all the same"
     scene.api.refused.clear()
     await scene.until(lambda running: running.trouble is None and running.replicas == 1)
 

@@ -351,7 +351,8 @@ async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
     assert outcomes == [
         Outcome(
             "shop/refused",
-            "Deployment shop/refused cannot be restored: 403 Forbidden: no right to deployments/scale" + removed,
+            "Deployment shop/refused cannot be restored: 403 Forbidden: no right to deployments/scale; scale it by "
+            "hand: kubectl -n shop scale Deployment refused --replicas=3" + removed,
             True,
         ),
         Outcome("shop/fine", "Deployment shop/fine was restored to 3 replicas" + removed),
@@ -360,6 +361,8 @@ async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
     ]
     assert server.kept[fine]["spec"] == {"replicas": 3}
     assert not any("finalizers" in kept["metadata"] for kept in server.kept.values())
+    events = [kept for at, kept in server.kept.items() if "/events/" in at]
+    assert [(one["reason"], one["regarding"]["name"]) for one in events] == [("RestoreFailed", "refused")]
     server.refused.clear()
     again = await restore_all(server, "shop")
     assert [(one.text, one.failed) for one in again] == [
@@ -368,6 +371,58 @@ async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
         ("Deployment shop/awake has 2 replicas", False),
         ("there is nothing to restore: Deployment shop/gone does not exist", False),
     ]
+
+
+def forbidden(name: str) -> ApiError:
+    return ApiError(403, "Forbidden", f"no right to {name}/scale")
+
+
+@pytest.mark.parametrize("state", ["Active", "Idle"])
+async def test_leaving_what_was_never_asleep_needs_no_right(state: str) -> None:
+    server = Objects()
+    server.refused[server.deployment("web", 2)] = forbidden("deployments")
+    server.scaled_service("web", metadata={"finalizers": [FINALIZER]}, status={"state": state})
+    [outcome] = await restore_all(server, "shop")
+    assert outcome == Outcome(
+        "shop/web",
+        "there is nothing to restore: zenvoy may not scale Deployment shop/web, and did not put it to sleep; the "
+        "finalizer was removed",
+    )
+
+
+async def test_leaving_says_which_attempts_may_be_repeated() -> None:
+    server = Objects()
+    server.refused[server.deployment("never", 0)] = forbidden("deployments")
+    server.refused[server.deployment("later", 0)] = ApiError(503, "ServiceUnavailable", "starting")
+    paths = {
+        name: server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=ASLEEP)
+        for name in ("never", "later")
+    }
+    never, later = await restore_all(server, "shop")
+    assert (never.failed, never.retry, later.failed, later.retry) == (True, False, True, True)
+    kept = {name: server.kept[at]["metadata"].get("finalizers") for name, at in paths.items()}
+    assert kept == {"never": None, "later": [FINALIZER]}
+
+
+async def test_leaving_goes_on_past_an_object_that_cannot_be_read() -> None:
+    server = Objects()
+    scale = server.deployment("fine", 0)
+    odd = server.scaled_service("odd", metadata={"finalizers": [FINALIZER]}, spec={"maxHeld": "many"}, status=ASLEEP)
+    server.scaled_service("fine", status=ASLEEP)
+    bad, fine = await restore_all(server, "shop")
+    assert bad.name == "shop/odd" and bad.failed and not bad.retry
+    assert "has to be scaled by hand" in bad.text and "finalizers" not in server.kept[odd]["metadata"]
+    assert not fine.failed and server.kept[scale]["spec"] == {"replicas": 3}
+
+
+async def test_leaving_never_scales_by_a_path_in_a_name() -> None:
+    server = Objects()
+    victim = server.deployment("db", 0)
+    spec = {"scaleTargetRef": {"name": "../../shop/deployments/db"}}
+    server.scaled_service("web", metadata={"finalizers": [FINALIZER]}, spec=spec, status=ASLEEP)
+    [outcome] = await restore_all(server, "shop")
+    assert "is not a valid name, so it was never scaled" in outcome.text
+    assert not outcome.failed and server.kept[victim]["spec"] == {}
 
 
 async def test_leaving_takes_the_lease_first() -> None:

@@ -1,0 +1,52 @@
+"""A service whose target zenvoy may not see: it counts as awake, whatever samples say."""
+
+from __future__ import annotations
+
+from reconciler.core.record import State
+from reconciler.core.spec import Spec
+from reconciler.ports.backend import Running
+from tests.fakes.world import NAME, World
+
+SPEC = Spec(name=NAME, replicas=1, idle_after=5, wake_timeout=50, drain_timeout=60, hold_timeout=600)
+FORBIDDEN = "Forbidden: zenvoy may not watch rollouts"
+
+
+class Unseen(World):
+    """Its backend may not see the target, until it is `visible`."""
+
+    visible = False
+
+    def report_backend(self) -> None:
+        if self.visible:
+            super().report_backend()
+        else:
+            self.engine.ran(Running(NAME, None, (), FORBIDDEN))
+
+
+def test_service_that_was_never_seen_is_active_and_stays_so() -> None:
+    world = Unseen(SPEC)
+    assert world.state is State.Active
+    world.all_goes_well(60, finishing=True)
+    assert world.state is State.Active
+    assert [move.target for move in world.transitions] == []
+    assert world.service.ordered and world.service.ordered.reason == FORBIDDEN, "held clients get the reason"
+
+
+def test_service_that_is_seen_at_zero_at_last_is_asleep() -> None:
+    world = Unseen(SPEC)
+    world.all_goes_well(10, finishing=True)
+    world.visible = True
+    world.report_backend()
+    assert world.state is State.ScaledToZero
+
+
+def test_service_that_is_seen_no_more_is_kept_awake() -> None:
+    world = Unseen(SPEC)
+    world.visible = True
+    world.somebody_scales(1)
+    world.all_goes_well(3, finishing=True)
+    assert world.state is State.Idle
+    world.visible = False
+    world.all_goes_well(30, finishing=True)
+    assert world.state is State.Active
+    assert world.record and world.record.reason == f"what runs is not known: {FORBIDDEN}"
