@@ -7,9 +7,14 @@ still for a service that was removed. Of the counters only refusals have it: the
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,6 +25,11 @@ from tproxy import address
 from tproxy.holder import Holder
 
 _P = "zenvoy_holder_"
+MOST = 32
+"""Connections at once; the budget of descriptors has a reserve for them."""
+CONNECTION_SECONDS = 10.0
+PAUSE_SECONDS = 0.05
+BACKLOG = 64
 OPENMETRICS = "application/openmetrics-text"
 NOBODY = ""
 """The label `service` of what is no service's."""
@@ -84,10 +94,61 @@ def _acceptable(accept: str) -> str:
 
 
 class _Server(ThreadingHTTPServer):
+    """A thread for each connection, each of which has one request and `CONNECTION_SECONDS` for all of it.
+
+    Beyond `MOST` the oldest is closed for a new one, so that probes are answered while a stranger keeps others open.
+    """
+
     daemon_threads = True
+    request_queue_size = BACKLOG
     registry: CollectorRegistry
     is_ready: Callable[[], bool]
     is_alive: Callable[[], bool]
+
+    def __init__(self, *args: Any) -> None:
+        self._open: dict[socket.socket, float] = {}
+        """Since when, by the monotonic clock; the oldest first."""
+        self.ended: set[socket.socket] = set()
+        """Of those, the ones that are to get no answer."""
+        self._lock = threading.Lock()
+        super().__init__(*args)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(PAUSE_SECONDS)  # this thread would try again at once, and forever
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) - len(self.ended) >= MOST:
+                self._end(next(one for one in self._open if one not in self.ended))
+            self._open[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """End connections that have had their time; called several times a second."""
+        before = time.monotonic() - CONNECTION_SECONDS
+        with self._lock:
+            for request in [one for one, since in self._open.items() if since <= before and one not in self.ended]:
+                self._end(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+            self.ended.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Write nothing for each client that is gone."""
+
+    def _end(self, request: socket.socket) -> None:
+        """Wake the thread that reads or writes there, which then closes it."""
+        self.ended.add(request)
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -95,6 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """One of the three pages."""
+        if self.connection in self.server.ended:
+            return  # what looks like the end of its headers is that of the connection
         path = self.path.partition("?")[0]
         if path == "/metrics":
             encode, content_type = choose_encoder(_acceptable(self.headers.get("Accept", "")))

@@ -20,7 +20,13 @@ from xds.names import service_name
 from xds.server import CLAIMED_NODE, GRPC_OPTIONS, Has, Node, NodeEvent, ResourceAck, Server
 from xds.types import LDS
 
-__all__ = ["CLAIMS", "GRPC_OPTIONS", "XdsRouter", "service_of_stat"]
+__all__ = ["CLAIMS", "GRPC_OPTIONS", "XdsRouter", "grpc_options", "service_of_stat"]
+
+
+def grpc_options(open_files: int) -> tuple[tuple[str, int], ...]:
+    """Return options of a gRPC server in a process that may have so many files open: half of them are for wakes."""
+    return (*GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", open_files // 2))
+
 
 FORGET_SECONDS = 300.0
 """How long an Envoy may be away before it no longer counts."""

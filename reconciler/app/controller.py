@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from reconciler.adapters import credentials
+from reconciler.adapters.http import report_exhaustion
 from reconciler.adapters.kubernetes.api import connect
 from reconciler.adapters.kubernetes.calls import WARM_CONNECTIONS
 from reconciler.adapters.processes.open_files import raise_limit
@@ -39,11 +40,14 @@ class Controller(Replica):
 
     async def run(self) -> None:
         """Until SIGTERM. Raises what broke."""
+        report_exhaustion()
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         try:
-            await self._http.serve_probes(*self._settings.http, readings=True)
+            await self._http.serve_probes(*self._settings.http)
+            if self._settings.inspect:
+                await self._http.serve_readings(*self._settings.inspect)
         except OSError:
             await self._backend.close()
             raise

@@ -18,16 +18,16 @@ from reconciler.adapters.admission import Admission
 from reconciler.adapters.alarm import Alarm
 from reconciler.adapters.holders import CLAIMS as HOLDER_CLAIMS
 from reconciler.adapters.holders import HolderStreams
-from reconciler.adapters.http import Http
+from reconciler.adapters.http import Http, report_exhaustion
 from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.processes import ProcessBackend
-from reconciler.adapters.processes.open_files import raise_limit
+from reconciler.adapters.processes.open_files import limit, raise_limit
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.services_file import ServicesFile
 from reconciler.adapters.services_file.addresses import Address
 from reconciler.adapters.sqlite_store import SqliteStore
 from reconciler.adapters.xds_router import CLAIMS as XDS_CLAIMS
-from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.adapters.xds_router import XdsRouter, grpc_options
 from reconciler.app import traffic
 from reconciler.app.closing import Drain, stop_programs
 from reconciler.app.last_good import look, tell
@@ -115,7 +115,7 @@ class Reconciler:
         )
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
         self._admission = Admission({**XDS_CLAIMS, **HOLDER_CLAIMS}, reserved=frozenset((NODE,)))
-        self._grpc = grpc.aio.server(options=GRPC_OPTIONS, interceptors=(self._admission,))
+        self._grpc = grpc.aio.server(options=grpc_options(limit("soft")), interceptors=(self._admission,))
 
     def _world(self) -> World:
         """What metrics look at."""
@@ -140,6 +140,7 @@ class Reconciler:
     async def run(self) -> None:
         """Until SIGTERM, with which services end. Raises what broke; services then go on, and are the next one's."""
         stopped, reload, hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        report_exhaustion()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopped.set)
         loop.add_signal_handler(signal.SIGINT, stopped.set)

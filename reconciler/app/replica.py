@@ -38,9 +38,10 @@ from reconciler.adapters.kubernetes.wanted import Cluster as ClusterSettings
 from reconciler.adapters.metrics import Metrics, World
 from reconciler.adapters.peers import CLAIMS as PEER_CLAIMS
 from reconciler.adapters.peers import Peers, Terms
+from reconciler.adapters.processes.open_files import limit
 from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.adapters.xds_router import CLAIMS as XDS_CLAIMS
-from reconciler.adapters.xds_router import GRPC_OPTIONS, XdsRouter, service_of_stat
+from reconciler.adapters.xds_router import XdsRouter, grpc_options, service_of_stat
 from reconciler.app import traffic
 from reconciler.app.cluster.certificates import certificates
 from reconciler.app.cluster.settings import Settings
@@ -115,7 +116,7 @@ class Replica:
             api, urgent, self._ran, lambda: merged.doubt() is None, settings.namespaces, self._leads
         )
         self._sampler = self._sampling_of(settings.prometheus)
-        self._grpc = grpc.aio.server(options=GRPC_OPTIONS, interceptors=(self._admission,))
+        self._grpc = grpc.aio.server(options=grpc_options(limit("soft")), interceptors=(self._admission,))
         self._http = Http(self._operations(), self._metrics.scrape, _no_envoy)
 
     # How it is made

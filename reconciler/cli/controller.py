@@ -52,11 +52,20 @@ def controller(
     metrics: Annotated[
         str,
         typer.Option(
-            help="Serve /metrics, /healthz, /readyz and, for `zenvoy explain`, /v1 here.",
+            help="Serve /metrics, /healthz and /readyz here.",
             metavar="IP:PORT",
             callback=values.address,
         ),
     ] = "0.0.0.0:18080",
+    inspect: Annotated[
+        str,
+        typer.Option(
+            help="Serve /v1, for `zenvoy explain`, at this loopback address. In a pod, those who may use "
+            "pods/portforward reach it.",
+            metavar="IP:PORT",
+            callback=values.loopback,
+        ),
+    ] = "127.0.0.1:18082",
     http_port: Annotated[int, _port("Envoy's port for HTTP.")] = 10000,
     tls_port: Annotated[int, _port("Envoy's port for TLS.")] = 10443,
     hold_mode: Annotated[
@@ -161,6 +170,7 @@ def controller(
         grpc,
         split(metrics),
         _hold(hold_mode, holder_port, hold_ports),
+        inspect=split(inspect),
         http_port=http_port,
         tls_port=tls_port,
         namespaces=tuple(name for name in namespaces.replace(" ", "").split(",") if name),

@@ -27,6 +27,16 @@ def address(text: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from None
 
 
+def loopback(text: str) -> str:
+    """Return `ip:port` of the loopback."""
+    from ipaddress import ip_address
+
+    address(text)
+    if not ip_address(text.rpartition(":")[0].strip("[]")).is_loopback:
+        raise typer.BadParameter(f"{text!r} is not a loopback address; write it as 127.0.0.1:18082")
+    return text
+
+
 def address_or_path(text: str) -> str:
     """`ip:port`, or the path of a socket, which has a slash, or begins with @ where it is abstract."""
     if "/" not in text and not text.startswith("@"):

@@ -6,6 +6,7 @@ Rule: bytes in and out. The client's generated models would cost ten times what 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from yaml import YAMLError
 
+from reconciler.adapters.kubernetes import portforward
 from reconciler.adapters.kubernetes.names import checked_path
 
 JSON_PATCH = "application/json-patch+json"
@@ -59,6 +61,8 @@ class _Status(msgspec.Struct):
     message: str = ""
 
 
+_REFUSED = {401: "you are not known to it", 403: "you may not use pods/portforward there", 404: "there is no such pod"}
+"""A handshake that fails has no body to read."""
 _STATUS = msgspec.json.Decoder(_Status)
 Query = Mapping[str, str]
 
@@ -130,6 +134,40 @@ class Api:
                 yield _lines(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(f"watch of {path}: {error or type(error).__name__}") from error
+
+    async def forwarded(
+        self, where: str, port: int, path: str, timeout: float = CALL_TIMEOUT_SECONDS
+    ) -> tuple[int, bytes]:
+        """Ask a port of a pod's loopback for a path; return status and body. `where` is the pod's `portforward`.
+
+        Raises `ApiError`, `Unreachable`, and `portforward.Broken`.
+        """
+        headers = {"User-Agent": "zenvoy"}
+        await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, "GET", None)
+        answer = portforward.Answer()
+        try:
+            async with (
+                asyncio.timeout(timeout),
+                aiohttp.ClientSession(
+                    connector=self._connector, connector_owner=False, trust_env=bool(getproxies())
+                ) as session,
+                session.ws_connect(
+                    f"{self.server}{where}",
+                    params={"ports": str(port)},
+                    headers=headers,
+                    protocols=(portforward.PROTOCOL,),
+                    max_msg_size=portforward.MOST_BYTES,
+                ) as socket_,
+            ):
+                await socket_.send_bytes(portforward.request(path))
+                async for message in socket_:
+                    if message.type is aiohttp.WSMsgType.BINARY and answer.receive(message.data):
+                        break
+        except aiohttp.WSServerHandshakeError as error:
+            raise ApiError(error.status, "", _REFUSED.get(error.status, "the API server refused it")) from None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Unreachable(f"{where}: {error or type(error).__name__}") from error
+        return answer.read()
 
     async def _request(
         self, method: str, path: str, body: Any, content_type: str, query: Query | None, limits: aiohttp.ClientTimeout

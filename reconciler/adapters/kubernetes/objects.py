@@ -108,13 +108,6 @@ def api_path(api_version: str) -> str:
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
-def pod_proxy_path(namespace: str, pod: str, port: int, path: str) -> str:
-    """Return the path by which the API server asks a pod's port. Raises `InvalidName`."""
-    return f"{api_path('v1')}/namespaces/{_part('namespace', is_label, namespace)}/pods/" + (
-        f"{_part('name', is_subdomain, pod)}:{int(port)}/proxy{path}"
-    )
-
-
 def selected(field: str, name: str) -> str:
     """Return a selector of one field or label by a name. Raises `InvalidName`: a comma would select by more."""
     return f"{field}={_part('name', is_subdomain, name)}"

@@ -13,7 +13,7 @@ from reconciler.adapters.kubernetes.objects import decoder, path, selected
 from reconciler.adapters.kubernetes.resources import KIND, ScaledService
 from reconciler.adapters.kubernetes.workloads import Event
 from reconciler.app.cluster.controllers import controllers
-from reconciler.app.cluster.live import ByProxy, Silent, figures, lease
+from reconciler.app.cluster.live import ByForward, Silent, figures, lease
 from reconciler.app.cluster.reach import Cluster
 from reconciler.app.cluster.status import Say
 from reconciler.app.cluster.views import merged, moment, view
@@ -53,7 +53,7 @@ async def _add_others(cluster: Cluster, name: str, answer: dict[str, Any]) -> No
         if pod == leads:
             continue
         try:
-            other = await ByProxy(cluster, pod).fetch(f"/v1/services/{name}/explain")
+            other = await ByForward(cluster, pod).fetch(f"/v1/services/{name}/explain")
         except Silent:
             continue
         answer["envoys"]["each"] += other["envoys"]["each"]

@@ -1,4 +1,4 @@
-"""What only the controller knows: asked of its HTTP port, through the API server's pod proxy or at an address.
+"""What only the controller knows: asked at its loopback, through the API server's port-forward, or at an address.
 
 Port: `Figures`. Rule: no command depends on it; without an answer, the objects say what they say.
 """
@@ -14,11 +14,12 @@ from typing import Any, Protocol
 import msgspec
 
 from reconciler.adapters.kubernetes.api import ApiError, Unreachable
-from reconciler.adapters.kubernetes.objects import decoder, path, pod_proxy_path
+from reconciler.adapters.kubernetes.objects import decoder, path
+from reconciler.adapters.kubernetes.portforward import Broken
 from reconciler.adapters.kubernetes.workloads import Lease
 from reconciler.app.cluster.reach import LEASE, Cluster
 
-HTTP_PORT = 18080
+INSPECT_PORT = 18082
 TIMEOUT_SECONDS = 5.0
 LEASE_API = "coordination.k8s.io/v1"
 _LEASE = decoder(Lease)
@@ -55,28 +56,31 @@ class AtUrl:
             raise Silent(f"{self._url} does not answer: {error}") from None
 
 
-class ByProxy:
-    """Through the API server, which needs no way of ours to the pod; `pod` None: whoever leads."""
+class ByForward:
+    """Through the API server, which decides who may, to the pod's loopback; `pod` None: the leader."""
 
-    def __init__(self, cluster: Cluster, pod: str | None = None, port: int = HTTP_PORT) -> None:
+    def __init__(self, cluster: Cluster, pod: str | None = None, port: int = INSPECT_PORT) -> None:
         self._cluster, self._pod, self._port = cluster, pod, port
 
-    async def fetch(self, path: str) -> Any:
+    async def fetch(self, asked: str) -> Any:
         pod = self._pod or await leader(self._cluster)
-        system = self._cluster.where.system
+        system, api = self._cluster.where.system, self._cluster.api
         try:
-            proxied = pod_proxy_path(system, pod, self._port, path)
-            return json.loads(await self._cluster.api.get(proxied, timeout=TIMEOUT_SECONDS))
+            where = path("v1", "pods", system, pod, "portforward")
+            status, body = await api.forwarded(where, self._port, asked, TIMEOUT_SECONDS)
+            found = json.loads(body)
         except ApiError as error:
-            why = "it does not know of it" if error.status == 404 and not error.reason else error.message
-            raise Silent(f"the controller {pod} does not answer through the API server: {why}") from None
-        except (Unreachable, ValueError) as error:
+            raise Silent(f"the controller {pod} does not answer through the API server: {error.message}") from None
+        except (Unreachable, Broken, ValueError) as error:
             raise Silent(f"the controller {pod} does not answer through the API server: {error}") from None
+        if status != 200:
+            raise Silent(f"the controller {pod} answers: {_said(body, f'HTTP status {status}')}")
+        return found
 
 
 def figures(cluster: Cluster) -> Figures:
     """Of the leader, in the way that a person asked for."""
-    return AtUrl(cluster.where.controller) if cluster.where.controller else ByProxy(cluster)
+    return AtUrl(cluster.where.controller) if cluster.where.controller else ByForward(cluster)
 
 
 async def lease(cluster: Cluster) -> Lease | None:

@@ -86,8 +86,10 @@ class Settings:
     grpc: str
     """`ip:port` at which Envoys, holders and other replicas join."""
     http: tuple[str, int]
-    """Where metrics, health and explanations are served."""
+    """Where metrics and health are served, for everybody."""
     hold: AnyIp | Tproxy
+    inspect: tuple[str, int] | None = None
+    """Where explanations are served: at the loopback, which the API server reaches for those who may."""
     http_port: int = 10000
     """Of Envoy's listener for HTTP."""
     tls_port: int = 10443

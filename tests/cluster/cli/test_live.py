@@ -1,44 +1,94 @@
-"""What only the controller knows, fetched through a real API server's pod proxy."""
+"""What only the controller knows, fetched through a real API server's port-forward from a pod's loopback."""
 
 from __future__ import annotations
 
-import socket
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
+from aiohttp import WSMsgType, web
 
 from reconciler.adapters.kubernetes.api import MERGE_PATCH
 from reconciler.adapters.kubernetes.objects import path
-from reconciler.app.cluster.live import ByProxy, Silent
+from reconciler.app.cluster.live import ByForward, Silent
 from reconciler.app.cluster.reach import Where, reached
+from tests.certificates import Authority
 from tests.cluster.cli.parts import FakeController, Objects
 from tests.cluster.harness import Cluster
 
 
-def own_address() -> str:
-    """One of this machine's that is not loopback: the API server goes to no other pod than one that might be one."""
-    addresses = [one for each in psutil.net_if_addrs().values() for one in each if one.family is socket.AF_INET]
-    return next(one.address for one in addresses if not one.address.startswith("127."))
+async def forward(request: web.Request) -> web.StreamResponse:
+    """Do what a kubelet does, where the pod's loopback is this machine's."""
+    port = int(request.query["port"])
+    channels = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
+    await channels.prepare(request)
+    for channel in (b"\0", b"\1"):
+        await channels.send_bytes(channel + port.to_bytes(2, "little"))
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError as error:
+        await channels.send_bytes(b"\1" + f"error forwarding port {port}: {error.strerror}".encode())
+        return channels
+
+    async def answer() -> None:
+        while data := await reader.read(65_536):
+            await channels.send_bytes(b"\0" + data)
+        await channels.close()
+
+    answering = asyncio.create_task(answer())
+    async for message in channels:
+        if message.type is WSMsgType.BINARY and message.data[:1] == b"\0":
+            writer.write(message.data[1:])
+    answering.cancel()
+    writer.close()
+    return channels
 
 
-async def test_a_pods_figures_come_through_the_api_server(
-    apiserver: Cluster, objects: Objects, controller: FakeController
+@asynccontextmanager
+async def kubelet(objects: Objects, folder: Path) -> AsyncIterator[str]:
+    """A node whose kubelet forwards ports; its name."""
+    app = web.Application()
+    app.router.add_get("/portForward/{namespace}/{pod}", forward)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    pair = Authority(folder / "authority").sign(folder / "kubelet", "kubelet", uri="")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pair / "tls.crt", pair / "tls.key")
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    name = f"node-of-{objects.namespace}"
+    await objects.make("v1", "nodes", {"kind": "Node", "metadata": {"name": name}}, None)
+    status = {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": runner.addresses[0][1]}},
+    }
+    await objects.api.patch(path("v1", "nodes", name=name, subresource="status"), {"status": status}, MERGE_PATCH)
+    try:
+        yield name
+    finally:
+        await objects.api.call("DELETE", path("v1", "nodes", name=name))
+        await runner.cleanup()
+
+
+async def test_figures_come_through_the_api_server(
+    apiserver: Cluster, objects: Objects, controller: FakeController, tmp_path: Path
 ) -> None:
-    pod = {"kind": "Pod", "metadata": {"name": "zenvoy-0"}}
-    pod["spec"] = {"containers": [{"name": "reconciler", "image": "example/zenvoy:1"}]}  # type: ignore[dict-item]
-    await objects.make("v1", "pods", pod)
-    address = {"status": {"podIP": own_address(), "podIPs": [{"ip": own_address()}]}}
-    await objects.api.patch(path("v1", "pods", objects.namespace, "zenvoy-0", "status"), address, MERGE_PATCH)
-    controller.answers = {"/v1/services/shop/web": {"name": "shop/web", "held": 2}}
-    where = Where(kubeconfig=Path(apiserver.kubeconfig), system=objects.namespace)
-    port = int(controller.url.rpartition(":")[2])
-    async with reached(where) as cluster:
-        figures = ByProxy(cluster, "zenvoy-0", port)
-        assert await figures.fetch("/v1/services/shop/web") == {"name": "shop/web", "held": 2}
-        with pytest.raises(Silent, match="it does not know of it"):
-            await figures.fetch("/v1/services/shop/db")
-        with pytest.raises(Silent, match='pods "zenvoy-9" not found'):
-            await ByProxy(cluster, "zenvoy-9", port).fetch("/v1/world")
-        with pytest.raises(Silent, match="does not answer through the API server"):
-            await ByProxy(cluster, "zenvoy-0", 1).fetch("/v1/world")
+    async with kubelet(objects, tmp_path) as node:
+        pod: dict[str, Any] = {"kind": "Pod", "metadata": {"name": "zenvoy-0"}}
+        pod["spec"] = {"nodeName": node, "containers": [{"name": "reconciler", "image": "example/zenvoy:1"}]}
+        await objects.make("v1", "pods", pod)
+        controller.answers = {"/v1/services/shop/web": {"name": "shop/web", "held": 2}}
+        where = Where(kubeconfig=Path(apiserver.kubeconfig), system=objects.namespace)
+        port = int(controller.url.rpartition(":")[2])
+        async with reached(where) as cluster:
+            figures = ByForward(cluster, "zenvoy-0", port)
+            assert await figures.fetch("/v1/services/shop/web") == {"name": "shop/web", "held": 2}
+            with pytest.raises(Silent, match="there is no /v1/services/shop/db"):
+                await figures.fetch("/v1/services/shop/db")
+            with pytest.raises(Silent, match="there is no such pod"):
+                await ByForward(cluster, "zenvoy-9", port).fetch("/v1/world")
+            with pytest.raises(Silent, match="error forwarding port 1"):
+                await ByForward(cluster, "zenvoy-0", 1).fetch("/v1/world")

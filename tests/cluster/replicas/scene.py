@@ -61,6 +61,8 @@ class Scene:
         self.replicas = {f"replica-{number}": self.address() for number in range(1, replicas + 1)}
         self.grpc = {name: (self.address(), GRPC) for name in self.replicas}
         """Where each replica listens for gRPC: another one reaches it at its own address, by a door."""
+        self._inspect = {name: free_port() for name in self.replicas}
+        """Where each replica explains states, at the loopback that they share here."""
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
         self._watched, self.secured = watched, secured
@@ -119,6 +121,7 @@ class Scene:
         kubeconfig = self.between[name].kubeconfig if self._watched else self._kubeconfig
         command = [BIN / "zenvoy", "controller", "--pod-name", name, "--pod-ip", ip, "--log", "json"]
         command += ["--grpc", f"{self.grpc[name][0]}:{GRPC}", "--metrics", f"{ip}:{HTTP}", "--kubeconfig", kubeconfig]
+        command += ["--inspect", f"127.0.0.1:{self._inspect[name]}"]
         command += ["--http-port", str(self.http_port), "--tls-port", str(self._tls_port)]
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
@@ -307,14 +310,14 @@ class Scene:
         return {envoy["id"]: envoy["replica"] for envoy in found["envoys"]}, found["holders"]
 
     def _ask(self, name: str, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://{self.replicas[name]}:{HTTP}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._inspect[name]}{path}", timeout=5) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
     def view(self, service: str, replica: str | None = None) -> dict[str, Any]:
         """A service, as a replica (the leader) sees it; empty while it knows none or does not answer."""
         name = replica or self.leader()
-        url = f"http://{self.replicas.get(name)}:{HTTP}/v1/services/{self.namespace}/{service}"
+        url = f"http://127.0.0.1:{self._inspect.get(name)}/v1/services/{self.namespace}/{service}"
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 found: dict[str, Any] = json.load(answer)

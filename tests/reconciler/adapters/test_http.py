@@ -22,7 +22,7 @@ async def url() -> AsyncIterator[str]:
         return b"", "text/plain"
 
     http, port = Http(FakeOperations("shop/web", "shop/explain"), nothing, nothing), free_port()
-    await http.serve_probes("127.0.0.1", port, readings=True)
+    await http.serve_readings("127.0.0.1", port)
     yield f"http://127.0.0.1:{port}"
     await http.close()
 

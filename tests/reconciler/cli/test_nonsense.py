@@ -66,6 +66,7 @@ WRONG = {
     "--node": ("", "\x00"),
     "--admin": ("", "nonsense", "http://[", "127.0.0.1"),
     "--stats-address": ("", "9902"),
+    "--inspect": ("", "nonsense", "0.0.0.0:1"),
     "--open-files": ("", "0", "-1", "many"),
     "--stats-ports": ("", "0", "2-1", "1-65536", "nonsense"),
     "--mode": ("nonsense",),

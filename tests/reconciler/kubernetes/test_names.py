@@ -13,7 +13,7 @@ from yarl import URL
 
 from reconciler.adapters.kubernetes.api import Api, Unreachable
 from reconciler.adapters.kubernetes.names import InvalidName, checked_path
-from reconciler.adapters.kubernetes.objects import api_path, path, pod_proxy_path, selected
+from reconciler.adapters.kubernetes.objects import api_path, path, selected
 from reconciler.adapters.kubernetes.targets import Target
 
 NO_NAMES = (
@@ -63,8 +63,8 @@ def test_path_with_text_that_is_not_a_name_is_refused(text: str) -> None:
             path(*parts)
     for refused in (
         lambda: api_path(f"{text}/v1"),
-        lambda: pod_proxy_path(text, "pod", 1, "/v1/world"),
-        lambda: pod_proxy_path("shop", text, 1, "/v1/world"),
+        lambda: path("v1", "pods", text, "pod", "portforward"),
+        lambda: path("v1", "pods", "shop", text, "portforward"),
         lambda: selected("metadata.name", text),
     ):
         with pytest.raises(InvalidName):
@@ -99,9 +99,8 @@ def test_checked_path_is_the_path_that_is_requested(text: str) -> None:
 def test_path_with_names_is_as_the_api_documents_it(name: str) -> None:
     assert path("apps/v1", "deployments", "shop", name) == f"/apis/apps/v1/namespaces/shop/deployments/{name}"
     assert path("v1", "nodes", name=name, subresource="status") == f"/api/v1/nodes/{name}/status"
-    assert (
-        pod_proxy_path("shop", name, 18080, "/v1/world") == f"/api/v1/namespaces/shop/pods/{name}:18080/proxy/v1/world"
-    )
+    forward = path("v1", "pods", "shop", name, "portforward")
+    assert forward == f"/api/v1/namespaces/shop/pods/{name}/portforward"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from reconciler.adapters.kubernetes.resources import ScaledService
 from reconciler.app.cluster.controllers import proxies
 from reconciler.app.cluster.doctor import certificates, conflicts, installation, joining, objects, permissions, services
 from reconciler.app.cluster.doctor.installation import Installation
-from reconciler.app.cluster.live import AtUrl, ByProxy, Figures, Silent
+from reconciler.app.cluster.live import AtUrl, ByForward, Figures, Silent
 from reconciler.app.cluster.reach import Cluster
 from reconciler.app.doctor import connected
 from reconciler.app.doctor.connected import World
@@ -56,14 +56,14 @@ async def _proxies(cluster: Cluster, worlds: Mapping[str, World]) -> Examined:
 async def _worlds(cluster: Cluster, installed: Installation) -> tuple[dict[str, World], list[Finding]]:
     """What each reconciler says of itself; and those that say nothing."""
     url = cluster.where.controller
-    asked: dict[str, Figures] = {url: AtUrl(url)} if url else {pod: ByProxy(cluster, pod) for pod in installed.ready}
+    asked: dict[str, Figures] = {url: AtUrl(url)} if url else {pod: ByForward(cluster, pod) for pod in installed.ready}
     worlds: dict[str, World] = {}
     silent = []
     for name, figures in asked.items():
         try:
             worlds[name] = await figures.fetch("/v1/world")
         except Silent as error:
-            remedy = "see that you may use pods/proxy, or name another way to it with --controller URL"
+            remedy = "get the right to use pods/portforward there, or name another way to it with --controller URL"
             silent.append(Finding(name, str(error), remedy))
     return worlds, silent
 

@@ -6,12 +6,14 @@ may command.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
 
+from reconciler.adapters.http.connections import BACKLOG, Connections, timed
 from reconciler.ports.operations import Command, Operations
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,6 +29,8 @@ class Http:
     def __init__(self, operations: Operations, metrics: Scrape, envoy: Callable[[], Awaitable[bytes]]) -> None:
         self._operations, self._metrics, self._envoy = operations, metrics, envoy
         self._runners: list[web.AppRunner] = []
+        self._servers: list[asyncio.Server] = []
+        self._connections: Connections | None = None
 
     async def serve_control(self, path: Path) -> None:
         """Everything, at a Unix socket that only we may use.
@@ -37,25 +41,43 @@ class Http:
         runner = await self._runner([*self._probes(), *self._controls()])
         directory, before = os.open(path.parent, os.O_PATH), os.umask(0o177)
         try:
-            await web.UnixSite(runner, f"/proc/self/fd/{directory}/{path.name}").start()
+            at = f"/proc/self/fd/{directory}/{path.name}"
+            loop, factory = asyncio.get_running_loop(), self._guarded(runner)
+            self._servers.append(await loop.create_unix_server(factory, at, backlog=BACKLOG))
         finally:
             os.umask(before)
             os.close(directory)
 
-    async def serve_probes(self, host: str, port: int, readings: bool = False) -> None:
-        """Metrics and health, at a TCP port, and with `readings` what explains states; nothing there commands.
+    async def serve_probes(self, host: str, port: int) -> None:
+        """Serve metrics and health at a TCP port, for everybody. Raises `OSError` when it is taken."""
+        await self._serve_tcp(host, port, self._probes())
+
+    async def serve_readings(self, host: str, port: int) -> None:
+        """Serve what explains states too, at a TCP port of the loopback; nothing there commands.
 
         Raises `OSError` when it is taken.
         """
-        runner = await self._runner([*self._probes(), *(self._readings() if readings else ())])
-        await web.TCPSite(runner, host, port).start()
+        await self._serve_tcp(host, port, [*self._probes(), *self._readings()])
+
+    async def _serve_tcp(self, host: str, port: int, routes: list[web.RouteDef]) -> None:
+        factory = self._guarded(await self._runner(routes))
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(factory, host, port, backlog=BACKLOG))
+
+    def _guarded(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+        server = runner.server
+        assert server is not None
+        self._connections = self._connections or Connections()
+        return self._connections.guard(server)
 
     async def close(self) -> None:
+        for server in self._servers:
+            server.close()
         for runner in self._runners:
             await runner.cleanup()
 
     async def _runner(self, routes: list[web.RouteDef]) -> web.AppRunner:
-        app = web.Application()
+        app = web.Application(middlewares=[timed])
         app.add_routes(routes)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
