@@ -16,7 +16,7 @@ demo: setup ## watch two services fall asleep and wake; KEEP=1 stays up
 
 test: setup ## pass every test; installs what they need where it may
 	scripts/system-packages
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: setup ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -31,6 +31,9 @@ golden: setup ## write the golden files anew
 
 install-yaml: ## render deploy/install.yaml from the chart, and what the chart ships of other folders
 	scripts/install-yaml
+
+fuzz: setup ## fuzz everything that arrives from outside, a minute for each input; SECONDS_EACH=3600 for longer
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),60)
 
 bench: setup ## figures, as ratios against something run beside it
 	scripts/system-packages golang-go
@@ -60,6 +63,6 @@ pin-images: setup ## pin the base images of deploy/Dockerfile and the chart by t
 	$(BIN)/python scripts/pin_images.py
 
 clean: ## remove what was made here
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .import_linter_cache
 
-.PHONY: help setup demo test lint check golden install-yaml bench cluster cluster-test bench-cluster lock sbom pin-images clean
+.PHONY: help setup demo test lint check golden install-yaml fuzz bench cluster cluster-test bench-cluster lock sbom pin-images clean

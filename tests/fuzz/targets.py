@@ -1,0 +1,294 @@
+"""The functions that are fuzzed: each takes bytes from outside and may raise nothing.
+
+A target asserts what must hold for any input. Errors that the product's callers handle are part of its contract; a
+target lets them pass and lets everything else through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import isfinite
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import msgspec
+
+from reconciler.adapters import services_file
+from reconciler.adapters.admin_stats import Parser, Unusable
+from reconciler.adapters.holders import HolderStreams
+from reconciler.adapters.kubernetes import annotations
+from reconciler.adapters.kubernetes.entries import Entry
+from reconciler.adapters.kubernetes.objects import Meta, decoder
+from reconciler.adapters.kubernetes.resources import ScaledService
+from reconciler.adapters.kubernetes.wanted import Cluster, wanted
+from reconciler.adapters.kubernetes.workloads import Service, ServicePort, ServiceSpec
+from reconciler.adapters.peers import wire as peer_wire
+from reconciler.adapters.peers.ledger import Terms
+from reconciler.adapters.peers.merged import Merged
+from reconciler.adapters.peers.server import PeerServer
+from reconciler.adapters.prometheus.settings import PrometheusSettings
+from reconciler.adapters.prometheus.stats import PrometheusStats
+from reconciler.adapters.xds_router import service, service_of_stat
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import Sample
+from reconciler.ports.holders import Held, Order
+from tests.fuzz.messages import split
+from tproxy import proxy_protocol
+from tproxy import wire as holder_wire
+from tproxy.h2 import Refusing
+from tproxy.request import forwarded_for
+from xds import ir
+from xds.delta import DeltaStream
+from xds.snapshot import World
+from xds.sotw import SotwStream
+from xds.types import ORDER
+from xds.wire import MalformedError
+
+LISTEN = ir.Listen(ir.Address("127.0.0.1", 10000), ir.Address("127.0.0.1", 10443))
+NOW = 1_700_000_000.0
+HOLD_ADDRESS = "127.64.0.1:18001"
+LONGEST_REFUSAL_BYTES = 64
+"""How many bytes of an answer one byte of HTTP/2 may cause, at most."""
+_WEB = Service(
+    Meta(name="web", namespace="shop"), ServiceSpec(selector={"app": "web"}, ports=(ServicePort("http", 80),))
+)
+
+
+def xds_delta(data: bytes) -> None:
+    """Feed an Envoy's incremental ADS stream."""
+    _converse(DeltaStream, data)
+
+
+def xds_sotw(data: bytes) -> None:
+    """Feed an Envoy's state-of-the-world ADS stream."""
+    _converse(SotwStream, data)
+
+
+def _converse(protocol: type[DeltaStream | SotwStream], data: bytes) -> None:
+    world = World()
+    world.configure(LISTEN, [ir.Service("shop/web", ir.Protocol.HTTP, ("web.shop",))])
+    world.route("shop/web", (ir.Address("127.0.0.1", 8080),))
+    stream = protocol(world)
+    for message in split(data):
+        try:
+            stream.identify(message)
+            stream.receive(message, NOW)
+        except MalformedError:
+            return
+        stream.flush()
+    for type_url in ORDER:
+        assert set(stream.types[type_url].table) == set(world.table(type_url))
+
+
+def first_bytes(data: bytes) -> None:
+    """Look at what a held connection begins with, as it arrives and when all of it is there."""
+    forwarded_for(data)
+    header = proxy_protocol.read(data)
+    if header is not None:
+        assert header.size <= len(data)
+        for end in range(max(0, min(header.size, 64) - 1)):
+            assert proxy_protocol.read(data[:end]) in (None, header)
+
+
+def refused_http2(data: bytes) -> None:
+    """Refuse an HTTP/2 client, whatever it sends and however it is cut into reads."""
+    at_once, piecewise = Refusing("not ready", 5), Refusing("not ready", 5)
+    out = at_once.receive(data)
+    assert len(out) <= LONGEST_REFUSAL_BYTES * (len(data) + 1)
+    for at in range(len(data)):
+        piecewise.receive(data[at : at + 1])
+    assert piecewise.last_stream == at_once.last_stream
+    assert piecewise.done == at_once.done
+
+
+def services_yaml(data: bytes) -> None:
+    """Read a services file."""
+    found = services_file.read(Path("/srv/services.yaml"), data)
+    if isinstance(found, services_file.ServicesFile):
+        _translate([entry.spec for entry in found.services])
+    else:
+        assert found
+        assert all(str(problem) for problem in found)
+
+
+def service_annotations(data: bytes) -> None:
+    """Read a labelled Service's annotations: a line `name: value` each."""
+    lines = data.decode(errors="replace").splitlines()
+    pairs = {f"zenvoy.dev/{name.strip()}": value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    labelled = msgspec.structs.replace(_WEB, metadata=msgspec.structs.replace(_WEB.metadata, annotations=pairs))
+    said, problems = annotations.read(labelled, Cluster())
+    if not problems:
+        _wanted(ScaledService(_WEB.metadata, annotations.spec_of(said)))
+
+
+def scaled_service(data: bytes) -> None:
+    """Decode a ScaledService's spec as the API server sends it, and resolve it."""
+    try:
+        item = decoder(ScaledService)(b'{"metadata":{"name":"web","namespace":"shop"},"spec":%s}' % data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return  # the API server sends only what the CRD's schema lets through, as UTF-8
+    _wanted(item)
+
+
+def _wanted(item: ScaledService) -> None:
+    found = wanted(item, _WEB, Cluster())
+    if isinstance(found, Entry):
+        _translate([found.spec])
+
+
+def _translate(specs: list[Spec]) -> None:
+    """Assert that Envoy can be configured with what validation accepted."""
+    World().configure(LISTEN, [service(spec) for spec in specs])
+
+
+def admin_stats(data: bytes) -> None:
+    """Read the statistics that an Envoy's admin port answers with."""
+    parser = Parser(service_of_stat)
+    with suppress(Unusable, ValueError):
+        parser.feed(data)
+        parser.reading()
+
+
+def holder_stream(data: bytes) -> None:
+    """Feed a holder's stream."""
+    reports: list[Held] = []
+    streams = HolderStreams(reports.append, lambda: NOW, forget_seconds=0.0)
+    streams.order("web", Order(Spec(name="web"), HOLD_ADDRESS, (), None))
+    _serve(streams.handler(), holder_wire.METHOD, data)
+    for report in reports:
+        assert _is_finite(report)
+    assert not streams.known
+
+
+def peer_stream(data: bytes) -> None:
+    """Feed a follower's stream to the leader."""
+    reports: list[Any] = []
+    terms = Terms("10.0.0.1", lambda: frozenset({"10.0.0.1", "10.0.0.2"}), lambda: True, lambda: NOW, lambda: 0.0, 0.0)
+    merged = Merged(terms)
+    engine = SimpleNamespace(routed=reports.append, held=reports.append, standing=lambda name: None)
+    own = SimpleNamespace(route=lambda *_: None, order=lambda *_: None)
+    merged.attach(engine, own, own)
+    merged.lead(0.0)
+    merged.order("web", Order(Spec(name="web"), HOLD_ADDRESS, (), None))
+    merged.share("web", Record(State.ScaledToZero, NOW, "", 1, HOLD_ADDRESS), False)
+    _serve(PeerServer(merged).handler(), peer_wire.METHOD, data)
+    for report in reports:
+        assert _is_finite(report)
+    assert merged.leads
+
+
+def _is_finite(report: Any) -> bool:
+    """Return whether people can be shown a report: JSON has no NaN and no infinity."""
+    return all(
+        isfinite(value)
+        for value in (getattr(report, field.name) for field in fields(report))
+        if isinstance(value, float)
+    )
+
+
+def _serve(handler: grpc.GenericRpcHandler, method: str, data: bytes) -> None:
+    """Run a stream's server over the messages of an input, without a network."""
+    stream = handler.service(SimpleNamespace(method=method, invocation_metadata=()))
+
+    async def messages() -> AsyncIterator[Any]:
+        for message in split(data):
+            try:
+                decoded = stream.request_deserializer(message)
+            except (msgspec.MsgspecError, ValueError):
+                return  # admission ends the stream
+            yield decoded
+
+    async def run() -> None:
+        with suppress(_AbortedError):
+            async for answer in stream.stream_stream(messages(), _Context()):
+                stream.response_serializer(answer)
+
+    asyncio.run(run())
+
+
+class _AbortedError(Exception):
+    """The server ended the stream."""
+
+
+class _Context:
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        assert len(details) < 500
+        raise _AbortedError
+
+
+class _Prometheus(ThreadingHTTPServer):
+    """A Prometheus that answers each query with the next of these bodies."""
+
+    bodies: tuple[bytes, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, _Prometheus)
+        body = self.server.bodies[0 if "time%28%29" in self.path else -1]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing: there is one request for each input."""
+
+
+@cache
+def _prometheus() -> _Prometheus:
+    return _Prometheus()
+
+
+def prometheus_answer(data: bytes) -> None:
+    """Take a sample from a Prometheus: its answers about the time and about the series."""
+    server = _prometheus()
+    server.bodies = (*split(data), b"")[:2]
+    settings = PrometheusSettings(server.url, scrape_interval=1.0)
+
+    async def sample() -> Sample:
+        stats = PrometheusStats(settings, lambda: NOW, lambda: frozenset({"envoy-1"}), service_of_stat)
+        try:
+            return await stats.sample()
+        finally:
+            await stats.close()
+
+    taken = asyncio.run(sample())
+    assert {*taken.envoys, *taken.missing} == {"envoy-1"}
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    target.__name__: target
+    for target in (
+        admin_stats,
+        first_bytes,
+        holder_stream,
+        peer_stream,
+        prometheus_answer,
+        refused_http2,
+        scaled_service,
+        service_annotations,
+        services_yaml,
+        xds_delta,
+        xds_sotw,
+    )
+}
