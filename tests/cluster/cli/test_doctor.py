@@ -67,16 +67,26 @@ class Installed:
             await self._apply(one)
             if one["kind"] == "ClusterRole" and one["metadata"]["name"] == self.account:
                 self.rights = one["rules"]
-        container = {"name": "reconciler", "image": "example/zenvoy:1", "args": self.arguments}
+        await self.runs_with(self.arguments)
+        lease = {"holderIdentity": "zenvoy-0", "leaseDurationSeconds": 10, "renewTime": micro_time(4e9)}
+        body = {"kind": "Lease", "metadata": {"name": "zenvoy"}, "spec": lease}
+        await self.objects.make("coordination.k8s.io/v1", "leases", body)
+        self.controller.answers = {"/v1/world": WORLD}
+
+    async def runs_with(self, arguments: list[str]) -> None:
+        """Have a pod of the controller with these arguments."""
+        container = {"name": "reconciler", "image": "example/zenvoy:1", "args": arguments}
         spec = {"serviceAccountName": self.account, "containers": [container]}
         labels = {"app.kubernetes.io/component": "reconciler"}
         pod = {"kind": "Pod", "metadata": {"name": "zenvoy-0", "labels": labels}, "spec": spec}
         await self.objects.make("v1", "pods", pod)
         await self.pod({"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"})
-        lease = {"holderIdentity": "zenvoy-0", "leaseDurationSeconds": 10, "renewTime": micro_time(4e9)}
-        body = {"kind": "Lease", "metadata": {"name": "zenvoy"}, "spec": lease}
-        await self.objects.make("coordination.k8s.io/v1", "leases", body)
-        self.controller.answers = {"/v1/world": WORLD}
+
+    async def run_with(self, arguments: list[str]) -> None:
+        """The same, in the place of the one that runs."""
+        where = path("v1", "pods", self.objects.namespace, "zenvoy-0")
+        await self.objects.api.call("DELETE", where, {"gracePeriodSeconds": 0})
+        await self.runs_with(arguments)
 
     async def pod(self, status: dict[str, Any]) -> None:
         where = path("v1", "pods", self.objects.namespace, "zenvoy-0", "status")
@@ -224,6 +234,22 @@ async def test_a_proxy_pod_that_no_reconciler_knows(installed: Installed) -> Non
     assert third["what"].startswith("neither its Envoy nor its holder is known")
     assert third["what"].endswith("ErrImagePull: no such image")
     assert third["remedy"] == f"kubectl describe pod edge-3 -n {installed.objects.namespace}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "may claim hosts or ports"),
+        (['--host-policy=[{"namespaces":["a"],"hosts":["*"]}]'], "may claim ports:"),
+    ],
+)
+async def test_doctor_without_a_policy_notes_what_is_first_come(
+    installed: Installed, arguments: list[str], words: str
+) -> None:
+    await installed.run_with(arguments)
+    finding = await installed.found(code=0)
+    assert finding["level"] == "note"
+    assert words in finding["what"]
 
 
 async def test_a_lease_that_nobody_renews(installed: Installed) -> None:
