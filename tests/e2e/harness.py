@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -254,12 +255,11 @@ class Zenvoy:
         if self.process is None:
             return
         self._remember()
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(8)
-            except subprocess.TimeoutExpired:
-                pass
+        for seconds in (2, 2, 8):  # each further signal ends what it waits for
+            if self.process.poll() is None:
+                self.process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(seconds)
         while left := self.leftovers():
             for process in left:
                 try:
