@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -190,10 +192,8 @@ def test_a_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Sh
             "what is not run is counted",
             lambda query=f"{slept} / ({replicas})", asked=asked: monitored.value(query) == pytest.approx(asked),
         )
-    explained = monitored.zenvoy.node.kubectl(
-        "get", "--raw", f"/api/v1/namespaces/{SYSTEM}/pods/{monitored.leader()}:18080/proxy/v1/services/{name}/explain"
-    )
-    assert monitored.prometheus.url in explained
+    explain = (Path(sys.executable).with_name("zenvoy"), "explain", "web", "-n", shop.namespace, "-o", "json")
+    assert monitored.prometheus.url in monitored.zenvoy.node.run(*explain)
     shop.until("web", "ScaledToZero")
 
 

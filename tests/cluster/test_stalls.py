@@ -1,4 +1,4 @@
-"""Why a pod does not come about, by the words of the real kubelet, scheduler and quota: told to whoever waits."""
+"""Reasons why a pod does not start, from the real kubelet, scheduler and quota, as operators and clients get them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ABSENT: Mapping[str, Any] = {
 NOWHERE: Mapping[str, Any] = {"nodeSelector": {"zenvoy.dev/test": "nowhere"}}
 
 
-def test_what_keeps_a_pod_is_told_to_who_waits(zenvoy: Release, shop: Shop) -> None:
+def test_stalled_pods_clients_get_classes_and_status_reasons(zenvoy: Release, shop: Shop) -> None:
     for name in WHY:
         shop.apply(*web(name))
     for name in WHY:

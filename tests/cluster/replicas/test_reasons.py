@@ -6,6 +6,7 @@ The pod is made by the real controllers; its status is written by hand, as a kub
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable
@@ -68,14 +69,18 @@ def places(scene: Scene, name: str, why: str) -> dict[str, Callable[[], str]]:
     }
 
 
-@pytest.mark.parametrize(("why", "where"), [("ImagePullBackOff", "leader"), ("CrashLoopBackOff", "follower")])
+@pytest.mark.parametrize(
+    ("why", "where", "details"), [("ImagePullBackOff", "leader", False), ("CrashLoopBackOff", "follower", True)]
+)
 def test_a_reason_is_known_everywhere_at_once(
-    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, why: str, where: str
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, why: str, where: str, details: bool
 ) -> None:
+    """`details`: clients may read the whole reason, and not its class and reference alone."""
     scene.proxy_joins(scene.leader() if where == "leader" else scene.follower())
     act = Act(scene, f"why-{why.lower()}", tmp_path, pool)
     # Who comes when the reason comes waits for as long as it may take to be known everywhere, and no longer.
-    scene.serve(act.name, idle_after="10m", wake_timeout="5s", hold_timeout=f"{KNOWN_SECONDS}s")
+    timing = {"idle_after": "10m", "wake_timeout": "5s", "hold_timeout": f"{KNOWN_SECONDS}s"}
+    scene.serve(act.name, **timing, refusal_details=str(details).lower())
     act.sleep()
     scene.kubelet.hold(act.name)
     assert act.ask().result().status == 503, "it does not start, and nothing says why"
@@ -109,7 +114,8 @@ def test_a_reason_is_known_everywhere_at_once(
         clients.append(act.ask())
         refused = clients.pop(0).result()
         assert refused.status == 503
-        assert f": {why} (reference " in refused.body.decode()
-        assert words not in refused.body.decode(), "it is for operators"
+        body, reference = refused.body.decode(), scene.view(act.name)["reference"]
+        assert re.search(rf": {why}\b.* \(reference {reference}\)$", body.strip()), body
+        assert (words in body) == details, body
     scene.kubelet.let_go(act.name)
     act.lives_on()
