@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from inspect import isasyncgenfunction
 from typing import Any
@@ -115,10 +115,14 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         try:
             with self._counted():
                 entitled = await self._entitled(kind, peer)
-                with self._unidentified_stream(entitled):
-                    first, name = await self._first(name_in, requests)
-                self._check(name, entitled, peer)
-                with self._named(kind, name, peer.address):
+                with ExitStack() as named:
+                    if entitled.name is not None:  # known before a message comes, so it bounds silent streams, too
+                        named.enter_context(self._named(kind, entitled.name, peer.address))
+                    with self._unidentified_stream(entitled):
+                        first, name = await self._first(name_in, requests)
+                    self._check(name, entitled, peer)
+                    if entitled.name is None:
+                        named.enter_context(self._named(kind, name, peer.address))
                     messages = _Messages(first, requests)
                     del first
                     await _run(serve, messages, context)
@@ -175,7 +179,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"{peer.address} may use the name {clean(entitled.name)} only; set the node id and the holder id to it",
             )
-        if peer.address and entitled.name is None and name in self._reserved:
+        if peer.address and name in self._reserved:
             raise RefusedError(
                 grpc.StatusCode.PERMISSION_DENIED, "this name is that of the machine's own Envoy; choose another"
             )

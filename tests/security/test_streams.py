@@ -251,6 +251,18 @@ async def test_unidentified_streams_are_bounded() -> None:
         await until(lambda: at.admission._unidentified == 0, "none to be left")
 
 
+async def test_silent_streams_of_one_proxy_are_bounded() -> None:
+    """A proxy that names itself in none of its streams takes no place from another one."""
+    async with port(limits=Limits(total=6, of_one_name=2)) as at:
+        silent = [await at.dial(PROXY_A, PROXY.uri) for _ in range(2)]
+        await until(lambda: at.admission._total == 2, "both to be open")
+        for _ in range(6):
+            code, _ = await ended(await at.dial(PROXY_A, PROXY.uri))
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await joins(at, PROXY_B, "proxy-b")
+        assert len(silent) == 2
+
+
 async def test_streams_are_bounded_in_total() -> None:
     async with port(limits=Limits(total=1)) as at:
         await joins(at, PROXY_A, "proxy-a")
