@@ -3,17 +3,21 @@
 Sans-IO. A resource that is a service's own, such as its cluster, is its own fault. Of a shared resource Envoy keeps the
 last good version, and an inquiry finds the parts that it rejects: they are tried in a listener that nothing leads to,
 until what remains is accepted. Meanwhile the resource is left as it is; afterwards it is served without those parts.
+
+No Envoy decides for the others. What one of them accepts is not rejected, whatever another one answers, so an inquiry
+waits for the answers of all, within a bounded time; without the answer of the Envoy that it is about, it ends.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from xds import names
 from xds.selection import LONGEST_MESSAGE
 from xds.snapshot import Change, World
+from xds.subscription import Subscription
 from xds.translate import Parts, Shared
 from xds.types import LDS
 
@@ -87,6 +91,12 @@ def _halves(group: Sequence[str]) -> list[Question]:
     return [half for half in (tuple(group[middle:]), tuple(group[:middle])) if half]
 
 
+Others = Callable[[str, str], Iterable[Subscription]]
+"""From a node id and a type URL to the subscriptions of all Envoys but that one."""
+LATE = 2
+"""Calls of `overdue` after which an answer is not waited for any longer."""
+
+
 @dataclass(slots=True)
 class _Inquiry:
     """One search, at the Envoy that rejected the resource."""
@@ -97,15 +107,28 @@ class _Inquiry:
     search: Search
     version: str = ""
     """Of the listener that was asked about last."""
+    is_answered: bool = False
+    answer: str | None = None
+    """The message of that Envoy when it rejected the listener."""
+    age: int = 0
+    """Calls of `overdue` since the last question."""
 
 
 class Attribution:
     """Conducts inquiries, one after the other."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, others: Others = lambda *_: ()) -> None:
+        self._world, self._others = world, others
         self._inquiry: _Inquiry | None = None
-        self._waiting: dict[tuple[str, Shared], None] = {}
+        self._waiting: dict[tuple[str, Shared], int] = {}
+        """Rejections that no inquiry was made into yet, with the calls of `overdue` since."""
+        self._mute: set[str] = set()
+        """Envoys that left a question without an answer: no inquiry is made at them while they are connected."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return whether there is anything that `overdue` would end."""
+        return self._inquiry is not None or bool(self._waiting)
 
     def heard(self, node: str, verdict: Verdict) -> list[Change]:
         """Take an Envoy's answer; return what is to be sent because of it."""
@@ -114,48 +137,98 @@ class Attribution:
                 continue
             if verdict.message is None:
                 self._world.accept(kind, verdict.versions[kind.resource])
-            elif kind.resource in verdict.blamed:
-                self._waiting[node, kind] = None
-        return [*self._answered(node, verdict), *self._next()]
+            elif kind.resource in verdict.blamed and node not in self._mute:
+                self._waiting.setdefault((node, kind), 0)
+        return [*self._answered(node, verdict), *self._steps()]
 
     def left(self, node: str) -> list[Change]:
         """Note that an Envoy is gone: nothing can be asked of it."""
-        self._waiting = {key: None for key in self._waiting if key[0] != node}
+        self._forget(node)
+        self._mute.discard(node)
         gone = [self._ended({})] if self._inquiry and self._inquiry.node == node else []
-        return [*gone, *self._next()]
+        return [*gone, *self._steps()]
+
+    def overdue(self) -> list[Change]:
+        """Continue without the answers that have not come for long. To be called at intervals while `is_waiting`."""
+        self._waiting = {key: age + 1 for key, age in self._waiting.items()}
+        ended = []
+        if asked := self._inquiry:
+            asked.age += 1
+            if asked.age >= LATE and not asked.is_answered:
+                self._mute.add(asked.node)
+                self._forget(asked.node)
+                ended = [self._ended({})]
+        return [*ended, *self._steps()]
+
+    def _forget(self, node: str) -> None:
+        self._waiting = {key: age for key, age in self._waiting.items() if key[0] != node}
 
     def _is_asked(self, kind: Shared) -> bool:
         return self._inquiry is not None and self._inquiry.kind is kind
 
     def _answered(self, node: str, verdict: Verdict) -> list[Change]:
-        """Continue the inquiry, if this is the answer to its question."""
+        """Keep the verdict, if it is the answer to the inquiry's question."""
         asked = self._inquiry
         if asked is None or (node, verdict.type_url) != (asked.node, LDS):
             return []
         if verdict.versions.get(names.TRIAL) != asked.version:
             return []
-        rejected = verdict.message is not None
-        if rejected and not verdict.blamed:  # the answer is in smaller responses still to come, or there is none
+        if verdict.message is not None and not verdict.blamed:  # smaller responses are still to come, or there is none
             return [self._ended({})] if verdict.is_final else []
-        try:
-            question = asked.search.send(verdict.message if names.TRIAL in verdict.blamed else None)
-        except StopIteration as stop:
-            return [self._ended(stop.value)]
-        return [self._ask(asked, question)]
+        asked.is_answered = True
+        asked.answer = verdict.message if names.TRIAL in verdict.blamed else None
+        return []
 
-    def _next(self) -> list[Change]:
-        while self._waiting and self._inquiry is None:
-            node, kind = next(iter(self._waiting))
+    def _steps(self) -> list[Change]:
+        """Go as far as the answers that have come allow."""
+        changes = []
+        while change := self._continued() if self._inquiry else self._begun():
+            changes.append(change)
+        return changes
+
+    def _continued(self) -> Change | None:
+        asked = self._inquiry
+        assert asked is not None
+        if self._is_accepted(asked.node, asked.kind):
+            return self._ended({})
+        if not asked.is_answered:
+            return None
+        answer, others = asked.answer, tuple(self._others(asked.node, LDS))
+        if answer is not None:
+            if any(other.has_accepted(names.TRIAL, asked.version) for other in others):
+                answer = None
+            elif asked.age < LATE and any(other.owes_answer(names.TRIAL) for other in others):
+                return None
+        try:
+            question = asked.search.send(answer)
+        except StopIteration as stop:
+            return self._ended(stop.value)
+        return self._ask(asked, question)
+
+    def _begun(self) -> Change | None:
+        """Begin the next inquiry, into a resource that no Envoy accepts."""
+        for (node, kind), age in tuple(self._waiting.items()):
+            others = self._others(node, kind.type_url)
+            is_accepted = self._is_accepted(node, kind)
+            if not is_accepted and age < LATE and any(other.owes_answer(kind.resource) for other in others):
+                continue
             del self._waiting[node, kind]
             known, suspects = self._world.suspects(kind)
-            if known or suspects:
+            if not is_accepted and (known or suspects):
                 found = search(known, suspects)
                 self._inquiry = _Inquiry(node, kind, self._world.served, found)
-                return [self._ask(self._inquiry, next(found))]
-        return []
+                return self._ask(self._inquiry, next(found))
+        return None
+
+    def _is_accepted(self, node: str, kind: Shared) -> bool:
+        """Return whether another Envoy accepts the present version of a shared resource."""
+        present = self._world.table(kind.type_url).get(kind.resource)
+        others = self._others(node, kind.type_url)
+        return present is not None and any(other.has_accepted(kind.resource, present.version) for other in others)
 
     def _ask(self, inquiry: _Inquiry, question: Question) -> Change:
         change, inquiry.version = self._world.ask(inquiry.kind, [inquiry.tried[name] for name in question])
+        inquiry.is_answered, inquiry.answer, inquiry.age = False, None, 0
         return change
 
     def _ended(self, found: Mapping[str, str]) -> Change:

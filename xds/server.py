@@ -24,6 +24,7 @@ from xds.requests import MOST_NAMES, NodeId, node_id
 from xds.snapshot import Change, World
 from xds.sotw import SotwStream
 from xds.stream import Nack, Stream
+from xds.subscription import Subscription
 from xds.types import EDS
 from xds.wire import MalformedError
 
@@ -54,6 +55,8 @@ GRPC_OPTIONS = (
 
 MOST_UNANSWERED = 5 * MOST_NAMES
 """Resources of one type that an Envoy may leave without an answer while it asks for more."""
+OVERDUE_SECONDS = 5.0
+"""Half of the time for an answer that an inquiry waits for."""
 _CLOSING = (grpc.StatusCode.UNAVAILABLE, "the server is closing")
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 CLAIMED_NODE: Mapping[str, Callable[[bytes], str]] = {
@@ -177,7 +180,8 @@ class Server:
         """`on_faults` receives, whenever it changes, what is wrong with services that are not served as they are."""
         self._on_change, self._on_node, self._on_faults = on_change, on_node, on_faults
         self._world = world or World()
-        self._attribution = Attribution(self._world)
+        self._attribution = Attribution(self._world, self._others)
+        self._overdue: asyncio.TimerHandle | None = None
         self._faults: Mapping[str, str] = {}
         self._sessions: dict[str, _Session] = {}
         self._opened = asyncio.Event()
@@ -197,6 +201,20 @@ class Server:
             for session in self._sessions.values():
                 session.stream.change(change)
                 session.wake.set()
+
+    def _others(self, node: str, type_url: str) -> Iterable[Subscription]:
+        return (session.stream.types[type_url] for id_, session in self._sessions.items() if id_ != node)
+
+    def _inquire(self, changes: Iterable[Change]) -> None:
+        """Send what an inquiry needs, and see to it that it ends."""
+        self._spread(changes)
+        if self._attribution.is_waiting and self._overdue is None and not self._closed:
+            self._overdue = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, self._continue)
+
+    def _continue(self) -> None:
+        self._overdue = None
+        self._inquire(self._attribution.overdue())
+        self._report_faults()
 
     def faults(self) -> dict[str, str]:
         """Return what is wrong with services, or was rejected of them, by service."""
@@ -255,6 +273,8 @@ class Server:
     async def close(self) -> None:
         """End all streams in order, new ones too; to be awaited before the grpc.aio server is stopped."""
         self._closed = True
+        if self._overdue:
+            self._overdue.cancel()
         handlers = [session.handler for session in self._sessions.values() if session.handler]
         for session in self._sessions.values():
             session.finish(*_CLOSING)
@@ -313,7 +333,7 @@ class Server:
     def _dismiss(self, session: _Session) -> None:
         if self._sessions.get(session.id) is session:
             del self._sessions[session.id]
-            self._spread(self._attribution.left(session.id))
+            self._inquire(self._attribution.left(session.id))
             self._on_node(NodeEvent("disconnected", session.node()))
             self._report_faults()
 
@@ -352,7 +372,7 @@ class Server:
             session.nacks += 1
             self._on_node(NodeEvent("nacked", session.node()))
         if receipt.verdict is not None:
-            self._spread(self._attribution.heard(session.id, receipt.verdict))
+            self._inquire(self._attribution.heard(session.id, receipt.verdict))
         if receipt.verdict is not None or had_refused:
             self._report_faults()
 

@@ -74,6 +74,8 @@ class Stream(ABC):
     def change(self, change: Change) -> None:
         """Note that the configuration changed."""
         clusters = self.types[CDS]
+        if TRIAL in change.changed.get(LDS, ()):
+            self.types[LDS].forget(TRIAL)  # each question needs an answer, also one that was asked before
         for type_url, names in change.changed.items():
             self.types[type_url].touch(names)
         for type_url, resources in change.removed.items():

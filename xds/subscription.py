@@ -70,6 +70,16 @@ class Subscription:
         """Say whether the client has subscribed to this name."""
         return self.wildcard or name in self.names
 
+    def has_accepted(self, name: str, version: str) -> bool:
+        """Return whether the client acknowledged this version of a resource, and no other one since."""
+        return self.acked.get(name, ("", 0.0))[0] == version
+
+    def owes_answer(self, name: str) -> bool:
+        """Return whether the client has not answered yet to a resource as it is now."""
+        if not (self.started and self.wants(name)):
+            return False
+        return name in self.inflight or name in self.dirty or any(name in group for group in self.again)
+
     def touch(self, names: Iterable[str]) -> None:
         """Look at these names when next something is sent; those that nobody wants cost nothing."""
         if not self.started:
