@@ -7,7 +7,8 @@ import resource
 import selectors
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def clients() -> Iterator[Clients]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@asynccontextmanager
+async def holding() -> AsyncIterator[ir.Address]:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLD, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout
+    try:
+        yield ir.Address("127.0.0.1", int(await process.stdout.readline()))
+    finally:
+        process.kill()
+        await process.wait()
+
+
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(100):
         writer.write(data)
@@ -83,13 +95,11 @@ async def test_envoy_more_clients_than_descriptors_refused(
     tmp_path: Path, clients: Clients, files: int, count: int
 ) -> None:
     """As many clients of one sleeper as made it abort. The larger case takes seconds, for 12,000 connections."""
-    holding = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLD, stdout=asyncio.subprocess.PIPE)
-    assert holding.stdout
-    held = ir.Address("127.0.0.1", int(await holding.stdout.readline()))
     limited = ("sh", "-c", f'ulimit -n {files} && exec "$@"', "sh")
     sleeper, other = (ir.Address("127.0.0.1", free_port()) for _ in range(2))
     services = [ir.Service(name, ir.Protocol.TCP, listen=at) for name, at in (("sleeper", sleeper), ("other", other))]
     async with (
+        holding() as held,
         upstream(echo) as echoing,
         plane() as running,
         envoy(tmp_path, running.port, prefix=limited, open_files=files) as joined,
@@ -119,5 +129,3 @@ async def test_envoy_more_clients_than_descriptors_refused(
         await until_async(echoes, "new clients are served again")
         assert joined.process.returncode is None
         writer.close()
-    holding.kill()
-    await holding.wait()
