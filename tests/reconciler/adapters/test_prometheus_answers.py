@@ -239,10 +239,11 @@ async def test_headers_and_a_rotated_token_are_sent(tmp_path: Path) -> None:
 
     app = web.Application()
     app.router.add_get("/api/v1/query", answer)
-    token = tmp_path / "token"
+    token, headers = tmp_path / "token", tmp_path / "headers"
+    headers.write_text("X-Scope-OrgID: shop\n")
     async with served(app) as port:
         settings = PrometheusSettings(
-            f"http://127.0.0.1:{port}", 1.0, headers={"X-Scope-OrgID": "shop"}, bearer_token_file=str(token)
+            f"http://127.0.0.1:{port}", 1.0, headers_file=str(headers), bearer_token_file=str(token)
         )
         stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}), str)
         for secret in ("first", "second"):
