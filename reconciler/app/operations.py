@@ -23,7 +23,8 @@ class EngineOperations:
     """Reads and commands one engine.
 
     `source` names where samples come from; `standing` says who leads and which replicas are connected, and `connected`
-    who is at which of them, if there are any. `records` says how the file with the records fares, where there is one.
+    who is at which of them, if there are any. `records` says how the file with the records fares, where there is one,
+    and `listens` returns the listen addresses in force and the busy ones, on one machine.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class EngineOperations:
         standing: Callable[[], dict[str, Any] | None] = lambda: None,
         connected: Callable[[], Connected] = Connected,
         records: Callable[[], dict[str, Any] | None] = lambda: None,
+        listens: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._engine, self._router, self._holders, self._opened = engine, router, holders, opened
         self._source, self._standing, self._connected = source, standing, connected
-        self._records = records
+        self._records, self._listens = records, listens
 
     def ready(self) -> bool:
         return self._opened()
@@ -85,6 +87,7 @@ class EngineOperations:
             ],
             "standing": self._standing(),
             "records": self._records(),
+            "listens": self._listens(),
         }
 
     def envoys(self) -> list[dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -39,6 +41,19 @@ def is_loopback(address: str) -> bool:
 
 def why_taken(address: str) -> str | None:
     """Why nobody can listen on `ip:port` now, naming the process that has it if that can be told; None when one can."""
+    error = _error_of_listening(address)
+    return None if error is None else f"{address}: {error.strerror}{_holder(split(address)[1])}"
+
+
+def in_use(address: str) -> str | None:
+    """Return why `ip:port` is in use, naming the process that has it; None when it is not, whatever else is wrong."""
+    error = _error_of_listening(address)
+    if error is None or error.errno != errno.EADDRINUSE:
+        return None
+    return f"{address}: {error.strerror}{_holder(split(address)[1])}"
+
+
+def _error_of_listening(address: str) -> OSError | None:
     host, port = split(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -47,7 +62,7 @@ def why_taken(address: str) -> str | None:
             probe.bind((host, port))
             probe.listen(1)
         except OSError as error:
-            return f"{address}: {error.strerror}{_holder(port)}"
+            return error
     return None
 
 
@@ -58,12 +73,21 @@ def listened_on() -> frozenset[int]:
 
 
 def _holder(port: int) -> str:
+    for pid in listeners(port):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue  # it has just ended
+        return f"; process {pid} has it: {command[:120]}"
+    return ""
+
+
+def listeners(port: int) -> Iterator[int]:
+    """Yield the ids of the processes that listen on a port, as far as their sockets may be seen."""
     inodes = {row[9] for table in ("tcp", "tcp6") for row in _rows(table) if _listens(row, port)}
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and inodes & _sockets(process):
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            return f"; process {process.name} has it: {command[:120]}"
-    return ""
+            yield int(process.name)
 
 
 def _rows(table: str) -> list[list[str]]:

@@ -32,6 +32,7 @@ from reconciler.app import traffic
 from reconciler.app.closing import Drain, stop_programs
 from reconciler.app.last_good import look, tell
 from reconciler.app.leaving import Leaving
+from reconciler.app.listening import TLS, Listening
 from reconciler.app.memory import settle_memory
 from reconciler.app.operations import ENVOY, EngineOperations
 from reconciler.app.ports_in_use import listened_on, split
@@ -101,7 +102,8 @@ class Reconciler:
         self._metrics = Metrics(self._world())
         self._holders = HolderStreams(self._held, time.time)
         acked = self._metrics.acked
-        self._router = XdsRouter(self.engine.routed, time.monotonic, _rejected, acked, faults=self._found_faults)
+        self._router = XdsRouter(self.engine.routed, time.monotonic, self._rejected, acked, faults=self._found_faults)
+        self._listening = Listening(directory.path)
         self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
         self._leaving = Leaving(time.time, time.monotonic, self._router.envoys)
         self._renewal = Renewal(time.time, time.monotonic, self._backend, self.engine.services, self._router.envoys)
@@ -111,7 +113,13 @@ class Reconciler:
         self._sampler = Sampler(self, file.sample_interval, traffic.spacing(asked), time.time, self._sampled)
         source = f"Prometheus at {asked.url}" if asked else ENVOY
         operations = EngineOperations(
-            self.engine, self._router, self._holders, lambda: self._opened, source, records=self._records
+            self.engine,
+            self._router,
+            self._holders,
+            lambda: self._opened,
+            source,
+            records=self._records,
+            listens=self._listens_at,
         )
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
         self._admission = Admission({**XDS_CLAIMS, **HOLDER_CLAIMS}, reserved=frozenset((NODE,)))
@@ -132,6 +140,11 @@ class Reconciler:
             refused_streams=lambda: self._admission.refused,
         )
 
+    def _listens_at(self) -> dict[str, Any]:
+        """Return the listen addresses in force, and what is said of those that another program has."""
+        listening = self._listening
+        return {"on": sorted({*listening.served.values()}), "busy": [str(busy) for busy in listening.busy]}
+
     def _records(self) -> dict[str, Any]:
         """What people are told of the file with the records."""
         store = self._store
@@ -151,6 +164,7 @@ class Reconciler:
             asyncio.create_task(self._sampler.run()),
             asyncio.create_task(watch(self._settings.file, reload.set)),
             asyncio.create_task(self._keep_reloading(reload)),
+            asyncio.create_task(self._listening.run(lambda: self._file, self._move)),
         ]
         for task in tasks:
             task.add_done_callback(lambda _: stopped.set())
@@ -225,6 +239,7 @@ class Reconciler:
         """New services are routed before they run, old ones are off the route before they stop."""
         specs = [entry.spec for entry in file.services]
         self._leaving.configure(self.engine.services, {spec.name for spec in specs})
+        self._listening.choose(file)
         self._route(file)
         self.engine.configure(specs)
         self._metrics.configured()
@@ -245,10 +260,22 @@ class Reconciler:
         self._run_programs()
 
     def _route(self, file: ServicesFile) -> None:
-        specs = [entry.spec for entry in file.services]
-        present = {spec.name for spec in specs}  # those of the last good file, where the new one could not be applied
+        http, tls, specs, nowhere = self._listening.routed(file)
+        present = {spec.name for spec in (*specs, *nowhere)}  # of the last good file, where the new one is not applied
         leaving = [spec for spec in self._leaving.specs if spec.name not in present]
-        self._router.configure(file.listen_http, file.listen_tls, specs, leaving)
+        self._router.configure(http, tls, specs, [*nowhere, *leaving])
+
+    def _move(self) -> None:
+        """Let Envoy listen on other addresses of the same file."""
+        try:
+            self._route(self._file)
+        except ValueError as error:
+            log.error("other listen addresses cannot be applied", why=str(error))
+
+    def _rejected(self, node: str, why: str) -> None:
+        log.error("Envoy rejected a configuration", envoy=node, why=why)
+        if node == NODE:
+            self._listening.doubt()
 
     def _ran(self, running: Running) -> None:
         if self._closing:
@@ -288,9 +315,8 @@ class Reconciler:
 
     def _listens(self) -> bool:
         """A listener that Envoy has acknowledged may yet be waiting for its routes."""
-        file, specs = self._file, [entry.spec for entry in self._file.services]
-        tls = file.listen_tls if any(spec.protocol is Protocol.TLS for spec in specs) else None
-        addresses = [address for address in (file.listen_http, tls, *(spec.listen for spec in specs)) if address]
+        has_tls = any(entry.spec.protocol is Protocol.TLS for entry in self._file.services)
+        addresses = [at for owner, at in self._listening.served.items() if has_tls or owner != TLS]
         return listened_on().issuperset(split(address)[1] for address in addresses)
 
     def _found_faults(self, faults: Mapping[str, str]) -> None:
@@ -344,8 +370,12 @@ class Reconciler:
             tell(file)
         elif file == self._file:
             log.info("the file has not changed", file=str(self._settings.file))
+            self._listening.retry()
         else:
-            self._apply(file)
+            async with self._listening.lock:
+                await self._listening.look(file)
+                self._apply(file)
+            self._listening.retry()
             log.info("the file is applied", file=str(self._settings.file), services=len(file.services))
 
 
@@ -353,7 +383,3 @@ async def reconcile_until_stopped(settings: Settings, file: ServicesFile) -> Non
     """Run one reconciler; it is made on the loop, which some parts need."""
     raise_limit()
     await Reconciler(settings, file).run()
-
-
-def _rejected(node: str, why: str) -> None:
-    log.error("Envoy rejected a configuration; its last good one stays in force", envoy=node, why=why)

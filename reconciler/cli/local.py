@@ -118,11 +118,13 @@ def _seen(state: StateDir, name: str | None) -> tuple[list[dict[str, Any]], list
     from reconciler.cli import render
 
     answer = _look(state, name)
-    if name is None:
-        return answer["services"], render.complaints(answer["envoys"], answer["holders"])
     beyond = ask(state, "GET", "/v1/world")
+    busy = (beyond.get("listens") or {}).get("busy", [])
+    if name is None:
+        return answer["services"], [*busy, *render.complaints(answer["envoys"], answer["holders"])]
     envoys = [envoy for envoy in beyond["envoys"] if not envoy.get("away")]
-    return [answer], render.complaints(envoys, [holder for holder in beyond["holders"] if holder["connected"]])
+    holders = [holder for holder in beyond["holders"] if holder["connected"]]
+    return [answer], [*busy, *render.complaints(envoys, holders)]
 
 
 def _write_data(state: StateDir, name: str | None, output: Output, watch: bool) -> None:

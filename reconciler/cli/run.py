@@ -17,6 +17,7 @@ from reconciler.app.state_dir import StateDir
 from reconciler.cli import traffic, values
 from reconciler.cli.exits import Exit
 from reconciler.cli.people import HERE
+from reconciler.cli.which import VARIABLE
 from reconciler.core.wording import counted
 
 if TYPE_CHECKING:
@@ -78,11 +79,14 @@ Authorities = Annotated[
 def check(file: File) -> None:
     """Find every mistake in a services file.
 
-    Each is shown with its line, what is wrong, and what would be right.
+    Each is shown with its line, what is wrong, and what would be right. An address that another program listens on is
+    shown too; it is not a mistake.
 
     Example: zenvoy check services.yaml && zenvoy up services.yaml
     """
     found = _read(file)
+    for why in _busy(found):
+        typer.echo(f"{file}: cannot listen now: {why}", err=True)
     typer.echo(f"{file}: {counted(len(found.services), 'service')}, no mistakes")
 
 
@@ -229,6 +233,17 @@ def _certificates(
     except NoCertificates as error:
         raise typer.BadParameter(str(error), param_hint="--tls-cert") from None
     return files
+
+
+def _busy(file: ServicesFile) -> list[str]:
+    """Return why addresses of the file are in use, but for those that a running `zenvoy up` has here."""
+    from reconciler.app.listening import wanted
+    from reconciler.app.ports_in_use import in_use
+    from reconciler.cli import local
+
+    world = local.world(StateDir(Path(os.environ.get(VARIABLE) or HERE).absolute())) or {}
+    ours = (world.get("listens") or {}).get("on", [])
+    return [why for address in wanted(file).values() if address not in ours and (why := in_use(address))]
 
 
 def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFile:

@@ -28,6 +28,7 @@ def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examine
         Examined("zenvoy up", f"runs with {counted(world['services'], 'service')}"),
         _records(world.get("records") or {}),
         _rejected(world.get("rejected") or {}),
+        _listens(world.get("listens") or {}),
         *connected.examined({"up": world}),
     ]
 
@@ -40,6 +41,13 @@ def _rejected(services: Mapping[str, str]) -> Examined:
         for name, message in sorted(services.items())
     ]
     return Examined("Envoy's configuration", "rejected in part" if found else "accepted", tuple(found))
+
+
+def _listens(listens: Mapping[str, Any]) -> Examined:
+    """The listen addresses that another program has."""
+    remedy = "end that program, or choose another port in the file"
+    found = [Finding("listen addresses", str(why), remedy) for why in listens.get("busy", ())]
+    return Examined("listen addresses", f"{len(listens.get('on', ()))} in force", tuple(found))
 
 
 def _records(records: Mapping[str, Any]) -> Examined:

@@ -1,0 +1,132 @@
+"""Listen addresses that another program has: the old one stays, everything else is applied, and it is tried again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Any
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, until
+from tests.ports import free_port
+
+WEB = {"name": "web", "command": quick("http")}
+
+
+def db(port: int, name: str = "db") -> dict[str, Any]:
+    return {"name": name, "protocol": "tcp", "listen": f"{LOCAL}:{port}", "command": quick("tcp")}
+
+
+def said(port: int) -> str | None:
+    """What a line is answered at a port, if anything listens there."""
+    try:
+        with socket.create_connection((LOCAL, port), timeout=20) as client:
+            client.sendall(b"x\n")
+            return client.recv(100).decode()
+    except OSError:
+        return None
+
+
+def http(port: int) -> int | None:
+    try:
+        return request(port, "web").status
+    except OSError:
+        return None
+
+
+def write(z: Zenvoy, *services: dict[str, Any], **more: Any) -> int:
+    """Write the file; return the number of log lines before."""
+    before = len(z.lines())
+    z.write({"defaults": SLOW_TO_SLEEP, "services": list(services), **more})
+    return before
+
+
+def busy(z: Zenvoy, owner: str, after: int) -> str:
+    """Return what the log says of an address that its owner does not get."""
+
+    def is_it(entry: dict[str, Any]) -> bool:
+        return entry["event"] == "cannot listen" and entry["owner"] == owner
+
+    return str(z.wait_line(f"{owner} cannot listen", is_it, after)["why"])
+
+
+def test_tcp_listener_keeps_its_address_until_the_new_one_is_free(zenvoy: Start) -> None:
+    old, new = free_port(), free_port()
+    z = zenvoy(WEB, db(old), defaults=SLOW_TO_SLEEP)
+    assert said(old) == "db x\n"
+    with socket.create_server((LOCAL, new)):
+        before = write(z, WEB, db(new), {"name": "more", "command": quick("http")})
+        why = busy(z, "db", before)
+        assert f"{LOCAL}:{new}: Address already in use; process {os.getpid()} has it: " in why
+        assert f"it still listens on {LOCAL}:{old}" in why
+        assert said(old) == "db x\n"
+        until("the rest of the file is applied", lambda: request(z.http_port, "more").status == 200)
+        for command in (("status",), ("status", "db"), ("doctor",)):
+            text = " ".join(z.cli(*command).stdout.split())
+            assert f"{LOCAL}:{new}" in text and f"process {os.getpid()}" in text, command
+        checked = z.cli("check", str(z.file))
+        assert checked.returncode == 0
+        assert f"{LOCAL}:{new}: Address already in use; process {os.getpid()} has it" in checked.stderr
+        assert f"{LOCAL}:{z.http_port}" not in checked.stderr, "zenvoy's own"
+    until("the new address is taken", lambda: said(new) == "db x\n")
+    until("the old one is closed", lambda: said(old) is None)
+    z.wait_line("it says so", lambda entry: entry["event"] == "listens" and entry["owner"] == "db", before)
+    assert "cannot listen" not in z.cli("status").stdout
+
+
+def test_http_listener_keeps_its_address_until_the_new_one_is_free(zenvoy: Start) -> None:
+    z = zenvoy(WEB, defaults=SLOW_TO_SLEEP)
+    old, new = z.http_port, free_port()
+    with socket.create_server((LOCAL, new)):
+        busy(z, "listen.http", write(z, WEB, listen={"http": f"{LOCAL}:{new}"}))
+        assert http(old) == 200
+    assert z.process
+    z.process.send_signal(signal.SIGHUP)
+    until("the new address is taken", lambda: http(new) == 200)
+    until("the old one is closed", lambda: http(old) is None)
+
+
+def test_address_shared_with_another_envoy_is_busy(zenvoy: Start) -> None:
+    """Envoys set SO_REUSEPORT: both would listen, and each would get a part of the connections."""
+    first, second = zenvoy(WEB, defaults=SLOW_TO_SLEEP), zenvoy(WEB, defaults=SLOW_TO_SLEEP)
+    before = write(second, WEB, listen={"http": f"{LOCAL}:{first.http_port}"})
+    assert f"process {first.pids()['envoy']} has it" in busy(second, "listen.http", before)
+    assert first.stop() == 0
+    until("it listens there", lambda: http(second.http_port) == 200)
+
+
+def test_services_exchange_their_addresses(zenvoy: Start) -> None:
+    """The addresses of our own Envoy are not busy."""
+    one, two = free_port(), free_port()
+    z = zenvoy(db(one, "one"), db(two, "two"), defaults=SLOW_TO_SLEEP)
+    before = write(z, db(two, "one"), db(one, "two"))
+    until("they are exchanged", lambda: (said(one), said(two)) == ("two x\n", "one x\n"))
+    write(z, {**db(one, "two"), "listen": f"0.0.0.0:{one}"}, db(two, "one"))
+    until("all addresses are listened on", lambda: said(one) == "two x\n")
+    assert not [entry for entry in z.lines()[before:] if entry["event"] == "cannot listen"]
+
+
+def test_address_taken_while_envoy_restarts_is_tried_again(zenvoy: Start) -> None:
+    port = free_port()
+    z = zenvoy(WEB, db(port), defaults=SLOW_TO_SLEEP)
+    before = len(z.lines())
+    z.kill("envoy", signal.SIGSTOP)
+    old = z.pids()["envoy"]
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        z.kill("envoy")
+        until("the port is taken", lambda: bound(taken, port))
+        taken.listen()
+        busy(z, "db", before)
+        until("the others are served", lambda: http(z.http_port) == 200)
+    assert z.pids()["envoy"] != old
+    until("it listens again", lambda: said(port) == "db x\n")
+
+
+def bound(taken: socket.socket, port: int) -> bool:
+    try:
+        taken.bind((LOCAL, port))
+    except OSError:
+        return False
+    return True
