@@ -49,7 +49,7 @@ def test_doctor_of_a_running_one(zenvoy: Start) -> None:
     assert (done.returncode, answer["findings"]) == (0, [])
     assert [one["check"] for one in answer["checks"]] == [
         *("Envoy", "Prometheus", "services file", "zenvoy up"),
-        *("records", "Envoys", "holders", "samples"),
+        *("records", "Envoy's configuration", "listen addresses", "Envoys", "holders", "samples"),
     ]
     assert z.cli("doctor").stdout.splitlines()[-1] == "no problems, no notes"
 
