@@ -78,11 +78,20 @@ def configure_log(style: Literal["plain", "json"]) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _escape,
             structlog.processors.format_exc_info if style == "json" else (lambda _logger, _method, event: event),
             renderer,
         ],
         logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, LogStream(output))),
     )
+
+
+def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape what a terminal would obey: messages of peers are logged too."""
+    return {
+        key: repr(value) if isinstance(value, str) and not value.isprintable() else value
+        for key, value in event.items()
+    }
 
 
 def _report_lost(count: int, why: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import values
+from reconciler.cli import values, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import (
     SYSTEM_NAMESPACE,
@@ -115,21 +115,23 @@ def uninstall(
     typed = Typed(None, namespace is None, context, kubeconfig, system)
     items = cluster.run(typed, lambda one: leaving.found(one, namespace or ()))
     if not items:
-        typer.echo("there is no ScaledService: nothing has to be restored")
+        writing.echo("there is no ScaledService: nothing has to be restored")
         return
     asleep = sum(item.status.state == "ScaledToZero" for item in items)
     left = "1 ScaledService is" if len(items) == 1 else f"{len(items)} ScaledServices are"
     restored = "those that are get their replicas back" if asleep else "nothing has to be restored"
-    typer.echo(f"{left} left, {asleep} of them asleep: {restored}", err=True)
+    writing.echo(f"{left} left, {asleep} of them asleep: {restored}", err=True)
     if not yes and not typer.confirm("Go on?"):
         raise typer.Exit(Exit.FAILED)
     outcomes = cluster.run(
-        typed, lambda one: leaving.left(one, namespace or (), lambda done: typer.echo(f"{done.name}: {done.text}"))
+        typed, lambda one: leaving.left(one, namespace or (), lambda done: writing.echo(f"{done.name}: {done.text}"))
     )
     failed = [outcome for outcome in outcomes if outcome.failed]
     if failed:
         again = "run the command again" if any(outcome.retry for outcome in failed) else "each says what to do"
         names = listed([outcome.name for outcome in failed], "and")
-        typer.echo(f"{len(failed)} of {len(outcomes)} ScaledServices could not be restored; {again}: {names}", err=True)
+        writing.echo(
+            f"{len(failed)} of {len(outcomes)} ScaledServices could not be restored; {again}: {names}", err=True
+        )
     if any(outcome.retry or not best_effort for outcome in failed):
         raise typer.Exit(Exit.FAILED)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import values
+from reconciler.cli import values, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import SYSTEM_NAMESPACE, Context, Kubeconfig, System
 from reconciler.cli.which import Typed
@@ -63,6 +63,7 @@ def certificate(
     try:
         written = envoy_certificate.write(found, directory)
     except OSError as error:
-        typer.echo(f"zenvoy: cannot write {error.filename}: {error.strerror}", err=True)
+        writing.echo(f"zenvoy: cannot write {error.filename}: {error.strerror}", err=True)
         raise typer.Exit(Exit.FAILED) from None
-    typer.echo("\n".join(f"wrote {path}" for path in written))
+    for path in written:
+        writing.echo(f"wrote {path}")

@@ -22,6 +22,7 @@ from reconciler.app.cluster.live import figures
 from reconciler.app.cluster.reach import Cluster, Where, reached
 from reconciler.app.cluster.status import look, watching, with_figures
 from reconciler.app.cluster.views import view
+from reconciler.app.log import printable_values
 from reconciler.cli import explaining, rows, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import Output
@@ -64,16 +65,16 @@ def _command(typed: Typed, name: str, verb: Verb, wait: bool, timeout: float) ->
     """Ends with `Exit.FAILED` when it does not come about."""
     if not wait:
         run(typed, lambda cluster: commands.give(cluster, name, verb))
-        typer.echo(f"{name} is told to {verb}; see how it gets on by `zenvoy status {name} --watch`")
+        writing.echo(f"{name} is told to {verb}; see how it gets on by `zenvoy status {name} --watch`")
         return
     outcome = run(typed, lambda cluster: commands.carried_out(cluster, name, verb, timeout, say))
-    typer.echo(outcome.text)
+    writing.echo(outcome.text)
     if not outcome.done:
         raise typer.Exit(Exit.FAILED)
 
 
 def pause(typed: Typed, name: str, paused: bool) -> None:
-    typer.echo(run(typed, lambda cluster: commands.pause(cluster, name, paused)))
+    writing.echo(run(typed, lambda cluster: commands.pause(cluster, name, paused)))
 
 
 def explain(typed: Typed, name: str, output: Output) -> None:
@@ -82,8 +83,9 @@ def explain(typed: Typed, name: str, output: Output) -> None:
 
 def run(typed: Typed, act: Callable[[Cluster], Coroutine[Any, Any, _T]]) -> _T:
     """Do it in the cluster that was meant; ends the program on trouble."""
-
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    *before, renderer = structlog.get_config()["processors"]
+    processors = before if printable_values in before else [*before, printable_values]
+    structlog.configure([*processors, renderer], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
     async def acted() -> _T:
         async with reached(where(typed)) as cluster:
@@ -92,7 +94,7 @@ def run(typed: Typed, act: Callable[[Cluster], Coroutine[Any, Any, _T]]) -> _T:
     try:
         return asyncio.run(acted())
     except trouble.Trouble as error:
-        typer.echo(f"zenvoy: {error}", err=True)
+        writing.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(_exit(error)) from None
 
 
@@ -103,7 +105,7 @@ def where(typed: Typed) -> Where:
 
 def say(text: str) -> None:
     """Beside the answer: to standard error."""
-    typer.echo(text, err=True)
+    writing.echo(text, err=True)
 
 
 def _exit(error: trouble.Trouble) -> Exit:
@@ -133,7 +135,7 @@ async def _watch(cluster: Cluster, name: str | None, output: Output) -> None:
             key, item = await changes.get()
             if output is Output.table:
                 for line in lines.of(view(item), datetime.now(UTC)) if item else [f"{key} is deleted"]:
-                    typer.echo(line)
+                    writing.echo(line)
             elif item:
                 writing.data(await with_figures(figures(cluster), view(item), say), output, of_many=True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reconciler.cli import traffic, values
+from reconciler.cli import traffic, values, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.run import Log, LogStyle
 
@@ -189,7 +189,7 @@ def controller(
     try:
         asyncio.run(run_until_stopped(settings, kubeconfig, context))
     except (NoCluster, OSError) as error:
-        typer.echo(f"zenvoy: {error}", err=True)
+        writing.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.FAILED) from None
 
 

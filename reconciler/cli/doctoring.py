@@ -17,7 +17,7 @@ def write(examined: Sequence[Examined], output: Output) -> None:
     """Ends with `Exit.FAILED` when there is a problem."""
     if output is Output.table:
         for line in lines(examined):
-            typer.echo(line)
+            writing.echo(line)
     else:
         writing.data(as_data(list(examined)), output)
     if any(one.problems for one in examined):

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import typer
-
 from reconciler.cli import writing
 from reconciler.cli.options import Output
 from reconciler.cli.render import EVENTS, duration, last_wake
@@ -21,7 +19,7 @@ def write(answer: View, output: Output) -> None:
         writing.data(answer, output)
         return
     for line in lines(answer, datetime.now(UTC)):
-        typer.echo(line)
+        writing.echo(line)
 
 
 def lines(answer: View, now: datetime) -> Iterator[str]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import typer
 
 from reconciler.app.state_dir import StateDir
-from reconciler.cli import client
+from reconciler.cli import client, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import Output
 
@@ -37,7 +37,7 @@ def status(state: StateDir, name: str | None, output: Output, watch: bool) -> No
 
 
 def wake(state: StateDir, name: str) -> None:
-    typer.echo(_said(_tell(state, name, "wake")))
+    writing.echo(_said(_tell(state, name, "wake")))
 
 
 def sleep(state: StateDir, name: str, wait: bool) -> None:
@@ -46,23 +46,23 @@ def sleep(state: StateDir, name: str, wait: bool) -> None:
     while wait and service["state"] == "Draining":
         time.sleep(0.02)  # a person waits for an answer over HTTP; there is nothing to be told by
         service = ask(state, "GET", f"/v1/services/{quote(name, safe='')}")
-    typer.echo(_said(service))
+    writing.echo(_said(service))
     if wait and service["state"] != "ScaledToZero":
         raise typer.Exit(Exit.FAILED)
 
 
 def pause(state: StateDir, name: str) -> None:
     _tell(state, name, "pause")
-    typer.echo(f"{name} is paused: it is not put to sleep")
+    writing.echo(f"{name} is paused: it is not put to sleep")
 
 
 def resume(state: StateDir, name: str) -> None:
     """Ends with `Exit.FAILED` when the services file pauses it."""
     service = _tell(state, name, "resume")
     if service["paused"]:
-        typer.echo(f"{name} is paused in the services file: take `paused: true` out there", err=True)
+        writing.echo(f"{name} is paused in the services file: take `paused: true` out there", err=True)
         raise typer.Exit(Exit.FAILED)
-    typer.echo(f"{name} may sleep again")
+    writing.echo(f"{name} may sleep again")
 
 
 def explain(state: StateDir, name: str, output: Output) -> None:
@@ -84,10 +84,10 @@ def ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
     try:
         return _asked(state, method, path)
     except client.NotRunning as error:
-        typer.echo(f"zenvoy: {error}; for one in a cluster, give -n NAMESPACE or --context NAME", err=True)
+        writing.echo(f"zenvoy: {error}; for one in a cluster, give -n NAMESPACE or --context NAME", err=True)
         raise typer.Exit(Exit.NOT_RUNNING) from None
     except client.Rejected as error:
-        typer.echo(f"zenvoy: {error}", err=True)
+        writing.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.NO_SUCH_SERVICE) from None
 
 
@@ -96,7 +96,7 @@ def _asked(state: StateDir, method: str, path: str) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = client.ask(state.control, method, path)
     except client.Broken as error:
-        typer.echo(f"zenvoy: {error}", err=True)
+        writing.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.FAILED) from None
     return answer
 
@@ -128,7 +128,6 @@ def _seen(state: StateDir, name: str | None) -> tuple[list[dict[str, Any]], list
 
 
 def _write_data(state: StateDir, name: str | None, output: Output, watch: bool) -> None:
-    from reconciler.cli import writing
 
     writing.data(_look(state, name), output, of_many=watch)
     while watch:
@@ -137,17 +136,17 @@ def _write_data(state: StateDir, name: str | None, output: Output, watch: bool) 
 
 
 def _write_table(services: list[dict[str, Any]], complaints: list[str]) -> None:
-    from reconciler.cli import render, writing
+    from reconciler.cli import render
 
     wide = writing.console()
     wide.print(render.table(services, width=wide.width))
     for complaint in complaints:
-        wide.print(complaint, style="red", markup=False)
+        wide.print(writing.cell(complaint, "red"))
 
 
 def _watch_table(state: StateDir, name: str | None) -> None:
     """Drawn anew again and again; where nobody looks, a line for each change."""
-    from reconciler.cli import render, writing
+    from reconciler.cli import render
 
     console = writing.console()
     if console.is_terminal:
@@ -159,7 +158,7 @@ def _watch_table(state: StateDir, name: str | None) -> None:
         lines = [*map(render.line, services), *complaints]
         for line in lines:
             if line not in said:
-                typer.echo(line)
+                writing.echo(line)
         said = set(lines)
         time.sleep(WATCH_SECONDS)  # between two looks
 
@@ -167,13 +166,12 @@ def _watch_table(state: StateDir, name: str | None) -> None:
 def _watch_drawn(state: StateDir, name: str | None, console: Console) -> None:
     from rich.console import Group
     from rich.live import Live
-    from rich.text import Text
 
     from reconciler.cli import render
 
     with Live(console=console, auto_refresh=False) as live:
         while True:
             services, complaints = _seen(state, name)
-            red = (Text(complaint, style="red") for complaint in complaints)
+            red = (writing.cell(complaint, "red") for complaint in complaints)
             live.update(Group(render.table(services, width=console.width), *red), refresh=True)
             time.sleep(WATCH_SECONDS)  # between two looks

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import values
+from reconciler.cli import values, writing
 from reconciler.cli.exits import Exit
 
 TLS = "Mutual TLS"
@@ -83,7 +83,7 @@ def diagram_command() -> None:
     """
     from reconciler.core.diagram import diagram
 
-    typer.echo(diagram())
+    writing.document(diagram())
 
 
 def bootstrap_command(
@@ -131,11 +131,12 @@ def bootstrap_command(
     )
     try:
         if directory is None:
-            typer.echo(bootstrap.text(asked, as_json_text=output is Output.json))
+            writing.document(bootstrap.text(asked, as_json_text=output is Output.json))
         else:
-            typer.echo("\n".join(f"wrote {path}" for path in bootstrap.write(asked, directory)))
+            for path in bootstrap.write(asked, directory):
+                writing.echo(f"wrote {path}")
     except (ValueError, OSError) as error:
-        typer.echo(f"zenvoy: {error}", err=True)
+        writing.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.USAGE) from None
 
 
@@ -173,9 +174,9 @@ def drain_envoy_command(
     from reconciler.app import drain_envoy
 
     try:
-        drained = drain_envoy.drain(admin, limit, settle, quiet, typer.echo)
+        drained = drain_envoy.drain(admin, limit, settle, quiet, writing.echo)
     except drain_envoy.Gone as error:
-        typer.echo(f"zenvoy: {error}", err=True)
+        writing.echo(f"zenvoy: {error}", err=True)
         drained = False
     if not drained:
         raise typer.Exit(Exit.FAILED)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from reconciler.app.encoding import degrade_output
-from reconciler.cli import care, certificate, controller, machine, people, run
+from reconciler.cli import care, certificate, controller, machine, people, run, writing
 from reconciler.cli.exits import DESCRIPTION, Exit
 from reconciler.cli.helping import told
 
@@ -66,7 +66,7 @@ app.command("reconcile", hidden=True)(run.reconcile)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"zenvoy {version('zenvoy')}")
+        writing.echo(f"zenvoy {version('zenvoy')}")
         raise typer.Exit
 
 
@@ -91,7 +91,7 @@ def main(prog_name: str | None = None) -> None:
         if error.errno not in CANNOT_WRITE:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes there when it ends
-        typer.echo(f"zenvoy: cannot write the output: {error.strerror}", err=True)
+        writing.echo(f"zenvoy: cannot write the output: {error.strerror}", err=True)
         sys.exit(Exit.FAILED)
 
 

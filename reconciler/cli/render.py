@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+
+from reconciler.cli.writing import cell
 
 COLOURS = {"ScaledToZero": "blue", "Waking": "yellow", "Active": "green", "Idle": "cyan", "Draining": "magenta"}
 COLUMNS = ("NAME", "STATE", "SINCE", "WHY", "HELD", "RELAYED", "REQUESTS", "NEXT", "LAST WAKE")
@@ -28,7 +29,8 @@ def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None, wi
         drawn.add_column(column, justify="right" if column in FIGURES else "left", no_wrap=not folds)
     for service in services:
         cells = dict(zip(COLUMNS, _row(service, at, parts=width >= FOR_PARTS), strict=True))
-        drawn.add_row(*(cells[column] for column in shown))
+        colour = COLOURS.get(service["state"], "white")
+        drawn.add_row(*(cell(cells[column], colour if column == "STATE" else "") for column in shown))
     return drawn
 
 
@@ -56,9 +58,9 @@ def _row(service: Mapping[str, Any], now: datetime, parts: bool) -> list[str]:
     state = service["state"]
     return [
         service["name"],
-        f"[{COLOURS.get(state, 'white')}]{state}[/]" + (" (paused)" if service["paused"] else ""),
+        state + (" (paused)" if service["paused"] else ""),
         duration((now - _moment(service["since"])).total_seconds()) if service["since"] else "",
-        escape(_why(service)),
+        _why(service),
         _count(service["held"]),
         _count(service["relayed"]),
         str(service["requests"]),

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from reconciler.cli.render import COLOURS, duration
+from reconciler.cli.writing import cell
 
 COLUMNS = ("NAME", "STATE", "TARGET", "READY", "SINCE", "WHY")
 WIDTHS = (20, 22, 24, 7, 7)
@@ -22,10 +22,9 @@ def table(services: Sequence[Mapping[str, Any]], namespaces: bool, now: datetime
     for column in _columns(namespaces):
         drawn.add_column(column, overflow="fold" if column == "WHY" else "ellipsis")
     for service in services:
-        cells = [escape(cell) for cell in _cells(service, namespaces, now)]
-        at = 2 if namespaces else 1
-        cells[at] = f"[{COLOURS.get(service['state'], 'white')}]{cells[at]}[/]"
-        drawn.add_row(*cells)
+        cells = _cells(service, namespaces, now)
+        at, colour = 2 if namespaces else 1, COLOURS.get(service["state"], "white")
+        drawn.add_row(*(cell(text, colour if column == at else "") for column, text in enumerate(cells)))
     return drawn
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.app.state_dir import StateDir
-from reconciler.cli import traffic, values
+from reconciler.cli import traffic, values, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.people import HERE
 from reconciler.cli.which import VARIABLE
@@ -86,8 +86,8 @@ def check(file: File) -> None:
     """
     found = _read(file)
     for why in _busy(found):
-        typer.echo(f"{file}: cannot listen now: {why}", err=True)
-    typer.echo(f"{file}: {counted(len(found.services), 'service')}, no mistakes")
+        writing.echo(f"{file}: cannot listen now: {why}", err=True)
+    writing.echo(f"{file}: {counted(len(found.services), 'service')}, no mistakes")
 
 
 def up_command(
@@ -159,7 +159,7 @@ def up_command(
     try:
         asyncio.run(up(options, found))
     except (CannotStart, OSError) as error:
-        typer.echo(f"zenvoy: {error}", err=True)
+        writing.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.FAILED) from None
 
 
@@ -261,8 +261,8 @@ def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> 
     if isinstance(found, ServicesFile) or (before := last_good(file, state_dir.last_good_of(file), taken)) is None:
         return _good(file, found)
     for problem in found:
-        typer.echo(str(problem), err=True)
-    typer.echo(f"{file}: {counted(len(found), 'mistake')}; its last good content stays in force", err=True)
+        writing.echo(str(problem), err=True)
+    writing.echo(f"{file}: {counted(len(found), 'mistake')}; its last good content stays in force", err=True)
     return before
 
 
@@ -272,6 +272,6 @@ def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:
     if isinstance(found, ServicesFile):
         return found
     for problem in found:
-        typer.echo(str(problem), err=True)
-    typer.echo(f"{file}: {counted(len(found), 'mistake')}", err=True)
+        writing.echo(str(problem), err=True)
+    writing.echo(f"{file}: {counted(len(found), 'mistake')}", err=True)
     raise typer.Exit(Exit.USAGE)

@@ -16,6 +16,7 @@ import typer
 
 from reconciler.app.cluster.kubeconfig import missing
 from reconciler.app.state_dir import StateDir
+from reconciler.cli import writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import SYSTEM_NAMESPACE
 
@@ -78,7 +79,7 @@ def meant(typed: Typed, name: str | None = None) -> bool:
     try:
         return in_cluster(typed, surroundings(typed), name)
     except ValueError as error:
-        typer.echo(f"zenvoy: {error}", err=True)
+        writing.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.USAGE) from None
 
 

@@ -1,4 +1,8 @@
-"""How answers are written: as data, or on a console that cuts nothing where nobody looks."""
+"""Output of commands: data, lines, or a table that cuts nothing where no terminal is.
+
+Rule: whatever is written for people goes through `echo`, `columns` or `cell`. Names, messages and output of programs
+come from objects, files and other processes, and must neither control a terminal nor look like what they are not.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,47 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from reconciler.cli.options import Output
+from reconciler.core.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 WIDE = 200
 """Columns of a table that nobody looks at in a terminal: wide enough that nothing is cut."""
 
 
 def data(answer: Any, output: Output, of_many: bool = False) -> None:
-    """As JSON, or YAML; `of_many`: others like it follow."""
+    """Write it as JSON or YAML, exactly: what a terminal would obey is escaped by their own rules.
+
+    `of_many`: others like it follow.
+    """
     if output is Output.json:
         typer.echo(json.dumps(answer, indent=2))
         return
     import yaml
 
-    typer.echo(yaml.safe_dump(answer, sort_keys=False, allow_unicode=True, explicit_start=of_many), nl=False)
+    text = yaml.safe_dump(answer, sort_keys=False, allow_unicode=True, explicit_start=of_many)
+    if any(printable(line) != line for line in text.split("\n")):
+        text = yaml.safe_dump(answer, sort_keys=False, allow_unicode=False, explicit_start=of_many)
+    typer.echo(text, nl=False)
+
+
+def document(text: str, nl: bool = True) -> None:
+    """Write a document of zenvoy's own making, such as a configuration, as it is."""
+    typer.echo(text, nl=nl)
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Write one line for people."""
+    typer.echo(printable(text), err=err)
+
+
+def cell(text: str, style: str = "") -> Text:
+    """Return the cell of a table: no markup, no emoji codes, nothing that a terminal obeys."""
+    from rich.text import Text
+
+    return Text(printable(text), style)
 
 
 def console() -> Console:
@@ -37,6 +66,7 @@ def console() -> Console:
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     """Lines in which each column is as wide as its widest cell."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
     return [
         (indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()
