@@ -124,7 +124,7 @@ async def crd_without_patterns(api: Api) -> AsyncIterator[None]:
             return False
         return True
 
-    await until_async(is_older, "the API server takes any name", 30)
+    await until_async(is_older, "the API server takes any name", 90)
     yield
     await crd.install(api)
 
@@ -197,7 +197,7 @@ async def test_controller_never_scales_by_a_path_in_a_name(
             found = await reasons()
             return await replicas_of(own, "mine") == WOKEN_TO and found.keys() >= {*dict(attacks("x")), *annotated}
 
-        await until_async(all_are_judged, "what is right is woken, and what is wrong is judged", 60)
+        await until_async(all_are_judged, "what is right is woken, and what is wrong is judged", 90)
         found = await reasons()
         await assert_untouched(victim)
     named = {name: found[name] for name, spec in attacks("x") if "service" not in spec}
