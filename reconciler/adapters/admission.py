@@ -117,6 +117,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 entitled = await self._entitled(kind, peer)
                 with ExitStack() as named:
                     if entitled.name is not None:  # known before a message comes, so it bounds silent streams, too
+                        self._check(entitled.name, entitled, peer)
                         named.enter_context(self._named(kind, entitled.name, peer.address))
                     with self._unidentified_stream(entitled):
                         first, name = await self._first(name_in, requests)
@@ -166,10 +167,10 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             name = "" if first is None else name_in(_readable(first))
         except ValueError as error:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, clean(str(error))) from None
-        if not 0 < len(name.encode()) <= MOST_NAME_BYTES:
+        if not 0 < len(name.encode()) <= MOST_NAME_BYTES or not name.isprintable():
             raise RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"the first message must name its sender in 1 to {MOST_NAME_BYTES} bytes",
+                f"the first message must name its sender in 1 to {MOST_NAME_BYTES} bytes of printable characters",
             )
         return first, name
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.core.identity import PROXY, RECONCILER
+from reconciler.core.identity import PREFIX, PROXY, RECONCILER
 from tests.certificates import Authority
 from tests.e2e.conftest import Start
 from tests.e2e.harness import Zenvoy, free_port, quick, until
@@ -100,7 +100,7 @@ def callers(zenvoy: Start, authority: Authority, tmp_path: Path) -> Iterator[dic
     port = free_port()
     server = authority.sign(tmp_path / "server", NAME, RECONCILER.uri)
     z = zenvoy(WEB, options=("--grpc", f"0.0.0.0:{port}", *options_of(server)))
-    uris = {"edge": EDGE, "proxy": PROXY.uri, "none": "", "stranger": None}
+    uris = {"edge": EDGE, "local": f"{PREFIX}envoy/local", "proxy": PROXY.uri, "none": "", "stranger": None}
     made = {}
     for name, uri in uris.items():
         issued = None if uri is None else credentials(authority.sign(tmp_path / name, name, uri))
@@ -121,6 +121,7 @@ def test_port_with_certificates_lets_named_envoys_in_only(callers: dict[str, Cal
         assert "spiffe://zenvoy/envoy/<node-id>" in details
         for name in ("edge-2", "local"):
             assert callers["edge"].is_refused(method, name)[0] is denied
+        assert callers["local"].is_refused(method, "local")[0] is denied, "whatever its certificate says"
     assert known(z) == ["local"]
     call = callers["edge"].joins(HOLDER, "edge-1")
     assert wire.DOWN.decode(next(call)).full
@@ -136,6 +137,8 @@ def test_loopback_port_reserves_names_of_this_machine(zenvoy: Start) -> None:
     try:
         for method in (ADS, HOLDER):
             assert caller.is_refused(method, "local")[0] is grpc.StatusCode.PERMISSION_DENIED
+            for name in ("edge\n12:00:00.000  serving", "\x1b[2J", "edge\u202e"):
+                assert caller.is_refused(method, name)[0] is grpc.StatusCode.INVALID_ARGUMENT
         assert known(z) == ["local"]
     finally:
         caller.close()

@@ -276,7 +276,7 @@ async def test_refusals_are_counted_and_their_log_is_bounded(capfd: pytest.Captu
     async with port() as at:
         for _ in range(3):
             await says(await at.dial(PROXY_B, PROXY.uri), introduces(ADS, name))
-        assert at.admission.refused[StreamKind.XDS, "PERMISSION_DENIED"] == 3
+        assert at.admission.refused[StreamKind.XDS, "INVALID_ARGUMENT"] == 3
     said = "".join(capfd.readouterr())
     assert said.count("a stream is refused") == 1
     assert "\x1b[2J" not in said
