@@ -35,6 +35,9 @@ log = structlog.get_logger("tproxy")
 RulesChoice = Literal["auto", "nft", "iptables", "keep"]
 
 
+METRICS_RETRY_SECONDS = 1.0
+
+
 class Exit(IntEnum):
     """Exit codes."""
 
@@ -109,6 +112,7 @@ class _Process:
         self._exit = Exit.OK
         self._signals = 0
         self._rules_port: int | None = None
+        self._metrics: MetricsPort | None = None
 
     def run(self) -> Exit:
         settings = self._settings
@@ -131,7 +135,8 @@ class _Process:
             if settings.health_socket:
                 stack.callback(self._open_health(settings.health_socket).close)
             if settings.metrics:
-                stack.callback(self._open_metrics(settings.metrics).close)
+                stack.callback(self._close_metrics)
+                self._open_metrics(settings.metrics)
             if settings.mode == "tproxy":
                 self._divert(stack)
             if settings.listen_file:
@@ -172,15 +177,23 @@ class _Process:
         except OSError as error:
             raise CannotListen(f"cannot listen on {path} for --health-socket: {error.strerror}") from error
 
-    def _open_metrics(self, listen: str) -> MetricsPort:
+    def _open_metrics(self, listen: str, why: str = "") -> None:
+        """Serve metrics as soon as the port is free; a holder without them still holds. `why` is in the log already."""
         holder, listener = self._holder, self._listener
         try:
             is_alive = partial(loop_answers, self._loop)
-            port = MetricsPort(listen, holder, lambda: listener.is_open and holder.is_informed, is_alive)
+            self._metrics = MetricsPort(listen, holder, lambda: listener.is_open and holder.is_informed, is_alive)
         except OSError as error:
-            raise CannotListen(f"cannot listen on {listen} for --metrics: {error.strerror}") from error
-        log.info("metrics", address=port.address)
-        return port
+            now = error.strerror or str(error)
+            if now != why:
+                log.error("cannot listen for --metrics; it is tried again every second", address=listen, why=now)
+            self._loop.call_later(METRICS_RETRY_SECONDS, lambda: self._open_metrics(listen, now))
+            return
+        log.info("metrics", address=self._metrics.address)
+
+    def _close_metrics(self) -> None:
+        if self._metrics:
+            self._metrics.close()
 
     def _install_rules(self, port: int, family: Literal["ip", "inet"]) -> bool | None:
         """Whether there are rules; None: there is nothing to look with."""

@@ -7,7 +7,7 @@ that it had, and the new one is tried again every second. `choose` is pure; `Lis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,6 +69,25 @@ def choose(asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str
         is_usable = old is not None and old not in taken and old not in served.values()
         busy[owner] = Busy(owner, asked[owner], taken[asked[owner]], old if is_usable else None)
     return Choice({**served, **{one.owner: one.instead for one in busy.values() if one.instead}}, busy)
+
+
+async def when_free(option: str, address: str, serve: Callable[[], Awaitable[None]]) -> None:
+    """Serve at the address of an option as soon as no other program has it; report once why it is not possible."""
+    reported = None
+    while True:
+        why = await in_thread(lambda: in_use(address), "listen address")
+        if why is None:
+            try:
+                await serve()
+                return
+            except (OSError, RuntimeError) as error:  # gRPC raises a RuntimeError
+                why = f"{address}: {error}"
+        if why != reported:
+            log.error(
+                "cannot listen", owner=option, why=f"{option} cannot listen on {why}; it is tried again every second"
+            )
+        reported = why
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 class Listening:

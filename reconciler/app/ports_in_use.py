@@ -20,6 +20,11 @@ def split(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def joined(host: str, port: int) -> str:
+    """Return `ip:port`, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def parsed(text: str) -> str:
     """`ip:port` as a person typed it. Raises `ValueError`, saying what would be right."""
     host, _, port = text.rpartition(":")

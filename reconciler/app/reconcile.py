@@ -32,10 +32,10 @@ from reconciler.app import traffic
 from reconciler.app.closing import Drain, stop_programs
 from reconciler.app.last_good import look, tell
 from reconciler.app.leaving import Leaving
-from reconciler.app.listening import TLS, Listening
+from reconciler.app.listening import TLS, Listening, when_free
 from reconciler.app.memory import settle_memory
 from reconciler.app.operations import ENVOY, EngineOperations
-from reconciler.app.ports_in_use import listened_on, split
+from reconciler.app.ports_in_use import joined, listened_on, split
 from reconciler.app.renewal import Renewal
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir
 from reconciler.app.watching import watch
@@ -58,6 +58,7 @@ log = structlog.get_logger()
 
 GRPC_GRACE_SECONDS = 0.2
 ANNOUNCE_SECONDS = 0.02
+FIRST_ATTEMPT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,8 @@ class Reconciler:
         )
         self._http = Http(operations, self._metrics.scrape, lambda: self._admin.prometheus_text(NODE))
         self._admission = Admission({**XDS_CLAIMS, **HOLDER_CLAIMS}, reserved=frozenset((NODE,)))
-        self._grpc = grpc.aio.server(options=grpc_options(limit("soft")), interceptors=(self._admission,))
+        self._grpc, self._further_grpc = self._grpc_server(), self._grpc_server()
+        self._late: list[asyncio.Task[None]] = []
 
     def _world(self) -> World:
         """What metrics look at."""
@@ -197,40 +199,57 @@ class Reconciler:
         adapters = Adapters(self._backend, self._router, self._holders, self._alarm, self._store, self._sampler.ask)
         self.engine.start(adapters)
         self._apply(self._file)
-        self._grpc.add_generic_rpc_handlers((self._router.handler(), self._holders.handler()))
         before = os.umask(0o177)  # whoever connects there speaks for Envoy or a holder
         try:
             self._grpc.add_insecure_port(f"unix:{GRPC_SOCKET}")
         finally:
             os.umask(before)
-        if self._settings.grpc:
-            self._listen(self._settings.grpc, self._settings.certificates)
         await self._grpc.start()
         Path(GRPC_SOCKET).chmod(0o600)
         await self._http.serve_control(self._settings.state_dir.control)
-        if self._settings.metrics:
-            await self._http.serve_probes(*self._settings.metrics)
+        await self._start_late()
 
-    def _listen(self, address: str, files: Files | None) -> None:
+    async def _start_late(self) -> None:
+        """Serve at the addresses of options, which nothing else waits for while another program has them."""
+        metrics, further = self._settings.metrics, self._settings.grpc
+        if metrics:
+            serving = when_free("--metrics", joined(*metrics), lambda: self._http.serve_probes(*metrics))
+            self._late.append(asyncio.create_task(serving))
+        if further:
+            joining = when_free("--grpc", further, lambda: self._join(further, self._settings.certificates))
+            self._late.append(asyncio.create_task(joining))
+        if self._late:
+            await asyncio.wait(self._late, timeout=FIRST_ATTEMPT_SECONDS)
+
+    def _grpc_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=grpc_options(limit("soft")), interceptors=(self._admission,))
+        server.add_generic_rpc_handlers((self._router.handler(), self._holders.handler()))
+        return server
+
+    async def _join(self, address: str, files: Files | None) -> None:
         """Let Envoys and holders join that are not `up`'s own."""
         if files is None:
-            self._grpc.add_insecure_port(address)
+            self._further_grpc.add_insecure_port(address)
+            await self._further_grpc.start()
             return
         from reconciler.adapters import credentials  # takes a while, and few need it
 
         try:
-            self._grpc.add_secure_port(address, credentials.Server(files.read).credentials)
+            self._further_grpc.add_secure_port(address, credentials.Server(files.read).credentials)
+            await self._further_grpc.start()
         except credentials.NoCertificates as error:  # they were there when `up` started
             log.error("no further Envoy or holder can join until the next start", grpc=address, error=str(error))
 
     async def _close(self) -> None:
         self._closing = True
+        for task in self._late:
+            task.cancel()
         await self._http.close()
         self._metrics.close()
         await self._source.close()
         await self._admin.close()
         await self._router.close()
-        await self._grpc.stop(GRPC_GRACE_SECONDS)
+        await asyncio.gather(*(server.stop(GRPC_GRACE_SECONDS) for server in (self._grpc, self._further_grpc)))
         self._backend.leave()
         self._alarm.close()
         await self._store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import ExitStack
 from typing import Any
 
 from tests.e2e.conftest import Start
@@ -75,16 +76,20 @@ def test_tcp_listener_keeps_its_address_until_the_new_one_is_free(zenvoy: Start)
     assert "cannot listen" not in z.cli("status").stdout
 
 
-def test_http_listener_keeps_its_address_until_the_new_one_is_free(zenvoy: Start) -> None:
-    z = zenvoy(WEB, defaults=SLOW_TO_SLEEP)
-    old, new = z.http_port, free_port()
-    with socket.create_server((LOCAL, new)):
-        busy(z, "listen.http", write(z, WEB, listen={"http": f"{LOCAL}:{new}"}))
+def test_shared_listeners_keep_their_addresses_until_free(zenvoy: Start) -> None:
+    z = zenvoy(WEB, {"name": "sealed", "protocol": "tls", "command": quick("tcp")}, defaults=SLOW_TO_SLEEP)
+    old, new, old_tls, new_tls = z.http_port, free_port(), z.tls_port, free_port()
+    with socket.create_server((LOCAL, new)), socket.create_server((LOCAL, new_tls)):
+        listen = {"http": f"{LOCAL}:{new}", "tls": f"{LOCAL}:{new_tls}"}
+        before = write(z, *z.config["services"], listen=listen)
+        busy(z, "listen.http", before)
+        busy(z, "listen.tls", before)
         assert http(old) == 200
+        assert is_open(old_tls)
     assert z.process
     z.process.send_signal(signal.SIGHUP)
-    until("the new address is taken", lambda: http(new) == 200)
-    until("the old one is closed", lambda: http(old) is None)
+    until("the new address is taken", lambda: http(new) == 200 and is_open(new_tls))
+    until("the old one is closed", lambda: http(old) is None and not is_open(old_tls))
 
 
 def test_address_shared_with_another_envoy_is_busy(zenvoy: Start) -> None:
@@ -130,3 +135,39 @@ def bound(taken: socket.socket, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_ports_of_options_taken_meanwhile_stop_nothing(zenvoy: Start) -> None:
+    """Sleeping services still wake; the ports are served once they are free."""
+    ports = {option: free_port() for option in ("--metrics", "--holder-metrics", "--grpc")}
+    options = tuple(word for option, port in ports.items() for word in (option, f"{LOCAL}:{port}"))
+    z = zenvoy(WEB, defaults=SLOW_TO_SLEEP, options=options)
+    for name in ("reconciler", "holder"):
+        z.kill(name, signal.SIGSTOP)
+    before, old = len(z.lines()), z.pids()
+    with ExitStack() as stack:
+        for name in ("reconciler", "holder"):
+            z.kill(name)
+        for port in ports.values():
+            taken = stack.enter_context(socket.socket())
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            until("the port is taken", lambda taken=taken, port=port: bound(taken, port))
+            taken.listen()
+        for option in ("--metrics", "--grpc"):
+            assert f"process {os.getpid()} has it" in busy(z, option, before)
+        assert http(z.http_port) == 200
+    until("metrics are served", lambda: answers(ports["--metrics"]) and answers(ports["--holder-metrics"]))
+    until("others may join", lambda: is_open(ports["--grpc"]))
+    assert all(z.pids()[name] != old[name] for name in ("reconciler", "holder"))
+
+
+def answers(port: int) -> bool:
+    try:
+        return request(port, LOCAL, "/metrics").status == 200
+    except OSError:
+        return False
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((LOCAL, port)) == 0
