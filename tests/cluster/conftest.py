@@ -58,8 +58,7 @@ def zenvoy(request: pytest.FixtureRequest, loaded: Cluster) -> Iterator[Release]
 
 @pytest.fixture
 def replaced(zenvoy: Release) -> Iterator[Release]:
-    """zenvoy, for a test that replaces its pods. An Envoy that went is missed for minutes, in which nothing is put to
-    sleep; so that the next test need not wait, it is installed anew."""
+    """zenvoy, for a test that changes its values; it is installed again after the test."""
     yield zenvoy
     zenvoy.uninstall()
     zenvoy.install()

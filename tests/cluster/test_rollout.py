@@ -1,4 +1,4 @@
-"""zenvoy's own parts are replaced, and it leaves, while it is in use: nothing is lost, and what slept comes back."""
+"""Rollouts and removal of zenvoy while it is in use: no request is lost, and services sleep and wake afterwards."""
 
 from __future__ import annotations
 
@@ -48,38 +48,40 @@ class Clients:
 
 
 @pytest.mark.parametrize("part", ["reconciler", "proxy"])
-def test_a_roll_out_loses_no_request(replaced: Release, shop: Shop, part: str) -> None:
+def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop: Shop, part: str) -> None:
     shop.apply(*web("busy"), *web("asleep"))
     for name in ("busy", "asleep"):
         shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
     shop.label("busy", idle_after="10m")
     shop.label("asleep", idle_after="2s")
     shop.until("asleep", "ScaledToZero")
-    until("busy is answered", lambda: replaced.curl(shop.host("busy")).status == 200)
-    with Clients(replaced, shop.host("busy")).asking() as clients:
-        replaced.node.kubectl("rollout", "restart", "-n", SYSTEM, f"deployment/zenvoy-{part}")
+    until("busy is answered", lambda: zenvoy.curl(shop.host("busy")).status == 200)
+    with Clients(zenvoy, shop.host("busy")).asking() as clients:
+        zenvoy.node.kubectl("rollout", "restart", "-n", SYSTEM, f"deployment/zenvoy-{part}")
         # It sleeps, and is asked for, while there are replicas of both kinds.
-        woken = replaced.curl(shop.host("asleep"))
-        replaced.node.kubectl(
+        woken = zenvoy.curl(shop.host("asleep"))
+        zenvoy.node.kubectl(
             "rollout", "status", "-n", SYSTEM, f"deployment/zenvoy-{part}", "--timeout=240s", timeout=250
         )
-        until("those that went are gone", lambda: _pods(replaced, part) == 2, 120)
+        until("those that went are gone", lambda: _pods(zenvoy, part) == 2, 120)
     assert woken.status == 200
     assert clients.answers > 20
     assert not clients.lost
+    # The pods that ended keep nothing awake, and nothing asks the controller about them.
+    shop.until("asleep", "ScaledToZero")
 
 
-def test_a_wake_goes_on_while_the_reconciler_is_replaced(replaced: Release, shop: Shop) -> None:
+def test_a_wake_goes_on_while_the_reconciler_is_replaced(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("slow", DELAY="8s"))
     shop.kubectl("rollout", "status", "deployment/slow", "--timeout=60s")
     shop.label("slow", idle_after="2s")
     shop.until("slow", "ScaledToZero")
     answers = []
-    client = threading.Thread(target=lambda: answers.append(replaced.curl(shop.host("slow"), seconds=90)))
+    client = threading.Thread(target=lambda: answers.append(zenvoy.curl(shop.host("slow"), seconds=90)))
     client.start()
     try:
         shop.until("slow", "Waking")
-        replaced.node.kubectl(
+        zenvoy.node.kubectl(
             "delete", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=reconciler", "--wait=false"
         )
     finally:
