@@ -5,7 +5,8 @@ last good version, and an inquiry finds the parts that it rejects: they are trie
 until what remains is accepted. Meanwhile the resource is left as it is; afterwards it is served without those parts.
 
 No Envoy decides for the others. What one of them accepts is not rejected, whatever another one answers, so an inquiry
-waits for the answers of all, within a bounded time; without the answer of the Envoy that it is about, it ends.
+waits for the answers of all, within a bounded time; without the answer of the Envoy that it is about, it ends. What the
+only Envoy rejects is tried at the next one that joins, and served again if that one accepts it.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ class _Inquiry:
     """The message of that Envoy when it rejected the listener."""
     age: int = 0
     """Calls of `overdue` since the last question."""
+    is_review: bool = False
+    """It has one question: whether this Envoy accepts what the only one before it rejected."""
 
 
 class Attribution:
@@ -124,6 +127,10 @@ class Attribution:
         """Rejections that no inquiry was made into yet, with the calls of `overdue` since."""
         self._mute: set[str] = set()
         """Envoys that left a question without an answer: no inquiry is made at them while they are connected."""
+        self._sole: dict[Shared, str] = {}
+        """Envoys that were the only one when they rejected parts that are left out."""
+        self._reviews: dict[tuple[str, Shared], None] = {}
+        """Envoys that have joined since, at which those parts are to be tried."""
 
     @property
     def is_waiting(self) -> bool:
@@ -137,6 +144,8 @@ class Attribution:
                 continue
             if verdict.message is None:
                 self._world.accept(kind, verdict.versions[kind.resource])
+                if self._sole.get(kind, node) != node and node not in self._mute:
+                    self._reviews[node, kind] = None
             elif kind.resource in verdict.blamed and node not in self._mute:
                 self._waiting.setdefault((node, kind), 0)
         return [*self._answered(node, verdict), *self._steps()]
@@ -162,6 +171,7 @@ class Attribution:
 
     def _forget(self, node: str) -> None:
         self._waiting = {key: age for key, age in self._waiting.items() if key[0] != node}
+        self._reviews = {key: None for key in self._reviews if key[0] != node}
 
     def _is_asked(self, kind: Shared) -> bool:
         return self._inquiry is not None and self._inquiry.kind is kind
@@ -189,6 +199,8 @@ class Attribution:
     def _continued(self) -> Change | None:
         asked = self._inquiry
         assert asked is not None
+        if asked.is_review:
+            return self._reviewed(asked) if asked.is_answered else None
         if self._is_accepted(asked.node, asked.kind):
             return self._ended({})
         if not asked.is_answered:
@@ -205,8 +217,15 @@ class Attribution:
             return self._ended(stop.value)
         return self._ask(asked, question)
 
+    def _reviewed(self, review: _Inquiry) -> Change:
+        self._sole.pop(review.kind, None)
+        if review.answer is not None:
+            return self._ended({})
+        self._inquiry = None
+        return self._world.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
+
     def _begun(self) -> Change | None:
-        """Begin the next inquiry, into a resource that no Envoy accepts."""
+        """Begin the next inquiry, into a resource that no Envoy accepts, or the next review."""
         for (node, kind), age in tuple(self._waiting.items()):
             others = self._others(node, kind.type_url)
             is_accepted = self._is_accepted(node, kind)
@@ -217,6 +236,13 @@ class Attribution:
             if not is_accepted and (known or suspects):
                 found = search(known, suspects)
                 self._inquiry = _Inquiry(node, kind, self._world.served, found)
+                return self._ask(self._inquiry, next(found))
+        while self._reviews:
+            node, kind = self._reviews.popitem()[0]
+            if kind in self._sole:
+                everyone = self._world.wanted
+                found = search([name for name, part in everyone.items() if kind.part(part)], ())
+                self._inquiry = _Inquiry(node, kind, everyone, found, is_review=True)
                 return self._ask(self._inquiry, next(found))
         return None
 
@@ -233,5 +259,8 @@ class Attribution:
 
     def _ended(self, found: Mapping[str, str]) -> Change:
         assert self._inquiry is not None
-        tried, self._inquiry = self._inquiry.tried, None
+        ended, self._inquiry = self._inquiry, None
+        tried = ended.tried
+        if found and not any(True for _ in self._others(ended.node, LDS)):
+            self._sole[ended.kind] = ended.node
         return self._world.conclude(tried, found)

@@ -7,7 +7,7 @@ other services are served as they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
 from xds import ir
@@ -75,6 +75,16 @@ class Selection:
         """Leave out what Envoy rejected: `tried` are the parts that it was asked about, by service."""
         for name, message in messages.items():
             self._rejected.setdefault(name, {})[tried[name].service] = message
+        self._compose()
+
+    @property
+    def wanted(self) -> Mapping[str, Parts]:
+        """The parts of all services that have no mistake, with those that Envoy rejected."""
+        return self._good
+
+    def pardon(self, names: Container[str]) -> None:
+        """Forget what Envoy rejected of these services."""
+        self._rejected = {name: found for name, found in self._rejected.items() if name not in names}
         self._compose()
 
     def suspects(self, kind: Shared) -> tuple[list[str], list[str]]:

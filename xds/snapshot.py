@@ -7,7 +7,7 @@ told nothing that it knows. Changing one endpoint costs the same however many se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -152,6 +152,18 @@ class World:
         self._asked, self._trial = None, b""
         before = self.served
         self._selection.reject(tried, found)
+        return self._apply(before)
+
+    @property
+    def wanted(self) -> Mapping[str, Parts]:
+        """The parts of all services that have no mistake, with those that are left out because Envoy rejected them."""
+        return self._selection.wanted
+
+    def pardon(self, services: Container[str]) -> Change:
+        """End what was tried, and serve again what Envoy rejected of these services."""
+        self._asked, self._trial = None, b""
+        before = self.served
+        self._selection.pardon(services)
         return self._apply(before)
 
     def owner(self, type_url: str, resource: str) -> str | None:

@@ -122,3 +122,25 @@ async def test_envoy_that_answers_no_question_freezes_nothing(first: str, monkey
                 serve(running, VICTIM, LATER)
                 await until(lambda: b"later.localhost" in honest.routes, "the change")
                 assert running.server.faults() == {}
+
+
+async def test_rejection_by_the_only_envoy_ends_when_a_second_one_joins() -> None:
+    async with plane() as running, joined(running, "liar", blames_the_victim):
+        serve(running, VICTIM, LATER)
+        running.server.open()
+        await until(lambda: "victim" in running.server.faults(), "the lie")
+        async with joined(running, "honest", accepts) as honest:
+            await until(lambda: b"victim.localhost" in honest.routes, "the routes")
+            assert running.server.faults() == {}
+
+
+async def test_part_that_every_envoy_rejects_is_left_out_again() -> None:
+    async with plane() as running, joined(running, "one", blames_the_victim) as one:
+        serve(running, VICTIM, LATER)
+        running.server.open()
+        await until(lambda: b"later.localhost" in one.routes, "the routes of one")
+        async with joined(running, "two", blames_the_victim) as two:
+            await until(lambda: b"later.localhost" in two.routes, "the routes of two")
+            assert running.server.faults().keys() == {"victim"}
+            serve(running, VICTIM, LATER, http("third"))
+            await until(lambda: b"third.localhost" in one.routes and b"third.localhost" in two.routes, "the change")
