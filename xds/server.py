@@ -57,6 +57,8 @@ MOST_UNANSWERED = 5 * MOST_NAMES
 """Resources of one type that an Envoy may leave without an answer while it asks for more."""
 OVERDUE_SECONDS = 5.0
 """Half of the time for an answer that an inquiry waits for."""
+LAST_WRITE_SECONDS = 2.0
+"""For the responses that are on their way when the server closes."""
 _CLOSING = (grpc.StatusCode.UNAVAILABLE, "the server is closing")
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 CLAIMED_NODE: Mapping[str, Callable[[bytes], str]] = {
@@ -149,6 +151,7 @@ class _Session:
         self.id, self.cluster, self.stats = node.id, node.cluster, node.stats
         self.since = time.time()
         self.wake = asyncio.Event()
+        self.closing = False
         self.handler = asyncio.current_task()
         self.end: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
         self.nacks = 0
@@ -279,7 +282,7 @@ class Server:
         for session in self._sessions.values():
             session.finish(*_CLOSING)
         if handlers:
-            await asyncio.wait(handlers)
+            await asyncio.wait(handlers, timeout=LAST_WRITE_SECONDS)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what to add to a grpc.aio server (`add_generic_rpc_handlers`)."""
@@ -315,8 +318,6 @@ class Server:
             await self._converse(session, opening, requests, context)
         except MalformedError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        finally:
-            self._dismiss(session)
         if session.end.done():
             await context.abort(*session.end.result())
 
@@ -340,18 +341,24 @@ class Server:
     async def _converse(
         self, session: _Session, opening: list[bytes], requests: AsyncIterator[bytes], context: Any
     ) -> None:
-        reading, writing = self._read(session, opening, requests), _write(session, context)
-        tasks = [asyncio.ensure_future(reading), asyncio.ensure_future(writing)]
-        ways: list[asyncio.Future[Any]] = [*tasks, session.end]
+        """Return when the stream is to be ended, with the status of `session.end` or OK. Raises `MalformedError`."""
+        reading = asyncio.ensure_future(self._read(session, opening, requests))
+        writing = asyncio.ensure_future(_write(session, context))
+        ways: list[asyncio.Future[Any]] = [reading, writing, session.end]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task.done():
-                    task.result()
+        except asyncio.CancelledError:
+            writing.cancel()
+            raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._dismiss(session)
+            reading.cancel()
+            session.closing = True
+            session.wake.set()
+        # A write is not cancelled under way: after that gRPC does not send the status that ends the stream.
+        for result in await asyncio.gather(reading, writing, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
 
     async def _read(self, session: _Session, opening: list[bytes], requests: AsyncIterator[bytes]) -> None:
         await self._opened.wait()
@@ -382,6 +389,10 @@ async def _write(session: _Session, context: Any) -> None:
     while True:
         await session.wake.wait()
         session.wake.clear()
+        if session.closing:
+            return
         for response in session.stream.flush():
             await context.write(response)
+            if session.closing:
+                return
             del response  # while nothing is due, this waits; the last may have been all routes

@@ -28,6 +28,7 @@ log = structlog.get_logger()
 MOST_LOGGED = 1024
 LOGGED_EVERY_SECONDS = 60.0
 MOST_NAME_BYTES = 256
+CHOSEN_SECONDS = 300.0
 MOST_TEXT = 200
 
 Claims = Mapping[str, tuple[StreamKind, Callable[[Any], str]]]
@@ -43,7 +44,9 @@ class Limits:
     unidentified: int = 256
     """Streams of peers whose name is not known yet."""
     of_one_name: int = 4
-    """One, and those that ended without being noticed yet."""
+    """One, and those that have not ended yet, as their peer does not read what was sent."""
+    chosen_names: int = 256
+    """Names that peers chose themselves, in five minutes: for so long one that is missed has its name."""
     listing_seconds: float = 5.0
     """For the EndpointSlices to name an address."""
     first_message_seconds: float = 10.0
@@ -80,6 +83,8 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._total = self._unidentified = 0
         self._open: dict[tuple[StreamKind, str], list[str]] = {}
         """Addresses of the streams that are open under a name."""
+        self._chosen: dict[tuple[StreamKind, str], float] = {}
+        """Names that peers chose themselves, and when each was last opened."""
         self._relisted = asyncio.Event()
         self._logged: dict[tuple[str, str], float] = {}
         self.refused: Counter[tuple[str, ...]] = Counter()
@@ -117,11 +122,11 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 entitled = await self._entitled(kind, peer)
                 with ExitStack() as named:
                     if entitled.name is not None:  # known before a message comes, so it bounds silent streams, too
-                        self._check(entitled.name, entitled, peer)
+                        self._check(kind, entitled.name, entitled, peer)
                         named.enter_context(self._named(kind, entitled.name, peer.address))
                     with self._unidentified_stream(entitled):
                         first, name = await self._first(name_in, requests)
-                    self._check(name, entitled, peer)
+                    self._check(kind, name, entitled, peer)
                     if entitled.name is None:
                         named.enter_context(self._named(kind, name, peer.address))
                     messages = _Messages(first, requests)
@@ -174,7 +179,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             )
         return first, name
 
-    def _check(self, name: str, entitled: Entitled, peer: Peer) -> None:
+    def _check(self, kind: StreamKind, name: str, entitled: Entitled, peer: Peer) -> None:
         if entitled.name is not None and name != entitled.name:
             raise RefusedError(
                 grpc.StatusCode.PERMISSION_DENIED,
@@ -184,6 +189,20 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             raise RefusedError(
                 grpc.StatusCode.PERMISSION_DENIED, "this name is that of the machine's own Envoy; choose another"
             )
+        if peer.address and entitled.name is None:
+            self._choose(kind, name)
+
+    def _choose(self, kind: StreamKind, name: str) -> None:
+        """Note a name that a peer chose itself. Raises `RefusedError` when there are too many."""
+        now = time.monotonic()
+        if (kind, name) not in self._chosen and len(self._chosen) >= self._limits.chosen_names:
+            recent = {key: at for key, at in self._chosen.items() if key in self._open or now - at < CHOSEN_SECONDS}
+            self._chosen = recent
+            if len(recent) >= self._limits.chosen_names:
+                raise RefusedError(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, f"{len(recent)} names were used in {CHOSEN_SECONDS:g} s; retry"
+                )
+        self._chosen[kind, name] = now
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +96,34 @@ async def dialling_from(address: str, port: int) -> AsyncIterator[int]:
         server.close()
 
 
+@dataclass
+class Endpoints:
+    """The endpoints of the proxy's Service, by address; None: they are not known."""
+
+    proxies: dict[str, str] | None
+
+
+class Stream:
+    """An open stream, and how to open the same one again."""
+
+    def __init__(self, call: Any, again: Callable[[], Awaitable[Stream]]) -> None:
+        self._call, self.again = call, again
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
 class Port:
     """A leader's gRPC port."""
 
-    def __init__(self, replica: Replica, authority: Authority, listed: dict[str, str], stack: AsyncExitStack) -> None:
-        self.replica, self.authority, self.pods = replica, authority, listed
+    def __init__(
+        self, replica: Replica, admission: Admission, authority: Authority, listed: Endpoints, stack: AsyncExitStack
+    ) -> None:
+        self.replica, self.admission, self.authority, self.listed = replica, admission, authority, listed
         self.number = int(replica.address.rpartition(":")[2])
         self._stack = stack
 
-    async def dial(self, address: str, uri: str | None, method: str = ADS) -> Any:
+    async def dial(self, address: str, uri: str | None, method: str = ADS) -> Stream:
         """Open a stream from that address with a certificate of that URI, or without encryption."""
         port = await self._stack.enter_async_context(dialling_from(address, self.number))
         options = [("grpc.ssl_target_name_override", NAME), ("grpc.use_local_subchannel_pool", 1)]
@@ -113,7 +133,7 @@ class Port:
         else:
             made = grpc.aio.secure_channel(f"127.0.0.1:{port}", channel(self.authority.material(uri)), options=options)
         await self._stack.enter_async_context(made)
-        return made.stream_stream(method)()
+        return Stream(made.stream_stream(method)(), lambda: self.dial(address, uri, method))
 
     @property
     def nodes(self) -> dict[str, str]:
@@ -136,9 +156,9 @@ async def port(
     pods: dict[str, str] | None = None, limits: Limits | None = None, encrypted: bool = True, running: int = 0
 ) -> AsyncIterator[Port]:
     """Run a leader with one service, `running` replicas of it."""
-    authority, listed = Authority(), dict(PODS if pods is None else pods)
+    authority, listed = Authority(), Endpoints(dict(PODS if pods is None else pods))
     shared = Everything({REPLICA}, holder=REPLICA)
-    admission = Admission(CLAIMS, lambda: Listed(listed, frozenset({REPLICA, OTHER_REPLICA})), limits=limits)
+    admission = Admission(CLAIMS, lambda: Listed(listed.proxies, frozenset({REPLICA, OTHER_REPLICA})), limits=limits)
     own = authority.material(RECONCILER.uri, (NAME,))
     tls = Tls(Server(lambda: own).credentials, lambda: channel(own), NAME) if encrypted else None
     replica = Replica(REPLICA, shared, [WEB], 30.0, (admission,), tls)
@@ -147,9 +167,7 @@ async def port(
         stack.push_async_callback(replica.stop)
         replica.runs(running, *([POD] if running else []))
         replica.leads()
-        made = Port(replica, authority, listed, stack)
-        made.admission = admission
-        yield made
+        yield Port(replica, admission, authority, listed, stack)
 
 
 def asks(node: str, type_url: str = CDS, *names: str, **more: Any) -> bytes:
@@ -181,11 +199,14 @@ async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
         return await call.code(), await call.details()
 
 
-async def says(call: Any, *messages: bytes) -> tuple[grpc.StatusCode, str]:
+async def says(stream: Stream, *messages: bytes) -> tuple[grpc.StatusCode, str]:
     """Send messages, as far as the other end takes them, and return how the stream ends."""
+    ending = asyncio.ensure_future(ended(stream))
     try:
         for message in messages:
-            await call.write(message)
+            await stream.write(message)
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         pass
-    return await ended(call)
+    code, details = await ending
+    # The client's own word for a stream that ended while it was writing: how it ended was not seen.
+    return await says(await stream.again(), *messages) if code is grpc.StatusCode.INTERNAL else (code, details)

@@ -49,7 +49,7 @@ STREAMS = (ADS, HOLDER, PEER)
 QUICK = Limits(listing_seconds=0.2, first_message_seconds=0.2)
 
 
-async def joins(at: Port, address: str, name: str, uri: str = PROXY.uri, method: str = ADS) -> Any:
+async def joins(at: Port, address: str, name: str, uri: str | None = PROXY.uri, method: str = ADS) -> Any:
     """Join as an entitled peer does, and return the stream once it was answered."""
     call = await at.dial(address, uri, method)
     await call.write(introduces(method, name))
@@ -105,7 +105,7 @@ async def test_address_that_appears_in_endpoints_is_served() -> None:
         call = await at.dial(PROXY_A, PROXY.uri)
         await call.write(introduces(ADS, "proxy-a"))
         await until(lambda: at.admission._unidentified, "the stream to wait for the endpoints")
-        at.pods[PROXY_A] = "proxy-a"
+        at.listed.proxies = {PROXY_A: "proxy-a"}
         at.admission.relisted()
         await until(lambda: at.nodes == {"proxy-a": PROXY_A}, "it joins")
 
@@ -268,6 +268,33 @@ async def test_streams_are_bounded_in_total() -> None:
         await joins(at, PROXY_A, "proxy-a")
         code, _ = await ended(await at.dial(PROXY_B, PROXY.uri))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_names_that_peers_choose_are_bounded() -> None:
+    """Where nothing proves a name, each new one would be missed, and keep services awake, for five minutes."""
+    async with port(encrypted=False, limits=Limits(chosen_names=2)) as at:
+        at.listed.proxies = None
+        for name in ("one", "two", "two"):
+            call = await joins(at, STRANGER, name, None)
+            call.cancel()
+        code, _ = await says(await at.dial(STRANGER, None), introduces(ADS, "three"))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_streams_that_are_not_read_are_bounded() -> None:
+    """A stream whose peer does not read cannot be ended, and counts for as long."""
+    async with port(limits=Limits(of_one_name=2)) as at:
+        many = asks("proxy-a", EDS, *(f"{number:0300}" for number in range(10_000)))
+        for _ in range(2):
+            call = await at.dial(PROXY_A, PROXY.uri)
+            await call.write(many)
+            await call.write(many)
+            await until(lambda: at.nodes, "it joins")
+            await call.write(b"no message")
+            await until(lambda: not at.nodes, "it is dismissed")
+        code, _ = await says(await at.dial(PROXY_A, PROXY.uri), introduces(ADS, "proxy-a"))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert at.admission._total == 2
 
 
 async def test_refusals_are_counted_and_their_log_is_bounded(capfd: pytest.CaptureFixture[str]) -> None:
