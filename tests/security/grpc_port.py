@@ -127,7 +127,7 @@ class Port:
         """Open a stream from that address with a certificate of that URI, or without encryption."""
         port = await self._stack.enter_async_context(dialling_from(address, self.number))
         options = [("grpc.ssl_target_name_override", NAME), ("grpc.use_local_subchannel_pool", 1)]
-        options += [("grpc.enable_retries", 0)]
+        options += [("grpc.enable_retries", 0), ("grpc.http2.bdp_probe", 0)]
         if uri is None:
             made = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
         else:
@@ -139,6 +139,11 @@ class Port:
     def nodes(self) -> dict[str, str]:
         """The connected Envoys, and the address of each."""
         return {id_: node.address for id_, node in self.replica.router.nodes().items()}
+
+    def is_owed(self, node: str, responses: int) -> bool:
+        """Whether an Envoy was sent so many responses about endpoints that it has not answered."""
+        session = self.replica.router._server._sessions.get(node)
+        return session is not None and len(session.stream.types[EDS].pending) == responses
 
     @property
     def known(self) -> set[str]:

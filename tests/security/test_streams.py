@@ -288,8 +288,7 @@ async def test_streams_that_are_not_read_are_bounded() -> None:
         for _ in range(2):
             call = await at.dial(PROXY_A, PROXY.uri)
             await call.write(many)
-            await call.write(many)
-            await until(lambda: at.nodes, "it joins")
+            await until(lambda: at.is_owed("proxy-a", 1), "a response to be on its way")
             await call.write(b"no message")
             await until(lambda: not at.nodes, "it is dismissed")
         code, _ = await says(await at.dial(PROXY_A, PROXY.uri), introduces(ADS, "proxy-a"))
