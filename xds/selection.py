@@ -67,9 +67,9 @@ class Selection:
         self._listen, self._good, self._mistakes = listen, good, mistakes
         self._compose()
 
-    def accept(self, kind: Shared) -> None:
-        """Note that an Envoy has the shared resource as it is served."""
-        self._accepted[kind] = self.served
+    def accept(self, kind: Shared, served: Mapping[str, Parts]) -> None:
+        """Note that an Envoy has the shared resource as it was when these parts were served."""
+        self._accepted[kind] = served
 
     def reject(self, tried: Mapping[str, Parts], messages: Mapping[str, str]) -> None:
         """Leave out what Envoy rejected: `tried` are the parts that it was asked about, by service."""

@@ -18,6 +18,10 @@ from xds.translate import Parts, Shared, Translation, load_assignment, parts, tr
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 
+MOST_VERSIONS = 8
+"""Versions of a shared resource whose acknowledgement may still come."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """One resource: the encoded message and the hash of it."""
@@ -93,6 +97,8 @@ class World:
         self._asked: Shared | None = None
         """The shared resource that is being asked about, and left as it is meanwhile."""
         self._trial: bytes = b""
+        self._sent: dict[Shared, dict[str, Mapping[str, Parts]]] = {kind: {} for kind in Shared}
+        """By version, what was served with the last few versions of each shared resource, oldest first."""
 
     def table(self, type_url: str) -> Table:
         """Return the resources of a type. Raises `KeyError` for a type that is not served."""
@@ -129,10 +135,14 @@ class World:
         return self._apply(before)
 
     def accept(self, kind: Shared, version: str) -> None:
-        """Note that an Envoy has this version of a shared resource."""
-        present = self._tables[kind.type_url].get(kind.resource)
-        if present is not None and present.version == version:
-            self._selection.accept(kind)
+        """Note that an Envoy has this version of a shared resource, which may have changed since it was sent."""
+        sent = self._sent[kind]
+        if version in sent:
+            for older in tuple(sent):
+                if older == version:
+                    break
+                del sent[older]  # acknowledged later by a slower Envoy, it changes nothing
+            self._selection.accept(kind, sent[version])
 
     def suspects(self, kind: Shared) -> tuple[list[str], list[str]]:
         """Return the services with a part in a shared resource: those whose part Envoy accepted, and the others."""
@@ -187,10 +197,21 @@ class World:
         changed, removed = {}, {}
         for type_url in (CDS, LDS, RDS):
             changed[type_url], removed[type_url] = self._replace(type_url, whole.resources[type_url])
+        self._note_versions()
         removed[EDS] = self._drop(EDS, whole.resources[CDS])
         moved = (found for name, found in self.served.items() if found is not before.get(name) and name in self._routes)
         changed[EDS] = tuple(name for found in moved for name in self._assign(found))
         return Change(changed, removed)
+
+    def _note_versions(self) -> None:
+        for kind, sent in self._sent.items():
+            present = self._tables[kind.type_url].get(kind.resource)
+            if present is None or kind is self._asked:
+                continue
+            sent.pop(present.version, None)
+            sent[present.version] = self.served
+            if len(sent) > MOST_VERSIONS:
+                del sent[next(iter(sent))]
 
     def route(self, service: str, endpoints: tuple[ir.Address, ...], held: bool = False) -> tuple[str, ...]:
         """Make these the endpoints of a service; `held` says that they are its hold address.

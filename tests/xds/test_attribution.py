@@ -13,6 +13,7 @@ from xds import ir
 from xds.attribution import CONFLICT, Attribution, Verdict, search
 from xds.names import TRIAL
 from xds.snapshot import Change, World
+from xds.translate import Shared
 from xds.types import CDS, EDS, LDS, RDS
 
 NAMES = tuple("abcdefghijklmnop")
@@ -199,3 +200,13 @@ def test_endpoints_are_kept_while_a_service_is_left_out() -> None:
     made.configure(LISTEN, [http("a"), ignoring])
     assert made.faults == {}
     assert made.table(EDS).version == before
+
+
+def test_late_acknowledgement_keeps_the_version_that_it_is_of() -> None:
+    made = world(http("a"))
+    accepted = made.table(RDS).get("http")
+    assert accepted
+    made.configure(LISTEN, [ir.Service("a", ir.Protocol.HTTP, ("a.localhost", "bad.localhost"))])
+    made.accept(Shared.HOSTS, accepted.version)
+    made.conclude(made.served, {"a": "no"})
+    assert made.table(RDS).get("http") == accepted
