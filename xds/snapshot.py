@@ -17,7 +17,6 @@ from xds.selection import Selection, Translate
 from xds.translate import Parts, Shared, Translation, load_assignment, parts, translation, trial
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
-
 MOST_VERSIONS = 8
 """Versions of a shared resource whose acknowledgement may still come."""
 
