@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -60,7 +60,11 @@ VERSION_SECONDS = 30.0
 
 
 class CannotStart(Exception):
-    """Why `up` cannot start, for people."""
+    """The reason why `up` cannot start, for people, and its details: one line each."""
+
+    def __init__(self, reason: str, details: Iterable[str] = ()) -> None:
+        super().__init__(reason)
+        self.details = tuple(details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +153,14 @@ async def up(options: Options, file: ServicesFile) -> None:
     """Run until SIGTERM or SIGINT. Raises `CannotStart`."""
     state_dir = options.state_dir
     if twice := wanted_twice(options):
-        raise CannotStart("cannot listen:\n  " + "\n  ".join(twice))
+        raise CannotStart("cannot listen:", twice)
     envoy = envoy_binary(options.envoy)
     state_dir.make()
     with locked(state_dir):
         children = Children(state_dir.children, state_dir.path)
         await children.end_leftovers()
         if in_use := [why for address in listens(file, options) if (why := why_taken(address))]:
-            raise CannotStart("cannot listen:\n  " + "\n  ".join(in_use))
+            raise CannotStart("cannot listen:", in_use)
         join = Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard"))
         private_files.write(state_dir.bootstrap, as_json(join).encode())
         options, bundled = _bundled(options, file)

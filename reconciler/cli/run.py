@@ -160,6 +160,8 @@ def up_command(
         asyncio.run(up(options, found))
     except (CannotStart, OSError) as error:
         writing.echo(f"zenvoy: {error}", err=True)
+        for detail in error.details if isinstance(error, CannotStart) else ():
+            writing.echo(f"  {detail}", err=True)
         raise typer.Exit(Exit.FAILED) from None
 
 
