@@ -64,4 +64,4 @@ def test_doctor_before_it_runs(zenvoy: Start, tmp_path: Path) -> None:
     assert "start it: zenvoy up services.yaml" in done.stdout
     taken.write_text("services: [{name: web, command: [cat], colour: blue}]\n")
     done = run("doctor", str(taken), cwd=tmp_path)
-    assert done.returncode == 1 and "colour" in done.stdout and "mend the file" in done.stdout
+    assert done.returncode == 1 and "colour" in done.stdout and "fix the file" in done.stdout

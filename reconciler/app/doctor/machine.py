@@ -81,7 +81,8 @@ def _file(path: Path, runs: bool) -> Examined:
     found = read(path)
     if not isinstance(found, ServicesFile):
         mistakes = tuple(
-            Finding(f"{one.file}:{one.line}", f"{one.where}: {one.what}", "mend the file") for one in found
+            Finding(f"{one.file}:{one.line}", ": ".join(filter(None, (one.where, one.what))), "fix the file")
+            for one in found
         )
         return Examined("services file", counted(len(mistakes), "mistake"), mistakes)
     listens = (found.listen_http, found.listen_tls, *(entry.spec.listen for entry in found.services))
