@@ -36,7 +36,11 @@ def raise_of(pid: int) -> None:
 
 
 def restore_of(pid: int) -> None:
-    """Give a child the limits that this process had before `raise_limit`, if it still runs."""
+    """Give a child the limits that this process had before `raise_limit`, if it still runs.
+
+    Leave a child alone that has changed its limits itself, or its user: only CAP_SYS_RESOURCE permits that.
+    """
     if _inherited:
-        with suppress(ProcessLookupError):
-            resource.prlimit(pid, LIMIT, _inherited)
+        with suppress(ProcessLookupError, PermissionError):
+            if resource.prlimit(pid, LIMIT) == resource.getrlimit(LIMIT):
+                resource.prlimit(pid, LIMIT, _inherited)
