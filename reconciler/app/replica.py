@@ -146,7 +146,7 @@ class Replica:
             self._saw_object,
             ClusterSettings(policy=settings.policy),
             namespaces=settings.namespaces,
-            reserved=reserved(settings.http_port, settings.tls_port),
+            reserved=reserved(settings.http_port, settings.tls_port, settings.hold.diverted),
         )
 
     def _candidate(self) -> Elector:

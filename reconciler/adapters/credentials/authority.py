@@ -140,7 +140,8 @@ def _is_usable(found: Material, authority: Authority, subject: Subject, now: flo
 def _pair(data: Data, certificate: str, key: str) -> Pair | None:
     try:
         pair = Pair(x509.split(data[certificate])[0], data[key])
-        is_pair = _is_readable(pair.certificate) and x509.matches(pair.certificate, pair.key)
+        is_usable = _is_readable(pair.certificate) and x509.is_authority(pair.certificate)
+        is_pair = is_usable and x509.matches(pair.certificate, pair.key)
     except (KeyError, IndexError, ValueError):
         return None
     return pair if is_pair else None

@@ -117,6 +117,14 @@ def matches(certificate: bytes, key: bytes) -> bool:
     return _public(_certificate(certificate).public_key()) == _public(_private(key).public_key())
 
 
+def is_authority(certificate: bytes) -> bool:
+    """Return whether the first certificate may sign others. Raises `ValueError` if it cannot be read."""
+    try:
+        return _certificate(certificate).extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
 def is_signed_by(certificate: bytes, authority: bytes) -> bool:
     """Return whether the first certificate was signed by that authority. Raises `ValueError` if one cannot be read."""
     try:

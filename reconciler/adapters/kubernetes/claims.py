@@ -17,9 +17,13 @@ from reconciler.core.spec import Protocol, Spec
 from reconciler.core.wording import listed
 
 
-def reserved(http: int = 10000, tls: int = 10443) -> Mapping[int, str]:
-    """Ports of the proxy's own, with what they are; `http` and `tls` are those of the shared listeners."""
+def reserved(http: int = 10000, tls: int = 10443, diverted: range = range(0)) -> Mapping[int, str]:
+    """Return the ports that no service may listen on, with what they are.
+
+    `http` and `tls` are those of the shared listeners; `diverted` are those that a rule of mode tproxy diverts.
+    """
     return {
+        **dict.fromkeys(diverted, "the hold addresses"),
         http: "the listener that http and h2c services share",
         tls: "the listener that tls services share",
         9901: "Envoy's administration",

@@ -21,6 +21,8 @@ class AnyIp:
     """The holder's."""
     size = 1 << 22
     """How many hold addresses there are."""
+    diverted = range(0)
+    """No rule diverts ports."""
 
     def address(self, index: int) -> str:
         """The hold address of that index, of which there are `size`, so that they come again."""
@@ -51,6 +53,11 @@ class Tproxy:
     def size(self) -> int:
         """How many hold addresses there are."""
         return self.last - self.first + 1
+
+    @property
+    def diverted(self) -> range:
+        """The ports of a proxy pod that a rule diverts to the holder."""
+        return range(self.first, self.last + 1)
 
     def address(self, index: int) -> str:
         """The hold address of that index; they come again only after all others."""

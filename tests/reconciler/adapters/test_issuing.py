@@ -96,6 +96,11 @@ def test_stored_authority_of_openssl_is_used_or_replaced(tmp_path: Path, algorit
     assert x509.read(signed.certificate).uris == (PROXY.uri,)
 
 
+def test_stored_certificate_that_may_not_sign_is_none() -> None:
+    leaf = issued(None, current(None, NOW), CLIENT, NOW)
+    assert stored({CERTIFICATE: leaf.certificate, KEY: leaf.key, AUTHORITY: leaf.authority}) is None
+
+
 def test_stored_key_of_another_pair_is_none() -> None:
     assert stored({**current(None, NOW).data(), KEY: current(None, NOW).data()[KEY]}) is None
 

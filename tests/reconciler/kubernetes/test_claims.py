@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.adapters.kubernetes.claims import FIRST_COME, Settled, settle
+from reconciler.adapters.kubernetes.claims import FIRST_COME, Settled, reserved, settle
 from reconciler.adapters.kubernetes.entries import Entry
 from reconciler.adapters.kubernetes.host_policy import HostPolicy, Rule
 from reconciler.adapters.kubernetes.resources import ScaledService
@@ -173,6 +173,16 @@ def test_a_port_leads_to_one_service() -> None:
     assert list(found.entries) == ["shop/old"]
     assert told(found) == {
         "shop/young": ["ListenTaken: spec.listen: 5432 is the port of shop/old, which is older; give it another port"]
+    }
+
+
+def test_settle_port_that_a_rule_diverts_is_reserved() -> None:
+    items = [scaled("{listen: 20005}", "a"), scaled("{listen: 19999}", "b")]
+    asked = {item.metadata.key: entry(item, "ports: [{port: 80}]") for item in items}
+    found = settle(asked, reserved(diverted=range(20_000, 20_010)))
+    assert list(found.entries) == ["shop/b"]
+    assert told(found) == {
+        "shop/a": ["ListenReserved: spec.listen: 20005 is the port of the hold addresses; give it another port"]
     }
 
 
