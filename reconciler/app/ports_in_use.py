@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
+from reconciler.adapters.processes.procfs import CHILD_MARK
+
 LISTEN = "0A"
 BACKLOG = 65_535
 """The kernel takes net.core.somaxconn when that is less."""
@@ -80,11 +82,22 @@ def listened_on() -> frozenset[int]:
 def _holder(port: int) -> str:
     for pid in listeners(port):
         try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has just ended
-        return f"; process {pid} has it: {command[:120]}"
+        return f"; process {pid} has it: {' '.join(command.split())[:120]}{_owner(pid)}"
     return ""
+
+
+def _owner(pid: int) -> str:
+    """Name the `zenvoy up` that a process belongs to, if it does."""
+    try:
+        environment = b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+        where = os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
+    is_ours = f"\0{CHILD_MARK}=".encode() in environment
+    return f" (of the `zenvoy up` with the state directory {where})" if is_ours else ""
 
 
 def listeners(port: int) -> Iterator[int]:

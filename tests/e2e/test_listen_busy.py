@@ -96,7 +96,9 @@ def test_address_shared_with_another_envoy_is_busy(zenvoy: Start) -> None:
     """Envoys set SO_REUSEPORT: both would listen, and each would get a part of the connections."""
     first, second = zenvoy(WEB, defaults=SLOW_TO_SLEEP), zenvoy(WEB, defaults=SLOW_TO_SLEEP)
     before = write(second, WEB, listen={"http": f"{LOCAL}:{first.http_port}"})
-    assert f"process {first.pids()['envoy']} has it" in busy(second, "listen.http", before)
+    why = busy(second, "listen.http", before)
+    assert f"process {first.pids()['envoy']} has it" in why
+    assert f"(of the `zenvoy up` with the state directory {first.state_dir})" in why
     assert first.stop() == 0
     until("it listens there", lambda: http(second.http_port) == 200)
 
