@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from reconciler.adapters.kubernetes.resources import API_VERSION, KIND
 from tests.cluster.harness import ToolFailed
-from tests.cluster.release import SYSTEM, Release, Shop, curl, web
+from tests.cluster.release import SYSTEM, WEB, Release, Shop, curl, service, web
 from tests.e2e.harness import until
 
 CLIENTS = 2
@@ -94,19 +96,39 @@ def test_what_sleeps_comes_back_when_zenvoy_is_uninstalled(zenvoy: Release, shop
     for name in ("web", "other"):
         shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
         shop.label(name, idle_after="2s")
+    shop.apply(*untouchable("old"))
     shop.until("web", "ScaledToZero")
     shop.until("other", "ScaledToZero")
+    shop.until("old", "Active")
 
     zenvoy.uninstall()
 
     try:
         assert [shop.replicas("web"), shop.replicas("other")] == [2, 1]
-        for name in ("web", "other"):
+        for name in ("web", "other", "old"):
             # What stays of it hangs on nobody who is gone.
             shop.kubectl("delete", "ssvc", name, "--ignore-not-found", "--timeout=20s")
         shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     finally:
         zenvoy.install()
+
+
+def untouchable(name: str) -> list[Mapping[str, Any]]:
+    """A ScaledService whose target is of a kind that the chart gives zenvoy no right to."""
+    container = {"name": "web", "image": WEB}
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
+    spec = {"replicas": 1, "selector": {"app": name}, "template": template}
+    target = {"apiVersion": "v1", "kind": "ReplicationController", "name": name}
+    return [
+        {"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": name}, "spec": spec},
+        service(name, 80, "http"),
+        {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": name},
+            "spec": {"scaleTargetRef": target, "idleAfter": "2s"},
+        },
+    ]
 
 
 def _pods(release: Release, part: str) -> int:
