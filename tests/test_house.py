@@ -45,7 +45,7 @@ def test_the_architecture_shows_the_machine_as_it_is() -> None:
 
 
 def test_the_architecture_stays_short() -> None:
-    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 200
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from reconciler.adapters.credentials import Files, NoCertificates
-from reconciler.adapters.credentials.material import check
 from reconciler.core.identity import Role, envoy
+from reconciler.server.credentials import Files, NoCertificates
+from reconciler.server.credentials.material import check
 from xds.bootstrap import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml, files
 
 

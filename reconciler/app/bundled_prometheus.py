@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.adapters.processes import private_files
-from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.app.children import Child
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.local.processes import private_files
 
 DIRECTORY = "prometheus"
 RETENTION = "1d"

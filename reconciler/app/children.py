@@ -18,11 +18,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from reconciler.adapters.processes import private_files
-from reconciler.adapters.processes.open_files import raise_of
-from reconciler.adapters.processes.output import Output
-from reconciler.adapters.processes.procfs import CHILD_MARK, children_of, cpu_seconds, look, run_id
 from reconciler.app.health import BUSY_SECONDS, LOOK_SECONDS, Health, answers
+from reconciler.local.processes import private_files
+from reconciler.local.processes.open_files import raise_of
+from reconciler.local.processes.output import Output
+from reconciler.local.processes.procfs import CHILD_MARK, children_of, cpu_seconds, look, run_id
 
 log = structlog.get_logger()
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.adapters import credentials
-from reconciler.adapters.http import report_exhaustion
-from reconciler.adapters.kubernetes.api import connect
-from reconciler.adapters.kubernetes.calls import WARM_CONNECTIONS
-from reconciler.adapters.processes.open_files import raise_limit
-from reconciler.app.cluster.settings import Settings
 from reconciler.app.replica import Replica
+from reconciler.app.settings import Settings
 from reconciler.engine.engine import Adapters
+from reconciler.kubernetes.api import connect
+from reconciler.kubernetes.calls import WARM_CONNECTIONS
+from reconciler.local.processes.open_files import raise_limit
+from reconciler.server import credentials
+from reconciler.server.http import report_exhaustion
 
 log = structlog.get_logger()
 

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from reconciler.adapters.holders import HolderStreams
-from reconciler.adapters.xds_router import XdsRouter
 from reconciler.core.doubt import words
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.engine import explain
 from reconciler.engine.engine import Engine
 from reconciler.engine.view import moment, view
+from reconciler.envoy.xds_router import XdsRouter
 from reconciler.ports.operations import Command
 from reconciler.ports.replicas import Connected
+from reconciler.server.holders import HolderStreams
 
 ENVOY = "Envoy's admin port"
 

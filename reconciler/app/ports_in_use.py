@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-from reconciler.adapters.processes.procfs import CHILD_MARK
+from reconciler.local.processes.procfs import CHILD_MARK
 
 LISTEN = "0A"
 BACKLOG = 65_535

@@ -14,20 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 
-from reconciler.adapters.admission import Admission
-from reconciler.adapters.alarm import Alarm
-from reconciler.adapters.holders import CLAIMS as HOLDER_CLAIMS
-from reconciler.adapters.holders import HolderStreams
-from reconciler.adapters.http import Http, report_exhaustion
-from reconciler.adapters.metrics import Metrics, World
-from reconciler.adapters.processes import ProcessBackend
-from reconciler.adapters.processes.open_files import limit, raise_limit
-from reconciler.adapters.prometheus.settings import PrometheusSettings
-from reconciler.adapters.services_file import ServicesFile
-from reconciler.adapters.services_file.addresses import Address
-from reconciler.adapters.sqlite_store import SqliteStore
-from reconciler.adapters.xds_router import CLAIMS as XDS_CLAIMS
-from reconciler.adapters.xds_router import XdsRouter, grpc_options
+from reconciler.alarm import Alarm
 from reconciler.app import traffic
 from reconciler.app.closing import Drain, stop_programs
 from reconciler.app.last_good import look, tell
@@ -46,13 +33,26 @@ from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.wake import Wake
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
+from reconciler.envoy.xds_router import XdsRouter, grpc_options
+from reconciler.local.processes import ProcessBackend
+from reconciler.local.processes.open_files import limit, raise_limit
+from reconciler.local.services_file import ServicesFile
+from reconciler.local.services_file.addresses import Address
+from reconciler.local.sqlite_store import SqliteStore
+from reconciler.metrics import Metrics, World
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
 from reconciler.ports.transitions import Transition
+from reconciler.server.admission import Admission
+from reconciler.server.holders import CLAIMS as HOLDER_CLAIMS
+from reconciler.server.holders import HolderStreams
+from reconciler.server.http import Http, report_exhaustion
 from reconciler.threads import in_thread
 
 if TYPE_CHECKING:
-    from reconciler.adapters.credentials import Files
+    from reconciler.server.credentials import Files
 
 log = structlog.get_logger()
 
@@ -232,7 +232,7 @@ class Reconciler:
             self._further_grpc.add_insecure_port(address)
             await self._further_grpc.start()
             return
-        from reconciler.adapters import credentials  # takes a while, and few need it
+        from reconciler.server import credentials  # takes a while, and few need it
 
         try:
             self._further_grpc.add_secure_port(address, credentials.Server(files.read).credentials)

@@ -13,40 +13,12 @@ from typing import Any
 import grpc
 import structlog
 
-from reconciler.adapters import credentials
-from reconciler.adapters.admin_stats import AdminStats
-from reconciler.adapters.admission import Admission
-from reconciler.adapters.alarm import Alarm
-from reconciler.adapters.holders import CLAIMS as HOLDER_CLAIMS
-from reconciler.adapters.holders import HolderStreams
-from reconciler.adapters.http import Http
-from reconciler.adapters.kubernetes.api import Api
-from reconciler.adapters.kubernetes.backend import KubernetesBackend
-from reconciler.adapters.kubernetes.catalogue import Catalogue, Entries, Problems
-from reconciler.adapters.kubernetes.claims import reserved
-from reconciler.adapters.kubernetes.commands import Commands
-from reconciler.adapters.kubernetes.election import FIRST_INDEX, Election
-from reconciler.adapters.kubernetes.election import Terms as LeaseTerms
-from reconciler.adapters.kubernetes.events import Events
-from reconciler.adapters.kubernetes.finalizer import Finalizers
-from reconciler.adapters.kubernetes.lease import Elector, ticks
-from reconciler.adapters.kubernetes.proxies import ProxyList
-from reconciler.adapters.kubernetes.replicas import ReplicaList
-from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.adapters.kubernetes.status import StatusStore
-from reconciler.adapters.kubernetes.wanted import Cluster as ClusterSettings
-from reconciler.adapters.metrics import Metrics, World
-from reconciler.adapters.peers import CLAIMS as PEER_CLAIMS
-from reconciler.adapters.peers import Peers, Terms
-from reconciler.adapters.processes.open_files import limit
-from reconciler.adapters.prometheus.settings import PrometheusSettings
-from reconciler.adapters.xds_router import CLAIMS as XDS_CLAIMS
-from reconciler.adapters.xds_router import XdsRouter, grpc_options, service_of_stat
+from reconciler.alarm import Alarm
 from reconciler.app import traffic
-from reconciler.app.cluster.certificates import certificates
-from reconciler.app.cluster.settings import Settings
+from reconciler.app.certificates import certificates
 from reconciler.app.leaving import Leaving
 from reconciler.app.operations import EngineOperations
+from reconciler.app.settings import Settings
 from reconciler.app.telling import Teller
 from reconciler.core.departure import still_needed
 from reconciler.core.doubt import words
@@ -57,8 +29,36 @@ from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Engine
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.view import moment
+from reconciler.envoy.admin_stats import AdminStats
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
+from reconciler.envoy.xds_router import XdsRouter, grpc_options, service_of_stat
+from reconciler.kubernetes.api import Api
+from reconciler.kubernetes.backend import KubernetesBackend
+from reconciler.kubernetes.catalogue import Catalogue, Entries, Problems
+from reconciler.kubernetes.claims import reserved
+from reconciler.kubernetes.commands import Commands
+from reconciler.kubernetes.election import FIRST_INDEX, Election
+from reconciler.kubernetes.election import Terms as LeaseTerms
+from reconciler.kubernetes.events import Events
+from reconciler.kubernetes.finalizer import Finalizers
+from reconciler.kubernetes.lease import Elector, ticks
+from reconciler.kubernetes.proxies import ProxyList
+from reconciler.kubernetes.replicas import ReplicaList
+from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.status import StatusStore
+from reconciler.kubernetes.wanted import Cluster as ClusterSettings
+from reconciler.local.processes.open_files import limit
+from reconciler.metrics import Metrics, World
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
+from reconciler.replication import CLAIMS as PEER_CLAIMS
+from reconciler.replication import Peers, Terms
+from reconciler.server import credentials
+from reconciler.server.admission import Admission
+from reconciler.server.holders import CLAIMS as HOLDER_CLAIMS
+from reconciler.server.holders import HolderStreams
+from reconciler.server.http import Http
 
 log = structlog.get_logger()
 

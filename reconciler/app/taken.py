@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.adapters.services_file.addresses import Address
 from reconciler.app.ports_in_use import split
+from reconciler.local.services_file.addresses import Address
 
 
 def taken(metrics: str | None, holder_metrics: str | None, grpc: str | None) -> dict[str, Address]:

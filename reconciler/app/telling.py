@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from reconciler.adapters.kubernetes.catalogue import Problems
-from reconciler.adapters.kubernetes.commands import Commands
-from reconciler.adapters.kubernetes.entries import Problem, rejected_by_envoy
-from reconciler.adapters.kubernetes.events import Events
-from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.adapters.kubernetes.status import StatusStore
-from reconciler.adapters.metrics import Metrics
 from reconciler.core.record import State
 from reconciler.engine.service import Service
 from reconciler.engine.wake import Wake
+from reconciler.kubernetes.catalogue import Problems
+from reconciler.kubernetes.commands import Commands
+from reconciler.kubernetes.entries import Problem, rejected_by_envoy
+from reconciler.kubernetes.events import Events
+from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.status import StatusStore
+from reconciler.metrics import Metrics
 from reconciler.ports.backend import Running
 from reconciler.ports.transitions import Transition
 

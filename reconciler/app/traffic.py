@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.adapters.admin_stats import AdminStats
-from reconciler.adapters.prometheus.settings import PrometheusSettings
-from reconciler.adapters.xds_router import service_of_stat
 from reconciler.core.traffic import Pace
+from reconciler.envoy.admin_stats import AdminStats
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.envoy.xds_router import service_of_stat
 
 if TYPE_CHECKING:
-    from reconciler.adapters.prometheus.stats import PrometheusStats
+    from reconciler.envoy.prometheus.stats import PrometheusStats
 
 ADMIN_TIMEOUT_SECONDS = 2.0
 ADMIN_SPACING_SECONDS = 0.02
@@ -26,7 +26,7 @@ def admin(node: str, socket: Path) -> AdminStats:
 
 def prometheus(settings: PrometheusSettings, envoys: Callable[[], frozenset[str]]) -> PrometheusStats:
     """Of all Envoys that Prometheus scrapes."""
-    from reconciler.adapters.prometheus.stats import PrometheusStats
+    from reconciler.envoy.prometheus.stats import PrometheusStats
 
     return PrometheusStats(settings, time.time, envoys, service_of_stat)
 

@@ -22,21 +22,21 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from reconciler.adapters.processes import ProcessBackend, private_files, read_notes
-from reconciler.adapters.processes.open_files import limit
-from reconciler.adapters.prometheus.settings import PrometheusSettings
-from reconciler.adapters.services_file import ServicesFile
-from reconciler.adapters.services_file.addresses import Address
 from reconciler.app import bundled_prometheus
 from reconciler.app.children import Child, Children
 from reconciler.app.closing import is_set, stop_programs
 from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
 from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
 from reconciler.app.taken import taken
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.local.processes import ProcessBackend, private_files, read_notes
+from reconciler.local.processes.open_files import limit
+from reconciler.local.services_file import ServicesFile
+from reconciler.local.services_file.addresses import Address
 from xds.bootstrap import Join, as_json
 
 if TYPE_CHECKING:
-    from reconciler.adapters.credentials import Files
+    from reconciler.server.credentials import Files
 
 log = structlog.get_logger()
 

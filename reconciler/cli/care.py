@@ -64,13 +64,13 @@ def doctor(
 
     typed = Typed(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
     if file is None and meant(typed):
-        from reconciler.app.cluster.doctor import checks
         from reconciler.cli import cluster
+        from reconciler.doctor import checks
 
         doctoring.write(cluster.run(typed, checks.examined), output)
         return
-    from reconciler.app.doctor import machine
     from reconciler.cli import local
+    from reconciler.doctor import machine
 
     doctoring.write(machine.examined(local.world(typed.state), file), output)
 
@@ -109,8 +109,8 @@ def uninstall(
 
       zenvoy uninstall --yes --context staging
     """
-    from reconciler.app.cluster import uninstall as leaving
     from reconciler.cli import cluster
+    from reconciler.cluster_client import uninstall as leaving
 
     typed = Typed(None, namespace is None, context, kubeconfig, system)
     items = cluster.run(typed, lambda one: leaving.found(one, namespace or ()))

@@ -55,8 +55,8 @@ def certificate(
 
       zenvoy bootstrap --node edge-1 --tls-cert /etc/zenvoy/tls/tls.crt …
     """
-    from reconciler.app.cluster import envoy_certificate
     from reconciler.cli import cluster
+    from reconciler.cluster_client import envoy_certificate
 
     typed = Typed(None, False, context, kubeconfig, system)
     found = cluster.run(typed, lambda one: envoy_certificate.issue(one, ca_secret, node, days))

@@ -1,4 +1,4 @@
-"""Commands against a cluster. Counterpart: `reconciler.app.cluster`, which does what they say.
+"""Commands against a cluster. Counterpart: `reconciler.cluster_client`, which does what they say.
 
 The client of Kubernetes is imported with it: a person waits for each command to start.
 """
@@ -15,18 +15,18 @@ from typing import Any, TypeVar
 import structlog
 import typer
 
-from reconciler.app.cluster import commands, trouble
-from reconciler.app.cluster.commands import Verb
-from reconciler.app.cluster.explain import explanation
-from reconciler.app.cluster.live import figures
-from reconciler.app.cluster.reach import Cluster, Where, reached
-from reconciler.app.cluster.status import look, watching, with_figures
-from reconciler.app.cluster.views import view
 from reconciler.app.log import printable_values
 from reconciler.cli import explaining, rows, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import Output
 from reconciler.cli.which import Typed
+from reconciler.cluster_client import commands, trouble
+from reconciler.cluster_client.commands import Verb
+from reconciler.cluster_client.explain import explanation
+from reconciler.cluster_client.live import figures
+from reconciler.cluster_client.reach import Cluster, Where, reached
+from reconciler.cluster_client.status import look, watching, with_figures
+from reconciler.cluster_client.views import view
 
 TICK_SECONDS = 1.0
 """How often a table that is watched is drawn again though nothing has changed: ages grow."""

@@ -14,9 +14,9 @@ from reconciler.cli.exits import Exit
 from reconciler.cli.run import Log, LogStyle
 
 if TYPE_CHECKING:
-    from reconciler.adapters.credentials import Files
-    from reconciler.adapters.kubernetes.host_policy import HostPolicy
-    from reconciler.app.cluster.settings import AnyIp, SelfIssue, Tproxy
+    from reconciler.app.settings import AnyIp, SelfIssue, Tproxy
+    from reconciler.kubernetes.host_policy import HostPolicy
+    from reconciler.server.credentials import Files
 
 SHORTEST_LEASE_SECONDS = 1.0
 """A Lease says how long it lasts in whole seconds."""
@@ -154,11 +154,11 @@ def controller(
     """
     import asyncio
 
-    from reconciler.adapters.kubernetes.api import NoCluster
     from reconciler.app import log
-    from reconciler.app.cluster.settings import Settings
     from reconciler.app.controller import run_until_stopped
     from reconciler.app.ports_in_use import split
+    from reconciler.app.settings import Settings
+    from reconciler.kubernetes.api import NoCluster
 
     log.configure(log_style.value)
     asked = prometheus and traffic.settings(
@@ -205,7 +205,7 @@ def _seconds(text: str, flag: str, least: float = 0.0) -> float:
 
 
 def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
-    from reconciler.app.cluster.settings import AnyIp, Tproxy
+    from reconciler.app.settings import AnyIp, Tproxy
 
     if mode is HoldMode.anyip:
         return AnyIp(port)
@@ -216,7 +216,7 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
 
 
 def _policy(rules: str, bare_names: bool, domain: str) -> HostPolicy:
-    from reconciler.adapters.kubernetes.host_policy import BadPolicy, parse
+    from reconciler.kubernetes.host_policy import BadPolicy, parse
 
     try:
         return parse(rules, bare_names, domain)
@@ -227,8 +227,8 @@ def _policy(rules: str, bare_names: bool, domain: str) -> HostPolicy:
 def _certificates(
     paths: tuple[Path | None, Path | None, Path | None], authority_secret: str, proxy_secret: str, plaintext: bool
 ) -> Files | SelfIssue | None:
-    from reconciler.adapters.credentials import Files
-    from reconciler.app.cluster.settings import SelfIssue
+    from reconciler.app.settings import SelfIssue
+    from reconciler.server.credentials import Files
 
     if bool(any(paths)) + bool(authority_secret) + plaintext != 1:
         raise typer.BadParameter(

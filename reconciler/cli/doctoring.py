@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import typer
 
-from reconciler.app.doctor.finding import Examined, Level, as_data
 from reconciler.cli import writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import Output
 from reconciler.core.wording import counted
+from reconciler.doctor.finding import Examined, Level, as_data
 
 
 def write(examined: Sequence[Examined], output: Output) -> None:

@@ -114,8 +114,8 @@ def bootstrap_command(
 
       zenvoy bootstrap --node edge-1 --stats-address 10.0.0.7:9902 --directory /etc/envoy
     """
-    from reconciler.adapters.processes.open_files import limit
     from reconciler.app import bootstrap
+    from reconciler.local.processes.open_files import limit
 
     asked = bootstrap.Asked(
         reconciler,

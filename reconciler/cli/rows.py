@@ -52,7 +52,7 @@ def _columns(namespaces: bool) -> tuple[str, ...]:
 
 
 def _cells(service: Mapping[str, Any], namespaces: bool, now: datetime) -> list[str]:
-    from reconciler.app.cluster.views import why
+    from reconciler.cluster_client.views import why
 
     since = service["since"]
     cells = [

@@ -21,9 +21,9 @@ from reconciler.cli.which import VARIABLE
 from reconciler.core.wording import counted
 
 if TYPE_CHECKING:
-    from reconciler.adapters.credentials import Files
-    from reconciler.adapters.services_file import Problem, ServicesFile
-    from reconciler.adapters.services_file.addresses import Address
+    from reconciler.local.services_file import Problem, ServicesFile
+    from reconciler.local.services_file.addresses import Address
+    from reconciler.server.credentials import Files
 
 
 OURS_ALONE = 0o077
@@ -183,12 +183,12 @@ def reconcile(
 
     import msgspec
 
-    from reconciler.adapters.prometheus.settings import PrometheusSettings
     from reconciler.app import log
     from reconciler.app.last_good import in_force, tell
     from reconciler.app.ports_in_use import split
     from reconciler.app.reconcile import Settings, reconcile_until_stopped
     from reconciler.app.taken import taken
+    from reconciler.envoy.prometheus.settings import PrometheusSettings
 
     log.configure(log_style.value)
     umask = os.umask(OURS_ALONE)
@@ -225,8 +225,8 @@ def _certificates(
         return None
     if grpc is None:
         raise typer.BadParameter("--tls-cert is the certificate of --grpc; give that too", param_hint="--grpc")
-    from reconciler.adapters.credentials import Files, NoCertificates, check  # takes a while, and few need it
     from reconciler.core.identity import Role
+    from reconciler.server.credentials import Files, NoCertificates, check  # takes a while, and few need it
 
     files = Files(certificate.absolute(), key.absolute(), authority.absolute())
     try:
@@ -249,15 +249,15 @@ def _busy(file: ServicesFile) -> list[str]:
 
 
 def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFile:
-    from reconciler.adapters.services_file import read
+    from reconciler.local.services_file import read
 
     return _good(file, read(file, taken=taken or {}))
 
 
 def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> ServicesFile:
     """Return the file; while it has mistakes, which are shown, its last good content from an earlier run."""
-    from reconciler.adapters.services_file import ServicesFile, read
     from reconciler.app.last_good import last_good
+    from reconciler.local.services_file import ServicesFile, read
 
     found = read(file, taken=taken)
     if isinstance(found, ServicesFile) or (before := last_good(file, state_dir.last_good_of(file), taken)) is None:
@@ -269,7 +269,7 @@ def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> 
 
 
 def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:
-    from reconciler.adapters.services_file import ServicesFile
+    from reconciler.local.services_file import ServicesFile
 
     if isinstance(found, ServicesFile):
         return found

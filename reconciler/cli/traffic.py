@@ -10,7 +10,7 @@ import typer
 from reconciler.cli import values
 
 if TYPE_CHECKING:
-    from reconciler.adapters.prometheus.settings import PrometheusSettings
+    from reconciler.envoy.prometheus.settings import PrometheusSettings
 
 PANEL = "Prometheus"
 Url = Annotated[
@@ -71,8 +71,8 @@ def settings(
     url: str, interval: str, headers_file: Path | None, token_file: Path | None, ca_file: Path | None
 ) -> PrometheusSettings:
     """What was typed, checked. Raises `typer.BadParameter`."""
-    from reconciler.adapters.prometheus.settings import PrometheusSettings
     from reconciler.core.durations import duration
+    from reconciler.envoy.prometheus.settings import PrometheusSettings
 
     seconds = duration(interval)
     if not seconds:

@@ -149,7 +149,7 @@ def shown_url(text: str | None) -> str | None:
 
 def headers_file(path: Path | None) -> Path | None:
     """A file with one `Name: value` a line; None when none was typed."""
-    from reconciler.adapters.prometheus.settings import read_headers
+    from reconciler.envoy.prometheus.settings import read_headers
 
     try:
         if path is not None:

@@ -13,9 +13,9 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from reconciler.adapters.kubernetes.api import connect
-from reconciler.adapters.kubernetes.election import Election, Terms
-from reconciler.adapters.kubernetes.lease import Elector, ticks, wall
+from reconciler.kubernetes.api import connect
+from reconciler.kubernetes.election import Election, Terms
+from reconciler.kubernetes.lease import Elector, ticks, wall
 
 GAP_SECONDS = 1.0
 

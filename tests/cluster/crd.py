@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from reconciler.adapters.kubernetes.api import APPLY_PATCH, Api, ApiError
-from reconciler.adapters.kubernetes.objects import path
-from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL
+from reconciler.kubernetes.api import APPLY_PATCH, Api, ApiError
+from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.resources import API_VERSION, PLURAL
 
 FILE = Path(__file__).parents[2] / "deploy/chart/crds/scaledservices.yaml"
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import psutil
 
-from reconciler.adapters.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, ApiError
-from reconciler.adapters.kubernetes.backend import KubernetesBackend
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.objects import path
-from reconciler.adapters.kubernetes.targets import Target
-from reconciler.adapters.kubernetes.workloads import ServicePort
 from reconciler.core.spec import Spec
+from reconciler.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, ApiError
+from reconciler.kubernetes.backend import KubernetesBackend
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.targets import Target
+from reconciler.kubernetes.workloads import ServicePort
 from reconciler.ports.backend import Running
 
 GENEROUS_SECONDS = 30.0

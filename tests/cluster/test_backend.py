@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from reconciler.adapters.kubernetes.api import Api, ApiError, connect
+from reconciler.kubernetes.api import Api, ApiError, connect
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
 from tests.cluster.stage import GENEROUS_SECONDS, RUNS, Stage, condition, container, endpoint, entry, own_address

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError
-from reconciler.adapters.kubernetes.catalogue import Catalogue, Entries, Problems
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.objects import path
-from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, KIND, PLURAL
+from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError
+from reconciler.kubernetes.catalogue import Catalogue, Entries, Problems
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.resources import API_VERSION, FINALIZER, KIND, PLURAL
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.reconciler.kubernetes.test_annotations import BAD

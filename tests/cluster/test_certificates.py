@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reconciler.app.cluster.certificates import REISSUE_ANNOTATION
+from reconciler.app.certificates import REISSUE_ANNOTATION
 from tests.certificates import accepted
 from tests.cluster.release import SYSTEM, Release, Shop, web
 from tests.e2e.harness import until

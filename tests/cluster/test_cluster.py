@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adapters.kubernetes.api import Api, Unreachable
+from reconciler.kubernetes.api import Api, Unreachable
 from tests.cluster.harness import Cluster
 
 SCRIPT = Path(__file__).with_name("cluster")

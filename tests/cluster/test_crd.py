@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.objects import decoder, path
-from reconciler.adapters.kubernetes.resources import API_VERSION, KIND, PLURAL, ScaledService
-from reconciler.adapters.kubernetes.wanted import Cluster as Site
-from reconciler.adapters.kubernetes.wanted import target_of, wanted
+from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.objects import decoder, path
+from reconciler.kubernetes.resources import API_VERSION, KIND, PLURAL, ScaledService
+from reconciler.kubernetes.wanted import Cluster as Site
+from reconciler.kubernetes.wanted import target_of, wanted
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.reconciler.kubernetes.objects import scaled, service

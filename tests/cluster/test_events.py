@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, connect
-from reconciler.adapters.kubernetes.entries import SERVICE, Problem
-from reconciler.adapters.kubernetes.events import Events
-from reconciler.adapters.kubernetes.notes import Note
-from reconciler.adapters.kubernetes.objects import ObjectRef, decoder, path
-from reconciler.adapters.kubernetes.workloads import Service
 from reconciler.core.record import State
+from reconciler.kubernetes.api import MERGE_PATCH, Api, connect
+from reconciler.kubernetes.entries import SERVICE, Problem
+from reconciler.kubernetes.events import Events
+from reconciler.kubernetes.notes import Note
+from reconciler.kubernetes.objects import ObjectRef, decoder, path
+from reconciler.kubernetes.workloads import Service
 from reconciler.ports.transitions import Transition
 from tests.cluster import crd
 from tests.cluster.harness import Cluster

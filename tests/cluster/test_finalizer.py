@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.kubernetes import lease, restoring
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, connect
-from reconciler.adapters.kubernetes.election import UNINSTALLER, Election, Terms
-from reconciler.adapters.kubernetes.finalizer import Finalizers
-from reconciler.adapters.kubernetes.objects import path
-from reconciler.adapters.kubernetes.resources import API_VERSION, FINALIZER, PLURAL
-from reconciler.adapters.kubernetes.restoring import Outcome, restore_all
+from reconciler.kubernetes import lease, restoring
+from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError, connect
+from reconciler.kubernetes.election import UNINSTALLER, Election, Terms
+from reconciler.kubernetes.finalizer import Finalizers
+from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.resources import API_VERSION, FINALIZER, PLURAL
+from reconciler.kubernetes.restoring import Outcome, restore_all
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.cluster.rights import kubeconfig_of

@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError
-from reconciler.adapters.kubernetes.objects import path
-from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, PLURAL
+from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError
+from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, PLURAL
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects
 from tests.cluster.harness import Cluster

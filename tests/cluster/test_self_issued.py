@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.credentials import x509
-from reconciler.adapters.credentials.authority import AUTHORITY, CERTIFICATE, Authority, current, stored
-from reconciler.adapters.credentials.issuing import DAY_SECONDS, Validity
-from reconciler.adapters.kubernetes.api import connect
-from reconciler.app.cluster.certificates import REISSUE_ANNOTATION, SelfIssuedCertificates
-from reconciler.app.cluster.settings import SelfIssue
+from reconciler.app.certificates import REISSUE_ANNOTATION, SelfIssuedCertificates
+from reconciler.app.settings import SelfIssue
 from reconciler.core.identity import PROXY, RECONCILER
+from reconciler.kubernetes.api import connect
+from reconciler.server.credentials import x509
+from reconciler.server.credentials.authority import AUTHORITY, CERTIFICATE, Authority, current, stored
+from reconciler.server.credentials.issuing import DAY_SECONDS, Validity
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster, ToolFailed
 from tests.cluster.rights import kubeconfig_of

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, connect
-from reconciler.adapters.kubernetes.commands import Commands
-from reconciler.adapters.kubernetes.entries import Problem
-from reconciler.adapters.kubernetes.finalizer import Finalizers
-from reconciler.adapters.kubernetes.objects import micro_time
-from reconciler.adapters.kubernetes.resources import COMMAND_ANNOTATION, FINALIZER
-from reconciler.adapters.kubernetes.status import StatusStore
 from reconciler.core.events import Event
 from reconciler.core.record import Record, State
+from reconciler.kubernetes.api import MERGE_PATCH, Api, connect
+from reconciler.kubernetes.commands import Commands
+from reconciler.kubernetes.entries import Problem
+from reconciler.kubernetes.finalizer import Finalizers
+from reconciler.kubernetes.objects import micro_time
+from reconciler.kubernetes.resources import COMMAND_ANNOTATION, FINALIZER
+from reconciler.kubernetes.status import StatusStore
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.cluster.written import GENEROUS_SECONDS, Written, until

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.kubernetes.api import Api, ApiError, connect
-from reconciler.adapters.kubernetes.targets import Discovery, Kind, NoSuchKind
+from reconciler.kubernetes.api import Api, ApiError, connect
+from reconciler.kubernetes.targets import Discovery, Kind, NoSuchKind
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
 from tests.cluster.stage import GENEROUS_SECONDS, Stage, container, entry, waiting

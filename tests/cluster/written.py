@@ -7,10 +7,10 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api
-from reconciler.adapters.kubernetes.informer import Informer
-from reconciler.adapters.kubernetes.objects import decoder, path
-from reconciler.adapters.kubernetes.resources import API_VERSION, KIND, PLURAL, ScaledService
+from reconciler.kubernetes.api import MERGE_PATCH, Api
+from reconciler.kubernetes.informer import Informer
+from reconciler.kubernetes.objects import decoder, path
+from reconciler.kubernetes.resources import API_VERSION, KIND, PLURAL, ScaledService
 from tests.cluster.stage import workload
 
 GENEROUS_SECONDS = 30.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adapters.kubernetes import calls, conditions, crashes, kinds, stalls, targets
-from reconciler.adapters.kubernetes.entries import REASONS
+from reconciler.kubernetes import calls, conditions, crashes, kinds, stalls, targets
+from reconciler.kubernetes.entries import REASONS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()

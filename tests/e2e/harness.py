@@ -23,9 +23,9 @@ from typing import Any, TypeVar
 import psutil
 import yaml
 
-from reconciler.adapters.processes.mark import mark
-from reconciler.adapters.processes.procfs import Census, look, run_id, take_census
 from reconciler.cli import client
+from reconciler.local.processes.mark import mark
+from reconciler.local.processes.procfs import Census, look, run_id, take_census
 from tests.ports import free_port
 
 T = TypeVar("T")

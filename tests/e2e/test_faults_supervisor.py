@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from reconciler.adapters.processes.procfs import run_id
+from reconciler.local.processes.procfs import run_id
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request, until
 from tests.ports import free_port

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconciler.adapters.peers import Merged, Terms
-from reconciler.adapters.peers.ledger import Follower
-from reconciler.adapters.peers.wire import Fleet, Report, Word, common
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
@@ -23,6 +20,9 @@ from reconciler.ports.holders import Held, Order
 from reconciler.ports.router import RouteState
 from reconciler.ports.store import NoIndexLeft
 from reconciler.ports.transitions import Transition
+from reconciler.replication import Merged, Terms
+from reconciler.replication.ledger import Follower
+from reconciler.replication.wire import Fleet, Report, Word, common
 
 NAME = "web"
 STALE_AFTER = 3.0

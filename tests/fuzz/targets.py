@@ -21,26 +21,26 @@ from typing import Any
 import grpc
 import msgspec
 
-from reconciler.adapters import services_file
-from reconciler.adapters.admin_stats import Parser, Unusable
-from reconciler.adapters.holders import HolderStreams
-from reconciler.adapters.kubernetes import annotations
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.objects import Meta, decoder
-from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.adapters.kubernetes.wanted import Cluster, wanted
-from reconciler.adapters.kubernetes.workloads import Service, ServicePort, ServiceSpec
-from reconciler.adapters.peers import wire as peer_wire
-from reconciler.adapters.peers.ledger import Terms
-from reconciler.adapters.peers.merged import Merged
-from reconciler.adapters.peers.server import PeerServer
-from reconciler.adapters.prometheus.settings import PrometheusSettings
-from reconciler.adapters.prometheus.stats import PrometheusStats
-from reconciler.adapters.xds_router import service, service_of_stat
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
+from reconciler.envoy.admin_stats import Parser, Unusable
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.envoy.prometheus.stats import PrometheusStats
+from reconciler.envoy.xds_router import service, service_of_stat
+from reconciler.kubernetes import annotations
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.objects import Meta, decoder
+from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.wanted import Cluster, wanted
+from reconciler.kubernetes.workloads import Service, ServicePort, ServiceSpec
+from reconciler.local import services_file
 from reconciler.ports.holders import Held, Order
+from reconciler.replication import wire as peer_wire
+from reconciler.replication.ledger import Terms
+from reconciler.replication.merged import Merged
+from reconciler.replication.server import PeerServer
+from reconciler.server.holders import HolderStreams
 from tests.fuzz.messages import split
 from tproxy import proxy_protocol
 from tproxy import wire as holder_wire

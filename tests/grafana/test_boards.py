@@ -12,8 +12,8 @@ import pytest
 from grafana.build import BOARDS, DASHBOARDS
 from grafana.model import GRID_WIDTH, Board
 from grafana.theme import CAUSE_COLORS, PART_COLORS
-from reconciler.adapters.metrics.table import CLUSTER_PARTS, PARTS
 from reconciler.core.doubt import Cause
+from reconciler.metrics.table import CLUSTER_PARTS, PARTS
 from xds.bootstrap import ADS_CLUSTER
 from xds.bootstrap_stats import ADMIN_CLUSTER
 

@@ -16,12 +16,14 @@ from typing import Any
 
 import grpc
 
-from reconciler.adapters import holders, peers, xds_router
-from reconciler.adapters.admission import Admission, Limits
-from reconciler.adapters.credentials import Material, Server, channel, x509
+from reconciler import peers
 from reconciler.core.entitlement import Listed
 from reconciler.core.identity import PROXY, RECONCILER
-from tests.reconciler.adapters.test_peers import POD, WEB, Everything, Replica, Tls
+from reconciler.envoy import xds_router
+from reconciler.server import holders
+from reconciler.server.admission import Admission, Limits
+from reconciler.server.credentials import Material, Server, channel, x509
+from tests.reconciler.replication.test_peers import POD, WEB, Everything, Replica, Tls
 from tests.xds.discovery import DeltaDiscoveryRequest
 from tproxy import wire
 from xds.api import core_v3

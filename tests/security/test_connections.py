@@ -7,9 +7,9 @@ import asyncio
 import grpc
 import pytest
 
-from reconciler.adapters.credentials import Server, channel
-from reconciler.adapters.xds_router import MOST_CONNECTIONS, grpc_options
 from reconciler.core.identity import PROXY, RECONCILER
+from reconciler.envoy.xds_router import MOST_CONNECTIONS, grpc_options
+from reconciler.server.credentials import Server, channel
 from tests.security.grpc_port import NAME, Authority
 
 LOCAL, LIMIT = "127.0.0.1", 20

@@ -10,10 +10,10 @@ import grpc
 import psutil
 import pytest
 
-from reconciler.adapters.peers import wire as peer
 from reconciler.core.identity import PROXY, RECONCILER
 from reconciler.core.record import State
-from tests.reconciler.adapters.test_peers import WEB
+from reconciler.replication import wire as peer
+from tests.reconciler.replication.test_peers import WEB
 from tests.security.grpc_port import (
     ADS,
     HOLDER,

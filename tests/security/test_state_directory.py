@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adapters.processes import private_files
-from reconciler.adapters.processes.mark import mark, read_mark
-from reconciler.adapters.processes.private_files import NotPrivate, make_directory
-from reconciler.adapters.processes.procfs import boot_id, look, run_id
+from reconciler.local.processes import private_files
+from reconciler.local.processes.mark import mark, read_mark
+from reconciler.local.processes.private_files import NotPrivate, make_directory
+from reconciler.local.processes.procfs import boot_id, look, run_id
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request
 

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from reconciler.adapters.admin_stats import AdminStats
-from reconciler.adapters.prometheus.settings import PrometheusSettings
-from reconciler.adapters.prometheus.stats import PrometheusStats
-from reconciler.adapters.xds_router import XdsRouter
 from reconciler.core.traffic import Sample
+from reconciler.envoy.admin_stats import AdminStats
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.envoy.prometheus.stats import PrometheusStats
+from reconciler.envoy.xds_router import XdsRouter
 from xds.types import CDS
 from xds.wire import field, text
 

@@ -11,12 +11,12 @@ import grpc
 import pytest
 import yaml
 
-from reconciler.adapters.admission import Limits
-from reconciler.adapters.credentials import Server, channel
 from reconciler.core.entitlement import StreamKind
 from reconciler.core.identity import PROXY, RECONCILER
 from reconciler.core.record import State
-from tests.reconciler.adapters.test_peers import WEB, Everything, Replica, Tls
+from reconciler.server.admission import Limits
+from reconciler.server.credentials import Server, channel
+from tests.reconciler.replication.test_peers import WEB, Everything, Replica, Tls
 from tests.security.grpc_port import (
     ADS,
     HOLDER,

@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from reconciler.adapters.admin_stats import QUERY
+from reconciler.envoy.admin_stats import QUERY
 from xds.bootstrap import Join, Tls, as_json, as_yaml, bootstrap, files
 from xds.bootstrap_stats import STATS_QUERY
 

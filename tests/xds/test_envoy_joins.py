@@ -7,7 +7,7 @@ import grpc
 import pytest
 import yaml
 
-from reconciler.adapters.admin_stats import PATH, QUERY, SCRAPE
+from reconciler.envoy.admin_stats import PATH, QUERY, SCRAPE
 from tests.ports import free_port
 from tests.xds.certificates import Mounted, authority
 from tests.xds.parts import Plane, envoy, plane, until, until_async

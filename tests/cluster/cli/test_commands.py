@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.adapters.kubernetes.objects import path
-from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, PLURAL
+from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, PLURAL
 from tests.cluster.cli.parts import SINCE, Cli, FakeController, Objects, condition, entered
 
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}

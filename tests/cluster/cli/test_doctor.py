@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.adapters.kubernetes.api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Api, ApiError
-from reconciler.adapters.kubernetes.objects import micro_time, path
-from reconciler.adapters.kubernetes.resources import PLURAL
+from reconciler.kubernetes.api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Api, ApiError
+from reconciler.kubernetes.objects import micro_time, path
+from reconciler.kubernetes.resources import PLURAL
 from tests.cluster.cli.parts import Cli, Done, FakeController, Objects, condition, deployment, entered
 from tests.cluster.harness import Cluster
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from reconciler.adapters.kubernetes.entries import Problem
-from reconciler.adapters.kubernetes.events import Events
-from reconciler.adapters.kubernetes.objects import decoder, path
-from reconciler.adapters.kubernetes.resources import API_VERSION, PLURAL, ScaledService
 from reconciler.core.record import State
 from reconciler.engine.explain import moves
+from reconciler.kubernetes.entries import Problem
+from reconciler.kubernetes.events import Events
+from reconciler.kubernetes.objects import decoder, path
+from reconciler.kubernetes.resources import API_VERSION, PLURAL, ScaledService
 from reconciler.ports.transitions import Transition
 from tests.cluster.cli.parts import Cli, FakeController, Objects
 from tests.cluster.written import GENEROUS_SECONDS

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType, web
 
-from reconciler.adapters.kubernetes.api import MERGE_PATCH
-from reconciler.adapters.kubernetes.objects import path
-from reconciler.app.cluster.live import ByForward, Silent
-from reconciler.app.cluster.reach import Where, reached
+from reconciler.cluster_client.live import ByForward, Silent
+from reconciler.cluster_client.reach import Where, reached
+from reconciler.kubernetes.api import MERGE_PATCH
+from reconciler.kubernetes.objects import path
 from tests.certificates import Authority
 from tests.cluster.cli.parts import FakeController, Objects
 from tests.cluster.harness import Cluster

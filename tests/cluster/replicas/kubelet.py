@@ -8,7 +8,7 @@ import json
 import threading
 from pathlib import Path
 
-from reconciler.adapters.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable, connect
+from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable, connect
 
 LOOK_SECONDS = 0.05
 PORT = 8080

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adapters.credentials import x509
-from reconciler.adapters.credentials.authority import Authority, current, stored
-from reconciler.adapters.credentials.issuing import DAY_SECONDS, Validity
+from reconciler.server.credentials import x509
+from reconciler.server.credentials.authority import Authority, current, stored
+from reconciler.server.credentials.issuing import DAY_SECONDS, Validity
 from tests.certificates import accepted
 from tests.cluster.harness import Cluster
 from tests.cluster.replicas.scene import CA_SECRET, GRPC, PEERS, Scene

@@ -16,9 +16,9 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.adapters.credentials import channel, x509
-from reconciler.adapters.credentials.material import Material
 from reconciler.core.identity import PROXY, RECONCILER
+from reconciler.server.credentials import channel, x509
+from reconciler.server.credentials.material import Material
 from tests.cluster.harness import Cluster
 from tests.cluster.replicas.door import Door
 from tests.cluster.replicas.scene import CA_SECRET, PATIENCE_SECONDS, PEERS, PROXIES, Scene

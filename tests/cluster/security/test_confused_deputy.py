@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.kubernetes.api import APPLY_PATCH, MERGE_PATCH, Api, ApiError
-from reconciler.adapters.kubernetes.objects import path
-from reconciler.adapters.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, KIND, PLURAL
+from reconciler.kubernetes.api import APPLY_PATCH, MERGE_PATCH, Api, ApiError
+from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, KIND, PLURAL
 from tests.cluster import crd
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from reconciler.adapters.credentials import Files, NoCertificates
+from reconciler.app import certificates
 from reconciler.app.bootstrap import Asked, write
-from reconciler.app.cluster import certificates
-from reconciler.app.cluster.certificates import MountedCertificates
-from reconciler.app.cluster.doctor.certificates import examined
+from reconciler.app.certificates import MountedCertificates
 from reconciler.core.identity import PROXY, RECONCILER, envoy
+from reconciler.doctor.certificates import examined
+from reconciler.server.credentials import Files, NoCertificates
 from tests.certificates import Authority
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)

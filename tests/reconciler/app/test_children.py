@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from reconciler.adapters.processes.mark import RLIMIT_LOCKS, mark
-from reconciler.adapters.processes.procfs import run_id, take_census
 from reconciler.app.children import Child, Children
+from reconciler.local.processes.mark import RLIMIT_LOCKS, mark
+from reconciler.local.processes.procfs import run_id, take_census
 
 PATIENCE_SECONDS = 20.0
 STAYS = "open('here', 'w').close(); import time; time.sleep(1000)"

@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.adapters.processes import ProcessBackend
 from reconciler.app.reconcile import Reconciler
 from reconciler.app.state_dir import GRPC_SOCKET
 from reconciler.cli.client import Rejected, ask
+from reconciler.local.processes import ProcessBackend
 from tests.reconciler.app.test_reconcile import Stage, eventually
 from tproxy import wire
 

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.adapters.kubernetes.objects import Meta
-from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.app.cluster.doctor.conflicts import of_autoscalers
-from reconciler.app.cluster.doctor.objects import Autoscaler
-from reconciler.app.doctor.finding import Level
+from reconciler.doctor.conflicts import of_autoscalers
+from reconciler.doctor.finding import Level
+from reconciler.doctor.objects import Autoscaler
+from reconciler.kubernetes.objects import Meta
+from reconciler.kubernetes.resources import ScaledService
 
 WEB = ScaledService(Meta("web", "shop"))
 

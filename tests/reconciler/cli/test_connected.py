@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.app.doctor.connected import examined
-from reconciler.app.doctor.finding import Finding
+from reconciler.doctor.connected import examined
+from reconciler.doctor.finding import Finding
 
 
 def world(**changes: Any) -> dict[str, Any]:

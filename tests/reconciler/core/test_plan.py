@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.adapters.prometheus.settings import PrometheusSettings
 from reconciler.app import traffic
 from reconciler.core import events
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
+from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.plan import AtLeast, Deadline, Plan, Route, Zero, plan
 
 SPEC = Spec(name="web", idle_after=300, wake_timeout=60, drain_timeout=30)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adapters.kubernetes import calls, crashes, stalls, targets
 from reconciler.core.stall_reasons import IN_A_CLUSTER, OTHER, WHYS, why
+from reconciler.kubernetes import calls, crashes, stalls, targets
 
 TROUBLESHOOTING = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 OF_CONDITIONS_ONLY = {"TargetUnavailable", "NotSeenYet"}

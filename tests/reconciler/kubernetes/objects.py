@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import yaml
 
-from reconciler.adapters.kubernetes.objects import decoder
-from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.adapters.kubernetes.workloads import Service
+from reconciler.kubernetes.objects import decoder
+from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.workloads import Service
 
 WEB = "ports: [{name: http, port: 80, targetPort: 8080}]"
 

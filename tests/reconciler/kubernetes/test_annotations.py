@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.adapters.kubernetes import annotations
-from reconciler.adapters.kubernetes.wanted import Cluster
+from reconciler.kubernetes import annotations
+from reconciler.kubernetes.wanted import Cluster
 from tests.reconciler.kubernetes.objects import WEB, service
 
 BAD = [

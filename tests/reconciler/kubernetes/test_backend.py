@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.kubernetes import dials
-from reconciler.adapters.kubernetes import unit as unit_module
-from reconciler.adapters.kubernetes.api import ApiError
-from reconciler.adapters.kubernetes.backend import KubernetesBackend
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.targets import Target
-from reconciler.adapters.kubernetes.workloads import ServicePort
 from reconciler.core.spec import Spec
+from reconciler.kubernetes import dials
+from reconciler.kubernetes import unit as unit_module
+from reconciler.kubernetes.api import ApiError
+from reconciler.kubernetes.backend import KubernetesBackend
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.targets import Target
+from reconciler.kubernetes.workloads import ServicePort
 from reconciler.plan import AtLeast, Zero
 from reconciler.ports.backend import Running
 from tests.fakes.watched import Watched

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.adapters.kubernetes.catalogue import PAUSES, Catalogue, Entries, Problems
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.resources import FINALIZER
+from reconciler.kubernetes.catalogue import PAUSES, Catalogue, Entries, Problems
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.resources import FINALIZER
 from tests.fakes.api_server import ApiServer, serving
 
 HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from reconciler.adapters.kubernetes.claims import FIRST_COME, Settled, reserved, settle
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.host_policy import HostPolicy, Rule
-from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.adapters.kubernetes.wanted import Cluster, service_of, wanted
+from reconciler.kubernetes.claims import FIRST_COME, Settled, reserved, settle
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.host_policy import HostPolicy, Rule
+from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.wanted import Cluster, service_of, wanted
 from tests.reconciler.kubernetes.objects import scaled, service
 
 NAMESPACES = ("a", "b", "shop")

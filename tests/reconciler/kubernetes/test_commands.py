@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reconciler.adapters.kubernetes import commands
-from reconciler.adapters.kubernetes.commands import Command, Commands, Verb
-from reconciler.adapters.kubernetes.entries import Problem
-from reconciler.adapters.kubernetes.objects import Meta
-from reconciler.adapters.kubernetes.resources import COMMAND_ANNOTATION, ScaledService, ScaledServiceStatus
 from reconciler.core.events import Event, SleepCommanded, WakeCommanded
+from reconciler.kubernetes import commands
+from reconciler.kubernetes.commands import Command, Commands, Verb
+from reconciler.kubernetes.entries import Problem
+from reconciler.kubernetes.objects import Meta
+from reconciler.kubernetes.resources import COMMAND_ANNOTATION, ScaledService, ScaledServiceStatus
 
 WAKE, LATER = "wake@2026-11-23T10:00:00.000001Z", "wake@2026-11-23T10:00:00.000002Z"
 SLEEP = "sleep@2026-11-23T11:00:00+01:00"

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from reconciler.adapters.kubernetes import conditions
-from reconciler.adapters.kubernetes.conditions import Standing
-from reconciler.adapters.kubernetes.entries import Problem
-from reconciler.adapters.kubernetes.objects import Condition
-from reconciler.adapters.kubernetes.resources import ScaledServiceStatus
 from reconciler.core.record import Record, State
+from reconciler.kubernetes import conditions
+from reconciler.kubernetes.conditions import Standing
+from reconciler.kubernetes.entries import Problem
+from reconciler.kubernetes.objects import Condition
+from reconciler.kubernetes.resources import ScaledServiceStatus
 
 SINCE = 1_795_000_000.123456
 ASLEEP = Record(State.ScaledToZero, SINCE, "idle for all of idleAfter", 3, "127.64.0.1:18001", zeroed=True)

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from reconciler.adapters.kubernetes import dials
-from reconciler.adapters.kubernetes.dials import Dialler, accepts
+from reconciler.kubernetes import dials
+from reconciler.kubernetes.dials import Dialler, accepts
 
 
 def closed_port() -> int:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reconciler.adapters.kubernetes.election import SPARE_INDEXES, Election, Lease, Read, Terms, Write, lease
+from reconciler.kubernetes.election import SPARE_INDEXES, Election, Lease, Read, Terms, Write, lease
 
 TERMS = Terms(duration=15, margin=5, every=2)
 NAMES = ["a", "b", "c"]

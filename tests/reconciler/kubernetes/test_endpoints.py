@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.kubernetes.endpoints import Offer, offers
-from reconciler.adapters.kubernetes.objects import decoder
-from reconciler.adapters.kubernetes.workloads import EndpointSlice
+from reconciler.kubernetes.endpoints import Offer, offers
+from reconciler.kubernetes.objects import decoder
+from reconciler.kubernetes.workloads import EndpointSlice
 
 READ = decoder(EndpointSlice)
 

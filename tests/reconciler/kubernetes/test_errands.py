@@ -6,7 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from reconciler.adapters.kubernetes.errands import Errands, Pace
+from reconciler.kubernetes.errands import Errands, Pace
 
 FAST = Pace(gather=0.001, attempts=1, first_wait=0.001, longest_wait=0.002, again=0.01)
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.adapters.kubernetes import notes
-from reconciler.adapters.kubernetes.api import ApiError, Unreachable
-from reconciler.adapters.kubernetes.entries import SERVICE, Problem
-from reconciler.adapters.kubernetes.events import Events, Pace
-from reconciler.adapters.kubernetes.notes import Note
-from reconciler.adapters.kubernetes.objects import Meta, ObjectRef
-from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.adapters.kubernetes.workloads import Service
 from reconciler.core.record import State
+from reconciler.kubernetes import notes
+from reconciler.kubernetes.api import ApiError, Unreachable
+from reconciler.kubernetes.entries import SERVICE, Problem
+from reconciler.kubernetes.events import Events, Pace
+from reconciler.kubernetes.notes import Note
+from reconciler.kubernetes.objects import Meta, ObjectRef
+from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.workloads import Service
 from reconciler.ports.transitions import Transition
 from tests.fakes.objects import Objects
 from tests.reconciler.kubernetes.test_conditions import TAKEN

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.adapters.kubernetes.api import ApiError, Unreachable
-from reconciler.adapters.kubernetes.errands import Pace
-from reconciler.adapters.kubernetes.finalizer import LOOK_SECONDS, Finalizers
-from reconciler.adapters.kubernetes.resources import FINALIZER, ScaledService
-from reconciler.adapters.kubernetes.restoring import Outcome, restore_all
+from reconciler.kubernetes.api import ApiError, Unreachable
+from reconciler.kubernetes.errands import Pace
+from reconciler.kubernetes.finalizer import LOOK_SECONDS, Finalizers
+from reconciler.kubernetes.resources import FINALIZER, ScaledService
+from reconciler.kubernetes.restoring import Outcome, restore_all
 from tests.fakes.objects import Objects
 
 FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)

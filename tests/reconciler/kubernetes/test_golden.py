@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from reconciler.adapters.kubernetes.annotations import FIELDS
-from reconciler.adapters.kubernetes.annotations import REASON as BAD_ANNOTATION
-from reconciler.adapters.kubernetes.commands import BAD_COMMAND
-from reconciler.adapters.kubernetes.entries import REASONS
-from reconciler.adapters.kubernetes.resources import ScaledServiceSpec, ScaledServiceStatus
-from reconciler.adapters.kubernetes.wanted import BAD_SPEC
+from reconciler.kubernetes.annotations import FIELDS
+from reconciler.kubernetes.annotations import REASON as BAD_ANNOTATION
+from reconciler.kubernetes.commands import BAD_COMMAND
+from reconciler.kubernetes.entries import REASONS
+from reconciler.kubernetes.resources import ScaledServiceSpec, ScaledServiceStatus
+from reconciler.kubernetes.wanted import BAD_SPEC
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs/api.md"
@@ -49,6 +49,6 @@ def test_there_is_an_annotation_for_every_field_but_the_service_itself() -> None
 
 
 def test_every_reason_is_documented() -> None:
-    sources = (ROOT / "reconciler/adapters/kubernetes").glob("*.py")
+    sources = (ROOT / "reconciler/kubernetes").glob("*.py")
     said = {reason for path in sources for reason in re.findall(r'Problem\(\s*"(\w+)"', path.read_text())}
     assert said | {BAD_COMMAND, BAD_SPEC, BAD_ANNOTATION} == set(REASONS)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.adapters.kubernetes.host_policy import (
+from reconciler.kubernetes.host_policy import (
     NO_NAMESPACE,
     BadPolicy,
     HostPolicy,
@@ -17,7 +17,7 @@ from reconciler.adapters.kubernetes.host_policy import (
     owner_of,
     parse,
 )
-from reconciler.adapters.kubernetes.wanted import names
+from reconciler.kubernetes.wanted import names
 
 NAMESPACES = frozenset({"payments", "shop", "evil", "svc"})
 labels = st.sampled_from(["api", "web", "payments", "shop", "svc", "pod", "cluster", "local", "com", "example"])

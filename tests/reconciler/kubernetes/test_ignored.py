@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.wanted import Cluster, wanted
 from reconciler.core.spec import Ignore
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.wanted import Cluster, wanted
 from tests.reconciler.kubernetes.objects import scaled, service
 
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.adapters.kubernetes.claims import RESERVED
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.in_force import InForce
-from reconciler.adapters.kubernetes.targets import Target
-from reconciler.adapters.kubernetes.workloads import ServicePort
 from reconciler.core.spec import Protocol, Spec
+from reconciler.kubernetes.claims import RESERVED
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.in_force import InForce
+from reconciler.kubernetes.targets import Target
+from reconciler.kubernetes.workloads import ServicePort
 
 KEYS = ("shop/a", "shop/b", "shop/c")
 HOSTS = ("a.example", "b.example", "c.example")

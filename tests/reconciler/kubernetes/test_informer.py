@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reconciler.adapters.kubernetes import informer as module
-from reconciler.adapters.kubernetes.informer import Informer
-from reconciler.adapters.kubernetes.objects import decoder, path
-from reconciler.adapters.kubernetes.workloads import EndpointSlice
+from reconciler.kubernetes import informer as module
+from reconciler.kubernetes.informer import Informer
+from reconciler.kubernetes.objects import decoder, path
+from reconciler.kubernetes.workloads import EndpointSlice
 from tests.fakes.api_server import ApiServer, serving
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from kubernetes.aio.client import Configuration
 from yarl import URL
 
-from reconciler.adapters.kubernetes.api import Api, Unreachable
-from reconciler.adapters.kubernetes.names import InvalidName, checked_path
-from reconciler.adapters.kubernetes.objects import api_path, path, selected
-from reconciler.adapters.kubernetes.targets import Target
+from reconciler.kubernetes.api import Api, Unreachable
+from reconciler.kubernetes.names import InvalidName, checked_path
+from reconciler.kubernetes.objects import api_path, path, selected
+from reconciler.kubernetes.targets import Target
 
 NO_NAMES = (
     "",

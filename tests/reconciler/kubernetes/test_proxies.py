@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.kubernetes import informer
-from reconciler.adapters.kubernetes.proxies import BELIEVED_SECONDS, KEPT_SECONDS, ProxyList
+from reconciler.kubernetes import informer
+from reconciler.kubernetes.proxies import BELIEVED_SECONDS, KEPT_SECONDS, ProxyList
 from tests.fakes.api_server import ApiServer, serving
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.kubernetes.kinds import plain
-from reconciler.adapters.kubernetes.requests import quantity
+from reconciler.kubernetes.kinds import plain
+from reconciler.kubernetes.requests import quantity
 from reconciler.ports.backend import UNSAID, Asks
 
 

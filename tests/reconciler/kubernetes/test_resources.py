@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from reconciler.adapters.kubernetes.objects import Condition, Meta, decoder, micro_time, path
-from reconciler.adapters.kubernetes.resources import ScaledService, ScaledServiceStatus, TargetRef
-from reconciler.adapters.kubernetes.workloads import EndpointSlice, Pod, Scale, Service
+from reconciler.kubernetes.objects import Condition, Meta, decoder, micro_time, path
+from reconciler.kubernetes.resources import ScaledService, ScaledServiceStatus, TargetRef
+from reconciler.kubernetes.workloads import EndpointSlice, Pod, Scale, Service
 
 
 def test_a_slice_without_endpoints_says_null() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.adapters.kubernetes.selectors import matcher, of_labels
+from reconciler.kubernetes.selectors import matcher, of_labels
 
 WEB = {"app": "web", "tier": "front", "example.com/replicas": "3"}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters.kubernetes.objects import Condition, ObjectRef, decoder
-from reconciler.adapters.kubernetes.stalls import Evidence, stall
-from reconciler.adapters.kubernetes.workloads import Event, Pod
+from reconciler.kubernetes.objects import Condition, ObjectRef, decoder
+from reconciler.kubernetes.stalls import Evidence, stall
+from reconciler.kubernetes.workloads import Event, Pod
 
 Status = dict[str, Any]
 TARGET, AWAITED = "Deployment shop/web", "Service shop/web"

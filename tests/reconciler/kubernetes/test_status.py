@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 from structlog.testing import capture_logs
 
-from reconciler.adapters.kubernetes.api import ApiError, Unreachable
-from reconciler.adapters.kubernetes.errands import Pace
-from reconciler.adapters.kubernetes.resources import ScaledService
-from reconciler.adapters.kubernetes.status import StatusStore
 from reconciler.core.record import Record, State
+from reconciler.kubernetes.api import ApiError, Unreachable
+from reconciler.kubernetes.errands import Pace
+from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.status import StatusStore
 from tests.fakes.objects import Objects
 from tests.reconciler.kubernetes.test_conditions import BAD
 

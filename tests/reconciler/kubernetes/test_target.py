@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.adapters.kubernetes.api import ApiError, Unreachable
-from reconciler.adapters.kubernetes.scale import Seen
-from reconciler.adapters.kubernetes.target import Scaled
-from reconciler.adapters.kubernetes.targets import Kind, Target
+from reconciler.kubernetes.api import ApiError, Unreachable
+from reconciler.kubernetes.scale import Seen
+from reconciler.kubernetes.target import Scaled
+from reconciler.kubernetes.targets import Kind, Target
 from reconciler.plan import AtLeast, Zero
 from tests.fakes.objects import Objects
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.adapters.kubernetes.election import UNINSTALLER, Election, Lease, Read, Terms, Write
+from reconciler.kubernetes.election import UNINSTALLER, Election, Lease, Read, Terms, Write
 
 TERMS = Terms(duration=15, margin=5, every=2)
 TAKEN = Lease("7", UNINSTALLER, 600, 4, None, 65, {})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.adapters import xds_router
-from reconciler.adapters.kubernetes.entries import Entry
-from reconciler.adapters.kubernetes.host_policy import HostPolicy
-from reconciler.adapters.kubernetes.targets import Target
-from reconciler.adapters.kubernetes.wanted import Cluster, wanted
-from reconciler.adapters.kubernetes.workloads import Service, ServicePort
 from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.envoy import xds_router
+from reconciler.kubernetes.entries import Entry
+from reconciler.kubernetes.host_policy import HostPolicy
+from reconciler.kubernetes.targets import Target
+from reconciler.kubernetes.wanted import Cluster, wanted
+from reconciler.kubernetes.workloads import Service, ServicePort
 from tests.reconciler.kubernetes.objects import WEB, scaled, service
 from xds import ir
 from xds.check import faults

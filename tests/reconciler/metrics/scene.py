@@ -9,10 +9,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parsed_plain
 
-from reconciler.adapters.metrics import Metrics, World
 from reconciler.core.judge import Observed
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
+from reconciler.metrics import Metrics, World
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNSAID, Asks
 from reconciler.ports.holders import NONE, Held

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from reconciler.adapters.metrics.loop_lag import INTERVAL_SECONDS
 from reconciler.core.doubt import Cause, Doubt
 from reconciler.core.record import State
 from reconciler.core.traffic import EnvoyReading, Sample
+from reconciler.metrics.loop_lag import INTERVAL_SECONDS
 from tests.reconciler.metrics.scene import OPENMETRICS, PLAIN, FakeEnvoy, Scene, service
 
 EVERYTHING = ["text/plain", PLAIN, OPENMETRICS, "application/openmetrics-text", "*/*", ""]

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from reconciler.adapters.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, HISTOGRAMS, PARTS, SERVICE_FAMILIES
 from reconciler.core import events
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
+from reconciler.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, HISTOGRAMS, PARTS, SERVICE_FAMILIES
 from reconciler.plan import Deadline
 from reconciler.ports.backend import Asks
 from reconciler.ports.holders import Held

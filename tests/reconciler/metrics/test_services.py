@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.adapters.metrics.table import FIGURES
-from reconciler.adapters.metrics.tally import Tally
 from reconciler.core import events
 from reconciler.core.judge import Observed
 from reconciler.core.record import State
+from reconciler.metrics.table import FIGURES
+from reconciler.metrics.tally import Tally
 from reconciler.plan import Deadline
 from reconciler.ports.backend import Asks
 from reconciler.ports.holders import Held

@@ -1,9 +1,0 @@
-"""Mutual TLS on the gRPC port: certificates, where they come from, and the credentials made of them.
-
-Only `x509` imports the library for certificates, and only `tls` imports gRPC.
-"""
-
-from reconciler.adapters.credentials.material import Files, Material, NoCertificates, check
-from reconciler.adapters.credentials.tls import Server, channel
-
-__all__ = ["Files", "Material", "NoCertificates", "Server", "channel", "check"]

@@ -1,6 +1,0 @@
-"""HTTP by aiohttp: the control socket, and the ports for metrics, health and readings."""
-
-from reconciler.adapters.http.connections import report_exhaustion
-from reconciler.adapters.http.server import Http
-
-__all__ = ["Http", "report_exhaustion"]

@@ -1,1 +1,0 @@
-"""`zenvoy doctor` against a cluster: what is installed, permitted, connected and asked for, and who fights over it."""

@@ -1,0 +1,55 @@
+"""A certificate for one Envoy, and its holder, that join from outside the chart's proxy."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from reconciler.cluster_client.reach import Cluster
+from reconciler.cluster_client.trouble import Trouble
+from reconciler.core.identity import envoy
+from reconciler.kubernetes.api import ApiError
+from reconciler.kubernetes.objects import decoder, path
+from reconciler.kubernetes.secrets import Secret, decoded
+from reconciler.server.credentials import Material, authority, issuing
+from reconciler.server.credentials.x509 import Subject
+
+_NO_AUTHORITY = (
+    "Secret {where} {reason}; name the Secret of the installation's authority with --ca-secret and --system-namespace. "
+    "With an authority outside the cluster, issue a certificate there with the URI SAN {uri} (docs/how-to/mtls.md)"
+)
+
+
+async def issue(cluster: Cluster, secret: str, node: str, days: int) -> Material:
+    """Return a certificate for that node id, signed by the authority in a Secret. Raises `Trouble`, `ApiError`."""
+    subject, where = Subject(node, envoy(node).uri), f"{cluster.where.system}/{secret}"
+    try:
+        answer = await cluster.api.get(path("v1", "secrets", cluster.where.system, secret))
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        raise Trouble(_NO_AUTHORITY.format(where=where, reason="does not exist", uri=subject.uri)) from None
+    found = authority.stored(decoded(decoder(Secret)(answer)))
+    if found is None:
+        raise Trouble(_NO_AUTHORITY.format(where=where, reason="contains no authority", uri=subject.uri))
+    return authority.certificate(found, subject, time.time(), days * issuing.DAY_SECONDS)
+
+
+def write(material: Material, directory: Path) -> list[Path]:
+    """Put the three files into a directory, each in one step. Raises `OSError`.
+
+    The certificate comes last: Envoy reads all of them when a file is moved there, and refuses a pair that does not
+    match, so that it changes from the old pair to the new one.
+    """
+    contents = authority.contents(material)
+    written = []
+    for name in (authority.AUTHORITY, authority.KEY, authority.CERTIFICATE):
+        new, path = directory / f".{name}.new", directory / name
+        new.unlink(missing_ok=True)
+        mode = 0o600 if name == authority.KEY else 0o644
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+            file.write(contents[name])
+        new.replace(path)
+        written.append(path)
+    return written

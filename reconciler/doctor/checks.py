@@ -1,0 +1,82 @@
+"""All checks, one after the other; what the person who asks may not see is noted, and the rest goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+
+from reconciler.cluster_client.controllers import proxies
+from reconciler.cluster_client.live import AtUrl, ByForward, Figures, Silent
+from reconciler.cluster_client.reach import Cluster
+from reconciler.core.wording import counted
+from reconciler.doctor import certificates, conflicts, connected, installation, joining, objects, permissions, services
+from reconciler.doctor.connected import World
+from reconciler.doctor.finding import Examined, Finding, Level
+from reconciler.doctor.installation import Installation
+from reconciler.kubernetes.api import ApiError
+from reconciler.kubernetes.resources import ScaledService
+
+NOT_SEEN = "ask somebody who may, or grant it to yourself"
+
+
+async def examined(cluster: Cluster) -> list[Examined]:
+    """Everything. Raises `Trouble` when the cluster cannot be reached at all."""
+    definition = await _tried("definition", lambda: installation.definition(cluster))
+    if definition and definition[0].problems and not await installation.served(cluster):
+        return definition  # without it there is nothing else to look at
+    installed = Installation()
+    found = definition + await _tried("controller", lambda: installation.controller(cluster, installed))
+    items = await cluster.all()
+    found += await _tried("permissions", lambda: permissions.examined(cluster, installed, items))
+    worlds, silent = await _worlds(cluster, installed)
+    found += [*connected.examined(worlds), certificates.examined(worlds, datetime.now(UTC))] if worlds else []
+    if silent:
+        found.append(Examined("figures", "not every controller answers", tuple(silent)))
+    elif worlds and len(worlds) >= len(installed.ready):  # with --controller only one of them may have been asked
+        found += await _tried("proxies", lambda: _proxies(cluster, worlds))
+    found.append(services.examined(items))
+    return found + await _tried("conflicts", lambda: _conflicts(cluster, items))
+
+
+async def _tried(check: str, look: Callable[[], Awaitable[Examined]]) -> list[Examined]:
+    try:
+        return [await look()]
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        finding = Finding(check, f"not looked at, since you may not: {error.message}", NOT_SEEN, Level.NOTE)
+        return [Examined(check, "not looked at", (finding,))]
+
+
+async def _proxies(cluster: Cluster, worlds: Mapping[str, World]) -> Examined:
+    return joining.examined(cluster.where.system, await proxies(cluster), worlds)
+
+
+async def _worlds(cluster: Cluster, installed: Installation) -> tuple[dict[str, World], list[Finding]]:
+    """What each reconciler says of itself; and those that say nothing."""
+    url = cluster.where.controller
+    asked: dict[str, Figures] = {url: AtUrl(url)} if url else {pod: ByForward(cluster, pod) for pod in installed.ready}
+    worlds: dict[str, World] = {}
+    silent = []
+    for name, figures in asked.items():
+        try:
+            worlds[name] = await figures.fetch("/v1/world")
+        except Silent as error:
+            remedy = "get the right to use pods/portforward there, or name another way to it with --controller URL"
+            silent.append(Finding(name, str(error), remedy))
+    return worlds, silent
+
+
+async def _conflicts(cluster: Cluster, items: list[ScaledService]) -> Examined:
+    autoscalers = await objects.autoscalers(cluster)
+    scaled = await objects.keda(cluster)
+    targets, missed = await objects.targets(cluster, items)
+    found = [
+        *conflicts.of_autoscalers(items, autoscalers),
+        *conflicts.of_keda(items, scaled),
+        *conflicts.of_owners(items, targets),
+        *missed,
+    ]
+    numbers = {"HPA": len(autoscalers), "ScaledObject": len(scaled), "target": len(targets)}
+    looked = ", ".join(counted(number, thing) for thing, number in numbers.items())
+    return Examined("conflicts", looked, tuple(found))

@@ -1,0 +1,1 @@
+"""Envoy as the data plane: routes by xDS, usage from its counters, directly or through Prometheus."""

@@ -1,0 +1,77 @@
+"""Which addresses a Service's EndpointSlices offer. Pure.
+
+Rules: ready ones; where none is ready, those that still serve while they end, as kube-proxy does. IPv4 where there is
+any, IPv6 otherwise: both families of a dual-stack Service lead to the same pods, and an Envoy or a holder without IPv6
+is the commoner one. Counterparts: `slices.py`, which keeps the slices; `unit.py`, which knows who is about to end;
+`reach.py`, which takes the best rank of which anything can be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address
+
+from reconciler.kubernetes.workloads import Endpoint, EndpointSlice
+
+FAMILIES = ("IPv4", "IPv6")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One address of one pod."""
+
+    address: str
+    """`ip:port`, IPv6 in brackets."""
+    pod: str
+    """Its uid; the address where the slice names no pod."""
+    ending: bool = False
+    """It serves, but its end has begun."""
+    ipv6: bool = False
+
+    @property
+    def rank(self) -> tuple[bool, bool]:
+        """Of two that differ in it, only the lesser is used."""
+        return self.ending, self.ipv6
+
+
+def offers(slices: Iterable[EndpointSlice], port: str) -> tuple[Offer, ...]:
+    """All that could be dialled for the Service's port of that name (empty for its only one), the best rank first."""
+    found: dict[str, Offer] = {}
+    for each in slices:
+        if each.address_type not in FAMILIES:
+            continue
+        numbers = {one.port for one in each.ports or () if one.name == port and one.protocol == "TCP" and one.port}
+        for endpoint in each.endpoints or ():
+            for number in numbers if endpoint.addresses else ():
+                offer = _offer(endpoint, each.address_type == "IPv6", number)
+                # One is in two slices while it moves between them: what is better of it holds.
+                if offer and (offer.address not in found or offer.rank < found[offer.address].rank):
+                    found[offer.address] = offer
+    return tuple(sorted(found.values(), key=lambda offer: (offer.rank, offer.address)))
+
+
+def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> Offer | None:
+    # All addresses of one endpoint are the same pod's, and the API says to use the first.
+    ip, conditions = endpoint.addresses[0], endpoint.conditions
+    if not _is_ip(ip):
+        return None
+    address = f"[{ip}]:{port}" if ipv6 else f"{ip}:{port}"
+    pod = (endpoint.target_ref.uid if endpoint.target_ref else "") or address
+    ready = conditions.ready is None or conditions.ready
+    serving = ready if conditions.serving is None else conditions.serving
+    if ready:
+        return Offer(address, pod, ending=False, ipv6=ipv6)
+    return Offer(address, pod, ending=True, ipv6=ipv6) if serving and conditions.terminating else None
+
+
+@lru_cache(maxsize=65536)
+def _is_ip(text: str) -> bool:
+    """The API server also takes such as `010.0.0.1`, which one reads as 8.0.0.1, another as 10.0.0.1, and Envoy not at
+    all."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text

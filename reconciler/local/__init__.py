@@ -1,0 +1,1 @@
+"""One machine: services from a file, programs as workloads, records in SQLite."""

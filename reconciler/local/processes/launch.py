@@ -1,0 +1,67 @@
+"""Starts a program as the leader of a session of its own, with everything it may expect around it.
+
+Rule: it inherits no descriptor but its log, and shares no terminal, so that neither Ctrl-C nor zenvoy's end reaches it.
+Counterpart: `ending.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from reconciler.local.processes.mark import mark, marking
+from reconciler.local.processes.open_files import restore_of
+from reconciler.local.processes.output import Output
+from reconciler.local.processes.pidfd import Watched
+from reconciler.local.processes.procfs import CHILD_MARK
+from reconciler.local.processes.program import Program, filled
+
+
+class CannotStart(Exception):
+    """The command could not be started; the text says why, for people."""
+
+
+def launch(service: str, program: Program, port: int, run: str, output: Output, umask: int) -> Watched:
+    """Start the program on this port. `run` names the state directory. Raises `CannotStart`."""
+    try:
+        log = output.open()
+        try:
+            return _start(service, program, program.arguments(port), port, run, log, umask)
+        finally:
+            os.close(log)
+    except (OSError, ValueError) as error:
+        raise CannotStart(_said(error)) from error
+
+
+def launch_ready_command(service: str, program: Program, port: int, run: str, umask: int) -> Watched:
+    """Start the command that says whether the program is ready. Raises OSError and ValueError."""
+    words = [filled(part, port) for part in program.ready_command]
+    return _start(service, program, words, port, run, subprocess.DEVNULL, umask)
+
+
+def _start(service: str, program: Program, words: list[str], port: int, run: str, output: int, umask: int) -> Watched:
+    inherited = {name: value for name, value in os.environ.items() if name != CHILD_MARK}
+    with marking(mark(run, service)):
+        child = subprocess.Popen(
+            words,
+            cwd=program.working_directory,
+            env={**inherited, "PORT": str(port), **program.variables(port), "ZENVOY_SERVICE": service},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            umask=umask,
+        )
+    restore_of(child.pid)
+    try:
+        return Watched.of_child(child)
+    except OSError:
+        child.kill()
+        child.wait()
+        raise
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)

@@ -1,0 +1,152 @@
+"""The processes of this machine, read from /proc: their groups, parents, and the services that they belong to.
+
+Rule: reads only, changes nothing; a process that ends while it is read is not there. A process belongs to a service if
+it carries the service's mark (`mark.py`), is in the process group of its leader, or descends from one that does.
+Source: proc_pid_stat(5), proc_pid_environ(5). Counterpart: `pidfd.py`, which waits for them and signals them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.local.processes.mark import belongs_to, read_mark
+
+CHILD_MARK = "ZENVOY_CHILD"
+"""`<state directory>/<name>` in the environment of what `zenvoy up` itself keeps running."""
+_KTHREADD = 2
+_NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What reading of a process that ended, or is another user's, raises; anything else must not look like its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One process. A pid is used again some day; a pid with its start is not, until the next boot."""
+
+    pid: int
+    parent: int
+    group: int
+    started_ticks: int
+    ended: bool
+    """Whether it is a zombie: it runs no more, and only its parent can make it go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Everything that ran at one moment."""
+
+    by_group: Mapping[int, tuple[Seen, ...]]
+    by_parent: Mapping[int, tuple[Seen, ...]]
+    by_mark: Mapping[int, tuple[Seen, ...]]
+    """Those that carry a mark of our state directory."""
+
+    def family(self, mark: int, leader: Seen | None) -> frozenset[Seen]:
+        """Return all processes of a service whose leader is, or was, `leader`."""
+        found = {*self.by_mark.get(mark, ()), *self._group(leader)}
+        unvisited = [seen.pid for seen in found]
+        while unvisited:
+            descendants = [seen for seen in self.by_parent.get(unvisited.pop(), ()) if seen not in found]
+            found.update(descendants)
+            unvisited += [seen.pid for seen in descendants]
+        return frozenset(found)
+
+    def _group(self, leader: Seen | None) -> tuple[Seen, ...]:
+        if leader is None:
+            return ()
+        group = self.by_group.get(leader.pid, ())
+        # The kernel keeps a pid while a group has that number; another process with it means that our group is gone.
+        if any(seen.pid == leader.pid and seen.started_ticks != leader.started_ticks for seen in group):
+            return ()
+        return group
+
+
+def look(pid: int) -> Seen | None:
+    """The process, or None when there is none."""
+    stat = _stat(pid)
+    return _seen(pid, stat) if stat else None
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used; 0 when there is no such process."""
+    stat = _stat(pid)
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK") if stat else 0.0
+
+
+def boot_id() -> str:
+    """Differs after each boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def run_id(state_dir: Path) -> str:
+    """Names a state directory as long as it exists, under whatever path it is reached."""
+    stat = state_dir.stat()
+    return f"{stat.st_dev:x}-{stat.st_ino:x}"
+
+
+def take_census(run: str) -> Census:
+    """Look at every process; some 15 µs for each."""
+    groups: dict[int, list[Seen]] = defaultdict(list)
+    parents: dict[int, list[Seen]] = defaultdict(list)
+    marks: dict[int, list[Seen]] = defaultdict(list)
+    for seen in _everybody():
+        groups[seen.group].append(seen)
+        parents[seen.parent].append(seen)
+        if (number := read_mark(seen.pid)) is not None and belongs_to(number, run):
+            marks[number].append(seen)
+    return Census(*({key: tuple(members) for key, members in index.items()} for index in (groups, parents, marks)))
+
+
+def children_of(run: str) -> list[tuple[str, Seen]]:
+    """Return what an `up` keeps running, with the names that it has there; services are not among it."""
+    named = [(_child_name(seen.pid, run), seen) for seen in _everybody()]
+    return [(name, seen) for name, seen in named if name and not belongs_to(read_mark(seen.pid) or 0, run)]
+
+
+def _everybody() -> Iterator[Seen]:
+    own = os.getpid()
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == own:
+            continue
+        stat = _stat(int(name))
+        if stat and int(stat[1]) != _KTHREADD:
+            seen = _seen(int(name), stat)
+            if not seen.ended:
+                yield seen
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the third (state) on; the second ends at the last `)`, whatever it contains."""
+    try:
+        content = _read(f"/proc/{pid}/stat")
+    except _NOT_THERE:
+        return None
+    return content.rpartition(b")")[2].split()
+
+
+def _seen(pid: int, stat: list[bytes]) -> Seen:
+    threads = int(stat[17])
+    return Seen(pid, int(stat[1]), int(stat[2]), int(stat[19]), ended=stat[0] in (b"Z", b"X") and threads < 2)
+
+
+def _child_name(pid: int, run: str) -> str | None:
+    """Return the name in `CHILD_MARK`, if that is one of our state directory."""
+    try:
+        environment = b"\0" + _read(f"/proc/{pid}/environ")
+    except _NOT_THERE:
+        return None
+    _, found, rest = environment.partition(f"\0{CHILD_MARK}={run}/".encode())
+    return rest.partition(b"\0")[0].decode(errors="replace") if found else None
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = b""
+        while chunk := os.read(descriptor, 1 << 16):
+            content += chunk
+        return content
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,106 @@
+"""Whether a started program can be used yet: it accepts a connection, and answers well if it is to be asked.
+
+A service's wake waits for this, so dials come on a grid of 2 ms; a refused dial to the loopback costs some 20 µs. A
+program that takes long is asked less often, and so are many that start at once. Only IPv4's loopback is dialled.
+Counterpart: `unit.py`, which makes sure that it is still the program itself that answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from errno import EINPROGRESS, EISCONN
+from signal import SIGKILL
+
+from reconciler.local.processes.launch import launch_ready_command
+from reconciler.local.processes.program import Program
+
+GRID_SECONDS = 0.002
+GRID_FOR_SECONDS = 2.0
+SLOWER_BY = 1.3
+SLOWEST_SECONDS = 0.05
+SHARE_SECONDS = 0.0002
+"""The least time between two dials, of whichever services: what dialling may take from programs that start."""
+ANSWER_SECONDS = 2.0
+
+
+class Dialler:
+    """Dials the programs that start, side by side."""
+
+    def __init__(self, run: str, umask: int) -> None:
+        """`run` names the state directory; `umask` is that of the programs."""
+        self._run, self._umask = run, umask
+        self._starting = 0
+
+    async def until_reachable(self, service: str, port: int, program: Program) -> None:
+        """Return once a dial to the port succeeded and the program is ready."""
+        self._starting += 1
+        try:
+            await self._until_accepted(port)
+            while program.ready_path is not None and not await _answers_well(port, program.ready_path):
+                await asyncio.sleep(SLOWEST_SECONDS)
+            while program.ready_command and not await self._is_said_ready(service, program, port):
+                await asyncio.sleep(SLOWEST_SECONDS)
+        finally:
+            self._starting -= 1
+
+    async def _until_accepted(self, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        slower_from = loop.time() + GRID_FOR_SECONDS
+        pause = GRID_SECONDS
+        while not accepts(port):
+            await asyncio.sleep(max(pause, SHARE_SECONDS * self._starting))
+            if loop.time() > slower_from:
+                pause = min(pause * SLOWER_BY, SLOWEST_SECONDS)
+
+    async def _is_said_ready(self, service: str, program: Program, port: int) -> bool:
+        """Return whether the program's `ready_command` ends with 0, and in time."""
+        try:
+            process = launch_ready_command(service, program, port, self._run, self._umask)
+        except (OSError, ValueError):
+            return False
+        try:
+            await asyncio.wait_for(process.wait(), ANSWER_SECONDS)
+        except TimeoutError:
+            return False
+        finally:
+            with suppress(PermissionError):
+                process.send_to_group(SIGKILL)
+        return process.exit_code == 0
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens there; does not wait. The kernel decides within the call on the loopback."""
+    target = ("127.0.0.1", port)
+    try:
+        with socket.socket() as dial:
+            dial.setblocking(False)
+            if dial.connect_ex(target) in (0, EINPROGRESS) and dial.connect_ex(target) in (0, EISCONN):
+                # With nobody listening, a port that the kernel also lends to dials can get connected to itself.
+                return bool(dial.getpeername() != dial.getsockname())
+    except OSError:
+        return False
+    return False
+
+
+async def _answers_well(port: int, path: str) -> bool:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            status = await _status(port, path)
+    except (OSError, TimeoutError, ValueError, IndexError, asyncio.LimitOverrunError):
+        return False
+    return 200 <= status < 400
+
+
+async def _status(port: int, path: str) -> int:
+    """The status of `GET path`. Raises OSError, and ValueError or IndexError for what is no HTTP answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: zenvoy\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
+        return int((await reader.readline()).split()[1])
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()

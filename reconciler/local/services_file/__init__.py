@@ -1,0 +1,8 @@
+"""The services file of `zenvoy up`."""
+
+from reconciler.local.services_file.bounds import read_bounded
+from reconciler.local.services_file.model import Entry, ServicesFile
+from reconciler.local.services_file.problems import Problem
+from reconciler.local.services_file.reading import read
+
+__all__ = ["Entry", "Problem", "ServicesFile", "read", "read_bounded"]

@@ -1,0 +1,159 @@
+"""What a service runs, and whether it could run here: the command, its folder, its environment, its port.
+
+Rule: looks at the file system, starts nothing. Counterpart: `reconciler.local.processes.launch`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from signal import Signals
+
+from reconciler.core.spec import Protocol
+from reconciler.core.wording import meant
+from reconciler.local.processes.program import PLACEHOLDER, Program
+from reconciler.local.services_file.values import Value
+
+KEYS = ("command", "env", "workingDirectory", "port", "ready", "stopSignal")
+EXAMPLE = '[python3, -m, http.server, "{port}"]'
+READY_EXAMPLE = "{http: /path}"
+_PORT_VARIABLE = re.compile(r"\bPORT\b")
+
+
+def read_program(service: Value, fields: dict[str, Value], folder: Path, protocol: Protocol, drain: float) -> Program:
+    """What the fields of a service say of its program; `folder` is the services file's."""
+    command = _command(fields["command"]) if "command" in fields else []
+    if "command" not in fields:
+        service.wrong(f"command is missing; write what to run as command: {EXAMPLE}")
+    environment = fields["env"].mapping("env: {NAME: value}") if "env" in fields else {}
+    variables = {name: value.as_written() or "" for name, value in environment.items()}
+    directory, there = _directory(fields.get("workingDirectory"), folder)
+    if command and there:
+        _check_command(fields["command"], command[0], directory, variables.get("PATH"))
+    port = fields["port"].whole(1, 65535) if "port" in fields else None
+    if command:
+        _check_placeholders(fields["command"], command, environment, fixed="port" in fields)
+    ready = fields["ready"].fields(("http", "command"), READY_EXAMPLE) if "ready" in fields else {}
+    ready_command = _command(ready["command"]) if "command" in ready else []
+    if ready_command:
+        if there:
+            _check_command(ready["command"], ready_command[0], directory, variables.get("PATH"))
+        _check_names(_places(ready["command"], ready_command))
+    return Program(
+        command=tuple(sys.intern(word) for word in command),  # many services have the same words
+        working_directory=directory,
+        environment=tuple(sorted(variables.items())),
+        port=port,
+        ready_path=_ready_path(fields["ready"], ready["http"], protocol) if "http" in ready else None,
+        ready_command=tuple(ready_command),
+        stop_signal=_signal(fields["stopSignal"]) if "stopSignal" in fields else Signals.SIGTERM,
+        drain_timeout=drain,
+    )
+
+
+def _command(value: Value) -> list[str]:
+    if value.is_list():
+        words = [item.as_written() for item in value.items(EXAMPLE)]
+    else:
+        written = value.text(EXAMPLE)
+        if written is None:
+            return []
+        try:
+            words = list(shlex.split(written))
+        except ValueError as error:
+            value.wrong(f"it cannot be split into words: {str(error).lower()}; write it as a list: {EXAMPLE}")
+            return []
+    if not words or words[0] == "":
+        value.wrong(f"the command is empty; write it as {EXAMPLE}")
+        return []
+    return [word for word in words if word is not None] if None not in words else []
+
+
+def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
+    """Where it runs, and whether that is there."""
+    if value is None:
+        return folder, True  # one object for all services of a file
+    written = value.text("data")
+    directory = Path(os.path.abspath(folder / (written or "")))
+    if written is None or directory.is_dir():
+        return directory, True
+    value.wrong(f"{directory} is not a folder" if directory.exists() else f"there is no folder {directory}")
+    return directory, False
+
+
+def _check_command(value: Value, name: str, directory: Path, path: str | None) -> None:
+    """Find it as execvp(3) would, from the service's folder and with its PATH."""
+    at = value.items(EXAMPLE)[0] if value.is_list() else value
+    if "/" in name:
+        places = [os.path.join(directory, name)]
+    else:
+        searched = os.environ.get("PATH", os.defpath) if path is None else path
+        places = [os.path.join(directory, part, name) for part in searched.split(os.pathsep)]
+    found = [place for place in places if os.path.isfile(place)]
+    if any(os.access(place, os.X_OK) for place in found):
+        return
+    if found:
+        at.wrong(f"{Path(found[0])} is not executable; chmod +x it, or put its interpreter before it")
+    elif "/" in name:
+        at.wrong(f"there is no {Path(places[0])}")
+    else:
+        which = "the service's own PATH" if path is not None else "PATH"
+        at.wrong(f"{name!r} is not on {which}; install it, or write where it is: /path/to/{name}")
+
+
+def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:
+    texts = _places(value, command)
+    texts += [(place, place.as_written() or "") for place in environment.values()]
+    _check_names(texts)
+    variable = "PORT" not in environment  # whose own value goes before ours
+    used = any(PLACEHOLDER.search(text) or (variable and _PORT_VARIABLE.search(text)) for _, text in texts)
+    if not (used or fixed):
+        value.wrong(
+            'its port is never used: put "{port}" where the command or env takes it, or say which it is: port: 8080'
+        )
+
+
+def _places(value: Value, command: list[str]) -> list[tuple[Value, str]]:
+    """Each word of a command with its place in the file."""
+    return list(zip(value.items(EXAMPLE) if value.is_list() else [value] * len(command), command, strict=True))
+
+
+def _check_names(texts: list[tuple[Value, str]]) -> None:
+    for place, text in texts:
+        for name in PLACEHOLDER.findall(text):
+            if right := _right_placeholder(name, text):
+                place.wrong(f"unknown placeholder {{{name}}}; {right} (for the text itself write {{{{{name}}}}})")
+
+
+def _right_placeholder(name: str, text: str) -> str | None:
+    """What a name in braces should have been; None when it is right, or part of a script that has braces of its own."""
+    if name == "port":
+        return None
+    if meant(name, ["port"]):
+        return "did you mean {port}?"
+    return None if re.search(r"\s", text) else "known here: {port}"
+
+
+def _ready_path(value: Value, path: Value, protocol: Protocol) -> str | None:
+    written = path.text("/path")
+    if written is not None and not re.fullmatch(r"/[!-~]*", written):
+        path.wrong(f"{written!r} is not a path; write it as /healthz")
+    if protocol is Protocol.TLS:
+        value.wrong(
+            "the port of a tls service does not speak plain HTTP; leave it out: a successful dial is waited for"
+        )
+    return written
+
+
+def _signal(value: Value) -> Signals:
+    written = value.as_written("SIGTERM")
+    known = [name.name for name in Signals]
+    name = f"SIG{(written or 'TERM').removeprefix('SIG')}"
+    if name in known:
+        return Signals[name]
+    guess = meant(name, known)
+    value.wrong(f"{written!r} is not a signal; " + (f"did you mean {guess}?" if guess else "write SIGTERM or SIGINT"))
+    return Signals.SIGTERM

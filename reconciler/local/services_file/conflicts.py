@@ -1,0 +1,84 @@
+"""What services may not have in common: names, hosts, addresses, ports; and what is taken before the file is read.
+
+Rule: of two that collide, the later one in the file is shown, and it names the earlier.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
+
+from reconciler.core.spec import Protocol
+from reconciler.local.services_file.addresses import Address
+from reconciler.local.services_file.service import Draft
+from reconciler.local.services_file.values import Value
+
+_LOOPBACK = ip_address("127.0.0.1")
+
+
+def find_conflicts(
+    listeners: Sequence[tuple[Address, Value]], services: Sequence[Draft], taken: Mapping[str, Address]
+) -> None:
+    """Note every collision; `listeners` are those that services share, `taken` is what others have, by whose it is."""
+    _names(services)
+    for group in ((Protocol.HTTP, Protocol.H2C), (Protocol.TLS,)):
+        _hosts([draft for draft in services if draft.entry.spec.protocol in group])
+    own = [(draft.listen, draft.fields["listen"]) for draft in services if draft.listen]
+    others = [(address, whose) for whose, address in taken.items()]
+    _ports(_addresses(others, [*listeners, *own]), services)
+
+
+def _names(services: Iterable[Draft]) -> None:
+    first: dict[str, Value] = {}
+    for draft in services:
+        if name := draft.entry.spec.name:
+            place = draft.fields["name"]
+            if name in first:
+                place.wrong(f"{name!r} is taken by {_place(first[name])}; give it another name")
+            first.setdefault(name, place)
+
+
+def _hosts(services: Iterable[Draft]) -> None:
+    """Names are hosts too; that two names differ is said elsewhere."""
+    pairs = [(host, place, draft) for draft in services for host, place in draft.hosts]
+    first = {host: (place, draft) for host, place, draft in reversed(pairs)}
+    for host, place, draft in pairs:
+        other, owner = first[host]
+        if owner is draft or (place is draft.fields.get("name") and other is owner.fields.get("name")):
+            continue
+        place.wrong(f"{host!r} leads to {_place(other)} already; a host leads to one service")
+
+
+def _addresses(
+    others: Iterable[tuple[Address, str]], listeners: Iterable[tuple[Address, Value]]
+) -> list[tuple[Address, str]]:
+    """All that listens, and whose that is."""
+    everything = list(others)
+    earlier: defaultdict[int, list[tuple[Address, str]]] = defaultdict(list)
+    for address, whose in everything:
+        earlier[address.port].append((address, whose))
+    for address, place in listeners:
+        on_port, claim = earlier[address.port], (address, _place(place))
+        if whose := next((whose for other, whose in on_port if address.meets(other)), ""):
+            place.wrong(f"{address} is taken by {whose}; give it another port")
+        on_port.append(claim)
+        everything.append(claim)
+    return everything
+
+
+def _ports(listeners: Iterable[tuple[Address, str]], services: Iterable[Draft]) -> None:
+    """Fixed ports of commands, among each other and against all that listens, on the loopback."""
+    taken = {address.port: whose for address, whose in listeners if address.meets(Address(_LOOPBACK, address.port))}
+    for draft in services:
+        port = draft.entry.program.port
+        if port is None:
+            continue
+        place = draft.fields["port"]
+        if port in taken:
+            place.wrong(f"{port} is taken by {taken[port]}; give it another, or none: a free one is chosen")
+        taken.setdefault(port, _place(place))
+
+
+def _place(value: Value) -> str:
+    return f"{value.where} (line {value.line})"

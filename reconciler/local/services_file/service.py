@@ -1,0 +1,123 @@
+"""One service of a file: its fields, each checked by itself and against its protocol.
+
+Rule: a service with mistakes is still read as far as it goes, so that it can be compared with the others.
+Counterpart: `conflicts.py`, which does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.local.services_file import command
+from reconciler.local.services_file.addresses import Address, address, host_name, service_name
+from reconciler.local.services_file.ignoring import read_ignore
+from reconciler.local.services_file.model import Entry
+from reconciler.local.services_file.values import Value
+
+TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld", "refusalDetails")
+"""The keys that `defaults` may give for all services."""
+KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "ignore", "paused")
+EXAMPLE = f"{{name: web, command: {command.EXAMPLE}}}"
+_IDLE_BY = {
+    Protocol.HTTP: (IdleBy.REQUESTS, IdleBy.BYTES),
+    Protocol.H2C: (IdleBy.REQUESTS, IdleBy.BYTES),
+    Protocol.TCP: (IdleBy.CONNECTIONS, IdleBy.BYTES),
+    Protocol.TLS: (IdleBy.CONNECTIONS, IdleBy.BYTES),
+}
+"""What can be counted of each protocol; the first is the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A service as it was read, with the places of what must differ between services."""
+
+    value: Value
+    fields: Mapping[str, Value]
+    entry: Entry
+    listen: Address | None
+    hosts: tuple[tuple[str, Value], ...]
+    """Names that lead to it, its own first, with the places where they are said."""
+
+
+def read_timing(fields: Mapping[str, Value], otherwise: Spec) -> Spec:
+    """`otherwise` with those of `TIMING` that are there and right."""
+
+    def seconds(key: str) -> float | None:
+        return fields[key].seconds() if key in fields else None
+
+    return replace(
+        otherwise,
+        idle_after=seconds("idleAfter") or otherwise.idle_after,
+        wake_timeout=seconds("wakeTimeout") or otherwise.wake_timeout,
+        hold_timeout=seconds("holdTimeout") or otherwise.hold_timeout,
+        drain_timeout=seconds("drainTimeout") or otherwise.drain_timeout,
+        max_held=(fields["maxHeld"].whole(1, 1_000_000) if "maxHeld" in fields else None) or otherwise.max_held,
+        refusal_details=fields["refusalDetails"].yes_no() is True
+        if "refusalDetails" in fields
+        else otherwise.refusal_details,
+    )
+
+
+def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
+    """Read one service; `folder` is what relative paths start from."""
+    fields = value.fields(KEYS, EXAMPLE)
+    if "name" not in fields:
+        value.wrong("name is missing; write one as name: web")
+    name = service_name(fields["name"]) if "name" in fields else ""
+    protocol = (fields["protocol"].word(Protocol) if "protocol" in fields else None) or Protocol.HTTP
+    listen = _listen(value, fields.get("listen"), protocol)
+    hosts = [(host_name(item), item) for item in _hosts(fields.get("hosts"), protocol)]
+    own = [name] if protocol is not Protocol.TCP else []
+    spec = replace(
+        read_timing(fields, defaults),
+        name=name,
+        protocol=protocol,
+        hosts=tuple(dict.fromkeys(host for host in (*own, *(host for host, _ in hosts)) if host)),
+        listen=str(listen) if listen else None,
+        idle_by=_idle_by(fields.get("idle"), protocol),
+        ignore=read_ignore(fields.get("ignore"), protocol),
+        paused=bool("paused" in fields and fields["paused"].yes_no()),
+    )
+    program = command.read_program(value, fields, folder, protocol, spec.drain_timeout)
+    addresses = (*([str(listen)] if listen else []), *(host for host, _ in hosts if host))
+    names = [(host, fields["name"]) for host in own if host]
+    return Draft(
+        value,
+        fields,
+        Entry(spec, replace(program, addresses=addresses)),
+        listen,
+        tuple(names + [pair for pair in hosts if pair[0]]),
+    )
+
+
+def _listen(service: Value, value: Value | None, protocol: Protocol) -> Address | None:
+    if protocol is Protocol.TCP:
+        if value is None:
+            service.wrong('a tcp service is told by its address alone; give it one as listen: "127.0.0.1:15432"')
+            return None
+        return address(value)
+    if value is not None:
+        shared = "http" if protocol.is_http else protocol
+        value.wrong(f"only tcp services listen by themselves; leave it out: {protocol} services share listen.{shared}")
+    return None
+
+
+def _hosts(value: Value | None, protocol: Protocol) -> list[Value]:
+    if value is None:
+        return []
+    if protocol is Protocol.TCP:
+        value.wrong("a tcp service is told by its address alone; leave it out")
+        return []
+    return value.items("[shop.example.com]")
+
+
+def _idle_by(value: Value | None, protocol: Protocol) -> IdleBy:
+    allowed = _IDLE_BY[protocol]
+    by = value.fields(["by"], f"{{by: {allowed[0]}}}").get("by") if value else None
+    word = by.word(IdleBy) if by else None
+    if by is not None and word is not None and word not in allowed:
+        by.wrong(f"{word} cannot be told of {protocol}; write {allowed[0]} or {allowed[1]}")
+    return word or allowed[0]

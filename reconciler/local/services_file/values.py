@@ -1,0 +1,184 @@
+"""YAML nodes read as what they should be; each keeps its place, so that a mistake found later can still be shown.
+
+Rule: nothing is raised for a mistake of a person; it is noted, and None or nothing stands for the value.
+Built on PyYAML's node graph, which is what it has before it makes Python values, and the last that knows lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from textwrap import shorten
+from typing import TypeVar
+
+import yaml
+
+from reconciler.core.durations import duration
+from reconciler.core.wording import listed, meant
+from reconciler.local.services_file.problems import Problems
+
+_TAG = "tag:yaml.org,2002:"
+LONGEST_SECONDS = 10 * 365 * 24 * 3600
+MAX_DIGITS = 18
+"""Of a number; Python refuses to read thousands of them."""
+_Word = TypeVar("_Word", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One node of the file, and where it is."""
+
+    node: yaml.Node
+    where: str
+    problems: Problems
+
+    @property
+    def line(self) -> int:
+        return int(self.node.start_mark.line) + 1
+
+    @property
+    def shown(self) -> str:
+        """The value for people."""
+        if isinstance(self.node, yaml.ScalarNode):
+            return "nothing" if self._is("null") and not self.node.value else repr(shorten(self.node.value, 60))
+        return "a list" if isinstance(self.node, yaml.SequenceNode) else "a mapping"
+
+    def wrong(self, what: str) -> None:
+        """Note a mistake in this value."""
+        self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what)
+
+    def mapping(self, example: str) -> dict[str, Value]:
+        """Its fields by key, in order; each key once."""
+        if not isinstance(self.node, yaml.MappingNode):
+            self.wrong(f"{self.shown} where keys with values should be; write it as {example}")
+            return {}
+        fields: dict[str, Value] = {}
+        for key, node in self._pairs(self.node):
+            name = str(key.value)
+            if name in fields:
+                said = fields[name].line
+                Value(key, self._at(name), self.problems).wrong(f"the key is there twice, first in line {said}")
+            else:
+                fields[name] = Value(node, self._at(name), self.problems)
+        return fields
+
+    def fields(self, known: Collection[str], example: str) -> dict[str, Value]:
+        """Like `mapping`, for a fixed set of keys."""
+        fields = self.mapping(example)
+        keys = dict(self._pairs_by_name())
+        for name in fields.keys() - set(known):
+            guess = meant(name, known)
+            right = f"did you mean {guess}?" if guess else f"known here: {listed(known, 'and')}"
+            Value(keys[name], self._at(name), self.problems).wrong(f"unknown key; {right}")
+            del fields[name]
+        return fields
+
+    def items(self, example: str) -> list[Value]:
+        """Its elements."""
+        if not isinstance(self.node, yaml.SequenceNode):
+            self.wrong(f"{self.shown} where a list should be; write it as {example}")
+            return []
+        return [Value(node, f"{self.where}[{number}]", self.problems) for number, node in enumerate(self.node.value)]
+
+    def is_list(self) -> bool:
+        return isinstance(self.node, yaml.SequenceNode)
+
+    def is_mapping(self) -> bool:
+        return isinstance(self.node, yaml.MappingNode)
+
+    def text(self, example: str) -> str | None:
+        """A string; YAML takes some words for something else, which quotes prevent."""
+        if self._is("str"):
+            return str(self.node.value)
+        if isinstance(self.node, yaml.ScalarNode) and self.node.value:
+            self.wrong(f'{self.node.value} is not text in YAML; put it in quotes: "{self.node.value}"')
+        else:
+            self.wrong(f"{self.shown} where text should be; write it as {example}")
+        return None
+
+    def as_written(self, example: str = '""') -> str | None:
+        """Any single value, as it stands in the file."""
+        if isinstance(self.node, yaml.ScalarNode) and not (self._is("null") and not self.node.value):
+            return str(self.node.value)
+        if isinstance(self.node, yaml.MappingNode) and len(self.node.value) == 1 and not self.node.value[0][1].value:
+            braced = f"{{{self.node.value[0][0].value}}}"
+            self.wrong(f'{braced} is a mapping in YAML; put it in quotes: "{braced}"')
+        else:
+            self.wrong(f"{self.shown} where text should be; write it as {example}")
+        return None
+
+    def word(self, kind: type[_Word]) -> _Word | None:
+        """One of a few words."""
+        known = [str(word) for word in kind]
+        if isinstance(self.node, yaml.ScalarNode) and self.node.value in known:
+            return kind(self.node.value)
+        guess = meant(self.node.value, known) if isinstance(self.node, yaml.ScalarNode) else None
+        self.wrong(f"{self.shown} is not known; " + (f"did you mean {guess}?" if guess else f"write {listed(known)}"))
+        return None
+
+    def yes_no(self) -> bool | None:
+        """true or false."""
+        if self._is("bool"):
+            return str(self.node.value).lower() in ("true", "yes", "on")
+        self.wrong(f"{self.shown} is neither true nor false; write true or false")
+        return None
+
+    def whole(self, least: int, most: int) -> int | None:
+        """A whole number within bounds."""
+        written = str(self.node.value) if self._is("int") else ""
+        if written.isdecimal() and len(written) <= MAX_DIGITS and least <= int(written) <= most:
+            return int(written)
+        self.wrong(f"{self.shown} is not a number from {least} to {most}")
+        return None
+
+    def seconds(self, least: float = 0.001) -> float | None:
+        """A duration of at least `least` seconds."""
+        written = self.node.value if isinstance(self.node, yaml.ScalarNode) else ""
+        seconds = duration(written)
+        if seconds is not None and least <= seconds <= LONGEST_SECONDS:
+            return seconds
+        if seconds == 0:
+            self.wrong(f"{self.shown} is no time at all; write it as 5m, 30s or 1h30m")
+        elif seconds is not None and seconds > least:
+            self.wrong(f"{self.shown} is too long; at most {LONGEST_SECONDS // 3600}h")
+        elif seconds is not None:
+            self.wrong(f"{self.shown} is too short; at least {least * 1000:g}ms")
+        elif self._is("int") or self._is("float"):
+            self.wrong(f"{self.shown} has no unit; write it as {written}s or {written}m")
+        else:
+            self.wrong(f"{self.shown} is not a duration; write it as 5m, 30s or 1h30m")
+        return None
+
+    def _is(self, kind: str) -> bool:
+        return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _TAG + kind
+
+    def _at(self, name: str) -> str:
+        return f"{self.where}.{name}" if self.where else name
+
+    def _pairs(self, node: yaml.MappingNode, around: tuple[yaml.Node, ...] = ()) -> list[tuple[yaml.Node, yaml.Node]]:
+        """Keys and values; those merged in with `<<` come last, and only where they are not given.
+
+        `around` are the mappings that this one is merged into.
+        """
+        own = [(key, value) for key, value in node.value if key.tag != f"{_TAG}merge"]
+        names = {str(key.value) for key, _ in own}
+        for key, value in node.value:
+            if key.tag != f"{_TAG}merge":
+                continue
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    Value(value, self._at("<<"), self.problems).wrong("<< takes a mapping, or a list of mappings")
+                    continue
+                if source is node or source in around:
+                    Value(value, self._at("<<"), self.problems).wrong("<< merges a mapping into itself; take it out")
+                    continue
+                merged = [pair for pair in self._pairs(source, (*around, node)) if str(pair[0].value) not in names]
+                names.update(str(key.value) for key, _ in merged)
+                own += merged
+        return own
+
+    def _pairs_by_name(self) -> list[tuple[str, yaml.Node]]:
+        if not isinstance(self.node, yaml.MappingNode):
+            return []
+        return [(str(key.value), key) for key, _ in reversed(self._pairs(self.node))]

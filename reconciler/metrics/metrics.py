@@ -1,0 +1,140 @@
+"""All metrics of one reconciler: told of what happens, and read at each scrape.
+
+Between scrapes nothing is done but to count what happens. What there is of each service is written in a thread, so
+that a scrape of ten thousand services keeps nobody waiting. A service that is no more vanishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from prometheus_client.exposition import choose_encoder
+
+from reconciler.core.doubt import Doubt
+from reconciler.core.record import Record, State
+from reconciler.core.traffic import Sample
+from reconciler.metrics.loop_lag import LoopLag
+from reconciler.metrics.registry import Registry
+from reconciler.metrics.services import Page
+from reconciler.metrics.tally import Tally
+from reconciler.metrics.world import Service, World
+from reconciler.ports.holders import Held
+from reconciler.ports.transitions import Transition
+
+MOST_ENVOYS = 4096
+"""Node ids of which acknowledgements are counted before those that are not connected are forgotten."""
+OPENMETRICS = "application/openmetrics-text"
+
+
+def acceptable(accept: str) -> str:
+    """Return an `Accept` header that prometheus-client can parse: it raises on, and repeats, what a client sends."""
+    types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in types else ""
+
+
+class Metrics:
+    """Counts, and answers scrapes. Everything but the writing happens on the event loop."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._tallies: dict[str, Tally] = {}
+        self._holders: frozenset[str] = frozenset()
+        self._registry = Registry(world)
+        self._lag = LoopLag(self._registry.lag.observe)
+
+    def start(self) -> None:
+        """Needs a running event loop."""
+        self._lag.start()
+
+    def close(self) -> None:
+        self._lag.close()
+
+    def lead(self) -> None:
+        """Services are told of here from now on: counters begin anew, as what was counted meanwhile was elsewhere."""
+        self._tallies.clear()
+        for name in self._world.services():
+            self._known(name)
+
+    def configured(self) -> None:
+        """Services came or went."""
+        for name in self._tallies.keys() - self._world.services().keys():
+            del self._tallies[name]
+
+    def ran(self, service: str) -> None:
+        """It was seen whether the service runs; from the first time on it is counted."""
+        if found := self._known(service):
+            self._sleeps(*found)
+
+    def held(self, held: Held) -> None:
+        if found := self._known(held.service):
+            holders = frozenset(self._world.all_holders())
+            if holders != self._holders:
+                self._holders = holders  # one object for all tallies, of which there may be many
+            found[1].saw_held(held, self._holders, self._world.ticks())
+
+    def saw(self, transition: Transition) -> None:
+        found = self._known(transition.service)
+        if found is None:
+            return
+        service, tally, record = found
+        tally.saw_transition(transition, record, service.requests, service.spec.wake_timeout)
+        self._sleeps(service, tally, record)
+        if record.state is State.ScaledToZero and tally.before_wake:
+            requests, released = tally.before_wake
+            self._registry.served(transition.service, service.requests - requests, tally.released.total - released)
+
+    def woke(self, service: str, total: float | None, parts: Mapping[str, float]) -> None:
+        """A wake is over; `parts` are seconds by name, in order."""
+        if total is not None:
+            self._registry.woke(service, total, parts)
+            if tally := self._tallies.get(service):
+                tally.last_wake = (total, parts)
+
+    def sampled(self, sample: Sample, doubt: Doubt | None) -> None:
+        """A sample was taken; `doubt` is why it says nothing, or None."""
+        self._registry.samples.saw(sample, doubt)
+
+    def acked(self, envoy: str) -> None:
+        """An Envoy acknowledged endpoints."""
+        acks = self._registry.acks
+        if len(acks) >= MOST_ENVOYS and envoy not in acks:
+            for gone in acks.keys() - self._world.envoys().keys():
+                del acks[gone]
+        acks[envoy] += 1
+
+    def called(self, method: str, code: str) -> None:
+        """A call to the API server ended, with that code."""
+        self._registry.calls[method, code] += 1
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """The page in the format that the `Accept` header asks for, and its content type."""
+        encode, content_type = choose_encoder(acceptable(accept))
+        for envoy in self._registry.acks.keys() - self._world.envoys().keys():
+            del self._registry.acks[envoy]
+        rest = self._registry.text(encode)
+        present = list(self._world.services().items())
+        openmetrics = content_type.startswith(OPENMETRICS)
+        return await asyncio.to_thread(self._write, present, openmetrics, rest), content_type
+
+    def _write(self, present: list[tuple[str, Service]], openmetrics: bool, rest: bytes) -> bytes:
+        """In a thread: it looks, and changes nothing."""
+        page = Page(self._world.now(), self._world.ticks())
+        for name, service in present:
+            page.add(name, service, self._tallies.get(name))
+        return page.text(openmetrics, rest)
+
+    def _known(self, name: str) -> tuple[Service, Tally, Record] | None:
+        """A service, its tally (made when it is the first time) and its record; None while it has none."""
+        service = self._world.services().get(name)
+        if service is None or service.record is None:
+            return None
+        tally = self._tallies.get(name)
+        if tally is None:
+            tally = self._tallies[name] = Tally.of(service.record, service.asks, self._world.ticks())
+        return service, tally, service.record
+
+    def _sleeps(self, service: Service, tally: Tally, record: Record) -> None:
+        """Count from now on what is not run while it sleeps, if it does."""
+        asleep = record.state is State.ScaledToZero
+        tally.sleeps(record.replicas if asleep else 0, service.asks, self._world.ticks())

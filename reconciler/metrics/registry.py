@@ -1,0 +1,172 @@
+"""The metrics that are not about one service, by prometheus-client: wakes, samples, xDS, holders, ourselves.
+
+Counterparts: `table.py`, which says what there is; `services.py`, the other half.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter as Counts
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from reconciler.core.doubt import Cause, Doubt
+from reconciler.core.traffic import Sample
+from reconciler.metrics import table
+from reconciler.metrics.table import Family
+from reconciler.metrics.world import World
+
+WAKE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+COUNT_BUCKETS = (0, 1, 2, 5, 10, 100, 1_000, 10_000)
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+MOST_EXEMPLAR = 128
+"""Characters of an exemplar's labels, names and values together, by OpenMetrics."""
+ENDPOINTS = "ClusterLoadAssignment"
+
+
+class Samples:
+    """What is known of the samples so far."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.unknown = Counts(dict.fromkeys(Cause, 0))
+        self.latest: float | None = None
+        """When the latest that has an Envoy in it was taken: one that failed says nothing, however new it is."""
+        self.latest_complete: float | None = None
+        self.complete = False
+        self.cause: Cause | None = None
+        """Of the latest sample's doubt."""
+        self._seen: float | None = None
+
+    def saw(self, sample: Sample, doubt: Doubt | None) -> None:
+        """The doubt is that of this sample; one that was seen before says nothing."""
+        if sample.envoys and sample.taken_at == self._seen:
+            return
+        self.taken += 1
+        self._seen, self.complete = sample.taken_at, doubt is None
+        if sample.envoys:
+            self.latest = sample.taken_at
+        self.cause = doubt.cause if doubt else None
+        if doubt is None:
+            self.latest_complete = sample.taken_at
+        else:
+            self.unknown[doubt.cause] += 1
+
+
+class Present(Collector):
+    """What is so at the moment of the scrape."""
+
+    def __init__(
+        self, world: World, samples: Samples, acks: Mapping[str, int], calls: Mapping[tuple[str, ...], int]
+    ) -> None:
+        self._world, self._samples, self._acks, self._calls = world, samples, acks, calls
+
+    def describe(self) -> Iterable[Metric]:
+        """Registering must not look."""
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        world = self._world
+        yield from self._of_samples()
+        yield from self._of_envoys()
+        yield _single(table.HOLDERS, len(world.holders()))
+        yield _single(table.SERVICES, len(world.services()))
+        yield _single(table.READY, world.ready())
+        failing = self._world.records_failing
+        yield _single(table.RECORDS_FAILING, failing() if failing else None)
+        yield _single(table.LEADER, world.leads())
+        yield _family(table.API_CALLS, self._calls)
+        yield _family(table.REFUSED_STREAMS, world.refused_streams())
+        yield _single(table.PLAINTEXT, world.plaintext())
+        yield _family(table.CERTIFICATE_EXPIRY, {(name,): until for name, until in world.expiries().items()})
+        yield _family(table.BUILD, {(version("zenvoy"), platform.python_version()): 1})
+
+    def _of_samples(self) -> Iterable[Metric]:
+        samples = self._samples
+        yield _single(table.SAMPLES, samples.taken)
+        yield _family(table.SAMPLES_UNKNOWN, {(cause,): count for cause, count in samples.unknown.items()})
+        takes = self._world.leads()
+        yield _single(table.SAMPLE_COMPLETE, samples.complete if takes else None)
+        yield _family(table.SAMPLE_DOUBT, {(cause,): cause is samples.cause for cause in Cause if takes})
+        yield _single(table.SAMPLE_TAKEN, samples.latest if takes else None)
+        yield _single(table.SAMPLE_COMPLETE_TAKEN, samples.latest_complete if takes else None)
+
+    def _of_envoys(self) -> Iterable[Metric]:
+        envoys = self._world.envoys()
+        acked: dict[tuple[str, ...], float] = {
+            (name, kind, acked): 1.0 for name, envoy in envoys.items() for kind, acked in _versions(envoy.versions)
+        }
+        yield _single(table.ENVOYS, len(envoys))
+        yield _family(table.ENVOY_CONNECTED, {(name,): envoy.since for name, envoy in envoys.items()})
+        yield _family(table.ACKED, acked)
+        yield _family(table.ACKS, {(name,): self._acks.get(name, 0) for name in envoys})
+        yield _family(table.NACKS, {(name,): envoy.nacks for name, envoy in envoys.items()})
+
+
+class Registry:
+    """Everything that prometheus-client keeps and writes."""
+
+    def __init__(self, world: World) -> None:
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.samples = Samples()
+        self.acks: Counts[str] = Counts()
+        self.calls: Counts[tuple[str, ...]] = Counts()
+        """Of the API server, by method and code."""
+        self._registry = CollectorRegistry()
+        self._wakes = self._histogram(table.WAKE, WAKE_BUCKETS)
+        self._parts = self._histogram(table.WAKE_PART, WAKE_BUCKETS)
+        self._requests = self._histogram(table.WAKE_REQUESTS, COUNT_BUCKETS)
+        self._connections = self._histogram(table.WAKE_CONNECTIONS, COUNT_BUCKETS)
+        self.lag = self._histogram(table.LOOP_LAG, LAG_BUCKETS)
+        self._registry.register(Present(world, self.samples, self.acks, self.calls))
+        prometheus_client.ProcessCollector(registry=self._registry)
+
+    def woke(self, service: str, total: float, parts: Mapping[str, float]) -> None:
+        exemplar = _exemplar(service)
+        self._wakes.observe(total, exemplar)
+        for part, seconds in parts.items():
+            self._parts.labels(part).observe(seconds, exemplar)
+
+    def served(self, service: str, requests: int, connections: int) -> None:
+        """What one wake was good for, once the service sleeps again."""
+        exemplar = _exemplar(service)
+        self._requests.observe(requests, exemplar)
+        self._connections.observe(connections, exemplar)
+
+    def text(self, encode: Callable[[Collector], bytes]) -> bytes:
+        return encode(self._registry)
+
+    def _histogram(self, family: Family, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(family.name, family.help, family.labels, buckets=buckets, registry=self._registry)
+
+
+def _exemplar(service: str) -> dict[str, str] | None:
+    return {"service": service} if len("service") + len(service) <= MOST_EXEMPLAR else None
+
+
+def _versions(versions: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """By short name of the type; without endpoints, whose version is another with each wake."""
+    for type_url, acked in versions.items():
+        kind = type_url.rpartition(".")[2]
+        if acked and kind != ENDPOINTS:
+            yield kind, acked
+
+
+def _single(family: Family, value: float | None) -> Metric:
+    return _family(family, {} if value is None else {(): value})
+
+
+def _family(family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
+    made: CounterMetricFamily | GaugeMetricFamily
+    if family.kind == "counter":
+        made = CounterMetricFamily(family.name, family.help, labels=family.labels)
+    else:
+        made = GaugeMetricFamily(family.name, family.help, labels=family.labels)
+    for labels, value in values.items():
+        made.add_metric(labels, value)
+    return made

@@ -1,0 +1,56 @@
+"""What one service's local state and its followers' reports come to together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from reconciler.ports.holders import Held, added
+from reconciler.ports.router import RouteState
+from reconciler.replication.wire import Report
+
+Reports = Sequence[Report | None]
+"""One of each follower; None of one that is missing, or has not said anything yet."""
+
+
+def held_by_all(mine: Held, reports: Reports, complete: bool) -> Held:
+    """All that wait and are relayed; not known while somebody is missing, but whoever waits for sure is counted."""
+    known = [report for report in reports if report is not None]
+    complete = complete and len(known) == len(reports) and mine.held is not None and mine.relayed is not None
+    complete = complete and all(report.held is not None and report.relayed is not None for report in known)
+    parts: list[Held | Report] = [mine, *known]
+    held = sum(part.held or 0 for part in parts)
+    first = min((part for part in parts if part.held_since), key=_began, default=None)
+    return replace(
+        mine,
+        held=held if complete or held else None,
+        relayed=sum(part.relayed or 0 for part in parts) if complete else None,
+        released=sum(part.released for part in parts),
+        refused=sum(part.refused for part in parts),
+        gone=sum(part.gone for part in parts),
+        held_since=first.held_since if first else None,
+        peer=first.peer if first else None,
+        via=first.via if first else None,
+        first_byte_at=max((part.first_byte_at for part in parts if part.first_byte_at), default=None),
+        refused_by=added(part.refused_by for part in parts),
+    )
+
+
+def _began(part: Held | Report) -> tuple[bool, float]:
+    """Those that still wait come first, then the latest wait that is over."""
+    since = part.held_since or 0.0
+    return (False, since) if part.held else (True, -since)
+
+
+def route_of_all(mine: RouteState, reports: Mapping[str, tuple[Report | None, float]], version: int) -> RouteState:
+    """When the last of all had this version in force, or who has not. `reports` have the time when each came."""
+    if mine.acked_at is None:
+        return mine
+    at = mine.acked_at
+    for replica, (report, came) in reports.items():
+        if report is None or report.version != version:
+            return replace(mine, acked_at=None, waiting_for=f"replica {replica}")
+        if not report.in_force:
+            return replace(mine, acked_at=None, waiting_for=f"{report.waiting_for or '?'} (of replica {replica})")
+        at = max(at, came)
+    return replace(mine, acked_at=at)

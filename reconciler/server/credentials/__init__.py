@@ -1,0 +1,9 @@
+"""Mutual TLS on the gRPC port: certificates, where they come from, and the credentials made of them.
+
+Only `x509` imports the library for certificates, and only `tls` imports gRPC.
+"""
+
+from reconciler.server.credentials.material import Files, Material, NoCertificates, check
+from reconciler.server.credentials.tls import Server, channel
+
+__all__ = ["Files", "Material", "NoCertificates", "Server", "channel", "check"]

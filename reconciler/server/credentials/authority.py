@@ -1,0 +1,162 @@
+"""The authority of one installation: kept in a Secret, replaced before it expires, and what it signs.
+
+Everything here is a function of the stored bytes and the clock, apart from the keys that it creates.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from reconciler.server.credentials import x509
+from reconciler.server.credentials.issuing import (
+    CERTIFICATE_SECONDS,
+    Step,
+    Validity,
+    authority_step,
+    authority_validity,
+    certificate_validity,
+    is_due,
+)
+from reconciler.server.credentials.material import Material
+from reconciler.server.credentials.x509 import Pair, Subject
+
+CERTIFICATE, KEY, AUTHORITY = "tls.crt", "tls.key", "ca.crt"
+"""Keys of a Secret, as `kubernetes.io/tls` and cert-manager name them."""
+SUCCESSOR_CERTIFICATE, SUCCESSOR_KEY = "next.crt", "next.key"
+
+Data = Mapping[str, bytes]
+"""Contents of a Secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """An authority, its successor, and every authority that is trusted."""
+
+    active: Pair
+    successor: Pair | None
+    others: tuple[bytes, ...] = ()
+    """Certificates of earlier authorities that are still trusted."""
+
+    @property
+    def bundle(self) -> bytes:
+        """Every trusted authority's certificate, PEM."""
+        ours = [pair.certificate for pair in (self.active, self.successor) if pair]
+        return b"".join(dict.fromkeys([*ours, *self.others]))
+
+    @property
+    def validity(self) -> Validity:
+        """The period of the authority that signs."""
+        return x509.read(self.active.certificate).validity
+
+    def data(self) -> dict[str, bytes]:
+        """Return the contents of its Secret."""
+        kept = {CERTIFICATE: self.active.certificate, KEY: self.active.key, AUTHORITY: self.bundle}
+        if self.successor:
+            kept |= {SUCCESSOR_CERTIFICATE: self.successor.certificate, SUCCESSOR_KEY: self.successor.key}
+        return kept
+
+
+def stored(data: Data) -> Authority | None:
+    """Return the authority that a Secret contains; None if there is no usable one."""
+    active = _pair(data, CERTIFICATE, KEY)
+    if active is None:
+        return None
+    successor = _pair(data, SUCCESSOR_CERTIFICATE, SUCCESSOR_KEY)
+    trusted = [one for one in _split(data.get(AUTHORITY, b"")) if _is_readable(one)]
+    own = {pair.certificate for pair in (active, successor) if pair}
+    return Authority(active, successor, tuple(one for one in trusted if one not in own))
+
+
+def current(found: Authority | None, now: float) -> Authority:
+    """Return the authority as it should be at this time: the same object while nothing is due."""
+    while True:
+        active = found.validity if found else None
+        successor = x509.read(found.successor.certificate).validity if found and found.successor else None
+        step = authority_step(active, successor, now)
+        if step is Step.KEEP and found is not None:
+            return _without_expired(found, now)
+        found = _stepped(found, step, now)
+
+
+def issued(before: Material | None, authority: Authority, subject: Subject, now: float) -> Material:
+    """Return a certificate of the authority for the subject: the one before if it is usable, and not to be replaced."""
+    if before is not None and _is_usable(before, authority, subject, now):
+        return Material(before.certificate, before.key, authority.bundle)
+    return certificate(authority, subject, now)
+
+
+def certificate(authority: Authority, subject: Subject, now: float, seconds: float = CERTIFICATE_SECONDS) -> Material:
+    """Return a new certificate of the authority for the subject."""
+    pair = x509.sign(authority.active, subject, certificate_validity(now, authority.validity, seconds))
+    return Material(pair.certificate, pair.key, authority.bundle)
+
+
+def material(data: Data) -> Material | None:
+    """Return the certificate that a Secret contains; None if it is incomplete."""
+    try:
+        return Material(data[CERTIFICATE], data[KEY], data[AUTHORITY])
+    except KeyError:
+        return None
+
+
+def contents(found: Material) -> dict[str, bytes]:
+    """Return the contents of the Secret of a certificate."""
+    return {CERTIFICATE: found.certificate, KEY: found.key, AUTHORITY: found.authority}
+
+
+def _stepped(found: Authority | None, step: Step, now: float) -> Authority:
+    if step is Step.PREPARE and found is not None:
+        return Authority(found.active, _new(now), found.others)
+    others = (found.active.certificate, *found.others) if found else ()
+    if step is Step.PROMOTE and found is not None and found.successor is not None:
+        return Authority(found.successor, None, others)
+    return Authority(_new(now), None, others)
+
+
+def _without_expired(found: Authority, now: float) -> Authority:
+    others = tuple(one for one in found.others if x509.read(one).validity.until > now)
+    return found if others == found.others else Authority(found.active, found.successor, others)
+
+
+def _new(now: float) -> Pair:
+    made = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    return x509.new_authority(f"zenvoy {made} {secrets.token_hex(4)}", authority_validity(now))
+
+
+def _is_usable(found: Material, authority: Authority, subject: Subject, now: float) -> bool:
+    try:
+        facts = x509.read(found.certificate)
+        is_ours = x509.is_signed_by(found.certificate, authority.active.certificate)
+        is_ours = is_ours and x509.matches(found.certificate, found.key)
+    except ValueError:
+        return False
+    named = (facts.uris, facts.dns, facts.serves) == ((subject.uri,), subject.dns, subject.serves)
+    return is_ours and named and not is_due(facts.validity, now)
+
+
+def _pair(data: Data, certificate: str, key: str) -> Pair | None:
+    try:
+        pair = Pair(x509.split(data[certificate])[0], data[key])
+        is_usable = _is_readable(pair.certificate) and x509.is_authority(pair.certificate)
+        is_pair = is_usable and x509.matches(pair.certificate, pair.key)
+    except (KeyError, IndexError, ValueError):
+        return None
+    return pair if is_pair else None
+
+
+def _split(bundle: bytes) -> Sequence[bytes]:
+    try:
+        return x509.split(bundle)
+    except ValueError:
+        return ()
+
+
+def _is_readable(certificate: bytes) -> bool:
+    try:
+        x509.read(certificate)
+    except ValueError:
+        return False
+    return True

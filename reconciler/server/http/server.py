@@ -1,0 +1,162 @@
+"""HTTP by aiohttp: the control socket for the CLI, and /metrics, /healthz, /readyz.
+
+Counterpart: `reconciler.ports.operations`. The control socket is a Unix socket in the state directory: only its owner
+may command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from reconciler.ports.operations import Command, Operations
+from reconciler.server.http.connections import BACKLOG, Connections, timed
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""From an `Accept` header to a body and its content type."""
+
+
+class Http:
+    """Serves until `close`. `metrics` gives Prometheus' text; `envoy` that of Envoy, which has no port of its own."""
+
+    def __init__(self, operations: Operations, metrics: Scrape, envoy: Callable[[], Awaitable[bytes]]) -> None:
+        self._operations, self._metrics, self._envoy = operations, metrics, envoy
+        self._runners: list[web.AppRunner] = []
+        self._servers: list[asyncio.Server] = []
+        self._connections: Connections | None = None
+
+    async def serve_control(self, path: Path) -> None:
+        """Everything, at a Unix socket that only we may use.
+
+        By way of an open directory: the path of a Unix socket is at most 107 bytes, ours may be longer.
+        """
+        path.unlink(missing_ok=True)
+        runner = await self._runner([*self._probes(), *self._controls()])
+        directory, before = os.open(path.parent, os.O_PATH), os.umask(0o177)
+        try:
+            at = f"/proc/self/fd/{directory}/{path.name}"
+            loop, factory = asyncio.get_running_loop(), self._guarded(runner)
+            self._servers.append(await loop.create_unix_server(factory, at, backlog=BACKLOG))
+        finally:
+            os.umask(before)
+            os.close(directory)
+
+    async def serve_probes(self, host: str, port: int) -> None:
+        """Serve metrics and health at a TCP port, for everybody. Raises `OSError` when it is taken."""
+        await self._serve_tcp(host, port, self._probes())
+
+    async def serve_readings(self, host: str, port: int) -> None:
+        """Serve what explains states too, at a TCP port of the loopback; nothing there commands.
+
+        Raises `OSError` when it is taken.
+        """
+        await self._serve_tcp(host, port, [*self._probes(), *self._readings()])
+
+    async def _serve_tcp(self, host: str, port: int, routes: list[web.RouteDef]) -> None:
+        factory = self._guarded(await self._runner(routes))
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(factory, host, port, backlog=BACKLOG))
+
+    def _guarded(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+        server = runner.server
+        assert server is not None
+        self._connections = self._connections or Connections()
+        return self._connections.guard(server)
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for runner in self._runners:
+            await runner.cleanup()
+
+    async def _runner(self, routes: list[web.RouteDef]) -> web.AppRunner:
+        app = web.Application(middlewares=[timed])
+        app.add_routes(routes)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
+
+    def _probes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/metrics", self._answer_metrics),
+            web.get("/envoy/metrics", self._answer_envoy),
+            web.get("/healthz", self._answer_health),
+            web.get("/readyz", self._answer_ready),
+        ]
+
+    def _readings(self) -> list[web.RouteDef]:
+        """A service's name may hold a slash."""
+        return [
+            web.get("/v1/world", self._answer_world),
+            web.get("/v1/services", self._answer_services),
+            web.get("/v1/services/{name:.+}/explain", self._answer_explain),
+            web.get("/v1/services/{name:.*}", self._answer_service),
+        ]
+
+    def _controls(self) -> list[web.RouteDef]:
+        return [*self._readings(), web.post("/v1/services/{name:.*}/{command}", self._answer_command)]
+
+    async def _answer_metrics(self, request: web.Request) -> web.Response:
+        body, content_type = await self._metrics(",".join(request.headers.getall("Accept", [])))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _answer_envoy(self, _: web.Request) -> web.Response:
+        """Envoy's own admin port can stop it, and is not for everybody."""
+        try:
+            return web.Response(body=await self._envoy(), headers={"Content-Type": CONTENT_TYPE})
+        except OSError as error:  # a TimeoutError is one
+            return web.Response(text=f"Envoy does not answer: {error or type(error).__name__}\n", status=503)
+
+    async def _answer_health(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _answer_ready(self, _: web.Request) -> web.Response:
+        ready = self._operations.ready()
+        return web.Response(text="ok\n" if ready else "not every service is known yet\n", status=200 if ready else 503)
+
+    async def _answer_services(self, _: web.Request) -> web.Response:
+        asked = self._operations
+        return web.json_response({"services": asked.services(), "envoys": asked.envoys(), "holders": asked.holders()})
+
+    async def _answer_service(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        try:
+            return web.json_response(self._operations.service(name))
+        except KeyError:
+            return _unknown(name)
+
+    async def _answer_world(self, _: web.Request) -> web.Response:
+        return web.json_response(self._operations.world())
+
+    async def _answer_explain(self, request: web.Request) -> web.Response:
+        """A service that is itself called `…/explain` is meant when there is no other."""
+        name = request.match_info["name"]
+        try:
+            return web.json_response(self._operations.explain(name))
+        except KeyError:
+            pass
+        try:
+            return web.json_response(self._operations.service(f"{name}/explain"))
+        except KeyError:
+            return _unknown(name)
+
+    async def _answer_command(self, request: web.Request) -> web.Response:
+        name, word = request.match_info["name"], request.match_info["command"]
+        try:
+            return web.json_response(self._operations.tell(name, Command(word)))
+        except KeyError:
+            return _unknown(name)
+        except ValueError:
+            return web.json_response({"error": f"there is no command {word!r}"}, status=400)
+
+
+def _unknown(name: str) -> web.Response:
+    return web.json_response({"error": f"there is no service {name!r}"}, status=404)

@@ -1,0 +1,120 @@
+"""A real Prometheus for a test, what it scrapes in Envoy's place, and the source of samples that asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import yaml
+from aiohttp import web
+
+from reconciler.core.traffic import Sample
+from reconciler.envoy.prometheus.rows import CLUSTER_TAG, FIELDS, SCRAPED
+from reconciler.envoy.prometheus.settings import PrometheusSettings
+from reconciler.envoy.prometheus.stats import PrometheusStats
+from xds.bootstrap import ADS_CLUSTER, NODE_TAG
+
+Rule = Mapping[str, object]
+"""Of `metric_relabel_configs`."""
+PATIENCE_SECONDS = 60.0
+SCRAPE_SECONDS = 0.25
+
+
+def text(node: str, requests: float, uptime: float) -> str:
+    """As Envoy writes it: of itself, of its connection to the reconciler, and of one service."""
+    label = f'zenvoy_node="{node}"'
+    return "".join(f'{name}{{{label},envoy_cluster_name="{ADS_CLUSTER}"}} 1\n' for name in FIELDS) + (
+        f"envoy_server_uptime{{{label}}} {uptime}\n"
+        f'envoy_cluster_upstream_rq_total{{{label},envoy_cluster_name="shop~web"}} {requests}\n'
+        f'envoy_cluster_upstream_cx_rx_bytes_total{{{label},envoy_cluster_name="shop~web"}} 30\n'
+        f'envoy_cluster_upstream_cx_tx_bytes_total{{{label},envoy_cluster_name="shop~web"}} 12\n'
+    )
+
+
+def rows(node: str, at: float, uptime: float, services: int = 1) -> list[dict[str, object]]:
+    """The same as Prometheus answers with it, scraped at `at`."""
+    of: dict[str, object] = {NODE_TAG: node}
+    clusters = (ADS_CLUSTER, *(f"web-{number}" for number in range(services)))
+    figures = [{**of, "__name__": name, CLUSTER_TAG: cluster} for name in FIELDS for cluster in clusters]
+    return [
+        *({"metric": labels, "value": [at, "1"]} for labels in figures),
+        {"metric": {**of, "__name__": "envoy_server_uptime"}, "value": [at, str(uptime)]},
+        {"metric": {**of, SCRAPED: "at"}, "value": [at, str(at)]},
+    ]
+
+
+class Exporter:
+    """Two Envoys' metrics, as Prometheus scrapes them; an answer of None hangs."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.requests: dict[str, float | None] = {"one": 7, "two": 5}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        node = request.match_info["node"]
+        requests = self.requests[node]
+        if requests is None:
+            await asyncio.Event().wait()
+        assert requests is not None
+        return web.Response(text=text(node, requests, time.monotonic() - self.began))
+
+
+@asynccontextmanager
+async def served(app: web.Application) -> AsyncIterator[int]:
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def prometheus(directory: Path, target: str, rules: Mapping[str, Sequence[Rule]]) -> AsyncIterator[str]:
+    """A real Prometheus that scrapes these paths of `target`, an `ip:port`; `rules` relabel what it finds."""
+    jobs = [
+        {
+            "job_name": path.replace("/", "-"),
+            "metrics_path": path,
+            "static_configs": [{"targets": [target]}],
+            "metric_relabel_configs": list(relabelled),
+        }
+        for path, relabelled in rules.items()
+    ]
+    interval = f"{int(SCRAPE_SECONDS * 1000)}ms"
+    whole = {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": jobs}
+    (directory / "prometheus.yml").write_text(yaml.safe_dump(whole))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        "prometheus",
+        f"--config.file={directory}/prometheus.yml",
+        f"--storage.tsdb.path={directory}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=error",
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def source(url: str, nodes: set[str], ahead: float = 0.0, timeout: float = 10.0) -> PrometheusStats:
+    settings = PrometheusSettings(url, SCRAPE_SECONDS, timeout=timeout)
+    return PrometheusStats(
+        settings, lambda: time.time() + ahead, lambda: frozenset(nodes), lambda name: name.replace("~", ".")
+    )
+
+
+async def sampled(stats: PrometheusStats, wanted: Callable[[Sample], bool]) -> Sample:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not wanted(sample := await stats.sample()):
+            await asyncio.sleep(0.05)
+    return sample

@@ -1,0 +1,53 @@
+"""Which Envoys have to acknowledge a route, as they come, go and stay away; told by real xDS clients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.ports.router import RouteState
+from tests.reconciler.replication.test_peers import POD, WEB, Envoy, until
+
+SHORT_SECONDS = 0.3
+
+
+@dataclass
+class Reconciler:
+    """A router behind a real gRPC server, and what it reported."""
+
+    address: str
+    router: XdsRouter
+    states: list[RouteState]
+
+
+@pytest.fixture
+async def reconciler() -> AsyncIterator[Reconciler]:
+    states: list[RouteState] = []
+    router = XdsRouter(states.append, time.monotonic, lambda *_: None, lambda _: None, forget_seconds=SHORT_SECONDS)
+    router.configure("127.0.0.1:10000", None, [WEB])
+    router.open()
+    server = grpc.aio.server(options=GRPC_OPTIONS)
+    server.add_generic_rpc_handlers((router.handler(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield Reconciler(f"127.0.0.1:{port}", router, states)
+    await router.close()
+    await server.stop(0)
+
+
+async def test_router_reports_a_route_once_an_envoy_is_forgotten(reconciler: Reconciler) -> None:
+    here, gone = Envoy("here", WEB.name), Envoy("gone", WEB.name)
+    reconciler.router.route(WEB.name, (POD,), held=False)
+    await here.joins(reconciler)
+    await gone.joins(reconciler)
+    await until(lambda: reconciler.states[-1].acked_at is not None, "both to acknowledge")
+    await gone.leaves()
+    await until(lambda: reconciler.states[-1].waiting_for == "Envoy gone", "it to be missed")
+    await until(lambda: reconciler.states[-1].acked_at is not None, "it to be forgotten, though nobody asks")
+    assert reconciler.router.away() == frozenset()
+    await here.leaves()

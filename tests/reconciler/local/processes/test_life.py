@@ -1,0 +1,180 @@
+"""A service starts, can be used, and ends with everything that it started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from tests.reconciler.local.processes.conftest import Stage
+from tests.reconciler.local.processes.scene import (
+    CHILDREN,
+    DAEMON,
+    DOWN,
+    STUBBORN,
+    UP,
+    children,
+    eventually,
+    is_running,
+    pid_of,
+    reply,
+    server,
+)
+
+
+async def test_what_does_not_run_is_reported_at_once(stage: Stage) -> None:
+    scene = stage(server())
+    assert [(report.replicas, report.endpoints) for report in scene.reports] == [(0, ())]
+
+
+async def test_it_starts_and_stops(stage: Stage) -> None:
+    scene = stage(server())
+    before = time.time()
+    running = await scene.up()
+    assert (running.replicas, running.trouble) == (1, None)
+    assert list(running.milestones) == ["started", "reachable"]
+    assert before <= running.milestones["started"] <= running.milestones["reachable"] <= time.time()
+    pid, service, port = await reply(running)
+    assert (service, f"127.0.0.1:{port}") == ("s", running.endpoints[0])
+    await scene.down()
+    assert not is_running(int(pid))
+    assert scene.now().endpoints == ()
+
+
+async def test_endpoints_go_before_the_process_does(stage: Stage) -> None:
+    scene = stage(server())
+    await scene.up()
+    await scene.down()
+    assert [(report.replicas, bool(report.endpoints)) for report in scene.all()] == [
+        (0, False),
+        (1, False),
+        (1, True),
+        (1, False),
+        (0, False),
+    ]
+
+
+async def test_the_port_stays_the_same(stage: Stage) -> None:
+    scene = stage(server())
+    first = await scene.up()
+    await scene.down()
+    assert (await scene.up()).endpoints == first.endpoints
+
+
+async def test_who_ignores_the_signal_is_killed_after_the_drain_timeout(stage: Stage) -> None:
+    scene = stage(server(STUBBORN, drain_timeout=0.3))
+    pid = await pid_of(await scene.up())
+    before = time.monotonic()
+    await scene.down()
+    assert time.monotonic() - before >= 0.3
+    assert not is_running(pid)
+
+
+async def test_the_stop_signal_can_be_chosen(stage: Stage) -> None:
+    polite = "import signal, sys\nsignal.signal(signal.SIGINT, lambda *_: (print('bye', flush=True), sys.exit()))\n"
+    scene = stage(replace(server(STUBBORN + polite), stop_signal=signal.SIGINT))
+    await scene.up()
+    await scene.down()
+    assert "bye" in scene.log()
+
+
+async def test_grandchildren_end_too(stage: Stage) -> None:
+    scene = stage(server(CHILDREN, drain_timeout=0.3))
+    await scene.up()
+    await eventually(lambda: scene.log().count("child") == 4)
+    pids = children(scene.log())
+    assert all(map(is_running, pids))
+    await scene.down()
+    assert not any(map(is_running, pids))
+
+
+async def test_who_left_for_another_session_ends_too(stage: Stage) -> None:
+    scene = stage(server(DAEMON))
+    await scene.up()
+    await eventually(lambda: "child" in scene.log())
+    await scene.down()
+    assert not any(map(is_running, children(scene.log())))
+
+
+async def test_a_wake_while_it_ends_waits_until_it_is_gone(stage: Stage) -> None:
+    scene = stage(server(STUBBORN, drain_timeout=0.3))
+    old = await pid_of(await scene.up())
+    scene.converge(DOWN)
+    await scene.until(lambda running: not running.endpoints)
+    scene.converge(UP)
+    assert is_running(old)
+    new = await pid_of(await scene.until(lambda running: running.endpoints))
+    assert not is_running(old)
+    assert new != old
+    assert all(report.replicas for report in list(scene.all())[1:])
+
+
+async def test_no_opinion_leaves_it_as_it_is(stage: Stage) -> None:
+    scene = stage(a=server(), b=server())
+    pid = await pid_of(await scene.up("a"))
+    for service in "ab":
+        scene.converge(None, service)
+    assert await pid_of(scene.now("a")) == pid
+    assert scene.now("b").replicas == 0
+
+
+async def test_slow_starts_are_waited_for(stage: Stage) -> None:
+    scene = stage(server(delay=2.5))
+    running = await scene.up()
+    assert running.milestones["reachable"] - running.milestones["started"] >= 2.5
+    assert not any(report.trouble for report in scene.reports)
+
+
+async def test_it_inherits_nothing_but_its_log(stage: Stage) -> None:
+    held = os.open("/", os.O_RDONLY)
+    os.set_inheritable(held, True)
+    scene = stage(server("import os; print('fds', sorted(os.listdir('/proc/self/fd')), flush=True)\n"))
+    pid = await pid_of(await scene.up())
+    os.close(held)
+    assert "fds ['0', '1', '2', '3']" in scene.log()
+    assert Path(f"/proc/{pid}/fd/0").readlink() == Path("/dev/null")
+    assert os.getsid(pid) == pid
+
+
+async def test_many_start_side_by_side(stage: Stage) -> None:
+    names = [f"s{number}" for number in range(20)]
+    scene = stage(**{name: server() for name in names})
+    await asyncio.gather(*(scene.up(name) for name in names))
+    endpoints = {scene.now(name).endpoints for name in names}
+    assert len(endpoints) == 20
+    assert {(await reply(scene.now(name)))[1] for name in names} == set(names)
+
+
+async def test_close_gives_each_its_drain_timeout(stage: Stage) -> None:
+    slow = "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(4), print('saved'), exit()))\n"
+    scene = stage(a=server(slow, drain_timeout=1000), b=server(), c=server(STUBBORN, drain_timeout=0.3))
+    pids = [await pid_of(await scene.up(name)) for name in "abc"]
+    await scene.backend.close()
+    assert not any(map(is_running, pids))
+    assert "saved" in scene.log("a")
+    assert [scene.now(name).replicas for name in "abc"] == [0, 0, 0]
+
+
+async def test_kill_ends_close_at_once(stage: Stage) -> None:
+    scene = stage(a=server(STUBBORN, drain_timeout=1000), b=server(STUBBORN, drain_timeout=1000))
+    pids = [await pid_of(await scene.up(name)) for name in "ab"]
+    scene.converge(DOWN, "b")
+    closing = asyncio.create_task(scene.backend.close())
+    await asyncio.sleep(0)
+    scene.backend.kill()
+    await closing
+    assert not any(map(is_running, pids))
+
+
+async def test_a_hard_limit_on_the_mark_is_reported() -> None:
+    """In a process of its own: a hard limit cannot be raised again without a privilege."""
+    limits = "import resource, sys; resource.setrlimit(10, (1, 1)); from reconciler.local.processes.mark import marking"
+    code = f"{limits}\ntry:\n    with marking(1 << 61): pass\nexcept ValueError as error: print(error)"
+    done = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert (await done.communicate())[0].decode() == (
+        "the hard limit of file locks is 1, and marks need it unlimited: ulimit -Hx unlimited\n"
+    )

@@ -1,0 +1,231 @@
+"""Programs that crash, that cannot be started, that are not ready: what is said, and that they are tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from reconciler.ports.backend import Running
+from tests.reconciler.local.processes.conftest import Stage
+from tests.reconciler.local.processes.scene import (
+    CHILDREN,
+    DAEMON,
+    DOWN,
+    UP,
+    children,
+    eventually,
+    is_running,
+    pid_of,
+    program,
+    python,
+    server,
+    shell,
+)
+
+HEALTH = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print("asked for", self.path, flush=True)
+        self.send_response(200 if os.path.exists("healthy") else 503)
+        self.end_headers()
+    def log_message(self, *_): pass
+print("serving", flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def started(running: Running) -> float:
+    return running.milestones.get("started", 0.0)
+
+
+def has_trouble(running: Running) -> object:
+    return running.trouble
+
+
+def is_reachable(running: Running) -> object:
+    return running.endpoints
+
+
+async def test_a_crash_is_told_and_mended(stage: Stage) -> None:
+    scene = stage(server())
+    pid = await pid_of(await scene.up())
+    os.kill(pid, signal.SIGKILL)
+    lost = await scene.until(has_trouble)
+    assert (lost.replicas, lost.endpoints) == (1, ())
+    assert lost.trouble is not None
+    assert lost.trouble.startswith("killed by SIGKILL after ")
+    back = await scene.until(is_reachable)
+    assert back.trouble is None
+    assert await pid_of(back) != pid
+    assert all(report.replicas == 1 for report in list(scene.all())[1:])
+
+
+async def test_who_dies_at_once_is_quoted(stage: Stage) -> None:
+    scene = stage(shell("for line in 1 2 3 4 5 6 7; do echo line $line; done; echo 'no such table' >&2; exit 3"))
+    scene.converge(UP)
+    trouble = (await scene.until(has_trouble)).trouble
+    assert trouble is not None
+    how, _, lines = trouble.partition(" s: ")
+    assert how.startswith("exited with code 3 after 0.")
+    assert lines == "line 4 | line 5 | line 6 | line 7 | no such table"
+
+
+async def test_a_quote_is_short_and_printable(stage: Stage) -> None:
+    scene = stage(
+        program(*python("print('\\x1b[31m' + 'x' * 10_000, '\\x07the end', '{port}'[:0]); raise SystemExit(1)"))
+    )
+    scene.converge(UP)
+    trouble = (await scene.until(has_trouble)).trouble
+    assert trouble is not None
+    assert len(trouble) < 600
+    assert trouble.endswith("x the end")
+
+
+async def test_only_this_run_is_quoted(stage: Stage, tmp_path: Path) -> None:
+    scene = stage(shell(f"test -e {tmp_path}/again && exit 1; touch {tmp_path}/again; echo first; exit 2"))
+    scene.converge(UP)
+    told = (await scene.until(has_trouble)).trouble
+    assert told is not None
+    assert told.endswith(" s: first")
+    told = (await scene.until(lambda running: running.trouble != told)).trouble
+    assert told is not None
+    assert told.startswith("exited with code 1 after ")
+    assert "first" not in told
+
+
+async def test_the_pauses_between_crashes_grow(stage: Stage) -> None:
+    scene = stage(shell("exit 1"))
+    scene.converge(UP)
+    starts: list[float] = [0.0]
+    while len(starts) < 6:
+        running = await scene.until(lambda running: started(running) > starts[-1])
+        starts.append(started(running))
+    pauses = [later - earlier for earlier, later in pairwise(starts[1:])]
+    assert pauses[0] >= 0.08
+    assert pauses[3] >= 0.64
+    assert pauses[3] > pauses[0]
+
+
+async def test_what_cannot_be_started_says_why(stage: Stage, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("text")
+    scene = stage(
+        missing=program("/no/such/program"),
+        document=program(str(notes)),
+        nowhere=replace(program("sh"), working_directory=tmp_path / "none"),
+    )
+    for service, why in {
+        "missing": "cannot be started: No such file or directory: /no/such/program",
+        "document": f"cannot be started: Permission denied: {notes}",
+        "nowhere": f"cannot be started: No such file or directory: {tmp_path}/none",
+    }.items():
+        scene.converge(UP, service)
+        running = await scene.until(has_trouble, service)
+        assert (running.trouble, running.replicas) == (why, 1)
+        await scene.down(service)
+        assert scene.now(service).trouble is None
+
+
+async def test_it_can_be_stopped_while_it_waits_for_its_next_start(stage: Stage) -> None:
+    scene = stage(shell("exit 1"))
+    scene.converge(UP)
+    await scene.until(has_trouble)
+    await scene.down()
+    assert scene.now() == Running("s", 0)
+
+
+async def test_what_a_crash_leaves_behind_ends_first(stage: Stage) -> None:
+    scene = stage(server(CHILDREN))
+    up = await scene.up()
+    await eventually(lambda: scene.log().count("child") == 4)
+    orphans = children(scene.log())
+    os.kill(await pid_of(up), signal.SIGKILL)
+    await scene.until(lambda running: started(running) > started(up))
+    assert not any(map(is_running, orphans))
+
+
+async def test_who_goes_into_the_background_is_told_not_to(stage: Stage) -> None:
+    scene = stage(program(*python(DAEMON, "{port}")))
+    scene.converge(UP)
+    trouble = (await scene.until(has_trouble)).trouble
+    assert trouble is not None
+    assert trouble.startswith("exited with code 0 (it must stay in the foreground) after ")
+    await eventually(lambda: not any(map(is_running, children(scene.log()))))
+    await scene.down()
+    assert len(children(scene.log())) == 1
+    assert not any(map(is_running, children(scene.log())))
+
+
+async def test_a_fixed_port_in_use_is_told_until_it_is_free(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        scene = stage(replace(server(), port=port))
+        scene.converge(UP)
+        told = await scene.until(has_trouble)
+        assert told.trouble == f"cannot be started: port {port} is in use by another program"
+        assert not told.endpoints
+    assert (await scene.until(is_reachable)).endpoints == (f"127.0.0.1:{port}",)
+
+
+async def test_a_chosen_port_that_somebody_took_is_given_up(stage: Stage) -> None:
+    scene = stage(server())
+    first = await scene.up()
+    await scene.down()
+    port = int(first.endpoints[0].rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        second = await scene.up()
+        assert second.endpoints != first.endpoints
+        assert await pid_of(second)
+
+
+async def test_ready_is_what_the_program_says(stage: Stage, tmp_path: Path) -> None:
+    health = program(*python(HEALTH, "{port}"))
+    scene = stage(replace(health, working_directory=tmp_path, ready_path="/healthz"))
+    scene.converge(UP)
+    await eventually(lambda: "asked for /healthz" in scene.log())
+    assert not scene.now().endpoints
+    (tmp_path / "healthy").touch()
+    assert (await scene.until(is_reachable)).trouble is None
+
+
+async def test_ready_is_what_a_command_says(stage: Stage, tmp_path: Path) -> None:
+    ask = ("sh", "-c", 'test -e healthy && test "$PORT" = {port}')
+    scene = stage(replace(server(), working_directory=tmp_path, ready_command=ask))
+    scene.converge(UP)
+    await eventually(lambda: "listening" in scene.log())
+    assert not scene.now().endpoints
+    (tmp_path / "healthy").touch()
+    assert (await scene.until(is_reachable)).trouble is None
+
+
+async def test_the_log_goes_on_and_is_put_aside_when_it_is_long(stage: Stage) -> None:
+    scene = stage(shell("echo out; echo err >&2; exec sleep 1000"))
+    log = scene.backend.log_of("s")
+    for expected in ("out\nerr\n", "out\nerr\nout\nerr\n"):
+        scene.converge(UP)
+        await eventually(lambda expected=expected: scene.log() == expected)
+        await scene.down()
+    os.truncate(log, 11 * 1024 * 1024)
+    scene.converge(UP)
+    await eventually(lambda: scene.log() == "out\nerr\n")
+    assert log.with_suffix(".log.1").stat().st_size == 11 * 1024 * 1024
+
+
+async def test_ten_thousand_that_sleep_cost_nothing(stage: Stage) -> None:
+    scene = stage(**{f"s{number}": server() for number in range(10_000)})
+    for number in range(10_000):
+        scene.converge(DOWN, f"s{number}")
+    assert len(scene.reports) == 10_000
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    before = time.process_time()
+    pid = await pid_of(await scene.up("s7"))
+    assert is_running(pid)
+    assert time.process_time() - before < 0.5
+    assert len(asyncio.all_tasks()) < 10

@@ -1,0 +1,189 @@
+"""Files that are right, and what they say."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from signal import Signals
+
+import pytest
+
+from reconciler.core.spec import IdleBy, Ignore, Protocol, Spec
+from reconciler.local.processes import Program
+from reconciler.local.services_file import ServicesFile, read
+
+FULL = """
+listen: {http: "127.0.0.1:10000", tls: "[::1]:10443"}
+sampleInterval: 500ms
+defaults: {idleAfter: 10m, maxHeld: 5}
+services:
+  - name: web
+    hosts: [web.localhost, shop.example.com, web]
+    command: [sh, -c, "exec serve --port {port}"]
+    env: {LEVEL: 1, COLOUR: off, MODE: "fast"}
+    workingDirectory: site
+    ready: {http: /healthz}
+    idleAfter: 1h30m
+    wakeTimeout: 500ms
+    holdTimeout: 1.5s
+    drainTimeout: 2m
+    stopSignal: SIGINT
+    ignore:
+      - {paths: [/healthz, /metrics/*], userAgents: [kube-probe/], answer: {status: 503, body: asleep}}
+      - {sources: [10.1.2.3/16, "fd00::1"]}
+    paused: true
+  - name: api
+    protocol: h2c
+    command: sh -c 'exec serve "$PORT"'
+    idle: {by: bytes}
+  - {name: db, protocol: tcp, listen: "127.0.0.1:15432", command: sh serve, port: 5433, ready: {command: sh ask}}
+  - {name: mail, protocol: tls, hosts: [mail.example.com], command: [sh, "{port}"]}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "site").mkdir()
+    path = tmp_path / "services.yaml"
+    path.write_text(FULL)
+    return path
+
+
+def right(path: Path) -> ServicesFile:
+    found = read(path)
+    assert isinstance(found, ServicesFile), "\n".join(map(str, found))
+    return found
+
+
+def changed(path: Path, old: str, new: str) -> ServicesFile:
+    assert old in FULL
+    path.write_text(FULL.replace(old, new))
+    return right(path)
+
+
+def test_everything_that_can_be_said(file: Path) -> None:
+    said = right(file)
+    assert (said.listen_http, said.listen_tls, said.sample_interval) == ("127.0.0.1:10000", "[::1]:10443", 0.5)
+    web = said.services[0]
+    assert web.spec == Spec(
+        name="web",
+        hosts=("web", "web.localhost", "shop.example.com"),
+        idle_after=5400,
+        wake_timeout=0.5,
+        hold_timeout=1.5,
+        drain_timeout=120,
+        max_held=5,
+        ignore=(
+            Ignore(paths=("/healthz", "/metrics/*"), user_agents=("kube-probe/",), status=503, body="asleep"),
+            Ignore(sources=("10.1.0.0/16", "fd00::1/128")),
+        ),
+        paused=True,
+    )
+    assert web.program == Program(
+        command=("sh", "-c", "exec serve --port {port}"),
+        working_directory=file.parent / "site",
+        environment=(("COLOUR", "off"), ("LEVEL", "1"), ("MODE", "fast")),
+        ready_path="/healthz",
+        stop_signal=Signals.SIGINT,
+        drain_timeout=120,
+    )
+
+
+def test_what_is_not_said_follows_from_the_protocol_and_the_defaults(file: Path) -> None:
+    _, api, db, mail = right(file).services
+    assert api.spec == Spec(
+        name="api", hosts=("api",), protocol=Protocol.H2C, idle_after=600, max_held=5, idle_by=IdleBy.BYTES
+    )
+    assert api.program.command == ("sh", "-c", 'exec serve "$PORT"')
+    assert (db.spec.protocol, db.spec.listen, db.program.port) == (Protocol.TCP, "127.0.0.1:15432", 5433)
+    assert (db.program.ready_command, db.program.is_ready_by_dial) == (("sh", "ask"), False)
+    assert (mail.spec.protocol, mail.spec.hosts) == (Protocol.TLS, ("mail", "mail.example.com"))
+    assert (db.spec.idle_by, mail.spec.idle_by) == (IdleBy.CONNECTIONS, IdleBy.CONNECTIONS)
+    assert api.program.working_directory == file.parent
+
+
+def test_the_same_file_is_equal_wherever_it_is_read_from(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = right(file)
+    monkeypatch.chdir(file.parent)
+    assert right(Path("services.yaml")) == said
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("1h30m", "1h31m"),
+        ("{LEVEL: 1", "{LEVEL: 2"),
+        ("--port", "--listen"),
+        ("SIGINT", "SIGTERM"),
+        ("paused: true", ""),
+    ],
+)
+def test_a_change_changes_its_service_only(file: Path, old: str, new: str) -> None:
+    before, after = right(file), changed(file, old, new)
+    assert [a == b for a, b in zip(before.services, after.services, strict=True)] == [False, True, True, True]
+
+
+def test_rewriting_it_otherwise_changes_nothing(file: Path) -> None:
+    before = right(file)
+    assert changed(file, "idleAfter: 1h30m", "idleAfter: 90m  # as before") == before
+
+
+def test_anchors_and_merges(file: Path) -> None:
+    before = right(file)
+    merged = FULL.replace("- name: web", "- &web\n    name: web") + "  - {<<: *web, name: other, hosts: [o]}\n"
+    file.write_text(merged)
+    *others, last = right(file).services
+    assert tuple(others) == before.services
+    assert last == replace(
+        before.services[0], spec=replace(before.services[0].spec, name="other", hosts=("other", "o"))
+    )
+
+
+def test_a_command_is_found_from_the_services_own_folder_and_path(tmp_path: Path) -> None:
+    own = tmp_path / "site" / "own"
+    own.parent.mkdir()
+    own.write_text("#!/bin/sh\n")
+    own.chmod(0o755)
+    file = tmp_path / "services.yaml"
+    start = 'listen: {http: "127.0.0.1:1"}\nservices:\n  - {name: a, port: 1234, workingDirectory: site, '
+    for rest in ("command: ./own}", f"command: own, env: {{PATH: {own.parent}}}}}", "command: own, env: {PATH: .}}"):
+        file.write_text(start + rest)
+        right(file)
+    file.write_text(start + "command: own}")
+    assert "not on PATH" in str(read(file))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = read(tmp_path / "none.yaml")
+    assert list(map(str, missing)) == [f"{tmp_path}/none.yaml: it cannot be read: No such file or directory"]
+    folder = read(tmp_path)
+    assert list(map(str, folder)) == [f"{tmp_path}: it cannot be read: Is a directory"]
+
+
+def test_text_that_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_bytes(b"services:\n  - name: \xff\n")
+    assert [str(problem) for problem in read(file)] == [f"{file}:2:11: this is not UTF-8; save the file as UTF-8"]
+    file.write_bytes(b"services:\n  - name: \x01\n")
+    assert [str(problem) for problem in read(file)] == [f"{file}:2:11: character 0x1 may not be in YAML; take it out"]
+
+
+def test_ten_thousand_services(tmp_path: Path) -> None:
+    service = '  - {{name: s{0}, command: [sh, "{{port}}"], hosts: [h{0}.example.com]}}\n'
+    file = tmp_path / "services.yaml"
+    file.write_text('listen: {http: "127.0.0.1:1"}\nservices:\n' + "".join(map(service.format, range(10_000))))
+    assert len(right(file).services) == 10_000
+    assert os.environ["PATH"]
+
+
+def test_what_services_have_in_common_is_there_once(tmp_path: Path) -> None:
+    path = tmp_path / "services.yaml"
+    services = ", ".join(f"{{name: {name}, command: [sh, '{{port}}']}}" for name in ("web", "api"))
+    path.write_text(f"{{listen: {{http: '127.0.0.1:10000'}}, services: [{services}]}}")
+    found = read(path)
+    assert isinstance(found, ServicesFile)
+    web, api = (entry.program for entry in found.services)
+    assert web.working_directory is api.working_directory
+    assert web.working_directory == tmp_path
+    assert [one is other for one, other in zip(web.command, api.command, strict=True)] == [True, True]

@@ -1,0 +1,708 @@
+"""Two replicas over real sockets: real engines, xDS servers, holder streams and peer streams; clients in the place of
+Envoys and holders, and a cluster that is a few fields."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+import pytest
+
+from reconciler.app.operations import EngineOperations
+from reconciler.core.doubt import Cause, words
+from reconciler.core.events import SleepCommanded, WakeCommanded
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import EnvoyReading, Pace, Sample
+from reconciler.engine.engine import Adapters, Engine
+from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.plan import AtLeast, Deadline, Scale, Zero
+from reconciler.ports.backend import Running
+from reconciler.replication import Peers, Terms
+from reconciler.server.holders import HolderStreams
+from tests.ports import free_port
+from tests.xds.discovery import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from tproxy import wire
+from xds.api import core_v3
+from xds.types import CDS, EDS
+
+ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+PATIENCE_SECONDS = 60.0
+POD = "10.0.0.1:80"
+WEB = Spec(name="shop/web", hosts=("web.shop",), idle_after=3600, drain_timeout=3600, wake_timeout=3600)
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
+    assert condition(), what
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A replica's ends of mutual TLS, and the name in the certificates of all."""
+
+    server: grpc.ServerCredentials
+    client: Callable[[], grpc.ChannelCredentials]
+    name: str
+
+
+@dataclass
+class Everything:
+    """What all replicas share: who should be there, whose the lease is, records, and a clock that can be advanced."""
+
+    listed: set[str] = field(default_factory=set)
+    holder: str = "one"
+    saved: dict[str, Record] = field(default_factory=dict)
+    indexes: int = 0
+    ahead: float = 0.0
+    ended: set[str] = field(default_factory=set)
+    """Envoys and holders whose pods are gone."""
+
+    def ticks(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+class Replica:
+    """One reconciler, as the wiring makes it, but for its backend, alarm and store, which are here."""
+
+    def __init__(
+        self,
+        name: str,
+        shared: Everything,
+        specs: list[Spec],
+        forsaken_seconds: float,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        tls: Tls | None = None,
+    ) -> None:
+        self.name, self.shared, self.specs = name, shared, specs
+        self._interceptors, self._tls = interceptors, tls
+        self.scales: dict[str, Scale] = {}
+        self.address = f"127.0.0.1:{free_port()}"
+        self.lost = 0
+        self.engine = Engine(
+            time.time,
+            Pace(3600.0),
+            lambda index: f"127.64.{index >> 8}.{index & 255}:1",
+            lambda _: None,
+            lambda *_: None,
+        )
+        terms = Terms(
+            name,
+            lambda: frozenset(shared.listed),
+            lambda: shared.holder == name,
+            time.time,
+            shared.ticks,
+            settle_seconds=0.0,
+            ended=lambda name: name in shared.ended,
+            forget_seconds=300.0,
+            return_seconds=0.0,
+        )
+        client, authority = (tls.client, tls.name) if tls else (None, None)
+        self.peers = Peers(terms, self.engine, self._lost, client, authority, forsaken_seconds)
+        self.router = XdsRouter(
+            self.peers.routed, time.time, lambda *_: None, lambda _: None, self._joined, forget_seconds=0
+        )
+        self.holders = HolderStreams(self.peers.held, time.time, forget_seconds=0, joined=self._joined)
+        self.peers.attach(self.router, self.holders)
+
+    def _lost(self) -> None:
+        self.lost += 1
+
+    def _joined(self) -> None:
+        nodes = self.router.nodes() if hasattr(self, "router") else {}
+        connected = self.holders.connected if hasattr(self, "holders") else []
+        self.peers.came_or_went({node: one.stats for node, one in nodes.items()}, connected)
+
+    async def start(self) -> None:
+        merged = self.peers.merged
+        self.engine.start(Adapters(self, merged, merged, self, self, lambda _: None, merged))
+        self.peers.follow(None)
+        self.router.configure("127.0.0.1:10000", None, self.specs)
+        self.engine.configure(self.specs)
+        self.server = grpc.aio.server(options=GRPC_OPTIONS, interceptors=self._interceptors)
+        handlers = (self.router.handler(), self.holders.handler(), self.peers.handler())
+        self.server.add_generic_rpc_handlers(handlers)
+        if self._tls:
+            self.server.add_secure_port(self.address, self._tls.server)
+        else:
+            self.server.add_insecure_port(self.address)
+        await self.server.start()
+        self.peers_run = asyncio.create_task(self.peers.run())
+
+    async def stop(self) -> None:
+        self.peers_run.cancel()
+        await self.peers.close()
+        await self.router.close()
+        await self.server.stop(0)
+
+    def leads(self) -> None:
+        self.shared.holder = self.name
+        self.peers.lead(self.shared.ticks())
+        self.router.open()
+
+    def follows(self, leader: Replica | None) -> None:
+        self.peers.follow(leader.address if leader else None)
+        self.router.open()
+
+    def runs(self, replicas: int, *endpoints: str) -> None:
+        for spec in self.specs:
+            self.engine.ran(Running(spec.name, replicas, endpoints))
+
+    def state(self, service: str = WEB.name) -> State | None:
+        record = self.engine.services[service].record
+        return record.state if record else None
+
+    def waiting_for(self) -> str | None:
+        seen = self.engine.services[WEB.name].seen
+        return None if seen.route_acked_at else seen.waiting_for
+
+    def sample(self) -> None:
+        """A complete one that shows nothing."""
+        readings = {node: EnvoyReading(1e6, {}) for node in self.peers.merged.envoys()}
+        self.engine.sampled(Sample(time.time(), readings))
+
+    async def quiet(self) -> None:
+        """Time enough for what was acknowledged to count, and two samples."""
+        await asyncio.sleep(0.15)
+        self.sample()
+        await asyncio.sleep(0.01)
+        self.sample()
+
+    # Ports
+
+    def converge(self, service: str, scale: Scale) -> None:
+        self.scales[service] = scale
+
+    def arm(self, service: str, deadline: Deadline | None) -> None: ...
+
+    def records(self) -> dict[str, Record]:
+        return dict(self.shared.saved)
+
+    def save(self, service: str, record: Record) -> None:
+        self.shared.saved[service] = record
+
+    def forget(self, service: str) -> None: ...
+
+    def paused(self) -> frozenset[str]:
+        return frozenset()
+
+    def pause(self, service: str, paused: bool) -> None: ...
+
+    def next_index(self) -> int:
+        self.shared.indexes += 1
+        return self.shared.indexes
+
+    async def close(self) -> None: ...
+
+
+class Envoy:
+    """An xDS client that takes whatever it is told, unless it is slow."""
+
+    def __init__(self, node: str, *services: str) -> None:
+        self._node, self._services = node, services
+        self.quick = asyncio.Event()
+        self.quick.set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def joins(self, replica: Replica) -> None:
+        await self.leaves()
+        self._task = asyncio.create_task(self._run(replica.address))
+        await until(lambda: self._node in replica.router.nodes(), "the Envoy")
+
+    async def leaves(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, address: str) -> None:
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = channel.stream_stream(ADS)()
+            for type_url, names in ((CDS, ()), (EDS, self._services)):
+                node = core_v3.Node(id=self._node)
+                request = DeltaDiscoveryRequest(node=node, type_url=type_url, resource_names_subscribe=list(names))
+                await call.write(bytes(request))
+            async for data in call:
+                answer = DeltaDiscoveryResponse.parse(data)
+                await self.quick.wait()
+                said = DeltaDiscoveryRequest(type_url=answer.type_url, response_nonce=answer.nonce)
+                await call.write(bytes(said))
+
+
+class Holder:
+    """A holder that obeys at once, and counts what the test tells it to."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+        self._call: Any = None
+        self.orders: dict[str, wire.Assignment] = {}
+
+    async def joins(self, replica: Replica) -> None:
+        await self.leaves()
+        self._task = asyncio.create_task(self._run(replica.address))
+        await until(lambda: self._name in replica.holders.connected, "the holder")
+
+    async def leaves(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def counts(self, address: str, held: int, relayed: int = 0) -> None:
+        count = wire.Count(address, held, relayed, 0, 0, 0, held_since=time.time(), peer="192.0.2.1:5")
+        await self._call.write(wire.Up(counts=(count,)))
+
+    async def _run(self, address: str) -> None:
+        async with grpc.aio.insecure_channel(address) as channel:
+            self._call = channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)()
+            await self._call.write(wire.Up(hello=wire.Hello(self._name, "anyip")))
+            async for down in self._call:
+                self.orders |= {assignment.service: assignment for assignment in down.assign}
+                await self._call.write(wire.Up(acked=down.version))
+
+
+@dataclass
+class Scene:
+    """Replica `one` leads, `two` follows; each has an Envoy and a holder."""
+
+    shared: Everything
+    one: Replica
+    two: Replica
+    envoys: dict[str, Envoy]
+    holders: dict[str, Holder]
+
+    @property
+    def hold_address(self) -> str:
+        record = self.one.engine.services[WEB.name].record
+        assert record
+        return record.hold_address
+
+    def runs(self, replicas: int, *endpoints: str) -> None:
+        self.one.runs(replicas, *endpoints)
+        self.two.runs(replicas, *endpoints)
+
+    async def known(self) -> None:
+        """What the leader has yet to hear of, it would not miss."""
+        ledger = self.one.peers.merged.ledger
+        nodes, names = {f"envoy-{name}" for name in self.envoys}, set(self.holders)
+        await until(
+            lambda: (ledger.envoys.connected, ledger.holders.connected) == (nodes, names), "the leader to know all"
+        )
+
+    async def settled(self, leader: Replica) -> None:
+        await until(lambda: leader.peers.merged.doubt() is None, "no doubt")
+        await until(lambda: leader.waiting_for() is None, "all to acknowledge")
+
+    async def drained(self) -> None:
+        """The service, that runs, is asked to sleep, and nothing stands against it."""
+        await self.settled(self.one)
+        await self.one.quiet()
+        self.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        assert self.one.state() is State.Draining
+        await self.settled(self.one)
+        await self.one.quiet()
+
+
+@asynccontextmanager
+async def scene(
+    specs: list[Spec] | None = None, replicas: int = 1, forsaken_seconds: float = 30.0
+) -> AsyncIterator[Scene]:
+    shared = Everything({"one", "two"})
+    specs = specs or [WEB]
+    one, two = (Replica(name, shared, specs, forsaken_seconds) for name in ("one", "two"))
+    envoys, holders = {n: Envoy(f"envoy-{n}", WEB.name) for n in ("one", "two")}, {n: Holder(n) for n in ("one", "two")}
+    async with AsyncExitStack() as stack:
+        for replica in (one, two):
+            await replica.start()
+            stack.push_async_callback(replica.stop)
+            replica.runs(replicas, *([POD] if replicas else []))
+        one.leads()
+        two.follows(one)
+        await until(lambda: two.peers.synced, "the leader's words")
+        for replica in (one, two):
+            await envoys[replica.name].joins(replica)
+            await holders[replica.name].joins(replica)
+            stack.push_async_callback(envoys[replica.name].leaves)
+            stack.push_async_callback(holders[replica.name].leaves)
+        made = Scene(shared, one, two, envoys, holders)
+        await made.known()
+        await made.settled(one)
+        yield made
+
+
+async def test_a_follower_has_the_leader_s_records() -> None:
+    async with scene(replicas=0) as s:
+        assert s.one.state() is s.two.state() is State.ScaledToZero
+        first, second = (r.engine.services[WEB.name].record for r in (s.one, s.two))
+        assert first
+        assert second
+        assert first.hold_address == second.hold_address
+
+
+async def test_the_first_demand_at_a_follower_wakes_there_and_reaches_the_leader() -> None:
+    async with scene(replicas=0) as s:
+        await s.holders["two"].counts(s.hold_address, held=1)
+        await until(lambda: s.two.state() is s.one.state() is State.Waking, "both to wake")
+        assert s.one.scales[WEB.name] == s.two.scales[WEB.name] == AtLeast(1)
+        assert s.one.engine.services[WEB.name].seen.held == 1
+        s.runs(1, POD)
+        await until(lambda: s.holders["two"].orders[WEB.name].verdict == wire.Go((POD,)), "its release")
+        assert s.one.state() is s.two.state() is State.Active
+
+
+async def test_a_wake_needs_no_leader() -> None:
+    async with scene(replicas=0) as s:
+        await s.one.stop()
+        await s.holders["two"].counts(s.hold_address, held=1)
+        await until(lambda: s.two.state() is State.Waking, "the wake")
+        assert s.two.scales[WEB.name] == AtLeast(1)
+        s.two.runs(1, POD)
+        await until(lambda: s.holders["two"].orders[WEB.name].verdict == wire.Go((POD,)), "its release")
+
+
+async def test_sleep_waits_for_the_follower_s_envoys() -> None:
+    async with scene() as s:
+        await s.settled(s.one)
+        await s.one.quiet()
+        s.envoys["two"].quick.clear()
+        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        await until(lambda: s.two.state() is State.Draining, "the leader's word")
+        await until(lambda: "envoy-two" in (s.one.waiting_for() or ""), "to know who is slow")
+        await s.one.quiet()
+        assert s.one.state() is State.Draining
+        s.envoys["two"].quick.set()
+        await s.settled(s.one)
+        await s.one.quiet()
+        assert s.one.state() is State.ScaledToZero
+        assert s.one.scales[WEB.name] == Zero()
+        await until(lambda: s.two.state() is State.ScaledToZero, "the leader's word")
+        assert s.two.scales[WEB.name] is None
+
+
+async def test_who_is_held_or_relayed_at_a_follower_keeps_the_service_awake() -> None:
+    async with scene() as s:
+        await s.settled(s.one)
+        await s.one.quiet()
+        await s.holders["two"].counts(s.hold_address, held=0, relayed=2)
+        await until(lambda: s.one.engine.services[WEB.name].seen.relayed == 2, "the count")
+        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        await s.settled(s.one)
+        await s.one.quiet()
+        assert s.one.state() is State.Draining
+        await s.holders["two"].counts(s.hold_address, held=1, relayed=2)
+        await until(lambda: s.one.state() is s.two.state() is State.Active, "both to be active again")
+
+
+async def test_a_follower_that_vanished_is_unknown_until_it_is_back() -> None:
+    async with scene() as s:
+        await s.settled(s.one)
+        await s.one.quiet()
+        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        await s.two.stop()
+        await until(lambda: s.one.state() is State.Active, "doubt to keep it awake")
+        assert s.one.engine.services[WEB.name].seen.held is None
+        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
+
+
+async def test_leader_that_nobody_asks_forgets_what_has_ended() -> None:
+    """An Envoy and a holder end, and nothing but samples reaches the engine: it sees the Envoy as missing in each."""
+    async with scene() as s:
+        merged = s.one.peers.merged
+        s.shared.ended.update(("envoy-two", "two"))
+        await s.envoys["two"].leaves()
+        await s.holders["two"].leaves()
+
+        def forgotten() -> bool:
+            readings = {node: EnvoyReading(1e6, {}) for node in merged.ledger.envoys.connected}
+            s.one.engine.sampled(Sample(time.time(), readings))
+            return s.one.engine.doubt is None
+
+        await until(forgotten, "a sample to be complete without it")
+        assert merged.envoys() == {"envoy-one"}
+
+
+async def test_doubt_that_is_read_changes_nothing() -> None:
+    async with scene() as s:
+        merged = s.one.peers.merged
+        s.one.peers_run.cancel()
+        await s.envoys["two"].leaves()
+        await until(merged.away, "the leader to miss it")
+        s.shared.ended.add("envoy-two")
+        for _ in range(3):
+            merged.doubt()
+        assert merged.away() == {"envoy-two"}
+        merged.forget()
+        assert merged.away() == frozenset()
+
+
+async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None:
+    async with scene() as s:
+        for name in ("one", "two"):
+            await s.envoys[name].joins(s.one)
+            await s.holders[name].joins(s.one)
+        await s.two.stop()
+        await until(lambda: words(s.one.peers.merged.doubt()) == "replica two is not connected", "doubt")
+        s.shared.listed.discard("two")
+        s.one.peers.merged.forget()
+        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
+        s.shared.ahead = 299.0
+        s.one.peers.merged.forget()
+        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
+        s.shared.ahead = 301.0
+        await until(lambda: s.one.peers.merged.doubt() is None, "it to be forgotten")
+        await s.drained()
+        assert s.one.state() is State.ScaledToZero
+
+
+async def test_a_replica_that_should_be_there_and_is_not_forbids_sleep() -> None:
+    async with scene() as s:
+        s.shared.listed.add("three")
+        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        assert s.one.state() is State.Draining
+        await until(lambda: s.one.waiting_for() is None, "all to acknowledge")
+        await s.one.quiet()
+        assert s.one.state() is State.Active
+        assert words(s.one.engine.doubt) == "replica three is not connected"
+        s.shared.listed.discard("three")
+        await s.drained()
+        assert s.one.state() is State.ScaledToZero
+
+
+async def test_people_are_told_by_the_leader_of_all_that_are_connected_and_to_which_replica() -> None:
+    async with scene() as s:
+
+        def told(replica: Replica) -> tuple[dict[str, Any], list[str]]:
+            router, holders, connected = replica.router, replica.holders, replica.peers.merged.connected
+            operations = EngineOperations(replica.engine, router, holders, lambda: True, connected=connected)
+            assert [one["id"] for one in operations.world()["envoys"]] == [f"envoy-{replica.name}"]
+            return {one["id"]: one for one in operations.envoys()}, list(operations.holders())
+
+        (envoys, holders), (theirs, one) = told(s.one), told(s.two)
+        assert {id_: envoy["replica"] for id_, envoy in envoys.items()} == {"envoy-one": "one", "envoy-two": "two"}
+        assert envoys["envoy-one"]["since"] and envoys["envoy-two"].keys() == {"id", "replica"}
+        assert holders == ["one", "two"]
+        assert [envoy["replica"] for envoy in theirs.values()] == ["two"] and one == ["two"]
+
+
+async def test_an_envoy_and_a_holder_that_move_to_another_replica_are_not_missed() -> None:
+    async with scene() as s:
+        await s.envoys["two"].joins(s.one)
+        await s.holders["two"].joins(s.one)
+        await s.settled(s.one)
+        assert s.one.peers.merged.envoys() == {"envoy-one", "envoy-two"}
+        for name in ("one", "two"):
+            await s.envoys[name].joins(s.two)
+            await s.holders[name].joins(s.two)
+        await until(lambda: len(s.two.router.nodes()) == 2, "both to move")
+        await s.drained()
+        assert s.one.state() is State.ScaledToZero
+
+
+async def test_an_envoy_that_is_nowhere_is_missed() -> None:
+    async with scene() as s:
+        await s.envoys["two"].leaves()
+        await until(lambda: s.one.waiting_for() == "Envoy envoy-two", "it to be missed")
+        assert s.one.peers.merged.envoys() == {"envoy-one", "envoy-two"}
+        s.one.engine.sampled(Sample(time.time(), {"envoy-one": EnvoyReading(900.0, {})}))
+        s.one.engine.sampled(Sample(time.time() + 1, {"envoy-one": EnvoyReading(901.0, {})}))
+        assert s.one.engine.doubt and s.one.engine.doubt.cause is Cause.ENVOY_AWAY
+
+
+async def test_a_new_leader_undoes_a_sleep_that_was_not_confirmed_and_misses_who_was_the_old_one_s() -> None:
+    async with scene() as s:
+        await s.drained()
+        assert s.one.state() is State.ScaledToZero
+        await until(lambda: s.two.state() is State.ScaledToZero, "the leader's word")
+        await until(lambda: len(s.two.peers.merged.memory.envoys) == 2, "to know of all Envoys")
+        await s.one.stop()
+        await until(lambda: bool(s.two.lost), "to notice")
+        s.two.leads()
+        assert s.two.state() is State.Active
+        assert words(s.two.peers.merged.doubt()) == "replica one is not connected"
+        assert s.two.peers.merged.envoys() == {"envoy-one", "envoy-two"}
+
+
+async def test_roles_are_exchanged_and_nobody_is_asked_to_sleep_by_the_one_that_was() -> None:
+    async with scene() as s:
+        await s.settled(s.one)
+        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        await until(lambda: s.two.state() is State.Draining, "the leader's word")
+        s.shared.holder = "two"
+        await s.one.quiet()
+        assert s.one.state() is not State.ScaledToZero
+        s.two.leads()
+        s.one.follows(s.two)
+        assert s.two.state() is State.Active
+        await until(lambda: s.one.state() is State.Active, "the new leader's word")
+        await s.settled(s.two)
+        assert s.two.peers.merged.doubt() is None
+
+
+async def test_without_a_leader_for_long_a_follower_gets_on_alone() -> None:
+    async with scene(forsaken_seconds=0.2) as s:
+        await s.settled(s.one)
+        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        await until(lambda: s.two.state() is State.Draining, "the leader's word")
+        await s.one.stop()
+        await s.holders["two"].counts(s.hold_address, held=1)
+        await until(lambda: s.two.state() is State.Active, "it to give up waiting")
+        await until(lambda: s.holders["two"].orders[WEB.name].verdict == wire.Go((POD,)), "its release")
+
+
+async def test_a_follower_that_starts_alone_goes_by_what_was_saved() -> None:
+    shared = Everything({"one", "two"}, holder="nobody")
+    shared.saved[WEB.name] = Record(State.ScaledToZero, 1.0, "idle", 2, "127.64.0.9:1", zeroed=True)
+    two = Replica("two", shared, [WEB], forsaken_seconds=0.2)
+    await two.start()
+    two.runs(0)
+    assert two.state() is None
+    assert not two.peers.synced
+    await until(lambda: two.peers.synced, "it to give up waiting")
+    assert two.state() is State.ScaledToZero
+    await two.stop()
+
+
+async def test_a_command_to_wake_is_obeyed_by_any_replica_and_one_to_sleep_by_the_leader() -> None:
+    async with scene(replicas=0) as s:
+        s.two.engine.command(WEB.name, SleepCommanded("a person asked"))
+        assert s.two.state() is State.ScaledToZero
+        s.two.engine.command(WEB.name, WakeCommanded("a person asked"))
+        assert s.two.state() is State.Waking
+        s.runs(1, POD)
+        await until(lambda: s.two.state() is s.one.state() is State.Active, "both to see it")
+
+
+async def test_services_that_are_removed_and_added_reach_the_follower() -> None:
+    async with scene() as s:
+        more = [WEB, replace(WEB, name="shop/api", hosts=("api.shop",))]
+        for replica in (s.two, s.one):
+            replica.specs = more
+            replica.router.configure("127.0.0.1:10000", None, more)
+            replica.engine.configure(more)
+            replica.runs(1, POD)
+        await until(lambda: s.two.state("shop/api") is State.Active, "the leader's word")
+        for replica in (s.two, s.one):
+            replica.engine.configure([WEB])
+        await until(lambda: "shop/api" not in s.two.peers.merged.words, "it to be dropped")
+
+
+async def test_what_concerns_a_newcomer_is_said_before_it_and_what_one_that_left_no_longer_does_after() -> None:
+    async with scene() as s:
+        said: list[str | bool] = []
+        merged = s.one.peers.merged
+        has, reported = merged.has, merged.reported
+
+        def hear_fleet(replica: str, follower: Any, fleet: Any) -> None:
+            said.append("there" if "late" in fleet.holders else "not there")
+            has(replica, follower, fleet)
+
+        def hear_report(replica: str, follower: Any, report: Any) -> None:
+            said.append(report.in_force)
+            reported(replica, follower, report)
+
+        merged.has, merged.reported = hear_fleet, hear_report  # type: ignore[method-assign]
+        late = Holder("late")
+        await late.joins(s.two)
+        await until(lambda: "there" in said, "the newcomer")
+        assert False in said[: said.index("there")]
+        await s.settled(s.one)
+        said.clear()
+        await late.leaves()
+        await until(lambda: "late" in merged.ledger.holders.away, "it to be missed")
+        assert said[0] == "not there"
+
+
+async def test_who_came_and_went_before_the_leader_heard_of_it_is_missed() -> None:
+    async with scene() as s:
+        merged, there = s.one.peers.merged, s.two.peers.merged.fleet
+        s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
+        s.two.peers.came_or_went(there.envoys, there.holders)
+        await until(lambda: "late" in merged.ledger.envoys.away and "late" in merged.ledger.holders.away, "both missed")
+        assert s.one.waiting_for() == "Envoy late"
+        assert merged.ledger.envoys.connected == {"envoy-one", "envoy-two"}
+        s.shared.ended = {"late"}
+        await s.drained()
+        assert s.one.state() is State.ScaledToZero
+
+
+async def test_who_came_and_went_while_nobody_led_is_missed_by_whoever_leads_next() -> None:
+    async with scene() as s:
+        await s.one.stop()
+        await until(lambda: bool(s.two.lost), "to notice")
+        there = s.two.peers.merged.fleet
+        s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
+        s.two.peers.came_or_went(there.envoys, there.holders)
+        s.two.leads()
+        ledger = s.two.peers.merged.ledger
+        assert "late" in ledger.envoys.away and "late" in ledger.holders.away
+
+
+async def test_whose_pod_has_ended_is_missed_no_longer_here_or_by_whoever_leads_next() -> None:
+    async with scene() as s:
+        merged = s.one.peers.merged
+        late = Holder("late")
+        await late.joins(s.two)
+        await until(lambda: "late" in s.two.peers.merged.memory.holders, "all to know the newcomer")
+        s.shared.ended = {"late"}
+        merged.forget()
+        assert "late" in merged.ledger.holders.connected, "who is connected has not ended, whatever is said"
+        s.shared.ended = set()
+        await late.leaves()
+        await until(lambda: "late" in merged.ledger.holders.away, "it to be missed")
+        s.one.sample()
+        assert s.one.engine.services[WEB.name].seen.held is None
+        s.shared.ended = {"late"}
+        await until(lambda: not merged.ledger.holders.away, "it to be forgotten")
+        assert s.one.engine.services[WEB.name].seen.held == 0
+        await until(lambda: "late" not in s.two.peers.merged.memory.holders, "the follower to forget it too")
+
+
+async def test_a_follower_that_cannot_say_anything_does_not_look_connected_and_tries_again() -> None:
+    async with scene(replicas=0) as s:
+        merged, faults = s.two.peers.merged, ["a fault"]
+        report = merged.report
+
+        def fails(service: str) -> Any:
+            if faults:
+                raise RuntimeError(faults.pop())
+            return report(service)
+
+        merged.report = fails  # type: ignore[method-assign]
+        await s.holders["two"].counts(s.hold_address, held=1)
+        await until(lambda: bool(s.two.lost), "its stream to end")
+        await until(lambda: s.one.state() is State.Waking, "the leader to hear of it all the same")
+
+
+@pytest.mark.parametrize("first", ["garbage", "no hello"])
+async def test_a_stream_that_says_no_hello_is_refused(first: str) -> None:
+    async with scene() as s, grpc.aio.insecure_channel(s.one.address) as channel:
+        call = channel.stream_stream("/zenvoy.v1.Peer/Stream")()
+        await call.write(b"\xc1" if first == "garbage" else b"\x90")
+        code = await asyncio.wait_for(call.code(), PATIENCE_SECONDS)
+        assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+        assert s.one.peers.merged.doubt() is None
+
+
+async def test_rejections_at_a_follower_reach_the_leader_until_it_leaves() -> None:
+    async with scene() as s:
+        leader, follower = s.one.peers.merged, s.two.peers.merged
+        told: list[dict[str, str]] = []
+        leader.on_faults.append(lambda: told.append(dict(leader.faults())))
+        follower.found({WEB.name: "duplicate domain"})
+        await until(lambda: leader.faults() == {WEB.name: "duplicate domain"}, "the leader to hear of it")
+        assert told[-1] == leader.faults()
+        leader.found({"shop/db": "cannot bind"})
+        assert leader.faults() == {WEB.name: "duplicate domain", "shop/db": "cannot bind"}
+        assert follower.faults() == {WEB.name: "duplicate domain"}
+        follower.found({})
+        await until(lambda: leader.faults() == {"shop/db": "cannot bind"}, "the leader to hear that it is over")
+        follower.found({WEB.name: "again"})
+        await until(lambda: WEB.name in leader.faults(), "the leader to hear of it again")
+        await s.two.stop()
+        await until(lambda: leader.faults() == {"shop/db": "cannot bind"}, "the follower to be gone")
