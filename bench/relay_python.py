@@ -7,8 +7,8 @@ import select
 import socket
 import sys
 
-from tproxy.loop import Loop
-from tproxy.relay import Relay, Relayed
+from tproxy.io.loop import Loop
+from tproxy.relay.relay import Relay, Relayed
 
 HOST = "127.0.0.1"
 

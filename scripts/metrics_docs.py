@@ -17,9 +17,9 @@ from reconciler.core.machine import TABLE
 from reconciler.core.record import State
 from reconciler.core.stall_reasons import WHYS
 from reconciler.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
+from tproxy.hold_queue import Cause
 from tproxy.holder import Holder
 from tproxy.metrics import NOBODY, HolderCollector
-from tproxy.park import Cause
 
 INTRODUCTION = """\
 # Metrics

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tproxy import netfilter, rules, values
-from tproxy.diversion import LOOK_SECONDS
-from tproxy.listener import CannotListen
-from tproxy.run import Exit, Settings, configure_log
-from tproxy.run import run as run_holder
-from tproxy.stream import KEEPALIVE_SECONDS
-from tproxy.tls import Tls
+from tproxy import validators
+from tproxy.control.stream import KEEPALIVE_SECONDS
+from tproxy.control.tls import Tls
+from tproxy.io.listener import CannotListen
+from tproxy.process import Exit, Settings, configure_log
+from tproxy.process import run as run_holder
+from tproxy.redirect import netfilter, rules
+from tproxy.redirect.self_check import LOOK_SECONDS
 
 TLS = "Mutual TLS with the reconciler"
 DEFAULT_LISTEN = {"anyip": "0.0.0.0:18001", "tproxy": "[::]:18001"}
@@ -123,7 +124,7 @@ def run_command(
         typer.Option(
             help="Where the reconciler is, `host:port` or `unix:path`.",
             envvar=_env("RECONCILER"),
-            callback=values.target,
+            callback=validators.target,
             metavar="HOST:PORT",
         ),
     ],
@@ -136,7 +137,7 @@ def run_command(
             help="Where to listen; port 0 takes any, fd:N is a listening socket that was handed down. "
             "Default: 0.0.0.0:18001, in mode tproxy [::]:18001.",
             envvar=_env("LISTEN"),
-            callback=lambda text: text and values.listen_or_inherit(text),
+            callback=lambda text: text and validators.listen_or_inherit(text),
             metavar="IP:PORT",
         ),
     ] = None,
@@ -145,7 +146,7 @@ def run_command(
         typer.Option(
             help="Mode tproxy: the ports of hold addresses.",
             envvar=_env("PORTS"),
-            callback=values.ports,
+            callback=validators.ports,
             metavar="FIRST-LAST",
         ),
     ] = "20000-32767",
@@ -163,7 +164,7 @@ def run_command(
         typer.Option(
             help="Mode tproxy: seconds between two looks at whether the rules divert connections here.",
             envvar=_env("LOOK_AT_RULES"),
-            callback=lambda number: values.seconds(number, 1),
+            callback=lambda number: validators.seconds(number, 1),
             metavar="SECONDS",
         ),
     ] = LOOK_SECONDS,
@@ -172,7 +173,7 @@ def run_command(
         typer.Option(
             help="Serve /metrics, /healthz and /readyz here.",
             envvar=_env("METRICS"),
-            callback=lambda text: text and values.listen(text),
+            callback=lambda text: text and validators.listen(text),
             metavar="IP:PORT",
         ),
     ] = None,
@@ -181,7 +182,7 @@ def run_command(
         typer.Option(
             help="Seconds that held and relayed connections have to finish after SIGTERM.",
             envvar=_env("DRAIN_TIMEOUT"),
-            callback=lambda number: values.seconds(number, 0),
+            callback=lambda number: validators.seconds(number, 0),
             metavar="SECONDS",
         ),
     ] = 30.0,
@@ -191,7 +192,7 @@ def run_command(
             help="Seconds after which a silent stream to the reconciler is probed; one that does not answer within a "
             "third of that is given up, and another is tried.",
             envvar=_env("KEEPALIVE"),
-            callback=lambda number: values.seconds(number, 1),
+            callback=lambda number: validators.seconds(number, 1),
             metavar="SECONDS",
         ),
     ] = KEEPALIVE_SECONDS,
@@ -209,7 +210,7 @@ def run_command(
         typer.Option(
             help="Write the address listened on to this file, once listening.",
             envvar=_env("LISTEN_FILE"),
-            callback=values.beside_others,
+            callback=validators.beside_others,
         ),
     ] = None,
     keeper: Annotated[
@@ -217,7 +218,7 @@ def run_command(
         typer.Option(
             help="The Unix socket of a keeper (zenvoy-keeper PATH): connections that wait outlive this process.",
             envvar=_env("KEEPER"),
-            callback=values.unix_socket,
+            callback=validators.unix_socket,
             metavar="PATH",
         ),
     ] = None,
@@ -292,7 +293,7 @@ def rules_command(
     ports: Annotated[
         str,
         typer.Option(
-            help="The ports of hold addresses.", envvar=_env("PORTS"), callback=values.ports, metavar="FIRST-LAST"
+            help="The ports of hold addresses.", envvar=_env("PORTS"), callback=validators.ports, metavar="FIRST-LAST"
         ),
     ] = "20000-32767",
     install: Annotated[bool, typer.Option("--install", help="Install them, in place of what is there.")] = False,

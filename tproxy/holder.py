@@ -14,15 +14,15 @@ from pathlib import Path
 import structlog
 
 from tproxy import address
-from tproxy.descriptors import Budget
-from tproxy.dial import Crowd
-from tproxy.gate import Gate, Means
-from tproxy.keeping import Keeping
-from tproxy.loop import Loop
-from tproxy.park import Held, Park
-from tproxy.refusal import Refuser
-from tproxy.relay import Relay, Relayed
-from tproxy.report import Link, Reporter
+from tproxy.control.keeper_client import Keeping
+from tproxy.control.reporter import Link, Reporter
+from tproxy.dial.dialer import Crowd
+from tproxy.hold_address import Gate, Means
+from tproxy.hold_queue import Held, Park
+from tproxy.io.descriptors import Budget
+from tproxy.io.loop import Loop
+from tproxy.io.refuser import Refuser
+from tproxy.relay.relay import Relay, Relayed
 from tproxy.wire import Assignment, Down, Hello
 
 log = structlog.get_logger("tproxy")

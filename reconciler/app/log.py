@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.app.encoding import encode
 from reconciler.core.wording import printable, printable_json
-from tproxy.log_output import LogOutput, replace_streams
+from tproxy.io.log_output import LogOutput, replace_streams
 
 log = structlog.get_logger()
 

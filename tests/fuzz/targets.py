@@ -42,10 +42,10 @@ from reconciler.replication.merged import Merged
 from reconciler.replication.server import PeerServer
 from reconciler.server.holders import HolderStreams
 from tests.fuzz.messages import split
-from tproxy import proxy_protocol
 from tproxy import wire as holder_wire
-from tproxy.h2 import Refusing
-from tproxy.request import forwarded_for
+from tproxy.protocols import proxy_protocol
+from tproxy.protocols.http2 import Refusing
+from tproxy.protocols.http_head import forwarded_for
 from xds import ir
 from xds.delta import DeltaStream
 from xds.snapshot import World

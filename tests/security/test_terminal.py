@@ -207,7 +207,7 @@ async def test_log_line_never_controls_a_terminal(style: str) -> None:
 async def test_log_line_of_a_holder_never_controls_a_terminal(style: str) -> None:
     code = (
         "import structlog\n"
-        "from tproxy.run import configure_log\n"
+        "from tproxy.process import configure_log\n"
         f"attack = {ATTACK!r}\n"
         f"configure_log({style!r})\n"
         "structlog.get_logger().warning('refused', why=attack, many=[attack])\n"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tproxy.harness import FakeReconciler, HolderProcess, World, eventually, go, is_reset, read_exactly
-from tproxy import h2, proxy_protocol
-from tproxy.proxy_protocol import NONE, Header
-from tproxy.request import forwarded_for
+from tproxy.protocols import http2, proxy_protocol
+from tproxy.protocols.http_head import forwarded_for
+from tproxy.protocols.proxy_protocol import NONE, Header
 from tproxy.wire import Go
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -232,7 +232,7 @@ def test_an_http_client_is_known_by_the_address_that_envoy_passes_on(
 
 
 H2 = h2_request("192.0.2.7")
-AT = H2.index(h2.frame(1, 5, 1)[3:9], len(h2.PREFACE)) - 3
+AT = H2.index(http2.frame(1, 5, 1)[3:9], len(http2.PREFACE)) - 3
 BLOCK = H2[AT + 9 :]
 
 
@@ -248,13 +248,13 @@ BLOCK = H2[AT + 9 :]
         (H2, "192.0.2.7"),
         (h2_request("2001:db8::7"), "2001:db8::7"),
         (h2_request("192.0.2.7", name="forwarded"), None),
-        (H2[:AT] + h2.frame(1, 0x2D, 1, bytes((3,)) + bytes(5) + BLOCK + bytes(3)), "192.0.2.7"),
-        (H2[:AT] + h2.frame(1, 1, 1, BLOCK[:5]) + h2.frame(9, 4, 1, BLOCK[5:]), "192.0.2.7"),
-        (H2[:AT] + h2.frame(1, 1, 1, BLOCK[:5]), None),
-        (H2[:AT] + h2.frame(1, 0x0D, 1), None),
-        (H2[:AT] + h2.frame(1, 5, 1, b"\xff" * 20), None),
+        (H2[:AT] + http2.frame(1, 0x2D, 1, bytes((3,)) + bytes(5) + BLOCK + bytes(3)), "192.0.2.7"),
+        (H2[:AT] + http2.frame(1, 1, 1, BLOCK[:5]) + http2.frame(9, 4, 1, BLOCK[5:]), "192.0.2.7"),
+        (H2[:AT] + http2.frame(1, 1, 1, BLOCK[:5]), None),
+        (H2[:AT] + http2.frame(1, 0x0D, 1), None),
+        (H2[:AT] + http2.frame(1, 5, 1, b"\xff" * 20), None),
         (H2[:-1], None),
-        (h2.PREFACE, None),
+        (http2.PREFACE, None),
     ],
     ids=[
         *("http", "not all there", "in the body", "empty", "no address", "nothing"),

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tproxy import address, h2
-from tproxy.calls import Calls
-from tproxy.descriptors import Budget
-from tproxy.pace import GAP_SECONDS, GRID_SECONDS, MAX_IN_FLIGHT, SLOWEST_SECONDS, Pace
-from tproxy.park import Held, Park, explanation
-from tproxy.refusal import Answer, http1
-from tproxy.stream import LAST_BACKOFF_SECONDS, MOST_QUEUED, _Attempt, backoff_seconds
+from tproxy import address
+from tproxy.control.stream import LAST_BACKOFF_SECONDS, MOST_QUEUED, _Attempt, backoff_seconds
+from tproxy.dial.pace import GAP_SECONDS, GRID_SECONDS, MAX_IN_FLIGHT, SLOWEST_SECONDS, Pace
+from tproxy.hold_queue import Held, Park, explanation
+from tproxy.io.descriptors import Budget
+from tproxy.io.refuser import Answer, http1
+from tproxy.protocols import http2
+from tproxy.protocols.held_requests import Calls
 from tproxy.wire import Assignment, Go, Hold, Refuse, Up, Verdict
 
 
@@ -139,14 +140,14 @@ def test_an_answer_does_not_depend_on_how_the_request_arrives(step: int) -> None
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
 def test_an_h2_answer_does_not_depend_on_how_the_request_arrives(steps: list[int]) -> None:
-    block = h2.header_block([(":method", "GET"), ("content-type", "application/grpc")])
-    request = h2.PREFACE + h2.frame(4, 0, 0) + h2.frame(6, 0, 0, b"12345678")
-    request += h2.frame(1, 0, 1, block[:5]) + h2.frame(9, 4, 1, block[5:]) + h2.frame(0, 1, 1, b"body")
+    block = http2.header_block([(":method", "GET"), ("content-type", "application/grpc")])
+    request = http2.PREFACE + http2.frame(4, 0, 0) + http2.frame(6, 0, 0, b"12345678")
+    request += http2.frame(1, 0, 1, block[:5]) + http2.frame(9, 4, 1, block[5:]) + http2.frame(0, 1, 1, b"body")
     whole = Answer("why", 5)
     wanted = whole.receive(request)
     assert whole.done
     assert b"grpc-message" in wanted
-    assert h2.frame(6, 1, 0, b"12345678") in wanted
+    assert http2.frame(6, 1, 0, b"12345678") in wanted
     answer, sent, at = Answer("why", 5), b"", 0
     while at < len(request):
         sent += answer.receive(request[at : at + (step := steps[at % len(steps)])])
@@ -156,30 +157,30 @@ def test_an_h2_answer_does_not_depend_on_how_the_request_arrives(steps: list[int
 
 def test_the_huffman_mark_is_what_grpc_clients_send() -> None:
     # RFC 7541, appendix B, for "application/grpc", as nghttp2 and grpc encode it.
-    assert h2.GRPC_MARKS[1] == bytes.fromhex("1d75d0620d263d4c4d6564")
+    assert http2.GRPC_MARKS[1] == bytes.fromhex("1d75d0620d263d4c4d6564")
 
 
 def test_what_is_no_http2_frame_ends_the_conversation() -> None:
-    assert Answer("why", 5).receive(h2.PREFACE + b"\xff" * 9).endswith((6).to_bytes(4))
+    assert Answer("why", 5).receive(http2.PREFACE + b"\xff" * 9).endswith((6).to_bytes(4))
 
 
 # Calls.
 
 
 def test_calls_are_told_wherever_the_bytes_are_cut() -> None:
-    request = h2.frame(h2.HEADERS, 0x4, 1, b"\x82") + h2.frame(0, 0, 1, bytes(40))
-    later = h2.frame(h2.HEADERS, 0x4, 3, b"\x82") + h2.frame(h2.RST_STREAM, 0, 1, bytes(4))
-    trailers = h2.frame(h2.HEADERS, 0x5, 3, b"\x82")
-    said = h2.PREFACE + h2.frame(4, 0, 0) + request + later + trailers
+    request = http2.frame(http2.HEADERS, 0x4, 1, b"\x82") + http2.frame(0, 0, 1, bytes(40))
+    later = http2.frame(http2.HEADERS, 0x4, 3, b"\x82") + http2.frame(http2.RST_STREAM, 0, 1, bytes(4))
+    trailers = http2.frame(http2.HEADERS, 0x5, 3, b"\x82")
+    said = http2.PREFACE + http2.frame(4, 0, 0) + request + later + trailers
     calls = Calls()
     assert not any(calls.look(said[:end], float(end)) for end in range(len(said) + 1))
     assert calls.last == 3
     assert calls.waiting_since(float(len(said))) == 3
     assert calls.waiting_since(60.0) == 0, "the first was given up"
-    assert calls.look(said + h2.frame(h2.RST_STREAM, 0, 3, bytes(4)), 999.0)
+    assert calls.look(said + http2.frame(http2.RST_STREAM, 0, 3, bytes(4)), 999.0)
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", h2.PREFACE, h2.PREFACE + h2.frame(4, 0, 0)])
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", http2.PREFACE, http2.PREFACE + http2.frame(4, 0, 0)])
 def test_without_a_request_nobody_gave_up(said: bytes) -> None:
     calls = Calls()
     assert not calls.look(said, 1.0)

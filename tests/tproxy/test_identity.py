@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.tproxy.harness import unused_port
-from tproxy import identity
-from tproxy.identity import claimed
+from tproxy.control import identity
+from tproxy.control.identity import claimed
 
 
 @pytest.fixture

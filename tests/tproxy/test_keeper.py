@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.tproxy.harness import HolderProcess, World, eventually, go, is_reset, read_exactly
-from tproxy.keeping import is_untouched
+from tproxy.control.keeper_client import is_untouched
 
 
 class Kept:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tproxy.log_output import FULL, MOST_BYTES, LogOutput
+from tproxy.io.log_output import FULL, MOST_BYTES, LogOutput
 
 PATIENCE_SECONDS = 20.0
 

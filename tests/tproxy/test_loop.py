@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tproxy.loop import Loop
+from tproxy.io.loop import Loop
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from tests.tproxy.harness import (
     reset,
     unused_port,
 )
-from tproxy import h2
+from tproxy.protocols import http2
 from tproxy.wire import Refuse
 
 WAITED = r"web did not wake within \d\.\d s \(holdTimeout\)"
@@ -111,23 +111,23 @@ def frames(data: bytes) -> list[tuple[int, int]]:
 
 
 def asks(*streams: int) -> bytes:
-    return b"".join(h2.frame(h2.HEADERS, 0x4, stream, b"\x82") for stream in streams)
+    return b"".join(http2.frame(http2.HEADERS, 0x4, stream, b"\x82") for stream in streams)
 
 
 def gives_up(*streams: int) -> bytes:
-    return b"".join(h2.frame(h2.RST_STREAM, 0, stream, (8).to_bytes(4)) for stream in streams)
+    return b"".join(http2.frame(http2.RST_STREAM, 0, stream, (8).to_bytes(4)) for stream in streams)
 
 
 def test_a_request_that_came_late_over_a_held_connection_is_left_to_be_made_again(world: World) -> None:
     world.assign(protocol="h2c", hold_timeout=1.0)
     client = world.client()
-    client.sendall(h2.PREFACE + h2.frame(4, 0, 0) + asks(1, 3))
+    client.sendall(http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3))
     since = time.monotonic()
     world.sees(held=1)
     eventually(lambda: time.monotonic() > since + 0.5)
     client.sendall(asks(5))
     said = read_all(client)
-    assert [stream for kind, stream in frames(said) if kind == h2.HEADERS] == [1, 3]
+    assert [stream for kind, stream in frames(said) if kind == http2.HEADERS] == [1, 3]
     assert said.endswith((3).to_bytes(4) + (0).to_bytes(4)), "GOAWAY names the last that was answered"
     world.sees(held=0, refused=1)
 
@@ -135,7 +135,7 @@ def test_a_request_that_came_late_over_a_held_connection_is_left_to_be_made_agai
 def test_a_connection_whose_every_request_was_given_up_is_gone(world: World) -> None:
     world.assign(protocol="h2c")
     client = world.client()
-    client.sendall(h2.PREFACE + h2.frame(4, 0, 0) + asks(1, 3) + gives_up(1))
+    client.sendall(http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3) + gives_up(1))
     world.sees(held=1)
     client.sendall(asks(5) + gives_up(3))
     client.sendall(gives_up(5)[:7])
@@ -147,7 +147,7 @@ def test_a_connection_whose_every_request_was_given_up_is_gone(world: World) -> 
 def test_what_was_looked_at_is_still_delivered(world: World) -> None:
     world.assign(protocol="h2c")
     client, upstream = world.client(), world.upstream()
-    sent = h2.PREFACE + h2.frame(4, 0, 0) + asks(1, 3) + gives_up(1) + h2.frame(0, 1, 3, bytes(9_000))
+    sent = http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3) + gives_up(1) + http2.frame(0, 1, 3, bytes(9_000))
     client.sendall(sent)
     world.sees(held=1)
     world.assign(go(upstream), protocol="h2c")

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tproxy.loop import Loop
-from tproxy.relay import Relay, Relayed
+from tproxy.io.loop import Loop
+from tproxy.relay.relay import Relay, Relayed
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 30

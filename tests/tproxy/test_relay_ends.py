@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.tproxy.test_relay import MIB, Rig, new_rig, read, read_all, sending, tcp_pair
-from tproxy import relay
+from tproxy.relay import relay
 
 UP_AND_DOWN = pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.tproxy.test_relay import MIB, Rig, new_rig, open_descriptors, read, read_all, sending, tcp_pair
-from tproxy import relay_flow, relay_pipes
-from tproxy.relay import Relayed
+from tproxy.relay import flow, pipes
+from tproxy.relay.relay import Relayed
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def test_an_idle_connection_costs_two_descriptors_and_little_memory(rig: Rig) ->
 
 def no_pipes(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if how == "too small":
-        monkeypatch.setattr(relay_pipes, "SIZES", (4096,))
+        monkeypatch.setattr(pipes, "SIZES", (4096,))
     elif how == "lent":
-        monkeypatch.setattr(relay_pipes, "MAX_LENT", 0)
+        monkeypatch.setattr(pipes, "MAX_LENT", 0)
 
 
 @pytest.mark.parametrize("how", ["too small", "lent", "EMFILE"])
@@ -89,7 +89,7 @@ def test_without_pipes_bulk_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch,
 def test_one_busy_connection_leaves_the_others_their_turn(rig: Rig) -> None:
     busy, busy_upstream, _ = rig.connect()
     chatty, chatty_upstream, _ = rig.connect()
-    total = 100 * relay_flow.SPLICE_SHARE
+    total = 100 * flow.SPLICE_SHARE
     with sending(busy, *[bytes(MIB)] * (total // MIB), then_end=True), concurrent.futures.ThreadPoolExecutor() as pool:
         size = pool.submit(lambda: sum(iter(lambda: len(busy_upstream.recv(MIB)), 0)))
         answered = 0

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.tproxy.harness import reset
-from tproxy.descriptors import Budget
+from tproxy.control.reporter import Link
+from tproxy.hold_queue import Park
 from tproxy.holder import Holder
-from tproxy.loop import Loop
-from tproxy.park import Park
-from tproxy.report import Link
+from tproxy.io.descriptors import Budget
+from tproxy.io.loop import Loop
 from tproxy.wire import Assignment, Down, Go, Hello, Hold, Refuse, Up, Verdict
 
 RUN_SECONDS = 0.003

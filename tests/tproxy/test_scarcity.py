@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.tproxy.harness import PATIENCE_SECONDS, eventually
-from tproxy import netfilter
-from tproxy.descriptors import Budget
-from tproxy.dial import Crowd, Dialer
+from tproxy.control.reporter import Link
+from tproxy.control.stream import Stream
+from tproxy.dial.dialer import Crowd, Dialer
 from tproxy.holder import Holder
-from tproxy.loop import Loop
-from tproxy.report import Link
-from tproxy.stream import Stream
+from tproxy.io.descriptors import Budget
+from tproxy.io.loop import Loop
+from tproxy.redirect import netfilter
 from tproxy.wire import Assignment, Down, Go, Hello, Hold, Up, Verdict
 
 

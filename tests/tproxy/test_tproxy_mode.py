@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.tproxy.harness import PATIENCE_SECONDS, HolderProcess, eventually
-from tproxy import rules
-from tproxy.rules import Family, Rules, Tool
+from tproxy.redirect import rules
+from tproxy.redirect.rules import Family, Rules, Tool
 
 IPV4, IPV6 = "192.0.2.7", "2001:db8::7"
 

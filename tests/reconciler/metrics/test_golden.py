@@ -19,7 +19,7 @@ from reconciler.plan import Deadline
 from reconciler.ports.backend import Asks
 from reconciler.ports.holders import Held
 from tests.reconciler.metrics.scene import OPENMETRICS, START, FakeEnvoy, Scene, service
-from tproxy.park import Cause
+from tproxy.hold_queue import Cause
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs/metrics.md"

@@ -15,8 +15,8 @@ import pytest
 from reconciler.core.identity import RECONCILER
 from reconciler.server.credentials import Files, NoCertificates, Server, channel
 from tests.certificates import Authority
-from tproxy.tls import Tls
-from tproxy.tls import channel as holder_channel
+from tproxy.control.tls import Tls
+from tproxy.control.tls import channel as holder_channel
 
 NAME = "zenvoy-reconciler.zenvoy-system.svc"
 METHOD = "/test.Echo/Say"

@@ -14,9 +14,9 @@ import socket
 import struct
 import time
 
-from tproxy import h2
-from tproxy.descriptors import Budget
-from tproxy.loop import Loop, Timer
+from tproxy.io.descriptors import Budget
+from tproxy.io.loop import Loop, Timer
+from tproxy.protocols import http2
 from tproxy.wire import HTTP
 
 RESET_AFTER_SECONDS = 0.05
@@ -49,7 +49,7 @@ class Answer:
     def __init__(self, reason: str, retry_after_seconds: int, last: int | None = None) -> None:
         self._reason = " ".join(reason.split())
         self._retry_after = retry_after_seconds
-        self._h2 = h2.Refusing(self._reason, retry_after_seconds, last)
+        self._h2 = http2.Refusing(self._reason, retry_after_seconds, last)
         self._begin: bytes | None = b""
         self.done = False
         """All is said: our side can be shut down."""
@@ -60,9 +60,9 @@ class Answer:
             return b""
         if self._begin is not None:
             self._begin += data
-            if len(self._begin) < len(h2.PREFACE) and h2.PREFACE.startswith(self._begin):
+            if len(self._begin) < len(http2.PREFACE) and http2.PREFACE.startswith(self._begin):
                 return b""
-            if not self._begin.startswith(h2.PREFACE):
+            if not self._begin.startswith(http2.PREFACE):
                 self.done = True
                 return http1(self._reason, self._retry_after, self._begin.startswith(b"HEAD "))
             data, self._begin = self._begin, None

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
-from tproxy import address, rules
-from tproxy.listener import INHERITED
+from tproxy import address
+from tproxy.io.listener import INHERITED
+from tproxy.redirect import rules
 
 MOST_SECONDS = 86_400
 MOST_DIGITS = 7

@@ -1,14 +1,14 @@
-"""What a flow asks of the connection that it is one half of. Counterparts: `relay_flow.py` and `relay.py`."""
+"""What a flow asks of the connection that it is one half of. Counterparts: `flow.py` and `relay.py`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from tproxy.loop import Loop
-from tproxy.relay_pipes import Pipes
+from tproxy.io.loop import Loop
+from tproxy.relay.pipes import Pipes
 
 if TYPE_CHECKING:
-    from tproxy.relay_flow import Flow
+    from tproxy.relay.flow import Flow
 
 
 class Owner(Protocol):

@@ -11,7 +11,7 @@ import socket
 import threading
 from pathlib import Path
 
-from tproxy.loop import Loop
+from tproxy.io.loop import Loop
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n"
 MOST_CONNECTIONS = 16

@@ -10,7 +10,7 @@ import re
 
 import hpack
 
-from tproxy.h2 import CONTINUATION, END_HEADERS, FRAME_HEADER, HEADERS, PREFACE, frame_head
+from tproxy.protocols.http2 import CONTINUATION, END_HEADERS, FRAME_HEADER, HEADERS, PREFACE, frame_head
 
 _PADDED, _PRIORITY = 0x8, 0x20
 _FORWARDED_FOR = re.compile(rb"\r\nx-forwarded-for:([^\r]*)\r\n", re.IGNORECASE)

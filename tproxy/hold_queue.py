@@ -11,8 +11,9 @@ import time
 from collections import Counter, deque
 from typing import Literal, Protocol
 
-from tproxy import address, client
-from tproxy.calls import Calls
+from tproxy import address
+from tproxy.io import peek
+from tproxy.protocols.held_requests import Calls
 from tproxy.wire import HTTP, Assignment, Count, Go, Refuse
 
 UNKNOWN_TIMEOUT_SECONDS = 10.0
@@ -203,7 +204,7 @@ class Park:
         if is_news:
             self.held_since, self.knows_client = since, False
         asks = self.tells_client and not self.knows_client
-        if asks and (sender := client.sender(held.fd, self.has_header)):
+        if asks and (sender := peek.sender(held.fd, self.has_header)):
             self.peer, self.knows_client = sender, True
         elif is_news or self.peer is None:
             self.peer = address.peer(held.fd, self.family) or self.peer

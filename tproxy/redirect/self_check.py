@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tproxy import address
-from tproxy.loop import Loop, Timer
+from tproxy.io.loop import Loop, Timer
 
 LOOK_SECONDS = 30.0
 HOST = "127.0.0.1"

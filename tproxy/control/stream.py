@@ -18,10 +18,10 @@ import grpc
 import msgspec
 import structlog
 
-from tproxy import tls as secure
-from tproxy.loop import Loop
-from tproxy.report import Link
-from tproxy.tls import Tls
+from tproxy.control import tls as secure
+from tproxy.control.reporter import Link
+from tproxy.control.tls import Tls
+from tproxy.io.loop import Loop
 from tproxy.wire import DOWN, ENCODER, METHOD, Down, Up
 
 log = structlog.get_logger("tproxy")

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 from typing import Literal
 
-from tproxy import rules
-from tproxy.rules import Family, Rules, Tool
+from tproxy.redirect import rules
+from tproxy.redirect.rules import Family, Rules, Tool
 
 _SECONDS = 10
 

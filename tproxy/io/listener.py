@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from tproxy import address
-from tproxy.loop import Loop, Timer
-from tproxy.refusal import reset
+from tproxy.io.loop import Loop, Timer
+from tproxy.io.refuser import reset
 
 Mode = Literal["anyip", "tproxy"]
 

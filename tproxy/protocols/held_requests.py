@@ -6,7 +6,7 @@ RST_STREAM when its client gives up. RFC 9113 for frames.
 
 from __future__ import annotations
 
-from tproxy.h2 import FRAME_HEADER, HEADERS, PREFACE, RST_STREAM, frame_head
+from tproxy.protocols.http2 import FRAME_HEADER, HEADERS, PREFACE, RST_STREAM, frame_head
 
 
 class Calls:

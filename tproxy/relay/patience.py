@@ -2,7 +2,7 @@
 
 That is SO_RCVLOWAT of socket(7). The kernel makes an exception for an end, a reset, and a receive window that is used
 up, but not for a last message that is shorter than the mark, behind which nothing comes: so a timer looks, and a flow
-that did not move between two looks is not patient any more. Counterpart: `relay_flow`.
+that did not move between two looks is not patient any more. Counterpart: `flow.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
-from tproxy.loop import Loop
+from tproxy.io.loop import Loop
 
 LOW_WATER = 1 << 18
 LOOK_SECONDS = 0.005

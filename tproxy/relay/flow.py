@@ -8,7 +8,7 @@ after it has seen the source empty, and for its sink only after it has seen the 
 Small messages are read and written: two system calls a message. All that are ready are read before the first is
 written, so that whoever is woken by one finds the others there too. A read that fills the whole buffer makes the flow
 *bulk*: it is then moved by splice(2) through a pipe, without a copy, until too little comes at a time; one that has
-been bulk for long is patient (`relay_patience`).
+been bulk for long is patient (`patience.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 
-from tproxy.relay_owner import Owner
-from tproxy.relay_patience import Patience
-from tproxy.relay_pipes import Pipe
+from tproxy.relay.owner import Owner
+from tproxy.relay.patience import Patience
+from tproxy.relay.pipes import Pipe
 
 INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
 UNUSUAL = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
@@ -34,7 +34,7 @@ SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 BULK_MIN = 1 << 15
 """A wake-up that moved fewer bytes than this ends bulk."""
 LONG_BULK = 1 << 23
-"""Bytes moved in bulk after which a flow is patient (`relay_patience`)."""
+"""Bytes moved in bulk after which a flow is patient (`patience.py`)."""
 COPY_ROUNDS = 8
 SPLICE_SHARE = 4 << 20
 """Buffers, and bytes, that a flow may move before others have their turn."""

@@ -1,7 +1,7 @@
 """The relay: joins two connected sockets, and moves bytes both ways until both have ended.
 
 Rules: half-close is honoured both ways; a reset of one side becomes a reset of the other, once what was sent before it
-has been delivered; bytes that are lost never look like a stream that ended. Moving them is `relay_flow`'s business.
+has been delivered; bytes that are lost never look like a stream that ended. Moving them is `flow.py`'s business.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 
 from tproxy import address
-from tproxy.loop import Loop, Timer
-from tproxy.relay_flow import INTEREST, NOTHING, Flow
-from tproxy.relay_pipes import Pipes
+from tproxy.io.loop import Loop, Timer
+from tproxy.relay.flow import INTEREST, NOTHING, Flow
+from tproxy.relay.pipes import Pipes
 
 RESET_GRACE_SECONDS = 5.0
 """How long the side that is still there may take to receive what the other one had sent before it was reset."""

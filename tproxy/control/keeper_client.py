@@ -21,9 +21,9 @@ from pathlib import Path
 
 import structlog
 
+from tproxy.hold_queue import Held
+from tproxy.io.loop import Loop
 from tproxy.keeper import INODE, KEPT, PER_MESSAGE, SINCE, receive, send
-from tproxy.loop import Loop
-from tproxy.park import Held
 
 log = structlog.get_logger("tproxy")
 

@@ -15,9 +15,9 @@ import time
 from typing import Protocol
 
 from tproxy import address
-from tproxy.descriptors import Budget
-from tproxy.loop import Loop, Timer
-from tproxy.pace import Pace
+from tproxy.dial.pace import Pace
+from tproxy.io.descriptors import Budget
+from tproxy.io.loop import Loop, Timer
 
 LOOK_SECONDS = 0.05
 """How often those that wait for descriptors look for some."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import socket
 
-from tproxy import proxy_protocol
-from tproxy.proxy_protocol import Header
-from tproxy.request import forwarded_for
+from tproxy.protocols import proxy_protocol
+from tproxy.protocols.http_head import forwarded_for
+from tproxy.protocols.proxy_protocol import Header
 
 _HEAD_BYTES = 16_384
 

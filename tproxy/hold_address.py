@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tproxy.calls import Calls
-from tproxy.client import header, peek
-from tproxy.descriptors import Budget
-from tproxy.dial import Crowd, Dialer
-from tproxy.keeping import Keeping
-from tproxy.loop import Loop, Timer
-from tproxy.park import UNKNOWN_TIMEOUT_SECONDS, Cause, Held, Park, explanation
-from tproxy.refusal import Refuser
-from tproxy.relay import Relay, Relayed
+from tproxy.control.keeper_client import Keeping
+from tproxy.dial.dialer import Crowd, Dialer
+from tproxy.hold_queue import UNKNOWN_TIMEOUT_SECONDS, Cause, Held, Park, explanation
+from tproxy.io.descriptors import Budget
+from tproxy.io.loop import Loop, Timer
+from tproxy.io.peek import header, peek
+from tproxy.io.refuser import Refuser
+from tproxy.protocols.held_requests import Calls
+from tproxy.relay.relay import Relay, Relayed
 from tproxy.wire import Assignment, Refuse
 
 _ESTABLISHED, _CLOSED = 1, 7  # linux/tcp_states.h

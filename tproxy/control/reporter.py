@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from tproxy.loop import Loop, Timer
-from tproxy.park import Park
+from tproxy.hold_queue import Park
+from tproxy.io.loop import Loop, Timer
 from tproxy.wire import Count, Hello, Up
 
 COALESCE_SECONDS = 0.003

@@ -15,19 +15,20 @@ from typing import Literal, TextIO, cast
 
 import structlog
 
-from tproxy import address, netfilter
-from tproxy.descriptors import Budget
-from tproxy.diversion import LOOK_SECONDS, Diversion
-from tproxy.health import HealthSocket, loop_answers
+from tproxy import address
+from tproxy.control.identity import claimed
+from tproxy.control.stream import KEEPALIVE_SECONDS, Stream
+from tproxy.control.tls import Tls
 from tproxy.holder import Holder
-from tproxy.identity import claimed
-from tproxy.listener import CannotListen, Listener, Mode, open_socket
-from tproxy.log_output import LogOutput, LogStream, replace_streams
-from tproxy.loop import Loop
+from tproxy.io.descriptors import Budget
+from tproxy.io.health import HealthSocket, loop_answers
+from tproxy.io.listener import CannotListen, Listener, Mode, open_socket
+from tproxy.io.log_output import LogOutput, LogStream, replace_streams
+from tproxy.io.loop import Loop
 from tproxy.metrics import MetricsPort
-from tproxy.rules import DEFAULT_PORTS, Rules
-from tproxy.stream import KEEPALIVE_SECONDS, Stream
-from tproxy.tls import Tls
+from tproxy.redirect import netfilter
+from tproxy.redirect.rules import DEFAULT_PORTS, Rules
+from tproxy.redirect.self_check import LOOK_SECONDS, Diversion
 from tproxy.wire import Hello
 
 log = structlog.get_logger("tproxy")
