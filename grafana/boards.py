@@ -1,4 +1,4 @@
-"""A dashboard, translated to Grafana's JSON. Pure. Counterparts: `model.py`, `panels.py`."""
+"""Translation of a dashboard to Grafana's JSON. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = VariableOption(text="All", value="$__all", selected=True)
 
 
 def text(board: Board) -> str:
-    """The dashboard's file: the same for the same board, byte for byte."""
+    """Return the JSON of a dashboard; the same board always gives the same bytes."""
     return JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False).encode(_dashboard(board).build()) + "\n"
 
 
@@ -43,7 +43,7 @@ def _dashboard(board: Board) -> dashboard.Dashboard:
 
 
 def _siblings() -> dashboard.DashboardLink:
-    """zenvoy's dashboards, side by side at the top, with the time and the variables kept."""
+    """Link zenvoy's dashboards at the top, keeping the time range and the variables."""
     link = dashboard.DashboardLink("zenvoy").type(DashboardLinkType.DASHBOARDS).tags([TAG])
     return link.as_dropdown(False).include_vars(True).keep_time(True)
 

@@ -1,4 +1,7 @@
-"""`python -m grafana.build`: write the dashboards; with `--check`, say whether they are what would be written."""
+"""Write the dashboards to files.
+
+`python -m grafana.build` writes them; with `--check` it only reports files that are outdated.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ BOARDS: tuple[Board, ...] = (fleet.BOARD, service.BOARD, control_plane.BOARD)
 
 
 def files() -> dict[Path, str]:
-    """Every file that there should be, with its text."""
+    """Return the content of every generated file."""
     dashboards = {DASHBOARDS / f"{board.uid}.json": boards.text(board) for board in BOARDS}
     return {DASHBOARDS / "README.md": catalogue.text(BOARDS), **dashboards}
 
 
 def outdated() -> list[Path]:
-    """Files that are missing, other than they should be, or should not be."""
+    """Return files that are missing, different, or not expected."""
     wanted = files()
     present = {path: path.read_text() for path in DASHBOARDS.glob("*")}
     return sorted(path for path in wanted.keys() | present.keys() if wanted.get(path) != present.get(path))
 
 
 def write() -> None:
-    """Make the folder hold exactly these files."""
+    """Write the generated files and delete all others from the folder."""
     wanted = files()
     DASHBOARDS.mkdir(exist_ok=True)
     for path in outdated():

@@ -1,4 +1,4 @@
-"""The dashboards as a document for people: what each panel shows, and when it may be empty. Pure."""
+"""The README of the dashboards: the purpose of each panel, and when it may be empty. Pure."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ from grafana.model import Board, Panel, Row
 HEAD = """\
 # Dashboards
 
-<!-- Generated: `make golden` or `python -m grafana.build` writes it anew from grafana/. -->
+<!-- Generated from grafana/ by `make golden` or `python -m grafana.build`. -->
 
-Import the JSON files of this folder into Grafana 11.6 or later (Dashboards → New → Import, or by provisioning the
-folder); the data source is chosen at the top of each. They need nothing but the metrics of
-[docs/metrics.md](../../docs/metrics.md): no recording rules, no plugins. To see exemplars in the wake latency, start
+Import the JSON files in this folder into Grafana 11.6 or later (Dashboards → New → Import, or provision the folder).
+Choose the data source at the top of each dashboard. The dashboards need only the metrics in
+[docs/metrics.md](../../docs/metrics.md): no recording rules and no plugins. To see exemplars in the wake latency, start
 Prometheus with `--enable-feature=exemplar-storage`.
 
-`python -m grafana.render` draws them with the data of a real run into [docs/img](../../docs/img).
-
-A panel is never blank: where a query finds nothing, it shows the words quoted below.
+A panel is never blank. If a query returns no data, the panel shows the text quoted below.
 """
 
 
 def text(boards: Sequence[Board]) -> str:
-    """The whole document."""
+    """Return the whole document."""
     return "\n".join([HEAD, *(line for board in boards for line in _board(board))])
 
 
 def _board(board: Board) -> Iterator[str]:
     yield from (f"## {board.title}", "", f"{board.description} File: [{board.uid}.json]({board.uid}.json).", "")
     if board.variables:
-        chosen = "; ".join(f"`{variable.name}`: {variable.description}" for variable in board.variables)
-        yield from (f"Variables besides the data source: {chosen}", "")
+        chosen = " ".join(f"`{variable.name}`: {variable.description}" for variable in board.variables)
+        yield from (f"Variables, in addition to the data source: {chosen}", "")
     for row in board.rows:
         yield from _row(row)
 
@@ -45,4 +43,4 @@ def _row(row: Row) -> Iterator[str]:
 
 def _emptiness(panel: Panel) -> str:
     reasons = dict.fromkeys(query.may_be_empty for query in panel.queries if query.may_be_empty)
-    return f" May be empty (“{panel.no_value}”), since {', '.join(reasons)}." if reasons else ""
+    return f" Shows “{panel.no_value}” if {' or '.join(reasons)}." if reasons else ""

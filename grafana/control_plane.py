@@ -1,4 +1,4 @@
-"""Control plane: zenvoy itself. Its xDS and Envoys, its samples, its event loop, and the holders."""
+"""The Control plane dashboard: zenvoy itself."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from grafana.theme import BAD, CAUSE_COLORS, GOOD, STATE_COLORS, WARNING
 
 WINDOW = "5m"
 NODE = "zenvoy_node"
-"""The label that zenvoy's bootstrap makes Envoy put on its statistics."""
+"""The label that zenvoy's bootstrap adds to Envoy's statistics."""
 _OTHERS = 'envoy_cluster_name!~"zenvoy_ads|zenvoy_admin"'
-"""Clusters of services, and not those by which Envoy reaches the reconciler and itself."""
+"""Excludes the clusters by which Envoy reaches the reconciler and its own admin interface."""
 _RECONCILER = "and on (job, instance) zenvoy_ready"
 ALL = "all samples"
 _UNKNOWN = "zenvoy_samples_unknown_total"
 _FAILED = 'zenvoy_api_calls_total{code!~"2.."}'
-NO_PODS = "only in a cluster Prometheus knows pods"
+NO_PODS = "Prometheus knows no pods, as on one machine"
 
 
 def _number(
@@ -36,38 +36,38 @@ HEALTH = Row(
     (
         _number(
             "Ready",
-            "Whether every service is known and Envoys are answered, by a reconciler at least.",
+            "yes if at least one reconciler knows every service and serves Envoys.",
             "max(zenvoy_ready)",
             words=True,
         ),
         _number(
             "Leader",
-            "Whether there is a reconciler that may put services to sleep. Waking needs none.",
+            "yes if a reconciler is the leader. Only the leader puts services to sleep; a wake needs no leader.",
             "max(zenvoy_leader)",
             words=True,
         ),
         _number(
             "Envoys connected",
-            "Envoys with an xDS stream. Without one, nothing is put to sleep.",
+            "Envoys with an xDS stream. Without any, no service is put to sleep.",
             "sum(zenvoy_xds_connected_envoys)",
             *(Level(None, BAD), Level(1, GOOD)),
         ),
         _number(
             "Holders connected",
-            "Holders with a stream to the reconciler. Without one, nothing is put to sleep.",
+            "Holders with a stream to the reconciler. Without any, no service is put to sleep.",
             "sum(zenvoy_holders_connected)",
             *(Level(None, BAD), Level(1, GOOD)),
         ),
         _number(
             "Age of the last complete sample",
-            "How old the latest sample is that counts for anything. While it is too old, nothing is put to sleep.",
+            "Age of the last complete sample. While it is too old, no service is put to sleep.",
             "time() - max(zenvoy_sample_complete_timestamp_seconds)",
             *(Level(None, GOOD), Level(30, WARNING), Level(120, BAD)),
             unit=Unit.SECONDS,
         ),
         _number(
             "Configurations rejected",
-            "How often Envoys that are connected rejected what they were sent (NACK); they go on with what they had.",
+            "Configuration updates that connected Envoys rejected (NACK). They keep the previous configuration.",
             "sum(zenvoy_xds_nacks_total)",
             *(Level(None, GOOD), Level(1, BAD)),
         ),
@@ -79,39 +79,39 @@ XDS = Row(
     (
         _lines(
             "Acknowledgements",
-            "Changes of endpoints that each Envoy acknowledged, a second: one for each wake and each sleep, at least.",
+            "Endpoint updates per second that each Envoy acknowledged: at least one for each wake and each sleep.",
             Query("sum by (envoy) (rate(zenvoy_xds_acks_total[$__rate_interval]))", "{{envoy}}"),
             unit=Unit.EVENTS_PER_SECOND,
         ),
         _lines(
             "Rejections",
-            f"Configurations that each Envoy rejected (NACK) in the {WINDOW} before. The log tells why.",
+            f"Configuration updates that each Envoy rejected (NACK) in the previous {WINDOW}. The log has the reason.",
             Query(f"sum by (envoy) (increase(zenvoy_xds_nacks_total[{WINDOW}]))", "{{envoy}}"),
         ),
         Panel(
-            "Versions in force",
-            "What each Envoy acknowledged last, by type. Envoys that differ have not all been served the same yet.",
+            "Acknowledged versions",
+            "The version that each Envoy acknowledged last, by type. If Envoys differ, some have not applied the "
+            "latest one yet.",
             Kind.TABLE,
             (
                 Query(
                     "max by (envoy, type, version) (zenvoy_xds_acked_version_info)",
-                    may_be_empty="an Envoy that comes back after a restart with everything as it should be is sent "
-                    "nothing, and so acknowledges nothing",
+                    may_be_empty="every Envoy reconnected with a current configuration and was sent no update",
                 ),
             ),
             width=8,
-            no_value="Nothing had to be sent since the Envoys connected",
+            no_value="No update was sent since the Envoys connected",
             columns=(Column("envoy", "Envoy"), Column("type", "Type"), Column("version", "Version")),
         ),
     ),
 )
 
 ENVOYS = Row(
-    "Each Envoy",
+    "Envoys",
     (
         _lines(
             "Requests through Envoy",
-            "Requests a second that each Envoy sent on, to services and holders.",
+            "Requests per second that each Envoy forwarded to services and holders.",
             Query(
                 f"sum by ({NODE}) (rate(envoy_cluster_upstream_rq_total{{{_OTHERS}}}[$__rate_interval]))",
                 f"{{{{{NODE}}}}}",
@@ -120,18 +120,18 @@ ENVOYS = Row(
         ),
         _lines(
             "Connections from Envoy",
-            "Connections that each Envoy has open to services and holders.",
+            "Open connections from each Envoy to services and holders.",
             Query(
                 f"sum by ({NODE}) (envoy_cluster_upstream_cx_active{{{_OTHERS}}})",
                 f"{{{{{NODE}}}}}",
             ),
         ),
         Panel(
-            "Running and connected for",
-            "How long each Envoy has been running, and how long its xDS stream has been up.",
+            "Uptime and connection age",
+            "Uptime of each Envoy, and age of its xDS stream.",
             Kind.BARS,
             (
-                Query(f"max by ({NODE}) (envoy_server_uptime)", f"{{{{{NODE}}}}} runs"),
+                Query(f"max by ({NODE}) (envoy_server_uptime)", f"{{{{{NODE}}}}} uptime"),
                 Query("time() - max by (envoy) (zenvoy_xds_connected_timestamp_seconds)", "{{envoy}} connected"),
             ),
             Unit.SECONDS,
@@ -145,8 +145,7 @@ SAMPLES = Row(
     (
         Panel(
             "Samples",
-            "Samples taken a second, and of these the ones that say nothing about any service, by those causes that "
-            "there were in the range. Each of them keeps services awake: unknown is not idle.",
+            "Samples per second, and the unknown ones by cause. An unknown sample keeps services awake.",
             Kind.LINES,
             (
                 Query("sum(rate(zenvoy_samples_total[$__rate_interval]))", ALL),
@@ -154,7 +153,7 @@ SAMPLES = Row(
                     f"sum by (cause) (rate({_UNKNOWN}[$__rate_interval])) "
                     f"and sum by (cause) (increase({_UNKNOWN}[$__range] @ end())) > 0",
                     "{{cause}}",
-                    "every sample may say something",
+                    "no sample was unknown",
                 ),
             ),
             Unit.EVENTS_PER_SECOND,
@@ -163,18 +162,18 @@ SAMPLES = Row(
         ),
         _lines(
             "Age of samples",
-            "How old the latest sample is, and the latest complete one.",
+            "Age of the latest sample, and of the latest complete one.",
             Query("time() - max(zenvoy_sample_timestamp_seconds)", "latest"),
             Query("time() - max(zenvoy_sample_complete_timestamp_seconds)", "latest complete"),
             unit=Unit.SECONDS,
         ),
         Panel(
-            "Samples that say nothing",
-            "By cause, in the range; docs/runbooks/TrafficUnknown.md explains each.",
+            "Unknown samples",
+            "Unknown samples in the range, by cause. docs/runbooks/TrafficUnknown.md explains each cause.",
             Kind.BARS,
-            (Query(f"sum by (cause) ({counted(_UNKNOWN)}) > 0", "{{cause}}", "every sample may say something"),),
+            (Query(f"sum by (cause) ({counted(_UNKNOWN)}) > 0", "{{cause}}", "no sample was unknown"),),
             width=8,
-            no_value="Every sample said something",
+            no_value="No unknown sample",
             colors=CAUSE_COLORS,
         ),
     ),
@@ -185,20 +184,19 @@ RECONCILER = Row(
     (
         _lines(
             "Event-loop lag",
-            f"How late the event loop came to a timer, in the {WINDOW} before. Everything that zenvoy decides waits so "
-            "long.",
+            f"Delay of timers in the event loop over the previous {WINDOW}. Every decision is delayed by this time.",
             *(
                 Query(
                     f"histogram_quantile({share}, sum by (le) (rate(zenvoy_event_loop_lag_seconds_bucket[{WINDOW}])))",
                     legend,
                 )
-                for share, legend in ((0.5, "half of the time"), (0.99, "99 %"))
+                for share, legend in ((0.5, "50 %"), (0.99, "99 %"))
             ),
             unit=Unit.SECONDS,
         ),
         _lines(
             "CPU",
-            "CPU-seconds a second of each reconciler.",
+            "CPU seconds per second of each reconciler.",
             Query(f"rate(process_cpu_seconds_total[$__rate_interval]) {_RECONCILER}", "{{instance}}"),
             unit=Unit.SHARE,
         ),
@@ -215,32 +213,33 @@ LEADER = Row(
     "Leader and API server",
     (
         Panel(
-            "Who leads",
-            "Which reconciler may put services to sleep, of those that there are; the others only wake. On one machine "
-            "there is one.",
+            "Leader over time",
+            "The reconciler that is the leader. On one machine there is only one reconciler.",
             Kind.TIMELINE,
             (
                 Query('max by (pod) (zenvoy_leader{pod!=""})', "{{pod}}", NO_PODS),
                 Query(
-                    'max by (instance) (zenvoy_leader{pod=""})', "{{instance}}", "in a cluster they are called by pod"
+                    'max by (instance) (zenvoy_leader{pod=""})',
+                    "{{instance}}",
+                    "reconcilers are named by pod, as in a cluster",
                 ),
             ),
             width=8,
-            names={0: ("follows", STATE_COLORS["ScaledToZero"]), 1: ("leads", GOOD)},
+            names={0: ("follower", STATE_COLORS["ScaledToZero"]), 1: ("leader", GOOD)},
         ),
         Panel(
             "Calls to the API server",
-            "Calls that ended a second, by method; WATCH: watches that began.",
+            "Completed calls per second by method. WATCH counts watches that were started.",
             Kind.LINES,
             (Query("sum by (method) (rate(zenvoy_api_calls_total[$__rate_interval]))", "{{method}}", NO_API_SERVER),),
             Unit.EVENTS_PER_SECOND,
             width=8,
-            no_value="On one machine there is no API server",
+            no_value="No API server",
         ),
         Panel(
-            "Calls that failed",
-            "Calls to the API server in the range that were not answered well, by method and code; none: there was no "
-            "answer. A few 404, 409 and 422 are ordinary: somebody else was quicker.",
+            "Failed calls",
+            "Failed calls to the API server in the range, by method and code; none means no answer. A few 404, 409, "
+            "and 422 are normal: another writer was faster.",
             Kind.BARS,
             (
                 Query(
@@ -260,7 +259,7 @@ HOLDERS = Row(
     (
         _lines(
             "Connections in holders",
-            "Connections that wait (held) and that are connected through (relayed), in each holder.",
+            "Held and relayed connections in each holder.",
             Query(
                 "sum by (instance) (zenvoy_holder_held)",
                 "{{instance}} held",
@@ -272,13 +271,13 @@ HOLDERS = Row(
         ),
         _lines(
             "Descriptors",
-            "Share of the descriptors that each holder may use. At 100 % it refuses connections.",
+            "Share of its file descriptor limit that each holder uses. At 100 % it refuses connections.",
             Query("zenvoy_holder_descriptors / zenvoy_holder_descriptors_limit", "{{instance}}"),
             unit=Unit.SHARE,
         ),
         Panel(
             "Stream to the reconciler",
-            "Whether each holder is spoken to. While it is not, it goes on with what it last knew.",
+            "up while the holder is connected. While disconnected, it continues with its last assignments.",
             Kind.TIMELINE,
             (Query("zenvoy_holder_stream_up", "{{instance}}"),),
             width=8,
@@ -290,8 +289,8 @@ HOLDERS = Row(
 BOARD = Board(
     "zenvoy-control-plane",
     "zenvoy: Control plane",
-    "zenvoy itself: xDS and each Envoy, samples of traffic, the reconciler's event loop, who leads, the API server, "
-    "and the holders.",
+    "zenvoy itself: xDS and Envoys, traffic samples, the reconciler's event loop, the leader, the API server, and the "
+    "holders.",
     (HEALTH, XDS, ENVOYS, SAMPLES, RECONCILER, LEADER, HOLDERS),
     (),
 )

@@ -1,4 +1,4 @@
-"""Fleet: all services at a glance. What sleeps, what wakes and for how long, what is stuck, and what it is worth."""
+"""The Fleet dashboard: all services at a glance."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ NOW = Row(
         ),
         _number(
             "Awake",
-            "Services whose traffic goes straight to them (Active, Idle), or did until a moment ago (Draining).",
+            "Services that are running: Active, Idle, or Draining.",
             _in_state("Active|Idle|Draining"),
             Level(None, STATE_COLORS["Active"]),
         ),
         _number(
             "Waking",
-            "Services that were asked for and are not reachable yet.",
+            "Services that a client is waiting for and that are not reachable yet.",
             _in_state("Waking"),
             Level(None, GOOD),
             Level(1, WARNING),
         ),
         _number(
             "Stalled",
-            "Services whose wake is known not to get on. Below: which, why, and for how long.",
+            "Services whose wake makes no progress. The tables below show the cause and the duration.",
             f"sum({each(services('stalled'))}) or vector(0)",
             *_alarming(BAD),
         ),
         _number(
             "Held",
-            "Connections that wait for a service to wake, at this moment.",
+            "Connections that are currently waiting for a service to wake.",
             f"sum({each(services('held'))}) or vector(0)",
             Level(None, GOOD),
             Level(1, WARNING),
         ),
         _number(
-            "Longest wake under way",
-            "How long the service that has been waking for longest has been at it; 0 while none is waking.",
+            "Longest wake in progress",
+            "Duration of the longest wake in progress; 0 if no service is waking.",
             f"max({WAKING_FOR}) or vector(0)",
             *(Level(None, GOOD), Level(10, WARNING), Level(60, BAD)),
             unit=Unit.SECONDS,
@@ -78,16 +78,15 @@ STATES = Row(
     (
         Panel(
             "Services by state",
-            "How many services are in each state, over time.",
+            "Number of services in each state over time.",
             Kind.LINES,
             tuple(Query(_in_state(state), state) for state in STATE_COLORS),
             stacked=True,
             colors=STATE_COLORS,
         ),
         Panel(
-            "The states of services",
-            f"The state of each service over time, of the {MOST_IN_TIMELINE} that changed it most often. Red: Waking, "
-            "and known not to get on.",
+            "State of each service",
+            f"State over time of the {MOST_IN_TIMELINE} services with the most transitions. Red: Waking and stalled.",
             Kind.TIMELINE,
             (
                 Query(
@@ -111,16 +110,15 @@ WAKING_NOW = Row(
     (
         Panel(
             "Waking now",
-            "Services that are waking at this moment: for how long, how long they may take before it counts as too "
-            "long (their own wakeTimeout), and how many connections wait.",
+            "Services that are waking: since when, their wakeTimeout, and the number of connections that wait.",
             Kind.TABLE,
             (
-                Query(WAKING_FOR, may_be_empty="nothing need be waking at this moment"),
+                Query(WAKING_FOR, may_be_empty="no service is waking"),
                 Query(
                     where(each(services("wake_timeout_seconds")), WAKING),
-                    may_be_empty="nothing need be waking at this moment",
+                    may_be_empty="no service is waking",
                 ),
-                Query(where(each(services("held")), WAKING), may_be_empty="nothing need be waking at this moment"),
+                Query(where(each(services("held")), WAKING), may_be_empty="no service is waking"),
             ),
             width=8,
             height=6,
@@ -129,17 +127,17 @@ WAKING_NOW = Row(
             columns=(
                 _SERVICE,
                 Column("A", "For", Unit.SECONDS),
-                Column("B", "May take", Unit.SECONDS),
+                Column("B", "wakeTimeout", Unit.SECONDS),
                 Column("C", "Held", Unit.COUNT),
             ),
         ),
         Panel(
             "Stalled",
-            "Services whose wake does not get on, and why, in one word, which docs/metrics.md and "
-            "docs/troubleshooting.md explain. `zenvoy status NAME` and the log have the whole sentence.",
+            "Stalled services and the cause, which docs/metrics.md and docs/troubleshooting.md explain. The log and "
+            "`zenvoy status NAME` have the full message.",
             Kind.TABLE,
             tuple(
-                Query(where(beside(value, WHY), STALLED), may_be_empty="nothing need be stalled")
+                Query(where(beside(value, WHY), STALLED), may_be_empty="no service is stalled")
                 for value in (
                     f"(time() - {each(services('state_entered_timestamp_seconds'))})",
                     each(services("held")),
@@ -152,17 +150,17 @@ WAKING_NOW = Row(
             sort="For",
             columns=(
                 _SERVICE,
-                Column("why", "Why"),
+                Column("why", "Cause"),
                 Column("A", "For", Unit.SECONDS),
                 Column("B", "Held", Unit.COUNT),
                 Column("C", "Refused", Unit.COUNT),
             ),
         ),
         Panel(
-            "Waking, for how long",
-            "For each service that was waking: how long it had been at it. A line that goes on rising is stuck.",
+            "Time in Waking",
+            "Time since each service entered Waking. A line that keeps rising is a wake that does not finish.",
             Kind.LINES,
-            (Query(WAKING_FOR, "{{service}}", may_be_empty="nothing need have been waking in the range"),),
+            (Query(WAKING_FOR, "{{service}}", may_be_empty="no service was waking in the range"),),
             Unit.SECONDS,
             width=8,
             height=6,

@@ -1,4 +1,4 @@
-"""The rest of Fleet: how long wakes take, what is held and refused, and the ledger of what sleeping saves."""
+"""Rows of the Fleet dashboard: wakes, held and refused connections, and savings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from grafana.queries import PARTS_EXPLAINED, by_part, counted, each, services, t
 from grafana.theme import BAD, GOOD, PART_COLORS, REASON_COLORS, STATE_COLORS, WARNING
 
 WINDOW = "10m"
-"""Wakes are rare: what is said of them is said of all in so long."""
-NO_WAKE = "nothing need have woken in the range"
+"""Long enough to include several wakes, which are rare."""
+NO_WAKE = "no service woke in the range"
 MOST = 15
 
-NO_REQUESTS = "only pods have requests, and not all of them"
+NO_REQUESTS = "no pod declares requests"
 _SLEPT = services("slept_replica_seconds_total")
 _SLEPT_CPU, _SLEPT_MEMORY = services("slept_cpu_core_seconds_total"), services("slept_memory_byte_seconds_total")
 _ASLEEP = f"avg_over_time({services('state', state='ScaledToZero')}[$__range])"
@@ -37,18 +37,18 @@ WAKES = Row(
     (
         Panel(
             "Wake latency",
-            f"How long clients waited for a wake, from the first held connection to its first byte, of all wakes in "
-            f"the {WINDOW} before. All services; exemplars name the service.",
+            f"Time from the first held connection to its first byte, over all wakes in the previous {WINDOW}. "
+            "Exemplars name the service.",
             Kind.LINES,
-            (_quantile(0.5, "half of them"), _quantile(0.95, "95 %"), _quantile(0.99, "99 %")),
+            (_quantile(0.5, "50 %"), _quantile(0.95, "95 %"), _quantile(0.99, "99 %")),
             Unit.SECONDS,
             width=8,
             no_value="No wake in this range",
-            colors={"half of them": GOOD, "95 %": WARNING, "99 %": BAD},
+            colors={"50 %": GOOD, "95 %": WARNING, "99 %": BAD},
         ),
         Panel(
             "Wake latency by phase",
-            f"What the mean wake consisted of, in the {WINDOW} before: {PARTS_EXPLAINED}.",
+            f"Mean duration of each part of a wake in the previous {WINDOW}. {PARTS_EXPLAINED}.",
             Kind.LINES,
             by_part(_mean_part, NO_WAKE),
             Unit.SECONDS,
@@ -59,14 +59,14 @@ WAKES = Row(
         ),
         Panel(
             "Flapping: wakes by service",
-            f"How often each service woke in the range; the {MOST} that did so most often. One that wakes all the time "
-            "sleeps too early: give it a longer idleAfter.",
+            f"Wakes in the range, for the {MOST} services that woke most often. If a service wakes too often, increase "
+            "its idleAfter.",
             Kind.BARS,
             (
                 Query(
                     f"topk({MOST}, {total(counted(_WOKEN))})",
                     "{{service}}",
-                    "a service has this series from its first wake on",
+                    "no service has ever woken",
                 ),
             ),
             width=8,
@@ -80,7 +80,7 @@ HELD = Row(
     (
         Panel(
             "Held connections",
-            f"Connections that waited for a service to wake, of the {MOST} services with most of them.",
+            f"Connections waiting for a service to wake, for the {MOST} services with the most.",
             Kind.LINES,
             (Query(f"topk({MOST}, {each(services('held'))})", "{{service}}"),),
             width=8,
@@ -88,7 +88,7 @@ HELD = Row(
         ),
         Panel(
             "Released, refused, given up",
-            "What became of held connections in the range: connected to their service; refused; left by their client.",
+            "Held connections in the range: released to the service, refused, or closed by the client.",
             Kind.NUMBER,
             (
                 Query(f"sum({counted(services('released_total'))})", "Released"),
@@ -99,14 +99,14 @@ HELD = Row(
         ),
         Panel(
             "Refused by reason",
-            "Connections refused in the range, by reason: max_held (too many waited already), timeout (held for as "
-            "long as allowed), and what else docs/metrics.md lists.",
+            "Connections refused in the range, by reason: max_held (maxHeld reached), timeout (holdTimeout passed), "
+            "and others in docs/metrics.md.",
             Kind.BARS,
             (
                 Query(
                     f"sum by (reason) ({_REFUSED}) > 0",
                     "{{reason}}",
-                    "nothing need have been refused",
+                    "no connection was refused",
                 ),
             ),
             width=8,
@@ -117,15 +117,14 @@ HELD = Row(
 )
 
 LEDGER = Row(
-    "Savings ledger",
+    "Savings",
     (
         Panel(
-            "The ledger",
-            "In the range: replica-seconds that were not run because services slept, and seconds that clients waited "
-            "for that, all waits added up.",
+            "Saved and waited",
+            "Replica-seconds saved by sleeping in the range, and the total time that clients waited for wakes.",
             Kind.NUMBER,
             (
-                Query(f"sum({total(counted(_SLEPT))})", "Replica-time not run"),
+                Query(f"sum({total(counted(_SLEPT))})", "Replica time saved"),
                 Query(f"sum({counted(_WAITED)})", "Waited"),
             ),
             Unit.SECONDS,
@@ -133,9 +132,9 @@ LEDGER = Row(
             levels=(Level(None, GOOD),),
         ),
         Panel(
-            "Requests not run",
-            "What the pods that were not run in the range would have asked for: their requests of CPU and memory times "
-            "how long their services slept, in core-hours and GiB-hours.",
+            "Requests saved",
+            "CPU and memory requests of the pods that did not run in the range, multiplied by the time their services "
+            "slept, in core-hours and GiB-hours.",
             Kind.NUMBER,
             (
                 Query(f"sum({total(counted(_SLEPT_CPU))}) / 3600", "Core-hours", NO_REQUESTS),
@@ -143,11 +142,11 @@ LEDGER = Row(
             ),
             width=4,
             levels=(Level(None, GOOD),),
-            no_value="No pod's requests are known",
+            no_value="No requests are known",
         ),
         Panel(
             "Time asleep",
-            "Which share of the range services were asleep, all of them together.",
+            "Share of the range that services were asleep, averaged over all services.",
             Kind.NUMBER,
             (Query(f"avg({each(_ASLEEP)})", "Time asleep"),),
             Unit.SHARE,
@@ -155,31 +154,31 @@ LEDGER = Row(
             levels=(Level(None, STATE_COLORS["ScaledToZero"]),),
         ),
         Panel(
-            "Replicas that run and that sleep",
-            "Replicas that exist, and those that would, if services that sleep had as many as last.",
+            "Running and sleeping replicas",
+            "Replicas that exist, and replicas that sleeping services had before they fell asleep.",
             Kind.LINES,
             (
-                Query(f"sum({each(_RUNNING)})", "run"),
-                Query(f"sum({each(_SLEEPING)})", "sleep"),
+                Query(f"sum({each(_RUNNING)})", "running"),
+                Query(f"sum({each(_SLEEPING)})", "asleep"),
             ),
             width=6,
             stacked=True,
-            colors={"run": STATE_COLORS["Active"], "sleep": STATE_COLORS["ScaledToZero"]},
+            colors={"running": STATE_COLORS["Active"], "asleep": STATE_COLORS["ScaledToZero"]},
         ),
         Panel(
-            "The ledger by service",
-            f"The {MOST} services that saved most in the range: replica-seconds not run, and what their clients waited "
-            "for it, all waits added up.",
+            "Saved and waited by service",
+            f"The {MOST} services that saved most in the range: replica-seconds saved, and the total time that their "
+            "clients waited.",
             Kind.TABLE,
             (
                 Query(f"topk({MOST}, {total(counted(_SLEPT))})"),
                 Query(f"{total(counted(_WAITED))} and topk({MOST}, {total(counted(_SLEPT))})"),
             ),
             width=6,
-            sort="Not run",
+            sort="Saved",
             columns=(
                 Column("service", "Service", links_to_service=True),
-                Column("A", "Not run", Unit.SECONDS),
+                Column("A", "Saved", Unit.SECONDS),
                 Column("B", "Waited", Unit.SECONDS),
             ),
         ),

@@ -1,6 +1,6 @@
-"""What a dashboard consists of, as plain values. No SDK and no I/O here.
+"""The parts of a dashboard as plain values, independent of the Grafana SDK.
 
-Counterparts: `translate.py` makes Grafana's JSON of these, `draw.py` a picture.
+`boards.py` and `panels.py` translate them to Grafana's JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROW_HEIGHT = 1
 
 
 class Kind(StrEnum):
-    """How a panel shows its data; the value is the id of Grafana's panel plugin."""
+    """The visualization of a panel; the value is the id of Grafana's panel plugin."""
 
     LINES = "timeseries"
     NUMBER = "stat"
@@ -25,12 +25,12 @@ class Kind(StrEnum):
 
 
 class Unit(StrEnum):
-    """Grafana's ids of the units in use."""
+    """Grafana's unit ids."""
 
     COUNT = "short"
     SECONDS = "s"
     MOMENT = "dateTimeAsIsoNoDateIfToday"
-    """Of milliseconds since the epoch."""
+    """A value in milliseconds since the epoch."""
     PER_SECOND = "reqps"
     EVENTS_PER_SECOND = "ops"
     SHARE = "percentunit"
@@ -41,31 +41,31 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One PromQL query; `legend` names its series in Grafana's way, such as `{{service}}`."""
+    """One PromQL query; `legend` is Grafana's template for series names, such as `{{service}}`."""
 
     expr: str
     legend: str = ""
     may_be_empty: str = ""
-    """Why no data is no fault: then the panel shows its `no_value`. Empty: there must always be data."""
+    """The reason why an empty result is normal. If not set, the query always has data."""
     exemplars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A table's column: a label, or the value of the query of that letter (`A` is the first)."""
+    """A table column: a label, or the value of the query with that letter (`A` is the first)."""
 
     source: str
     title: str
     unit: Unit = Unit.NONE
     width: int = 0
     words: Mapping[str, str] = field(default_factory=dict)
-    """What to show in the place of a label's value."""
+    """Replacement texts for label values."""
     links_to_service: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """From this value on, a number has this colour."""
+    """The color of a number from this value upwards."""
 
     above: float | None
     color: str
@@ -73,7 +73,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel. `colors` are by the series' name as the legend shows it; `names` gives numbers a name and a colour."""
+    """One panel. `colors` maps legend names to colors; `names` maps numbers to a name and a color."""
 
     title: str
     description: str
@@ -91,13 +91,13 @@ class Panel:
     levels: tuple[Level, ...] = ()
     columns: tuple[Column, ...] = ()
     sort: str = ""
-    """The title of the column by which a table is sorted, the highest first."""
+    """Title of the column by which a table is sorted, in descending order."""
     links_to_service: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Panels under a title, side by side as far as they fit."""
+    """Panels under a title, laid out side by side."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -105,7 +105,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A variable that lists a label's values."""
+    """A dashboard variable that lists the values of a label."""
 
     name: str
     label: str
@@ -116,7 +116,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One dashboard; `uid` is its address and its file's name."""
+    """One dashboard; `uid` is its address and its file name."""
 
     uid: str
     title: str
@@ -125,14 +125,14 @@ class Board:
     variables: tuple[Variable, ...]
 
     def panels(self) -> Iterator[Panel]:
-        """All panels, from the top."""
+        """Yield all panels from top to bottom."""
         for row in self.rows:
             yield from row.panels
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row's title or a panel is, in cells of Grafana's grid."""
+    """Position and size of a row title or a panel, in grid cells."""
 
     x: int
     y: int
@@ -141,7 +141,7 @@ class Place:
 
 
 def layout(board: Board) -> list[tuple[Row | Panel, Place]]:
-    """Every row's title and every panel with its place, left to right and from the top."""
+    """Place every row title and panel, left to right and top to bottom."""
     placed: list[tuple[Row | Panel, Place]] = []
     y = 0
     for row in board.rows:

@@ -1,4 +1,4 @@
-"""A panel, translated to the SDK's builders. Pure. Counterparts: `model.py` (made of), `boards.py` (part of)."""
+"""Translation of a panel to a builder of the Grafana SDK. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FIXED = "fixed"
 
 
 def panel(of: Panel, identifier: int, place: Place) -> Builder:
-    """The builder of a panel, with its number in the dashboard."""
+    """Return the builder of a panel, with its id and place in the dashboard."""
     made = _KINDS[of.kind](of)
     made.id(identifier).title(of.title).description(of.description).datasource(DATASOURCE)
     made.grid_pos(GridPos(place.height, place.width, place.x, place.y)).unit(of.unit.value).no_value(of.no_value)
@@ -97,7 +97,7 @@ def _timeline(of: Panel) -> statetimeline.Panel:
 
 
 def _table(of: Panel) -> table.Panel:
-    """One row for each set of labels, whatever the queries; other columns than those named are left out."""
+    """Build a table with one row per label set, across all queries, that shows only `of.columns`."""
     made = table.Panel().show_header(True).filterable(True)
     sources = {_field(of, column): column for column in of.columns}
     for column in of.columns:
@@ -114,7 +114,7 @@ def _table(of: Panel) -> table.Panel:
 
 
 def _field(of: Panel, column: Column) -> str:
-    """What Grafana calls it: a lone query's value is just `Value`."""
+    """Return Grafana's field name; the value of a single query is called `Value`."""
     if len(column.source) > 1:
         return column.source
     return f"Value #{column.source}" if len(of.queries) > 1 else "Value"

@@ -1,4 +1,4 @@
-"""Service: one service in full: its states beside what was asked of it, each wake with its parts, why it changed."""
+"""The Service dashboard: one service in detail."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from grafana.queries import (
 from grafana.theme import BAD, GOOD, PART_COLORS, REASON_COLORS, STATE_COLORS, STATE_NAMES, WARNING
 
 NAMES = {CODES[state]: shown for state, shown in STATE_NAMES.items()}
-NEVER_WOKEN = "a service that never woke has no wake to tell of"
+NEVER_WOKEN = "the service has never woken"
 STATE = state_code(service)
 ENVOY = 'envoy_cluster_name=~"$service"'
-"""By pattern: Envoy's label has `~` for every dot of the name, and a dot matches that."""
+"""A pattern, because Envoy's label has `~` for every dot in the name, and a dot matches it."""
 
 _LAST_WAKE = service("last_wake_duration_seconds")
 _TRANSITIONS = service("transitions_total")
@@ -47,7 +47,7 @@ NOW = Row(
     (
         Panel(
             "State",
-            "The state that the service is in. Stalled: it is Waking, and known not to get on.",
+            "The current state. Stalled: the service is Waking and makes no progress.",
             Kind.NUMBER,
             (Query(STATE, "State"),),
             width=4,
@@ -56,28 +56,28 @@ NOW = Row(
         ),
         _number(
             "For",
-            "How long it has been in that state.",
+            "Time since the service entered this state.",
             f"time() - {each(service('state_entered_timestamp_seconds'))}",
             Unit.SECONDS,
         ),
         _number(
             "Until its deadline",
-            "When the state's deadline passes: Idle, then it is put to sleep; Waking, then it has taken too long; "
-            "Draining, then it is left awake. 0: Active and ScaledToZero have none.",
+            "Time until the deadline of the state. Idle: the service is put to sleep. Waking: the wake has stalled. "
+            "Draining: the service stays awake. Active and ScaledToZero have no deadline and show 0.",
             f"{each(service('deadline_timestamp_seconds'))} - time() or 0 * {each(service('stalled'))}",
             Unit.SECONDS,
         ),
-        _number("Replicas", "Replicas that exist or are wanted.", each(service("replicas")), Unit.COUNT),
+        _number("Replicas", "Desired replicas of the service.", each(service("replicas")), Unit.COUNT),
         _number(
             "Held",
-            "Connections that wait for it at this moment.",
+            "Connections that are currently waiting for the service.",
             f"sum({each(service('held'))}) or vector(0)",
             Unit.COUNT,
             *(Level(None, GOOD), Level(1, WARNING)),
         ),
         _number(
             "Last wake",
-            "How long the last wake took, from the first held connection to its first byte.",
+            "Duration of the last wake, from the first held connection to its first byte.",
             each(_LAST_WAKE),
             Unit.SECONDS,
             maybe=NEVER_WOKEN,
@@ -86,11 +86,11 @@ NOW = Row(
 )
 
 OVER_TIME = Row(
-    "States, and what was asked of it",
+    "States and traffic",
     (
         Panel(
             "State over time",
-            "Its states. Compare with the requests and connections below: what it was used for, and what woke it.",
+            "States over time. Compare them with the requests and connections below.",
             Kind.TIMELINE,
             (Query(STATE, "{{service}}"),),
             width=24,
@@ -99,7 +99,7 @@ OVER_TIME = Row(
         ),
         Panel(
             "Requests",
-            "Requests a second by Envoy's count; connections, where Envoy knows no requests.",
+            "Requests per second, or connections per second for TCP and TLS, as counted by Envoy.",
             Kind.LINES,
             (Query(each(f"rate({service('requests_total')}[$__rate_interval])"), "requests"),),
             Unit.PER_SECOND,
@@ -108,7 +108,7 @@ OVER_TIME = Row(
         ),
         Panel(
             "Connections from Envoy",
-            "Open from Envoys to the service, or to a holder instead.",
+            "Open connections from Envoys to the service or, instead, to a holder.",
             Kind.LINES,
             (Query(f"sum(envoy_cluster_upstream_cx_active{{{ENVOY}}}) or vector(0)", "open"),),
             width=8,
@@ -116,8 +116,8 @@ OVER_TIME = Row(
         ),
         Panel(
             "Connections in holders",
-            "Held: waiting for it to wake. Relayed: connected to it through a holder, since they came while it was "
-            "waking.",
+            "Held: waiting for the service to wake. Relayed: connected through a holder, because they arrived while "
+            "the service was not awake.",
             Kind.LINES,
             (
                 Query(f"sum({each(service('held'))}) or vector(0)", "held"),
@@ -133,8 +133,9 @@ WAKES = Row(
     "Wakes",
     (
         Panel(
-            "Each wake, with its parts",
-            f"A bar for each wake, when it ended: {PARTS_EXPLAINED}. Of several wakes between two points, the last.",
+            "Wakes by part",
+            f"One bar for each wake, at the time it ended. {PARTS_EXPLAINED}. If several wakes ended between two "
+            "points, the last one is shown.",
             Kind.LINES,
             by_part(lambda part: where(_part(part), began(_LAST_WAKE)), NEVER_WOKEN),
             Unit.SECONDS,
@@ -144,23 +145,23 @@ WAKES = Row(
             colors=PART_COLORS,
         ),
         Panel(
-            "The last wake, by part",
-            "Where the time of the last wake went, as its parts followed one another.",
+            "Last wake by part",
+            "Duration of each part of the last wake, in order.",
             Kind.BARS,
             by_part(_part, NEVER_WOKEN),
             Unit.SECONDS,
             width=6,
-            no_value="It has not woken yet",
+            no_value="No wake yet",
             colors=PART_COLORS,
         ),
         Panel(
-            "How wakes went",
-            "Wakes in the range: that ended awake; that stalled on the way; that took longer than its wakeTimeout. One "
-            "may be all three.",
+            "Wakes by result",
+            "Wakes in the range that woke the service, that stalled, or that took longer than wakeTimeout. A wake can "
+            "count in all three.",
             Kind.BARS,
             (Query(f"sum by (result) ({counted(service('wakes_total'))})", "{{result}}", NEVER_WOKEN),),
             width=6,
-            no_value="It has not woken yet",
+            no_value="No wake yet",
             colors={"woken": GOOD, "stalled": WARNING, "timed_out": BAD},
         ),
     ),
@@ -170,57 +171,57 @@ REASONS = Row(
     "Reasons",
     (
         Panel(
-            "Last reasons",
-            "What made it change its state: each kind of transition in the range, the latest first, with how often it "
-            "happened. The whole sentence of each is in the log, and the present one in `zenvoy status $service`.",
+            "Transitions",
+            "Each kind of transition in the range, the latest first, with its count. The log has the full reason of "
+            "each; `zenvoy status $service` shows the current one.",
             Kind.TABLE,
             (
                 Query(
                     f"1000 * max by (from, to, event) (max_over_time(timestamp({_HAPPENED})[$__range:$__interval]))",
-                    may_be_empty="nothing need have changed in the range",
+                    may_be_empty="the state did not change in the range",
                 ),
                 Query(
                     f"sum by (from, to, event) ({counted(_TRANSITIONS)}) > 0",
-                    may_be_empty="nothing need have changed in the range",
+                    may_be_empty="the state did not change in the range",
                 ),
             ),
             width=10,
-            no_value="Its state has not changed",
+            no_value="No transition in this range",
             sort="Latest",
             columns=(
                 Column("A", "Latest", Unit.MOMENT),
                 Column("from", "From"),
                 Column("to", "To"),
-                Column("event", "Because of"),
-                Column("B", "Times", Unit.COUNT),
+                Column("event", "Event"),
+                Column("B", "Count", Unit.COUNT),
             ),
         ),
         Panel(
-            "Why it stalled",
-            "What kept its wakes from getting on in the range, in one word, which docs/metrics.md and "
-            "docs/troubleshooting.md explain; the latest first.",
+            "Causes of stalls",
+            "Causes of stalled wakes in the range, the latest first. docs/metrics.md and docs/troubleshooting.md "
+            "explain them.",
             Kind.TABLE,
             (
                 Query(
                     f"1000 * max by (why) (max_over_time(timestamp({_WHY})[$__range:$__interval]))",
-                    may_be_empty="nothing need have stalled",
+                    may_be_empty="no wake stalled",
                 ),
             ),
             width=4,
             no_value="No wake stalled",
-            sort="Until",
-            columns=(Column("why", "Why"), Column("A", "Until", Unit.MOMENT)),
+            sort="Last seen",
+            columns=(Column("why", "Cause"), Column("A", "Last seen", Unit.MOMENT)),
         ),
         Panel(
             "Refused by reason",
-            "Connections refused in the range, by reason: max_held (too many waited already), timeout (held for as "
-            "long as allowed), and what else docs/metrics.md lists.",
+            "Connections refused in the range, by reason: max_held (maxHeld reached), timeout (holdTimeout passed), "
+            "and others in docs/metrics.md.",
             Kind.BARS,
             (
                 Query(
                     f"sum by (reason) ({_REFUSED}) > 0",
                     "{{reason}}",
-                    "nothing need have been refused",
+                    "no connection was refused",
                 ),
             ),
             width=5,
@@ -228,12 +229,11 @@ REASONS = Row(
             colors=REASON_COLORS,
         ),
         Panel(
-            "Its ledger",
-            "In the range: replica-seconds not run because it slept, and what its clients waited for that, all waits "
-            "added up.",
+            "Saved and waited",
+            "Replica-seconds saved by sleeping in the range, and the total time that clients waited for wakes.",
             Kind.NUMBER,
             (
-                Query(f"sum({counted(service('slept_replica_seconds_total'))})", "Replica-time not run"),
+                Query(f"sum({counted(service('slept_replica_seconds_total'))})", "Replica time saved"),
                 Query(f"sum({counted(service('waited_seconds_total'))})", "Waited"),
             ),
             Unit.SECONDS,
@@ -246,7 +246,7 @@ REASONS = Row(
 BOARD = Board(
     "zenvoy-service",
     "zenvoy: Service",
-    "One service: its states over time beside requests and connections, each wake with its parts, and the reasons.",
+    "One service: states over time, requests and connections, wakes by part, and the reasons for transitions.",
     (NOW, OVER_TIME, WAKES, REASONS),
     (NAMESPACE, SERVICE),
 )

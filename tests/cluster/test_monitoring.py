@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from grafana.answers import Prometheus as Answers
-from grafana.answers import Span, Viewer, filled
 from grafana.build import BOARDS
 from grafana.control_plane import LEADER, NO_PODS
 from grafana.fleet_wakes import NO_REQUESTS
@@ -26,6 +24,8 @@ from tests.cluster.harness import Cluster
 from tests.cluster.monitoring import Discovery, jobs_of, write_rules
 from tests.cluster.release import CHART, PATIENCE_SECONDS, ROOT, SYSTEM, WEB, Release, Shop, web
 from tests.e2e.harness import until as until_within
+from tests.grafana.answers import Prometheus as Answers
+from tests.grafana.answers import Span, Viewer, filled
 from tests.prometheus.parts import Alertmanager, Prometheus, Webhook
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.alertmanager]

@@ -1,4 +1,4 @@
-"""Two real runs of zenvoy, with the Prometheus beside each: in one much happens, in the other nothing sleeps."""
+"""Two real runs of zenvoy, each with its Prometheus: an eventful one, and one in which nothing sleeps."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from dataclasses import replace
 
 import pytest
 
-from grafana.answers import Viewer
-from grafana.render import viewer
-from grafana.scene import Scene, running
 from tests.e2e.harness import quick, request, until
+from tests.grafana.answers import Viewer
+from tests.grafana.scene import Scene, running, viewer
 
 EVENTFUL_SECONDS = 24.0
 
 
 @pytest.fixture(scope="session")
 def eventful_viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
-    """Services that slept and woke, one that stalled, one that refused, seen at a moment when all of it is scraped."""
+    """View a run in which services slept, woke, stalled, and refused connections."""
     with running(tmp_path_factory.mktemp("eventful")) as scene:
         yield viewer(scene, scene.play(EVENTFUL_SECONDS))
 
 
 @pytest.fixture(scope="session")
 def uneventful_viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
-    """One service that was awake when zenvoy came, and is used: nothing sleeps, nothing wakes, nothing is held.
+    """View a run in which one service is in use throughout: nothing sleeps, wakes, or is held.
 
-    A reconciler finds every service asleep at first, so it is a second one that finds this one awake.
+    The first reconciler finds every service asleep; the range therefore starts with a second one.
     """
     directory = tmp_path_factory.mktemp("uneventful")
     busy = ({"name": "api", "command": quick("http"), "paused": True},)
@@ -40,8 +39,10 @@ def uneventful_viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[View
         )
         start = time.time()
         until("a sample is complete", lambda: _is_scraped(scene, "zenvoy_sample_complete == 1"))
-        until("it is seen to be used", lambda: _is_used(scene))
-        until("all is scraped for a while", lambda: _is_scraped(scene, "count(min_over_time(up[4s]) == 1) == 3"))
+        until("its requests are scraped", lambda: _is_used(scene))
+        until(
+            "all targets are scraped for a while", lambda: _is_scraped(scene, "count(min_over_time(up[4s]) == 1) == 3")
+        )
         seen = viewer(scene, time.time())
         yield replace(seen, span=replace(seen.span, start=start))
 
@@ -51,6 +52,6 @@ def _is_scraped(scene: Scene, expr: str) -> bool:
 
 
 def _is_used(scene: Scene) -> bool:
-    """Use it, and look whether its requests have been counted and scraped."""
+    """Send a request; return whether requests have been counted and scraped."""
     request(scene.zenvoy.http_port, "api")
     return _is_scraped(scene, "rate(zenvoy_service_requests_total[5s]) > 0")

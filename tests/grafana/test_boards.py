@@ -1,4 +1,4 @@
-"""What every dashboard must have, read from the JSON that Grafana reads."""
+"""Requirements on every dashboard, checked in the JSON that Grafana reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xds.bootstrap_stats import ADMIN_CLUSTER
 METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
 BOARD = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 FOREIGN = re.compile(r"(envoy|process)_\w+")
-"""Metrics that zenvoy shows and does not export."""
+"""Metrics that dashboards show and zenvoy does not export."""
 OF_GRAFANA = {"__rate_interval", "__interval", "__range", "datasource"}
 
 
@@ -33,17 +33,17 @@ def panels(board: Board) -> list[dict[str, Any]]:
 
 
 @BOARD
-def test_every_panel_says_what_it_shows_and_in_which_unit(board: Board) -> None:
+def test_panel_has_description_unit_and_no_value_text(board: Board) -> None:
     for panel in panels(board):
         assert len(panel["description"]) > 20, panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
-        assert panel["fieldConfig"]["defaults"]["noValue"], f"{panel['title']}: what it shows when there is nothing"
+        assert panel["fieldConfig"]["defaults"]["noValue"], f"{panel['title']}: noValue is missing"
         assert panel["datasource"]["uid"] == "${datasource}"
         assert panel["targets"]
 
 
 @BOARD
-def test_panels_are_told_apart_and_do_not_overlap(board: Board) -> None:
+def test_panels_have_unique_ids_and_do_not_overlap(board: Board) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in committed(board)["panels"]:
         grid = panel["gridPos"]
@@ -56,7 +56,7 @@ def test_panels_are_told_apart_and_do_not_overlap(board: Board) -> None:
 
 
 @BOARD
-def test_dashboards_lead_to_each_other_and_let_the_data_source_be_chosen(board: Board) -> None:
+def test_dashboard_links_to_the_others_and_has_a_data_source(board: Board) -> None:
     made = committed(board)
     assert made["uid"] == board.uid
     link = made["links"][0]
@@ -88,7 +88,7 @@ def test_metrics_in_queries_are_documented(board: Board) -> None:
 
 
 @BOARD
-def test_what_envoy_counts_of_zenvoy_itself_is_left_out(board: Board) -> None:
+def test_envoy_queries_exclude_the_clusters_of_zenvoy(board: Board) -> None:
     for panel in panels(board):
         for target in panel["targets"]:
             for matchers in re.findall(r"envoy_cluster_\w+\{([^}]*)}", target["expr"]):
@@ -97,15 +97,15 @@ def test_what_envoy_counts_of_zenvoy_itself_is_left_out(board: Board) -> None:
                     assert bool(re.fullmatch(pattern, ours)) is (operator == "!~"), panel["title"]
 
 
-def test_every_part_of_a_wake_has_its_place_and_every_cause_its_colour() -> None:
+def test_wake_parts_and_causes_have_distinct_colors() -> None:
     for parts in (PARTS, CLUSTER_PARTS):
-        assert [part for part in PART_COLORS if part in parts] == list(parts), "as they follow one another"
+        assert [part for part in PART_COLORS if part in parts] == list(parts), "not in order"
         assert len({PART_COLORS[part] for part in parts}) == len(parts)
     assert PART_COLORS.keys() == {*PARTS, *CLUSTER_PARTS}
     assert CAUSE_COLORS.keys() == set(Cause)
     assert len(set(CAUSE_COLORS.values())) == len(Cause)
 
 
-def test_links_to_a_service_lead_to_the_dashboard_that_there_is() -> None:
+def test_links_to_a_service_lead_to_an_existing_dashboard() -> None:
     text = "".join(path.read_text() for path in DASHBOARDS.glob("*.json"))
     assert set(re.findall(r"/d/([\w-]+)", text)) == {"zenvoy-service"} <= {board.uid for board in BOARDS}

@@ -1,5 +1,4 @@
-"""Every panel's query, against real Prometheuses that real runs filled. The list of what may be empty is in the panels
-themselves: `Query.may_be_empty` says why."""
+"""Every panel's queries against Prometheus data from real runs. `Query.may_be_empty` says which may have no data."""
 
 from __future__ import annotations
 
@@ -9,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from grafana import fleet
-from grafana.answers import Viewer
 from grafana.build import BOARDS
 from grafana.control_plane import NO_PODS
 from grafana.fleet_wakes import NO_REQUESTS
 from grafana.model import Panel, Query
 from grafana.queries import IN_A_CLUSTER, NO_API_SERVER
+from tests.grafana.answers import Viewer
 from xds.names import ignored, stat_name
 
 PANELS = [panel for board in BOARDS for panel in board.panels()]
@@ -30,12 +29,12 @@ def panel_of(uid: str, title: str) -> Panel:
 
 
 def empty(viewer: Viewer, panel: Panel) -> list[Query]:
-    """Those of its queries that find nothing."""
+    """Return the queries of a panel that have no data."""
     return [query for query, found in zip(panel.queries, viewer.answers(panel), strict=True) if not found]
 
 
 @EACH
-def test_prometheus_understands_the_query(eventful_viewer: Viewer, panel: Panel) -> None:
+def test_query_is_valid_promql(eventful_viewer: Viewer, panel: Panel) -> None:
     for query in panel.queries:
         filled = eventful_viewer.filled(query.expr)
         assert "$" not in filled
@@ -43,11 +42,11 @@ def test_prometheus_understands_the_query(eventful_viewer: Viewer, panel: Panel)
 
 
 @EACH
-def test_everything_has_data_when_much_happened(eventful_viewer: Viewer, panel: Panel) -> None:
+def test_panel_has_data_after_an_eventful_run(eventful_viewer: Viewer, panel: Panel) -> None:
     assert not [query for query in empty(eventful_viewer, panel) if query.may_be_empty not in IN_A_CLUSTER_ONLY]
 
 
-def test_what_was_refused_is_as_many_as_by_reason(eventful_viewer: Viewer) -> None:
+def test_refused_total_equals_the_sum_by_reason(eventful_viewer: Viewer) -> None:
     reasons = eventful_viewer.answers(panel_of("zenvoy-fleet", "Refused by reason"))[0]
     number = panel_of("zenvoy-fleet", "Released, refused, given up").queries[1]
     at_once = eventful_viewer.prometheus.instant(eventful_viewer.filled(number.expr), eventful_viewer.span.end)
@@ -55,15 +54,15 @@ def test_what_was_refused_is_as_many_as_by_reason(eventful_viewer: Viewer) -> No
     assert {one.labels["reason"] for one in reasons} >= {"max_held"}
 
 
-def test_why_services_stalled_is_told_by_a_row_each(eventful_viewer: Viewer) -> None:
+def test_stalled_tables_have_one_row_per_service(eventful_viewer: Viewer) -> None:
     table = next(panel for panel in fleet.WAKING_NOW.panels if panel.title == "Stalled")
     for found in eventful_viewer.answers(table):
         assert [(one.labels["service"], one.labels["why"]) for one in found] == [("broken", "Exited")]
-    stumbled = eventful_viewer.answers(panel_of("zenvoy-service", "Why it stalled"))[0]
+    stumbled = eventful_viewer.answers(panel_of("zenvoy-service", "Causes of stalls"))[0]
     assert [one.labels["why"] for one in stumbled] == ["Exited"]
 
 
-def test_connections_from_envoy_are_found_by_the_name_that_envoy_has_for_a_service(eventful_viewer: Viewer) -> None:
+def test_envoy_connections_match_the_stat_name_of_a_service(eventful_viewer: Viewer) -> None:
     panel = panel_of("zenvoy-service", "Connections from Envoy")
     (found,) = eventful_viewer.answers(panel)[0]
     assert max(value for _, value in found.points) > 0
@@ -75,13 +74,13 @@ def test_connections_from_envoy_are_found_by_the_name_that_envoy_has_for_a_servi
 
 
 @EACH
-def test_only_what_says_why_is_empty_when_nothing_sleeps(uneventful_viewer: Viewer, panel: Panel) -> None:
+def test_panel_without_data_gives_a_reason_when_nothing_sleeps(uneventful_viewer: Viewer, panel: Panel) -> None:
     nothing = empty(uneventful_viewer, panel)
     assert not [query for query in nothing if not query.may_be_empty]
     assert not nothing or panel.no_value
 
 
-def test_series_are_named_apart(eventful_viewer: Viewer) -> None:
+def test_series_of_a_panel_have_distinct_names(eventful_viewer: Viewer) -> None:
     for panel in PANELS:
         answers = eventful_viewer.answers(panel)
         if not panel.columns:

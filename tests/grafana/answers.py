@@ -1,4 +1,4 @@
-"""What a real Prometheus answers to a panel's queries, their variables filled in. Counterpart: `scene.py` fills it."""
+"""A client for the Prometheus HTTP API that runs panel queries the way Grafana does."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TIMEOUT_SECONDS = 20.0
 
 
 class Rejected(Exception):
-    """Prometheus rejects a query."""
+    """Prometheus rejected a query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time range, in seconds since the epoch, and the distance of its points."""
+    """A time range in seconds since the epoch, and the step between its points."""
 
     start: float
     end: float
@@ -33,7 +33,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series of an answer: moments in seconds since the epoch, with values; one point when it was asked for now."""
+    """One series of an answer: `(time, value)` points, with the time in seconds since the epoch."""
 
     labels: Mapping[str, str]
     points: tuple[tuple[float, float], ...]
@@ -43,67 +43,67 @@ class Series:
         return self.points[-1][1]
 
     def named(self, legend: str) -> str:
-        """What Grafana would call it."""
+        """Return the name that Grafana shows in the legend."""
         return re.sub(r"{{\s*(\w+)\s*}}", lambda found: self.labels.get(found[1], ""), legend)
 
 
 Answers = tuple[tuple[Series, ...], ...]
-"""For each of a panel's queries, its series."""
+"""The series of each query of a panel."""
 
 
 def filled(expr: str, variables: Mapping[str, str], span: Span, scrape_interval: float) -> str:
-    """A query as Grafana sends it. `$__rate_interval` is what Grafana makes of a scrape interval."""
-    every = {
+    """Return a query with its variables filled in, including the intervals that Grafana computes."""
+    values = {
         "__rate_interval": _duration(max(4 * scrape_interval, scrape_interval + span.step)),
         "__interval": _duration(span.step),
         "__range": _duration(span.end - span.start),
         **variables,
     }
-    return re.sub(r"\$\{?(\w+)}?", lambda found: every[found[1]], expr)
+    return re.sub(r"\$\{?(\w+)}?", lambda found: values[found[1]], expr)
 
 
 class Prometheus:
-    """Asks one, through its HTTP interface."""
+    """A client for one Prometheus server."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def parse(self, expr: str) -> str:
-        """The query as Prometheus understands it. Raises `Rejected`."""
-        return str(self._ask("format_query", query=expr))
+        """Return the query as Prometheus formats it. Raises `Rejected`."""
+        return str(self._get("format_query", query=expr))
 
     def range(self, expr: str, span: Span) -> list[Series]:
-        """Raises `Rejected`."""
-        found = self._ask("query_range", query=expr, start=span.start, end=span.end, step=span.step)
+        """Run a range query. Raises `Rejected`."""
+        found = self._get("query_range", query=expr, start=span.start, end=span.end, step=span.step)
         return [_series(row["metric"], row["values"]) for row in found["result"]]
 
     def instant(self, expr: str, at: float) -> list[Series]:
-        """Raises `Rejected`."""
-        found = self._ask("query", query=expr, time=at)
+        """Run an instant query. Raises `Rejected`."""
+        found = self._get("query", query=expr, time=at)
         return [_series(row["metric"], [row["value"]]) for row in found["result"]]
 
     def targets_up(self) -> int:
-        """How many targets the last scrape reached; 0 while Prometheus itself cannot be reached."""
+        """Return how many targets the last scrape reached, or 0 while Prometheus is unreachable."""
         try:
             return int(sum(one.last for one in self.instant("up", time.time())))
         except OSError:
             return 0
 
-    def _ask(self, what: str, **parameters: object) -> Any:
+    def _get(self, endpoint: str, **parameters: object) -> Any:
         query = urllib.parse.urlencode(parameters)
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/{what}?{query}", timeout=TIMEOUT_SECONDS) as reply:
+            with urllib.request.urlopen(f"{self.url}/api/v1/{endpoint}?{query}", timeout=TIMEOUT_SECONDS) as reply:
                 return json.load(reply)["data"]
         except urllib.error.HTTPError as error:
             if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
-                raise  # it has yet to read what it has stored
+                raise  # Prometheus is still loading its storage
             with error:
                 raise Rejected(f"{parameters['query']}: {error.read().decode()}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Somebody who looks at dashboards: at this range, with these variables chosen."""
+    """A dashboard viewer with a time range and chosen variables."""
 
     prometheus: Prometheus
     span: Span
@@ -111,11 +111,11 @@ class Viewer:
     scrape_interval: float
 
     def filled(self, expr: str) -> str:
-        """The query as Grafana would send it."""
+        """Return a query as Grafana would send it."""
         return filled(expr, self.variables, self.span, self.scrape_interval)
 
     def answers(self, panel: Panel) -> Answers:
-        """What each query of the panel finds; series without a single number are left out."""
+        """Run the queries of a panel. Series without any number are left out."""
         return tuple(self._found(panel, self.filled(query.expr)) for query in panel.queries)
 
     def _found(self, panel: Panel, expr: str) -> tuple[Series, ...]:
@@ -127,7 +127,7 @@ class Viewer:
 
 
 def _duration(seconds: float) -> str:
-    """PromQL knows no fractions."""
+    """Format a duration for PromQL, which does not accept fractions."""
     return f"{round(1000 * seconds)}ms"
 
 

@@ -1,8 +1,7 @@
-"""A real run for pictures and tests: `zenvoy up --with-prometheus` with services that are used in different ways.
+"""A real run of `zenvoy up --with-prometheus` that gives every panel something to show.
 
-Some sleep and wake again and again, one is always in use, one never, one cannot start, one fails at first and refuses
-what is too much; and Envoy crashes once.
-Counterpart: `answers.py`, which asks the Prometheus of the run.
+Services sleep and wake repeatedly, one is always in use, one never, one cannot start, one fails on its first start and
+refuses excess connections, and Envoy crashes once.
 """
 
 from __future__ import annotations
@@ -18,39 +17,41 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from grafana.answers import Prometheus
 from tests.e2e.harness import LOCAL, Zenvoy, quick, request, until
+from tests.grafana.answers import Prometheus, Span, Viewer
 
 SCRAPE_SECONDS = 0.5
 PORTS_TIMEOUT_SECONDS = 30.0
+POINTS = 300
+"""Approximate number of points per series."""
 TARGETS = 3
 """Envoy, the reconciler and the holder."""
-TOO_MANY = 5
-"""At once, of a service that may hold `MOST`."""
-MOST = 3
+CONCURRENT = 5
+"""Simultaneous connections to a service with `maxHeld: MAX_HELD`."""
+MAX_HELD = 3
 SHOWN = "api"
-"""The service to look at, of which there is most to see."""
+"""The service that the service dashboard shows; it has the most varied history."""
 
 
 def _slowly(seconds: float, command: list[str]) -> list[str]:
     return ["sh", "-c", f'sleep {seconds:g}; exec "$@"', "sh", *command]
 
 
-def _stumbling(command: list[str]) -> list[str]:
-    """It fails the first time."""
+def _failing_first(command: list[str]) -> list[str]:
+    """Return a command that fails on its first start."""
     return ["sh", "-c", 'mkdir stumbled 2>/dev/null && { echo "no schema yet"; exit 1; }; exec "$@"', "sh", *command]
 
 
 SERVICES: tuple[dict[str, Any], ...] = (
     {"name": "shop", "command": quick("http")},
     {"name": "blog", "command": _slowly(0.3, quick("http"))},
-    {"name": SHOWN, "command": _stumbling(_slowly(1.2, quick("http"))), "maxHeld": MOST},
+    {"name": SHOWN, "command": _failing_first(_slowly(1.2, quick("http"))), "maxHeld": MAX_HELD},
     {"name": "db", "protocol": "tcp", "command": _slowly(0.6, quick("tcp"))},
     {"name": "preview", "command": quick("http"), "idleAfter": "1s"},
     {"name": "reports", "command": quick("http")},
     {
         "name": "broken",
-        "command": ["sh", "-c", "echo port {port} is of no use: no database at 10.0.0.7; exit 1"],
+        "command": ["sh", "-c", "echo port {port}: no database at 10.0.0.7; exit 1"],
         "wakeTimeout": "3s",
         "holdTimeout": "8s",
     },
@@ -60,14 +61,14 @@ DEFAULTS = {"idleAfter": "3s", "wakeTimeout": "20s", "holdTimeout": "20s", "drai
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """What is done to a service, how often, and after how long for the first time; in seconds."""
+    """A recurring client action; interval and initial delay in seconds."""
 
     act: Callable[[Zenvoy], None]
     every: float
     after: float = 0.0
 
 
-def _asked(name: str, times: int = 1, pause: float = 0.3) -> Callable[[Zenvoy], None]:
+def _request(name: str, times: int = 1, pause: float = 0.3) -> Callable[[Zenvoy], None]:
     def act(zenvoy: Zenvoy) -> None:
         for _ in range(times):
             request(zenvoy.http_port, name)
@@ -76,14 +77,14 @@ def _asked(name: str, times: int = 1, pause: float = 0.3) -> Callable[[Zenvoy], 
     return act
 
 
-def _asked_at_once(name: str, times: int) -> Callable[[Zenvoy], None]:
+def _request_at_once(name: str, times: int) -> Callable[[Zenvoy], None]:
     def act(zenvoy: Zenvoy) -> None:
-        _together([lambda: _tried(_asked(name), zenvoy)] * times)
+        _together([lambda: _attempt(_request(name), zenvoy)] * times)
 
     return act
 
 
-def _talked_to(name: str, lines: int) -> Callable[[Zenvoy], None]:
+def _talk_to(name: str, lines: int) -> Callable[[Zenvoy], None]:
     def act(zenvoy: Zenvoy) -> None:
         with socket.create_connection((LOCAL, zenvoy.port(name)), timeout=PORTS_TIMEOUT_SECONDS) as connection:
             for number in range(lines):
@@ -95,28 +96,28 @@ def _talked_to(name: str, lines: int) -> Callable[[Zenvoy], None]:
 
 
 HABITS: tuple[Habit, ...] = (
-    Habit(_asked("shop"), every=0.3),
-    Habit(_asked("blog", times=12), every=15, after=1),
-    Habit(_asked_at_once(SHOWN, TOO_MANY), every=16, after=2),
-    Habit(_talked_to("db", lines=5), every=18, after=3),
-    Habit(_asked("preview"), every=4.5, after=1),
-    Habit(_asked("broken"), every=1, after=4),
-    Habit(_asked("broken"), every=1, after=8),
+    Habit(_request("shop"), every=0.3),
+    Habit(_request("blog", times=12), every=15, after=1),
+    Habit(_request_at_once(SHOWN, CONCURRENT), every=16, after=2),
+    Habit(_talk_to("db", lines=5), every=18, after=3),
+    Habit(_request("preview"), every=4.5, after=1),
+    Habit(_request("broken"), every=1, after=4),
+    Habit(_request("broken"), every=1, after=8),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A run of zenvoy and the Prometheus beside it."""
+    """A running zenvoy and its Prometheus."""
 
     zenvoy: Zenvoy
     prometheus: Prometheus
     began_at: float
 
     def play(self, seconds: float) -> float:
-        """Let everybody follow their habits for so long; half-way through, Envoy crashes.
+        """Run all habits for `seconds` and crash Envoy half-way through.
 
-        Returns when it was over, in seconds since the epoch: what was begun then is waited for.
+        Return the end of that period, in seconds since the epoch. Actions already begun are awaited.
         """
         over, over_at = threading.Event(), time.time() + seconds
         timers = threading.Timer(seconds, over.set), threading.Timer(seconds / 2, self._crash_envoy)
@@ -134,13 +135,13 @@ class Scene:
         pause = habit.after
         while not over.wait(pause):
             began = time.monotonic()
-            _tried(habit.act, self.zenvoy)
+            _attempt(habit.act, self.zenvoy)
             pause = max(0.0, habit.every - (time.monotonic() - began))
 
 
 @contextmanager
 def running(directory: Path, services: tuple[dict[str, Any], ...] = SERVICES) -> Iterator[Scene]:
-    """A scene whose Prometheus has scraped everything once; all of it is ended after."""
+    """Run a scene; it starts once Prometheus has scraped every target."""
     config = {"defaults": DEFAULTS, "sampleInterval": f"{SCRAPE_SECONDS:g}s", "services": list(services)}
     with Zenvoy(directory, config, options=("--with-prometheus",)) as zenvoy:
         told = zenvoy.wait_line("it tells where its Prometheus is", lambda entry: entry["event"] == "Prometheus")
@@ -149,8 +150,15 @@ def running(directory: Path, services: tuple[dict[str, Any], ...] = SERVICES) ->
         yield Scene(zenvoy, prometheus, time.time())
 
 
-def _tried(act: Callable[[Zenvoy], None], zenvoy: Zenvoy) -> None:
-    """Being refused, and being cut off at the end, is part of the scene."""
+def viewer(scene: Scene, end: float) -> Viewer:
+    """Return a viewer of the whole scene until `end`, with the service `SHOWN` chosen."""
+    start = scene.began_at
+    span = Span(start, end, max(SCRAPE_SECONDS, round((end - start) / POINTS, 1)))
+    return Viewer(scene.prometheus, span, {"namespace": ".*", "services": ".*", "service": SHOWN}, SCRAPE_SECONDS)
+
+
+def _attempt(act: Callable[[Zenvoy], None], zenvoy: Zenvoy) -> None:
+    """Run an action; refused and interrupted connections are part of the scene."""
     try:
         act(zenvoy)
     except (OSError, http.client.HTTPException):
