@@ -32,6 +32,9 @@ golden: setup ## write the golden files anew
 install-yaml: ## render deploy/install.yaml from the chart, and what the chart ships of other folders
 	scripts/install-yaml
 
+session: setup ## record the terminal session of the README into docs/img/session.svg
+	$(BIN)/python scripts/record_session.py
+
 fuzz: setup ## fuzz everything that arrives from outside, a minute for each input; SECONDS_EACH=3600 for longer
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),60)
 
@@ -65,4 +68,4 @@ pin-images: setup ## pin the base images of deploy/Dockerfile and the chart by t
 clean: ## remove what was made here
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .import_linter_cache
 
-.PHONY: help setup demo test lint check golden install-yaml fuzz bench cluster cluster-test bench-cluster lock sbom pin-images clean
+.PHONY: help setup demo test lint check golden install-yaml session fuzz bench cluster cluster-test bench-cluster lock sbom pin-images clean
