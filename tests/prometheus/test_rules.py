@@ -21,7 +21,7 @@ RUNBOOKS = ROOT / "docs/runbooks"
 URL = "https://github.com/zenvoy/zenvoy/blob/main/"
 SEVERITIES = {"info", "warning", "critical"}
 WANTED = {
-    *("ServiceStuckWaking", "WakeFailing", "WakesSlow", "HoldsRefused", "TrafficUnknown"),
+    *("ServiceStuckWaking", "WakeFailing", "WakesSlow", "HoldsRefused", "TrafficUnknown", "RecordsFailing"),
     *(
         "CertificateExpires",
         "ControllerDown",
@@ -31,7 +31,7 @@ WANTED = {
         "ServiceFlapping",
     ),
 }
-HEADINGS = ["## Look", "## Causes", "## What to do"]
+HEADINGS = ["## Investigate", "## Causes", "## Remedies"]
 
 
 def promtool(*arguments: str | Path) -> str:
