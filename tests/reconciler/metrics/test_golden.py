@@ -65,12 +65,12 @@ async def test_the_series_are_as_many_as_the_document_says() -> None:
     for one in scene.services.values():
         one.asks = Asks(0.5, 1024.0)
     lines = (await scene.scrape()).splitlines()
-    assert f"has {_of('web', lines)} series while it has never woken" in _document()
+    assert f"has {_of('web', lines)} series before its first wake" in _document()
 
     for event, target in (*USUAL, ("Drained", State.ScaledToZero)):
         scene.goes("web", event, target)
     scene.metrics.woke("web", 1.0, dict.fromkeys(PARTS, 0.1))
-    assert f", {_of('web', (await scene.scrape()).splitlines())} once it has slept" in _document()
+    assert f", and {_of('web', (await scene.scrape()).splitlines())} once it has woken" in _document()
 
     rows = {(row.source, row.target, row.event.__name__) for row in TABLE if row.source is not row.target}
     for source, target, event in (*rows, *((State.Waking, State.Waking, e) for e in ("WakeStalled", "WakeTimedOut"))):
