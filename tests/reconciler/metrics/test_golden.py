@@ -82,7 +82,7 @@ async def test_the_series_are_as_many_as_the_document_says() -> None:
     scene.metrics.held(Held("all", 0, 0, refused_by=dict.fromkeys(get_args(Cause), 1)))
     scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)
     most = _of("all", (await scene.scrape()).splitlines())
-    assert f"and {most} if it went through everything" in _document()
+    assert f"The maximum is {most}: a service" in _document()
 
 
 async def test_histograms_have_as_many_series_as_the_table_says() -> None:
