@@ -18,7 +18,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.xds.parts import Envoy, Mode, envoy, free_port, plane, until
+from tests.ports import free_port
+from tests.xds.parts import Envoy, Mode, envoy, plane, until
 from xds import ir, messages, routes
 from xds.server import Server
 
