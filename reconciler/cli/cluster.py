@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import structlog
 import typer
 
-from reconciler.app.log import printable_values
+from reconciler.app.logging import printable_values
 from reconciler.cli import explaining, rows, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import Output

@@ -14,7 +14,7 @@ from reconciler.cli.exits import Exit
 from reconciler.cli.run import Log, LogStyle
 
 if TYPE_CHECKING:
-    from reconciler.app.settings import AnyIp, SelfIssue, Tproxy
+    from reconciler.app.cluster_settings import AnyIp, SelfIssue, Tproxy
     from reconciler.kubernetes.host_policy import HostPolicy
     from reconciler.server.credentials import Files
 
@@ -154,13 +154,13 @@ def controller(
     """
     import asyncio
 
-    from reconciler.app import log
-    from reconciler.app.controller import run_until_stopped
-    from reconciler.app.ports_in_use import split
-    from reconciler.app.settings import Settings
+    from reconciler.app import logging
+    from reconciler.app.cluster_runtime import run_until_stopped
+    from reconciler.app.cluster_settings import Settings
     from reconciler.kubernetes.api import NoCluster
+    from reconciler.local.sockets import split
 
-    log.configure(log_style.value)
+    logging.configure(log_style.value)
     asked = prometheus and traffic.settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
@@ -205,7 +205,7 @@ def _seconds(text: str, flag: str, least: float = 0.0) -> float:
 
 
 def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
-    from reconciler.app.settings import AnyIp, Tproxy
+    from reconciler.app.cluster_settings import AnyIp, Tproxy
 
     if mode is HoldMode.anyip:
         return AnyIp(port)
@@ -227,7 +227,7 @@ def _policy(rules: str, bare_names: bool, domain: str) -> HostPolicy:
 def _certificates(
     paths: tuple[Path | None, Path | None, Path | None], authority_secret: str, proxy_secret: str, plaintext: bool
 ) -> Files | SelfIssue | None:
-    from reconciler.app.settings import SelfIssue
+    from reconciler.app.cluster_settings import SelfIssue
     from reconciler.server.credentials import Files
 
     if bool(any(paths)) + bool(authority_secret) + plaintext != 1:

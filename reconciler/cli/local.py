@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import typer
 
-from reconciler.app.state_dir import StateDir
 from reconciler.cli import client, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import Output
+from reconciler.local.state_dir import StateDir
 
 if TYPE_CHECKING:
     from rich.console import Console

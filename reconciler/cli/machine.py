@@ -114,10 +114,10 @@ def bootstrap_command(
 
       zenvoy bootstrap --node edge-1 --stats-address 10.0.0.7:9902 --directory /etc/envoy
     """
-    from reconciler.app import bootstrap
-    from reconciler.local.processes.open_files import limit
+    from reconciler.app import envoy_bootstrap
+    from reconciler.local.open_files import limit
 
-    asked = bootstrap.Asked(
+    asked = envoy_bootstrap.Asked(
         reconciler,
         node,
         admin,
@@ -131,9 +131,9 @@ def bootstrap_command(
     )
     try:
         if directory is None:
-            writing.document(bootstrap.text(asked, as_json_text=output is Output.json))
+            writing.document(envoy_bootstrap.text(asked, as_json_text=output is Output.json))
         else:
-            for path in bootstrap.write(asked, directory):
+            for path in envoy_bootstrap.write(asked, directory):
                 writing.echo(f"wrote {path}")
     except (ValueError, OSError) as error:
         writing.echo(f"zenvoy: {error}", err=True)
@@ -171,11 +171,11 @@ def drain_envoy_command(
 
     Exit codes: 0 drained; 1 work was still in flight when --for was over, or there is no Envoy.
     """
-    from reconciler.app import drain_envoy
+    from reconciler.envoy import drain
 
     try:
-        drained = drain_envoy.drain(admin, limit, settle, quiet, writing.echo)
-    except drain_envoy.Gone as error:
+        drained = drain.drain(admin, limit, settle, quiet, writing.echo)
+    except drain.Gone as error:
         writing.echo(f"zenvoy: {error}", err=True)
         drained = False
     if not drained:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.app.state_dir import StateDir
 from reconciler.cli import traffic, values, writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.people import HERE
 from reconciler.cli.which import VARIABLE
 from reconciler.core.wording import counted
+from reconciler.local.state_dir import StateDir
 
 if TYPE_CHECKING:
     from reconciler.local.services_file import Problem, ServicesFile
@@ -126,9 +126,9 @@ def up_command(
     """
     import asyncio
 
-    from reconciler.app import log
-    from reconciler.app.taken import taken
+    from reconciler.app import logging
     from reconciler.app.up import CannotStart, Options, up
+    from reconciler.local.sockets import taken
 
     if prometheus and with_prometheus:
         raise typer.BadParameter(
@@ -139,7 +139,7 @@ def up_command(
     umask = os.umask(OURS_ALONE)
     directory = StateDir(state_dir.absolute())
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
-    log.configure(log_style.value)
+    logging.configure(log_style.value)
     asked = prometheus and traffic.settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
@@ -183,14 +183,13 @@ def reconcile(
 
     import msgspec
 
-    from reconciler.app import log
-    from reconciler.app.last_good import in_force, tell
-    from reconciler.app.ports_in_use import split
-    from reconciler.app.reconcile import Settings, reconcile_until_stopped
-    from reconciler.app.taken import taken
+    from reconciler.app import logging
+    from reconciler.app.local_runtime import Settings, reconcile_until_stopped
     from reconciler.envoy.prometheus.settings import PrometheusSettings
+    from reconciler.local.last_good import in_force, tell
+    from reconciler.local.sockets import split, taken
 
-    log.configure(log_style.value)
+    logging.configure(log_style.value)
     umask = os.umask(OURS_ALONE)
     ours = taken(metrics, holder_metrics, grpc)
     good, problems = in_force(file, StateDir(state_dir).last_good_of(file), ours)
@@ -211,7 +210,7 @@ def _certificates(
     grpc: str | None, certificate: Path | None, key: Path | None, authority: Path | None, at_start: bool = True
 ) -> Files | None:
     """Return the certificates of `--grpc`, of which the other end is far away. Raises `typer.BadParameter`."""
-    from reconciler.app.ports_in_use import is_loopback
+    from reconciler.local.sockets import is_loopback
 
     if certificate is None or key is None or authority is None:
         if certificate or key or authority:
@@ -239,9 +238,9 @@ def _certificates(
 
 def _busy(file: ServicesFile) -> list[str]:
     """Return why addresses of the file are in use, but for those that a running `zenvoy up` has here."""
-    from reconciler.app.listening import wanted
-    from reconciler.app.ports_in_use import in_use
     from reconciler.cli import local
+    from reconciler.local.listen_addresses import wanted
+    from reconciler.local.sockets import in_use
 
     world = local.world(StateDir(Path(os.environ.get(VARIABLE) or HERE).absolute())) or {}
     ours = (world.get("listens") or {}).get("on", [])
@@ -256,7 +255,7 @@ def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFil
 
 def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> ServicesFile:
     """Return the file; while it has mistakes, which are shown, its last good content from an earlier run."""
-    from reconciler.app.last_good import last_good
+    from reconciler.local.last_good import last_good
     from reconciler.local.services_file import ServicesFile, read
 
     found = read(file, taken=taken)

@@ -19,7 +19,7 @@ _NAMESPACE = re.compile(_LABEL)
 
 def address(text: str | None) -> str | None:
     """`ip:port`; None when nothing was typed."""
-    from reconciler.app.ports_in_use import parsed
+    from reconciler.local.sockets import parsed
 
     try:
         return None if text is None else parsed(text)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import typer
 
-from reconciler.app.state_dir import StateDir
 from reconciler.cli import writing
 from reconciler.cli.exits import Exit
 from reconciler.cli.options import SYSTEM_NAMESPACE
 from reconciler.cluster_client.kubeconfig import missing
+from reconciler.local.state_dir import StateDir
 
 HERE = Path(".zenvoy")
 PLUGIN = "kubectl-"

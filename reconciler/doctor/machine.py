@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reconciler.app.bundled_prometheus import binary
-from reconciler.app.ports_in_use import why_taken
 from reconciler.app.up import CannotStart, envoy_binary
 from reconciler.core.wording import counted
 from reconciler.doctor import connected
 from reconciler.doctor.finding import Examined, Finding, Level
+from reconciler.local.bundled_prometheus import binary
 from reconciler.local.services_file import ServicesFile, read
+from reconciler.local.sockets import why_taken
 
 
 def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examined]:

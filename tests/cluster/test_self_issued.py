@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from reconciler.app.certificates import REISSUE_ANNOTATION, SelfIssuedCertificates
-from reconciler.app.settings import SelfIssue
+from reconciler.app.cluster_settings import SelfIssue
 from reconciler.core.identity import PROXY, RECONCILER
 from reconciler.kubernetes.api import connect
 from reconciler.server.credentials import x509

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 ASKED = f"""
 import sys
 sys.path.append({sysconfig.get_path("purelib")!r})  # for what zenvoy stands on
-from reconciler.app import bundled_prometheus
+from reconciler.local import bundled_prometheus
 print(bundled_prometheus.__file__, *bundled_prometheus.rules())
 """
 

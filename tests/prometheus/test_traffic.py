@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reconciler.app.state_dir import GRPC_SOCKET
+from reconciler.local.state_dir import GRPC_SOCKET
 from tests.certificates import Authority
 from tests.e2e.conftest import Start
 from tests.e2e.harness import request, server

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.processes import private_files
+from reconciler.local import private_files
+from reconciler.local.private_files import NotPrivate, make_directory
 from reconciler.local.processes.mark import mark, read_mark
-from reconciler.local.processes.private_files import NotPrivate, make_directory
 from reconciler.local.processes.procfs import boot_id, look, run_id
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request

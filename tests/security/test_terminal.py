@@ -183,7 +183,7 @@ def test_printable_json_means_the_same(value: Any) -> None:
 async def test_log_line_never_controls_a_terminal(style: str) -> None:
     code = (
         "import sys, structlog\n"
-        "from reconciler.app.log import configure\n"
+        "from reconciler.app.logging import configure\n"
         f"attack = {ATTACK!r}\n"
         f"configure({style!r})\n"
         "log = structlog.get_logger()\n"

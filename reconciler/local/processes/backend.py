@@ -13,14 +13,14 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.local.processes.ending import Censuses
+from reconciler.local.processes.notes import Note, Site
 from reconciler.local.processes.pidfd import Watched
 from reconciler.local.processes.procfs import take_census
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.readiness import Dialler
-from reconciler.local.processes.site import Note, Site
+from reconciler.local.processes.service_process import Shared, Unit
 from reconciler.local.processes.succession import Succession
-from reconciler.local.processes.unit import Shared, Unit
+from reconciler.local.processes.termination import Censuses
 from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import Report, Running
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 
+from reconciler.local.open_files import restore_of
+from reconciler.local.processes.log_file import Output
 from reconciler.local.processes.mark import mark, marking
-from reconciler.local.processes.open_files import restore_of
-from reconciler.local.processes.output import Output
 from reconciler.local.processes.pidfd import Watched
 from reconciler.local.processes.procfs import CHILD_MARK
 from reconciler.local.processes.program import Program, filled

@@ -13,7 +13,7 @@ from pathlib import Path
 from reconciler.core.spec import IdleBy, Protocol, Spec
 from reconciler.local.services_file import command
 from reconciler.local.services_file.addresses import Address, address, host_name, service_name
-from reconciler.local.services_file.ignoring import read_ignore
+from reconciler.local.services_file.ignore_rules import read_ignore
 from reconciler.local.services_file.model import Entry
 from reconciler.local.services_file.values import Value
 

@@ -10,8 +10,8 @@ import pytest
 import structlog
 
 from reconciler.app import certificates
-from reconciler.app.bootstrap import Asked, write
 from reconciler.app.certificates import MountedCertificates
+from reconciler.app.envoy_bootstrap import Asked, write
 from reconciler.core.identity import PROXY, RECONCILER, envoy
 from reconciler.doctor.certificates import examined
 from reconciler.server.credentials import Files, NoCertificates

@@ -10,11 +10,11 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.app.reconcile import Reconciler
-from reconciler.app.state_dir import GRPC_SOCKET
+from reconciler.app.local_runtime import Reconciler
 from reconciler.cli.client import Rejected, ask
 from reconciler.local.processes import ProcessBackend
-from tests.reconciler.app.test_reconcile import Stage, eventually
+from reconciler.local.state_dir import GRPC_SOCKET
+from tests.reconciler.app.test_local_runtime import Stage, eventually
 from tproxy import wire
 
 

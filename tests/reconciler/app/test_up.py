@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.app.state_dir import StateDir
 from reconciler.app.up import _holder_socket
+from reconciler.local.state_dir import StateDir
 
 
 @pytest.mark.parametrize("noted", [None, "", "\0\0\0", "-1"], ids=["none", "empty", "zeroes", "negative"])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from reconciler.app.state_dir import StateDir
 from reconciler.cli import client, local
+from reconciler.local.state_dir import StateDir
 
 
 @contextmanager

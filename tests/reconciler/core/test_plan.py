@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.app import traffic
+from reconciler.app import sample_source
 from reconciler.core import events
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
@@ -62,11 +62,11 @@ def test_draining_holds_what_comes_and_keeps_what_runs() -> None:
 
 def test_a_drain_has_the_time_that_a_sample_takes_besides() -> None:
     """With a Prometheus that scrapes every minute, the proof that nothing is in flight may be a minute late."""
-    slow = traffic.pace(1.0, PrometheusSettings("http://prometheus:9090", scrape_interval=60, timeout=5))
+    slow = sample_source.pace(1.0, PrometheusSettings("http://prometheus:9090", scrape_interval=60, timeout=5))
     deadline = plan(a_record(State.Draining), SPEC, 1001, slow.lag).deadline
     assert deadline
     assert deadline.at >= a_record(State.Draining).since + SPEC.drain_timeout + 60
-    assert traffic.pace(1.0, None).lag == 0, "Envoy itself says it when it is asked"
+    assert sample_source.pace(1.0, None).lag == 0, "Envoy itself says it when it is asked"
 
 
 @pytest.mark.parametrize(("now", "due"), [(1000, 1060), (1059.9, 1060), (1060, 1120), (1061, 1120), (4242, 4300)])

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.app.operations import EngineOperations
+from reconciler.app.admin import EngineOperations
 from reconciler.core.doubt import Cause, words
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.core.record import Record, State

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.app.ports_in_use import free_port
+from reconciler.local.sockets import free_port
 from reconciler.server.http import Http
 from tests.fakes.operations import FakeOperations
 

@@ -16,14 +16,14 @@ from signal import SIGTERM
 
 import structlog
 
-from reconciler.local.processes.ending import Censuses, Ending
 from reconciler.local.processes.launch import CannotStart, launch
-from reconciler.local.processes.output import Output
+from reconciler.local.processes.log_file import Output
+from reconciler.local.processes.notes import Note, Site, is_free
 from reconciler.local.processes.pidfd import Watched
 from reconciler.local.processes.program import Program
 from reconciler.local.processes.readiness import Dialler, accepts
-from reconciler.local.processes.site import Note, Site, is_free
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
+from reconciler.local.processes.termination import Censuses, Ending
 from reconciler.ports.backend import Running
 
 log = structlog.get_logger(__name__)

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from reconciler.app.last_good import look
-from reconciler.app.reconcile import Reconciler, Settings
-from reconciler.app.state_dir import StateDir
+from reconciler.app.local_runtime import Reconciler, Settings
 from reconciler.core.events import WakeCommanded
 from reconciler.core.record import State
 from reconciler.core.traffic import Sample
+from reconciler.local.last_good import look
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.services_file import ServicesFile, read
+from reconciler.local.state_dir import StateDir
 
 PATIENCE_SECONDS = 30.0
 SERVER = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(1000)"

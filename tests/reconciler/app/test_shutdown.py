@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.app.closing import blocker
+from reconciler.app.shutdown import blocker
 from reconciler.core.durations import written
 from reconciler.core.judge import Observed
 from reconciler.core.record import Record, State

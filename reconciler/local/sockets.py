@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from reconciler.local.processes.procfs import CHILD_MARK
+from reconciler.local.services_file.addresses import Address
 
 LISTEN = "0A"
 BACKLOG = 65_535
@@ -44,6 +45,12 @@ def parsed(text: str) -> str:
 def is_loopback(address: str) -> bool:
     """Return whether only this machine reaches that `ip:port`."""
     return ip_address(split(address)[0]).is_loopback
+
+
+def taken(metrics: str | None, holder_metrics: str | None, grpc: str | None) -> dict[str, Address]:
+    """Return what these options of `zenvoy up` listen on, by option. Raises `ValueError`."""
+    options = {"--metrics": metrics, "--holder-metrics": holder_metrics, "--grpc": grpc}
+    return {option: Address.of(*split(address)) for option, address in options.items() if address}
 
 
 def why_taken(address: str) -> str | None:

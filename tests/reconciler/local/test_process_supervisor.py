@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from reconciler.app.children import Child, Children
+from reconciler.local.process_supervisor import Child, Children
 from reconciler.local.processes.mark import RLIMIT_LOCKS, mark
 from reconciler.local.processes.procfs import run_id, take_census
 

@@ -61,7 +61,7 @@ class StateDir:
 
     def make(self) -> None:
         """Make it, and refuse one that another user could change. Raises `OSError`, of which `NotPrivate` is one."""
-        from reconciler.local.processes import private_files  # not needed by the commands of the CLI
+        from reconciler.local import private_files  # not needed by the commands of the CLI
 
         for directory in (self.path, self.log("envoy").parent):
             private_files.make_directory(directory)

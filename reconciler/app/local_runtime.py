@@ -15,17 +15,12 @@ import grpc
 import structlog
 
 from reconciler.alarm import Alarm
-from reconciler.app import traffic
-from reconciler.app.closing import Drain, stop_programs
-from reconciler.app.last_good import look, tell
+from reconciler.app import sample_source
+from reconciler.app.admin import ENVOY, EngineOperations
+from reconciler.app.gc_tuning import settle_memory
 from reconciler.app.leaving import Leaving
-from reconciler.app.listening import TLS, Listening, when_free
-from reconciler.app.memory import settle_memory
-from reconciler.app.operations import ENVOY, EngineOperations
-from reconciler.app.ports_in_use import joined, listened_on, split
 from reconciler.app.renewal import Renewal
-from reconciler.app.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir
-from reconciler.app.watching import watch
+from reconciler.app.shutdown import Drain, stop_programs
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import State
 from reconciler.core.spec import Protocol
@@ -36,11 +31,16 @@ from reconciler.engine.wake import Wake
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import XdsRouter, grpc_options
+from reconciler.local.file_watch import watch
+from reconciler.local.last_good import look, tell
+from reconciler.local.listen_addresses import TLS, Listening, when_free
+from reconciler.local.open_files import limit, raise_limit
 from reconciler.local.processes import ProcessBackend
-from reconciler.local.processes.open_files import limit, raise_limit
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.services_file.addresses import Address
+from reconciler.local.sockets import joined, listened_on, split
 from reconciler.local.sqlite_store import SqliteStore
+from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir
 from reconciler.metrics import Metrics, World
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
@@ -95,7 +95,7 @@ class Reconciler:
         self._log = log.bind()  # bound once: a wake writes four lines, and binding costs as much as writing one
         self._opened = self._ending = self._closing = False
         self._faults: Mapping[str, str] = {}
-        pace = traffic.pace(file.sample_interval, settings.prometheus)
+        pace = sample_source.pace(file.sample_interval, settings.prometheus)
         self.engine = Engine(time.time, pace, lambda index: anyip(index, settings.holder_port), self._saw, self._woke)
         directory = settings.state_dir
         self._store = SqliteStore(directory.records)
@@ -108,10 +108,10 @@ class Reconciler:
         self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
         self._leaving = Leaving(time.time, time.monotonic, self._router.envoys)
         self._renewal = Renewal(time.time, time.monotonic, self._backend, self.engine.services, self._router.envoys)
-        self._admin = traffic.admin(NODE, Path(ADMIN_SOCKET))
+        self._admin = sample_source.admin(NODE, Path(ADMIN_SOCKET))
         asked = settings.prometheus
-        self._source = traffic.prometheus(asked, self._router.envoys) if asked else self._admin
-        self._sampler = Sampler(self, file.sample_interval, traffic.spacing(asked), time.time, self._sampled)
+        self._source = sample_source.prometheus(asked, self._router.envoys) if asked else self._admin
+        self._sampler = Sampler(self, file.sample_interval, sample_source.spacing(asked), time.time, self._sampled)
         source = f"Prometheus at {asked.url}" if asked else ENVOY
         operations = EngineOperations(
             self.engine,
@@ -263,7 +263,7 @@ class Reconciler:
         self.engine.configure(specs)
         self._metrics.configured()
         self._sampler.interval = file.sample_interval
-        self.engine.pace = traffic.pace(file.sample_interval, self._settings.prometheus)
+        self.engine.pace = sample_source.pace(file.sample_interval, self._settings.prometheus)
         self._file = file
         self._run_programs()
         for name in self._backend.outdated():

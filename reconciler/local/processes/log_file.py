@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.local.processes import private_files
+from reconciler.local import private_files
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.app.telling import CLIENT_SECONDS, Teller
+from reconciler.app.notifier import CLIENT_SECONDS, Teller
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.engine.service import Service

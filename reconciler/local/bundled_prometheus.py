@@ -13,13 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.app.children import Child
-from reconciler.envoy.prometheus.settings import PrometheusSettings
-from reconciler.local.processes import private_files
+from reconciler.local import private_files
+from reconciler.local.process_supervisor import Child
 
 DIRECTORY = "prometheus"
 RETENTION = "1d"
-TIMEOUT_SECONDS = 2.0
 CHECKOUT = Path(__file__).parents[2] / "deploy" / "prometheus"
 """Beside the package, where it is a checkout."""
 INSTALLED = "share/zenvoy/prometheus/*.yaml"
@@ -36,11 +34,6 @@ def rules() -> list[Path]:
     """The rule files, of the checkout or of the wheel that this is."""
     brought = (file for file in metadata.files("zenvoy") or () if file.match(INSTALLED))
     return sorted(CHECKOUT.glob("*.yaml")) or sorted(Path(str(file.locate())).resolve() for file in brought)
-
-
-def settings(port: int, sample_interval: float) -> PrometheusSettings:
-    """How to ask it."""
-    return PrometheusSettings(f"http://127.0.0.1:{port}", sample_interval, timeout=TIMEOUT_SECONDS)
 
 
 def child(program: str, state_dir: Path, port: int, sample_interval: float, metrics: str, holder: str | None) -> Child:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.app.drain_envoy import Gone, drain
+from reconciler.envoy.drain import Gone, drain
 from tests.ports import free_port
 from tests.xds.parts import echoes, envoy, pages, plane, upstream
 from xds import ir

@@ -18,7 +18,7 @@ from signal import SIGTERM, Signals
 
 import structlog
 
-from reconciler.local.processes import private_files
+from reconciler.local import private_files
 from reconciler.local.processes.mark import mark, read_mark
 from reconciler.local.processes.procfs import Seen, boot_id, look, run_id
 from reconciler.local.processes.program import Program

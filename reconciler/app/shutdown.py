@@ -13,13 +13,13 @@ from typing import Protocol
 
 import structlog
 
-from reconciler.app.state_dir import NODE
 from reconciler.core.durations import written
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.traffic import Sample, in_flight
 from reconciler.core.wording import counted, listed
 from reconciler.engine.service import Service
 from reconciler.local.processes import ProcessBackend
+from reconciler.local.state_dir import NODE
 
 log = structlog.get_logger(__name__)
 

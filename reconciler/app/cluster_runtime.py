@@ -13,12 +13,12 @@ from pathlib import Path
 
 import structlog
 
+from reconciler.app.cluster_settings import Settings
 from reconciler.app.replica import Replica
-from reconciler.app.settings import Settings
 from reconciler.engine.engine import Adapters
 from reconciler.kubernetes.api import connect
 from reconciler.kubernetes.calls import WARM_CONNECTIONS
-from reconciler.local.processes.open_files import raise_limit
+from reconciler.local.open_files import raise_limit
 from reconciler.server import credentials
 from reconciler.server.http import report_exhaustion
 

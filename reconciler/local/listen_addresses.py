@@ -13,10 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.app.ports_in_use import in_use, listeners, split
 from reconciler.core.spec import Spec
 from reconciler.local.processes.procfs import children_of, run_id
 from reconciler.local.services_file import ServicesFile
+from reconciler.local.sockets import in_use, listeners, split
 from reconciler.threads import in_thread
 
 log = structlog.get_logger()

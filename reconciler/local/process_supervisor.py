@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from reconciler.app.health import BUSY_SECONDS, LOOK_SECONDS, Health, answers
-from reconciler.local.processes import private_files
-from reconciler.local.processes.open_files import raise_of
-from reconciler.local.processes.output import Output
+from reconciler.local import private_files
+from reconciler.local.open_files import raise_of
+from reconciler.local.process_health import BUSY_SECONDS, LOOK_SECONDS, Health, answers
+from reconciler.local.processes.log_file import Output
 from reconciler.local.processes.procfs import CHILD_MARK, children_of, cpu_seconds, look, run_id
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.local.processes import private_files
+from reconciler.local import private_files
 from reconciler.local.services_file import Problem, ServicesFile, read, read_bounded
 from reconciler.local.services_file.addresses import Address
 

@@ -10,7 +10,7 @@ CHILD = (
 )
 PARENT = f"""
 import resource, subprocess, sys
-from reconciler.local.processes.open_files import LIMIT, raise_limit, restore_of
+from reconciler.local.open_files import LIMIT, raise_limit, restore_of
 raise_limit()
 child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 child.stdout.readline()

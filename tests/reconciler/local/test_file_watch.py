@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.app.watching import watch
+from reconciler.local.file_watch import watch
 
 PATIENCE_SECONDS = 20.0
 
