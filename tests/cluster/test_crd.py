@@ -100,29 +100,23 @@ async def test_what_is_right_is_taken(api: Api, namespace: str, spec: str) -> No
     await make(api, namespace, spec)
 
 
-DURATION = "not a duration; write it as 5m, 30s or 1h30m"
-RANGE = "out of range; at least 1ms and at most 87600h"
-HOST = "not a host name; write one such as shop.example.com: a-z, 0-9, - and dots, without a port or a scheme"
-IDLE = (
-    "this cannot be told of that protocol; write requests or bytes for http and h2c, connections or bytes for tcp and "
-    "tls"
-)
-LISTEN = (
-    "only tcp services listen by themselves; leave listen out, as http, h2c and tls services share a listener, or "
-    "write protocol: tcp"
-)
-PORT = "not a port; write a port of the Service by name or number, such as http or 80"
-EMPTY = "an empty list matches nothing; leave it out"
+DURATION = "not a valid duration; for example 5m, 30s, or 1h30m"
+RANGE = "out of range; use at least 1ms and at most 87600h"
+HOST = "not a valid host name; use a-z, 0-9, -, and dots, without a port or a scheme, for example shop.example.com"
+IDLE = "not available for this protocol; use requests or bytes for http and h2c, connections or bytes for tcp and tls"
+LISTEN = "only for tcp services; http, h2c, and tls services share a listener; remove listen, or set protocol: tcp"
+PORT = "not a valid port; use the name or number of a port of the Service, for example http or 80"
+EMPTY = "an empty list matches nothing; remove it"
 IGNORE = (
-    "a rule names paths, userAgents or sources; write it as {paths: [/healthz], userAgents: [kube-probe/]}",
-    "not a path; it begins with / and only its end may be *, as in /metrics/*",
-    "neither an IP address nor a range; write it as 10.0.0.0/8 or fd00::/8",
-    "of tcp and tls connections only sources are known, and they get no answer; leave the rest out",
+    "a rule needs paths, userAgents, or sources; for example {paths: [/healthz], userAgents: [kube-probe/]}",
+    "not a valid path; it starts with / and may end with *, for example /metrics/*",
+    "not a valid IP address or range; for example 10.0.0.0/8 or fd00::/8",
+    "only sources are available for tcp and tls services; remove paths, userAgents, and answer",
 )
 INVALID = {
-    "apiVersion": "not a group and version; write it as apps/v1",
-    "kind": "not a kind; write one such as Deployment: at most 63 letters, digits and -",
-    "name": "not an object's name; write one such as web: at most 253 of a-z, 0-9, - and .",
+    "apiVersion": "not a valid API group and version; for example apps/v1",
+    "kind": "not a valid kind; use at most 63 letters, digits, and -, for example Deployment",
+    "name": "not a valid object name; use at most 253 characters from a-z, 0-9, -, and ., for example web",
 }
 NO_NAMES = (
     "..",
@@ -144,7 +138,7 @@ NO_NAMES = (
     "\u0061\u0301",
 )
 """Text that could lead elsewhere once it is part of a URL."""
-REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
+REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 100000"
 
 
 @pytest.mark.parametrize(
@@ -167,18 +161,22 @@ REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
         ("hosts: [a-.example]", "spec.hosts[0]", HOST),
         ("hosts: [a.example, a.example]", "spec.hosts[1]", "Duplicate value"),
         ("protocol: udp", "spec.protocol", 'supported values: "http", "h2c", "tcp", "tls"'),
-        ("protocol: tcp", "spec.listen", "a tcp service is told by its port alone; give it one as listen: 5432"),
+        (
+            "protocol: tcp",
+            "spec.listen",
+            "required for tcp services, which are identified by port; for example listen: 5432",
+        ),
         ("{protocol: http, listen: 5432}", "spec.listen", LISTEN),
         ("{protocol: tls, listen: 5432}", "spec.listen", LISTEN),
         (
             "{protocol: tcp, listen: 5432, hosts: [a.example]}",
             "spec.hosts",
-            "a tcp service is told by its port alone; leave hosts out",
+            "not available for tcp services, which are identified by port; remove hosts",
         ),
         (
             "{listen: 5432, hosts: [a.example]}",
             "spec.hosts",
-            "a tcp service is told by its port alone; leave hosts out",
+            "not available for tcp services, which are identified by port; remove hosts",
         ),
         ("listen: 0", "spec.listen", "should be greater than or equal to 1"),
         ("listen: 65536", "spec.listen", "should be less than or equal to 65535"),
@@ -197,7 +195,11 @@ REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
         ('port: ""', "spec.port", PORT),
         ("maxHeld: 0", "spec.maxHeld", "should be greater than or equal to 1"),
         ("maxHeld: 1000001", "spec.maxHeld", "should be less than or equal to 1000000"),
-        ("service: Web", "spec.service", "not a Service's name; write one such as web: at most 63 of a-z, 0-9 and -"),
+        (
+            "service: Web",
+            "spec.service",
+            "not a valid Service name; use at most 63 characters from a-z, 0-9, and -, for example web",
+        ),
         ("scaleTargetRef: {name: ''}", "spec.scaleTargetRef.name", "should be at least 1 chars long"),
         *(
             (f"scaleTargetRef: {{{part}: {json.dumps(value)}}}", f"spec.scaleTargetRef.{part}", INVALID[part])
@@ -207,7 +209,7 @@ REPLICAS = "not what to wake to; write last, or a number from 1 to 100000"
         ("scaleTargetRef: {apiVersion: apps/v1/x}", "spec.scaleTargetRef.apiVersion", INVALID["apiVersion"]),
         ("scaleTargetRef: {kind: Deployment/x}", "spec.scaleTargetRef.kind", INVALID["kind"]),
         ("scaleTargetRef: {name: Web}", "spec.scaleTargetRef.name", INVALID["name"]),
-        *((f"service: {json.dumps(value)}", "spec.service", "not a Service's name") for value in NO_NAMES),
+        *((f"service: {json.dumps(value)}", "spec.service", "not a valid Service name") for value in NO_NAMES),
         *((f"port: {json.dumps(value)}", "spec.port", PORT) for value in NO_NAMES),
         ("paused: sometimes", "spec.paused", "must be of type boolean"),
         ("ignore: [{}]", "spec.ignore[0]", IGNORE[0]),
@@ -267,7 +269,7 @@ async def test_mistakes_are_told_together(api: Api, namespace: str) -> None:
 )
 async def test_what_is_scaled_cannot_be_changed(api: Api, namespace: str, spec: str, patch: dict[str, Any]) -> None:
     await make(api, namespace, spec)
-    right = "what is scaled cannot be changed, as it might be asleep; delete this ScaledService, which restores its"
+    right = "scaleTargetRef is immutable, because the target might be asleep; delete this ScaledService, which"
     with pytest.raises(ApiError, match=re.escape(right)):
         await change(api, namespace, {"spec": patch})
 
