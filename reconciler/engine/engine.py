@@ -261,9 +261,11 @@ class Engine(Roles):
         return True
 
     def _remember_replicas(self, name: str, service: Service) -> None:
+        """Record the number that a wake restores: the last one seen before the service was at zero."""
         record, replicas = service.record, service.seen.replicas
-        awake = record and record.state in (State.Active, State.Idle)
-        if self.leads and record and awake and replicas and replicas != record.replicas:
+        if not self.leads or record is None or record.state is State.Waking or record.zeroed:
+            return
+        if replicas and replicas != record.replicas:
             service.record = replace(record, replicas=replicas)
             self._save(name, service.record)
 

@@ -338,3 +338,24 @@ def test_what_the_leader_heard_of_is_told_by_nobody_else() -> None:
     world.elects("F")
     assert world.replicas["F"].engine.leads
     assert world.replicas["F"].engine.untold() == []
+
+
+def test_engine_scaled_while_draining_is_remembered() -> None:
+    world = draining()
+    leader = world.replicas["L"]
+    leader.engine.ran(Running(NAME, 3, leader.engine.services[NAME].seen.endpoints))
+    assert leader.record
+    assert (leader.record.state, leader.record.replicas) == (State.Draining, 3)
+
+
+def test_engine_scaled_before_zero_is_seen_is_remembered() -> None:
+    """A patch to zero fails when somebody else has scaled the target meanwhile; the number is known only then."""
+    world = draining()
+    leader = world.replicas["L"]
+    for client in world.served():
+        world.end_client(client, "served")
+    talk(world)
+    look(world)
+    leader.engine.ran(Running(NAME, 3, ()))
+    assert leader.record
+    assert (leader.record.state, leader.record.replicas) == (State.ScaledToZero, 3)
