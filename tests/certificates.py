@@ -52,7 +52,7 @@ def accepted(address: tuple[str, int], server_name: str, trusts: bytes, pair: Pa
     if pair:
         context.load_cert_chain(pair / "tls.crt", pair / "tls.key")
     with (
-        socket.create_connection(address, timeout=10) as plain,
+        socket.create_connection(address, timeout=60) as plain,
         context.wrap_socket(plain, server_hostname=server_name) as secured,
     ):
         try:
