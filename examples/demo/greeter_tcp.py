@@ -1,4 +1,4 @@
-"""A small TCP service: greets whoever sends a line with a name."""
+"""A small TCP service that answers each line with a greeting."""
 
 import sys
 from socketserver import StreamRequestHandler, ThreadingTCPServer

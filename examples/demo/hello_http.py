@@ -1,4 +1,4 @@
-"""A small HTTP service: says hello, and since when it runs."""
+"""A small HTTP service that reports its process id and start time."""
 
 import os
 import sys

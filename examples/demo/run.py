@@ -1,8 +1,8 @@
-"""`make demo`: a real zenvoy, a real Envoy and two real services; they fall asleep and wake, and this tells how.
+"""The demo of `make demo`: two real services that fall asleep and wake behind a real Envoy.
 
-Where Prometheus is installed it scrapes Envoy, and says what is in use; otherwise Envoy is asked itself.
-Ends by itself within a minute of serving, with exit code 0, and with 1 when anything that it shows did not happen (130
-upon Ctrl-C). `--keep` stays up instead.
+If Prometheus is installed, zenvoy uses it as the source of traffic; otherwise it reads Envoy's counters itself. The
+demo ends within a minute of serving. Exit codes: 0 success; 1 something shown did not happen; 130 Ctrl-C. With `--keep`
+it runs until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ FILE = HERE / "services.yaml"
 ZENVOY = Path(sys.executable).with_name("zenvoy")
 HTTP, TCP = "http://127.0.0.1:10000/", ("127.0.0.1", 10001)
 HOST = "hello.localhost"
-PATIENCE_SECONDS = 60.0
-"""For zenvoy to serve; then for all that is shown."""
-COLOURS = {"ScaledToZero": "34", "Waking": "33", "Active": "32", "Idle": "36", "Draining": "35"}
+TIMEOUT_SECONDS = 60.0
+"""For zenvoy to serve, and then for everything that is shown."""
+COLORS = {"ScaledToZero": "34", "Waking": "33", "Active": "32", "Idle": "36", "Draining": "35"}
 PARTS = {
-    "signal": "signal: the held connection reaches the reconciler, which decides",
+    "signal": "signal: the reconciler learns of the held connection and decides",
     "started": "process start",
-    "reachable": "reachable: its port answers",
-    "firstByte": "first byte of the reply",
+    "reachable": "reachable: its port accepts a connection",
+    "firstByte": "first byte of the answer",
 }
 
 
 class DidNotHappen(Exception):
-    """The demo showed something that is not so."""
+    """Something that the demo shows did not happen."""
 
 
 class Timeline:
-    """zenvoy's own log, line by line, printed as it comes."""
+    """zenvoy's log, printed line by line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process, self._began = process, time.monotonic()
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._end = self._began + PATIENCE_SECONDS
+        self._end = self._began + TIMEOUT_SECONDS
         threading.Thread(target=self._read, daemon=True).start()
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         print(f"{time.monotonic() - self._began:7.2f} s  {text}", flush=True)
 
     def until(self, what: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Print what happens until `wanted` does."""
+        """Print log entries up to the first that is `wanted`, and return it."""
         while (left := self.seconds_left) > 0:
             try:
                 entry = self._lines.get(timeout=left)
@@ -66,19 +66,19 @@ class Timeline:
             if entry["event"] == "ended":
                 raise DidNotHappen(f"zenvoy ended before {what}; exit code {self._process.wait()}")
             if entry["event"] == "failed":
-                raise DidNotHappen(entry["why"])
+                raise DidNotHappen(entry["reason"])
             self._show(entry)
             if wanted(entry):
                 return entry
-        raise DidNotHappen(f"{what}: not within {PATIENCE_SECONDS:g} s")
+        raise DidNotHappen(f"{what} within {TIMEOUT_SECONDS:g} s")
 
     def serving(self) -> None:
-        """Print what happens until zenvoy serves; what is shown has its time from then on."""
+        """Print log entries until zenvoy serves, and restart the timeout."""
         self.until("zenvoy serves", lambda entry: entry["event"] == "serving")
-        self._end = time.monotonic() + PATIENCE_SECONDS
+        self._end = time.monotonic() + TIMEOUT_SECONDS
 
     def follow(self) -> None:
-        """Print all that happens until zenvoy ends."""
+        """Print log entries until zenvoy ends."""
         while (entry := self._lines.get())["event"] != "ended":
             self._show(entry)
 
@@ -86,9 +86,9 @@ class Timeline:
     def seconds_left(self) -> float:
         return max(0.0, self._end - time.monotonic())
 
-    def fail(self, why: str) -> None:
-        """What is waited for will not happen. From any thread."""
-        self._lines.put({"event": "failed", "why": why})
+    def fail(self, reason: str) -> None:
+        """Stop waiting with an error. Can be called from any thread."""
+        self._lines.put({"event": "failed", "reason": reason})
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -103,25 +103,25 @@ class Timeline:
         match entry["event"]:
             case "transition":
                 states = f"{state(entry['source'])} → {state(entry['target'])}"
-                self.say(f"  {entry['service']:<8} {states}  {entry['reason']}")
+                self.show(f"  {entry['service']:<8} {states}  {entry['reason']}")
             case "woken":
-                waited = f"; {entry['peer']} waited" if entry["peer"] else ""
-                self.say(f"  {entry['service']:<8} woken in {entry['total'] * 1000:.0f} ms{waited}:")
+                client = f" by {entry['peer']}" if entry["peer"] else ""
+                self.show(f"  {entry['service']:<8} woken{client} in {entry['total'] * 1000:.0f} ms:")
                 for part, seconds in entry["parts"].items():
-                    self.say(f"  {'':<8} {seconds * 1000:8.1f} ms  {PARTS.get(part, part)}")
+                    self.show(f"  {'':<8} {seconds * 1000:8.1f} ms  {PARTS.get(part, part)}")
             case "output":
-                self.say(f"  {entry['text']}")
+                self.show(f"  {entry['text']}")
             case _ if entry["level"] != "info":
-                self.say(f"  {entry['event']} {entry}")
+                self.show(f"  {entry['event']} {entry}")
 
 
 def state(name: str) -> str:
     padded = f"{name:<12}"
-    return f"\033[{COLOURS[name]}m{padded}\033[0m" if sys.stdout.isatty() else padded
+    return f"\033[{COLORS[name]}m{padded}\033[0m" if sys.stdout.isatty() else padded
 
 
 def curl() -> str:
-    """One request over HTTP, by curl where there is one."""
+    """Send one HTTP request, with curl if it is installed, and return the answer."""
     if shutil.which("curl"):
         command = ["curl", "-sS", "--fail", "--max-time", "20", "-H", f"Host: {HOST}", HTTP]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -129,37 +129,37 @@ def curl() -> str:
             raise DidNotHappen(f"curl failed: {done.stderr.strip()}")
         return done.stdout.strip()
     request = urllib.request.Request(HTTP, headers={"Host": HOST})
-    with urllib.request.urlopen(request, timeout=20) as reply:
-        return str(reply.read().decode().strip())
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return str(answer.read().decode().strip())
 
 
 def greet() -> str:
-    """One conversation over plain TCP."""
+    """Send one line over TCP, and return the answer."""
     with socket.create_connection(TCP, timeout=20) as connection:
         connection.sendall(b"zenvoy\n")
         return connection.makefile().readline().strip()
 
 
 def connect(timeline: Timeline, service: str, client: Callable[[], str], expected: str) -> None:
-    """A client connects to a sleeping service, waits while it wakes, and is answered."""
-    replies: queue.Queue[str] = queue.Queue()
+    """Connect to a sleeping service and check the answer that arrives after the wake."""
+    answers: queue.Queue[str] = queue.Queue()
 
     def ask() -> None:
         try:
-            replies.put(client())
+            answers.put(client())
         except Exception as error:
-            timeline.fail(f"the reply of {service}: {error}")
+            timeline.fail(f"the answer of {service}: {error}")
 
     began = time.monotonic()
     threading.Thread(target=ask, daemon=True).start()
     timeline.until(f"{service} woke", lambda entry: entry["event"] == "woken" and entry["service"] == service)
     try:
-        reply = replies.get(timeout=timeline.seconds_left)
+        answer = answers.get(timeout=timeline.seconds_left)
     except queue.Empty:
-        raise DidNotHappen(f"the reply of {service}: not within {PATIENCE_SECONDS:g} s") from None
-    timeline.say(f"  {'':<8} the client has its reply after {(time.monotonic() - began) * 1000:.0f} ms: “{reply}”")
-    if expected not in reply:
-        raise DidNotHappen(f"the reply of {service} is {reply!r}; expected {expected!r} in it")
+        raise DidNotHappen(f"{service} did not answer within {TIMEOUT_SECONDS:g} s") from None
+    timeline.show(f"  {'':<8} the client has its answer after {(time.monotonic() - began) * 1000:.0f} ms: “{answer}”")
+    if expected not in answer:
+        raise DidNotHappen(f"{service} answered {answer!r}; expected {expected!r} in it")
 
 
 def falls_asleep(*services: str) -> Callable[[dict[str, Any]], bool]:
@@ -174,19 +174,19 @@ def falls_asleep(*services: str) -> Callable[[dict[str, Any]], bool]:
 
 
 def asleep_in(prometheus: str) -> set[str]:
-    """The services that sleep, as Prometheus has it."""
+    """Return the services that sleep according to Prometheus."""
     query = urllib.parse.urlencode({"query": 'zenvoy_service_state{state="ScaledToZero"} == 1'})
     with urllib.request.urlopen(f"{prometheus}/api/v1/query?{query}", timeout=5) as answer:
         return {row["metric"]["service"] for row in json.load(answer)["data"]["result"]}
 
 
 def seen_by(prometheus: str, timeline: Timeline, *services: str) -> None:
-    """Prometheus has scraped that these sleep."""
+    """Wait until Prometheus has scraped that these services sleep."""
     while not asleep_in(prometheus).issuperset(services):
         if not timeline.seconds_left:
-            raise DidNotHappen(f"Prometheus has seen {' and '.join(services)} asleep")
+            raise DidNotHappen(f"Prometheus did not report that {' and '.join(services)} sleep")
         time.sleep(0.1)
-    timeline.say(f'Prometheus has it too: zenvoy_service_state{{state="ScaledToZero"}} is 1 for {", ".join(services)}.')
+    timeline.show(f'In Prometheus, zenvoy_service_state{{state="ScaledToZero"}} is 1 for {", ".join(services)}.')
 
 
 def show(timeline: Timeline) -> None:
@@ -194,20 +194,20 @@ def show(timeline: Timeline) -> None:
     if shutil.which("prometheus"):
         started = timeline.until("Prometheus is started", lambda entry: entry["event"] == "Prometheus")
         prometheus = str(started["at"])
-        timeline.say(f"Prometheus scrapes Envoy every second, and says what is in use: {prometheus}")
+        timeline.show(f"Prometheus scrapes Envoy every second and is the source of traffic: {prometheus}")
     timeline.serving()
-    timeline.say("Envoy, the reconciler and the holder run; no process of hello or greeter does.")
-    timeline.say(f"$ curl http://{HOST}:10000/")
+    timeline.show("Envoy, the reconciler, and the holder are running. hello and greeter are not.")
+    timeline.show(f"$ curl http://{HOST}:10000/")
     connect(timeline, "hello", curl, "hello from process")
-    timeline.say("$ a TCP client connects to 127.0.0.1:10001 and sends “zenvoy”")
+    timeline.show("$ a TCP client connects to 127.0.0.1:10001 and sends “zenvoy”")
     connect(timeline, "greeter", greet, "good day, zenvoy")
-    timeline.say("Now nobody connects; idleAfter is 4 s.")
+    timeline.show("No more clients connect. idleAfter is 4 s.")
     timeline.until("both fell asleep", falls_asleep("hello", "greeter"))
-    timeline.say("Both sleep again: their processes are gone.")
+    timeline.show("Both services sleep again: their processes have ended.")
     if prometheus:
         seen_by(prometheus, timeline, "hello", "greeter")
-    timeline.say("Once more:")
-    timeline.say(f"$ curl http://{HOST}:10000/")
+    timeline.show("Wake hello once more:")
+    timeline.show(f"$ curl http://{HOST}:10000/")
     connect(timeline, "hello", curl, "hello from process")
 
 
@@ -216,7 +216,7 @@ def keep(timeline: Timeline, state_dir: str) -> None:
     zenvoy = f"{ZENVOY.relative_to(Path.cwd()) if ZENVOY.is_relative_to(Path.cwd()) else ZENVOY}"
     print(
         f"""
-zenvoy runs; Ctrl-C ends it. In another terminal:
+zenvoy is running; press Ctrl-C to stop it. In another terminal:
 
   curl -H 'Host: {HOST}' {HTTP}
   exec 3<>/dev/tcp/{TCP[0]}/{TCP[1]} && echo zenvoy >&3 && head -n 1 <&3
@@ -230,7 +230,7 @@ zenvoy runs; Ctrl-C ends it. In another terminal:
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--keep", action="store_true", help="stay up, and say what to type")
+    arguments.add_argument("--keep", action="store_true", help="keep running, and print commands to try")
     wanted = arguments.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="zenvoy-demo-") as state_dir:
@@ -241,7 +241,7 @@ def main() -> int:
         try:
             keep(timeline, state_dir) if wanted.keep else show(timeline)
         except DidNotHappen as error:
-            timeline.say(f"This did not happen: {error}")
+            timeline.show(f"This did not happen: {error}")
             return 1
         except KeyboardInterrupt:
             if not wanted.keep:
@@ -249,7 +249,7 @@ def main() -> int:
         finally:
             process.terminate()
             code = process.wait(10)
-        timeline.say(f"zenvoy ended all that it started (exit code {code}).")
+        timeline.show(f"zenvoy has stopped everything that it started (exit code {code}).")
         return 0 if code == 0 else 1
 
 

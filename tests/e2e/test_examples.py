@@ -105,8 +105,8 @@ def test_each_example_runs_and_answers_what_it_says_to_type(folder: Path, name: 
 def test_the_demo_shows_what_it_says(folder: Path) -> None:
     with demo(copied("demo", folder)) as program:
         assert program.process.wait(90) == 0, program.said
-        assert program.said.count("the client has its reply") == 3
-        assert "Both sleep again" in program.said
+        assert program.said.count("the client has its answer") == 3
+        assert "Both services sleep again" in program.said
 
 
 def test_the_demo_fails_when_what_it_shows_did_not_happen(folder: Path) -> None:
@@ -116,10 +116,10 @@ def test_the_demo_fails_when_what_it_shows_did_not_happen(folder: Path) -> None:
     file.write_text(file.read_text().replace("holdTimeout: 20s", "holdTimeout: 1s"))
     with demo(at) as program:
         assert program.process.wait(PATIENCE_SECONDS) == 1
-        assert "This did not happen: the reply of hello" in program.said
+        assert "This did not happen: the answer of hello" in program.said
 
 
 def test_the_demo_that_is_interrupted_did_not_succeed(folder: Path) -> None:
     with demo(copied("demo", folder)) as program:
-        program.says("no process of hello or greeter does")
+        program.says("hello and greeter are not")
         assert program.stop(signal.SIGINT) == 130
