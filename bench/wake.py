@@ -28,7 +28,7 @@ import grpc
 
 from bench.processes import ROOT, ZENVOY, free_port, running, say, wait_for
 from bench.table import Row
-from reconciler.cli.client import ask
+from reconciler.cli.control_client import ask
 
 WAKES = 40
 SIGNAL_MS = 1.0

@@ -12,29 +12,14 @@ from typing import Annotated
 import typer
 
 from reconciler.app.encoding import degrade_output
-from reconciler.cli import care, certificate, controller, machine, people, run, writing
-from reconciler.cli.exits import DESCRIPTION, Exit
-from reconciler.cli.helping import told
+from reconciler.cli import output
+from reconciler.cli.commands import controller, envoy, maintenance, services, up
+from reconciler.cli.exit_codes import Exit
+from reconciler.cli.help_text import PROGRAM_HELP, render_help
 
 app = typer.Typer(
     name="zenvoy",
-    help=told(f"""Any service behind Envoy sleeps at zero and wakes on the first connection, without losing it.
-
-On one machine:
-
-  zenvoy check services.yaml
-
-  zenvoy up services.yaml
-
-  zenvoy status --watch
-
-In a cluster:
-
-  zenvoy status -A
-
-  zenvoy explain web -n shop
-
-{DESCRIPTION.strip()}"""),
+    help=render_help(PROGRAM_HELP),
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -43,30 +28,30 @@ In a cluster:
 )
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 COMMANDS: dict[str, Callable[..., None]] = {
-    "up": run.up_command,
-    "check": run.check,
-    "status": people.status,
-    "explain": people.explain,
-    "wake": people.wake,
-    "sleep": people.sleep,
-    "pause": people.pause,
-    "resume": people.resume,
-    "doctor": care.doctor,
-    "uninstall": care.uninstall,
+    "up": up.up_command,
+    "check": up.check,
+    "status": services.status,
+    "explain": services.explain,
+    "wake": services.wake,
+    "sleep": services.sleep,
+    "pause": services.pause,
+    "resume": services.resume,
+    "doctor": maintenance.doctor,
+    "uninstall": maintenance.uninstall,
     "controller": controller.controller,
-    "certificate": certificate.certificate,
-    "bootstrap": machine.bootstrap_command,
-    "drain-envoy": machine.drain_envoy_command,
-    "diagram": machine.diagram_command,
+    "certificate": envoy.certificate,
+    "bootstrap": envoy.bootstrap_command,
+    "drain-envoy": envoy.drain_envoy_command,
+    "diagram": envoy.diagram_command,
 }
 for name, function in COMMANDS.items():
-    app.command(name, help=told(function.__doc__))(function)
-app.command("reconcile", hidden=True)(run.reconcile)
+    app.command(name, help=render_help(function.__doc__))(function)
+app.command("reconcile", hidden=True)(up.reconcile)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        writing.echo(f"zenvoy {version('zenvoy')}")
+        output.echo(f"zenvoy {version('zenvoy')}")
         raise typer.Exit
 
 
@@ -91,7 +76,7 @@ def main(prog_name: str | None = None) -> None:
         if error.errno not in CANNOT_WRITE:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes there when it ends
-        writing.echo(f"zenvoy: cannot write the output: {error.strerror}", err=True)
+        output.echo(f"zenvoy: cannot write the output: {error.strerror}", err=True)
         sys.exit(Exit.FAILED)
 
 

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reconciler.cluster_client.reach import Cluster
-from reconciler.cluster_client.status import Changes, watching
-from reconciler.cluster_client.trouble import NoSuch, told
-from reconciler.cluster_client.views import AWAKE, view, why
+from reconciler.cluster_client.cluster import Cluster
+from reconciler.cluster_client.errors import NoSuch, told
+from reconciler.cluster_client.status import AWAKE, Changes, view, watching, why
 from reconciler.kubernetes.api import MERGE_PATCH
 from reconciler.kubernetes.objects import micro_time, path
 from reconciler.kubernetes.resources import (

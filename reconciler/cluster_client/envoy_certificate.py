@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from reconciler.cluster_client.reach import Cluster
-from reconciler.cluster_client.trouble import Trouble
+from reconciler.cluster_client.cluster import Cluster
+from reconciler.cluster_client.errors import Trouble
 from reconciler.core.identity import envoy
 from reconciler.kubernetes.api import ApiError
 from reconciler.kubernetes.objects import decoder, path

@@ -7,11 +7,9 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cluster_client.controllers import controllers
-from reconciler.cluster_client.live import ByForward, Silent, figures, lease
-from reconciler.cluster_client.reach import Cluster
-from reconciler.cluster_client.status import Say
-from reconciler.cluster_client.views import merged, moment, view
+from reconciler.cluster_client.cluster import Cluster
+from reconciler.cluster_client.controllers import ByForward, Silent, controllers, figures, lease
+from reconciler.cluster_client.status import Say, merged, moment, view
 from reconciler.kubernetes.api import ApiError, Unreachable
 from reconciler.kubernetes.notes import OF_TRANSITIONS
 from reconciler.kubernetes.objects import decoder, path, selected
@@ -22,7 +20,7 @@ LAST = 10
 _EVENT = decoder(Event)
 
 
-async def explanation(cluster: Cluster, name: str, say: Say) -> dict[str, Any]:
+async def explain_service(cluster: Cluster, name: str, say: Say) -> dict[str, Any]:
     """Everything that is known of one service. Raises `Trouble`."""
     item = await cluster.one(name)
     seen = view(item)

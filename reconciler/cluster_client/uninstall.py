@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from reconciler.cluster_client.reach import LEASE, Cluster
+from reconciler.cluster_client.cluster import LEASE, Cluster
 from reconciler.kubernetes.api import ApiError
 from reconciler.kubernetes.objects import Object, decoder, path
 from reconciler.kubernetes.resources import API_VERSION, PLURAL, ScaledService

@@ -11,11 +11,10 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cluster_client.controllers import COMPONENT, Pod, controllers
-from reconciler.cluster_client.live import lease
-from reconciler.cluster_client.reach import LEASE, Cluster
+from reconciler.cluster_client.cluster import LEASE, Cluster
+from reconciler.cluster_client.controllers import COMPONENT, Pod, controllers, lease
 from reconciler.core.wording import counted, listed
-from reconciler.doctor.finding import Examined, Finding, Level
+from reconciler.doctor.findings import Examined, Finding, Level
 from reconciler.kubernetes.api import ApiError
 from reconciler.kubernetes.host_policy import BadPolicy, parse
 from reconciler.kubernetes.objects import api_path, path
@@ -63,7 +62,7 @@ async def served(cluster: Cluster) -> bool:
     return True
 
 
-async def definition(cluster: Cluster) -> Examined:
+async def check_definition(cluster: Cluster) -> Examined:
     """The CustomResourceDefinition is there, and knows every field that we use. Raises `ApiError`."""
     name = f"{PLURAL}.{GROUP}"
     try:
@@ -94,7 +93,7 @@ def _lacks(name: str, found: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(where, f"it is older than this zenvoy ({_own()}): it lacks {', '.join(missing)}", APPLY)
 
 
-async def controller(cluster: Cluster, installed: Installation) -> Examined:
+async def check_controller(cluster: Cluster, installed: Installation) -> Examined:
     """Its pods are ready, and one of them leads. Raises `ApiError`."""
     system = cluster.where.system
     pods = await controllers(cluster)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from reconciler.cluster_client.reach import LEASE, Cluster
-from reconciler.doctor.finding import Examined, Finding
+from reconciler.cluster_client.cluster import LEASE, Cluster
+from reconciler.doctor.findings import Examined, Finding
 from reconciler.doctor.installation import Installation
 from reconciler.kubernetes.resources import GROUP, PLURAL, ScaledService
 from reconciler.kubernetes.targets import Discovery, NoSuchKind
@@ -62,7 +62,7 @@ SECRET_VERBS = (*WATCH, "patch")
 """On each Secret with certificates that the controller issues."""
 
 
-async def examined(cluster: Cluster, installed: Installation, items: list[ScaledService]) -> Examined:
+async def check_permissions(cluster: Cluster, installed: Installation, items: list[ScaledService]) -> Examined:
     """Raises `ApiError`, also when whoever asks may not ask for others."""
     accounts = sorted(installed.accounts)
     if not accounts:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import psutil
 import yaml
 
-from reconciler.cli import client
+from reconciler.cli import control_client
 from reconciler.local.processes.mark import mark
 from reconciler.local.processes.procfs import Census, look, run_id, take_census
 from tests.ports import free_port
@@ -311,7 +311,7 @@ class Zenvoy:
 
     def ask(self, method: str, path: str) -> Any:
         """Straight from the control socket, which is what `zenvoy status` does."""
-        return client.ask(self.state_dir / "control.sock", method, path)
+        return control_client.ask(self.state_dir / "control.sock", method, path)
 
     def status(self, name: str) -> View:
         """One service, as `zenvoy status NAME -o json` shows it."""
@@ -325,7 +325,7 @@ class Zenvoy:
         """Its state; `Unknown` while the reconciler does not answer."""
         try:
             return str(self.status(name)["state"])
-        except client.NotRunning:
+        except control_client.NotRunning:
             return "Unknown"
 
     def wait_state(self, name: str, *states: str, timeout: float = PATIENCE_SECONDS) -> View:
@@ -334,7 +334,7 @@ class Zenvoy:
         def look() -> View | None:
             try:
                 view = self.status(name)
-            except client.NotRunning:
+            except control_client.NotRunning:
                 return None
             return view if view["state"] in states else None
 
@@ -346,7 +346,7 @@ class Zenvoy:
         def look() -> View | None:
             try:
                 view = self.status(name)
-            except client.NotRunning:
+            except control_client.NotRunning:
                 return None
             return view if check(view) else None
 
@@ -418,7 +418,7 @@ class Zenvoy:
                 parts.append(f"---- {path.relative_to(self.directory)}\n{text}")
         try:
             parts.append(f"---- status\n{json.dumps(self.ask('GET', '/v1/services'), indent=1)}")
-        except (client.NotRunning, client.Rejected) as error:
+        except (control_client.NotRunning, control_client.Rejected) as error:
             parts.append(f"---- status\n{error}")
         return "\n".join(parts)
 

@@ -17,7 +17,7 @@ from reconciler.kubernetes.resources import API_VERSION, PLURAL, ScaledService
 from reconciler.ports.transitions import Transition
 from tests.cluster.cli.parts import Cli, FakeController, Objects
 from tests.cluster.written import GENEROUS_SECONDS
-from tests.reconciler.cli.test_explaining import answer
+from tests.reconciler.cli.test_explanation import answer
 
 
 class Told:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType, web
 
-from reconciler.cluster_client.live import ByForward, Silent
-from reconciler.cluster_client.reach import Where, reached
+from reconciler.cluster_client.cluster import Where, reached
+from reconciler.cluster_client.controllers import ByForward, Silent
 from reconciler.kubernetes.api import MERGE_PATCH
 from reconciler.kubernetes.objects import path
 from tests.certificates import Authority

@@ -1,9 +1,8 @@
-"""Certificates of a replica: files that are replaced, and findings about them."""
+"""Certificates of a replica: files that are replaced."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,9 @@ from reconciler.app import certificates
 from reconciler.app.certificates import MountedCertificates
 from reconciler.app.envoy_bootstrap import Asked, write
 from reconciler.core.identity import PROXY, RECONCILER, envoy
-from reconciler.doctor.certificates import examined
 from reconciler.server.credentials import Files, NoCertificates
 from tests.certificates import Authority
 
-NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 NAME = "zenvoy-reconciler.zenvoy-system.svc"
 
 
@@ -79,20 +76,3 @@ def test_bootstrap_refuses_certificate_of_other_role(
             write(asked, directory)
     else:
         assert directory / "envoy.yaml" in write(asked, directory)
-
-
-def test_doctor_certificate_not_renewed_is_found() -> None:
-    ends = {"ca": "2028-01-01T00:00:00+00:00", "proxy": "2026-12-05T00:00:00+00:00"}
-    found = examined({"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}, NOW)
-    assert [finding.what for finding in found.found] == ["the certificate of proxy expires at 2026-12-05 00:00 UTC"]
-    assert found.said == "valid until 2026-12-05"
-
-
-def test_doctor_plaintext_is_found() -> None:
-    found = examined({"zenvoy-0": {"standing": {"plaintext": True, "certificates": {}}}}, NOW)
-    assert ["open without TLS" in finding.what for finding in found.found] == [True]
-
-
-def test_doctor_renewed_certificates_are_no_finding() -> None:
-    ends = {"ca": "2028-01-01T00:00:00+00:00", "proxy": "2027-01-05T00:00:00+00:00"}
-    assert examined({"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}, NOW).found == ()

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from reconciler.app.local_runtime import Reconciler
-from reconciler.cli.client import Rejected, ask
+from reconciler.cli.control_client import Rejected, ask
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import GRPC_SOCKET
 from tests.reconciler.app.test_local_runtime import Stage, eventually

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from reconciler.doctor.connected import examined
-from reconciler.doctor.finding import Finding
+from reconciler.doctor.connections import check_certificates, check_connections
+from reconciler.doctor.findings import Finding
 
 
 def world(**changes: Any) -> dict[str, Any]:
@@ -25,12 +26,12 @@ def world(**changes: Any) -> dict[str, Any]:
 
 def found(*worlds: dict[str, Any]) -> list[Finding]:
     named = {f"zenvoy-{number}": one for number, one in enumerate(worlds)}
-    return [finding for one in examined(named) for finding in one.found]
+    return [finding for one in check_connections(named) for finding in one.found]
 
 
 def test_nothing_is_wrong_where_all_are_connected() -> None:
     assert found(world()) == []
-    assert [(one.check, one.said) for one in examined({"zenvoy-0": world()})] == [
+    assert [(one.check, one.said) for one in check_connections({"zenvoy-0": world()})] == [
         ("Envoys", "1 connected"),
         ("holders", "1 connected, mode anyip"),
         ("samples", "by Envoy's statistics, 1 s old"),
@@ -98,7 +99,7 @@ def test_only_the_leader_takes_samples() -> None:
     leader = world(standing=standing(leads=True))
     follower = world(standing=standing(leads=False), sample={"doubt": "Envoy edge-1 is missing: not in the sample"})
     assert found(leader, follower) == []
-    assert examined({"zenvoy-0": leader, "zenvoy-1": follower})[-1].said == "by Envoy's statistics, 1 s old"
+    assert check_connections({"zenvoy-0": leader, "zenvoy-1": follower})[-1].said == "by Envoy's statistics, 1 s old"
 
 
 def test_a_leader_that_misses_another_replica() -> None:
@@ -114,3 +115,23 @@ def test_a_holder_without_its_rules(rules: bool | None, problems: int) -> None:
     told = found(world(holders=[holder]))
     assert len(told) == problems
     assert all("zenvoy-tproxy rules --install" in finding.remedy for finding in told)
+
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def test_doctor_certificate_not_renewed_is_found() -> None:
+    ends = {"ca": "2028-01-01T00:00:00+00:00", "proxy": "2026-12-05T00:00:00+00:00"}
+    found = check_certificates({"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}, NOW)
+    assert [finding.what for finding in found.found] == ["the certificate of proxy expires at 2026-12-05 00:00 UTC"]
+    assert found.said == "valid until 2026-12-05"
+
+
+def test_doctor_plaintext_is_found() -> None:
+    found = check_certificates({"zenvoy-0": {"standing": {"plaintext": True, "certificates": {}}}}, NOW)
+    assert ["open without TLS" in finding.what for finding in found.found] == [True]
+
+
+def test_doctor_renewed_certificates_are_no_finding() -> None:
+    ends = {"ca": "2028-01-01T00:00:00+00:00", "proxy": "2027-01-05T00:00:00+00:00"}
+    assert check_certificates({"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}, NOW).found == ()

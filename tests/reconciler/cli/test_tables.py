@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reconciler.cli import render
+from reconciler.cli import tables
 
 SERVICE: dict[str, Any] = {
     "name": "greeter",
@@ -28,7 +28,7 @@ SERVICE: dict[str, Any] = {
 def drawn(width: int) -> str:
     console = Console(width=width)
     with console.capture() as captured:
-        console.print(render.table([SERVICE], width=width))
+        console.print(tables.table([SERVICE], width=width))
     return captured.get()
 
 
@@ -38,11 +38,11 @@ def test_names_states_and_figures_are_whole_in_every_terminal(width: int) -> Non
     assert len(rows) <= 3
     assert rows[1].startswith("greeter  ScaledToZero  ")
     assert "62.6 ms" in rows[1]
-    assert ("41" in rows[1]) == (width >= render.FOR_ALL)
-    assert ("reachable 58.4 ms" in rows[1]) == (width >= render.FOR_PARTS)
+    assert ("41" in rows[1]) == (width >= tables.FOR_ALL)
+    assert ("reachable 58.4 ms" in rows[1]) == (width >= tables.FOR_PARTS)
 
 
 def test_a_line_says_what_of_a_service_has_changed() -> None:
-    said = " ".join(render.line(SERVICE).split())
+    said = " ".join(tables.line(SERVICE).split())
     assert said == "greeter ScaledToZero idle for all of idleAfter"
-    assert "Active (paused)" in render.line({**SERVICE, "state": "Active", "paused": True})
+    assert "Active (paused)" in tables.line({**SERVICE, "state": "Active", "paused": True})

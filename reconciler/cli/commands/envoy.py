@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import values, writing
-from reconciler.cli.exits import Exit
+from reconciler.cli import output, validators
+from reconciler.cli.context import Typed
+from reconciler.cli.exit_codes import Exit
+from reconciler.cli.options import SYSTEM_NAMESPACE, Context, Kubeconfig, System
 
 TLS = "Mutual TLS"
 
@@ -21,7 +23,7 @@ class Mode(StrEnum):
     sotw = "sotw"
 
 
-class Output(StrEnum):
+class BootstrapFormat(StrEnum):
     """How a bootstrap is written."""
 
     yaml = "yaml"
@@ -29,7 +31,8 @@ class Output(StrEnum):
 
 
 Admin = Annotated[
-    str, typer.Option(help="Envoy's admin address: ip:port, or the path of a socket.", callback=values.address_or_path)
+    str,
+    typer.Option(help="Envoy's admin address: ip:port, or the path of a socket.", callback=validators.address_or_path),
 ]
 StatsAddress = Annotated[
     str | None,
@@ -37,7 +40,7 @@ StatsAddress = Annotated[
         help="Show others this Envoy's statistics (/stats/prometheus) and whether it is ready (/ready) here, and tell "
         "the reconciler. Nothing else of the admin port.",
         metavar="IP:PORT",
-        callback=values.address,
+        callback=validators.address,
     ),
 ]
 Directory = Annotated[
@@ -62,7 +65,7 @@ OpenFiles = Annotated[
         help="How many files Envoy may have open (`ulimit -n`), which limits its connections: a number, or the soft or "
         "the hard limit of this process. Envoy aborts when it lacks one, so it must really have as many.",
         metavar="NUMBER|soft|hard",
-        callback=values.open_files,
+        callback=validators.open_files,
     ),
 ]
 ServerName = Annotated[
@@ -83,7 +86,7 @@ def diagram_command() -> None:
     """
     from reconciler.core.diagram import diagram
 
-    writing.document(diagram())
+    output.document(diagram())
 
 
 def bootstrap_command(
@@ -91,12 +94,14 @@ def bootstrap_command(
         str, typer.Option(help="Where the reconciler is: host:port, or unix:path.", metavar="HOST:PORT")
     ] = "127.0.0.1:18000",
     node: Annotated[
-        str, typer.Option(help="Envoy's node id; every Envoy needs its own.", callback=values.something)
+        str, typer.Option(help="Envoy's node id; every Envoy needs its own.", callback=validators.something)
     ] = "envoy",
     admin: Admin = "127.0.0.1:9901",
     stats_address: StatsAddress = None,
     mode: Annotated[Mode, typer.Option(help="How Envoy asks: only for changes, or for everything.")] = Mode.delta,
-    output: Annotated[Output, typer.Option("-o", "--output", help="How it is printed.")] = Output.yaml,
+    output_format: Annotated[
+        BootstrapFormat, typer.Option("-o", "--output", help="How it is printed.")
+    ] = BootstrapFormat.yaml,
     directory: Directory = None,
     open_files: OpenFiles = "soft",
     tls_cert: Certificate = None,
@@ -131,12 +136,12 @@ def bootstrap_command(
     )
     try:
         if directory is None:
-            writing.document(envoy_bootstrap.text(asked, as_json_text=output is Output.json))
+            output.document(envoy_bootstrap.text(asked, as_json_text=output_format is BootstrapFormat.json))
         else:
             for path in envoy_bootstrap.write(asked, directory):
-                writing.echo(f"wrote {path}")
+                output.echo(f"wrote {path}")
     except (ValueError, OSError) as error:
-        writing.echo(f"zenvoy: {error}", err=True)
+        output.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.USAGE) from None
 
 
@@ -144,14 +149,16 @@ def drain_envoy_command(
     admin: Admin = "127.0.0.1:9901",
     limit: Annotated[
         float,
-        typer.Option("--for", help="Seconds that clients have at most.", metavar="SECONDS", callback=values.seconds),
+        typer.Option(
+            "--for", help="Seconds that clients have at most.", metavar="SECONDS", callback=validators.seconds
+        ),
     ] = 60.0,
     settle: Annotated[
         float,
         typer.Option(
             help="Seconds until nobody sends new clients to an Envoy that is not ready.",
             metavar="SECONDS",
-            callback=values.seconds,
+            callback=validators.seconds,
         ),
     ] = 5.0,
     quiet: Annotated[
@@ -159,7 +166,7 @@ def drain_envoy_command(
         typer.Option(
             help="Seconds with nothing in flight after which idle clients are given up.",
             metavar="SECONDS",
-            callback=values.seconds,
+            callback=validators.seconds,
         ),
     ] = 10.0,
 ) -> None:
@@ -174,9 +181,65 @@ def drain_envoy_command(
     from reconciler.envoy import drain
 
     try:
-        drained = drain.drain(admin, limit, settle, quiet, writing.echo)
+        drained = drain.drain(admin, limit, settle, quiet, output.echo)
     except drain.Gone as error:
-        writing.echo(f"zenvoy: {error}", err=True)
+        output.echo(f"zenvoy: {error}", err=True)
         drained = False
     if not drained:
         raise typer.Exit(Exit.FAILED)
+
+
+def _node(text: str) -> str:
+    from reconciler.core.identity import envoy
+
+    try:
+        return envoy(text).node
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _directory(path: Path) -> Path:
+    if not path.is_dir():
+        raise typer.BadParameter(f"{path} is not a directory; create it first")
+    return path
+
+
+def certificate(
+    node: Annotated[
+        str, typer.Argument(help="Node id of the Envoy, and id of its holder.", metavar="NODE", callback=_node)
+    ],
+    directory: Annotated[
+        Path,
+        typer.Option(help="Existing directory for tls.crt, tls.key and ca.crt.", metavar="PATH", callback=_directory),
+    ] = Path("."),
+    days: Annotated[int, typer.Option(help="Days until the certificate expires.", min=1, max=90)] = 90,
+    ca_secret: Annotated[
+        str, typer.Option(help="Secret of the authority.", metavar="NAME", callback=validators.name)
+    ] = "zenvoy-self-issued-ca",
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    system: System = SYSTEM_NAMESPACE,
+) -> None:
+    """Issue a certificate for an Envoy and a holder that join a cluster from outside of the chart.
+
+    You need the right to read the Secret of the authority. Run it again before the certificate expires: Envoy and the
+    holder use the new files without a restart. They also contain authorities that will sign later.
+
+    Examples:
+
+      zenvoy certificate edge-1 --directory /etc/zenvoy/tls
+
+      zenvoy bootstrap --node edge-1 --tls-cert /etc/zenvoy/tls/tls.crt …
+    """
+    from reconciler.cli.commands import cluster
+    from reconciler.cluster_client import envoy_certificate
+
+    typed = Typed(None, False, context, kubeconfig, system)
+    found = cluster.run(typed, lambda one: envoy_certificate.issue(one, ca_secret, node, days))
+    try:
+        written = envoy_certificate.write(found, directory)
+    except OSError as error:
+        output.echo(f"zenvoy: cannot write {error.filename}: {error.strerror}", err=True)
+        raise typer.Exit(Exit.FAILED) from None
+    for path in written:
+        output.echo(f"wrote {path}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.which import Surroundings, Typed, in_cluster
+from reconciler.cli.context import Surroundings, Typed, in_cluster
 
 NOTHING = Surroundings(plugin=False, state_dir_typed=False, control=False, directory=False, kubeconfig=False)
 A_CLUSTER = replace(NOTHING, kubeconfig=True)

@@ -6,27 +6,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.cli import writing
-from reconciler.cli.options import Output
-from reconciler.cli.render import EVENTS, duration, last_wake
+from reconciler.cli import output
+from reconciler.cli.options import OutputFormat
+from reconciler.cli.tables import EVENTS, duration, last_wake
 
 View = Mapping[str, Any]
 
 
-def write(answer: View, output: Output) -> None:
+def write(answer: View, output_format: OutputFormat) -> None:
     """On standard output."""
-    if output is not Output.table:
-        writing.data(answer, output)
+    if output_format is not OutputFormat.table:
+        output.data(answer, output_format)
         return
     for line in lines(answer, datetime.now(UTC)):
-        writing.echo(line)
+        output.echo(line)
 
 
 def lines(answer: View, now: datetime) -> Iterator[str]:
     """Paragraphs, each with what is known of it; what nobody could tell is left out."""
     service = answer["service"]
     yield f"{service['name']} is {service['state']}{_for(service['since'], now)}: {service['reason']}"
-    yield from writing.columns([*_facts(answer, now)], "  ")
+    yield from output.columns([*_facts(answer, now)], "  ")
     for paragraph in (_sample, _route, _holders, _conditions, _transitions):
         if found := [*paragraph(answer, now)]:
             yield ""
@@ -138,7 +138,7 @@ def _conditions(answer: View, now: datetime) -> Iterator[str]:
     if not (conditions := answer["service"].get("conditions")):
         return
     yield "Conditions"
-    yield from writing.columns(
+    yield from output.columns(
         [(one["type"], one["status"], _told(one["reason"], one["message"])) for one in conditions],
         "  ",
     )
@@ -158,7 +158,7 @@ def _transitions(answer: View, now: datetime) -> Iterator[str]:
         rows.append((move["at"] or "", states, move["event"], move["reason"] + _reference(move)))
     if not any(row[1] for row in rows):  # Events do not say between which states
         rows = [(row[0], *row[2:]) for row in rows]
-    yield from writing.columns(rows, "  ")
+    yield from output.columns(rows, "  ")
 
 
 def _reference(known: View) -> str:
@@ -168,7 +168,7 @@ def _reference(known: View) -> str:
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Nothing but a header is nothing."""
-    return writing.columns(rows, "  ") if len(rows) > 1 else ["  nobody is connected"]
+    return output.columns(rows, "  ") if len(rows) > 1 else ["  nobody is connected"]
 
 
 def _for(since: str | None, now: datetime) -> str:

@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.doctor.conflicts import of_autoscalers
-from reconciler.doctor.finding import Level
-from reconciler.doctor.objects import Autoscaler
+from reconciler.doctor.conflicts import Autoscaler, of_autoscalers
+from reconciler.doctor.findings import Level
 from reconciler.kubernetes.objects import Meta
 from reconciler.kubernetes.resources import ScaledService
 

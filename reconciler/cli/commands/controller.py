@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reconciler.cli import traffic, values, writing
-from reconciler.cli.exits import Exit
-from reconciler.cli.run import Log, LogStyle
+from reconciler.cli import output, validators
+from reconciler.cli.commands.up import Log, LogStyle
+from reconciler.cli.exit_codes import Exit
+from reconciler.cli.options import (
+    PrometheusCa,
+    PrometheusHeaders,
+    PrometheusToken,
+    PrometheusUrl,
+    ScrapeInterval,
+    prometheus_settings,
+)
 
 if TYPE_CHECKING:
     from reconciler.app.cluster_settings import AnyIp, SelfIssue, Tproxy
@@ -43,18 +51,20 @@ def _tls(text: str, checked: Callable[[str], str | None] | None = None) -> Any:
 
 
 def controller(
-    pod_name: Annotated[str, _place("This replica's name.", values.name, envvar="POD_NAME")],
-    pod_ip: Annotated[str, _place("This replica's IP address.", values.ip, envvar="POD_IP")],
+    pod_name: Annotated[str, _place("This replica's name.", validators.name, envvar="POD_NAME")],
+    pod_ip: Annotated[str, _place("This replica's IP address.", validators.ip, envvar="POD_IP")],
     grpc: Annotated[
         str,
-        typer.Option(help="Where Envoys, holders and other replicas join.", metavar="IP:PORT", callback=values.address),
+        typer.Option(
+            help="Where Envoys, holders and other replicas join.", metavar="IP:PORT", callback=validators.address
+        ),
     ] = "0.0.0.0:18000",
     metrics: Annotated[
         str,
         typer.Option(
             help="Serve /metrics, /healthz and /readyz here.",
             metavar="IP:PORT",
-            callback=values.address,
+            callback=validators.address,
         ),
     ] = "0.0.0.0:18080",
     inspect: Annotated[
@@ -63,7 +73,7 @@ def controller(
             help="Serve /v1, for `zenvoy explain`, at this loopback address. In a pod, those who may use "
             "pods/portforward reach it.",
             metavar="IP:PORT",
-            callback=values.loopback,
+            callback=validators.loopback,
         ),
     ] = "127.0.0.1:18082",
     http_port: Annotated[int, _port("Envoy's port for HTTP.")] = 10000,
@@ -76,7 +86,7 @@ def controller(
         str, typer.Option(help="Ports of hold addresses, in mode tproxy.", metavar="FIRST-LAST", rich_help_panel=ENVOY)
     ] = "20000-32767",
     namespaces: Annotated[
-        str, _place("Only services of these; default: of all.", values.comma_separated, metavar="A,B")
+        str, _place("Only services of these; default: of all.", validators.comma_separated, metavar="A,B")
     ] = "",
     host_policy: Annotated[
         str,
@@ -91,19 +101,21 @@ def controller(
         typer.Option("--bare-names", help="A bare name leads to the only service that has it.", rich_help_panel=ENVOY),
     ] = False,
     cluster_domain: Annotated[
-        str, _place("The DNS domain of the cluster's Services.", values.name, metavar="DOMAIN")
+        str, _place("The DNS domain of the cluster's Services.", validators.name, metavar="DOMAIN")
     ] = "cluster.local",
-    lease_namespace: Annotated[str, _place("Where the Lease is.", values.namespace)] = "zenvoy-system",
-    lease_name: Annotated[str, _place("The Lease of whoever leads.", values.name)] = "zenvoy",
+    lease_namespace: Annotated[str, _place("Where the Lease is.", validators.namespace)] = "zenvoy-system",
+    lease_name: Annotated[str, _place("The Lease of whoever leads.", validators.name)] = "zenvoy",
     lease_duration: Annotated[
         str, typer.Option(help="When another replica takes over from one that vanished.", rich_help_panel=PLACE)
     ] = "15s",
-    peers_service: Annotated[str, _place("The headless Service of all replicas.", values.name)] = "zenvoy-reconciler",
+    peers_service: Annotated[
+        str, _place("The headless Service of all replicas.", validators.name)
+    ] = "zenvoy-reconciler",
     proxies_service: Annotated[
         str,
         _place(
             "The headless Service of the proxy's pods, ready or not: one that left it is missed no longer.",
-            values.maybe_name,
+            validators.maybe_name,
         ),
     ] = "",
     sample_interval: Annotated[str, typer.Option(help="How often it is asked what is in use.")] = "1s",
@@ -113,22 +125,23 @@ def controller(
             help="Ports at which Envoys may have their statistics. Each is asked at the IP address of its own stream.",
             metavar="PORT|FIRST-LAST",
             rich_help_panel=ENVOY,
-            callback=values.ports,
+            callback=validators.ports,
         ),
     ] = "9902",
-    prometheus: traffic.Url = None,
-    scrape_interval: traffic.Interval = "15s",
-    prometheus_headers_file: traffic.HeadersFile = None,
-    prometheus_bearer_token_file: traffic.TokenFile = None,
-    prometheus_ca_file: traffic.CaFile = None,
+    prometheus: PrometheusUrl = None,
+    scrape_interval: ScrapeInterval = "15s",
+    prometheus_headers_file: PrometheusHeaders = None,
+    prometheus_bearer_token_file: PrometheusToken = None,
+    prometheus_ca_file: PrometheusCa = None,
     tls_ca_secret: Annotated[
         str,
         _tls(
-            "Issue certificates, and keep their authority in this Secret of the Lease's namespace.", values.maybe_name
+            "Issue certificates, and keep their authority in this Secret of the Lease's namespace.",
+            validators.maybe_name,
         ),
     ] = "",
     tls_proxy_secret: Annotated[
-        str, _tls("Keep the certificate of the proxy's pods in this Secret.", values.maybe_name)
+        str, _tls("Keep the certificate of the proxy's pods in this Secret.", validators.maybe_name)
     ] = "",
     tls_cert: Annotated[Path | None, _tls("Certificate of this replica, PEM.")] = None,
     tls_key: Annotated[Path | None, _tls("Private key of the certificate.")] = None,
@@ -161,7 +174,7 @@ def controller(
     from reconciler.local.sockets import split
 
     logging.configure(log_style.value)
-    asked = prometheus and traffic.settings(
+    asked = prometheus and prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
     settings = Settings(
@@ -181,7 +194,7 @@ def controller(
         peers_service=peers_service,
         proxies_service=proxies_service,
         sample_interval=_seconds(sample_interval, "--sample-interval"),
-        stats_ports=values.port_range(stats_ports),
+        stats_ports=validators.port_range(stats_ports),
         prometheus=asked or None,
         certificates=_certificates((tls_cert, tls_key, tls_ca), tls_ca_secret, tls_proxy_secret, plaintext),
         server_name=tls_server_name,
@@ -189,7 +202,7 @@ def controller(
     try:
         asyncio.run(run_until_stopped(settings, kubeconfig, context))
     except (NoCluster, OSError) as error:
-        writing.echo(f"zenvoy: {error}", err=True)
+        output.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.FAILED) from None
 
 

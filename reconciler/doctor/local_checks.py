@@ -8,14 +8,14 @@ from typing import Any
 
 from reconciler.app.up import CannotStart, envoy_binary
 from reconciler.core.wording import counted
-from reconciler.doctor import connected
-from reconciler.doctor.finding import Examined, Finding, Level
+from reconciler.doctor import connections
+from reconciler.doctor.findings import Examined, Finding, Level
 from reconciler.local.bundled_prometheus import binary
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.sockets import why_taken
 
 
-def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examined]:
+def check_machine(world: Mapping[str, Any] | None, file: Path | None) -> list[Examined]:
     """`world` is what the running one says, None when none runs; `file` is the services file, if there is one."""
     found = [_tried("Envoy", lambda: envoy_binary(None)), _prometheus()]
     if file:
@@ -29,7 +29,7 @@ def examined(world: Mapping[str, Any] | None, file: Path | None) -> list[Examine
         _records(world.get("records") or {}),
         _rejected(world.get("rejected") or {}),
         _listens(world.get("listens") or {}),
-        *connected.examined({"up": world}),
+        *connections.check_connections({"up": world}),
     ]
 
 

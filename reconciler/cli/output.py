@@ -1,4 +1,4 @@
-"""Output of commands: data, lines, or a table that cuts nothing where no terminal is.
+"""OutputFormat of commands: data, lines, or a table that cuts nothing where no terminal is.
 
 Rule: whatever is written for people goes through `echo`, `columns` or `cell`. Names, messages and output of programs
 come from objects, files and other processes, and must neither control a terminal nor look like what they are not.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from reconciler.cli.options import Output
+from reconciler.cli.options import OutputFormat
 from reconciler.core.wording import printable
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ WIDE = 200
 """Columns of a table that nobody looks at in a terminal: wide enough that nothing is cut."""
 
 
-def data(answer: Any, output: Output, of_many: bool = False) -> None:
+def data(answer: Any, output_format: OutputFormat, of_many: bool = False) -> None:
     """Write it as JSON or YAML, exactly: what a terminal would obey is escaped by their own rules.
 
     `of_many`: others like it follow.
     """
-    if output is Output.json:
+    if output_format is OutputFormat.json:
         typer.echo(json.dumps(answer, indent=2))
         return
     import yaml

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.cli.explaining import lines
+from reconciler.cli.explanation import lines
 
 NOW = datetime(2026, 1, 2, 3, 4, 15, tzinfo=UTC)
 AT = "2026-01-02T03:04:05.000+00:00"

@@ -6,10 +6,15 @@ Pure. One reconciler on one machine; in a cluster, one each replica: an Envoy is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from reconciler.doctor.finding import Examined, Finding
+from reconciler.core.wording import counted
+from reconciler.doctor.findings import Examined, Finding
+
+if TYPE_CHECKING:
+    from reconciler.cluster_client.controllers import Pod
 
 World = Mapping[str, Any]
 """By the name of its reconciler."""
@@ -30,7 +35,7 @@ SCRAPE = (
 LOST = re.compile(r"Prometheus lacks (.+) of it")
 
 
-def examined(worlds: Mapping[str, World]) -> list[Examined]:
+def check_connections(worlds: Mapping[str, World]) -> list[Examined]:
     """One line each for Envoys, holders, samples."""
     return [_envoys(worlds), _holders(worlds), _samples(worlds)]
 
@@ -128,3 +133,64 @@ def _scraped(doubt: str) -> str:
 
 def _passes(doubt: str) -> bool:
     return any(words in doubt for words in PASSING)
+
+
+DESCRIBE = "kubectl describe pod {name} -n {system}"
+LOOK = (
+    "kubectl logs {name} -n {system} --all-containers: can it reach a reconciler at its gRPC port (NetworkPolicy), "
+    "and are its certificates of that CA (docs/troubleshooting.md, A proxy pod is not ready)?"
+)
+
+
+def check_proxy_pods(system: str, pods: Iterable[Pod], worlds: Mapping[str, World]) -> Examined:
+    """`worlds` are of all reconcilers: who is missing at one may be at another."""
+    joined = {
+        "Envoy": {envoy["id"] for world in worlds.values() for envoy in world["envoys"]},
+        "holder": {holder["id"] for world in worlds.values() for holder in world["holders"]},
+    }
+    listed = list(pods)
+    found = [finding for pod in listed for finding in _check_pod(system, pod, joined)]
+    return Examined("proxies", counted(len(listed), "pod"), tuple(found))
+
+
+def _check_pod(system: str, pod: Pod, joined: Mapping[str, set[str]]) -> Iterator[Finding]:
+    name = pod.metadata["name"]
+    missing = [part for part, names in joined.items() if name not in names]
+    if not missing:
+        return
+    who = f"its {missing[0]} is not" if len(missing) == 1 else "neither its Envoy nor its holder is"
+    remedy = LOOK if pod.status.get("phase") == "Running" else DESCRIBE
+    yield Finding(
+        f"pod {system}/{name}", f"{who} known to a reconciler: {pod.waits_for}", remedy.format(name=name, system=system)
+    )
+
+
+SOON = timedelta(days=7)
+"""Certificates are renewed a month before they expire; one with less time left than this was not."""
+RENEW = "see the log of the reconcilers (self-issued) or of cert-manager, or renew your own: docs/how-to/mtls.md"
+PLAINTEXT = (
+    "its gRPC port is open without TLS: every process that reaches it can read all routes, wake services and keep them "
+    "awake"
+)
+
+
+def check_certificates(worlds: Mapping[str, World], now: datetime) -> Examined:
+    """Return a finding for each reconciler in plaintext, and for each certificate that was not renewed in time."""
+    found: list[Finding] = []
+    ends: list[datetime] = []
+    for name, world in worlds.items():
+        standing = world.get("standing") or {}
+        if standing.get("plaintext"):
+            found.append(Finding(name, PLAINTEXT, "helm upgrade with mtls.enabled=true: docs/how-to/mtls.md"))
+        until = {part: datetime.fromisoformat(text) for part, text in standing.get("certificates", {}).items()}
+        ends += until.values()
+        found += _late(name, until, now)
+    said = f"valid until {min(ends):%Y-%m-%d}" if ends else "none"
+    return Examined("certificates", said, tuple(found))
+
+
+def _late(reconciler: str, until: Mapping[str, datetime], now: datetime) -> Iterator[Finding]:
+    for part, end in until.items():
+        if end - now < SOON:
+            verb = "expired" if end <= now else "expires"
+            yield Finding(reconciler, f"the certificate of {part} {verb} at {end:%Y-%m-%d %H:%M} UTC", RENEW)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from reconciler.cli.writing import cell
+from reconciler.cli.output import cell
 
 COLOURS = {"ScaledToZero": "blue", "Waking": "yellow", "Active": "green", "Idle": "cyan", "Draining": "magenta"}
 COLUMNS = ("NAME", "STATE", "SINCE", "WHY", "HELD", "RELAYED", "REQUESTS", "NEXT", "LAST WAKE")
@@ -114,3 +114,58 @@ def _count(value: int | None) -> str:
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+CLUSTER_COLUMNS = ("NAME", "STATE", "TARGET", "READY", "SINCE", "WHY")
+WIDTHS = (20, 22, 24, 7, 7)
+"""Of a line's columns; a line cannot know the next one's."""
+
+
+def cluster_table(services: Sequence[Mapping[str, Any]], namespaces: bool, now: datetime) -> Table:
+    """One row a service; `namespaces`: with the namespace of each."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in _columns(namespaces):
+        drawn.add_column(column, overflow="fold" if column == "WHY" else "ellipsis")
+    for service in services:
+        cells = _cells(service, namespaces, now)
+        at, colour = 2 if namespaces else 1, COLOURS.get(service["state"], "white")
+        drawn.add_row(*(cell(text, colour if column == at else "") for column, text in enumerate(cells)))
+    return drawn
+
+
+class Lines:
+    """A header, and then a line for each change."""
+
+    def __init__(self, namespaces: bool) -> None:
+        self._namespaces, self._begun = namespaces, False
+
+    def of(self, service: Mapping[str, Any], now: datetime) -> list[str]:
+        """What to print for this change."""
+        wanted = [_cells(service, self._namespaces, now)]
+        if not self._begun:
+            wanted.insert(0, list(_columns(self._namespaces)))
+        self._begun = True
+        return [self._line(cells) for cells in wanted]
+
+    def _line(self, cells: Sequence[str]) -> str:
+        widths = (20, *WIDTHS) if self._namespaces else WIDTHS
+        return "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[-1]]).rstrip()
+
+
+def _columns(namespaces: bool) -> tuple[str, ...]:
+    return ("NAMESPACE", *CLUSTER_COLUMNS) if namespaces else CLUSTER_COLUMNS
+
+
+def _cells(service: Mapping[str, Any], namespaces: bool, now: datetime) -> list[str]:
+    from reconciler.cluster_client.status import why
+
+    since = service["since"]
+    cells = [
+        service["name"].rpartition("/")[2],
+        service["state"] + (" (paused)" if service["paused"] else ""),
+        service["target"],
+        service["ready"],
+        duration(max(0.0, (now - datetime.fromisoformat(since)).total_seconds())) if since else "",
+        why(service),
+    ]
+    return [service["namespace"], *cells] if namespaces else cells

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from reconciler.cluster_client.kubeconfig import missing
-from reconciler.cluster_client.trouble import INSTALL, NoSuch, NotReached, told
+from reconciler.cluster_client.errors import INSTALL, NoSuch, NotReached, told
 from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError, connect
 from reconciler.kubernetes.objects import api_path, decoder, path
 from reconciler.kubernetes.resources import API_VERSION, PLURAL, ScaledService
@@ -129,8 +128,6 @@ class Cluster:
 @asynccontextmanager
 async def reached(where: Where) -> AsyncIterator[Cluster]:
     """The cluster, until the end of the block. Raises `Trouble`, also from within."""
-    if why := missing(where.kubeconfig):
-        raise NotReached(why)
     async with told():
         api = await connect(where.kubeconfig, where.context)
     try:

@@ -5,13 +5,15 @@ What only some commands need is imported by them: a person waits for each comman
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reconciler.cli import values, writing
-from reconciler.cli.exits import Exit
+from reconciler.cli import output, validators
+from reconciler.cli.context import Typed, meant
+from reconciler.cli.exit_codes import Exit
 from reconciler.cli.options import (
     SYSTEM_NAMESPACE,
     Context,
@@ -19,13 +21,13 @@ from reconciler.cli.options import (
     Everywhere,
     Kubeconfig,
     Namespace,
-    Output,
+    OutputFormat,
     OutputOption,
     StateDirOption,
     System,
 )
-from reconciler.cli.which import Typed, meant
-from reconciler.core.wording import listed
+from reconciler.core.wording import counted, listed
+from reconciler.doctor.findings import Examined, Level, as_data
 
 
 def doctor(
@@ -33,7 +35,7 @@ def doctor(
         Path | None,
         typer.Argument(help="On one machine: the services file to look at too.", metavar="[FILE]", exists=True),
     ] = None,
-    output: OutputOption = Output.table,
+    output_format: OutputOption = OutputFormat.table,
     namespace: Namespace = None,
     everywhere: Everywhere = False,
     context: Context = None,
@@ -60,19 +62,17 @@ def doctor(
 
       zenvoy doctor services.yaml
     """
-    from reconciler.cli import doctoring
-
     typed = Typed(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
     if file is None and meant(typed):
-        from reconciler.cli import cluster
-        from reconciler.doctor import checks
+        from reconciler.cli.commands import cluster
+        from reconciler.doctor import cluster_checks
 
-        doctoring.write(cluster.run(typed, checks.examined), output)
+        _write_findings(cluster.run(typed, cluster_checks.check_cluster), output_format)
         return
-    from reconciler.cli import local
-    from reconciler.doctor import machine
+    from reconciler.cli.commands import local
+    from reconciler.doctor import local_checks
 
-    doctoring.write(machine.examined(local.world(typed.state), file), output)
+    _write_findings(local_checks.check_machine(local.world(typed.state), file), output_format)
 
 
 def uninstall(
@@ -91,7 +91,7 @@ def uninstall(
             "--namespace",
             help="Only in this one; may be repeated.",
             metavar="NAMESPACE",
-            callback=values.namespaces,
+            callback=validators.namespaces,
         ),
     ] = None,
     context: Context = None,
@@ -109,29 +109,65 @@ def uninstall(
 
       zenvoy uninstall --yes --context staging
     """
-    from reconciler.cli import cluster
+    from reconciler.cli.commands import cluster
     from reconciler.cluster_client import uninstall as leaving
 
     typed = Typed(None, namespace is None, context, kubeconfig, system)
     items = cluster.run(typed, lambda one: leaving.found(one, namespace or ()))
     if not items:
-        writing.echo("there is no ScaledService: nothing has to be restored")
+        output.echo("there is no ScaledService: nothing has to be restored")
         return
     asleep = sum(item.status.state == "ScaledToZero" for item in items)
     left = "1 ScaledService is" if len(items) == 1 else f"{len(items)} ScaledServices are"
     restored = "those that are get their replicas back" if asleep else "nothing has to be restored"
-    writing.echo(f"{left} left, {asleep} of them asleep: {restored}", err=True)
+    output.echo(f"{left} left, {asleep} of them asleep: {restored}", err=True)
     if not yes and not typer.confirm("Go on?"):
         raise typer.Exit(Exit.FAILED)
     outcomes = cluster.run(
-        typed, lambda one: leaving.left(one, namespace or (), lambda done: writing.echo(f"{done.name}: {done.text}"))
+        typed, lambda one: leaving.left(one, namespace or (), lambda done: output.echo(f"{done.name}: {done.text}"))
     )
     failed = [outcome for outcome in outcomes if outcome.failed]
     if failed:
         again = "run the command again" if any(outcome.retry for outcome in failed) else "each says what to do"
         names = listed([outcome.name for outcome in failed], "and")
-        writing.echo(
+        output.echo(
             f"{len(failed)} of {len(outcomes)} ScaledServices could not be restored; {again}: {names}", err=True
         )
     if any(outcome.retry or not best_effort for outcome in failed):
         raise typer.Exit(Exit.FAILED)
+
+
+def _write_findings(examined: Sequence[Examined], output_format: OutputFormat) -> None:
+    """Ends with `Exit.FAILED` when there is a problem."""
+    if output_format is OutputFormat.table:
+        for line in _finding_lines(examined):
+            output.echo(line)
+    else:
+        output.data(as_data(list(examined)), output_format)
+    if any(one.problems for one in examined):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _finding_lines(examined: Sequence[Examined]) -> Iterator[str]:
+    """A line for each thing that was looked at, then what was found, with what to do about it."""
+    yield from output.columns([(_mark(one), one.check, one.said) for one in examined])
+    for one in examined:
+        for finding in one.found:
+            yield ""
+            yield f"{finding.level}: {finding.where}"
+            yield f"  what    {finding.what}"
+            yield f"  remedy  {finding.remedy}"
+    problems = sum(one.problems for one in examined)
+    notes = sum(finding.level is Level.NOTE for one in examined for finding in one.found)
+    yield ""
+    yield f"{_many(problems, 'problem')}, {_many(notes, 'note')}"
+
+
+def _mark(one: Examined) -> str:
+    if one.problems:
+        return "bad"
+    return "note" if one.found else "ok"
+
+
+def _many(count: int, of: str) -> str:
+    return counted(count, of) if count else f"no {of}s"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from reconciler.cli import client, local
+from reconciler.cli import control_client
+from reconciler.cli.commands import local
 from reconciler.local.state_dir import StateDir
 
 
@@ -50,5 +51,5 @@ def test_a_refusal_is_told_in_its_words(tmp_path: Path) -> None:
     body = b'{"error": "there is no service nope"}'
     head = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(body)
     control = tmp_path / "control.sock"
-    with answering(control, head + body), pytest.raises(client.Rejected, match="there is no service nope"):
-        client.ask(control, "GET", "/v1/services/nope")
+    with answering(control, head + body), pytest.raises(control_client.Rejected, match="there is no service nope"):
+        control_client.ask(control, "GET", "/v1/services/nope")

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import local
+from reconciler.cli.commands import local
+from reconciler.cli.context import HERE, Typed, meant
 from reconciler.cli.options import (
     SYSTEM_NAMESPACE,
     Context,
@@ -19,7 +20,7 @@ from reconciler.cli.options import (
     MaybeName,
     Name,
     Namespace,
-    Output,
+    OutputFormat,
     OutputOption,
     StateDirOption,
     System,
@@ -27,7 +28,6 @@ from reconciler.cli.options import (
     Wait,
     seconds,
 )
-from reconciler.cli.which import HERE, Typed, meant
 
 __all__ = ["HERE", "explain", "pause", "resume", "sleep", "status", "wake"]
 WAKE_TIMEOUT, SLEEP_TIMEOUT = "3m", "3m"
@@ -35,7 +35,7 @@ WAKE_TIMEOUT, SLEEP_TIMEOUT = "3m", "3m"
 
 def status(
     name: MaybeName = None,
-    output: OutputOption = Output.table,
+    output_format: OutputOption = OutputFormat.table,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
     namespace: Namespace = None,
     everywhere: Everywhere = False,
@@ -62,11 +62,11 @@ def status(
     """
     typed = Typed(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
     if not meant(typed, name):
-        local.status(typed.state, name, output, watch)
+        local.status(typed.state, name, output_format, watch)
         return
-    from reconciler.cli import cluster
+    from reconciler.cli.commands import cluster
 
-    cluster.status(typed, name, output, watch)
+    cluster.status(typed, name, output_format, watch)
 
 
 def wake(
@@ -92,7 +92,7 @@ def wake(
     if not meant(typed, name):
         local.wake(typed.state, name)
         return
-    from reconciler.cli import cluster
+    from reconciler.cli.commands import cluster
 
     cluster.wake(typed, name, wait, seconds(timeout))
 
@@ -120,7 +120,7 @@ def sleep(
     if not meant(typed, name):
         local.sleep(typed.state, name, wait)
         return
-    from reconciler.cli import cluster
+    from reconciler.cli.commands import cluster
 
     cluster.sleep(typed, name, wait, seconds(timeout))
 
@@ -146,7 +146,7 @@ def pause(
     if not meant(typed, name):
         local.pause(typed.state, name)
         return
-    from reconciler.cli import cluster
+    from reconciler.cli.commands import cluster
 
     cluster.pause(typed, name, paused=True)
 
@@ -170,14 +170,14 @@ def resume(
     if not meant(typed, name):
         local.resume(typed.state, name)
         return
-    from reconciler.cli import cluster
+    from reconciler.cli.commands import cluster
 
     cluster.pause(typed, name, paused=False)
 
 
 def explain(
     name: Name,
-    output: OutputOption = Output.table,
+    output_format: OutputOption = OutputFormat.table,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
@@ -197,8 +197,8 @@ def explain(
     """
     typed = Typed(namespace, False, context, kubeconfig, system, controller, state_dir)
     if not meant(typed, name):
-        local.explain(typed.state, name, output)
+        local.explain(typed.state, name, output_format)
         return
-    from reconciler.cli import cluster
+    from reconciler.cli.commands import cluster
 
-    cluster.explain(typed, name, output)
+    cluster.explain(typed, name, output_format)

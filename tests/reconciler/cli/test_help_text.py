@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.cli.helping import told
+from reconciler.cli.help_text import render_help
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from reconciler.cli.helping import told
     ],
 )
 def test_a_paragraph_is_a_line_and_examples_stay_what_they_are(docstring: str | None, said: str) -> None:
-    assert told(docstring) == said
+    assert render_help(docstring) == said

@@ -1,0 +1,1 @@
+"""The commands of `zenvoy`: their options, their help, and what they run."""
