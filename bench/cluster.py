@@ -24,9 +24,10 @@ from typing import Any
 from bench import table
 from bench.processes import say
 from bench.table import Row
-from reconciler.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, ApiError, connect
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, PLURAL
+from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api, connect
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, PLURAL
 from tests.cluster import harness
 from tests.cluster.release import Release, Shop, load_images, web, workload
 

@@ -20,10 +20,10 @@ from kubernetes.aio.client import Configuration
 
 from bench.processes import free_port, resident_bytes, running, say, wait_for
 from bench.table import Row
-from reconciler.kubernetes.api import Api
-from reconciler.kubernetes.informer import PAGE, Informer
-from reconciler.kubernetes.objects import decoder, path
-from reconciler.kubernetes.workloads import EndpointSlice
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.informer import PAGE, Informer
+from reconciler.kubernetes.types.builtin import EndpointSlice
+from reconciler.kubernetes.types.objects import decoder, path
 from tests.fakes.api_server import ApiServer
 
 SERVICES = 10_000

@@ -27,12 +27,12 @@ from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.envoy.xds_router import XdsRouter
-from reconciler.kubernetes.api import Api
-from reconciler.kubernetes.backend import KubernetesBackend
-from reconciler.kubernetes.entries import Entry
-from reconciler.kubernetes.scale import wake_of_none
-from reconciler.kubernetes.targets import Target
-from reconciler.kubernetes.workloads import ServicePort
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.builtin import ServicePort
+from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.workloads.backend import KubernetesBackend
+from reconciler.kubernetes.workloads.scale import wake_of_none
 from reconciler.server.holders import HolderStreams
 from tests.fakes.api_server import ApiServer
 from tproxy import wire

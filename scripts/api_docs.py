@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from reconciler.kubernetes.annotations import FIELDS
-from reconciler.kubernetes.entries import REASONS
-from reconciler.kubernetes.resources import (
+from reconciler.kubernetes.config.annotations import FIELDS
+from reconciler.kubernetes.config.service_config import REASONS
+from reconciler.kubernetes.types.scaled_service import (
     COMMAND_ANNOTATION,
     ENABLED_LABEL,
     FINALIZER,

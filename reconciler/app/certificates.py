@@ -14,9 +14,9 @@ import structlog
 
 from reconciler.app.cluster_settings import SelfIssue, Settings
 from reconciler.core.identity import PROXY, RECONCILER, Role
-from reconciler.kubernetes.api import Api
-from reconciler.kubernetes.errands import Errands, Pace
-from reconciler.kubernetes.secrets import Found, OwnSecrets
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.secrets import Found, OwnSecrets
+from reconciler.kubernetes.client.work_queue import Errands, Pace
 from reconciler.server.credentials import Files, Material, NoCertificates, authority, issuing, x509
 from reconciler.server.credentials.authority import Authority
 from reconciler.server.credentials.material import check

@@ -16,8 +16,8 @@ import structlog
 from reconciler.app.cluster_settings import Settings
 from reconciler.app.replica import Replica
 from reconciler.engine.engine import Adapters
-from reconciler.kubernetes.api import connect
-from reconciler.kubernetes.calls import WARM_CONNECTIONS
+from reconciler.kubernetes.client.api import connect
+from reconciler.kubernetes.workloads.wake_client import WARM_CONNECTIONS
 from reconciler.local.open_files import raise_limit
 from reconciler.server import credentials
 from reconciler.server.http import report_exhaustion

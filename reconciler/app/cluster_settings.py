@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 from reconciler.envoy.admin_stats import STATS_PORTS
 from reconciler.envoy.prometheus.settings import PrometheusSettings
-from reconciler.kubernetes.host_policy import HostPolicy
+from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.server.credentials import Files
 
 _FIRST, _LOCAL = IPv4Address("127.64.0.0"), "127.0.0.1"

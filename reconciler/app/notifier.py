@@ -13,12 +13,12 @@ import structlog
 from reconciler.core.record import State
 from reconciler.engine.service import Service
 from reconciler.engine.wake import Wake
-from reconciler.kubernetes.catalogue import Problems
-from reconciler.kubernetes.commands import Commands
-from reconciler.kubernetes.entries import Problem, rejected_by_envoy
-from reconciler.kubernetes.events import Events
-from reconciler.kubernetes.resources import ScaledService
-from reconciler.kubernetes.status import StatusStore
+from reconciler.kubernetes.config.commands import Commands
+from reconciler.kubernetes.config.provider import Problems
+from reconciler.kubernetes.config.service_config import Problem, rejected_by_envoy
+from reconciler.kubernetes.status.event_recorder import Events
+from reconciler.kubernetes.status.status_writer import StatusStore
+from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.metrics import Metrics
 from reconciler.ports.backend import Running
 from reconciler.ports.transitions import Transition

@@ -33,21 +33,21 @@ from reconciler.envoy.admin_stats import AdminStats
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import XdsRouter, grpc_options, service_of_stat
-from reconciler.kubernetes.api import Api
-from reconciler.kubernetes.backend import KubernetesBackend
-from reconciler.kubernetes.catalogue import Catalogue, Entries, Problems
-from reconciler.kubernetes.claims import reserved
-from reconciler.kubernetes.commands import Commands
-from reconciler.kubernetes.election import FIRST_INDEX, Election
-from reconciler.kubernetes.election import Terms as LeaseTerms
-from reconciler.kubernetes.events import Events
-from reconciler.kubernetes.finalizer import Finalizers
-from reconciler.kubernetes.lease import Elector, ticks
-from reconciler.kubernetes.proxies import ProxyList
-from reconciler.kubernetes.replicas import ReplicaList
-from reconciler.kubernetes.resources import ScaledService
-from reconciler.kubernetes.status import StatusStore
-from reconciler.kubernetes.wanted import Cluster as ClusterSettings
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.leader_election import FIRST_INDEX, Election
+from reconciler.kubernetes.client.leader_election import Terms as LeaseTerms
+from reconciler.kubernetes.client.lease_lock import Elector, ticks
+from reconciler.kubernetes.client.proxies import ProxyList
+from reconciler.kubernetes.client.replicas import ReplicaList
+from reconciler.kubernetes.config.commands import Commands
+from reconciler.kubernetes.config.conflicts import reserved
+from reconciler.kubernetes.config.provider import Catalogue, Entries, Problems
+from reconciler.kubernetes.config.resolve import Cluster as ClusterSettings
+from reconciler.kubernetes.status.event_recorder import Events
+from reconciler.kubernetes.status.finalizer import Finalizers
+from reconciler.kubernetes.status.status_writer import StatusStore
+from reconciler.kubernetes.types.scaled_service import ScaledService
+from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.local.open_files import limit
 from reconciler.metrics import Metrics, World
 from reconciler.ports.backend import Running

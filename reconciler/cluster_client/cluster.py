@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from reconciler.cluster_client.errors import INSTALL, NoSuch, NotReached, told
-from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError, connect
-from reconciler.kubernetes.objects import api_path, decoder, path
-from reconciler.kubernetes.resources import API_VERSION, PLURAL, ScaledService
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.objects import api_path, decoder, path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 SYSTEM = "zenvoy-system"
 LEASE = "zenvoy"

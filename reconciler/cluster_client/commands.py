@@ -14,9 +14,9 @@ from enum import StrEnum
 from reconciler.cluster_client.cluster import Cluster
 from reconciler.cluster_client.errors import NoSuch, told
 from reconciler.cluster_client.status import AWAKE, Changes, view, watching, why
-from reconciler.kubernetes.api import MERGE_PATCH
-from reconciler.kubernetes.objects import micro_time, path
-from reconciler.kubernetes.resources import (
+from reconciler.kubernetes.client.api import MERGE_PATCH
+from reconciler.kubernetes.types.objects import micro_time, path
+from reconciler.kubernetes.types.scaled_service import (
     COMMAND_ANNOTATION,
     MANAGED_LABEL,
     PREFIX,

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, Cluster
-from reconciler.kubernetes.api import ApiError, Unreachable
-from reconciler.kubernetes.objects import decoder, path
-from reconciler.kubernetes.portforward import Broken
-from reconciler.kubernetes.workloads import Lease
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.port_forward import Broken
+from reconciler.kubernetes.types.builtin import Lease
+from reconciler.kubernetes.types.objects import decoder, path
 
 COMPONENT = "app.kubernetes.io/component=reconciler"
 """The label by which the chart's pods are known."""

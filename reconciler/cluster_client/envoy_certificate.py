@@ -9,9 +9,9 @@ from pathlib import Path
 from reconciler.cluster_client.cluster import Cluster
 from reconciler.cluster_client.errors import Trouble
 from reconciler.core.identity import envoy
-from reconciler.kubernetes.api import ApiError
-from reconciler.kubernetes.objects import decoder, path
-from reconciler.kubernetes.secrets import Secret, decoded
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.secrets import Secret, decoded
+from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.server.credentials import Material, authority, issuing
 from reconciler.server.credentials.x509 import Subject
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from reconciler.kubernetes.api import ApiError, NoCluster, Unreachable
-from reconciler.kubernetes.names import InvalidName
+from reconciler.kubernetes.client.errors import ApiError, NoCluster, Unreachable
+from reconciler.kubernetes.types.names import InvalidName
 
 INSTALL = "install zenvoy there (helm install zenvoy deploy/chart -n zenvoy-system --create-namespace), or name another"
 

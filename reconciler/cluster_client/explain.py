@@ -10,11 +10,11 @@ import msgspec
 from reconciler.cluster_client.cluster import Cluster
 from reconciler.cluster_client.controllers import ByForward, Silent, controllers, figures, lease
 from reconciler.cluster_client.status import Say, merged, moment, view
-from reconciler.kubernetes.api import ApiError, Unreachable
-from reconciler.kubernetes.notes import OF_TRANSITIONS
-from reconciler.kubernetes.objects import decoder, path, selected
-from reconciler.kubernetes.resources import KIND, ScaledService
-from reconciler.kubernetes.workloads import Event
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.status.event_messages import OF_TRANSITIONS
+from reconciler.kubernetes.types.builtin import Event
+from reconciler.kubernetes.types.objects import decoder, path, selected
+from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
 
 LAST = 10
 _EVENT = decoder(Event)

@@ -10,9 +10,9 @@ from typing import Any
 
 from reconciler.cluster_client.cluster import Cluster
 from reconciler.cluster_client.controllers import Figures, Silent, figures
-from reconciler.kubernetes.informer import Informer
-from reconciler.kubernetes.objects import Condition, decoder, path, selected
-from reconciler.kubernetes.resources import API_VERSION, PLURAL, ScaledService
+from reconciler.kubernetes.client.informer import Informer
+from reconciler.kubernetes.types.objects import Condition, decoder, path, selected
+from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 Say = Callable[[str], None]
 """Tells a person something beside the answer."""

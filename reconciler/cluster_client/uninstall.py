@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, Cluster
-from reconciler.kubernetes.api import ApiError
-from reconciler.kubernetes.objects import Object, decoder, path
-from reconciler.kubernetes.resources import API_VERSION, PLURAL, ScaledService
-from reconciler.kubernetes.restoring import Outcome, restore_all
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.status.restore import Outcome, restore_all
+from reconciler.kubernetes.types.objects import Object, decoder, path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 _DECODE, _OBJECT = decoder(ScaledService), decoder(Object)
 

@@ -13,8 +13,8 @@ from reconciler.doctor import conflicts, connections, installation, permissions
 from reconciler.doctor.connections import World
 from reconciler.doctor.findings import Examined, Finding, Level
 from reconciler.doctor.installation import Installation
-from reconciler.kubernetes.api import ApiError
-from reconciler.kubernetes.resources import KIND, ScaledService
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
 
 NOT_SEEN = "ask somebody who may, or grant it to yourself"
 

@@ -17,11 +17,12 @@ import msgspec
 
 from reconciler.cluster_client.cluster import Cluster
 from reconciler.doctor.findings import Finding, Level
-from reconciler.kubernetes.api import ApiError
-from reconciler.kubernetes.objects import decoder, path
-from reconciler.kubernetes.resources import ScaledService
-from reconciler.kubernetes.targets import Discovery, NoSuchKind, Target
-from reconciler.kubernetes.wanted import target_of
+from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.config.resolve import target_of
+from reconciler.kubernetes.types.objects import decoder, path
+from reconciler.kubernetes.types.scaled_service import ScaledService
+from reconciler.kubernetes.types.target import Target
 
 PAUSED = ("autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas")
 INSTEAD_OF_KEDA = (

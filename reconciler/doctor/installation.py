@@ -15,10 +15,11 @@ from reconciler.cluster_client.cluster import LEASE, Cluster
 from reconciler.cluster_client.controllers import COMPONENT, Pod, controllers, lease
 from reconciler.core.wording import counted, listed
 from reconciler.doctor.findings import Examined, Finding, Level
-from reconciler.kubernetes.api import ApiError
-from reconciler.kubernetes.host_policy import BadPolicy, parse
-from reconciler.kubernetes.objects import api_path, path
-from reconciler.kubernetes.resources import (
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.config.host_policy import BadPolicy, parse
+from reconciler.kubernetes.types.builtin import Lease
+from reconciler.kubernetes.types.objects import api_path, path
+from reconciler.kubernetes.types.scaled_service import (
     API_VERSION,
     GROUP,
     PLURAL,
@@ -26,7 +27,6 @@ from reconciler.kubernetes.resources import (
     ScaledServiceSpec,
     ScaledServiceStatus,
 )
-from reconciler.kubernetes.workloads import Lease
 
 DEFINITIONS = "apiextensions.k8s.io/v1"
 APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade what is in a chart's crds folder)"

@@ -15,9 +15,9 @@ import msgspec
 from reconciler.cluster_client.cluster import LEASE, Cluster
 from reconciler.doctor.findings import Examined, Finding
 from reconciler.doctor.installation import Installation
-from reconciler.kubernetes.resources import GROUP, PLURAL, ScaledService
-from reconciler.kubernetes.targets import Discovery, NoSuchKind
-from reconciler.kubernetes.wanted import target_of
+from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
+from reconciler.kubernetes.config.resolve import target_of
+from reconciler.kubernetes.types.scaled_service import GROUP, PLURAL, ScaledService
 
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 AT_ONCE = 10

@@ -13,9 +13,9 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from reconciler.kubernetes.api import connect
-from reconciler.kubernetes.election import Election, Terms
-from reconciler.kubernetes.lease import Elector, ticks, wall
+from reconciler.kubernetes.client.api import connect
+from reconciler.kubernetes.client.leader_election import Election, Terms
+from reconciler.kubernetes.client.lease_lock import Elector, ticks, wall
 
 GAP_SECONDS = 1.0
 

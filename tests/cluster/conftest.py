@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.kubernetes.api import Api, connect
+from reconciler.kubernetes.client.api import Api, connect
 from tests.cluster import harness
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from reconciler.kubernetes.api import APPLY_PATCH, Api, ApiError
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, PLURAL
+from reconciler.kubernetes.client.api import APPLY_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL
 
 FILE = Path(__file__).parents[2] / "deploy/chart/crds/scaledservices.yaml"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.kubernetes.api import Api
+from reconciler.kubernetes.client.api import Api
 from tests.cluster.harness import Cluster, free_ports
 
 PROGRAM = Path(sys.executable).parent / "zenvoy"

@@ -16,12 +16,13 @@ from typing import Any
 import psutil
 
 from reconciler.core.spec import Spec
-from reconciler.kubernetes.api import JSON_PATCH, MERGE_PATCH, Api, ApiError
-from reconciler.kubernetes.backend import KubernetesBackend
-from reconciler.kubernetes.entries import Entry
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.targets import Target
-from reconciler.kubernetes.workloads import ServicePort
+from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.builtin import ServicePort
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.ports.backend import Running
 
 GENEROUS_SECONDS = 30.0

@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from reconciler.kubernetes.api import Api, ApiError, connect
+from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.errors import ApiError
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
 from tests.cluster.stage import GENEROUS_SECONDS, RUNS, Stage, condition, container, endpoint, entry, own_address

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from reconciler.kubernetes.api import Api, connect
+from reconciler.kubernetes.client.api import Api, connect
 from tests.cluster.harness import Cluster
 from tests.cluster.stage import Stage, endpoint, entry, own_address
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from reconciler.kubernetes.api import connect
+from reconciler.kubernetes.client.api import connect
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
 from tests.cluster.stage import GENEROUS_SECONDS, Stage, endpoint, entry, own_address

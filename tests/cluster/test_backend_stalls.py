@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.kubernetes.api import Api, connect
+from reconciler.kubernetes.client.api import Api, connect
 from reconciler.plan import AtLeast, Zero
 from reconciler.ports.backend import Running
 from tests.cluster.harness import Cluster

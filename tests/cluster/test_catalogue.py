@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError
-from reconciler.kubernetes.catalogue import Catalogue, Entries, Problems
-from reconciler.kubernetes.entries import Entry
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, FINALIZER, KIND, PLURAL
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.config.provider import Catalogue, Entries, Problems
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, KIND, PLURAL
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
-from tests.reconciler.kubernetes.test_annotations import BAD
+from tests.reconciler.kubernetes.config.test_annotations import BAD
 
 LABEL = {"zenvoy.dev/enabled": "true"}
 HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}

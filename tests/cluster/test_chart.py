@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.api import Api, ApiError, connect
-from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.objects import path
 from tests.cluster.chart import Chart, native, native_text
 from tests.cluster.harness import Cluster, ToolFailed
 from tests.cluster.rights import kubeconfig_of, may

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.kubernetes.api import Api, Unreachable
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.errors import Unreachable
 from tests.cluster.harness import Cluster
 
 SCRIPT = Path(__file__).with_name("cluster")

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError
-from reconciler.kubernetes.entries import Entry
-from reconciler.kubernetes.objects import decoder, path
-from reconciler.kubernetes.resources import API_VERSION, KIND, PLURAL, ScaledService
-from reconciler.kubernetes.wanted import Cluster as Site
-from reconciler.kubernetes.wanted import target_of, wanted
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.config.resolve import Cluster as Site
+from reconciler.kubernetes.config.resolve import target_of, wanted
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.objects import decoder, path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, PLURAL, ScaledService
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.reconciler.kubernetes.objects import scaled, service

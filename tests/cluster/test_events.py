@@ -12,12 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.core.record import State
-from reconciler.kubernetes.api import MERGE_PATCH, Api, connect
-from reconciler.kubernetes.entries import SERVICE, Problem
-from reconciler.kubernetes.events import Events
-from reconciler.kubernetes.notes import Note
-from reconciler.kubernetes.objects import ObjectRef, decoder, path
-from reconciler.kubernetes.workloads import Service
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
+from reconciler.kubernetes.config.service_config import SERVICE, Problem
+from reconciler.kubernetes.status.event_messages import Note
+from reconciler.kubernetes.status.event_recorder import Events
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.objects import ObjectRef, decoder, path
 from reconciler.ports.transitions import Transition
 from tests.cluster import crd
 from tests.cluster.harness import Cluster

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes import lease, restoring
-from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError, connect
-from reconciler.kubernetes.election import UNINSTALLER, Election, Terms
-from reconciler.kubernetes.finalizer import Finalizers
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, FINALIZER, PLURAL
-from reconciler.kubernetes.restoring import Outcome, restore_all
+from reconciler.kubernetes.client import lease_lock
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.leader_election import UNINSTALLER, Election, Terms
+from reconciler.kubernetes.status import restore
+from reconciler.kubernetes.status.finalizer import Finalizers
+from reconciler.kubernetes.status.restore import Outcome, restore_all
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.cluster.rights import kubeconfig_of
@@ -214,7 +216,7 @@ async def test_nobody_leads_once_all_is_left(scene: Scene) -> None:
     terms = Terms(duration=2.0, margin=0.5, every=0.2)
     election = Election("zenvoy-0", terms)
     place = (scene.namespace, "zenvoy")
-    elector = lease.Elector(scene.api, place, election, "10.0.0.1:18000", lambda _: None, lambda _: None)
+    elector = lease_lock.Elector(scene.api, place, election, "10.0.0.1:18000", lambda _: None, lambda _: None)
     scene.run(elector.run())
     await until(elector.valid)
     index = elector.next_index()
@@ -225,9 +227,11 @@ async def test_nobody_leads_once_all_is_left(scene: Scene) -> None:
     assert not elector.valid()
     found = json.loads(await scene.api.get(path("coordination.k8s.io/v1", "leases", *place[:1], place[1])))
     assert int(found["metadata"]["annotations"]["zenvoy.dev/next-index"]) > index
-    assert found["spec"]["leaseDurationSeconds"] == restoring.FENCE_SECONDS
+    assert found["spec"]["leaseDurationSeconds"] == restore.FENCE_SECONDS
     nothing = lambda _: None  # noqa: E731
-    installed_again = lease.Elector(scene.api, place, Election("zenvoy-1", terms), "10.0.0.2:18000", nothing, nothing)
+    installed_again = lease_lock.Elector(
+        scene.api, place, Election("zenvoy-1", terms), "10.0.0.2:18000", nothing, nothing
+    )
     scene.run(installed_again.run())
     await until(installed_again.valid)
     assert not elector.valid()

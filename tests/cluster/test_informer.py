@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.kubernetes import informer as module
-from reconciler.kubernetes.api import Api, connect
-from reconciler.kubernetes.informer import Informer
-from reconciler.kubernetes.objects import Object, decoder, path
+from reconciler.kubernetes.client import informer as module
+from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.informer import Informer
+from reconciler.kubernetes.types.objects import Object, decoder, path
 from tests.cluster.harness import Cluster
 
 

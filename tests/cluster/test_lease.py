@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from reconciler.kubernetes.api import Api
-from reconciler.kubernetes.lease import ticks
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.lease_lock import ticks
 from tests.cluster.harness import Cluster
 
 DURATION, MARGIN = 4.0, 1.5

@@ -7,9 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, PLURAL
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, PLURAL
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects
 from tests.cluster.harness import Cluster

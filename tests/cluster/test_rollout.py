@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.resources import API_VERSION, KIND
+from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND
 from tests.cluster.harness import ToolFailed
 from tests.cluster.release import SYSTEM, WEB, Release, Shop, curl, service, web
 from tests.e2e.harness import until

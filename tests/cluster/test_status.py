@@ -11,13 +11,13 @@ import pytest
 
 from reconciler.core.events import Event
 from reconciler.core.record import Record, State
-from reconciler.kubernetes.api import MERGE_PATCH, Api, connect
-from reconciler.kubernetes.commands import Commands
-from reconciler.kubernetes.entries import Problem
-from reconciler.kubernetes.finalizer import Finalizers
-from reconciler.kubernetes.objects import micro_time
-from reconciler.kubernetes.resources import COMMAND_ANNOTATION, FINALIZER
-from reconciler.kubernetes.status import StatusStore
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
+from reconciler.kubernetes.config.commands import Commands
+from reconciler.kubernetes.config.service_config import Problem
+from reconciler.kubernetes.status.finalizer import Finalizers
+from reconciler.kubernetes.status.status_writer import StatusStore
+from reconciler.kubernetes.types.objects import micro_time
+from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, FINALIZER
 from tests.cluster import crd
 from tests.cluster.harness import Cluster
 from tests.cluster.written import GENEROUS_SECONDS, Written, until

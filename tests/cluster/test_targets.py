@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.api import Api, ApiError, connect
-from reconciler.kubernetes.targets import Discovery, Kind, NoSuchKind
+from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.discovery import Discovery, Kind, NoSuchKind
+from reconciler.kubernetes.client.errors import ApiError
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
 from tests.cluster.stage import GENEROUS_SECONDS, Stage, container, entry, waiting

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reconciler.kubernetes.api import Api
-from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.types.objects import path
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects, entered
 from tests.cluster.harness import Cluster

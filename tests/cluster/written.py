@@ -7,10 +7,10 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from reconciler.kubernetes.api import MERGE_PATCH, Api
-from reconciler.kubernetes.informer import Informer
-from reconciler.kubernetes.objects import decoder, path
-from reconciler.kubernetes.resources import API_VERSION, KIND, PLURAL, ScaledService
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.client.informer import Informer
+from reconciler.kubernetes.types.objects import decoder, path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, PLURAL, ScaledService
 from tests.cluster.stage import workload
 
 GENEROUS_SECONDS = 30.0

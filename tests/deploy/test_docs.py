@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.kubernetes import calls, conditions, crashes, kinds, stalls, targets
-from reconciler.kubernetes.entries import REASONS
+from reconciler.kubernetes.client import discovery
+from reconciler.kubernetes.config.service_config import REASONS
+from reconciler.kubernetes.status import conditions
+from reconciler.kubernetes.workloads import diagnosis, target_informers, wake_client
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -22,14 +24,14 @@ def said_in(*modules: object) -> set[str]:
 
 
 def test_every_reason_is_explained() -> None:
-    words = said_in(calls, crashes, kinds, stalls, targets)
+    words = said_in(wake_client, target_informers, diagnosis, discovery)
     assert len(words) > 12
     named = {
         conditions.TARGET_UNAVAILABLE,
         conditions.NOT_SEEN_YET,
         "CrashLoopBackOff",
         "QuotaExceeded",
-        *stalls.MOUNTS,
+        *diagnosis.MOUNTS,
     }
     for reason in sorted(words | named | set(REASONS)):
         assert re.search(rf"^### {reason}$|`{reason}`", PAGE, re.MULTILINE), f"docs/troubleshooting.md: {reason}"

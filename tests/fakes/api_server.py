@@ -1,4 +1,4 @@
-"""An API server over real HTTP that can be made to fail as real ones do. Counterpart: `kubernetes/api.py`.
+"""An API server over real HTTP that can be made to fail as real ones do. Counterpart: `kubernetes/client/api.py`.
 
 One collection of objects, listed in pages and watched; every change has a version of its own. Faults are asked for by
 the attributes of `Faults`; each holds until it is taken back, those called `next_…` once.
@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
-from reconciler.kubernetes.api import Api
+from reconciler.kubernetes.client.api import Api
 
 Object = dict[str, Any]
 

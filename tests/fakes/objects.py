@@ -1,6 +1,6 @@
 """Objects as an API server keeps them, in memory: versions, conflicts, merge patches, JSON patches of a scale.
 
-It has what `reconciler.kubernetes.api.Api` has of calls. What is put into `faults` meets the next calls.
+It has what `reconciler.kubernetes.client.api.Api` has of calls. What is put into `faults` meets the next calls.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.kubernetes.api import JSON, JSON_PATCH, MERGE_PATCH, ApiError
-from reconciler.kubernetes.objects import decoder
-from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.client.api import JSON, JSON_PATCH, MERGE_PATCH
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.objects import decoder
+from reconciler.kubernetes.types.scaled_service import ScaledService
 
 _NAMED = re.compile(r"/namespaces/([^/]+)/[^/]+/([^/]+)(?:/scale)?$")
 SERVICES = "/apis/zenvoy.dev/v1alpha1/namespaces/shop/scaledservices"

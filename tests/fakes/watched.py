@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from reconciler.kubernetes.api import ApiError
+from reconciler.kubernetes.client.errors import ApiError
 from tests.fakes.objects import Objects
 
 APPS = {

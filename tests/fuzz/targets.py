@@ -28,12 +28,12 @@ from reconciler.envoy.admin_stats import Parser, Unusable
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.envoy.xds_router import service, service_of_stat
-from reconciler.kubernetes import annotations
-from reconciler.kubernetes.entries import Entry
-from reconciler.kubernetes.objects import Meta, decoder
-from reconciler.kubernetes.resources import ScaledService
-from reconciler.kubernetes.wanted import Cluster, wanted
-from reconciler.kubernetes.workloads import Service, ServicePort, ServiceSpec
+from reconciler.kubernetes.config import annotations
+from reconciler.kubernetes.config.resolve import Cluster, wanted
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.builtin import Service, ServicePort, ServiceSpec
+from reconciler.kubernetes.types.objects import Meta, decoder
+from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.local import services_file
 from reconciler.ports.holders import Held, Order
 from reconciler.replication import wire as peer_wire

@@ -23,7 +23,7 @@ from reconciler.cli.options import (
 
 if TYPE_CHECKING:
     from reconciler.app.cluster_settings import AnyIp, SelfIssue, Tproxy
-    from reconciler.kubernetes.host_policy import HostPolicy
+    from reconciler.kubernetes.config.host_policy import HostPolicy
     from reconciler.server.credentials import Files
 
 SHORTEST_LEASE_SECONDS = 1.0
@@ -170,7 +170,7 @@ def controller(
     from reconciler.app import logging
     from reconciler.app.cluster_runtime import run_until_stopped
     from reconciler.app.cluster_settings import Settings
-    from reconciler.kubernetes.api import NoCluster
+    from reconciler.kubernetes.client.errors import NoCluster
     from reconciler.local.sockets import split
 
     logging.configure(log_style.value)
@@ -229,7 +229,7 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
 
 
 def _policy(rules: str, bare_names: bool, domain: str) -> HostPolicy:
-    from reconciler.kubernetes.host_policy import BadPolicy, parse
+    from reconciler.kubernetes.config.host_policy import BadPolicy, parse
 
     try:
         return parse(rules, bare_names, domain)

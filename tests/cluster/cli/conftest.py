@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.kubernetes.api import Api
+from reconciler.kubernetes.client.api import Api
 from tests.cluster import crd
 from tests.cluster.cli.parts import Cli, FakeController, Objects
 from tests.cluster.harness import Cluster

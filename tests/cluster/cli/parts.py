@@ -15,9 +15,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from reconciler.kubernetes.api import MERGE_PATCH, Api
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, KIND, PLURAL
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, KIND, PLURAL
 
 BIN = Path(sys.executable).parent
 PATIENCE_SECONDS = 60.0

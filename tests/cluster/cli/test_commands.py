@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, PLURAL
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, PLURAL
 from tests.cluster.cli.parts import SINCE, Cli, FakeController, Objects, condition, entered
 
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.kubernetes.api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Api, ApiError
-from reconciler.kubernetes.objects import micro_time, path
-from reconciler.kubernetes.resources import PLURAL
+from reconciler.kubernetes.client.api import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.objects import micro_time, path
+from reconciler.kubernetes.types.scaled_service import PLURAL
 from tests.cluster.cli.parts import Cli, Done, FakeController, Objects, condition, deployment, entered
 from tests.cluster.harness import Cluster
 

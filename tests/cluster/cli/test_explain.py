@@ -10,10 +10,10 @@ import pytest
 
 from reconciler.core.record import State
 from reconciler.engine.explain import moves
-from reconciler.kubernetes.entries import Problem
-from reconciler.kubernetes.events import Events
-from reconciler.kubernetes.objects import decoder, path
-from reconciler.kubernetes.resources import API_VERSION, PLURAL, ScaledService
+from reconciler.kubernetes.config.service_config import Problem
+from reconciler.kubernetes.status.event_recorder import Events
+from reconciler.kubernetes.types.objects import decoder, path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 from reconciler.ports.transitions import Transition
 from tests.cluster.cli.parts import Cli, FakeController, Objects
 from tests.cluster.written import GENEROUS_SECONDS

@@ -14,8 +14,8 @@ from aiohttp import WSMsgType, web
 
 from reconciler.cluster_client.cluster import Where, reached
 from reconciler.cluster_client.controllers import ByForward, Silent
-from reconciler.kubernetes.api import MERGE_PATCH
-from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.client.api import MERGE_PATCH
+from reconciler.kubernetes.types.objects import path
 from tests.certificates import Authority
 from tests.cluster.cli.parts import FakeController, Objects
 from tests.cluster.harness import Cluster

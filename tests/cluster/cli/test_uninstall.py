@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.kubernetes.resources import FINALIZER
+from reconciler.kubernetes.types.scaled_service import FINALIZER
 from tests.cluster.cli.parts import Cli, Objects, entered
 
 KEPT = {"metadata": {"finalizers": [FINALIZER, "example.com/other"]}}

@@ -8,7 +8,8 @@ import json
 import threading
 from pathlib import Path
 
-from reconciler.kubernetes.api import MERGE_PATCH, Api, ApiError, Unreachable, connect
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
 
 LOOK_SECONDS = 0.05
 PORT = 8080

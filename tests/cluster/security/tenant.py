@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.kubernetes.api import Api, connect
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import GROUP
+from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import GROUP
 from tests.cluster.cli.parts import Objects
 from tests.cluster.harness import Cluster
 from tests.cluster.rights import kubeconfig_of, may

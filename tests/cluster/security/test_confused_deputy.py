@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.api import APPLY_PATCH, MERGE_PATCH, Api, ApiError
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, KIND, PLURAL
+from reconciler.kubernetes.client.api import APPLY_PATCH, MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, KIND, PLURAL
 from tests.cluster import crd
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects

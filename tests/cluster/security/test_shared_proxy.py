@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.api import MERGE_PATCH, Api
-from reconciler.kubernetes.objects import path
-from reconciler.kubernetes.resources import API_VERSION, ENABLED_LABEL, KIND, PLURAL
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import API_VERSION, ENABLED_LABEL, KIND, PLURAL
 from tests.cluster.chart import Chart
 from tests.cluster.cli.parts import Objects
 from tests.cluster.harness import Cluster

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.kubernetes.api import Api
-from reconciler.kubernetes.objects import path
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.types.objects import path
 from tests.cluster import crd
 from tests.cluster.cli.parts import Cli, Objects, condition, entered
 from tests.cluster.harness import Cluster

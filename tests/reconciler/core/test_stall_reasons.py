@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.stall_reasons import IN_A_CLUSTER, OTHER, WHYS, why
-from reconciler.kubernetes import calls, crashes, stalls, targets
+from reconciler.kubernetes.client import discovery
+from reconciler.kubernetes.workloads import diagnosis, wake_client
 
 TROUBLESHOOTING = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 OF_CONDITIONS_ONLY = {"TargetUnavailable", "NotSeenYet"}
@@ -44,10 +45,10 @@ def test_every_reason_that_troubleshooting_explains_is_known() -> None:
     explained = set(re.findall(r"^### (\w+)$", of_wakes, re.MULTILINE)) - OF_CONDITIONS_ONLY
 
     assert len(explained) > 20
-    assert explained | set(stalls.MOUNTS) <= set(IN_A_CLUSTER)
+    assert explained | set(diagnosis.MOUNTS) <= set(IN_A_CLUSTER)
 
 
 def test_every_word_that_sentences_of_a_cluster_begin_with_is_known() -> None:
-    source = "".join(Path(str(module.__file__)).read_text() for module in (calls, crashes, stalls, targets))
+    source = "".join(Path(str(module.__file__)).read_text() for module in (wake_client, diagnosis, discovery))
 
     assert set(re.findall(r'f?"([A-Z][A-Za-z]{5,}): ', source)) <= set(IN_A_CLUSTER)

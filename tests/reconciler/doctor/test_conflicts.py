@@ -9,8 +9,8 @@ import pytest
 
 from reconciler.doctor.conflicts import Autoscaler, of_autoscalers
 from reconciler.doctor.findings import Level
-from reconciler.kubernetes.objects import Meta
-from reconciler.kubernetes.resources import ScaledService
+from reconciler.kubernetes.types.objects import Meta
+from reconciler.kubernetes.types.scaled_service import ScaledService
 
 WEB = ScaledService(Meta("web", "shop"))
 

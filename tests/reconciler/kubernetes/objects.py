@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import yaml
 
-from reconciler.kubernetes.objects import decoder
-from reconciler.kubernetes.resources import ScaledService
-from reconciler.kubernetes.workloads import Service
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.objects import decoder
+from reconciler.kubernetes.types.scaled_service import ScaledService
 
 WEB = "ports: [{name: http, port: 80, targetPort: 8080}]"
 

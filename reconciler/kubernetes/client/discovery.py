@@ -1,0 +1,145 @@
+"""Which resource an `apiVersion` and `kind` mean, and whether it can be scaled: the API's discovery documents.
+
+Rule: what was found is believed for as long as it works, what was not is asked for again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+import msgspec
+
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.types.names import is_resource
+from reconciler.kubernetes.types.objects import api_path, path
+
+PLAIN = frozenset({"Deployment", "ReplicaSet", "StatefulSet"})
+
+
+class NoSuchKind(Exception):
+    """The API server has no such kind, or it cannot be scaled; for people, beginning with one word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A resource that has a scale."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    @property
+    def resource(self) -> str:
+        """As RBAC and kubectl name it: `deployments.apps`."""
+        group = self.api_version.rpartition("/")[0]
+        return f"{self.plural}.{group}" if group else self.plural
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the number is known to be `spec.replicas`: of any other kind only the scale subresource tells it."""
+        if self.api_version == "v1":
+            return self.kind == "ReplicationController"
+        return self.api_version == "apps/v1" and self.kind in PLAIN
+
+    def path(self, namespace: str | None) -> str:
+        """Where all objects of a namespace are, or of all namespaces."""
+        return path(self.api_version, self.plural, namespace)
+
+    def scale_path(self, namespace: str, name: str) -> str:
+        return path(self.api_version, self.plural, namespace, name, "scale")
+
+
+class _Resource(msgspec.Struct):
+    name: str = ""
+    kind: str = ""
+    namespaced: bool = False
+
+
+class _Resources(msgspec.Struct):
+    resources: list[_Resource] | None = None
+
+
+class _Version(msgspec.Struct):
+    version: str = ""
+
+
+class _Group(msgspec.Struct):
+    name: str = ""
+    versions: list[_Version] | None = None
+
+
+class _Groups(msgspec.Struct):
+    groups: list[_Group] | None = None
+
+
+_RESOURCES = msgspec.json.Decoder(_Resources)
+_GROUPS = msgspec.json.Decoder(_Groups)
+
+
+class Discovery:
+    """What the API server has."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._known: dict[str, list[_Resource]] = {}
+
+    async def find(self, api_version: str, kind: str) -> Kind:
+        """Raises `NoSuchKind`, and `ApiError`, `Unreachable` and `msgspec.DecodeError` when that cannot be told."""
+        cached = self._known.get(api_version)
+        if cached is not None and (found := _found(cached, api_version, kind)):
+            return found
+        resources = self._known[api_version] = await self._resources(api_version)
+        if found := _found(resources, api_version, kind):
+            return found
+        self.forget(api_version)
+        raise NoSuchKind(_lacking(resources, api_version, kind))
+
+    def forget(self, api_version: str) -> None:
+        self._known.pop(api_version, None)
+
+    async def _resources(self, api_version: str) -> list[_Resource]:
+        try:
+            answer = await self._api.get(api_path(api_version))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            raise NoSuchKind(await self._no_such_version(api_version)) from None
+        return _RESOURCES.decode(answer).resources or []
+
+    async def _no_such_version(self, api_version: str) -> str:
+        group = api_version.rpartition("/")[0]
+        groups = {one.name: one for one in _GROUPS.decode(await self._api.get("/apis")).groups or ()}
+        if group in groups:
+            versions = ", ".join(f"{group}/{one.version}" for one in groups[group].versions or ())
+            return f"NoSuchKind: the API server has no {api_version}, but {versions}"
+        if not group:
+            return f"NoSuchKind: the API server has no {api_version}; apiVersion is `group/version`, as in apps/v1"
+        near = difflib.get_close_matches(group, groups, 1)
+        advice = f"; did you mean {near[0]}?" if near else "; is its CustomResourceDefinition installed?"
+        return f"NoSuchKind: the API server has no group {group}{advice}"
+
+
+def _found(resources: list[_Resource], api_version: str, kind: str) -> Kind | None:
+    scales = {one.name for one in resources if one.name.endswith("/scale") and one.kind == "Scale"}
+    for one in resources:
+        if one.kind == kind and one.namespaced and is_resource(one.name) and f"{one.name}/scale" in scales:
+            return Kind(api_version, kind, one.name)
+    return None
+
+
+def _lacking(resources: list[_Resource], api_version: str, kind: str) -> str:
+    """Why that kind is not among them, or not to be used."""
+    main = [one for one in resources if "/" not in one.name]
+    same = next((one for one in main if one.kind == kind), None)
+    if same is not None and not same.namespaced:
+        return f"NotScalable: {kind} ({api_version}) is not namespaced, and so runs nobody's pods"
+    if same is not None:
+        return f"NotScalable: {kind} ({api_version}) has no scale subresource, so it cannot be put to sleep or woken"
+    by_name = {name: one.kind for one in main for name in (one.name, one.kind.lower(), one.kind)}
+    near = by_name.get(kind.lower()) or next(
+        (by_name[name] for name in difflib.get_close_matches(kind, by_name, 1)), None
+    )
+    advice = f"; did you mean {near}?" if near else ""
+    return f"NoSuchKind: {api_version} has no kind {kind}{advice}"

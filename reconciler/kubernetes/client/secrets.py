@@ -1,0 +1,84 @@
+"""Named Secrets of one namespace: kept up by watches, written only if nobody else has written since.
+
+Each is watched by name, so that a Role may grant exactly these (`resourceNames`). None is created: the chart renders
+them without data, and neither helm nor `kubectl apply` then touches the data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.client.informer import Informer
+from reconciler.kubernetes.types.objects import Meta, Struct, decoder, path
+
+
+class Secret(Struct, frozen=True):
+    """A Secret, with its data in base64."""
+
+    metadata: Meta = Meta()
+    data: dict[str, str] | None = None
+
+
+def decoded(secret: Secret) -> dict[str, bytes]:
+    """Return the data of a Secret."""
+    return {key: base64.b64decode(value) for key, value in (secret.data or {}).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The contents of a Secret at one version."""
+
+    data: Mapping[str, bytes]
+    annotations: Mapping[str, str]
+    version: str
+
+
+class OwnSecrets:
+    """Secrets that this program keeps. `on_change` is called after each change to any of them."""
+
+    def __init__(self, api: Api, namespace: str, names: Iterable[str], on_change: Callable[[], None]) -> None:
+        self._api, self._namespace = api, namespace
+        self._informers = {name: self._informer(name, on_change) for name in names}
+
+    @property
+    def synced(self) -> bool:
+        """Whether the state of every Secret is known."""
+        return all(informer.synced for informer in self._informers.values())
+
+    def find(self, name: str) -> Found | None:
+        """Return the last seen contents of a Secret; None if it does not exist."""
+        secret = self._informers[name].items.get(f"{self._namespace}/{name}")
+        if secret is None:
+            return None
+        return Found(decoded(secret), secret.metadata.annotations, secret.metadata.resource_version)
+
+    async def write(self, name: str, found: Found, data: Mapping[str, bytes], without: str = "") -> None:
+        """Make this the data of a Secret that is still at the version found, and remove an annotation.
+
+        Raises `ApiError` (409 if it has changed since) and `Unreachable`.
+        """
+        encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
+        metadata: dict[str, object] = {"resourceVersion": found.version}
+        if without in found.annotations:
+            metadata["annotations"] = {without: None}
+        body = {"metadata": metadata, "data": {**dict.fromkeys(found.data), **encoded}}
+        await self._api.patch(path("v1", "secrets", self._namespace, name), body, MERGE_PATCH)
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as watches:
+            for informer in self._informers.values():
+                watches.create_task(informer.run())
+
+    def _informer(self, name: str, on_change: Callable[[], None]) -> Informer[Secret]:
+        def changed(_: str, __: Secret | None) -> None:
+            on_change()
+
+        where = path("v1", "secrets", self._namespace)
+        return Informer(
+            self._api, where, decoder(Secret), changed, {"fieldSelector": f"metadata.name={name}"}, on_change
+        )

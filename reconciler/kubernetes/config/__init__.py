@@ -1,0 +1,1 @@
+"""The configuration of services: ScaledServices and Services in, problems and effective configurations out."""

@@ -1,0 +1,139 @@
+"""Commands of people to a service, as an annotation: `wake@<time>` or `sleep@<time>`, each value carried out once.
+
+Rules: what was carried out is noted in the status, so that a restart or another leader does not do it again. A wake
+needs no leader; a sleep is the leader's. The time only makes a value another one: no clock is compared with it.
+Counterparts: `zenvoy wake` and `zenvoy sleep`, which write it, and `status_writer.py`, which notes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+
+from reconciler.core.events import Event, SleepCommanded, WakeCommanded
+from reconciler.kubernetes.config.service_config import Problem
+from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService
+
+log = structlog.get_logger(__name__)
+
+BAD_COMMAND = "BadCommand"
+RIGHT = "write wake@<time> or sleep@<time>, as in wake@2026-11-23T10:00:00Z"
+BY_A_PERSON = "a person asked for it"
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+class Verb(StrEnum):
+    """What a service is told."""
+
+    WAKE = "wake"
+    SLEEP = "sleep"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command; `value` is the annotation's, which is what tells it from others."""
+
+    verb: Verb
+    value: str
+
+    @property
+    def event(self) -> Event:
+        return WakeCommanded(BY_A_PERSON) if self.verb is Verb.WAKE else SleepCommanded(BY_A_PERSON)
+
+
+def read(value: str) -> Command | Problem:
+    """What an annotation says."""
+    verb, _, time = value.partition("@")
+    if verb not in set(Verb) or not _RFC3339.fullmatch(time):
+        where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
+        return Problem(BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
+    return Command(Verb(verb), value)
+
+
+def pending(item: ScaledService) -> Command | Problem | None:
+    """The command of an object that was not carried out yet, or what is wrong with it."""
+    value = item.metadata.annotations.get(COMMAND_ANNOTATION)
+    if value is None or value == item.status.observed_command or item.metadata.deletion_timestamp:
+        return None
+    return read(value)
+
+
+class Commands:
+    """Carries out what is asked for, once it can be.
+
+    `obey` hands an event to the engine, and says whether there was a service with a record to hear it; `note` keeps the
+    value as carried out; `leads` says whether a sleep is ours to carry out.
+    """
+
+    def __init__(
+        self,
+        items: Mapping[str, ScaledService],
+        leads: Callable[[], bool],
+        obey: Callable[[str, Event], bool],
+        note: Callable[[str, str], None],
+    ) -> None:
+        self._items, self._leads, self._obey, self._note = items, leads, obey, note
+        self._open: dict[str, Command] = {}
+        """What could not be carried out so far."""
+        self._done: dict[str, str] = {}
+        """The latest value that was carried out here; the status may not say so yet."""
+        self._problems: dict[str, Problem] = {}
+
+    def saw(self, service: str, item: ScaledService | None) -> None:
+        """The informer has a new version of the object, or it is gone."""
+        found = pending(item) if item else None
+        self._open.pop(service, None)
+        self._problems.pop(service, None)
+        if item is None:
+            self._done.pop(service, None)
+        elif isinstance(found, Problem):
+            self._problems[service] = found
+        elif found and self._done.get(service) != found.value:
+            self._open[service] = found
+            self._try(service, found)
+
+    def again(self, service: str | None = None) -> None:
+        """Try again what could not be carried out: of a service that may have a record now, or of all."""
+        for name in [service] if service else list(self._open):
+            if command := self._open.get(name):
+                self._try(name, command)
+
+    def lead(self) -> None:
+        """We lead from now on: sleeps are ours to carry out, and what was carried out here is ours to note.
+
+        A wake is carried out again, as a follower may not have been able to: it does no harm.
+        """
+        for service, value in self._done.items():
+            item = self._items.get(service)
+            command = pending(item) if item else None
+            if not isinstance(command, Command) or command.value != value:
+                continue
+            if command.verb is Verb.WAKE:
+                self._open[service] = command
+            else:
+                self._note(service, value)
+        self.again()
+
+    @property
+    def troubled(self) -> frozenset[str]:
+        """The services whose commands have mistakes."""
+        return frozenset(self._problems)
+
+    def problems(self, service: str) -> tuple[Problem, ...]:
+        """What is wrong with the service's command."""
+        found = self._problems.get(service)
+        return (found,) if found else ()
+
+    def _try(self, service: str, command: Command) -> None:
+        leads = self._leads()
+        if not (leads or command.verb is Verb.WAKE) or not self._obey(service, command.event):
+            return
+        del self._open[service]
+        self._done[service] = command.value
+        log.info("a command is carried out", service=service, command=command.value)
+        if leads:
+            self._note(service, command.value)

@@ -1,0 +1,146 @@
+"""Hosts and ports of the proxy, which two ScaledServices may not share. The older one has it, the younger reports it.
+
+Pure. A service that loses some of its hosts keeps the others; one that loses everything is not in force. The names of a
+Service that several ScaledServices stand for are lost without a report, as long as other hosts remain. Counterpart:
+`host_policy.py`, which decides what a namespace may claim at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from reconciler.core.spec import Protocol, Spec
+from reconciler.core.wording import listed
+from reconciler.kubernetes.config.host_policy import HostPolicy, normalized
+from reconciler.kubernetes.config.service_config import Entry, Problem
+
+
+def reserved(http: int = 10000, tls: int = 10443, diverted: range = range(0)) -> Mapping[int, str]:
+    """Return the ports that no service may listen on, with what they are.
+
+    `http` and `tls` are those of the shared listeners; `diverted` are those that a rule of mode tproxy diverts.
+    """
+    return {
+        **dict.fromkeys(diverted, "the hold addresses"),
+        http: "the listener that http and h2c services share",
+        tls: "the listener that tls services share",
+        9901: "Envoy's administration",
+        9902: "Envoy's statistics",
+        18001: "the holder",
+        18081: "the holder's metrics",
+    }
+
+
+RESERVED: Mapping[int, str] = MappingProxyType(dict(reserved()))
+FIRST_COME = HostPolicy()
+"""The policy of a cluster whose administrator gave none."""
+
+
+@dataclass(slots=True)
+class Settled:
+    """What is in force of what was asked, and who does not have all that was asked."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
+
+
+def settle(
+    asked: Mapping[str, Entry],
+    reserved: Mapping[int, str] = RESERVED,
+    policy: HostPolicy = FIRST_COME,
+    namespaces: Container[str] | None = None,
+) -> Settled:
+    """Give every host and port to the oldest that asks for it and may have it; of the same age, to the first by name.
+
+    `namespaces` are those of the cluster; None when they are not known.
+    """
+    allowed = _Allowed(policy, namespaces, asked)
+    settled, owners = Settled(), _Owners(reserved, allowed)
+    for key in sorted(asked, key=lambda key: (asked[key].created, key)):
+        problems: list[Problem] = []
+        entry = owners.port(asked[key], problems) if asked[key].spec.listen else owners.hosts(asked[key], problems)
+        if entry:
+            settled.entries[key] = entry
+        if problems:
+            settled.problems[key] = tuple(problems)
+    return settled
+
+
+class _Allowed:
+    """The hosts and ports that a ScaledService may claim, whoever else claims them."""
+
+    def __init__(self, policy: HostPolicy, namespaces: Container[str] | None, asked: Mapping[str, Entry]) -> None:
+        self._policy, self._namespaces = policy, namespaces
+        self._services: dict[str, set[str]] = {}
+        """Namespaces that have a service of that name; only where bare names lead anywhere."""
+        if policy.bare_names:
+            for entry in asked.values():
+                self._services.setdefault(entry.service, set()).add(entry.target.namespace)
+
+    def hosts(self, entry: Entry, problems: list[Problem]) -> tuple[str, ...]:
+        """Return the hosts that it may have; a bare name that several services have is left out without a problem."""
+        left = []
+        for host in entry.spec.hosts:
+            refusal = self._policy.host_refusal(host, entry.target.namespace, entry.service, self._namespaces)
+            if refusal:
+                problems.append(Problem("HostNotAllowed", "spec.hosts", *refusal))
+            elif host != entry.service or len(self._services[host]) == 1:
+                left.append(host)
+        return tuple(left)
+
+    def port(self, entry: Entry, port: int) -> Problem | None:
+        """Return why it may not have a port."""
+        refusal = self._policy.port_refusal(port, entry.target.namespace)
+        return Problem("ListenNotAllowed", "spec.listen", *refusal) if refusal else None
+
+
+class _Owners:
+    """The owner of each host and port; the oldest must come first."""
+
+    def __init__(self, reserved: Mapping[int, str], allowed: _Allowed) -> None:
+        self._reserved, self._allowed = reserved, allowed
+        self._ports: dict[int, str] = {}
+        self._hosts: dict[tuple[bool, str], Entry] = {}
+
+    def port(self, entry: Entry, problems: list[Problem]) -> Entry | None:
+        port, where = port_of(entry.spec), "spec.listen"
+        if port in self._reserved:
+            what = f"{port} is the port of {self._reserved[port]}"
+            problems.append(Problem("ListenReserved", where, what, "give it another port"))
+            return None
+        if refusal := self._allowed.port(entry, port):
+            problems.append(refusal)
+            return None
+        owner = self._ports.setdefault(port, entry.spec.name)
+        if owner != entry.spec.name:
+            what = f"{port} is the port of {owner}, which is older"
+            problems.append(Problem("ListenTaken", where, what, "give it another port"))
+            return None
+        return entry
+
+    def hosts(self, entry: Entry, problems: list[Problem]) -> Entry | None:
+        tls, asked = entry.spec.protocol is Protocol.TLS, self._allowed.hosts(entry, problems)
+        owners = {host: self._hosts.setdefault((tls, normalized(host)), entry) for host in asked}
+        lost = {host: owner for host, owner in owners.items() if owner is not entry}
+        left = tuple(host for host in asked if host not in lost)
+        told = {host: owner for host, owner in lost.items() if not left or not _is_own_name(host, entry, owner)}
+        for owner in {owner.spec.name: owner for owner in told.values()}.values():
+            names = [host for host, has in told.items() if has is owner]
+            what = f"{listed(names, 'and')} {'lead' if names[1:] else 'leads'} to {owner.spec.name}, which is older"
+            problems.append(Problem("HostTaken", "spec.hosts", what, "give it hosts of its own"))
+        if left == entry.spec.hosts:
+            return entry
+        return replace(entry, spec=replace(entry.spec, hosts=left)) if left else None
+
+
+def port_of(spec: Spec) -> int:
+    """The port that a tcp service listens on."""
+    return int((spec.listen or "").rpartition(":")[2])
+
+
+def _is_own_name(host: str, entry: Entry, owner: Entry) -> bool:
+    """Return whether it is a name of the Service that both stand for."""
+    own = host == entry.service or host.startswith(f"{entry.service}.{entry.target.namespace}")
+    return own and owner.service_key == entry.service_key

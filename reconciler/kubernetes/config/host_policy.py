@@ -1,0 +1,195 @@
+"""Hosts and ports that the ScaledServices of a namespace may claim.
+
+Pure. Two rules: the names that Kubernetes gives to a Service belong to its namespace; all other hosts, and the ports of
+tcp services, follow the policy of the cluster's administrator. Without a policy the oldest claim wins (`conflicts.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import NamedTuple
+
+import msgspec
+
+CLUSTER_DOMAIN = "cluster.local"
+NO_NAMESPACE = ""
+"""The owner of a cluster name that no namespace may claim, such as a bare name or `*.svc.cluster.local`."""
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_PATTERN = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
+_NAMESPACES = re.compile(r"[-a-z0-9*?]{1,63}")
+_PORTS = re.compile(r"([0-9]{1,5})(-([0-9]{1,5}))?")
+_MOST_RULES = 1000
+
+
+class Refusal(NamedTuple):
+    """The reason why a namespace may not have a host or a port, and the remedy."""
+
+    what: str
+    right: str
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Namespaces (globs) with the hosts and ports that they may claim."""
+
+    namespaces: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    """Host names, `*.` with a domain for all names below it, or `*`."""
+    ports: tuple[str, ...] = ()
+    """Numbers or ranges, as in `5400-5499`."""
+
+    def covers(self, namespace: str) -> bool:
+        """Return whether the rule is about this namespace."""
+        return any(fnmatchcase(namespace, glob) for glob in self.namespaces)
+
+
+class BadPolicy(ValueError):
+    """The text is not a policy; the message has one line for each mistake."""
+
+
+@dataclass(frozen=True)
+class HostPolicy:
+    """The policy of a cluster. Once a rule names hosts, a host needs a rule; the same for ports."""
+
+    rules: tuple[Rule, ...] = ()
+    bare_names: bool = False
+    """A bare name, such as `web`, leads to the only service of that name in the cluster."""
+    domain: str = CLUSTER_DOMAIN
+
+    def host_refusal(
+        self, host: str, namespace: str, service: str, namespaces: Container[str] | None = None
+    ) -> Refusal | None:
+        """Return why a ScaledService may not have a host; None when it may.
+
+        `service` is the name of its Service. `namespaces` are those of the cluster; None when they are not known.
+        """
+        name = normalized(host)
+        if name == service and self.bare_names:
+            return None
+        if name == f"{service}.{namespace}" or owner_of(name, self.domain) == namespace:
+            return None
+        owner = owner_of(name, self.domain, namespaces)
+        named = any(name in rule.hosts for rule in self.rules if rule.covers(namespace))
+        if owner is not None and not (named and name.count(".") < 2):
+            return _not_yours(host, owner, namespace, service)
+        if named or not self._governs_hosts:
+            return None
+        if any(_matches(pattern, name) for rule in self.rules if rule.covers(namespace) for pattern in rule.hosts):
+            return None
+        return Refusal(f"hostPolicy does not give {host} to namespace {namespace}", _ASK)
+
+    def port_refusal(self, port: int, namespace: str) -> Refusal | None:
+        """Return why a ScaledService may not have a port of the proxy; None when it may."""
+        if not self._governs_ports:
+            return None
+        if any(_within(text, port) for rule in self.rules if rule.covers(namespace) for text in rule.ports):
+            return None
+        return Refusal(f"hostPolicy does not give port {port} to namespace {namespace}", _ASK)
+
+    @property
+    def ungoverned(self) -> tuple[str, ...]:
+        """The kinds of claims that no rule decides: hosts, ports."""
+        kinds = (("hosts", self._governs_hosts), ("ports", self._governs_ports))
+        return tuple(kind for kind, governed in kinds if not governed)
+
+    @cached_property
+    def _governs_hosts(self) -> bool:
+        return any(rule.hosts for rule in self.rules)
+
+    @cached_property
+    def _governs_ports(self) -> bool:
+        return any(rule.ports for rule in self.rules)
+
+
+_ASK = "leave it out, or ask the cluster's administrator to add it to the chart value hostPolicy"
+
+
+def normalized(host: str) -> str:
+    """Return a host in lower case, without a port and without trailing dots."""
+    return re.sub(r":[0-9]*$", "", host.strip().lower()).rstrip(".")
+
+
+def owner_of(host: str, domain: str = CLUSTER_DOMAIN, namespaces: Container[str] | None = None) -> str | None:
+    """Return the namespace that a normalized host belongs to; None when it is not a name of the cluster.
+
+    `a.b` may be Service a of namespace b or a domain of the internet: it is a name of the cluster when the namespace
+    exists, or when the namespaces are not known.
+    """
+    labels = host.split(".")
+    covered = host.removeprefix("*.")
+    if host == "*" or host.endswith(".*") or (host != covered and f".svc.{domain}".endswith(f".{covered}")):
+        return NO_NAMESPACE
+    if host == domain or host.endswith(f".{domain}"):
+        inside = labels[: -domain.count(".") - 1]
+        return inside[-2] if len(inside) > 2 and inside[-1] in ("svc", "pod") else NO_NAMESPACE
+    if host == "*.svc" or len(labels) == 1:
+        return NO_NAMESPACE
+    if len(labels) == 2:
+        return labels[1] if namespaces is None or labels[1] in namespaces else None
+    return labels[-2] if labels[-1] == "svc" else None
+
+
+def parse(text: str, bare_names: bool = False, domain: str = CLUSTER_DOMAIN) -> HostPolicy:
+    """Read a policy, a list in JSON. Raises `BadPolicy` with every mistake."""
+    if not _DOMAIN.fullmatch(domain):
+        raise BadPolicy(f"{domain!r} is not a domain; write it as {CLUSTER_DOMAIN}")
+    try:
+        rules = msgspec.json.decode(text, type=tuple[Rule, ...])
+    except (msgspec.DecodeError, RecursionError) as error:
+        example = '[{"namespaces": ["shop"], "hosts": ["*.shop.example.com"], "ports": ["5432"]}]'
+        raise BadPolicy(f"hostPolicy: {error}; write it as {example}") from None
+    if mistakes := list(_mistakes(rules)):
+        raise BadPolicy("\n".join(mistakes))
+    return HostPolicy(rules, bare_names, domain)
+
+
+def _mistakes(rules: tuple[Rule, ...]) -> Iterator[str]:
+    if len(rules) > _MOST_RULES:
+        yield f"hostPolicy: there are {len(rules)} rules; at most {_MOST_RULES} are allowed"
+        return
+    for number, rule in enumerate(rules):
+        where = f"hostPolicy[{number}]"
+        if not rule.namespaces:
+            yield f"{where}.namespaces: the list is empty; write the namespaces, or * for all"
+        if not (rule.hosts or rule.ports):
+            yield f"{where}: the rule gives nothing; add hosts or ports"
+        for glob in rule.namespaces:
+            if not _NAMESPACES.fullmatch(glob):
+                yield f"{where}.namespaces: {glob!r} is not a namespace; write it as shop or team-*"
+        for pattern in rule.hosts:
+            if not _PATTERN.fullmatch(pattern):
+                yield f"{where}.hosts: {pattern!r} is not a host; write it as www.example.com or *.shop.example.com"
+        for text in rule.ports:
+            if not _is_port_range(text):
+                yield f"{where}.ports: {text!r} is not a port; write it as 5432 or 5400-5499"
+
+
+def _is_port_range(text: str) -> bool:
+    found = _PORTS.fullmatch(text)
+    return found is not None and 0 < int(found[1]) <= int(found[3] or found[1]) < 65536
+
+
+def _within(text: str, port: int) -> bool:
+    first, _, last = text.partition("-")
+    return int(first) <= port <= int(last or first)
+
+
+def _matches(pattern: str, host: str) -> bool:
+    return pattern == "*" or pattern == host or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+
+
+def _not_yours(host: str, owner: str, namespace: str, service: str) -> Refusal:
+    short = normalized(host).count(".") < 2
+    right = f"leave it out; {service}.{namespace} leads here without it"
+    if short:
+        right += f", and the cluster's administrator can give {host} to {namespace} in the chart value hostPolicy"
+    if owner:
+        return Refusal(f"{host} is a name of namespace {owner}, which alone may have it", right)
+    kind = (
+        "a bare name, which belongs to no namespace" if "." not in normalized(host) else "a name of the cluster itself"
+    )
+    return Refusal(f"{host} is {kind}", right)

@@ -1,0 +1,227 @@
+"""All services of the cluster: ScaledServices beside the Services that they name, and who may have what.
+
+Rules: nothing is told before all kinds were seen whole. What has mistakes stays in force as it was last without; what
+is being deleted stays in force, as departing, until our finalizer is off it; and for a moment longer where it is about
+to be made anew of its Service, or clients would be told that nothing is there. Changes that come at once are told at
+once; to tell costs the more the more services there are, so it has its pauses, in which whoever waits for a service is
+served. Counterparts: `resolve.py` and `conflicts.py`, which judge;
+`service_controller.py`, which makes ScaledServices of labelled Services; `finalizer.py`, which removes finalizers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.informer import Within
+from reconciler.kubernetes.config.conflicts import RESERVED
+from reconciler.kubernetes.config.effective_config import InForce
+from reconciler.kubernetes.config.resolve import Cluster, service_of, wanted
+from reconciler.kubernetes.config.service_config import Entry, Problem
+from reconciler.kubernetes.config.service_controller import UNREAD, OwnedScaledServices
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.objects import Object, decoder
+from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
+
+ANEW_SECONDS = 10.0
+"""How long one that has gone stays in force where its Service asks for it."""
+PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
+"""After each telling, in multiples of what it took."""
+Entries = Mapping[str, Entry]
+Problems = Mapping[str, tuple[Problem, ...]]
+OnEntries = Callable[[Entries, Problems], None]
+OnScaledService = Callable[[str, ScaledService | None], None]
+
+
+class Catalogue:
+    """What is asked for in a cluster. Keys are `namespace/name`, of a ScaledService or of a labelled Service.
+
+    `on_entries` is told all that is in force and all that is wrong, whenever any of it changed; `on_scaled_service` of
+    each ScaledService as it comes, changes and goes; `leads` says whether those of labelled Services are ours to write.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        leads: Callable[[], bool],
+        on_entries: OnEntries,
+        on_scaled_service: OnScaledService = lambda key, item: None,
+        cluster: Cluster | None = None,
+        namespaces: Sequence[str] = (),
+        reserved: Mapping[int, str] = RESERVED,
+        anew_seconds: float = ANEW_SECONDS,
+    ) -> None:
+        self._on_entries, self._on_scaled_service = on_entries, on_scaled_service
+        self._cluster, self._anew_seconds = cluster or Cluster(), anew_seconds
+        self._mistakes: dict[str, tuple[Problem, ...]] = {}
+        self._departing: set[str] = set()
+        self._users: dict[str, set[str]] = {}
+        """Of a Service: the ScaledServices that name it."""
+        self._uses: dict[str, str] = {}
+        self._changed = False
+        self._pause_until = 0.0
+        self._whole = asyncio.Event()
+        self._told: tuple[Entries, Problems] | None = None
+        self.scaled_services = Within(
+            api, (API_VERSION, PLURAL), namespaces, decoder(ScaledService), self._saw_scaled_service, self._synced
+        )
+        self.services = Within(api, ("v1", "services"), namespaces, decoder(Service), self._saw_service, self._synced)
+        self._namespaces: Within[Object] | None = None
+        """Watched only with rights in the whole cluster."""
+        if not namespaces:
+            kind = ("v1", "namespaces")
+            self._namespaces = Within(api, kind, (), decoder(Object), self._saw_namespace, self._synced)
+        self._namespace_names: set[str] = set()
+        known = self._namespace_names if self._namespaces else None
+        self._in_force = InForce(reserved, self._cluster.policy, known)
+        items = self.scaled_services.items, self.services.items
+        self._owned = OwnedScaledServices(api, *items, leads, lambda _: self._mark(), self._cluster)
+
+    @property
+    def synced(self) -> bool:
+        """Whether all kinds were seen whole."""
+        namespaces = self._namespaces is None or self._namespaces.synced
+        return self.scaled_services.synced and self.services.synced and namespaces
+
+    def lead(self) -> None:
+        """We lead from now on: make ScaledServices of labelled Services."""
+        if self.synced:
+            self._owned.lead()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.scaled_services.run())
+            tasks.create_task(self.services.run())
+            if self._namespaces:
+                tasks.create_task(self._namespaces.run())
+            await self._whole.wait()
+            await self._owned.run()
+
+    def _saw_scaled_service(self, key: str, item: ScaledService | None) -> None:
+        self._index(key, item)
+        if item is None and self._in_force.asked(key) and self._owned.makes(key):
+            asyncio.get_running_loop().call_later(self._anew_seconds, self._look_again, key)
+        else:
+            self._judge(key, item)
+        self._owned.look(key)
+        self._on_scaled_service(key, item)
+
+    def _look_again(self, key: str) -> None:
+        self._judge(key, self.scaled_services.items.get(key))
+
+    def _saw_service(self, key: str, _: Service | None) -> None:
+        for user in self._users.get(key, ()):
+            self._judge(user, self.scaled_services.items.get(user))
+        self._owned.look(key)
+
+    def _saw_namespace(self, name: str, item: Object | None) -> None:
+        """A host of two labels belongs to a namespace as soon as there is one of that name."""
+        if (item is not None) != (name in self._namespace_names):
+            (self._namespace_names.add if item else self._namespace_names.discard)(name)
+            self._in_force.unsettle()
+            self._mark()
+
+    def _index(self, key: str, item: ScaledService | None) -> None:
+        used = service_of(item) if item else None
+        before = self._uses.get(key)
+        if used == before:
+            return
+        if before:
+            self._users[before].discard(key)
+            if not self._users[before]:
+                del self._users[before]
+        if used:
+            self._uses[key] = used
+            self._users.setdefault(used, set()).add(key)
+        else:
+            del self._uses[key]
+
+    def _judge(self, key: str, item: ScaledService | None) -> None:
+        """What this one asks for now, when it is right; otherwise what it asked for last."""
+        asked, mistakes = self._in_force.asked(key), self._mistakes.get(key, ())
+        if item is None or _is_released(item) or UNREAD in item.metadata.annotations:
+            found: Entry | tuple[Problem, ...] = ()
+            asked_now = None
+        else:
+            found = wanted(item, self.services.items.get(service_of(item)), self._cluster)
+            asked_now = found if isinstance(found, Entry) else _as_before(asked, item)
+        departs = item is not None and item.metadata.deletion_timestamp is not None
+        mistakes_now = () if departs or isinstance(found, Entry) else found
+        if asked_now == asked and mistakes_now == mistakes and departs == (key in self._departing):
+            return
+        if asked_now != asked:
+            self._in_force.ask(key, asked_now)
+        (self._departing.add if departs else self._departing.discard)(key)
+        self._mistakes.pop(key, None)
+        if mistakes_now:
+            self._mistakes[key] = mistakes_now
+        self._mark()
+
+    def _synced(self) -> None:
+        if not self.synced:
+            return
+        # A ScaledService that came before its Service was known looked as if it had none.
+        for key, item in self.scaled_services.items.items():
+            self._judge(key, item)
+        for key in self.scaled_services.items.keys() | self.services.items.keys():
+            self._owned.look(key)
+        self._whole.set()
+        self._changed = False
+        self._mark()
+
+    def _mark(self) -> None:
+        """Tell, once everything that comes in this moment has come."""
+        if self._changed or not self.synced:
+            return
+        self._changed = True
+        loop, pause = asyncio.get_running_loop(), self._pause_until - time.monotonic()
+        if pause > 0:
+            loop.call_later(pause, self._tell)
+        else:
+            loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        began = time.monotonic()
+        self._tell_all()
+        ended = time.monotonic()
+        self._pause_until = ended + min(PAUSES * (ended - began), LONGEST_PAUSE_SECONDS)
+
+    def _tell_all(self) -> None:
+        self._changed = False
+        entries, claims = self._in_force.settled()
+        if departing := self._departing & entries.keys():
+            entries = entries | {key: _departing(entries[key]) for key in departing}
+        keys = {*self._mistakes, *claims, *self._owned.troubled}
+        found = {key: self._problems_of(key, claims.get(key, ())) for key in keys}
+        problems = {key: told for key, told in found.items() if told}
+        if (entries, problems) == self._told:
+            return
+        self._told = entries, problems
+        self._on_entries(entries, problems)
+
+    def _problems_of(self, key: str, claims: tuple[Problem, ...]) -> tuple[Problem, ...]:
+        """Each mistake once: what the annotations are told is not told of what was made of them too."""
+        told = self._owned.problems(key)
+        known = {(problem.reason, problem.what) for problem in told}
+        rest = (*self._mistakes.get(key, ()), *claims)
+        return (*told, *(problem for problem in rest if (problem.reason, problem.what) not in known))
+
+
+def _is_released(item: ScaledService) -> bool:
+    """Whether it is being deleted, and no longer by our leave."""
+    return item.metadata.deletion_timestamp is not None and FINALIZER not in item.metadata.finalizers
+
+
+def _departing(entry: Entry) -> Entry:
+    return replace(entry, spec=replace(entry.spec, departing=True))
+
+
+def _as_before(asked: Entry | None, item: ScaledService) -> Entry | None:
+    """What was last right, of this very object; keeping it awake needs nothing else to be right."""
+    if asked is None or asked.uid != item.metadata.uid:
+        return None
+    return replace(asked, spec=replace(asked.spec, paused=asked.spec.paused or item.spec.paused))

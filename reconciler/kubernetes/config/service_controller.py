@@ -1,0 +1,231 @@
+"""The ScaledServices of labelled Services: made, changed and deleted as the Services' label and annotations say.
+
+Rules: only the leader writes. A ScaledService that was made by somebody else is never touched, nor are fields of ours
+that the annotations do not give: `zenvoy pause` keeps its word. What is scaled cannot be changed: the ScaledService is
+deleted then, which restores the replicas, and made anew. While annotations have mistakes, the last good ones stay.
+Counterparts: `annotations.py`, which reads, and `provider.py`, which says when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
+from reconciler.kubernetes.client.work_queue import PACE, Errands, Pace
+from reconciler.kubernetes.config.annotations import Said, enabled, label_problem, read, spec_of
+from reconciler.kubernetes.config.resolve import Cluster, target_of
+from reconciler.kubernetes.config.service_config import SERVICE, Problem
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.objects import Meta, Owner, path
+from reconciler.kubernetes.types.scaled_service import (
+    API_VERSION,
+    ENABLED_LABEL,
+    KIND,
+    MANAGED_LABEL,
+    PLURAL,
+    PREFIX,
+    ScaledService,
+)
+
+MADE_OF = f"{PREFIX}made-of"
+"""On an owned ScaledService: the spec that the annotations gave, to tell what they give no more."""
+UNREAD = f"{PREFIX}unread"
+"""On an owned ScaledService whose Service's annotations had mistakes from the first: it is not in force."""
+
+
+def is_owned(item: ScaledService) -> bool:
+    """Whether it was made of a Service."""
+    owner = _owner(item)
+    return item.metadata.labels.get(MANAGED_LABEL) == "true" and owner is not None
+
+
+def _owner(item: ScaledService) -> Owner | None:
+    owners = item.metadata.owner_references
+    return next((one for one in owners if one.kind == SERVICE and one.name == item.metadata.name), None)
+
+
+class OwnedScaledServices:
+    """Brings about what the Services ask for. `scaled` and `services` are what informers keep; `leads` says whether
+    to write; `on_problems` is told whenever the problems of a Service changed."""
+
+    def __init__(
+        self,
+        api: Api,
+        scaled: Mapping[str, ScaledService],
+        services: Mapping[str, Service],
+        leads: Callable[[], bool],
+        on_problems: Callable[[str], None],
+        cluster: Cluster,
+        pace: Pace = PACE,
+    ) -> None:
+        self._api, self._scaled, self._services = api, scaled, services
+        self._leads, self._on_problems, self._cluster = leads, on_problems, cluster
+        self._errands = Errands(self._bring_about, "a Service's ScaledService cannot be written; tried again", pace)
+        self._refused: dict[str, Problem] = {}
+        self._found: dict[str, tuple[Problem, ...]] = {}
+
+    @property
+    def troubled(self) -> set[str]:
+        """Services that have problems."""
+        return {*self._found, *self._refused}
+
+    def problems(self, key: str) -> tuple[Problem, ...]:
+        """What is wrong with that Service's label and annotations."""
+        refused = self._refused.get(key)
+        return (*self._found.get(key, ()), *((refused,) if refused else ()))
+
+    def look(self, key: str) -> None:
+        """Service, or ScaledService, of that name may have changed."""
+        before = self._found.pop(key, ())
+        if found := self._mistakes(key):
+            self._found[key] = found
+        if found != before:
+            self._on_problems(key)
+        if self._asked(key) or self._owned(key):
+            self._errands.mark(key)
+        elif self._refused.pop(key, None):
+            self._on_problems(key)
+
+    def makes(self, key: str) -> bool:
+        """Whether there is a Service of that name which asks for one, so that one that goes is made anew."""
+        return self._asked(key) is not None
+
+    def lead(self) -> None:
+        """We lead from now on: bring about whatever is asked for."""
+        for key in self._services.keys() | self._scaled.keys():
+            self.look(key)
+
+    async def run(self) -> None:
+        """Until cancelled; to be begun once both kinds were seen whole."""
+        await self._errands.run()
+
+    async def _bring_about(self, key: str) -> None:
+        """Write what differs."""
+        if not self._leads():
+            self._errands.later(key)
+            return
+        try:
+            await self._write(key)
+        except ApiError as error:
+            if error.status in (NOT_FOUND, CONFLICT) or is_namespace_terminating(error):
+                return  # whatever changed meanwhile is on its way to us, and brings us back here
+            if not is_transient(error):
+                self._refuse(key, error)
+            raise
+        if self._refused.pop(key, None):
+            self._on_problems(key)
+
+    async def _write(self, key: str) -> None:
+        item, service = self._owned(key), self._asked(key)
+        if item and item.metadata.deletion_timestamp:
+            return
+        if service is None or (item and not _is_of(item, service)):
+            if item:
+                await self._delete(item)
+            return
+        if item is None and key in self._scaled:
+            return
+        said, mistakes = read(service, self._cluster)
+        if item is None:
+            await self._create(service, {} if mistakes else said, unread=bool(mistakes))
+        elif not mistakes and target_of(item) != _target(service, said):
+            await self._delete(item)
+        elif not mistakes:
+            await self._update(item, said)
+
+    async def _create(self, service: Service, said: Said, unread: bool) -> None:
+        meta = service.metadata
+        notes = {UNREAD: "true"} if unread else {MADE_OF: _written(said)}
+        owner = Owner("v1", SERVICE, meta.name, meta.uid, controller=True)
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {
+                "name": meta.name,
+                "labels": {MANAGED_LABEL: "true"},
+                "annotations": notes,
+                "ownerReferences": [msgspec.to_builtins(owner)],
+            },
+            "spec": said,
+        }
+        await self._api.call("POST", path(API_VERSION, PLURAL, meta.namespace), body)
+
+    async def _update(self, item: ScaledService, said: Said) -> None:
+        notes = item.metadata.annotations
+        before = _read(notes.get(MADE_OF, "{}"))
+        spec: dict[str, Any] = {**dict.fromkeys(before.keys() - said.keys()), **said}
+        if UNREAD not in notes and before == said and _has(item, said):
+            return
+        meta = {
+            "resourceVersion": item.metadata.resource_version,
+            "annotations": {MADE_OF: _written(said), UNREAD: None},
+        }
+        where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
+        await self._api.patch(where, {"metadata": meta, "spec": spec}, MERGE_PATCH)
+
+    async def _delete(self, item: ScaledService) -> None:
+        where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
+        await self._api.call("DELETE", where, {"preconditions": {"uid": item.metadata.uid}})
+
+    def _refuse(self, key: str, error: ApiError) -> None:
+        problem = Problem(
+            "Refused", ENABLED_LABEL, f"the API server says: {error.message}", "change what it names", SERVICE
+        )
+        if self._refused.get(key) != problem:
+            self._refused[key] = problem
+            self._on_problems(key)
+
+    def _asked(self, key: str) -> Service | None:
+        service = self._services.get(key)
+        gone = service is None or service.metadata.deletion_timestamp is not None
+        return service if service and not gone and enabled(service) else None
+
+    def _owned(self, key: str) -> ScaledService | None:
+        item = self._scaled.get(key)
+        return item if item and is_owned(item) else None
+
+    def _mistakes(self, key: str) -> tuple[Problem, ...]:
+        service = self._asked(key)
+        if service is None:
+            labelled = self._services.get(key)
+            problem = label_problem(labelled) if labelled else None
+            return (problem,) if problem else ()
+        item = self._scaled.get(key)
+        if item and not is_owned(item):
+            what = f"there is a ScaledService {key} already that was not made of this label, and it is left as it is"
+            right = "take the label off the Service, or delete that ScaledService"
+            return (Problem("NameTaken", ENABLED_LABEL, what, right, SERVICE, harmless=True),)
+        return read(service, self._cluster)[1]
+
+
+def _is_of(item: ScaledService, service: Service) -> bool:
+    """Whether it was made of this very Service, and not of one before it."""
+    owner = _owner(item)
+    return owner is not None and owner.uid == service.metadata.uid
+
+
+def _target(service: Service, said: Said) -> Any:
+    meta = Meta(name=service.metadata.name, namespace=service.metadata.namespace)
+    return target_of(ScaledService(meta, spec_of(said)))
+
+
+def _has(item: ScaledService, said: Said) -> bool:
+    wanted = spec_of(said)
+    given = msgspec.json.decode(msgspec.json.encode(wanted))
+    has = msgspec.json.decode(msgspec.json.encode(item.spec))
+    return all(has.get(name) == value for name, value in given.items())
+
+
+def _written(said: Said) -> str:
+    return msgspec.json.encode(said, order="sorted").decode()
+
+
+def _read(text: str) -> Said:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}

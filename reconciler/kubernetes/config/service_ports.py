@@ -1,0 +1,72 @@
+"""Which port of a Service is meant, and what is spoken at it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from reconciler.core.spec import Protocol
+from reconciler.core.wording import listed, meant
+from reconciler.kubernetes.config.service_config import Problem
+from reconciler.kubernetes.types.builtin import Service, ServicePort
+
+PREFERRED = ("http", "https", "http2", "tcp")
+_WHERE = "spec.port"
+_SPOKEN = {
+    Protocol.HTTP: ("http", "http1", "grpc-web", "ws", "kubernetes.io/ws"),
+    Protocol.H2C: ("h2c", "http2", "grpc", "kubernetes.io/h2c"),
+    Protocol.TLS: ("https", "tls", "wss", "kubernetes.io/wss", "grpcs", "ssl"),
+    Protocol.TCP: ("tcp", "postgres", "postgresql", "mysql", "redis", "mongo", "mongodb", "amqp", "mqtt", "nats"),
+}
+"""What `appProtocol`, or the first word of a port's name, says."""
+_PROTOCOL = {word: protocol for protocol, words in _SPOKEN.items() for word in words}
+
+
+def spoken(port: ServicePort) -> Protocol | None:
+    """What the port says of its protocol: `appProtocol` before the name, as Kubernetes has it; None: nothing."""
+    name = port.name.lower()
+    first_words = (name, re.sub(r"-[^-]*$", "", name), name.partition("-")[0])
+    for word in (port.app_protocol.lower(), *first_words):
+        if word in _PROTOCOL:
+            return _PROTOCOL[word]
+    return None
+
+
+def chosen(service: Service, wanted: int | str | None) -> ServicePort | Problem:
+    """The port that is asked for, or the one that is meant where none is."""
+    name = service.metadata.key
+    ports = [port for port in service.spec.ports if port.protocol == "TCP"]
+    if not ports:
+        others = listed({port.protocol for port in service.spec.ports}, "and") if service.spec.ports else ""
+        what = f"Service {name} has only {others} ports" if others else f"Service {name} has no port"
+        return Problem("PortNotFound", _WHERE, what, "give the Service the TCP port that its pods listen on")
+    if wanted is not None:
+        return _asked_for(name, ports, wanted)
+    if len(ports) == 1:
+        return ports[0]
+    by_name = {port.name: port for port in reversed(ports)}
+    for preferred in PREFERRED:
+        if preferred in by_name:
+            return by_name[preferred]
+    what = f"Service {name} has {len(ports)} ports, and none is called {listed(PREFERRED)}"
+    return Problem("PortAmbiguous", _WHERE, what, f"write {listed(map(_shown, ports))}")
+
+
+def _asked_for(service: str, ports: Sequence[ServicePort], wanted: int | str) -> ServicePort | Problem:
+    for port in ports:
+        if str(wanted) in (port.name, str(port.port)):
+            return port
+    what = f"Service {service} has no TCP port {wanted}"
+    behind = [port for port in ports if str(wanted) == str(port.target_port)]
+    guess = meant(str(wanted), [port.name for port in ports if port.name])
+    if behind:
+        right = f"that is where its port {_shown(behind[0])} leads; write {_shown(behind[0])}"
+    elif guess:
+        right = f"did you mean {guess}?"
+    else:
+        right = f"write {listed(map(_shown, ports))}"
+    return Problem("PortNotFound", _WHERE, what, right)
+
+
+def _shown(port: ServicePort) -> str:
+    return port.name or str(port.port)

@@ -1,0 +1,1 @@
+"""Results that are written back to Kubernetes: status, Events, finalizers, and restored replicas."""

@@ -1,0 +1,1 @@
+"""Data types of Kubernetes objects, and the rules of their names. Pure."""

@@ -1,0 +1,65 @@
+"""What each pod of a workload asks for: the requests of its template. Pure.
+
+Rule: a container without a request asks for its limit, as the API server will say of its pods; what no container says
+is not known, for nothing is not what it uses. Init containers that go on running count; those that end do not.
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+"""
+
+from __future__ import annotations
+
+import re
+
+from reconciler.kubernetes.types.objects import Struct
+from reconciler.ports.backend import UNSAID, Asks
+
+_QUANTITY = re.compile(r"([+-]?[0-9]*\.?[0-9]*)(m|u|n|[kMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?")
+_SUFFIXES = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_SUFFIXES |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", start=1)}
+
+
+class Resources(Struct, frozen=True):
+    limits: dict[str, str | int | float] | None = None
+    requests: dict[str, str | int | float] | None = None
+
+
+class Container(Struct, frozen=True):
+    resources: Resources = Resources()
+    restart_policy: str = ""
+
+
+class PodSpec(Struct, frozen=True):
+    containers: tuple[Container, ...] | None = ()
+    init_containers: tuple[Container, ...] | None = ()
+
+
+class Template(Struct, frozen=True):
+    """As workloads have it."""
+
+    spec: PodSpec = PodSpec()
+
+
+def asks(template: Template) -> Asks:
+    """What one pod of it asks for."""
+    stays = [one for one in template.spec.init_containers or () if one.restart_policy == "Always"]
+    running = (*(template.spec.containers or ()), *stays)
+    found = Asks(_sum(running, "cpu"), _sum(running, "memory"))
+    return UNSAID if found == UNSAID else found
+
+
+def quantity(said: str | int | float) -> float | None:
+    """As a number, in the base unit; None when it is not a quantity."""
+    match = _QUANTITY.fullmatch(str(said))
+    if match is None or not any(letter.isdigit() for letter in match[1]):
+        return None
+    suffix = match[2] or ""
+    if suffix in _SUFFIXES:
+        return float(match[1]) * _SUFFIXES[suffix]
+    return float(match[1] + suffix)
+
+
+def _sum(containers: tuple[Container, ...], resource: str) -> float | None:
+    said = [
+        (one.resources.requests or {}).get(resource, (one.resources.limits or {}).get(resource)) for one in containers
+    ]
+    numbers = [number for one in said if one is not None and (number := quantity(one)) is not None]
+    return sum(numbers) if numbers else None

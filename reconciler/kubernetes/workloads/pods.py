@@ -1,0 +1,198 @@
+"""What is seen of the pods of workloads that should be getting ready: the pods themselves, and warnings about them.
+
+Rules: a namespace is watched only while something in it wakes, and a little longer, as one wake is often followed by
+another. Pods are matched to a workload once for each change, not once for each question. A warning about the workload
+itself counts when it is new; one about a pod for as long as the pod is there.
+Counterparts: `diagnosis.py`, which says what the trouble is; `selectors.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.errors import FORBIDDEN
+from reconciler.kubernetes.client.informer import Informer
+from reconciler.kubernetes.types.builtin import Event, Pod
+from reconciler.kubernetes.types.objects import ObjectRef, decoder, path
+from reconciler.kubernetes.types.selectors import Matcher, matcher
+from reconciler.kubernetes.types.target import Target
+
+LINGER_SECONDS = 15.0
+RECENT_SECONDS = 30.0
+"""A warning about a workload that is older than this when its wake begins is about another wake."""
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+
+_POD, _EVENT = decoder(Pod), decoder(Event)
+
+
+@dataclass(slots=True)
+class _Followed:
+    """One service's workload, while it is awaited."""
+
+    target: Target
+    matches: Matcher
+    since: float
+    pods: dict[str, Pod] = field(default_factory=dict)
+
+
+class Namespace:
+    """The pods and warnings of one namespace."""
+
+    def __init__(self, api: Api, namespace: str, changed: Callable[[str], None], spawn: Spawn) -> None:
+        self._changed = changed
+        self._followed: dict[str, _Followed] = {}
+        self._warnings: dict[str, dict[str, Event]] = {}
+        """About pods, by the pod's name."""
+        self._others: dict[str, Event] = {}
+        """About anything else."""
+        self._about: dict[str, str] = {}
+        """The pod that a warning is about."""
+        # Pods that have done their work, those of Jobs mostly, are never what a service waits for.
+        self.pods = Informer(
+            api, path("v1", "pods", namespace), _POD, self._pod, {"fieldSelector": "status.phase!=Succeeded"}
+        )
+        self._events = Informer(
+            api, path("v1", "events", namespace), _EVENT, self._event, {"fieldSelector": "type=Warning"}
+        )
+        self._tasks = [
+            spawn(self.pods.run(), f"pods of {namespace}"),
+            spawn(self._events.run(), f"events of {namespace}"),
+        ]
+
+    @property
+    def followed(self) -> int:
+        return len(self._followed)
+
+    def follow(self, service: str, target: Target, selector: str) -> None:
+        matches = matcher(selector)
+        pods = {key: pod for key, pod in self.pods.items.items() if matches(pod.metadata.labels)}
+        self._followed[service] = _Followed(target, matches, time.time(), pods)
+
+    def leave(self, service: str) -> None:
+        self._followed.pop(service, None)
+
+    def of(self, service: str) -> tuple[list[Pod], list[Event]]:
+        """Its pods, and warnings about them and about what makes them."""
+        followed = self._followed[service]
+        pods = sorted(followed.pods.values(), key=lambda pod: pod.metadata.name)
+        events = [event for pod in pods for event in self._warnings.get(pod.metadata.name, {}).values()]
+        oldest = followed.since - RECENT_SECONDS
+        return pods, events + [
+            event
+            for event in self._others.values()
+            if _makes(event.involved_object, followed.target) and _at(event) > oldest
+        ]
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _pod(self, key: str, pod: Pod | None) -> None:
+        for service, followed in self._followed.items():
+            if pod is not None and followed.matches(pod.metadata.labels):
+                followed.pods[key] = pod
+                self._changed(service)
+            elif followed.pods.pop(key, None) is not None:
+                self._changed(service)
+
+    def _event(self, key: str, event: Event | None) -> None:
+        self._others.pop(key, None)
+        if pod := self._about.pop(key, None):
+            self._warnings[pod].pop(key)
+            if not self._warnings[pod]:
+                del self._warnings[pod]
+        if event is None:
+            return
+        about = event.involved_object
+        if about.kind == "Pod":
+            self._about[key] = about.name
+            self._warnings.setdefault(about.name, {})[key] = event
+        else:
+            self._others[key] = event
+        for service, followed in self._followed.items():
+            pod_key = f"{followed.target.namespace}/{about.name}"
+            if pod_key in followed.pods if about.kind == "Pod" else _makes(about, followed.target):
+                self._changed(service)
+
+
+class Pods:
+    """The namespaces in which something wakes."""
+
+    def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
+        """`changed` is told the service whose pods, or warnings about them, have changed."""
+        self._api, self._changed, self._spawn = api, changed, spawn
+        self._namespaces: dict[str, Namespace] = {}
+        self._where: dict[str, str] = {}
+        self._ends: dict[str, asyncio.TimerHandle] = {}
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        return tuple(self._where)
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        return tuple(self._namespaces)
+
+    def follow(self, service: str, target: Target, selector: str) -> bool:
+        """Look at the pods of the selector from now on; whether they were not looked at already."""
+        if service in self._where:
+            return False
+        name = self._where[service] = target.namespace
+        if end := self._ends.pop(name, None):
+            end.cancel()
+        if name not in self._namespaces:
+            self._namespaces[name] = Namespace(self._api, name, self._changed, self._spawn)
+        self._namespaces[name].follow(service, target, selector)
+        return True
+
+    def leave(self, service: str) -> None:
+        name = self._where.pop(service, None)
+        if name is None:
+            return
+        self._namespaces[name].leave(service)
+        if not self._namespaces[name].followed:
+            self._ends[name] = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, name)
+
+    def of(self, service: str) -> tuple[list[Pod], list[Event]] | None:
+        """Its pods and the warnings; None when it is not followed, or they have not all been seen yet."""
+        name = self._where.get(service)
+        if name is None or not self._namespaces[name].pods.synced:
+            return None
+        return self._namespaces[name].of(service)
+
+    def trouble(self, service: str) -> str | None:
+        """Why its pods cannot be seen, where that will not pass by itself."""
+        name = self._where.get(service)
+        said = (self._namespaces[name].pods.trouble or "") if name else ""
+        if not said.startswith(str(FORBIDDEN)):
+            return None
+        return f"Forbidden: zenvoy may not watch pods in {name}, so what keeps this one is not known"
+
+    def close(self) -> None:
+        for end in self._ends.values():
+            end.cancel()
+        for namespace in self._namespaces.values():
+            namespace.close()
+        self._where.clear()
+        self._namespaces.clear()
+
+    def _end(self, name: str) -> None:
+        self._ends.pop(name, None)
+        self._namespaces.pop(name).close()
+
+
+def _makes(about: ObjectRef, target: Target) -> bool:
+    """Whether that object is the target, or a ReplicaSet of it."""
+    if about.name == target.name and about.kind == target.kind:
+        return True
+    return about.kind == "ReplicaSet" and about.name.rpartition("-")[0] == target.name
+
+
+def _at(event: Event) -> float:
+    """When it was last seen, in seconds since the epoch."""
+    return event.last_seen.timestamp() if event.last_seen else 0.0

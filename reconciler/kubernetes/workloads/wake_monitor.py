@@ -1,0 +1,116 @@
+"""Services that are awaited: their pods are looked at, for how far they have got, and for what keeps them.
+
+Counterparts: `pods.py`, which sees them; `diagnosis.py`, which judges; `workload.py`, which notes milestones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.objects import Condition, Struct, decoder, path, selected
+from reconciler.kubernetes.types.selectors import of_labels
+from reconciler.kubernetes.workloads.diagnosis import Evidence, stall
+from reconciler.kubernetes.workloads.pods import Pods, Spawn
+from reconciler.kubernetes.workloads.workload import SPARED_SECONDS, Unit
+from reconciler.plan import Zero
+
+log = structlog.get_logger()
+
+JUDGE_EVERY_SECONDS = 1.0
+"""How often a wake that takes long is judged though nothing has changed but the time."""
+
+
+class _Services(Struct, frozen=True):
+    items: tuple[Service, ...] = ()
+
+
+_SERVICES = decoder(_Services)
+
+
+class Waits:
+    """All services that wake and have no endpoint."""
+
+    def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
+        """`changed` is told the service that has to be judged again."""
+        self._api, self._changed, self._spawn = api, changed, spawn
+        self._pods = Pods(api, changed, spawn)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(JUDGE_EVERY_SECONDS)
+            for service in self._pods.services:
+                self._changed(service)
+
+    def close(self) -> None:
+        self._pods.close()
+
+    def stalled(self, unit: Unit, failures: Sequence[Condition], is_offered: bool) -> str | None:
+        """Why its wake does not get on, if that is known. `failures` are the target's own conditions that tell of one;
+        `is_offered` is whether Kubernetes calls an endpoint ready."""
+        selector = unit.scaled.selector or unit.selector
+        if not selector:
+            if unit.scaled.selector == "" and unit.selector is None:
+                unit.selector = ""
+                self._spawn(self._ask_selector(unit), f"selector of {unit.name}")
+            return None
+        if self._pods.follow(unit.name, unit.scaled.ref, selector):
+            unit.awaited_ticks = time.monotonic()
+        if (seen := self._pods.of(unit.name)) is None:
+            return self._pods.trouble(unit.name)
+        waited = time.monotonic() - unit.awaited_ticks
+        ending = unit.doomed | unit.past if waited < SPARED_SECONDS else unit.doomed
+        pods = [pod for pod in seen[0] if pod.metadata.uid not in ending]
+        now, reached, entry = time.time(), unit.milestones, unit.entry
+        unit.reach(pods, now)
+        return stall(
+            Evidence(
+                str(entry.target),
+                waited,
+                running_seconds=now - reached.get("running", now),
+                ready_seconds=now - reached.get("ready", now),
+                wanted=unit.scaled.seen.replicas if unit.scaled.seen else 0,
+                conditions=failures,
+                pods=pods,
+                events=seen[1],
+                service="" if is_offered else f"Service {entry.service_key}",
+                port=entry.port.name,
+            )
+        )
+
+    def over(self, unit: Unit) -> None:
+        """It is awaited no more: it has an endpoint, or is not wanted."""
+        if unit.is_waking:
+            unit.arrive(time.time())
+            unit.past = frozenset()
+        elif isinstance(unit.wanted, Zero) and (seen := self._pods.of(unit.name)):
+            unit.past = frozenset(pod.metadata.uid for pod in seen[0])
+        self._pods.leave(unit.name)
+
+    def leave(self, unit: Unit) -> None:
+        """It is no service any more, or there is nothing to await yet."""
+        self._pods.leave(unit.name)
+
+    async def _ask_selector(self, unit: Unit) -> None:
+        """The target does not say which pods are its own: those of the Service, then."""
+        entry = unit.entry
+        named = {
+            "fieldSelector": selected("metadata.name", entry.service)
+        }  # a list, as there is a right to those anyway
+        try:
+            answer = await self._api.get(path("v1", "services", entry.target.namespace), named)
+            services = _SERVICES(answer).items
+        except (ApiError, Unreachable, msgspec.DecodeError) as error:
+            log.warning("a Service's selector cannot be read", service=entry.service_key, error=str(error))
+        else:
+            if services:
+                unit.selector = of_labels(services[0].spec.selector)
+                self._changed(unit.name)

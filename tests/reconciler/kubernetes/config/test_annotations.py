@@ -1,0 +1,279 @@
+"""Annotations of a Service: what they say, and every kind of bad input with its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.kubernetes.config import annotations
+from reconciler.kubernetes.config.resolve import Cluster
+from tests.reconciler.kubernetes.objects import WEB, service
+
+BAD = [
+    ("target", "web", "'web' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db"),
+    (
+        "target",
+        "a/b/c/D/web",
+        "'a/b/c/D/web' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
+    ),
+    (
+        "target",
+        "Deployment/Web!",
+        "'Deployment/Web!' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
+    ),
+    *(
+        ("target", text, f"{text!r} is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db")
+        for text in (
+            "Deployment/../../victim/deployments/db",
+            "Deployment/..",
+            "Deployment/a..b",
+            "Deployment/%2e%2e",
+            "Deployment/web?x",
+            "/Deployment/web",
+            "apps//Deployment/web",
+            "apps/v1?x/Deployment/web",
+            "apps/v1/Deployment?x/web",
+            "APPS/v1/Deployment/web",
+            "apps/v1/Deployment/" + "a" * 254,
+        )
+    ),
+    ("target", "deployment/web", "deployment is no kind; did you mean Deployment/web?"),
+    (
+        "target",
+        "Rollout/web",
+        "Rollout is of an API group that is not said; write it as example.com/v1/Rollout/web",
+    ),
+    ("port", "0", "'0' is not a number from 1 to 65535; write one, such as 80"),
+    ("port", "Http!", "'Http!' is not a port; write a port of the Service by name or number, such as http or 80"),
+    ("port", "htpp", "Service shop/web has no TCP port htpp; did you mean http?"),
+    ("port", "8080", "Service shop/web has no TCP port 8080; that is where its port http leads; write http"),
+    ("protocol", "HTTP", "'HTTP' is not known; did you mean http?"),
+    ("protocol", "gopher", "'gopher' is not known; write http, h2c, tcp or tls"),
+    ("hosts", " , ", "there is no host in it; write them as shop.example.com,www.example.com"),
+    (
+        "hosts",
+        "https://Shop.example.com:80/x",
+        "'https://Shop.example.com:80/x' is not a host name; write shop.example.com",
+    ),
+    ("hosts", "a.example,*.example", "'*.example' is not a host name; write it as shop.example.com"),
+    ("replicas", "0", "'0' is not what to wake to; write last, or a number from 1 to 100000"),
+    ("replicas", "many", "'many' is not what to wake to; write last, or a number from 1 to 100000"),
+    ("replicas", "9999999", "'9999999' is not a number from 1 to 100000; write one, such as 3"),
+    ("idle-after", "5", "5 has no unit; write it as 5s or 5m"),
+    ("idle-after", "soon", "'soon' is not a duration; write it as 5m, 30s or 1h30m"),
+    ("idle-after", "", "'' is not a duration; write it as 5m, 30s or 1h30m"),
+    ("wake-timeout", "0s", "0s is out of range; at least 1ms and at most 87600h"),
+    ("hold-timeout", "90000h", "90000h is out of range; at least 1ms and at most 87600h"),
+    ("drain-timeout", "-5m", "'-5m' is not a duration; write it as 5m, 30s or 1h30m"),
+    ("max-held", "0", "'0' is not a number from 1 to 1000000; write one, such as 1024"),
+    ("max-held", "1e3", "'1e3' is not a number from 1 to 1000000; write one, such as 1024"),
+    ("max-held", "²", "'²' is not a number from 1 to 1000000; write one, such as 1024"),
+    ("idle-by", "request", "'request' is not known; did you mean requests?"),
+    (
+        "idle-by",
+        "connections",
+        "connections cannot be told of http (as the Service port's name http says); write requests or bytes",
+    ),
+    (
+        "ignore-paths",
+        "/ok, healthz",
+        "'healthz' is not a path; it begins with / and only its end may be *, as in /metrics/*",
+    ),
+    ("ignore-paths", "/a*b", "'/a*b' is not a path; it begins with / and only its end may be *, as in /metrics/*"),
+    ("ignore-paths", "", "there is nothing in it; write it as /healthz,/metrics/*"),
+    ("ignore-user-agents", ",", "there is nothing in it; write it as kube-probe/,Prometheus/"),
+    (
+        "ignore-sources",
+        "10.0.0.0/40",
+        "'10.0.0.0/40' is neither an IP address nor a range; write it as 10.0.0.0/8 or fd00::/8",
+    ),
+    (
+        "ignore-answer",
+        "asleep",
+        "'asleep' does not begin with a status; write it as 200, or with a body as 200 asleep",
+    ),
+    ("ignore-answer", "199", "199 is not the status of an answer; write a number from 200 to 599"),
+    ("ignore-answer", f"200 {'a' * 4097}", "it has more than 4096 bytes; shorten it"),
+    ("ignore-answer", "503", "nothing is ignored; say what is ignored, as in zenvoy.dev/ignore-paths: /healthz"),
+    ("paused", "yes", "'yes' is neither true nor false; write true or false"),
+    (
+        "listen",
+        "5432",
+        "only tcp services listen by themselves, and this is http (as the Service port's name http says); leave "
+        "listen out, or write zenvoy.dev/protocol: tcp",
+    ),
+    ("listen", "http", "'http' is not a number from 1 to 65535; write one, such as 5432"),
+    ("idleAfter", "5m", "unknown annotation; did you mean zenvoy.dev/idle-after?"),
+    ("wake-timout", "5m", "unknown annotation; did you mean zenvoy.dev/wake-timeout?"),
+    ("enabled", "true", "it is a label, not an annotation; take the annotation out, as the label is there"),
+    (
+        "x",
+        "y",
+        "unknown annotation; known are target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
+        "hold-timeout, drain-timeout, max-held, idle-by, ignore-paths, ignore-user-agents, ignore-sources, "
+        "ignore-answer, refusal-details and paused",
+    ),
+]
+"""By annotation and its value, what is said of it."""
+
+
+def read(said: dict[str, str], ports: str = WEB) -> tuple[dict[str, Any], list[str]]:
+    of = service(ports, annotations={f"zenvoy.dev/{key}": value for key, value in said.items()})
+    found, problems = annotations.read(of, Cluster())
+    assert all(problem.on == "Service" for problem in problems)
+    return found, [str(problem) for problem in problems]
+
+
+def test_none_are_needed() -> None:
+    assert read({}) == ({}, [])
+
+
+def test_those_of_others_are_not_read() -> None:
+    assert annotations.read(service(annotations={"example.com/idle-after": "?"}), Cluster()) == ({}, ())
+
+
+def test_each_is_a_field() -> None:
+    said = {
+        "target": "argoproj.io/v1alpha1/Rollout/web",
+        "port": "http",
+        "protocol": "h2c",
+        "hosts": "a.example.com, b.example.com,",
+        "replicas": "3",
+        "idle-after": "1h30m",
+        "wake-timeout": "90s",
+        "hold-timeout": "500ms",
+        "drain-timeout": " 1m ",
+        "max-held": "5",
+        "idle-by": "bytes",
+        "ignore-paths": "/healthz, /metrics/*, /healthz",
+        "ignore-user-agents": "kube-probe/, Prometheus/2",
+        "ignore-sources": "10.1.2.3/16",
+        "ignore-answer": "503 it is  asleep",
+        "refusal-details": "true",
+        "paused": "true",
+    }
+    assert read(said) == (
+        {
+            "scaleTargetRef": {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "web"},
+            "port": "http",
+            "protocol": "h2c",
+            "hosts": ["a.example.com", "b.example.com"],
+            "replicas": 3,
+            "idleAfter": "1h30m",
+            "wakeTimeout": "90s",
+            "holdTimeout": "500ms",
+            "drainTimeout": "1m",
+            "maxHeld": 5,
+            "idle": {"by": "bytes"},
+            "ignore": [
+                {"paths": ["/healthz", "/metrics/*"], "answer": {"status": 503, "body": "it is  asleep"}},
+                {"sources": ["10.1.2.3/16"], "answer": {"status": 503, "body": "it is  asleep"}},
+                {"userAgents": ["kube-probe/", "Prometheus/2"], "answer": {"status": 503, "body": "it is  asleep"}},
+            ],
+            "refusalDetails": True,
+            "paused": True,
+        },
+        [],
+    )
+    assert set(said) | {"listen"} == set(annotations.FIELDS)
+    assert read({"protocol": "tcp", "listen": "5432", "port": "80"}) == (
+        {"protocol": "tcp", "listen": 5432, "port": 80},
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "api_version", "kind"),
+    [
+        ("Deployment/web", "apps/v1", "Deployment"),
+        ("StatefulSet/web", "apps/v1", "StatefulSet"),
+        ("apps/v1/Deployment/web", "apps/v1", "Deployment"),
+        ("v1/ReplicationController/web", "v1", "ReplicationController"),
+    ],
+)
+def test_targets(target: str, api_version: str, kind: str) -> None:
+    expected = {"apiVersion": api_version, "kind": kind, "name": "web"}
+    assert read({"target": target}) == ({"scaleTargetRef": expected}, [])
+
+
+@pytest.mark.parametrize(("key", "value", "problem"), BAD)
+def test_each_mistake_says_where_what_and_what_would_be_right(key: str, value: str, problem: str) -> None:
+    assert read({key: value})[1] == [f"zenvoy.dev/{key}: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("said", "ports", "problem"),
+    [
+        (
+            {"protocol": "tcp"},
+            WEB,
+            "zenvoy.dev/listen: a tcp service is told by its port alone; give it one as zenvoy.dev/listen: 5432",
+        ),
+        (
+            {"hosts": "a.example", "listen": "5432"},
+            "ports: [{port: 5432}]",
+            "zenvoy.dev/hosts: a tcp service (as zenvoy.dev/listen is given) is told by its port alone; leave hosts "
+            "out, or say what it speaks as zenvoy.dev/protocol: http",
+        ),
+        (
+            {"protocol": "tls", "ignore-paths": "/healthz", "ignore-sources": "10.0.0.1"},
+            WEB,
+            "zenvoy.dev/ignore-paths: of tls connections only sources are known, and they get no answer; leave it out",
+        ),
+        (
+            {"protocol": "tls", "ignore-answer": "200", "ignore-sources": "10.0.0.1"},
+            WEB,
+            "zenvoy.dev/ignore-answer: of tls connections only sources are known, and they get no answer; leave it out",
+        ),
+        (
+            {},
+            "{selector: {}, ports: [{port: 80}]}",
+            "spec: Service shop/web has no selector, so no pods are known to be its own; give it one, or name a "
+            "Service that has one",
+        ),
+        (
+            {},
+            "ports: [{name: a, port: 80}, {name: b, port: 81}]",
+            "zenvoy.dev/port: Service shop/web has 2 ports, and none is called http, https, http2 or tcp; write a or b",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_told_too(said: dict[str, str], ports: str, problem: str) -> None:
+    assert read(said, ports)[1] == [problem]
+
+
+def test_all_mistakes_are_told_at_once_and_the_rest_is_read() -> None:
+    said, problems = read({"idle-after": "5", "max-held": "-1", "prot": "http", "paused": "true", "port": "9"})
+    assert said == {"paused": True, "port": 9}
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "zenvoy.dev/idle-after",
+        "zenvoy.dev/max-held",
+        "zenvoy.dev/prot",
+        "zenvoy.dev/port",
+    ]
+
+
+def test_the_label_is_true_or_false() -> None:
+    yes, no, odd = (service(labels={"zenvoy.dev/enabled": value}) for value in ("true", "false", "yes"))
+    assert [annotations.enabled(one) for one in (yes, no, odd, service())] == [True, False, False, False]
+    assert [annotations.label_problem(one) for one in (yes, no, service())] == [None, None, None]
+    problem = annotations.label_problem(odd)
+    assert str(problem) == "zenvoy.dev/enabled: 'yes' is neither true nor false; write true"
+    assert problem and problem.harmless
+
+
+@pytest.mark.parametrize("name", [name for name in annotations.FIELDS if name not in ("listen", "ignore-answer")])
+def test_what_the_documentation_shows_is_right(name: str) -> None:
+    assert read({name: annotations.FIELDS[name].example})[1] == []
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(annotations.FIELDS)) | st.text(max_size=9), st.text(max_size=40)))
+def test_whatever_is_written_there_is_read_or_told_in_one_line(said: dict[str, str]) -> None:
+    found, problems = read(said)
+    assert len(problems) >= len(said.keys() - annotations.FIELDS.keys())
+    assert all(len(problem.splitlines()) == 1 for problem in problems)
+    annotations.spec_of(found)

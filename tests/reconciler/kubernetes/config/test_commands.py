@@ -1,0 +1,183 @@
+"""What people write into an annotation, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from reconciler.core.events import Event, SleepCommanded, WakeCommanded
+from reconciler.kubernetes.config import commands
+from reconciler.kubernetes.config.commands import Command, Commands, Verb
+from reconciler.kubernetes.config.service_config import Problem
+from reconciler.kubernetes.types.objects import Meta
+from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService, ScaledServiceStatus
+
+WAKE, LATER = "wake@2026-11-23T10:00:00.000001Z", "wake@2026-11-23T10:00:00.000002Z"
+SLEEP = "sleep@2026-11-23T11:00:00+01:00"
+
+
+def item(value: str | None, observed: str = "") -> ScaledService:
+    annotations = {COMMAND_ANNOTATION: value} if value is not None else {}
+    return ScaledService(
+        Meta("web", "shop", annotations=annotations), status=ScaledServiceStatus(observed_command=observed)
+    )
+
+
+@dataclass
+class Scene:
+    items: dict[str, ScaledService] = field(default_factory=dict)
+    leads: bool = True
+    known: bool = True
+    obeyed: list[tuple[str, Event]] = field(default_factory=list)
+    noted: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.commands = Commands(
+            self.items, lambda: self.leads, self._obey, lambda name, value: self.noted.append((name, value))
+        )
+
+    def _obey(self, service: str, event: Event) -> bool:
+        if self.known:
+            self.obeyed.append((service, event))
+        return self.known
+
+    def see(self, value: str | None, observed: str = "") -> None:
+        self.items["shop/web"] = item(value, observed)
+        self.commands.saw("shop/web", self.items["shop/web"])
+
+    @property
+    def verbs(self) -> list[str]:
+        return [event.name for _, event in self.obeyed]
+
+
+@pytest.mark.parametrize(
+    ("value", "verb", "event"),
+    [
+        (WAKE, Verb.WAKE, WakeCommanded("a person asked for it")),
+        (SLEEP, Verb.SLEEP, SleepCommanded("a person asked for it")),
+    ],
+)
+def test_a_command_is_read(value: str, verb: Verb, event: Event) -> None:
+    found = commands.read(value)
+    assert found == Command(verb, value)
+    assert found.event == event
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "wake",
+        "wake@",
+        "wake@now",
+        "Wake@2026-11-23T10:00:00Z",
+        "doze@2026-11-23T10:00:00Z",
+        "wake@2026-11-23",
+        "wake@2026-11-23T10:00:00",
+    ],
+)
+def test_what_is_no_command_is_told_with_what_would_be(value: str) -> None:
+    found = commands.read(value)
+    assert isinstance(found, Problem)
+    assert found.reason == "BadCommand"
+    assert str(found) == (
+        f"metadata.annotations[zenvoy.dev/command]: {value!r} is not a command; "
+        "write wake@<time> or sleep@<time>, as in wake@2026-11-23T10:00:00Z"
+    )
+
+
+def test_each_value_is_carried_out_once() -> None:
+    scene = Scene()
+    for value, observed in ((WAKE, ""), (WAKE, ""), (WAKE, WAKE), (LATER, WAKE), (None, LATER)):
+        scene.see(value, observed)
+    assert scene.verbs == ["WakeCommanded", "WakeCommanded"]
+    assert scene.noted == [("shop/web", WAKE), ("shop/web", LATER)]
+
+
+def test_what_was_carried_out_before_a_restart_is_not_again() -> None:
+    scene = Scene()
+    scene.see(SLEEP, SLEEP)
+    assert scene.obeyed == []
+
+
+def test_only_the_leader_puts_to_sleep() -> None:
+    scene = Scene(leads=False)
+    scene.see(SLEEP)
+    scene.commands.again()
+    assert scene.obeyed == []
+    scene.leads = True
+    scene.commands.lead()
+    assert scene.verbs == ["SleepCommanded"]
+    assert scene.noted == [("shop/web", SLEEP)]
+
+
+def test_every_replica_wakes_and_the_leader_notes_it() -> None:
+    scene = Scene(leads=False)
+    scene.see(WAKE)
+    scene.see(WAKE)
+    assert scene.verbs == ["WakeCommanded"]
+    assert scene.noted == []
+    scene.leads = True
+    scene.commands.lead()
+    assert scene.verbs == ["WakeCommanded", "WakeCommanded"]
+    assert scene.noted == [("shop/web", WAKE)]
+
+
+def test_a_sleep_that_was_not_noted_is_noted_by_the_same_leader_and_not_repeated() -> None:
+    scene = Scene()
+    scene.see(SLEEP)
+    scene.commands.lead()
+    assert scene.verbs == ["SleepCommanded"]
+    assert scene.noted == [("shop/web", SLEEP)] * 2
+
+
+def test_whoever_becomes_leader_notes_nothing_that_is_noted_or_was_replaced() -> None:
+    scene = Scene(leads=False)
+    scene.see(WAKE)
+    scene.see(WAKE, WAKE)
+    scene.commands.lead()
+    scene.see("nonsense", WAKE)
+    scene.commands.lead()
+    assert scene.noted == []
+
+
+def test_a_command_waits_for_the_service_to_be_known() -> None:
+    scene = Scene(known=False)
+    scene.see(WAKE)
+    assert scene.noted == []
+    scene.known = True
+    scene.commands.again("shop/other")
+    assert scene.obeyed == []
+    scene.commands.again("shop/web")
+    scene.commands.again("shop/web")
+    assert scene.verbs == ["WakeCommanded"]
+
+
+def test_one_that_was_taken_back_is_not_carried_out() -> None:
+    scene = Scene(known=False)
+    scene.see(SLEEP)
+    scene.see(None)
+    scene.known = True
+    scene.commands.again()
+    assert scene.obeyed == []
+
+
+def test_a_bad_command_is_a_problem_until_it_is_mended() -> None:
+    scene = Scene()
+    scene.see("wake")
+    [problem] = scene.commands.problems("shop/web")
+    assert problem.what == "'wake' is not a command"
+    assert scene.commands.troubled == {"shop/web"}
+    scene.see(WAKE)
+    assert scene.commands.troubled == set()
+    assert scene.commands.problems("shop/web") == ()
+    assert scene.verbs == ["WakeCommanded"]
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    scene = Scene()
+    scene.see(WAKE)
+    scene.commands.saw("shop/web", None)
+    scene.see(WAKE)
+    assert scene.verbs == ["WakeCommanded", "WakeCommanded"]

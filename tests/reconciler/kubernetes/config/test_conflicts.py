@@ -1,0 +1,202 @@
+"""Who has a host, or a port, that several ScaledServices ask for."""
+
+from __future__ import annotations
+
+from reconciler.kubernetes.config.conflicts import FIRST_COME, Settled, reserved, settle
+from reconciler.kubernetes.config.host_policy import HostPolicy, Rule
+from reconciler.kubernetes.config.resolve import Cluster, service_of, wanted
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.scaled_service import ScaledService
+from tests.reconciler.kubernetes.objects import scaled, service
+
+NAMESPACES = ("a", "b", "shop")
+
+
+def entry(item: ScaledService, ports: str, policy: HostPolicy = FIRST_COME) -> Entry:
+    namespace, _, name = service_of(item).partition("/")
+    found = wanted(item, service(ports, name, namespace), Cluster(policy=policy))
+    assert isinstance(found, Entry), found
+    return found
+
+
+def settled(*items: ScaledService, ports: str = "ports: [{port: 80}]", policy: HostPolicy = FIRST_COME) -> Settled:
+    asked = {item.metadata.key: entry(item, ports, policy) for item in items}
+    return settle(asked, policy=policy, namespaces=NAMESPACES)
+
+
+def told(found: Settled) -> dict[str, list[str]]:
+    return {key: [f"{one.reason}: {one}" for one in problems] for key, problems in found.problems.items()}
+
+
+HOSTS = "hosts: [shop.example.com, www.example.com]"
+
+
+def test_the_older_has_the_host_and_the_younger_names_it_and_keeps_the_rest() -> None:
+    found = settled(scaled("hosts: [shop.example.com, b.example]", "young", created=9), scaled(HOSTS, "old", created=1))
+    assert told(found) == {
+        "shop/young": [
+            "HostTaken: spec.hosts: shop.example.com leads to shop/old, which is older; give it hosts of its own"
+        ]
+    }
+    assert "shop.example.com" in found.entries["shop/old"].spec.hosts
+    assert found.entries["shop/young"].spec.hosts[-1] == "b.example"
+    assert "shop.example.com" not in found.entries["shop/young"].spec.hosts
+
+
+def test_of_the_same_age_the_first_by_name_has_it() -> None:
+    found = settled(scaled(HOSTS, "b"), scaled(HOSTS, "a"))
+    assert told(found) == {
+        "shop/b": [
+            "HostTaken: spec.hosts: shop.example.com and www.example.com lead to shop/a, which is older; "
+            "give it hosts of its own"
+        ]
+    }
+
+
+def test_case_does_not_tell_hosts_apart() -> None:
+    one, other = entry(scaled(HOSTS, "a"), "ports: [{port: 80}]"), entry(scaled("", "b"), "ports: [{port: 80}]")
+    object.__setattr__(other.spec, "hosts", ("SHOP.example.com", "b"))
+    assert "shop/b" in told(settle({"shop/a": one, "shop/b": other}))
+
+
+def test_http_and_tls_have_hosts_of_their_own_and_h2c_shares_those_of_http() -> None:
+    http, tls, h2c = (scaled(f"{{{HOSTS}, protocol: {word}}}", word) for word in ("http", "tls", "h2c"))
+    assert told(settled(http, tls)) == {}
+    assert list(told(settled(http, h2c))) == ["shop/http"]
+
+
+BARE = HostPolicy(bare_names=True)
+OWN = ("web.b", "web.b.svc", "web.b.svc.cluster.local")
+
+
+def test_bare_name_leads_nowhere_by_default() -> None:
+    found = settled(scaled(namespace="b"))
+    assert told(found) == {}
+    assert found.entries["b/web"].spec.hosts == OWN
+
+
+def test_bare_name_allowed_leads_to_the_only_service() -> None:
+    assert settled(scaled(namespace="b"), policy=BARE).entries["b/web"].spec.hosts == (*OWN, "web")
+
+
+def test_bare_name_of_two_services_leads_to_neither() -> None:
+    found = settled(scaled(namespace="a", created=1), scaled(namespace="b", created=2), policy=BARE)
+    assert told(found) == {}
+    assert found.entries["a/web"].spec.hosts[-1] == "web.a.svc.cluster.local"
+    assert found.entries["b/web"].spec.hosts == OWN
+
+
+def test_bare_name_of_another_service_is_refused() -> None:
+    for policy in (FIRST_COME, BARE):
+        found = settled(scaled("hosts: [web, shop.example.com]", "front", "b"), policy=policy)
+        assert told(found) == {
+            "b/front": [
+                "HostNotAllowed: spec.hosts: web is a bare name, which belongs to no namespace; leave it out; front.b "
+                "leads here without it, and the cluster's administrator can give web to b in the chart value hostPolicy"
+            ]
+        }
+        assert "web" not in found.entries["b/front"].spec.hosts
+        assert "shop.example.com" in found.entries["b/front"].spec.hosts
+
+
+def test_name_of_another_namespace_is_refused_when_older() -> None:
+    tenant = scaled("hosts: [web.shop, web.shop.svc, WEB.shop.svc.cluster.local., db.shop]", "thief", "b", created=1)
+    found = settled(tenant, scaled(created=2))
+    assert [line.partition(" is a name of namespace shop")[0] for line in told(found)["b/thief"]] == [
+        f"HostNotAllowed: spec.hosts: {host}"
+        for host in ("web.shop", "web.shop.svc", "WEB.shop.svc.cluster.local.", "db.shop")
+    ]
+    assert found.entries["b/thief"].spec.hosts == ("thief.b", "thief.b.svc", "thief.b.svc.cluster.local")
+    assert "web.shop" in found.entries["shop/web"].spec.hosts
+
+
+def test_server_name_of_another_namespace_is_refused() -> None:
+    tenant = scaled("{hosts: [web.shop], protocol: tls}", "thief", "b", created=1)
+    found = settled(tenant, scaled("protocol: tls", created=2))
+    assert list(told(found)) == ["b/thief"]
+    assert "web.shop" in found.entries["shop/web"].spec.hosts
+
+
+def test_hosts_that_policy_does_not_give_are_left_out() -> None:
+    policy = HostPolicy((Rule(("shop",), ("*.shop.example.com",)),))
+    found = settled(scaled("hosts: [a.shop.example.com, www.example.com]"), policy=policy)
+    assert told(found) == {
+        "shop/web": [
+            "HostNotAllowed: spec.hosts: hostPolicy does not give www.example.com to namespace shop; leave it out, or "
+            "ask the cluster's administrator to add it to the chart value hostPolicy"
+        ]
+    }
+    assert found.entries["shop/web"].spec.hosts[-1] == "a.shop.example.com"
+
+
+def test_port_that_policy_does_not_give_is_refused() -> None:
+    policy = HostPolicy((Rule(("a",), ports=("5400-5499",)),))
+    found = settled(
+        scaled("{listen: 5432}", "db", "b", created=1), scaled("{listen: 5432}", "db", "a", created=2), policy=policy
+    )
+    assert list(found.entries) == ["a/db"]
+    assert told(found) == {
+        "b/db": [
+            "ListenNotAllowed: spec.listen: hostPolicy does not give port 5432 to namespace b; leave it out, or ask "
+            "the cluster's administrator to add it to the chart value hostPolicy"
+        ]
+    }
+
+
+def test_whoever_takes_anothers_own_name_is_told_when_younger() -> None:
+    found = settled(scaled(created=1), scaled("hosts: [web.shop]", "thief", created=2))
+    assert told(found) == {
+        "shop/thief": ["HostTaken: spec.hosts: web.shop leads to shop/web, which is older; give it hosts of its own"]
+    }
+
+
+def test_two_that_stand_for_one_service_go_by_other_hosts() -> None:
+    found = settled(scaled(created=1), scaled("{service: web, hosts: [admin.example]}", "admin", created=2))
+    assert told(found) == {}
+    assert found.entries["shop/admin"].spec.hosts == ("admin.example",)
+
+
+def test_who_lost_every_host_is_not_in_force_and_is_told_why() -> None:
+    found = settled(scaled(created=1), scaled("service: web", "other", created=2))
+    assert list(found.entries) == ["shop/web"]
+    assert told(found) == {
+        "shop/other": [
+            "HostTaken: spec.hosts: web.shop, web.shop.svc and web.shop.svc.cluster.local lead to shop/web, "
+            "which is older; give it hosts of its own"
+        ]
+    }
+
+
+def test_a_port_leads_to_one_service() -> None:
+    young, old = (scaled("{listen: 5432}", name, created=age) for name, age in (("young", 9), ("old", 1)))
+    found = settled(young, old)
+    assert list(found.entries) == ["shop/old"]
+    assert told(found) == {
+        "shop/young": ["ListenTaken: spec.listen: 5432 is the port of shop/old, which is older; give it another port"]
+    }
+
+
+def test_settle_port_that_a_rule_diverts_is_reserved() -> None:
+    items = [scaled("{listen: 20005}", "a"), scaled("{listen: 19999}", "b")]
+    asked = {item.metadata.key: entry(item, "ports: [{port: 80}]") for item in items}
+    found = settle(asked, reserved(diverted=range(20_000, 20_010)))
+    assert list(found.entries) == ["shop/b"]
+    assert told(found) == {
+        "shop/a": ["ListenReserved: spec.listen: 20005 is the port of the hold addresses; give it another port"]
+    }
+
+
+def test_the_proxys_own_ports_are_nobodys() -> None:
+    found = settled(scaled("{listen: 10000}", "a"), scaled("{listen: 9901}", "b"), scaled("{listen: 10443}", "c"))
+    assert not found.entries
+    assert told(found) == {
+        "shop/a": [
+            "ListenReserved: spec.listen: 10000 is the port of the listener that http and h2c services share; "
+            "give it another port"
+        ],
+        "shop/b": ["ListenReserved: spec.listen: 9901 is the port of Envoy's administration; give it another port"],
+        "shop/c": [
+            "ListenReserved: spec.listen: 10443 is the port of the listener that tls services share; "
+            "give it another port"
+        ],
+    }

@@ -1,0 +1,71 @@
+"""What is in force as single ScaledServices change is what comes out when everything is looked at anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.core.spec import Protocol, Spec
+from reconciler.kubernetes.config.conflicts import RESERVED
+from reconciler.kubernetes.config.effective_config import InForce
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.builtin import ServicePort
+from reconciler.kubernetes.types.target import Target
+
+KEYS = ("shop/a", "shop/b", "shop/c")
+HOSTS = ("a.example", "b.example", "c.example")
+
+
+@st.composite
+def entries(draw: st.DrawFn, key: str) -> Entry:
+    tcp = draw(st.booleans())
+    spec = Spec(
+        name=key,
+        protocol=Protocol.TCP if tcp else draw(st.sampled_from([Protocol.HTTP, Protocol.TLS])),
+        hosts=() if tcp else tuple(draw(st.lists(st.sampled_from(HOSTS), min_size=1, unique=True))),
+        listen=f"0.0.0.0:{draw(st.sampled_from([5432, 5433, 10000]))}" if tcp else None,
+        idle_after=draw(st.sampled_from([60.0, 300.0])),
+    )
+    target = Target("apps/v1", "Deployment", key[-1], "shop")
+    uid = f"{key}-{draw(st.integers(0, 1))}"
+    return Entry(spec, target, key[-1], ServicePort(port=80), float(KEYS.index(key) % 2), uid, 1)
+
+
+@st.composite
+def asks(draw: st.DrawFn) -> tuple[str, Entry | None]:
+    key = draw(st.sampled_from(KEYS))
+    return key, draw(st.none() | entries(key))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(asks(), st.booleans()), max_size=25))
+def test_looking_at_the_changed_ones_only_leaves_nothing_out(said: list[tuple[tuple[str, Entry | None], bool]]) -> None:
+    quick, thorough = InForce(RESERVED, namespaces={"shop"}), InForce(RESERVED, namespaces={"shop"})
+    for (key, entry), look in said:
+        quick.ask(key, entry)
+        thorough.ask(key, entry)
+        thorough._unsettled = True
+        if look:
+            assert quick.settled() == thorough.settled()
+            found, _ = quick.settled()
+            ports = [one.spec.listen for one in found.values() if one.spec.listen]
+            hosts = [(one.spec.protocol, host) for one in found.values() for host in one.spec.hosts]
+            assert len(set(ports)) == len(ports)
+            assert len(set(hosts)) == len(hosts)
+            assert all(one.spec.listen or one.spec.hosts for one in found.values())
+
+
+def test_a_change_that_claims_nothing_else_keeps_the_hosts_that_it_has() -> None:
+    target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
+    old = Entry(Spec(name="shop/old", hosts=("a.example",)), target, "old", port, 1.0, "1", 1)
+    young = Entry(Spec(name="shop/young", hosts=("a.example", "b.example")), target, "young", port, 2.0, "2", 1)
+    in_force = InForce({}, namespaces={"shop"})
+    in_force.ask("shop/old", old)
+    in_force.ask("shop/young", young)
+    in_force.settled()
+    in_force.ask("shop/young", replace(young, spec=replace(young.spec, idle_after=1.0)))
+    found, problems = in_force.settled()
+    assert found["shop/young"].spec == Spec(name="shop/young", hosts=("b.example",), idle_after=1.0)
+    assert list(problems) == ["shop/young"]

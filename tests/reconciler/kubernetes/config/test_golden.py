@@ -1,0 +1,54 @@
+"""docs/api.md is what the CRD and the annotations' table say. `ZENVOY_GOLDEN=write` (`make golden`) writes it anew."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reconciler.kubernetes.config.annotations import FIELDS
+from reconciler.kubernetes.config.annotations import REASON as BAD_ANNOTATION
+from reconciler.kubernetes.config.commands import BAD_COMMAND
+from reconciler.kubernetes.config.resolve import BAD_SPEC
+from reconciler.kubernetes.config.service_config import REASONS
+from reconciler.kubernetes.types.scaled_service import ScaledServiceSpec, ScaledServiceStatus
+
+ROOT = Path(__file__).parents[4]
+DOCUMENT = ROOT / "docs/api.md"
+CRD = ROOT / "deploy/chart/crds/scaledservices.yaml"
+
+
+def properties() -> dict[str, Any]:
+    (version,) = yaml.safe_load(CRD.read_text())["spec"]["versions"]
+    found: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]
+    return found
+
+
+def test_golden_the_document_is_what_the_crd_says() -> None:
+    script = [sys.executable, str(ROOT / "scripts/api_docs.py")]
+    said = subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout
+    if os.environ.get("ZENVOY_GOLDEN") == "write":
+        DOCUMENT.write_text(said)
+
+    assert DOCUMENT.read_text() == said, "make golden writes it anew"
+
+
+def test_the_code_reads_every_field_that_the_crd_has_and_no_other() -> None:
+    assert set(ScaledServiceSpec.__struct_encode_fields__) == set(properties()["spec"]["properties"])
+    assert set(ScaledServiceStatus.__struct_encode_fields__) == set(properties()["status"]["properties"])
+
+
+def test_there_is_an_annotation_for_every_field_but_the_service_itself() -> None:
+    fields = {field.path.partition(".")[0] for field in FIELDS.values()}
+    assert fields == set(properties()["spec"]["properties"]) - {"service"}
+
+
+def test_every_reason_is_documented() -> None:
+    sources = (ROOT / "reconciler/kubernetes").rglob("*.py")
+    said = {reason for path in sources for reason in re.findall(r'Problem\(\s*"(\w+)"', path.read_text())}
+    assert said | {BAD_COMMAND, BAD_SPEC, BAD_ANNOTATION} == set(REASONS)

@@ -1,0 +1,158 @@
+"""Hosts and ports that a namespace may claim."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.kubernetes.config.host_policy import (
+    NO_NAMESPACE,
+    BadPolicy,
+    HostPolicy,
+    Rule,
+    normalized,
+    owner_of,
+    parse,
+)
+from reconciler.kubernetes.config.resolve import names
+
+NAMESPACES = frozenset({"payments", "shop", "evil", "svc"})
+labels = st.sampled_from(["api", "web", "payments", "shop", "svc", "pod", "cluster", "local", "com", "example"])
+
+
+@pytest.mark.parametrize(
+    ("host", "owner"),
+    [
+        ("api", NO_NAMESPACE),
+        ("localhost", NO_NAMESPACE),
+        ("api.payments", "payments"),
+        ("api.payments.svc", "payments"),
+        ("api.payments.svc.cluster.local", "payments"),
+        ("db-0.db.payments.svc.cluster.local", "payments"),
+        ("10-0-0-1.payments.pod.cluster.local", "payments"),
+        ("*.payments.svc.cluster.local", "payments"),
+        ("*.payments", "payments"),
+        ("*.svc.cluster.local", NO_NAMESPACE),
+        ("*.cluster.local", NO_NAMESPACE),
+        ("*.local", NO_NAMESPACE),
+        ("*.svc", NO_NAMESPACE),
+        ("*", NO_NAMESPACE),
+        ("api.*", NO_NAMESPACE),
+        ("cluster.local", NO_NAMESPACE),
+        ("svc.cluster.local", NO_NAMESPACE),
+        ("x.cluster.local", NO_NAMESPACE),
+        ("payments.svc", "svc"),
+        ("example.com", None),
+        ("*.example.com", None),
+        ("shop.example.com", None),
+        ("api.payments.example", None),
+    ],
+)
+def test_owner_of_a_host_is_its_namespace(host: str, owner: str | None) -> None:
+    assert owner_of(host, namespaces=NAMESPACES) == owner
+
+
+def test_owner_of_two_labels_is_strict_without_namespaces() -> None:
+    assert owner_of("example.com") == "com"
+
+
+def test_owner_of_a_host_follows_the_cluster_domain() -> None:
+    assert owner_of("api.payments.svc.corp.example", "corp.example", NAMESPACES) == "payments"
+    assert owner_of("api.payments.svc.cluster.local", "corp.example", NAMESPACES) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["API.Payments", "api.payments.", "api.payments:80", "API.payments.:8080", " api.payments "]
+)
+def test_normalized_spellings_are_one_host(host: str) -> None:
+    assert normalized(host) == "api.payments"
+    assert HostPolicy().host_refusal(host, "evil", "thief", NAMESPACES)
+
+
+@given(st.lists(labels, min_size=1, max_size=5).map(".".join), labels, labels, st.booleans())
+def test_no_host_of_a_namespace_is_given_to_another(host: str, service: str, namespace: str, everything: bool) -> None:
+    rules = (Rule(("*",), ("*",), ("1-65535",)),) if everything else ()
+    policy = HostPolicy(rules)
+    for name in names(service, namespace, policy):
+        assert policy.host_refusal(name, namespace, service, NAMESPACES | {namespace}) is None
+        assert policy.host_refusal(name, "evil", "thief", NAMESPACES | {namespace})
+    refusal = policy.host_refusal(host, "evil", "thief", NAMESPACES)
+    owner = owner_of(host, namespaces=NAMESPACES)
+    assert (refusal is None) == (owner is None)
+
+
+def test_rule_gives_hosts_and_ports_to_its_namespaces() -> None:
+    policy = parse(
+        json.dumps(
+            [
+                {"namespaces": ["team-*"], "hosts": ["*.shop.example.com", "www.example.com"]},
+                {"namespaces": ["data"], "ports": ["5432", "5400-5410"]},
+            ]
+        )
+    )
+
+    def may(host: str, namespace: str) -> bool:
+        return policy.host_refusal(host, namespace, "web", NAMESPACES) is None
+
+    assert may("a.shop.example.com", "team-a") and may("a.b.shop.example.com", "team-a")
+    assert may("WWW.example.com.", "team-a")
+    assert not may("shop.example.com", "team-a") and not may("xshop.example.com", "team-a")
+    assert not may("www.example.com", "data")
+    assert may("web.data", "data")
+    assert [policy.port_refusal(port, "data") is None for port in (5432, 5400, 5410, 5411, 80)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert policy.port_refusal(5432, "team-a")
+
+
+def test_policy_of_one_kind_leaves_the_other_open() -> None:
+    assert HostPolicy().ungoverned == ("hosts", "ports")
+    policy = HostPolicy((Rule(("a",), ("a.example.com",)),))
+    assert policy.ungoverned == ("ports",)
+    assert policy.port_refusal(5432, "b") is None
+
+
+def test_short_name_is_given_by_a_rule_that_names_it() -> None:
+    policy = HostPolicy((Rule(("shop",), ("example.dev", "localhost")),))
+    namespaces = NAMESPACES | {"dev"}
+    assert policy.host_refusal("example.dev", "shop", "web", namespaces) is None
+    assert policy.host_refusal("localhost", "shop", "web", namespaces) is None
+    assert policy.host_refusal("example.dev", "evil", "web", namespaces)
+    long = HostPolicy((Rule(("shop",), ("api.payments.svc", "api.payments.svc.cluster.local")),))
+    assert long.host_refusal("api.payments.svc", "shop", "web", namespaces)
+    assert long.host_refusal("api.payments.svc.cluster.local", "shop", "web", namespaces)
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("{}", "hostPolicy: Expected `array`"),
+        ("[" * 5000, "hostPolicy: "),
+        ('[{"hosts": ["a.example.com"]}]', "missing required field `namespaces`"),
+        ('[{"namespaces": ["a"], "host": []}]', "unknown field `host`"),
+        ('[{"namespaces": [], "ports": ["1"]}]', "hostPolicy[0].namespaces: the list is empty"),
+        ('[{"namespaces": ["a"]}]', "hostPolicy[0]: the rule gives nothing"),
+        ('[{"namespaces": ["A"], "ports": ["1"]}]', "hostPolicy[0].namespaces: 'A' is not a namespace"),
+        ('[{"namespaces": ["a"], "hosts": ["a.*.com"]}]', "hostPolicy[0].hosts: 'a.*.com' is not a host"),
+        ('[{"namespaces": ["a"], "ports": ["0"]}]', "hostPolicy[0].ports: '0' is not a port"),
+        ('[{"namespaces": ["a"], "ports": ["9-1"]}]', "hostPolicy[0].ports: '9-1' is not a port"),
+        ('[{"namespaces": ["a"], "ports": ["65536"]}]', "hostPolicy[0].ports: '65536' is not a port"),
+    ],
+)
+def test_parse_mistake_is_named_with_its_place(text: str, mistake: str) -> None:
+    with pytest.raises(BadPolicy) as caught:
+        parse(text)
+    assert mistake in str(caught.value)
+
+
+def test_parse_reports_every_mistake() -> None:
+    with pytest.raises(BadPolicy) as caught:
+        parse('[{"namespaces": ["A"], "ports": ["x", "y"]}]')
+    assert len(str(caught.value).splitlines()) == 3

@@ -1,0 +1,81 @@
+"""What is no use of a service: as it is read, and every mistake with its words."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.core.spec import Ignore
+from reconciler.kubernetes.config.resolve import Cluster, wanted
+from reconciler.kubernetes.config.service_config import Entry
+from tests.reconciler.kubernetes.objects import scaled, service
+
+
+def read(spec: str) -> tuple[Ignore, ...]:
+    found = wanted(scaled(spec), service(), Cluster())
+    assert isinstance(found, Entry), found
+    return found.spec.ignore
+
+
+def said(spec: str, ports: str = "ports: [{name: http, port: 80}]") -> list[str]:
+    found = wanted(scaled(spec), service(ports), Cluster())
+    assert not isinstance(found, Entry), found
+    return [f"{problem.reason}: {problem}" for problem in found]
+
+
+def test_rules_are_read_as_those_of_a_services_file() -> None:
+    assert read("") == ()
+    assert read("""
+        ignore:
+          - {paths: [/healthz, /metrics/*], userAgents: [kube-probe/], answer: {status: 503, body: asleep}}
+          - {sources: [10.1.2.3/16, "fd00::1"]}
+    """) == (
+        Ignore(paths=("/healthz", "/metrics/*"), user_agents=("kube-probe/",), status=503, body="asleep"),
+        Ignore(sources=("10.1.0.0/16", "fd00::1/128")),
+    )
+
+
+@pytest.mark.parametrize("protocol", ["{protocol: tls, ", "{protocol: tcp, listen: 5432, "])
+def test_of_connections_sources_are_known(protocol: str) -> None:
+    assert read(protocol + "ignore: [{sources: [10.0.0.1]}]}") == (Ignore(sources=("10.0.0.1/32",)),)
+
+
+PATH = "it begins with / and only its end may be *, as in /metrics/*"
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        (
+            "{}",
+            ": a rule names paths, userAgents or sources; write it as {paths: [/healthz], userAgents: [kube-probe/]}",
+        ),
+        ("{paths: []}", ".paths: an empty list matches nothing; leave it out"),
+        ("{paths: [/ok, healthz]}", f".paths[1]: 'healthz' is not a path; {PATH}"),
+        ("{paths: [/a*b]}", f".paths[0]: '/a*b' is not a path; {PATH}"),
+        ('{paths: [""]}', f".paths[0]: '' is not a path; {PATH}"),
+        ('{userAgents: [""]}', ".userAgents[0]: '' is the beginning of every user agent; write it as kube-probe/"),
+        (
+            "{sources: [10.0.0.0/40]}",
+            ".sources[0]: '10.0.0.0/40' is neither an IP address nor a range; write it as 10.0.0.0/8 or fd00::/8",
+        ),
+        (
+            "{paths: [/], answer: {status: 99}}",
+            ".answer.status: 99 is not the status of an answer; write a number from 200 to 599",
+        ),
+        (
+            f"{{paths: [/], answer: {{body: {'é' * 2049}}}}}",
+            ".answer.body: it has more than 4096 bytes; shorten it",
+        ),
+    ],
+)
+def test_each_mistake_says_where_what_and_what_would_be_right(rule: str, problem: str) -> None:
+    assert said(f"ignore: [{rule}]") == [f"BadSpec: spec.ignore[0]{problem}"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("paths", "[/]"), ("userAgents", "[a]"), ("answer", "{}")])
+def test_of_connections_nothing_but_sources_is_known(name: str, value: str) -> None:
+    spec = f"ignore: [{{sources: [10.0.0.1]}}, {{sources: [10.0.0.2], {name}: {value}}}]"
+    assert said(spec, "ports: [{name: https, port: 443}]") == [
+        f"IgnoreNotUsed: spec.ignore[1].{name}: of tls connections (as the Service port's name https says) only "
+        "sources are known, and they get no answer; leave it out"
+    ]

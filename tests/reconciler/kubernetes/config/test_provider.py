@@ -1,0 +1,327 @@
+"""ScaledServices and Services joined, as they come, change and go; the API server only lists and watches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler.kubernetes.config.provider import PAUSES, Catalogue, Entries, Problems
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.scaled_service import FINALIZER
+from tests.fakes.api_server import ApiServer, serving
+
+HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}
+LABEL = {"zenvoy.dev/enabled": "true"}
+DELETED = {"deletionTimestamp": "2026-11-23T11:00:00Z"}
+
+
+@dataclass
+class Shop:
+    """A catalogue that runs, as a follower, and what it told last."""
+
+    scaled: ApiServer = field(default_factory=ApiServer)
+    services: ApiServer = field(default_factory=ApiServer)
+    namespaces: ApiServer = field(default_factory=ApiServer)
+    told: list[tuple[Entries, Problems]] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    takes_seconds: float = 0.0
+    """How long whoever is told is busy with it."""
+    busy: list[tuple[float, float]] = field(default_factory=list)
+
+    def hear(self, entries: Entries, problems: Problems) -> None:
+        began = time.monotonic()
+        self.told.append((dict(entries), dict(problems)))
+        time.sleep(self.takes_seconds)
+        self.busy.append((began, time.monotonic()))
+
+    def scale(self, name: str, spec: str = "", age: int = 0, **metadata: Any) -> None:
+        """Make or change a ScaledService; `spec` is YAML."""
+        made = f"2026-11-23T10:00:{age:02}Z"
+        meta = {"uid": f"uid-{name}", "generation": 1, "creationTimestamp": made, **metadata}
+        self.scaled.put(name, metadata=meta, spec=yaml.safe_load(spec) or {})
+
+    def serve(self, name: str, spec: dict[str, Any] | None = None, **metadata: Any) -> None:
+        self.services.put(name, metadata={"uid": f"uid-{name}", **metadata}, spec=spec or HTTP)
+
+    @property
+    def entries(self) -> Entries:
+        return self.told[-1][0] if self.told else {}
+
+    @property
+    def problems(self) -> dict[str, list[str]]:
+        """Their reasons, and where."""
+        found = self.told[-1][1] if self.told else {}
+        return {key: [f"{one.reason} {one.where}" for one in problems] for key, problems in found.items()}
+
+    def entry(self, name: str) -> Entry:
+        return self.entries[f"shop/{name}"]
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    """With one Service, `web`, and nothing scaled yet. The parameter: for how long one that goes may be made anew."""
+    shop = Shop()
+    shop.serve("web")
+    async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
+        catalogue = Catalogue(
+            api,
+            lambda: False,
+            shop.hear,
+            lambda key, item: shop.seen.append(f"{'+' if item else '-'}{key}"),
+            anew_seconds=getattr(request, "param", 1.0),
+        )
+        task = asyncio.create_task(catalogue.run())
+        await until(lambda: shop.told and shop.scaled.open and shop.services.open)
+        yield shop
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_empty_cluster_is_told_too(shop: Shop) -> None:
+    assert shop.told == [({}, {})]
+
+
+async def test_many_that_come_one_by_one_leave_time_for_others(shop: Shop) -> None:
+    shop.takes_seconds = 0.01
+    for number in range(30):
+        shop.serve(f"web-{number}")
+        shop.scale(f"web-{number}")
+        await until(lambda count=number + 1: len(shop.seen) == count)  # type: ignore[misc]
+    await until(lambda: len(shop.entries) == 30)
+    for (began, ended), (next_began, _) in zip(shop.busy[1:], shop.busy[2:], strict=False):
+        assert next_began - ended >= PAUSES * (ended - began)
+
+
+async def test_one_comes_changes_and_goes(shop: Shop) -> None:
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    assert shop.entry("web").port.port == 80
+    shop.scale("web", "idleAfter: 1m")
+    await until(lambda: shop.entry("web").spec.idle_after == 60)
+    shop.scaled.delete("web")
+    await until(lambda: not shop.entries)
+    assert shop.seen == ["+shop/web", "+shop/web", "-shop/web"]
+
+
+async def test_what_comes_at_once_is_told_at_once(shop: Shop) -> None:
+    for number in range(50):
+        shop.scale(f"s{number}", "service: web")
+    await until(lambda: len(shop.problems) == 49)
+    assert len(shop.told) < 10
+
+
+async def test_what_changes_nothing_of_what_is_asked_is_not_told(shop: Shop) -> None:
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    told = len(shop.told)
+    shop.scale("web", annotations={"zenvoy.dev/command": "wake@now"})
+    shop.serve("web", {**HTTP, "clusterIP": "10.0.0.1"})
+    await until(lambda: len(shop.seen) == 2)
+    shop.scale("other", "service: none")
+    await until(lambda: shop.problems)
+    assert len(shop.told) == told + 1
+
+
+async def test_a_service_that_comes_later_brings_it_into_force(shop: Shop) -> None:
+    shop.scale("db", "{protocol: tcp, listen: 5432}")
+    await until(lambda: shop.problems == {"shop/db": ["ServiceNotFound spec.service"]})
+    assert not shop.entries
+    shop.serve("db")
+    await until(lambda: shop.entries and not shop.problems)
+    assert shop.entry("db").spec.listen == "0.0.0.0:5432"
+
+
+async def test_a_service_that_goes_is_a_problem_and_what_was_right_stays_in_force(shop: Shop) -> None:
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    before = shop.entry("web")
+    shop.services.delete("web")
+    await until(lambda: shop.problems == {"shop/web": ["ServiceNotFound spec.service"]})
+    assert shop.entry("web") == before
+    shop.serve("web", {**HTTP, "ports": [{"name": "http", "port": 8080}]})
+    await until(lambda: not shop.problems)
+    assert shop.entry("web").port.port == 8080
+
+
+async def test_mistakes_leave_what_was_right_in_force(shop: Shop) -> None:
+    shop.scale("web", "idleAfter: 1m")
+    await until(lambda: shop.entries)
+    shop.scale("web", "{idleAfter: 2m, port: nine, replicas: none}", generation=2)
+    await until(lambda: shop.problems == {"shop/web": ["PortNotFound spec.port", "BadSpec spec.replicas"]})
+    assert (shop.entry("web").spec.idle_after, shop.entry("web").generation) == (60, 1)
+    shop.scale("web", "{idleAfter: 2m}", generation=3)
+    await until(lambda: not shop.problems)
+    assert (shop.entry("web").spec.idle_after, shop.entry("web").generation) == (120, 3)
+
+
+async def test_keeping_it_awake_needs_nothing_else_to_be_right(shop: Shop) -> None:
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    shop.scale("web", "{port: nine, paused: true}")
+    await until(lambda: shop.problems)
+    assert shop.entry("web").spec.paused
+
+
+async def test_one_that_is_made_anew_inherits_nothing(shop: Shop) -> None:
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    shop.scale("web", "port: nine", uid="another")
+    await until(lambda: shop.problems)
+    assert not shop.entries
+
+
+async def test_one_that_is_being_deleted_is_in_force_as_long_as_it_has_our_finalizer(shop: Shop) -> None:
+    shop.scale("web", finalizers=["other/one", FINALIZER])
+    await until(lambda: shop.entries)
+    before = shop.entry("web")
+    shop.scale("web", finalizers=["other/one", FINALIZER], **DELETED)
+    await until(lambda: shop.entry("web").spec.departing)
+    assert shop.entry("web") == replace(before, spec=replace(before.spec, departing=True))
+    shop.scale("web", finalizers=["other/one"], **DELETED)
+    await until(lambda: not shop.entries)
+    assert not shop.problems
+
+
+async def test_what_is_wrong_with_one_that_is_being_deleted_is_not_told_and_changes_nothing(shop: Shop) -> None:
+    shop.scale("web", finalizers=[FINALIZER])
+    await until(lambda: shop.entries)
+    shop.scale("web", finalizers=[FINALIZER], **DELETED)
+    shop.services.delete("web")
+    shop.scale("web", "port: nine", finalizers=[FINALIZER], **DELETED)
+    await until(lambda: shop.entry("web").spec.departing and len(shop.seen) == 3)
+    assert not shop.problems
+    assert shop.entry("web").port.port == 80
+
+
+async def test_one_that_is_made_anew_does_not_depart(shop: Shop) -> None:
+    shop.scale("web", finalizers=[FINALIZER], **DELETED)
+    await until(lambda: shop.entries and shop.entry("web").spec.departing)
+    shop.scaled.delete("web")
+    shop.scale("web", uid="another")
+    await until(lambda: shop.entries and not shop.entry("web").spec.departing)
+
+
+async def test_one_that_goes_and_is_made_anew_of_its_service_is_in_force_meanwhile(shop: Shop) -> None:
+    shop.serve("web", labels=LABEL)
+    shop.scale("web", "idleAfter: 1m", finalizers=[FINALIZER], **DELETED)
+    await until(lambda: shop.entries)
+    told = len(shop.told)
+    shop.scaled.delete("web")
+    await until(lambda: shop.seen[-1] == "-shop/web")
+    shop.scale("web", "idleAfter: 2m", uid="another")
+    await until(lambda: shop.entry("web").spec.idle_after == 120)
+    assert not shop.entry("web").spec.departing
+    assert all(entries for entries, _ in shop.told[told:])
+
+
+async def test_one_that_goes_and_is_not_made_anew_is_in_force_for_a_moment_only(shop: Shop) -> None:
+    shop.serve("web", labels=LABEL)
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    shop.scaled.delete("web")
+    await until(lambda: not shop.entries)
+
+
+@pytest.mark.parametrize("shop", [3600.0], indirect=True)
+async def test_one_whose_service_does_not_ask_for_it_goes_at_once(shop: Shop) -> None:
+    shop.scale("web")
+    await until(lambda: shop.entries)
+    shop.scaled.delete("web")
+    await until(lambda: not shop.entries)
+
+
+async def test_one_that_is_being_deleted_keeps_what_the_next_one_waits_for(shop: Shop) -> None:
+    shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1, finalizers=[FINALIZER])
+    await until(lambda: shop.entries)
+    shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1, finalizers=[FINALIZER], **DELETED)
+    shop.scale("new", "{service: web, protocol: tcp, listen: 5432}", age=2)
+    await until(lambda: shop.problems == {"shop/new": ["ListenTaken spec.listen"]})
+    assert list(shop.entries) == ["shop/old"]
+    shop.scaled.delete("old")
+    await until(lambda: list(shop.entries) == ["shop/new"] and not shop.problems)
+
+
+async def test_a_port_that_an_older_one_has_leaves_the_younger_with_its_own(shop: Shop) -> None:
+    shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1)
+    shop.scale("young", "{service: web, protocol: tcp, listen: 5433}", age=2)
+    await until(lambda: len(shop.entries) == 2)
+    shop.scale("young", "{service: web, protocol: tcp, listen: 5432}", age=2)
+    await until(lambda: shop.problems == {"shop/young": ["ListenTaken spec.listen"]})
+    assert shop.entry("young").spec.listen == "0.0.0.0:5433"
+    shop.scaled.delete("old")
+    await until(lambda: not shop.problems)
+    assert shop.entry("young").spec.listen == "0.0.0.0:5432"
+
+
+async def test_a_port_that_an_older_one_takes_is_lost(shop: Shop) -> None:
+    shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1)
+    shop.scale("young", "{service: web, protocol: tcp, listen: 5433}", age=2)
+    await until(lambda: len(shop.entries) == 2)
+    shop.scale("old", "{service: web, protocol: tcp, listen: 5433}", age=1)
+    await until(lambda: shop.problems == {"shop/young": ["ListenTaken spec.listen"]})
+    assert list(shop.entries) == ["shop/old"]
+
+
+async def test_bad_annotations_are_told_by_a_follower_too(shop: Shop) -> None:
+    annotated = {"zenvoy.dev/idle-after": "5", "zenvoy.dev/prt": "80"}
+    shop.serve("web", labels={"zenvoy.dev/enabled": "true"}, annotations=annotated)
+    await until(lambda: shop.problems)
+    assert shop.problems == {"shop/web": ["BadAnnotation zenvoy.dev/idle-after", "BadAnnotation zenvoy.dev/prt"]}
+    assert {problem.on for problem in shop.told[-1][1]["shop/web"]} == {"Service"}
+    shop.serve("web", labels={"zenvoy.dev/enabled": "true"})
+    await until(lambda: not shop.problems)
+
+
+async def test_a_label_beside_a_persons_own_is_told_and_does_no_harm(shop: Shop) -> None:
+    shop.scale("web")
+    shop.serve("web", labels={"zenvoy.dev/enabled": "true"})
+    await until(lambda: shop.entries and shop.problems)
+    (problem,) = shop.told[-1][1]["shop/web"]
+    assert problem.harmless
+    assert str(problem) == (
+        "zenvoy.dev/enabled: there is a ScaledService shop/web already that was not made of this label, and it is left "
+        "as it is; take the label off the Service, or delete that ScaledService"
+    )
+
+
+async def test_nothing_is_told_of_half_a_cluster() -> None:
+    shop = Shop()
+    shop.scale("web")
+    shop.serve("web")
+    shop.services.faults.refuse = (500, "InternalError")
+    async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
+        catalogue = Catalogue(api, lambda: False, lambda entries, _: shop.told.append((entries, {})))
+        task = asyncio.create_task(catalogue.run())
+        await until(lambda: catalogue.scaled_services.synced and catalogue.services.trouble)
+        assert not shop.told
+        shop.services.faults.refuse = None
+        await until(lambda: shop.told)
+        assert list(shop.entries) == ["shop/web"]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_host_goes_to_a_namespace_once_there_is_one(shop: Shop) -> None:
+    shop.namespaces.put("shop", "")
+    shop.scale("web", "hosts: [api.payments, api.payments.svc]")
+    await until(lambda: shop.problems)
+    assert shop.problems == {"shop/web": ["HostNotAllowed spec.hosts"]}
+    assert shop.entry("web").spec.hosts[-1] == "api.payments"
+    shop.namespaces.put("payments", "")
+    await until(lambda: "api.payments" not in shop.entry("web").spec.hosts)
+    assert len(shop.problems["shop/web"]) == 2
+    shop.namespaces.put("payments", "", metadata={"labels": {"a": "b"}})
+    shop.namespaces.delete("payments", "")
+    await until(lambda: "api.payments" in shop.entry("web").spec.hosts)

@@ -1,0 +1,318 @@
+"""What a ScaledService comes to beside its Service: defaults, and every mistake with its words."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.envoy import xds_router
+from reconciler.kubernetes.config.host_policy import HostPolicy
+from reconciler.kubernetes.config.resolve import Cluster, wanted
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.builtin import Service, ServicePort
+from reconciler.kubernetes.types.target import Target
+from tests.reconciler.kubernetes.objects import WEB, scaled, service
+from xds import ir
+from xds.check import faults
+
+CLUSTER = Cluster()
+
+
+def entry(spec: str = "", ports: str = WEB) -> Entry:
+    found = wanted(scaled(spec), service(ports), CLUSTER)
+    assert isinstance(found, Entry), found
+    return found
+
+
+def said(spec: str, of: Service | None) -> list[str]:
+    """The problems, as people read them, each with its reason."""
+    found = wanted(scaled(spec), of, CLUSTER)
+    assert not isinstance(found, Entry), found
+    assert all("\n" not in str(problem) and problem.reason.isalnum() for problem in found)
+    return [f"{problem.reason}: {problem}" for problem in found]
+
+
+def test_nothing_has_to_be_said() -> None:
+    assert entry() == Entry(
+        Spec(
+            name="shop/web",
+            protocol=Protocol.HTTP,
+            hosts=("web.shop", "web.shop.svc", "web.shop.svc.cluster.local"),
+            idle_after=300,
+            wake_timeout=120,
+            hold_timeout=60,
+            drain_timeout=30,
+            max_held=1024,
+            idle_by=IdleBy.REQUESTS,
+        ),
+        Target("apps/v1", "Deployment", "web", "shop"),
+        "web",
+        ServicePort("http", 80, target_port=8080),
+        1795428000.0,
+        "uid-shop-web",
+        1,
+    )
+
+
+def test_everything_can_be_said() -> None:
+    spec = """
+        service: front
+        scaleTargetRef: {apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: backend}
+        port: web
+        protocol: h2c
+        hosts: [shop.example.com]
+        replicas: 3
+        idleAfter: 1h30m
+        wakeTimeout: 90s
+        holdTimeout: 500ms
+        drainTimeout: 1m
+        maxHeld: 5
+        idle: {by: bytes}
+        paused: true
+    """
+    item = scaled(spec)
+    found = wanted(item, service("ports: [{name: web, port: 80}, {name: b, port: 81}]", "front"), CLUSTER)
+    assert isinstance(found, Entry)
+    assert found.target == Target("argoproj.io/v1alpha1", "Rollout", "backend", "shop")
+    assert (found.service, found.service_key, found.port.port) == ("front", "shop/front", 80)
+    assert found.spec == Spec(
+        name="shop/web",
+        protocol=Protocol.H2C,
+        hosts=("front.shop", "front.shop.svc", "front.shop.svc.cluster.local", "shop.example.com"),
+        replicas=3,
+        idle_after=5400,
+        wake_timeout=90,
+        hold_timeout=0.5,
+        drain_timeout=60,
+        max_held=5,
+        idle_by=IdleBy.BYTES,
+        paused=True,
+    )
+
+
+def test_a_tcp_service_is_told_by_its_port_alone() -> None:
+    spec = entry("{protocol: tcp, listen: 5432}").spec
+    assert (spec.protocol, spec.listen, spec.hosts) == (Protocol.TCP, "0.0.0.0:5432", ())
+    assert spec.idle_by is IdleBy.CONNECTIONS
+    six = wanted(scaled("{listen: 5432, protocol: tcp}"), service(), Cluster(listen_host="[::]"))
+    assert isinstance(six, Entry)
+    assert six.spec.listen == "[::]:5432"
+
+
+def test_another_domain_of_the_cluster() -> None:
+    found = wanted(scaled(), service(), Cluster(policy=HostPolicy(domain="corp.example")))
+    assert isinstance(found, Entry)
+    assert "web.shop.svc.corp.example" in found.spec.hosts
+
+
+def test_the_target_has_the_services_name_where_nothing_is_said() -> None:
+    found = wanted(scaled("{service: front}"), service(name="front"), CLUSTER)
+    assert isinstance(found, Entry)
+    assert found.target.name == "front"
+
+
+@pytest.mark.parametrize(
+    ("asked", "ports", "chosen"),
+    [
+        ("", "[{port: 8080}]", 8080),
+        ("", "[{name: admin, port: 9}, {name: http, port: 80}]", 80),
+        ("", "[{name: tcp, port: 5}, {name: https, port: 443}]", 443),
+        ("", "[{name: dns, port: 53, protocol: UDP}, {name: a, port: 54}]", 54),
+        ("port: admin", "[{name: http, port: 80}, {name: admin, port: 9}]", 9),
+        ("port: 9", "[{name: http, port: 80}, {name: admin, port: 9}]", 9),
+        ('port: "9"', "[{name: http, port: 80}, {name: admin, port: 9}]", 9),
+    ],
+)
+def test_which_port(asked: str, ports: str, chosen: int) -> None:
+    assert entry(asked + "\nprotocol: http", f"ports: {ports}").port.port == chosen
+
+
+@pytest.mark.parametrize(
+    ("port", "protocol"),
+    [
+        ("{port: 80}", "http"),
+        ("{port: 80, name: http}", "http"),
+        ("{port: 80, name: http-admin}", "http"),
+        ("{port: 80, name: grpc-web}", "http"),
+        ("{port: 80, name: grpc-web-1}", "http"),
+        ("{port: 80, name: grpc}", "h2c"),
+        ("{port: 80, name: grpc-shop}", "h2c"),
+        ("{port: 80, name: http2}", "h2c"),
+        ("{port: 443, name: https}", "tls"),
+        ("{port: 443, name: tls-sni}", "tls"),
+        ("{port: 80, name: whatever}", "http"),
+        ("{port: 80, name: tcp, appProtocol: http}", "http"),
+        ("{port: 80, name: http, appProtocol: kubernetes.io/h2c}", "h2c"),
+        ("{port: 80, appProtocol: https}", "tls"),
+        ("{port: 80, appProtocol: HTTP}", "http"),
+        ("{port: 80, appProtocol: kubernetes.io/ws}", "http"),
+        ("{port: 80, name: grpc, appProtocol: example.com/own}", "h2c"),
+    ],
+)
+def test_the_protocol_is_what_the_port_says(port: str, protocol: str) -> None:
+    assert entry("", f"ports: [{port}]").spec.protocol == protocol
+
+
+@pytest.mark.parametrize(
+    "port", ["{port: 5432}", "{port: 5432, name: tcp-db}", "{port: 5432, appProtocol: postgresql}"]
+)
+def test_who_listens_speaks_tcp_unless_the_port_says_otherwise(port: str) -> None:
+    assert entry("listen: 5432", f"ports: [{port}]").spec.protocol is Protocol.TCP
+
+
+@pytest.mark.parametrize(
+    ("spec", "ports", "problem"),
+    [
+        (
+            "",
+            "type: ExternalName",
+            "ServiceUnusable: spec.service: Service shop/web is an ExternalName, which has no pods; name a Service "
+            "with a selector",
+        ),
+        (
+            "",
+            "{selector: {}, ports: [{port: 80}]}",
+            "ServiceUnusable: spec.service: Service shop/web has no selector, so no pods are known to be its own; "
+            "give it one, or name a Service that has one",
+        ),
+        (
+            "",
+            "ports: []",
+            "PortNotFound: spec.port: Service shop/web has no port; give the Service the TCP port that its pods "
+            "listen on",
+        ),
+        (
+            "",
+            "ports: [{port: 53, protocol: UDP}]",
+            "PortNotFound: spec.port: Service shop/web has only UDP ports; give the Service the TCP port that its pods "
+            "listen on",
+        ),
+        (
+            "port: 8080",
+            WEB,
+            "PortNotFound: spec.port: Service shop/web has no TCP port 8080; that is where its port http leads; write "
+            "http",
+        ),
+        (
+            "port: htp",
+            WEB,
+            "PortNotFound: spec.port: Service shop/web has no TCP port htp; did you mean http?",
+        ),
+        (
+            "port: 7",
+            "ports: [{name: a, port: 80}, {name: b, port: 81}]",
+            "PortNotFound: spec.port: Service shop/web has no TCP port 7; write a or b",
+        ),
+        (
+            "",
+            "ports: [{name: a, port: 80}, {name: b, port: 81}]",
+            "PortAmbiguous: spec.port: Service shop/web has 2 ports, and none is called http, https, http2 or tcp; "
+            "write a or b",
+        ),
+        (
+            "",
+            "ports: [{name: tcp, port: 5432}]",
+            "ListenMissing: spec.listen: a tcp service (as the Service port's name tcp says) is told by its port "
+            "alone; give it one as listen: 5432, or say what it speaks as protocol: http",
+        ),
+        (
+            "protocol: tcp",
+            WEB,
+            "ListenMissing: spec.listen: a tcp service is told by its port alone; give it one as listen: 5432",
+        ),
+        (
+            "listen: 5432",
+            WEB,
+            "ListenNotUsed: spec.listen: only tcp services listen by themselves, and this is http (as the Service "
+            "port's name http says); leave listen out, or write protocol: tcp",
+        ),
+        (
+            "{listen: 5432, hosts: [a.example]}",
+            "ports: [{port: 5432}]",
+            "HostsNotUsed: spec.hosts: a tcp service (as spec.listen is given) is told by its port alone; leave hosts "
+            "out, or say what it speaks as protocol: http",
+        ),
+        (
+            "idle: {by: connections}",
+            "ports: [{port: 80, appProtocol: grpc}]",
+            "IdleByUnknown: spec.idle.by: connections cannot be told of h2c (as the Service port's appProtocol grpc "
+            "says); write requests or bytes",
+        ),
+        (
+            "idle: {by: connections}",
+            "ports: [{port: 80}]",
+            "IdleByUnknown: spec.idle.by: connections cannot be told of http (as nothing says otherwise); write "
+            "requests or bytes",
+        ),
+        ('idleAfter: "5"', WEB, "BadSpec: spec.idleAfter: '5' is not a duration; write it as 5m, 30s or 1h30m"),
+        ("wakeTimeout: 0s", WEB, "BadSpec: spec.wakeTimeout: 0s is out of range; at least 1ms and at most 87600h"),
+        ("protocol: udp", WEB, "BadSpec: spec.protocol: 'udp' is not known; write http, h2c, tcp or tls"),
+        ("replicas: 0", WEB, "BadSpec: spec.replicas: 0 is not what to wake to; write last, or 1 or more"),
+        ("replicas: all", WEB, "BadSpec: spec.replicas: 'all' is not what to wake to; write last, or 1 or more"),
+        ("maxHeld: 0", WEB, "BadSpec: spec.maxHeld: 0 is too few; write 1 or more"),
+        (
+            "{protocol: tcp, listen: 70000}",
+            WEB,
+            "BadSpec: spec.listen: 70000 is not a port; write one from 1 to 65535, as in 5432",
+        ),
+        (
+            "scaleTargetRef: {name: ../../victim/deployments/db}",
+            WEB,
+            "BadSpec: spec.scaleTargetRef.name: '../../victim/deployments/db' is not a valid name; write a name such "
+            "as web: at most 253 of a-z, 0-9, - and .",
+        ),
+        (
+            "scaleTargetRef: {kind: 'Deployment?'}",
+            WEB,
+            "BadSpec: spec.scaleTargetRef.kind: 'Deployment?' is not a valid kind; write a kind such as Deployment: at "
+            "most 63 letters, digits and -",
+        ),
+        (
+            "scaleTargetRef: {apiVersion: apps/v1/x}",
+            WEB,
+            "BadSpec: spec.scaleTargetRef.apiVersion: 'apps/v1/x' is not a valid apiVersion; write group/version, as "
+            "in apps/v1",
+        ),
+        ("idle: {by: luck}", WEB, "BadSpec: spec.idle.by: 'luck' is not known; write requests, connections or bytes"),
+    ],
+)
+def test_each_mistake_says_where_what_and_what_would_be_right(spec: str, ports: str, problem: str) -> None:
+    assert said(spec, service(ports)) == [problem]
+
+
+def test_a_service_that_is_not_there() -> None:
+    assert said("", None) == [
+        "ServiceNotFound: spec.service: there is no Service shop/web; create it, or name the one that there is"
+    ]
+
+
+def test_wanted_for_text_that_is_not_a_service_name_refuses_it() -> None:
+    service_name, target_name = said("service: ../victim/web", None)[1:]
+    assert service_name == (
+        "BadSpec: spec.service: '../victim/web' is not a Service's name; write one such as web: at most 63 of a-z, "
+        "0-9 and -"
+    )
+    assert target_name.startswith("BadSpec: spec.scaleTargetRef.name: '../victim/web' is not a valid name")
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    found = said("{port: 1, replicas: 0, idleAfter: soon, maxHeld: 0}", service())
+    assert [problem.partition(":")[0] for problem in found] == ["PortNotFound", "BadSpec", "BadSpec", "BadSpec"]
+
+
+def test_a_headless_service_is_as_good_as_any() -> None:
+    assert entry("", "{clusterIP: None, ports: [{port: 80}]}").port.port == 80
+
+
+def test_a_name_that_envoy_would_not_take_is_the_mistake_of_whoever_has_it() -> None:
+    long = scaled("service: web", name="a" * 249)
+    found = wanted(long, service(), CLUSTER)
+    assert not isinstance(found, Entry)
+    assert [str(problem) for problem in found] == [
+        "metadata.name: with its namespace and a slash it has 254 characters, of which there can be 253; "
+        "give it a shorter name, and the Service's as spec.service"
+    ]
+    just = wanted(scaled("service: web", name="a" * 248), service(), CLUSTER)
+    assert isinstance(just, Entry)
+    configured = xds_router.service(just.spec)
+    assert not faults(ir.Listen(ir.Address("0.0.0.0", 10000)), [configured]).services

@@ -1,0 +1,200 @@
+"""What `kubectl get ssvc` and `kubectl wait` are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from reconciler.core.record import Record, State
+from reconciler.kubernetes.config.service_config import Problem
+from reconciler.kubernetes.status import conditions
+from reconciler.kubernetes.status.conditions import Standing
+from reconciler.kubernetes.types.objects import Condition
+from reconciler.kubernetes.types.scaled_service import ScaledServiceStatus
+
+SINCE = 1_795_000_000.123456
+ASLEEP = Record(State.ScaledToZero, SINCE, "idle for all of idleAfter", 3, "127.64.0.1:18001", zeroed=True)
+STALLED = Record(State.Waking, SINCE, "somebody waits", 1, "127.64.0.2:18001", "ImagePullBackOff: no such image")
+ACTIVE = Record(State.Active, SINCE, "reachable", 2, "127.64.0.3:18001")
+NEW = ScaledServiceStatus()
+NOW = SINCE + 60
+
+
+BAD = Problem("BadSpec", "spec.port", "there is no port 81", "write 80 or 443")
+TAKEN = Problem("HostTaken", "spec.hosts", "shop.example.com is that of shop/older", "take another")
+HARMLESS = Problem("BadAnnotation", "zenvoy.dev/port", "it is not read", "write it in the spec", harmless=True)
+
+
+def condition(status: ScaledServiceStatus, type: str) -> tuple[str, str, str]:
+    found = next(one for one in status.conditions if one.type == type)
+    return found.status, found.reason, found.message
+
+
+@pytest.mark.parametrize("record", [ASLEEP, STALLED, ACTIVE], ids=lambda record: record.state)
+def test_a_record_is_read_as_it_was_written(record: Record) -> None:
+    written = conditions.status(Standing(record), NEW, NOW)
+    wire = msgspec.json.encode(written)
+    assert conditions.record(msgspec.json.decode(wire, type=ScaledServiceStatus)) == record
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        NEW,
+        ScaledServiceStatus(state="Active", hold_address="a:1"),
+        ScaledServiceStatus(state="Active", since=datetime.now(UTC)),
+        ScaledServiceStatus(state="Sleepy", since=datetime.now(UTC), hold_address="a:1"),
+    ],
+    ids=["new", "since unknown", "no hold address", "no such state"],
+)
+def test_half_a_record_is_none(status: ScaledServiceStatus) -> None:
+    assert conditions.record(status) is None
+
+
+@pytest.mark.parametrize(
+    ("standing", "ready", "stalled"),
+    [
+        (Standing(ACTIVE), ("True", "Active", "reachable"), ("False", "AsExpected", "")),
+        (
+            Standing(Record(State.Idle, SINCE, "no traffic", 2, "a:1")),
+            ("True", "Idle", "no traffic"),
+            ("False", "AsExpected", ""),
+        ),
+        (
+            Standing(Record(State.Draining, SINCE, "idle for all of idleAfter", 2, "a:1")),
+            ("False", "Draining", "idle for all of idleAfter"),
+            ("False", "AsExpected", ""),
+        ),
+        (
+            Standing(ASLEEP),
+            ("False", "ScaledToZero", "idle for all of idleAfter"),
+            ("False", "AsExpected", ""),
+        ),
+        (
+            Standing(Record(State.Waking, SINCE, "somebody waits", 2, "a:1")),
+            ("False", "Waking", "somebody waits"),
+            ("False", "AsExpected", ""),
+        ),
+        (
+            Standing(STALLED),
+            ("False", "ImagePullBackOff", "ImagePullBackOff: no such image"),
+            ("True", "ImagePullBackOff", "ImagePullBackOff: no such image"),
+        ),
+        (
+            Standing(Record(State.Waking, SINCE, "", 1, "a:1", "it is not ready, and nothing says why")),
+            ("False", "Stalled", "it is not ready, and nothing says why"),
+            ("True", "Stalled", "it is not ready, and nothing says why"),
+        ),
+        (
+            Standing(None, trouble="there is no Deployment web"),
+            ("False", "TargetUnavailable", "there is no Deployment web"),
+            ("False", "AsExpected", ""),
+        ),
+        (
+            Standing(ACTIVE, trouble="NotFound: there is no Deployment web"),
+            ("False", "NotFound", "NotFound: there is no Deployment web"),
+            ("False", "AsExpected", ""),
+        ),
+        (Standing(), ("False", "NotSeenYet", "whether it runs is not known yet"), ("False", "AsExpected", "")),
+        (
+            Standing(ACTIVE, (HARMLESS, BAD, TAKEN), 2),
+            ("False", "BadSpec", f"{BAD}; {TAKEN}"),
+            ("False", "AsExpected", ""),
+        ),
+    ],
+    ids=[
+        "active",
+        "idle",
+        "draining",
+        "asleep",
+        "waking",
+        "stalled",
+        "timed out",
+        "no target",
+        "target gone",
+        "new",
+        "problems",
+    ],
+)
+def test_ready_and_stalled(standing: Standing, ready: tuple[str, str, str], stalled: tuple[str, str, str]) -> None:
+    found = conditions.status(standing, NEW, NOW)
+    assert (condition(found, "Ready"), condition(found, "Stalled")) == (ready, stalled)
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    first = conditions.status(Standing(ACTIVE, generation=1), NEW, NOW)
+    idle = Record(State.Idle, SINCE + 5, "no traffic", 2, "a:1")
+    second = conditions.status(Standing(idle, generation=2), first, NOW + 100)
+    third = conditions.status(Standing(ASLEEP, generation=2), second, NOW + 200)
+    times = [[one.last_transition_time for one in status.conditions] for status in (first, second, third)]
+    now, later = datetime.fromtimestamp(int(NOW), UTC), datetime.fromtimestamp(int(NOW + 200), UTC)
+    assert times == [[now, now], [now, now], [later, now]]
+    assert [status.observed_generation for status in (first, second, third)] == [1, 2, 2]
+    assert [one.observed_generation for one in third.conditions] == [2, 2]
+
+
+def test_what_is_not_known_stands_as_it_was() -> None:
+    before = conditions.status(Standing(ASLEEP, generation=7, command="wake@1"), NEW, NOW)
+    after = conditions.status(Standing(None, (BAD,)), before, NOW + 1)
+    assert conditions.record(after) == ASLEEP
+    assert (after.observed_generation, after.observed_command) == (7, "wake@1")
+
+
+def test_conditions_of_others_are_kept() -> None:
+    other = Condition("Audited", "True", "Yes", "", datetime.fromtimestamp(5, UTC))
+    before = ScaledServiceStatus(conditions=(other,))
+    after = conditions.status(Standing(ASLEEP), before, NOW)
+    assert [one.type for one in after.conditions] == ["Ready", "Stalled", "Audited"]
+    assert conditions.change(before, after)["conditions"][2] == {
+        "type": "Audited",
+        "status": "True",
+        "reason": "Yes",
+        "message": "",
+        "lastTransitionTime": "1970-01-01T00:00:05Z",
+    }
+
+
+def test_only_what_changed_is_written() -> None:
+    before = conditions.status(Standing(STALLED, generation=1), NEW, NOW)
+    same = conditions.status(Standing(STALLED, generation=1), before, NOW + 9)
+    assert conditions.change(before, same) == {}
+    more = conditions.status(Standing(replace(STALLED, replicas=5), generation=1), before, NOW + 9)
+    assert conditions.change(before, more) == {"replicas": 5}
+    awake = Record(State.Active, SINCE + 9, "reachable", 1, STALLED.hold_address)
+    changed = conditions.change(before, conditions.status(Standing(awake, generation=1), before, NOW + 9))
+    assert changed.pop("conditions")[0]["reason"] == "Active"
+    assert changed == {
+        "state": "Active",
+        "since": "2026-11-18T11:06:49.123456Z",
+        "reason": "reachable",
+        "stalled": None,
+    }
+
+
+def test_a_message_is_as_long_as_the_api_server_takes_it() -> None:
+    long = Problem("BadAnnotation", "metadata.annotations[zenvoy.dev/port]", f"{'8' * 100_000} is no port", "write 80")
+    written = conditions.status(Standing(ACTIVE, problems=(long,)), NEW, NOW)
+    message = condition(written, "Ready")[2]
+    assert message.startswith("metadata.annotations[zenvoy.dev/port]: 888") and message.endswith("8…")
+    assert len(message) == conditions.LONGEST_MESSAGE
+    again = conditions.status(Standing(ACTIVE, problems=(long,)), written, NOW + 9)
+    assert conditions.change(written, again) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ImagePullBackOff: no such image", "ImagePullBackOff"),
+        ("CrashLoopBackOff (exit code 1)", "CrashLoopBackOff"),
+        ("Unschedulable", "Unschedulable"),
+        ("OOMKilled: container web of pod web-1", "OOMKilled"),
+        ("Deployment web is gone", "Other"),
+        ("there is no Deployment", "Other"),
+        ("", "Other"),
+    ],
+)
+def test_a_reason_is_the_word_that_a_message_begins_with(text: str, expected: str) -> None:
+    assert conditions.word(text, "Other") == expected

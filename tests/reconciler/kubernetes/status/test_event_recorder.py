@@ -1,0 +1,360 @@
+"""What `kubectl describe` and `kubectl get events` tell of a service, and how much of it is written."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.core.record import State
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.config.service_config import SERVICE, Problem
+from reconciler.kubernetes.status import event_messages
+from reconciler.kubernetes.status.event_messages import Note
+from reconciler.kubernetes.status.event_recorder import Events, Pace
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.objects import Meta, ObjectRef
+from reconciler.kubernetes.types.scaled_service import ScaledService
+from reconciler.ports.transitions import Transition
+from tests.fakes.objects import Objects
+from tests.reconciler.kubernetes.status.test_conditions import TAKEN
+
+AT = 1_795_000_000.25
+FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, each_second=100_000)
+EVENTS = "/apis/events.k8s.io/v1/namespaces/shop/events"
+PATIENT = 20.0
+
+
+def transition(source: State, event: str, target: State, reason: str) -> Transition:
+    return Transition("shop/web", source, event, target, reason, AT)
+
+
+TO_IDLE = transition(State.Active, "Quiet", State.Idle, "no traffic")
+TO_ACTIVE = transition(State.Idle, "Traffic", State.Active, "3 requests moved, 0 in flight")
+TO_WAKING = transition(State.ScaledToZero, "Demand", State.Waking, "somebody waits")
+STALLED = transition(State.Waking, "WakeStalled", State.Waking, "ImagePullBackOff: image web:1 cannot be pulled")
+
+
+@dataclass
+class Scene:
+    server: Objects = field(default_factory=Objects)
+    items: dict[str, ScaledService] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
+    leads: bool = True
+    now: float = AT
+    pace: Pace = FAST
+
+    def __post_init__(self) -> None:
+        self.server.scaled_service("web")
+        self.items.update(self.server.items())
+        self.services["shop/web"] = Service(Meta("web", "shop", "uid-7"))
+        self.events = Events(
+            self.server, self.items, self.services, lambda: self.leads, "zenvoy-0", lambda: self.now, self.pace
+        )
+
+    def written(self) -> list[tuple[str, str, str, int]]:
+        """Type, reason, note and how often, in the order of their writing."""
+        kept = [kept for path, kept in self.server.kept.items() if path.startswith(EVENTS)]
+        return [(one["type"], one["reason"], one["note"], one.get("series", {}).get("count", 1)) for one in kept]
+
+
+@asynccontextmanager
+async def writing(scene: Scene) -> AsyncIterator[None]:
+    task = asyncio.create_task(scene.events.run())
+    try:
+        yield
+        assert await scene.events.flush(PATIENT)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("told", "note"),
+    [
+        (TO_IDLE, Note("Idle", "no traffic", "Idle", like_others=True)),
+        (TO_ACTIVE, Note("Active", "3 requests moved, 0 in flight", "Active", like_others=True)),
+        (TO_WAKING, Note("WakeRequested", "somebody waits", "Waking")),
+        (
+            transition(State.Idle, "IdleElapsed", State.Draining, "idle for all of idleAfter"),
+            Note("Draining", "idle for all of idleAfter", "Draining", like_others=True),
+        ),
+        (
+            transition(State.Draining, "Drained", State.ScaledToZero, "idle for all of idleAfter"),
+            Note("ScaledToZero", "idle for all of idleAfter", "ScaledToZero", like_others=True),
+        ),
+        (
+            transition(State.Active, "EndpointsLost", State.Waking, "no endpoint can be reached"),
+            Note(
+                "EndpointsLost",
+                "no endpoint can be reached; connections are held until it is back",
+                "Waking",
+                warning=True,
+            ),
+        ),
+        (STALLED, Note("WakeStalled", "ImagePullBackOff: image web:1 cannot be pulled", "Waking", warning=True)),
+    ],
+    ids=lambda value: value.reason if isinstance(value, Note) else "",
+)
+def test_every_transition_has_its_note(told: Transition, note: Note) -> None:
+    assert event_messages.of_transition(told) == note
+
+
+@pytest.mark.parametrize("source", State)
+@pytest.mark.parametrize("target", State)
+def test_no_transition_is_without_words(source: State, target: State) -> None:
+    note = event_messages.of_transition(transition(source, "Something", target, "why"))
+    assert note.reason in event_messages.OF_TRANSITIONS and note.text == "why" and note.action == target
+
+
+def test_who_asked_is_told_where_it_is_known() -> None:
+    assert event_messages.of_transition(TO_WAKING, "10.1.2.3:4567").text == "somebody waits, first 10.1.2.3:4567"
+    through = event_messages.of_transition(TO_WAKING, "10.1.2.3:4567", "proxy-0")
+    assert through.text == "somebody waits, first 10.1.2.3:4567 through Envoy proxy-0"
+
+
+def test_a_wake_is_told_with_its_parts() -> None:
+    parts = {"signal": 0.0021, "scale": 0.012, "scheduled": 0.004, "running": 1.25, "ready": 0.1, "firstByte": 0.0006}
+    note = event_messages.of_wake(1.3687, parts, "10.1.2.3:4567")
+    assert (note.reason, note.warning) == ("Woken", False)
+    assert note.text == (
+        "it took 1.37 s, first 10.1.2.3:4567: "
+        "signal 2 ms, scale 12 ms, scheduled 4 ms, running 1.25 s, ready 100 ms, first byte 1 ms"
+    )
+    assert event_messages.of_wake(None, {}).text == "it is awake"
+
+
+def test_leaving_is_told_as_it_went() -> None:
+    restored = event_messages.of_leaving("Deployment shop/web was restored to 3 replicas", False)
+    assert restored == Note("Restored", "Deployment shop/web was restored to 3 replicas", "Restoring")
+    failed = event_messages.of_leaving("Deployment shop/web cannot be restored: 403", True)
+    assert failed == Note("RestoreFailed", "Deployment shop/web cannot be restored: 403", "Restoring", warning=True)
+
+
+def test_a_note_is_as_long_as_the_api_server_takes_it() -> None:
+    assert event_messages.shortened("é" * 512) == "é" * 512
+    shortened = event_messages.shortened("é" * 513)
+    assert len(shortened.encode()) <= 1024
+    assert shortened.endswith("é…")
+
+
+async def test_an_event_is_about_the_object() -> None:
+    scene = Scene()
+    async with writing(scene):
+        scene.events.saw(TO_WAKING, "10.1.2.3:4567")
+    [(method, path, body)] = scene.server.writes()
+    assert (method, path) == ("POST", EVENTS)
+    assert body == {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"web.{int(AT * 1e9):x}", "namespace": "shop"},
+        "eventTime": "2026-11-18T11:06:40.250000Z",
+        "type": "Normal",
+        "reason": "WakeRequested",
+        "action": "Waking",
+        "note": "somebody waits, first 10.1.2.3:4567",
+        "regarding": {
+            "apiVersion": "zenvoy.dev/v1alpha1",
+            "kind": "ScaledService",
+            "namespace": "shop",
+            "name": "web",
+            "uid": "uid-1",
+        },
+        "reportingController": "zenvoy.dev/reconciler",
+        "reportingInstance": "zenvoy-0",
+    }
+
+
+async def test_repeats_count_in_the_series_of_the_first() -> None:
+    scene = Scene()
+    async with writing(scene):
+        for _ in range(3):
+            for told in (TO_IDLE, TO_ACTIVE):
+                scene.events.saw(told)
+            assert await scene.events.flush(PATIENT)
+            scene.now += 30
+    assert scene.written() == [
+        ("Normal", "Idle", "no traffic", 3),
+        ("Normal", "Active", "3 requests moved, 0 in flight", 3),
+    ]
+    assert [method for method, _, _ in scene.server.writes()] == ["POST"] * 2 + ["PATCH"] * 4
+
+
+async def test_repeats_that_wait_are_written_once() -> None:
+    scene = Scene()
+    for _ in range(5):
+        scene.events.saw(TO_IDLE)
+    async with writing(scene):
+        pass
+    assert scene.written() == [("Normal", "Idle", "no traffic", 5)]
+    assert len(scene.server.writes()) == 1
+
+
+async def test_what_says_something_else_is_no_repeat() -> None:
+    scene = Scene()
+    async with writing(scene):
+        scene.events.saw(TO_WAKING, "10.1.2.3:4567")
+        scene.events.saw(TO_WAKING, "10.1.2.4:4567")
+    assert [note for _, _, note, _ in scene.written()] == [
+        "somebody waits, first 10.1.2.3:4567",
+        "somebody waits, first 10.1.2.4:4567",
+    ]
+
+
+async def test_a_repeat_after_a_long_pause_or_of_an_expired_one_is_new() -> None:
+    scene = Scene()
+    async with writing(scene):
+        scene.events.saw(TO_IDLE)
+        assert await scene.events.flush(PATIENT)
+        scene.now += 601
+        scene.events.saw(TO_IDLE)
+        assert await scene.events.flush(PATIENT)
+        for path in [path for path in scene.server.kept if path.startswith(EVENTS)]:
+            del scene.server.kept[path]
+        scene.events.saw(TO_IDLE)
+    assert [method for method, _, _ in scene.server.writes()] == ["POST", "POST", "PATCH", "POST"]
+    assert scene.written() == [("Normal", "Idle", "no traffic", 1)]
+
+
+async def test_only_the_leader_tells() -> None:
+    scene = Scene(leads=False)
+    async with writing(scene):
+        scene.events.saw(TO_IDLE)
+        scene.leads = True
+        scene.events.saw(TO_ACTIVE)
+        scene.leads = False
+    assert scene.server.calls == []
+
+
+async def test_the_oldest_are_dropped_and_counted() -> None:
+    scene = Scene(pace=Pace(waiting=3, gather=0.001, each_second=100_000))
+    with capture_logs() as logs:
+        for peer in range(6):
+            scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
+    async with writing(scene):
+        pass
+    assert [note[-10:] for _, _, note, _ in scene.written()] == ["10.0.0.3:1", "10.0.0.4:1", "10.0.0.5:1"]
+    assert scene.events.dropped == 3
+    assert [told["event"] for told in logs] == ["too many Events to be written; the oldest are dropped"]
+
+
+async def test_warnings_go_first() -> None:
+    scene = Scene()
+    for told in (TO_IDLE, TO_ACTIVE, STALLED):
+        scene.events.saw(told)
+    async with writing(scene):
+        pass
+    assert [reason for _, reason, _, _ in scene.written()] == ["WakeStalled", "Idle", "Active"]
+
+
+async def test_many_at_once_do_not_flood() -> None:
+    scene = Scene(pace=Pace(at_once=10, gather=0.001, each_second=50))
+    for peer in range(20):
+        scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
+    begin = time.monotonic()
+    async with writing(scene):
+        pass
+    assert time.monotonic() - begin >= 0.19
+    assert len(scene.written()) == 20
+
+
+@pytest.mark.parametrize(
+    "fault", [Unreachable("POST: cut"), ApiError(429, "TooManyRequests", "later"), ApiError(503, "X", "")], ids=str
+)
+async def test_what_passes_is_tried_again(fault: Exception) -> None:
+    scene = Scene()
+    scene.server.faults.extend([fault, fault])
+    with capture_logs() as logs:
+        async with writing(scene):
+            scene.events.saw(TO_IDLE)
+    assert scene.written() == [("Normal", "Idle", "no traffic", 1)]
+    assert len({body["metadata"]["name"] for _, _, body in scene.server.writes()}) == 1
+    assert logs == []
+
+
+async def test_one_that_was_taken_and_not_answered_is_not_written_twice() -> None:
+    scene = Scene()
+    scene.server.faults.append(ApiError(409, "AlreadyExists", "it exists"))
+    async with writing(scene):
+        scene.events.saw(TO_IDLE)
+    assert len(scene.server.calls) == 1
+    assert scene.events.failed == 0
+
+
+async def test_what_is_refused_is_dropped_and_told_once() -> None:
+    scene = Scene()
+    scene.server.refused[EVENTS] = ApiError(403, "Forbidden", "events.events.k8s.io is forbidden")
+    with capture_logs() as logs:
+        async with writing(scene):
+            for told in (TO_IDLE, TO_ACTIVE, STALLED):
+                scene.events.saw(told)
+    assert scene.events.failed == 3
+    [told] = logs
+    assert told["event"] == "an Event cannot be written"
+    assert told["error"] == "403 Forbidden: events.events.k8s.io is forbidden"
+
+
+async def test_a_service_that_is_gone_is_told_of_no_more() -> None:
+    scene = Scene()
+    scene.items.clear()
+    async with writing(scene):
+        scene.events.saw(TO_IDLE)
+    assert scene.server.calls == []
+
+
+BAD = Problem("BadAnnotation", "zenvoy.dev/idle-after", "'5 parsecs' is not a duration", "write it as 5m", on=SERVICE)
+
+
+async def test_a_mistake_is_told_once_and_again_when_it_is_made_again() -> None:
+    scene = Scene()
+    async with writing(scene):
+        for problems in ([BAD], [BAD], [BAD, TAKEN], [TAKEN], [BAD, TAKEN]):
+            scene.events.problems("shop/web", problems)
+            assert await scene.events.flush(PATIENT)
+    assert scene.written() == [
+        ("Warning", "BadAnnotation", str(BAD), 2),
+        ("Warning", "HostTaken", str(TAKEN), 1),
+    ]
+    assert scene.server.writes()[0][2]["regarding"] == {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "namespace": "shop",
+        "name": "web",
+        "uid": "uid-7",
+    }
+
+
+async def test_whoever_becomes_leader_tells_what_is_wrong() -> None:
+    scene = Scene(leads=False)
+    async with writing(scene):
+        scene.events.problems("shop/web", [TAKEN])
+        scene.events.problems("shop/gone", [BAD])
+        scene.leads = True
+        scene.events.lead()
+        scene.events.lead()
+    assert scene.written() == [("Warning", "HostTaken", str(TAKEN), 1)]
+
+
+async def test_a_mistake_that_was_mended_is_told_of_no_more() -> None:
+    scene = Scene(leads=False)
+    async with writing(scene):
+        scene.events.problems("shop/web", [TAKEN])
+        scene.events.problems("shop/web", [])
+        scene.leads = True
+        scene.events.lead()
+    assert scene.written() == []
+
+
+async def test_names_of_events_are_never_the_same_and_always_valid() -> None:
+    scene = Scene()
+    async with writing(scene):
+        for _ in range(3):
+            scene.events.tell(ObjectRef("v1", "Service", "shop", "a" * 199 + "-b", "uid-8"), Note("A", f"{_}", "B"))
+    names = [body["metadata"]["name"] for _, _, body in scene.server.writes()]
+    assert len(set(names)) == 3
+    assert all(name.startswith("a" * 199 + ".") and len(name) < 253 for name in names)

@@ -1,0 +1,447 @@
+"""Whoever deletes a ScaledService, or zenvoy, gets the replicas back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.work_queue import Pace
+from reconciler.kubernetes.status.finalizer import LOOK_SECONDS, Finalizers
+from reconciler.kubernetes.status.restore import Outcome, restore_all
+from reconciler.kubernetes.types.scaled_service import FINALIZER, ScaledService
+from tests.fakes.objects import Objects
+
+FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
+PATIENT = 10.0
+DELETED = {"deletionTimestamp": "2026-11-23T10:00:00Z"}
+ASLEEP = {"state": "ScaledToZero", "replicas": 3}
+
+
+@dataclass
+class Scene:
+    server: Objects = field(default_factory=Objects)
+    heard: dict[str, ScaledService] = field(default_factory=dict)
+    leads: bool = True
+    patience: float = 60.0
+    told: list[tuple[str, str, bool]] = field(default_factory=list)
+    needed: str | None = None
+    """Why it cannot go yet."""
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.finalizers = Finalizers(
+            self.server,
+            self.heard,
+            lambda: self.leads,
+            lambda *words: self.told.append(words),
+            FAST,
+            self.patience,
+            landing=0.001,
+            needed=self._needed,
+        )
+
+    def _needed(self, service: str) -> str | None:
+        self.asked += 1
+        return self.needed
+
+    def has_gone(self, path: str) -> bool:
+        return FINALIZER not in self.server.kept[path]["metadata"]["finalizers"]
+
+    async def is_asked(self, times: int) -> None:
+        """A few times more."""
+        many = self.asked + times
+        while self.asked < many:
+            await asyncio.sleep(0.001)
+
+    def listen(self) -> None:
+        """The informer catches up."""
+        before, now = dict(self.heard), self.server.items()
+        self.heard.clear()
+        self.heard.update(now)
+        for name in before.keys() | now.keys():
+            if before.get(name) != now.get(name):
+                self.finalizers.saw(name, now.get(name))
+
+    def service(self, status: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **meta: Any) -> str:
+        path = self.server.scaled_service("web", metadata=meta, status=status or {}, spec=spec or {})
+        self.listen()
+        return path
+
+    def deleted(self, status: dict[str, Any], spec: dict[str, Any] | None = None) -> str:
+        return self.service(status, spec, finalizers=["other/one", FINALIZER], **DELETED)
+
+    async def done(self) -> None:
+        assert await self.finalizers.flush(PATIENT)
+
+
+@asynccontextmanager
+async def running(scene: Scene) -> AsyncIterator[None]:
+    task = asyncio.create_task(scene.finalizers.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_is_in_force_gets_the_finalizer_once() -> None:
+    scene = Scene()
+    path = scene.service(finalizers=["other/one"])
+    async with running(scene):
+        scene.finalizers.configure({"shop/web"})
+        await scene.done()
+        scene.listen()
+        scene.finalizers.configure({"shop/web"})
+        scene.finalizers.lead()
+        await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one", FINALIZER]
+    assert len(scene.server.calls) == 1
+
+
+async def test_what_is_not_in_force_gets_none() -> None:
+    scene = Scene()
+    scene.service()
+    async with running(scene):
+        scene.finalizers.configure(set())
+        scene.finalizers.lead()
+        await scene.done()
+    assert scene.server.calls == []
+
+
+async def test_one_who_wrote_meanwhile_keeps_its_finalizer() -> None:
+    scene = Scene()
+    path = scene.service()
+    scene.server.scaled_service("web", metadata={"finalizers": ["other/one"]})
+    async with running(scene):
+        scene.finalizers.configure({"shop/web"})
+        await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one", FINALIZER]
+
+
+async def test_only_the_leader_writes() -> None:
+    scene = Scene(leads=False)
+    path = scene.service()
+    async with running(scene):
+        scene.finalizers.configure({"shop/web"})
+        await scene.done()
+        assert scene.server.calls == []
+        scene.leads = True
+        while "finalizers" not in scene.server.kept[path]["metadata"]:
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("status", "spec", "before", "after", "said"),
+    [
+        (ASLEEP, {}, 0, 3, "Deployment shop/web was restored to 3 replicas"),
+        ({"state": "Waking", "replicas": 1}, {}, 0, 1, "Deployment shop/web was restored to 1 replica"),
+        ({"state": "Waking"}, {}, 0, 1, "Deployment shop/web was restored to 1 replica"),
+        (ASLEEP, {"replicas": 5}, 0, 5, "Deployment shop/web was restored to 5 replicas"),
+        (ASLEEP, {"replicas": "last"}, 0, 3, "Deployment shop/web was restored to 3 replicas"),
+        (ASLEEP, {}, 2, 2, "Deployment shop/web has 2 replicas"),
+        ({"state": "Active", "replicas": 2}, {}, 2, 2, "Deployment shop/web has 2 replicas"),
+        ({}, {}, 0, 0, "there is nothing to restore: it was never in force"),
+    ],
+)
+async def test_a_deletion_restores_the_replicas_first(
+    status: dict[str, Any], spec: dict[str, Any], before: int, after: int, said: str
+) -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", before)
+    async with running(scene):
+        path = scene.deleted(status, spec)
+        await scene.done()
+    assert scene.server.kept[scale]["spec"].get("replicas", 0) == after
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
+    assert scene.told == [("shop/web", said, False)]
+
+
+async def test_a_target_that_falls_asleep_in_this_moment_is_woken_again() -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", 2)
+    async with running(scene):
+        scene.deleted({"state": "Draining", "replicas": 2})
+        while ("GET", scale, None) not in scene.server.calls:
+            await asyncio.sleep(0)
+        scene.server.deployment("web", 0)
+        await scene.done()
+    assert scene.server.kept[scale]["spec"] == {"replicas": 2}
+
+
+async def test_a_zero_that_is_written_out_is_one_too() -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", 0)
+    scene.server.put(scale, {"spec": {"replicas": 0}})
+    async with running(scene):
+        scene.deleted(ASLEEP)
+        await scene.done()
+    assert scene.server.kept[scale]["spec"] == {"replicas": 3}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({}, "there is nothing to restore: Deployment shop/web does not exist"),
+        (
+            {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deploiment", "name": "web"}},
+            "there is nothing to restore: NoSuchKind: apps/v1 has no kind Deploiment; did you mean Deployment?",
+        ),
+    ],
+)
+async def test_a_missing_target_does_not_hold_a_deletion_up(spec: dict[str, Any], said: str) -> None:
+    scene = Scene()
+    scene.server.deployment("other", 1)
+    async with running(scene):
+        path = scene.deleted(ASLEEP, spec)
+        await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
+    assert scene.told == [("shop/web", said, False)]
+
+
+async def test_a_target_that_we_may_not_scale_does_not_hold_a_deletion_up() -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", 0)
+    scene.server.refused[scale] = ApiError(403, "Forbidden", "no right to deployments/scale")
+    with capture_logs() as logs:
+        async with running(scene):
+            path = scene.deleted(ASLEEP)
+            await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
+    said = "Deployment shop/web cannot be restored: 403 Forbidden: no right to deployments/scale"
+    assert scene.told == [("shop/web", f"{said}; it has to be scaled by hand", True)]
+    assert [told["event"] for told in logs] == ["a deleted service is left"]
+
+
+async def test_a_fault_that_passes_holds_a_deletion_up() -> None:
+    scene = Scene()
+    scale = scene.server.deployment("web", 0)
+    scene.server.refused[scale] = Unreachable("GET: refused")
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        while len(scene.server.calls) < 20:
+            await asyncio.sleep(0.001)
+        assert FINALIZER in scene.server.kept[path]["metadata"]["finalizers"]
+        scene.server.refused.clear()
+        while FINALIZER in scene.server.kept[path]["metadata"]["finalizers"]:
+            await asyncio.sleep(0.001)
+    assert scene.server.kept[scale]["spec"] == {"replicas": 3}
+
+
+async def test_a_fault_that_does_not_pass_in_time_does_not() -> None:
+    scene = Scene(patience=0.02)
+    scale = scene.server.deployment("web", 0)
+    scene.server.refused[scale] = ApiError(503, "ServiceUnavailable", "a webhook is away")
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        while FINALIZER in scene.server.kept[path]["metadata"]["finalizers"]:
+            await asyncio.sleep(0.001)
+    [(_, said, failed)] = scene.told
+    assert (said, failed) == (
+        "Deployment shop/web cannot be restored: 503 ServiceUnavailable: a webhook is away; "
+        "it has to be scaled by hand",
+        True,
+    )
+
+
+async def test_a_deletion_is_told_of_once_though_the_finalizer_resists() -> None:
+    scene = Scene()
+    scene.server.deployment("web", 0)
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        while not scene.told:
+            await asyncio.sleep(0)
+        scene.server.faults.extend([ApiError(409, "Conflict", "changed"), Unreachable("PATCH: cut")])
+        await scene.done()
+    assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
+    assert len(scene.told) == 1
+
+
+async def test_a_deletion_waits_until_nobody_needs_it_once_it_is_restored() -> None:
+    scene = Scene(needed="1 waiting")
+    scale = scene.server.deployment("web", 0)
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        await scene.is_asked(2)
+        assert scene.server.kept[scale]["spec"] == {"replicas": 3}
+        assert not scene.has_gone(path)
+        calls = len(scene.server.calls)
+        await scene.is_asked(2)
+        assert len(scene.server.calls) == calls
+        scene.needed = None
+        while not scene.has_gone(path):
+            await asyncio.sleep(0.001)
+    assert len(scene.told) == 1
+
+
+async def test_a_deletion_waits_no_longer_than_a_wake_may_take() -> None:
+    scene = Scene(needed="ImagePullBackOff: no such image")
+    scene.server.deployment("web", 0)
+    async with running(scene):
+        path = scene.deleted(ASLEEP, {"wakeTimeout": "50ms"})
+        while not scene.told:
+            await asyncio.sleep(0)
+        scene.server.faults.extend([ApiError(409, "Conflict", "changed"), Unreachable("PATCH: cut")])
+        while not scene.has_gone(path):
+            await asyncio.sleep(0.001)
+    said = "it goes though not all is done after its wakeTimeout: ImagePullBackOff: no such image"
+    assert scene.told[1:] == [("shop/web", said, True)]
+
+
+async def test_what_cannot_be_restored_is_not_waited_for() -> None:
+    scene = Scene(needed="1 waiting")
+    scale = scene.server.deployment("web", 0)
+    scene.server.refused[scale] = ApiError(403, "Forbidden", "no right to deployments/scale")
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        await scene.done()
+    assert scene.has_gone(path)
+    assert not scene.asked
+
+
+async def test_many_that_wait_keep_nobody_else_waiting() -> None:
+    scene = Scene(needed="1 waiting")
+    for number in range(2 * FAST.at_once):
+        scene.server.deployment(f"old-{number}", 1)
+        meta = {"finalizers": [FINALIZER], **DELETED}
+        scene.server.scaled_service(f"old-{number}", metadata=meta, status={"state": "Active"})
+    async with running(scene):
+        scene.listen()
+        await scene.is_asked(4 * FAST.at_once)
+        path = scene.server.scaled_service("new")
+        scene.listen()
+        scene.finalizers.configure({"shop/new"})
+        while "finalizers" not in scene.server.kept[path]["metadata"]:
+            await asyncio.sleep(0.001)
+
+
+async def test_whoever_leads_no_more_lets_nothing_go() -> None:
+    scene = Scene(needed="1 waiting")
+    scene.server.deployment("web", 1)
+    async with running(scene):
+        path = scene.deleted(ASLEEP)
+        await scene.is_asked(1)
+        scene.leads, scene.needed = False, None
+        asked = scene.asked
+        await asyncio.sleep(5 * LOOK_SECONDS)
+        assert (scene.has_gone(path), scene.asked) == (False, asked)
+        scene.leads = True
+        while not scene.has_gone(path):
+            await asyncio.sleep(0.001)
+
+
+async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
+    server = Objects()
+    fine, refused = server.deployment("fine", 0), server.deployment("refused", 0)
+    server.deployment("awake", 2)
+    for name in ("refused", "fine", "awake", "gone"):
+        status = {"state": "Active"} if name == "awake" else ASLEEP
+        server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=status)
+    server.refused[refused] = ApiError(403, "Forbidden", "no right to deployments/scale")
+    told: list[Outcome] = []
+    outcomes = await restore_all(server, "shop", told=told.append)
+    removed = "; the finalizer was removed"
+    assert outcomes == told
+    assert outcomes == [
+        Outcome(
+            "shop/refused",
+            "Deployment shop/refused cannot be restored: 403 Forbidden: no right to deployments/scale; scale it by "
+            "hand: kubectl -n shop scale Deployment refused --replicas=3" + removed,
+            True,
+        ),
+        Outcome("shop/fine", "Deployment shop/fine was restored to 3 replicas" + removed),
+        Outcome("shop/awake", "Deployment shop/awake has 2 replicas" + removed),
+        Outcome("shop/gone", "there is nothing to restore: Deployment shop/gone does not exist" + removed),
+    ]
+    assert server.kept[fine]["spec"] == {"replicas": 3}
+    assert not any("finalizers" in kept["metadata"] for kept in server.kept.values())
+    events = [kept for at, kept in server.kept.items() if "/events/" in at]
+    assert [(one["reason"], one["regarding"]["name"]) for one in events] == [("RestoreFailed", "refused")]
+    server.refused.clear()
+    again = await restore_all(server, "shop")
+    assert [(one.text, one.failed) for one in again] == [
+        ("Deployment shop/refused was restored to 3 replicas", False),
+        ("Deployment shop/fine has 3 replicas", False),
+        ("Deployment shop/awake has 2 replicas", False),
+        ("there is nothing to restore: Deployment shop/gone does not exist", False),
+    ]
+
+
+def forbidden(name: str) -> ApiError:
+    return ApiError(403, "Forbidden", f"no right to {name}/scale")
+
+
+@pytest.mark.parametrize("state", ["Active", "Idle"])
+async def test_leaving_what_was_never_asleep_needs_no_right(state: str) -> None:
+    server = Objects()
+    server.refused[server.deployment("web", 2)] = forbidden("deployments")
+    server.scaled_service("web", metadata={"finalizers": [FINALIZER]}, status={"state": state})
+    [outcome] = await restore_all(server, "shop")
+    assert outcome == Outcome(
+        "shop/web",
+        "there is nothing to restore: zenvoy may not scale Deployment shop/web, and did not put it to sleep; the "
+        "finalizer was removed",
+    )
+
+
+async def test_leaving_says_which_attempts_may_be_repeated() -> None:
+    server = Objects()
+    server.refused[server.deployment("never", 0)] = forbidden("deployments")
+    server.refused[server.deployment("later", 0)] = ApiError(503, "ServiceUnavailable", "starting")
+    paths = {
+        name: server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=ASLEEP)
+        for name in ("never", "later")
+    }
+    never, later = await restore_all(server, "shop")
+    assert (never.failed, never.retry, later.failed, later.retry) == (True, False, True, True)
+    kept = {name: server.kept[at]["metadata"].get("finalizers") for name, at in paths.items()}
+    assert kept == {"never": None, "later": [FINALIZER]}
+
+
+async def test_leaving_goes_on_past_an_object_that_cannot_be_read() -> None:
+    server = Objects()
+    scale = server.deployment("fine", 0)
+    odd = server.scaled_service("odd", metadata={"finalizers": [FINALIZER]}, spec={"maxHeld": "many"}, status=ASLEEP)
+    server.scaled_service("fine", status=ASLEEP)
+    bad, fine = await restore_all(server, "shop")
+    assert bad.name == "shop/odd" and bad.failed and not bad.retry
+    assert "has to be scaled by hand" in bad.text and "finalizers" not in server.kept[odd]["metadata"]
+    assert not fine.failed and server.kept[scale]["spec"] == {"replicas": 3}
+
+
+async def test_leaving_never_scales_by_a_path_in_a_name() -> None:
+    server = Objects()
+    victim = server.deployment("db", 0)
+    spec = {"scaleTargetRef": {"name": "../../shop/deployments/db"}}
+    server.scaled_service("web", metadata={"finalizers": [FINALIZER]}, spec=spec, status=ASLEEP)
+    [outcome] = await restore_all(server, "shop")
+    assert "is not a valid name, so it was never scaled" in outcome.text
+    assert not outcome.failed and server.kept[victim]["spec"] == {}
+
+
+async def test_leaving_takes_the_lease_first() -> None:
+    server = Objects()
+    path = "/apis/coordination.k8s.io/v1/namespaces/zenvoy-system/leases/zenvoy"
+    annotations = {"zenvoy.dev/address": "10.0.0.1:18000", "zenvoy.dev/next-index": "65"}
+    spec = {"holderIdentity": "zenvoy-0", "leaseDurationSeconds": 0, "leaseTransitions": 4}
+    server.put(path, {"metadata": {"annotations": annotations}, "spec": spec})
+    server.scaled_service("web")
+    server.faults.extend([Unreachable("GET: cut")])
+    [outcome] = await restore_all(server, "shop", ("zenvoy-system", "zenvoy"))
+    assert outcome.text == "there is nothing to restore: it was never in force"
+    lease = server.kept[path]
+    assert lease["metadata"]["annotations"] == {"zenvoy.dev/next-index": "65"}
+    assert lease["spec"].pop("renewTime")
+    assert lease["spec"] == {"holderIdentity": "zenvoy uninstall", "leaseDurationSeconds": 600, "leaseTransitions": 5}
+
+
+async def test_leaving_needs_no_lease_where_nobody_ever_led() -> None:
+    server = Objects()
+    server.scaled_service("web")
+    assert len(await restore_all(server, "shop", ("zenvoy-system", "zenvoy"))) == 1

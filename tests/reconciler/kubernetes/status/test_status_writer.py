@@ -1,0 +1,394 @@
+"""Records and conditions on their way into the status of ScaledServices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.core.record import Record, State
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.work_queue import Pace
+from reconciler.kubernetes.status.status_writer import StatusStore
+from reconciler.kubernetes.types.scaled_service import ScaledService
+from tests.fakes.objects import Objects
+from tests.reconciler.kubernetes.status.test_conditions import BAD
+
+ACTIVE = Record(State.Active, 1_795_000_000.5, "reachable", 2, "127.64.0.1:18001")
+WAKING = Record(State.Waking, 1_795_000_060.5, "somebody waits", 2, "127.64.0.1:18001")
+ASLEEP = Record(State.ScaledToZero, 1_795_000_030.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
+FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
+PATIENT = 20.0
+
+
+@dataclass
+class Scene:
+    """A store, the API server that it writes to, and what its informer has heard."""
+
+    server: Objects = field(default_factory=Objects)
+    heard: dict[str, ScaledService] = field(default_factory=dict)
+    leads: bool = True
+
+    def __post_init__(self) -> None:
+        self.store = StatusStore(
+            self.server, self.heard, lambda: self.leads, iter(range(7, 100)).__next__, lambda: 1_795_000_100.0, FAST
+        )
+        if self.leads:
+            self.store.lead()
+
+    def listen(self) -> None:
+        """The informer catches up."""
+        before, now = dict(self.heard), self.server.items()
+        self.heard.clear()
+        self.heard.update(now)
+        for name in before.keys() | now.keys():
+            if before.get(name) != now.get(name):
+                self.store.saw(name, now.get(name))
+
+    def status(self, name: str = "web") -> dict[str, object]:
+        found = next(kept for path, kept in self.server.kept.items() if path.endswith(f"/{name}"))
+        return found.get("status", {})
+
+    async def written(self) -> None:
+        assert await self.store.flush(PATIENT)
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    made.server.scaled_service("web")
+    made.listen()
+    return made
+
+
+@asynccontextmanager
+async def writing(scene: Scene) -> AsyncIterator[None]:
+    task = asyncio.create_task(scene.store.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def test_a_record_outlives_the_process(scene: Scene) -> None:
+    async def save() -> None:
+        async with writing(scene):
+            scene.store.save("shop/web", ASLEEP)
+            await scene.written()
+
+    asyncio.run(save())
+    again = Scene(scene.server)
+    again.listen()
+    assert again.store.records() == {"shop/web": ASLEEP}
+
+
+async def test_what_a_status_tells(scene: Scene) -> None:
+    async with writing(scene):
+        scene.store.save("shop/web", ACTIVE)
+        scene.store.set_seen("shop/web", None)
+        scene.store.set_problems("shop/web", (), 3)
+        scene.store.set_command("shop/web", "wake@2026-11-23T10:00:00.000000Z")
+        await scene.written()
+    about = {"observedGeneration": 3, "lastTransitionTime": "2026-11-18T11:08:20Z"}
+    assert scene.status() == {
+        "state": "Active",
+        "target": "Deployment/web",
+        "since": "2026-11-18T11:06:40.500000Z",
+        "reason": "reachable",
+        "replicas": 2,
+        "holdAddress": "127.64.0.1:18001",
+        "observedGeneration": 3,
+        "observedCommand": "wake@2026-11-23T10:00:00.000000Z",
+        "conditions": [
+            {"type": "Ready", "status": "True", "reason": "Active", "message": "reachable", **about},
+            {"type": "Stalled", "status": "False", "reason": "AsExpected", "message": "", **about},
+        ],
+    }
+    [(_, _, body)] = scene.server.writes()
+    assert body["metadata"] == {"resourceVersion": "101", "uid": "uid-1"}
+
+
+async def test_what_is_said_at_once_is_written_once_the_newest_only(scene: Scene) -> None:
+    async with writing(scene):
+        for record in (ACTIVE, ASLEEP, WAKING):
+            scene.store.save("shop/web", record)
+        await scene.written()
+    assert scene.status()["state"] == "Waking"
+    assert len(scene.server.writes()) == 1
+
+
+async def test_what_is_said_while_a_write_is_on_its_way_is_written_after_it(scene: Scene) -> None:
+    async with writing(scene):
+        scene.store.save("shop/web", ASLEEP)
+        while not scene.server.writes():
+            await asyncio.sleep(0)
+        scene.store.save("shop/web", WAKING)
+        await scene.written()
+    assert [body["status"]["state"] for _, _, body in scene.server.writes()] == ["ScaledToZero", "Waking"]
+    assert scene.server.writes()[1][2]["status"]["zeroed"] is None
+
+
+async def test_the_same_again_costs_nothing(scene: Scene) -> None:
+    async with writing(scene):
+        for _ in range(3):
+            scene.store.save("shop/web", ACTIVE)
+            await scene.written()
+            scene.listen()
+            await scene.written()
+    assert len(scene.server.calls) == 1
+
+
+async def test_writes_are_few_at_once(scene: Scene) -> None:
+    names = [f"web-{number}" for number in range(50)]
+    for name in names:
+        scene.server.scaled_service(name)
+    scene.listen()
+    async with writing(scene):
+        for name in names:
+            scene.store.save(f"shop/{name}", ACTIVE)
+        await scene.written()
+    assert {scene.status(name)["state"] for name in names} == {"Active"}
+    assert 1 < scene.server.most_at_once <= FAST.at_once
+
+
+async def test_saving_waits_for_nothing(scene: Scene) -> None:
+    scene.server.faults.append(Unreachable("PATCH: refused"))
+    scene.store.save("shop/web", WAKING)
+    assert scene.server.calls == []
+
+
+async def test_only_the_leader_writes_and_whoever_becomes_it_writes_what_differs(scene: Scene) -> None:
+    scene.server.scaled_service("db", status={"state": "Active"})
+    scene.listen()
+    scene.store.follow()
+    async with writing(scene):
+        scene.store.save("shop/web", WAKING)
+        await scene.written()
+        assert scene.server.calls == []
+        scene.store.lead()
+        await scene.written()
+    assert [path.rpartition("shop/")[2] for _, path, _ in scene.server.writes()] == ["scaledservices/web/status"]
+    assert scene.status()["state"] == "Waking"
+
+
+async def test_a_write_waits_for_a_lease_that_was_renewed_late(scene: Scene) -> None:
+    scene.leads = False
+    async with writing(scene):
+        scene.store.save("shop/web", WAKING)
+        await scene.written()
+        assert scene.server.calls == []
+        scene.leads = True
+        while not scene.status():
+            await asyncio.sleep(0.001)
+    assert scene.status()["state"] == "Waking"
+
+
+async def test_a_follower_forgets_what_is_gone(scene: Scene) -> None:
+    scene.store.follow()
+    scene.store.save("shop/web", WAKING)
+    scene.server.kept.clear()
+    scene.listen()
+    scene.server.scaled_service("web")
+    scene.listen()
+    async with writing(scene):
+        scene.store.lead()
+        await scene.written()
+    assert scene.server.calls == []
+
+
+async def test_what_was_only_wrong_is_forgotten_when_it_is_gone(scene: Scene) -> None:
+    scene.store.set_problems("shop/web", [BAD], 1)
+    scene.server.kept.clear()
+    scene.listen()
+    scene.store.set_seen("shop/web", "TargetNotFound: it is late news")
+    scene.server.scaled_service("web")
+    scene.listen()
+    async with writing(scene):
+        scene.store.lead()
+        await scene.written()
+    assert scene.server.calls == []
+
+
+async def test_whoever_leads_no_longer_does_not_try_again(scene: Scene) -> None:
+    scene.server.faults.append(Unreachable("PATCH: refused"))
+    async with writing(scene):
+        scene.store.save("shop/web", WAKING)
+        while not scene.server.calls:
+            await asyncio.sleep(0)
+        scene.leads = False
+        await scene.written()
+    assert len(scene.server.calls) == 1
+    assert scene.status() == {}
+
+
+async def test_a_write_of_a_leader_that_was_is_refused(scene: Scene) -> None:
+    """It was frozen between being asked whether it leads and sending; meanwhile its successor wrote."""
+    path = scene.server.scaled_service("web", status={"state": "Active", "holdAddress": "127.64.0.9:18001"})
+    scene.server.faults.append(ApiError(409, "Conflict", "the object has been modified"))
+    async with writing(scene):
+        scene.store.save("shop/web", WAKING)
+        while not scene.server.calls:
+            await asyncio.sleep(0)
+        scene.leads = False
+        await scene.written()
+    assert scene.server.kept[path]["status"] == {"state": "Active", "holdAddress": "127.64.0.9:18001"}
+
+
+async def test_a_conflict_is_looked_at_and_tried_again(scene: Scene) -> None:
+    scene.server.scaled_service("web", spec={"paused": True}, status={"replicas": 9})
+    async with writing(scene):
+        scene.store.save("shop/web", ACTIVE)
+        await scene.written()
+    assert [method for method, _, _ in scene.server.calls] == ["PATCH", "GET", "PATCH"]
+    assert (scene.status()["state"], scene.status()["replicas"]) == ("Active", 2)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Unreachable("PATCH: refused"), ApiError(429, "TooManyRequests", "later"), ApiError(500, "InternalError", "etcd")],
+    ids=str,
+)
+async def test_what_passes_is_tried_again(scene: Scene, fault: Exception) -> None:
+    scene.server.faults.extend([fault, fault])
+    async with writing(scene):
+        with capture_logs() as logs:
+            scene.store.save("shop/web", ACTIVE)
+            await scene.written()
+    assert scene.status()["state"] == "Active"
+    assert logs == []
+
+
+async def test_what_does_not_pass_is_told_once_and_tried_again_later(scene: Scene) -> None:
+    scene.server.scaled_service("db")
+    scene.listen()
+    fault = ApiError(403, "Forbidden", 'scaledservices.zenvoy.dev "web" is forbidden')
+    for name in ("web", "db"):
+        scene.server.refused[_status_path(name)] = fault
+    async with writing(scene):
+        with capture_logs() as logs:
+            scene.store.save("shop/web", ACTIVE)
+            scene.store.save("shop/db", ACTIVE)
+            while len(scene.server.calls) < 5:
+                await asyncio.sleep(0.001)
+        scene.server.refused.clear()
+        while not (scene.status("web") and scene.status("db")):
+            await asyncio.sleep(0.001)
+    [told] = logs
+    assert told["event"] == "a status cannot be written; it is tried again"
+    assert told["error"] == '403 Forbidden: scaledservices.zenvoy.dev "web" is forbidden'
+
+
+async def test_what_is_gone_is_told_nothing(scene: Scene) -> None:
+    scene.server.kept.clear()
+    async with writing(scene):
+        with capture_logs() as logs:
+            scene.store.save("shop/web", ACTIVE)
+            await scene.written()
+            scene.listen()
+            scene.store.save("shop/web", WAKING)
+            await scene.written()
+    assert len(scene.server.calls) == 1
+    assert logs == []
+
+
+async def test_what_is_forgotten_is_not_written(scene: Scene) -> None:
+    async with writing(scene):
+        scene.store.save("shop/web", ACTIVE)
+        scene.store.forget("shop/web")
+        await scene.written()
+    assert scene.server.calls == []
+
+
+async def test_what_somebody_else_wrote_is_put_right(scene: Scene) -> None:
+    async with writing(scene):
+        scene.store.save("shop/web", ACTIVE)
+        await scene.written()
+        scene.server.scaled_service("web", metadata={"uid": "uid-1"}, status={"state": "ScaledToZero"})
+        scene.listen()
+        await scene.written()
+    assert scene.status()["state"] == "Active"
+
+
+async def test_one_that_was_made_anew_is_told_the_record_that_is_in_force(scene: Scene) -> None:
+    async with writing(scene):
+        scene.store.save("shop/web", ACTIVE)
+        await scene.written()
+        scene.server.scaled_service("web")
+        scene.listen()
+        await scene.written()
+    assert scene.status()["holdAddress"] == ACTIVE.hold_address
+
+
+async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Scene) -> None:
+    """At a restart nothing is known yet of the target, which is no reason to call it well."""
+    trouble = "TargetMissing: there is no Deployment web"
+    async with writing(scene):
+        scene.store.save("shop/web", ACTIVE)
+        scene.store.set_seen("shop/web", trouble)
+        await scene.written()
+    again = Scene(scene.server)
+    again.listen()
+    async with writing(again):
+        again.store.records()
+        again.store.set_problems("shop/web", (), 1)
+        again.store.lead()
+        await again.written()
+        assert len(scene.server.writes()) == 1
+        again.store.set_seen("shop/web", None)
+        await again.written()
+    ready = again.status()["conditions"][0]
+    assert (ready["status"], ready["reason"]) == ("True", "Active")
+
+
+async def test_a_status_is_about_the_spec_that_was_heard_of(scene: Scene) -> None:
+    async with writing(scene):
+        scene.store.save("shop/web", ACTIVE)
+        await scene.written()
+        assert scene.status()["observedGeneration"] == 1
+        status = scene.status()
+        scene.server.scaled_service("web", metadata={"uid": "uid-1", "generation": 2}, status=status)
+        scene.listen()
+        await scene.written()
+    assert scene.status()["observedGeneration"] == 2
+    assert [one["observedGeneration"] for one in scene.status()["conditions"]] == [2, 2]
+
+
+async def test_problems_are_told_before_there_is_any_record(scene: Scene) -> None:
+    async with writing(scene):
+        scene.store.set_problems("shop/web", [BAD], 1)
+        await scene.written()
+    ready = scene.status()["conditions"][0]
+    assert (ready["status"], ready["reason"]) == ("False", "BadSpec")
+    assert ready["message"] == "spec.port: there is no port 81; write 80 or 443"
+
+
+async def test_a_pause_changes_the_spec_whoever_leads(scene: Scene) -> None:
+    scene.leads = False
+    async with writing(scene):
+        scene.store.pause("shop/web", True)
+        await scene.written()
+        assert scene.server.items()["shop/web"].spec.paused
+        scene.store.pause("shop/web", False)
+        await scene.written()
+    assert not scene.server.items()["shop/web"].spec.paused
+    assert scene.store.paused() == frozenset()
+
+
+def test_numbers_for_hold_addresses_are_the_leaders(scene: Scene) -> None:
+    assert [scene.store.next_index(), scene.store.next_index()] == [7, 8]
+
+
+async def test_flushing_says_when_not_all_is_written(scene: Scene) -> None:
+    scene.server.refused[_status_path("web")] = Unreachable("PATCH: refused")
+    async with writing(scene):
+        scene.store.save("shop/web", replace(ACTIVE, replicas=3))
+        assert not await scene.store.flush(0.05)
+
+
+def _status_path(name: str) -> str:
+    return f"/apis/zenvoy.dev/v1alpha1/namespaces/shop/scaledservices/{name}/status"

@@ -1,0 +1,67 @@
+"""What pods ask for, by a workload's template."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from reconciler.kubernetes.types.resource_requests import quantity
+from reconciler.kubernetes.workloads.target_informers import plain
+from reconciler.ports.backend import UNSAID, Asks
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ("1", 1),
+        (2, 2),
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("5.", 5),
+        ("100m", 0.1),
+        ("250u", 0.00025),
+        ("10n", 1e-8),
+        ("1k", 1000),
+        ("128Mi", 128 * 1024**2),
+        ("1.5Gi", 1.5 * 1024**3),
+        ("2Ei", 2 * 1024**6),
+        ("3E", 3e18),
+        ("1e3", 1000),
+        ("1E-3", 0.001),
+    ],
+)
+def test_a_quantity(said: str | int, number: float) -> None:
+    assert quantity(said) == pytest.approx(number)
+
+
+@pytest.mark.parametrize("said", ["", "much", "1 Gi", "m", ".", "1KiB", "1ki"])
+def test_what_is_no_quantity(said: str) -> None:
+    assert quantity(said) is None
+
+
+def read(**spec: Any) -> Asks:
+    return plain(json.dumps({"metadata": {"name": "web"}, "spec": {"template": {"spec": spec}}}).encode()).asks
+
+
+def container(restart_policy: str | None = None, **resources: Any) -> dict[str, Any]:
+    return {"name": "a", "resources": resources, **({"restartPolicy": restart_policy} if restart_policy else {})}
+
+
+def test_containers_are_added_up() -> None:
+    one = container(requests={"cpu": "250m", "memory": "128Mi"})
+    other = container(requests={"cpu": 1}, limits={"cpu": 4, "memory": "1Mi"})
+    assert read(containers=[one, other]) == Asks(1.25, 129 * 1024**2)
+
+
+def test_of_init_containers_those_count_that_go_on_running() -> None:
+    init = [container(requests={"cpu": 8}), container("Always", requests={"cpu": 2})]
+    assert read(containers=[container(requests={"cpu": 1})], initContainers=init) == Asks(3, None)
+
+
+def test_what_nobody_says_is_not_known() -> None:
+    assert read(containers=[container(), {"name": "b"}]) is UNSAID
+    assert read(containers=None) is UNSAID
+    assert read(containers=[container(requests={"cpu": "much"})]) is UNSAID
+    assert plain(b'{"metadata": {"name": "web"}, "spec": {"replicas": 2}}').asks is UNSAID

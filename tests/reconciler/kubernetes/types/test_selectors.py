@@ -1,0 +1,58 @@
+"""Selectors as the scale subresource writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.kubernetes.types.selectors import matcher, of_labels
+
+WEB = {"app": "web", "tier": "front", "example.com/replicas": "3"}
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        "app=web",
+        "app==web",
+        "app=web,tier=front",
+        "tier in (back,front)",
+        "tier in (front),app=web",
+        "tier notin (back)",
+        "canary notin (yes)",
+        "app",
+        "!canary",
+        "app!=api",
+        "canary!=yes",
+        "example.com/replicas>2",
+        "example.com/replicas<4,app=web",
+    ],
+)
+def test_it_matches(selector: str) -> None:
+    assert matcher(selector)(WEB)
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        "app=api",
+        "app=web,tier=back",
+        "tier in (back)",
+        "tier notin (front,back)",
+        "canary",
+        "!app",
+        "app!=web",
+        "example.com/replicas>3",
+        "app>1",
+        "canary in ()",
+        "app=",
+        "",
+        "app=web,(",
+    ],
+)
+def test_it_does_not_match(selector: str) -> None:
+    assert not matcher(selector)(WEB)
+
+
+def test_a_services_selector_is_written_the_same_way() -> None:
+    assert of_labels({"tier": "front", "app": "web"}) == "app=web,tier=front"
+    assert matcher(of_labels({"tier": "front", "app": "web"}))(WEB)

@@ -1,0 +1,367 @@
+"""The backend before objects in memory: what it says of a service, and in which order.
+
+Counterpart: `tests/cluster/test_backend*.py`, with a real API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from reconciler.core.spec import Spec
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.types.builtin import ServicePort
+from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.workloads import probing
+from reconciler.kubernetes.workloads import workload as unit_module
+from reconciler.kubernetes.workloads.backend import KubernetesBackend
+from reconciler.plan import AtLeast, Zero
+from reconciler.ports.backend import Running
+from tests.fakes.watched import Watched
+
+DEPLOYMENTS = "/apis/apps/v1/deployments"
+SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
+PODS, EVENTS = "/api/v1/namespaces/shop/pods", "/api/v1/namespaces/shop/events"
+UP, DOWN = AtLeast(2), Zero()
+GENEROUS_SECONDS = 10.0
+
+
+def entry(name: str = "web", kind: str = "Deployment", target: str | None = None) -> Entry:
+    ref = Target("apps/v1", kind, target or name, "shop")
+    return Entry(Spec(name=f"shop/{name}"), ref, name, ServicePort("", 80), 0.0, "uid", 1)
+
+
+class Scene:
+    """`refused` is what lists of EndpointSlices meet at first."""
+
+    def __init__(self, refused: ApiError | None = None) -> None:
+        self.api = Watched()
+        self.api.exists(DEPLOYMENTS, SLICES, PODS, EVENTS)
+        if refused:
+            self.api.refused[SLICES] = refused
+        self.leads = True
+        self.reports: list[Running] = []
+        api: Any = self.api
+        self.backend = KubernetesBackend(api, api, self.reports.append, lambda: self.leads)
+
+    def deploy(self, replicas: int, name: str = "web") -> None:
+        """The object and its scale are so now."""
+        spec = {"replicas": replicas} if replicas else {}
+        self.api.say(DEPLOYMENTS, "shop", name, {"spec": {"replicas": replicas}})
+        kept = {"metadata": {"name": name}, "spec": spec, "status": {"selector": f"app={name}"}}
+        self.api.put(f"/apis/apps/v1/namespaces/shop/deployments/{name}/scale", kept)
+
+    def slice(self, port: int, *pods: str, name: str = "web-a", family: str = "IPv4", **conditions: bool) -> None:
+        ip = "127.0.0.1" if family == "IPv4" else "::1"
+        endpoints = [{"addresses": [ip], "conditions": conditions, "targetRef": {"uid": pod}} for pod in pods]
+        labels = {"kubernetes.io/service-name": "web"}
+        body = {
+            "metadata": {"labels": labels},
+            "addressType": family,
+            "endpoints": endpoints,
+            "ports": [{"port": port}],
+        }
+        self.api.say(SLICES, "shop", name, body)
+
+    def pod(self, name: str, **status: Any) -> None:
+        self.api.say(PODS, "shop", name, {"metadata": {"labels": {"app": "web"}}, "status": status})
+
+    def configure(self, *entries: Entry) -> None:
+        self.backend.configure({one.spec.name: one for one in entries or (entry(),)})
+
+    def converge(self, wanted: AtLeast | Zero | None) -> None:
+        self.backend.converge("shop/web", wanted)
+
+    @property
+    def now(self) -> Running:
+        return self.reports[-1]
+
+    async def until(self, holds: Callable[[Running], object]) -> Running:
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while not (self.reports and holds(self.now)):
+                await asyncio.sleep(0.002)
+        return self.now
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    made = Scene()
+    yield made
+    await made.backend.close()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+async def test_nothing_is_said_before_it_is_known(port: int) -> None:
+    scene = Scene(ApiError(503, "ServiceUnavailable", "starting"))
+    scene.deploy(2)
+    scene.slice(port, "one")
+    scene.configure()
+    await asyncio.sleep(0.1)
+    assert not scene.reports
+    scene.api.refused.clear()
+    assert await scene.until(lambda running: True) == Running("shop/web", 2, (f"127.0.0.1:{port}",))
+    await scene.backend.close()
+
+
+async def test_what_is_known_of_a_new_service_is_said_at_once(scene: Scene) -> None:
+    scene.deploy(2)
+    scene.deploy(0, "api")
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 2)
+    scene.configure(entry(), entry("api"))
+    assert scene.now == Running("shop/api", 0)
+
+
+async def test_the_same_again_says_and_does_nothing(scene: Scene) -> None:
+    scene.deploy(2)
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 2)
+    said, called = len(scene.reports), len(scene.api.calls)
+    scene.configure()
+    scene.converge(None)
+    scene.slice(80, name="other")
+    await asyncio.sleep(0.05)
+    assert (len(scene.reports), len(scene.api.calls)) == (said, called)
+
+
+async def test_an_ending_pod_goes_on_until_the_next_one_is_reached(scene: Scene, port: int) -> None:
+    scene.deploy(1)
+    scene.slice(port, "one")
+    scene.configure()
+    await scene.until(lambda running: running.endpoints)
+    scene.slice(port, "one", ready=False, serving=True, terminating=True)
+    with socket.socket() as later:
+        later.bind(("127.0.0.1", 0))
+        scene.slice(later.getsockname()[1], "two", name="web-b")
+        await asyncio.sleep(0.05)
+        assert scene.now.endpoints == (f"127.0.0.1:{port}",)
+        later.listen()
+        await scene.until(lambda running: running.endpoints == (f"127.0.0.1:{later.getsockname()[1]}",))
+    assert all(running.endpoints for running in scene.reports)
+
+
+async def test_ipv6_serves_until_ipv4_is_reached(scene: Scene, port: int) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
+        scene.deploy(1)
+        scene.slice(six.getsockname()[1], "one", name="web-6", family="IPv6")
+        scene.configure()
+        await scene.until(lambda running: running.endpoints == (f"[::1]:{six.getsockname()[1]}",))
+        scene.slice(port, "one")
+        await scene.until(lambda running: running.endpoints == (f"127.0.0.1:{port}",))
+    assert all(running.endpoints for running in scene.reports)
+
+
+async def test_another_pod_at_the_same_address_is_dialled_again(scene: Scene, port: int) -> None:
+    scene.deploy(1)
+    scene.slice(port, "one")
+    scene.configure()
+    await scene.until(lambda running: running.endpoints)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        unused = closed.getsockname()[1]
+    scene.slice(unused, "two")
+    await scene.until(lambda running: not running.endpoints)
+    scene.slice(port, "two")
+    await scene.until(lambda running: running.endpoints)
+
+
+async def test_what_was_there_at_zero_is_believed_when_it_stays(
+    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unit_module, "SPARED_SECONDS", 0.2)
+    scene.deploy(1)
+    scene.slice(port, "one")
+    scene.configure()
+    await scene.until(lambda running: running.endpoints)
+    scene.converge(DOWN)
+    assert scene.now == Running("shop/web", 1)
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(None)
+    scene.converge(UP)
+    await scene.until(lambda running: running.replicas == 2)
+    assert not scene.now.endpoints
+    await scene.until(lambda running: running.endpoints)
+
+
+async def test_who_serves_while_he_ends_is_never_believed_after_zero(
+    scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unit_module, "SPARED_SECONDS", 0.02)
+    scene.deploy(1)
+    scene.slice(port, "one")
+    scene.configure()
+    await scene.until(lambda running: running.endpoints)
+    scene.converge(DOWN)
+    await scene.until(lambda running: running.replicas == 0)
+    scene.slice(port, "one", ready=False, serving=True, terminating=True)
+    scene.converge(UP)
+    await scene.until(lambda running: running.replicas == 2)
+    await asyncio.sleep(0.1)
+    assert not scene.now.endpoints
+
+
+async def test_somebody_else_who_wakes_it_is_seen(scene: Scene, port: int) -> None:
+    scene.deploy(0)
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.slice(port, "new")
+    await asyncio.sleep(0.02)
+    assert not scene.now.endpoints, "it is at zero, whatever a slice says"
+    scene.deploy(3)
+    await scene.until(lambda running: running.replicas == 3)
+    scene.slice(port, "newer")
+    await scene.until(lambda running: running.endpoints)
+    assert not [call for call in scene.api.calls if call[0] == "PATCH"]
+
+
+async def test_pods_that_outlive_their_target_do_not_make_the_number_forgotten(scene: Scene, port: int) -> None:
+    scene.deploy(3)
+    scene.slice(port, "one")
+    scene.configure()
+    await scene.until(lambda running: running.endpoints)
+    scene.api.say(DEPLOYMENTS, "shop", "web", None)
+    gone = await scene.until(lambda running: running.trouble)
+    assert (gone.replicas, gone.endpoints) == (3, (f"127.0.0.1:{port}",))
+    scene.api.say(SLICES, "shop", "web-a", None)
+    await scene.until(lambda running: running.replicas == 0)
+    scene.deploy(2)
+    await scene.until(lambda running: running.replicas == 2 and running.trouble is None)
+
+
+async def test_a_network_that_answers_no_dials_is_waited_for_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "NO_ANSWER_SECONDS", 0.3)
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        scene.deploy(1)
+        scene.configure()
+        await scene.until(lambda running: running.replicas == 1)
+        for pod, waits in (("one", True), ("two", False)):
+            began = time.monotonic()
+            scene.slice(full.getsockname()[1], pod)
+            await scene.until(lambda running: running.endpoints)
+            assert (time.monotonic() - began >= 0.3) is waits
+            scene.slice(full.getsockname()[1])
+            await scene.until(lambda running: not running.endpoints)
+        for filler in fillers:
+            filler.close()
+
+
+async def test_a_right_to_watch_that_is_missing_is_told_until_it_is_there(scene: Scene, port: int) -> None:
+    scene.api.refused[DEPLOYMENTS] = ApiError(403, "Forbidden", "no")
+    scene.deploy(1)
+    scene.slice(port, "one")
+    scene.configure()
+    told = await scene.until(lambda running: running.trouble)
+    assert told.trouble == "Forbidden: zenvoy may not watch deployments.apps; add it to the chart's `scaleTargets`"
+    assert told.endpoints == (f"127.0.0.1:{port}",)
+    assert told.replicas is None, "what cannot be seen is not known"
+    scene.slice(port)
+    hidden = await scene.until(lambda running: not running.endpoints)
+    assert hidden.replicas is None, "it may run all the same"
+    scene.api.refused.clear()
+    await scene.until(lambda running: running.trouble is None and running.replicas == 1)
+
+
+async def test_milestones_come_in_order_whatever_is_seen_first(scene: Scene, port: int) -> None:
+    scene.deploy(0)
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    await scene.until(lambda running: "scale" in running.milestones)
+    runs = [{"name": "app", "state": {"running": {}}}]
+    ready = [{"type": "Ready", "status": "True"}]
+    scene.api.say(
+        PODS,
+        "shop",
+        "web-1",
+        {
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {"nodeName": "node-1"},
+            "status": {"phase": "Running", "containerStatuses": runs, "conditions": ready},
+        },
+    )
+    await scene.until(lambda running: "ready" in running.milestones)
+    scene.slice(port, "uid-of-web-1")
+    awake = await scene.until(lambda running: running.endpoints)
+    assert list(awake.milestones) == ["scale", "scheduled", "running", "ready"]
+    assert list(awake.milestones.values()) == sorted(awake.milestones.values())
+    scene.converge(None)
+    scene.converge(DOWN)
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    anew = await scene.until(lambda running: running.replicas == 2)
+    assert anew.milestones["scale"] > awake.milestones["ready"], "the next wake has its own"
+
+
+async def test_pods_that_may_not_be_seen_are_told_of(scene: Scene) -> None:
+    scene.api.refused[PODS] = ApiError(403, "Forbidden", "no")
+    scene.deploy(0)
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    told = await scene.until(lambda running: running.trouble)
+    assert told.trouble == "Forbidden: zenvoy may not watch pods in shop, so what keeps this one is not known"
+
+
+async def test_pods_that_were_there_at_zero_are_not_what_keeps_a_wake(scene: Scene) -> None:
+    scene.deploy(0)
+    scene.pod("old", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "InvalidImageName"}}}])
+    scene.slice(80, "uid-of-old")
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    await scene.until(lambda running: running.replicas == 2)
+    scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
+    told = await scene.until(lambda running: running.trouble)
+    assert told.trouble == "CreateContainerError: container app of pod new: no reason given"
+    scene.converge(None)
+    assert (await scene.until(lambda running: running.trouble is None)).replicas == 2
+
+
+async def test_pods_of_a_wake_that_was_given_up_are_not_what_keeps_the_next(scene: Scene) -> None:
+    scene.deploy(0)
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    await scene.until(lambda running: running.replicas == 2)
+    scene.pod("old", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "InvalidImageName"}}}])
+    await scene.until(lambda running: running.trouble)
+    scene.converge(DOWN)
+    await scene.until(lambda running: running.replicas == 0)
+    scene.converge(UP)
+    await scene.until(lambda running: running.replicas == 2)
+    scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
+    told = await scene.until(lambda running: running.trouble)
+    assert told.trouble == "CreateContainerError: container app of pod new: no reason given"
+
+
+async def test_a_service_that_is_no_more_is_left_as_it_is(scene: Scene) -> None:
+    scene.deploy(2)
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 2)
+    scene.backend.configure({})
+    scene.converge(DOWN)
+    scene.deploy(3)
+    await asyncio.sleep(0.05)
+    assert scene.now.replicas == 2
+    assert not scene.backend.targets
+    scene.configure()
+    await scene.until(lambda running: running.replicas == 3)

@@ -1,0 +1,288 @@
+"""Why a workload does not get ready: what Kubernetes says, and the one sentence that people get."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from reconciler.kubernetes.types.builtin import Event, Pod
+from reconciler.kubernetes.types.objects import Condition, ObjectRef, decoder
+from reconciler.kubernetes.workloads.diagnosis import Evidence, stall
+
+Status = dict[str, Any]
+TARGET, AWAITED = "Deployment shop/web", "Service shop/web"
+
+
+def pod(name: str = "web-1", *, deleted: bool = False, node: str = "node-1", **status: Any) -> Pod:
+    """Of phase Pending, unless something else is said."""
+    metadata = {"name": name, "namespace": "shop", "uid": name}
+    if deleted:
+        metadata["deletionTimestamp"] = "2026-11-23T10:00:00Z"
+    spec = {"nodeName": node, "schedulerName": "default-scheduler"} if node else {"schedulerName": "volcano"}
+    text = json.dumps({"metadata": metadata, "spec": spec, "status": {"phase": "Pending", **status}})
+    return decoder(Pod)(text.encode())
+
+
+def app(state: Status, **more: Any) -> Status:
+    return {"name": "app", "image": "registry.example/app:1", "ready": False, "restartCount": 0, "state": state, **more}
+
+
+def waits(reason: str, message: str = "") -> Status:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def ended(code: int, reason: str = "Error", message: str = "") -> Status:
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+
+
+RUNS: Status = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
+READY = {"type": "Ready", "status": "True"}
+
+
+def warning(reason: str, message: str, kind: str = "Pod", name: str = "web-1") -> Event:
+    return Event(involved_object=ObjectRef(kind=kind, name=name), type="Warning", reason=reason, message=message)
+
+
+def said(*pods: Pod, waited: float = 1.0, events: tuple[Event, ...] = (), **more: Any) -> str | None:
+    """After so many seconds of all that may last."""
+    return stall(Evidence(TARGET, waited, waited, waited, pods=pods, events=events, service=AWAITED, **more))
+
+
+def of_container(state: Status, **more: Any) -> str | None:
+    return said(pod(containerStatuses=[app(state, **more)]))
+
+
+NOT_FOUND = (
+    'failed to pull and unpack image "registry.example/app:1": failed to resolve reference'
+    ' "registry.example/app:1": registry.example/app:1: not found'
+)
+PULL = "ImagePullBackOff: image registry.example/app:1 of container app of pod web-1 cannot be pulled: "
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        waits("ErrImagePull", f"rpc error: code = NotFound desc = {NOT_FOUND}"),
+        waits(
+            "ImagePullBackOff",
+            'Back-off pulling image "registry.example/app:1": ErrImagePull: '
+            f"rpc error: code = NotFound desc = {NOT_FOUND}",
+        ),
+    ],
+)
+def test_an_image_that_cannot_be_pulled_has_the_registrys_words_whatever_the_kubelet_does(state: Status) -> None:
+    assert of_container(state) == PULL + NOT_FOUND
+
+
+def test_an_older_kubelet_has_the_registrys_words_in_an_event() -> None:
+    waiting = app(waits("ImagePullBackOff", 'Back-off pulling image "registry.example/app:1"'))
+    failed = warning("Failed", 'Failed to pull image "registry.example/app:1": rpc error: code = Unknown desc = denied')
+    events = (warning("Failed", "Error: ErrImagePull"), failed)
+    assert said(pod(containerStatuses=[waiting]), events=events) == f"{PULL}denied"
+    assert said(pod(containerStatuses=[waiting])) == f"{PULL}no reason given"
+
+
+def test_a_crash_loop_has_its_exit_code_and_its_restarts() -> None:
+    back_off = waits("CrashLoopBackOff", "back-off 20s restarting failed container=app pod=web-1_shop(x)")
+    expected = "CrashLoopBackOff: container app of pod web-1 ended with exit code 3, restarted twice or more"
+    looping = of_container(back_off, restartCount=2, lastState=ended(3))
+    assert looping == expected.replace("twice or more", "2 times")
+    running = of_container(RUNS, restartCount=2, lastState=ended(3))
+    assert running == looping, "between two crashes it says the same"
+    assert of_container(ended(3), restartCount=2) == looping
+
+
+def test_the_first_crash_is_told_and_so_are_its_last_words() -> None:
+    state = ended(1, "Error", "cannot reach\n  the database")
+    assert (
+        of_container(state) == "Crashed: container app of pod web-1 ended with exit code 1: cannot reach the database"
+    )
+
+
+def test_a_program_that_ends_well_again_and_again_loops_too() -> None:
+    state = waits("CrashLoopBackOff", "back-off")
+    said = of_container(state, restartCount=1, lastState=ended(0, "Completed"))
+    assert said == "CrashLoopBackOff: container app of pod web-1 ended with exit code 0 (Completed), restarted once"
+
+
+def test_out_of_memory() -> None:
+    for state in (ended(137, "OOMKilled"), waits("CrashLoopBackOff")):
+        said = of_container(state, restartCount=1, lastState=ended(137, "OOMKilled"))
+        assert said == (
+            "OOMKilled: container app of pod web-1 needs more memory than its limit (exit code 137), restarted once"
+        )
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("CreateContainerConfigError", 'secret "db" not found'),
+        ("CreateContainerConfigError", 'configmap "web" not found'),
+        ("CreateContainerError", 'failed to create containerd task: exec: "serve": executable file not found in $PATH'),
+        ("InvalidImageName", 'Failed to apply default image tag "a b": invalid reference format'),
+        ("ErrImageNeverPull", "Container image is not present with pull policy of Never"),
+    ],
+)
+def test_what_keeps_a_container_from_being_created(reason: str, message: str) -> None:
+    assert of_container(waits(reason, message)) == f"{reason}: container app of pod web-1: {message}"
+
+
+@pytest.mark.parametrize("state", [waits("ContainerCreating"), waits("PodInitializing"), RUNS, {}])
+def test_a_start_like_any_other_is_no_trouble(state: Status) -> None:
+    assert of_container(state) is None
+
+
+def test_unschedulable() -> None:
+    message = "0/3 nodes are available: 3 Insufficient memory. preemption: not helpful."
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    assert said(pod(conditions=[condition])) == f"Unschedulable: pod web-1 cannot be scheduled: {message}"
+
+
+def test_a_pod_that_no_scheduler_has_looked_at() -> None:
+    forgotten = pod(node="")
+    assert said(forgotten, waited=9) is None
+    words = "NotScheduled: pod web-1 has no node yet, and scheduler volcano does not say why: does it run?"
+    assert said(forgotten, waited=11) == words
+    assert said(forgotten, waited=60) == words
+    assert said(pod(), waited=11) is None
+
+
+REFUSED = 'pods "web-5d4f-x7k2p" is forbidden: exceeded quota: small, requested: pods=1, used: pods=4, limited: pods=4'
+
+
+def test_a_quota_is_told_without_the_names_of_pods_that_never_were() -> None:
+    expected = f"QuotaExceeded: pods of {TARGET} cannot be created: {REFUSED.partition('forbidden: ')[2]}"
+    failure = Condition("ReplicaFailure", "True", "FailedCreate", REFUSED)
+    assert said(conditions=(failure,)) == expected
+    of_set = f"create Pod web-0 in StatefulSet web failed error: {REFUSED}"
+    for message, kind, name in (
+        (of_set, "StatefulSet", "web"),
+        (f"Error creating: {REFUSED}", "ReplicaSet", "web-5d4f"),
+    ):
+        assert said(events=(warning("FailedCreate", message, kind, name),)) == expected
+    assert said(conditions=(Condition("ReplicaFailure", "False"),)) is None
+
+
+def test_a_refusal_that_is_over_is_not_told() -> None:
+    events = (warning("FailedCreate", f"Error creating: {REFUSED}", "ReplicaSet", "web-5d4f"),)
+    assert said(pod(), events=events, wanted=1) is None
+    assert "QuotaExceeded" in (said(pod(), events=events, wanted=2) or "")
+    assert "QuotaExceeded" in (said(pod(), events=events) or "")
+
+
+def test_other_refusals_of_pods() -> None:
+    message = 'pods "web-x" is forbidden: error looking up service account shop/web: serviceaccount "web" not found'
+    failure = Condition("ReplicaFailure", "True", "FailedCreate", message)
+    assert said(conditions=(failure,)) == (
+        f"FailedCreate: pods of {TARGET} cannot be created:"
+        ' error looking up service account shop/web: serviceaccount "web" not found'
+    )
+
+
+@pytest.mark.parametrize("reason", ["FailedMount", "FailedAttachVolume"])
+def test_mounts_that_fail_count_until_a_container_runs(reason: str) -> None:
+    event = warning(reason, 'MountVolume.SetUp failed for volume "tls" : secret "tls" not found')
+    creating = pod(containerStatuses=[app(waits("ContainerCreating"))])
+    words = f'{reason}: pod web-1: MountVolume.SetUp failed for volume "tls" : secret "tls" not found'
+    assert said(creating, events=(event,)) == words
+    assert said(pod(phase="Running", containerStatuses=[app(RUNS)]), events=(event,)) is None
+    assert said(pod("web-2", containerStatuses=[app(waits("ContainerCreating"))]), events=(event,)) is None
+    passing = warning(reason, "failed to sync configmap cache: timed out waiting for the condition")
+    assert said(creating, events=(passing,)) is None
+
+
+def test_a_probe_that_fails_for_long() -> None:
+    event = warning("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503")
+    starting = pod(phase="Running", containerStatuses=[app(RUNS)])
+    assert said(starting, events=(event,), waited=9) is None
+    assert said(starting, events=(event,), waited=11) == (
+        "Unhealthy: pod web-1 runs, but is not ready: Readiness probe failed: HTTP probe failed with statuscode: 503"
+    )
+
+
+def test_a_start_is_not_late_because_its_pod_was() -> None:
+    event = warning("Unhealthy", "Readiness probe failed: connection refused")
+    starting = pod(phase="Running", containerStatuses=[app(RUNS)])
+    assert stall(Evidence(TARGET, 100, running_seconds=9, pods=[starting], events=[event])) is None
+    ready = pod(phase="Running", conditions=[READY], containerStatuses=[app(RUNS, ready=True)])
+    assert stall(Evidence(TARGET, 100, 100, 1, pods=[ready], service=AWAITED)) is None
+
+
+def test_what_nothing_is_said_about_is_told_after_a_while() -> None:
+    unready = {"type": "Ready", "status": "False", "message": "containers with unready status: [app]"}
+    starting = pod(phase="Running", conditions=[unready], containerStatuses=[app(RUNS)])
+    assert said(starting, waited=29) is None
+    assert said(starting, waited=31) == (
+        "NotReady: pod web-1 runs, but is not ready: containers with unready status: [app]"
+    )
+    creating = pod(containerStatuses=[app(waits("ContainerCreating"))])
+    assert said(creating, waited=29) is None
+    assert said(creating, waited=31) == "ContainerCreating: pod web-1 has no container yet"
+
+
+def test_init_containers_are_looked_at_too() -> None:
+    rest = {"containerStatuses": [app(waits("PodInitializing"))]}
+    failing = pod(initContainerStatuses=[app(waits("CrashLoopBackOff"), restartCount=4, lastState=ended(1))], **rest)
+    assert said(failing) == (
+        "CrashLoopBackOff: init container app of pod web-1 ended with exit code 1, restarted 4 times"
+    )
+    running = pod(initContainerStatuses=[app(RUNS)], **rest)
+    assert said(running, waited=5) is None
+    assert said(running, waited=11) == "Initializing: init container app of pod web-1 still runs"
+    assert said(pod(initContainerStatuses=[app(ended(0, "Completed"), ready=True)], **rest), waited=11) is None
+
+
+def test_no_pod_at_all() -> None:
+    assert said(waited=1) is None
+    assert said(waited=6) == f"NoPods: the controller of {TARGET} has created no pod, and does not say why"
+    assert said(pod(deleted=True), waited=6) == said(waited=6), "one that ends is none"
+
+
+def test_a_pod_that_is_ready_and_no_endpoint() -> None:
+    ready = pod(phase="Running", conditions=[READY], containerStatuses=[app(RUNS, ready=True)])
+    assert said(ready, waited=1) is None
+    assert said(ready, waited=4, port="http") == (
+        "NoEndpoint: pod web-1 is ready, but Service shop/web has no endpoint for port http: "
+        "does its selector match the pod's labels, and its targetPort the pod's port?"
+    )
+
+
+def test_an_evicted_pod() -> None:
+    gone = pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+    assert said(gone) == "Evicted: pod web-1 has ended: The node was low on resource: memory."
+
+
+def test_the_cause_comes_before_its_consequences_and_one_pod_speaks_for_all() -> None:
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}
+    pulling = [pod(name, containerStatuses=[app(waits("ErrImagePull", "gone"))]) for name in ("web-3", "web-2")]
+    failure = Condition("ReplicaFailure", "True", "FailedCreate", REFUSED)
+    found = said(pod("web-1", conditions=[unscheduled]), *pulling, conditions=(failure,), waited=100)
+    assert (
+        found == "ImagePullBackOff: image registry.example/app:1 of container app of pod web-2 cannot be pulled: gone"
+    )
+
+
+def test_pods_that_end_and_work_that_is_done_say_nothing() -> None:
+    crashed = {"containerStatuses": [app(waits("CrashLoopBackOff"), restartCount=2, lastState=ended(1))]}
+    assert said(pod(deleted=True, **crashed), pod("web-2", phase="Succeeded")) is None
+
+
+def test_long_words_are_cut() -> None:
+    found = of_container(waits("CreateContainerError", "x" * 5000))
+    assert found and len(found) < 400 and found.endswith("…")
+
+
+def test_an_event_that_is_repeated_was_seen_when_its_series_says_so() -> None:
+    body = {
+        "eventTime": "2026-01-02T03:04:05.000000Z",
+        "series": {"count": 3, "lastObservedTime": "2026-01-02T03:14:05.000000Z"},
+    }
+    event = decoder(Event)(json.dumps(body).encode())
+    assert event.last_seen and event.first_seen
+    assert ((event.last_seen - event.first_seen).total_seconds(), event.times) == (600, 3)
+    older = {"firstTimestamp": "2026-01-02T03:04:05Z", "lastTimestamp": "2026-01-02T03:05:05Z", "count": 2}
+    event = decoder(Event)(json.dumps(older).encode())
+    assert event.last_seen and event.first_seen
+    assert ((event.last_seen - event.first_seen).total_seconds(), event.times) == (60, 2)

@@ -1,0 +1,62 @@
+"""Dials before anybody is sent to an endpoint: what is reached, what is believed, and what is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import pytest
+
+from reconciler.kubernetes.workloads import probing
+from reconciler.kubernetes.workloads.probing import Dialler, accepts
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_who_listens_is_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert await Dialler().until_reachable(f"127.0.0.1:{server.getsockname()[1]}") is True
+
+
+async def test_ipv6_is_dialled_too() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        assert await accepts(f"[::1]:{server.getsockname()[1]}") is True
+
+
+async def test_a_refused_dial_is_repeated_until_somebody_listens() -> None:
+    port = closed_port()
+    dialling = asyncio.create_task(Dialler().until_reachable(f"127.0.0.1:{port}"))
+    await asyncio.sleep(0.1)
+    assert not dialling.done()
+    with socket.create_server(("127.0.0.1", port)):
+        began = time.monotonic()
+        assert await dialling is True
+        assert time.monotonic() - began < 1
+
+
+async def test_kubernetes_is_believed_when_dials_are_refused_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "REFUSED_FOR_SECONDS", 0.2)
+    began = time.monotonic()
+    assert await Dialler().until_reachable(f"127.0.0.1:{closed_port()}") is False
+    assert time.monotonic() - began >= 0.2
+
+
+async def test_kubernetes_is_believed_when_dials_get_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full backlog drops what else comes, as a network policy may."""
+    monkeypatch.setattr(probing, "NO_ANSWER_SECONDS", 0.2)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        assert await Dialler().until_reachable(f"127.0.0.1:{server.getsockname()[1]}") is None
+        for filler in fillers:
+            filler.close()

@@ -1,0 +1,415 @@
+"""One target and a call that goes wrong: what is tried again, what is told, and what is never sent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.kubernetes.client.discovery import Kind
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.workloads.scale import Seen
+from reconciler.kubernetes.workloads.scaler import Scaled
+from reconciler.plan import AtLeast, Zero
+from tests.fakes.objects import Objects
+
+KIND = Kind("apps/v1", "Deployment", "deployments")
+SCALE = KIND.scale_path("shop", "web")
+GENEROUS_SECONDS = 10.0
+
+
+class Urgent:
+    """What wakes go out on."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self.slow_seconds = 0.0
+        """How long the API server takes; a call that is cut off before is as if it never came."""
+
+    async def patch(self, path: str, patch: Any, timeout: float) -> bytes:
+        self._wait(timeout)
+        return await self._objects.call("PATCH", path, patch, "application/json-patch+json")
+
+    async def get(self, path: str, timeout: float) -> bytes:
+        self._wait(timeout)
+        return await self._objects.get(path)
+
+    def _wait(self, timeout: float) -> None:
+        if self.slow_seconds > timeout:
+            raise Unreachable("it is slow")
+
+
+class Owner:
+    """Who is told, and what was told."""
+
+    def __init__(self) -> None:
+        self.objects = Objects()
+        self.api: Any = self.objects
+        self.urgent: Any = Urgent(self.objects)
+        self.looks = asyncio.Semaphore(4)
+        self.is_leader = True
+        self.leads: Callable[[], bool] = lambda: self.is_leader
+        self.may_sleep: Callable[[], bool] = lambda: self.is_leader
+        self.doomed = 0
+        self.spared = 0
+        self.faults: list[BaseException] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.scaled = Scaled(Target("apps/v1", "Deployment", "web", "shop"), self)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.faults.append(error)
+
+    def changed(self, services: tuple[str, ...]) -> None:
+        assert services == tuple(self.scaled.services)
+
+    def zeroing(self, services: tuple[str, ...]) -> Callable[[], None]:
+        self.doomed += 1
+
+        def spare() -> None:
+            self.spared += 1
+
+        return spare
+
+    def put(self, spec: dict[str, int], selector: str = "app=web") -> None:
+        """The object is so now, and the watch says so."""
+        kept = self.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": spec, "status": {"selector": selector}})
+        self.scaled.found(KIND, Seen(spec.get("replicas", 0), kept["metadata"]["resourceVersion"]))
+
+    @property
+    def replicas(self) -> int:
+        return int(self.objects.kept[SCALE]["spec"].get("replicas", 0))
+
+    def patches(self) -> list[Any]:
+        return [body for method, _, body in self.objects.calls if method == "PATCH"]
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while not holds():
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def owner() -> AsyncIterator[Owner]:
+    made = Owner()
+    yield made
+    made.scaled.close()
+    await asyncio.gather(*made.tasks, return_exceptions=True)
+    assert not made.faults
+
+
+@pytest.mark.parametrize("written", [{}, {"replicas": 0}])
+async def test_a_wake_gets_through_to_an_api_server_that_takes_its_time(owner: Owner, written: dict[str, int]) -> None:
+    owner.urgent.slow_seconds = 11.0
+    owner.put(written)
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
+
+
+async def test_a_wake_is_one_patch(owner: Owner) -> None:
+    owner.put({})
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: not owner.tasks)
+    assert len(owner.objects.calls) == 1
+    assert owner.scaled.seen and owner.scaled.seen.replicas == 3
+    assert owner.scaled.selector == "app=web"
+
+
+async def test_a_zero_that_is_written_out_is_found_too(owner: Owner) -> None:
+    owner.put({"replicas": 0})
+    owner.scaled.want("web", AtLeast(2))
+    await owner.until(lambda: owner.replicas == 2)
+    assert owner.scaled.trouble is None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Unreachable("cut"),
+        ApiError(409, "Conflict", "modified"),
+        ApiError(429, "TooManyRequests", "slow down"),
+        ApiError(500, "InternalError", "etcd"),
+        ApiError(503, "ServiceUnavailable", "starting"),
+    ],
+)
+async def test_a_wake_that_fails_by_what_passes_is_tried_again_at_once(owner: Owner, fault: Exception) -> None:
+    owner.put({})
+    owner.objects.faults.extend([fault, fault])
+    began = time.monotonic()
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
+    assert time.monotonic() - began < 1
+    assert owner.scaled.trouble is None, "it was over before it was worth a word"
+
+
+async def test_an_api_server_that_stays_away_is_trouble_until_it_is_back(owner: Owner) -> None:
+    owner.put({})
+    owner.objects.refused[SCALE] = Unreachable("refused")
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.scaled.trouble)
+    assert owner.scaled.trouble == "ApiUnreachable: the API server does not answer: refused"
+    owner.objects.refused.clear()
+    await owner.until(lambda: owner.replicas == 3 and owner.scaled.trouble is None)
+
+
+async def test_what_does_not_pass_by_itself_is_told_at_once_and_tried_on(owner: Owner) -> None:
+    owner.put({})
+    denied = 'admission webhook "policy.example" denied the request: not on Sundays'
+    owner.objects.refused[SCALE] = ApiError(403, "Forbidden", denied)
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.scaled.trouble)
+    assert owner.scaled.trouble == f"Forbidden: Deployment shop/web cannot be scaled: {denied}"
+    owner.objects.refused.clear()
+    await owner.until(lambda: owner.replicas == 3 and owner.scaled.trouble is None)
+
+
+async def test_a_wake_is_given_up_when_it_is_not_wanted_any_more(owner: Owner) -> None:
+    owner.put({})
+    owner.objects.refused[SCALE] = ApiError(503, "ServiceUnavailable", "starting")
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.patches())
+    owner.scaled.want("web", None)
+    await owner.until(lambda: not owner.tasks)
+    owner.objects.refused.clear()
+    assert (owner.replicas, owner.scaled.trouble) == (0, None)
+
+
+async def test_somebody_else_who_woke_it_is_left_alone(owner: Owner) -> None:
+    owner.put({})
+    owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 9}, "status": {}})
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.scaled.seen and owner.scaled.seen.replicas == 9)
+    assert owner.replicas == 9
+
+
+async def test_who_does_not_lead_sends_no_wake_that_the_leader_sent(owner: Owner) -> None:
+    owner.is_leader = False
+    owner.put({})
+    owner.scaled.want("web", AtLeast(3))
+    await asyncio.sleep(0)  # so that it has looked, and waits
+    owner.put({"replicas": 3})
+    await owner.until(lambda: not owner.tasks)
+    assert not owner.objects.calls
+
+
+async def test_who_does_not_lead_wakes_what_nobody_else_does(owner: Owner) -> None:
+    owner.is_leader = False
+    owner.put({})
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
+    assert len(owner.patches()) == 1
+
+
+async def test_who_does_not_lead_takes_no_old_number_for_a_wake_of_the_leader(owner: Owner) -> None:
+    """Its watch lags: what it believes to run was scaled to zero."""
+    owner.is_leader = False
+    owner.put({"replicas": 3})
+    owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {}, "status": {}})
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
+
+
+async def test_whoever_undoes_wakes_is_not_fought_without_a_pause(owner: Owner) -> None:
+    owner.put({})
+    owner.scaled.want("web", AtLeast(3))
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        await asyncio.sleep(0.001)
+        if owner.replicas:
+            owner.put({})
+    assert 3 < len(owner.patches()) < 12
+
+
+async def test_a_sleep_names_what_was_observed(owner: Owner) -> None:
+    owner.put({"replicas": 3})
+    version = owner.objects.kept[SCALE]["metadata"]["resourceVersion"]
+    owner.scaled.want("web", Zero())
+    await owner.until(lambda: owner.replicas == 0)
+    assert owner.patches() == [
+        [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "test", "path": "/spec/replicas", "value": 3},
+            {"op": "replace", "path": "/spec/replicas", "value": 0},
+        ]
+    ]
+    assert (owner.doomed, owner.spared) == (1, 0)
+
+
+async def test_who_may_not_sleep_sends_nothing(owner: Owner) -> None:
+    owner.put({"replicas": 3})
+    owner.is_leader = False
+    owner.scaled.want("web", Zero())
+    await asyncio.sleep(0.2)
+    assert not owner.objects.calls
+    owner.is_leader = True
+    await owner.until(lambda: owner.replicas == 0)
+
+
+async def test_who_may_no_longer_sleep_does_not_try_again(owner: Owner) -> None:
+    """Leadership is lost between two attempts."""
+    owner.put({"replicas": 3})
+    owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 4}, "status": {}})
+    asked = iter([True])
+    owner.may_sleep = lambda: next(asked, False)
+    owner.scaled.want("web", Zero())
+    await owner.until(lambda: owner.scaled.seen and owner.scaled.seen.replicas == 4)
+    await asyncio.sleep(0.2)
+    assert owner.replicas == 4
+    assert len(owner.patches()) == 1
+    assert (owner.doomed, owner.spared) == (1, 1)
+
+
+async def test_another_version_of_the_same_number_is_looked_at_again(owner: Owner) -> None:
+    owner.put({"replicas": 3})
+    owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 3}, "status": {}})
+    owner.scaled.want("web", Zero())
+    await owner.until(lambda: owner.replicas == 0)
+    assert [method for method, _, _ in owner.objects.calls] == ["PATCH", "GET", "PATCH"]
+
+
+async def test_a_sleep_without_an_answer_is_tried_again_and_spares_nobody(owner: Owner) -> None:
+    owner.put({"replicas": 3})
+    owner.objects.faults.append(Unreachable("cut"))
+    owner.scaled.want("web", Zero())
+    await owner.until(lambda: owner.replicas == 0)
+    assert owner.spared == 0, "nobody knows whether it took effect"
+    await owner.until(lambda: not owner.scaled.in_doubt)
+
+
+async def test_a_wake_in_the_middle_of_falling_asleep_has_the_last_word(owner: Owner) -> None:
+    owner.put({"replicas": 3})
+    for turns in range(8):
+        owner.scaled.want("web", Zero())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        owner.scaled.want("web", AtLeast(3))
+        await owner.until(lambda: not owner.tasks)
+        assert owner.replicas == 3
+
+
+async def test_a_watch_that_lags_behind_an_answer_is_not_believed(owner: Owner) -> None:
+    owner.put({})
+    before = owner.scaled.seen
+    owner.scaled.want("web", AtLeast(3))
+    await owner.until(lambda: owner.replicas == 3)
+    await owner.until(lambda: not owner.tasks)
+    owner.scaled.found(KIND, before)
+    assert owner.scaled.seen and owner.scaled.seen.replicas == 3
+
+
+@pytest.mark.parametrize("wanted", [AtLeast(2), Zero()])
+async def test_target_that_the_watch_does_not_see_is_never_called(owner: Owner, wanted: AtLeast | Zero) -> None:
+    before = {} if wanted == AtLeast(2) else {"replicas": 3}
+    owner.objects.put(SCALE, {"spec": before, "status": {}})
+    owner.scaled.want("web", wanted)
+    owner.scaled.expect(KIND)
+    owner.scaled.identify()
+    owner.scaled.lost(KIND, "TargetNotFound: gone")
+    owner.scaled.identify()
+    await asyncio.sleep(0.1)
+    assert not owner.objects.calls
+    owner.put(before)
+    await owner.until(lambda: owner.replicas == (2 if wanted == AtLeast(2) else 0))
+
+
+async def test_wake_of_a_target_whose_watch_broke_is_sent(owner: Owner) -> None:
+    owner.put({})
+    owner.scaled.lost(KIND, "Forbidden: zenvoy may not watch deployments", absent=False)
+    owner.scaled.want("web", AtLeast(2))
+    await owner.until(lambda: owner.replicas == 2)
+
+
+async def test_answer_about_another_object_is_not_believed(owner: Owner) -> None:
+    owner.put({"replicas": 3})
+    owner.objects.put(SCALE, {"metadata": {"name": "web", "namespace": "victim"}, "spec": {"replicas": 9}})
+    owner.scaled.want("web", AtLeast(5))
+    owner.scaled.found(KIND, None)
+    await owner.until(lambda: len(owner.objects.calls) > 2)
+    assert owner.scaled.seen and owner.scaled.seen.replicas == 3
+
+
+async def test_a_target_that_went_away_is_woken_when_it_is_back(owner: Owner) -> None:
+    owner.put({"replicas": 1})
+    owner.scaled.lost(KIND, "TargetNotFound: gone")
+    del owner.objects.kept[SCALE]
+    owner.scaled.want("web", AtLeast(2))
+    assert owner.scaled.trouble and owner.scaled.trouble.startswith("TargetNotFound")
+    owner.put({})
+    await owner.until(lambda: owner.replicas == 2)
+    assert owner.scaled.trouble is None
+
+
+async def test_what_only_its_scale_tells_is_read_once_for_many_changes(owner: Owner) -> None:
+    owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 5}, "status": {}})
+    owner.scaled.want("web", None)
+    for _ in range(10):
+        owner.scaled.found(KIND, None)
+    await owner.until(lambda: owner.scaled.seen)
+    await owner.until(lambda: not owner.tasks)
+    assert owner.scaled.seen and owner.scaled.seen.replicas == 5
+    assert len(owner.objects.calls) <= 2
+
+
+async def test_all_services_of_a_target_have_to_want_its_sleep(owner: Owner) -> None:
+    owner.put({"replicas": 1})
+    owner.scaled.want("web", Zero())
+    await owner.until(lambda: owner.replicas == 0)
+    owner.put({"replicas": 1})
+    owner.scaled.want("api", None)
+    await owner.until(lambda: not owner.tasks)
+    owner.put({"replicas": 1})
+    await asyncio.sleep(0.1)
+    assert owner.replicas == 1
+    owner.scaled.leave("api")
+    await owner.until(lambda: owner.replicas == 0)
+
+
+@given(st.lists(st.sampled_from(["up", "down", "free", "person", "zero", "fault", "cut", "demote", "promote", "turn"])))
+@settings(max_examples=150, deadline=None)
+async def test_whatever_happens_in_between_it_ends_as_is_wanted(doings: list[str]) -> None:
+    owner, wanted = Owner(), "free"
+    owner.put({"replicas": 3})
+    wants = {"up": AtLeast(2), "down": Zero(), "free": None}
+    for doing in doings:
+        before = owner.replicas
+        match doing:
+            case "up" | "down" | "free":
+                wanted = doing
+                owner.scaled.want("web", wants[doing])
+            case "person":
+                owner.put({"replicas": before + 1})
+            case "zero":
+                owner.put({})
+            case "fault":
+                owner.objects.faults.append(ApiError(500, "InternalError", "etcd"))
+            case "cut":
+                owner.objects.faults.append(Unreachable("cut"))
+            case "demote" | "promote":
+                owner.is_leader = doing == "promote"
+            case "turn":
+                await asyncio.sleep(0)
+    owner.is_leader = True
+    if wanted == "up":
+        await owner.until(lambda: owner.replicas > 0)
+    elif wanted == "down":
+        await owner.until(lambda: owner.replicas == 0)
+    await owner.until(lambda: not owner.tasks)
+    assert wanted == "free" or (owner.scaled.seen and owner.scaled.seen.replicas == owner.replicas)
+    assert (owner.replicas > 0) if wanted == "up" else (owner.replicas == 0) if wanted == "down" else True
+    assert not owner.faults and not owner.scaled.in_doubt
+    owner.scaled.close()
