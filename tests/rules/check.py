@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from tests.rules.language import old_phrases
 from tests.rules.source import (
     EVERYTHING,
     PRODUCT,
@@ -188,5 +189,6 @@ RULES: Mapping[str, Callable[[], list[str]]] = {
         import_circles,
         large_packages,
         old_names,
+        old_phrases,
     )
 }
