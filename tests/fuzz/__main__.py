@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tests.fuzz import CORPUS, FINDINGS, TARGET_NAMES
 
+PROJECT = Path(__file__).parents[2]
+ENGINE = (sys.executable, "-m", "tests.fuzz.engine")
 MAX_INPUT_BYTES = 4096
 MAX_INPUT_SECONDS = 10
 MAX_MEMORY_MB = 2048
@@ -52,11 +54,15 @@ def _fuzz(name: str, seconds: int, keep: bool) -> bool:
 
 def libfuzzer(name: str, *arguments: str) -> int:
     """Run libFuzzer over one target with these arguments and return its exit code."""
+    command = [*ENGINE, *engine_arguments(name, *arguments)]
+    return subprocess.run(command, cwd=PROJECT, check=False).returncode
+
+
+def engine_arguments(name: str, *arguments: str) -> list[str]:
+    """Return what the engine needs to fuzz a target; inputs that fail go to its folder of findings."""
     artifacts = FINDINGS / name
     artifacts.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.fuzz.engine", name, f"-artifact_prefix={artifacts}/failed-"]
-    limits = [f"-rss_limit_mb={MAX_MEMORY_MB}", "-verbosity=0"]
-    return subprocess.run([*command, *limits, *arguments], cwd=Path(__file__).parents[2], check=False).returncode
+    return [name, f"-artifact_prefix={artifacts}/failed-", f"-rss_limit_mb={MAX_MEMORY_MB}", "-verbosity=0", *arguments]
 
 
 if __name__ == "__main__":
