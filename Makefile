@@ -1,71 +1,71 @@
-# zenvoy: `make demo` and `make test` set everything up by themselves. `make` lists the rest.
+# `make` lists the targets. `make demo` and `make test` set up everything that they need.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-help: ## list what there is
+help: ## list all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: .venv/ready ## make .venv with everything that is pinned in requirements.lock
+setup: .venv/ready ## create .venv with the pinned dependencies of requirements.lock
 
 .venv/ready: requirements.lock pyproject.toml scripts/setup
 	scripts/setup $(PYTHON)
 
-demo: setup ## watch two services fall asleep and wake; KEEP=1 stays up
+demo: setup ## watch two services fall asleep and wake up; KEEP=1 keeps running
 	$(BIN)/python examples/demo/run.py $(if $(KEEP),--keep)
 
-test: setup ## pass every test; installs what they need where it may
+test: setup ## run all tests; installs the programs that they need, if it may
 	scripts/system-packages
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
-lint: setup ## format, lint, types, layers
+lint: setup ## check format, lint, types, and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test ## what every change has to pass; CI runs cluster-test too
+check: lint test ## run the checks that every change must pass; CI also runs cluster-test
 
-golden: setup ## write the golden files anew
+golden: setup ## rewrite the golden files
 	ZENVOY_GOLDEN=write $(BIN)/pytest tests -k golden
 
-install-yaml: ## render deploy/install.yaml from the chart, and what the chart ships of other folders
+install-yaml: ## render deploy/install.yaml from the chart, and update the chart's copies of rules and dashboards
 	scripts/install-yaml
 
-session: setup ## record the terminal session of the README into docs/img/session.svg
+session: setup ## record the terminal session in the README
 	$(BIN)/python scripts/record_session.py
 
-fuzz: setup ## fuzz everything that arrives from outside, a minute for each input; SECONDS_EACH=3600 for longer
+fuzz: setup ## fuzz all external input, one minute each; SECONDS_EACH=3600 for longer
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),60)
 
-bench: setup ## figures, as ratios against something run beside it
+bench: setup ## run the measurements, as ratios to a reference from the same run
 	scripts/system-packages golang-go
 	$(BIN)/python -m bench
 
-cluster: setup ## start a Kubernetes here, with NODE=1 one that runs pods; tests/cluster/README.md
+cluster: setup ## start Kubernetes on this machine; NODE=1 to run pods; see tests/cluster/README.md
 	$(if $(NODE),scripts/system-packages --cluster)
 	tests/cluster/cluster up $(if $(NODE),--node)
 
-cluster-test: setup ## pass every test that needs a Kubernetes; builds one (minutes, once), as root runs pods
+cluster-test: setup ## run the tests that need Kubernetes; builds it once (minutes); runs pods as root
 	scripts/system-packages --cluster
 	$(if $(filter own,$(ZENVOY_TEST_CLUSTER)),,tests/cluster/cluster build)
 	$(BIN)/pytest tests/cluster
 
-bench-cluster: setup ## cold starts on a Kubernetes' node, against scaling by hand
+bench-cluster: setup ## measure cold starts on a Kubernetes node, compared with scaling by hand
 	scripts/system-packages --cluster
 	$(BIN)/python -m bench.cluster
 
-lock: setup ## pin the dependencies anew, within the ranges of pyproject.toml
+lock: setup ## pin the dependencies again, within the ranges of pyproject.toml
 	scripts/lock
 	$(BIN)/python scripts/sbom.py
 
-sbom: setup ## write deploy/sbom.cdx.json, the Python packages of the image, from requirements-runtime.lock
+sbom: setup ## write deploy/sbom.cdx.json, the Python packages in the image
 	$(BIN)/python scripts/sbom.py
 
-pin-images: setup ## pin the base images of deploy/Dockerfile and the chart by their present digests
+pin-images: setup ## pin the images of deploy/Dockerfile and the chart by their current digests
 	$(BIN)/python scripts/pin_images.py
 
-clean: ## remove what was made here
+clean: ## remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .import_linter_cache
 
 .PHONY: help setup demo test lint check golden install-yaml session fuzz bench cluster cluster-test bench-cluster lock sbom pin-images clean

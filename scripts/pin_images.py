@@ -1,10 +1,10 @@
-"""Pin the images that zenvoy builds on and runs by the digests that their tags have now.
+"""Pinning of the base image and of Envoy's image by the current digests of their tags.
 
-python scripts/pin_images.py            ask the registries, and rewrite deploy/Dockerfile and deploy/chart/values.yaml
-python scripts/pin_images.py --check    exit 1 where a tag has another digest than the one that is pinned
+python scripts/pin_images.py            rewrite deploy/Dockerfile and deploy/chart/values.yaml
+python scripts/pin_images.py --check    exit with 1 if a tag has another digest than the pinned one
 
-A registry answers a HEAD request for a manifest with its digest (OCI distribution specification); Docker Hub wants an
-anonymous token first, and names in its refusal where to get it.
+A registry answers a HEAD request for a manifest with its digest (OCI distribution specification). Docker Hub requires an
+anonymous token first, and its 401 response names the address that issues it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def digest_of(repository: str, tag: str) -> str:
             raise
         found = _head(url, {**headers, "Authorization": f"Bearer {_token(error.headers['WWW-Authenticate'])}"})
     if not DIGEST.fullmatch(found):
-        raise ValueError(f"{url}: the registry names no digest")
+        raise ValueError(f"{url}: the registry returned no digest")
     return found
 
 

@@ -1,7 +1,7 @@
-"""Write deploy/sbom.cdx.json: the Python packages of the image, as CycloneDX, from requirements-runtime.lock.
+"""Generator of deploy/sbom.cdx.json: the Python packages in the image, in CycloneDX format.
 
-python scripts/sbom.py            write it
-python scripts/sbom.py --print    print what it should be
+python scripts/sbom.py            write the file
+python scripts/sbom.py --print    print its contents
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ OPTIONS = ("--pyproject", "pyproject.toml", "--output-reproducible")
 
 
 def sbom() -> str:
-    """Return the document, the same for the same lock, and without the address of an index."""
+    """Return the document. It is reproducible and contains no index address."""
     made = subprocess.run([sys.executable, *COMMAND, *OPTIONS], cwd=ROOT, capture_output=True, check=True, text=True)
     document: dict[str, Any] = json.loads(made.stdout)
     for tool in document["metadata"]["tools"]["components"]:
         tool.pop("externalReferences", None)
-    del document["dependencies"]  # the lock is flat: nothing is known of what needs what
+    del document["dependencies"]  # the lock is flat and has no dependency graph
     for component in document["components"]:
-        del component["description"]  # the line of the lock again
+        del component["description"]  # repeats the line of the lock
         component["bom-ref"] = component["purl"]
         for reference in component["externalReferences"]:
             reference["url"] = component["purl"]

@@ -1,4 +1,4 @@
-"""The rule about language: documents, the chart and the rules for Prometheus use plain technical English."""
+"""The rule about language: documents, manifests, dashboards, and scripts use plain technical English."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ PHRASES = {
 TEXTS = (
     *("*.md", "docs/**/*.md", "tests/**/*.md", "grafana/**/*.md", "deploy/**/*.md"),
     *("deploy/**/*.yaml", "deploy/**/*.txt", "deploy/**/*.tpl", "deploy/Dockerfile"),
+    *("Makefile", "scripts/*[!_]", ".ci/run"),
     *("examples/**/*.yaml", "examples/**/*.py", "examples/**/*.sh", "grafana/*.py", "grafana/dashboards/*.json"),
 )
 """The files that the rule covers, as patterns below the project's folder."""
