@@ -3,8 +3,8 @@
 python scripts/pin_images.py            rewrite deploy/Dockerfile and deploy/chart/values.yaml
 python scripts/pin_images.py --check    exit with 1 if a tag has another digest than the pinned one
 
-A registry answers a HEAD request for a manifest with its digest (OCI distribution specification). Docker Hub requires an
-anonymous token first, and its 401 response names the address that issues it.
+A registry answers a HEAD request for a manifest with its digest (OCI distribution specification). Docker Hub requires
+an anonymous token first, and its 401 response names the address that issues it.
 """
 
 from __future__ import annotations

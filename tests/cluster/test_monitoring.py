@@ -219,7 +219,7 @@ def test_an_image_that_cannot_be_pulled_is_alerted_of_until_it_can(monitored: Mo
     with ThreadPoolExecutor() as clients:
         waiting = clients.submit(monitored.zenvoy.curl, shop.host("web"))
 
-        told = until("the webhook is told", lambda: monitored.webhook.told(STUCK, "firing"))
+        told = until("the webhook is told", lambda: monitored.webhook.received(STUCK, "firing"))
 
         assert [(one["labels"]["service"], one["labels"]["namespace"]) for one in told] == [(name, shop.namespace)]
         assert told[0]["annotations"]["summary"] == f"{name} does not wake"
@@ -230,7 +230,7 @@ def test_an_image_that_cannot_be_pulled_is_alerted_of_until_it_can(monitored: Mo
 
     shop.kubectl("set", "image", "deployment/web", f"web={WEB}")
 
-    until("the webhook is told", lambda: monitored.webhook.told(STUCK, "resolved"))
+    until("the webhook is told", lambda: monitored.webhook.received(STUCK, "resolved"))
     assert not monitored.rows(why)
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
 

@@ -1,4 +1,4 @@
-"""The containers in manifests, and whether the commands that they run know the options that they are given."""
+"""The containers in manifests, and a check of their command-line options."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import typer
 import yaml
 
 APPS = {"zenvoy": "reconciler.cli.main", "zenvoy-tproxy": "tproxy.cli"}
-TO_COME = {"controller", "uninstall"}
-"""Subcommands that may be missing still; their options are compared from when they exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container: whose it is, its description, and the pod's."""
+    """A container, its owner, and its pod."""
 
     owner: str
     content: Mapping[str, Any]
@@ -29,7 +27,7 @@ class Container:
 
     @property
     def commands(self) -> list[list[str]]:
-        """What it runs, its hooks included."""
+        """The commands of the container, including its hooks."""
         run = [[*self.content.get("command", ()), *self.content.get("args", ())]]
         hooks = self.content.get("lifecycle", {}).values()
         return run + [hook["exec"]["command"] for hook in hooks if "exec" in hook]
@@ -49,13 +47,13 @@ def containers(objects: list[dict[str, Any]]) -> Iterator[Container]:
 
 
 def unknown_options(command: list[str]) -> list[str]:
-    """Of one of our own commands: subcommand and options that it does not have."""
+    """Return the subcommand and options that one of zenvoy's own commands does not have."""
     if command[0] not in APPS:
         return []
     group: Any = typer.main.get_command(importlib.import_module(APPS[command[0]]).app)
     found = group.commands.get(command[1])
     if found is None:
-        return [] if command[1] in TO_COME else [command[1]]
+        return [command[1]]
     known = {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
     given = {word.partition("=")[0] for word in command[2:] if word.startswith("--")}
     return sorted(given - known)

@@ -1,4 +1,4 @@
-"""The pages for people say something about every reason that they may meet, and lead nowhere that is not."""
+"""The documentation explains every reason, and its links are valid."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("depl
 _WORD = re.compile(r"""f?["']([A-Z][A-Za-z]{5,}): """)
 
 
-def said_in(*modules: object) -> set[str]:
-    """The first words of the sentences in some modules."""
+def reasons_in(*modules: object) -> set[str]:
+    """Return the words with which messages in some modules begin."""
     return {word for module in modules for word in _WORD.findall(Path(str(module.__file__)).read_text())}  # type: ignore[attr-defined]
 
 
-def test_every_reason_is_explained() -> None:
-    words = said_in(wake_client, target_informers, diagnosis, discovery)
+def test_troubleshooting_explains_every_reason() -> None:
+    words = reasons_in(wake_client, target_informers, diagnosis, discovery)
     assert len(words) > 12
     named = {
         conditions.TARGET_UNAVAILABLE,
@@ -38,13 +38,13 @@ def test_every_reason_is_explained() -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """As GitHub makes them of headings."""
+    """Return the anchors that GitHub creates for headings."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_an_existing_target(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if target.startswith(("http:", "https:", "mailto:")):

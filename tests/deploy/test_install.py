@@ -1,4 +1,4 @@
-"""What is installed, as far as it can be told without a cluster; tests/cluster/test_chart.py does the rest."""
+"""The chart and install.yaml, as far as they can be tested without a cluster (see tests/cluster/test_chart.py)."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 
 
 @pytest.mark.parametrize(("source", "shipped"), [("deploy/prometheus", "rules"), ("grafana/dashboards", "dashboards")])
-def test_the_chart_ships_what_is_kept_elsewhere(source: str, shipped: str) -> None:
-    """If not: make install-yaml."""
+def test_chart_has_current_copies_of_rules_and_dashboards(source: str, shipped: str) -> None:
+    """Run `make install-yaml` to fix it."""
     copies = {path.name: path.read_text() for path in (CHART / "files" / shipped).iterdir()}
     kept = {path.name: path.read_text() for path in (ROOT / source).iterdir() if path.suffix in (".json", ".yaml")}
     assert copies == kept
 
 
-def test_versions_are_one() -> None:
+def test_chart_and_images_have_the_version_of_the_package() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == chart["version"] == VERSION
     ours = {one.content["image"] for one in containers(INSTALL) if one.name != "envoy"}
     assert ours == {f"ghcr.io/zenvoy/zenvoy:{VERSION}"}
 
 
-def test_envoy_is_the_one_that_is_tested_with() -> None:
+def test_envoy_image_has_the_tested_version() -> None:
     [wheel] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["envoy"]
     [image] = {one.content["image"] for one in containers(INSTALL) if one.name == "envoy"}
     assert image.partition("@")[0] == f"envoyproxy/envoy:v{wheel.partition('==')[2]}"
 
 
-def test_what_is_installed_has_the_present_crd() -> None:
-    """If not: make install-yaml."""
+def test_install_yaml_has_the_current_crd() -> None:
+    """Run `make install-yaml` to fix it."""
     [crd] = [one for one in INSTALL if one["kind"] == "CustomResourceDefinition"]
     assert crd == yaml.safe_load((CHART / "crds" / "scaledservices.yaml").read_text())
 
 
-def test_commands_are_given_options_that_they_have() -> None:
+def test_containers_use_only_existing_options() -> None:
     seen = set()
     for container in containers(INSTALL):
         for command in container.commands:
@@ -53,7 +53,7 @@ def test_commands_are_given_options_that_they_have() -> None:
     assert seen == {"zenvoy", "zenvoy-tproxy", "zenvoy-keeper", "/bin/sh"}  # which runs Envoy
 
 
-def test_every_value_has_a_place_in_the_schema() -> None:
+def test_schema_describes_every_value() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
 
     def compare(values: object, described: dict[str, object], where: str) -> None:
@@ -62,6 +62,6 @@ def test_every_value_has_a_place_in_the_schema() -> None:
                 assert key in properties, f"{where}{key} is not in values.schema.json"
                 compare(values[key], properties[key], f"{where}{key}.")
             if described is not schema:
-                assert set(properties) <= set(values) | {"servicePort"}, f"{where}: values.yaml does not show all"
+                assert set(properties) <= set(values) | {"servicePort"}, f"{where}: values.yaml lacks values"
 
     compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "")

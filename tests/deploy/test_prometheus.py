@@ -1,4 +1,4 @@
-"""The configuration of Prometheus that the documentation shows is one."""
+"""The Prometheus configuration in the documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.prometheus
-def test_what_is_shown_is_a_configuration(tmp_path: Path) -> None:
+def test_documented_prometheus_configuration_is_valid(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "prometheus.md").read_text()
     [shown] = re.findall(r"```yaml\n(scrape_configs:.*?)```", page, re.DOTALL)
     for name in ("recording", "alerts"):

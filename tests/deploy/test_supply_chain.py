@@ -1,4 +1,4 @@
-"""What the image is made of: pinned, and listed."""
+"""Pinned and listed contents of the image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_sbom_lists_exactly_the_runtime_lock() -> None:
     lock = (ROOT / "requirements-runtime.lock").read_text()
     assert document["bomFormat"] == "CycloneDX"
     listed = {(one["name"], one["version"]) for one in document["components"]}
-    assert listed == set(LOCKED.findall(lock)), "make sbom writes it again"
+    assert listed == set(LOCKED.findall(lock)), "run make sbom"
     hashes = {
         one["content"]
         for component in document["components"]
@@ -42,15 +42,15 @@ def test_sbom_lists_exactly_the_runtime_lock() -> None:
     assert hashes == set(re.findall(r"--hash=sha256:([0-9a-f]{64})", lock))
 
 
-def test_sbom_is_what_the_generator_writes() -> None:
+def test_sbom_equals_the_output_of_the_generator() -> None:
     made = subprocess.run(
         [sys.executable, "scripts/sbom.py", "--print"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
-    assert (ROOT / "deploy" / "sbom.cdx.json").read_text() == made.stdout, "make sbom writes it again"
+    assert (ROOT / "deploy" / "sbom.cdx.json").read_text() == made.stdout, "run make sbom"
 
 
 class Registry(BaseHTTPRequestHandler):
-    """A registry as Docker Hub: it wants a token for each repository, and names where to get it."""
+    """A registry like Docker Hub: it requires a token per repository, and names the address that issues it."""
 
     def do_GET(self) -> None:
         body = json.dumps({"token": self.path.rpartition("%3A")[0].rpartition("%3A")[2]}).encode()
@@ -73,7 +73,7 @@ class Registry(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, text: str, *values: object) -> None:
-        """Nothing."""
+        """Do not log requests."""
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def registry() -> Iterator[str]:
     server.server_close()
 
 
-def test_pin_images_rewrites_what_has_another_digest(tmp_path: Path, registry: str) -> None:
+def test_pin_images_updates_changed_digests(tmp_path: Path, registry: str) -> None:
     for name in ("scripts/pin_images.py", "deploy/Dockerfile", "deploy/chart/values.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)

@@ -1,4 +1,4 @@
-"""The wheel, where there is no checkout: it brings along what `zenvoy up` reads."""
+"""The wheel, installed without a checkout, contains the files that `zenvoy up` reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ASKED = f"""
 import sys
-sys.path.append({sysconfig.get_path("purelib")!r})  # for what zenvoy stands on
+sys.path.append({sysconfig.get_path("purelib")!r})  # for zenvoy's dependencies
 from reconciler.local import bundled_prometheus
 print(bundled_prometheus.__file__, *bundled_prometheus.rules())
 """
@@ -20,7 +20,7 @@ print(bundled_prometheus.__file__, *bundled_prometheus.rules())
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new environment's Python, with nothing but zenvoy's wheel."""
+    """Return the Python of a new environment that contains only zenvoy's wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder)
     [wheel] = folder.glob("*.whl")
@@ -36,7 +36,7 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-def test_its_prometheus_has_the_rules(installed: Path, tmp_path: Path) -> None:
+def test_wheel_contains_the_rules(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "ask.py").write_text(ASKED)
 
     module, *rules = map(Path, run(installed, "-I", tmp_path / "ask.py").split())

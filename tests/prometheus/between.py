@@ -1,4 +1,4 @@
-"""What a test puts between two parts, to break what one hears of the other: each in threads of its own."""
+"""Proxies that a test puts between two parts to break their communication."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from urllib.parse import parse_qs, urlsplit
 from tests.e2e.harness import LOCAL
 
 Change = Callable[[str, dict[str, Any]], None]
-"""What becomes of an answer, given the query that it answers."""
+"""A change of the answer to a query."""
 
 
 class Front:
-    """An HTTP server that asks another one; while it is `away`, or that one is, it hangs up on everybody."""
+    """An HTTP proxy that closes every connection while it, or the server behind it, is away."""
 
     def __init__(self, behind: str) -> None:
         self.away = False
         self.change: Change | None = None
-        """Of JSON only."""
+        """Applied to JSON answers."""
         front = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ class Front:
                     self.close_connection = True
 
             def log_message(self, format: str, *args: object) -> None:
-                """Whoever asks says what they got."""
+                """Do not log requests."""
 
         self._server = ThreadingHTTPServer((LOCAL, 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -66,14 +66,14 @@ class Front:
 
 
 class Line:
-    """A Unix socket in another's place, until it is cut: then nobody new gets through, nor anybody who did."""
+    """A proxy in the place of a Unix socket. Cutting it ends all connections and prevents new ones."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._real = path, path.with_suffix(".behind")
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self.used = threading.Event()
-        """Somebody got through."""
+        """Set after the first connection."""
         path.rename(self._real)
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(path))
@@ -91,8 +91,8 @@ class Line:
         for end in (self._listening, *self._ends):
             end.close()
 
-    def mend(self) -> None:
-        """The other is back in its place."""
+    def restore(self) -> None:
+        """Put the original socket back in its place."""
         self._real.rename(self._path)
 
     def _begin(self, target: Callable[..., None], *arguments: socket.socket) -> None:

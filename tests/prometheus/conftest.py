@@ -1,4 +1,4 @@
-"""Real parts for a test, ended after it; `zenvoy` is that of the end-to-end tests."""
+"""Fixtures for real parts; `zenvoy` is the fixture of the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["pytest_runtest_makereport", "shared_zenvoy", "zenvoy"]
 
 @dataclass(frozen=True)
 class Ports:
-    """Where one `zenvoy up` shows its metrics."""
+    """The addresses at which one `zenvoy up` serves its metrics."""
 
     metrics: str = field(default_factory=lambda: f"{LOCAL}:{free_port()}")
     holder: str = field(default_factory=lambda: f"{LOCAL}:{free_port()}")
@@ -54,7 +54,7 @@ StartPrometheus = Callable[..., Prometheus]
 
 @pytest.fixture
 def prometheus(tmp_path: Path, ports: Ports) -> Iterator[StartPrometheus]:
-    """Start one that scrapes the ports of `ports`: `prometheus(alertmanager)`."""
+    """Return a function that starts a Prometheus which scrapes `ports`."""
     with ExitStack() as stack:
 
         def make(alertmanager: Server | None = None) -> Prometheus:

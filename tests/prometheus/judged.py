@@ -1,4 +1,4 @@
-"""A real `zenvoy up` that judges by a Prometheus, and what it exports."""
+"""A real `zenvoy up` with Prometheus as its source of traffic, and its metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def until(what: str, check: Callable[[], Any]) -> Any:
 
 
 def judged(zenvoy: Start, ports: Ports, url: str, *options: str, **service: Any) -> Zenvoy:
-    """One with the service `web`, which sleeps when the Prometheus at `url` says so, once it knows what counts."""
+    """Start zenvoy with the service `web` and the Prometheus at `url`; return after the first complete sample."""
     asked = (*ports.options, "--prometheus", url, "--scrape-interval", INTERVAL, *options)
     up = zenvoy({"name": "web", "command": server("http_echo"), **service}, options=asked)
     until("a sample is complete", lambda: value(ports.metrics, "zenvoy_sample_complete"))
@@ -32,7 +32,7 @@ def page(address: str, path: str) -> str:
 
 
 def value(address: str, name: str, **labels: str) -> float:
-    """Of one metric, now."""
+    """Return the current value of one metric."""
     series = name + ("{" + ",".join(f'{key}="{label}"' for key, label in labels.items()) + "}" if labels else "")
     found = re.search(rf"^{re.escape(series)} (\S+)$", page(address, "/metrics"), re.MULTILINE)
     assert found, f"{series} is not exported"

@@ -1,4 +1,4 @@
-"""A real Prometheus, a real Alertmanager and what it calls, each a process (or a thread) of its own until `close`."""
+"""A real Prometheus, a real Alertmanager, and a webhook, which run until `close`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.e2e.harness import LOCAL, until
 from tests.ports import free_port
 
 INTERVAL = "250ms"
-"""Between scrapes, and between evaluations of rules; the rules themselves are those of deploy/prometheus."""
+"""Interval of scrapes and of rule evaluations."""
 PATIENCE_SECONDS = 60.0
 RULES = Path(__file__).parents[2] / "deploy/prometheus/*.yaml"
 
 
 class Server:
-    """A program with an HTTP port that says when it is ready; may be started again after it was killed."""
+    """A program with an HTTP port and a readiness endpoint. It can be started again after `kill`."""
 
     def __init__(self, command: Sequence[str], port: int, log: Path, host: str = LOCAL) -> None:
         self.url = f"http://{host}:{port}"
@@ -52,7 +52,7 @@ class Server:
         self._process.send_signal(number)
 
     def ask(self, path: str, **query: str) -> Any:
-        """A JSON answer."""
+        """Return the JSON answer to a request."""
         with self._open(f"{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
             return json.load(answer)
 
@@ -71,7 +71,7 @@ class Server:
 
 
 class Prometheus(Server):
-    """Scrapes `ip:port` targets, by path; evaluates our rules and tells the Alertmanager, if there is one."""
+    """A Prometheus that scrapes `ip:port` targets, evaluates rules, and notifies an optional Alertmanager."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Prometheus(Server):
         host: str = LOCAL,
         options: Sequence[str] = (),
     ) -> None:
-        """`targets` are address and path by the job's name; `jobs` are written as Prometheus reads them."""
+        """`targets` maps job names to address and path; `jobs` are additional scrape configurations."""
         port = free_port()
         fixed = [
             {"job_name": name, "metrics_path": path, "static_configs": [{"targets": [address]}]}
@@ -103,7 +103,7 @@ class Prometheus(Server):
         super().__init__(command, port, directory / "prometheus.log", host)
 
     def scrape(self, job: str, **changes: Any) -> None:
-        """Go on with these settings of a job, besides what it began with; without any, leave the job out."""
+        """Reload with changed settings of a job, or without the job if there are none."""
         jobs = [{**one, **changes} if one["job_name"] == job else one for one in self._config["scrape_configs"]]
         self._reload([one for one in jobs if changes or one["job_name"] != job])
 
@@ -115,12 +115,12 @@ class Prometheus(Server):
         self.signal(signal.SIGHUP)
 
     def query(self, text: str) -> dict[str, float]:
-        """An instant vector, by the label `service` or else by job; empty ones are no error."""
+        """Return an instant vector by the label `service`, or by job; it may be empty."""
         rows = self.ask("/api/v1/query", query=text)["data"]["result"]
         return {row["metric"].get("service", row["metric"].get("job", "")): float(row["value"][1]) for row in rows}
 
     def firing(self) -> dict[tuple[str, str], str]:
-        """Since when each alert fires, by its name and service."""
+        """Return the start time of each firing alert, by its name and service."""
         alerts = self.ask("/api/v1/alerts")["data"]["alerts"]
         return {
             (alert["labels"]["alertname"], alert["labels"].get("service", "")): alert["activeAt"]
@@ -130,7 +130,7 @@ class Prometheus(Server):
 
 
 class Alertmanager(Server):
-    """Sends every alert to a webhook, at once."""
+    """An Alertmanager that sends every alert to a webhook at once."""
 
     def __init__(self, directory: Path, webhook: str) -> None:
         port = free_port()
@@ -145,7 +145,7 @@ class Alertmanager(Server):
 
 
 class Webhook:
-    """Where an Alertmanager calls: every alert that it told of, in order."""
+    """A webhook that records every alert in order."""
 
     def __init__(self) -> None:
         self.alerts: list[dict[str, Any]] = []
@@ -160,7 +160,7 @@ class Webhook:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
-                """Calls are in `alerts`."""
+                """Do not log requests."""
 
         self._server = ThreadingHTTPServer((LOCAL, 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -172,8 +172,8 @@ class Webhook:
         self._server.server_close()
         self._thread.join()
 
-    def told(self, alertname: str, status: str) -> list[dict[str, Any]]:
-        """What it told of that alert with this status, `firing` or `resolved`."""
+    def received(self, alertname: str, status: str) -> list[dict[str, Any]]:
+        """Return the recorded alerts with this name and status (`firing` or `resolved`)."""
         return [
             alert
             for alert in list(self.alerts)

@@ -1,4 +1,4 @@
-"""The mission's alert, from a service that cannot start to a webhook: real Envoy, zenvoy, Prometheus, Alertmanager."""
+"""An alert from a stuck service to a webhook, with a real Envoy, zenvoy, Prometheus, and Alertmanager."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.envoy, pytest.mark.prometheus, pytest.mark.alertmanage
 STUCK = "ServiceStuckWaking"
 
 
-def test_a_service_that_cannot_start_is_told_of_until_it_can(
+def test_alert_fires_until_the_stuck_service_starts(
     zenvoy: Start, ports: Ports, prometheus: StartPrometheus, alertmanager: Alertmanager, webhook: Webhook
 ) -> None:
     watching = prometheus(alertmanager)
@@ -28,24 +28,24 @@ def test_a_service_that_cannot_start_is_told_of_until_it_can(
         waiting = clients.submit(request, up.http_port, "stuck", "/hello", timeout=120)
         try:
             assert request(up.http_port, "fine", "/hello").status == 200
-            told = until("the webhook is told", lambda: webhook.told(STUCK, "firing"), PATIENCE_SECONDS)[0]
-            assert told["labels"]["service"] == "stuck"
-            assert told["labels"]["severity"] == "critical"
-            assert told["annotations"]["summary"] == "stuck does not wake"
-            assert told["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{STUCK}.md")
+            alert = until("the webhook is called", lambda: webhook.received(STUCK, "firing"), PATIENCE_SECONDS)[0]
+            assert alert["labels"]["service"] == "stuck"
+            assert alert["labels"]["severity"] == "critical"
+            assert alert["annotations"]["summary"] == "stuck does not wake"
+            assert alert["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{STUCK}.md")
 
             since = watching.firing()[STUCK, "stuck"]
             up.kill("reconciler")
             until("its scrape fails", lambda: watching.query('up{job="zenvoy"} == 0'), PATIENCE_SECONDS)
             until("it is back", lambda: watching.query("zenvoy_ready == 1"), PATIENCE_SECONDS)
-            assert watching.firing()[STUCK, "stuck"] == since, "a restart neither ends it nor begins it anew"
+            assert watching.firing()[STUCK, "stuck"] == since, "a restart neither resolves nor re-fires the alert"
             why = 'zenvoy_service_stalled_info{service="stuck", why="TimedOut"} == 1'
-            until("why is told after the restart", lambda: watching.query(why), PATIENCE_SECONDS)
-            assert not webhook.told(STUCK, "resolved")
+            until("the cause is exported after the restart", lambda: watching.query(why), PATIENCE_SECONDS)
+            assert not webhook.received(STUCK, "resolved")
         finally:
             up.open_gate()
         assert waiting.result().status == 200
-    resolved = until("the webhook is told", lambda: webhook.told(STUCK, "resolved"), PATIENCE_SECONDS)
+    resolved = until("the webhook is called", lambda: webhook.received(STUCK, "resolved"), PATIENCE_SECONDS)
     assert not watching.query("zenvoy_service_stalled_info")
     assert [alert["labels"]["service"] for alert in resolved] == ["stuck"]
-    assert {alert["labels"]["service"] for alert in webhook.told(STUCK, "firing")} == {"stuck"}
+    assert {alert["labels"]["service"] for alert in webhook.received(STUCK, "firing")} == {"stuck"}

@@ -1,4 +1,4 @@
-"""What a real `zenvoy up` exports, over HTTP: as Prometheus wants it, in both formats, of services that there are."""
+"""The metrics that a real `zenvoy up` exports over HTTP, in both formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.prometheus.conftest import Ports
 
 pytestmark = [pytest.mark.envoy, pytest.mark.prometheus]
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
-"""What Prometheus 2.42 asks for."""
+"""The Accept header of Prometheus 2.42."""
 
 
 def scraped(address: str, accept: str = "text/plain") -> str:
@@ -24,7 +24,7 @@ def scraped(address: str, accept: str = "text/plain") -> str:
         return str(answer.read().decode())
 
 
-def test_what_is_exported_after_a_wake(zenvoy: Start, ports: Ports) -> None:
+def test_metrics_after_a_wake_are_valid_in_both_formats(zenvoy: Start, ports: Ports) -> None:
     up = zenvoy({"name": "web", "command": server("http_echo")}, options=ports.options)
     request(up.http_port, "web", "/hello")
     up.wait_state("web", "ScaledToZero")
@@ -45,12 +45,12 @@ def test_what_is_exported_after_a_wake(zenvoy: Start, ports: Ports) -> None:
     assert re.search(r'^zenvoy_service_waited_seconds_total\{service="web"\} 0\.\d*[1-9]', text, re.MULTILINE)
 
 
-def test_a_service_that_leaves_the_file_vanishes(zenvoy: Start, ports: Ports) -> None:
+def test_removed_service_has_no_series(zenvoy: Start, ports: Ports) -> None:
     web, gone = ({"name": name, "command": server("http_echo")} for name in ("web", "gone"))
     up = zenvoy(web, gone, options=ports.options)
     assert 'service="gone"' in scraped(ports.metrics)
 
     up.write({"services": [web]})
 
-    until("it vanishes", lambda: 'service="gone"' not in scraped(ports.metrics))
+    until("its series are gone", lambda: 'service="gone"' not in scraped(ports.metrics))
     assert 'service="web"' in scraped(ports.metrics)

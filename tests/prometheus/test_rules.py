@@ -1,4 +1,4 @@
-"""The rule files: promtool's verdict, a case of each alert that fires and one that does not, and a page for each."""
+"""The rule files: validity, cases for each alert that fire and that do not, and a runbook for each alert."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def rules() -> list[dict[str, Any]]:
 ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
-def test_the_rules_are_sound() -> None:
+def test_rules_are_valid() -> None:
     promtool("check", "rules", *RULES)
     assert ALERTS.keys() == WANTED
 
 
 @pytest.mark.parametrize("cases", CASES, ids=lambda path: path.stem)
-def test_cases(cases: Path) -> None:
+def test_rule_cases_pass(cases: Path) -> None:
     promtool("test", "rules", cases)
 
 
 @pytest.mark.parametrize("alert", sorted(WANTED))
-def test_an_alert_has_a_case_that_fires_and_one_that_does_not(alert: str) -> None:
+def test_alert_has_a_firing_and_a_silent_case(alert: str) -> None:
     tests = yaml.safe_load((Path(__file__).parent / f"rules/{alert}.yaml").read_text())["tests"]
     looks = [look for test in tests for look in test["alert_rule_test"] if look["alertname"] == alert]
 
@@ -67,7 +67,7 @@ def test_an_alert_has_a_case_that_fires_and_one_that_does_not(alert: str) -> Non
 
 
 @pytest.mark.parametrize("alert", sorted(WANTED))
-def test_an_alert_says_what_it_is_and_where_to_read_on(alert: str) -> None:
+def test_alert_has_severity_annotations_and_runbook(alert: str) -> None:
     rule = ALERTS[alert]
 
     assert rule["labels"]["severity"] in SEVERITIES
@@ -78,24 +78,24 @@ def test_an_alert_says_what_it_is_and_where_to_read_on(alert: str) -> None:
     assert [line for line in page.splitlines() if line.startswith("## ")] == HEADINGS
 
 
-def test_there_is_no_page_without_an_alert() -> None:
+def test_runbook_has_an_alert() -> None:
     assert {path.stem for path in RUNBOOKS.glob("*.md")} == WANTED
 
 
-def test_links_of_the_pages_lead_somewhere() -> None:
+def test_runbook_links_have_an_existing_target() -> None:
     for path in RUNBOOKS.glob("*.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
 def queries() -> dict[str, list[str]]:
-    """The queries in the pages' commands, by page."""
+    """Return the queries in the commands of each runbook."""
     asked = re.compile(r"promtool query instant \$PROMETHEUS (?:'([^']+)'|(\S+))")
     pages = {path.name: asked.findall(path.read_text()) for path in RUNBOOKS.glob("*.md")}
     return {name: [quoted or bare for quoted, bare in found] for name, found in pages.items()}
 
 
-def test_queries_of_the_pages_are_sound(tmp_path: Path) -> None:
+def test_runbook_queries_are_valid(tmp_path: Path) -> None:
     found = [query for queries_of in queries().values() for query in queries_of]
     as_rules = [{"record": f"q{number}", "expr": query} for number, query in enumerate(found)]
     (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": as_rules}]}))
@@ -104,7 +104,7 @@ def test_queries_of_the_pages_are_sound(tmp_path: Path) -> None:
     promtool("check", "rules", tmp_path / "queries.yaml")
 
 
-def test_rules_and_pages_ask_only_for_what_there_is() -> None:
+def test_rules_and_runbooks_use_only_existing_metrics() -> None:
     exported = {family.sample_name for family in (*SERVICE_FAMILIES, *CONTROL_FAMILIES)}
     exported |= {f"{name}_{part}" for name in exported for part in ("bucket", "sum", "count")}
     exported |= {rule["record"] for rule in rules() if "record" in rule}

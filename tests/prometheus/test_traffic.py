@@ -1,4 +1,4 @@
-"""`zenvoy up` that judges by a real Prometheus: it sleeps and wakes by it, and by nothing else if need be."""
+"""`zenvoy up` with a real Prometheus as the source of traffic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ASLEEP = "ScaledToZero"
 SECRET_BY_BCRYPT = "$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"
 
 
-def test_it_sleeps_and_wakes_by_prometheus(zenvoy: Start, ports: Ports, prometheus: StartPrometheus) -> None:
+def test_service_sleeps_and_wakes_with_prometheus(zenvoy: Start, ports: Ports, prometheus: StartPrometheus) -> None:
     watching = prometheus()
     up = judged(zenvoy, ports, watching.url)
 
@@ -34,7 +34,7 @@ def test_it_sleeps_and_wakes_by_prometheus(zenvoy: Start, ports: Ports, promethe
     up.wait_state("web", ASLEEP, timeout=PATIENCE_SECONDS)
     up.asleep("web")
     asleep = 'zenvoy_service_state{state="ScaledToZero"} == 1'
-    until("Prometheus says so", lambda: watching.query(asleep))
+    until("Prometheus reports it", lambda: watching.query(asleep))
     assert watching.query("zenvoy_service_wakes_total{result='woken'}") == {"web": 1}
     assert watching.query("zenvoy_service_requests_total") == {"web": 1}
 
@@ -43,18 +43,20 @@ def test_it_sleeps_and_wakes_by_prometheus(zenvoy: Start, ports: Ports, promethe
     assert up.wakes("web") == 2
 
 
-def test_what_prometheus_alone_sees_wakes_it(zenvoy: Start, ports: Ports, prometheus: StartPrometheus) -> None:
-    """The holder goes on holding; that it does is told to nobody, for its stream is cut, and Envoy's is not."""
+def test_traffic_seen_only_by_prometheus_wakes_a_service(
+    zenvoy: Start, ports: Ports, prometheus: StartPrometheus
+) -> None:
+    """Cut only the holder's stream, so that it holds connections without reporting them."""
     up = judged(zenvoy, ports, prometheus().url)
     line = Line(up.state_dir / GRPC_SOCKET)
     up.kill("holder")
-    until("the next holder's stream is open", lambda: speaks(ports) == 1 and line.used.is_set())
+    until("the next holder's stream is open", lambda: stream_up(ports) == 1 and line.used.is_set())
     request(up.http_port, "web", "/hello")
     up.wait_state("web", ASLEEP, timeout=PATIENCE_SECONDS)
     holder = up.pids()["holder"]
 
     line.cut()
-    until("the holder is alone", lambda: speaks(ports) == 0)
+    until("the holder is disconnected", lambda: stream_up(ports) == 0)
     with ThreadPoolExecutor() as clients:
         waiting = clients.submit(request, up.http_port, "web", "/hello", timeout=60)
         up.wait_state("web", "Active", "Idle", timeout=PATIENCE_SECONDS)
@@ -63,20 +65,20 @@ def test_what_prometheus_alone_sees_wakes_it(zenvoy: Start, ports: Ports, promet
         assert woke["reason"].startswith("Envoy saw traffic")
         assert value(ports.holder, "zenvoy_holder_held", service="web") == 1
         assert not waiting.done()
-        line.mend()
+        line.restore()
         assert waiting.result().status == 200
     assert up.pids()["holder"] == holder
 
 
-def speaks(ports: Ports) -> float | None:
-    """Whether the holder says that its stream is open; None while there is none."""
+def stream_up(ports: Ports) -> float | None:
+    """Return the holder's metric of its stream, or None while no holder answers."""
     try:
         return value(ports.holder, "zenvoy_holder_stream_up")
     except OSError:
         return None
 
 
-def test_a_prometheus_that_asks_who_one_is(zenvoy: Start, ports: Ports, tmp_path: Path) -> None:
+def test_prometheus_with_tls_and_authentication(zenvoy: Start, ports: Ports, tmp_path: Path) -> None:
     files = Authority(tmp_path / "authority").sign(tmp_path / "tls", "localhost")
     web = {"tls_server_config": {"cert_file": f"{files}/tls.crt", "key_file": f"{files}/tls.key"}}
     (tmp_path / "web.yml").write_text(yaml.safe_dump({**web, "basic_auth_users": {"me": SECRET_BY_BCRYPT}}))
@@ -96,7 +98,7 @@ def test_a_prometheus_that_asks_who_one_is(zenvoy: Start, ports: Ports, tmp_path
         secured.close()
 
 
-def test_it_brings_a_prometheus_along_if_asked(zenvoy: Start, ports: Ports) -> None:
+def test_bundled_prometheus_has_rules_and_exemplars(zenvoy: Start, ports: Ports) -> None:
     up = zenvoy({"name": "web", "command": server("http_echo")}, options=(*ports.options, "--with-prometheus"))
 
     assert request(up.http_port, "web", "/hello").status == 200

@@ -1,6 +1,6 @@
-"""Unknown is not idle: a real `zenvoy up` and a real Prometheus, and each way in which it can know too little.
+"""Unknown usage with a real Prometheus: each kind of incomplete data keeps a service awake.
 
-All share one `up`. Between it and Prometheus, and between that and Envoy, stands somebody who breaks what they hear.
+All tests share one `zenvoy up`. Proxies between it, Prometheus, and Envoy break the communication.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Scene:
         return value(self.ports.metrics, "zenvoy_samples_unknown_total", cause=cause)
 
     def sample(self) -> str:
-        """Return what `explain` has of the latest sample."""
+        """Return the latest sample in `explain`."""
         return str(self.up.ask("GET", "/v1/services/web/explain")["sample"])
 
     def complete(self) -> bool:
         return value(self.ports.metrics, "zenvoy_sample_complete") == 1.0
 
     def said(self, *command: str) -> str:
-        """What a command prints, in one line."""
+        """Return the output of a command on one line."""
         return " ".join(self.up.cli(*command).stdout.split())
 
 
@@ -163,29 +163,29 @@ CASES = {
     "not a number": (changed(not_a_number), "envoy_missing", "is not a number"),
     "clock": (changed(ahead), "prometheus", "s ahead of ours"),
 }
-"""By name: a context manager that breaks it, the cause that is counted, and a pattern of the message."""
+"""By name: a context manager that breaks it, the counted cause, and a pattern of the message."""
 
 
 @pytest.mark.parametrize(("broken", "cause", "words"), CASES.values(), ids=CASES.keys())
-def test_what_prometheus_does_not_know_keeps_it_awake(
+def test_incomplete_prometheus_data_keeps_a_service_awake(
     scene: Scene, broken: Callable[[Scene], Any], cause: str, words: str, tmp_path: Path
 ) -> None:
-    """Its last request, which is in flight when the doubt begins, ends within it."""
+    """The last request is in flight when the data becomes incomplete, and ends before it is complete again."""
     before, gate = scene.unknown(cause), tmp_path / "go"
     with ThreadPoolExecutor() as clients:
         last = clients.submit(request, scene.up.http_port, "web", f"/until{gate}")
-        until("it is seen in flight", lambda: "1 in flight" in str(scene.up.status("web")["traffic"]))
+        until("the request is in flight", lambda: "1 in flight" in str(scene.up.status("web")["traffic"]))
         with broken(scene):
-            until("it is in doubt", lambda: re.search(words, scene.sample()))
+            until("usage is unknown", lambda: re.search(words, scene.sample()))
             gate.touch()
             assert last.result().status == 200
             scene.up.stays_awake("web", LONGER_SECONDS)
             _, doubted, why = scene.said("explain", "web").partition("in doubt, which keeps services awake: ")
             assert doubted and re.search(words, why)
             assert scene.unknown(cause) > before
-        until("it knows again", scene.complete)
+        until("a sample is complete", scene.complete)
 
 
-def test_it_sleeps_once_all_is_known_again(scene: Scene) -> None:
+def test_service_sleeps_once_data_is_complete_again(scene: Scene) -> None:
     assert request(scene.up.http_port, "web", "/hello").status == 200
     assert scene.up.wait_state("web", "ScaledToZero", timeout=PATIENCE_SECONDS)
