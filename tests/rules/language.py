@@ -16,7 +16,7 @@ PHRASES = {
 TEXTS = (
     *("*.md", "docs/**/*.md", "tests/**/*.md", "grafana/**/*.md", "deploy/**/*.md"),
     *("deploy/**/*.yaml", "deploy/**/*.txt", "deploy/**/*.tpl", "deploy/Dockerfile"),
-    *("Makefile", "scripts/*[!_]", ".ci/run"),
+    *("Makefile", ".ci/run", "scripts/install-yaml", "scripts/lock", "scripts/setup", "scripts/system-packages"),
     *("examples/**/*.yaml", "examples/**/*.py", "examples/**/*.sh", "grafana/*.py", "grafana/dashboards/*.json"),
 )
 """The files that the rule covers, as patterns below the project's folder."""
