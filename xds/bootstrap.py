@@ -81,7 +81,7 @@ def bootstrap(join: Join) -> dict[str, Any]:
         },
         # `server.uptime` is as old as the latest flush; by default 5 s, and then it seems to have restarted.
         "stats_flush_interval": FLUSH_INTERVAL,
-        # What is ignored of a service that does not run is answered by a listener inside of Envoy (`ignoring.py`).
+        # For the listener that answers ignored requests to services that are not running (`resources/ignore_rules.py`).
         "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": _INTERNAL}}],
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": bootstrap_limits.overload_manager(join.open_files),

@@ -1,6 +1,6 @@
 """The intermediate representation: all that Envoy must know, in words that are neither Envoy's nor the reconciler's.
 
-Frozen values only. `translate.py` turns them into Envoy's resources.
+Frozen values only. `resources/translation.py` turns them into Envoy's resources.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ class Service:
     ignore: tuple[Ignore, ...] = ()
     leaving: bool = False
     """No way leads to it any more; only what is in flight still needs its cluster."""
+
+    @property
+    def distinct_domains(self) -> list[str]:
+        """The domains in lower case, without duplicates."""
+        return list(dict.fromkeys(domain.lower() for domain in self.domains))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -18,15 +17,14 @@ from urllib.parse import unquote
 import grpc
 
 from xds import ir
-from xds.attribution import Attribution
-from xds.delta import DeltaStream
-from xds.requests import MOST_NAMES, NodeId, node_id
-from xds.snapshot import Change, World
-from xds.sotw import SotwStream
-from xds.stream import Nack, Stream
-from xds.subscription import Subscription
+from xds.ads.attribution import Attribution
+from xds.ads.codec import MOST_NAMES, MalformedError, NodeId, delta_node_id, sotw_node_id
+from xds.ads.delta import DeltaStream
+from xds.ads.sotw import SotwStream
+from xds.ads.stream import Nack, Stream
+from xds.ads.subscription import Subscription
+from xds.resources.snapshot import Change, World
 from xds.types import EDS
-from xds.wire import MalformedError
 
 MOST_MESSAGE_BYTES = 8 * 1024 * 1024
 """The largest message on any stream.
@@ -62,8 +60,8 @@ LAST_WRITE_SECONDS = 2.0
 _CLOSING = (grpc.StatusCode.UNAVAILABLE, "the server is closing")
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 CLAIMED_NODE: Mapping[str, Callable[[bytes], str]] = {
-    f"/{_SERVICE}/DeltaAggregatedResources": partial(node_id, 1),
-    f"/{_SERVICE}/StreamAggregatedResources": partial(node_id, 2),
+    f"/{_SERVICE}/DeltaAggregatedResources": delta_node_id,
+    f"/{_SERVICE}/StreamAggregatedResources": sotw_node_id,
 }
 """By method, how to get the node id from the first request. Raises `MalformedError`."""
 

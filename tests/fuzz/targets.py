@@ -47,11 +47,11 @@ from tproxy.protocols import proxy_protocol
 from tproxy.protocols.http2 import Refusing
 from tproxy.protocols.http_head import forwarded_for
 from xds import ir
-from xds.delta import DeltaStream
-from xds.snapshot import World
-from xds.sotw import SotwStream
+from xds.ads.codec import MalformedError
+from xds.ads.delta import DeltaStream
+from xds.ads.sotw import SotwStream
+from xds.resources.snapshot import World
 from xds.types import ORDER
-from xds.wire import MalformedError
 
 LISTEN = ir.Listen(ir.Address("127.0.0.1", 10000), ir.Address("127.0.0.1", 10443))
 NOW = 1_700_000_000.0

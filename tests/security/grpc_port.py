@@ -24,9 +24,8 @@ from reconciler.server import holders
 from reconciler.server.admission import Admission, Limits
 from reconciler.server.credentials import Material, Server, channel, x509
 from tests.reconciler.replication.test_peers import POD, WEB, Everything, Replica, Tls
-from tests.xds.discovery import DeltaDiscoveryRequest
+from tests.xds.oracle import DeltaDiscoveryRequest, core_v3
 from tproxy import wire
-from xds.api import core_v3
 from xds.types import CDS, EDS
 
 NAME = "zenvoy-reconciler.zenvoy-system.svc"

@@ -11,10 +11,9 @@ import grpc
 import pytest
 
 from tests.xds.client import LISTEN, PODS, http
-from tests.xds.discovery import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status
+from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status, core_v3
 from tests.xds.parts import Plane, plane, until
 from xds import server
-from xds.api import core_v3
 from xds.names import TRIAL
 from xds.types import CDS, EDS, LDS, RDS
 

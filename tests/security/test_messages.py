@@ -28,7 +28,7 @@ from tests.security.grpc_port import (
     says,
     until,
 )
-from tests.xds.discovery import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status
+from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status
 from tproxy import wire
 from xds import server
 from xds.server import MOST_MESSAGE_BYTES

@@ -13,7 +13,7 @@ from tests.xds.conftest import Stage
 from tests.xds.parts import Plane, echoes, envoy, plane, until, upstream
 from tests.xds.test_envoy_rejections import greets, tls
 from xds import ir
-from xds.check import faults
+from xds.resources.validation import faults
 
 pytestmark = pytest.mark.envoy
 ATTACKS = (

@@ -17,8 +17,8 @@ from reconciler.envoy.admin_stats import AdminStats
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.envoy.xds_router import XdsRouter
+from tests.xds.oracle import DeltaDiscoveryRequest, core_v3
 from xds.types import CDS
-from xds.wire import field, text
 
 Write = Callable[[asyncio.StreamWriter], Awaitable[None]]
 GOOD = b"cluster.web.upstream_rq_total: 3\nserver.uptime: 9\n"
@@ -121,12 +121,11 @@ async def test_statistics_other_host_named_own_address_is_asked() -> None:
     plane.add_generic_rpc_handlers((router.handler(),))
     port = plane.add_insecure_port("127.0.0.1:0")
     await plane.start()
-    value = field(2, text(1, "stats") + field(2, text(3, "10.255.255.1:9902")))
-    stats = text(1, "zenvoy") + field(2, field(5, field(1, value[2:])))
-    node = text(1, "evil") + field(3, field(1, stats))
+    metadata = {"zenvoy": {"stats": "10.255.255.1:9902"}}
+    node = core_v3.Node.from_dict({"id": "evil", "metadata": metadata})
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         stream = channel.stream_stream(DELTA)()
-        await stream.write(field(1, node) + text(2, CDS))
+        await stream.write(bytes(DeltaDiscoveryRequest(node=node, type_url=CDS)))
         await asyncio.wait_for(joined.wait(), 30)
         assert router.stats() == {"evil": "127.0.0.1:9902"}
         stream.cancel()

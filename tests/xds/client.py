@@ -6,18 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tests.xds.discovery import (
+from tests.xds import oracle as api
+from tests.xds.oracle import (
     DeltaDiscoveryRequest,
     DeltaDiscoveryResponse,
     DiscoveryRequest,
     DiscoveryResponse,
     Status,
 )
-from xds import api, ir
-from xds.delta import DeltaStream
-from xds.snapshot import World, resource
-from xds.sotw import SotwStream
-from xds.stream import Receipt, Stream
+from xds import ir
+from xds.ads.delta import DeltaStream
+from xds.ads.sotw import SotwStream
+from xds.ads.stream import Receipt, Stream
+from xds.resources.snapshot import World, resource
 from xds.types import CDS, EDS, LDS, RDS
 
 SHORT = {CDS: "CDS", EDS: "EDS", LDS: "LDS", RDS: "RDS"}

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tests.xds.client import LISTEN, PODS, DeltaClient, http, tcp, world
 from xds import ir
-from xds.attribution import CONFLICT, Attribution, Verdict, search
+from xds.ads.attribution import CONFLICT, Attribution, Verdict, search
 from xds.names import TRIAL
-from xds.snapshot import Change, World
-from xds.translate import Shared
+from xds.resources.snapshot import Change, World
+from xds.resources.translation import Shared
 from xds.types import CDS, EDS, LDS, RDS
 
 NAMES = tuple("abcdefghijklmnop")

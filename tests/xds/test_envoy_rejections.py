@@ -16,11 +16,11 @@ from tests.xds.conftest import Stage
 from tests.xds.parts import echoes, envoy, http_get, pages, plane, until, until_async, upstream
 from tests.xds.test_envoy_protocols import http
 from xds import ir
+from xds.resources.proto import Cluster, RouteConfiguration, encode
+from xds.resources.snapshot import World
+from xds.resources.translation import Parts, parts
 from xds.server import NodeEvent, Server
-from xds.snapshot import World
-from xds.translate import Parts, parts
 from xds.types import LDS, RDS
-from xds.wire import field, number
 
 pytestmark = pytest.mark.envoy
 
@@ -31,16 +31,26 @@ def rejected(service: ir.Service) -> Parts:
     if service.leaving or not any(text.startswith("bad") for text in (service.name, *service.domains)):
         return made
     if "cluster" in service.name:
-        return replace(made, cluster=made.cluster + field(4, number(1, 0)))  # a time-out of 0 s: all clusters fail
+        cluster = Cluster.FromString(made.cluster)
+        cluster.connect_timeout.seconds = 0  # all clusters fail
+        return replace(made, cluster=encode(cluster))
     if "field" in service.name:
         return replace(parts(replace(service, ignore=(ir.Ignore(user_agents=("",)),))), service=service)
-    twice = field(2, f"{service.name}.twice".encode()) * 2
+    twice = [f"{service.name}.twice"] * 2
     return replace(
         made,
         filter_chain=made.filter_chain * 2,
-        virtual_host=made.virtual_host and made.virtual_host + (twice if not service.ignore else b""),
-        answering_host=made.answering_host and made.answering_host + twice,
+        virtual_host=with_domains(made.virtual_host, [] if service.ignore else twice),
+        answering_host=with_domains(made.answering_host, twice),
     )
+
+
+def with_domains(encoded: bytes, domains: list[str]) -> bytes:
+    """Add domains to the virtual host of an encoded route configuration, if there is one."""
+    configuration = RouteConfiguration.FromString(encoded)
+    for host in configuration.virtual_hosts:
+        host.domains.extend(domains)
+    return encode(configuration)
 
 
 def served(events: list[NodeEvent]) -> Server:

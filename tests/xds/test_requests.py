@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import betterproto2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.xds.discovery import DeltaDiscoveryRequest, DiscoveryRequest, Status
-from xds.api import core_v3
-from xds.requests import (
-    MOST_ERROR,
-    MOST_NAME,
+from tests.xds.oracle import DeltaDiscoveryRequest, DiscoveryRequest, Status, core_v3
+from xds.ads.codec import (
+    MOST_ERROR_BYTES,
+    MOST_NAME_BYTES,
     MOST_NAMES,
-    MOST_WORD,
+    MOST_WORD_BYTES,
     DeltaRequest,
+    MalformedError,
     NodeId,
     SotwDecoder,
     SotwRequest,
+    delta_node_id,
     delta_request,
+    sotw_node_id,
 )
-from xds.requests import node_id as claimed_node
 from xds.types import CDS, EDS
-from xds.wire import MalformedError, number
 
-text = st.text(max_size=MOST_WORD // 4)
+text = st.text(max_size=MOST_WORD_BYTES // 4)
 some_names = st.lists(text, max_size=6)
 nodes = st.none() | st.builds(
     lambda id_, cluster, build: core_v3.Node(id=id_, cluster=cluster, user_agent_name=build), text, text, text
@@ -116,8 +117,14 @@ def test_garbage_is_malformed_or_read_but_nothing_else(data: bytes) -> None:
             pass
 
 
+def varint_field(number: int, value: int) -> bytes:
+    return b"".join(betterproto2.encode_varint(part) for part in (number << 3, value))
+
+
 def test_fields_of_other_kinds_are_passed_over() -> None:
-    later = b"".join((number(1000, 1 << 40), b"\x0d1234", b"\x0912345678", bytes(DeltaDiscoveryRequest(type_url="x"))))
+    later = b"".join(
+        (varint_field(1000, 1 << 40), b"\x0d1234", b"\x0912345678", bytes(DeltaDiscoveryRequest(type_url="x")))
+    )
     assert delta_request(later).type_url == "x"
 
 
@@ -127,7 +134,7 @@ def test_cut_requests_are_malformed(data: bytes) -> None:
         delta_request(data)
 
 
-LONG_WORD, LONG_NAME = "x" * (MOST_WORD + 1), "x" * (MOST_NAME + 1)
+LONG_WORD, LONG_NAME = "x" * (MOST_WORD_BYTES + 1), "x" * (MOST_NAME_BYTES + 1)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ def test_sotw_request_out_of_bounds_is_malformed(message: DiscoveryRequest) -> N
 
 def test_rejection_text_is_cut() -> None:
     message = DeltaDiscoveryRequest(error_detail=Status(code=13, message="x" * 5_000_000))
-    assert delta_request(bytes(message)).error == "x" * MOST_ERROR
+    assert delta_request(bytes(message)).error == "x" * MOST_ERROR_BYTES
 
 
 def test_claimed_node_is_the_one_that_is_served() -> None:
@@ -177,8 +184,8 @@ def test_claimed_node_is_the_one_that_is_served() -> None:
     twice = b"".join(bytes(DeltaDiscoveryRequest(node=core_v3.Node(id=one))) for one in ("mine", "other"))
     decoded = delta_request(twice).node
     assert decoded
-    assert claimed_node(1, twice) == decoded.id
+    assert delta_node_id(twice) == decoded.id
     sotw = b"".join(bytes(DiscoveryRequest(node=core_v3.Node(id=one))) for one in ("mine", "other"))
     served = SotwDecoder().decode(sotw).node
     assert served
-    assert claimed_node(2, sotw) == served.id
+    assert sotw_node_id(sotw) == served.id

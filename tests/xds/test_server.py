@@ -12,9 +12,8 @@ import grpc.aio
 import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, http
-from tests.xds.discovery import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, core_v3
 from tests.xds.parts import Plane, plane, until
-from xds.api import core_v3
 from xds.server import peer_address
 from xds.types import CDS, EDS
 

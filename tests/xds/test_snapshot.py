@@ -6,9 +6,9 @@ import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, http, tcp, world
 from xds import ir
-from xds.check import faults
-from xds.snapshot import Change, World, inconsistencies
-from xds.translate import Translation
+from xds.resources.snapshot import Change, World, inconsistencies
+from xds.resources.translation import Translation
+from xds.resources.validation import faults
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.xds.client import HELD, LISTEN, PODS, Answer, Client, DeltaClient, SotwClient, http, tcp
 from xds import ir
-from xds.snapshot import World
+from xds.resources.snapshot import World
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 NAMES = ("a", "b")

@@ -26,9 +26,8 @@ from reconciler.ports.backend import Running
 from reconciler.replication import Peers, Terms
 from reconciler.server.holders import HolderStreams
 from tests.ports import free_port
-from tests.xds.discovery import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, core_v3
 from tproxy import wire
-from xds.api import core_v3
 from xds.types import CDS, EDS
 
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"

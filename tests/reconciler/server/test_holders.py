@@ -13,8 +13,11 @@ import pytest
 from reconciler.core.spec import Protocol, Spec
 from reconciler.ports.holders import Held, Order
 from reconciler.server.holders import HolderStreams, assigned
+from tests.xds.oracle import MESSAGES
 from tproxy import wire
-from xds import ir, messages
+from xds import ir
+from xds.resources.clusters import cluster
+from xds.types import CDS
 
 PATIENCE_SECONDS = 20.0
 WEB, DB = "127.64.0.1:18001", "127.64.0.2:18001"
@@ -317,9 +320,9 @@ async def test_reasons_of_refusals_are_added_up_and_a_holder_that_does_not_tell_
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_header_comes_first_where_envoy_sends_one(protocol: Protocol) -> None:
-    cluster = messages.cluster("web", ir.Protocol(protocol))
+    made = MESSAGES[CDS].parse(cluster("web", ir.Protocol(protocol)))
     said = assigned(Order(Spec(name="web", protocol=protocol), WEB, (), None))
-    assert said.has_header == bool(cluster.transport_socket_matches)
+    assert said.has_header == bool(made.transport_socket_matches)
 
 
 async def test_holder_that_is_missed_keeps_counts_of_services_only() -> None:

@@ -13,7 +13,7 @@ from reconciler.kubernetes.types.builtin import Service, ServicePort
 from reconciler.kubernetes.types.target import Target
 from tests.reconciler.kubernetes.objects import WEB, scaled, service
 from xds import ir
-from xds.check import faults
+from xds.resources.validation import faults
 
 CLUSTER = Cluster()
 

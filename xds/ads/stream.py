@@ -14,11 +14,11 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from xds.attribution import Verdict, reason
+from xds.ads.attribution import Verdict, reason
+from xds.ads.codec import NodeId
+from xds.ads.subscription import Subscription
 from xds.names import TRIAL
-from xds.requests import NodeId
-from xds.snapshot import Change, Resource, World
-from xds.subscription import Subscription
+from xds.resources.snapshot import Change, Resource, World
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 

@@ -6,13 +6,11 @@ https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xd
 
 from __future__ import annotations
 
-from xds.requests import MOST_NAMES, DeltaRequest, NodeId, delta_request
-from xds.responses import delta_response
-from xds.snapshot import Resource
-from xds.stream import Receipt, Stream
-from xds.subscription import UNKNOWN, Subscription
+from xds.ads.codec import MOST_NAMES, DeltaRequest, MalformedError, NodeId, delta_request, delta_response
+from xds.ads.stream import Receipt, Stream
+from xds.ads.subscription import UNKNOWN, Subscription
+from xds.resources.snapshot import Resource
 from xds.types import CDS, EDS, WILDCARD
-from xds.wire import MalformedError
 
 
 class DeltaStream(Stream):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from xds.snapshot import Resource, Table
+from xds.resources.snapshot import Resource, Table
 
 UNKNOWN = "?"
 """A version that no resource has: what the client holds of a name is not known."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
 from xds import ir
-from xds.check import faults, is_name
-from xds.translate import Parts, Shared, parts
+from xds.resources.translation import Parts, Shared, parts
+from xds.resources.validation import faults, is_name
 
 Translate = Callable[[ir.Service], Parts]
 LONGEST_MESSAGE = 500

@@ -7,11 +7,10 @@ https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#basic-protocol
 
 from __future__ import annotations
 
-from xds.requests import NodeId, SotwDecoder, SotwRequest
-from xds.responses import sotw_response
-from xds.snapshot import Resource, World
-from xds.stream import Receipt, Stream
-from xds.subscription import Subscription
+from xds.ads.codec import NodeId, SotwDecoder, SotwRequest, sotw_response
+from xds.ads.stream import Receipt, Stream
+from xds.ads.subscription import Subscription
+from xds.resources.snapshot import Resource, World
 from xds.types import CDS, WILDCARD
 
 
@@ -23,6 +22,8 @@ class SotwStream(Stream):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._decoder = SotwDecoder()
+        self._named: dict[str, tuple[str, ...]] = {}
+        """By type URL, the names in the request that was applied last."""
 
     def identify(self, data: bytes) -> NodeId | None:
         """Return who sent a request. Raises `MalformedError`."""
@@ -51,6 +52,9 @@ class SotwStream(Stream):
         return self._settle(sub, request.nonce, request.error, now)
 
     def _subscribe(self, sub: Subscription, request: SotwRequest, *, first: bool) -> None:
+        if request.names is self._named.get(sub.type_url) and not first:
+            return
+        self._named[sub.type_url] = request.names
         sub.names_given = sub.names_given or bool(request.names)
         names = dict.fromkeys(request.names)
         legacy = not sub.names_given and sub.type_url in WILDCARD

@@ -16,10 +16,10 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from xds import names
-from xds.selection import LONGEST_MESSAGE
-from xds.snapshot import Change, World
-from xds.subscription import Subscription
-from xds.translate import Parts, Shared
+from xds.ads.subscription import Subscription
+from xds.resources.selection import LONGEST_MESSAGE
+from xds.resources.snapshot import Change, World
+from xds.resources.translation import Parts, Shared
 from xds.types import LDS
 
 _RULE = re.compile(r"Proto constraint validation failed \((.*)\)")

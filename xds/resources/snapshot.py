@@ -11,10 +11,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from xds import ignoring, ir, names
-from xds.check import address_problems
-from xds.selection import Selection, Translate
-from xds.translate import Parts, Shared, Translation, load_assignment, parts, translation, trial
+from xds import ir, names
+from xds.resources.clusters import answers_assignment, load_assignment
+from xds.resources.selection import Selection, Translate
+from xds.resources.translation import Parts, Shared, Translation, parts, translation, trial
+from xds.resources.validation import address_problems
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 MOST_VERSIONS = 8
@@ -235,7 +236,7 @@ class World:
             name = names.ignored(service)
             answered = held and present.answering_host
             past = load_assignment(name, () if held else endpoints)
-            assignments[name] = ignoring.load_assignment(service) if answered else past
+            assignments[name] = answers_assignment(service) if answered else past
         return tuple(name for name, body in assignments.items() if self._tables[EDS].put(name, body))
 
     def _replace(self, type_url: str, bodies: dict[str, bytes]) -> tuple[tuple[str, ...], tuple[Resource, ...]]:

@@ -1,0 +1,204 @@
+"""envoy-data-plane reads what `xds` encodes as protobuf does, and finds each service's settings in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import betterproto2
+from google.protobuf import json_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.xds.oracle import MESSAGES
+from xds import ir
+from xds.names import ANSWERS, IGNORED_STAT, ignored, service_name, stat_name
+from xds.resources import clusters, proto
+from xds.resources.translation import Parts, Shared, parts, translation, trial
+from xds.types import CDS, EDS, LDS, RDS
+
+HTTP, TLS = ir.Address("127.0.0.1", 80), ir.Address("::", 443)
+names = st.from_regex(r"[a-z][a-z0-9./_-]{0,200}", fullmatch=True)
+domains = st.lists(st.from_regex(r"(\*\.)?[A-Za-z0-9.-]{1,200}", fullmatch=True), min_size=1, max_size=3)
+addresses = st.builds(ir.Address, st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str), st.integers(1, 65535))
+networks = st.one_of(
+    st.ip_addresses().map(str), st.sampled_from(["10.0.0.0/8", "0.0.0.0/0", "fd00::/9", "10.1.2.3/24"])
+)
+some = st.lists(st.text("abc/", max_size=5), max_size=2).map(tuple)
+rules = st.builds(
+    ir.Ignore,
+    st.lists(st.sampled_from(["/", "/healthz", "/metrics/*", "/*"]), max_size=2).map(tuple),
+    some,
+    st.lists(networks, max_size=2).map(tuple),
+    st.integers(200, 599),
+    st.sampled_from(["", "asleep\n"]),
+)
+services = st.builds(
+    lambda name, protocol, domains, listen, ignore: ir.Service(
+        name, protocol, tuple(domains), listen if protocol is ir.Protocol.TCP else None, tuple(ignore)
+    ),
+    names,
+    st.sampled_from(ir.Protocol),
+    domains,
+    addresses,
+    st.lists(rules, max_size=3),
+)
+
+
+def oracle(type_url: str, body: bytes) -> Any:
+    """Return a resource as betterproto2 reads it, after comparing that with what protobuf reads."""
+    read = MESSAGES[type_url].parse(body)
+    ours = proto.message_class(type_url.rpartition("/")[2]).FromString(body)
+    assert plain(read) == plain(ours)
+    return read
+
+
+def plain(message: Any) -> Any:
+    """Return a message of either library as data."""
+    if isinstance(message, betterproto2.Message):
+        return message.to_dict()
+    return json_format.MessageToDict(message, descriptor_pool=proto.POOL)
+
+
+def lower(service: ir.Service) -> list[str]:
+    return list(dict.fromkeys(domain.lower() for domain in service.domains))
+
+
+def sources(service: ir.Service) -> bool:
+    return any(rule.sources for rule in service.ignore)
+
+
+def proxied(chain: Any) -> str:
+    """Return the cluster that a filter chain leads to."""
+    [found] = chain.filters
+    return str(found.typed_config.unpack().cluster)
+
+
+@settings(max_examples=30, deadline=None)
+@given(service=services)
+def test_parts_any_service_have_its_clusters(service: ir.Service) -> None:
+    found = parts(service)
+    cluster = oracle(CDS, found.cluster)
+    assert cluster.name == service.name
+    assert cluster.alt_stat_name == (stat_name(service.name) if "." in service.name else "")
+    assert bool(cluster.transport_socket_matches) == (service.protocol in (ir.Protocol.TCP, ir.Protocol.TLS))
+    assert bool(found.ignored_cluster) == bool(service.ignore)
+    if service.ignore:
+        past = oracle(CDS, found.ignored_cluster)
+        assert (past.name, past.alt_stat_name) == (ignored(service.name), IGNORED_STAT)
+        past.name, past.alt_stat_name = cluster.name, cluster.alt_stat_name
+        assert past == cluster
+
+
+@settings(max_examples=30, deadline=None)
+@given(service=services.filter(lambda service: service.protocol in (ir.Protocol.HTTP, ir.Protocol.H2C)))
+def test_parts_http_service_have_its_routes(service: ir.Service) -> None:
+    found = parts(service)
+    [host] = oracle(RDS, found.virtual_host).virtual_hosts
+    assert (host.name, host.domains) == (service.name, lower(service))
+    *before, last = host.routes
+    assert (last.match.prefix, last.route.cluster) == ("/", service.name)
+    assert {route.route.cluster for route in before} <= {ignored(service.name)}
+    expected = [
+        (path, agent, bool(rule.sources))
+        for rule in service.ignore
+        for path in rule.paths or ("/*",)
+        for agent in rule.user_agents or (None,)
+    ]
+    assert [matched(route.match) for route in before] == expected
+    if service.ignore:
+        [answering] = oracle(RDS, found.answering_host).virtual_hosts
+        assert (answering.name, answering.domains) == (host.name, host.domains)
+        answered = [(matched(r.match)[:2], r.direct_response.status, body(r.direct_response)) for r in answering.routes]
+        by_rule = sorted(service.ignore, key=lambda rule: bool(rule.sources))
+        assert answered == [
+            ((path, agent), rule.status, rule.body)
+            for rule in by_rule
+            for path in rule.paths or ("/*",)
+            for agent in rule.user_agents or (None,)
+        ]
+
+
+def matched(match: Any) -> tuple[str, str | None, bool]:
+    """Return the path, the user agent, and whether sources are named."""
+    [agent] = [header.string_match.prefix for header in match.headers] or [None]
+    path = match.path if match.path is not None else f"{match.prefix}*"
+    return path, agent, bool(match.filter_state)
+
+
+def body(answer: Any) -> str:
+    return answer.body.inline_string if answer.body else ""
+
+
+@settings(max_examples=30, deadline=None)
+@given(service=services.filter(lambda service: service.protocol in (ir.Protocol.TCP, ir.Protocol.TLS)))
+def test_parts_stream_service_have_its_filter_chains(service: ir.Service) -> None:
+    found, is_tls = parts(service), service.protocol is ir.Protocol.TLS
+    chains = oracle(LDS, found.filter_chain if is_tls else found.listener).filter_chains
+    names = [service.name, ignored(service.name)] if sources(service) else [service.name]
+    assert [proxied(chain) for chain in chains] == names
+    if is_tls:
+        assert [chain.name for chain in chains] == names
+        assert all(chain.filter_chain_match.server_names == lower(service) for chain in chains)
+    if sources(service):
+        assert chains[-1].filter_chain_match.source_prefix_ranges
+
+
+def test_answers_assignment_leads_to_the_internal_listener() -> None:
+    assignment = oracle(EDS, clusters.answers_assignment("web"))
+    assert assignment.cluster_name == ignored("web")
+    [[endpoint]] = [locality.lb_endpoints for locality in assignment.endpoints]
+    assert endpoint.endpoint.address.envoy_internal_address.server_listener_name == ANSWERS
+
+
+@settings(max_examples=30, deadline=None)
+@given(name=names, endpoints=st.lists(addresses, max_size=4), held=st.booleans())
+def test_load_assignment_any_order_is_sorted_and_distinct(name: str, endpoints: list[ir.Address], held: bool) -> None:
+    assignment = oracle(EDS, clusters.load_assignment(name, endpoints, held))
+    found = [endpoint for locality in assignment.endpoints for endpoint in locality.lb_endpoints]
+    sockets = [endpoint.endpoint.address.socket_address for endpoint in found]
+    assert assignment.cluster_name == name
+    assert [(socket.address, socket.port_value) for socket in sockets] == sorted(
+        {(address.host, address.port) for address in endpoints}
+    )
+    assert all(socket.ipv4_compat == (socket.address == "::") for socket in sockets)
+    assert all((endpoint.metadata is not None) == held for endpoint in found)
+
+
+@settings(max_examples=20, deadline=None)
+@given(chosen=st.lists(services, max_size=5, unique_by=lambda service: service.name))
+def test_translation_joins_the_parts_of_all_services(chosen: list[ir.Service]) -> None:
+    of = [parts(service) for service in chosen]
+    whole = translation(ir.Listen(HTTP, TLS), of)
+    for type_url, resources in whole.resources.items():
+        for name, encoded in resources.items():
+            assert oracle(type_url, encoded).name == name
+    hosts = [host.name for host in oracle(RDS, whole.resources[RDS]["http"]).virtual_hosts]
+    by_name = [service.name for service in chosen if service.protocol in (ir.Protocol.HTTP, ir.Protocol.H2C)]
+    assert hosts == [*by_name, "(unknown host)"]
+    assert all(name in whole.resources[CDS] for name in whole.clusters_used)
+    for kind in Shared:
+        tried = oracle(LDS, trial(kind, of))
+        assert tried.internal_listener is not None and tried.address is None
+        assert in_trial(kind, tried) == in_whole(kind, of)
+
+
+def in_trial(kind: Shared, listener: Any) -> list[Any]:
+    if kind is Shared.CHAINS:
+        return list(listener.filter_chains)
+    [[manager]] = [chain.filters for chain in listener.filter_chains]
+    configuration = manager.typed_config.unpack().route_config
+    assert configuration.validate_clusters is False
+    return [host for host in configuration.virtual_hosts if host.name != "(unknown host)"]
+
+
+def in_whole(kind: Shared, of: list[Parts]) -> list[Any]:
+    encoded = [(kind.type_url, part) for one in of if (part := kind.part(one))]
+    read = [oracle(type_url, part) for type_url, part in encoded]
+    return [part for one in read for part in (one.filter_chains if kind is Shared.CHAINS else one.virtual_hosts)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(name=names)
+def test_stat_name_any_service_leads_back_to_it(name: str) -> None:
+    assert "." not in stat_name(name)
+    assert service_name(stat_name(name)) == name

@@ -1,0 +1,120 @@
+"""Clusters, one or two for each service, and their endpoints.
+
+A cluster never changes with its endpoints. It must not limit how many connections or requests are held, for how long,
+or how large they are: the holder does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from xds import ir
+from xds.names import ANSWERS, HELD, IGNORED_STAT, ignored, stat_name
+from xds.resources.proto import (
+    Cluster,
+    ClusterLoadAssignment,
+    Metadata,
+    ProxyProtocolTransport,
+    RawBuffer,
+    Struct,
+    UpstreamHttpOptions,
+    encode,
+    packed,
+)
+
+_UNLIMITED = {"value": 1_000_000_000}
+_CONNECT_TIMEOUT = timedelta(seconds=5)
+_FIRST_FETCH_TIMEOUT = timedelta(seconds=60)
+"""Envoy delays its start for so long when endpoints are missing, instead of answering 503."""
+_HTTP1_UPSTREAM_IDLE = timedelta(seconds=1)
+"""Shorter than the 2 to 5 s after which many HTTP/1.1 servers close an idle connection. A request that is sent at that
+moment cannot be retried safely."""
+_H2C_UPSTREAM_IDLE = timedelta(seconds=60)
+"""HTTP/2 servers announce with GOAWAY that they close a connection."""
+_IS_HELD = Struct(fields={HELD: {"bool_value": True}})
+_HELD_METADATA = Metadata(filter_metadata={"envoy.transport_socket_match": _IS_HELD})
+
+
+def cluster(name: str, protocol: ir.Protocol) -> bytes:
+    """Encode a service's cluster."""
+    stat = stat_name(name) if "." in name else ""
+    return encode(Cluster(name=name, alt_stat_name=stat)) + _common(protocol)
+
+
+def ignored_cluster(name: str, protocol: ir.Protocol) -> bytes:
+    """Encode the cluster for ignored traffic to a service. All such clusters share their statistics."""
+    return encode(Cluster(name=ignored(name), alt_stat_name=IGNORED_STAT)) + _common(protocol)
+
+
+def ads(initial_fetch_timeout: timedelta | dict[str, int]) -> dict[str, Any]:
+    """Return a config source that means the stream on which it was received."""
+    return {"ads": {}, "initial_fetch_timeout": initial_fetch_timeout, "resource_api_version": "V3"}
+
+
+@cache
+def _common(protocol: ir.Protocol) -> bytes:
+    """Encode the part of each cluster that is the same for all services with this protocol."""
+    limits = {"max_connections", "max_pending_requests", "max_requests", "max_retries"}
+    thresholds = [{"priority": one, **dict.fromkeys(limits, _UNLIMITED)} for one in ("DEFAULT", "HIGH")]
+    return encode(
+        Cluster(
+            type="EDS",
+            eds_cluster_config={"eds_config": ads(_FIRST_FETCH_TIMEOUT)},
+            connect_timeout=_CONNECT_TIMEOUT,
+            circuit_breakers={"thresholds": thresholds},
+            transport_socket_matches=_transport_sockets(protocol),
+            typed_extension_protocol_options=_upstream_protocol(protocol),
+        )
+    )
+
+
+def _upstream_protocol(protocol: ir.Protocol) -> dict[str, Any]:
+    config: dict[str, Any]
+    if protocol is ir.Protocol.HTTP:
+        idle_timeout, config = _HTTP1_UPSTREAM_IDLE, {"http_protocol_options": {}}
+    elif protocol is ir.Protocol.H2C:
+        idle_timeout, config = _H2C_UPSTREAM_IDLE, {"http2_protocol_options": {"allow_connect": True}}
+    else:
+        return {}
+    common = {"idle_timeout": idle_timeout}
+    options = UpstreamHttpOptions(common_http_protocol_options=common, explicit_http_config=config)
+    return {options.DESCRIPTOR.full_name: packed(options)}
+
+
+def _transport_sockets(protocol: ir.Protocol) -> list[dict[str, Any]]:
+    """Return the transport sockets that report the client to a holder, where the connection itself does not."""
+    if protocol not in (ir.Protocol.TCP, ir.Protocol.TLS):
+        return []
+    transport = ProxyProtocolTransport(
+        config={"version": "V2"},
+        transport_socket={"name": "envoy.transport_sockets.raw_buffer", "typed_config": packed(RawBuffer())},
+    )
+    socket = {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": packed(transport)}
+    return [{"name": HELD, "match": _IS_HELD, "transport_socket": socket}]
+
+
+def socket_address(address: ir.Address) -> dict[str, Any]:
+    """Return an address to listen on or to connect to."""
+    is_any = address.host == "::"
+    return {"socket_address": {"address": address.host, "port_value": address.port, "ipv4_compat": is_any}}
+
+
+def load_assignment(name: str, endpoints: Iterable[ir.Address], held: bool = False) -> bytes:
+    """Encode a service's endpoints, sorted and without duplicates; `held` if they are its hold address."""
+    assignment = ClusterLoadAssignment(cluster_name=name)
+    if distinct := sorted(set(endpoints), key=lambda address: (address.host, address.port)):
+        metadata = _HELD_METADATA if held else None
+        locality = assignment.endpoints.add()
+        for address in distinct:
+            locality.lb_endpoints.add(endpoint={"address": socket_address(address)}, metadata=metadata)
+    return encode(assignment)
+
+
+def answers_assignment(name: str) -> bytes:
+    """Encode the endpoint for ignored traffic to a service that is not running: Envoy's own listener `answers`."""
+    internal = {"envoy_internal_address": {"server_listener_name": ANSWERS}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": internal}}]}]
+    return encode(ClusterLoadAssignment(cluster_name=ignored(name), endpoints=endpoints))

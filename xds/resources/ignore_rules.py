@@ -1,0 +1,54 @@
+"""Traffic to a service that does not count as use: probes and scrapes.
+
+A service with such rules has a second cluster, whose statistics belong to no service. While the service is awake, both
+clusters have the same endpoints. While connections are held, the second one leads to Envoy's own listener `answers`,
+which gives each rule's answer. So wake and sleep change endpoints only. TCP and TLS have no answer to give: an ignored
+connection is closed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from itertools import product
+from typing import Any
+
+from xds import ir
+from xds.names import SOURCE
+
+
+def source_ranges(rules: Iterable[ir.Ignore]) -> list[dict[str, Any]]:
+    """Return the fewest ranges that cover the sources of these rules.
+
+    Envoy rejects a listener whose filter chains name one range twice, in whatever notation.
+    """
+    networks = {ip_network(source, strict=False) for rule in rules for source in rule.sources}
+    ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+    ipv6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
+    fewest: list[IPv4Network | IPv6Network] = [*ipv4, *ipv6]
+    return [{"address_prefix": str(one.network_address), "prefix_len": {"value": one.prefixlen}} for one in fewest]
+
+
+def route_matches(rule: ir.Ignore) -> Iterator[dict[str, Any]]:
+    """Yield the matches for the requests that a rule ignores."""
+    match: dict[str, Any] = {}
+    if rule.sources:
+        match["filter_state"] = [{"key": SOURCE, "address_match": {"ranges": source_ranges([rule])}}]
+    for path, agent in product(rule.paths or ("/*",), rule.user_agents or (None,)):
+        headers = [] if agent is None else [{"name": "user-agent", "string_match": {"prefix": agent}}]
+        by_path = {"prefix": path[:-1]} if path.endswith("*") else {"path": path}
+        yield {**match, **by_path, "headers": headers}
+
+
+def answer_routes(rules: Iterable[ir.Ignore]) -> Iterator[dict[str, Any]]:
+    """Yield the routes of the listener `answers`.
+
+    It does not know the source of a request, and only receives requests that match a rule. Rules with sources come last
+    because without the source they match other requests too.
+    """
+    for rule in sorted(rules, key=lambda rule: bool(rule.sources)):
+        answer: dict[str, Any] = {"status": rule.status}
+        if rule.body:
+            answer["body"] = {"inline_string": rule.body}
+        for match in route_matches(ir.Ignore(rule.paths, rule.user_agents)):
+            yield {"match": match, "direct_response": answer}

@@ -1,0 +1,149 @@
+"""Listeners: one for all HTTP services, one for all TLS services, and one for each TCP service.
+
+The filter chains of a TLS service are encoded as a listener that contains nothing else, so that the shared listener is
+their concatenation. A listener must not limit how many connections or requests are held, for how long, or how large
+they are: the holder does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from xds import ir
+from xds.names import ANSWERS, HTTP_LISTENER, ROUTES, SOURCE, TLS_LISTENER, TRIAL, ignored, tcp_listener_name
+from xds.resources.clusters import ads, socket_address
+from xds.resources.ignore_rules import source_ranges
+from xds.resources.proto import (
+    HttpConnectionManager,
+    Listener,
+    Router,
+    SetFilterState,
+    TcpProxy,
+    TlsInspector,
+    encode,
+    packed,
+)
+from xds.resources.routes import BACKOFF, MOST_RETRIES, UNLIMITED
+
+_REQUEST_HEADERS_TIMEOUT = timedelta(seconds=10)
+"""From a request's first byte to the end of its headers. Nothing has been sent upstream by then."""
+_CLIENT_IDLE_TIMEOUT = timedelta(seconds=900)
+"""For a client's connection without a request. A held connection has one."""
+_MOST_STREAMS = {"value": 1024}
+"""Concurrent requests on one HTTP/2 connection."""
+_STREAM_WINDOW, _CONNECTION_WINDOW = {"value": 64 * 1024}, {"value": 1024 * 1024}
+"""The limits on what Envoy buffers of held HTTP/2 requests, in bytes."""
+_TCP_PROXY = packed(
+    TcpProxy(stat_prefix="tcp", idle_timeout=UNLIMITED, max_connect_attempts=MOST_RETRIES, backoff_options=BACKOFF)
+)
+"""The part of each filter that is the same for all services."""
+_ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router())}
+
+
+def http_listener(address: ir.Address) -> bytes:
+    """Encode the listener that all HTTP services share."""
+    chain = {"filters": [_source_filter(), _http_filter(_connection_manager(HTTP_LISTENER, ROUTES))]}
+    return encode(Listener(name=HTTP_LISTENER, address=socket_address(address), filter_chains=[chain]))
+
+
+def tls_listener(address: ir.Address, chains: Iterable[bytes]) -> bytes:
+    """Encode the listener that all TLS services share. Envoy rejects one without chains."""
+    return b"".join((_tls_listener(name=TLS_LISTENER, address=socket_address(address)), *chains))
+
+
+def tls_filter_chains(service: ir.Service) -> bytes:
+    """Encode a TLS service's filter chains: its server names, passed through undecrypted."""
+    name, domains = service.name, service.distinct_domains
+    chains = [_tls_filter_chain(name, {"server_names": domains})]
+    if ranges := source_ranges(service.ignore):
+        match = {"server_names": domains, "source_prefix_ranges": ranges}
+        chains.append(_tls_filter_chain(ignored(name), match))
+    return encode(Listener(filter_chains=chains))
+
+
+def tcp_listener(service: ir.Service, address: ir.Address) -> bytes:
+    """Encode a TCP service's own listener."""
+    chains: list[dict[str, Any]] = [{"filters": [_tcp_proxy(service.name)]}]
+    if ranges := source_ranges(service.ignore):
+        match = {"source_prefix_ranges": ranges}
+        chains.append({"filter_chain_match": match, "filters": [_tcp_proxy(ignored(service.name))]})
+    name = tcp_listener_name(address)
+    return encode(Listener(name=name, address=socket_address(address), filter_chains=chains))
+
+
+def answers_listener() -> bytes:
+    """Encode Envoy's own listener that answers ignored requests to services that are not running."""
+    chain = {"filters": [_http_filter(_connection_manager(ANSWERS, ANSWERS))]}
+    return encode(Listener(name=ANSWERS, internal_listener={}, filter_chains=[chain]))
+
+
+def trial_of_routes(route_configuration: bytes) -> bytes:
+    """Encode the listener in which routes are tried: they are part of it, so that Envoy rejects it with them."""
+    manager = HttpConnectionManager(stat_prefix=TRIAL, http_filters=[_ROUTER])
+    manager.route_config.MergeFromString(route_configuration)
+    # As with routes that are discovered, which may arrive before their clusters.
+    manager.route_config.validate_clusters.value = False
+    chain = {"filters": [_http_filter(manager)]}
+    return encode(Listener(name=TRIAL, internal_listener={}, filter_chains=[chain]))
+
+
+def trial_of_chains(chains: Iterable[bytes]) -> bytes:
+    """Encode the listener in which filter chains are tried."""
+    return b"".join((_tls_listener(name=TRIAL, internal_listener={}), *chains))
+
+
+def _tls_listener(**fields: Any) -> bytes:
+    inspector = {"name": "envoy.filters.listener.tls_inspector", "typed_config": packed(TlsInspector())}
+    return encode(Listener(listener_filters=[inspector], **fields))
+
+
+def _tls_filter_chain(cluster: str, match: dict[str, Any]) -> dict[str, Any]:
+    return {"name": cluster, "filter_chain_match": match, "filters": [_tcp_proxy(cluster)]}
+
+
+def _tcp_proxy(cluster: str) -> dict[str, Any]:
+    """Return the filter that joins a connection to a cluster, whatever is spoken over it."""
+    config = {"type_url": _TCP_PROXY.type_url, "value": encode(TcpProxy(cluster=cluster)) + _TCP_PROXY.value}
+    return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
+
+
+def _http_filter(manager: Any) -> dict[str, Any]:
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": packed(manager)}
+
+
+def _source_filter() -> dict[str, Any]:
+    """Return the filter that keeps the client's address for routes to match. A client could forge a header."""
+    address = {"inline_string": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    value = {
+        "object_key": SOURCE,
+        "factory_key": "envoy.network.ip",
+        "format_string": {"text_format_source": address},
+    }
+    config = SetFilterState(on_new_connection=[value])
+    return {"name": "envoy.filters.network.set_filter_state", "typed_config": packed(config)}
+
+
+def _connection_manager(stat_prefix: str, routes: str) -> Any:
+    return HttpConnectionManager(
+        stat_prefix=stat_prefix,
+        codec_type="AUTO",
+        rds={"config_source": ads(UNLIMITED), "route_config_name": routes},
+        http_filters=[_ROUTER],
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        http_protocol_options={"accept_http_10": True},
+        common_http_protocol_options={"idle_timeout": _CLIENT_IDLE_TIMEOUT},
+        http2_protocol_options={
+            "allow_connect": True,
+            "max_concurrent_streams": _MOST_STREAMS,
+            "initial_stream_window_size": _STREAM_WINDOW,
+            "initial_connection_window_size": _CONNECTION_WINDOW,
+        },
+        stream_idle_timeout=UNLIMITED,
+        request_timeout=UNLIMITED,
+        request_headers_timeout=_REQUEST_HEADERS_TIMEOUT,
+        use_remote_address={"value": True},
+        normalize_path={"value": False},
+        server_header_transformation="PASS_THROUGH",
+    )

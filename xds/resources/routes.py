@@ -1,0 +1,83 @@
+"""HTTP routes: one virtual host for each service, in one route configuration.
+
+A port in the Host header is neither matched nor removed. Virtual hosts are encoded as route configurations that contain
+nothing else, so that a whole route configuration is their concatenation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from xds import ir
+from xds.names import ANSWERS, ROUTES, UNKNOWN_HOST, ignored
+from xds.resources.ignore_rules import answer_routes, route_matches
+from xds.resources.proto import Route, RouteConfiguration, VirtualHost, encode
+
+UNLIMITED: dict[str, int] = {}
+"""The empty Duration is zero, which turns a timeout off. Protobuf converts a timedelta much more slowly."""
+MOST_RETRIES = {"value": 16}
+BACKOFF = {"base_interval": timedelta(milliseconds=25), "max_interval": timedelta(seconds=1)}
+"""Each pause is random below a bound that doubles: 6 s in all on average, the time in which a holder restarts."""
+_ALL_PATHS = Route(match={"prefix": "/"}, route={"timeout": UNLIMITED})
+_HOST = VirtualHost(
+    retry_policy={
+        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "num_retries": MOST_RETRIES,
+        "retry_back_off": BACKOFF,
+    }
+)
+"""The part of each virtual host that is the same for all services."""
+
+
+def virtual_host(service: ir.Service) -> bytes:
+    """Encode an HTTP service's virtual host: all of its paths, upgrades included, without a timeout."""
+    configuration = RouteConfiguration(virtual_hosts=[_HOST])
+    host = configuration.virtual_hosts[0]
+    host.name = service.name
+    host.domains.extend(service.distinct_domains)
+    for rule in service.ignore:
+        action = {"cluster": ignored(service.name), "timeout": UNLIMITED}
+        host.routes.extend(Route(match=match, route=action) for match in route_matches(rule))
+    host.routes.append(_ALL_PATHS)
+    host.routes[-1].route.cluster = service.name
+    return encode(configuration)
+
+
+def answering_host(service: ir.Service) -> bytes:
+    """Encode the virtual host that answers ignored requests to a service that is not running."""
+    routes = list(answer_routes(service.ignore))
+    host = {"name": service.name, "domains": service.distinct_domains, "routes": routes}
+    return encode(RouteConfiguration(virtual_hosts=[host]))
+
+
+def route_configuration(hosts: Iterable[bytes], *, has_any_domain: bool) -> bytes:
+    """Encode the routes of the HTTP listener; unknown hosts are answered unless a host has the domain `*`."""
+    unknown = [] if has_any_domain else [_UNKNOWN_HOST]
+    return b"".join((_head(ROUTES), *hosts, *unknown))
+
+
+def answering_configuration(hosts: Iterable[bytes]) -> bytes:
+    """Encode the routes of the listener `answers`."""
+    return b"".join((_head(ANSWERS), *hosts))
+
+
+def _head(name: str) -> bytes:
+    return encode(RouteConfiguration(name=name, ignore_port_in_host_matching=True))
+
+
+def _unknown_host() -> bytes:
+    answer = {
+        "status": 404,
+        "body": {"inline_string": "zenvoy: no service has this host name\n"},
+        "body_format": {
+            "text_format_source": {"inline_string": "zenvoy: no service has the host name %REQ(:AUTHORITY)%\n"},
+            "content_type": "text/plain; charset=utf-8",
+        },
+    }
+    routes = [{"match": {"prefix": "/"}, "direct_response": answer}]
+    host = {"name": UNKNOWN_HOST, "domains": ["*"], "routes": routes}
+    return encode(RouteConfiguration(virtual_hosts=[host]))
+
+
+_UNKNOWN_HOST = _unknown_host()
