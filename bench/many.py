@@ -28,11 +28,11 @@ from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.envoy.xds_router import XdsRouter
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
-from reconciler.kubernetes.workloads.scale import wake_of_none
+from reconciler.kubernetes.workloads.scale import wake_patch_absent
 from reconciler.server.holders import HolderStreams
 from tests.fakes.api_server import ApiServer
 from tproxy import wire
@@ -90,7 +90,7 @@ async def _patched(port: int) -> float:
         await asyncio.gather(*(api.get("/version") for _ in NAMES))
         begin = time.monotonic()
         await asyncio.gather(
-            *(api.patch(_scale(name), wake_of_none(REPLICAS), "application/json-patch+json") for name in NAMES)
+            *(api.patch(_scale(name), wake_patch_absent(REPLICAS), "application/json-patch+json") for name in NAMES)
         )
         return await _last_patch(api) - begin
 
@@ -188,10 +188,10 @@ class _Asleep:
         raise AssertionError("each has its hold address")
 
 
-def _entry(spec: Spec) -> Entry:
+def _entry(spec: Spec) -> ServiceConfig:
     name = spec.name.partition("/")[2]
     target = Target("apps/v1", "Deployment", name, "shop")
-    return Entry(spec, target, name, ServicePort("", 80), 0.0, f"uid-{name}", 1)
+    return ServiceConfig(spec, target, name, ServicePort("", 80), 0.0, f"uid-{name}", 1)
 
 
 def _serve(port: int) -> None:

@@ -15,8 +15,8 @@ import structlog
 from reconciler.app.cluster_settings import SelfIssue, Settings
 from reconciler.core.identity import PROXY, RECONCILER, Role
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.secrets import Found, OwnSecrets
-from reconciler.kubernetes.client.work_queue import Errands, Pace
+from reconciler.kubernetes.client.secrets import OwnSecrets, SecretContents
+from reconciler.kubernetes.client.work_queue import WorkQueue, WorkQueueTiming
 from reconciler.server.credentials import Files, Material, NoCertificates, authority, issuing, x509
 from reconciler.server.credentials.authority import Authority
 from reconciler.server.credentials.material import check
@@ -30,7 +30,7 @@ CHECK_SECONDS = 600.0
 """The time between two checks whether a certificate is to be replaced."""
 READ_SECONDS = 5.0
 """The time between two readings of mounted files."""
-PACE = Pace(gather=0.0)
+PACE = WorkQueueTiming(gather=0.0)
 CA, OWN, PROXIES = "ca", "reconciler", "proxy"
 """Certificates, as metrics and `doctor` name them."""
 
@@ -103,7 +103,7 @@ class SelfIssuedCertificates:
         self._namespace, self._settings, self._now = namespace, settings, now
         kept = [name for name in (settings.authority_secret, settings.proxy_secret) if name]
         self._secrets = OwnSecrets(api, namespace, kept, self._check)
-        self._errands = Errands(self._renew, "certificates cannot be stored; renewal is retried", PACE)
+        self._queue = WorkQueue(self._renew, "certificates cannot be stored; renewal is retried", PACE)
         self._own = Subject(OWN, RECONCILER.uri, names, serves=True)
         self._proxy = Subject(PROXIES, PROXY.uri)
         self._authority: Authority | None = None
@@ -128,15 +128,15 @@ class SelfIssuedCertificates:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._secrets.run())
-            tasks.create_task(self._errands.run())
+            tasks.create_task(self._queue.run())
 
     def _check(self) -> None:
         if self._secrets.synced:
-            self._errands.mark(OWN)
+            self._queue.add(OWN)
 
     async def _renew(self, _: str) -> None:
         """Bring Secrets and memory to what they should be. Raises `ApiError` and `Unreachable`; then it is retried."""
-        self._errands.later(OWN, CHECK_SECONDS)
+        self._queue.add_after(OWN, CHECK_SECONDS)
         found = self._find(self._settings.authority_secret)
         if found is None:
             return
@@ -145,7 +145,7 @@ class SelfIssuedCertificates:
         if self._settings.proxy_secret and (for_proxy := self._find(self._settings.proxy_secret)):
             await self._issue_for_proxy(for_proxy, self._authority)
 
-    async def _agreed(self, found: Found) -> Authority:
+    async def _agreed(self, found: SecretContents) -> Authority:
         """Return the authority of all replicas, which is the stored one; store what is due first."""
         is_replaced = REISSUE_ANNOTATION in found.annotations
         # Data that somebody has removed comes back from memory: `helm upgrade --force` must not replace the authority.
@@ -156,14 +156,14 @@ class SelfIssuedCertificates:
             self._report(self._settings.authority_secret, made.active.certificate)
         return made
 
-    async def _issue_for_proxy(self, found: Found, by: Authority) -> None:
+    async def _issue_for_proxy(self, found: SecretContents, by: Authority) -> None:
         made = authority.issued(authority.material(found.data), by, self._proxy, self._now())
         if authority.contents(made) != found.data:
             await self._secrets.write(self._settings.proxy_secret, found, authority.contents(made))
             self._report(self._settings.proxy_secret, made.certificate)
         self._proxy_certificate = made.certificate
 
-    def _find(self, name: str) -> Found | None:
+    def _find(self, name: str) -> SecretContents | None:
         found = self._secrets.find(name)
         if found is not None:
             self._missing.discard(name)

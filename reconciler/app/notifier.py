@@ -13,11 +13,11 @@ import structlog
 from reconciler.core.record import State
 from reconciler.engine.service import Service
 from reconciler.engine.wake import Wake
-from reconciler.kubernetes.config.commands import Commands
+from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.config.provider import Problems
 from reconciler.kubernetes.config.service_config import Problem, rejected_by_envoy
-from reconciler.kubernetes.status.event_recorder import Events
-from reconciler.kubernetes.status.status_writer import StatusStore
+from reconciler.kubernetes.status.event_recorder import EventRecorder
+from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.metrics import Metrics
 from reconciler.ports.backend import Running
@@ -42,7 +42,7 @@ class Teller:
         self._asked: dict[str, tuple[asyncio.TimerHandle, Transition]] = {}
         """Wakes whose Event waits for the holder to see who sent the request."""
 
-    def attach(self, store: StatusStore, events: Events, commands: Commands) -> None:
+    def attach(self, store: StatusWriter, events: EventRecorder, commands: CommandController) -> None:
         """Must come before anything is told."""
         self._store, self._events, self._commands = store, events, commands
 

@@ -34,18 +34,18 @@ from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import XdsRouter, grpc_options, service_of_stat
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.leader_election import FIRST_INDEX, Election
-from reconciler.kubernetes.client.leader_election import Terms as LeaseTerms
-from reconciler.kubernetes.client.lease_lock import Elector, ticks
+from reconciler.kubernetes.client.leader_election import FIRST_INDEX, LeaderElection
+from reconciler.kubernetes.client.leader_election import LeaseTiming as LeaseTerms
+from reconciler.kubernetes.client.lease_lock import LeaderElector, ticks
 from reconciler.kubernetes.client.proxies import ProxyList
 from reconciler.kubernetes.client.replicas import ReplicaList
-from reconciler.kubernetes.config.commands import Commands
-from reconciler.kubernetes.config.conflicts import reserved
-from reconciler.kubernetes.config.provider import Catalogue, Entries, Problems
-from reconciler.kubernetes.config.resolve import Cluster as ClusterSettings
-from reconciler.kubernetes.status.event_recorder import Events
-from reconciler.kubernetes.status.finalizer import Finalizers
-from reconciler.kubernetes.status.status_writer import StatusStore
+from reconciler.kubernetes.config.commands import CommandController
+from reconciler.kubernetes.config.conflicts import reserved_ports
+from reconciler.kubernetes.config.provider import KubernetesProvider, Problems, ServiceConfigs
+from reconciler.kubernetes.config.resolve import ClusterConfig as ClusterSettings
+from reconciler.kubernetes.status.event_recorder import EventRecorder
+from reconciler.kubernetes.status.finalizer import FinalizerController
+from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.local.open_files import limit
@@ -82,7 +82,7 @@ class Replica:
 
     def __init__(self, settings: Settings, api: Api, urgent: Api) -> None:
         self._settings, self._api = settings, api
-        self._asked: tuple[Entries, Problems] | None = None
+        self._asked: tuple[ServiceConfigs, Problems] | None = None
         self._opened = self._started = self._closing = False
         self._reported: set[str] = set()
         pace = sample_source.pace(settings.sample_interval, settings.prometheus)
@@ -107,10 +107,10 @@ class Replica:
         self._holders = HolderStreams(holders, time.time, AT_ONCE, self._joined)
         self._peers.attach(self._router, self._holders)
         merged = self._peers.merged
-        self._store = StatusStore(api, items, self._leads, self._elector.next_index)
-        self._events = Events(api, items, services, self._leads, settings.pod_name)
-        self._finalizers = Finalizers(api, items, self._leads, self._events.left, needed=self._needed)
-        self._commands = Commands(items, self._leads, self._obey, self._store.set_command)
+        self._store = StatusWriter(api, items, self._leads, self._elector.next_index)
+        self._events = EventRecorder(api, items, services, self._leads, settings.pod_name)
+        self._finalizers = FinalizerController(api, items, self._leads, self._events.left, needed=self._needed)
+        self._commands = CommandController(items, self._leads, self._obey, self._store.set_command)
         tell.attach(self._store, self._events, self._commands)
         self._backend = KubernetesBackend(
             api, urgent, self._ran, lambda: merged.doubt() is None, settings.namespaces, self._leads
@@ -137,25 +137,25 @@ class Replica:
             self.engine, router, holders, opened, source, self._standing, self._peers.merged.connected
         )
 
-    def _watched(self) -> Catalogue:
+    def _watched(self) -> KubernetesProvider:
         settings = self._settings
-        return Catalogue(
+        return KubernetesProvider(
             self._api,
             self._leads,
             self._configure,
             self._saw_object,
             ClusterSettings(policy=settings.policy),
             namespaces=settings.namespaces,
-            reserved=reserved(settings.http_port, settings.tls_port, settings.hold.diverted),
+            reserved=reserved_ports(settings.http_port, settings.tls_port, settings.hold.diverted),
         )
 
-    def _candidate(self) -> Elector:
+    def _candidate(self) -> LeaderElector:
         settings = self._settings
         duration = settings.lease_duration
         terms = LeaseTerms(duration, margin=duration / 3, every=duration / 7.5)
-        candidate = Election(settings.pod_name, terms, self._wanted_indexes, self._unused_index)
+        candidate = LeaderElection(settings.pod_name, terms, self._wanted_indexes, self._unused_index)
         place, address = (settings.lease_namespace, settings.lease_name), settings.peer_address
-        return Elector(self._api, place, candidate, address, self._lead, self._follow, self._allocate)
+        return LeaderElector(self._api, place, candidate, address, self._lead, self._follow, self._allocate)
 
     def _among_others(self) -> Peers:
         found, settle = self._certificates, self._settings.lease_duration
@@ -163,7 +163,7 @@ class Replica:
         ended = self._proxies.ended if self._proxies else (lambda _: False)
         terms = Terms(self._settings.pod_ip, everybody, valid, time.time, ticks, settle, ended)
         secure = (lambda: credentials.channel(found.read())) if found else None
-        peers = Peers(terms, self.engine, self._elector.hurry, secure, self._settings.server_name or None)
+        peers = Peers(terms, self.engine, self._elector.renew_now, secure, self._settings.server_name or None)
         peers.merged.on_faults.append(lambda: self._tell.rejected(peers.merged.faults()))
         return peers
 
@@ -251,7 +251,7 @@ class Replica:
 
     # What is seen
 
-    def _configure(self, entries: Entries, problems: Problems) -> None:
+    def _configure(self, entries: ServiceConfigs, problems: Problems) -> None:
         """New services are routed before they are looked at, old ones are off the route before they are left alone."""
         self._asked = entries, problems
         if not self._started or self._closing:

@@ -12,7 +12,7 @@ import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, Cluster
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.client.port_forward import Broken
+from reconciler.kubernetes.client.port_forward import PortForwardError
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import decoder, path
 
@@ -125,7 +125,7 @@ class ByForward:
             found = json.loads(body)
         except ApiError as error:
             raise Silent(f"the controller {pod} does not answer through the API server: {error.message}") from None
-        except (Unreachable, Broken, ValueError) as error:
+        except (Unreachable, PortForwardError, ValueError) as error:
             raise Silent(f"the controller {pod} does not answer through the API server: {error}") from None
         if status != 200:
             raise Silent(f"the controller {pod} answers: {_said(body, f'HTTP status {status}')}")

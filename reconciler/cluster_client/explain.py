@@ -12,12 +12,12 @@ from reconciler.cluster_client.controllers import ByForward, Silent, controllers
 from reconciler.cluster_client.status import Say, merged, moment, view
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.status.event_messages import OF_TRANSITIONS
-from reconciler.kubernetes.types.builtin import Event
-from reconciler.kubernetes.types.objects import decoder, path, selected
+from reconciler.kubernetes.types.builtin import EventObject
+from reconciler.kubernetes.types.objects import decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
 
 LAST = 10
-_EVENT = decoder(Event)
+_EVENT = decoder(EventObject)
 
 
 async def explain_service(cluster: Cluster, name: str, say: Say) -> dict[str, Any]:
@@ -79,9 +79,9 @@ async def _events(
 ) -> list[dict[str, Any]]:
     """The last ten transitions that Events tell of, the latest first; Kubernetes keeps them for an hour."""
     meta = item.metadata
-    query = {"fieldSelector": f"involvedObject.kind={KIND},{selected('involvedObject.name', meta.name)}"}
+    query = {"fieldSelector": f"involvedObject.kind={KIND},{name_selector('involvedObject.name', meta.name)}"}
     try:
-        found: list[Event] = await cluster.listed(path("v1", "events", meta.namespace), _EVENT, query)
+        found: list[EventObject] = await cluster.listed(path("v1", "events", meta.namespace), _EVENT, query)
     except (ApiError, Unreachable) as error:
         say(f"without Events: {error}")
         return []
@@ -93,10 +93,10 @@ async def _events(
     ]
 
 
-def _at(event: Event, before: datetime | None) -> datetime | None:
+def _at(event: EventObject, before: datetime | None) -> datetime | None:
     """When it happened last before that. A repeated Event says of its first time and its last."""
     return next((at for at in (event.last_seen, event.first_seen) if at and (before is None or at < before)), None)
 
 
-def _why(event: Event) -> str:
+def _why(event: EventObject) -> str:
     return event.message + (f" ({event.times} times)" if event.times > 1 else "")

@@ -11,7 +11,7 @@ from typing import Any
 from reconciler.cluster_client.cluster import Cluster
 from reconciler.cluster_client.controllers import Figures, Silent, figures
 from reconciler.kubernetes.client.informer import Informer
-from reconciler.kubernetes.types.objects import Condition, decoder, path, selected
+from reconciler.kubernetes.types.objects import Condition, decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 Say = Callable[[str], None]
@@ -51,7 +51,7 @@ async def watching(cluster: Cluster, name: str | None) -> AsyncIterator[Changes]
         path(API_VERSION, PLURAL, namespace),
         decoder(ScaledService),
         lambda key, item: changes.put_nowait((key, item)),
-        {"fieldSelector": selected("metadata.name", own)} if own else None,
+        {"fieldSelector": name_selector("metadata.name", own)} if own else None,
     )
     running = asyncio.create_task(informer.run())
     try:

@@ -8,7 +8,7 @@ import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, Cluster
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.status.restore import Outcome, restore_all
+from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.objects import Object, decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
@@ -35,7 +35,9 @@ def _read(raw: msgspec.Raw) -> ScaledService:
         return ScaledService(_OBJECT(raw).metadata)
 
 
-async def left(cluster: Cluster, namespaces: Sequence[str], told: Callable[[Outcome], None]) -> list[Outcome]:
+async def left(
+    cluster: Cluster, namespaces: Sequence[str], told: Callable[[RestoreOutcome], None]
+) -> list[RestoreOutcome]:
     """Leave them all; `told` of each at once. Controllers that still run put nothing to sleep meanwhile.
 
     Raises `ApiError` and `Unreachable` when it cannot begin.

@@ -16,7 +16,7 @@ from reconciler.cluster_client.controllers import COMPONENT, Pod, controllers, l
 from reconciler.core.wording import counted, listed
 from reconciler.doctor.findings import Examined, Finding, Level
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.config.host_policy import BadPolicy, parse
+from reconciler.kubernetes.config.host_policy import BadPolicy, parse_policy
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import api_path, path
 from reconciler.kubernetes.types.scaled_service import (
@@ -159,7 +159,7 @@ def _policy(text: str) -> Iterator[Finding]:
     """Note the kinds of claims that no rule decides."""
     where, example = "chart value hostPolicy", "docs/how-to/http.md, Hosts and namespaces"
     try:
-        ungoverned = parse(text or "[]").ungoverned
+        ungoverned = parse_policy(text or "[]").ungoverned
     except BadPolicy as error:
         yield Finding(where, str(error).replace("\n", "; "), example)
         return

@@ -14,8 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from reconciler.kubernetes.client.api import connect
-from reconciler.kubernetes.client.leader_election import Election, Terms
-from reconciler.kubernetes.client.lease_lock import Elector, ticks, wall
+from reconciler.kubernetes.client.leader_election import LeaderElection, LeaseTiming
+from reconciler.kubernetes.client.lease_lock import LeaderElector, ticks, wall
 
 GAP_SECONDS = 1.0
 
@@ -27,8 +27,8 @@ def say(what: str, **more: object) -> None:
 async def main() -> None:
     kubeconfig, namespace, name, duration, margin, wrong = sys.argv[1:]
     api = await connect(Path(kubeconfig))
-    election = Election(name, Terms(float(duration), float(margin), every=0.5))
-    elector = Elector(
+    election = LeaderElection(name, LeaseTiming(float(duration), float(margin), every=0.5))
+    elector = LeaderElector(
         api,
         (namespace, "zenvoy"),
         election,

@@ -18,7 +18,7 @@ import psutil
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.target import Target
@@ -30,12 +30,12 @@ RUNS = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
 APPS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "ReplicaSet": "replicasets"}
 
 
-def entry(name: str, namespace: str, target: str | None = None, kind: str = "Deployment", **more: Any) -> Entry:
+def entry(name: str, namespace: str, target: str | None = None, kind: str = "Deployment", **more: Any) -> ServiceConfig:
     """`namespace/name`, with a target of that name and a Service `name` with one port without a name."""
     api_version = more.get("api_version", "apps/v1")
     ref = Target(api_version, kind, target or name, namespace)
     port = ServicePort(more.get("port", ""), 80)
-    return Entry(Spec(name=f"{namespace}/{name}"), ref, more.get("service", name), port, 0.0, f"uid-{name}", 1)
+    return ServiceConfig(Spec(name=f"{namespace}/{name}"), ref, more.get("service", name), port, 0.0, f"uid-{name}", 1)
 
 
 def workload(name: str, replicas: int | None = 0, kind: str = "Deployment") -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Stage:
         self.reports.append((time.monotonic(), running))
         self._news.set()
 
-    def configure(self, *entries: Entry) -> None:
+    def configure(self, *entries: ServiceConfig) -> None:
         self.backend.configure({one.spec.name: one for one in entries})
 
     def named(self, name: str) -> str:

@@ -13,8 +13,8 @@ import yaml
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.config.provider import Catalogue, Entries, Problems
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.provider import KubernetesProvider, Problems, ServiceConfigs
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, KIND, PLURAL
 from tests.cluster import crd
@@ -38,8 +38,8 @@ class Shop:
     api: Api
     namespace: str
     leads: bool = True
-    told: tuple[Entries, Problems] = field(default_factory=lambda: ({}, {}))
-    catalogue: Catalogue | None = None
+    told: tuple[ServiceConfigs, Problems] = field(default_factory=lambda: ({}, {}))
+    catalogue: KubernetesProvider | None = None
 
     async def serve(
         self, spec: dict[str, Any] | None = None, labels: dict[str, str] | None = None, **annotations: str
@@ -77,7 +77,7 @@ class Shop:
         return f"{self.namespace}/web"
 
     @property
-    def entry(self) -> Entry | None:
+    def entry(self) -> ServiceConfig | None:
         return self.told[0].get(self.key)
 
     @property
@@ -94,10 +94,10 @@ async def shop(api: Api, namespace: str) -> AsyncIterator[Shop]:
     await crd.install(api)
     shop = Shop(api, namespace)
 
-    def told(entries: Entries, problems: Problems) -> None:
+    def told(entries: ServiceConfigs, problems: Problems) -> None:
         shop.told = entries, problems
 
-    shop.catalogue = catalogue = Catalogue(api, lambda: shop.leads, told)
+    shop.catalogue = catalogue = KubernetesProvider(api, lambda: shop.leads, told)
     task = asyncio.create_task(catalogue.run())
     await until(lambda: catalogue.synced)
     yield shop

@@ -11,9 +11,9 @@ import yaml
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.config.resolve import Cluster as Site
-from reconciler.kubernetes.config.resolve import target_of, wanted
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.resolve import ClusterConfig as Site
+from reconciler.kubernetes.config.resolve import resolve, target_of
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, PLURAL, ScaledService
 from tests.cluster import crd
@@ -73,8 +73,8 @@ async def test_nothing_has_to_be_said_and_the_defaults_are_those_of_the_code(api
     filled = decoder(ScaledService)(json.dumps(made).encode())
     bare = scaled(namespace=namespace)
     of = service(namespace=namespace)
-    one, other = wanted(filled, of, Site()), wanted(bare, of, Site())
-    assert isinstance(one, Entry) and isinstance(other, Entry)
+    one, other = resolve(filled, of, Site()), resolve(bare, of, Site())
+    assert isinstance(one, ServiceConfig) and isinstance(other, ServiceConfig)
     assert (one.spec, one.target) == (other.spec, other.target)
     assert target_of(filled) == target_of(bare)
 

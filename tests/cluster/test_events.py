@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from reconciler.core.record import State
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.config.service_config import SERVICE, Problem
-from reconciler.kubernetes.status.event_messages import Note
-from reconciler.kubernetes.status.event_recorder import Events
+from reconciler.kubernetes.status.event_messages import EventMessage
+from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectRef, decoder, path
 from reconciler.ports.transitions import Transition
@@ -29,9 +29,9 @@ TAKEN = Problem("HostTaken", "spec.hosts", "shop.example.com is that of shop/old
 
 
 class Scene(Written):
-    def events(self, api: Api | None = None) -> Events:
+    def events(self, api: Api | None = None) -> EventRecorder:
         self.services: dict[str, Service] = {}
-        made = Events(api or self.api, self.items, self.services, lambda: True, "zenvoy-reconciler-0")
+        made = EventRecorder(api or self.api, self.items, self.services, lambda: True, "zenvoy-reconciler-0")
         self.run(made.run())
         return made
 
@@ -129,7 +129,7 @@ async def test_the_longest_words_are_taken(scene: Scene) -> None:
     events = scene.events()
     item = scene.items[scene.named()].metadata
     long = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", item.namespace, "a" * 253, item.uid)
-    events.tell(long, Note("WakeStalled", "é" * 5000, "Waking", warning=True))
+    events.tell(long, EventMessage("WakeStalled", "é" * 5000, "Waking", warning=True))
     assert await events.flush(GENEROUS_SECONDS)
     assert events.failed == 0
     assert [event["note"][-2:] for event in await scene.listed()] == ["é…"]
@@ -140,7 +140,7 @@ async def test_a_namespace_that_is_gone_takes_none_and_nothing_breaks(scene: Sce
     gone = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", "no-such-namespace", "web", "uid")
     with capture_logs() as logs:
         for number in range(3):
-            events.tell(gone, Note("Idle", f"{number}", "Idle"))
+            events.tell(gone, EventMessage("Idle", f"{number}", "Idle"))
         events.saw(scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
         assert await events.flush(GENEROUS_SECONDS)
     assert events.failed == 3
@@ -158,7 +158,7 @@ async def test_a_namespace_that_is_going_is_no_fault(scene: Scene) -> None:
     events = scene.events()
     with capture_logs() as logs:
         going = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", scene.namespace, "web", regarding.uid)
-        events.tell(going, Note("Restored", "Deployment shop/web has 2 replicas", "Restoring"))
+        events.tell(going, EventMessage("Restored", "Deployment shop/web has 2 replicas", "Restoring"))
         assert await events.flush(GENEROUS_SECONDS)
     await scene.api.patch(f"{configmaps}/stays", {"metadata": {"finalizers": None}}, MERGE_PATCH)
     assert events.failed == 1

@@ -13,10 +13,10 @@ import pytest
 from reconciler.kubernetes.client import lease_lock
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.client.leader_election import UNINSTALLER, Election, Terms
+from reconciler.kubernetes.client.leader_election import UNINSTALLER, LeaderElection, LeaseTiming
 from reconciler.kubernetes.status import restore
-from reconciler.kubernetes.status.finalizer import Finalizers
-from reconciler.kubernetes.status.restore import Outcome, restore_all
+from reconciler.kubernetes.status.finalizer import FinalizerController
+from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL
 from tests.cluster import crd
@@ -31,9 +31,11 @@ REMOVED = "; the finalizer was removed"
 class Scene(Written):
     leads = True
 
-    def finalizers(self, api: Api | None = None) -> Finalizers:
+    def finalizers(self, api: Api | None = None) -> FinalizerController:
         self.told: list[tuple[str, str, bool]] = []
-        made = Finalizers(api or self.api, self.items, lambda: self.leads, lambda *words: self.told.append(words))
+        made = FinalizerController(
+            api or self.api, self.items, lambda: self.leads, lambda *words: self.told.append(words)
+        )
         self.listeners.append(made.saw)
         self.run(made.run())
         return made
@@ -185,13 +187,15 @@ async def test_leaving_restores_all_and_leaves_no_finalizer(scene: Scene) -> Non
     await scene.api.call("DELETE", scene.at("asleep"))
     outcomes = await restore_all(scene.api, scene.namespace)
     assert sorted(outcomes, key=lambda one: one.name) == [
-        Outcome(scene.named("asleep"), f"Deployment {scene.named('asleep')} was restored to 3 replicas" + REMOVED),
-        Outcome(scene.named("awake"), f"Deployment {scene.named('awake')} has 2 replicas" + REMOVED),
-        Outcome(
+        RestoreOutcome(
+            scene.named("asleep"), f"Deployment {scene.named('asleep')} was restored to 3 replicas" + REMOVED
+        ),
+        RestoreOutcome(scene.named("awake"), f"Deployment {scene.named('awake')} has 2 replicas" + REMOVED),
+        RestoreOutcome(
             scene.named("lost"),
             f"there is nothing to restore: Deployment {scene.named('lost')} does not exist" + REMOVED,
         ),
-        Outcome(scene.named("new"), "there is nothing to restore: it was never in force" + REMOVED),
+        RestoreOutcome(scene.named("new"), "there is nothing to restore: it was never in force" + REMOVED),
     ]
     assert await scene.replicas("asleep") == 3
     await scene.gone("asleep")
@@ -213,10 +217,10 @@ async def test_leaving_all_namespaces_finds_this_one(scene: Scene) -> None:
 
 async def test_nobody_leads_once_all_is_left(scene: Scene) -> None:
     """Else a controller that still runs would put everything to sleep again."""
-    terms = Terms(duration=2.0, margin=0.5, every=0.2)
-    election = Election("zenvoy-0", terms)
+    terms = LeaseTiming(duration=2.0, margin=0.5, every=0.2)
+    election = LeaderElection("zenvoy-0", terms)
     place = (scene.namespace, "zenvoy")
-    elector = lease_lock.Elector(scene.api, place, election, "10.0.0.1:18000", lambda _: None, lambda _: None)
+    elector = lease_lock.LeaderElector(scene.api, place, election, "10.0.0.1:18000", lambda _: None, lambda _: None)
     scene.run(elector.run())
     await until(elector.valid)
     index = elector.next_index()
@@ -229,8 +233,8 @@ async def test_nobody_leads_once_all_is_left(scene: Scene) -> None:
     assert int(found["metadata"]["annotations"]["zenvoy.dev/next-index"]) > index
     assert found["spec"]["leaseDurationSeconds"] == restore.FENCE_SECONDS
     nothing = lambda _: None  # noqa: E731
-    installed_again = lease_lock.Elector(
-        scene.api, place, Election("zenvoy-1", terms), "10.0.0.2:18000", nothing, nothing
+    installed_again = lease_lock.LeaderElector(
+        scene.api, place, LeaderElection("zenvoy-1", terms), "10.0.0.2:18000", nothing, nothing
     )
     scene.run(installed_again.run())
     await until(installed_again.valid)

@@ -12,10 +12,10 @@ import pytest
 from reconciler.core.events import Event
 from reconciler.core.record import Record, State
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
-from reconciler.kubernetes.config.commands import Commands
+from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.config.service_config import Problem
-from reconciler.kubernetes.status.finalizer import Finalizers
-from reconciler.kubernetes.status.status_writer import StatusStore
+from reconciler.kubernetes.status.finalizer import FinalizerController
+from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.objects import micro_time
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, FINALIZER
 from tests.cluster import crd
@@ -33,8 +33,8 @@ class Scene(Written):
 
     leads = True
 
-    def store(self, writing: bool = True) -> StatusStore:
-        made = StatusStore(self.api, self.items, lambda: self.leads, lambda: 0)
+    def store(self, writing: bool = True) -> StatusWriter:
+        made = StatusWriter(self.api, self.items, lambda: self.leads, lambda: 0)
         self.listeners.append(made.saw)
         if writing:
             self.run(made.run())
@@ -125,7 +125,7 @@ async def test_a_leader_that_was_frozen_overwrites_nothing(scene: Scene, api: Ap
         asked.append(not asked)
         return asked[-1]
 
-    before = StatusStore(api, dict(frozen.items), led_when_it_was_asked_first, lambda: 0)
+    before = StatusWriter(api, dict(frozen.items), led_when_it_was_asked_first, lambda: 0)
     await frozen.end()
     store = scene.store()
     store.save(scene.named(), ACTIVE)
@@ -188,7 +188,7 @@ async def test_finalizers_at_the_same_time_are_no_obstacle(scene: Scene) -> None
     names = [f"web-{number}" for number in range(50)]
     await asyncio.gather(*(scene.make(name) for name in names))
     store = scene.store()
-    finalizers = Finalizers(scene.api, scene.items, lambda: True, lambda *_: None)
+    finalizers = FinalizerController(scene.api, scene.items, lambda: True, lambda *_: None)
     scene.listeners.append(finalizers.saw)
     scene.run(finalizers.run())
     for name in names:
@@ -210,14 +210,14 @@ async def test_a_command_is_noted_with_what_came_of_it_and_not_repeated(scene: S
         store.save(name, STALLED)
         return True
 
-    commands = Commands(scene.items, lambda: True, obey, store.set_command)
+    commands = CommandController(scene.items, lambda: True, obey, store.set_command)
     scene.listeners.append(commands.saw)
     value = f"wake@{micro_time(time.time())}"
     await scene.api.patch(scene.at(), {"metadata": {"annotations": {COMMAND_ANNOTATION: value}}}, MERGE_PATCH)
     await until(lambda: scene.items[scene.named()].status.observed_command == value)
     assert scene.items[scene.named()].status.state == "Waking"
     again = Scene(scene.api, scene.namespace)
-    restarted = Commands(again.items, lambda: True, obey, store.set_command)
+    restarted = CommandController(again.items, lambda: True, obey, store.set_command)
     again.listeners.append(restarted.saw)
     await again.start()
     await again.end()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reconciler.kubernetes.client.api import Api, connect
-from reconciler.kubernetes.client.discovery import Discovery, Kind, NoSuchKind
+from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind, ScalableResource
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.plan import AtLeast, Zero
 from tests.cluster.harness import Cluster
@@ -80,7 +80,7 @@ async def define(api: Api, body: dict[str, Any]) -> None:
 )
 async def test_what_has_a_scale_is_found(api: Api, api_version: str, kind: str, plural: str, plain: bool) -> None:
     found = await Discovery(api).find(api_version, kind)
-    assert found == Kind(api_version, kind, plural)
+    assert found == ScalableResource(api_version, kind, plural)
     assert found.is_plain is plain
 
 

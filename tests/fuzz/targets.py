@@ -29,10 +29,10 @@ from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.envoy.xds_router import service, service_of_stat
 from reconciler.kubernetes.config import annotations
-from reconciler.kubernetes.config.resolve import Cluster, wanted
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort, ServiceSpec
-from reconciler.kubernetes.types.objects import Meta, decoder
+from reconciler.kubernetes.types.objects import ObjectMeta, decoder
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.local import services_file
 from reconciler.ports.holders import Held, Order
@@ -59,7 +59,7 @@ HOLD_ADDRESS = "127.64.0.1:18001"
 LONGEST_REFUSAL_BYTES = 64
 """How many bytes of an answer one byte of HTTP/2 may cause, at most."""
 _WEB = Service(
-    Meta(name="web", namespace="shop"), ServiceSpec(selector={"app": "web"}, ports=(ServicePort("http", 80),))
+    ObjectMeta(name="web", namespace="shop"), ServiceSpec(selector={"app": "web"}, ports=(ServicePort("http", 80),))
 )
 
 
@@ -125,7 +125,7 @@ def service_annotations(data: bytes) -> None:
     lines = data.decode(errors="replace").splitlines()
     pairs = {f"zenvoy.dev/{name.strip()}": value.strip() for name, _, value in (line.partition(":") for line in lines)}
     labelled = msgspec.structs.replace(_WEB, metadata=msgspec.structs.replace(_WEB.metadata, annotations=pairs))
-    said, problems = annotations.read(labelled, Cluster())
+    said, problems = annotations.parse_annotations(labelled, ClusterConfig())
     if not problems:
         _wanted(ScaledService(_WEB.metadata, annotations.spec_of(said)))
 
@@ -140,8 +140,8 @@ def scaled_service(data: bytes) -> None:
 
 
 def _wanted(item: ScaledService) -> None:
-    found = wanted(item, _WEB, Cluster())
-    if isinstance(found, Entry):
+    found = resolve(item, _WEB, ClusterConfig())
+    if isinstance(found, ServiceConfig):
         _translate([found.spec])
 
 

@@ -229,10 +229,10 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
 
 
 def _policy(rules: str, bare_names: bool, domain: str) -> HostPolicy:
-    from reconciler.kubernetes.config.host_policy import BadPolicy, parse
+    from reconciler.kubernetes.config.host_policy import BadPolicy, parse_policy
 
     try:
-        return parse(rules, bare_names, domain)
+        return parse_policy(rules, bare_names, domain)
     except BadPolicy as error:
         raise typer.BadParameter(str(error), param_hint="--host-policy") from None
 

@@ -130,7 +130,7 @@ class Api:
         """
         headers = {"User-Agent": "zenvoy"}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, "GET", None)
-        answer = port_forward.Answer()
+        answer = port_forward.PortForwardResponse()
         try:
             async with (
                 asyncio.timeout(timeout),

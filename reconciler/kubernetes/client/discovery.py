@@ -23,7 +23,7 @@ class NoSuchKind(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ScalableResource:
     """A resource that has a scale."""
 
     api_version: str
@@ -85,7 +85,7 @@ class Discovery:
         self._api = api
         self._known: dict[str, list[_Resource]] = {}
 
-    async def find(self, api_version: str, kind: str) -> Kind:
+    async def find(self, api_version: str, kind: str) -> ScalableResource:
         """Raises `NoSuchKind`, and `ApiError`, `Unreachable` and `msgspec.DecodeError` when that cannot be told."""
         cached = self._known.get(api_version)
         if cached is not None and (found := _found(cached, api_version, kind)):
@@ -121,11 +121,11 @@ class Discovery:
         return f"NoSuchKind: the API server has no group {group}{advice}"
 
 
-def _found(resources: list[_Resource], api_version: str, kind: str) -> Kind | None:
+def _found(resources: list[_Resource], api_version: str, kind: str) -> ScalableResource | None:
     scales = {one.name for one in resources if one.name.endswith("/scale") and one.kind == "Scale"}
     for one in resources:
         if one.kind == kind and one.namespaced and is_resource(one.name) and f"{one.name}/scale" in scales:
-            return Kind(api_version, kind, one.name)
+            return ScalableResource(api_version, kind, one.name)
     return None
 
 

@@ -23,7 +23,7 @@ import structlog
 
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.types.objects import Meta, Object, path
+from reconciler.kubernetes.types.objects import Object, ObjectMeta, path
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ GONE = 410
 
 class HasMetadata(Protocol):
     @property
-    def metadata(self) -> Meta: ...
+    def metadata(self) -> ObjectMeta: ...
 
 
 _T = TypeVar("_T", bound=HasMetadata)
@@ -261,7 +261,7 @@ class Informer(Generic[_T]):
         self._out_of_touch_since = self.trouble = None
 
 
-class Within(Generic[_T]):
+class MultiNamespaceInformer(Generic[_T]):
     """`kind` is its apiVersion and plural; no `namespaces` are all. `on_sync` is told of each seen whole."""
 
     def __init__(

@@ -27,7 +27,7 @@ SPARE_INDEXES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseTiming:
     """Seconds."""
 
     duration: float = 15.0
@@ -39,7 +39,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class LeaseRecord:
     """A Lease as the API server has it; `raw` is all of it."""
 
     version: str
@@ -51,12 +51,12 @@ class Lease:
     raw: Mapping[str, Any]
 
 
-def lease(raw: Mapping[str, Any]) -> Lease:
+def parse_lease(raw: Mapping[str, Any]) -> LeaseRecord:
     """Read one; what is missing or no number is as if it was never written."""
     meta, spec = raw["metadata"], raw.get("spec") or {}
     notes = meta.get("annotations") or {}
     index = str(notes.get(NEXT_INDEX, ""))
-    return Lease(
+    return LeaseRecord(
         version=meta["resourceVersion"],
         holder=spec.get("holderIdentity") or "",
         duration=float(spec.get("leaseDurationSeconds") or 0),
@@ -68,12 +68,12 @@ def lease(raw: Mapping[str, Any]) -> Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReadLease:
     """Get the Lease."""
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class WriteLease:
     """Put this in place of the Lease, if that is still of the version that it names; without one, make it."""
 
     holder: str
@@ -82,22 +82,22 @@ class Write:
     first_index: int
     next_index: int
     """Indexes from the one up to, without, the other are set aside by it."""
-    over: Lease | None
+    over: LeaseRecord | None
 
 
-class Election:
+class LeaderElection:
     """One candidate; `identity` is its own. `wanted`: how many indexes it may soon use; `unused`: one from which on
     none is in use, as far as records tell, for when the Lease does not: it may have been deleted."""
 
     def __init__(
         self,
         identity: str,
-        terms: Terms,
+        terms: LeaseTiming,
         wanted: Callable[[], int] = lambda: 0,
         unused: Callable[[], int] = lambda: FIRST_INDEX,
     ) -> None:
         self.identity, self.terms, self._wanted, self._unused = identity, terms, wanted, unused
-        self.known: Lease | None = None
+        self.known: LeaseRecord | None = None
         self.valid_until = 0.0
         self.since = 0.0
         """When the reign that goes on, or went on last, began."""
@@ -123,20 +123,20 @@ class Election:
         """When to ask `act` again."""
         return min(self._due, self.valid_until) if self.valid(now) else self._due
 
-    def act(self, now: float) -> Read | Write | None:
+    def act(self, now: float) -> ReadLease | WriteLease | None:
         """What is to be done now; its outcome is told by one of the methods below."""
         if now < self._due:
             return None
         if self._must_look or not (self.valid(now) or self._free_to_take(now)):
-            return Read()
+            return ReadLease()
         return self._write(now)
 
-    def hurry(self) -> None:
+    def renew_now(self) -> None:
         """There may be news."""
         self._due = 0.0
         self._must_look = self._must_look or not self.valid_until
 
-    def read(self, now: float, found: Lease | None) -> None:
+    def read(self, now: float, found: LeaseRecord | None) -> None:
         """It is this, or there is none."""
         if (found and found.version) != (self.known and self.known.version):
             self._unchanged_since = now
@@ -148,7 +148,7 @@ class Election:
             self._lost()
         self._due = now if self.valid(now) or self._free_to_take(now) else now + self.terms.every
 
-    def wrote(self, began: float, now: float, write: Write, found: Lease) -> None:
+    def wrote(self, began: float, now: float, write: WriteLease, found: LeaseRecord) -> None:
         """The write that was sent at `began` is in force."""
         if not self.valid(now):
             self._free.clear()
@@ -169,7 +169,7 @@ class Election:
         """There was no answer, or none that says anything; a write may have taken effect."""
         self._must_look, self._due = True, now + self.terms.every / 2
 
-    def release(self) -> Write | None:
+    def release(self) -> WriteLease | None:
         """We lead no more, as of this moment; what to write for others to know at once."""
         unused = self._free[0].start if self._contiguous() else None
         self._lost()
@@ -177,7 +177,7 @@ class Election:
         if known is None or known.holder != self.identity:
             return None
         index = known.next_index if unused is None else unused
-        return Write("", known.transitions, False, index, index, known)
+        return WriteLease("", known.transitions, False, index, index, known)
 
     def next_index(self, now: float) -> int | None:
         """One that was never given out; None when none is set aside."""
@@ -209,11 +209,11 @@ class Election:
         lasts = 0.0 if self._is_of_the_next else known.duration
         return now - self._unchanged_since >= max(self.terms.duration, lasts)
 
-    def _write(self, now: float) -> Write:
+    def _write(self, now: float) -> WriteLease:
         known, leads = self.known, self.valid(now)
         first = max(self._highest, known.next_index if known else 0, 0 if leads else self._unused())
         lacking = self._wanted() + SPARE_INDEXES - (self.left() if leads else 0)
         # Renewals set aside a whole block or nothing, so that few indexes are lost.
         more = lacking if not leads or lacking > SPARE_INDEXES / 2 else 0
         transitions = (known.transitions if known else 0) + (0 if leads else 1)
-        return Write(self.identity, transitions, not leads, first, first + max(0, more), known)
+        return WriteLease(self.identity, transitions, not leads, first, first + max(0, more), known)

@@ -19,7 +19,7 @@ import structlog
 from reconciler.kubernetes.client import leader_election
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.client.leader_election import Election, Lease, Read, Terms, Write
+from reconciler.kubernetes.client.leader_election import LeaderElection, LeaseRecord, LeaseTiming, ReadLease, WriteLease
 from reconciler.kubernetes.types.objects import path
 from reconciler.ports.store import NoIndexLeft
 
@@ -42,7 +42,7 @@ def wall() -> datetime:
     return datetime.now(UTC)
 
 
-class Elector:
+class LeaderElector:
     """One candidate for the Lease `name`; `address` is where followers find us while we lead, as `ip:port`.
 
     `on_lead` is told since when we lead (`ticks`), `on_follow` that we do not, and where the leader is if that is
@@ -53,7 +53,7 @@ class Elector:
         self,
         api: Api,
         place: tuple[str, str],
-        candidate: Election,
+        candidate: LeaderElection,
         address: str,
         on_lead: Callable[[float], None],
         on_follow: Callable[[str | None], None],
@@ -93,9 +93,9 @@ class Elector:
             raise NoIndexLeft
         return index
 
-    def hurry(self) -> None:
+    def renew_now(self) -> None:
         """There may be news: the stream to the leader ended, say."""
-        self._election.hurry()
+        self._election.renew_now()
         self._soon.set()
 
     async def run(self) -> None:
@@ -124,7 +124,7 @@ class Elector:
                     return
             except Unreachable as error:
                 log.warning("the lease could not be released", why=str(error))
-            await self._do(Read())
+            await self._do(ReadLease())
             write = self._election.release()
 
     async def _pause(self) -> None:
@@ -137,15 +137,15 @@ class Elector:
         except TimeoutError:
             return
 
-    async def _do(self, todo: Read | Write) -> None:
+    async def _do(self, todo: ReadLease | WriteLease) -> None:
         began = self._ticks()
         try:
-            if isinstance(todo, Read):
+            if isinstance(todo, ReadLease):
                 found = await self._get()
                 self._election.read(self._ticks(), found)
             else:
-                written = await self._put(todo)
-                self._election.wrote(began, self._ticks(), todo, written)
+                stored = await self._put(todo)
+                self._election.wrote(began, self._ticks(), todo, stored)
         except ApiError as error:
             if error.status == CONFLICT:
                 self._election.refused(self._ticks())
@@ -162,7 +162,7 @@ class Elector:
         self._silent = True
         self._election.failed(self._ticks())
 
-    async def _get(self) -> Lease | None:
+    async def _get(self) -> LeaseRecord | None:
         try:
             return _lease(await self._api.get(self._one, timeout=self._timeout()))
         except ApiError as error:
@@ -170,8 +170,8 @@ class Elector:
                 raise
             return None
 
-    async def _put(self, write: Write) -> Lease:
-        body = written(write, self._name, self._address, self._election.terms, self._wall())
+    async def _put(self, write: WriteLease) -> LeaseRecord:
+        body = lease_body(write, self._name, self._address, self._election.terms, self._wall())
         method, where = ("PUT", self._one) if write.over else ("POST", self._all)
         return _lease(await self._api.call(method, where, body, timeout=self._timeout()))
 
@@ -199,7 +199,7 @@ class Elector:
             self._on_indexes()
 
 
-def written(write: Write, name: str, address: str, terms: Terms, at: datetime) -> dict[str, Any]:
+def lease_body(write: WriteLease, name: str, address: str, terms: LeaseTiming, at: datetime) -> dict[str, Any]:
     """The Lease as it is sent; what others wrote into it stays."""
     new = {"apiVersion": API_VERSION, "kind": "Lease"}
     over: dict[str, Any] = dict(write.over.raw) if write.over else new
@@ -215,5 +215,5 @@ def written(write: Write, name: str, address: str, terms: Terms, at: datetime) -
     return {**over, "metadata": {**meta, "annotations": notes}, "spec": spec}
 
 
-def _lease(body: bytes) -> Lease:
-    return leader_election.lease(msgspec.json.decode(body))
+def _lease(body: bytes) -> LeaseRecord:
+    return leader_election.parse_lease(msgspec.json.decode(body))

@@ -18,18 +18,18 @@ MOST_BYTES = 64_000_000
 _DATA, _ERROR = 0, 1
 
 
-class Broken(Exception):
+class PortForwardError(Exception):
     """The connection failed, or what came is not an answer; for people."""
 
 
 def request(path: str) -> bytes:
-    """Return the message with which one path is asked for. Raises `Broken` for what is not a path."""
+    """Return the message with which one path is asked for. Raises `PortForwardError` for what is not a path."""
     if not path.isascii() or not path.isprintable() or " " in path:
-        raise Broken(f"{path[:100]!r} is not a path")
+        raise PortForwardError(f"{path[:100]!r} is not a path")
     return bytes((_DATA,)) + f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
-class Answer:
+class PortForwardResponse:
     """What came back so far."""
 
     def __init__(self) -> None:
@@ -37,27 +37,27 @@ class Answer:
         self._data = bytearray()
 
     def receive(self, message: bytes) -> bool:
-        """Take a message, and return whether the answer is whole. Raises `Broken`."""
+        """Take a message, and return whether the answer is whole. Raises `PortForwardError`."""
         channel, payload = message[0] if message else _DATA, message[1:]
         if channel not in self._named:
             self._named.add(channel)
             payload = payload[2:]
         if channel == _ERROR and payload:
-            raise Broken(payload[:300].decode(errors="replace"))
+            raise PortForwardError(payload[:300].decode(errors="replace"))
         if channel == _DATA:
             self._data += payload
         if len(self._data) > MOST_BYTES:
-            raise Broken(f"its answer has over {MOST_BYTES} bytes")
+            raise PortForwardError(f"its answer has over {MOST_BYTES} bytes")
         return self._is_whole()
 
     def read(self) -> tuple[int, bytes]:
-        """Return status and body. Raises `Broken`."""
+        """Return status and body. Raises `PortForwardError`."""
         response = HTTPResponse(cast(Any, _Received(bytes(self._data))))
         try:
             response.begin()
             return response.status, response.read()
         except (HTTPException, OSError, ValueError) as error:
-            raise Broken(f"its answer is not whole ({type(error).__name__})") from None
+            raise PortForwardError(f"its answer is not whole ({type(error).__name__})") from None
 
     def _is_whole(self) -> bool:
         head, end, body = self._data.partition(b"\r\n\r\n")

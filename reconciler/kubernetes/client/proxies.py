@@ -15,7 +15,7 @@ from typing import Any
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.builtin import SERVICE_NAME_LABEL, EndpointSlice, canonical
-from reconciler.kubernetes.types.objects import decoder, path, selected
+from reconciler.kubernetes.types.objects import decoder, name_selector, path
 
 BELIEVED_SECONDS = 5.0
 KEPT_SECONDS = 900.0
@@ -38,7 +38,7 @@ class ProxyList:
             path("discovery.k8s.io/v1", "endpointslices", namespace),
             decoder(EndpointSlice),
             self._changed,
-            {"labelSelector": selected(SERVICE_NAME_LABEL, service)},
+            {"labelSelector": name_selector(SERVICE_NAME_LABEL, service)},
         )
         self._ticks, self._notify = ticks, changed
         self._there: frozenset[str] = frozenset()

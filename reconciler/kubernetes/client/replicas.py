@@ -9,7 +9,7 @@ from typing import Any
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.builtin import SERVICE_NAME_LABEL, EndpointSlice, canonical
-from reconciler.kubernetes.types.objects import decoder, path, selected
+from reconciler.kubernetes.types.objects import decoder, name_selector, path
 
 
 class ReplicaList:
@@ -29,7 +29,7 @@ class ReplicaList:
             path("discovery.k8s.io/v1", "endpointslices", namespace),
             decoder(EndpointSlice),
             self._changed,
-            {"labelSelector": selected(SERVICE_NAME_LABEL, service)},
+            {"labelSelector": name_selector(SERVICE_NAME_LABEL, service)},
         )
         self._addresses: frozenset[str] = frozenset()
 

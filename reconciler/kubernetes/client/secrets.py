@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.informer import Informer
-from reconciler.kubernetes.types.objects import Meta, Struct, decoder, path
+from reconciler.kubernetes.types.objects import ObjectMeta, Struct, decoder, path
 
 
 class Secret(Struct, frozen=True):
     """A Secret, with its data in base64."""
 
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     data: dict[str, str] | None = None
 
 
@@ -29,7 +29,7 @@ def decoded(secret: Secret) -> dict[str, bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SecretContents:
     """The contents of a Secret at one version."""
 
     data: Mapping[str, bytes]
@@ -49,14 +49,14 @@ class OwnSecrets:
         """Whether the state of every Secret is known."""
         return all(informer.synced for informer in self._informers.values())
 
-    def find(self, name: str) -> Found | None:
+    def find(self, name: str) -> SecretContents | None:
         """Return the last seen contents of a Secret; None if it does not exist."""
         secret = self._informers[name].items.get(f"{self._namespace}/{name}")
         if secret is None:
             return None
-        return Found(decoded(secret), secret.metadata.annotations, secret.metadata.resource_version)
+        return SecretContents(decoded(secret), secret.metadata.annotations, secret.metadata.resource_version)
 
-    async def write(self, name: str, found: Found, data: Mapping[str, bytes], without: str = "") -> None:
+    async def write(self, name: str, found: SecretContents, data: Mapping[str, bytes], without: str = "") -> None:
         """Make this the data of a Secret that is still at the version found, and remove an annotation.
 
         Raises `ApiError` (409 if it has changed since) and `Unreachable`.

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class WorkQueueTiming:
     """How much is done at once, and how patiently; in seconds."""
 
     at_once: int = 8
@@ -33,13 +33,13 @@ class Pace:
     """After so many attempts others get their turn, and this one is tried again later."""
 
 
-PACE = Pace()
+DEFAULT_TIMING = WorkQueueTiming()
 
 
-class Errands:
+class WorkQueue:
     """`do` is called with the key of what was marked; `told` is what is logged when it cannot be done."""
 
-    def __init__(self, do: Callable[[str], Awaitable[None]], told: str, pace: Pace) -> None:
+    def __init__(self, do: Callable[[str], Awaitable[None]], told: str, pace: WorkQueueTiming) -> None:
         self._do, self._told, self._pace = do, told, pace
         self._due: dict[str, None] = {}
         """In order."""
@@ -56,11 +56,11 @@ class Errands:
             wait_jitter=pace.first_wait,
         ).on(is_transient_or_conflict)
 
-    def mark(self, key: str) -> None:
+    def add(self, key: str) -> None:
         self._due[key] = None
         self._marked.set()
 
-    def later(self, key: str, seconds: float | None = None) -> None:
+    def add_after(self, key: str, seconds: float | None = None) -> None:
         """Mark it in a while, and not when this was asked for before."""
         if timer := self._timers.pop(key, None):
             timer.cancel()
@@ -69,7 +69,7 @@ class Errands:
 
     def _ring(self, key: str) -> None:
         del self._timers[key]
-        self.mark(key)
+        self.add(key)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -115,4 +115,4 @@ class Errands:
         if why not in self._failing.values():
             log.error(self._told, service=key, error=str(error))
         self._failing[key] = why
-        self.later(key)
+        self.add_after(key)

@@ -16,11 +16,11 @@ from reconciler.core.durations import duration
 from reconciler.core.spec import IdleBy, Protocol
 from reconciler.core.wording import listed, meant
 from reconciler.kubernetes.config import ignore_rules
-from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, LAST, LONGEST_SECONDS, Cluster, wanted
-from reconciler.kubernetes.config.service_config import SERVICE, Entry, Problem
+from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, LAST, LONGEST_SECONDS, ClusterConfig, resolve
+from reconciler.kubernetes.config.service_config import SERVICE, Problem, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.names import is_api_version, is_kind, is_subdomain
-from reconciler.kubernetes.types.objects import Meta
+from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import (
     ENABLED_LABEL,
     PREFIX,
@@ -31,7 +31,7 @@ from reconciler.kubernetes.types.scaled_service import (
 
 REASON = "BadAnnotation"
 APPS = ("Deployment", "StatefulSet", "ReplicaSet")
-Said = dict[str, Any]
+PartialSpec = dict[str, Any]
 """A spec as it is written, with only what the annotations say."""
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
@@ -52,7 +52,7 @@ class _Wrong(Exception):
     """What is wrong with a value, and what would be right."""
 
 
-def enabled(service: Service) -> bool:
+def is_enabled(service: Service) -> bool:
     return service.metadata.labels.get(ENABLED_LABEL) == "true"
 
 
@@ -66,9 +66,9 @@ def label_problem(service: Service) -> Problem | None:
     )
 
 
-def read(service: Service, cluster: Cluster) -> tuple[Said, tuple[Problem, ...]]:
+def parse_annotations(service: Service, cluster: ClusterConfig) -> tuple[PartialSpec, tuple[Problem, ...]]:
     """What they say, as far as it is right, and everything that is wrong."""
-    said: Said = {}
+    said: PartialSpec = {}
     problems = []
     for key, value in sorted(service.metadata.annotations.items()):
         if not key.startswith(PREFIX):
@@ -97,16 +97,16 @@ def read(service: Service, cluster: Cluster) -> tuple[Said, tuple[Problem, ...]]
     return said, tuple(problems)
 
 
-def spec_of(said: Said) -> ScaledServiceSpec:
+def spec_of(said: PartialSpec) -> ScaledServiceSpec:
     """The spec that they make; defaults are left to the API server."""
     return msgspec.convert(said, ScaledServiceSpec)
 
 
-def _in_its_place(service: Service, said: Said, cluster: Cluster, known: set[str]) -> list[Problem]:
+def _in_its_place(service: Service, said: PartialSpec, cluster: ClusterConfig, known: set[str]) -> list[Problem]:
     """What is wrong with them together, and with this Service, but for what is said already."""
-    meta = Meta(name=service.metadata.name, namespace=service.metadata.namespace)
-    found = wanted(ScaledService(meta, spec_of(said)), service, cluster)
-    if isinstance(found, Entry):
+    meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
+    found = resolve(ScaledService(meta, spec_of(said)), service, cluster)
+    if isinstance(found, ServiceConfig):
         return []
     told = [_told_here(problem) for problem in found]
     return [problem for problem in dict.fromkeys(told) if problem.where not in known]

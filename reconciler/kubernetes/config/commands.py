@@ -22,11 +22,11 @@ log = structlog.get_logger(__name__)
 
 BAD_COMMAND = "BadCommand"
 RIGHT = "write wake@<time> or sleep@<time>, as in wake@2026-11-23T10:00:00Z"
-BY_A_PERSON = "a person asked for it"
+REQUESTED = "a person asked for it"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
-class Verb(StrEnum):
+class CommandVerb(StrEnum):
     """What a service is told."""
 
     WAKE = "wake"
@@ -34,35 +34,35 @@ class Verb(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ServiceCommand:
     """One command; `value` is the annotation's, which is what tells it from others."""
 
-    verb: Verb
+    verb: CommandVerb
     value: str
 
     @property
     def event(self) -> Event:
-        return WakeCommanded(BY_A_PERSON) if self.verb is Verb.WAKE else SleepCommanded(BY_A_PERSON)
+        return WakeCommanded(REQUESTED) if self.verb is CommandVerb.WAKE else SleepCommanded(REQUESTED)
 
 
-def read(value: str) -> Command | Problem:
+def parse_command(value: str) -> ServiceCommand | Problem:
     """What an annotation says."""
     verb, _, time = value.partition("@")
-    if verb not in set(Verb) or not _RFC3339.fullmatch(time):
+    if verb not in set(CommandVerb) or not _RFC3339.fullmatch(time):
         where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
         return Problem(BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
-    return Command(Verb(verb), value)
+    return ServiceCommand(CommandVerb(verb), value)
 
 
-def pending(item: ScaledService) -> Command | Problem | None:
+def pending_command(item: ScaledService) -> ServiceCommand | Problem | None:
     """The command of an object that was not carried out yet, or what is wrong with it."""
     value = item.metadata.annotations.get(COMMAND_ANNOTATION)
     if value is None or value == item.status.observed_command or item.metadata.deletion_timestamp:
         return None
-    return read(value)
+    return parse_command(value)
 
 
-class Commands:
+class CommandController:
     """Carries out what is asked for, once it can be.
 
     `obey` hands an event to the engine, and says whether there was a service with a record to hear it; `note` keeps the
@@ -77,7 +77,7 @@ class Commands:
         note: Callable[[str, str], None],
     ) -> None:
         self._items, self._leads, self._obey, self._note = items, leads, obey, note
-        self._open: dict[str, Command] = {}
+        self._open: dict[str, ServiceCommand] = {}
         """What could not be carried out so far."""
         self._done: dict[str, str] = {}
         """The latest value that was carried out here; the status may not say so yet."""
@@ -85,7 +85,7 @@ class Commands:
 
     def saw(self, service: str, item: ScaledService | None) -> None:
         """The informer has a new version of the object, or it is gone."""
-        found = pending(item) if item else None
+        found = pending_command(item) if item else None
         self._open.pop(service, None)
         self._problems.pop(service, None)
         if item is None:
@@ -109,10 +109,10 @@ class Commands:
         """
         for service, value in self._done.items():
             item = self._items.get(service)
-            command = pending(item) if item else None
-            if not isinstance(command, Command) or command.value != value:
+            command = pending_command(item) if item else None
+            if not isinstance(command, ServiceCommand) or command.value != value:
                 continue
-            if command.verb is Verb.WAKE:
+            if command.verb is CommandVerb.WAKE:
                 self._open[service] = command
             else:
                 self._note(service, value)
@@ -128,9 +128,9 @@ class Commands:
         found = self._problems.get(service)
         return (found,) if found else ()
 
-    def _try(self, service: str, command: Command) -> None:
+    def _try(self, service: str, command: ServiceCommand) -> None:
         leads = self._leads()
-        if not (leads or command.verb is Verb.WAKE) or not self._obey(service, command.event):
+        if not (leads or command.verb is CommandVerb.WAKE) or not self._obey(service, command.event):
             return
         del self._open[service]
         self._done[service] = command.value

@@ -13,11 +13,11 @@ from types import MappingProxyType
 
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.wording import listed
-from reconciler.kubernetes.config.host_policy import HostPolicy, normalized
-from reconciler.kubernetes.config.service_config import Entry, Problem
+from reconciler.kubernetes.config.host_policy import HostPolicy, normalize_host
+from reconciler.kubernetes.config.service_config import Problem, ServiceConfig
 
 
-def reserved(http: int = 10000, tls: int = 10443, diverted: range = range(0)) -> Mapping[int, str]:
+def reserved_ports(http: int = 10000, tls: int = 10443, diverted: range = range(0)) -> Mapping[int, str]:
     """Return the ports that no service may listen on, with what they are.
 
     `http` and `tls` are those of the shared listeners; `diverted` are those that a rule of mode tproxy diverts.
@@ -33,31 +33,31 @@ def reserved(http: int = 10000, tls: int = 10443, diverted: range = range(0)) ->
     }
 
 
-RESERVED: Mapping[int, str] = MappingProxyType(dict(reserved()))
+RESERVED_PORTS: Mapping[int, str] = MappingProxyType(dict(reserved_ports()))
 FIRST_COME = HostPolicy()
 """The policy of a cluster whose administrator gave none."""
 
 
 @dataclass(slots=True)
-class Settled:
+class Resolution:
     """What is in force of what was asked, and who does not have all that was asked."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, ServiceConfig] = field(default_factory=dict)
     problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)
 
 
-def settle(
-    asked: Mapping[str, Entry],
-    reserved: Mapping[int, str] = RESERVED,
+def resolve_conflicts(
+    asked: Mapping[str, ServiceConfig],
+    reserved_ports: Mapping[int, str] = RESERVED_PORTS,
     policy: HostPolicy = FIRST_COME,
     namespaces: Container[str] | None = None,
-) -> Settled:
+) -> Resolution:
     """Give every host and port to the oldest that asks for it and may have it; of the same age, to the first by name.
 
     `namespaces` are those of the cluster; None when they are not known.
     """
     allowed = _Allowed(policy, namespaces, asked)
-    settled, owners = Settled(), _Owners(reserved, allowed)
+    settled, owners = Resolution(), _Owners(reserved_ports, allowed)
     for key in sorted(asked, key=lambda key: (asked[key].created, key)):
         problems: list[Problem] = []
         entry = owners.port(asked[key], problems) if asked[key].spec.listen else owners.hosts(asked[key], problems)
@@ -71,7 +71,9 @@ def settle(
 class _Allowed:
     """The hosts and ports that a ScaledService may claim, whoever else claims them."""
 
-    def __init__(self, policy: HostPolicy, namespaces: Container[str] | None, asked: Mapping[str, Entry]) -> None:
+    def __init__(
+        self, policy: HostPolicy, namespaces: Container[str] | None, asked: Mapping[str, ServiceConfig]
+    ) -> None:
         self._policy, self._namespaces = policy, namespaces
         self._services: dict[str, set[str]] = {}
         """Namespaces that have a service of that name; only where bare names lead anywhere."""
@@ -79,7 +81,7 @@ class _Allowed:
             for entry in asked.values():
                 self._services.setdefault(entry.service, set()).add(entry.target.namespace)
 
-    def hosts(self, entry: Entry, problems: list[Problem]) -> tuple[str, ...]:
+    def hosts(self, entry: ServiceConfig, problems: list[Problem]) -> tuple[str, ...]:
         """Return the hosts that it may have; a bare name that several services have is left out without a problem."""
         left = []
         for host in entry.spec.hosts:
@@ -90,7 +92,7 @@ class _Allowed:
                 left.append(host)
         return tuple(left)
 
-    def port(self, entry: Entry, port: int) -> Problem | None:
+    def port(self, entry: ServiceConfig, port: int) -> Problem | None:
         """Return why it may not have a port."""
         refusal = self._policy.port_refusal(port, entry.target.namespace)
         return Problem("ListenNotAllowed", "spec.listen", *refusal) if refusal else None
@@ -102,10 +104,10 @@ class _Owners:
     def __init__(self, reserved: Mapping[int, str], allowed: _Allowed) -> None:
         self._reserved, self._allowed = reserved, allowed
         self._ports: dict[int, str] = {}
-        self._hosts: dict[tuple[bool, str], Entry] = {}
+        self._hosts: dict[tuple[bool, str], ServiceConfig] = {}
 
-    def port(self, entry: Entry, problems: list[Problem]) -> Entry | None:
-        port, where = port_of(entry.spec), "spec.listen"
+    def port(self, entry: ServiceConfig, problems: list[Problem]) -> ServiceConfig | None:
+        port, where = listen_port(entry.spec), "spec.listen"
         if port in self._reserved:
             what = f"{port} is the port of {self._reserved[port]}"
             problems.append(Problem("ListenReserved", where, what, "give it another port"))
@@ -120,9 +122,9 @@ class _Owners:
             return None
         return entry
 
-    def hosts(self, entry: Entry, problems: list[Problem]) -> Entry | None:
+    def hosts(self, entry: ServiceConfig, problems: list[Problem]) -> ServiceConfig | None:
         tls, asked = entry.spec.protocol is Protocol.TLS, self._allowed.hosts(entry, problems)
-        owners = {host: self._hosts.setdefault((tls, normalized(host)), entry) for host in asked}
+        owners = {host: self._hosts.setdefault((tls, normalize_host(host)), entry) for host in asked}
         lost = {host: owner for host, owner in owners.items() if owner is not entry}
         left = tuple(host for host in asked if host not in lost)
         told = {host: owner for host, owner in lost.items() if not left or not _is_own_name(host, entry, owner)}
@@ -135,12 +137,12 @@ class _Owners:
         return replace(entry, spec=replace(entry.spec, hosts=left)) if left else None
 
 
-def port_of(spec: Spec) -> int:
+def listen_port(spec: Spec) -> int:
     """The port that a tcp service listens on."""
     return int((spec.listen or "").rpartition(":")[2])
 
 
-def _is_own_name(host: str, entry: Entry, owner: Entry) -> bool:
+def _is_own_name(host: str, entry: ServiceConfig, owner: ServiceConfig) -> bool:
     """Return whether it is a name of the Service that both stand for."""
     own = host == entry.service or host.startswith(f"{entry.service}.{entry.target.namespace}")
     return own and owner.service_key == entry.service_key

@@ -10,14 +10,14 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from reconciler.core.spec import Protocol
-from reconciler.kubernetes.config.conflicts import FIRST_COME, Settled, settle
+from reconciler.kubernetes.config.conflicts import FIRST_COME, Resolution, resolve_conflicts
 from reconciler.kubernetes.config.host_policy import HostPolicy
-from reconciler.kubernetes.config.service_config import Entry, Problem
+from reconciler.kubernetes.config.service_config import Problem, ServiceConfig
 
 Problems = Mapping[str, tuple[Problem, ...]]
 
 
-class InForce:
+class EffectiveConfig:
     """The claims of all ScaledServices, settled.
 
     `reserved` are ports of the proxy's own, by number. `namespaces` are those of the cluster, kept current by the
@@ -31,20 +31,20 @@ class InForce:
         namespaces: Container[str] | None = None,
     ) -> None:
         self._reserved, self._policy, self._namespaces = reserved, policy, namespaces
-        self._asked: dict[str, Entry] = {}
-        self._had: dict[str, Entry] = {}
+        self._asked: dict[str, ServiceConfig] = {}
+        self._had: dict[str, ServiceConfig] = {}
         """What each in force asked for, when it got it."""
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, ServiceConfig] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
         self._changed: set[str] = set()
         """Those that changed, but for what they claim."""
-        self._unsettled = False
+        self._outdated = False
 
-    def asked(self, key: str) -> Entry | None:
+    def requested(self, key: str) -> ServiceConfig | None:
         """What it asked for last."""
         return self._asked.get(key)
 
-    def ask(self, key: str, entry: Entry | None) -> None:
+    def request(self, key: str, entry: ServiceConfig | None) -> None:
         """This is what it asks for from now on; None: nothing."""
         before = self._asked.pop(key, None)
         if entry:
@@ -53,19 +53,19 @@ class InForce:
             self._had[key] = entry
             self._changed.add(key)
         else:
-            self._unsettled = True
+            self._outdated = True
 
-    def unsettle(self) -> None:
+    def invalidate(self) -> None:
         """Settle everything again, because the namespaces of the cluster changed."""
-        self._unsettled = True
+        self._outdated = True
 
-    def settled(self) -> tuple[dict[str, Entry], Problems]:
+    def resolve(self) -> tuple[dict[str, ServiceConfig], Problems]:
         """What is in force, and who does not have all that it asked for. Not to be changed."""
-        if self._unsettled:
+        if self._outdated:
             self._settle()
         elif self._changed:
             self._entries = self._entries | {key: self._with_hosts(key) for key in self._changed}
-        self._changed, self._unsettled = set(), False
+        self._changed, self._outdated = set(), False
         return self._entries, self._problems
 
     def _settle(self) -> None:
@@ -77,20 +77,20 @@ class InForce:
         self._entries = second.entries
         self._problems = second.problems | {key: first.problems[key] for key in kept}
 
-    def _settled(self, asked: Mapping[str, Entry]) -> Settled:
-        return settle(asked, self._reserved, self._policy, self._namespaces)
+    def _settled(self, asked: Mapping[str, ServiceConfig]) -> Resolution:
+        return resolve_conflicts(asked, self._reserved, self._policy, self._namespaces)
 
-    def _with_hosts(self, key: str) -> Entry:
+    def _with_hosts(self, key: str) -> ServiceConfig:
         """As it is asked for, with the hosts that it has."""
         asked, hosts = self._asked[key], self._entries[key].spec.hosts
         return asked if asked.spec.hosts == hosts else replace(asked, spec=replace(asked.spec, hosts=hosts))
 
 
-def _claim(entry: Entry) -> tuple[object, ...]:
-    """All that `settle` looks at."""
+def _claim(entry: ServiceConfig) -> tuple[object, ...]:
+    """All that `resolve_conflicts` looks at."""
     spec = entry.spec
     return spec.protocol is Protocol.TLS, spec.listen, spec.hosts, entry.created, entry.service_key
 
 
-def _has_other(had: Entry | None, asked: Entry) -> bool:
+def _has_other(had: ServiceConfig | None, asked: ServiceConfig) -> bool:
     return had is not None and had.uid == asked.uid and _claim(had) != _claim(asked)

@@ -67,12 +67,12 @@ class HostPolicy:
 
         `service` is the name of its Service. `namespaces` are those of the cluster; None when they are not known.
         """
-        name = normalized(host)
+        name = normalize_host(host)
         if name == service and self.bare_names:
             return None
-        if name == f"{service}.{namespace}" or owner_of(name, self.domain) == namespace:
+        if name == f"{service}.{namespace}" or owning_namespace(name, self.domain) == namespace:
             return None
-        owner = owner_of(name, self.domain, namespaces)
+        owner = owning_namespace(name, self.domain, namespaces)
         named = any(name in rule.hosts for rule in self.rules if rule.covers(namespace))
         if owner is not None and not (named and name.count(".") < 2):
             return _not_yours(host, owner, namespace, service)
@@ -108,12 +108,12 @@ class HostPolicy:
 _ASK = "leave it out, or ask the cluster's administrator to add it to the chart value hostPolicy"
 
 
-def normalized(host: str) -> str:
+def normalize_host(host: str) -> str:
     """Return a host in lower case, without a port and without trailing dots."""
     return re.sub(r":[0-9]*$", "", host.strip().lower()).rstrip(".")
 
 
-def owner_of(host: str, domain: str = CLUSTER_DOMAIN, namespaces: Container[str] | None = None) -> str | None:
+def owning_namespace(host: str, domain: str = CLUSTER_DOMAIN, namespaces: Container[str] | None = None) -> str | None:
     """Return the namespace that a normalized host belongs to; None when it is not a name of the cluster.
 
     `a.b` may be Service a of namespace b or a domain of the internet: it is a name of the cluster when the namespace
@@ -133,7 +133,7 @@ def owner_of(host: str, domain: str = CLUSTER_DOMAIN, namespaces: Container[str]
     return labels[-2] if labels[-1] == "svc" else None
 
 
-def parse(text: str, bare_names: bool = False, domain: str = CLUSTER_DOMAIN) -> HostPolicy:
+def parse_policy(text: str, bare_names: bool = False, domain: str = CLUSTER_DOMAIN) -> HostPolicy:
     """Read a policy, a list in JSON. Raises `BadPolicy` with every mistake."""
     if not _DOMAIN.fullmatch(domain):
         raise BadPolicy(f"{domain!r} is not a domain; write it as {CLUSTER_DOMAIN}")
@@ -183,13 +183,15 @@ def _matches(pattern: str, host: str) -> bool:
 
 
 def _not_yours(host: str, owner: str, namespace: str, service: str) -> Refusal:
-    short = normalized(host).count(".") < 2
+    short = normalize_host(host).count(".") < 2
     right = f"leave it out; {service}.{namespace} leads here without it"
     if short:
         right += f", and the cluster's administrator can give {host} to {namespace} in the chart value hostPolicy"
     if owner:
         return Refusal(f"{host} is a name of namespace {owner}, which alone may have it", right)
     kind = (
-        "a bare name, which belongs to no namespace" if "." not in normalized(host) else "a name of the cluster itself"
+        "a bare name, which belongs to no namespace"
+        if "." not in normalize_host(host)
+        else "a name of the cluster itself"
     )
     return Refusal(f"{host} is {kind}", right)

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.informer import Within
-from reconciler.kubernetes.config.conflicts import RESERVED
-from reconciler.kubernetes.config.effective_config import InForce
-from reconciler.kubernetes.config.resolve import Cluster, service_of, wanted
-from reconciler.kubernetes.config.service_config import Entry, Problem
-from reconciler.kubernetes.config.service_controller import UNREAD, OwnedScaledServices
+from reconciler.kubernetes.client.informer import MultiNamespaceInformer
+from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
+from reconciler.kubernetes.config.effective_config import EffectiveConfig
+from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
+from reconciler.kubernetes.config.service_config import Problem, ServiceConfig
+from reconciler.kubernetes.config.service_controller import UNREAD, ServiceController
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import Object, decoder
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
@@ -30,13 +30,13 @@ ANEW_SECONDS = 10.0
 """How long one that has gone stays in force where its Service asks for it."""
 PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
 """After each telling, in multiples of what it took."""
-Entries = Mapping[str, Entry]
+ServiceConfigs = Mapping[str, ServiceConfig]
 Problems = Mapping[str, tuple[Problem, ...]]
-OnEntries = Callable[[Entries, Problems], None]
+OnConfigs = Callable[[ServiceConfigs, Problems], None]
 OnScaledService = Callable[[str, ScaledService | None], None]
 
 
-class Catalogue:
+class KubernetesProvider:
     """What is asked for in a cluster. Keys are `namespace/name`, of a ScaledService or of a labelled Service.
 
     `on_entries` is told all that is in force and all that is wrong, whenever any of it changed; `on_scaled_service` of
@@ -47,15 +47,15 @@ class Catalogue:
         self,
         api: Api,
         leads: Callable[[], bool],
-        on_entries: OnEntries,
+        on_entries: OnConfigs,
         on_scaled_service: OnScaledService = lambda key, item: None,
-        cluster: Cluster | None = None,
+        cluster: ClusterConfig | None = None,
         namespaces: Sequence[str] = (),
-        reserved: Mapping[int, str] = RESERVED,
+        reserved: Mapping[int, str] = RESERVED_PORTS,
         anew_seconds: float = ANEW_SECONDS,
     ) -> None:
         self._on_entries, self._on_scaled_service = on_entries, on_scaled_service
-        self._cluster, self._anew_seconds = cluster or Cluster(), anew_seconds
+        self._cluster, self._anew_seconds = cluster or ClusterConfig(), anew_seconds
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
         self._users: dict[str, set[str]] = {}
@@ -64,21 +64,23 @@ class Catalogue:
         self._changed = False
         self._pause_until = 0.0
         self._whole = asyncio.Event()
-        self._told: tuple[Entries, Problems] | None = None
-        self.scaled_services = Within(
+        self._told: tuple[ServiceConfigs, Problems] | None = None
+        self.scaled_services = MultiNamespaceInformer(
             api, (API_VERSION, PLURAL), namespaces, decoder(ScaledService), self._saw_scaled_service, self._synced
         )
-        self.services = Within(api, ("v1", "services"), namespaces, decoder(Service), self._saw_service, self._synced)
-        self._namespaces: Within[Object] | None = None
+        self.services = MultiNamespaceInformer(
+            api, ("v1", "services"), namespaces, decoder(Service), self._saw_service, self._synced
+        )
+        self._namespaces: MultiNamespaceInformer[Object] | None = None
         """Watched only with rights in the whole cluster."""
         if not namespaces:
             kind = ("v1", "namespaces")
-            self._namespaces = Within(api, kind, (), decoder(Object), self._saw_namespace, self._synced)
+            self._namespaces = MultiNamespaceInformer(api, kind, (), decoder(Object), self._saw_namespace, self._synced)
         self._namespace_names: set[str] = set()
         known = self._namespace_names if self._namespaces else None
-        self._in_force = InForce(reserved, self._cluster.policy, known)
+        self._effective = EffectiveConfig(reserved, self._cluster.policy, known)
         items = self.scaled_services.items, self.services.items
-        self._owned = OwnedScaledServices(api, *items, leads, lambda _: self._mark(), self._cluster)
+        self._owned = ServiceController(api, *items, leads, lambda _: self._schedule(), self._cluster)
 
     @property
     def synced(self) -> bool:
@@ -103,7 +105,7 @@ class Catalogue:
 
     def _saw_scaled_service(self, key: str, item: ScaledService | None) -> None:
         self._index(key, item)
-        if item is None and self._in_force.asked(key) and self._owned.makes(key):
+        if item is None and self._effective.requested(key) and self._owned.makes(key):
             asyncio.get_running_loop().call_later(self._anew_seconds, self._look_again, key)
         else:
             self._judge(key, item)
@@ -122,8 +124,8 @@ class Catalogue:
         """A host of two labels belongs to a namespace as soon as there is one of that name."""
         if (item is not None) != (name in self._namespace_names):
             (self._namespace_names.add if item else self._namespace_names.discard)(name)
-            self._in_force.unsettle()
-            self._mark()
+            self._effective.invalidate()
+            self._schedule()
 
     def _index(self, key: str, item: ScaledService | None) -> None:
         used = service_of(item) if item else None
@@ -142,24 +144,24 @@ class Catalogue:
 
     def _judge(self, key: str, item: ScaledService | None) -> None:
         """What this one asks for now, when it is right; otherwise what it asked for last."""
-        asked, mistakes = self._in_force.asked(key), self._mistakes.get(key, ())
+        asked, mistakes = self._effective.requested(key), self._mistakes.get(key, ())
         if item is None or _is_released(item) or UNREAD in item.metadata.annotations:
-            found: Entry | tuple[Problem, ...] = ()
+            found: ServiceConfig | tuple[Problem, ...] = ()
             asked_now = None
         else:
-            found = wanted(item, self.services.items.get(service_of(item)), self._cluster)
-            asked_now = found if isinstance(found, Entry) else _as_before(asked, item)
+            found = resolve(item, self.services.items.get(service_of(item)), self._cluster)
+            asked_now = found if isinstance(found, ServiceConfig) else _as_before(asked, item)
         departs = item is not None and item.metadata.deletion_timestamp is not None
-        mistakes_now = () if departs or isinstance(found, Entry) else found
+        mistakes_now = () if departs or isinstance(found, ServiceConfig) else found
         if asked_now == asked and mistakes_now == mistakes and departs == (key in self._departing):
             return
         if asked_now != asked:
-            self._in_force.ask(key, asked_now)
+            self._effective.request(key, asked_now)
         (self._departing.add if departs else self._departing.discard)(key)
         self._mistakes.pop(key, None)
         if mistakes_now:
             self._mistakes[key] = mistakes_now
-        self._mark()
+        self._schedule()
 
     def _synced(self) -> None:
         if not self.synced:
@@ -171,9 +173,9 @@ class Catalogue:
             self._owned.look(key)
         self._whole.set()
         self._changed = False
-        self._mark()
+        self._schedule()
 
-    def _mark(self) -> None:
+    def _schedule(self) -> None:
         """Tell, once everything that comes in this moment has come."""
         if self._changed or not self.synced:
             return
@@ -192,7 +194,7 @@ class Catalogue:
 
     def _tell_all(self) -> None:
         self._changed = False
-        entries, claims = self._in_force.settled()
+        entries, claims = self._effective.resolve()
         if departing := self._departing & entries.keys():
             entries = entries | {key: _departing(entries[key]) for key in departing}
         keys = {*self._mistakes, *claims, *self._owned.troubled}
@@ -216,11 +218,11 @@ def _is_released(item: ScaledService) -> bool:
     return item.metadata.deletion_timestamp is not None and FINALIZER not in item.metadata.finalizers
 
 
-def _departing(entry: Entry) -> Entry:
+def _departing(entry: ServiceConfig) -> ServiceConfig:
     return replace(entry, spec=replace(entry.spec, departing=True))
 
 
-def _as_before(asked: Entry | None, item: ScaledService) -> Entry | None:
+def _as_before(asked: ServiceConfig | None, item: ScaledService) -> ServiceConfig | None:
     """What was last right, of this very object; keeping it awake needs nothing else to be right."""
     if asked is None or asked.uid != item.metadata.uid:
         return None

@@ -14,7 +14,7 @@ from reconciler.core.spec import IdleBy, Protocol, Spec
 from reconciler.core.wording import listed
 from reconciler.kubernetes.config import ignore_rules, service_ports
 from reconciler.kubernetes.config.host_policy import HostPolicy
-from reconciler.kubernetes.config.service_config import Entry, Problem
+from reconciler.kubernetes.config.service_config import Problem, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 from reconciler.kubernetes.types.names import is_label
 from reconciler.kubernetes.types.objects import LONGEST_SHOWN
@@ -41,7 +41,7 @@ BAD_SPEC = "BadSpec"
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class ClusterConfig:
     """What is the same for all services of a cluster."""
 
     listen_host: str = ANY_ADDRESS
@@ -67,13 +67,15 @@ def wake_timeout(item: ScaledService) -> float:
     return said if isinstance(said, float) else duration(DURATIONS["wakeTimeout"]) or 0.0
 
 
-def names(service: str, namespace: str, policy: HostPolicy) -> tuple[str, ...]:
+def host_names(service: str, namespace: str, policy: HostPolicy) -> tuple[str, ...]:
     """Return the names that a Service has within the cluster, with the bare one where the policy allows it."""
     inside = f"{service}.{namespace}"
     return inside, f"{inside}.svc", f"{inside}.svc.{policy.domain}", *((service,) if policy.bare_names else ())
 
 
-def wanted(item: ScaledService, service: Service | None, cluster: Cluster) -> Entry | tuple[Problem, ...]:
+def resolve(
+    item: ScaledService, service: Service | None, cluster: ClusterConfig
+) -> ServiceConfig | tuple[Problem, ...]:
     """What it comes to, or everything that is wrong; nothing is raised for a mistake."""
     port = _port(item, service)
     problems = [port] if isinstance(port, Problem) else []
@@ -88,10 +90,10 @@ def wanted(item: ScaledService, service: Service | None, cluster: Cluster) -> En
     return _entry(item, port, times, cluster)
 
 
-def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: Cluster) -> Entry:
+def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: ClusterConfig) -> ServiceConfig:
     meta, said = item.metadata, item.spec
     protocol, service = _protocol(said, port), service_of(item).partition("/")[2]
-    own = () if protocol is Protocol.TCP else names(service, meta.namespace, cluster.policy)
+    own = () if protocol is Protocol.TCP else host_names(service, meta.namespace, cluster.policy)
     spec = Spec(
         name=meta.key,
         protocol=protocol,
@@ -109,7 +111,7 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
         paused=said.paused,
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
-    return Entry(spec, target_of(item), service, port, created, meta.uid, meta.generation)
+    return ServiceConfig(spec, target_of(item), service, port, created, meta.uid, meta.generation)
 
 
 def _port(item: ScaledService, service: Service | None) -> ServicePort | Problem:
@@ -124,13 +126,13 @@ def _port(item: ScaledService, service: Service | None) -> ServicePort | Problem
     if not service.spec.selector:
         what = f"Service {name} has no selector, so no pods are known to be its own"
         return Problem("ServiceUnusable", where, what, "give it one, or name a Service that has one")
-    return service_ports.chosen(service, item.spec.port)
+    return service_ports.select_port(service, item.spec.port)
 
 
 def _protocol(said: ScaledServiceSpec, port: ServicePort) -> Protocol:
     if said.protocol in _PROTOCOLS:
         return Protocol(said.protocol)
-    return service_ports.spoken(port) or (Protocol.TCP if said.listen is not None else Protocol.HTTP)
+    return service_ports.protocol_of(port) or (Protocol.TCP if said.listen is not None else Protocol.HTTP)
 
 
 def _seconds(said: ScaledServiceSpec, name: str) -> float | Problem:
@@ -205,8 +207,8 @@ def _bad_for(protocol: Protocol, said: ScaledServiceSpec, port: ServicePort) -> 
 
 def _why(said: ScaledServiceSpec, port: ServicePort) -> str:
     """Where the protocol comes from when the ScaledService does not say it."""
-    if service_ports.spoken(port) is None:
+    if service_ports.protocol_of(port) is None:
         return "as spec.listen is given" if said.listen is not None else "as nothing says otherwise"
-    if service_ports.spoken(ServicePort(app_protocol=port.app_protocol)):
+    if service_ports.protocol_of(ServicePort(app_protocol=port.app_protocol)):
         return f"as the Service port's appProtocol {port.app_protocol} says"
     return f"as the Service port's name {port.name} says"

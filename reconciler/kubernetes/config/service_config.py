@@ -66,7 +66,7 @@ def rejected_by_envoy(message: str) -> Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ServiceConfig:
     """One ScaledService that is in force."""
 
     spec: Spec

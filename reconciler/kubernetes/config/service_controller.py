@@ -15,12 +15,12 @@ import msgspec
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
-from reconciler.kubernetes.client.work_queue import PACE, Errands, Pace
-from reconciler.kubernetes.config.annotations import Said, enabled, label_problem, read, spec_of
-from reconciler.kubernetes.config.resolve import Cluster, target_of
+from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
+from reconciler.kubernetes.config.annotations import PartialSpec, is_enabled, label_problem, parse_annotations, spec_of
+from reconciler.kubernetes.config.resolve import ClusterConfig, target_of
 from reconciler.kubernetes.config.service_config import SERVICE, Problem
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.objects import Meta, Owner, path
+from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference, path
 from reconciler.kubernetes.types.scaled_service import (
     API_VERSION,
     ENABLED_LABEL,
@@ -43,12 +43,12 @@ def is_owned(item: ScaledService) -> bool:
     return item.metadata.labels.get(MANAGED_LABEL) == "true" and owner is not None
 
 
-def _owner(item: ScaledService) -> Owner | None:
+def _owner(item: ScaledService) -> OwnerReference | None:
     owners = item.metadata.owner_references
     return next((one for one in owners if one.kind == SERVICE and one.name == item.metadata.name), None)
 
 
-class OwnedScaledServices:
+class ServiceController:
     """Brings about what the Services ask for. `scaled` and `services` are what informers keep; `leads` says whether
     to write; `on_problems` is told whenever the problems of a Service changed."""
 
@@ -59,12 +59,12 @@ class OwnedScaledServices:
         services: Mapping[str, Service],
         leads: Callable[[], bool],
         on_problems: Callable[[str], None],
-        cluster: Cluster,
-        pace: Pace = PACE,
+        cluster: ClusterConfig,
+        pace: WorkQueueTiming = DEFAULT_TIMING,
     ) -> None:
         self._api, self._scaled, self._services = api, scaled, services
         self._leads, self._on_problems, self._cluster = leads, on_problems, cluster
-        self._errands = Errands(self._bring_about, "a Service's ScaledService cannot be written; tried again", pace)
+        self._queue = WorkQueue(self._bring_about, "a Service's ScaledService cannot be written; tried again", pace)
         self._refused: dict[str, Problem] = {}
         self._found: dict[str, tuple[Problem, ...]] = {}
 
@@ -86,7 +86,7 @@ class OwnedScaledServices:
         if found != before:
             self._on_problems(key)
         if self._asked(key) or self._owned(key):
-            self._errands.mark(key)
+            self._queue.add(key)
         elif self._refused.pop(key, None):
             self._on_problems(key)
 
@@ -101,12 +101,12 @@ class OwnedScaledServices:
 
     async def run(self) -> None:
         """Until cancelled; to be begun once both kinds were seen whole."""
-        await self._errands.run()
+        await self._queue.run()
 
     async def _bring_about(self, key: str) -> None:
         """Write what differs."""
         if not self._leads():
-            self._errands.later(key)
+            self._queue.add_after(key)
             return
         try:
             await self._write(key)
@@ -129,7 +129,7 @@ class OwnedScaledServices:
             return
         if item is None and key in self._scaled:
             return
-        said, mistakes = read(service, self._cluster)
+        said, mistakes = parse_annotations(service, self._cluster)
         if item is None:
             await self._create(service, {} if mistakes else said, unread=bool(mistakes))
         elif not mistakes and target_of(item) != _target(service, said):
@@ -137,10 +137,10 @@ class OwnedScaledServices:
         elif not mistakes:
             await self._update(item, said)
 
-    async def _create(self, service: Service, said: Said, unread: bool) -> None:
+    async def _create(self, service: Service, said: PartialSpec, unread: bool) -> None:
         meta = service.metadata
         notes = {UNREAD: "true"} if unread else {MADE_OF: _written(said)}
-        owner = Owner("v1", SERVICE, meta.name, meta.uid, controller=True)
+        owner = OwnerReference("v1", SERVICE, meta.name, meta.uid, controller=True)
         body = {
             "apiVersion": API_VERSION,
             "kind": KIND,
@@ -154,7 +154,7 @@ class OwnedScaledServices:
         }
         await self._api.call("POST", path(API_VERSION, PLURAL, meta.namespace), body)
 
-    async def _update(self, item: ScaledService, said: Said) -> None:
+    async def _update(self, item: ScaledService, said: PartialSpec) -> None:
         notes = item.metadata.annotations
         before = _read(notes.get(MADE_OF, "{}"))
         spec: dict[str, Any] = {**dict.fromkeys(before.keys() - said.keys()), **said}
@@ -182,7 +182,7 @@ class OwnedScaledServices:
     def _asked(self, key: str) -> Service | None:
         service = self._services.get(key)
         gone = service is None or service.metadata.deletion_timestamp is not None
-        return service if service and not gone and enabled(service) else None
+        return service if service and not gone and is_enabled(service) else None
 
     def _owned(self, key: str) -> ScaledService | None:
         item = self._scaled.get(key)
@@ -199,7 +199,7 @@ class OwnedScaledServices:
             what = f"there is a ScaledService {key} already that was not made of this label, and it is left as it is"
             right = "take the label off the Service, or delete that ScaledService"
             return (Problem("NameTaken", ENABLED_LABEL, what, right, SERVICE, harmless=True),)
-        return read(service, self._cluster)[1]
+        return parse_annotations(service, self._cluster)[1]
 
 
 def _is_of(item: ScaledService, service: Service) -> bool:
@@ -208,23 +208,23 @@ def _is_of(item: ScaledService, service: Service) -> bool:
     return owner is not None and owner.uid == service.metadata.uid
 
 
-def _target(service: Service, said: Said) -> Any:
-    meta = Meta(name=service.metadata.name, namespace=service.metadata.namespace)
+def _target(service: Service, said: PartialSpec) -> Any:
+    meta = ObjectMeta(name=service.metadata.name, namespace=service.metadata.namespace)
     return target_of(ScaledService(meta, spec_of(said)))
 
 
-def _has(item: ScaledService, said: Said) -> bool:
+def _has(item: ScaledService, said: PartialSpec) -> bool:
     wanted = spec_of(said)
     given = msgspec.json.decode(msgspec.json.encode(wanted))
     has = msgspec.json.decode(msgspec.json.encode(item.spec))
     return all(has.get(name) == value for name, value in given.items())
 
 
-def _written(said: Said) -> str:
+def _written(said: PartialSpec) -> str:
     return msgspec.json.encode(said, order="sorted").decode()
 
 
-def _read(text: str) -> Said:
+def _read(text: str) -> PartialSpec:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError:

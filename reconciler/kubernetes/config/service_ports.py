@@ -22,7 +22,7 @@ _SPOKEN = {
 _PROTOCOL = {word: protocol for protocol, words in _SPOKEN.items() for word in words}
 
 
-def spoken(port: ServicePort) -> Protocol | None:
+def protocol_of(port: ServicePort) -> Protocol | None:
     """What the port says of its protocol: `appProtocol` before the name, as Kubernetes has it; None: nothing."""
     name = port.name.lower()
     first_words = (name, re.sub(r"-[^-]*$", "", name), name.partition("-")[0])
@@ -32,7 +32,7 @@ def spoken(port: ServicePort) -> Protocol | None:
     return None
 
 
-def chosen(service: Service, wanted: int | str | None) -> ServicePort | Problem:
+def select_port(service: Service, wanted: int | str | None) -> ServicePort | Problem:
     """The port that is asked for, or the one that is meant where none is."""
     name = service.metadata.key
     ports = [port for port in service.spec.ports if port.protocol == "TCP"]

@@ -31,7 +31,7 @@ _FIRST_WORD = re.compile(r"([A-Z][A-Za-z0-9]+)(?=:| \(|$)")
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusInputs:
     """All that is known of one service that its status tells."""
 
     record: Record | None = None
@@ -46,10 +46,12 @@ class Standing:
     """Whether it tells of the present; before, what the status says of it stands."""
 
 
-NOTHING = Standing()
+NO_INPUTS = StatusInputs()
 
 
-def status(standing: Standing, before: ScaledServiceStatus, now: float, target: str = "") -> ScaledServiceStatus:
+def compute_status(
+    standing: StatusInputs, before: ScaledServiceStatus, now: float, target: str = ""
+) -> ScaledServiceStatus:
     """The status to be, which differs from `before` only where something changed. `target` is what is scaled."""
     generation = standing.generation or before.observed_generation
     found = (_ready(standing), _stalled(standing.record))
@@ -65,7 +67,7 @@ def status(standing: Standing, before: ScaledServiceStatus, now: float, target: 
     return _with_record(kept, standing.record) if standing.record else kept
 
 
-def record(status: ScaledServiceStatus) -> Record | None:
+def record_of(status: ScaledServiceStatus) -> Record | None:
     """The record that a status tells; None when it tells of none, or not of a whole one."""
     if status.state not in State.__members__ or status.since is None or not status.hold_address:
         return None
@@ -80,7 +82,7 @@ def record(status: ScaledServiceStatus) -> Record | None:
     )
 
 
-def change(before: ScaledServiceStatus, after: ScaledServiceStatus) -> dict[str, Any]:
+def status_patch(before: ScaledServiceStatus, after: ScaledServiceStatus) -> dict[str, Any]:
     """The JSON merge patch (RFC 7386) from one status to the other: what changed, None for what is no more."""
     if before == after:
         return {}
@@ -112,7 +114,7 @@ def _with_record(before: ScaledServiceStatus, record: Record) -> ScaledServiceSt
     )
 
 
-def _ready(standing: Standing) -> Condition:
+def _ready(standing: StatusInputs) -> Condition:
     record = standing.record
     if problems := [problem for problem in standing.problems if not problem.harmless]:
         return Condition(READY, "False", problems[0].reason, "; ".join(str(problem) for problem in problems))

@@ -15,11 +15,11 @@ LONGEST_BYTES = 1024
 """Of a note; the API server refuses longer ones."""
 
 OF_TRANSITIONS = frozenset({"WakeRequested", "WakeStalled", "EndpointsLost", *State} - {State.Waking})
-"""Reasons that `of_transition` gives."""
+"""Reasons that `transition_message` gives."""
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class EventMessage:
     """One Event's words."""
 
     reason: str
@@ -31,38 +31,38 @@ class Note:
     """Whether another of the same reason counts as a repeat though its text differs."""
 
 
-def of_transition(transition: Transition, peer: str | None = None, envoy: str | None = None) -> Note:
+def transition_message(transition: Transition, peer: str | None = None, envoy: str | None = None) -> EventMessage:
     """`peer` is who waits (`ip:port`) and `envoy` through which Envoy, where they are known."""
     target, text = transition.target, transition.reason
     match target:
         case State.Waking if transition.source is target:
-            return Note("WakeStalled", text, target, warning=True)
+            return EventMessage("WakeStalled", text, target, warning=True)
         case State.Waking if transition.event == "EndpointsLost":
             text = f"{text}; connections are held until it is back"
-            return Note("EndpointsLost", text, target, warning=True)
+            return EventMessage("EndpointsLost", text, target, warning=True)
         case State.Waking:
-            return Note("WakeRequested", text + _who(peer, envoy), target)
-    return Note(target, text, target, like_others=True)
+            return EventMessage("WakeRequested", text + _who(peer, envoy), target)
+    return EventMessage(target, text, target, like_others=True)
 
 
-def of_wake(total: float | None, parts: Mapping[str, float], peer: str | None = None) -> Note:
+def wake_message(total: float | None, parts: Mapping[str, float], peer: str | None = None) -> EventMessage:
     """`total` and `parts` are seconds; the parts by name, in order."""
     begin = "it is awake" if total is None else f"it took {_seconds(total)}"
     listed = ", ".join(f"{_words(name)} {_seconds(seconds)}" for name, seconds in parts.items())
-    return Note("Woken", begin + _who(peer, None) + (f": {listed}" if listed else ""), State.Active)
+    return EventMessage("Woken", begin + _who(peer, None) + (f": {listed}" if listed else ""), State.Active)
 
 
-def of_problem(reason: str, text: str) -> Note:
+def problem_message(reason: str, text: str) -> EventMessage:
     """A mistake in what was asked."""
-    return Note(reason, text, "Configuring", warning=True)
+    return EventMessage(reason, text, "Configuring", warning=True)
 
 
-def of_leaving(done: str, failed: bool) -> Note:
+def deletion_message(done: str, failed: bool) -> EventMessage:
     """A ScaledService is deleted; `done` says what became of its replicas."""
-    return Note("RestoreFailed" if failed else "Restored", done, "Restoring", warning=failed)
+    return EventMessage("RestoreFailed" if failed else "Restored", done, "Restoring", warning=failed)
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """At most as long as the API server takes it."""
     encoded = text.encode()
     if len(encoded) <= LONGEST_BYTES:

@@ -27,7 +27,14 @@ from reconciler.kubernetes.client.errors import (
     is_transient,
 )
 from reconciler.kubernetes.config.service_config import SCALED_SERVICE, SERVICE, Problem
-from reconciler.kubernetes.status.event_messages import Note, of_leaving, of_problem, of_transition, of_wake, shortened
+from reconciler.kubernetes.status.event_messages import (
+    EventMessage,
+    deletion_message,
+    problem_message,
+    shorten,
+    transition_message,
+    wake_message,
+)
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectRef, micro_time, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, ScaledService
@@ -47,7 +54,7 @@ Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class EventLimits:
     """How much is written, and how patiently; in seconds."""
 
     waiting: int = 1000
@@ -64,7 +71,7 @@ class Pace:
 @dataclass(slots=True)
 class _Waiting:
     regarding: ObjectRef
-    note: Note
+    note: EventMessage
     name: str
     """Of the Event, if it becomes one."""
     at: float
@@ -85,7 +92,7 @@ class _Wrong:
     told: tuple[Problem, ...] = ()
 
 
-class Events:
+class EventRecorder:
     """`items` and `services` are what informers keep: whom an Event is about. `instance` is our pod's name."""
 
     def __init__(
@@ -96,7 +103,7 @@ class Events:
         leads: Callable[[], bool],
         instance: str,
         now: Callable[[], float] = time.time,
-        pace: Pace = Pace(),
+        pace: EventLimits = EventLimits(),
     ) -> None:
         self._api, self._items, self._services = api, items, services
         self._leads, self._instance, self._now, self._pace = leads, instance, now, pace
@@ -123,17 +130,17 @@ class Events:
     def saw(self, transition: Transition, peer: str | None = None, envoy: str | None = None) -> None:
         """A service changed its state, or its wake stalled. `peer` and `envoy`: who asked, where it is known."""
         if regarding := self._regarding(transition.service):
-            self.tell(regarding, of_transition(transition, peer, envoy))
+            self.tell(regarding, transition_message(transition, peer, envoy))
 
     def woke(self, service: str, total: float | None, parts: Mapping[str, float], peer: str | None = None) -> None:
         """A wake is over; `total` and `parts` are seconds."""
         if regarding := self._regarding(service):
-            self.tell(regarding, of_wake(total, parts, peer))
+            self.tell(regarding, wake_message(total, parts, peer))
 
     def left(self, service: str, done: str, failed: bool) -> None:
         """A service is no longer served; `done` says what became of its replicas."""
         if regarding := self._regarding(service):
-            self.tell(regarding, of_leaving(done, failed))
+            self.tell(regarding, deletion_message(done, failed))
 
     def problems(self, name: str, problems: Sequence[Problem]) -> None:
         """All that is wrong now with the ScaledService and the Service of that name; what is new is told."""
@@ -155,10 +162,10 @@ class Events:
         about = [(problem, self._regarding(name, problem.on)) for problem in wrong.problems]
         for problem, regarding in about:
             if regarding and problem not in wrong.told:
-                self.tell(regarding, of_problem(problem.reason, str(problem)))
+                self.tell(regarding, problem_message(problem.reason, str(problem)))
         wrong.told = tuple(problem for problem, regarding in about if regarding)
 
-    def tell(self, regarding: ObjectRef, note: Note) -> None:
+    def tell(self, regarding: ObjectRef, note: EventMessage) -> None:
         """Write it when its turn comes; not at all, unless we lead."""
         if not self._leads():
             return
@@ -268,7 +275,7 @@ class Events:
             "type": "Warning" if note.warning else "Normal",
             "reason": note.reason,
             "action": note.action,
-            "note": shortened(note.text),
+            "note": shorten(note.text),
             "regarding": msgspec.to_builtins(regarding),
             "reportingController": REPORTER,
             "reportingInstance": self._instance,

@@ -20,9 +20,9 @@ import structlog
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.discovery import Discovery
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, Unreachable, is_transient
-from reconciler.kubernetes.client.work_queue import PACE, Errands, Pace
+from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
 from reconciler.kubernetes.config.resolve import target_of, wake_timeout
-from reconciler.kubernetes.status.restore import LANDING_SECONDS, release, restore
+from reconciler.kubernetes.status.restore import LANDING_SECONDS, remove_finalizer, restore
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
 
@@ -50,7 +50,7 @@ class _Going:
     may_go: bool = False
 
 
-class Finalizers:
+class FinalizerController:
     """`items` is what an informer keeps; `leads` says whether to write; `needed` is asked of what is restored."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Finalizers:
         items: Mapping[str, ScaledService],
         leads: Callable[[], bool],
         told: Told,
-        pace: Pace = PACE,
+        pace: WorkQueueTiming = DEFAULT_TIMING,
         patience: float = PATIENCE_SECONDS,
         landing: float = LANDING_SECONDS,
         needed: Needed = lambda service: None,
@@ -70,12 +70,12 @@ class Finalizers:
         self._in_force: frozenset[str] = frozenset()
         self._going: dict[str, _Going] = {}
         """By uid."""
-        self._errands = Errands(self._bring_about, "a finalizer cannot be set or removed; it is tried again", pace)
+        self._queue = WorkQueue(self._bring_about, "a finalizer cannot be set or removed; it is tried again", pace)
 
     def saw(self, service: str, item: ScaledService | None) -> None:
         """The informer has a new version of the object, or it is gone."""
         if item is not None and self._is_due(service, item):
-            self._errands.mark(service)
+            self._queue.add(service)
 
     def configure(self, services: Collection[str]) -> None:
         """These are in force from now on."""
@@ -90,11 +90,11 @@ class Finalizers:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._errands.run()
+        await self._queue.run()
 
     async def flush(self, seconds: float) -> bool:
         """Wait until all that is due is done, at most so long; whether it is."""
-        return await self._errands.flush(seconds)
+        return await self._queue.flush(seconds)
 
     def _is_due(self, service: str, item: ScaledService) -> bool:
         has = FINALIZER in item.metadata.finalizers
@@ -105,7 +105,7 @@ class Finalizers:
         if item is None or not self._is_due(service, item):
             return
         if not self._leads():
-            self._errands.later(service)
+            self._queue.add_after(service)
         elif item.metadata.deletion_timestamp:
             await self._leave(service, item)
         else:
@@ -134,13 +134,13 @@ class Finalizers:
             self._told(service, text, going.may_go)
         if not going.may_go and (why := self._needed(service)):
             if time.monotonic() - going.restored_at < wake_timeout(item):
-                self._errands.later(service, LOOK_SECONDS)
+                self._queue.add_after(service, LOOK_SECONDS)
                 return
             going.may_go = True
             text = f"it goes though not all is done after its wakeTimeout: {why}"
             log.warning("a deletion waits no longer", service=service, why=why)
             self._told(service, text, True)
-        await release(self._api, item)
+        await remove_finalizer(self._api, item)
         del self._going[uid]
 
     async def _restore(self, item: ScaledService, since: float) -> tuple[str, bool]:

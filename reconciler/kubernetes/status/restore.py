@@ -30,10 +30,10 @@ from reconciler.kubernetes.client.errors import (
 )
 from reconciler.kubernetes.client.leader_election import ADDRESS, UNINSTALLER
 from reconciler.kubernetes.config.resolve import target_of
-from reconciler.kubernetes.status.event_messages import of_leaving, shortened
+from reconciler.kubernetes.status.event_messages import deletion_message, shorten
 from reconciler.kubernetes.status.event_recorder import EVENTS, LONGEST_NAME, REPORTER
 from reconciler.kubernetes.types.builtin import Lease
-from reconciler.kubernetes.types.objects import Meta, Object, ObjectRef, decoder, micro_time, path
+from reconciler.kubernetes.types.objects import Object, ObjectMeta, ObjectRef, decoder, micro_time, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, KIND, PLURAL, ScaledService
 from reconciler.kubernetes.workloads import scale
 
@@ -50,7 +50,7 @@ _ITEM, _OBJECT, _LEASE = decoder(ScaledService), decoder(Object), decoder(Lease)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RestoreOutcome:
     """What was done for one ScaledService."""
 
     name: str
@@ -87,10 +87,10 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
     where = kind.scale_path(target.namespace, target.name)
     wanted = item.spec.replicas if isinstance(item.spec.replicas, int) else item.status.replicas
     try:
-        has = scale.seen(await api.get(where), target.key).replicas
+        has = scale.parse_scale(await api.get(where), target.key).replicas
         if has and item.status.state in _MAY_BE_FALLING_ASLEEP:
             await asyncio.sleep(landing)
-            has = scale.seen(await api.get(where), target.key).replicas
+            has = scale.parse_scale(await api.get(where), target.key).replicas
         if has:
             return f"{target} has {counted(has, 'replica')}"
         return f"{target} was restored to {counted(await _woken(api, where, target.key, max(1, wanted)), 'replica')}"
@@ -102,7 +102,7 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
         raise
 
 
-async def release(api: Api, item: ScaledService | Object) -> bool:
+async def remove_finalizer(api: Api, item: ScaledService | Object) -> bool:
     """Remove our finalizer; whether it was there. Raises `ApiError` and `Unreachable`; a conflict passes."""
     where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
     try:
@@ -123,8 +123,8 @@ async def restore_all(
     api: Api,
     namespace: str | None = None,
     lease: tuple[str, str] | None = None,
-    told: Callable[[Outcome], None] = lambda _: None,
-) -> list[Outcome]:
+    told: Callable[[RestoreOutcome], None] = lambda _: None,
+) -> list[RestoreOutcome]:
     """Leave every service of a namespace, or of all; `told` of each at once. Goes on past faults, and can be repeated.
 
     `lease` (namespace and name) is taken first, so that no controller that still runs puts anything to sleep again.
@@ -166,17 +166,17 @@ async def _woken(api: Api, where: str, key: str, wanted: int) -> int:
     """From zero to `wanted`, or whatever somebody else chose meanwhile; how many there are then."""
     for wake in scale.WAKES:
         try:
-            return scale.seen(await api.patch(where, wake(wanted), JSON_PATCH), key).replicas
+            return scale.parse_scale(await api.patch(where, wake(wanted), JSON_PATCH), key).replicas
         except ApiError as error:
             if error.status != INVALID:
                 raise
             refused = error
-    if has := scale.seen(await api.get(where), key).replicas:
+    if has := scale.parse_scale(await api.get(where), key).replicas:
         return has
     raise refused
 
 
-async def _left(api: Api, discovery: Discovery, raw: msgspec.Raw, landing: float) -> Outcome:
+async def _left(api: Api, discovery: Discovery, raw: msgspec.Raw, landing: float) -> RestoreOutcome:
     """Restore and release one. The finalizer stays only while the next attempt may do better."""
     retries = stamina.AsyncRetryingCaller(attempts=5, timeout=None, wait_max=2.0).on(is_transient_or_conflict)
     object_, failed = _OBJECT(raw), False
@@ -191,18 +191,20 @@ async def _left(api: Api, discovery: Discovery, raw: msgspec.Raw, landing: float
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             done, failed = f"{target_of(item)} cannot be restored: {error}; {_by_hand(item)}", True
             if is_transient(error):
-                return Outcome(name, done, failed, retry=True)
+                return RestoreOutcome(name, done, failed, retry=True)
     try:
-        if await retries(release, api, object_):
+        if await retries(remove_finalizer, api, object_):
             done += "; the finalizer was removed"
     except (ApiError, Unreachable, msgspec.DecodeError) as error:
-        return Outcome(name, f"{done}; the finalizer cannot be removed: {error}", True, retry=is_transient(error))
-    return Outcome(name, done, failed)
+        return RestoreOutcome(
+            name, f"{done}; the finalizer cannot be removed: {error}", True, retry=is_transient(error)
+        )
+    return RestoreOutcome(name, done, failed)
 
 
-async def _warn(api: Api, meta: Meta, text: str) -> None:
+async def _warn(api: Api, meta: ObjectMeta, text: str) -> None:
     """Write an Event on the object: the log of an uninstall may be gone before somebody looks."""
-    note, name = of_leaving(text, failed=True), f"{meta.name[:LONGEST_NAME].rstrip('.-')}.{time.time_ns():x}"
+    note, name = deletion_message(text, failed=True), f"{meta.name[:LONGEST_NAME].rstrip('.-')}.{time.time_ns():x}"
     body = {
         "apiVersion": EVENTS,
         "kind": "Event",
@@ -211,7 +213,7 @@ async def _warn(api: Api, meta: Meta, text: str) -> None:
         "type": "Warning",
         "reason": note.reason,
         "action": note.action,
-        "note": shortened(note.text),
+        "note": shorten(note.text),
         "regarding": msgspec.to_builtins(ObjectRef(API_VERSION, KIND, meta.namespace, meta.name, meta.uid)),
         "reportingController": REPORTER,
         "reportingInstance": "uninstall",

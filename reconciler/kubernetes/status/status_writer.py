@@ -15,17 +15,17 @@ from typing import Any
 from reconciler.core.record import Record
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError
-from reconciler.kubernetes.client.work_queue import PACE, Errands, Pace
+from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
 from reconciler.kubernetes.config.resolve import target_of
 from reconciler.kubernetes.config.service_config import Problem
-from reconciler.kubernetes.status.conditions import NOTHING, Standing, change, record, status
+from reconciler.kubernetes.status.conditions import NO_INPUTS, StatusInputs, compute_status, record_of, status_patch
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
 _DECODE = decoder(ScaledService)
 
 
-class StatusStore:
+class StatusWriter:
     """`items` is what an informer keeps, and must be complete before `records`; `leads` says whether to write.
 
     Numbers for hold addresses come from `next_index`: they belong to the leader, not to a service.
@@ -38,20 +38,20 @@ class StatusStore:
         leads: Callable[[], bool],
         next_index: Callable[[], int],
         now: Callable[[], float] = time.time,
-        pace: Pace = PACE,
+        pace: WorkQueueTiming = DEFAULT_TIMING,
     ) -> None:
         self._api, self._items, self._leads, self._next_index, self._now = api, items, leads, next_index, now
-        self._standings: dict[str, Standing] = {}
+        self._standings: dict[str, StatusInputs] = {}
         self._pauses: dict[str, bool] = {}
         self._answered: dict[str, ScaledService] = {}
         """Objects as the API server gave them back, until the informer has them."""
         self._leading = False
-        self._errands = Errands(self._write, "a status cannot be written; it is tried again", pace)
+        self._queue = WorkQueue(self._write, "a status cannot be written; it is tried again", pace)
 
     # The port
 
     def records(self) -> dict[str, Record]:
-        found = {name: record(item.status) for name, item in self._items.items()}
+        found = {name: record_of(item.status) for name, item in self._items.items()}
         restored = {name: one for name, one in found.items() if one}
         self._standings |= {name: replace(self._standing(name), record=one) for name, one in restored.items()}
         return restored
@@ -71,7 +71,7 @@ class StatusStore:
     def pause(self, service: str, paused: bool) -> None:
         """Change the spec, whoever leads: a person asked for it."""
         self._pauses[service] = paused
-        self._errands.mark(service)
+        self._queue.add(service)
 
     def next_index(self) -> int:
         return self._next_index()
@@ -105,7 +105,7 @@ class StatusStore:
             if not self._leading or self._standing(service).record is None:
                 self.forget(service)  # what the engine has a record of, it forgets itself
         elif service in self._standings:
-            self._errands.mark(service)
+            self._queue.add(service)
 
     # Writing
 
@@ -113,7 +113,7 @@ class StatusStore:
         """We lead from now on, and the engine has saved what it knows: write whatever differs."""
         self._leading = True
         for service in self._standings:
-            self._errands.mark(service)
+            self._queue.add(service)
 
     def follow(self) -> None:
         """Another one leads from now on: what is not written yet is its business."""
@@ -121,20 +121,20 @@ class StatusStore:
 
     async def run(self) -> None:
         """Write what is said, until cancelled."""
-        await self._errands.run()
+        await self._queue.run()
 
     async def flush(self, seconds: float) -> bool:
         """Wait until all that was said is written, at most so long; whether it is. `run` has to go on meanwhile."""
-        return await self._errands.flush(seconds)
+        return await self._queue.flush(seconds)
 
-    def _standing(self, service: str) -> Standing:
-        return self._standings.get(service, NOTHING)
+    def _standing(self, service: str) -> StatusInputs:
+        return self._standings.get(service, NO_INPUTS)
 
-    def _say(self, service: str, standing: Standing) -> None:
+    def _say(self, service: str, standing: StatusInputs) -> None:
         known = service in self._items or service in self._standings or bool(standing.problems)
         if known and self._standings.get(service) != standing:
             self._standings[service] = standing
-            self._errands.mark(service)
+            self._queue.add(service)
 
     async def _write(self, service: str) -> None:
         """One attempt, at what is the newest by then. What is gone has nothing to be told."""
@@ -163,7 +163,7 @@ class StatusStore:
         await self._patch(service, item, {"spec": {"paused": paused}}, None)
         if self._pauses.get(service) is paused:
             del self._pauses[service]
-        self._errands.mark(service)
+        self._queue.add(service)
 
     def _change(self, service: str, item: ScaledService) -> dict[str, Any]:
         """What is to be written now; nothing, unless we lead."""
@@ -173,9 +173,11 @@ class StatusStore:
         target, listed = target_of(item), self._items.get(service, item)
         # By now everybody has heard of what the informer has: it was told of at once, and writes are gathered first.
         standing = replace(standing, generation=max(standing.generation, listed.metadata.generation))
-        changed = change(item.status, status(standing, item.status, self._now(), f"{target.kind}/{target.name}"))
+        changed = status_patch(
+            item.status, compute_status(standing, item.status, self._now(), f"{target.kind}/{target.name}")
+        )
         if changed and not self._leads():
-            self._errands.later(service)  # the lease may be ours again, without anybody having led in between
+            self._queue.add_after(service)  # the lease may be ours again, without anybody having led in between
             return {}
         return changed
 

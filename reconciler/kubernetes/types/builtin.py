@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from reconciler.kubernetes.types.objects import Condition, Meta, ObjectRef, Struct
+from reconciler.kubernetes.types.objects import Condition, ObjectMeta, ObjectRef, Struct
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 """On an EndpointSlice: the Service that it belongs to."""
@@ -34,7 +34,7 @@ class ServiceSpec(Struct, frozen=True):
 
 
 class Service(Struct, frozen=True):
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     spec: ServiceSpec = ServiceSpec()
 
 
@@ -70,7 +70,7 @@ class EndpointPort(Struct, frozen=True):
 
 
 class EndpointSlice(Struct, frozen=True):
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     address_type: str = ""
     endpoints: tuple[Endpoint, ...] | None = ()
     ports: tuple[EndpointPort, ...] | None = ()
@@ -136,7 +136,7 @@ class PodStatus(Struct, frozen=True):
 
 
 class Pod(Struct, frozen=True):
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
@@ -155,7 +155,7 @@ class ScaleStatus(Struct, frozen=True):
 class Scale(Struct, frozen=True):
     """The scale subresource of anything."""
 
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     spec: ScaleSpec = ScaleSpec()
     status: ScaleStatus = ScaleStatus()
 
@@ -176,7 +176,7 @@ class WorkloadStatus(Struct, frozen=True):
 class Workload(Struct, frozen=True):
     """A Deployment, a StatefulSet, a ReplicaSet, or whatever looks like one."""
 
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     spec: WorkloadSpec = WorkloadSpec()
     status: WorkloadStatus = WorkloadStatus()
 
@@ -188,10 +188,10 @@ class EventSeries(Struct, frozen=True):
     last_observed_time: datetime | None = None
 
 
-class Event(Struct, frozen=True):
+class EventObject(Struct, frozen=True):
     """An Event of core/v1, as it is read; newer writers set `eventTime` and `series` and leave the others out."""
 
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     involved_object: ObjectRef = ObjectRef()
     type: str = ""
     reason: str = ""
@@ -231,5 +231,5 @@ class LeaseSpec(Struct, frozen=True):
 
 
 class Lease(Struct, frozen=True):
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     spec: LeaseSpec = LeaseSpec()

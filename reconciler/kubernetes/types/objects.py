@@ -19,7 +19,7 @@ class Struct(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_default
     """Part of an object. Cannot be part of a cycle, so the collector need not look at it."""
 
 
-class Owner(Struct, frozen=True):
+class OwnerReference(Struct, frozen=True):
     """An entry of `ownerReferences`.
 
     `blockOwnerDeletion` is left out: some clusters grant it only to who may update the owner's finalizers.
@@ -32,7 +32,7 @@ class Owner(Struct, frozen=True):
     controller: bool = False
 
 
-class Meta(Struct, frozen=True):
+class ObjectMeta(Struct, frozen=True):
     """`metadata`."""
 
     name: str = ""
@@ -44,7 +44,7 @@ class Meta(Struct, frozen=True):
     deletion_timestamp: datetime | None = None
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
-    owner_references: tuple[Owner, ...] = ()
+    owner_references: tuple[OwnerReference, ...] = ()
     finalizers: tuple[str, ...] = ()
 
     @property
@@ -56,7 +56,7 @@ class Meta(Struct, frozen=True):
 class Object(Struct, frozen=True):
     """Of any kind, when only its metadata matters."""
 
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
 
 
 class Condition(Struct, frozen=True):
@@ -108,7 +108,7 @@ def api_path(api_version: str) -> str:
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
-def selected(field: str, name: str) -> str:
+def name_selector(field: str, name: str) -> str:
     """Return a selector of one field or label by a name. Raises `InvalidName`: a comma would select by more."""
     return f"{field}={_part('name', is_subdomain, name)}"
 

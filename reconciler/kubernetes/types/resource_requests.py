@@ -17,17 +17,17 @@ _SUFFIXES = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 
 _SUFFIXES |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", start=1)}
 
 
-class Resources(Struct, frozen=True):
+class ContainerResources(Struct, frozen=True):
     limits: dict[str, str | int | float] | None = None
     requests: dict[str, str | int | float] | None = None
 
 
 class Container(Struct, frozen=True):
-    resources: Resources = Resources()
+    resources: ContainerResources = ContainerResources()
     restart_policy: str = ""
 
 
-class PodSpec(Struct, frozen=True):
+class TemplatePodSpec(Struct, frozen=True):
     containers: tuple[Container, ...] | None = ()
     init_containers: tuple[Container, ...] | None = ()
 
@@ -35,10 +35,10 @@ class PodSpec(Struct, frozen=True):
 class Template(Struct, frozen=True):
     """As workloads have it."""
 
-    spec: PodSpec = PodSpec()
+    spec: TemplatePodSpec = TemplatePodSpec()
 
 
-def asks(template: Template) -> Asks:
+def requests_of(template: Template) -> Asks:
     """What one pod of it asks for."""
     stays = [one for one in template.spec.init_containers or () if one.restart_policy == "Always"]
     running = (*(template.spec.containers or ()), *stays)
@@ -46,7 +46,7 @@ def asks(template: Template) -> Asks:
     return UNSAID if found == UNSAID else found
 
 
-def quantity(said: str | int | float) -> float | None:
+def parse_quantity(said: str | int | float) -> float | None:
     """As a number, in the base unit; None when it is not a quantity."""
     match = _QUANTITY.fullmatch(str(said))
     if match is None or not any(letter.isdigit() for letter in match[1]):
@@ -61,5 +61,5 @@ def _sum(containers: tuple[Container, ...], resource: str) -> float | None:
     said = [
         (one.resources.requests or {}).get(resource, (one.resources.limits or {}).get(resource)) for one in containers
     ]
-    numbers = [number for one in said if one is not None and (number := quantity(one)) is not None]
+    numbers = [number for one in said if one is not None and (number := parse_quantity(one)) is not None]
     return sum(numbers) if numbers else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from reconciler.kubernetes.types.objects import Condition, Meta, Struct
+from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct
 
 GROUP = "zenvoy.dev"
 VERSION = "v1alpha1"
@@ -95,6 +95,6 @@ class ScaledServiceStatus(Struct, frozen=True):
 
 
 class ScaledService(Struct, frozen=True):
-    metadata: Meta = Meta()
+    metadata: ObjectMeta = ObjectMeta()
     spec: ScaledServiceSpec = ScaledServiceSpec()
     status: ScaledServiceStatus = ScaledServiceStatus()

@@ -15,7 +15,7 @@ _REQUIREMENT = re.compile(
 )
 
 
-def matcher(selector: str) -> Matcher:
+def compile_selector(selector: str) -> Matcher:
     """What says whether labels match. An empty selector, and one that cannot be read, match nothing."""
     requirements: list[Matcher] = []
     at = 0
@@ -28,7 +28,7 @@ def matcher(selector: str) -> Matcher:
     return lambda labels: bool(requirements) and all(holds(labels) for holds in requirements)
 
 
-def of_labels(labels: Labels) -> str:
+def selector_of(labels: Labels) -> str:
     """The selector of a Service, written as the scale subresource writes one."""
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reconciler.kubernetes.types.builtin import ContainerStatus, Event, Pod, Terminated
+from reconciler.kubernetes.types.builtin import ContainerStatus, EventObject, Pod, Terminated
 from reconciler.kubernetes.types.objects import Condition
 
 LONGEST_WORDS = 300
@@ -32,7 +32,7 @@ class Complaint:
     text: str
 
 
-def complaint(name: str, container: ContainerStatus, events: Sequence[Event]) -> Complaint | None:
+def complaint(name: str, container: ContainerStatus, events: Sequence[EventObject]) -> Complaint | None:
     """`events` are warnings about its pod; `name` says which container of which pod it is, for people."""
     waiting = container.state.waiting
     if waiting and waiting.reason in PULLS:
@@ -58,7 +58,7 @@ def short(text: str) -> str:
     return plain if len(plain) <= LONGEST_WORDS else f"{plain[:LONGEST_WORDS]}…"
 
 
-def _pull(container: ContainerStatus, events: Sequence[Event]) -> str:
+def _pull(container: ContainerStatus, events: Sequence[EventObject]) -> str:
     """The registry's words: newer kubelets repeat them while they wait, older ones have them in an Event only."""
     waiting = container.state.waiting
     words = short(_BACK_OFF.sub("", waiting.message if waiting else ""))
@@ -120,20 +120,20 @@ class Evidence:
     """Since a pod of it was first seen to run; 0 before."""
     ready_seconds: float = 0.0
     """Since a pod of it was first seen to be ready; 0 before."""
-    wanted: int = 0
+    desired: int = 0
     """How many pods there should be; 0: not known."""
     conditions: Sequence[Condition] = ()
     """Of the target itself."""
     pods: Sequence[Pod] = ()
     """Those of its selector, the ones that end included."""
-    events: Sequence[Event] = ()
+    events: Sequence[EventObject] = ()
     """Warnings about its pods, and recent ones about itself and its ReplicaSets."""
     service: str = ""
     """The Service whose endpoint is awaited: `Service shop/web`."""
     port: str = ""
 
 
-def stall(seen: Evidence) -> str | None:
+def diagnose(seen: Evidence) -> str | None:
     """What keeps it from getting ready; None while nothing is known to be wrong. The worst of all pods' troubles."""
     live = [pod for pod in seen.pods if pod.metadata.deletion_timestamp is None and pod.status.phase != "Succeeded"]
     found = [one for pod in live for one in _of_pod(pod, seen)]
@@ -172,7 +172,7 @@ def _of_pod(pod: Pod, seen: Evidence) -> Iterable[Complaint]:
 
 def _uncreated(seen: Evidence, pods: int) -> Complaint | None:
     """Why there are no pods, or not all of them. An Event of a refusal outlasts it, so that pods count more."""
-    if 0 < seen.wanted <= pods:
+    if 0 < seen.desired <= pods:
         return None
     for condition in seen.conditions:
         if condition.type == "ReplicaFailure" and condition.status == "True":
@@ -236,6 +236,6 @@ def _waits_for_volumes(pod: Pod) -> bool:
     return pod.status.phase in ("", "Pending") and all(is_starting(container) for container in containers)
 
 
-def _is_about(event: Event, pod: Pod) -> bool:
+def _is_about(event: EventObject, pod: Pod) -> bool:
     about, meta = event.involved_object, pod.metadata
     return about.kind == "Pod" and about.name == meta.name and about.uid in ("", meta.uid)

@@ -23,26 +23,26 @@ FAMILIES = ("IPv4", "IPv6")
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class PodEndpoint:
     """One address of one pod."""
 
     address: str
     """`ip:port`, IPv6 in brackets."""
     pod: str
     """Its uid; the address where the slice names no pod."""
-    ending: bool = False
+    terminating: bool = False
     """It serves, but its end has begun."""
     ipv6: bool = False
 
     @property
     def rank(self) -> tuple[bool, bool]:
         """Of two that differ in it, only the lesser is used."""
-        return self.ending, self.ipv6
+        return self.terminating, self.ipv6
 
 
-def offers(slices: Iterable[EndpointSlice], port: str) -> tuple[Offer, ...]:
+def pod_endpoints(slices: Iterable[EndpointSlice], port: str) -> tuple[PodEndpoint, ...]:
     """All that could be dialled for the Service's port of that name (empty for its only one), the best rank first."""
-    found: dict[str, Offer] = {}
+    found: dict[str, PodEndpoint] = {}
     for each in slices:
         if each.address_type not in FAMILIES:
             continue
@@ -56,7 +56,7 @@ def offers(slices: Iterable[EndpointSlice], port: str) -> tuple[Offer, ...]:
     return tuple(sorted(found.values(), key=lambda offer: (offer.rank, offer.address)))
 
 
-def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> Offer | None:
+def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> PodEndpoint | None:
     # All addresses of one endpoint are the same pod's, and the API says to use the first.
     ip, conditions = endpoint.addresses[0], endpoint.conditions
     if not _is_ip(ip):
@@ -66,8 +66,8 @@ def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> Offer | None:
     ready = conditions.ready is None or conditions.ready
     serving = ready if conditions.serving is None else conditions.serving
     if ready:
-        return Offer(address, pod, ending=False, ipv6=ipv6)
-    return Offer(address, pod, ending=True, ipv6=ipv6) if serving and conditions.terminating else None
+        return PodEndpoint(address, pod, terminating=False, ipv6=ipv6)
+    return PodEndpoint(address, pod, terminating=True, ipv6=ipv6) if serving and conditions.terminating else None
 
 
 @lru_cache(maxsize=65536)
@@ -84,7 +84,7 @@ def _is_ip(text: str) -> bool:
 _DECODE = decoder(EndpointSlice)
 
 
-class Slices:
+class EndpointSlices:
     """A copy of them, kept up."""
 
     def __init__(
@@ -108,10 +108,10 @@ class Slices:
         """What keeps it up: each runs until cancelled."""
         return [informer.run() for informer in self._informers]
 
-    def offers(self, service: str, port: str) -> tuple[Offer, ...]:
+    def pod_endpoints(self, service: str, port: str) -> tuple[PodEndpoint, ...]:
         """All that can be dialled for the Service's port of that name."""
         found = (informer.items.get(key) for key in self._of.get(service, ()) for informer in self._informers)
-        return offers((one for one in found if one is not None), port)
+        return pod_endpoints((one for one in found if one is not None), port)
 
     def _change(self, key: str, item: EndpointSlice | None) -> None:
         before, after = self._service.get(key), item.service if item else ""

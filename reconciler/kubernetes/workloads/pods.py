@@ -17,9 +17,9 @@ from typing import Any
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN
 from reconciler.kubernetes.client.informer import Informer
-from reconciler.kubernetes.types.builtin import Event, Pod
+from reconciler.kubernetes.types.builtin import EventObject, Pod
 from reconciler.kubernetes.types.objects import ObjectRef, decoder, path
-from reconciler.kubernetes.types.selectors import Matcher, matcher
+from reconciler.kubernetes.types.selectors import Matcher, compile_selector
 from reconciler.kubernetes.types.target import Target
 
 LINGER_SECONDS = 15.0
@@ -27,7 +27,7 @@ RECENT_SECONDS = 30.0
 """A warning about a workload that is older than this when its wake begins is about another wake."""
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
-_POD, _EVENT = decoder(Pod), decoder(Event)
+_POD, _EVENT = decoder(Pod), decoder(EventObject)
 
 
 @dataclass(slots=True)
@@ -40,15 +40,15 @@ class _Followed:
     pods: dict[str, Pod] = field(default_factory=dict)
 
 
-class Namespace:
+class NamespacePods:
     """The pods and warnings of one namespace."""
 
     def __init__(self, api: Api, namespace: str, changed: Callable[[str], None], spawn: Spawn) -> None:
         self._changed = changed
         self._followed: dict[str, _Followed] = {}
-        self._warnings: dict[str, dict[str, Event]] = {}
+        self._warnings: dict[str, dict[str, EventObject]] = {}
         """About pods, by the pod's name."""
-        self._others: dict[str, Event] = {}
+        self._others: dict[str, EventObject] = {}
         """About anything else."""
         self._about: dict[str, str] = {}
         """The pod that a warning is about."""
@@ -69,14 +69,14 @@ class Namespace:
         return len(self._followed)
 
     def follow(self, service: str, target: Target, selector: str) -> None:
-        matches = matcher(selector)
+        matches = compile_selector(selector)
         pods = {key: pod for key, pod in self.pods.items.items() if matches(pod.metadata.labels)}
         self._followed[service] = _Followed(target, matches, time.time(), pods)
 
     def leave(self, service: str) -> None:
         self._followed.pop(service, None)
 
-    def of(self, service: str) -> tuple[list[Pod], list[Event]]:
+    def of(self, service: str) -> tuple[list[Pod], list[EventObject]]:
         """Its pods, and warnings about them and about what makes them."""
         followed = self._followed[service]
         pods = sorted(followed.pods.values(), key=lambda pod: pod.metadata.name)
@@ -100,7 +100,7 @@ class Namespace:
             elif followed.pods.pop(key, None) is not None:
                 self._changed(service)
 
-    def _event(self, key: str, event: Event | None) -> None:
+    def _event(self, key: str, event: EventObject | None) -> None:
         self._others.pop(key, None)
         if pod := self._about.pop(key, None):
             self._warnings[pod].pop(key)
@@ -120,13 +120,13 @@ class Namespace:
                 self._changed(service)
 
 
-class Pods:
+class PodObserver:
     """The namespaces in which something wakes."""
 
     def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
         """`changed` is told the service whose pods, or warnings about them, have changed."""
         self._api, self._changed, self._spawn = api, changed, spawn
-        self._namespaces: dict[str, Namespace] = {}
+        self._namespaces: dict[str, NamespacePods] = {}
         self._where: dict[str, str] = {}
         self._ends: dict[str, asyncio.TimerHandle] = {}
 
@@ -146,7 +146,7 @@ class Pods:
         if end := self._ends.pop(name, None):
             end.cancel()
         if name not in self._namespaces:
-            self._namespaces[name] = Namespace(self._api, name, self._changed, self._spawn)
+            self._namespaces[name] = NamespacePods(self._api, name, self._changed, self._spawn)
         self._namespaces[name].follow(service, target, selector)
         return True
 
@@ -158,7 +158,7 @@ class Pods:
         if not self._namespaces[name].followed:
             self._ends[name] = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, name)
 
-    def of(self, service: str) -> tuple[list[Pod], list[Event]] | None:
+    def of(self, service: str) -> tuple[list[Pod], list[EventObject]] | None:
         """Its pods and the warnings; None when it is not followed, or they have not all been seen yet."""
         name = self._where.get(service)
         if name is None or not self._namespaces[name].pods.synced:
@@ -193,6 +193,6 @@ def _makes(about: ObjectRef, target: Target) -> bool:
     return about.kind == "ReplicaSet" and about.name.rpartition("-")[0] == target.name
 
 
-def _at(event: Event) -> float:
+def _at(event: EventObject) -> float:
     """When it was last seen, in seconds since the epoch."""
     return event.last_seen.timestamp() if event.last_seen else 0.0

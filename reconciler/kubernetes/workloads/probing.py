@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from reconciler.kubernetes.workloads.endpoints import Offer
-from reconciler.kubernetes.workloads.workload import Unit
+from reconciler.kubernetes.workloads.endpoints import PodEndpoint
+from reconciler.kubernetes.workloads.workload import Workload
 
 NO_ANSWER_SECONDS = 1.0
 """A dial that is neither accepted nor refused by then is dropped somewhere."""
@@ -21,7 +21,7 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, SLOWER_BY = 0.004, 0.1, 1.3
 MOST_AT_ONCE = 256
 
 
-class Dialler:
+class ConnectProbe:
     """Dials side by side, within bounds."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ async def accepts(address: str) -> bool | None:
         return False
 
 
-class Reach:
+class EndpointProber:
     """Dials each endpoint once, when it appears. Those that a service has when it is first seen have served before."""
 
     def __init__(
@@ -66,37 +66,39 @@ class Reach:
     ) -> None:
         """`changed` is told the service that an endpoint was reached of."""
         self._changed, self._spawn = changed, spawn
-        self._dialler = Dialler()
+        self._dialler = ConnectProbe()
 
-    def reached(self, unit: Unit, shown: Sequence[Offer]) -> tuple[str, ...]:
+    def reachable(self, workload: Workload, shown: Sequence[PodEndpoint]) -> tuple[str, ...]:
         """The addresses of the best rank of which anything can be reached; better ones are being dialled.
 
         Until then, those who were reached before go on: nobody is cut off because somebody better has come.
         """
         pods = {offer.address: offer.pod for offer in shown}
         best = {offer.address: offer.pod for offer in shown if offer.rank == shown[0].rank}
-        if unit.reached != best:
-            unit.reached = {address: pod for address, pod in unit.reached.items() if pods.get(address) == pod}
-            self._dial_new(unit, best)
-        if unit.dials:
-            for gone in [dialled for dialled in unit.dials if pods.get(dialled[0]) != dialled[1]]:
-                unit.dials.pop(gone).cancel()
-        can = [offer for offer in shown if offer.address in unit.reached]
+        if workload.reachable != best:
+            workload.reachable = {
+                address: pod for address, pod in workload.reachable.items() if pods.get(address) == pod
+            }
+            self._dial_new(workload, best)
+        if workload.probes:
+            for gone in [dialled for dialled in workload.probes if pods.get(dialled[0]) != dialled[1]]:
+                workload.probes.pop(gone).cancel()
+        can = [offer for offer in shown if offer.address in workload.reachable]
         return tuple(offer.address for offer in can if offer.rank == can[0].rank)
 
-    def _dial_new(self, unit: Unit, pods: dict[str, str]) -> None:
+    def _dial_new(self, workload: Workload, pods: dict[str, str]) -> None:
         for address, pod in pods.items():
-            if address in unit.reached or (address, pod) in unit.dials:
+            if address in workload.reachable or (address, pod) in workload.probes:
                 continue
-            if unit.told is None or unit.blind:
-                unit.reached[address] = pod
-            if unit.told is not None:
-                dial = self._dial(unit, address, pod)
-                unit.dials[address, pod] = self._spawn(dial, f"dial of {address} for {unit.name}")
+            if workload.reported is None or workload.trusts_kubernetes:
+                workload.reachable[address] = pod
+            if workload.reported is not None:
+                dial = self._dial(workload, address, pod)
+                workload.probes[address, pod] = self._spawn(dial, f"dial of {address} for {workload.name}")
 
-    async def _dial(self, unit: Unit, address: str, pod: str) -> None:
+    async def _dial(self, workload: Workload, address: str, pod: str) -> None:
         answer = await self._dialler.until_reachable(address)
-        del unit.dials[address, pod]
-        unit.blind = answer is None
-        unit.reached[address] = pod
-        self._changed(unit.name)
+        del workload.probes[address, pod]
+        workload.trusts_kubernetes = answer is None
+        workload.reachable[address] = pod
+        self._changed(workload.name)

@@ -22,7 +22,7 @@ _SCALE = decoder(Scale)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedScale:
     """How many replicas an object asked for, at one version of it."""
 
     replicas: int
@@ -30,14 +30,14 @@ class Seen:
     selector: str | None = None
     """The labels of its pods, in the API's own notation; None when not known, empty when it has none."""
 
-    def is_newer_than(self, other: Seen) -> bool:
+    def is_newer_than(self, other: ObservedScale) -> bool:
         """Versions of one object can be compared as numbers; where they are none, what came last counts."""
         if self.version.isdecimal() and other.version.isdecimal():
             return int(self.version) > int(other.version)
         return self.version != other.version
 
 
-def seen(answer: bytes, key: str) -> Seen:
+def parse_scale(answer: bytes, key: str) -> ObservedScale:
     """Return the scale of the object that was asked for, `namespace/name`.
 
     Raises `msgspec.DecodeError` for what is not a Scale, and for the Scale of another object.
@@ -45,10 +45,10 @@ def seen(answer: bytes, key: str) -> Seen:
     read = _SCALE(answer)
     if read.metadata.key != key:
         raise msgspec.ValidationError(f"the answer is about {read.metadata.key[:LONGEST_SHOWN]!r}, not {key}")
-    return Seen(read.spec.replicas, read.metadata.resource_version, read.status.selector)
+    return ObservedScale(read.spec.replicas, read.metadata.resource_version, read.status.selector)
 
 
-def wake_of_none(replicas: int) -> Patch:
+def wake_patch_absent(replicas: int) -> Patch:
     """From no number at all, as the API server itself writes zero."""
     return [
         {"op": "test", "path": "/spec", "value": {}},
@@ -56,7 +56,7 @@ def wake_of_none(replicas: int) -> Patch:
     ]
 
 
-def wake_of_zero(replicas: int) -> Patch:
+def wake_patch_zero(replicas: int) -> Patch:
     """From a zero that is written out, as an aggregated API server may."""
     return [
         {"op": "test", "path": "/spec/replicas", "value": 0},
@@ -64,10 +64,10 @@ def wake_of_zero(replicas: int) -> Patch:
     ]
 
 
-WAKES: tuple[Wake, ...] = (wake_of_none, wake_of_zero)
+WAKES: tuple[Wake, ...] = (wake_patch_absent, wake_patch_zero)
 
 
-def sleep(observed: Seen) -> Patch:
+def sleep_patch(observed: ObservedScale) -> Patch:
     """To zero, if nobody has written anything since."""
     return [
         {"op": "test", "path": "/metadata/resourceVersion", "value": observed.version},

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from reconciler.kubernetes.client.api import JSON_PATCH
-from reconciler.kubernetes.client.discovery import Kind
+from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import (
     CONFLICT,
     INVALID,
@@ -30,8 +30,8 @@ from reconciler.kubernetes.client.errors import (
 )
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads import scale, wake_client
-from reconciler.kubernetes.workloads.scale import Seen
-from reconciler.kubernetes.workloads.target_observer import Owner, Sight, Task
+from reconciler.kubernetes.workloads.scale import ObservedScale
+from reconciler.kubernetes.workloads.target_observer import TargetObserver, TargetOwner, Task
 from reconciler.plan import AtLeast, Scale, Zero
 
 log = structlog.get_logger()
@@ -44,12 +44,12 @@ PROVEN_SECONDS = 5.0
 """A wake that is undone sooner is repeated with longer and longer pauses: somebody else wants zero as much as we do."""
 
 
-class Scaled(Sight):
+class TargetScaler(TargetObserver):
     """One target. Its calls are made from tasks of its own; nothing is raised out of any method."""
 
     __slots__ = ("_news", "_rounds", "_sleeping", "_waking", "_wants", "_woken_ticks", "in_doubt", "woken_at")
 
-    def __init__(self, ref: Target, owner: Owner) -> None:
+    def __init__(self, ref: Target, owner: TargetOwner) -> None:
         super().__init__(ref, owner)
         self.woken_at: float | None = None
         """When the latest wake of ours was answered, in seconds since the epoch."""
@@ -59,7 +59,7 @@ class Scaled(Sight):
         self._waking: Task | None = None
         self._sleeping: Task | None = None
         self._news = asyncio.Event()
-        self._rounds = wake_client.pauses()
+        self._rounds = wake_client.backoff()
         self._woken_ticks = 0.0
 
     @property
@@ -75,13 +75,13 @@ class Scaled(Sight):
     def is_unwanted(self) -> bool:
         return bool(self._wants) and all(isinstance(one, Zero) for one in self._wants.values())
 
-    def want(self, service: str, wanted: Scale) -> None:
+    def set_desired(self, service: str, wanted: Scale) -> None:
         """This is what the service wants of it from now on."""
         before = self._wants.get(service)
         self._wants[service] = wanted
         self._news.set()
         if isinstance(wanted, AtLeast) and not isinstance(before, AtLeast):
-            self._rounds, self._woken_ticks = wake_client.pauses(), 0.0
+            self._rounds, self._woken_ticks = wake_client.backoff(), 0.0
             self._wake()
         elif self.is_unwanted:
             self._sleep()
@@ -107,7 +107,7 @@ class Scaled(Sight):
             if task is not None:
                 task.cancel()
 
-    def found(self, kind: Kind, seen: Seen | None) -> None:
+    def found(self, kind: ScalableResource, seen: ObservedScale | None) -> None:
         self._news.set()
         super().found(kind, seen)
 
@@ -138,14 +138,14 @@ class Scaled(Sight):
             if self._has_replicas:  # what was believed before may be long past, but this is news
                 return
         began, refused, unanswered = time.monotonic(), list[ApiError](), 0
-        for pause in wake_client.pauses():
+        for pause in wake_client.backoff():
             self._news.clear()
             least, path = self.least, self._path
             if least is None or path is None:
                 return
             wake, timeout = scale.WAKES[len(refused)](least), wake_client.wake_timeout(unanswered)
             try:
-                answer = scale.seen(await self._owner.urgent.patch(path, wake, timeout), self.ref.key)
+                answer = scale.parse_scale(await self._owner.urgent.patch(path, wake, timeout), self.ref.key)
             except ApiError as error:
                 if error.status == INVALID and await self._is_awake(timeout):
                     return
@@ -189,7 +189,7 @@ class Scaled(Sight):
             self._act()
 
     async def _until_asleep(self) -> None:
-        for pause in wake_client.pauses():
+        for pause in wake_client.backoff():
             self._news.clear()
             while self._waking is not None:  # what it has sent could arrive after the zero
                 await asyncio.wait({self._waking})
@@ -205,12 +205,14 @@ class Scaled(Sight):
                     return
             await self._pause(pause)
 
-    async def _zero(self, path: str, seen: Seen) -> None:
+    async def _zero(self, path: str, seen: ObservedScale) -> None:
         """One attempt, on what was observed."""
         spare = self._owner.zeroing(self.services)
         self.in_doubt = True
         try:
-            answer = scale.seen(await self._owner.api.patch(path, scale.sleep(seen), JSON_PATCH), self.ref.key)
+            answer = scale.parse_scale(
+                await self._owner.api.patch(path, scale.sleep_patch(seen), JSON_PATCH), self.ref.key
+            )
         except ApiError as error:
             self.in_doubt = False
             if error.status in (CONFLICT, INVALID, NOT_FOUND):
@@ -228,7 +230,7 @@ class Scaled(Sight):
             self.in_doubt = False
             self._answer(answer)
 
-    async def _look_again(self, before: Seen, error: ApiError) -> None:
+    async def _look_again(self, before: ObservedScale, error: ApiError) -> None:
         """It is not as it was observed; or it is, and is not let be scaled."""
         if not await self._look(self._owner.api.get) or self.seen is None:
             return

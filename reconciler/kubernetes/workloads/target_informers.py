@@ -16,11 +16,11 @@ import msgspec
 import structlog
 
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.discovery import Discovery, Kind, NoSuchKind
+from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind, ScalableResource
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.informer import Informer
-from reconciler.kubernetes.types.objects import Condition, Meta, Struct
-from reconciler.kubernetes.types.resource_requests import Template, asks
+from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct
+from reconciler.kubernetes.types.resource_requests import Template, requests_of
 from reconciler.ports.backend import UNSAID, Asks
 
 log = structlog.get_logger()
@@ -58,10 +58,10 @@ class _Other(Struct, frozen=True):
     metadata: _Meta = _Meta()
 
 
-class Workload(Struct, frozen=True):
+class TargetObject(Struct, frozen=True):
     """What is kept of an object that is, or might be, a target."""
 
-    metadata: Meta
+    metadata: ObjectMeta
     replicas: int | None = None
     """None: only its scale subresource tells."""
     failures: tuple[Condition, ...] = ()
@@ -73,26 +73,26 @@ _PLAIN = msgspec.json.Decoder(_Plain)
 _OTHER = msgspec.json.Decoder(_Other)
 
 
-def plain(raw: bytes | msgspec.Raw) -> Workload:
+def decode_builtin(raw: bytes | msgspec.Raw) -> TargetObject:
     """Raises `msgspec.DecodeError`."""
     read = _PLAIN.decode(raw)
     failures = tuple(one for one in read.status.conditions or () if one.type == "ReplicaFailure")
     replicas = 1 if read.spec.replicas is None else read.spec.replicas
-    return Workload(
-        _meta(read.metadata), replicas, failures, asks(read.spec.template) if read.spec.template else UNSAID
+    return TargetObject(
+        _meta(read.metadata), replicas, failures, requests_of(read.spec.template) if read.spec.template else UNSAID
     )
 
 
-def other(raw: bytes | msgspec.Raw) -> Workload:
+def decode_custom(raw: bytes | msgspec.Raw) -> TargetObject:
     """Raises `msgspec.DecodeError`."""
-    return Workload(_meta(_OTHER.decode(raw).metadata))
+    return TargetObject(_meta(_OTHER.decode(raw).metadata))
 
 
-def _meta(read: _Meta) -> Meta:
-    return Meta(read.name, read.namespace, read.uid, read.resource_version, 0, None, read.deletion_timestamp)
+def _meta(read: _Meta) -> ObjectMeta:
+    return ObjectMeta(read.name, read.namespace, read.uid, read.resource_version, 0, None, read.deletion_timestamp)
 
 
-class KindWatch:
+class ResourceWatch:
     """One kind: what it is, its objects, or why there are none to see."""
 
     def __init__(
@@ -108,14 +108,14 @@ class KindWatch:
         or `trouble` did or everything was seen once."""
         self._api, self._discovery, self._named, self._namespaces = api, discovery, named, namespaces
         self._changed, self._turned = changed, turned
-        self._informers: dict[str | None, Informer[Workload]] = {}
-        self.kind: Kind | None = None
+        self._informers: dict[str | None, Informer[TargetObject]] = {}
+        self.kind: ScalableResource | None = None
         self.is_absent = False
         """Whether there is no such kind, and so no object of it."""
         self.trouble: str | None = None
         """Why its objects cannot be seen; None while they can, or while that is not known."""
 
-    def item(self, namespace: str, name: str) -> Workload | None:
+    def item(self, namespace: str, name: str) -> TargetObject | None:
         informer = self._informer(namespace)
         return informer.items.get(f"{namespace}/{name}") if informer else None
 
@@ -147,9 +147,9 @@ class KindWatch:
                 self.kind = None
             await asyncio.sleep(MISSING_EVERY_SECONDS)
 
-    async def _watch(self, kind: Kind) -> None:
+    async def _watch(self, kind: ScalableResource) -> None:
         """Until discovery says that there is no such kind any more."""
-        decode = plain if kind.is_plain else other
+        decode = decode_builtin if kind.is_plain else decode_custom
         for namespace in self._namespaces:
             self._informers[namespace] = Informer(
                 self._api, kind.path(namespace), decode, lambda key, _: self._changed(key), None, self._turned
@@ -168,7 +168,7 @@ class KindWatch:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _goes_on(self, kind: Kind) -> bool:
+    async def _goes_on(self, kind: ScalableResource) -> bool:
         """Whether the kind is still there; says why its objects cannot be seen."""
         found = None
         for informer in self._informers.values():
@@ -189,11 +189,11 @@ class KindWatch:
         self.trouble, self.is_absent = trouble, absent
         self._turned()
 
-    def _informer(self, namespace: str) -> Informer[Workload] | None:
+    def _informer(self, namespace: str) -> Informer[TargetObject] | None:
         return self._informers.get(None) or self._informers.get(namespace)
 
 
-class Kinds:
+class TargetInformers:
     """All kinds in use."""
 
     def __init__(
@@ -204,15 +204,15 @@ class Kinds:
         turned: Callable[[tuple[str, str]], None],
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
-        """`changed` and `turned` are told apiVersion and kind of what changed, as `KindWatch` says it."""
+        """`changed` and `turned` are told apiVersion and kind of what changed, as `ResourceWatch` says it."""
         self._api, self._namespaces, self._spawn = api, namespaces, spawn
         self._changed, self._turned = changed, turned
         self._discovery = Discovery(api)
-        self._watches: dict[tuple[str, str], KindWatch] = {}
+        self._watches: dict[tuple[str, str], ResourceWatch] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     @property
-    def watches(self) -> Mapping[tuple[str, str], KindWatch]:
+    def watches(self) -> Mapping[tuple[str, str], ResourceWatch]:
         return self._watches
 
     def use(self, kinds: frozenset[tuple[str, str]]) -> None:
@@ -224,8 +224,8 @@ class Kinds:
             watch = self._watches[named] = self._made(named)
             self._tasks[named] = self._spawn(watch.run(), f"watch of {named[1]}")
 
-    def _made(self, named: tuple[str, str]) -> KindWatch:
-        return KindWatch(
+    def _made(self, named: tuple[str, str]) -> ResourceWatch:
+        return ResourceWatch(
             self._api,
             self._discovery,
             named,

@@ -15,11 +15,11 @@ import msgspec
 import structlog
 
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.discovery import Kind
+from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, Unreachable
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads import scale, wake_client
-from reconciler.kubernetes.workloads.scale import Seen
+from reconciler.kubernetes.workloads.scale import ObservedScale
 
 log = structlog.get_logger()
 
@@ -28,11 +28,11 @@ SETTLED_SECONDS = 10.0
 Task = asyncio.Task[None]
 
 
-class Owner(Protocol):
+class TargetOwner(Protocol):
     """Who is told of a target, and whom its calls go through."""
 
     api: Api
-    urgent: wake_client.Urgent
+    urgent: wake_client.WakeClient
     looks: asyncio.Semaphore
     """Bounds how many scales are read at once, where nobody waits for it."""
     may_sleep: Callable[[], bool]
@@ -47,7 +47,7 @@ class Owner(Protocol):
         """Their target may be at zero from now on; what is returned is called when it was spared for certain."""
 
 
-class Sight:
+class TargetObserver:
     """One target as it is seen. Nothing is raised out of any method."""
 
     __slots__ = (
@@ -55,10 +55,10 @@ class Sight:
         "_owner", "kind", "last", "ref", "seen", "selector", "trouble",
     )  # fmt: skip
 
-    def __init__(self, ref: Target, owner: Owner) -> None:
+    def __init__(self, ref: Target, owner: TargetOwner) -> None:
         self.ref, self._owner = ref, owner
-        self.kind: Kind | None = None
-        self.seen: Seen | None = None
+        self.kind: ScalableResource | None = None
+        self.seen: ObservedScale | None = None
         """None: not known, or it does not exist."""
         self.last: int | None = None
         """What it asked for when it was seen last."""
@@ -69,7 +69,7 @@ class Sight:
         self._missing: str | None = None
         self._looking: Task | None = None
         self._outdated = self._closed = self._is_absent = self._is_watched = False
-        self._answered: Seen | None = None
+        self._answered: ObservedScale | None = None
         self._answered_at = 0.0
 
     @property
@@ -87,11 +87,11 @@ class Sight:
         """Whether it does not exist, which is certain; what zenvoy may not see may run."""
         return self._missing is not None and self._is_absent
 
-    def expect(self, kind: Kind) -> None:
+    def expect(self, kind: ScalableResource) -> None:
         """Its kind exists; itself is yet to be seen."""
         self.kind, self._is_watched = kind, False
 
-    def found(self, kind: Kind, seen: Seen | None) -> None:
+    def found(self, kind: ScalableResource, seen: ObservedScale | None) -> None:
         """It exists; `seen` is None when only its scale tells the number."""
         self.kind, self._is_watched = kind, True
         if self._missing is not None:
@@ -102,7 +102,7 @@ class Sight:
         elif not self._is_outdated(seen):
             self._saw(seen)
 
-    def lost(self, kind: Kind | None, why: str, absent: bool = True) -> None:
+    def lost(self, kind: ScalableResource | None, why: str, absent: bool = True) -> None:
         """It does not exist (`absent`), or cannot be seen at present."""
         self.kind, self._is_watched = kind, self._is_watched and not absent
         if (self._missing, self._is_absent) != (why, absent):
@@ -133,7 +133,7 @@ class Sight:
 
     async def _until_seen(self) -> None:
         try:
-            for pause in wake_client.pauses():
+            for pause in wake_client.backoff():
                 self._outdated = False
                 async with self._owner.looks:
                     looked = await self._look(self._owner.api.get)
@@ -148,7 +148,7 @@ class Sight:
         if self._path is None:
             return False
         try:
-            answer = scale.seen(await get(self._path), self.ref.key)
+            answer = scale.parse_scale(await get(self._path), self.ref.key)
         except ApiError as error:
             if error.status == NOT_FOUND:
                 self.lost(self.kind, self._words(error), absent=False)  # which only the watch can tell
@@ -161,21 +161,21 @@ class Sight:
             return True
         return False
 
-    def _answer(self, seen: Seen) -> None:
+    def _answer(self, seen: ObservedScale) -> None:
         """What a call was answered; two that cross may be answered the wrong way round."""
         self.trouble = self._missing = None
         if not self._is_outdated(seen):
             self._answered, self._answered_at = seen, time.monotonic()
             self._saw(seen)
 
-    def _saw(self, seen: Seen) -> None:
+    def _saw(self, seen: ObservedScale) -> None:
         self.seen, self.last = seen, seen.replicas
         if seen.selector is not None:
             self.selector = seen.selector
         self._owner.changed(self.services)
         self._act()
 
-    def _is_outdated(self, seen: Seen) -> bool:
+    def _is_outdated(self, seen: ObservedScale) -> bool:
         if self._answered is None or time.monotonic() - self._answered_at > SETTLED_SECONDS:
             return False
         return self._answered.is_newer_than(seen)

@@ -33,7 +33,7 @@ WAKE_TIMEOUT_MOST_SECONDS = 24.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 2.0
 
 
-class Urgent:
+class WakeClient:
     """Sends wakes on connections that are open already. `api` is for nothing else, with room for them all."""
 
     def __init__(self, api: Api) -> None:
@@ -82,7 +82,7 @@ class Urgent:
         return None
 
 
-def pauses() -> Iterator[float]:
+def backoff() -> Iterator[float]:
     """Seconds to wait between attempts, longer and longer, and never all at the same time."""
     pause = FIRST_PAUSE_SECONDS
     while True:

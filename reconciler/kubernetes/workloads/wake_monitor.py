@@ -15,11 +15,11 @@ import structlog
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.objects import Condition, Struct, decoder, path, selected
-from reconciler.kubernetes.types.selectors import of_labels
-from reconciler.kubernetes.workloads.diagnosis import Evidence, stall
-from reconciler.kubernetes.workloads.pods import Pods, Spawn
-from reconciler.kubernetes.workloads.workload import SPARED_SECONDS, Unit
+from reconciler.kubernetes.types.objects import Condition, Struct, decoder, name_selector, path
+from reconciler.kubernetes.types.selectors import selector_of
+from reconciler.kubernetes.workloads.diagnosis import Evidence, diagnose
+from reconciler.kubernetes.workloads.pods import PodObserver, Spawn
+from reconciler.kubernetes.workloads.workload import UNMARK_AFTER_SECONDS, Workload
 from reconciler.plan import Zero
 
 log = structlog.get_logger()
@@ -35,13 +35,13 @@ class _Services(Struct, frozen=True):
 _SERVICES = decoder(_Services)
 
 
-class Waits:
+class WakeMonitor:
     """All services that wake and have no endpoint."""
 
     def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
         """`changed` is told the service that has to be judged again."""
         self._api, self._changed, self._spawn = api, changed, spawn
-        self._pods = Pods(api, changed, spawn)
+        self._pods = PodObserver(api, changed, spawn)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -53,31 +53,33 @@ class Waits:
     def close(self) -> None:
         self._pods.close()
 
-    def stalled(self, unit: Unit, failures: Sequence[Condition], is_offered: bool) -> str | None:
+    def stalled(self, workload: Workload, failures: Sequence[Condition], is_offered: bool) -> str | None:
         """Why its wake does not get on, if that is known. `failures` are the target's own conditions that tell of one;
         `is_offered` is whether Kubernetes calls an endpoint ready."""
-        selector = unit.scaled.selector or unit.selector
+        selector = workload.scaled.selector or workload.selector
         if not selector:
-            if unit.scaled.selector == "" and unit.selector is None:
-                unit.selector = ""
-                self._spawn(self._ask_selector(unit), f"selector of {unit.name}")
+            if workload.scaled.selector == "" and workload.selector is None:
+                workload.selector = ""
+                self._spawn(self._ask_selector(workload), f"selector of {workload.name}")
             return None
-        if self._pods.follow(unit.name, unit.scaled.ref, selector):
-            unit.awaited_ticks = time.monotonic()
-        if (seen := self._pods.of(unit.name)) is None:
-            return self._pods.trouble(unit.name)
-        waited = time.monotonic() - unit.awaited_ticks
-        ending = unit.doomed | unit.past if waited < SPARED_SECONDS else unit.doomed
+        if self._pods.follow(workload.name, workload.scaled.ref, selector):
+            workload.awaited_since = time.monotonic()
+        if (seen := self._pods.of(workload.name)) is None:
+            return self._pods.trouble(workload.name)
+        waited = time.monotonic() - workload.awaited_since
+        ending = (
+            workload.terminating | workload.previous_pods if waited < UNMARK_AFTER_SECONDS else workload.terminating
+        )
         pods = [pod for pod in seen[0] if pod.metadata.uid not in ending]
-        now, reached, entry = time.time(), unit.milestones, unit.entry
-        unit.reach(pods, now)
-        return stall(
+        now, reached, entry = time.time(), workload.milestones, workload.entry
+        workload.record_milestones(pods, now)
+        return diagnose(
             Evidence(
                 str(entry.target),
                 waited,
                 running_seconds=now - reached.get("running", now),
                 ready_seconds=now - reached.get("ready", now),
-                wanted=unit.scaled.seen.replicas if unit.scaled.seen else 0,
+                desired=workload.scaled.seen.replicas if workload.scaled.seen else 0,
                 conditions=failures,
                 pods=pods,
                 events=seen[1],
@@ -86,24 +88,24 @@ class Waits:
             )
         )
 
-    def over(self, unit: Unit) -> None:
+    def over(self, workload: Workload) -> None:
         """It is awaited no more: it has an endpoint, or is not wanted."""
-        if unit.is_waking:
-            unit.arrive(time.time())
-            unit.past = frozenset()
-        elif isinstance(unit.wanted, Zero) and (seen := self._pods.of(unit.name)):
-            unit.past = frozenset(pod.metadata.uid for pod in seen[0])
-        self._pods.leave(unit.name)
+        if workload.is_waking:
+            workload.record_ready(time.time())
+            workload.previous_pods = frozenset()
+        elif isinstance(workload.desired, Zero) and (seen := self._pods.of(workload.name)):
+            workload.previous_pods = frozenset(pod.metadata.uid for pod in seen[0])
+        self._pods.leave(workload.name)
 
-    def leave(self, unit: Unit) -> None:
+    def leave(self, workload: Workload) -> None:
         """It is no service any more, or there is nothing to await yet."""
-        self._pods.leave(unit.name)
+        self._pods.leave(workload.name)
 
-    async def _ask_selector(self, unit: Unit) -> None:
+    async def _ask_selector(self, workload: Workload) -> None:
         """The target does not say which pods are its own: those of the Service, then."""
-        entry = unit.entry
+        entry = workload.entry
         named = {
-            "fieldSelector": selected("metadata.name", entry.service)
+            "fieldSelector": name_selector("metadata.name", entry.service)
         }  # a list, as there is a right to those anyway
         try:
             answer = await self._api.get(path("v1", "services", entry.target.namespace), named)
@@ -112,5 +114,5 @@ class Waits:
             log.warning("a Service's selector cannot be read", service=entry.service_key, error=str(error))
         else:
             if services:
-                unit.selector = of_labels(services[0].spec.selector)
-                self._changed(unit.name)
+                workload.selector = selector_of(services[0].spec.selector)
+                self._changed(workload.name)

@@ -11,7 +11,7 @@ import pytest
 from reconciler.core.record import State
 from reconciler.engine.explain import moves
 from reconciler.kubernetes.config.service_config import Problem
-from reconciler.kubernetes.status.event_recorder import Events
+from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 from reconciler.ports.transitions import Transition
@@ -31,7 +31,7 @@ class Told:
         await self.objects.scaled_service("web", state="Active", since="2026-01-02T03:04:05Z", reason="ready")
         where = path(API_VERSION, PLURAL, self.objects.namespace, "web")
         items = {self.name: decoder(ScaledService)(await self.objects.api.get(where))}
-        self.events = Events(self.objects.api, items, {}, lambda: True, "zenvoy-0", lambda: self.now.timestamp())
+        self.events = EventRecorder(self.objects.api, items, {}, lambda: True, "zenvoy-0", lambda: self.now.timestamp())
         self.task = asyncio.create_task(self.events.run())
 
     async def end(self) -> None:

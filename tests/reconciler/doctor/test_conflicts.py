@@ -9,10 +9,10 @@ import pytest
 
 from reconciler.doctor.conflicts import Autoscaler, of_autoscalers
 from reconciler.doctor.findings import Level
-from reconciler.kubernetes.types.objects import Meta
+from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import ScaledService
 
-WEB = ScaledService(Meta("web", "shop"))
+WEB = ScaledService(ObjectMeta("web", "shop"))
 
 
 def autoscaler(target: str, namespace: str = "shop", **spec: Any) -> Autoscaler:

@@ -9,9 +9,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from reconciler.kubernetes.client.leader_election import SPARE_INDEXES, Election, Lease, Read, Terms, Write, lease
+from reconciler.kubernetes.client.leader_election import (
+    SPARE_INDEXES,
+    LeaderElection,
+    LeaseRecord,
+    LeaseTiming,
+    ReadLease,
+    WriteLease,
+    parse_lease,
+)
 
-TERMS = Terms(duration=15, margin=5, every=2)
+TERMS = LeaseTiming(duration=15, margin=5, every=2)
 NAMES = ["a", "b", "c"]
 
 
@@ -20,9 +28,9 @@ class Server:
     """The API server's Lease, and only the rule that counts: a write names the version that it is about."""
 
     version: int = 0
-    now: Lease | None = None
+    now: LeaseRecord | None = None
 
-    def write(self, write: Write, address: str) -> Lease | None:
+    def write(self, write: WriteLease, address: str) -> LeaseRecord | None:
         known = write.over.version if write.over else None
         if known != (self.now.version if self.now else None):
             return None
@@ -33,7 +41,7 @@ class Server:
             "metadata": {"resourceVersion": str(self.version), "annotations": notes},
             "spec": {**spec, "leaseTransitions": write.transitions},
         }
-        self.now = lease(raw)
+        self.now = parse_lease(raw)
         return self.now
 
 
@@ -41,10 +49,10 @@ class Server:
 class Call:
     """One call on its way there, or back."""
 
-    todo: Read | Write
+    todo: ReadLease | WriteLease
     began: float
     arrived: bool = False
-    answer: Lease | None = None
+    answer: LeaseRecord | None = None
     refused: bool = False
 
 
@@ -54,14 +62,14 @@ class Candidate:
 
     name: str
     offset: float
-    election: Election = field(init=False)
+    election: LeaderElection = field(init=False)
     call: Call | None = None
     lost: list[Call] = field(default_factory=list)
     """Calls that it gave up, and that may yet arrive."""
     given: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.election = Election(self.name, TERMS)
+        self.election = LeaderElection(self.name, TERMS)
 
 
 class Elections(RuleBasedStateMachine):
@@ -96,7 +104,7 @@ class Elections(RuleBasedStateMachine):
         if call is None or call.arrived:
             return
         call.arrived = True
-        if isinstance(call.todo, Read):
+        if isinstance(call.todo, ReadLease):
             call.answer = self.server.now
         else:
             call.answer = self.server.write(call.todo, one.name)
@@ -109,7 +117,7 @@ class Elections(RuleBasedStateMachine):
         if call is None or not call.arrived:
             return
         one.call = None
-        if isinstance(call.todo, Read):
+        if isinstance(call.todo, ReadLease):
             one.election.read(now, call.answer)
         elif call.answer:
             one.election.wrote(call.began, now, call.todo, call.answer)
@@ -148,7 +156,7 @@ class Elections(RuleBasedStateMachine):
 
     def _start_again(self, one: Candidate) -> None:
         """What it had sent is gone by then: a process that died sends nothing, and its name is only one process's."""
-        one.call, one.lost, one.election = None, [], Election(one.name, TERMS)
+        one.call, one.lost, one.election = None, [], LeaderElection(one.name, TERMS)
 
     @rule(name=st.sampled_from(NAMES), many=st.sampled_from([1, 3, 40]))
     def allocates(self, name: str, many: int) -> None:
@@ -165,7 +173,7 @@ class Elections(RuleBasedStateMachine):
             self.server.version += 1
             raw = {**self.server.now.raw}
             raw["metadata"] = {**raw["metadata"], "resourceVersion": str(self.server.version)}
-            self.server.now = lease(raw)
+            self.server.now = parse_lease(raw)
 
     @rule(seconds=st.sampled_from([2.0, 20.0]))
     def all_goes_well(self, seconds: float) -> None:
@@ -206,49 +214,51 @@ TestElections.settings = settings(
 )
 
 
-def elected(now: float, holder: str = "other", version: str = "1", duration: float = 15, **notes: str) -> Election:
+def elected(
+    now: float, holder: str = "other", version: str = "1", duration: float = 15, **notes: str
+) -> LeaderElection:
     """A candidate that has just seen this Lease for the first time."""
-    election = Election("me", TERMS)
+    election = LeaderElection("me", TERMS)
     election.read(now, found(holder, version, duration, **notes))
     return election
 
 
-def found(holder: str, version: str, duration: float = 15, **notes: str) -> Lease:
+def found(holder: str, version: str, duration: float = 15, **notes: str) -> LeaseRecord:
     spec = {"holderIdentity": holder, "leaseDurationSeconds": duration, "renewTime": "1970-01-01T00:00:00.000000Z"}
     annotations = {f"zenvoy.dev/{key.replace('_', '-')}": value for key, value in notes.items()}
-    return lease({"metadata": {"resourceVersion": version, "annotations": annotations}, "spec": spec})
+    return parse_lease({"metadata": {"resourceVersion": version, "annotations": annotations}, "spec": spec})
 
 
 def test_a_lease_is_another_s_for_as_long_as_it_lasts_since_we_saw_it_whatever_time_is_written_in_it() -> None:
     election = elected(100.0)
-    assert isinstance(election.act(114.9), Read)
-    assert isinstance(election.act(115.0), Write)
+    assert isinstance(election.act(114.9), ReadLease)
+    assert isinstance(election.act(115.0), WriteLease)
 
 
 def test_a_lease_that_changed_is_alive() -> None:
     election = elected(100.0)
     election.read(110.0, found("other", "2"))
-    assert isinstance(election.act(120.0), Read)
-    assert isinstance(election.act(125.0), Write)
+    assert isinstance(election.act(120.0), ReadLease)
+    assert isinstance(election.act(125.0), WriteLease)
 
 
 def test_the_longer_of_two_durations_counts() -> None:
     election = elected(100.0, duration=60)
-    assert isinstance(election.act(159.0), Read)
-    assert isinstance(election.act(160.0), Write)
+    assert isinstance(election.act(159.0), ReadLease)
+    assert isinstance(election.act(160.0), WriteLease)
 
 
 def test_a_released_lease_is_taken_at_once() -> None:
     election = elected(100.0, holder="")
     todo = election.act(100.0)
-    assert isinstance(todo, Write)
+    assert isinstance(todo, WriteLease)
     assert (todo.holder, todo.acquires) == ("me", True)
 
 
 def test_we_lead_from_when_the_write_was_sent_and_stop_a_margin_early() -> None:
     election = elected(100.0, holder="")
     todo = election.act(100.0)
-    assert isinstance(todo, Write)
+    assert isinstance(todo, WriteLease)
     election.wrote(100.0, 103.0, todo, found("me", "2"))
     assert election.valid(109.9)
     assert not election.valid(110.0)
@@ -258,7 +268,7 @@ def test_we_lead_from_when_the_write_was_sent_and_stop_a_margin_early() -> None:
 def test_an_error_ends_nothing_before_its_time_and_prolongs_nothing() -> None:
     election = elected(100.0, holder="")
     todo = election.act(100.0)
-    assert isinstance(todo, Write)
+    assert isinstance(todo, WriteLease)
     election.wrote(100.0, 100.0, todo, found("me", "2"))
     for now in (102.0, 104.0, 106.0, 109.0):
         election.failed(now)
@@ -270,20 +280,20 @@ def test_a_lease_that_was_deleted_does_not_bring_indexes_back() -> None:
     election = elected(100.0, holder="", next_index="500")
     election.read(101.0, None)
     todo = election.act(101.0)
-    assert isinstance(todo, Write)
+    assert isinstance(todo, WriteLease)
     assert todo.first_index == 500
-    other = Election("me", TERMS, unused=lambda: 321)
+    other = LeaderElection("me", TERMS, unused=lambda: 321)
     other.read(100.0, None)
     todo = other.act(100.0)
-    assert isinstance(todo, Write)
+    assert isinstance(todo, WriteLease)
     assert todo.first_index == 321
 
 
 def test_as_many_indexes_are_set_aside_as_are_wanted() -> None:
-    election = Election("me", TERMS, wanted=lambda: 10_000)
+    election = LeaderElection("me", TERMS, wanted=lambda: 10_000)
     election.read(100.0, found("", "1", next_index="7"))
     todo = election.act(100.0)
-    assert isinstance(todo, Write)
+    assert isinstance(todo, WriteLease)
     election.wrote(100.0, 100.0, todo, found("me", "2", next_index=str(todo.next_index)))
     given = [election.next_index(100.0) for _ in range(10_000)]
     assert given == list(range(7, 10_007))
@@ -292,7 +302,7 @@ def test_as_many_indexes_are_set_aside_as_are_wanted() -> None:
 def test_what_was_not_given_out_is_given_back() -> None:
     election = elected(100.0, holder="", next_index="7")
     todo = election.act(100.0)
-    assert isinstance(todo, Write)
+    assert isinstance(todo, WriteLease)
     election.wrote(100.0, 100.0, todo, found("me", "2", next_index=str(todo.next_index)))
     election.next_index(100.0)
     released = election.release()

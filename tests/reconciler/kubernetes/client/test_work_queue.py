@@ -6,9 +6,9 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from reconciler.kubernetes.client.work_queue import Errands, Pace
+from reconciler.kubernetes.client.work_queue import WorkQueue, WorkQueueTiming
 
-FAST = Pace(gather=0.001, attempts=1, first_wait=0.001, longest_wait=0.002, again=0.01)
+FAST = WorkQueueTiming(gather=0.001, attempts=1, first_wait=0.001, longest_wait=0.002, again=0.01)
 
 
 async def test_errands_with_a_fault_in_one_do_the_others() -> None:
@@ -21,11 +21,11 @@ async def test_errands_with_a_fault_in_one_do_the_others() -> None:
             raise ValueError("a fault of zenvoy")
         done.append(key)
 
-    errands = Errands(do, "it cannot be done", FAST)
+    errands = WorkQueue(do, "it cannot be done", FAST)
     running = asyncio.create_task(errands.run())
     with capture_logs() as logs:
         for key in ("bad", "good", "other"):
-            errands.mark(key)
+            errands.add(key)
         async with asyncio.timeout(10):
             while set(done) != {"bad", "good", "other"}:
                 await asyncio.sleep(0.001)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.kubernetes.config import annotations
-from reconciler.kubernetes.config.resolve import Cluster
+from reconciler.kubernetes.config.resolve import ClusterConfig
 from tests.reconciler.kubernetes.objects import WEB, service
 
 BAD = [
@@ -122,7 +122,7 @@ BAD = [
 
 def read(said: dict[str, str], ports: str = WEB) -> tuple[dict[str, Any], list[str]]:
     of = service(ports, annotations={f"zenvoy.dev/{key}": value for key, value in said.items()})
-    found, problems = annotations.read(of, Cluster())
+    found, problems = annotations.parse_annotations(of, ClusterConfig())
     assert all(problem.on == "Service" for problem in problems)
     return found, [str(problem) for problem in problems]
 
@@ -132,7 +132,10 @@ def test_none_are_needed() -> None:
 
 
 def test_those_of_others_are_not_read() -> None:
-    assert annotations.read(service(annotations={"example.com/idle-after": "?"}), Cluster()) == ({}, ())
+    assert annotations.parse_annotations(service(annotations={"example.com/idle-after": "?"}), ClusterConfig()) == (
+        {},
+        (),
+    )
 
 
 def test_each_is_a_field() -> None:
@@ -258,7 +261,7 @@ def test_all_mistakes_are_told_at_once_and_the_rest_is_read() -> None:
 
 def test_the_label_is_true_or_false() -> None:
     yes, no, odd = (service(labels={"zenvoy.dev/enabled": value}) for value in ("true", "false", "yes"))
-    assert [annotations.enabled(one) for one in (yes, no, odd, service())] == [True, False, False, False]
+    assert [annotations.is_enabled(one) for one in (yes, no, odd, service())] == [True, False, False, False]
     assert [annotations.label_problem(one) for one in (yes, no, service())] == [None, None, None]
     problem = annotations.label_problem(odd)
     assert str(problem) == "zenvoy.dev/enabled: 'yes' is neither true nor false; write true"

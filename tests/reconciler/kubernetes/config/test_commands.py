@@ -8,9 +8,9 @@ import pytest
 
 from reconciler.core.events import Event, SleepCommanded, WakeCommanded
 from reconciler.kubernetes.config import commands
-from reconciler.kubernetes.config.commands import Command, Commands, Verb
+from reconciler.kubernetes.config.commands import CommandController, CommandVerb, ServiceCommand
 from reconciler.kubernetes.config.service_config import Problem
-from reconciler.kubernetes.types.objects import Meta
+from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService, ScaledServiceStatus
 
 WAKE, LATER = "wake@2026-11-23T10:00:00.000001Z", "wake@2026-11-23T10:00:00.000002Z"
@@ -20,7 +20,7 @@ SLEEP = "sleep@2026-11-23T11:00:00+01:00"
 def item(value: str | None, observed: str = "") -> ScaledService:
     annotations = {COMMAND_ANNOTATION: value} if value is not None else {}
     return ScaledService(
-        Meta("web", "shop", annotations=annotations), status=ScaledServiceStatus(observed_command=observed)
+        ObjectMeta("web", "shop", annotations=annotations), status=ScaledServiceStatus(observed_command=observed)
     )
 
 
@@ -33,7 +33,7 @@ class Scene:
     noted: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.commands = Commands(
+        self.commands = CommandController(
             self.items, lambda: self.leads, self._obey, lambda name, value: self.noted.append((name, value))
         )
 
@@ -54,13 +54,13 @@ class Scene:
 @pytest.mark.parametrize(
     ("value", "verb", "event"),
     [
-        (WAKE, Verb.WAKE, WakeCommanded("a person asked for it")),
-        (SLEEP, Verb.SLEEP, SleepCommanded("a person asked for it")),
+        (WAKE, CommandVerb.WAKE, WakeCommanded("a person asked for it")),
+        (SLEEP, CommandVerb.SLEEP, SleepCommanded("a person asked for it")),
     ],
 )
-def test_a_command_is_read(value: str, verb: Verb, event: Event) -> None:
-    found = commands.read(value)
-    assert found == Command(verb, value)
+def test_a_command_is_read(value: str, verb: CommandVerb, event: Event) -> None:
+    found = commands.parse_command(value)
+    assert found == ServiceCommand(verb, value)
     assert found.event == event
 
 
@@ -78,7 +78,7 @@ def test_a_command_is_read(value: str, verb: Verb, event: Event) -> None:
     ],
 )
 def test_what_is_no_command_is_told_with_what_would_be(value: str) -> None:
-    found = commands.read(value)
+    found = commands.parse_command(value)
     assert isinstance(found, Problem)
     assert found.reason == "BadCommand"
     assert str(found) == (

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from reconciler.kubernetes.config.conflicts import FIRST_COME, Settled, reserved, settle
+from reconciler.kubernetes.config.conflicts import FIRST_COME, Resolution, reserved_ports, resolve_conflicts
 from reconciler.kubernetes.config.host_policy import HostPolicy, Rule
-from reconciler.kubernetes.config.resolve import Cluster, service_of, wanted
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from tests.reconciler.kubernetes.objects import scaled, service
 
 NAMESPACES = ("a", "b", "shop")
 
 
-def entry(item: ScaledService, ports: str, policy: HostPolicy = FIRST_COME) -> Entry:
+def entry(item: ScaledService, ports: str, policy: HostPolicy = FIRST_COME) -> ServiceConfig:
     namespace, _, name = service_of(item).partition("/")
-    found = wanted(item, service(ports, name, namespace), Cluster(policy=policy))
-    assert isinstance(found, Entry), found
+    found = resolve(item, service(ports, name, namespace), ClusterConfig(policy=policy))
+    assert isinstance(found, ServiceConfig), found
     return found
 
 
-def settled(*items: ScaledService, ports: str = "ports: [{port: 80}]", policy: HostPolicy = FIRST_COME) -> Settled:
+def settled(*items: ScaledService, ports: str = "ports: [{port: 80}]", policy: HostPolicy = FIRST_COME) -> Resolution:
     asked = {item.metadata.key: entry(item, ports, policy) for item in items}
-    return settle(asked, policy=policy, namespaces=NAMESPACES)
+    return resolve_conflicts(asked, policy=policy, namespaces=NAMESPACES)
 
 
-def told(found: Settled) -> dict[str, list[str]]:
+def told(found: Resolution) -> dict[str, list[str]]:
     return {key: [f"{one.reason}: {one}" for one in problems] for key, problems in found.problems.items()}
 
 
@@ -56,7 +56,7 @@ def test_of_the_same_age_the_first_by_name_has_it() -> None:
 def test_case_does_not_tell_hosts_apart() -> None:
     one, other = entry(scaled(HOSTS, "a"), "ports: [{port: 80}]"), entry(scaled("", "b"), "ports: [{port: 80}]")
     object.__setattr__(other.spec, "hosts", ("SHOP.example.com", "b"))
-    assert "shop/b" in told(settle({"shop/a": one, "shop/b": other}))
+    assert "shop/b" in told(resolve_conflicts({"shop/a": one, "shop/b": other}))
 
 
 def test_http_and_tls_have_hosts_of_their_own_and_h2c_shares_those_of_http() -> None:
@@ -179,7 +179,7 @@ def test_a_port_leads_to_one_service() -> None:
 def test_settle_port_that_a_rule_diverts_is_reserved() -> None:
     items = [scaled("{listen: 20005}", "a"), scaled("{listen: 19999}", "b")]
     asked = {item.metadata.key: entry(item, "ports: [{port: 80}]") for item in items}
-    found = settle(asked, reserved(diverted=range(20_000, 20_010)))
+    found = resolve_conflicts(asked, reserved_ports(diverted=range(20_000, 20_010)))
     assert list(found.entries) == ["shop/b"]
     assert told(found) == {
         "shop/a": ["ListenReserved: spec.listen: 20005 is the port of the hold addresses; give it another port"]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.spec import Protocol, Spec
-from reconciler.kubernetes.config.conflicts import RESERVED
-from reconciler.kubernetes.config.effective_config import InForce
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
+from reconciler.kubernetes.config.effective_config import EffectiveConfig
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.target import Target
 
@@ -19,7 +19,7 @@ HOSTS = ("a.example", "b.example", "c.example")
 
 
 @st.composite
-def entries(draw: st.DrawFn, key: str) -> Entry:
+def entries(draw: st.DrawFn, key: str) -> ServiceConfig:
     tcp = draw(st.booleans())
     spec = Spec(
         name=key,
@@ -30,26 +30,31 @@ def entries(draw: st.DrawFn, key: str) -> Entry:
     )
     target = Target("apps/v1", "Deployment", key[-1], "shop")
     uid = f"{key}-{draw(st.integers(0, 1))}"
-    return Entry(spec, target, key[-1], ServicePort(port=80), float(KEYS.index(key) % 2), uid, 1)
+    return ServiceConfig(spec, target, key[-1], ServicePort(port=80), float(KEYS.index(key) % 2), uid, 1)
 
 
 @st.composite
-def asks(draw: st.DrawFn) -> tuple[str, Entry | None]:
+def asks(draw: st.DrawFn) -> tuple[str, ServiceConfig | None]:
     key = draw(st.sampled_from(KEYS))
     return key, draw(st.none() | entries(key))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(asks(), st.booleans()), max_size=25))
-def test_looking_at_the_changed_ones_only_leaves_nothing_out(said: list[tuple[tuple[str, Entry | None], bool]]) -> None:
-    quick, thorough = InForce(RESERVED, namespaces={"shop"}), InForce(RESERVED, namespaces={"shop"})
+def test_looking_at_the_changed_ones_only_leaves_nothing_out(
+    said: list[tuple[tuple[str, ServiceConfig | None], bool]],
+) -> None:
+    quick, thorough = (
+        EffectiveConfig(RESERVED_PORTS, namespaces={"shop"}),
+        EffectiveConfig(RESERVED_PORTS, namespaces={"shop"}),
+    )
     for (key, entry), look in said:
-        quick.ask(key, entry)
-        thorough.ask(key, entry)
-        thorough._unsettled = True
+        quick.request(key, entry)
+        thorough.request(key, entry)
+        thorough._outdated = True
         if look:
-            assert quick.settled() == thorough.settled()
-            found, _ = quick.settled()
+            assert quick.resolve() == thorough.resolve()
+            found, _ = quick.resolve()
             ports = [one.spec.listen for one in found.values() if one.spec.listen]
             hosts = [(one.spec.protocol, host) for one in found.values() for host in one.spec.hosts]
             assert len(set(ports)) == len(ports)
@@ -59,13 +64,13 @@ def test_looking_at_the_changed_ones_only_leaves_nothing_out(said: list[tuple[tu
 
 def test_a_change_that_claims_nothing_else_keeps_the_hosts_that_it_has() -> None:
     target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
-    old = Entry(Spec(name="shop/old", hosts=("a.example",)), target, "old", port, 1.0, "1", 1)
-    young = Entry(Spec(name="shop/young", hosts=("a.example", "b.example")), target, "young", port, 2.0, "2", 1)
-    in_force = InForce({}, namespaces={"shop"})
-    in_force.ask("shop/old", old)
-    in_force.ask("shop/young", young)
-    in_force.settled()
-    in_force.ask("shop/young", replace(young, spec=replace(young.spec, idle_after=1.0)))
-    found, problems = in_force.settled()
+    old = ServiceConfig(Spec(name="shop/old", hosts=("a.example",)), target, "old", port, 1.0, "1", 1)
+    young = ServiceConfig(Spec(name="shop/young", hosts=("a.example", "b.example")), target, "young", port, 2.0, "2", 1)
+    in_force = EffectiveConfig({}, namespaces={"shop"})
+    in_force.request("shop/old", old)
+    in_force.request("shop/young", young)
+    in_force.resolve()
+    in_force.request("shop/young", replace(young, spec=replace(young.spec, idle_after=1.0)))
+    found, problems = in_force.resolve()
     assert found["shop/young"].spec == Spec(name="shop/young", hosts=("b.example",), idle_after=1.0)
     assert list(problems) == ["shop/young"]

@@ -13,11 +13,11 @@ from reconciler.kubernetes.config.host_policy import (
     BadPolicy,
     HostPolicy,
     Rule,
-    normalized,
-    owner_of,
-    parse,
+    normalize_host,
+    owning_namespace,
+    parse_policy,
 )
-from reconciler.kubernetes.config.resolve import names
+from reconciler.kubernetes.config.resolve import host_names
 
 NAMESPACES = frozenset({"payments", "shop", "evil", "svc"})
 labels = st.sampled_from(["api", "web", "payments", "shop", "svc", "pod", "cluster", "local", "com", "example"])
@@ -52,23 +52,23 @@ labels = st.sampled_from(["api", "web", "payments", "shop", "svc", "pod", "clust
     ],
 )
 def test_owner_of_a_host_is_its_namespace(host: str, owner: str | None) -> None:
-    assert owner_of(host, namespaces=NAMESPACES) == owner
+    assert owning_namespace(host, namespaces=NAMESPACES) == owner
 
 
 def test_owner_of_two_labels_is_strict_without_namespaces() -> None:
-    assert owner_of("example.com") == "com"
+    assert owning_namespace("example.com") == "com"
 
 
 def test_owner_of_a_host_follows_the_cluster_domain() -> None:
-    assert owner_of("api.payments.svc.corp.example", "corp.example", NAMESPACES) == "payments"
-    assert owner_of("api.payments.svc.cluster.local", "corp.example", NAMESPACES) is None
+    assert owning_namespace("api.payments.svc.corp.example", "corp.example", NAMESPACES) == "payments"
+    assert owning_namespace("api.payments.svc.cluster.local", "corp.example", NAMESPACES) is None
 
 
 @pytest.mark.parametrize(
     "host", ["API.Payments", "api.payments.", "api.payments:80", "API.payments.:8080", " api.payments "]
 )
 def test_normalized_spellings_are_one_host(host: str) -> None:
-    assert normalized(host) == "api.payments"
+    assert normalize_host(host) == "api.payments"
     assert HostPolicy().host_refusal(host, "evil", "thief", NAMESPACES)
 
 
@@ -76,16 +76,16 @@ def test_normalized_spellings_are_one_host(host: str) -> None:
 def test_no_host_of_a_namespace_is_given_to_another(host: str, service: str, namespace: str, everything: bool) -> None:
     rules = (Rule(("*",), ("*",), ("1-65535",)),) if everything else ()
     policy = HostPolicy(rules)
-    for name in names(service, namespace, policy):
+    for name in host_names(service, namespace, policy):
         assert policy.host_refusal(name, namespace, service, NAMESPACES | {namespace}) is None
         assert policy.host_refusal(name, "evil", "thief", NAMESPACES | {namespace})
     refusal = policy.host_refusal(host, "evil", "thief", NAMESPACES)
-    owner = owner_of(host, namespaces=NAMESPACES)
+    owner = owning_namespace(host, namespaces=NAMESPACES)
     assert (refusal is None) == (owner is None)
 
 
 def test_rule_gives_hosts_and_ports_to_its_namespaces() -> None:
-    policy = parse(
+    policy = parse_policy(
         json.dumps(
             [
                 {"namespaces": ["team-*"], "hosts": ["*.shop.example.com", "www.example.com"]},
@@ -148,11 +148,11 @@ def test_short_name_is_given_by_a_rule_that_names_it() -> None:
 )
 def test_parse_mistake_is_named_with_its_place(text: str, mistake: str) -> None:
     with pytest.raises(BadPolicy) as caught:
-        parse(text)
+        parse_policy(text)
     assert mistake in str(caught.value)
 
 
 def test_parse_reports_every_mistake() -> None:
     with pytest.raises(BadPolicy) as caught:
-        parse('[{"namespaces": ["A"], "ports": ["x", "y"]}]')
+        parse_policy('[{"namespaces": ["A"], "ports": ["x", "y"]}]')
     assert len(str(caught.value).splitlines()) == 3

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from reconciler.core.spec import Ignore
-from reconciler.kubernetes.config.resolve import Cluster, wanted
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from tests.reconciler.kubernetes.objects import scaled, service
 
 
 def read(spec: str) -> tuple[Ignore, ...]:
-    found = wanted(scaled(spec), service(), Cluster())
-    assert isinstance(found, Entry), found
+    found = resolve(scaled(spec), service(), ClusterConfig())
+    assert isinstance(found, ServiceConfig), found
     return found.spec.ignore
 
 
 def said(spec: str, ports: str = "ports: [{name: http, port: 80}]") -> list[str]:
-    found = wanted(scaled(spec), service(ports), Cluster())
-    assert not isinstance(found, Entry), found
+    found = resolve(scaled(spec), service(ports), ClusterConfig())
+    assert not isinstance(found, ServiceConfig), found
     return [f"{problem.reason}: {problem}" for problem in found]
 
 

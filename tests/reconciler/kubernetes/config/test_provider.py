@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.kubernetes.config.provider import PAUSES, Catalogue, Entries, Problems
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.provider import PAUSES, KubernetesProvider, Problems, ServiceConfigs
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.scaled_service import FINALIZER
 from tests.fakes.api_server import ApiServer, serving
 
@@ -28,13 +28,13 @@ class Shop:
     scaled: ApiServer = field(default_factory=ApiServer)
     services: ApiServer = field(default_factory=ApiServer)
     namespaces: ApiServer = field(default_factory=ApiServer)
-    told: list[tuple[Entries, Problems]] = field(default_factory=list)
+    told: list[tuple[ServiceConfigs, Problems]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     takes_seconds: float = 0.0
     """How long whoever is told is busy with it."""
     busy: list[tuple[float, float]] = field(default_factory=list)
 
-    def hear(self, entries: Entries, problems: Problems) -> None:
+    def hear(self, entries: ServiceConfigs, problems: Problems) -> None:
         began = time.monotonic()
         self.told.append((dict(entries), dict(problems)))
         time.sleep(self.takes_seconds)
@@ -50,7 +50,7 @@ class Shop:
         self.services.put(name, metadata={"uid": f"uid-{name}", **metadata}, spec=spec or HTTP)
 
     @property
-    def entries(self) -> Entries:
+    def entries(self) -> ServiceConfigs:
         return self.told[-1][0] if self.told else {}
 
     @property
@@ -59,7 +59,7 @@ class Shop:
         found = self.told[-1][1] if self.told else {}
         return {key: [f"{one.reason} {one.where}" for one in problems] for key, problems in found.items()}
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> ServiceConfig:
         return self.entries[f"shop/{name}"]
 
 
@@ -75,7 +75,7 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
     shop = Shop()
     shop.serve("web")
     async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
-        catalogue = Catalogue(
+        catalogue = KubernetesProvider(
             api,
             lambda: False,
             shop.hear,
@@ -302,7 +302,7 @@ async def test_nothing_is_told_of_half_a_cluster() -> None:
     shop.serve("web")
     shop.services.faults.refuse = (500, "InternalError")
     async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
-        catalogue = Catalogue(api, lambda: False, lambda entries, _: shop.told.append((entries, {})))
+        catalogue = KubernetesProvider(api, lambda: False, lambda entries, _: shop.told.append((entries, {})))
         task = asyncio.create_task(catalogue.run())
         await until(lambda: catalogue.scaled_services.synced and catalogue.services.trouble)
         assert not shop.told

@@ -7,33 +7,33 @@ import pytest
 from reconciler.core.spec import IdleBy, Protocol, Spec
 from reconciler.envoy import xds_router
 from reconciler.kubernetes.config.host_policy import HostPolicy
-from reconciler.kubernetes.config.resolve import Cluster, wanted
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 from reconciler.kubernetes.types.target import Target
 from tests.reconciler.kubernetes.objects import WEB, scaled, service
 from xds import ir
 from xds.resources.validation import faults
 
-CLUSTER = Cluster()
+CLUSTER = ClusterConfig()
 
 
-def entry(spec: str = "", ports: str = WEB) -> Entry:
-    found = wanted(scaled(spec), service(ports), CLUSTER)
-    assert isinstance(found, Entry), found
+def entry(spec: str = "", ports: str = WEB) -> ServiceConfig:
+    found = resolve(scaled(spec), service(ports), CLUSTER)
+    assert isinstance(found, ServiceConfig), found
     return found
 
 
 def said(spec: str, of: Service | None) -> list[str]:
     """The problems, as people read them, each with its reason."""
-    found = wanted(scaled(spec), of, CLUSTER)
-    assert not isinstance(found, Entry), found
+    found = resolve(scaled(spec), of, CLUSTER)
+    assert not isinstance(found, ServiceConfig), found
     assert all("\n" not in str(problem) and problem.reason.isalnum() for problem in found)
     return [f"{problem.reason}: {problem}" for problem in found]
 
 
 def test_nothing_has_to_be_said() -> None:
-    assert entry() == Entry(
+    assert entry() == ServiceConfig(
         Spec(
             name="shop/web",
             protocol=Protocol.HTTP,
@@ -71,8 +71,8 @@ def test_everything_can_be_said() -> None:
         paused: true
     """
     item = scaled(spec)
-    found = wanted(item, service("ports: [{name: web, port: 80}, {name: b, port: 81}]", "front"), CLUSTER)
-    assert isinstance(found, Entry)
+    found = resolve(item, service("ports: [{name: web, port: 80}, {name: b, port: 81}]", "front"), CLUSTER)
+    assert isinstance(found, ServiceConfig)
     assert found.target == Target("argoproj.io/v1alpha1", "Rollout", "backend", "shop")
     assert (found.service, found.service_key, found.port.port) == ("front", "shop/front", 80)
     assert found.spec == Spec(
@@ -94,20 +94,20 @@ def test_a_tcp_service_is_told_by_its_port_alone() -> None:
     spec = entry("{protocol: tcp, listen: 5432}").spec
     assert (spec.protocol, spec.listen, spec.hosts) == (Protocol.TCP, "0.0.0.0:5432", ())
     assert spec.idle_by is IdleBy.CONNECTIONS
-    six = wanted(scaled("{listen: 5432, protocol: tcp}"), service(), Cluster(listen_host="[::]"))
-    assert isinstance(six, Entry)
+    six = resolve(scaled("{listen: 5432, protocol: tcp}"), service(), ClusterConfig(listen_host="[::]"))
+    assert isinstance(six, ServiceConfig)
     assert six.spec.listen == "[::]:5432"
 
 
 def test_another_domain_of_the_cluster() -> None:
-    found = wanted(scaled(), service(), Cluster(policy=HostPolicy(domain="corp.example")))
-    assert isinstance(found, Entry)
+    found = resolve(scaled(), service(), ClusterConfig(policy=HostPolicy(domain="corp.example")))
+    assert isinstance(found, ServiceConfig)
     assert "web.shop.svc.corp.example" in found.spec.hosts
 
 
 def test_the_target_has_the_services_name_where_nothing_is_said() -> None:
-    found = wanted(scaled("{service: front}"), service(name="front"), CLUSTER)
-    assert isinstance(found, Entry)
+    found = resolve(scaled("{service: front}"), service(name="front"), CLUSTER)
+    assert isinstance(found, ServiceConfig)
     assert found.target.name == "front"
 
 
@@ -306,13 +306,13 @@ def test_a_headless_service_is_as_good_as_any() -> None:
 
 def test_a_name_that_envoy_would_not_take_is_the_mistake_of_whoever_has_it() -> None:
     long = scaled("service: web", name="a" * 249)
-    found = wanted(long, service(), CLUSTER)
-    assert not isinstance(found, Entry)
+    found = resolve(long, service(), CLUSTER)
+    assert not isinstance(found, ServiceConfig)
     assert [str(problem) for problem in found] == [
         "metadata.name: with its namespace and a slash it has 254 characters, of which there can be 253; "
         "give it a shorter name, and the Service's as spec.service"
     ]
-    just = wanted(scaled("service: web", name="a" * 248), service(), CLUSTER)
-    assert isinstance(just, Entry)
+    just = resolve(scaled("service: web", name="a" * 248), service(), CLUSTER)
+    assert isinstance(just, ServiceConfig)
     configured = xds_router.service(just.spec)
     assert not faults(ir.Listen(ir.Address("0.0.0.0", 10000)), [configured]).services

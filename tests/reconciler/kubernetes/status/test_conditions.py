@@ -11,7 +11,7 @@ import pytest
 from reconciler.core.record import Record, State
 from reconciler.kubernetes.config.service_config import Problem
 from reconciler.kubernetes.status import conditions
-from reconciler.kubernetes.status.conditions import Standing
+from reconciler.kubernetes.status.conditions import StatusInputs
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.scaled_service import ScaledServiceStatus
 
@@ -35,9 +35,9 @@ def condition(status: ScaledServiceStatus, type: str) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("record", [ASLEEP, STALLED, ACTIVE], ids=lambda record: record.state)
 def test_a_record_is_read_as_it_was_written(record: Record) -> None:
-    written = conditions.status(Standing(record), NEW, NOW)
+    written = conditions.compute_status(StatusInputs(record), NEW, NOW)
     wire = msgspec.json.encode(written)
-    assert conditions.record(msgspec.json.decode(wire, type=ScaledServiceStatus)) == record
+    assert conditions.record_of(msgspec.json.decode(wire, type=ScaledServiceStatus)) == record
 
 
 @pytest.mark.parametrize(
@@ -51,56 +51,56 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     ids=["new", "since unknown", "no hold address", "no such state"],
 )
 def test_half_a_record_is_none(status: ScaledServiceStatus) -> None:
-    assert conditions.record(status) is None
+    assert conditions.record_of(status) is None
 
 
 @pytest.mark.parametrize(
     ("standing", "ready", "stalled"),
     [
-        (Standing(ACTIVE), ("True", "Active", "reachable"), ("False", "AsExpected", "")),
+        (StatusInputs(ACTIVE), ("True", "Active", "reachable"), ("False", "AsExpected", "")),
         (
-            Standing(Record(State.Idle, SINCE, "no traffic", 2, "a:1")),
+            StatusInputs(Record(State.Idle, SINCE, "no traffic", 2, "a:1")),
             ("True", "Idle", "no traffic"),
             ("False", "AsExpected", ""),
         ),
         (
-            Standing(Record(State.Draining, SINCE, "idle for all of idleAfter", 2, "a:1")),
+            StatusInputs(Record(State.Draining, SINCE, "idle for all of idleAfter", 2, "a:1")),
             ("False", "Draining", "idle for all of idleAfter"),
             ("False", "AsExpected", ""),
         ),
         (
-            Standing(ASLEEP),
+            StatusInputs(ASLEEP),
             ("False", "ScaledToZero", "idle for all of idleAfter"),
             ("False", "AsExpected", ""),
         ),
         (
-            Standing(Record(State.Waking, SINCE, "somebody waits", 2, "a:1")),
+            StatusInputs(Record(State.Waking, SINCE, "somebody waits", 2, "a:1")),
             ("False", "Waking", "somebody waits"),
             ("False", "AsExpected", ""),
         ),
         (
-            Standing(STALLED),
+            StatusInputs(STALLED),
             ("False", "ImagePullBackOff", "ImagePullBackOff: no such image"),
             ("True", "ImagePullBackOff", "ImagePullBackOff: no such image"),
         ),
         (
-            Standing(Record(State.Waking, SINCE, "", 1, "a:1", "it is not ready, and nothing says why")),
+            StatusInputs(Record(State.Waking, SINCE, "", 1, "a:1", "it is not ready, and nothing says why")),
             ("False", "Stalled", "it is not ready, and nothing says why"),
             ("True", "Stalled", "it is not ready, and nothing says why"),
         ),
         (
-            Standing(None, trouble="there is no Deployment web"),
+            StatusInputs(None, trouble="there is no Deployment web"),
             ("False", "TargetUnavailable", "there is no Deployment web"),
             ("False", "AsExpected", ""),
         ),
         (
-            Standing(ACTIVE, trouble="NotFound: there is no Deployment web"),
+            StatusInputs(ACTIVE, trouble="NotFound: there is no Deployment web"),
             ("False", "NotFound", "NotFound: there is no Deployment web"),
             ("False", "AsExpected", ""),
         ),
-        (Standing(), ("False", "NotSeenYet", "whether it runs is not known yet"), ("False", "AsExpected", "")),
+        (StatusInputs(), ("False", "NotSeenYet", "whether it runs is not known yet"), ("False", "AsExpected", "")),
         (
-            Standing(ACTIVE, (HARMLESS, BAD, TAKEN), 2),
+            StatusInputs(ACTIVE, (HARMLESS, BAD, TAKEN), 2),
             ("False", "BadSpec", f"{BAD}; {TAKEN}"),
             ("False", "AsExpected", ""),
         ),
@@ -119,16 +119,16 @@ def test_half_a_record_is_none(status: ScaledServiceStatus) -> None:
         "problems",
     ],
 )
-def test_ready_and_stalled(standing: Standing, ready: tuple[str, str, str], stalled: tuple[str, str, str]) -> None:
-    found = conditions.status(standing, NEW, NOW)
+def test_ready_and_stalled(standing: StatusInputs, ready: tuple[str, str, str], stalled: tuple[str, str, str]) -> None:
+    found = conditions.compute_status(standing, NEW, NOW)
     assert (condition(found, "Ready"), condition(found, "Stalled")) == (ready, stalled)
 
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
-    first = conditions.status(Standing(ACTIVE, generation=1), NEW, NOW)
+    first = conditions.compute_status(StatusInputs(ACTIVE, generation=1), NEW, NOW)
     idle = Record(State.Idle, SINCE + 5, "no traffic", 2, "a:1")
-    second = conditions.status(Standing(idle, generation=2), first, NOW + 100)
-    third = conditions.status(Standing(ASLEEP, generation=2), second, NOW + 200)
+    second = conditions.compute_status(StatusInputs(idle, generation=2), first, NOW + 100)
+    third = conditions.compute_status(StatusInputs(ASLEEP, generation=2), second, NOW + 200)
     times = [[one.last_transition_time for one in status.conditions] for status in (first, second, third)]
     now, later = datetime.fromtimestamp(int(NOW), UTC), datetime.fromtimestamp(int(NOW + 200), UTC)
     assert times == [[now, now], [now, now], [later, now]]
@@ -137,18 +137,18 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 
 
 def test_what_is_not_known_stands_as_it_was() -> None:
-    before = conditions.status(Standing(ASLEEP, generation=7, command="wake@1"), NEW, NOW)
-    after = conditions.status(Standing(None, (BAD,)), before, NOW + 1)
-    assert conditions.record(after) == ASLEEP
+    before = conditions.compute_status(StatusInputs(ASLEEP, generation=7, command="wake@1"), NEW, NOW)
+    after = conditions.compute_status(StatusInputs(None, (BAD,)), before, NOW + 1)
+    assert conditions.record_of(after) == ASLEEP
     assert (after.observed_generation, after.observed_command) == (7, "wake@1")
 
 
 def test_conditions_of_others_are_kept() -> None:
     other = Condition("Audited", "True", "Yes", "", datetime.fromtimestamp(5, UTC))
     before = ScaledServiceStatus(conditions=(other,))
-    after = conditions.status(Standing(ASLEEP), before, NOW)
+    after = conditions.compute_status(StatusInputs(ASLEEP), before, NOW)
     assert [one.type for one in after.conditions] == ["Ready", "Stalled", "Audited"]
-    assert conditions.change(before, after)["conditions"][2] == {
+    assert conditions.status_patch(before, after)["conditions"][2] == {
         "type": "Audited",
         "status": "True",
         "reason": "Yes",
@@ -158,13 +158,15 @@ def test_conditions_of_others_are_kept() -> None:
 
 
 def test_only_what_changed_is_written() -> None:
-    before = conditions.status(Standing(STALLED, generation=1), NEW, NOW)
-    same = conditions.status(Standing(STALLED, generation=1), before, NOW + 9)
-    assert conditions.change(before, same) == {}
-    more = conditions.status(Standing(replace(STALLED, replicas=5), generation=1), before, NOW + 9)
-    assert conditions.change(before, more) == {"replicas": 5}
+    before = conditions.compute_status(StatusInputs(STALLED, generation=1), NEW, NOW)
+    same = conditions.compute_status(StatusInputs(STALLED, generation=1), before, NOW + 9)
+    assert conditions.status_patch(before, same) == {}
+    more = conditions.compute_status(StatusInputs(replace(STALLED, replicas=5), generation=1), before, NOW + 9)
+    assert conditions.status_patch(before, more) == {"replicas": 5}
     awake = Record(State.Active, SINCE + 9, "reachable", 1, STALLED.hold_address)
-    changed = conditions.change(before, conditions.status(Standing(awake, generation=1), before, NOW + 9))
+    changed = conditions.status_patch(
+        before, conditions.compute_status(StatusInputs(awake, generation=1), before, NOW + 9)
+    )
     assert changed.pop("conditions")[0]["reason"] == "Active"
     assert changed == {
         "state": "Active",
@@ -176,12 +178,12 @@ def test_only_what_changed_is_written() -> None:
 
 def test_a_message_is_as_long_as_the_api_server_takes_it() -> None:
     long = Problem("BadAnnotation", "metadata.annotations[zenvoy.dev/port]", f"{'8' * 100_000} is no port", "write 80")
-    written = conditions.status(Standing(ACTIVE, problems=(long,)), NEW, NOW)
+    written = conditions.compute_status(StatusInputs(ACTIVE, problems=(long,)), NEW, NOW)
     message = condition(written, "Ready")[2]
     assert message.startswith("metadata.annotations[zenvoy.dev/port]: 888") and message.endswith("8…")
     assert len(message) == conditions.LONGEST_MESSAGE
-    again = conditions.status(Standing(ACTIVE, problems=(long,)), written, NOW + 9)
-    assert conditions.change(written, again) == {}
+    again = conditions.compute_status(StatusInputs(ACTIVE, problems=(long,)), written, NOW + 9)
+    assert conditions.status_patch(written, again) == {}
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,17 @@ from reconciler.core.record import State
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.config.service_config import SERVICE, Problem
 from reconciler.kubernetes.status import event_messages
-from reconciler.kubernetes.status.event_messages import Note
-from reconciler.kubernetes.status.event_recorder import Events, Pace
+from reconciler.kubernetes.status.event_messages import EventMessage
+from reconciler.kubernetes.status.event_recorder import EventLimits, EventRecorder
 from reconciler.kubernetes.types.builtin import Service
-from reconciler.kubernetes.types.objects import Meta, ObjectRef
+from reconciler.kubernetes.types.objects import ObjectMeta, ObjectRef
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.ports.transitions import Transition
 from tests.fakes.objects import Objects
 from tests.reconciler.kubernetes.status.test_conditions import TAKEN
 
 AT = 1_795_000_000.25
-FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, each_second=100_000)
+FAST = EventLimits(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, each_second=100_000)
 EVENTS = "/apis/events.k8s.io/v1/namespaces/shop/events"
 PATIENT = 20.0
 
@@ -47,13 +47,13 @@ class Scene:
     services: dict[str, Service] = field(default_factory=dict)
     leads: bool = True
     now: float = AT
-    pace: Pace = FAST
+    pace: EventLimits = FAST
 
     def __post_init__(self) -> None:
         self.server.scaled_service("web")
         self.items.update(self.server.items())
-        self.services["shop/web"] = Service(Meta("web", "shop", "uid-7"))
-        self.events = Events(
+        self.services["shop/web"] = Service(ObjectMeta("web", "shop", "uid-7"))
+        self.events = EventRecorder(
             self.server, self.items, self.services, lambda: self.leads, "zenvoy-0", lambda: self.now, self.pace
         )
 
@@ -77,68 +77,73 @@ async def writing(scene: Scene) -> AsyncIterator[None]:
 @pytest.mark.parametrize(
     ("told", "note"),
     [
-        (TO_IDLE, Note("Idle", "no traffic", "Idle", like_others=True)),
-        (TO_ACTIVE, Note("Active", "3 requests moved, 0 in flight", "Active", like_others=True)),
-        (TO_WAKING, Note("WakeRequested", "somebody waits", "Waking")),
+        (TO_IDLE, EventMessage("Idle", "no traffic", "Idle", like_others=True)),
+        (TO_ACTIVE, EventMessage("Active", "3 requests moved, 0 in flight", "Active", like_others=True)),
+        (TO_WAKING, EventMessage("WakeRequested", "somebody waits", "Waking")),
         (
             transition(State.Idle, "IdleElapsed", State.Draining, "idle for all of idleAfter"),
-            Note("Draining", "idle for all of idleAfter", "Draining", like_others=True),
+            EventMessage("Draining", "idle for all of idleAfter", "Draining", like_others=True),
         ),
         (
             transition(State.Draining, "Drained", State.ScaledToZero, "idle for all of idleAfter"),
-            Note("ScaledToZero", "idle for all of idleAfter", "ScaledToZero", like_others=True),
+            EventMessage("ScaledToZero", "idle for all of idleAfter", "ScaledToZero", like_others=True),
         ),
         (
             transition(State.Active, "EndpointsLost", State.Waking, "no endpoint can be reached"),
-            Note(
+            EventMessage(
                 "EndpointsLost",
                 "no endpoint can be reached; connections are held until it is back",
                 "Waking",
                 warning=True,
             ),
         ),
-        (STALLED, Note("WakeStalled", "ImagePullBackOff: image web:1 cannot be pulled", "Waking", warning=True)),
+        (
+            STALLED,
+            EventMessage("WakeStalled", "ImagePullBackOff: image web:1 cannot be pulled", "Waking", warning=True),
+        ),
     ],
-    ids=lambda value: value.reason if isinstance(value, Note) else "",
+    ids=lambda value: value.reason if isinstance(value, EventMessage) else "",
 )
-def test_every_transition_has_its_note(told: Transition, note: Note) -> None:
-    assert event_messages.of_transition(told) == note
+def test_every_transition_has_its_note(told: Transition, note: EventMessage) -> None:
+    assert event_messages.transition_message(told) == note
 
 
 @pytest.mark.parametrize("source", State)
 @pytest.mark.parametrize("target", State)
 def test_no_transition_is_without_words(source: State, target: State) -> None:
-    note = event_messages.of_transition(transition(source, "Something", target, "why"))
+    note = event_messages.transition_message(transition(source, "Something", target, "why"))
     assert note.reason in event_messages.OF_TRANSITIONS and note.text == "why" and note.action == target
 
 
 def test_who_asked_is_told_where_it_is_known() -> None:
-    assert event_messages.of_transition(TO_WAKING, "10.1.2.3:4567").text == "somebody waits, first 10.1.2.3:4567"
-    through = event_messages.of_transition(TO_WAKING, "10.1.2.3:4567", "proxy-0")
+    assert event_messages.transition_message(TO_WAKING, "10.1.2.3:4567").text == "somebody waits, first 10.1.2.3:4567"
+    through = event_messages.transition_message(TO_WAKING, "10.1.2.3:4567", "proxy-0")
     assert through.text == "somebody waits, first 10.1.2.3:4567 through Envoy proxy-0"
 
 
 def test_a_wake_is_told_with_its_parts() -> None:
     parts = {"signal": 0.0021, "scale": 0.012, "scheduled": 0.004, "running": 1.25, "ready": 0.1, "firstByte": 0.0006}
-    note = event_messages.of_wake(1.3687, parts, "10.1.2.3:4567")
+    note = event_messages.wake_message(1.3687, parts, "10.1.2.3:4567")
     assert (note.reason, note.warning) == ("Woken", False)
     assert note.text == (
         "it took 1.37 s, first 10.1.2.3:4567: "
         "signal 2 ms, scale 12 ms, scheduled 4 ms, running 1.25 s, ready 100 ms, first byte 1 ms"
     )
-    assert event_messages.of_wake(None, {}).text == "it is awake"
+    assert event_messages.wake_message(None, {}).text == "it is awake"
 
 
 def test_leaving_is_told_as_it_went() -> None:
-    restored = event_messages.of_leaving("Deployment shop/web was restored to 3 replicas", False)
-    assert restored == Note("Restored", "Deployment shop/web was restored to 3 replicas", "Restoring")
-    failed = event_messages.of_leaving("Deployment shop/web cannot be restored: 403", True)
-    assert failed == Note("RestoreFailed", "Deployment shop/web cannot be restored: 403", "Restoring", warning=True)
+    restored = event_messages.deletion_message("Deployment shop/web was restored to 3 replicas", False)
+    assert restored == EventMessage("Restored", "Deployment shop/web was restored to 3 replicas", "Restoring")
+    failed = event_messages.deletion_message("Deployment shop/web cannot be restored: 403", True)
+    assert failed == EventMessage(
+        "RestoreFailed", "Deployment shop/web cannot be restored: 403", "Restoring", warning=True
+    )
 
 
 def test_a_note_is_as_long_as_the_api_server_takes_it() -> None:
-    assert event_messages.shortened("é" * 512) == "é" * 512
-    shortened = event_messages.shortened("é" * 513)
+    assert event_messages.shorten("é" * 512) == "é" * 512
+    shortened = event_messages.shorten("é" * 513)
     assert len(shortened.encode()) <= 1024
     assert shortened.endswith("é…")
 
@@ -232,7 +237,7 @@ async def test_only_the_leader_tells() -> None:
 
 
 async def test_the_oldest_are_dropped_and_counted() -> None:
-    scene = Scene(pace=Pace(waiting=3, gather=0.001, each_second=100_000))
+    scene = Scene(pace=EventLimits(waiting=3, gather=0.001, each_second=100_000))
     with capture_logs() as logs:
         for peer in range(6):
             scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
@@ -253,7 +258,7 @@ async def test_warnings_go_first() -> None:
 
 
 async def test_many_at_once_do_not_flood() -> None:
-    scene = Scene(pace=Pace(at_once=10, gather=0.001, each_second=50))
+    scene = Scene(pace=EventLimits(at_once=10, gather=0.001, each_second=50))
     for peer in range(20):
         scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
     begin = time.monotonic()
@@ -354,7 +359,9 @@ async def test_names_of_events_are_never_the_same_and_always_valid() -> None:
     scene = Scene()
     async with writing(scene):
         for _ in range(3):
-            scene.events.tell(ObjectRef("v1", "Service", "shop", "a" * 199 + "-b", "uid-8"), Note("A", f"{_}", "B"))
+            scene.events.tell(
+                ObjectRef("v1", "Service", "shop", "a" * 199 + "-b", "uid-8"), EventMessage("A", f"{_}", "B")
+            )
     names = [body["metadata"]["name"] for _, _, body in scene.server.writes()]
     assert len(set(names)) == 3
     assert all(name.startswith("a" * 199 + ".") and len(name) < 253 for name in names)

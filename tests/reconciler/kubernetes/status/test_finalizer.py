@@ -12,13 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.client.work_queue import Pace
-from reconciler.kubernetes.status.finalizer import LOOK_SECONDS, Finalizers
-from reconciler.kubernetes.status.restore import Outcome, restore_all
+from reconciler.kubernetes.client.work_queue import WorkQueueTiming
+from reconciler.kubernetes.status.finalizer import LOOK_SECONDS, FinalizerController
+from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.scaled_service import FINALIZER, ScaledService
 from tests.fakes.objects import Objects
 
-FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
+FAST = WorkQueueTiming(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
 PATIENT = 10.0
 DELETED = {"deletionTimestamp": "2026-11-23T10:00:00Z"}
 ASLEEP = {"state": "ScaledToZero", "replicas": 3}
@@ -36,7 +36,7 @@ class Scene:
     asked: int = 0
 
     def __post_init__(self) -> None:
-        self.finalizers = Finalizers(
+        self.finalizers = FinalizerController(
             self.server,
             self.heard,
             lambda: self.leads,
@@ -344,20 +344,20 @@ async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
         status = {"state": "Active"} if name == "awake" else ASLEEP
         server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=status)
     server.refused[refused] = ApiError(403, "Forbidden", "no right to deployments/scale")
-    told: list[Outcome] = []
+    told: list[RestoreOutcome] = []
     outcomes = await restore_all(server, "shop", told=told.append)
     removed = "; the finalizer was removed"
     assert outcomes == told
     assert outcomes == [
-        Outcome(
+        RestoreOutcome(
             "shop/refused",
             "Deployment shop/refused cannot be restored: 403 Forbidden: no right to deployments/scale; scale it by "
             "hand: kubectl -n shop scale Deployment refused --replicas=3" + removed,
             True,
         ),
-        Outcome("shop/fine", "Deployment shop/fine was restored to 3 replicas" + removed),
-        Outcome("shop/awake", "Deployment shop/awake has 2 replicas" + removed),
-        Outcome("shop/gone", "there is nothing to restore: Deployment shop/gone does not exist" + removed),
+        RestoreOutcome("shop/fine", "Deployment shop/fine was restored to 3 replicas" + removed),
+        RestoreOutcome("shop/awake", "Deployment shop/awake has 2 replicas" + removed),
+        RestoreOutcome("shop/gone", "there is nothing to restore: Deployment shop/gone does not exist" + removed),
     ]
     assert server.kept[fine]["spec"] == {"replicas": 3}
     assert not any("finalizers" in kept["metadata"] for kept in server.kept.values())
@@ -383,7 +383,7 @@ async def test_leaving_what_was_never_asleep_needs_no_right(state: str) -> None:
     server.refused[server.deployment("web", 2)] = forbidden("deployments")
     server.scaled_service("web", metadata={"finalizers": [FINALIZER]}, status={"state": state})
     [outcome] = await restore_all(server, "shop")
-    assert outcome == Outcome(
+    assert outcome == RestoreOutcome(
         "shop/web",
         "there is nothing to restore: zenvoy may not scale Deployment shop/web, and did not put it to sleep; the "
         "finalizer was removed",

@@ -6,30 +6,37 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.kubernetes.client.leader_election import UNINSTALLER, Election, Lease, Read, Terms, Write
+from reconciler.kubernetes.client.leader_election import (
+    UNINSTALLER,
+    LeaderElection,
+    LeaseRecord,
+    LeaseTiming,
+    ReadLease,
+    WriteLease,
+)
 
-TERMS = Terms(duration=15, margin=5, every=2)
-TAKEN = Lease("7", UNINSTALLER, 600, 4, None, 65, {})
-OURS = Lease("6", "zenvoy-0", 15, 3, "10.0.0.1:18000", 65, {})
+TERMS = LeaseTiming(duration=15, margin=5, every=2)
+TAKEN = LeaseRecord("7", UNINSTALLER, 600, 4, None, 65, {})
+OURS = LeaseRecord("6", "zenvoy-0", 15, 3, "10.0.0.1:18000", 65, {})
 
 
-def first_write(election: Election, lease: Lease | None, begin: float, end: float) -> float | None:
+def first_write(election: LeaderElection, lease: LeaseRecord | None, begin: float, end: float) -> float | None:
     """When it would take what stays as it is, if before `end`."""
     now = begin
     while now < end:
         now = max(now, election.due(now))
         match election.act(now):
-            case Read():
+            case ReadLease():
                 election.read(now, lease)
-            case Write():
+            case WriteLease():
                 return now
         now += 0.5
     return None
 
 
 @pytest.mark.parametrize("seen", [OURS, None], ids=["led", "there was no Lease"])
-def test_whoever_ran_by_then_waits_for_long(seen: Lease | None) -> None:
-    election = Election("zenvoy-1", TERMS)
+def test_whoever_ran_by_then_waits_for_long(seen: LeaseRecord | None) -> None:
+    election = LeaderElection("zenvoy-1", TERMS)
     election.read(100.0, seen)
     election.read(101.0, TAKEN)
     assert first_write(election, TAKEN, 101.0, 690.0) is None
@@ -37,10 +44,10 @@ def test_whoever_ran_by_then_waits_for_long(seen: Lease | None) -> None:
 
 
 def test_the_leader_itself_leads_no_more() -> None:
-    election = Election("zenvoy-0", TERMS)
+    election = LeaderElection("zenvoy-0", TERMS)
     election.read(100.0, None)
     write = election.act(100.0)
-    assert isinstance(write, Write)
+    assert isinstance(write, WriteLease)
     election.wrote(100.0, 100.1, write, OURS)
     assert election.valid(101.0)
     election.read(101.0, TAKEN)
@@ -49,14 +56,14 @@ def test_the_leader_itself_leads_no_more() -> None:
 
 
 def test_whoever_comes_later_waits_as_long_as_any_lease_lasts() -> None:
-    election = Election("zenvoy-2", TERMS)
+    election = LeaderElection("zenvoy-2", TERMS)
     at = first_write(election, TAKEN, 100.0, 700.0)
     assert at is not None
     assert 115.0 <= at < 118.0
 
 
 def test_the_next_uninstall_is_about_it_too() -> None:
-    election = Election("zenvoy-2", TERMS)
+    election = LeaderElection("zenvoy-2", TERMS)
     election.read(100.0, TAKEN)
     election.read(101.0, OURS)
     election.read(102.0, TAKEN)
@@ -64,10 +71,10 @@ def test_the_next_uninstall_is_about_it_too() -> None:
 
 
 def test_the_uninstall_after_it_led_is_about_it_whatever_it_saw_when_it_began() -> None:
-    election = Election("zenvoy-0", TERMS)
+    election = LeaderElection("zenvoy-0", TERMS)
     election.read(100.0, TAKEN)
     write = election.act(116.0)
-    assert isinstance(write, Write)
+    assert isinstance(write, WriteLease)
     election.wrote(116.0, 116.1, write, OURS)
     assert election.valid(117.0)
     election.refused(118.0)

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from reconciler.core.record import Record, State
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.client.work_queue import Pace
-from reconciler.kubernetes.status.status_writer import StatusStore
+from reconciler.kubernetes.client.work_queue import WorkQueueTiming
+from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from tests.fakes.objects import Objects
 from tests.reconciler.kubernetes.status.test_conditions import BAD
@@ -21,7 +21,7 @@ from tests.reconciler.kubernetes.status.test_conditions import BAD
 ACTIVE = Record(State.Active, 1_795_000_000.5, "reachable", 2, "127.64.0.1:18001")
 WAKING = Record(State.Waking, 1_795_000_060.5, "somebody waits", 2, "127.64.0.1:18001")
 ASLEEP = Record(State.ScaledToZero, 1_795_000_030.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
-FAST = Pace(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
+FAST = WorkQueueTiming(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
 PATIENT = 20.0
 
 
@@ -34,7 +34,7 @@ class Scene:
     leads: bool = True
 
     def __post_init__(self) -> None:
-        self.store = StatusStore(
+        self.store = StatusWriter(
             self.server, self.heard, lambda: self.leads, iter(range(7, 100)).__next__, lambda: 1_795_000_100.0, FAST
         )
         if self.leads:

@@ -14,7 +14,7 @@ from yarl import URL
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import Unreachable
 from reconciler.kubernetes.types.names import InvalidName, checked_path
-from reconciler.kubernetes.types.objects import api_path, path, selected
+from reconciler.kubernetes.types.objects import api_path, name_selector, path
 from reconciler.kubernetes.types.target import Target
 
 NO_NAMES = (
@@ -66,7 +66,7 @@ def test_path_with_text_that_is_not_a_name_is_refused(text: str) -> None:
         lambda: api_path(f"{text}/v1"),
         lambda: path("v1", "pods", text, "pod", "portforward"),
         lambda: path("v1", "pods", "shop", text, "portforward"),
-        lambda: selected("metadata.name", text),
+        lambda: name_selector("metadata.name", text),
     ):
         with pytest.raises(InvalidName):
             refused()

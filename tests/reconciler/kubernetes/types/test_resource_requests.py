@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.types.resource_requests import quantity
-from reconciler.kubernetes.workloads.target_informers import plain
+from reconciler.kubernetes.types.resource_requests import parse_quantity
+from reconciler.kubernetes.workloads.target_informers import decode_builtin
 from reconciler.ports.backend import UNSAID, Asks
 
 
@@ -33,16 +33,16 @@ from reconciler.ports.backend import UNSAID, Asks
     ],
 )
 def test_a_quantity(said: str | int, number: float) -> None:
-    assert quantity(said) == pytest.approx(number)
+    assert parse_quantity(said) == pytest.approx(number)
 
 
 @pytest.mark.parametrize("said", ["", "much", "1 Gi", "m", ".", "1KiB", "1ki"])
 def test_what_is_no_quantity(said: str) -> None:
-    assert quantity(said) is None
+    assert parse_quantity(said) is None
 
 
 def read(**spec: Any) -> Asks:
-    return plain(json.dumps({"metadata": {"name": "web"}, "spec": {"template": {"spec": spec}}}).encode()).asks
+    return decode_builtin(json.dumps({"metadata": {"name": "web"}, "spec": {"template": {"spec": spec}}}).encode()).asks
 
 
 def container(restart_policy: str | None = None, **resources: Any) -> dict[str, Any]:
@@ -64,4 +64,4 @@ def test_what_nobody_says_is_not_known() -> None:
     assert read(containers=[container(), {"name": "b"}]) is UNSAID
     assert read(containers=None) is UNSAID
     assert read(containers=[container(requests={"cpu": "much"})]) is UNSAID
-    assert plain(b'{"metadata": {"name": "web"}, "spec": {"replicas": 2}}').asks is UNSAID
+    assert decode_builtin(b'{"metadata": {"name": "web"}, "spec": {"replicas": 2}}').asks is UNSAID

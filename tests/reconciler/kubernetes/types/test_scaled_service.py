@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from reconciler.kubernetes.types.builtin import EndpointSlice, Pod, Scale, Service
-from reconciler.kubernetes.types.objects import Condition, Meta, decoder, micro_time, path
+from reconciler.kubernetes.types.objects import Condition, ObjectMeta, decoder, micro_time, path
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceStatus, TargetRef
 
 
@@ -42,8 +42,8 @@ def test_a_port_is_a_name_or_a_number() -> None:
 
 
 def test_a_key_is_namespace_and_name() -> None:
-    assert Meta(name="web", namespace="shop").key == "shop/web"
-    assert Meta(name="node-1").key == "node-1"
+    assert ObjectMeta(name="web", namespace="shop").key == "shop/web"
+    assert ObjectMeta(name="node-1").key == "node-1"
 
 
 def test_what_is_written_has_only_what_is_said() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.kubernetes.types.selectors import matcher, of_labels
+from reconciler.kubernetes.types.selectors import compile_selector, selector_of
 
 WEB = {"app": "web", "tier": "front", "example.com/replicas": "3"}
 
@@ -28,7 +28,7 @@ WEB = {"app": "web", "tier": "front", "example.com/replicas": "3"}
     ],
 )
 def test_it_matches(selector: str) -> None:
-    assert matcher(selector)(WEB)
+    assert compile_selector(selector)(WEB)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_it_matches(selector: str) -> None:
     ],
 )
 def test_it_does_not_match(selector: str) -> None:
-    assert not matcher(selector)(WEB)
+    assert not compile_selector(selector)(WEB)
 
 
 def test_a_services_selector_is_written_the_same_way() -> None:
-    assert of_labels({"tier": "front", "app": "web"}) == "app=web,tier=front"
-    assert matcher(of_labels({"tier": "front", "app": "web"}))(WEB)
+    assert selector_of({"tier": "front", "app": "web"}) == "app=web,tier=front"
+    assert compile_selector(selector_of({"tier": "front", "app": "web"}))(WEB)

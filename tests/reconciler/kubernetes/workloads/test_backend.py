@@ -15,11 +15,11 @@ import pytest
 
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.config.service_config import Entry
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads import probing
-from reconciler.kubernetes.workloads import workload as unit_module
+from reconciler.kubernetes.workloads import workload as workload_module
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.plan import AtLeast, Zero
 from reconciler.ports.backend import Running
@@ -32,9 +32,9 @@ UP, DOWN = AtLeast(2), Zero()
 GENEROUS_SECONDS = 10.0
 
 
-def entry(name: str = "web", kind: str = "Deployment", target: str | None = None) -> Entry:
+def entry(name: str = "web", kind: str = "Deployment", target: str | None = None) -> ServiceConfig:
     ref = Target("apps/v1", kind, target or name, "shop")
-    return Entry(Spec(name=f"shop/{name}"), ref, name, ServicePort("", 80), 0.0, "uid", 1)
+    return ServiceConfig(Spec(name=f"shop/{name}"), ref, name, ServicePort("", 80), 0.0, "uid", 1)
 
 
 class Scene:
@@ -72,7 +72,7 @@ class Scene:
     def pod(self, name: str, **status: Any) -> None:
         self.api.say(PODS, "shop", name, {"metadata": {"labels": {"app": "web"}}, "status": status})
 
-    def configure(self, *entries: Entry) -> None:
+    def configure(self, *entries: ServiceConfig) -> None:
         self.backend.configure({one.spec.name: one for one in entries or (entry(),)})
 
     def converge(self, wanted: AtLeast | Zero | None) -> None:
@@ -179,7 +179,7 @@ async def test_another_pod_at_the_same_address_is_dialled_again(scene: Scene, po
 async def test_what_was_there_at_zero_is_believed_when_it_stays(
     scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unit_module, "SPARED_SECONDS", 0.2)
+    monkeypatch.setattr(workload_module, "UNMARK_AFTER_SECONDS", 0.2)
     scene.deploy(1)
     scene.slice(port, "one")
     scene.configure()
@@ -197,7 +197,7 @@ async def test_what_was_there_at_zero_is_believed_when_it_stays(
 async def test_who_serves_while_he_ends_is_never_believed_after_zero(
     scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unit_module, "SPARED_SECONDS", 0.02)
+    monkeypatch.setattr(workload_module, "UNMARK_AFTER_SECONDS", 0.02)
     scene.deploy(1)
     scene.slice(port, "one")
     scene.configure()

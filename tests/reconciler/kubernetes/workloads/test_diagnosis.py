@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.types.builtin import Event, Pod
+from reconciler.kubernetes.types.builtin import EventObject, Pod
 from reconciler.kubernetes.types.objects import Condition, ObjectRef, decoder
-from reconciler.kubernetes.workloads.diagnosis import Evidence, stall
+from reconciler.kubernetes.workloads.diagnosis import Evidence, diagnose
 
 Status = dict[str, Any]
 TARGET, AWAITED = "Deployment shop/web", "Service shop/web"
@@ -41,13 +41,13 @@ RUNS: Status = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
 READY = {"type": "Ready", "status": "True"}
 
 
-def warning(reason: str, message: str, kind: str = "Pod", name: str = "web-1") -> Event:
-    return Event(involved_object=ObjectRef(kind=kind, name=name), type="Warning", reason=reason, message=message)
+def warning(reason: str, message: str, kind: str = "Pod", name: str = "web-1") -> EventObject:
+    return EventObject(involved_object=ObjectRef(kind=kind, name=name), type="Warning", reason=reason, message=message)
 
 
-def said(*pods: Pod, waited: float = 1.0, events: tuple[Event, ...] = (), **more: Any) -> str | None:
+def said(*pods: Pod, waited: float = 1.0, events: tuple[EventObject, ...] = (), **more: Any) -> str | None:
     """After so many seconds of all that may last."""
-    return stall(Evidence(TARGET, waited, waited, waited, pods=pods, events=events, service=AWAITED, **more))
+    return diagnose(Evidence(TARGET, waited, waited, waited, pods=pods, events=events, service=AWAITED, **more))
 
 
 def of_container(state: Status, **more: Any) -> str | None:
@@ -167,8 +167,8 @@ def test_a_quota_is_told_without_the_names_of_pods_that_never_were() -> None:
 
 def test_a_refusal_that_is_over_is_not_told() -> None:
     events = (warning("FailedCreate", f"Error creating: {REFUSED}", "ReplicaSet", "web-5d4f"),)
-    assert said(pod(), events=events, wanted=1) is None
-    assert "QuotaExceeded" in (said(pod(), events=events, wanted=2) or "")
+    assert said(pod(), events=events, desired=1) is None
+    assert "QuotaExceeded" in (said(pod(), events=events, desired=2) or "")
     assert "QuotaExceeded" in (said(pod(), events=events) or "")
 
 
@@ -205,9 +205,9 @@ def test_a_probe_that_fails_for_long() -> None:
 def test_a_start_is_not_late_because_its_pod_was() -> None:
     event = warning("Unhealthy", "Readiness probe failed: connection refused")
     starting = pod(phase="Running", containerStatuses=[app(RUNS)])
-    assert stall(Evidence(TARGET, 100, running_seconds=9, pods=[starting], events=[event])) is None
+    assert diagnose(Evidence(TARGET, 100, running_seconds=9, pods=[starting], events=[event])) is None
     ready = pod(phase="Running", conditions=[READY], containerStatuses=[app(RUNS, ready=True)])
-    assert stall(Evidence(TARGET, 100, 100, 1, pods=[ready], service=AWAITED)) is None
+    assert diagnose(Evidence(TARGET, 100, 100, 1, pods=[ready], service=AWAITED)) is None
 
 
 def test_what_nothing_is_said_about_is_told_after_a_while() -> None:
@@ -279,10 +279,10 @@ def test_an_event_that_is_repeated_was_seen_when_its_series_says_so() -> None:
         "eventTime": "2026-01-02T03:04:05.000000Z",
         "series": {"count": 3, "lastObservedTime": "2026-01-02T03:14:05.000000Z"},
     }
-    event = decoder(Event)(json.dumps(body).encode())
+    event = decoder(EventObject)(json.dumps(body).encode())
     assert event.last_seen and event.first_seen
     assert ((event.last_seen - event.first_seen).total_seconds(), event.times) == (600, 3)
     older = {"firstTimestamp": "2026-01-02T03:04:05Z", "lastTimestamp": "2026-01-02T03:05:05Z", "count": 2}
-    event = decoder(Event)(json.dumps(older).encode())
+    event = decoder(EventObject)(json.dumps(older).encode())
     assert event.last_seen and event.first_seen
     assert ((event.last_seen - event.first_seen).total_seconds(), event.times) == (60, 2)

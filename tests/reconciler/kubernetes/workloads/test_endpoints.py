@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.kubernetes.types.builtin import EndpointSlice
 from reconciler.kubernetes.types.objects import decoder
-from reconciler.kubernetes.workloads.endpoints import Offer, offers
+from reconciler.kubernetes.workloads.endpoints import PodEndpoint, pod_endpoints
 
 READ = decoder(EndpointSlice)
 
@@ -26,7 +26,7 @@ def pod(ip: str, uid: str = "", **conditions: bool) -> dict[str, Any]:
 
 def addresses(*slices: EndpointSlice, port: str = "") -> list[str]:
     """Of the best rank."""
-    found = offers(slices, port)
+    found = pod_endpoints(slices, port)
     return [offer.address for offer in found if offer.rank == found[0].rank]
 
 
@@ -68,7 +68,9 @@ def test_those_that_end_serve_while_nobody_is_ready() -> None:
     ending = pod("10.0.0.1", "a", ready=False, serving=True, terminating=True)
     dead = pod("10.0.0.3", "c", ready=False, serving=False, terminating=True)
     starting = pod("10.0.0.4", "d", ready=False, serving=False, terminating=False)
-    assert offers([slice_of(ending, dead, starting)], "") == (Offer("10.0.0.1:8080", "a", ending=True),)
+    assert pod_endpoints([slice_of(ending, dead, starting)], "") == (
+        PodEndpoint("10.0.0.1:8080", "a", terminating=True),
+    )
     assert addresses(slice_of(ending, pod("10.0.0.2"))) == ["10.0.0.2:8080"]
 
 
@@ -81,11 +83,11 @@ def test_ready_ones_of_one_family_are_better_than_ending_ones_of_another() -> No
 def test_an_endpoint_that_moves_from_one_slice_to_another_is_taken_at_its_best(turned: bool) -> None:
     old = slice_of(pod("10.0.0.1", "a", ready=False, serving=True, terminating=True))
     new = slice_of(pod("10.0.0.1", "b", ready=True))
-    assert offers([new, old] if turned else [old, new], "") == (Offer("10.0.0.1:8080", "b"),)
+    assert pod_endpoints([new, old] if turned else [old, new], "") == (PodEndpoint("10.0.0.1:8080", "b"),)
 
 
 def test_a_slice_without_anything_offers_nothing() -> None:
-    assert offers([READ(b'{"addressType": "IPv4", "endpoints": null, "ports": null}')], "") == ()
+    assert pod_endpoints([READ(b'{"addressType": "IPv4", "endpoints": null, "ports": null}')], "") == ()
 
 
 @pytest.mark.parametrize("text", ["010.0.0.1", "10.0.0.256", "fe80::1%eth0", "web.example.com", ""])

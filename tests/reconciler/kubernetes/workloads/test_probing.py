@@ -9,7 +9,7 @@ import time
 import pytest
 
 from reconciler.kubernetes.workloads import probing
-from reconciler.kubernetes.workloads.probing import Dialler, accepts
+from reconciler.kubernetes.workloads.probing import ConnectProbe, accepts
 
 
 def closed_port() -> int:
@@ -21,7 +21,7 @@ def closed_port() -> int:
 
 async def test_who_listens_is_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert await Dialler().until_reachable(f"127.0.0.1:{server.getsockname()[1]}") is True
+        assert await ConnectProbe().until_reachable(f"127.0.0.1:{server.getsockname()[1]}") is True
 
 
 async def test_ipv6_is_dialled_too() -> None:
@@ -31,7 +31,7 @@ async def test_ipv6_is_dialled_too() -> None:
 
 async def test_a_refused_dial_is_repeated_until_somebody_listens() -> None:
     port = closed_port()
-    dialling = asyncio.create_task(Dialler().until_reachable(f"127.0.0.1:{port}"))
+    dialling = asyncio.create_task(ConnectProbe().until_reachable(f"127.0.0.1:{port}"))
     await asyncio.sleep(0.1)
     assert not dialling.done()
     with socket.create_server(("127.0.0.1", port)):
@@ -43,7 +43,7 @@ async def test_a_refused_dial_is_repeated_until_somebody_listens() -> None:
 async def test_kubernetes_is_believed_when_dials_are_refused_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "REFUSED_FOR_SECONDS", 0.2)
     began = time.monotonic()
-    assert await Dialler().until_reachable(f"127.0.0.1:{closed_port()}") is False
+    assert await ConnectProbe().until_reachable(f"127.0.0.1:{closed_port()}") is False
     assert time.monotonic() - began >= 0.2
 
 
@@ -57,6 +57,6 @@ async def test_kubernetes_is_believed_when_dials_get_no_answer(monkeypatch: pyte
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(server.getsockname())
-        assert await Dialler().until_reachable(f"127.0.0.1:{server.getsockname()[1]}") is None
+        assert await ConnectProbe().until_reachable(f"127.0.0.1:{server.getsockname()[1]}") is None
         for filler in fillers:
             filler.close()

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.kubernetes.client.discovery import Kind
+from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.types.target import Target
-from reconciler.kubernetes.workloads.scale import Seen
-from reconciler.kubernetes.workloads.scaler import Scaled
+from reconciler.kubernetes.workloads.scale import ObservedScale
+from reconciler.kubernetes.workloads.scaler import TargetScaler
 from reconciler.plan import AtLeast, Zero
 from tests.fakes.objects import Objects
 
-KIND = Kind("apps/v1", "Deployment", "deployments")
+KIND = ScalableResource("apps/v1", "Deployment", "deployments")
 SCALE = KIND.scale_path("shop", "web")
 GENEROUS_SECONDS = 10.0
 
@@ -56,11 +56,11 @@ class Owner:
         self.is_leader = True
         self.leads: Callable[[], bool] = lambda: self.is_leader
         self.may_sleep: Callable[[], bool] = lambda: self.is_leader
-        self.doomed = 0
+        self.terminating = 0
         self.spared = 0
         self.faults: list[BaseException] = []
         self.tasks: set[asyncio.Task[None]] = set()
-        self.scaled = Scaled(Target("apps/v1", "Deployment", "web", "shop"), self)
+        self.scaled = TargetScaler(Target("apps/v1", "Deployment", "web", "shop"), self)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -77,7 +77,7 @@ class Owner:
         assert services == tuple(self.scaled.services)
 
     def zeroing(self, services: tuple[str, ...]) -> Callable[[], None]:
-        self.doomed += 1
+        self.terminating += 1
 
         def spare() -> None:
             self.spared += 1
@@ -87,7 +87,7 @@ class Owner:
     def put(self, spec: dict[str, int], selector: str = "app=web") -> None:
         """The object is so now, and the watch says so."""
         kept = self.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": spec, "status": {"selector": selector}})
-        self.scaled.found(KIND, Seen(spec.get("replicas", 0), kept["metadata"]["resourceVersion"]))
+        self.scaled.found(KIND, ObservedScale(spec.get("replicas", 0), kept["metadata"]["resourceVersion"]))
 
     @property
     def replicas(self) -> int:
@@ -115,15 +115,15 @@ async def owner() -> AsyncIterator[Owner]:
 async def test_a_wake_gets_through_to_an_api_server_that_takes_its_time(owner: Owner, written: dict[str, int]) -> None:
     owner.urgent.slow_seconds = 11.0
     owner.put(written)
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
 
 
 async def test_a_wake_is_one_patch(owner: Owner) -> None:
     owner.put({})
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: not owner.tasks)
     assert len(owner.objects.calls) == 1
     assert owner.scaled.seen and owner.scaled.seen.replicas == 3
@@ -132,7 +132,7 @@ async def test_a_wake_is_one_patch(owner: Owner) -> None:
 
 async def test_a_zero_that_is_written_out_is_found_too(owner: Owner) -> None:
     owner.put({"replicas": 0})
-    owner.scaled.want("web", AtLeast(2))
+    owner.scaled.set_desired("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
     assert owner.scaled.trouble is None
 
@@ -151,7 +151,7 @@ async def test_a_wake_that_fails_by_what_passes_is_tried_again_at_once(owner: Ow
     owner.put({})
     owner.objects.faults.extend([fault, fault])
     began = time.monotonic()
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
     assert time.monotonic() - began < 1
     assert owner.scaled.trouble is None, "it was over before it was worth a word"
@@ -160,7 +160,7 @@ async def test_a_wake_that_fails_by_what_passes_is_tried_again_at_once(owner: Ow
 async def test_an_api_server_that_stays_away_is_trouble_until_it_is_back(owner: Owner) -> None:
     owner.put({})
     owner.objects.refused[SCALE] = Unreachable("refused")
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.scaled.trouble)
     assert owner.scaled.trouble == "ApiUnreachable: the API server does not answer: refused"
     owner.objects.refused.clear()
@@ -171,7 +171,7 @@ async def test_what_does_not_pass_by_itself_is_told_at_once_and_tried_on(owner: 
     owner.put({})
     denied = 'admission webhook "policy.example" denied the request: not on Sundays'
     owner.objects.refused[SCALE] = ApiError(403, "Forbidden", denied)
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.scaled.trouble)
     assert owner.scaled.trouble == f"Forbidden: Deployment shop/web cannot be scaled: {denied}"
     owner.objects.refused.clear()
@@ -181,9 +181,9 @@ async def test_what_does_not_pass_by_itself_is_told_at_once_and_tried_on(owner: 
 async def test_a_wake_is_given_up_when_it_is_not_wanted_any_more(owner: Owner) -> None:
     owner.put({})
     owner.objects.refused[SCALE] = ApiError(503, "ServiceUnavailable", "starting")
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.patches())
-    owner.scaled.want("web", None)
+    owner.scaled.set_desired("web", None)
     await owner.until(lambda: not owner.tasks)
     owner.objects.refused.clear()
     assert (owner.replicas, owner.scaled.trouble) == (0, None)
@@ -192,7 +192,7 @@ async def test_a_wake_is_given_up_when_it_is_not_wanted_any_more(owner: Owner) -
 async def test_somebody_else_who_woke_it_is_left_alone(owner: Owner) -> None:
     owner.put({})
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 9}, "status": {}})
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.scaled.seen and owner.scaled.seen.replicas == 9)
     assert owner.replicas == 9
 
@@ -200,7 +200,7 @@ async def test_somebody_else_who_woke_it_is_left_alone(owner: Owner) -> None:
 async def test_who_does_not_lead_sends_no_wake_that_the_leader_sent(owner: Owner) -> None:
     owner.is_leader = False
     owner.put({})
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await asyncio.sleep(0)  # so that it has looked, and waits
     owner.put({"replicas": 3})
     await owner.until(lambda: not owner.tasks)
@@ -210,7 +210,7 @@ async def test_who_does_not_lead_sends_no_wake_that_the_leader_sent(owner: Owner
 async def test_who_does_not_lead_wakes_what_nobody_else_does(owner: Owner) -> None:
     owner.is_leader = False
     owner.put({})
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
     assert len(owner.patches()) == 1
 
@@ -220,13 +220,13 @@ async def test_who_does_not_lead_takes_no_old_number_for_a_wake_of_the_leader(ow
     owner.is_leader = False
     owner.put({"replicas": 3})
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {}, "status": {}})
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
 
 
 async def test_whoever_undoes_wakes_is_not_fought_without_a_pause(owner: Owner) -> None:
     owner.put({})
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     end = time.monotonic() + 1
     while time.monotonic() < end:
         await asyncio.sleep(0.001)
@@ -238,7 +238,7 @@ async def test_whoever_undoes_wakes_is_not_fought_without_a_pause(owner: Owner) 
 async def test_a_sleep_names_what_was_observed(owner: Owner) -> None:
     owner.put({"replicas": 3})
     version = owner.objects.kept[SCALE]["metadata"]["resourceVersion"]
-    owner.scaled.want("web", Zero())
+    owner.scaled.set_desired("web", Zero())
     await owner.until(lambda: owner.replicas == 0)
     assert owner.patches() == [
         [
@@ -247,13 +247,13 @@ async def test_a_sleep_names_what_was_observed(owner: Owner) -> None:
             {"op": "replace", "path": "/spec/replicas", "value": 0},
         ]
     ]
-    assert (owner.doomed, owner.spared) == (1, 0)
+    assert (owner.terminating, owner.spared) == (1, 0)
 
 
 async def test_who_may_not_sleep_sends_nothing(owner: Owner) -> None:
     owner.put({"replicas": 3})
     owner.is_leader = False
-    owner.scaled.want("web", Zero())
+    owner.scaled.set_desired("web", Zero())
     await asyncio.sleep(0.2)
     assert not owner.objects.calls
     owner.is_leader = True
@@ -266,18 +266,18 @@ async def test_who_may_no_longer_sleep_does_not_try_again(owner: Owner) -> None:
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 4}, "status": {}})
     asked = iter([True])
     owner.may_sleep = lambda: next(asked, False)
-    owner.scaled.want("web", Zero())
+    owner.scaled.set_desired("web", Zero())
     await owner.until(lambda: owner.scaled.seen and owner.scaled.seen.replicas == 4)
     await asyncio.sleep(0.2)
     assert owner.replicas == 4
     assert len(owner.patches()) == 1
-    assert (owner.doomed, owner.spared) == (1, 1)
+    assert (owner.terminating, owner.spared) == (1, 1)
 
 
 async def test_another_version_of_the_same_number_is_looked_at_again(owner: Owner) -> None:
     owner.put({"replicas": 3})
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 3}, "status": {}})
-    owner.scaled.want("web", Zero())
+    owner.scaled.set_desired("web", Zero())
     await owner.until(lambda: owner.replicas == 0)
     assert [method for method, _, _ in owner.objects.calls] == ["PATCH", "GET", "PATCH"]
 
@@ -285,7 +285,7 @@ async def test_another_version_of_the_same_number_is_looked_at_again(owner: Owne
 async def test_a_sleep_without_an_answer_is_tried_again_and_spares_nobody(owner: Owner) -> None:
     owner.put({"replicas": 3})
     owner.objects.faults.append(Unreachable("cut"))
-    owner.scaled.want("web", Zero())
+    owner.scaled.set_desired("web", Zero())
     await owner.until(lambda: owner.replicas == 0)
     assert owner.spared == 0, "nobody knows whether it took effect"
     await owner.until(lambda: not owner.scaled.in_doubt)
@@ -294,10 +294,10 @@ async def test_a_sleep_without_an_answer_is_tried_again_and_spares_nobody(owner:
 async def test_a_wake_in_the_middle_of_falling_asleep_has_the_last_word(owner: Owner) -> None:
     owner.put({"replicas": 3})
     for turns in range(8):
-        owner.scaled.want("web", Zero())
+        owner.scaled.set_desired("web", Zero())
         for _ in range(turns):
             await asyncio.sleep(0)
-        owner.scaled.want("web", AtLeast(3))
+        owner.scaled.set_desired("web", AtLeast(3))
         await owner.until(lambda: not owner.tasks)
         assert owner.replicas == 3
 
@@ -305,7 +305,7 @@ async def test_a_wake_in_the_middle_of_falling_asleep_has_the_last_word(owner: O
 async def test_a_watch_that_lags_behind_an_answer_is_not_believed(owner: Owner) -> None:
     owner.put({})
     before = owner.scaled.seen
-    owner.scaled.want("web", AtLeast(3))
+    owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
     await owner.until(lambda: not owner.tasks)
     owner.scaled.found(KIND, before)
@@ -316,7 +316,7 @@ async def test_a_watch_that_lags_behind_an_answer_is_not_believed(owner: Owner) 
 async def test_target_that_the_watch_does_not_see_is_never_called(owner: Owner, wanted: AtLeast | Zero) -> None:
     before = {} if wanted == AtLeast(2) else {"replicas": 3}
     owner.objects.put(SCALE, {"spec": before, "status": {}})
-    owner.scaled.want("web", wanted)
+    owner.scaled.set_desired("web", wanted)
     owner.scaled.expect(KIND)
     owner.scaled.identify()
     owner.scaled.lost(KIND, "TargetNotFound: gone")
@@ -330,14 +330,14 @@ async def test_target_that_the_watch_does_not_see_is_never_called(owner: Owner, 
 async def test_wake_of_a_target_whose_watch_broke_is_sent(owner: Owner) -> None:
     owner.put({})
     owner.scaled.lost(KIND, "Forbidden: zenvoy may not watch deployments", absent=False)
-    owner.scaled.want("web", AtLeast(2))
+    owner.scaled.set_desired("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
 
 
 async def test_answer_about_another_object_is_not_believed(owner: Owner) -> None:
     owner.put({"replicas": 3})
     owner.objects.put(SCALE, {"metadata": {"name": "web", "namespace": "victim"}, "spec": {"replicas": 9}})
-    owner.scaled.want("web", AtLeast(5))
+    owner.scaled.set_desired("web", AtLeast(5))
     owner.scaled.found(KIND, None)
     await owner.until(lambda: len(owner.objects.calls) > 2)
     assert owner.scaled.seen and owner.scaled.seen.replicas == 3
@@ -347,7 +347,7 @@ async def test_a_target_that_went_away_is_woken_when_it_is_back(owner: Owner) ->
     owner.put({"replicas": 1})
     owner.scaled.lost(KIND, "TargetNotFound: gone")
     del owner.objects.kept[SCALE]
-    owner.scaled.want("web", AtLeast(2))
+    owner.scaled.set_desired("web", AtLeast(2))
     assert owner.scaled.trouble and owner.scaled.trouble.startswith("TargetNotFound")
     owner.put({})
     await owner.until(lambda: owner.replicas == 2)
@@ -356,7 +356,7 @@ async def test_a_target_that_went_away_is_woken_when_it_is_back(owner: Owner) ->
 
 async def test_what_only_its_scale_tells_is_read_once_for_many_changes(owner: Owner) -> None:
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 5}, "status": {}})
-    owner.scaled.want("web", None)
+    owner.scaled.set_desired("web", None)
     for _ in range(10):
         owner.scaled.found(KIND, None)
     await owner.until(lambda: owner.scaled.seen)
@@ -367,10 +367,10 @@ async def test_what_only_its_scale_tells_is_read_once_for_many_changes(owner: Ow
 
 async def test_all_services_of_a_target_have_to_want_its_sleep(owner: Owner) -> None:
     owner.put({"replicas": 1})
-    owner.scaled.want("web", Zero())
+    owner.scaled.set_desired("web", Zero())
     await owner.until(lambda: owner.replicas == 0)
     owner.put({"replicas": 1})
-    owner.scaled.want("api", None)
+    owner.scaled.set_desired("api", None)
     await owner.until(lambda: not owner.tasks)
     owner.put({"replicas": 1})
     await asyncio.sleep(0.1)
@@ -390,7 +390,7 @@ async def test_whatever_happens_in_between_it_ends_as_is_wanted(doings: list[str
         match doing:
             case "up" | "down" | "free":
                 wanted = doing
-                owner.scaled.want("web", wants[doing])
+                owner.scaled.set_desired("web", wants[doing])
             case "person":
                 owner.put({"replicas": before + 1})
             case "zero":
