@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from reconciler import peers
+from reconciler import replication
 from reconciler.core.entitlement import Listed
 from reconciler.core.identity import PROXY, RECONCILER
 from reconciler.envoy import xds_router
@@ -32,7 +32,7 @@ NAME = "zenvoy-reconciler.zenvoy-system.svc"
 REPLICA, OTHER_REPLICA = "127.0.0.11", "127.0.0.12"
 PROXY_A, PROXY_B, STRANGER = "127.0.0.21", "127.0.0.22", "127.0.0.66"
 PODS = {PROXY_A: "proxy-a", PROXY_B: "proxy-b"}
-CLAIMS = {**xds_router.CLAIMS, **holders.CLAIMS, **peers.CLAIMS}
+CLAIMS = {**xds_router.CLAIMS, **holders.CLAIMS, **replication.CLAIMS}
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 HOLDER, PEER = wire.METHOD, "/zenvoy.v1.Peer/Stream"
 PATIENCE_SECONDS = 30.0
@@ -191,7 +191,7 @@ def introduces(method: str, name: str, *counts: wire.Count) -> bytes:
         return asks(name, EDS, WEB.name)
     if method == HOLDER:
         return wire.ENCODER.encode(wire.Up(counts=counts, hello=wire.Hello(name, "anyip")))
-    return peers.wire.ENCODER.encode(peers.wire.Up(peers.wire.Hello(name), peers.wire.Fleet()))
+    return replication.wire.ENCODER.encode(replication.wire.Up(replication.wire.Hello(name), replication.wire.Fleet()))
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
