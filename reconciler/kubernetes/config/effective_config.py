@@ -87,7 +87,7 @@ class EffectiveConfig:
 
 
 def _claim(entry: ServiceConfig) -> tuple[object, ...]:
-    """All that `resolve_conflicts` looks at."""
+    """Return the parts of a configuration that `resolve_conflicts` depends on."""
     spec = entry.spec
     return spec.protocol is Protocol.TLS, spec.listen, spec.hosts, entry.created, entry.service_key
 
