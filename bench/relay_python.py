@@ -8,23 +8,31 @@ import socket
 import sys
 
 from tproxy.io.loop import Loop
-from tproxy.relay.relay import Relay, Relayed
+from tproxy.relay.relay import Relay, RelayedConnection
 
 HOST = "127.0.0.1"
+
+
+class _Owner:
+    """An owner that ignores its connections."""
+
+    def on_first_byte(self, relayed: RelayedConnection) -> None: ...
+
+    def on_relay_ended(self, relayed: RelayedConnection) -> None: ...
 
 
 def relay_with_zenvoy(port: int, target: int) -> None:
     """The relay of this project, with nothing held in front of it."""
     loop = Loop()
-    relay = Relay(loop, on_done=lambda _: None)
+    relay, owner = Relay(loop), _Owner()
     listener = socket.create_server((HOST, port), backlog=1024)
 
-    def accept(_events: int) -> Relayed:
+    def accept(_events: int) -> RelayedConnection:
         client, _ = listener.accept()
         upstream = socket.create_connection((HOST, target))
         client.setblocking(False)
         upstream.setblocking(False)
-        return relay.start(client.detach(), upstream.detach())
+        return relay.start(client.detach(), upstream.detach(), owner)
 
     loop.register(listener.fileno(), select.EPOLLIN, accept)
     loop.run()

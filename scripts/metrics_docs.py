@@ -17,9 +17,9 @@ from reconciler.core.machine import TABLE
 from reconciler.core.record import State
 from reconciler.core.stall_reasons import WHYS
 from reconciler.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
-from tproxy.hold_queue import Cause
+from tproxy.hold_queue import RefusalCause
 from tproxy.holder import Holder
-from tproxy.metrics import NOBODY, HolderCollector
+from tproxy.metrics import NO_SERVICE, HolderCollector
 
 INTRODUCTION = """\
 # Metrics
@@ -89,15 +89,15 @@ def transitions() -> int:
 
 def holder_families() -> Iterator[Family]:
     """Yield the metrics that a holder with one service exports."""
-    park = SimpleNamespace(
-        service="web", held=0, relayed=0, released=0, gone=0, refused=Counter(timeout=1), relayed_bytes=[0, 0]
-    )
+    assignment = SimpleNamespace(service="web")
+    counts = dict.fromkeys(("held", "relayed", "released", "gone", "bytes_up", "bytes_down"), 0)
+    queue = SimpleNamespace(assignment=assignment, refused=Counter(timeout=1), **counts)
     stand_in: Any = SimpleNamespace(
         refused=Counter(),
-        gates={"": SimpleNamespace(park=park, live=())},
-        is_linked=True,
-        is_diverted_to=True,
-        keeping=SimpleNamespace(is_up=True),
+        addresses={"": SimpleNamespace(queue=queue, relayed=())},
+        is_connected=True,
+        is_redirected=True,
+        keeper=SimpleNamespace(is_connected=True),
         budget=SimpleNamespace(used=0, limit=0),
         assignments={},
     )
@@ -110,9 +110,9 @@ def _family(metric: Metric) -> Family:
     series = {(): "1", ("service",): "1 a service that was used", ("service", "direction"): "2 a service that was used"}
     assert metric.type in ("gauge", "counter")
     kind: Kind = "counter" if metric.type == "counter" else "gauge"
-    many = f"up to {len(get_args(Cause))} a service that was used"
-    nobodys = ", and 1" if any(sample.labels.get("service") == NOBODY for sample in metric.samples) else ""
-    return Family(metric.name, kind, metric.documentation, labels, series.get(labels, many) + nobodys)
+    many = f"up to {len(get_args(RefusalCause))} a service that was used"
+    unassigned = ", and 1" if any(sample.labels.get("service") == NO_SERVICE for sample in metric.samples) else ""
+    return Family(metric.name, kind, metric.documentation, labels, series.get(labels, many) + unassigned)
 
 
 def _table(title: str, families: Iterable[Family]) -> str:
@@ -130,7 +130,7 @@ def _cardinality() -> str:
     return CARDINALITY.format(
         least=least,
         usual=figures + woken + USUAL_TRANSITIONS - ABSENT_ASLEEP,
-        most=figures + RESULTS + 1 + most_parts + transitions() + STALLED + len(get_args(Cause)),
+        most=figures + RESULTS + 1 + most_parts + transitions() + STALLED + len(get_args(RefusalCause)),
         transitions=transitions(),
         many=MANY,
         total=MANY * least,
@@ -139,7 +139,7 @@ def _cardinality() -> str:
         whys=_words(WHYS),
         parts=_words(PARTS),
         cluster_parts=_words(CLUSTER_PARTS),
-        reasons=_words(get_args(Cause)),
+        reasons=_words(get_args(RefusalCause)),
     )
 
 

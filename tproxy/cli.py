@@ -1,4 +1,4 @@
-"""`zenvoy-tproxy`: the holder's command line. Imports nothing of the reconciler."""
+"""The command line of the holder, `zenvoy-tproxy`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from tproxy import validators
-from tproxy.control.stream import KEEPALIVE_SECONDS
-from tproxy.control.tls import Tls
+from tproxy.control.stream import KEEPALIVE_SECONDS, TlsFiles
 from tproxy.io.listener import CannotListen
-from tproxy.process import Exit, Settings, configure_log
+from tproxy.process import HolderExit, HolderSettings, configure_log
 from tproxy.process import run as run_holder
 from tproxy.redirect import netfilter, rules
-from tproxy.redirect.self_check import LOOK_SECONDS
+from tproxy.redirect.self_check import CHECK_SECONDS
 
 TLS = "Mutual TLS with the reconciler"
 DEFAULT_LISTEN = {"anyip": "0.0.0.0:18001", "tproxy": "[::]:18001"}
 
 app = typer.Typer(
     name="zenvoy-tproxy",
-    help="""Keeps connections to sleeping services waiting, and relays them once their service is awake.
+    help="""Hold connections to sleeping services, and relay them once the service is awake.
 
     Examples:
 
@@ -31,7 +30,7 @@ app = typer.Typer(
 
         zenvoy-tproxy rules --family ip6
 
-    Exit codes: 0 ended in order; 2 wrong usage; the others are in the help of each command.
+    Exit codes: 0 success; 2 usage error. The help of each command lists the others.
     """,
     context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
@@ -42,21 +41,21 @@ app = typer.Typer(
 
 
 class ModeName(StrEnum):
-    """How connections get here."""
+    """The ways in which connections reach the holder."""
 
     anyip = "anyip"
     tproxy = "tproxy"
 
 
-class LogStyle(StrEnum):
-    """How log lines look."""
+class LogFormat(StrEnum):
+    """The format of log lines."""
 
     plain = "plain"
     json = "json"
 
 
 class RulesName(StrEnum):
-    """Who installs the rules of mode tproxy."""
+    """The ways to install the rules of mode tproxy."""
 
     auto = "auto"
     nft = "nft"
@@ -65,14 +64,14 @@ class RulesName(StrEnum):
 
 
 class ToolName(StrEnum):
-    """What rules are written for."""
+    """The tool that rules are written for."""
 
     nft = "nft"
     iptables = "iptables"
 
 
 class FamilyName(StrEnum):
-    """Which IP the rules are for: IPv4, IPv6, both."""
+    """The IP versions that rules are for: IPv4, IPv6, both."""
 
     ip = "ip"
     ip6 = "ip6"
@@ -89,32 +88,34 @@ def _pem(flag: str, text: str, env: str) -> Any:
     )
 
 
-def _tls(certificate: Path | None, key: Path | None, authority: Path | None, server_name: str | None) -> Tls | None:
+def _tls(
+    certificate: Path | None, key: Path | None, authority: Path | None, server_name: str | None
+) -> TlsFiles | None:
     if certificate is None and key is None and authority is None:
         return None
     if certificate is None or key is None or authority is None:
         raise typer.BadParameter("give --tls-cert, --tls-key and --tls-ca together")
-    return Tls(certificate, key, authority, server_name)
+    return TlsFiles(certificate, key, authority, server_name)
 
 
-def _complain(message: str, code: Exit) -> typer.Exit:
+def _fail(message: str, code: HolderExit) -> typer.Exit:
     typer.echo(f"zenvoy-tproxy: {message}", err=True)
     return typer.Exit(code)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"zenvoy {version('zenvoy')}")
         raise typer.Exit
 
 
 @app.callback()
 def root(
-    wanted: Annotated[
+    version_requested: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Accept the options that precede a command."""
+    """Hold the options that precede a command."""
 
 
 @app.command("run")
@@ -122,19 +123,19 @@ def run_command(
     reconciler: Annotated[
         str,
         typer.Option(
-            help="Where the reconciler is, `host:port` or `unix:path`.",
+            help="Address of the reconciler, `host:port` or `unix:path`.",
             envvar=_env("RECONCILER"),
             callback=validators.target,
             metavar="HOST:PORT",
         ),
     ],
     mode: Annotated[
-        ModeName, typer.Option(help="How connections get here (see above).", envvar=_env("MODE"))
+        ModeName, typer.Option(help="How connections reach the holder (see above).", envvar=_env("MODE"))
     ] = ModeName.anyip,
     listen: Annotated[
         str | None,
         typer.Option(
-            help="Where to listen; port 0 takes any, fd:N is a listening socket that was handed down. "
+            help="Address to listen on. Port 0 chooses a free port; fd:N is an inherited listening socket. "
             "Default: 0.0.0.0:18001, in mode tproxy [::]:18001.",
             envvar=_env("LISTEN"),
             callback=lambda text: text and validators.listen_or_inherit(text),
@@ -144,7 +145,7 @@ def run_command(
     ports: Annotated[
         str,
         typer.Option(
-            help="Mode tproxy: the ports of hold addresses.",
+            help="Mode tproxy: port range of hold addresses.",
             envvar=_env("PORTS"),
             callback=validators.ports,
             metavar="FIRST-LAST",
@@ -154,24 +155,24 @@ def run_command(
         RulesName,
         typer.Option(
             "--rules",
-            help="Mode tproxy: install the rules by nft or iptables (auto: nft if there is one), or keep what an init "
-            "step has installed.",
+            help="Mode tproxy: install the rules with nft or iptables (auto: nft if available), or keep the rules "
+            "of an init step.",
             envvar=_env("RULES"),
         ),
     ] = RulesName.auto,
-    look_at_rules: Annotated[
+    rules_check_interval: Annotated[
         float,
         typer.Option(
-            help="Mode tproxy: seconds between two looks at whether the rules divert connections here.",
-            envvar=_env("LOOK_AT_RULES"),
+            help="Mode tproxy: seconds between checks that the rules redirect connections to the holder.",
+            envvar=_env("RULES_CHECK_INTERVAL"),
             callback=lambda number: validators.seconds(number, 1),
             metavar="SECONDS",
         ),
-    ] = LOOK_SECONDS,
+    ] = CHECK_SECONDS,
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Serve /metrics, /healthz and /readyz here.",
+            help="Address for /metrics, /healthz and /readyz.",
             envvar=_env("METRICS"),
             callback=lambda text: text and validators.listen(text),
             metavar="IP:PORT",
@@ -189,18 +190,18 @@ def run_command(
     keepalive: Annotated[
         float,
         typer.Option(
-            help="Seconds after which a silent stream to the reconciler is probed; one that does not answer within a "
-            "third of that is given up, and another is tried.",
+            help="Seconds without data after which the stream to the reconciler is probed. If there is no answer "
+            "within a third of that, the holder reconnects.",
             envvar=_env("KEEPALIVE"),
             callback=lambda number: validators.seconds(number, 1),
             metavar="SECONDS",
         ),
     ] = KEEPALIVE_SECONDS,
-    log: Annotated[LogStyle, typer.Option(help="How log lines look.", envvar=_env("LOG"))] = LogStyle.plain,
+    log: Annotated[LogFormat, typer.Option(help="Format of log lines.", envvar=_env("LOG"))] = LogFormat.plain,
     holder_id: Annotated[
         str | None,
         typer.Option(
-            help="What to be called by the reconciler. Default: by host and address listened on, the same after a "
+            help="Id of this holder. Default: derived from the host and the listening address, the same after a "
             "restart.",
             envvar=_env("ID"),
         ),
@@ -208,30 +209,30 @@ def run_command(
     listen_file: Annotated[
         Path | None,
         typer.Option(
-            help="Write the address listened on to this file, once listening.",
+            help="Write the listening address to this file once the holder listens.",
             envvar=_env("LISTEN_FILE"),
-            callback=validators.beside_others,
+            callback=validators.output_file,
         ),
     ] = None,
     keeper: Annotated[
         Path | None,
         typer.Option(
-            help="The Unix socket of a keeper (zenvoy-keeper PATH): connections that wait outlive this process.",
+            help="Unix socket of a keeper (zenvoy-keeper PATH): held connections survive this process.",
             envvar=_env("KEEPER"),
             callback=validators.unix_socket,
             metavar="PATH",
         ),
     ] = None,
     health_socket: Annotated[
-        Path | None, typer.Option(help="Answer health checks at this Unix socket; `zenvoy up` asks there.", hidden=True)
+        Path | None, typer.Option(help="Answer health checks of `zenvoy up` at this Unix socket.", hidden=True)
     ] = None,
-    tls_cert: Annotated[Path | None, _pem("--tls-cert", "This holder's certificate, PEM.", "TLS_CERT")] = None,
-    tls_key: Annotated[Path | None, _pem("--tls-key", "Its key.", "TLS_KEY")] = None,
-    tls_ca: Annotated[Path | None, _pem("--tls-ca", "CAs of the reconciler's certificate.", "TLS_CA")] = None,
+    tls_cert: Annotated[Path | None, _pem("--tls-cert", "Certificate of this holder, PEM.", "TLS_CERT")] = None,
+    tls_key: Annotated[Path | None, _pem("--tls-key", "Key of the certificate, PEM.", "TLS_KEY")] = None,
+    tls_ca: Annotated[Path | None, _pem("--tls-ca", "CAs of the reconciler's certificate, PEM.", "TLS_CA")] = None,
     tls_server_name: Annotated[
         str | None,
         typer.Option(
-            help="What the reconciler's certificate is for. Default: the host of --reconciler.",
+            help="DNS name in the reconciler's certificate. Default: the host of --reconciler.",
             envvar=_env("TLS_SERVER_NAME"),
             rich_help_panel=TLS,
         ),
@@ -240,11 +241,11 @@ def run_command(
     """Run the holder in the foreground.
 
     Mode **anyip**: an Envoy in the same network namespace dials addresses in 127.64.0.0/10, which Linux delivers to
-    a socket on 0.0.0.0. No privilege. Mode **tproxy**: a rule diverts a range of ports on this machine's addresses to
-    the socket, so that Envoy may be elsewhere. Needs CAP_NET_ADMIN.
+    a socket on 0.0.0.0. Requires no privileges. Mode **tproxy**: a rule redirects a range of ports on the addresses of
+    this machine to the socket, so that Envoy may run elsewhere. Requires CAP_NET_ADMIN.
 
-    SIGTERM drains: nothing new is accepted, held connections are released or time out, relayed ones finish. A second
-    signal ends at once.
+    SIGTERM drains: no connection is accepted any more, held connections are released or time out, relayed ones finish.
+    A second signal ends the process at once.
 
     Examples:
 
@@ -254,17 +255,17 @@ def run_command(
 
         zenvoy-tproxy run --reconciler 127.0.0.1:18000 --listen 0.0.0.0:0 --listen-file tproxy.address --log json
 
-    Exit codes: 0 ended in order; 2 wrong usage; 3 cannot listen; 4 rules cannot be installed; 5 connections were cut
-    by the drain time-out or a second signal.
+    Exit codes: 0 success; 2 usage error; 3 cannot listen; 4 rules cannot be installed; 5 connections were cut by the
+    drain timeout or a second signal.
     """
     configure_log(log.value)
-    settings = Settings(
+    settings = HolderSettings(
         mode=mode.value,
         listen=listen or DEFAULT_LISTEN[mode.value],
         reconciler=reconciler,
         ports=rules.parse_ports(ports),
         rules=rules_choice.value,
-        look_at_rules=look_at_rules,
+        rules_check_seconds=rules_check_interval,
         metrics=metrics or None,
         drain_timeout=drain_timeout,
         keepalive=keepalive,
@@ -277,9 +278,9 @@ def run_command(
     try:
         code = run_holder(settings)
     except CannotListen as error:
-        raise _complain(str(error), Exit.CANNOT_LISTEN) from None
+        raise _fail(str(error), HolderExit.CANNOT_LISTEN) from None
     except netfilter.CannotInstall as error:
-        raise _complain(str(error), Exit.NO_RULES) from None
+        raise _fail(str(error), HolderExit.NO_RULES) from None
     raise typer.Exit(code)
 
 
@@ -287,19 +288,19 @@ def run_command(
 def rules_command(
     family: Annotated[FamilyName, typer.Option(help="IPv4, IPv6 or both.", envvar=_env("FAMILY"))] = FamilyName.inet,
     tool: Annotated[
-        ToolName | None, typer.Option(help="Write them for this tool. Default: nft; with --install, what is there.")
+        ToolName | None, typer.Option(help="Tool to write rules for. Default: nft; with --install, the available one.")
     ] = None,
-    port: Annotated[int, typer.Option(help="The holder's port.", min=1, max=65535)] = 18001,
+    port: Annotated[int, typer.Option(help="Port of the holder.", min=1, max=65535)] = 18001,
     ports: Annotated[
         str,
         typer.Option(
-            help="The ports of hold addresses.", envvar=_env("PORTS"), callback=validators.ports, metavar="FIRST-LAST"
+            help="Port range of hold addresses.", envvar=_env("PORTS"), callback=validators.ports, metavar="FIRST-LAST"
         ),
     ] = "20000-32767",
-    install: Annotated[bool, typer.Option("--install", help="Install them, in place of what is there.")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Remove them.")] = False,
+    install: Annotated[bool, typer.Option("--install", help="Install the rules, replacing existing ones.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the rules.")] = False,
 ) -> None:
-    """Show the rules of mode tproxy; install or remove them.
+    """Show, install or remove the rules of mode tproxy.
 
     Examples:
 
@@ -307,24 +308,24 @@ def rules_command(
 
         zenvoy-tproxy rules --family ip6 --tool iptables
 
-        zenvoy-tproxy rules --install --port 18001        (as root, in an init step; then run with --rules keep)
+        zenvoy-tproxy rules --install --port 18001        (as root, in an init step; then use run --rules keep)
 
-    Exit codes: 0 done; 2 wrong usage; 4 rules cannot be installed or removed.
+    Exit codes: 0 success; 2 usage error; 4 rules cannot be installed or removed.
     """
     if install and remove:
         raise typer.BadParameter("choose one of --install and --remove")
-    wanted = rules.Rules(port, rules.parse_ports(ports), family.value)
+    redirection = rules.RedirectRules(port, rules.parse_ports(ports), family.value)
     try:
         if install:
-            netfilter.install(wanted, netfilter.find_tool(tool.value if tool else "auto"))
+            netfilter.install(redirection, netfilter.find_tool(tool.value if tool else "auto"))
         elif remove:
             netfilter.remove(port)
         else:
-            typer.echo(rules.text(wanted, tool.value if tool else "nft"), nl=False)
+            typer.echo(rules.as_text(redirection, tool.value if tool else "nft"), nl=False)
     except netfilter.CannotInstall as error:
-        raise _complain(str(error), Exit.NO_RULES) from None
+        raise _fail(str(error), HolderExit.NO_RULES) from None
 
 
 def main() -> None:
-    """The console script's entry."""
+    """Run the command."""
     app(prog_name="zenvoy-tproxy")

@@ -1,8 +1,8 @@
-"""Connections that wait at one hold address, and what is known of that address. No I/O here but to see who it is.
+"""The hold queue of one hold address: the connections waiting there, and totals.
 
-First come, first served: `hold_timeout` is one per service, so the deque is ordered by age, and one timer per park,
-for its oldest connection, is enough. A connection that left from the middle is only marked; it is dropped from the
-deque when it comes to the front, or when the marked ones become the majority.
+First come, first served. `hold_timeout` is the same for all connections of a service, so the deque is ordered by age
+and one timer per queue, for its oldest connection, is enough. A connection that leaves from the middle is only marked.
+It is removed from the deque when it comes to the front, or when more than half of the deque is marked.
 """
 
 from __future__ import annotations
@@ -11,152 +11,139 @@ import time
 from collections import Counter, deque
 from typing import Literal, Protocol
 
-from tproxy import address
-from tproxy.io import peek
-from tproxy.protocols.held_requests import Calls
-from tproxy.wire import HTTP, Assignment, Count, Go, Refuse
+from tproxy.io import tcp
+from tproxy.protocols.held_requests import HeldRequests
+from tproxy.wire import HTTP, Assignment, Count, Go, Hold
 
-UNKNOWN_TIMEOUT_SECONDS = 10.0
-"""How long a connection to an address waits that the reconciler has not spoken of yet."""
-UNKNOWN_MAX_HELD = 1024
+UNASSIGNED_TIMEOUT_SECONDS = 10.0
+"""Hold timeout of an address before the first message from the reconciler."""
+UNASSIGNED_MAX_HELD = 1024
 
-Cause = Literal["max_held", "descriptors", "timeout", "refused", "draining", "unknown"]
-
-
-class Stirred(Protocol):
-    """Told that the kernel reported something about a held connection: its client may be gone, or asks for more."""
-
-    def __call__(self, held: Held, events: int, /) -> None: ...
+RefusalCause = Literal["max_held", "descriptors", "timeout", "removed", "draining", "unassigned"]
 
 
-class Held:
-    """One connection that waits. Registered with the loop itself, as the callable, so that it costs no closure."""
+def unassigned(address: str, hold_timeout: float = UNASSIGNED_TIMEOUT_SECONDS) -> Assignment:
+    """Return the assignment of an address that belongs to no service, or not yet."""
+    return Assignment(address, "", "tcp", Hold(), UNASSIGNED_MAX_HELD, hold_timeout)
 
-    __slots__ = ("calls", "fd", "header", "park", "since")
 
-    def __init__(self, fd: int, park: Park, since: float) -> None:
+class OnHeldEvents(Protocol):
+    """Handles the events of a held connection: its client may have closed it, or has sent more."""
+
+    def __call__(self, held: HeldConnection, events: int, /) -> None: ...
+
+
+class HeldConnection:
+    """One connection that waits. It is itself the callback of the loop, so that it needs no closure."""
+
+    __slots__ = ("fd", "header_size", "queue", "requests", "since")
+
+    def __init__(self, fd: int, queue: HoldQueue, since: float) -> None:
         self.fd = fd
-        """-1 once it does not wait any more."""
-        self.calls: Calls | None = None
-        """The requests that wait on it; None where one connection is one request."""
-        self.header = 0
-        """Bytes of Envoy's that lie before those of its client, and are read away before it is handed on."""
-        self.park = park
+        """-1 once the connection has left the queue."""
+        self.queue = queue
         self.since = since
-        """By the monotonic clock."""
+        """Monotonic time."""
+        self.requests: HeldRequests | None = None
+        """The requests that are held on it; None if one connection is one request."""
+        self.header_size = 0
+        """Bytes of Envoy's PROXY header, which are read before the connection is released."""
 
     def __call__(self, events: int) -> None:
-        self.park.stirred(self, events)
+        self.queue.on_events(self, events)
 
 
-class Park:
-    """One hold address: who waits there, and totals."""
+class HoldQueue:
+    """The hold queue of one hold address."""
 
     __slots__ = (
         "address",
         "assignment",
-        "coming",
-        "family",
+        "bytes_down",
+        "bytes_up",
+        "client_known",
         "first_byte_at",
         "gone",
         "held",
         "held_since",
-        "knows_client",
-        "patience",
+        "on_events",
         "peer",
         "refused",
         "relayed",
-        "relayed_bytes",
         "released",
-        "stirred",
         "waiting",
+        "without_head",
     )
 
-    def __init__(self, name: str, family: int, stirred: Stirred, assignment: Assignment | None = None) -> None:
-        self.address = name
-        self.family = family
-        """Of the listening socket, which that of every connection is too."""
-        self.stirred = stirred
-        self.assignment = assignment
-        """None while the reconciler has not spoken of this address, or does not any more."""
-        self.patience = UNKNOWN_TIMEOUT_SECONDS
-        """How long a connection waits while there is no assignment."""
-        self.waiting: deque[Held] = deque()
-        self.coming: set[Held] = set()
-        """Of those, who has yet to say what tells its client: Envoy does so at once."""
+    def __init__(self, address: str, on_events: OnHeldEvents, assignment: Assignment | None = None) -> None:
+        self.address = address
+        """In the spelling of the holder, which may differ from that of the assignment."""
+        self.assignment = assignment or unassigned(address)
+        self.on_events = on_events
+        self.waiting: deque[HeldConnection] = deque()
+        self.without_head: set[HeldConnection] = set()
+        """Connections whose head, which names the client, has not arrived; Envoy sends it at once."""
         self.held = 0
         self.relayed = 0
         self.released = 0
         self.gone = 0
         self.refused: Counter[str] = Counter()
-        self.relayed_bytes = [0, 0]
-        """Of connections that ended: from the client, to the client."""
+        self.bytes_up = 0
+        """Bytes from clients on relayed connections that ended."""
+        self.bytes_down = 0
+        """Bytes to clients on relayed connections that ended."""
         self.held_since: float | None = None
         self.peer: str | None = None
-        self.knows_client = False
-        """Whether `peer` is the client, and not the Envoy that it came through."""
+        self.client_known = False
+        """True if `peer` is the client, rather than the Envoy that it came through."""
         self.first_byte_at: float | None = None
 
     @property
-    def service(self) -> str:
-        return self.assignment.service if self.assignment else ""
-
-    @property
-    def protocol(self) -> str:
-        return self.assignment.protocol if self.assignment else "tcp"
-
-    @property
-    def has_header(self) -> bool:
-        """Whether connections begin with a header that says whose they are."""
-        return self.assignment is not None and self.assignment.has_header
-
-    @property
-    def tells_client(self) -> bool:
-        """Whether something on a connection says who its client is."""
-        return self.has_header or self.is_http
+    def is_assigned(self) -> bool:
+        """True if the address belongs to a service."""
+        return bool(self.assignment.service)
 
     @property
     def is_http(self) -> bool:
-        return self.protocol in HTTP
+        return self.assignment.protocol in HTTP
 
     @property
-    def hold_timeout(self) -> float:
-        return self.assignment.hold_timeout if self.assignment else self.patience
-
-    @property
-    def max_held(self) -> int:
-        return self.assignment.max_held if self.assignment else UNKNOWN_MAX_HELD
+    def expects_head(self) -> bool:
+        """True if connections begin with bytes that name the client: a PROXY header or an HTTP request."""
+        return self.assignment.has_header or self.is_http
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Where to connect those who wait; empty: nowhere yet."""
-        verdict = self.assignment.verdict if self.assignment else None
+        """Endpoints to release connections to; empty while they are held."""
+        verdict = self.assignment.verdict
         return verdict.endpoints if isinstance(verdict, Go) else ()
 
     @property
-    def touched(self) -> bool:
-        """Whether it was ever connected to: only then is there anything to tell."""
+    def is_full(self) -> bool:
+        return self.held >= self.assignment.max_held
+
+    @property
+    def used(self) -> bool:
+        """True if the address has ever had a connection, so that there is something to report."""
         return bool(self.held or self.relayed or self.released or self.gone or self.refused)
 
-    def refusal(self) -> Cause | None:
-        """Why the verdict or a bound forbids one more; None: it may wait."""
-        if self.assignment and isinstance(self.assignment.verdict, Refuse):
-            return "refused"
-        return "max_held" if self.held >= self.max_held else None
-
-    def hold(self, fd: int, now: float) -> Held:
-        """One more waits."""
-        held = Held(fd, self, now)
+    def add(self, fd: int, since: float) -> HeldConnection:
+        """Add a connection."""
+        held = HeldConnection(fd, self, since)
+        if self.assignment.protocol == "h2c":
+            held.requests = HeldRequests()
+        if self.expects_head:
+            self.without_head.add(held)
         self.waiting.append(held)
         self.held += 1
         if self.held == 1:
-            self.note(held)
+            self.update_oldest(held)
         return held
 
-    def leave(self, held: Held) -> int:
-        """It waits no more: its descriptor, which is the caller's now."""
+    def remove(self, held: HeldConnection) -> int:
+        """Remove a connection and return its descriptor, which is the caller's."""
         fd, held.fd = held.fd, -1
-        self.coming.discard(held)
+        self.without_head.discard(held)
         self.held -= 1
         waiting = self.waiting
         while waiting and waiting[0].fd < 0:
@@ -165,25 +152,25 @@ class Park:
             self.waiting = deque(one for one in waiting if one.fd >= 0)
         return fd
 
-    def oldest(self) -> Held | None:
-        """Who has waited longest."""
+    def oldest(self) -> HeldConnection | None:
+        """Return the connection that has waited longest."""
         return self.waiting[0] if self.waiting else None
 
     @property
     def releasable(self) -> int:
-        """How many may be handed on: all that have come."""
-        return self.held - len(self.coming)
+        """Number of connections that may be released."""
+        return self.held - len(self.without_head)
 
-    def next(self) -> Held | None:
-        """Who has waited longest of those that may be handed on."""
-        if not self.coming:
+    def next(self) -> HeldConnection | None:
+        """Return the connection that has waited longest of those that may be released."""
+        if not self.without_head:
             return self.oldest()
-        return next((held for held in self.waiting if held.fd >= 0 and held not in self.coming), None)
+        return next((held for held in self.waiting if held.fd >= 0 and held not in self.without_head), None)
 
     def count(self) -> Count:
-        """All of it, for the reconciler."""
+        """Return all counts, for the reconciler."""
         if self.waiting:
-            self.note(self.waiting[0])
+            self.update_oldest(self.waiting[0])
         return Count(
             address=self.address,
             held=self.held,
@@ -197,42 +184,36 @@ class Park:
             refused_by=dict(self.refused),
         )
 
-    def note(self, held: Held) -> None:
-        """This one has waited longest: since when, and who it is, as far as can be seen."""
+    def update_oldest(self, held: HeldConnection) -> None:
+        """Record since when the oldest connection waits, and its client as far as it is known."""
         since = time.time() - (time.monotonic() - held.since)
-        is_news = self.held_since is None or abs(since - self.held_since) >= 1e-3
-        if is_news:
-            self.held_since, self.knows_client = since, False
-        asks = self.tells_client and not self.knows_client
-        if asks and (sender := peek.sender(held.fd, self.has_header)):
-            self.peer, self.knows_client = sender, True
-        elif is_news or self.peer is None:
-            self.peer = address.peer(held.fd, self.family) or self.peer
+        is_new = self.held_since is None or abs(since - self.held_since) >= 1e-3
+        if is_new:
+            self.held_since, self.client_known = since, False
+        needs_client = self.expects_head and not self.client_known
+        if needs_client and (client := tcp.peek_client(held.fd, self.assignment.has_header)):
+            self.peer, self.client_known = client, True
+        elif is_new or self.peer is None:
+            self.peer = tcp.peer_address(held.fd) or self.peer
 
-
-def explanation(park: Park, cause: Cause, waited: float) -> str:
-    """What a refused client is told."""
-    name = park.service or park.address
-    why = park.assignment.reason if park.assignment else None
-    verdict = park.assignment.verdict if park.assignment else None
-    tail = (f": {why}" if why else "") + _reference(park)
-    match cause:
-        case "max_held":
-            many = "1 connection waits" if park.max_held == 1 else f"{park.max_held} connections wait"
-            return f"{name} is waking, and {many} for it already (maxHeld){tail}"
-        case "descriptors":
-            return f"{name} is waking, and the holder has no descriptor left for one more connection{tail}"
-        case "timeout":
-            return f"{name} did not wake within {waited:.1f} s (holdTimeout){tail}"
-        case "refused":
-            said = verdict.reason if isinstance(verdict, Refuse) else f"it is no longer served{tail}"
-            return f"{name} is refused: {said}"
-        case "draining":
-            return f"{name} had not woken after {waited:.1f} s when the holder shut down{tail}"
-        case "unknown":
-            return f"no service is known at {park.address}"
-
-
-def _reference(park: Park) -> str:
-    reference = park.assignment.reference if park.assignment else ""
-    return f" (reference {reference})" if reference else ""
+    def refusal_reason(self, cause: RefusalCause, waited_seconds: float = 0.0) -> str:
+        """Return the reason that a refused client receives."""
+        assignment = self.assignment
+        name = assignment.service or self.address
+        reason = f": {assignment.reason}" if assignment.reason else ""
+        if assignment.reference:
+            reason += f" (reference {assignment.reference})"
+        match cause:
+            case "max_held":
+                held = "1 connection is" if assignment.max_held == 1 else f"{assignment.max_held} connections are"
+                return f"{name} is starting, and {held} already held (maxHeld){reason}"
+            case "descriptors":
+                return f"{name} is starting, and the holder has no file descriptor for another connection{reason}"
+            case "timeout":
+                return f"{name} did not start within {waited_seconds:.1f} s (holdTimeout){reason}"
+            case "removed":
+                return f"{name} is no longer served{reason}"
+            case "draining":
+                return f"{name} had not started after {waited_seconds:.1f} s, when the holder shut down{reason}"
+            case "unassigned":
+                return f"no service has the hold address {self.address}"

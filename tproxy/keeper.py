@@ -1,12 +1,14 @@
-"""The keeper: a second descriptor of every held connection, so that it outlives a holder that dies.
+"""The keeper: a process with a second descriptor of every held connection, so that they survive a holder that dies.
 
-A connection is open as long as one process has a descriptor of it. The holder sends each held connection to this
-process; when the holder dies, the next holder gets them all, unread, and continues to hold them. The keeper reads and
-writes nothing on them. Counterpart: `keeping.py`, the holder's end. Standard library only: a small process.
+A connection stays open while any process has a descriptor of it. The holder sends each held connection to the keeper.
+When the holder dies, the next holder receives them all, unread, and continues to hold them. The keeper does not read
+from them or write to them. It is a small process: it uses the standard library only. Counterpart:
+`control/keeper_client.py`.
 
-Protocol, on a `SOCK_SEQPACKET` Unix socket. From the holder: `A` (first, adopt: send what is kept) or `F` (first,
-forget what is kept), `K` (keep: inode number and time of each descriptor that is attached), `D` (drop: inode numbers),
-`P` (ping). From the keeper: `G` (give: times, with descriptors), `E` (end of what is given), `P` (answer to a ping).
+The protocol uses a `SOCK_SEQPACKET` Unix socket. The first message of a holder is `A` (adopt: send what is kept) or `F`
+(forget what is kept). Then come `K` (keep: inode number and time of each attached descriptor), `D` (drop: inode
+numbers) and `P` (ping). The keeper sends `G` (give: times, with descriptors), `E` (end of giving) and `P` (answer to a
+ping).
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ KEPT = struct.Struct("=Qd")
 INODE = struct.Struct("=Q")
 SINCE = struct.Struct("=d")
 ORPHAN_SECONDS = 60.0
-"""How long connections are kept while there is no holder."""
+"""The time that connections are kept without a holder."""
 GIVE_SECONDS = 5.0
-"""How long a holder may take to receive one message of what it adopts."""
+"""The time that a holder has to receive each message while it adopts."""
 _ANCILLARY = socket.CMSG_SPACE(PER_MESSAGE * array.array("i").itemsize)
-_MESSAGES_AT_ONCE = 64
+_MESSAGES_PER_STEP = 64
 
 
 def receive(link: socket.socket) -> tuple[bytes, list[int]]:
@@ -59,7 +61,7 @@ class Keeper:
     def __init__(self, listening: socket.socket, now: Callable[[], float] = time.monotonic) -> None:
         self._listening, self._now = listening, now
         self._kept: dict[int, tuple[int, float]] = {}
-        """By inode number: our descriptor, and since when it is held."""
+        """By inode number, the keeper's descriptor and the time since when the connection is held."""
         self._link: socket.socket | None = None
         self._orphaned_at = now()
 
@@ -71,20 +73,20 @@ class Keeper:
         while True:
             poll = select.poll()
             poll.register(self._link or self._listening, select.POLLIN)
-            waits = self._kept and self._link is None
+            is_orphaned = self._kept and self._link is None
             left = self._orphaned_at + ORPHAN_SECONDS - self._now()
-            poll.poll(max(0.0, left * 1000) if waits else None)
+            poll.poll(max(0.0, left * 1000) if is_orphaned else None)
             self.step()
 
     def step(self) -> None:
-        """Do what there is to do, without waiting."""
+        """Handle what is ready, without waiting."""
         if self._link is None:
             if self._kept and self._now() >= self._orphaned_at + ORPHAN_SECONDS:
                 self._forget()
             self._accept()
         if self._link is not None:
             try:
-                for _ in range(_MESSAGES_AT_ONCE):
+                for _ in range(_MESSAGES_PER_STEP):
                     self._serve(self._link)
             except BlockingIOError:
                 return
@@ -123,10 +125,10 @@ class Keeper:
         elif kind == b"P":
             send(link, b"P", [])
         else:
-            raise ValueError("the holder closed the link, or does not speak this protocol")
+            raise ValueError("the holder closed the link or uses another protocol")
 
     def _keep(self, body: bytes, descriptors: list[int]) -> None:
-        """Keep what has come: without room for more descriptors, the kernel delivers the first ones only."""
+        """Keep the received descriptors: fewer than were sent if this process has reached its limit."""
         for (inode, since), descriptor in zip(KEPT.iter_unpack(body), descriptors, strict=False):
             if before := self._kept.pop(inode, None):
                 os.close(before[0])
@@ -148,7 +150,7 @@ class Keeper:
 
 
 def listen(path: str) -> socket.socket:
-    """Return the socket that holders connect to, in place of what was there. Raises `OSError`."""
+    """Return the socket that holders connect to; replaces the file at `path`. Raises `OSError`."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -162,9 +164,9 @@ def listen(path: str) -> socket.socket:
 
 
 def main() -> None:
-    """Run until SIGTERM; the argument is the path of the Unix socket."""
+    """Run the keeper until SIGTERM. The only argument is the path of the Unix socket."""
     if len(sys.argv) != 2:
-        sys.exit("usage: zenvoy-keeper PATH, the Unix socket to listen on")
+        sys.exit("usage: zenvoy-keeper PATH (the Unix socket to listen on)")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -172,7 +174,7 @@ def main() -> None:
     try:
         listening = listen(sys.argv[1])
     except OSError as error:
-        sys.exit(f"cannot listen on {sys.argv[1]}: {error.strerror}; give a path in a directory of your own")
+        sys.exit(f"cannot listen on {sys.argv[1]}: {error.strerror}; choose a path in a directory that this user owns")
     Keeper(listening).run()
 
 

@@ -1,8 +1,9 @@
-"""The holder's HTTP port: /metrics, /healthz, /readyz. In a thread; everything is read at the scrape.
+"""The holder's HTTP port: /metrics, /healthz, /readyz. It runs in a thread and reads everything at the scrape.
 
-A service has series from its first connection on: ten thousand that were never used cost a scrape nothing. What is no
-service's has the empty name: who waits at an address that the reconciler has not spoken of yet, and what is relayed
-still for a service that was removed. Of the counters only refusals have it: the others would fall when those end.
+A service has series from its first connection on: services that were never used cost a scrape nothing. The empty
+service label covers connections that belong to no service: those held at an address before its first assignment, and
+those relayed for a service that was removed. Of the counters, only refusals have it: the others would decrease when
+such connections end.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import errno
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,93 +24,103 @@ from prometheus_client.registry import Collector
 
 from tproxy import address
 from tproxy.holder import Holder
+from tproxy.io.health import loop_answers
+from tproxy.io.listener import Listener
 
-_P = "zenvoy_holder_"
-MOST = 32
-"""Connections at once; the budget of descriptors has a reserve for them."""
+MAX_CONNECTIONS = 32
+"""The budget of descriptors has a reserve for them."""
 CONNECTION_SECONDS = 10.0
 PAUSE_SECONDS = 0.05
 BACKLOG = 64
 OPENMETRICS = "application/openmetrics-text"
-NOBODY = ""
-"""The label `service` of what is no service's."""
+NO_SERVICE = ""
+"""The value of the label `service` for connections that belong to no service."""
+_PREFIX = "zenvoy_holder_"
 
 
 class HolderCollector(Collector):
-    """What the holder has counted, in the design's words."""
+    """The metrics of a holder."""
 
     def __init__(self, holder: Holder) -> None:
         self._holder = holder
 
     def describe(self) -> list[Metric]:
-        """Nothing beforehand: registering must not read."""
+        """Return nothing: registration must not read the holder."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All series."""
-        held = GaugeMetricFamily(_P + "held", "Connections that wait.", labels=["service"])
-        relayed = GaugeMetricFamily(_P + "relayed", "Connections that are connected through.", labels=["service"])
-        released = CounterMetricFamily(_P + "released", "Held connections that were connected.", labels=["service"])
-        refused = CounterMetricFamily(_P + "refused", "Connections that were refused.", labels=["service", "reason"])
-        gone = CounterMetricFamily(_P + "gone", "Held connections whose client gave up.", labels=["service"])
-        moved = CounterMetricFamily(_P + "relayed_bytes", "Bytes relayed.", labels=["service", "direction"])
+        """Yield all metrics."""
+        yield from self._connections()
+        holder, budget = self._holder, self._holder.budget
+        yield _gauge("stream_up", "1 if the reconciler is connected.", holder.is_connected)
+        if holder.keeper.is_connected is not None:
+            help_text = "1 if a keeper is connected, so that held connections survive the holder; only with --keeper."
+            yield _gauge("keeper_up", help_text, holder.keeper.is_connected)
+        if holder.is_redirected is not None:
+            help_text = "Mode tproxy: 1 if rules redirect connections to the holder; absent until that is known."
+            yield _gauge("redirect_up", help_text, holder.is_redirected)
+        yield _gauge("descriptors", "File descriptors in use, including the reserve.", budget.used)
+        yield _gauge("descriptors_limit", "Maximum number of file descriptors in use.", budget.limit)
+        yield _gauge("assignments", "Hold addresses assigned.", len(holder.assignments))
+
+    def _connections(self) -> Iterator[Metric]:
+        held = GaugeMetricFamily(_PREFIX + "held", "Held connections.", labels=["service"])
+        relayed = GaugeMetricFamily(_PREFIX + "relayed", "Relayed connections.", labels=["service"])
+        released = CounterMetricFamily(_PREFIX + "released", "Held connections that were released.", labels=["service"])
+        refused = CounterMetricFamily(_PREFIX + "refused", "Refused connections.", labels=["service", "reason"])
+        gone = CounterMetricFamily(_PREFIX + "gone", "Held connections whose client disconnected.", labels=["service"])
+        moved = CounterMetricFamily(_PREFIX + "relayed_bytes", "Relayed bytes.", labels=["service", "direction"])
         for cause, count in list(self._holder.refused.items()):
-            refused.add_metric([NOBODY, cause], count)
-        nobodys = []
-        for gate in list(self._holder.gates.values()):
-            park = gate.park
-            service = [park.service]
-            if service == [NOBODY]:
-                nobodys.append(park)
+            refused.add_metric([NO_SERVICE, cause], count)
+        held_unassigned = relayed_unassigned = 0
+        for hold_address in list(self._holder.addresses.values()):
+            queue = hold_address.queue
+            service = [queue.assignment.service]
+            if service == [NO_SERVICE]:
+                held_unassigned, relayed_unassigned = held_unassigned + queue.held, relayed_unassigned + queue.relayed
                 continue
-            held.add_metric(service, park.held)
-            relayed.add_metric(service, park.relayed)
-            released.add_metric(service, park.released)
-            gone.add_metric(service, park.gone)
-            for cause, count in list(park.refused.items()):
+            held.add_metric(service, queue.held)
+            relayed.add_metric(service, queue.relayed)
+            released.add_metric(service, queue.released)
+            gone.add_metric(service, queue.gone)
+            for cause, count in list(queue.refused.items()):
                 refused.add_metric([*service, cause], count)
-            live = list(gate.live)
-            moved.add_metric([*service, "up"], park.relayed_bytes[0] + sum(one.bytes_up for one in live))
-            moved.add_metric([*service, "down"], park.relayed_bytes[1] + sum(one.bytes_down for one in live))
-        held.add_metric([NOBODY], sum(park.held for park in nobodys))
-        relayed.add_metric([NOBODY], sum(park.relayed for park in nobodys))
+            current = list(hold_address.relayed)
+            moved.add_metric([*service, "up"], queue.bytes_up + sum(one.bytes_up for one in current))
+            moved.add_metric([*service, "down"], queue.bytes_down + sum(one.bytes_down for one in current))
+        held.add_metric([NO_SERVICE], held_unassigned)
+        relayed.add_metric([NO_SERVICE], relayed_unassigned)
         yield from (held, relayed, released, refused, gone, moved)
-        budget = self._holder.budget
-        yield GaugeMetricFamily(_P + "stream_up", "Whether the reconciler speaks to us.", value=self._holder.is_linked)
-        if self._holder.keeping.is_up is not None:
-            what = "Whether held connections outlive the holder: a keeper has them too; no series without --keeper."
-            yield GaugeMetricFamily(_P + "keeper_up", what, value=self._holder.keeping.is_up)
-        if self._holder.is_diverted_to is not None:
-            what = "Mode tproxy: whether rules divert connections here; no series before that is known."
-            yield GaugeMetricFamily(_P + "rules", what, value=self._holder.is_diverted_to)
-        yield GaugeMetricFamily(_P + "descriptors", "Descriptors in use, the reserve included.", value=budget.used)
-        yield GaugeMetricFamily(_P + "descriptors_limit", "Descriptors that may be in use.", value=budget.limit)
-        yield GaugeMetricFamily(_P + "assignments", "Hold addresses assigned.", value=len(self._holder.assignments))
 
 
-def _acceptable(accept: str) -> str:
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(_PREFIX + name, help_text, value=value)
+
+
+def _supported_type(accept: str) -> str:
     """Return an `Accept` header that prometheus-client can parse: it raises on, and repeats, what a client sends."""
     types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
     return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in types else ""
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread for each connection, each of which has one request and `CONNECTION_SECONDS` for all of it.
+    """A thread for each connection, which has one request and `CONNECTION_SECONDS` for it.
 
-    Beyond `MOST` the oldest is closed for a new one, so that probes are answered while a stranger keeps others open.
+    If there are `MAX_CONNECTIONS`, a new one replaces the oldest, so that probes are answered while another client
+    keeps connections open.
     """
 
     daemon_threads = True
     request_queue_size = BACKLOG
     registry: CollectorRegistry
-    is_ready: Callable[[], bool]
-    is_alive: Callable[[], bool]
+    holder: Holder
+    listener: Listener
 
     def __init__(self, *args: Any) -> None:
         self._open: dict[socket.socket, float] = {}
-        """Since when, by the monotonic clock; the oldest first."""
+        """By connection, its monotonic start; the oldest first."""
         self.ended: set[socket.socket] = set()
-        """Of those, the ones that are to get no answer."""
+        """Open connections that receive no answer."""
         self._lock = threading.Lock()
         super().__init__(*args)
 
@@ -118,18 +129,18 @@ class _Server(ThreadingHTTPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
-                time.sleep(PAUSE_SECONDS)  # this thread would try again at once, and forever
+                time.sleep(PAUSE_SECONDS)  # otherwise this thread would spin
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            if len(self._open) - len(self.ended) >= MOST:
+            if len(self._open) - len(self.ended) >= MAX_CONNECTIONS:
                 self._end(next(one for one in self._open if one not in self.ended))
             self._open[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
-        """End connections that have had their time; called several times a second."""
+        """End connections whose time is over; called several times a second."""
         before = time.monotonic() - CONNECTION_SECONDS
         with self._lock:
             for request in [one for one, since in self._open.items() if since <= before and one not in self.ended]:
@@ -142,10 +153,10 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Write nothing for each client that is gone."""
+        """Write no traceback for a client that disconnected."""
 
     def _end(self, request: socket.socket) -> None:
-        """Wake the thread that reads or writes there, which then closes it."""
+        """Wake the thread of the connection, which then closes it."""
         self.ended.add(request)
         with suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
@@ -155,26 +166,28 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """One of the three pages."""
+        """Answer with one of the three pages."""
         if self.connection in self.server.ended:
-            return  # what looks like the end of its headers is that of the connection
+            return  # the shutdown of the connection looks like the end of the request's headers
         path = self.path.partition("?")[0]
+        is_alive = path not in ("/healthz", "/readyz") or loop_answers(self.server.holder.loop)
         if path == "/metrics":
-            encode, content_type = choose_encoder(_acceptable(self.headers.get("Accept", "")))
+            encode, content_type = choose_encoder(_supported_type(self.headers.get("Accept", "")))
             self._answer(200, content_type, encode(self.server.registry))
         elif path == "/healthz":
-            alive = self.server.is_alive()
-            said = b"ok\n" if alive else b"not healthy: the holder's loop does not answer\n"
-            self._answer(200 if alive else 503, "text/plain; charset=utf-8", said)
+            self._answer_text(is_alive, "not healthy: the event loop does not answer")
         elif path == "/readyz":
-            ready = self.server.is_ready() and self.server.is_alive()
-            said = b"ok\n" if ready else b"not ready: not listening, or the reconciler has not spoken yet\n"
-            self._answer(200 if ready else 503, "text/plain; charset=utf-8", said)
+            is_ready = is_alive and self.server.listener.is_open and self.server.holder.is_informed
+            self._answer_text(is_ready, "not ready: not listening, or no assignments received yet")
         else:
-            self._answer(404, "text/plain; charset=utf-8", b"there are /metrics, /healthz and /readyz\n")
+            self._answer(404, "text/plain; charset=utf-8", b"not found; use /metrics, /healthz or /readyz\n")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Scrapes are not worth a line."""
+        """Log no line for each scrape."""
+
+    def _answer_text(self, is_ok: bool, problem: str) -> None:
+        body = "ok\n" if is_ok else f"{problem}\n"
+        self._answer(200 if is_ok else 503, "text/plain; charset=utf-8", body.encode())
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:
         self.send_response(status)
@@ -187,15 +200,14 @@ class _Handler(BaseHTTPRequestHandler):
 class MetricsPort:
     """The HTTP port, open until `close`."""
 
-    def __init__(self, listen: str, holder: Holder, is_ready: Callable[[], bool], is_alive: Callable[[], bool]) -> None:
-        """Raises OSError if the port is taken."""
+    def __init__(self, listen: str, holder: Holder, listener: Listener) -> None:
+        """Open the port. Raises OSError if it is in use."""
         family, target = address.sockaddr(listen)
-        registry = CollectorRegistry()
-        registry.register(HolderCollector(holder))
         server_class = type("_Server", (_Server,), {"address_family": family})
         self._server: _Server = server_class(target, _Handler)
-        self._server.registry = registry
-        self._server.is_ready, self._server.is_alive = is_ready, is_alive
+        self._server.registry = CollectorRegistry()
+        self._server.registry.register(HolderCollector(holder))
+        self._server.holder, self._server.listener = holder, listener
         self.address = address.join(*self._server.server_address[:2])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="metrics", daemon=True)
         self._thread.start()

@@ -1,4 +1,4 @@
-"""`zenvoy-tproxy run`: the holder's process from its start to its exit code. The only wiring of the package."""
+"""The holder's process, `zenvoy-tproxy run`, from its start to its exit code. The only place that wires all parts."""
 
 from __future__ import annotations
 
@@ -6,40 +6,38 @@ import os
 import shutil
 import signal
 import socket
+import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal, TextIO, cast
 
 import structlog
 
 from tproxy import address
-from tproxy.control.identity import claimed
-from tproxy.control.stream import KEEPALIVE_SECONDS, Stream
-from tproxy.control.tls import Tls
+from tproxy.control.stream import KEEPALIVE_SECONDS, ReconcilerStream, TlsFiles
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
-from tproxy.io.health import HealthSocket, loop_answers
+from tproxy.io.health import HealthSocket
 from tproxy.io.listener import CannotListen, Listener, Mode, open_socket
 from tproxy.io.log_output import LogOutput, LogStream, replace_streams
 from tproxy.io.loop import Loop
 from tproxy.metrics import MetricsPort
 from tproxy.redirect import netfilter
-from tproxy.redirect.rules import DEFAULT_PORTS, Rules
-from tproxy.redirect.self_check import LOOK_SECONDS, Diversion
+from tproxy.redirect.rules import DEFAULT_PORTS, RedirectRules
+from tproxy.redirect.self_check import CHECK_SECONDS, SelfCheck
 from tproxy.wire import Hello
 
 log = structlog.get_logger("tproxy")
 
-RulesChoice = Literal["auto", "nft", "iptables", "keep"]
-
-
 METRICS_RETRY_SECONDS = 1.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+NETWORK_NAMESPACE = "/proc/self/ns/net"
 
 
-class Exit(IntEnum):
+class HolderExit(IntEnum):
     """Exit codes."""
 
     OK = 0
@@ -48,33 +46,33 @@ class Exit(IntEnum):
     CANNOT_LISTEN = 3
     NO_RULES = 4
     CUT = 5
-    """Connections were still held or relayed when the drain timed out, or a second signal came."""
+    """Connections were still held or relayed at the drain timeout or at a second signal."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What `run` was told."""
+class HolderSettings:
+    """The settings of a holder."""
 
     mode: Mode
     listen: str
     reconciler: str
     ports: tuple[int, int] = DEFAULT_PORTS
-    rules: RulesChoice = "auto"
-    look_at_rules: float = LOOK_SECONDS
-    """Mode tproxy: seconds between two looks at whether they divert connections here."""
+    rules: Literal["auto", "nft", "iptables", "keep"] = "auto"
+    rules_check_seconds: float = CHECK_SECONDS
+    """Mode tproxy: interval of the checks that rules redirect connections to the holder."""
     metrics: str | None = None
     drain_timeout: float = 30.0
     keepalive: float = KEEPALIVE_SECONDS
     holder_id: str | None = None
     listen_file: Path | None = None
     health_socket: Path | None = None
-    tls: Tls | None = None
+    tls: TlsFiles | None = None
     keeper: Path | None = None
     """The Unix socket of a keeper."""
 
 
 def configure_log(style: Literal["plain", "json"]) -> None:
-    """Let log lines go to standard error, for people or one JSON object each. No write blocks or fails from now on."""
+    """Log to standard error, as text or as one JSON object per line. From now on no write blocks or fails."""
     output = LogOutput(2, lambda text: text.encode(errors="backslashreplace"), _report_lost)
     replace_streams(output, output)
     renderer = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=False)
@@ -91,46 +89,42 @@ def configure_log(style: Literal["plain", "json"]) -> None:
 
 
 def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Escape what a terminal would obey: messages of peers are logged too."""
+    """Escape control characters, because messages of peers are logged too."""
     return {
         key: repr(value) if isinstance(value, str) and not value.isprintable() else value
         for key, value in event.items()
     }
 
 
-def _report_lost(count: int, why: str) -> None:
-    log.warning("log lines were lost", count=count, why=why)
+def _report_lost(count: int, reason: str) -> None:
+    log.warning("log lines were lost", count=count, reason=reason)
 
 
-def run(settings: Settings) -> Exit:
-    """Run until a signal ends it. Raises CannotListen and netfilter.CannotInstall before anything was begun."""
+def run(settings: HolderSettings) -> HolderExit:
+    """Run until a signal ends it. Raises CannotListen and netfilter.CannotInstall before it accepts connections."""
     return _Process(settings).run()
 
 
 class _Process:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: HolderSettings) -> None:
         self._settings = settings
-        self._exit = Exit.OK
+        self._exit = HolderExit.OK
         self._signals = 0
         self._rules_port: int | None = None
         self._metrics: MetricsPort | None = None
 
-    def run(self) -> Exit:
+    def run(self) -> HolderExit:
         settings = self._settings
         with ExitStack() as stack:
             sock = stack.enter_context(open_socket(settings.listen, settings.mode))
             budget = Budget()
             self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
             stack.callback(loop.close)
-            hello = Hello(settings.holder_id or self._claimed(sock, stack), settings.mode)
-            self._holder = holder = Holder(loop, budget, int(sock.family), hello, settings.keeper)
-            stack.callback(holder.keeping.close)
+            hello = Hello(settings.holder_id or _claim_id(sock, stack), settings.mode)
+            self._holder = holder = Holder(loop, budget, hello, settings.keeper)
+            stack.callback(holder.keeper.close)
             holder.adopt()
-            self._listener = listener = Listener(loop, sock, self._accept, holder.overflowed)
-            used, every = holder.assignments, settings.look_at_rules
-            self._diversion = Diversion(
-                loop, int(sock.family), settings.ports, every, used.__contains__, holder.diverted
-            )
+            self._listener = listener = Listener(loop, sock, holder)
             stack.callback(holder.relay.close)
             stack.callback(listener.close)
             if settings.health_socket:
@@ -139,12 +133,12 @@ class _Process:
                 stack.callback(self._close_metrics)
                 self._open_metrics(settings.metrics)
             if settings.mode == "tproxy":
-                self._divert(stack)
+                self._redirect(stack)
             if settings.listen_file:
                 _write_atomically(settings.listen_file, listener.address)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
-            stream = Stream(settings.reconciler, loop, holder, settings.keepalive, settings.tls)
+            stream = ReconcilerStream(settings.reconciler, loop, holder, settings.keepalive, settings.tls)
             stack.callback(stream.close)
             stream.start()
             log.info("listening", address=listener.address, mode=settings.mode, descriptors=budget.limit)
@@ -152,43 +146,21 @@ class _Process:
         log.info("ended", exit_code=int(self._exit))
         return self._exit
 
-    def _accept(self, fd: int) -> None:
-        if not self._diversion.takes(fd):
-            self._holder.accept(fd)
-
-    def _divert(self, stack: ExitStack) -> None:
-        family: Literal["ip", "inet"] = "ip" if "[" not in self._listener.address else "inet"
-        rules = self._install_rules(address.split(self._listener.address)[1], family)
-        if rules is not None:
-            self._holder.diverted(rules)
-        stack.callback(self._remove_rules)
-        self._diversion.start(rules)
-        stack.callback(self._diversion.stop)
-
-    def _claimed(self, sock: socket.socket, stack: ExitStack) -> str:
-        host, port = sock.getsockname()[:2]
-        name, claim = claimed(address.join(host, port))
-        if claim:
-            stack.enter_context(claim)
-        return name
-
     def _open_health(self, path: Path) -> HealthSocket:
         try:
             return HealthSocket(self._loop, path)
         except OSError as error:
             raise CannotListen(f"cannot listen on {path} for --health-socket: {error.strerror}") from error
 
-    def _open_metrics(self, listen: str, why: str = "") -> None:
-        """Serve metrics as soon as the port is free; a holder without them still holds. `why` is in the log already."""
-        holder, listener = self._holder, self._listener
+    def _open_metrics(self, listen: str, logged: str = "") -> None:
+        """Serve metrics as soon as the port is free; the holder works without. `logged` is the last logged error."""
         try:
-            is_alive = partial(loop_answers, self._loop)
-            self._metrics = MetricsPort(listen, holder, lambda: listener.is_open and holder.is_informed, is_alive)
+            self._metrics = MetricsPort(listen, self._holder, self._listener)
         except OSError as error:
-            now = error.strerror or str(error)
-            if now != why:
-                log.error("cannot listen for --metrics; it is tried again every second", address=listen, why=now)
-            self._loop.call_later(METRICS_RETRY_SECONDS, lambda: self._open_metrics(listen, now))
+            reason = error.strerror or str(error)
+            if reason != logged:
+                log.error("cannot listen for --metrics, retrying every second", address=listen, error=reason)
+            self._loop.call_later(METRICS_RETRY_SECONDS, lambda: self._open_metrics(listen, reason))
             return
         log.info("metrics", address=self._metrics.address)
 
@@ -196,18 +168,30 @@ class _Process:
         if self._metrics:
             self._metrics.close()
 
-    def _install_rules(self, port: int, family: Literal["ip", "inet"]) -> bool | None:
-        """Whether there are rules; None: there is nothing to look with."""
+    def _redirect(self, stack: ExitStack) -> None:
+        redirected = self._install_rules()
+        if redirected is not None:
+            self._holder.set_redirected(redirected)
+        stack.callback(self._remove_rules)
+        settings = self._settings
+        self_check = SelfCheck(self._loop, self._holder, settings.ports, settings.rules_check_seconds)
+        self._holder.self_check = self_check
+        self_check.start(redirected)
+        stack.callback(self_check.stop)
+
+    def _install_rules(self) -> bool | None:
+        """Install or find the rules; return whether there are any, or None without a tool to find them with."""
+        host, port = address.split(self._listener.address)
         choice = self._settings.rules
         if choice == "keep":
-            found = netfilter.installed("nft") or netfilter.installed("iptables")
+            found = netfilter.installed_port("nft") or netfilter.installed_port("iptables")
             if found is not None and found != port:
-                raise netfilter.CannotInstall(f"the rules that are installed divert to port {found}, not to {port}")
+                raise netfilter.CannotInstall(f"the installed rules redirect to port {found}, not to {port}")
             if found is None and not any(map(shutil.which, ("nft", "iptables"))):
                 return None
             return found is not None
         tool = netfilter.find_tool(choice)
-        netfilter.install(Rules(port, self._settings.ports, family), tool)
+        netfilter.install(RedirectRules(port, self._settings.ports, "inet" if ":" in host else "ip"), tool)
         self._rules_port = port
         log.info("rules installed", tool=tool, ports="{}-{}".format(*self._settings.ports))
         return True
@@ -219,32 +203,60 @@ class _Process:
         try:
             netfilter.remove(port)
         except netfilter.CannotInstall as error:
-            log.error("the rules could not be removed", why=str(error))
+            log.error("failed to remove the rules", error=str(error))
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        self._loop.call_soon_threadsafe(lambda: self._end(signal.Signals(number).name))
+        self._loop.call_soon_threadsafe(lambda: self._shut_down(signal.Signals(number).name))
 
-    def _end(self, name: str) -> None:
+    def _shut_down(self, signal_name: str) -> None:
         self._signals += 1
-        log.info("a signal", name=name)
+        log.info("received a signal", name=signal_name)
         if self._signals == 1:
-            self._diversion.stop()
+            if self._holder.self_check:
+                self._holder.self_check.stop()
             self._listener.close()
             self._remove_rules()
-            self._holder.drain(self._settings.drain_timeout, self._ended)
+            self._holder.drain(self._settings.drain_timeout, self._on_drained)
         else:
-            self._ended(not (self._holder.held or self._holder.relayed))
+            self._on_drained(not (self._holder.held or self._holder.relayed))
 
-    def _ended(self, in_order: bool) -> None:
-        self._exit = Exit.OK if in_order else Exit.CUT
+    def _on_drained(self, in_time: bool) -> None:
+        self._exit = HolderExit.OK if in_time else HolderExit.CUT
         self._loop.stop()
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """Raises `CannotListen`: what nobody is told of is of no use."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def claim_id(listen_address: str) -> tuple[str, socket.socket | None]:
+    """Return the default id of a holder, and the socket that claims it while it is open.
+
+    The reconciler expects a holder that disappeared to return, so a restart keeps the id: it is derived from the boot
+    of the machine, the network namespace, and the listening address. While an older process has the id (it drains, with
+    a descriptor of the same socket), the reconciler must not forget the connections that it relays. The id is then
+    random and has no claim, as it is if the machine cannot be identified.
+    """
+    host = os.uname().nodename
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        beside.write_text(f"{text}\n", encoding="ascii")
-        beside.replace(path)
+        origin = f"{BOOT_ID.read_text().strip()} {os.readlink(NETWORK_NAMESPACE)} {listen_address}"
+        digest = blake2b(origin.encode(), digest_size=6).hexdigest()
+        claim.bind(f"\0zenvoy-tproxy-{digest}")
+    except OSError:
+        claim.close()
+        return f"{host}-{uuid.uuid4().hex[:12]}", None
+    return f"{host}-{digest}", claim
+
+
+def _claim_id(sock: socket.socket, stack: ExitStack) -> str:
+    holder_id, claim = claim_id(address.join(*sock.getsockname()[:2]))
+    if claim:
+        stack.enter_context(claim)
+    return holder_id
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a file. Raises `CannotListen`: an address that is not announced is of no use."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(f"{text}\n", encoding="ascii")
+        temporary.replace(path)
     except OSError as error:
         raise CannotListen(f"cannot write --listen-file {path}: {error.strerror}") from None

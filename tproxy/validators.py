@@ -1,4 +1,4 @@
-"""What people type, checked: each returns the value, or raises `typer.BadParameter` with what would be right."""
+"""Validators of command line options. Each returns the value or raises `typer.BadParameter` with a remedy."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from tproxy import address
 from tproxy.io.listener import INHERITED
 from tproxy.redirect import rules
 
-MOST_SECONDS = 86_400
-MOST_DIGITS = 7
-"""Of a descriptor."""
+SECONDS_MAX = 86_400
+DESCRIPTOR_DIGITS_MAX = 7
 
 
 def listen(text: str) -> str:
-    """`ip:port`."""
+    """Validate `ip:port`."""
     try:
         address.sockaddr(text)
     except ValueError as error:
@@ -25,14 +24,14 @@ def listen(text: str) -> str:
 
 
 def listen_or_inherit(text: str) -> str:
-    """`ip:port`, or `fd:N`."""
+    """Validate `ip:port` or `fd:N`."""
     number = text.removeprefix(INHERITED)
-    inherited = number != text and number.isdecimal() and len(number) <= MOST_DIGITS
-    return text if inherited else listen(text)
+    is_inherited = number != text and number.isdecimal() and len(number) <= DESCRIPTOR_DIGITS_MAX
+    return text if is_inherited else listen(text)
 
 
 def target(text: str) -> str:
-    """`host:port`, or `unix:path`."""
+    """Validate `host:port` or `unix:path`."""
     if text.startswith("unix:"):
         return text
     try:
@@ -40,34 +39,34 @@ def target(text: str) -> str:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if not host or not port:
-        raise typer.BadParameter(f"{text!r} is no host and port; write zenvoy.zenvoy-system:18000")
+        raise typer.BadParameter(f"{text!r} is not a host and port; write, for example, zenvoy.zenvoy-system:18000")
     return text
 
 
 def seconds(number: float, least: int) -> float:
-    """At least so many, and not without an end."""
-    if not least <= number <= MOST_SECONDS:
-        raise typer.BadParameter(f"{number:g} is not a number of seconds from {least} to {MOST_SECONDS}")
+    """Validate a finite duration of at least `least` seconds."""
+    if not least <= number <= SECONDS_MAX:
+        raise typer.BadParameter(f"{number:g} is out of range; choose {least} to {SECONDS_MAX} seconds")
     return number
 
 
-def beside_others(path: Path | None) -> Path | None:
-    """A file that can be made, in a directory that is there; None: none. A device would be replaced by a file."""
+def output_file(path: Path | None) -> Path | None:
+    """Validate a file that can be created in an existing directory. A device is rejected: it would be replaced."""
     is_file = path is None or path.is_file() or not path.exists()
     if path is not None and (not is_file or not path.absolute().parent.is_dir()):
-        raise typer.BadParameter(f"'{path}' is no file in a directory that is there")
+        raise typer.BadParameter(f"'{path}' is not a file in an existing directory; choose another path")
     return path
 
 
 def unix_socket(path: Path | None) -> Path | None:
-    """The path of a Unix socket, which may come later, in a directory that is there; None: none."""
+    """Validate the path of a Unix socket, which may be created later, in an existing directory."""
     if path is not None and (not path.absolute().parent.is_dir() or not str(path).isprintable()):
-        raise typer.BadParameter(f"'{path}' is not in a directory that exists; write the socket of a keeper")
+        raise typer.BadParameter(f"'{path}' is not in an existing directory; give the Unix socket of a keeper")
     return path
 
 
 def ports(text: str) -> str:
-    """`FIRST-LAST`."""
+    """Validate `FIRST-LAST`."""
     try:
         rules.parse_ports(text)
     except ValueError as error:

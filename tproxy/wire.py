@@ -1,11 +1,11 @@
-"""The holder stream: what a holder and the reconciler tell each other, and nothing else.
+"""The holder stream: the messages between holders and the reconciler. The only module that both ends import.
 
-One bidirectional gRPC stream a holder, at `METHOD`. Each message is one msgspec struct in MessagePack: `Down` from the
-reconciler, `Up` from the holder. Times are seconds since the epoch. Fields are only ever added, at the end and with a
-default: holders and reconcilers of two releases talk to each other. This module is the only one that both sides import.
+There is one bidirectional gRPC stream per holder, at `METHOD`. Each message is one msgspec struct in MessagePack:
+`Down` from the reconciler, `Up` from the holder. Times are in seconds since the epoch. Fields are only ever added, at
+the end and with a default, because holders and reconcilers of two releases talk to each other.
 
-Fields of `Up` have bounds, which decoding checks: a message with a field out of bounds is refused as a whole, and NaN
-is out of any bounds.
+Decoding checks the bounds of the fields of `Up`. A message with a field out of bounds is rejected as a whole; NaN is
+out of any bounds.
 """
 
 from __future__ import annotations
@@ -16,120 +16,114 @@ import msgspec
 from msgspec import Meta
 
 HTTP = ("http", "h2c")
-"""Of the protocols that an assignment may name, those that ask and answer."""
+"""The protocols of an assignment that have requests and responses."""
 SERVICE = "zenvoy.v1.Holder"
 METHOD = f"/{SERVICE}/Stream"
-MOST_COUNTS = 20_000
-"""Hold addresses in one message: twice the services that are supported, as one may have had another address before."""
-LAST_SECOND = 4_102_444_800
-"""The end of the year 2099, in seconds since the epoch."""
+MAX_COUNTS = 20_000
+"""Hold addresses in one message: twice the supported services, because a service may have had another address."""
+LATEST_TIME = 4_102_444_800
+"""The end of the year 2099."""
 
 Name = Annotated[str, Meta(max_length=256)]
 Place = Annotated[str, Meta(max_length=64, pattern=r"^[0-9A-Za-z_.:%\[\]-]*$")]
 Total = Annotated[int, Meta(ge=0, le=2**53)]
-Moment = Annotated[float, Meta(ge=0, le=LAST_SECOND)]
-Reason = Annotated[str, Meta(max_length=32)]
+Moment = Annotated[float, Meta(ge=0, le=LATEST_TIME)]
+RefusedBy = Annotated[dict[Annotated[str, Meta(max_length=32)], Total], Meta(max_length=16)]
 
 
 class Hold(msgspec.Struct, frozen=True, tag="hold", array_like=True):
-    """Keep connections waiting."""
+    """Hold connections."""
 
 
 class Go(msgspec.Struct, frozen=True, tag="go", array_like=True):
-    """Connect those who wait, and all who come, to one of these `ip:port` (IPv6 in brackets)."""
+    """Release held connections, and relay new ones, to one of these endpoints: `ip:port` (IPv6 in brackets)."""
 
     endpoints: tuple[str, ...]
 
 
-class Refuse(msgspec.Struct, frozen=True, tag="refuse", array_like=True):
-    """Refuse those who wait, and all who come."""
-
-    reason: str
-
-
-Verdict = Hold | Go | Refuse
+Verdict = Hold | Go
 
 
 class Assignment(msgspec.Struct, frozen=True, array_like=True):
-    """What to do with the connections to one hold address."""
+    """The service of one hold address, and what to do with its connections."""
 
     address: str
     """`ip:port` as dialled (IPv6 in brackets)."""
     service: str
     protocol: str
-    """`http`, `h2c`, `tcp` or `tls`: how a refusal looks, and what a client's FIN means."""
+    """`http`, `h2c`, `tcp` or `tls`. It determines the form of a refusal, and the meaning of a client's FIN."""
     verdict: Verdict
     max_held: int
     hold_timeout: float
-    """Seconds that one connection may wait."""
+    """Seconds that a connection may be held."""
     reason: str | None = None
-    """Why the wake is stalled, as far as the client whose wait ends in a refusal may know it."""
+    """The reason why the wake is stalled, as far as refused clients may know it."""
     has_header: bool = False
-    """Whether each connection begins with a header of the PROXY protocol, version 2, which says whose it is."""
+    """True if each connection begins with a PROXY protocol header, version 2, that names its client."""
     reference: str = ""
-    """An id for refusals, by which operators find the rest of the reason."""
+    """An id in refusals, by which operators find the full reason."""
 
 
 class Down(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """A change of assignments. The first of a stream is full: what it does not name is forgotten."""
+    """A change of assignments. The first one of a stream is full: addresses that it does not name are removed."""
 
     version: int
-    """Echoed in `Up.acked` once every assignment in this message is in force."""
+    """Repeated in `Up.acked` once every assignment in this message is in force."""
     assign: tuple[Assignment, ...] = ()
     remove: tuple[str, ...] = ()
-    """Addresses that are no longer used: new connections are refused, relayed ones go on."""
+    """Addresses that are no longer used: new connections are refused, relayed ones continue."""
     full: bool = False
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
-    """The first thing that a holder says."""
+    """The identity of a holder, in its first message."""
 
     holder: Name
-    """An id that lives as long as the holder's process."""
+    """An id that is unique among running holders."""
     mode: Annotated[str, Meta(max_length=16)]
     """`anyip` or `tproxy`."""
     rules: bool | None = None
-    """Mode tproxy: whether rules divert connections to it; None: it does not know yet."""
+    """Mode tproxy: True if rules redirect connections to the holder; None if that is not known yet."""
 
 
 class Count(msgspec.Struct, frozen=True, array_like=True):
-    """All that a holder knows of one hold address, as totals, so that a message may be lost."""
+    """The counts of one hold address, as totals, so that a message may be lost."""
 
     address: Annotated[str, Meta(max_length=64)]
     held: Total
     relayed: Total
     released: Total
-    """Held connections that were connected, ever."""
+    """Held connections that were released."""
     refused: Total
-    """Connections that were refused, on arrival or after a wait, or timed out, ever."""
+    """Connections that were refused, on arrival, after a wait, or by timeout."""
     gone: Total
-    """Held connections whose client gave up, ever."""
+    """Held connections whose client disconnected."""
     held_since: Moment | None = None
-    """When the oldest of those that wait was accepted; while nobody waits, when the last wait began."""
+    """The time when the oldest held connection was accepted; while none is held, when the last wait began."""
     peer: Place | None = None
-    """Who waits on that connection: its client, `ip:port` by its header or `ip` by its request; as long as neither has
-    come, who opened it, as `ip:port`."""
+    """The client of that connection: `ip:port` from its header or `ip` from its request. Until one of them has arrived,
+    the peer that opened it, as `ip:port`."""
     first_byte_at: Moment | None = None
-    """When the latest wait that was released saw the first byte from its endpoint."""
-    refused_by: Annotated[dict[Reason, Total], Meta(max_length=16)] = {}
-    """Of `refused`, how many for which reason: max_held, descriptors, timeout, refused, draining, unknown."""
+    """The time of the first byte from an endpoint after the latest wait."""
+    refused_by: RefusedBy = {}
+    """`refused` by reason: max_held, descriptors, timeout, removed, draining, unassigned."""
 
 
 class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What changed in a holder."""
+    """Changes in a holder."""
 
     acked: Total = 0
     """The latest `Down.version` in force."""
-    counts: Annotated[tuple[Count, ...], Meta(max_length=MOST_COUNTS)] = ()
+    counts: Annotated[tuple[Count, ...], Meta(max_length=MAX_COUNTS)] = ()
     hello: Hello | None = None
-    """Set in the first message of a stream only. Its counts are complete: an address without one never had a
-    connection."""
+    """Set in the first message of a stream only. The counts of that message are complete: an address without one has
+    never had a connection."""
     rules: bool | None = None
-    """Set when that of the hello is otherwise now."""
+    """Set if `Hello.rules` has changed."""
 
 
 def without_times(count: Count) -> Count:
-    """Return a count whose times are not known."""
+    """Return a count without its times."""
     return msgspec.structs.replace(count, held_since=None, first_byte_at=None)
 
 

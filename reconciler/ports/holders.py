@@ -55,7 +55,7 @@ class Held:
     """Of `refused`, how many for which reason."""
 
 
-REASONS = frozenset(("max_held", "descriptors", "timeout", "refused", "draining", "unknown"))
+REASONS = frozenset(("max_held", "descriptors", "timeout", "removed", "draining", "unassigned"))
 """The reasons for which holders refuse a connection."""
 OTHER = "other"
 """Stands for every other reason, so that a holder cannot add labels to metrics."""

@@ -209,8 +209,8 @@ class HolderStreams:
         async for message in messages:
             if message.acked > holder.told:
                 return "the holder acknowledges a version that it was not sent"
-            if len(holder.counts) > wire.MOST_COUNTS:
-                return f"the holder counts connections to more than {wire.MOST_COUNTS} addresses"
+            if len(holder.counts) > wire.MAX_COUNTS:
+                return f"the holder counts connections to more than {wire.MAX_COUNTS} addresses"
             if message.rules is not None:
                 holder.rules = message.rules
             now = self._now()

@@ -112,7 +112,7 @@ def test_call_that_comes_late_waits_for_its_own_time(z: Zenvoy) -> None:
         second = call.future(b"second", timeout=TIMEOUT_SECONDS)
         with pytest.raises(grpc.RpcError) as raised:
             first.result()
-        assert "late did not wake within 2." in raised.value.details()
+        assert "late did not start within 2." in raised.value.details()
         z.wait_status("the second is held", "late", lambda view: view["held"] == 1)
         assert not second.done()
         z.open_gate("late")

@@ -43,7 +43,9 @@ def test_http_service_that_cannot_start(z: Zenvoy) -> None:
     assert int(reply.headers["retry-after"]) >= 1
     assert reply.headers["content-type"].startswith("text/plain")
     text = reply.body.decode()
-    found = re.fullmatch(r"web did not wake within 1\.\d s \(holdTimeout\): Exited \(reference ([0-9a-f]{8})\)\n", text)
+    found = re.fullmatch(
+        r"web did not start within 1\.\d s \(holdTimeout\): Exited \(reference ([0-9a-f]{8})\)\n", text
+    )
     assert found, text
     view = z.status("web")
     assert view["reference"] == found[1]
@@ -80,7 +82,7 @@ def test_h2c_service_that_cannot_start(z: Zenvoy) -> None:
     head, _, body = done.stdout.replace("\r", "").partition("\n\n")
     assert head.startswith("HTTP/2 503")
     assert "\nretry-after: " in head
-    assert body.startswith("two did not wake within 1.")
+    assert body.startswith("two did not start within 1.")
     assert ": Exited (reference " in body
 
 
@@ -103,7 +105,7 @@ def test_one_more_than_may_be_held_is_refused_at_once(z: Zenvoy) -> None:
     assert time.monotonic() - before < 5, "not after holdTimeout, which is 40 s"
     assert reply.status == 503
     assert "retry-after" in reply.headers
-    assert b"2 connections wait for it already (maxHeld)" in reply.body
+    assert b"2 connections are already held (maxHeld)" in reply.body
     z.wait_status("it is counted", "full", lambda view: (view["refused"], view["held"]) == (1, 2))
     z.open_gate("full")
     for connection in waiting:

@@ -44,8 +44,8 @@ from reconciler.server.holders import HolderStreams
 from tests.fuzz.messages import split
 from tproxy import wire as holder_wire
 from tproxy.protocols import proxy_protocol
-from tproxy.protocols.http2 import Refusing
 from tproxy.protocols.http_head import forwarded_for
+from tproxy.protocols.refusal_response import Http2Refusal
 from xds import ir
 from xds.ads.codec import MalformedError
 from xds.ads.delta import DeltaStream
@@ -92,16 +92,16 @@ def _converse(protocol: type[DeltaStream | SotwStream], data: bytes) -> None:
 def first_bytes(data: bytes) -> None:
     """Look at what a held connection begins with, as it arrives and when all of it is there."""
     forwarded_for(data)
-    header = proxy_protocol.read(data)
+    header = proxy_protocol.read_header(data)
     if header is not None:
         assert header.size <= len(data)
         for end in range(max(0, min(header.size, 64) - 1)):
-            assert proxy_protocol.read(data[:end]) in (None, header)
+            assert proxy_protocol.read_header(data[:end]) in (None, header)
 
 
 def refused_http2(data: bytes) -> None:
     """Refuse an HTTP/2 client, whatever it sends and however it is cut into reads."""
-    at_once, piecewise = Refusing("not ready", 5), Refusing("not ready", 5)
+    at_once, piecewise = Http2Refusal("not ready", 5), Http2Refusal("not ready", 5)
     out = at_once.receive(data)
     assert len(out) <= LONGEST_REFUSAL_BYTES * (len(data) + 1)
     for at in range(len(data)):

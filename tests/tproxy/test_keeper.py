@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.tproxy.harness import HolderProcess, World, eventually, go, is_reset, read_exactly
-from tproxy.control.keeper_client import is_untouched
 
 
 class Kept:
@@ -171,23 +170,3 @@ def test_stopped_keeper_is_killed_and_delays_no_client(kept: Kept) -> None:
     clients = _asks(kept, 20)
     _all_answered_once(kept, clients)
     assert kept.keeper.wait(30) == -signal.SIGKILL
-
-
-def test_is_untouched_after_bytes_moved_is_false() -> None:
-    def pair() -> tuple[socket.socket, socket.socket]:
-        client = socket.create_connection(server.getsockname())
-        return client, server.accept()[0]
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        for case, expected in (("idle", True), ("unread", True), ("ended", True), ("read", False), ("written", False)):
-            client, accepted = pair()
-            with client, accepted:
-                if case != "idle":
-                    client.sendall(b"hello")
-                if case == "ended":
-                    client.shutdown(socket.SHUT_WR)
-                if case == "read":
-                    accepted.recv(2)
-                if case == "written":
-                    accepted.sendall(b"x")
-                assert is_untouched(accepted.fileno()) is expected, case

@@ -30,9 +30,8 @@ from tests.tproxy.harness import (
     unused_port,
 )
 from tproxy.protocols import http2
-from tproxy.wire import Refuse
 
-WAITED = r"web did not wake within \d\.\d s \(holdTimeout\)"
+WAITED = r"web did not start within \d\.\d s \(holdTimeout\)"
 """For 0.1 s, on a machine that has nothing else to do."""
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 
@@ -57,7 +56,7 @@ def test_an_http_client_whose_wait_ends_is_told_why(world: World) -> None:
 
 @pytest.mark.curl
 def test_an_answer_to_head_has_no_body(world: World) -> None:
-    world.assign(Refuse("closed for today"), protocol="http")
+    world.assign(protocol="http", max_held=0)
     assert curl("--head", f"http://{world.holder.address}/").stdout.rstrip().endswith("Connection: close")
 
 
@@ -68,15 +67,15 @@ def test_an_answer_survives_an_upload_that_nobody_reads(world: World, tmp_path: 
     upload.write_bytes(bytes(8 << 20))
     said = curl("-H", "Expect:", "--data-binary", f"@{upload}", f"http://{world.holder.address}/").stdout
     assert said.startswith("HTTP/1.1 503 ")
-    assert "did not wake" in said
+    assert "did not start" in said
 
 
 def test_an_http_client_that_has_not_asked_yet_is_answered_when_it_does(world: World) -> None:
-    world.assign(Refuse("closed for today"), protocol="http")
+    world.assign(protocol="http", max_held=0)
     client = world.client()
     world.sees(refused=1)
     client.sendall(GET)
-    assert b"web is refused: closed for today" in read_all(client)
+    assert b"0 connections are already held (maxHeld)" in read_all(client)
 
 
 @pytest.mark.curl
@@ -178,7 +177,7 @@ def test_more_than_may_wait_are_refused_at_once(world: World) -> None:
     world.clients(2)
     world.sees(held=2)
     said = curl(f"http://{world.holder.address}/").stdout
-    assert "2 connections wait for it already (maxHeld)" in said
+    assert "2 connections are already held (maxHeld)" in said
     assert world.sees(refused=1).held == 2
 
 
@@ -187,7 +186,7 @@ def test_when_one_alone_may_wait_it_is_said_so(world: World) -> None:
     world.assign(protocol="http", max_held=1)
     world.clients(1)
     world.sees(held=1)
-    assert "1 connection waits for it already (maxHeld)" in curl(f"http://{world.holder.address}/").stdout
+    assert "1 connection is already held (maxHeld)" in curl(f"http://{world.holder.address}/").stdout
 
 
 def test_refusals_are_told_by_reason(world: World) -> None:
@@ -202,8 +201,8 @@ def test_a_service_that_refuses_says_why_to_those_who_wait_too(world: World) -> 
     client = world.client()
     client.sendall(GET)
     world.sees(held=1)
-    world.assign(Refuse("paused by alice"), protocol="http")
-    assert b"web is refused: paused by alice" in read_all(client)
+    world.reconciler.say(remove=(world.holder.address,))
+    assert b"web is no longer served" in read_all(client)
 
 
 def test_an_address_that_is_no_longer_used_is_refused_but_what_is_relayed_goes_on(world: World) -> None:
@@ -241,7 +240,7 @@ def test_who_waits_for_one_service_is_not_sent_to_another_that_gets_its_address(
     server = world.upstream()
     world.assign(go(server), protocol="tcp", service="other")
     assert is_reset(waiting)
-    assert world.sees(held=0, refused=1).refused_by == {"refused": 1}
+    assert world.sees(held=0, refused=1).refused_by == {"removed": 1}
     later = world.client()
     world.accept(server).sendall(b"other")
     assert later.recv(100) == b"other"

@@ -6,18 +6,15 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.tproxy.harness import PATIENCE_SECONDS, eventually
+from tests.tproxy.harness import PATIENCE_SECONDS
 from tproxy.control.reporter import Link
-from tproxy.control.stream import Stream
-from tproxy.dial.dialer import Crowd, Dialer
+from tproxy.dial.dialer import Dialer, DialLimiter
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
-from tproxy.redirect import netfilter
 from tproxy.wire import Assignment, Down, Go, Hello, Hold, Up, Verdict
 
 
@@ -74,7 +71,7 @@ class Silent:
 
 def holder(loop: Loop, server: socket.socket, protocol: str, verdict: Verdict) -> Holder:
     """One that holds connections to the server's own address."""
-    holder = Holder(loop, Budget(1_000), socket.AF_INET, Hello("h", "anyip"))
+    holder = Holder(loop, Budget(1_000), Hello("h", "anyip"))
     assignment = Assignment(name_of(server), "web", protocol, verdict, 10, 5.0)
     link: Link = Silent()
     holder.received(link, Down(1, (assignment,), full=True))
@@ -97,7 +94,7 @@ def test_without_a_watch_a_connection_is_refused_and_those_that_wait_go_on(
         with pytest.raises(ConnectionResetError):
             two.recv(1)
         loop.watches = 10
-        subject.gates[name_of(server)].refuse_all("draining")
+        subject.addresses[name_of(server)].refuse_all("draining")
         run_until(loop, lambda: not subject.refuser.lingering)
     assert (subject.held, subject.budget.used) == (0, used)
 
@@ -111,7 +108,7 @@ def test_without_a_watch_a_dial_is_given_back(loop: ScarceLoop, server: socket.s
         subject.accept(server.accept()[0].detach())
         assert subject.held == 1
         assert subject.budget.used == used + 1
-        subject.gates[name_of(server)].refuse_all("draining")
+        subject.addresses[name_of(server)].refuse_all("draining")
         run_until(loop, lambda: not subject.refuser.lingering)
 
 
@@ -121,67 +118,19 @@ class Waiting:
     def __init__(self) -> None:
         self.got: list[int] = []
 
-    def wanted(self) -> int:
+    def dials_wanted(self) -> int:
         return 1 - len(self.got)
 
-    def connected(self, fd: int) -> None:
+    def on_connected(self, fd: int) -> None:
         self.got.append(fd)
 
 
 def test_descriptors_are_found_wherever_they_become_free(loop: ScarceLoop, server: socket.socket) -> None:
     budget, waiting = Budget(1_000), Waiting()
     budget.used = budget.limit
-    dialer = Dialer(loop, budget, Crowd(loop), waiting, (name_of(server),))
+    dialer = Dialer(DialLimiter(loop, budget), waiting, (name_of(server),))
     dialer.pump()
     assert not waiting.got
     budget.used -= 10  # as when those that wait for another service give up
     run_until(loop, lambda: waiting.got)
     socket.socket(fileno=waiting.got[0]).close()
-
-
-class Receiver:
-    """Notes what a stream tells."""
-
-    def __init__(self) -> None:
-        self.ends: list[str] = []
-
-    def opened(self, link: Link) -> None: ...
-
-    def received(self, link: Link, down: Down) -> None: ...
-
-    def closed(self, link: Link, why: str) -> None:
-        self.ends.append(why)
-
-
-class FaultyLoop(Loop):
-    """A loop that cannot be called, the first time."""
-
-    fails = True
-
-    def call_soon_threadsafe(self, fn: Callable[[], object]) -> None:
-        if self.fails:
-            self.fails = False
-            raise RuntimeError("can't start new thread")
-        fn()
-
-
-def test_a_stream_that_fails_in_an_unforeseen_way_is_tried_again() -> None:
-    loop, receiver = FaultyLoop(), Receiver()
-    stream = Stream("127.0.0.1:9", loop, receiver)
-    stream.start()
-    eventually(lambda: len(receiver.ends) >= 2, "another attempt")
-    stream.close()
-    loop.close()
-    assert "can't start new thread" in receiver.ends[0]
-    assert "UNAVAILABLE" in receiver.ends[1]
-
-
-def test_a_tool_that_does_not_answer_is_an_error_with_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where it is only asked what there is, as at the end, which must not fail for it."""
-    tool = tmp_path / "nft"
-    tool.write_text("#!/bin/sh\nexec sleep 1000\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(netfilter, "_SECONDS", 0.2)
-    with pytest.raises(netfilter.CannotInstall, match="nft"):
-        netfilter.remove(18001)

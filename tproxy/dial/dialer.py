@@ -1,7 +1,7 @@
-"""Dials the endpoints of one service while somebody waits for them, and hands over each connection that succeeds.
+"""Dials to the endpoints of one service while connections are held for it.
 
-A dial is nobody's in particular: whoever has waited longest when it succeeds gets it. So a client that gives up takes
-no dial with it, and going back to holding is no more than closing the dials that are in flight.
+A dial does not belong to a particular held connection: the oldest one receives it when it succeeds. A client that
+disconnects therefore cancels no dial, and returning to holding only closes the dials in flight.
 """
 
 from __future__ import annotations
@@ -10,56 +10,56 @@ import errno
 import os
 import select
 import socket
-import struct
 import time
 from typing import Protocol
 
 from tproxy import address
-from tproxy.dial.pace import Pace
+from tproxy.dial.pace import DialPace
+from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop, Timer
 
-LOOK_SECONDS = 0.05
-"""How often those that wait for descriptors look for some."""
-_RESET = struct.pack("ii", 1, 0)
+DESCRIPTOR_POLL_SECONDS = 0.05
+"""Interval at which dialers that wait for descriptors look for free ones."""
 
 
-class Crowd:
-    """What the dialers of one holder share."""
+class DialLimiter:
+    """The limits that all dialers of a holder share: descriptors, and the number of services that are retried."""
 
-    __slots__ = ("_look", "_loop", "_starving", "probing")
+    __slots__ = ("_poll", "_waiting", "budget", "loop", "retrying")
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self.probing = 0
-        """How many are being refused at the moment: their grids widen with it."""
-        self._starving: set[Dialer] = set()
-        self._look: Timer | None = None
+    def __init__(self, loop: Loop, budget: Budget) -> None:
+        self.loop = loop
+        self.budget = budget
+        self.retrying = 0
+        """Services whose dials are refused at present; each one lengthens the interval between retries of all."""
+        self._waiting: set[Dialer] = set()
+        self._poll: Timer | None = None
 
-    def starve(self, dialer: Dialer) -> None:
-        """It waits for descriptors, which may become free anywhere, and not only where `feed` is called."""
-        self._starving.add(dialer)
-        if self._look is None:
-            self._look = self._loop.call_later(LOOK_SECONDS, self.feed)
+    def wait_for_descriptors(self, dialer: Dialer) -> None:
+        """Pump the dialer again soon: descriptors may become free without a call of `resume`."""
+        self._waiting.add(dialer)
+        if self._poll is None:
+            self._poll = self.loop.call_later(DESCRIPTOR_POLL_SECONDS, self.resume)
 
-    def feed(self) -> None:
-        """Descriptors became free, or may have."""
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
-        starving, self._starving = self._starving, set()
-        for dialer in starving:
+    def resume(self) -> None:
+        """Pump all waiting dialers, because descriptors may have become free."""
+        if self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
+        waiting, self._waiting = self._waiting, set()
+        for dialer in waiting:
             dialer.pump()
 
 
-class Owner(Protocol):
-    """Whom a dialer serves."""
+class DialOwner(Protocol):
+    """The component that connections are dialled for."""
 
-    def wanted(self) -> int:
-        """How many connections wait."""
+    def dials_wanted(self) -> int:
+        """Return the number of connections that wait for a dial."""
 
-    def connected(self, fd: int) -> None:
-        """A dial succeeded; the descriptor is the owner's, counted in the budget."""
+    def on_connected(self, fd: int) -> None:
+        """Handle a dial that succeeded; the descriptor, counted in the budget, is the owner's."""
 
 
 class _Dial:
@@ -69,66 +69,67 @@ class _Dial:
         self.dialer = dialer
         self.fd = fd
         self.since = since
-        self.deadline = since + dialer.pace.patience
+        self.deadline = since + dialer.pace.timeout_seconds
 
     def __call__(self, events: int) -> None:
-        self.dialer.answered(self)
+        self.dialer.on_answer(self)
 
 
 class Dialer:
     """Dials for one service."""
 
-    def __init__(self, loop: Loop, budget: Budget, crowd: Crowd, owner: Owner, endpoints: tuple[str, ...]) -> None:
-        self._loop = loop
-        self._budget = budget
-        self._crowd = crowd
+    def __init__(self, limiter: DialLimiter, owner: DialOwner, endpoints: tuple[str, ...]) -> None:
+        self._limiter = limiter
+        self._loop = limiter.loop
+        self._budget = limiter.budget
         self._owner = owner
         self._dials: dict[int, _Dial] = {}
         self._turn = 0
         self._retry: Timer | None = None
-        self._patience: Timer | None = None
-        self._probing = False
-        self._busy = False
-        self.aim(endpoints)
+        self._timeout: Timer | None = None
+        self._is_retrying = False
+        self._is_pumping = False
+        self.set_endpoints(endpoints)
 
     @property
     def in_flight(self) -> int:
         return len(self._dials)
 
-    def aim(self, endpoints: tuple[str, ...]) -> None:
-        """These are the endpoints from now on. Dials to others are closed, and what was learned of them forgotten."""
+    def set_endpoints(self, endpoints: tuple[str, ...]) -> None:
+        """Use these endpoints from now on; close the dials to others and forget their pace."""
         self.cancel()
         self._endpoints = [address.sockaddr(one) for one in endpoints]
-        self.pace = Pace()
+        self.pace = DialPace()
 
     def cancel(self) -> None:
-        """Close every dial in flight, and try no more until `pump`."""
+        """Close every dial in flight and start no other until `pump`."""
         for dial in list(self._dials.values()):
             self._drop(dial)
-        self._resume()
+        self._stop_retrying()
 
     def pump(self) -> None:
         """Start as many dials as are wanted and allowed."""
-        if self._retry is not None or self._busy or not self._endpoints:
+        if self._retry is not None or self._is_pumping or not self._endpoints:
             return
-        self._busy = True
+        self._is_pumping = True
         burst = self.pace.window
         try:
             while self._retry is None and burst > 0 and self._missing() > 0:
                 burst -= 1
                 self._dial()
         finally:
-            self._busy = False
+            self._is_pumping = False
         if self._retry is None and self._missing() > 0:
-            self._retry = self._loop.call_at(time.monotonic() + self.pace.gap_seconds, self._again)
-        wanted = self._owner.wanted()
+            self._retry_at(time.monotonic() + self.pace.gap_seconds)
+        wanted = self._owner.dials_wanted()
         if not wanted:
             self.cancel()
-        elif self._retry is None and wanted > len(self._dials) and not self._budget.allows():
-            self._crowd.starve(self)
+        elif self._retry is None and wanted > len(self._dials) and not self._budget.dials_allowed():
+            self._limiter.wait_for_descriptors(self)
 
     def _missing(self) -> int:
-        return min(self._owner.wanted(), self.pace.window, len(self._dials) + self._budget.allows()) - len(self._dials)
+        in_flight = len(self._dials)
+        return min(self._owner.dials_wanted(), self.pace.window, in_flight + self._budget.dials_allowed()) - in_flight
 
     def _dial(self) -> None:
         family, target = self._endpoints[self._turn % len(self._endpoints)]
@@ -143,21 +144,21 @@ class Dialer:
         dial = _Dial(self, sock.detach(), now)
         self._dials[dial.fd] = dial
         if code in (0, errno.EINPROGRESS):
-            # Over the loopback the answer is there before connect() returns.
-            if code == 0 or _is_connected(dial.fd, family):
+            # On loopback the dial is answered before connect() returns.
+            if code == 0 or tcp.peer_address(dial.fd) is not None:
                 return self._succeeded(dial)
             try:
                 self._loop.register(dial.fd, select.EPOLLOUT, dial)
             except OSError:
                 pass
             else:
-                return self._watch()
+                return self._arm_timeout()
         self._drop(dial, registered=False)
         return self._refused()
 
-    def answered(self, dial: _Dial) -> None:
-        """The kernel has an answer."""
-        if _error(dial.fd):
+    def on_answer(self, dial: _Dial) -> None:
+        """Handle the result of a dial in flight."""
+        if tcp.take_error(dial.fd):
             self._drop(dial)
             self._refused()
         else:
@@ -167,51 +168,53 @@ class Dialer:
 
     def _succeeded(self, dial: _Dial) -> None:
         del self._dials[dial.fd]
-        if _is_to_itself(dial.fd):
+        if _is_connected_to_itself(dial.fd):
             self._budget.used -= 1
-            _reset(dial.fd)
+            tcp.reset(dial.fd)
             return self._refused()
         self.pace.succeeded(time.monotonic() - dial.since)
-        self._resume()
-        return self._owner.connected(dial.fd)
+        self._stop_retrying()
+        return self._owner.on_connected(dial.fd)
 
     def _refused(self) -> None:
-        if not self._probing:
-            self._probing = True
-            self._crowd.probing += 1
+        if not self._is_retrying:
+            self._is_retrying = True
+            self._limiter.retrying += 1
         now = time.monotonic()
-        delay = self.pace.refused(now, len(self._endpoints), self._crowd.probing)
-        if delay and self._retry is None:
-            self._retry = self._loop.call_at(now + delay, self._again)
+        if delay := self.pace.refused(now, len(self._endpoints), self._limiter.retrying):
+            self._retry_at(now + delay)
 
-    def _again(self) -> None:
+    def _retry_at(self, moment: float) -> None:
+        if self._retry is None:
+            self._retry = self._loop.call_at(moment, self._on_retry)
+
+    def _on_retry(self) -> None:
         self._retry = None
         self.pump()
 
-    def _resume(self) -> None:
-        """No refusal stands any more."""
-        if self._probing:
-            self._probing = False
-            self._crowd.probing -= 1
+    def _stop_retrying(self) -> None:
+        if self._is_retrying:
+            self._is_retrying = False
+            self._limiter.retrying -= 1
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
 
-    def _watch(self) -> None:
-        """One timer, for the dial that was started first: those behind it are given up no sooner."""
-        if self._patience is None and self._dials:
-            self._patience = self._loop.call_at(next(iter(self._dials.values())).deadline, self._give_up)
+    def _arm_timeout(self) -> None:
+        """Arm one timer, for the oldest dial; the others have later deadlines."""
+        if self._timeout is None and self._dials:
+            self._timeout = self._loop.call_at(next(iter(self._dials.values())).deadline, self._on_timeout)
 
-    def _give_up(self) -> None:
-        self._patience = None
+    def _on_timeout(self) -> None:
+        self._timeout = None
         now = time.monotonic()
         late = [dial for dial in self._dials.values() if dial.deadline <= now]
         for dial in late:
             self._drop(dial)
         if late:
             self.pace.unanswered()
-            self._retry = self._retry or self._loop.call_at(now + self.pace.patience / 10, self._again)
-        self._watch()
+            self._retry_at(now + self.pace.timeout_seconds / 10)
+        self._arm_timeout()
 
     def _drop(self, dial: _Dial, registered: bool = True) -> None:
         del self._dials[dial.fd]
@@ -221,37 +224,14 @@ class Dialer:
         self._budget.used -= 1
 
 
-def _view(fd: int) -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+def _is_connected_to_itself(fd: int) -> bool:
+    """Return whether both ends of a connection are this socket.
 
-
-def _error(fd: int) -> int:
-    view = _view(fd)
-    try:
-        return view.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    finally:
-        view.detach()
-
-
-def _is_connected(fd: int, family: int) -> bool:
-    return address.peer(fd, family) is not None
-
-
-def _is_to_itself(fd: int) -> bool:
-    """Dialling a local port of the ephemeral range where nobody listens can, by TCP's simultaneous open, connect a
-    socket to itself, which would also keep the endpoint from ever binding that port."""
-    view = socket.socket(fileno=fd)
-    try:
-        return bool(view.getsockname() == view.getpeername())
-    except OSError:
-        return False
-    finally:
-        view.detach()
-
-
-def _reset(fd: int) -> None:
-    view = _view(fd)
-    try:
-        view.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    finally:
-        view.close()
+    A dial to a local port of the ephemeral range that has no listener can do so by TCP's simultaneous open. It would
+    keep the endpoint from binding that port.
+    """
+    with tcp.borrow(fd) as sock:
+        try:
+            return bool(sock.getsockname() == sock.getpeername())
+        except OSError:
+            return False

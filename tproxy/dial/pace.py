@@ -1,74 +1,75 @@
-"""How eagerly one service's endpoints are dialled. Pure: times are arguments; its counterpart is `dial.py`.
+"""Pacing of the dials to the endpoints of one service. Pure: times are arguments. Counterpart: `dialer.py`.
 
-Two things are paced. *When to try again* after a refused dial: on a grid that starts at 2 ms and stays at a quarter
-percent of the time already waited, so that an endpoint that begins to listen is found at once, and one that takes
-long costs little. *How many at once*: an endpoint's accept queue may be as short as five (Python's http.server), and
-past it Linux drops the SYN, which would be sent again only after a second. So dials go in bursts; a burst grows with
-each success as TCP's window does, and halves when a dial gets no answer, from when on there is a gap between bursts;
-and a dial without an answer is given up after a few round trips.
+*When to retry* after refused dials: at intervals that start at 2 ms and stay at a quarter percent of the time since the
+first refusal. An endpoint that begins to listen is found at once, and one that takes long costs little.
+
+*How many at once*: the accept queue of an endpoint may be as short as five (Python's http.server). If it is full, Linux
+drops the SYN, which is sent again only after a second. Dials are therefore started in bursts. A burst grows with each
+success, as TCP's window does, and halves when a dial is not answered; from then on there is a gap between bursts. A
+dial that is not answered is abandoned after a few round trips.
 """
 
 from __future__ import annotations
 
-GRID_SECONDS = 0.002
-SLOWEST_SECONDS = 0.050
-GRID_SHARE = 1 / 400
-CROWD_SECONDS = 0.0002
-"""What each service that is probed at the same time adds to everybody's grid: it bounds what probing costs in all."""
+RETRY_SECONDS_MIN = 0.002
+RETRY_SECONDS_MAX = 0.050
+RETRY_SHARE = 1 / 400
+RETRY_SECONDS_PER_SERVICE = 0.0002
+"""Added to the interval of every service for each service that is retried at the same time: it bounds the total
+cost."""
 MAX_IN_FLIGHT = 64
 GAP_SECONDS = 0.001
 
-FIRST_PATIENCE_SECONDS = 0.250
-SHORTEST_PATIENCE_SECONDS = 0.020
-LONGEST_PATIENCE_SECONDS = 3.0
+TIMEOUT_SECONDS_FIRST = 0.250
+TIMEOUT_SECONDS_MIN = 0.020
+TIMEOUT_SECONDS_MAX = 3.0
 
 
-class Pace:
-    """The pace of one service's dials."""
+class DialPace:
+    """The pace of the dials of one service."""
 
-    __slots__ = ("_failing_since", "_in_a_row", "_patience", "_round_trip", "_window", "gap_seconds")
+    __slots__ = ("_failing_since", "_refused_in_a_row", "_round_trip", "_window", "gap_seconds", "timeout_seconds")
 
     def __init__(self) -> None:
         self.gap_seconds = 0.0
-        """Between two bursts; 0 until a dial got no answer."""
+        """Pause between two bursts; 0 until a dial is not answered."""
+        self.timeout_seconds = TIMEOUT_SECONDS_FIRST
+        """Time after which a dial that is not answered is abandoned."""
         self._window = 1.0
         self._failing_since: float | None = None
-        self._in_a_row = 0
+        self._refused_in_a_row = 0
         self._round_trip: float | None = None
-        self._patience = FIRST_PATIENCE_SECONDS
 
     @property
     def window(self) -> int:
-        """Dials that may be in flight, and be started in one burst."""
+        """Maximum number of dials in flight and in one burst."""
         return int(self._window)
 
-    @property
-    def patience(self) -> float:
-        """Seconds after which a dial that got no answer is given up."""
-        return self._patience
-
-    def succeeded(self, took: float) -> None:
-        """A dial was answered after `took` seconds."""
-        self._round_trip = took if self._round_trip is None else 0.8 * self._round_trip + 0.2 * took
-        self._patience = min(LONGEST_PATIENCE_SECONDS, max(SHORTEST_PATIENCE_SECONDS, 4 * self._round_trip))
+    def succeeded(self, seconds: float) -> None:
+        """Record a dial that succeeded after `seconds`."""
+        self._round_trip = seconds if self._round_trip is None else 0.8 * self._round_trip + 0.2 * seconds
+        self.timeout_seconds = min(TIMEOUT_SECONDS_MAX, max(TIMEOUT_SECONDS_MIN, 4 * self._round_trip))
         self._window = min(float(MAX_IN_FLIGHT), self._window + (1 / self._window if self.gap_seconds else 1))
         self._failing_since = None
-        self._in_a_row = 0
+        self._refused_in_a_row = 0
 
-    def refused(self, now: float, endpoints: int, probing: int) -> float:
-        """A dial was refused: seconds until the next, 0 if there is an endpoint that was not tried since."""
+    def refused(self, now: float, endpoints: int, retrying: int) -> float:
+        """Record a refused dial and return the seconds until the next one; 0 if an endpoint was not tried since.
+
+        `retrying` is the number of services whose dials are refused at present.
+        """
         if self._failing_since is None:
             self._failing_since = now
-            self._in_a_row = 0
-        self._in_a_row += 1
-        if self._in_a_row % max(1, endpoints):
+            self._refused_in_a_row = 0
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row % max(1, endpoints):
             return 0.0
         self._window = 1.0
-        waited = now - self._failing_since
-        return min(SLOWEST_SECONDS, max(GRID_SECONDS, waited * GRID_SHARE, probing * CROWD_SECONDS))
+        share = (now - self._failing_since) * RETRY_SHARE
+        return min(RETRY_SECONDS_MAX, max(RETRY_SECONDS_MIN, share, retrying * RETRY_SECONDS_PER_SERVICE))
 
     def unanswered(self) -> None:
-        """A dial got no answer within `patience`: the accept queue is full, or nobody is there."""
+        """Record a dial that was not answered: the accept queue is full, or the host is down."""
         self.gap_seconds = GAP_SECONDS
         self._window = max(1.0, self._window / 2)
-        self._patience = min(LONGEST_PATIENCE_SECONDS, self._patience * 2)
+        self.timeout_seconds = min(TIMEOUT_SECONDS_MAX, self.timeout_seconds * 2)

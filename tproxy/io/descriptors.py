@@ -1,4 +1,4 @@
-"""How many connections the process's descriptors allow. The counts are the holder's own: no system call to ask."""
+"""The budget of file descriptors. It counts on its own, because asking the kernel would cost a system call."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ import os
 import resource
 
 RESERVE = 48
-"""For the stream, the metrics port, log files, and refusals that linger."""
-
-
-def raise_limit() -> int:
-    """Raise RLIMIT_NOFILE to the hard limit; what it is then."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        hard = int(open_max())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
-
-
-def open_max() -> str:
-    with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
-        return file.read()
+"""Descriptors for the holder stream, the metrics port, log files, and lingering refusals."""
 
 
 class Budget:
-    """Counts descriptors in use by connections, and says whether more fit."""
+    """The number of descriptors that connections use, and its limit."""
 
     __slots__ = ("limit", "used")
 
@@ -34,13 +20,23 @@ class Budget:
 
     @property
     def headroom(self) -> int:
-        """What is kept free for dials when it is held connections that fill the rest."""
+        """Descriptors that held connections leave free for dials."""
         return min(256, max(4, self.limit // 32))
 
-    def admits(self) -> bool:
-        """Whether the connection that was counted last may be held: there must be room to connect those that are."""
+    def admits_held(self) -> bool:
+        """Return whether the connection that was counted last may be held, with room left to dial for it."""
         return self.used + self.headroom <= self.limit
 
-    def allows(self) -> int:
-        """How many dials may be started, each of which may become a relayed connection."""
+    def dials_allowed(self) -> int:
+        """Return the number of dials that may be started; each may become a relayed connection."""
         return max(0, self.limit - self.used)
+
+
+def raise_limit() -> int:
+    """Raise RLIMIT_NOFILE to the hard limit and return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
+            hard = int(file.read())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

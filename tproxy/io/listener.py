@@ -1,4 +1,4 @@
-"""The one listening socket, in either mode, and accepting from it without ever spinning."""
+"""The listening socket, in either mode, and a listener that accepts from it without spinning."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import errno
 import os
 import select
 import socket
-import time
-from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 from tproxy import address
+from tproxy.io import tcp
 from tproxy.io.loop import Loop, Timer
-from tproxy.io.refuser import reset
 
 Mode = Literal["anyip", "tproxy"]
 
 INHERITED = "fd:"
 BACKLOG = 65_535
-"""The kernel takes net.core.somaxconn when that is less."""
-ACCEPTS_AT_ONCE = 256
+"""The kernel uses net.core.somaxconn if that is less."""
+ACCEPTS_PER_EVENT = 256
 PAUSE_SECONDS = 0.05
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _OUT_OF_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
@@ -28,14 +26,24 @@ _IP_TRANSPARENT = 19  # linux/in.h
 
 
 class CannotListen(Exception):
-    """The socket could not be opened; the text says why and what to do."""
+    """The socket could not be opened; the text has the reason and the remedy."""
+
+
+class Acceptor(Protocol):
+    """The component that receives accepted connections."""
+
+    def accept(self, fd: int) -> None:
+        """Take over a connection; its descriptor is non-blocking."""
+
+    def count_shed(self) -> None:
+        """Count a connection that was reset because the process has no descriptor left."""
 
 
 def open_socket(listen: str, mode: Mode) -> socket.socket:
-    """The listening socket at `ip:port`, or the one inherited as `fd:N`. An IPv6 one takes IPv4 too.
+    """Return the listening socket at `ip:port`, or the one inherited as `fd:N`. Raises CannotListen.
 
-    Connections to an inherited one wait in the kernel while there is no holder, so its restart refuses nobody.
-    Raises CannotListen.
+    IPv6 includes IPv4. Connections to an inherited socket wait in the kernel while there is no holder, so a restart
+    refuses none.
     """
     if listen.startswith(INHERITED):
         return _inherited(listen, mode)
@@ -62,13 +70,13 @@ def _inherited(listen: str, mode: Mode) -> socket.socket:
     try:
         sock = socket.socket(fileno=int(listen.removeprefix(INHERITED)))
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError(errno.EINVAL, "it does not listen")
+            raise OSError(errno.EINVAL, "not a listening socket")
         sock.setblocking(False)
         sock.set_inheritable(False)
         if mode == "tproxy":
             _make_transparent(sock, sock.family)
     except OSError as error:
-        raise CannotListen(f"cannot listen on {listen}: {error.strerror}; hand down a listening socket") from None
+        raise CannotListen(f"cannot listen on {listen}: {error.strerror}; pass an inherited listening socket") from None
     return sock
 
 
@@ -80,24 +88,24 @@ def _make_transparent(sock: socket.socket, family: int) -> None:
             sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
     except PermissionError as error:
         raise CannotListen(
-            "mode tproxy needs the capability CAP_NET_ADMIN: run as root, give the container "
-            "`securityContext: {capabilities: {add: [NET_ADMIN]}}`, or use --mode anyip, which needs none"
+            "mode tproxy requires CAP_NET_ADMIN: run as root, add "
+            "`securityContext: {capabilities: {add: [NET_ADMIN]}}` to the container, or use --mode anyip"
         ) from error
 
 
 def _explain(error: OSError, listen: str, mode: Mode) -> str:
     _, port = address.split(listen)
     if error.errno == errno.EADDRINUSE:
-        return f"cannot listen on {listen}: the port is taken{_holder_of(port)}; end that, or choose another --listen"
+        return f"cannot listen on {listen}: the port is in use{_user_of(port)}; stop it or choose another --listen"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"cannot listen on {listen}: ports below 1024 need CAP_NET_BIND_SERVICE; choose one above"
+        return f"cannot listen on {listen}: ports below 1024 require CAP_NET_BIND_SERVICE; choose a higher one"
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-        return f"cannot listen on {listen}: this machine has no such address; use 0.0.0.0:{port}"
+        return f"cannot listen on {listen}: this machine does not have the address; use 0.0.0.0:{port}"
     return f"cannot listen on {listen} ({mode}): {error.strerror}"
 
 
-def _holder_of(port: int) -> str:
-    """Who listens on a port, if /proc shows it to us."""
+def _user_of(port: int) -> str:
+    """Return the process that listens on a port, if /proc shows it."""
     inodes = set()
     for table in ("tcp", "tcp6"):
         try:
@@ -120,25 +128,22 @@ def _holder_of(port: int) -> str:
 
 
 class Listener:
-    """Accepts connections for as long as it is open, and gives each descriptor (non-blocking) to `on_accept`."""
+    """Accepts connections while it is open, and passes them to its acceptor."""
 
-    def __init__(
-        self, loop: Loop, sock: socket.socket, on_accept: Callable[[int], None], on_overflow: Callable[[], None]
-    ) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, acceptor: Acceptor) -> None:
         self._loop = loop
         self._sock = sock
-        self._on_accept = on_accept
-        self._on_overflow = on_overflow
-        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._acceptor = acceptor
+        self._spare = -1
+        self._open_spare()
         self._pause: Timer | None = None
-        self.family = int(sock.family)
         name = sock.getsockname()
         self.address = address.join(name[0], name[1])
         self.is_open = True
-        loop.register(sock.fileno(), select.EPOLLIN, self._ready)
+        loop.register(sock.fileno(), select.EPOLLIN, self._on_events)
 
     def close(self) -> None:
-        """Accept what the kernel has accepted already, and no more: what comes next is refused by the kernel."""
+        """Accept the connections that the kernel has already accepted; it refuses later ones."""
         if not self.is_open:
             return
         self.is_open = False
@@ -152,13 +157,13 @@ class Listener:
         if self._spare >= 0:
             os.close(self._spare)
 
-    def _ready(self, _events: int) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
+    def _on_events(self, _events: int) -> None:
+        for _ in range(ACCEPTS_PER_EVENT):
             if not self._accept():
                 return
 
     def _accept(self) -> bool:
-        """Whether there may be more."""
+        """Accept one connection and return whether there may be more."""
         try:
             fd, _ = self._sock._accept()  # type: ignore[attr-defined]
         except BlockingIOError:
@@ -168,13 +173,13 @@ class Listener:
                 return self._shed()
             if error.errno in _OUT_OF_MEMORY:
                 return self._pause_accepting()
-            return True  # That connection broke before it was accepted: accept(2) hands on its error.
+            return True  # the connection broke before it was accepted: accept(2) returns its error
         os.set_blocking(fd, False)
-        self._on_accept(fd)
+        self._acceptor.accept(fd)
         return True
 
     def _shed(self) -> bool:
-        """No descriptor is left: refuse one connection over the spare one, or accept() would report it for ever."""
+        """Reset one connection with the help of the spare descriptor; otherwise epoll would report it forever."""
         if self._spare >= 0:
             os.close(self._spare)
         try:
@@ -183,27 +188,26 @@ class Listener:
             shed = False
         else:
             shed = True
-            reset(fd)
-            self._on_overflow()
+            tcp.reset(fd)
+            self._acceptor.count_shed()
+        return (self._open_spare() and shed) or self._pause_accepting()
+
+    def _open_spare(self) -> bool:
         try:
             self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self._spare = -1
-            shed = False
-        return shed or self._pause_accepting()
+        return self._spare >= 0
 
     def _pause_accepting(self) -> bool:
         if self.is_open and self._pause is None:
             self._loop.unregister(self._sock.fileno())
-            self._pause = self._loop.call_at(time.monotonic() + PAUSE_SECONDS, self._resume)
+            self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
         return False
 
     def _resume(self) -> None:
         self._pause = None
-        if self._spare < 0:
-            try:
-                self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                self._pause = self._loop.call_at(time.monotonic() + PAUSE_SECONDS, self._resume)
-                return
-        self._loop.register(self._sock.fileno(), select.EPOLLIN, self._ready)
+        if self._spare < 0 and not self._open_spare():
+            self._pause = self._loop.call_later(PAUSE_SECONDS, self._resume)
+            return
+        self._loop.register(self._sock.fileno(), select.EPOLLIN, self._on_events)

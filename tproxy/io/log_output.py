@@ -1,8 +1,8 @@
-"""Log output on a thread of its own: a destination that fails or blocks never holds up its process.
+"""Log output in a thread of its own, so that a destination that fails or blocks does not block the process.
 
 A terminal can be closed (EIO), the reader of a pipe can end (EPIPE) or stop reading (a write blocks), and a disk can be
-full (ENOSPC). `write` neither blocks nor raises in any of these cases. What cannot be written is dropped and counted,
-and the count is reported with the first text that is written again.
+full (ENOSPC). `write` neither blocks nor raises in any of these cases. Text that cannot be written is dropped and
+counted; the count is reported after the next successful write.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import threading
 import time
 from collections.abc import Callable
 
-MOST_BYTES = 1024 * 1024
-"""Text that waits for a slow reader; what comes beyond it is dropped."""
+MAX_BYTES = 1024 * 1024
+"""Text that waits for a slow reader; more is dropped."""
 FLUSH_SECONDS = 0.5
-"""Time that the end of the process allows for text that still waits."""
+"""The time that the process waits at its end for text to be written."""
 RETRY_SECONDS = 1.0
-"""Pause between two looks at a non-blocking descriptor that takes nothing."""
-FULL = "its reader does not keep up"
+"""Interval between checks of a non-blocking descriptor that accepts nothing."""
+TOO_SLOW = "the reader is too slow"
 
 
 class LogOutput:
     """The output at one file descriptor.
 
-    `encode` must not raise. `report(count, why)` is called on the output's own thread after texts were lost.
+    `encode` must not raise. `report(count, reason)` is called in the output's thread after texts were lost.
     """
 
     def __init__(self, descriptor: int, encode: Callable[[str], bytes], report: Callable[[int, str], object]) -> None:
@@ -38,15 +38,15 @@ class LogOutput:
         self._texts: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting_bytes = 0
-        self._lost, self._why = 0, ""
+        self._lost, self._reason = 0, ""
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> None:
-        """Write the text soon, or drop it. Safe in any thread."""
+        """Queue the text, or drop it. Safe in any thread."""
         data = self._encode(text)
         with self._lock:
-            if self._waiting_bytes + len(data) > MOST_BYTES:
-                self._lost, self._why = self._lost + 1, FULL
+            if self._waiting_bytes + len(data) > MAX_BYTES:
+                self._lost, self._reason = self._lost + 1, TOO_SLOW
                 return
             self._waiting_bytes += len(data)
             if self._thread is None:
@@ -54,7 +54,7 @@ class LogOutput:
         self._texts.put(data)
 
     def close(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until everything is written, for at most `seconds`."""
+        """Wait until everything is written, for `seconds` at most."""
         deadline = time.monotonic() + seconds
         while self._waiting_bytes and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -65,23 +65,23 @@ class LogOutput:
         atexit.register(self.close)
 
     def _run(self) -> None:
-        # Signals are for the main thread. Blocking SIGTTOU also lets a process in the background write to a terminal
-        # whose `tostop` is set; it would be stopped otherwise.
+        # The main thread handles signals. Blocking SIGTTOU also allows a background process to write to a terminal
+        # with `tostop`; it would be stopped otherwise.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             data = self._texts.get()
-            why = self._write_all(data)
+            reason = self._write_all(data)
             with self._lock:
                 self._waiting_bytes -= len(data)
-                if why:
-                    self._lost, self._why = self._lost + 1, why
+                if reason:
+                    self._lost, self._reason = self._lost + 1, reason
                     continue
                 lost, self._lost = self._lost, 0
             if lost:
-                self._report(lost, self._why)
+                self._report(lost, self._reason)
 
     def _write_all(self, data: bytes) -> str | None:
-        """Return why it was not written."""
+        """Write the data; return the reason if that fails."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
@@ -93,7 +93,7 @@ class LogOutput:
 
 
 class LogStream(io.TextIOBase):
-    """A `LogOutput` as a text stream, for `sys.stdout` and `sys.stderr`: tracebacks cannot block the process either."""
+    """A `LogOutput` as a text stream for `sys.stdout` and `sys.stderr`, so that tracebacks do not block either."""
 
     def __init__(self, output: LogOutput) -> None:
         self._output = output
@@ -107,7 +107,7 @@ class LogStream(io.TextIOBase):
 
 
 def replace_streams(stdout: LogOutput, stderr: LogOutput) -> None:
-    """Write standard output and standard error of this process through these; one that is redirected already stays."""
+    """Write standard output and standard error through these outputs, unless a stream is already replaced."""
     if sys.stdout is sys.__stdout__:
         sys.stdout = LogStream(stdout)
     if sys.stderr is sys.__stderr__:

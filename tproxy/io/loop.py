@@ -1,8 +1,8 @@
-"""A single-threaded epoll loop: callbacks by file descriptor, timers, and a door for other threads.
+"""A single-threaded epoll loop: callbacks by file descriptor, timers, and calls from other threads.
 
-Not asyncio, because what a relay does between two system calls is most of what it costs: here an event costs a look-up
-and a call. The rules: everything but `call_soon_threadsafe` belongs to the thread that runs the loop; callbacks
-never block; a callback that raises is reported, and the loop goes on. Masks are epoll's own (epoll(7)), with `EPOLLET`.
+It is not asyncio because most of the cost of a relay is what happens between two system calls: here an event costs a
+look-up and a call. Everything except `call_soon_threadsafe` must be called in the thread that runs the loop. Callbacks
+never block. A callback that raises is reported, and the loop continues. Masks are those of epoll(7).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 EVENTS_PER_POLL = 256
 MIN_CANCELLED = 64
-"""Cancelled timers are swept out of the heap when there are this many, and they are the greater part of it."""
+"""Cancelled timers are removed from the heap if there are at least this many and they are more than half of it."""
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def _log_error(error: Exception) -> None:
 
 
 class Timer:
-    """A call that is yet to come."""
+    """A scheduled call."""
 
     __slots__ = ("_fn", "_loop")
 
@@ -37,13 +37,17 @@ class Timer:
         self._fn: Callable[[], object] | None = fn
 
     def cancel(self) -> None:
-        """Forget the call. Harmless when it was made or cancelled before."""
+        """Cancel the call. Has no effect if it was made or cancelled before."""
         if self._fn is not None:
             self._fn = None
-            self._loop._forget_timer()
+            self._loop.count_cancelled()
+
+    @property
+    def is_pending(self) -> bool:
+        return self._fn is not None
 
     def take(self) -> Callable[[], object] | None:
-        """What to call now, once; None when it was cancelled."""
+        """Return the function to call now; None if the call was cancelled."""
         fn, self._fn = self._fn, None
         return fn
 
@@ -51,8 +55,7 @@ class Timer:
 class Loop:
     """Waits for descriptors and times, and calls back.
 
-    `on_error` gets every exception of a callback (but not `KeyboardInterrupt` and the like, which leave `run`); by
-    default it is logged.
+    `on_error` receives every `Exception` of a callback; by default it is logged.
     """
 
     def __init__(self, on_error: Callable[[Exception], object] = _log_error) -> None:
@@ -65,54 +68,54 @@ class Loop:
         self._order = itertools.count()
         self._soon: collections.deque[Callable[[], object]] = collections.deque()
         self._running = False
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.register(self._bell, select.EPOLLIN, self._rung)
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.register(self._wakeup, select.EPOLLIN, self._on_wakeup)
 
     def register(self, fd: int, mask: int, callback: Callable[[int], object]) -> None:
-        """Call `callback(events)` whenever `fd` has one of the events in `mask`. Raises OSError: epoll_ctl(2)."""
+        """Call `callback(events)` when `fd` has one of the events in `mask`. Raises OSError (epoll_ctl(2))."""
         self._epoll.register(fd, mask)
         self._callbacks[fd] = callback
 
     def modify(self, fd: int, mask: int) -> None:
-        """Wait for other events of `fd`. With `EPOLLET`, events that are already there are reported again."""
+        """Wait for other events of `fd`. With `EPOLLET`, existing events are reported again."""
         self._epoll.modify(fd, mask)
 
     def unregister(self, fd: int) -> None:
-        """Stop waiting for `fd`; to be called before it is closed. Raises KeyError when it is not registered.
+        """Stop waiting for `fd`, which must not be closed yet. Raises KeyError if it is not registered.
 
-        Events of the current batch that were meant for it are dropped, even when its number has been given to a new
-        descriptor since: whatever the new one has to say, epoll will say again.
+        Its events in the current batch are dropped, even if a new descriptor has received its number: epoll reports
+        the events of the new one again.
         """
         del self._callbacks[fd]
         self._stale.add(fd)
         self._epoll.unregister(fd)
 
     def call_at(self, monotonic_seconds: float, fn: Callable[[], object]) -> Timer:
-        """Call `fn()` when `time.monotonic()` has reached that, to the millisecond, never before."""
+        """Call `fn()` when `time.monotonic()` has reached that time, never earlier."""
         timer = Timer(self, fn)
         heapq.heappush(self._timers, (monotonic_seconds, next(self._order), timer))
         return timer
 
     def call_later(self, seconds: float, fn: Callable[[], object]) -> Timer:
-        """Call `fn()` in so many seconds."""
+        """Call `fn()` after a delay."""
         return self.call_at(time.monotonic() + seconds, fn)
 
     def call_soon(self, fn: Callable[[], object]) -> None:
-        """Call `fn()` once the descriptors that are ready now have had their turn. Only from the loop's own thread."""
+        """Call `fn()` after the callbacks of the descriptors that are ready now."""
         self._soon.append(fn)
 
     def call_soon_threadsafe(self, fn: Callable[[], object]) -> None:
-        """Call `fn()` in the loop's thread, soon. From any thread or signal handler; calls keep their order."""
+        """Call `fn()` soon in the loop's thread. Safe in any thread and signal handler; calls keep their order."""
         self._soon.append(fn)
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
 
     def run(self) -> None:
-        """Run until `stop`. May be run again afterwards."""
+        """Run until `stop`. May be called again afterwards."""
         poll, callbacks, stale = self._epoll.poll, self._callbacks, self._stale
         self._running = True
         while self._running:
             stale.clear()
-            for fd, events in poll(self._patience_seconds(), EVENTS_PER_POLL):
+            for fd, events in poll(self._poll_seconds(), EVENTS_PER_POLL):
                 if fd in stale:
                     continue
                 try:
@@ -122,21 +125,21 @@ class Loop:
             if self._timers:
                 self._call_due(time.monotonic())
             if self._soon:
-                self._call_soon_ones()
+                self._call_queued()
 
     def stop(self) -> None:
-        """Make `run` return after the present round. From another thread: `call_soon_threadsafe(loop.stop)`."""
+        """Make `run` return after the current round. In another thread use `call_soon_threadsafe(loop.stop)`."""
         self._running = False
 
     def close(self) -> None:
-        """Give the loop's own descriptors back. Those that were registered stay open: they are their owners'."""
+        """Close the loop's own descriptors. Registered ones stay open: they belong to their owners."""
         self._callbacks.clear()
         self._timers.clear()
         self._soon.clear()
         self._epoll.close()
-        os.close(self._bell)
+        os.close(self._wakeup)
 
-    def _patience_seconds(self) -> float:
+    def _poll_seconds(self) -> float:
         if self._soon:
             return 0
         if not self._timers:
@@ -152,8 +155,8 @@ class Loop:
             else:
                 self._call(fn)
 
-    def _call_soon_ones(self) -> None:
-        # Those that the calls themselves add wait for the next round, after the descriptors.
+    def _call_queued(self) -> None:
+        # Calls that are added meanwhile wait for the next round, after the descriptors.
         for _ in range(len(self._soon)):
             self._call(self._soon.popleft())
 
@@ -163,12 +166,13 @@ class Loop:
         except Exception as error:
             self._on_error(error)
 
-    def _forget_timer(self) -> None:
+    def count_cancelled(self) -> None:
+        """Count a cancelled timer, and remove such timers from the heap if there are many."""
         self._cancelled += 1
         if self._cancelled >= MIN_CANCELLED and self._cancelled * 2 > len(self._timers):
-            self._timers[:] = [entry for entry in self._timers if entry[2]._fn is not None]
+            self._timers[:] = [entry for entry in self._timers if entry[2].is_pending]
             heapq.heapify(self._timers)
             self._cancelled = 0
 
-    def _rung(self, _events: int) -> None:
-        os.eventfd_read(self._bell)
+    def _on_wakeup(self, _events: int) -> None:
+        os.eventfd_read(self._wakeup)

@@ -1,95 +1,44 @@
-"""Refuses a connection so that its client understands: a reset for TCP and TLS, a 503 with the reason for HTTP.
+"""Refusals that clients understand: a reset for TCP and TLS, a 503 with the reason for HTTP.
 
-An HTTP answer is sent once the request has begun to arrive (an answer before any request is a protocol error to some
-clients, Envoy among them). Then our side is shut down, and what the client still sends is read and thrown away until
-it has read the answer and closed, because closing with unread bytes makes the kernel send a reset, which would destroy
-the answer on its way.
+An HTTP response is sent once the request has begun to arrive: some clients, Envoy among them, treat a response before
+the request as a protocol error. Then writing is shut down, and bytes from the client are discarded until it closes.
+Closing with unread bytes would make the kernel send a reset, which can destroy the response in transit.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import socket
-import struct
-import time
 
+from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop, Timer
-from tproxy.protocols import http2
+from tproxy.protocols.refusal_response import RefusalResponse
 from tproxy.wire import HTTP
 
 RESET_AFTER_SECONDS = 0.05
-"""A reset that Envoy sees together with the success of its dial counts as a failed dial: it dials again, five times,
-and then closes its client's connection as if all was well. So nobody is reset upon arrival, if there is room."""
+"""Envoy counts a reset that it sees together with the success of its dial as a failed dial: it dials again, five times,
+and then closes its client's connection normally. So no connection is reset on arrival if there is room."""
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 * 2**20
 MAX_LINGERING = 1024
-"""Past this many, the ones to come are reset: a refusal must not become a way to hold us up."""
-_READ = 65_536
-_RESET = struct.pack("ii", 1, 0)
+"""Refusals beyond this number are resets, so that refusing cannot exhaust the holder."""
+_READ_SIZE = 65_536
 
 
-def http1(reason: str, retry_after_seconds: int, head: bool = False) -> bytes:
-    """A complete HTTP/1.1 answer (RFC 9112); without its body for a HEAD request."""
-    body = f"{reason}\n".encode()
-    lines = (
-        "HTTP/1.1 503 Service Unavailable",
-        "Content-Type: text/plain; charset=utf-8",
-        f"Content-Length: {len(body)}",
-        f"Retry-After: {retry_after_seconds}",
-        "Connection: close",
-    )
-    return "\r\n".join((*lines, "", "")).encode() + (b"" if head else body)
+class _LingeringRefusal:
+    __slots__ = ("fd", "left", "out", "refuser", "response", "timer")
 
-
-class Answer:
-    """What one client is answered, whichever HTTP it speaks: bytes in, bytes out. No I/O here."""
-
-    def __init__(self, reason: str, retry_after_seconds: int, last: int | None = None) -> None:
-        self._reason = " ".join(reason.split())
-        self._retry_after = retry_after_seconds
-        self._h2 = http2.Refusing(self._reason, retry_after_seconds, last)
-        self._begin: bytes | None = b""
-        self.done = False
-        """All is said: our side can be shut down."""
-
-    def receive(self, data: bytes) -> bytes:
-        """What to send upon this."""
-        if self.done:
-            return b""
-        if self._begin is not None:
-            self._begin += data
-            if len(self._begin) < len(http2.PREFACE) and http2.PREFACE.startswith(self._begin):
-                return b""
-            if not self._begin.startswith(http2.PREFACE):
-                self.done = True
-                return http1(self._reason, self._retry_after, self._begin.startswith(b"HEAD "))
-            data, self._begin = self._begin, None
-        out = self._h2.receive(data)
-        if self._h2.done:
-            self.done = True
-            out += self._h2.goaway()
-        return out
-
-    def end(self) -> bytes:
-        """What to send when no more is waited for."""
-        return b"" if self.done or self._begin is not None else self._h2.goaway()
-
-
-class _Lingering:
-    __slots__ = ("answer", "left", "out", "refuser", "sock", "timer")
-
-    def __init__(self, refuser: Refuser, sock: socket.socket, answer: Answer) -> None:
+    def __init__(self, refuser: Refuser, fd: int, response: RefusalResponse) -> None:
         self.refuser = refuser
-        self.sock = sock
-        self.answer = answer
+        self.fd = fd
+        self.response = response
         self.left = LINGER_BYTES
         self.out = b""
         self.timer: Timer | None = None
 
     def __call__(self, events: int) -> None:
-        self.refuser.serve(self, events)
+        self.refuser.on_events(self, events)
 
     def expire(self) -> None:
         self.timer = None
@@ -97,107 +46,89 @@ class _Lingering:
 
 
 class Refuser:
-    """Ends connections that may not be served. Takes the descriptor, and gives it back to the budget."""
+    """Ends connections that may not be served. Owns the descriptor, and returns it to the budget."""
 
     def __init__(self, loop: Loop, budget: Budget) -> None:
         self._loop = loop
         self._budget = budget
-        self._lingering: set[_Lingering] = set()
+        self._lingering: set[_LingeringRefusal] = set()
         self._resets = 0
 
     @property
     def lingering(self) -> int:
-        """Refusals that are not done with."""
+        """Refusals that are not complete."""
         return len(self._lingering) + self._resets
 
     def refuse(
-        self, fd: int, family: int, protocol: str, reason: str, retry_after_seconds: int, last: int | None = None
+        self, fd: int, protocol: str = "tcp", reason: str = "", retry_after_seconds: int = 1, last: int | None = None
     ) -> None:
-        """Refuse a connection as its protocol would have it; of HTTP/2, what came after the stream `last` is not
-        answered but may be asked again (None: answer what comes first)."""
-        if self.lingering >= MAX_LINGERING:
+        """Refuse a connection in its protocol.
+
+        HTTP/2 requests after stream `last` are not answered but may be repeated (None: the first ones are answered).
+        """
+        if self.lingering >= MAX_LINGERING or (protocol not in HTTP and not self._budget.admits_held()):
             self._reset(fd)
             return
         if protocol not in HTTP:
-            if self._budget.admits():
-                self._reset_soon(fd)
-            else:
-                self._reset(fd)
+            self._resets += 1
+            self._loop.call_later(RESET_AFTER_SECONDS, lambda: self._reset_late(fd))
             return
-        sock = socket.socket(family, socket.SOCK_STREAM, 0, fd)
-        sock.setblocking(False)
-        one = _Lingering(self, sock, Answer(reason, retry_after_seconds, last))
+        lingering = _LingeringRefusal(self, fd, RefusalResponse(reason, retry_after_seconds, last))
         try:
-            self._loop.register(fd, select.EPOLLIN, one)
+            self._loop.register(fd, select.EPOLLIN, lingering)
         except OSError:
-            self._reset(sock.detach())
-            return
-        self._lingering.add(one)
-        one.timer = self._loop.call_at(time.monotonic() + LINGER_SECONDS, one.expire)
-
-    def _reset_soon(self, fd: int) -> None:
-        def expire() -> None:
-            self._resets -= 1
             self._reset(fd)
+            return
+        self._lingering.add(lingering)
+        lingering.timer = self._loop.call_later(LINGER_SECONDS, lingering.expire)
 
-        self._resets += 1
-        self._loop.call_at(time.monotonic() + RESET_AFTER_SECONDS, expire)
+    def _reset_late(self, fd: int) -> None:
+        self._resets -= 1
+        self._reset(fd)
 
     def _reset(self, fd: int) -> None:
-        reset(fd)
+        tcp.reset(fd)
         self._budget.used -= 1
 
-    def serve(self, one: _Lingering, events: int) -> None:
-        """The client sent something, or takes more."""
+    def on_events(self, lingering: _LingeringRefusal, events: int) -> None:
+        """Read from the client and respond to it."""
         try:
             if events & ~select.EPOLLOUT:
-                data = one.sock.recv(_READ)
-                one.left -= len(data)
-                if not data or one.left < 0:
-                    return self.end(one)
-                one.out += one.answer.receive(data)
-            self._send(one)
+                data = os.read(lingering.fd, _READ_SIZE)
+                lingering.left -= len(data)
+                if not data or lingering.left < 0:
+                    return self.end(lingering)
+                lingering.out += lingering.response.receive(data)
+            self._send(lingering)
         except BlockingIOError:
             pass
         except OSError:
-            self._close(one)
+            self._close(lingering)
 
-    def end(self, one: _Lingering) -> None:
-        """Say what is left to say, and close."""
+    def end(self, lingering: _LingeringRefusal) -> None:
+        """Send the rest of the response, and close."""
         try:
-            one.sock.send(one.out + one.answer.end())
+            os.write(lingering.fd, lingering.out + lingering.response.end())
         except OSError:
             pass
-        self._close(one)
+        self._close(lingering)
 
-    def _send(self, one: _Lingering) -> None:
-        if not one.out:
+    def _send(self, lingering: _LingeringRefusal) -> None:
+        if not lingering.out:
             return
-        one.out = one.out[one.sock.send(one.out) :]
-        if one.out:
-            self._loop.modify(one.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        elif one.answer.done:
-            self._loop.modify(one.sock.fileno(), select.EPOLLIN)
-            one.sock.shutdown(socket.SHUT_WR)
+        lingering.out = lingering.out[os.write(lingering.fd, lingering.out) :]
+        if lingering.out:
+            self._loop.modify(lingering.fd, select.EPOLLIN | select.EPOLLOUT)
+        elif lingering.response.done:
+            self._loop.modify(lingering.fd, select.EPOLLIN)
+            tcp.end_writes(lingering.fd)
 
-    def _close(self, one: _Lingering) -> None:
-        if one not in self._lingering:
+    def _close(self, lingering: _LingeringRefusal) -> None:
+        if lingering not in self._lingering:
             return
-        self._lingering.remove(one)
-        if one.timer is not None:
-            one.timer.cancel()
-        self._loop.unregister(one.sock.fileno())
-        one.sock.close()
+        self._lingering.remove(lingering)
+        if lingering.timer is not None:
+            lingering.timer.cancel()
+        self._loop.unregister(lingering.fd)
+        os.close(lingering.fd)
         self._budget.used -= 1
-
-
-def reset(fd: int) -> None:
-    """Close with a reset, so that the client knows at once that nobody read what it sent."""
-    view = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-    try:
-        view.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    except OSError:
-        pass
-    finally:
-        view.detach()
-        os.close(fd)

@@ -1,7 +1,7 @@
-"""Which requests wait on a held HTTP/2 connection, and since when. No I/O here; `gate.py` looks, and never reads.
+"""The requests that are held on one HTTP/2 connection, and since when (RFC 9113). Sans-IO.
 
-Envoy sends every request to a service that sleeps over one connection, each when its client makes it, and a
-RST_STREAM when its client gives up. RFC 9113 for frames.
+Envoy sends all requests to a sleeping service over one connection, each when its client makes it, and a RST_STREAM when
+its client disconnects. The holder peeks at them and never reads them.
 """
 
 from __future__ import annotations
@@ -9,36 +9,39 @@ from __future__ import annotations
 from tproxy.protocols.http2 import FRAME_HEADER, HEADERS, PREFACE, RST_STREAM, frame_head
 
 
-class Calls:
-    """What was seen of one connection, which nobody has read from."""
+class HeldRequests:
+    """The requests seen on a connection whose bytes are all unread."""
 
-    __slots__ = ("_at", "_waiting", "last")
+    __slots__ = ("_at", "_since", "last")
 
     def __init__(self) -> None:
         self._at = 0
-        self._waiting: dict[int, float] = {}
+        self._since: dict[int, float] = {}
+        """By stream, the time when a request that was not cancelled was first seen."""
         self.last: int | None = None
-        """The stream of the latest request; None while there was none."""
+        """The stream of the latest request; None if there was none."""
 
-    def look(self, seen: bytes, now: float) -> bool:
-        """Take all bytes of the connection so far, or those that come first of very many; whether every request in
-        them was given up by its client. Whoever comes after those has to be able to ask again."""
+    def update(self, unread: bytes, now: float) -> bool:
+        """Take the unread bytes, or the first part of very many, and return whether all requests are cancelled.
+
+        A request that may follow after those bytes must be able to repeat on another connection.
+        """
         if self._at == 0:
-            if not seen.startswith(PREFACE):
+            if not unread.startswith(PREFACE):
                 return False
             self._at = len(PREFACE)
-        while (body := self._at + FRAME_HEADER) <= len(seen):
-            length, kind, _, stream = frame_head(seen, self._at)
+        while (body := self._at + FRAME_HEADER) <= len(unread):
+            length, kind, _, stream = frame_head(unread, self._at)
             if kind == HEADERS and stream > (self.last or 0):
-                self._waiting[stream] = now
+                self._since[stream] = now
                 self.last = stream
             elif kind == RST_STREAM:
-                self._waiting.pop(stream, None)
+                self._since.pop(stream, None)
             self._at = body + length
-        return self.last is not None and not self._waiting and self._at >= len(seen)
+        return self.last is not None and not self._since and self._at >= len(unread)
 
-    def waiting_since(self, moment: float) -> int | None:
-        """The last stream that came no later than that; 0: all came later; None: there was none at all."""
+    def last_since(self, moment: float) -> int | None:
+        """Return the last stream first seen at or before `moment`; 0 if all are newer, None if there was no request."""
         if self.last is None:
             return None
-        return max((stream for stream, since in self._waiting.items() if since <= moment), default=0)
+        return max((stream for stream, since in self._since.items() if since <= moment), default=0)

@@ -1,6 +1,7 @@
-"""The head of the first HTTP request on a connection that nobody has read from, whichever HTTP it speaks. No I/O here.
+"""The head of the first HTTP request on a connection, in either HTTP version. Sans-IO.
 
-Of a connection's requests only the first can be read alone: how HTTP/2 codes the next ones depends on it (RFC 7541).
+Only the first request of a connection can be parsed alone: the header compression of later HTTP/2 requests depends on
+the earlier ones (RFC 7541).
 """
 
 from __future__ import annotations
@@ -16,43 +17,43 @@ _PADDED, _PRIORITY = 0x8, 0x20
 _FORWARDED_FOR = re.compile(rb"\r\nx-forwarded-for:([^\r]*)\r\n", re.IGNORECASE)
 
 
-def forwarded_for(seen: bytes) -> str | None:
-    """The address that Envoy saw a request come from; None where the head does not say, or is not all there.
+def forwarded_for(unread: bytes) -> str | None:
+    """Return the client address that Envoy added to a request; None if the head has none or is incomplete.
 
-    Envoy puts it last; those before it are whatever the client claims.
+    Envoy appends it; the addresses before it are claims of the client.
     """
-    said = _said_h2(seen) if seen.startswith(PREFACE) else _said_h1(seen)
+    value = _http2_value(unread) if unread.startswith(PREFACE) else _http1_value(unread)
     try:
-        return str(ipaddress.ip_address(said.rpartition(b",")[2].strip().decode("ascii")))
+        return str(ipaddress.ip_address(value.rpartition(b",")[2].strip().decode("ascii")))
     except ValueError:
         return None
 
 
-def _said_h1(seen: bytes) -> bytes:
-    head, end, _ = seen.partition(b"\r\n\r\n")
+def _http1_value(unread: bytes) -> bytes:
+    head, end, _ = unread.partition(b"\r\n\r\n")
     found = _FORWARDED_FOR.search(head + end)
     return found[1] if found else b""
 
 
-def _said_h2(seen: bytes) -> bytes:
+def _http2_value(unread: bytes) -> bytes:
     try:
-        headers = hpack.Decoder().decode(_first_block(seen), raw=True)
+        headers = hpack.Decoder().decode(_first_block(unread), raw=True)
     except hpack.HPACKError:
         return b""
     return next((value for name, value, *_ in headers if name == b"x-forwarded-for"), b"")
 
 
-def _first_block(seen: bytes) -> bytes:
-    """The header block of the first request (RFC 9113, 6.2 and 6.10); empty while it is not all there."""
+def _first_block(unread: bytes) -> bytes:
+    """Return the header block of the first request (RFC 9113, 6.2 and 6.10); empty if it is incomplete."""
     at, block = len(PREFACE), b""
-    while (body := at + FRAME_HEADER) <= len(seen):
-        length, kind, flags, _ = frame_head(seen, at)
-        if (end := body + length) > len(seen):
+    while (body := at + FRAME_HEADER) <= len(unread):
+        length, kind, flags, _ = frame_head(unread, at)
+        if (end := body + length) > len(unread):
             break
         if kind == HEADERS:
-            block = _fragment(flags, seen[body:end])
+            block = _fragment(flags, unread[body:end])
         elif kind == CONTINUATION:
-            block += seen[body:end]
+            block += unread[body:end]
         if kind in (HEADERS, CONTINUATION) and flags & END_HEADERS:
             return block
         at = end
@@ -60,7 +61,7 @@ def _first_block(seen: bytes) -> bytes:
 
 
 def _fragment(flags: int, payload: bytes) -> bytes:
-    """A HEADERS frame's part of the block, without what may stand around it."""
+    """Return the part of a HEADERS frame that belongs to the block, without padding and priority."""
     begin, end = 0, len(payload)
     if flags & _PADDED and payload:
         begin, end = 1, end - payload[0]

@@ -1,7 +1,7 @@
-"""The header of the PROXY protocol, version 2, by which Envoy says whose connection one is. No I/O here.
+"""The header of the PROXY protocol, version 2, with which Envoy names the client of a connection. Sans-IO.
 
-https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt, section 2.2: a signature, version and command, family, the
-length of the rest, then both addresses and both ports. The command LOCAL means that Envoy speaks for itself.
+https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt, section 2.2: signature, version and command, family, length
+of the rest, both addresses, both ports. With the command LOCAL, the connection is Envoy's own.
 """
 
 from __future__ import annotations
@@ -11,40 +11,41 @@ from dataclasses import dataclass
 
 from tproxy import address
 
-LEAST, USUAL, LARGEST = 16, 52, 16 + 65_535
-"""Bytes of a header: without addresses, with IPv6 addresses and nothing besides, at most."""
+SIZE_MIN, SIZE_USUAL, SIZE_MAX = 16, 52, 16 + 65_535
+"""Bytes of a header without addresses, with IPv6 addresses only, and at most."""
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _LOCAL, _PROXY = 0x20, 0x21
 _FAMILIES = {0x11: (socket.AF_INET, 4), 0x21: (socket.AF_INET6, 16)}
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What a connection begins with."""
+class ProxyHeader:
+    """The header of one connection."""
 
     size: int
-    """Bytes; 0: there is no header."""
+    """Bytes; 0 if the connection has no header."""
     client: str | None = None
-    """`ip:port`, IPv6 in brackets; None where it does not say."""
+    """`ip:port`, IPv6 in brackets; None if the header names no client."""
 
 
-NONE = Header(0)
+NONE = ProxyHeader(0)
 
 
-def read(seen: bytes) -> Header | None:
-    """The header that a connection begins with; None while more of it has to come, or of the connection at all."""
-    if len(seen) < len(_SIGNATURE):
-        return None if _SIGNATURE.startswith(seen) else NONE
-    if not seen.startswith(_SIGNATURE):
+def read_header(unread: bytes) -> ProxyHeader | None:
+    """Return the header that a connection begins with; None if more bytes are needed."""
+    if len(unread) < len(_SIGNATURE):
+        return None if _SIGNATURE.startswith(unread) else NONE
+    if not unread.startswith(_SIGNATURE):
         return NONE
-    if len(seen) < LEAST:
+    if len(unread) < SIZE_MIN:
         return None
-    command, family, length = seen[12], seen[13], int.from_bytes(seen[14:16])
+    command, family, length = unread[12], unread[13], int.from_bytes(unread[14:16])
     if command not in (_LOCAL, _PROXY):
         return NONE
-    if len(seen) < LEAST + length:
+    if len(unread) < SIZE_MIN + length:
         return None
-    return Header(LEAST + length, _client(family, seen[LEAST : LEAST + length]) if command == _PROXY else None)
+    addresses = unread[SIZE_MIN : SIZE_MIN + length]
+    return ProxyHeader(SIZE_MIN + length, _client(family, addresses) if command == _PROXY else None)
 
 
 def _client(family: int, addresses: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""Installs, finds and removes the rules of `rules.py`, by running nft or iptables."""
+"""Installation, detection and removal of the rules in `rules.py`, with nft or iptables."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import subprocess
 from typing import Literal
 
 from tproxy.redirect import rules
-from tproxy.redirect.rules import Family, Rules, Tool
+from tproxy.redirect.rules import RedirectRules, RuleTool
 
-_SECONDS = 10
+_TIMEOUT_SECONDS = 10
 
 
 class CannotInstall(Exception):
-    """The rules could not be installed; the text says why and what to do."""
+    """The rules could not be installed or removed; the text has the reason and the remedy."""
 
 
-def find_tool(wanted: Literal["auto", "nft", "iptables"] = "auto") -> Tool:
-    """nft if there is one, else iptables. Raises CannotInstall."""
-    candidates: tuple[Tool, ...] = ("nft", "iptables") if wanted == "auto" else (wanted,)
+def find_tool(wanted: Literal["auto", "nft", "iptables"] = "auto") -> RuleTool:
+    """Return nft if it is available, else iptables. Raises CannotInstall."""
+    candidates: tuple[RuleTool, ...] = ("nft", "iptables") if wanted == "auto" else (wanted,)
     for tool in candidates:
         if shutil.which(tool):
             return tool
     package = "nftables" if "nft" in candidates else "iptables"
-    raise CannotInstall(f"there is no {' or '.join(candidates)} here: apt-get install {package}")
+    raise CannotInstall(f"{' or '.join(candidates)} not found. Install it, for example with: apt-get install {package}")
 
 
-def install(wanted: Rules, tool: Tool) -> None:
-    """Put the rules in force, in place of whatever an earlier holder left, by either tool. Raises CannotInstall."""
+def install(wanted: RedirectRules, tool: RuleTool) -> None:
+    """Install rules, and remove those that an earlier holder left with either tool. Raises CannotInstall."""
     if tool == "nft":
         _run(["nft", "-f", "-"], rules.nft_install(wanted))
         _remove_iptables()
@@ -43,20 +43,20 @@ def install(wanted: Rules, tool: Tool) -> None:
 
 
 def remove(port: int) -> None:
-    """Remove the rules that divert to `port`; those of another holder, which may have replaced ours, stay.
+    """Remove the rules that redirect to `port`, and leave those of another holder, which may have replaced them.
 
     Raises CannotInstall.
     """
-    if installed("nft") == port:
+    if installed_port("nft") == port:
         _run(["nft", "-f", "-"], rules.nft_remove())
-    if installed("iptables") == port:
+    if installed_port("iptables") == port:
         _remove_iptables()
 
 
-def installed(tool: Tool, family: Family = "inet") -> int | None:
-    """The port that installed rules divert to; None when there are none, or we may not look.
+def installed_port(tool: RuleTool) -> int | None:
+    """Return the port that installed rules redirect to; None if there are none or they may not be listed.
 
-    Raises CannotInstall when the tool does not answer.
+    Raises CannotInstall if the tool does not answer.
     """
     if tool == "nft":
         commands = [["nft", "list", "table", one, rules.TABLE] for one in ("inet", "ip", "ip6")]
@@ -64,7 +64,7 @@ def installed(tool: Tool, family: Family = "inet") -> int | None:
         commands = [[one, "-w", "5", "-t", "mangle", "-S", rules.CHAIN] for one in ("iptables", "ip6tables")]
     for command in commands:
         if shutil.which(command[0]):
-            port = rules.installed_port(_output(command))
+            port = rules.installed_port(_run_tool(command).stdout)
             if port is not None:
                 return port
     return None
@@ -84,26 +84,24 @@ def _remove_chain(command: str) -> None:
     _run([command, "-w", "5", "-t", "mangle", "-X", rules.CHAIN])
 
 
-def _complete(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+def _run_tool(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        return subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotInstall(f"{command[0]}: {error}") from error
 
 
 def _succeeds(command: list[str]) -> bool:
-    return _complete(command).returncode == 0
-
-
-def _output(command: list[str]) -> str:
-    return _complete(command).stdout
+    return _run_tool(command).returncode == 0
 
 
 def _run(command: list[str], text: str = "") -> None:
-    done = _complete(command, text)
-    if done.returncode:
-        said = " ".join(done.stderr.split())
+    result = _run_tool(command, text)
+    if result.returncode:
+        output = " ".join(result.stderr.split())
         hint = ""
-        if "ermitted" in said or "ermission" in said or "be root" in said:
-            hint = "; this needs CAP_NET_ADMIN: run `zenvoy-tproxy rules --install` as root in an init step"
-        raise CannotInstall(f"`{' '.join(command)}` failed: {said}{hint}")
+        if "ermitted" in output or "ermission" in output or "be root" in output:
+            hint = "; CAP_NET_ADMIN is required: run `zenvoy-tproxy rules --install` as root in an init step"
+        raise CannotInstall(f"`{' '.join(command)}` failed: {output}{hint}")

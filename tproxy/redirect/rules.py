@@ -1,9 +1,9 @@
-"""The rules that divert a range of local ports to the one listening socket, for nftables or iptables. Texts only.
+"""The nftables and iptables rules that redirect a range of local ports to one listening socket. Text only.
 
-`TPROXY` in prerouting at mangle priority catches what comes from elsewhere and, because the loopback is a route like
-any other, what this machine sends to itself. Only addresses that are local anyway are diverted, so no `ip rule` or
-`ip route` is needed to have the packets delivered; and connections that exist already are found by the kernel before
-the listening socket is (Documentation/networking/tproxy.rst).
+`TPROXY` in prerouting at mangle priority applies to packets from other machines and, because loopback is a route like
+any other, to packets that this machine sends to itself. Only local addresses are redirected, so the packets are
+delivered without an `ip rule` or `ip route`. The kernel finds existing connections before it finds the listening socket
+(Documentation/networking/tproxy.rst).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["ip", "ip6", "inet"]
-Tool = Literal["nft", "iptables"]
+RuleFamily = Literal["ip", "ip6", "inet"]
+RuleTool = Literal["nft", "iptables"]
 
 TABLE = "zenvoy"
 CHAIN = "ZENVOY"
@@ -21,36 +21,36 @@ DEFAULT_PORTS = (20000, 32767)
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What is diverted to where."""
+class RedirectRules:
+    """A redirection."""
 
     port: int
-    """Of the listening socket."""
+    """The port of the listening socket."""
     ports: tuple[int, int] = DEFAULT_PORTS
-    """First and last of the hold addresses' ports."""
-    family: Family = "inet"
+    """First and last port of hold addresses."""
+    family: RuleFamily = "inet"
 
 
 def parse_ports(text: str) -> tuple[int, int]:
-    """The first and last of `20000-32767`. Raises ValueError, saying what would be right."""
+    """Return the first and last port of `20000-32767`. Raises ValueError with a remedy."""
     found = re.fullmatch(r"(\d+)-(\d+)", text.strip())
     if not found or not 0 < int(found[1]) <= int(found[2]) <= 65535:
-        raise ValueError(f"{text!r} is not a range of ports; write {DEFAULT_PORTS[0]}-{DEFAULT_PORTS[1]}")
+        raise ValueError(f"{text!r} is not a port range; write, for example, {DEFAULT_PORTS[0]}-{DEFAULT_PORTS[1]}")
     return int(found[1]), int(found[2])
 
 
 def nft_remove() -> str:
-    """Input for `nft -f -` that removes whatever is there; adding the table first makes that no error."""
+    """Return input for `nft -f -` that removes the table; adding it first makes that succeed if there is none."""
     return "".join(f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("ip", "ip6", "inet"))
 
 
-def nft_install(rules: Rules) -> str:
-    """Input for `nft -f -`: one transaction that replaces what an earlier holder left."""
+def nft_install(rules: RedirectRules) -> str:
+    """Return input for `nft -f -`: one transaction that replaces the table of an earlier holder."""
     return nft_remove() + nft_table(rules)
 
 
-def nft_table(rules: Rules) -> str:
-    """The table itself."""
+def nft_table(rules: RedirectRules) -> str:
+    """Return the table."""
     first, last = rules.ports
     return (
         f"table {rules.family} {TABLE} {{\n"
@@ -62,15 +62,15 @@ def nft_table(rules: Rules) -> str:
     )
 
 
-def iptables_commands(rules: Rules) -> list[str]:
-    """The command families that the rules are for."""
+def iptables_commands(rules: RedirectRules) -> list[str]:
+    """Return the iptables commands that the rules need."""
     return {"ip": ["iptables"], "ip6": ["ip6tables"], "inet": ["iptables", "ip6tables"]}[rules.family]
 
 
-def iptables_install(rules: Rules) -> str:
-    """Input for `iptables-restore --noflush`: one transaction, which also empties a chain of that name.
+def iptables_install(rules: RedirectRules) -> str:
+    """Return input for `iptables-restore --noflush`: one transaction that also empties an existing chain.
 
-    The jump to it is not in here, for a second one must not be added: `iptables -C PREROUTING …` asks first.
+    The jump to the chain is not included, because it must not be added twice: `iptables -C PREROUTING …` checks first.
     """
     first, last = rules.ports
     return (
@@ -83,12 +83,12 @@ def iptables_install(rules: Rules) -> str:
 
 
 def iptables_jump(action: Literal["-C", "-I", "-D"]) -> list[str]:
-    """The arguments that check, insert or delete the jump to the chain."""
+    """Return the arguments that check, insert or delete the jump to the chain."""
     return ["-w", "5", "-t", "mangle", action, "PREROUTING", "-j", CHAIN]
 
 
-def text(rules: Rules, tool: Tool) -> str:
-    """What is shown to people: what would be installed, as its tool takes it."""
+def as_text(rules: RedirectRules, tool: RuleTool) -> str:
+    """Return the rules as their tool accepts them, for people."""
     if tool == "nft":
         return nft_table(rules)
     shown = []
@@ -99,6 +99,6 @@ def text(rules: Rules, tool: Tool) -> str:
 
 
 def installed_port(listing: str) -> int | None:
-    """The port that the rules in an `nft list` or `iptables -S` listing divert to; None if there is no such rule."""
+    """Return the port that the rules in an `nft list` or `iptables -S` listing redirect to; None if there are none."""
     found = re.search(r"tproxy to :(\d+)|--on-port (\d+)", listing)
     return int(found[1] or found[2]) if found else None

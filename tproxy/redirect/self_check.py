@@ -1,9 +1,9 @@
-"""Mode tproxy: whether the rules divert connections here. The holder sees by dialling, itself, what they are for.
+"""Mode tproxy: a periodic check that the rules redirect connections to the holder, by dialling a redirected port.
 
-That takes no tool and no right. It dials the address that the reconciler makes hold addresses of. Such a connection is
-known by both of its ends, which nobody else has while it is open, and gets no further than `takes`: it is no held
-connection, and wakes nothing. An answer that says neither yes nor no (somebody else listens there, or accepting is
-behind) leaves what was known before.
+The check needs no tool and no privilege. It dials the IP address that hold addresses have. The accepted end is
+recognized by both of its addresses, which no other connection has while this one is open. It goes no further than
+`takes`, so it is not held and wakes no service. If the result is unclear (another process listens there, or accepting
+is late), the previous result stands.
 """
 
 from __future__ import annotations
@@ -13,123 +13,121 @@ import os
 import random
 import select
 import socket
-import struct
-from collections.abc import Callable
+from collections.abc import Container
 from dataclasses import dataclass
+from typing import Protocol
 
 from tproxy import address
+from tproxy.io import tcp
 from tproxy.io.loop import Loop, Timer
 
-LOOK_SECONDS = 30.0
+CHECK_SECONDS = 30.0
 HOST = "127.0.0.1"
-TRIES = 8
-"""Of a port that is no hold address in use."""
-_RESET = struct.pack("ii", 1, 0)
+PORT_ATTEMPTS = 8
+"""Attempts to find a port that no hold address has."""
 _PENDING = (0, errno.EINPROGRESS)
-_NOBODY = (errno.ECONNREFUSED, errno.ETIMEDOUT)
+_NO_LISTENER = (errno.ECONNREFUSED, errno.ETIMEDOUT)
+
+
+class RedirectObserver(Protocol):
+    """The holder, as the check sees it."""
+
+    @property
+    def assignments(self) -> Container[str]:
+        """The hold addresses in use, `ip:port`."""
+
+    def set_redirected(self, redirected: bool) -> None:
+        """Handle a result that differs from the previous one."""
 
 
 @dataclass(slots=True)
-class _Dial:
-    """One connection to ourselves."""
-
+class _SelfDial:
     sock: socket.socket
     ends: tuple[str | None, str]
-    waits: bool = True
-    """Whether it is neither open nor refused yet."""
+    pending: bool = True
+    """True while it is neither connected nor refused."""
 
 
-class Diversion:
-    """Looks every `seconds`. `is_used` says of an `ip:port` whether it is somebody's, `tell` whatever is new."""
+class SelfCheck:
+    """Checks every `seconds` whether rules redirect a range of ports to the holder."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        family: int,
-        ports: tuple[int, int],
-        seconds: float,
-        is_used: Callable[[str], bool],
-        tell: Callable[[bool], None],
-    ) -> None:
-        """`family` is the listening socket's."""
-        self._loop, self._family, self._ports, self._seconds = loop, family, ports, seconds
-        self._is_used, self._tell = is_used, tell
-        self._dial: _Dial | None = None
-        self._known: bool | None = None
+    def __init__(self, loop: Loop, observer: RedirectObserver, ports: tuple[int, int], seconds: float) -> None:
+        self._loop, self._observer, self._ports, self._seconds = loop, observer, ports, seconds
+        self._dial: _SelfDial | None = None
+        self._result: bool | None = None
         self._timer: Timer | None = None
 
     def start(self, known: bool | None) -> None:
-        """Look now, and again and again; `known` is what was told already."""
-        self._known = known
-        self._look()
+        """Start to check; `known` is the result that the observer already has."""
+        self._result = known
+        self._check()
 
     def stop(self) -> None:
-        """Look no more. Harmless when it never did."""
+        """Stop to check."""
         if self._timer:
             self._timer.cancel()
-        self._end(None)
+        self._finish(None)
 
     def takes(self, fd: int) -> bool:
-        """Whether an accepted connection is our own; it is closed then."""
+        """Return whether an accepted connection comes from the check, and close it if so."""
         if self._dial is None:
             return False
         try:
-            ends = (address.peer(fd, self._family), address.local(fd, self._family))
+            ends = (tcp.peer_address(fd), tcp.local_address(fd))
         except OSError:
             return False
         if ends != self._dial.ends:
             return False
         os.close(fd)
-        self._end(True)
+        self._finish(True)
         return True
 
-    def _look(self) -> None:
-        self._timer = self._loop.call_later(self._seconds, self._look)
-        self._end(False if self._dial and self._dial.waits else None)
-        port = self._port()
+    def _check(self) -> None:
+        self._timer = self._loop.call_later(self._seconds, self._check)
+        self._finish(False if self._dial and self._dial.pending else None)
+        port = self._unused_port()
         try:
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         except OSError:  # no descriptor is left
             return
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)  # so that nothing is left of it
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, tcp.RESET_ON_CLOSE)  # leaves nothing in TIME_WAIT
         error = sock.connect_ex((HOST, port))
         if error not in _PENDING:
             sock.close()
-            if error in _NOBODY:
-                self._answer(False)
+            if error in _NO_LISTENER:
+                self._set_result(False)
             return
-        own = sock.getsockname()
-        self._dial = _Dial(sock, (address.join(own[0], own[1]), address.join(HOST, port)))
-        self._loop.register(sock.fileno(), select.EPOLLOUT, self._opened)
+        self._dial = _SelfDial(sock, (address.join(*sock.getsockname()), address.join(HOST, port)))
+        self._loop.register(sock.fileno(), select.EPOLLOUT, self._on_answer)
 
-    def _port(self) -> int:
-        """One that the rules are for; were it accepted too late to be known for ours, it would wake nobody."""
-        for _ in range(TRIES):
+    def _unused_port(self) -> int:
+        """Return a port in the range; if the dial is accepted too late to be recognized, it wakes no service."""
+        for _ in range(PORT_ATTEMPTS):
             port = random.randint(*self._ports)
-            if not self._is_used(address.join(HOST, port)):
+            if address.join(HOST, port) not in self._observer.assignments:
                 break
         return port
 
-    def _opened(self, _events: int) -> None:
+    def _on_answer(self, _events: int) -> None:
         assert self._dial
         error = self._dial.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
-            self._end(False if error in _NOBODY else None)
+            self._finish(False if error in _NO_LISTENER else None)
         else:
-            self._dial.waits = False
+            self._dial.pending = False
             self._loop.unregister(self._dial.sock.fileno())
 
-    def _end(self, diverted: bool | None) -> None:
+    def _finish(self, redirected: bool | None) -> None:
         dial, self._dial = self._dial, None
         if dial is not None:
-            if dial.waits:
+            if dial.pending:
                 self._loop.unregister(dial.sock.fileno())
             dial.sock.close()
-        if diverted is not None:
-            self._answer(diverted)
+        if redirected is not None:
+            self._set_result(redirected)
 
-    def _answer(self, diverted: bool) -> None:
-        if diverted is not self._known:
-            self._known = diverted
-            self._tell(diverted)
+    def _set_result(self, redirected: bool) -> None:
+        if redirected is not self._result:
+            self._result = redirected
+            self._observer.set_redirected(redirected)

@@ -1,52 +1,80 @@
 """One direction of a relayed connection: from its source to its sink, in order, in bounded memory.
 
-A flow always waits for exactly one thing (`waits`): bytes from its source, room in its sink, its turn (it has had its
-share of a wake-up), the reads of others (see below), or nothing any more. Both sockets are registered edge-triggered,
-once, so that waiting costs no system call; the price is the rule that a flow goes back to waiting for its source only
-after it has seen the source empty, and for its sink only after it has seen the sink full.
+A flow waits for exactly one thing at a time (`waits`). Both sockets are registered edge-triggered and only once, so
+that waiting costs no system call. This requires that a flow returns to waiting for its source only after it has seen
+the source empty, and for its sink only after it has seen the sink full.
 
-Small messages are read and written: two system calls a message. All that are ready are read before the first is
-written, so that whoever is woken by one finds the others there too. A read that fills the whole buffer makes the flow
-*bulk*: it is then moved by splice(2) through a pipe, without a copy, until too little comes at a time; one that has
-been bulk for long is patient (`patience.py`).
+Small messages are read and written: two system calls each. All ready sources are read before the first write, so that a
+peer that is woken by one message finds the others as well. A read that fills the whole buffer makes the flow *bulk*:
+its bytes are then moved with splice(2) through a pipe, without a copy, until an event moves too few of them.
+
+A flow that stays bulk is *patient*: SO_RCVLOWAT (socket(7)) makes the kernel report the source only once many bytes
+have arrived. The kernel reports an end, a reset, and a full receive window at once, but not a last message that is
+shorter than the mark. A timer therefore ends the patience of a flow that has not moved since the last check.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from typing import Protocol
 
-from tproxy.relay.owner import Owner
-from tproxy.relay.patience import Patience
-from tproxy.relay.pipes import Pipe
+from tproxy.io import tcp
+from tproxy.io.loop import Loop, Timer
+from tproxy.relay.pipes import Pipe, Pipes
 
 INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
 UNUSUAL = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 
-SOURCE, SINK, TURN, READS, NOTHING, SOURCE_ENDED, SOURCE_FAILED, SINK_FAILED = range(8)
+SOURCE, SINK, TURN, BATCH, NOTHING, SOURCE_ENDED, SOURCE_FAILED, SINK_FAILED = range(8)
+"""`waits`: for bytes from the source, for room in the sink, for the turn of the flow after it had its share, for the
+reads of other flows, or for nothing any more. The last three are results of `_pump` only."""
 
 COPY_SIZE = 1 << 16
 SMALL = 1 << 12
-"""What is longer is written at once: nobody would be woken twice for it, and it would take memory."""
+"""Longer messages are written at once: batching them would save no wake-ups and would use memory."""
 SPLICE_SIZE = 1 << 20
 SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-"""Without SPLICE_F_MORE: it would hold back the last bytes (as MSG_MORE does), and which are the last is not known."""
+"""Without SPLICE_F_MORE: it delays the last bytes (as MSG_MORE does), and which ones are last is not known."""
 BULK_MIN = 1 << 15
-"""A wake-up that moved fewer bytes than this ends bulk."""
-LONG_BULK = 1 << 23
-"""Bytes moved in bulk after which a flow is patient (`patience.py`)."""
+"""An event that moves fewer bytes than this ends bulk."""
+PATIENT_AFTER = 1 << 23
+"""Bytes moved in bulk after which a flow becomes patient."""
+LOW_WATER = 1 << 18
+PATIENCE_SECONDS = 0.005
+"""Interval of the checks. A last message is delayed by twice this time at most."""
 COPY_ROUNDS = 8
 SPLICE_SHARE = 4 << 20
-"""Buffers, and bytes, that a flow may move before others have their turn."""
+"""Buffers, and bytes, that a flow may move before it is the turn of other flows."""
+
+
+class FlowOwner(Protocol):
+    """The relayed connection that a flow is one direction of."""
+
+    loop: Loop
+    pipes: Pipes
+
+    def on_first_byte(self, flow: Flow) -> None:
+        """Handle the first bytes that were delivered."""
+
+    def on_source_ended(self, flow: Flow) -> None:
+        """Handle the end of the source, after everything was delivered."""
+
+    def on_source_broken(self, flow: Flow) -> None:
+        """Handle the loss of the source; may be called more than once."""
+
+    def on_broken_source_drained(self, flow: Flow) -> None:
+        """Handle the delivery of all that could be read from a broken source."""
 
 
 class Flow:
-    """Bytes from `source` to `sink`; `twin` is the other direction, between the same two sockets."""
+    """Moves bytes from `source` to `sink`; `twin` is the other direction, between the same two sockets."""
 
     __slots__ = (
         "broken",
         "bulk",
-        "bulk_from",
+        "mark",
         "moved",
         "owner",
         "patience",
@@ -60,7 +88,7 @@ class Flow:
 
     twin: Flow
 
-    def __init__(self, owner: Owner, source: int, sink: int) -> None:
+    def __init__(self, owner: FlowOwner, source: int, sink: int) -> None:
         self.owner = owner
         self.source = source
         self.sink = sink
@@ -69,14 +97,15 @@ class Flow:
         self.pending = b""
         self.pipe: Pipe | None = None
         self.bulk = False
-        self.bulk_from = 0
-        self.patience: Patience | None = None
+        self.mark = 0
+        """The value of `moved` when bulk began or, for a patient flow, at the last check."""
+        self.patience: Timer | None = None
         self.broken = False
 
     def on_events(self, events: int) -> None:
-        """The socket that is this flow's source, and its twin's sink, has something to say."""
+        """Handle events of the socket that is the source of this flow and the sink of its twin."""
         if events & EPOLLOUT and self.twin.waits == SINK:
-            self.twin._go_on()
+            self.twin._resume()
         if events & UNUSUAL:
             self._on_unusual(events)
         elif self.waits == SOURCE and events & EPOLLIN:
@@ -85,50 +114,38 @@ class Flow:
             else:
                 self._read()
 
-    def start_with(self, data: bytes) -> None:
-        """Deliver bytes that were read before; an error shows again as an event once the sink is registered."""
-        try:
-            self.moved = os.write(self.sink, data)
-        except OSError:
-            pass
-        self.pending = data[self.moved :]
-        if self.pending:
-            self.waits = SINK
-
-    def give_up(self) -> None:
-        """Move nothing any more, and drop what was not delivered."""
-        self.waits = NOTHING
+    def stop(self) -> None:
+        """Move no more bytes, and drop those that are not delivered."""
+        self._end()
         self.pending = b""
-        self._end_patience()
         if self.pipe is not None:
             self.owner.pipes.give(self.pipe)
             self.pipe = None
 
     @property
     def undelivered(self) -> bool:
-        """Whether bytes were read that the sink has not taken yet."""
+        """True if bytes were read that the sink has not taken."""
         return bool(self.pending) or self.pipe is not None
 
-    def _on_unusual(self, events: int) -> None:
-        # EPOLLHUP alone is a reset whose error another call has already reported, unless both directions were ended.
-        if events & EPOLLERR or (events & EPOLLHUP and self.twin.waits != NOTHING):
-            self.break_source()
-        elif self.waits == SOURCE:
-            # Reads stop short of urgent data (tcp(7)): neither a short read nor splice can then be relied on.
-            self._copy()
-
     def break_source(self) -> None:
-        """The source was reset, or cannot be written to: deliver what is still to be read of it, and no more."""
+        """Deliver the rest of a source that was reset or cannot be written to."""
         self.broken = True
-        self.twin.give_up()
-        self.owner.broken(self)
+        self.twin.stop()
+        self.owner.on_source_broken(self)
         if self.waits == SOURCE:
             self._copy()
         elif self.waits == NOTHING:
-            self.owner.drained(self)
+            self.owner.on_broken_source_drained(self)
 
-    def _go_on(self) -> None:
-        """The sink has room again, or it is this flow's turn."""
+    def _on_unusual(self, events: int) -> None:
+        # EPOLLHUP alone is a reset whose error another call has already reported, unless both directions have ended.
+        if events & EPOLLERR or (events & EPOLLHUP and self.twin.waits != NOTHING):
+            self.break_source()
+        elif self.waits == SOURCE:
+            # Reads stop before urgent data (tcp(7)), so neither a short read nor splice shows that the source is empty.
+            self._copy()
+
+    def _resume(self) -> None:
         self.waits = SOURCE
         if self.pending:
             pending, self.pending = self.pending, b""
@@ -139,32 +156,31 @@ class Flow:
         else:
             self._copy()
 
-    def _turn(self) -> None:
+    def _take_turn(self) -> None:
         if self.waits == TURN:
-            self._go_on()
+            self._resume()
 
     def _read(self) -> None:
-        """One read. A short one has emptied the source, so there is no second; a small message is written later."""
+        """Read once. A short read has emptied the source, so there is no second one."""
         try:
             data = os.read(self.source, COPY_SIZE)
         except BlockingIOError:
             return
         except OSError:
-            self._source_failed()
+            self._fail()
             return
         if not data:
             self._source_ended()
         elif len(data) <= SMALL:
             self.pending = data
-            self.waits = READS
-            self.owner.loop.call_soon(self._deliver)
+            self.waits = BATCH
+            self.owner.loop.call_soon(self._write_batched)
         elif self._write(data) and len(data) == COPY_SIZE:
             self._begin_bulk()
             self._splice()
 
-    def _deliver(self) -> None:
-        """All that was ready has been read."""
-        if self.waits != READS:
+    def _write_batched(self) -> None:
+        if self.waits != BATCH:
             return
         data, self.pending = self.pending, b""
         self.waits = SOURCE
@@ -172,14 +188,14 @@ class Flow:
             self._copy()
 
     def _copy(self) -> None:
-        """Read and write until the source is empty, or this flow has had its share."""
+        """Read and write until the source is empty or the flow has had its share."""
         for _ in range(COPY_ROUNDS):
             try:
                 data = os.read(self.source, COPY_SIZE)
             except BlockingIOError:
                 return
             except OSError:
-                self._source_failed()
+                self._fail()
                 return
             if not data:
                 self._source_ended()
@@ -191,7 +207,7 @@ class Flow:
         self._wait(TURN)
 
     def _write(self, data: bytes) -> bool:
-        """Whether the sink took it all; the rest becomes `pending`."""
+        """Write to the sink, keep the rest as `pending`, and return whether nothing is left."""
         try:
             sent = os.write(self.sink, data)
         except BlockingIOError:
@@ -200,7 +216,7 @@ class Flow:
             self.twin.break_source()
             return False
         if not self.moved:
-            self.owner.first_byte(self)
+            self.owner.on_first_byte(self)
         self.moved += sent
         if sent == len(data):
             return True
@@ -209,7 +225,7 @@ class Flow:
         return False
 
     def _splice(self) -> None:
-        """Move what there is by way of a pipe, which is given back as soon as it is empty."""
+        """Move bytes through a pipe, which is returned as soon as it is empty."""
         pipe = self.pipe or self.owner.pipes.take()
         if pipe is None:
             self._copy()
@@ -218,30 +234,20 @@ class Flow:
         moved_before = self.moved
         waits = self._pump(pipe)
         if not moved_before and self.moved:
-            self.owner.first_byte(self)
+            self.owner.on_first_byte(self)
         if pipe.filled == 0:
             self.pipe = None
             self.owner.pipes.give(pipe)
         if waits == SOURCE:
             if self.moved - moved_before < BULK_MIN:
                 self.bulk = False
-            elif self.patience is None and self.moved - self.bulk_from >= LONG_BULK:
-                self.patience = Patience(self, self.owner.loop, self.source)
+            elif self.patience is None and self.moved - self.mark >= PATIENT_AFTER:
+                tcp.set_option(self.source, socket.SO_RCVLOWAT, LOW_WATER)
+                self._check_later()
         self._wait(waits)
 
-    def _begin_bulk(self) -> None:
-        if not self.bulk:
-            self.bulk, self.bulk_from = True, self.moved
-
-    def lost_patience(self) -> None:
-        """Nothing moved for a while: take what has come since, and wait for no more than a byte."""
-        self.patience, self.bulk_from = None, self.moved
-        if self.waits == SOURCE:
-            self.bulk = False
-            self._copy()
-
     def _pump(self, pipe: Pipe) -> int:
-        """Fill and empty the pipe until one of the two sockets, or this flow's share, is exhausted; say which."""
+        """Fill and empty the pipe until a socket or the share of the flow is exhausted; return what to wait for."""
         splice, source, sink, read_fd, write_fd = os.splice, self.source, self.sink, pipe.read_fd, pipe.write_fd
         filled = pipe.filled
         moved = 0
@@ -267,28 +273,46 @@ class Flow:
     def _wait(self, waits: int) -> None:
         self.waits = waits
         if waits == TURN:
-            self.owner.loop.call_soon(self._turn)
+            self.owner.loop.call_soon(self._take_turn)
         elif waits == SOURCE_ENDED:
             self._source_ended()
         elif waits == SOURCE_FAILED:
-            self._source_failed()
+            self._fail()
         elif waits == SINK_FAILED:
             self.twin.break_source()
 
-    def _end_patience(self) -> None:
+    def _begin_bulk(self) -> None:
+        if not self.bulk:
+            self.bulk, self.mark = True, self.moved
+
+    def _check_later(self) -> None:
+        self.mark = self.moved
+        self.patience = self.owner.loop.call_later(PATIENCE_SECONDS, self._check)
+
+    def _check(self) -> None:
+        """End the patience of a flow that has not moved since the last check, and move what has arrived."""
+        if self.moved != self.mark:
+            self._check_later()
+            return
+        self.patience = None
+        tcp.set_option(self.source, socket.SO_RCVLOWAT, 1)
+        if self.waits == SOURCE:
+            self.bulk = False
+            self._copy()
+
+    def _end(self) -> None:
+        self.waits = NOTHING
         if self.patience is not None:
-            self.patience.end()
+            self.patience.cancel()
             self.patience = None
 
     def _source_ended(self) -> None:
-        self.waits = NOTHING
-        self._end_patience()
+        self._end()
         if self.broken:
-            self.owner.drained(self)
+            self.owner.on_broken_source_drained(self)
         else:
-            self.owner.ended(self)
+            self.owner.on_source_ended(self)
 
-    def _source_failed(self) -> None:
-        self.waits = NOTHING
-        self._end_patience()
+    def _fail(self) -> None:
+        self._end()
         self.break_source()

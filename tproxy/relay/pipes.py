@@ -1,9 +1,9 @@
-"""Pipes for splice(2), lent to a flow for as long as there are bytes in them.
+"""Pipes for splice(2), lent to a flow while they contain bytes.
 
-A pipe costs two descriptors and is only as good as it is large, so there are few: a flow takes one when it has much to
-move, and gives it back as soon as it is empty, usually within the same wake-up. Where the kernel refuses a pipe
-(EMFILE, or `pipe-user-pages-soft` of pipe(7) for an ordinary user) or makes it too small to be worth it, `take` gives
-None, and the flow copies.
+A pipe uses two descriptors and must be large to be useful, so there are few. A flow takes one for a bulk transfer and
+returns it as soon as it is empty, usually within the same event. If the kernel refuses a pipe (EMFILE, or
+`pipe-user-pages-soft` of pipe(7) for an unprivileged user) or makes it too small, `take` returns None and the flow
+copies.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import fcntl
 import os
 
 SIZES = (1 << 20, 1 << 18)
-"""What F_SETPIPE_SZ is asked for, in bytes, best first. 1 MiB is what an ordinary user may have by default."""
+"""Bytes requested with F_SETPIPE_SZ, best first. 1 MiB is the default limit of an unprivileged user."""
 MIN_SIZE = 1 << 16
 MAX_IDLE = 8
 """Empty pipes that are kept."""
 MAX_LENT = 256
 """Pipes that may be lent at a time: flows that wait for a slow sink with bytes in the pipe."""
-REFUSALS_KEPT = 64
-"""After a refusal of the kernel, this many flows copy before it is asked again."""
+COPIES_AFTER_REFUSAL = 64
+"""Number of flows that copy before the kernel is asked for a pipe again."""
 
 
 class Pipe:
-    """A pipe: its two ends, and how many bytes are in it."""
+    """A pipe: its two ends and the number of bytes in it."""
 
     __slots__ = ("filled", "read_fd", "write_fd")
 
@@ -33,38 +33,38 @@ class Pipe:
         self.filled = 0
 
     def close(self) -> None:
-        """Close both ends; what is in the pipe is lost."""
+        """Close both ends and lose the bytes in the pipe."""
         os.close(self.read_fd)
         os.close(self.write_fd)
 
 
 class Pipes:
-    """The pool."""
+    """A pool of pipes."""
 
     def __init__(self) -> None:
         self._idle: list[Pipe] = []
         self._lent = 0
-        self._refusals = 0
+        self._copies = 0
 
     def take(self) -> Pipe | None:
-        """An empty pipe, or None when there is none to be had now."""
+        """Return an empty pipe, or None if none is available."""
         if self._idle:
             self._lent += 1
             return self._idle.pop()
-        if self._refusals:
-            self._refusals -= 1
+        if self._copies:
+            self._copies -= 1
             return None
         if self._lent >= MAX_LENT:
             return None
         pipe = _make_pipe()
         if pipe is None:
-            self._refusals = REFUSALS_KEPT
+            self._copies = COPIES_AFTER_REFUSAL
         else:
             self._lent += 1
         return pipe
 
     def give(self, pipe: Pipe) -> None:
-        """Take a pipe back. One that still has bytes in it is closed."""
+        """Take a pipe back, and close it if it contains bytes."""
         self._lent -= 1
         if pipe.filled or len(self._idle) >= MAX_IDLE:
             pipe.close()

@@ -105,7 +105,7 @@ def test_what_never_gets_ready_is_waited_for_as_long_as_a_wake_may_take(
     reply = act.under_way.result()
     name = f"{scene.namespace}/never"
     assert reply.status == 503
-    assert reply.body.decode().startswith(f"{name} is refused: it is no longer served"), reply
+    assert reply.body.decode().startswith(f"{name} is no longer served"), reply
     said = "it goes though not all is done after its wakeTimeout: "
     until("an Event says so", lambda: any(one.startswith(said) for one in events(scene, "never")))
     assert scene.wanted("never") == 1

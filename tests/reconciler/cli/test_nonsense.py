@@ -79,7 +79,7 @@ WRONG = {
     "--rules": ("nonsense",),
     "--drain-timeout": ("nonsense", "-1", "nan", "inf"),
     "--keepalive": ("nonsense", "0", "nan", "inf"),
-    "--look-at-rules": ("nonsense", "0", "nan", "inf"),
+    "--rules-check-interval": ("nonsense", "0", "nan", "inf"),
     "--listen-file": ("/nowhere/below", "/", "/dev/null"),
     "--keeper": ("/nowhere/keeper.sock",),
     "--family": ("nonsense",),

@@ -19,7 +19,7 @@ from reconciler.plan import Deadline
 from reconciler.ports.backend import Asks
 from reconciler.ports.holders import Held
 from tests.reconciler.metrics.scene import OPENMETRICS, START, FakeEnvoy, Scene, service
-from tproxy.hold_queue import Cause
+from tproxy.hold_queue import RefusalCause
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs/metrics.md"
@@ -79,7 +79,7 @@ async def test_the_series_are_as_many_as_the_document_says() -> None:
         scene.services["all"].record = type(record)(source, START, "", 1, "")
         scene.goes("all", event, target, stalled="exited with code 1")
     scene.metrics.woke("all", 1.0, dict.fromkeys(CLUSTER_PARTS, 0.1))
-    scene.metrics.held(Held("all", 0, 0, refused_by=dict.fromkeys(get_args(Cause), 1)))
+    scene.metrics.held(Held("all", 0, 0, refused_by=dict.fromkeys(get_args(RefusalCause), 1)))
     scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)
     most = _of("all", (await scene.scrape()).splitlines())
     assert f"The maximum is {most}: a service" in _document()

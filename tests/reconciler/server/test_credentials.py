@@ -15,8 +15,8 @@ import pytest
 from reconciler.core.identity import RECONCILER
 from reconciler.server.credentials import Files, NoCertificates, Server, channel
 from tests.certificates import Authority
-from tproxy.control.tls import Tls
-from tproxy.control.tls import channel as holder_channel
+from tproxy.control.stream import TlsFiles as HolderTls
+from tproxy.control.stream import open_channel
 
 NAME = "zenvoy-reconciler.zenvoy-system.svc"
 METHOD = "/test.Echo/Say"
@@ -122,11 +122,11 @@ async def test_a_holder_joins_by_it(tmp_path: Path) -> None:
         authority.sign(tmp_path / "server", NAME, RECONCILER.uri),
         authority.sign(tmp_path / "holder", "holder"),
     )
-    files = Tls(holder / "tls.crt", holder / "tls.key", holder / "ca.crt", NAME)
+    files = HolderTls(holder / "tls.crt", holder / "tls.key", holder / "ca.crt", NAME)
     async with echoing(files_in(server)) as port:
 
         def ask() -> bytes:
-            with holder_channel(f"127.0.0.1:{port}", [], files) as made:
+            with open_channel(f"127.0.0.1:{port}", [], files) as made:
                 answer: bytes = made.unary_unary(METHOD)(b"hello", timeout=10)
             return answer
 

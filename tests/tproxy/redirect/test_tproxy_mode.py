@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.tproxy.harness import PATIENCE_SECONDS, HolderProcess, eventually
-from tproxy.redirect import rules
-from tproxy.redirect.rules import Family, Rules, Tool
+from tproxy.redirect.rules import RuleFamily, RuleTool
 
 IPV4, IPV6 = "192.0.2.7", "2001:db8::7"
 
@@ -59,7 +58,7 @@ for line in sys.stdin:
 """
 
 
-NO_RULES = "no rules divert connections here"
+NO_RULES = "no rules redirect connections to the holder"
 
 
 class Namespace:
@@ -126,7 +125,7 @@ TOOLS = pytest.mark.parametrize("tool", ["nft", "iptables"])
 
 @pytest.mark.root
 @TOOLS
-def test_ipv4_and_ipv6_arrive_under_the_address_that_was_dialled(namespace: Namespace, tool: Tool) -> None:
+def test_ipv4_and_ipv6_arrive_under_the_address_that_was_dialled(namespace: Namespace, tool: RuleTool) -> None:
     with namespace.holder("--rules", tool) as holder:
         assert namespace.converse(IPV4, 20000) == f"to {IPV4}:20000"
         assert namespace.converse(IPV4, 32767) == f"to {IPV4}:32767"
@@ -150,7 +149,7 @@ def test_an_ipv4_only_holder_serves_ipv4(namespace: Namespace) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("after", ["nft", "iptables"])
 @TOOLS
-def test_what_a_killed_holder_left_is_replaced(namespace: Namespace, tool: Tool, after: Tool) -> None:
+def test_what_a_killed_holder_left_is_replaced(namespace: Namespace, tool: RuleTool, after: RuleTool) -> None:
     with namespace.holder("--rules", tool) as killed:
         killed.signal(signal.SIGKILL)
         killed.wait()
@@ -177,7 +176,7 @@ def test_a_successor_keeps_its_rules_when_its_predecessor_ends(namespace: Namesp
 
 @pytest.mark.root
 @TOOLS
-def test_rules_of_an_init_step_are_kept(namespace: Namespace, tool: Tool) -> None:
+def test_rules_of_an_init_step_are_kept(namespace: Namespace, tool: RuleTool) -> None:
     for _ in range(2):
         namespace.tproxy("rules", "--install", "--port", "18001", "--tool", tool)
     installed = namespace.installed()
@@ -201,23 +200,23 @@ def test_a_holder_without_rules_says_so(namespace: Namespace) -> None:
 @pytest.mark.parametrize("listen", ["[::]:18001", "0.0.0.0:18001"])
 @TOOLS
 def test_rules_that_go_are_missed_without_a_tool_and_so_is_their_return(
-    namespace: Namespace, tool: Tool, listen: str
+    namespace: Namespace, tool: RuleTool, listen: str
 ) -> None:
     install = ("rules", "--install", "--port", "18001", "--tool", tool)
     namespace.tproxy(*install)
     prefix = (*namespace.prefix, "env", "PATH=/nowhere")
-    keep = ("--rules", "keep", "--look-at-rules", "1", "--metrics", "127.0.0.1:18081")
+    keep = ("--rules", "keep", "--rules-check-interval", "1", "--metrics", "127.0.0.1:18081")
     with namespace.holder(*keep, listen=listen, prefix=prefix) as holder:
         before = namespace.converse("rules", True)
         namespace.tproxy("rules", "--remove", "--port", "18001")
         assert namespace.converse("rules", False) == before, "it counts nothing of its own"
         assert NO_RULES in holder.log
-        assert "zenvoy_holder_rules 0.0" in namespace.page("127.0.0.1:18081")
+        assert "zenvoy_holder_redirect_up 0.0" in namespace.page("127.0.0.1:18081")
         namespace.tproxy(*install)
         assert namespace.converse("rules", True) == before
         page = namespace.page("127.0.0.1:18081")
-        assert "zenvoy_holder_rules 1.0" in page
-        assert 'zenvoy_holder_refused_total{reason="unknown"' not in page
+        assert "zenvoy_holder_redirect_up 1.0" in page
+        assert 'zenvoy_holder_refused_total{reason="unassigned"' not in page
         assert 'zenvoy_holder_held{service=""} 0.0' in page
         assert namespace.converse(IPV4, 20008) == f"to {IPV4}:20008"
         holder.signal(signal.SIGTERM)
@@ -227,10 +226,10 @@ def test_rules_that_go_are_missed_without_a_tool_and_so_is_their_return(
 
 @pytest.mark.root
 @TOOLS
-def test_rules_for_ipv4_alone_are_enough_since_hold_addresses_are_of_it(namespace: Namespace, tool: Tool) -> None:
+def test_rules_for_ipv4_alone_are_enough_since_hold_addresses_are_of_it(namespace: Namespace, tool: RuleTool) -> None:
     namespace.tproxy("rules", "--install", "--port", "18001", "--tool", tool, "--family", "ip")
     prefix = (*namespace.prefix, "env", "PATH=/nowhere")
-    looks = ("--rules", "keep", "--look-at-rules", "1")
+    looks = ("--rules", "keep", "--rules-check-interval", "1")
     with namespace.holder(*looks, listen="[::]:18001", prefix=prefix) as holder:
         namespace.converse("rules", True)
         assert NO_RULES not in holder.log
@@ -252,7 +251,7 @@ def test_a_relayed_connection_outlives_the_rules(namespace: Namespace) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("family", ["ip", "ip6", "inet"])
-def test_what_is_shown_is_what_nft_takes(namespace: Namespace, family: Family) -> None:
+def test_what_is_shown_is_what_nft_takes(namespace: Namespace, family: RuleFamily) -> None:
     shown = namespace.tproxy("rules", "--family", family, "--port", "18001")
     done = subprocess.run(
         [*namespace.prefix, "nft", "-c", "-f", "-"],
@@ -264,17 +263,3 @@ def test_what_is_shown_is_what_nft_takes(namespace: Namespace, family: Family) -
     )
     assert done.returncode == 0, done.stderr
     assert "tproxy to :18001" in shown
-
-
-def test_ports_are_understood() -> None:
-    assert rules.parse_ports("20000-32767") == (20000, 32767)
-    for wrong in ("", "1", "2-1", "0-5", "1-65536", "a-b"):
-        with pytest.raises(ValueError, match="is not a range of ports; write 20000-32767"):
-            rules.parse_ports(wrong)
-
-
-def test_what_is_installed_is_read_back() -> None:
-    wanted = Rules(18001)
-    assert rules.installed_port(rules.nft_table(wanted)) == 18001
-    assert rules.installed_port(rules.iptables_install(wanted)) == 18001
-    assert rules.installed_port("table inet other {}") is None

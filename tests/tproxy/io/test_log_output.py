@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tproxy.io.log_output import FULL, MOST_BYTES, LogOutput
+from tproxy.io.log_output import MAX_BYTES, TOO_SLOW, LogOutput
 
 PATIENCE_SECONDS = 20.0
 
@@ -40,7 +40,7 @@ def test_write_to_a_blocked_pipe_drops_beyond_the_bound(pipe: tuple[int, int]) -
     reading, writing = pipe
     reports, line = Reports(), "x" * 999 + "\n"
     output = LogOutput(writing, str.encode, reports)
-    written = MOST_BYTES // len(line)
+    written = MAX_BYTES // len(line)
     for _ in range(written + 500):
         output.write(line)
     output.close(0)
@@ -48,7 +48,7 @@ def test_write_to_a_blocked_pipe_drops_beyond_the_bound(pipe: tuple[int, int]) -
     while not reports.first.is_set():
         received += len(os.read(reading, 1 << 16))
     [(lost, why)] = reports.all
-    assert why == FULL
+    assert why == TOO_SLOW
     assert 0 < lost <= 500
     left = (written + 500 - lost) * len(line) - received
     while left > 0:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tproxy.harness import FakeReconciler, HolderProcess, World, eventually, go, is_reset, read_exactly
-from tproxy.protocols import http2, proxy_protocol
+from tproxy.protocols import http2
 from tproxy.protocols.http_head import forwarded_for
-from tproxy.protocols.proxy_protocol import NONE, Header
+from tproxy.protocols.proxy_protocol import NONE, ProxyHeader, read_header
 from tproxy.wire import Go
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -43,22 +43,22 @@ def h2_request(address: str, name: str = "x-forwarded-for") -> bytes:
 @given(st.ip_addresses().map(str), st.integers(0, 65_535), st.binary(max_size=80), st.binary(max_size=80))
 def test_a_header_says_who_and_where_it_ends(client: str, port: int, more: bytes, data: bytes) -> None:
     whole = header(client, port, more)
-    found = proxy_protocol.read(whole + data)
+    found = read_header(whole + data)
     assert found is not None
     assert found.size == len(whole)
     host, _, said = (found.client or "").rpartition(":")
     address = ip_address(host.strip("[]"))
     assert address == getattr(ip_address(client), "ipv4_mapped", None) or address == ip_address(client)
     assert int(said) == port
-    assert all(proxy_protocol.read(whole[:length]) is None for length in range(len(whole)))
+    assert all(read_header(whole[:length]) is None for length in range(len(whole)))
 
 
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [
-        (LOCAL + b"data", Header(16)),
-        (SIGNATURE + b"\x21\x31\x00\x02ab", Header(18)),
-        (SIGNATURE + b"\x21\x11\x00\x04abcd", Header(20)),
+        (LOCAL + b"data", ProxyHeader(16)),
+        (SIGNATURE + b"\x21\x31\x00\x02ab", ProxyHeader(18)),
+        (SIGNATURE + b"\x21\x11\x00\x04abcd", ProxyHeader(20)),
         (SIGNATURE + b"\x11\x11\x00\x0c" + bytes(12), NONE),
         (b"\r\n\r\n\0\r\nQUIT!", NONE),
         (b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n", NONE),
@@ -66,8 +66,8 @@ def test_a_header_says_who_and_where_it_ends(client: str, port: int, more: bytes
     ],
     ids=["local", "unix socket", "too short for addresses", "another version", "no signature", "version 1", "short"],
 )
-def test_what_says_nothing_is_no_client(seen: bytes, expected: Header) -> None:
-    assert proxy_protocol.read(seen) == expected
+def test_what_says_nothing_is_no_client(seen: bytes, expected: ProxyHeader) -> None:
+    assert read_header(seen) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,13 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 
-from tests.tproxy.test_relay import MIB, Rig, new_rig, read, read_all, sending, tcp_pair
+from tests.tproxy.relay.rig import MIB, Rig, read, read_all, sending, tcp_pair
 from tproxy.relay import relay
 
 UP_AND_DOWN = pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with new_rig() as rig:
-        yield rig
 
 
 def ends(rig: Rig, up: bool) -> tuple[socket.socket, socket.socket]:
@@ -216,7 +209,8 @@ def test_upstream_that_was_gone_before_the_start(rig: Rig) -> None:
     for inner in (inner_client, inner_upstream):
         inner.setblocking(False)
     fds = inner_client.detach(), inner_upstream.detach()
-    rig.call(lambda: rig.relay.start(*fds, b"early"))
+    client.sendall(b"early")
+    rig.call(lambda: rig.relay.start(*fds, rig))
     wait_for_reset(client)
     client.close()
     rig.finished()

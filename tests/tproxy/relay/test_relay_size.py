@@ -8,19 +8,13 @@ import gc
 import os
 import resource
 import socket
-from collections.abc import Iterator
 
 import pytest
 
-from tests.tproxy.test_relay import MIB, Rig, new_rig, open_descriptors, read, read_all, sending, tcp_pair
+from tests.tproxy.harness import eventually
+from tests.tproxy.relay.rig import MIB, Rig, open_descriptors, read, read_all, sending, tcp_pair
 from tproxy.relay import flow, pipes
-from tproxy.relay.relay import Relayed
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with new_rig() as rig:
-        yield rig
+from tproxy.relay.relay import RelayedConnection
 
 
 def test_300_connections_at_once(rig: Rig) -> None:
@@ -53,6 +47,11 @@ def test_an_idle_connection_costs_two_descriptors_and_little_memory(rig: Rig) ->
     assert open_descriptors() == with_pipe + 20 * 4, "two of these four are the test's"
     parts = [relayed, relayed._up, relayed._down, relayed._up.on_events, relayed._down.on_events]
     assert sum(part.__sizeof__() + 16 for part in parts) < 800
+
+
+def relayed_connections() -> list[RelayedConnection]:
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, RelayedConnection)]
 
 
 def no_pipes(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
@@ -107,7 +106,7 @@ def test_start_owns_the_descriptors_also_when_it_fails(rig: Rig) -> None:
     fd = inner.detach()
     dead = os.open("/dev/null", os.O_RDONLY)
     with pytest.raises(OSError, match=r"Socket operation on non-socket|not permitted"):
-        rig.call(lambda: rig.relay.start(fd, dead))
+        rig.call(lambda: rig.relay.start(fd, dead, rig))
     for gone in (fd, dead):
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(gone)
@@ -116,12 +115,12 @@ def test_start_owns_the_descriptors_also_when_it_fails(rig: Rig) -> None:
 def test_a_thousand_connections_one_after_the_other_leave_nothing(rig: Rig) -> None:
     before = open_descriptors()
     for i in range(1000):
-        client, upstream, _ = rig.connect(early=b"x")
+        client, upstream, _ = rig.connect()
+        client.sendall(b"x")
         if i % 3 == 0:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         client.close()
         upstream.close()
         rig.finished()
     assert open_descriptors() == before
-    gc.collect()
-    assert not [thing for thing in gc.get_objects() if isinstance(thing, Relayed)][1:]
+    eventually(lambda: len(relayed_connections()) <= 1, "only the last one, which `_` refers to, is left")

@@ -116,11 +116,11 @@ def test_a_killed_reconciler_is_noticed_and_its_successor_found(world: World) ->
             world.reconciler.stop()
             holder = world.enter_context(HolderProcess(port, "--listen", f"0.0.0.0:{hold_port}"))
             world.use(holder)
-            eventually(lambda: "the reconciler speaks" in holder.log)
+            eventually(lambda: "reconciler connected" in holder.log)
             client = world.client()
         finally:
             process.kill()
-    eventually(lambda: "the reconciler is silent" in holder.log)
+    eventually(lambda: "reconciler disconnected" in holder.log)
     upstream = world.upstream()
     world.reconciler = world.enter_context(FakeReconciler(port, [world.assignment(go(upstream))]))
     world.accept(upstream).sendall(b"x")
@@ -142,9 +142,9 @@ def test_a_reconciler_that_vanished_without_a_word_is_noticed(world: World) -> N
             assert process.stdout is not None
             process.stdout.readline()
             holder = world.enter_context(HolderProcess(port, "--keepalive", "1"))
-            eventually(lambda: "the reconciler speaks" in holder.log)
+            eventually(lambda: "reconciler connected" in holder.log)
             process.send_signal(signal.SIGSTOP)
-            eventually(lambda: "the reconciler is silent" in holder.log)
+            eventually(lambda: "reconciler disconnected" in holder.log)
         finally:
             process.kill()
 
@@ -360,7 +360,7 @@ def test_who_waited_at_an_address_of_no_service_is_counted_as_nobodys() -> None:
             eventually(lambda: 'zenvoy_holder_held{service=""} 1.0' in lines())
             with FakeReconciler(stream):
                 assert is_reset(client)
-                eventually(lambda: 'zenvoy_holder_refused_total{reason="unknown",service=""} 1.0' in lines())
+                eventually(lambda: 'zenvoy_holder_refused_total{reason="unassigned",service=""} 1.0' in lines())
         assert 'zenvoy_holder_held{service=""} 0.0' in lines()
 
 
@@ -385,7 +385,7 @@ def test_a_port_that_is_taken_is_explained() -> None:
         port = taken.getsockname()[1]
         done = command("run", "--reconciler", "127.0.0.1:1", "--listen", f"0.0.0.0:{port}")
     assert done.returncode == 3
-    assert f"the port is taken by process {os.getpid()} (" in done.stderr
+    assert f"the port is in use by process {os.getpid()} (" in done.stderr
     assert "choose another --listen" in done.stderr
 
 
@@ -393,8 +393,8 @@ def test_a_port_that_is_taken_is_explained() -> None:
     ("args", "said"),
     [
         (["--reconciler", "nowhere"], "is not an address with a port"),
-        (["--reconciler", "a:1", "--listen", "::1:80"], "stands in brackets"),
-        (["--reconciler", "a:1", "--ports", "9-1"], "is not a range of ports"),
+        (["--reconciler", "a:1", "--listen", "::1:80"], "IPv6 address in brackets"),
+        (["--reconciler", "a:1", "--ports", "9-1"], "is not a port range"),
         ([], "--reconciler"),
     ],
 )
@@ -414,7 +414,7 @@ def test_the_environment_sets_options() -> None:
         check=False,
     )
     assert done.returncode == 3
-    assert "this machine has no such address; use 0.0.0.0:1234" in done.stderr
+    assert "this machine does not have the address; use 0.0.0.0:1234" in done.stderr
 
 
 @pytest.mark.root

@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.tproxy.harness import reset
 from tproxy.control.reporter import Link
-from tproxy.hold_queue import Park
+from tproxy.hold_queue import HoldQueue
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
-from tproxy.wire import Assignment, Down, Go, Hello, Hold, Refuse, Up, Verdict
+from tproxy.wire import Assignment, Down, Go, Hello, Hold, Up, Verdict
 
 RUN_SECONDS = 0.003
 
@@ -44,12 +44,13 @@ class Holding(RuleBasedStateMachine):
         self.pod.setblocking(False)
         self.nobody = socket.socket()
         self.nobody.bind(("127.0.0.1", 0))  # and never listens: a dial to it is refused
-        self.holder = Holder(self.loop, Budget(1_000), socket.AF_INET, Hello("h", "anyip"))
+        self.holder = Holder(self.loop, Budget(1_000), Hello("h", "anyip"))
         self.unused = self.holder.budget.used
         self.clients: list[socket.socket] = []
         self.dialled: list[socket.socket] = []
         self.arrived = self.released = 0
         self.endpoint = False
+        self.service = "web"
 
     def failed(self, error: Exception) -> None:
         raise AssertionError("a callback failed") from error
@@ -60,7 +61,7 @@ class Holding(RuleBasedStateMachine):
         self.say(Hold())
 
     def say(self, verdict: Verdict, hold_timeout: float = 60.0) -> None:
-        said = Assignment(name_of(self.entry), "web", self.protocol, verdict, self.max_held, hold_timeout)
+        said = Assignment(name_of(self.entry), self.service, self.protocol, verdict, self.max_held, hold_timeout)
         link: Link = Silent()
         self.holder.received(link, Down(1, (said,), full=True))
         self.run()
@@ -101,9 +102,10 @@ class Holding(RuleBasedStateMachine):
         self.say(Go((name_of(self.nobody),)))
 
     @rule()
-    def it_is_refused(self) -> None:
+    def address_gets_another_service(self) -> None:
         self.endpoint = False
-        self.say(Refuse("no"))
+        self.service += "x"
+        self.say(Hold())
 
     @rule()
     def their_time_is_over(self) -> None:
@@ -111,32 +113,32 @@ class Holding(RuleBasedStateMachine):
         self.say(Hold(), hold_timeout=0.001)
 
     @property
-    def park(self) -> Park | None:
-        gate = self.holder.gates.get(name_of(self.entry))
-        return gate.park if gate else None
+    def queue(self) -> HoldQueue | None:
+        hold_address = self.holder.addresses.get(name_of(self.entry))
+        return hold_address.queue if hold_address else None
 
     @invariant()
     def holds_are_bounded(self) -> None:
-        if park := self.park:
-            assert 0 <= park.held <= self.max_held
+        if queue := self.queue:
+            assert 0 <= queue.held <= self.max_held
 
     @invariant()
     def everybody_is_accounted_for(self) -> None:
-        if park := self.park:
-            assert self.arrived == park.held + park.released + park.gone + park.refused.total()
+        if queue := self.queue:
+            assert self.arrived == queue.held + queue.released + queue.gone + queue.refused.total()
 
     @invariant()
     def a_release_takes_a_dial_that_succeeded(self) -> None:
-        if park := self.park:
-            assert park.released <= len(self.dialled)
-            assert self.endpoint or park.released == self.released
-            self.released = park.released
+        if queue := self.queue:
+            assert queue.released <= len(self.dialled)
+            assert self.endpoint or queue.released == self.released
+            self.released = queue.released
 
     def teardown(self) -> None:
         for sock in (*self.clients, *self.dialled):
             sock.close()
-        for gate in self.holder.gates.values():
-            gate.refuse_all("draining")
+        for hold_address in self.holder.addresses.values():
+            hold_address.refuse_all("draining")
         for _ in range(1_000):
             if not (self.holder.held or self.holder.relayed or self.holder.refuser.lingering):
                 break

@@ -1,137 +1,16 @@
-"""The relay between real sockets: every byte, both ways, in every mode. The rig serves the other relay tests too."""
-
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import os
-import queue
 import random
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tproxy.io.loop import Loop
-from tproxy.relay.relay import Relay, Relayed
-
-T = TypeVar("T")
-PATIENCE_SECONDS = 30
-MIB = 1 << 20
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets: what dialled, and what was accepted."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        dialled = socket.create_connection(listener.getsockname())
-        accepted, _ = listener.accept()
-    for end in (dialled, accepted):
-        end.settimeout(PATIENCE_SECONDS)
-    return dialled, accepted
-
-
-class Rig:
-    """A relay in a thread of its own, and the outer ends of what it relays in the test's."""
-
-    def __init__(self) -> None:
-        self.errors: list[Exception] = []
-        self.done: queue.Queue[Relayed] = queue.Queue()
-        self.first_bytes: list[Relayed] = []
-        self.loop = Loop(on_error=self.errors.append)
-        self.relay = Relay(self.loop, self.done.put, self.first_bytes.append)
-        self.ends: list[socket.socket] = []
-        self.thread = threading.Thread(target=self.loop.run)
-        self.thread.start()
-
-    def call(self, fn: Callable[[], T]) -> T:
-        """Its result, in the loop's thread."""
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def run() -> None:
-            try:
-                future.set_result(fn())
-            except Exception as error:
-                future.set_exception(error)
-
-        self.loop.call_soon_threadsafe(run)
-        return future.result(PATIENCE_SECONDS)
-
-    def connect(self, early: bytes = b"") -> tuple[socket.socket, socket.socket, Relayed]:
-        """A client, the upstream it is relayed to, and what relays them."""
-        client, inner_client = tcp_pair()
-        inner_upstream, upstream = tcp_pair()
-        self.ends += [client, upstream]
-        for inner in (inner_client, inner_upstream):
-            inner.setblocking(False)
-        fds = inner_client.detach(), inner_upstream.detach()
-        return client, upstream, self.call(lambda: self.relay.start(*fds, early, tag="tag"))
-
-    def finished(self) -> Relayed:
-        """The next that is done."""
-        return self.done.get(timeout=PATIENCE_SECONDS)
-
-    def close(self) -> None:
-        self.call(self.relay.close)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-        for end in self.ends:
-            end.close()
-
-
-@contextlib.contextmanager
-def new_rig() -> Iterator[Rig]:
-    """A rig that must leave no error and no descriptor behind."""
-    before = open_descriptors()
-    rig = Rig()
-    try:
-        yield rig
-    finally:
-        rig.close()
-    assert rig.errors == []
-    assert open_descriptors() == before
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    with new_rig() as rig:
-        yield rig
-
-
-def read(end: socket.socket, size: int) -> bytes:
-    """Exactly so many bytes, or what there is until the end."""
-    data = bytearray()
-    while len(data) < size and (chunk := end.recv(min(size - len(data), MIB))):
-        data += chunk
-    return bytes(data)
-
-
-def read_all(end: socket.socket) -> bytes:
-    return read(end, 1 << 40)
-
-
-@contextlib.contextmanager
-def sending(end: socket.socket, *chunks: bytes, then_end: bool = False) -> Iterator[None]:
-    """Send in a thread, while the body reads."""
-
-    def send() -> None:
-        for chunk in chunks:
-            end.sendall(chunk)
-        if then_end:
-            end.shutdown(socket.SHUT_WR)
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    yield
-    thread.join()
+from tests.tproxy.relay.rig import MIB, PATIENCE_SECONDS, Rig, new_rig, read, read_all, sending, tcp_pair
 
 
 def chunks_of(data: bytes, sizes: list[int]) -> list[bytes]:
@@ -181,21 +60,6 @@ def test_a_slow_reader_gets_all_of_50_mb_and_holds_the_sender_back(rig: Rig, up:
     assert got == data
 
 
-def test_early_bytes_go_first(rig: Rig) -> None:
-    client, upstream, relayed = rig.connect(early=b"GET / ")
-    client.sendall(b"HTTP/1.1")
-    assert read(upstream, 14) == b"GET / HTTP/1.1"
-    assert rig.call(lambda: relayed.bytes_up) == 14
-
-
-def test_early_bytes_that_do_not_fit_are_kept(rig: Rig) -> None:
-    early = os.urandom(20 * MIB)
-    client, upstream, _ = rig.connect(early)
-    client.sendall(b"and more")
-    client.shutdown(socket.SHUT_WR)
-    assert read_all(upstream) == early + b"and more"
-
-
 def test_messages_of_many_that_are_ready_at_once_are_all_delivered(rig: Rig) -> None:
     both = [rig.connect()[:2] for _ in range(100)]
     done = threading.Event()
@@ -228,7 +92,7 @@ def test_on_loopback_nothing_is_paced(rig: Rig) -> None:
     (client, inner_client), (inner_upstream, upstream) = tcp_pair(), tcp_pair()
     rig.ends += [client, upstream]
     with inner_client.dup() as seen_client, inner_upstream.dup() as seen_upstream:
-        rig.call(lambda: rig.relay.start(inner_client.detach(), inner_upstream.detach()))
+        rig.call(lambda: rig.relay.start(inner_client.detach(), inner_upstream.detach(), rig))
         for seen in (seen_client, seen_upstream):
             assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
 
@@ -246,7 +110,6 @@ def test_counts_and_the_first_byte_are_noted(rig: Rig) -> None:
     assert read(client, 4) == b"more"
     assert rig.call(lambda: (relayed.bytes_up, relayed.bytes_down, relayed.first_byte_at)) == (8, 10, first)
     assert rig.first_bytes == [relayed]
-    assert relayed.tag == "tag"
 
 
 def test_bulk_then_chatty_then_bulk(rig: Rig) -> None:

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tproxy.protocols import http2
+from tproxy.protocols.refusal_response import GRPC_MARKS, RefusalResponse, http1_response
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_response_http1_request_in_pieces_is_the_same(step: int) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    response = RefusalResponse("why", 5)
+    sent = b"".join(response.receive(request[at : at + step]) for at in range(0, len(request), step))
+    assert sent == http1_response("why", 5)
+    assert response.done
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
+def test_response_http2_request_in_pieces_is_the_same(steps: list[int]) -> None:
+    block = http2.header_block([(":method", "GET"), ("content-type", "application/grpc")])
+    request = http2.PREFACE + http2.frame(4, 0, 0) + http2.frame(6, 0, 0, b"12345678")
+    request += http2.frame(1, 0, 1, block[:5]) + http2.frame(9, 4, 1, block[5:]) + http2.frame(0, 1, 1, b"body")
+    whole = RefusalResponse("why", 5)
+    expected = whole.receive(request)
+    assert whole.done
+    assert b"grpc-message" in expected
+    assert http2.frame(6, 1, 0, b"12345678") in expected
+    response, sent, at = RefusalResponse("why", 5), b"", 0
+    while at < len(request):
+        sent += response.receive(request[at : at + (step := steps[at % len(steps)])])
+        at += step
+    assert sent == expected
+
+
+def test_grpc_mark_equals_the_huffman_code_of_clients() -> None:
+    # RFC 7541, appendix B, for "application/grpc", as nghttp2 and grpc encode it.
+    assert GRPC_MARKS[1] == bytes.fromhex("1d75d0620d263d4c4d6564")
+
+
+def test_response_invalid_http2_frame_ends_with_goaway() -> None:
+    assert RefusalResponse("why", 5).receive(http2.PREFACE + b"\xff" * 9).endswith((6).to_bytes(4))

@@ -1,0 +1,150 @@
+"""The HTTP response to a client that is refused: a 503 with the reason, whichever HTTP version it speaks. Sans-IO.
+
+HTTP/2 requests are answered one by one, followed by GOAWAY with the last stream that was answered. Clients may safely
+repeat later requests over another connection (RFC 9113, 6.8), and Envoy does: recent requests continue to be held.
+
+The only thing that is read from HTTP/2 requests is whether they are gRPC: gRPC clients show `grpc-message` to people,
+but only the status code of a plain 503.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from tproxy.protocols import http2
+from tproxy.protocols.http2 import frame, header_block
+
+# "application/grpc" in the Huffman code of RFC 7541, appendix B: a, p, p, l, i, c, a, t, i, o, n, /, g, r, p, c.
+_HUFFMAN = "00011 101011 101011 101000 00110 00100 00011 01001 00110 00111 101010 011000 100110 101100 101011 00100"
+_BITS = _HUFFMAN.replace(" ", "")
+GRPC_MARKS = (b"application/grpc", bytes(int(_BITS[at : at + 8], 2) for at in range(0, len(_BITS) // 8 * 8, 8)))
+
+
+class RefusalResponse:
+    """The response to one client: bytes in, bytes out.
+
+    HTTP/2 requests up to stream `last` are answered; if `last` is None, the first ones to arrive.
+    """
+
+    def __init__(self, reason: str, retry_after_seconds: int, last: int | None = None) -> None:
+        self._reason = " ".join(reason.split())
+        self._retry_after_seconds = retry_after_seconds
+        self._http2 = Http2Refusal(self._reason, retry_after_seconds, last)
+        self._begin: bytes | None = b""
+        self.done = False
+        """True once the response is complete, so that writing can be shut down."""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes from the client and return the bytes to send."""
+        if self.done:
+            return b""
+        if self._begin is not None:
+            self._begin += data
+            if len(self._begin) < len(http2.PREFACE) and http2.PREFACE.startswith(self._begin):
+                return b""
+            if not self._begin.startswith(http2.PREFACE):
+                self.done = True
+                return http1_response(self._reason, self._retry_after_seconds, self._begin.startswith(b"HEAD "))
+            data, self._begin = self._begin, None
+        out = self._http2.receive(data)
+        if self._http2.done:
+            self.done = True
+            out += self._http2.goaway()
+        return out
+
+    def end(self) -> bytes:
+        """Return the bytes to send before closing, if the client sends nothing more."""
+        return b"" if self.done or self._begin is not None else self._http2.goaway()
+
+
+def http1_response(reason: str, retry_after_seconds: int, is_head: bool = False) -> bytes:
+    """Return a complete HTTP/1.1 response (RFC 9112), without its body for a HEAD request."""
+    body = f"{reason}\n".encode()
+    lines = (
+        "HTTP/1.1 503 Service Unavailable",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        f"Retry-After: {retry_after_seconds}",
+        "Connection: close",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + (b"" if is_head else body)
+
+
+class Http2Refusal:
+    """The HTTP/2 side of a refusal: bytes in, bytes out."""
+
+    def __init__(self, reason: str, retry_after_seconds: int, last: int | None = None) -> None:
+        self._reason = reason
+        self._last = last
+        self._retry_after = str(retry_after_seconds)
+        self._buffer = b""
+        self._preface_seen = False
+        self._headers: bytearray | None = None
+        self._grpc = False
+        self.last_stream = 0
+        """The last stream that was answered."""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes from the client and return the bytes to send."""
+        self._buffer += data
+        out = bytearray()
+        if not self._preface_seen:
+            if len(self._buffer) < len(http2.PREFACE):
+                return b""
+            self._buffer = self._buffer[len(http2.PREFACE) :]
+            self._preface_seen = True
+            out += frame(http2.SETTINGS, 0, 0)
+        while len(self._buffer) >= http2.FRAME_HEADER:
+            length, kind, flags, stream = http2.frame_head(self._buffer)
+            if length > http2.LARGEST_FRAME:
+                return bytes(out) + self.goaway(http2.FRAME_SIZE_ERROR)
+            end = http2.FRAME_HEADER + length
+            if len(self._buffer) < end:
+                break
+            payload, self._buffer = self._buffer[http2.FRAME_HEADER : end], self._buffer[end:]
+            out += self._on_frame(kind, flags, stream, payload)
+        return bytes(out)
+
+    @property
+    def done(self) -> bool:
+        """True if all requests that are to be answered were answered; GOAWAY covers the others."""
+        return self._preface_seen and self.last_stream >= (1 if self._last is None else self._last)
+
+    def goaway(self, code: int = 0) -> bytes:
+        """Return the frame that rejects all requests after the last one that was answered."""
+        return frame(http2.GOAWAY, 0, 0, self.last_stream.to_bytes(4) + code.to_bytes(4))
+
+    def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        if kind == http2.SETTINGS and not flags & http2.ACK:
+            return frame(http2.SETTINGS, http2.ACK, 0)
+        if kind == http2.PING and not flags & http2.ACK:
+            return frame(http2.PING, http2.ACK, 0, payload)
+        if kind == http2.HEADERS:
+            self._headers = bytearray(payload)
+        elif kind == http2.CONTINUATION and self._headers is not None:
+            self._headers += payload
+        else:
+            return b""
+        is_late = self._last is not None and stream > self._last
+        if is_late or not flags & http2.END_HEADERS or stream <= self.last_stream:
+            return b""
+        block, self._headers = bytes(self._headers), None
+        return self._respond(stream, block)
+
+    def _respond(self, stream: int, block: bytes) -> bytes:
+        self.last_stream = stream
+        self._grpc = self._grpc or any(mark in block for mark in GRPC_MARKS)
+        retry_after = ("retry-after", self._retry_after)
+        if self._grpc:
+            # Trailers-only: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
+            status = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")]
+            message = ("grpc-message", quote(self._reason, safe=" :/()[],.'-"))
+            block = header_block([*status, message, retry_after])
+            return frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream, block)
+        body = f"{self._reason}\n".encode()[: http2.LARGEST_FRAME - 1]
+        content = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
+        block = header_block([(":status", "503"), *content, retry_after])
+        # RFC 9113, 8.1 would allow RST_STREAM(NO_ERROR) to stop an upload; curl 7.88 then discards the response.
+        return frame(http2.HEADERS, http2.END_HEADERS, stream, block) + frame(
+            http2.DATA, http2.END_STREAM, stream, body
+        )
