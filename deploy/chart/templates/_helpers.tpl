@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* What all names begin with: the release's name if it says zenvoy. */}}
+{{/* Prefix of all names: the release's name if it contains zenvoy. */}}
 {{- define "zenvoy.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -16,7 +16,7 @@
 {{- define "zenvoy.reconciler" -}}{{ include "zenvoy.fullname" . }}-reconciler{{- end -}}
 {{- define "zenvoy.proxy" -}}{{ include "zenvoy.fullname" . }}-proxy{{- end -}}
 
-{{/* Labels that never change: {root: $, component: …}. */}}
+{{/* Immutable labels. Arguments: {root: $, component: …} */}}
 {{- define "zenvoy.selector" -}}
 app.kubernetes.io/name: {{ include "zenvoy.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -33,7 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{/* Of pods: what a new version of the chart alone does not change, so that it rolls out nothing. */}}
+{{/* Labels of pods. They exclude the chart's version, so that a new version alone causes no rollout. */}}
 {{- define "zenvoy.podLabels" -}}
 {{ include "zenvoy.selector" . }}
 {{- with .root.Values.commonLabels }}
@@ -44,7 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
-{{/* {image: …, tag: …} */}}
+{{/* Image reference. Arguments: {image: …, tag: …} */}}
 {{- define "zenvoy.image" -}}
 {{ .image.repository }}:{{ .image.tag | default .tag }}{{ with .image.digest }}@{{ . }}{{ end }}
 {{- end -}}
@@ -57,12 +57,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- .Values.proxy.serviceAccount.name | default (ternary (include "zenvoy.proxy" .) "default" .Values.proxy.serviceAccount.create) -}}
 {{- end -}}
 
-{{/* The host of the reconcilers, as certificates name it. */}}
+{{/* DNS name of the reconcilers, as in certificates. */}}
 {{- define "zenvoy.reconcilerHost" -}}
 {{ include "zenvoy.reconciler" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
-{{/* Secrets that the reconcilers keep, separated by a space: of the authority, and of the proxy's pods. */}}
+{{/* Secrets that the reconcilers write, separated by a space: the authority's, and the proxy pods'. */}}
 {{- define "zenvoy.issuedSecrets" -}}
 {{ include "zenvoy.fullname" . }}-self-issued-ca{{ if .Values.proxy.enabled }} {{ include "zenvoy.proxyTlsSecret" . }}{{ end }}
 {{- end -}}
@@ -81,7 +81,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 - --tls-ca=/etc/zenvoy/tls/ca.crt
 {{- end -}}
 
-{{/* A pod starts once the Secret has these keys. */}}
+{{/* The pod starts once the Secret has these keys. */}}
 {{- define "zenvoy.tlsVolume" -}}
 - name: tls
   secret:
@@ -94,7 +94,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 - {name: tls, mountPath: /etc/zenvoy/tls, readOnly: true}
 {{- end -}}
 
-{{/* The least that a container needs: nothing. */}}
+{{/* Security context without any privileges. */}}
 {{- define "zenvoy.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -102,7 +102,7 @@ runAsNonRoot: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* To divert ports and to listen for what was diverted. An added capability is in effect for root alone. */}}
+{{/* Security context for diverting ports and accepting diverted connections. Added capabilities work only for root. */}}
 {{- define "zenvoy.tproxySecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -111,7 +111,8 @@ runAsUser: 0
 capabilities: {drop: [ALL], add: [NET_ADMIN]}
 {{- end -}}
 
-{{/* Of what shares a Unix socket with the holder of holdMode tproxy: the same user, without capabilities. */}}
+{{/* Security context for containers that share a Unix socket with the holder in holdMode tproxy: the same user, without
+capabilities. */}}
 {{- define "zenvoy.rootSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -134,7 +135,7 @@ seccompProfile: {type: RuntimeDefault}
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
 {{- end -}}
 
-{{/* Where pods go; this and the next: {root, component, values}. */}}
+{{/* Scheduling of pods. Arguments of this and the next template: {root, component, values} */}}
 {{- define "zenvoy.scheduling" -}}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{ toYaml . | nindent 2 }}
