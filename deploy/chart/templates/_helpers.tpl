@@ -68,11 +68,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 
 {{- define "zenvoy.reconcilerTlsSecret" -}}
-{{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.reconcilerSecret: name the Secret with tls.crt, tls.key and ca.crt" .Values.mtls.existing.reconcilerSecret }}{{- else -}}{{ include "zenvoy.reconciler" . }}-tls{{- end -}}
+{{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.reconcilerSecret: required; the name of a Secret with tls.crt, tls.key, and ca.crt" .Values.mtls.existing.reconcilerSecret }}{{- else -}}{{ include "zenvoy.reconciler" . }}-tls{{- end -}}
 {{- end -}}
 
 {{- define "zenvoy.proxyTlsSecret" -}}
-{{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.proxySecret: name the Secret with tls.crt, tls.key and ca.crt" .Values.mtls.existing.proxySecret }}{{- else if eq .Values.mtls.source "self-issued" -}}{{ include "zenvoy.proxy" . }}-self-issued{{- else -}}{{ include "zenvoy.proxy" . }}-tls{{- end -}}
+{{- if eq .Values.mtls.source "existing" -}}{{ required "mtls.existing.proxySecret: required; the name of a Secret with tls.crt, tls.key, and ca.crt" .Values.mtls.existing.proxySecret }}{{- else if eq .Values.mtls.source "self-issued" -}}{{ include "zenvoy.proxy" . }}-self-issued{{- else -}}{{ include "zenvoy.proxy" . }}-tls{{- end -}}
 {{- end -}}
 
 {{- define "zenvoy.tlsArgs" -}}
