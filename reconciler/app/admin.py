@@ -1,10 +1,10 @@
-"""What people may ask, answered by the engine and the router. Counterpart: `reconciler.ports.operations`."""
+"""Answers to the admin API: services, explanations and commands. Implements `reconciler.ports.operations`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from reconciler.core.doubt import words
 from reconciler.core.events import SleepCommanded, WakeCommanded
@@ -16,35 +16,38 @@ from reconciler.ports.operations import Command
 from reconciler.ports.replicas import Connected
 from reconciler.server.holders import HolderStreams
 
-ENVOY = "Envoy's admin port"
+
+class Deployment(Protocol):
+    """Facts that only the runtime of a machine or of a cluster has."""
+
+    @property
+    def sample_source(self) -> str:
+        """The source of samples, for people."""
+
+    def opened(self) -> bool:
+        """Return whether Envoys are answered."""
+
+    def replicas(self) -> Mapping[str, Any] | None:
+        """Return the leader and the connected replicas; None on one machine."""
+
+    def connected(self) -> Connected:
+        """Return the replica of each Envoy and holder; empty on one machine."""
+
+    def records(self) -> Mapping[str, Any] | None:
+        """Return the state of the file with the records; None in a cluster."""
+
+    def listeners(self) -> Mapping[str, Any] | None:
+        """Return the listen addresses in use and the unavailable ones; None in a cluster."""
 
 
 class EngineOperations:
-    """Reads and commands one engine.
+    """Reads and commands one engine."""
 
-    `source` names where samples come from; `standing` says who leads and which replicas are connected, and `connected`
-    who is at which of them, if there are any. `records` says how the file with the records fares, where there is one,
-    and `listens` returns the listen addresses in force and the busy ones, on one machine.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        router: XdsRouter,
-        holders: HolderStreams,
-        opened: Callable[[], bool],
-        source: str = ENVOY,
-        standing: Callable[[], dict[str, Any] | None] = lambda: None,
-        connected: Callable[[], Connected] = Connected,
-        records: Callable[[], dict[str, Any] | None] = lambda: None,
-        listens: Callable[[], dict[str, Any] | None] = lambda: None,
-    ) -> None:
-        self._engine, self._router, self._holders, self._opened = engine, router, holders, opened
-        self._source, self._standing, self._connected = source, standing, connected
-        self._records, self._listens = records, listens
+    def __init__(self, engine: Engine, router: XdsRouter, holders: HolderStreams, deployment: Deployment) -> None:
+        self._engine, self._router, self._holders, self._deployment = engine, router, holders, deployment
 
     def ready(self) -> bool:
-        return self._opened()
+        return self._deployment.opened()
 
     def services(self) -> list[dict[str, Any]]:
         faults = self._router.faults()
@@ -61,21 +64,21 @@ class EngineOperations:
             "settings": explain.settings(service),
             "judged": explain.judged(service),
             "obstacle": explain.obstacle(service),
-            "sample": explain.sampled(name, engine.sample, engine.doubt, self._source, time.time()),
+            "sample": explain.sampled(name, engine.sample, engine.doubt, self._deployment.sample_source, time.time()),
             "envoys": self._routed(name),
             "holders": self._held(name),
-            "standing": self._standing(),
+            "standing": self._deployment.replicas(),
             "transitions": explain.moves(engine.history.of(name)),
         }
 
     def world(self) -> dict[str, Any]:
         sample, engine = self._engine.sample, self._engine
         return {
-            "ready": self._opened(),
+            "ready": self._deployment.opened(),
             "services": len(engine.services),
             "rejected": dict(self._router.faults()),
             "sample": {
-                "source": self._source,
+                "source": self._deployment.sample_source,
                 "takenAt": moment(sample.taken_at) if sample else None,
                 "ageSeconds": round(max(0.0, time.time() - sample.taken_at), 3) if sample else None,
                 "doubt": words(engine.doubt),
@@ -85,13 +88,13 @@ class EngineOperations:
                 {"id": one.name, "mode": one.mode, "connected": not one.gone, "rules": one.rules}
                 for one in self._holders.known
             ],
-            "standing": self._standing(),
-            "records": self._records(),
-            "listens": self._listens(),
+            "standing": self._deployment.replicas(),
+            "records": self._deployment.records(),
+            "listens": self._deployment.listeners(),
         }
 
     def envoys(self) -> list[dict[str, Any]]:
-        at, own = self._connected().envoys, {envoy["id"]: envoy for envoy in self._own_envoys()}
+        at, own = self._deployment.connected().envoys, {envoy["id"]: envoy for envoy in self._own_envoys()}
         known = {id_: {"id": id_, "replica": replica} for id_, replica in sorted(at.items())}
         return [known.get(id_, {}) | own.get(id_, {}) for id_ in {**own, **known}]
 
@@ -109,7 +112,7 @@ class EngineOperations:
         ]
 
     def holders(self) -> list[str]:
-        return sorted({*self._holders.connected, *self._connected().holders})
+        return sorted({*self._holders.connected, *self._deployment.connected().holders})
 
     def tell(self, name: str, command: Command) -> dict[str, Any]:
         match command:
@@ -122,7 +125,7 @@ class EngineOperations:
         return self.service(name)
 
     def _routed(self, name: str) -> dict[str, Any]:
-        """How far the present route has got, Envoy by Envoy."""
+        """Return the acknowledgements of the present route, by Envoy."""
         seen = [
             {"id": id_, "acked": has.version, "ackedAt": moment(has.at)}
             for id_, has in sorted(self._router.has(name).items())

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from reconciler.app.cluster_settings import SelfIssue, Settings
+from reconciler.app.cluster_settings import ReplicaSettings, SelfIssue
 from reconciler.core.identity import PROXY, RECONCILER, Role
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.secrets import OwnSecrets, SecretContents
@@ -178,7 +178,7 @@ class SelfIssuedCertificates:
         log.info("certificates stored", secret=f"{self._namespace}/{secret}", until=until)
 
 
-def certificates(settings: Settings, api: Api) -> Certificates | None:
+def certificates(settings: ReplicaSettings, api: Api) -> Certificates | None:
     """Return the certificates that a replica is configured with; None for plaintext. Raises `NoCertificates`."""
     match settings.certificates:
         case Files() as files:

@@ -1,49 +1,193 @@
-"""The reconciler process of a cluster: one replica, started and ended in order.
+"""The runtime of one replica in a cluster: services are ScaledServices, their records are in status.
 
-Counterparts: `replica.py`, which has its parts, and `reconcile.py`, the process of one machine.
+Every replica runs all of it. The leader judges, saves, notifies, and alone puts services to sleep. Followers serve
+their own Envoys and holders by the leader's records, and wake services.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from reconciler.app.cluster_settings import Settings
-from reconciler.app.replica import Replica
+from reconciler.app import sample_source
+from reconciler.app.admin import EngineOperations
+from reconciler.app.certificates import certificates
+from reconciler.app.cluster_notifier import EventNotifier, ProblemNotifier
+from reconciler.app.cluster_settings import ReplicaSettings
+from reconciler.app.runtime import STREAM_CLAIMS, BackgroundTasks, Reports, Runtime, Served, StreamServer
+from reconciler.core.departure import still_needed
+from reconciler.core.doubt import words
+from reconciler.core.entitlement import Listed
+from reconciler.core.events import Event
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
-from reconciler.kubernetes.client.api import connect
+from reconciler.engine.sampling import Sampler
+from reconciler.engine.view import moment
+from reconciler.envoy.admin_stats import AdminStats
+from reconciler.envoy.xds_router import service_of_stat
+from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.leader_election import FIRST_INDEX, LeaderElection, LeaseTiming
+from reconciler.kubernetes.client.lease_lock import LeaderElector, ticks
+from reconciler.kubernetes.client.proxies import ProxyList
+from reconciler.kubernetes.client.replicas import ReplicaList
+from reconciler.kubernetes.config.commands import CommandController
+from reconciler.kubernetes.config.conflicts import reserved_ports
+from reconciler.kubernetes.config.provider import KubernetesProvider, Problems, ServiceConfigs
+from reconciler.kubernetes.config.resolve import ClusterConfig
+from reconciler.kubernetes.status.event_recorder import EventRecorder
+from reconciler.kubernetes.status.finalizer import FinalizerController
+from reconciler.kubernetes.status.status_writer import StatusWriter
+from reconciler.kubernetes.types.scaled_service import ScaledService
+from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.wake_client import WARM_CONNECTIONS
 from reconciler.local.open_files import raise_limit
+from reconciler.metrics import World
+from reconciler.ports.backend import Running
+from reconciler.ports.replicas import Connected
+from reconciler.replication import CLAIMS as PEER_CLAIMS
+from reconciler.replication import Peers, Terms
 from reconciler.server import credentials
-from reconciler.server.http import report_exhaustion
+from reconciler.server.admission import Admission
+from reconciler.server.http import Http, report_exhaustion
 
 log = structlog.get_logger()
 
+ANY = "0.0.0.0"
+FORGET_AT_ONCE = 0.0
+"""A disconnected Envoy or holder may be connected to another replica: the leader decides when it is gone."""
 GRPC_GRACE_SECONDS = 0.5
 FLUSH_SECONDS = 3.0
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
+OBSERVE_SECONDS = 15.0
+"""Time to observe all workloads; after it, the replica stands for election without the missing ones."""
 PLAINTEXT = (
     "the gRPC port is open without TLS: any process that reaches it can read every route, wake services and keep them "
     "awake; remove --plaintext (in the chart: mtls.enabled=true)"
 )
-SEEN_SECONDS = 15.0
-"""How long the first look at all targets may take before the lease is asked for without it."""
 
 
-class Controller(Replica):
-    """The life of one replica."""
+class ClusterRuntime:
+    """One replica."""
+
+    def __init__(self, settings: ReplicaSettings, api: Api, wake_api: Api) -> None:
+        """`wake_api` is a second connection to the API server, for wakes only."""
+        self._settings, self._api = settings, api
+        self._configured: tuple[ServiceConfigs, Problems] | None = None
+        self._started = False
+        self._observed: set[str] = set()
+        pace = sample_source.pace(settings.sample_interval, settings.prometheus)
+        self._runtime = Runtime(self._world(), pace, settings.hold)
+        self.engine = self._runtime.engine
+        api.called = wake_api.called = self._runtime.metrics.called
+        self._certificates = certificates(settings, api)
+        self._admission = Admission({**STREAM_CLAIMS, **PEER_CLAIMS}, self._listed)
+        self._watch_own_endpoints()
+        self._catalogue = self._make_catalogue()
+        self._elector = self._make_elector()
+        self._replicate()
+        self._publish()
+        merged, namespaces = self._peers.merged, settings.namespaces
+        self._backend = KubernetesBackend(
+            api, wake_api, self._ran, lambda: merged.doubt() is None, namespaces, self._leads
+        )
+        self._sampler = self._make_sampler()
+        operations = EngineOperations(self.engine, self._streams.router, self._streams.holders, self)
+        self._http = Http(operations, self._runtime.metrics.scrape, _no_envoy)
+
+    # Parts
+
+    def _watch_own_endpoints(self) -> None:
+        """Make the lists of zenvoy's own endpoints, which decide what streams are accepted."""
+        settings, relisted = self._settings, self._admission.relisted
+        ours, proxies = settings.lease_namespace, settings.proxies_service
+        self._replicas = ReplicaList(self._api, ours, settings.peers_service, settings.pod_ip, relisted)
+        self._proxies = ProxyList(self._api, ours, proxies, ticks, relisted) if proxies else None
+
+    def _make_catalogue(self) -> KubernetesProvider:
+        settings = self._settings
+        return KubernetesProvider(
+            self._api,
+            self._leads,
+            self._configure,
+            self._saw_object,
+            ClusterConfig(policy=settings.policy),
+            namespaces=settings.namespaces,
+            reserved=reserved_ports(settings.http_port, settings.tls_port, settings.hold.diverted),
+        )
+
+    def _make_elector(self) -> LeaderElector:
+        settings = self._settings
+        duration = settings.lease_duration
+        terms = LeaseTiming(duration, margin=duration / 3, every=duration / 7.5)
+        candidate = LeaderElection(settings.pod_name, terms, self._wanted_indexes, self._unused_index)
+        place, address = (settings.lease_namespace, settings.lease_name), settings.peer_address
+        return LeaderElector(self._api, place, candidate, address, self._lead, self._follow, self._allocate)
+
+    def _replicate(self) -> None:
+        """Make the streams of this replica, and the merged view of all replicas that the engine works with."""
+        settings, found = self._settings, self._certificates
+        ended = self._proxies.ended if self._proxies else (lambda _: False)
+        addresses, valid = self._replicas.addresses, self._elector.valid
+        terms = Terms(settings.pod_ip, addresses, valid, time.time, ticks, settings.lease_duration, ended)
+        secure = (lambda: credentials.channel(found.read())) if found else None
+        peers = Peers(terms, self.engine, self._elector.renew_now, secure, settings.server_name or None)
+        reports = Reports(peers.routed, peers.held, _rejected, peers.merged.found, self._joined)
+        acknowledged = self._runtime.metrics.acked
+        self._streams = StreamServer(reports, acknowledged, self._admission, FORGET_AT_ONCE)
+        peers.attach(self._streams.router, self._streams.holders, self._runtime)
+        self._peers = peers
+        self._grpc = self._streams.add_server()
+
+    def _publish(self) -> None:
+        """Make what writes to ScaledServices: status, Events, finalizers, and the results of commands."""
+        api, items = self._api, self._catalogue.scaled_services.items
+        self._store = StatusWriter(api, items, self._leads, self._elector.next_index)
+        self._events = EventRecorder(api, items, self._catalogue.services.items, self._leads, self._settings.pod_name)
+        self._finalizers = FinalizerController(api, items, self._leads, self._events.left, needed=self._needed)
+        self._commands = CommandController(items, self._leads, self._obey, self._store.set_command)
+        self._transitions = EventNotifier(lambda: self.engine.services, self._events)
+        self._runtime.notifier.add(self._transitions)
+        problems = self._problems = ProblemNotifier(items, self._store, self._events, self._commands)
+        merged = self._peers.merged
+        merged.on_faults.append(lambda: problems.rejected(merged.faults()))
+
+    def _make_sampler(self) -> Sampler:
+        settings, merged = self._settings, self._peers.merged
+        timeout, ports = sample_source.ADMIN_TIMEOUT_SECONDS, settings.stats_ports
+        admin = AdminStats(merged.stats, time.time, timeout, service_of_stat, ports)
+        prometheus = settings.prometheus
+        self._source = sample_source.prometheus(prometheus, merged.envoys) if prometheus else admin
+        spacing = sample_source.spacing(prometheus)
+        return Sampler(self._source, settings.sample_interval, spacing, time.time, self._sampled)
+
+    def _world(self) -> World:
+        """Return the sources of metrics. Only the leader counts services, or each would be counted by every replica."""
+        return World(
+            services=lambda: self.engine.services if self.engine.leads else {},
+            envoys=lambda: self._streams.router.nodes(),
+            holders=lambda: self._streams.holders.connected,
+            all_holders=lambda: self._peers.merged.ledger.holders.connected,
+            ready=self.opened,
+            leads=self._leads,
+            now=time.time,
+            ticks=time.monotonic,
+            refused_streams=lambda: self._admission.refused,
+            plaintext=lambda: self._certificates is None,
+            expiries=self._expiries,
+        )
+
+    # Life
 
     async def run(self) -> None:
-        """Until SIGTERM. Raises what broke."""
+        """Run until SIGTERM. Raises the error of a failed task."""
         report_exhaustion()
-        stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        tasks = BackgroundTasks()
         try:
             await self._http.serve_probes(*self._settings.http)
             if self._settings.inspect:
@@ -51,48 +195,34 @@ class Controller(Replica):
         except OSError:
             await self._backend.close()
             raise
-        work = (
-            self._catalogue.run(),
-            self._replicas.run(),
-            self._peers.run(),
-            self._store.run(),
-            self._events.run(),
-            self._finalizers.run(),
-            self._sampler.run(),
-        )
-        optional = [part.run() for part in (self._proxies, self._certificates) if part]
-        tasks = [asyncio.create_task(one) for one in (*work, *optional, self._begin())]
-        electing = asyncio.create_task(self._elect())
-        for task in (*tasks, electing):
-            task.add_done_callback(lambda _: stopped.set() if _failed([*tasks, electing]) else None)
-        await stopped.wait()
+        parts = (self._catalogue, self._replicas, self._peers, self._store, self._events, self._finalizers)
+        optional = [part for part in (self._proxies, self._certificates) if part]
+        tasks.start(*(part.run() for part in (*parts, *optional)), self._sampler.run(), self._begin())
+        electing = tasks.start_one(self._elect())
+        failure = await tasks.until_stopped()
         log.info("stopping")
-        faults = _failed([*tasks, electing])
         await self._close(tasks, electing)
-        if faults:
-            raise faults[0]
+        if failure:
+            raise failure
 
     async def _begin(self) -> None:
-        """Answer Envoys and holders, once every service is known: a part of the world is shown to nobody."""
-        while self._asked is None or not (self._replicas.synced and (self._proxies is None or self._proxies.synced)):
-            await asyncio.sleep(LOOK_SECONDS)
-        self._alarm.start()
-        self._metrics.start()
-        merged = self._peers.merged
-        self.engine.start(Adapters(self._backend, merged, merged, self._alarm, self._store, self._sampler.ask, merged))
+        """Start the engine and answer Envoys and holders, once every service is known."""
+        while not (self._configured and self._replicas.synced and (self._proxies is None or self._proxies.synced)):
+            await asyncio.sleep(POLL_SECONDS)
+        merged, alarm = self._peers.merged, self._runtime.alarm
+        adapters = Adapters(self._backend, merged, merged, alarm, self._store, self._sampler.ask, merged)
+        self._runtime.start(adapters, self._streams.router)
         self._peers.follow(None)
         self._started = True
-        self._configure(*self._asked)
-        handlers = (self._router.handler(), self._holders.handler(), self._peers.handler())
-        self._grpc.add_generic_rpc_handlers(handlers)
+        self._configure(*self._configured)
+        self._grpc.add_generic_rpc_handlers((self._peers.handler(),))
         while not (self.engine.synced and self._peers.synced):
-            await asyncio.sleep(LOOK_SECONDS)
-        await self._certified()
-        # Not before: a holder that is told of half of all services refuses whoever waits for the other half.
+            await asyncio.sleep(POLL_SECONDS)
+        await self._until_certified()
+        # Not before: a holder that knows half of the services refuses the clients of the other half.
         self._listen()
         await self._grpc.start()
-        self._opened = True
-        self._router.open()
+        self._runtime.open()
         log.info("serving", services=len(self.engine.services), leads=self._leads())
 
     def _listen(self) -> None:
@@ -102,58 +232,193 @@ class Controller(Replica):
             log.warning(PLAINTEXT, grpc=self._settings.grpc)
             self._grpc.add_insecure_port(self._settings.grpc)
 
-    async def _certified(self) -> None:
+    async def _until_certified(self) -> None:
         """Return once there is a certificate to serve with: the port is never open without one."""
         while self._certificates:
             try:
                 self._certificates.read()
                 return
             except credentials.NoCertificates:
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _elect(self) -> None:
-        """Stand for election once all targets were looked at: a new leader begins with what runs."""
-        end = time.monotonic() + SEEN_SECONDS
-        while not (self._started and self._seen()) and (not self._started or time.monotonic() < end):
-            await asyncio.sleep(LOOK_SECONDS)
+        """Stand for election once all workloads are observed: a new leader starts from what runs."""
+        end = time.monotonic() + OBSERVE_SECONDS
+        while not (self._started and (self._has_observed_all() or time.monotonic() >= end)):
+            await asyncio.sleep(POLL_SECONDS)
         await self._elector.run()
 
-    def _seen(self) -> bool:
-        return self._reported >= self.engine.services.keys()
+    def _has_observed_all(self) -> bool:
+        return self._observed >= self.engine.services.keys()
 
-    async def _close(self, tasks: list[asyncio.Task[None]], electing: asyncio.Task[None]) -> None:
-        """What was said is written first, as who does not lead writes nothing; then the next one may lead."""
-        self._closing = True
-        self._tell.close()
+    async def _close(self, tasks: BackgroundTasks, electing: asyncio.Task[None]) -> None:
+        """Write what is pending, since only the leader may write; then let another replica lead."""
+        self._runtime.closing = True
+        self._transitions.close()
         if self._leads():
             await asyncio.gather(self._store.flush(FLUSH_SECONDS), self._events.flush(FLUSH_SECONDS))
         electing.cancel()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, electing, return_exceptions=True)
-        await self._backend.close()  # a zero under way is answered before anybody else may lead
+        await tasks.cancel()
+        await self._backend.close()  # a scale to zero in progress completes before another replica may lead
         await self._elector.close()
         await self._peers.close()
-        await self._router.close()
-        await self._grpc.stop(GRPC_GRACE_SECONDS)
+        await self._streams.close(GRPC_GRACE_SECONDS)
         await self._source.close()
-        self._alarm.close()
-        self._metrics.close()
+        self._runtime.close()
         await self._http.close()
 
+    # Leadership
 
-async def run_until_stopped(settings: Settings, kubeconfig: Path | None, context: str | None) -> None:
-    """Run one replica. Raises `NoCluster` when there is no cluster to talk to."""
+    def _leads(self) -> bool:
+        return self._elector.valid()
+
+    def _lead(self, since: float) -> None:
+        self._peers.lead(since)
+        self._backend.lead(True)
+        self._store.lead()
+        self._events.lead()
+        self._finalizers.lead()
+        self._commands.lead()
+        self._catalogue.lead()
+        self._runtime.metrics.lead()
+        self._transitions.repeat(self.engine.untold())
+
+    def _follow(self, leader: str | None) -> None:
+        if self._started:
+            self._peers.follow(leader)
+        self._backend.lead(False)
+        self._store.follow()
+
+    def _allocate(self) -> None:
+        """Give hold addresses to the services that waited for an index, which then accept commands."""
+        if len(self.engine.services) > self._settings.hold.size:
+            return  # every hold address is in use; further indexes would repeat them
+        self.engine.allocate()
+        self._commands.again()
+
+    def _wanted_indexes(self) -> int:
+        return sum(1 for service in self.engine.services.values() if service.record is None)
+
+    def _unused_index(self) -> int:
+        """Return the first index after all that records use."""
+        items = self._catalogue.scaled_services.items.values()
+        used = (self._settings.hold.index(address) for item in items if (address := item.status.hold_address))
+        return max((index + 1 for index in used if index is not None), default=FIRST_INDEX)
+
+    # Configuration
+
+    def _configure(self, entries: ServiceConfigs, problems: Problems) -> None:
+        self._configured = entries, problems
+        if not self._started or self._runtime.closing:
+            return
+        specs = [entry.spec for entry in entries.values()]
+        if len(specs) > (room := self._settings.hold.size):
+            log.error("more services than hold addresses; some stay awake: widen the hold ports", addresses=room)
+        try:
+            self._runtime.configure(specs, self._served(specs))
+        except ValueError as error:
+            log.error("failed to apply services; keeping the previous ones", problems=str(error).splitlines())
+            return
+        self._backend.configure(entries)
+        self._finalizers.configure(entries.keys())
+        self._problems.configured(problems)
+
+    def _served(self, specs: Sequence[Spec]) -> Served:
+        return Served(f"{ANY}:{self._settings.http_port}", f"{ANY}:{self._settings.tls_port}", specs)
+
+    def _saw_object(self, name: str, item: ScaledService | None) -> None:
+        self._store.saw(name, item)
+        self._finalizers.saw(name, item)
+        self._commands.saw(name, item)
+
+    def _obey(self, name: str, event: Event) -> bool:
+        """Carry out a command; return False for a service without a record."""
+        service = self.engine.services.get(name)
+        if service is None or service.record is None:
+            return False
+        self.engine.command(name, event)
+        return True
+
+    def _needed(self, name: str) -> str | None:
+        """Return why a service that is being deleted is still needed; None when it may go."""
+        service, merged = self.engine.services.get(name), self._peers.merged
+        if service is None or service.record is None:
+            return None  # no route ever led to its hold address
+        if not (service.seen.held or merged.envoys() or merged.doubt()):
+            return None  # there is no Envoy
+        is_missing = self._backend.is_missing(name)
+        return still_needed(service.record, service.spec, service.seen, is_missing, time.time())
+
+    def _listed(self) -> Listed:
+        """Return the endpoints that decide what streams are accepted."""
+        return Listed(self._proxies.pods() if self._proxies else None, self._replicas.addresses())
+
+    # Reports
+
+    def _ran(self, running: Running) -> None:
+        if self._runtime.closing:
+            return
+        self._observed.add(running.service)
+        self._runtime.ran(running)
+        self._store.set_seen(running.service, running.trouble)
+        self._commands.again(running.service)
+
+    def _joined(self) -> None:
+        self._peers.came_or_went(self._streams.router.stats(), self._streams.holders.connected)
+
+    def _sampled(self, sample: Sample) -> None:
+        self._runtime.sampled(sample)
+
+    # Facts for the admin API
+
+    @property
+    def sample_source(self) -> str:
+        asked = self._settings.prometheus
+        return f"Prometheus at {asked.url}" if asked else "Envoys' statistics"
+
+    def opened(self) -> bool:
+        return self._runtime.opened
+
+    def replicas(self) -> dict[str, Any]:
+        return {
+            "replica": self._settings.pod_name,
+            "leads": self._leads(),
+            "leader": self._elector.holder,
+            "plaintext": self._certificates is None,
+            "certificates": {name: moment(until) for name, until in self._expiries().items()},
+            "replicas": sorted(self._replicas.addresses()),
+            "connected": sorted(self._peers.connected()),
+            "doubt": words(self._peers.merged.doubt()) if self._leads() else None,
+        }
+
+    def connected(self) -> Connected:
+        return self._peers.merged.connected()
+
+    def records(self) -> None:
+        return None
+
+    def listeners(self) -> None:
+        return None
+
+    def _expiries(self) -> Mapping[str, float]:
+        return self._certificates.expiries if self._certificates else {}
+
+
+async def run_until_stopped(settings: ReplicaSettings, kubeconfig: Path | None, context: str | None) -> None:
+    """Run one replica. Raises `NoCluster` when there is no cluster to connect to."""
     raise_limit()
     api = await connect(kubeconfig, context)
-    urgent = await connect(kubeconfig, context, WARM_CONNECTIONS)
+    wake_api = await connect(kubeconfig, context, WARM_CONNECTIONS)
     try:
-        await Controller(settings, api, urgent).run()
+        await ClusterRuntime(settings, api, wake_api).run()
     finally:
-        await urgent.close()
+        await wake_api.close()
         await api.close()
 
 
-def _failed(tasks: Iterable[asyncio.Task[None]]) -> list[BaseException]:
-    ended = [task for task in tasks if task.done() and not task.cancelled()]
-    return [error for task in ended if (error := task.exception())]
+async def _no_envoy() -> bytes:
+    raise OSError("this pod has no Envoy; each Envoy serves its own statistics")
+
+
+def _rejected(node: str, why: str) -> None:
+    log.error("Envoy rejected a configuration update; keeping the previous one", envoy=node, why=why)

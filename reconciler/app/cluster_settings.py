@@ -3,75 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
+from reconciler.app.hold_ranges import AnyIp, Tproxy
 from reconciler.envoy.admin_stats import STATS_PORTS
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.server.credentials import Files
-
-_FIRST, _LOCAL = IPv4Address("127.64.0.0"), "127.0.0.1"
-
-
-@dataclass(frozen=True, slots=True)
-class AnyIp:
-    """Hold addresses in 127.64.0.0/10, all of which Linux delivers to one socket of the pod."""
-
-    port: int
-    """The holder's."""
-    size = 1 << 22
-    """How many hold addresses there are."""
-    diverted = range(0)
-    """No rule diverts ports."""
-
-    def address(self, index: int) -> str:
-        """The hold address of that index, of which there are `size`, so that they come again."""
-        return f"{_FIRST + index % self.size}:{self.port}"
-
-    def index(self, address: str) -> int | None:
-        """The index of a hold address; None for one that holders do not listen at."""
-        host, _, port = address.rpartition(":")
-        try:
-            found = int(IPv4Address(host)) - int(_FIRST)
-        except ValueError:
-            return None
-        return found if port == str(self.port) and 0 <= found < self.size else None
-
-    def listens_at(self, address: str) -> bool:
-        """Whether a hold address is one of these."""
-        return self.index(address) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Tproxy:
-    """Hold addresses by port, which a rule diverts to the holder of the pod."""
-
-    first: int
-    last: int
-
-    @property
-    def size(self) -> int:
-        """How many hold addresses there are."""
-        return self.last - self.first + 1
-
-    @property
-    def diverted(self) -> range:
-        """The ports of a proxy pod that a rule diverts to the holder."""
-        return range(self.first, self.last + 1)
-
-    def address(self, index: int) -> str:
-        """The hold address of that index; they come again only after all others."""
-        return f"{_LOCAL}:{self.first + index % self.size}"
-
-    def index(self, address: str) -> int | None:
-        """The index of a hold address; None for one that the rule does not divert."""
-        host, _, port = address.rpartition(":")
-        number = int(port) if port.isascii() and port.isdecimal() and len(port) <= len(str(self.last)) else 0
-        return number - self.first if host == _LOCAL and self.first <= number <= self.last else None
-
-    def listens_at(self, address: str) -> bool:
-        """Whether a hold address is one of these."""
-        return self.index(address) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +22,7 @@ class SelfIssue:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ReplicaSettings:
     """One replica's."""
 
     pod_name: str

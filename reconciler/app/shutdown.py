@@ -76,7 +76,7 @@ class Drain:
         self._retired: set[str] = set()
 
     async def run(self, hurry: asyncio.Event) -> None:
-        """Return when every service has got its stop signal, or `renew_now` is set; `renew_now` is then clear again."""
+        """Return when every service has got its stop signal, or `hurry` is set; `hurry` is then clear again."""
         began, progress = self._ticks(), Progress(self._ticks)
         if await self._envoy.stop_listening(NODE):
             await asyncio.sleep(SETTLE_SECONDS)
@@ -125,7 +125,7 @@ def blocker(service: Service, sample: Sample, expected: frozenset[str]) -> str |
 
 
 async def stop_programs(backend: ProcessBackend, hurry: asyncio.Event, ticks: Callable[[], float]) -> None:
-    """Stop every program; each has its drain time-out, and none more time once `renew_now` is set."""
+    """Stop every program; each has its drain time-out, and none more time once `hurry` is set."""
     progress, began = Progress(ticks), ticks()
     for service in backend.ending:
         backend.retire(service)

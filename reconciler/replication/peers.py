@@ -48,9 +48,12 @@ class Peers:
         wait = max(FORSAKEN_SECONDS, 2 * terms.settle_seconds) if forsaken_seconds is None else forsaken_seconds
         self._client = PeerClient(terms.me, self.merged, engine, lost, credentials, authority, wait)
 
-    def attach(self, router: Router, holders: Holders) -> None:
-        """This replica's own; must come before anything else."""
-        self.merged.attach(self._engine, router, holders)
+    def attach(self, router: Router, holders: Holders, engine: merged.Engine | None = None) -> None:
+        """Set this replica's own router and holders, before anything else.
+
+        Reports go to `engine`, if they do not go to the engine directly.
+        """
+        self.merged.attach(engine or self._engine, router, holders)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """To be added to the gRPC server."""

@@ -22,7 +22,8 @@ from reconciler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from reconciler.app.cluster_settings import AnyIp, SelfIssue, Tproxy
+    from reconciler.app.cluster_settings import SelfIssue
+    from reconciler.app.hold_ranges import AnyIp, Tproxy
     from reconciler.kubernetes.config.host_policy import HostPolicy
     from reconciler.server.credentials import Files
 
@@ -169,7 +170,7 @@ def controller(
 
     from reconciler.app import logging
     from reconciler.app.cluster_runtime import run_until_stopped
-    from reconciler.app.cluster_settings import Settings
+    from reconciler.app.cluster_settings import ReplicaSettings
     from reconciler.kubernetes.client.errors import NoCluster
     from reconciler.local.sockets import split
 
@@ -177,7 +178,7 @@ def controller(
     asked = prometheus and prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
     )
-    settings = Settings(
+    settings = ReplicaSettings(
         pod_name,
         pod_ip,
         grpc,
@@ -218,7 +219,7 @@ def _seconds(text: str, flag: str, least: float = 0.0) -> float:
 
 
 def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
-    from reconciler.app.cluster_settings import AnyIp, Tproxy
+    from reconciler.app.hold_ranges import AnyIp, Tproxy
 
     if mode is HoldMode.anyip:
         return AnyIp(port)

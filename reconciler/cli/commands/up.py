@@ -193,7 +193,7 @@ def reconcile(
     import msgspec
 
     from reconciler.app import logging
-    from reconciler.app.local_runtime import Settings, reconcile_until_stopped
+    from reconciler.app.local_runtime import LocalSettings, run_until_stopped
     from reconciler.envoy.prometheus.settings import PrometheusSettings
     from reconciler.local.last_good import in_force, tell
     from reconciler.local.sockets import split, taken
@@ -211,8 +211,8 @@ def reconcile(
         raise typer.BadParameter(f"it is for `zenvoy up` to write: {error}", param_hint="--prometheus") from None
     probes = split(metrics) if metrics else None
     certificates = _certificates(grpc, tls_cert, tls_key, tls_ca, at_start=False)
-    settings = Settings(file, StateDir(state_dir), holder_port, probes, grpc, certificates, asked, ours, umask)
-    asyncio.run(reconcile_until_stopped(settings, found))
+    settings = LocalSettings(file, StateDir(state_dir), holder_port, probes, grpc, certificates, asked, ours, umask)
+    asyncio.run(run_until_stopped(settings, found))
 
 
 def _certificates(

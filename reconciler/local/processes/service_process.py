@@ -120,7 +120,7 @@ class Unit:
         self._withdrawn = ()
         self._at_most = min(self._at_most, at_most)
         if self._ending is not None:
-            self._ending.renew_now(at_most)
+            self._ending.shorten(at_most)
         self._interrupt.set()
         self._running = self._told = replace(self._running, endpoints=())
         return self._running
@@ -240,7 +240,7 @@ class Unit:
             trouble = self._crash(process, again)
         self._say(replace(self._running, endpoints=(), trouble=trouble))
         self._ending = Ending(self.service, self._mark, process, shared.censuses)
-        self._ending.renew_now(self._at_most)
+        self._ending.shorten(self._at_most)
         signal, patience = self.program.stop_signal, self.program.drain_timeout
         if failed and again:
             signal, patience = SIGTERM, LEFTOVER_SECONDS

@@ -53,7 +53,7 @@ class Ending:
         self.killed_at: float | None = None
         """When SIGKILL was sent, by the loop's clock."""
 
-    def renew_now(self, seconds: float) -> None:
+    def shorten(self, seconds: float) -> None:
         """Be patient for no longer than this from now on, whatever was said before."""
         self._at_most = min(self._at_most, seconds)
         if self._patience is not None:

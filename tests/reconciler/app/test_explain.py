@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from reconciler.app.local_runtime import Reconciler
+from reconciler.app.local_runtime import LocalRuntime
 from reconciler.cli.control_client import Rejected, ask
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import GRPC_SOCKET
@@ -28,7 +28,7 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 @pytest.fixture
-async def running(stage: Stage) -> AsyncIterator[Reconciler]:
+async def running(stage: Stage) -> AsyncIterator[LocalRuntime]:
     reconciler = stage.reconciler("web")
     task = asyncio.create_task(reconciler.run())
     await eventually(lambda: stage.is_known(reconciler, "web"))
@@ -42,7 +42,7 @@ async def asked(stage: Stage, path: str, method: str = "GET") -> Any:
     return await asyncio.to_thread(ask, stage.state_dir.control, method, path)
 
 
-async def test_explain_names_the_evidence_and_the_transitions(stage: Stage, running: Reconciler) -> None:
+async def test_explain_names_the_evidence_and_the_transitions(stage: Stage, running: LocalRuntime) -> None:
     await asked(stage, "/v1/services/web/wake", "POST")
     async with asyncio.timeout(30):
         while (found := await asked(stage, "/v1/services/web/explain"))["service"]["state"] != "Active":
@@ -59,7 +59,7 @@ async def test_explain_names_the_evidence_and_the_transitions(stage: Stage, runn
     assert found["settings"]["idleAfter"] == 300.0
 
 
-async def test_explain_tells_of_each_holder(stage: Stage, running: Reconciler) -> None:
+async def test_explain_tells_of_each_holder(stage: Stage, running: LocalRuntime) -> None:
     async def up() -> AsyncIterator[wire.Up]:
         yield wire.Up(hello=wire.Hello("holder-1", "anyip"))
         await asyncio.sleep(3600)
@@ -76,6 +76,6 @@ async def test_explain_tells_of_each_holder(stage: Stage, running: Reconciler) -
     assert world["services"] == 1 and world["envoys"] == [] and world["sample"]["doubt"]
 
 
-async def test_explain_of_no_service_says_so(stage: Stage, running: Reconciler) -> None:
+async def test_explain_of_no_service_says_so(stage: Stage, running: LocalRuntime) -> None:
     with pytest.raises(Rejected, match="there is no service 'other'"):
         await asked(stage, "/v1/services/other/explain")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from reconciler.app.local_runtime import Reconciler, Settings
+from reconciler.app.local_runtime import LocalRuntime, LocalSettings
 from reconciler.core.events import WakeCommanded
 from reconciler.core.record import State
 from reconciler.core.traffic import Sample
@@ -52,21 +52,21 @@ class Stage:
         self.file = folder / "services.yaml"
         self.state_dir = StateDir(folder)
 
-    def reconciler(self, *names: str) -> Reconciler:
+    def reconciler(self, *names: str) -> LocalRuntime:
         file = services_file(self.file, *names)
-        return Reconciler(Settings(self.file, self.state_dir, 18001, None, None), file)
+        return LocalRuntime(LocalSettings(self.file, self.state_dir, 18001, None, None), file)
 
-    def is_known(self, reconciler: Reconciler, name: str) -> bool:
+    def is_known(self, reconciler: LocalRuntime, name: str) -> bool:
         """Whether the reconciler serves, and knows whether the service runs."""
         service = reconciler.engine.services.get(name)
         return service is not None and service.record is not None and self.state_dir.control.exists()
 
-    def state(self, reconciler: Reconciler, name: str) -> State:
+    def state(self, reconciler: LocalRuntime, name: str) -> State:
         record = reconciler.engine.services[name].record
         assert record
         return record.state
 
-    def endpoints(self, reconciler: Reconciler, name: str) -> tuple[str, ...]:
+    def endpoints(self, reconciler: LocalRuntime, name: str) -> tuple[str, ...]:
         return reconciler.engine.services[name].seen.endpoints
 
 

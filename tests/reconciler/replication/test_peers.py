@@ -23,6 +23,7 @@ from reconciler.engine.engine import Adapters, Engine
 from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import Running
+from reconciler.ports.replicas import Connected
 from reconciler.replication import Peers, Terms
 from reconciler.server.holders import HolderStreams
 from tests.ports import free_port
@@ -41,6 +42,27 @@ async def until(condition: Callable[[], Any], what: str) -> None:
         while not condition():
             await asyncio.sleep(0.005)
     assert condition(), what
+
+
+class InCluster:
+    """The facts of a replica; a `Deployment`."""
+
+    sample_source = "Envoys' statistics"
+
+    def __init__(self, connected: Callable[[], Connected]) -> None:
+        self.connected = connected
+
+    def opened(self) -> bool:
+        return True
+
+    def replicas(self) -> None:
+        return None
+
+    def records(self) -> None:
+        return None
+
+    def listeners(self) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -478,7 +500,7 @@ async def test_people_are_told_by_the_leader_of_all_that_are_connected_and_to_wh
 
         def told(replica: Replica) -> tuple[dict[str, Any], list[str]]:
             router, holders, connected = replica.router, replica.holders, replica.peers.merged.connected
-            operations = EngineOperations(replica.engine, router, holders, lambda: True, connected=connected)
+            operations = EngineOperations(replica.engine, router, holders, InCluster(connected))
             assert [one["id"] for one in operations.world()["envoys"]] == [f"envoy-{replica.name}"]
             return {one["id"]: one for one in operations.envoys()}, list(operations.holders())
 

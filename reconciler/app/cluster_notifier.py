@@ -1,0 +1,119 @@
+"""Notification of people in a cluster: Kubernetes Events of transitions, and problems in each service's status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+import structlog
+
+from reconciler.core.record import State
+from reconciler.engine.service import Service
+from reconciler.engine.wake import Wake
+from reconciler.kubernetes.config.commands import CommandController
+from reconciler.kubernetes.config.provider import Problems
+from reconciler.kubernetes.config.service_config import Problem, rejected_by_envoy
+from reconciler.kubernetes.status.event_recorder import EventRecorder
+from reconciler.kubernetes.status.status_writer import StatusWriter
+from reconciler.kubernetes.types.scaled_service import ScaledService
+from reconciler.ports.transitions import Transition
+
+log = structlog.get_logger()
+
+CLIENT_SECONDS = 0.1
+"""Delay of the Event of a wake, in which the holder may report the client that sent the request."""
+
+
+class EventNotifier:
+    """Kubernetes Events of transitions and wakes; a `NotificationListener`."""
+
+    def __init__(self, services: Callable[[], Mapping[str, Service]], events: EventRecorder) -> None:
+        self._services, self._events = services, events
+        self._delayed: dict[str, tuple[asyncio.TimerHandle, Transition]] = {}
+        """Starts of wakes whose client is not known yet."""
+
+    def saw(self, transition: Transition) -> None:
+        """Write an Event; for the start of a wake once its client is known."""
+        service = transition.service
+        self._flush(service)
+        if transition.target is State.Waking and transition.source is State.ScaledToZero:
+            due = asyncio.get_running_loop().call_later(CLIENT_SECONDS, self._flush, service)
+            self._delayed[service] = due, transition
+        else:
+            self._write(transition)
+
+    def woke(self, service: str, wake: Wake) -> None:
+        """Write the Event of a wake that is over."""
+        self._flush(service)
+        self._events.woke(service, wake.total(), wake.parts(), wake.peer)
+
+    def repeat(self, transitions: Iterable[Transition]) -> None:
+        """Write Events of transitions that happened here before this replica was elected, and of wakes that ended."""
+        for transition in transitions:
+            if delayed := self._delayed.pop(transition.service, None):
+                delayed[0].cancel()
+            self._write(transition)
+            wake = self._wake(transition.service)
+            if wake and wake.ready_at == transition.at and (total := wake.total()) is not None:
+                self._events.woke(transition.service, total, wake.parts(), wake.peer)
+
+    def close(self) -> None:
+        """Write all delayed Events."""
+        for service in list(self._delayed):
+            self._flush(service)
+
+    def _flush(self, service: str) -> None:
+        if delayed := self._delayed.pop(service, None):
+            delayed[0].cancel()
+            self._write(delayed[1])
+
+    def _write(self, transition: Transition) -> None:
+        wake = self._wake(transition.service)
+        self._events.saw(transition, wake.peer if wake else None, wake.via if wake else None)
+
+    def _wake(self, name: str) -> Wake | None:
+        service = self._services().get(name)
+        return service.wake if service else None
+
+
+class ProblemNotifier:
+    """Problems of services, from their configuration, from Envoys and from commands, in status and Events."""
+
+    def __init__(
+        self,
+        items: Mapping[str, ScaledService],
+        store: StatusWriter,
+        events: EventRecorder,
+        commands: CommandController,
+    ) -> None:
+        """`items` are the ScaledServices of the informer."""
+        self._items, self._store, self._events, self._commands = items, store, events, commands
+        self._notified: set[str] = set()
+        self._problems: Problems = {}
+        self._rejected: dict[str, Problem] = {}
+
+    def configured(self, problems: Problems) -> None:
+        """Report the problems of the configuration, replacing earlier ones."""
+        self._problems = problems
+        self._notify()
+
+    def rejected(self, faults: Mapping[str, str]) -> None:
+        """Report what Envoys reject, by service, replacing what they rejected before."""
+        known = {name: message for name, message in faults.items() if name in self._items}
+        found = {name: rejected_by_envoy(message) for name, message in known.items()}
+        for name in [name for name, problem in found.items() if problem != self._rejected.get(name)]:
+            log.error(
+                "Envoy rejected part of a service; other services are not affected", service=name, why=known[name]
+            )
+        self._rejected = found
+        self._notify()
+
+    def _notify(self) -> None:
+        troubled = self._problems.keys() | self._rejected.keys() | self._commands.troubled
+        for name in self._notified | troubled:
+            rejected = [self._rejected[name]] if name in self._rejected else []
+            found = (*self._problems.get(name, ()), *rejected, *self._commands.problems(name))
+            item = self._items.get(name)
+            self._store.set_problems(name, found, item.metadata.generation if item else 0)
+            self._events.problems(name, found)
+        self._notified = set(troubled)

@@ -1,0 +1,93 @@
+"""Events of a wake: late enough to name the client, and never after the Event that follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reconciler.app.cluster_notifier import CLIENT_SECONDS, EventNotifier
+from reconciler.core.record import State
+from reconciler.core.spec import Spec
+from reconciler.engine.service import Service
+from reconciler.engine.wake import Wake
+from reconciler.ports.transitions import Transition
+
+WOKE = Transition("shop/web", State.ScaledToZero, "Demand", State.Waking, "a client is waiting", 1000.0)
+READY = Transition("shop/web", State.Waking, "Ready", State.Active, "reachable", 1000.05)
+
+
+class Recorder:
+    """The Events that a notifier writes."""
+
+    def __init__(self) -> None:
+        self.service = Service(Spec(name="shop/web"), wake=Wake(1000.0, 999.9, "127.0.0.1:5", "proxy-1"))
+        self.events: list[tuple[str, str | None]] = []
+        events: Any = self
+        self.notifier = EventNotifier(lambda: {"shop/web": self.service}, events)
+
+    def saw(self, transition: Transition, peer: str | None, envoy: str | None) -> None:
+        self.events.append((transition.target.value, peer))
+
+    def woke(self, service: str, total: float | None, parts: Mapping[str, float], peer: str | None) -> None:
+        self.events.append((f"Woken in {total:.2f} s, {', '.join(parts)}", peer))
+
+    def request_arrives(self) -> None:
+        self.service.wake = Wake(1000.0, 999.9, "192.0.2.7", "proxy-1")
+
+
+async def test_wake_event_client_reported_later_names_client() -> None:
+    recorder = Recorder()
+    recorder.notifier.saw(WOKE)
+    recorder.request_arrives()
+    async with asyncio.timeout(100 * CLIENT_SECONDS):
+        while not recorder.events:
+            await asyncio.sleep(0.005)
+    assert recorder.events == [("Waking", "192.0.2.7")]
+
+
+async def test_wake_event_ready_at_once_is_written_before_ready() -> None:
+    recorder = Recorder()
+    recorder.notifier.saw(WOKE)
+    recorder.notifier.saw(READY)
+    assert [state for state, _ in recorder.events] == ["Waking", "Active"]
+    await asyncio.sleep(2 * CLIENT_SECONDS)
+    assert len(recorder.events) == 2
+
+
+async def test_wake_event_delayed_is_written_on_close() -> None:
+    recorder = Recorder()
+    recorder.notifier.saw(WOKE)
+    assert recorder.events == []
+    recorder.notifier.close()
+    assert recorder.events == [("Waking", "127.0.0.1:5")]
+
+
+async def test_wake_event_repeated_while_delayed_is_written_once() -> None:
+    recorder = Recorder()
+    recorder.notifier.saw(WOKE)
+    recorder.notifier.repeat([WOKE])
+    await asyncio.sleep(2 * CLIENT_SECONDS)
+    assert recorder.events == [("Waking", "127.0.0.1:5")]
+
+
+async def test_repeat_wake_over_before_election_writes_woken() -> None:
+    recorder, waking = Recorder(), ("Waking", "127.0.0.1:5")
+    recorder.service.wake = replace(recorder.service.wake, ready_at=READY.at, first_byte_at=1000.1)
+    recorder.notifier.repeat([WOKE, READY])
+    assert recorder.events == [
+        waking,
+        ("Active", "127.0.0.1:5"),
+        ("Woken in 0.20 s, signal, ready, firstByte", "127.0.0.1:5"),
+    ]
+
+
+@pytest.mark.parametrize("wake", [{"ready_at": READY.at}, {"ready_at": 900.0, "first_byte_at": 901.0}])
+async def test_repeat_wake_unfinished_or_older_writes_no_woken(wake: dict[str, float]) -> None:
+    recorder = Recorder()
+    recorder.service.wake = replace(recorder.service.wake, **wake)
+    recorder.notifier.repeat([READY])
+    assert [state for state, _ in recorder.events] == ["Active"]
