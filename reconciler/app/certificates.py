@@ -30,7 +30,7 @@ CHECK_SECONDS = 600.0
 """The time between two checks whether a certificate is to be replaced."""
 READ_SECONDS = 5.0
 """The time between two readings of mounted files."""
-PACE = WorkQueueTiming(gather=0.0)
+PACE = WorkQueueTiming(batch_window=0.0)
 CA, OWN, PROXIES = "ca", "reconciler", "proxy"
 """Certificates, as metrics and `doctor` name them."""
 

@@ -1,7 +1,6 @@
-"""Calls to the API server, by the asyncio client of the `kubernetes` package: who we are, where it is, TLS, tokens.
+"""Calls to the API server. The `kubernetes` package provides configuration, credentials, TLS, and connections.
 
-Rule: bytes in and out. The client's generated models would cost ten times what decoding only the wanted fields does
-(`scaled_service.py`), and a list of 10,000 services has to fit. Callers retry
+Requests and responses are bytes: docs/decisions explains why the package's generated models are not used. Callers retry
 and limit rates.
 """
 
@@ -33,12 +32,10 @@ JSON = "application/json"
 CALL_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 IDLE_CONNECTION_SECONDS = 300
-"""How long a connection that nobody uses is kept: a wake should not have to wait for a handshake."""
+"""An idle connection is kept this long, so that a wake need not wait for a handshake."""
 KEEPALIVE_SECONDS = 5
-"""A connection is probed after this long without a word, and given up after three probes: a watch may say nothing for
-minutes, and one whose other end vanished would say nothing for ever."""
-
-
+"""Idle time before a TCP keepalive probe; three unanswered probes close the connection. A watch may be silent for
+minutes, and one whose peer vanished would be silent forever."""
 WATCH, NO_ANSWER = "WATCH", "none"
 
 
@@ -47,20 +44,23 @@ class _Status(msgspec.Struct):
     message: str = ""
 
 
-_REFUSED = {401: "you are not known to it", 403: "you may not use pods/portforward there", 404: "there is no such pod"}
-"""A handshake that fails has no body to read."""
+_HANDSHAKE_ERRORS = {401: "not authenticated", 403: "access to pods/portforward denied", 404: "pod not found"}
+"""A failed WebSocket handshake has no body."""
 _STATUS = msgspec.json.Decoder(_Status)
 Query = Mapping[str, str]
 
 
 class Api:
-    """One API server. Made and used on one event loop; `close` ends it."""
+    """A connection pool to one API server, for one event loop."""
 
     def __init__(self, configuration: Configuration, namespace: str, connections: int = 0) -> None:
-        """`namespace` is where names without one are; `connections` bounds those open at once, 0 is no bound."""
+        """Create a client.
+
+        `namespace` is the default namespace. `connections` limits the open connections; 0 means no limit.
+        """
         self.namespace = namespace
         self.called: Callable[[str, str], None] = lambda method, code: None
-        """Told of each call that ended: its method, and the answer's code or `none`."""
+        """Called after each call with its method and its status code, or `none` without a response."""
         self.server: str = configuration.host
         self._client = ApiClient(configuration)
         self._connector = aiohttp.TCPConnector(
@@ -70,19 +70,20 @@ class Api:
             keepalive_timeout=IDLE_CONNECTION_SECONDS,
         )
         configuration.trace_configs = [_without_redirects()]
-        # To ask the environment for a proxy and for netrc costs each call two turns of a thread, as much as all else.
+        # Reading the environment for a proxy and netrc would double the cost of each call.
         configuration.client_session_kwargs = {"connector": self._connector, "trust_env": bool(getproxies())}
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._client.close()
         await self._connector.close()
 
     async def get(self, path: str, query: Query | None = None, timeout: float = CALL_TIMEOUT_SECONDS) -> bytes:
-        """The body. Raises `ApiError` and `Unreachable`."""
+        """Return the body of a GET. Raises `ApiError` and `Unreachable`."""
         return await self.call("GET", path, query=query, timeout=timeout)
 
     async def patch(self, path: str, body: Any, content_type: str, query: Query | None = None) -> bytes:
-        """The patched object. Raises `ApiError` and `Unreachable`."""
+        """Patch an object and return it. Raises `ApiError` and `Unreachable`."""
         return await self.call("PATCH", path, body, content_type, query)
 
     async def call(
@@ -94,7 +95,10 @@ class Api:
         query: Query | None = None,
         timeout: float = CALL_TIMEOUT_SECONDS,
     ) -> bytes:
-        """Send `body`, plain data. Raises `ApiError` and `Unreachable`; `InvalidName` before anything is sent."""
+        """Send a request and return the response body.
+
+        Raises `ApiError` and `Unreachable`, and `InvalidName` before anything is sent.
+        """
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
             response = await self._request(method, path, body, content_type, query, limits)
@@ -109,7 +113,10 @@ class Api:
 
     @asynccontextmanager
     async def lines(self, path: str, query: Query, timeout: float) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A watch's lines, for at most `timeout` seconds. Raises `ApiError` and `Unreachable`, also while iterated."""
+        """Open a watch for at most `timeout` seconds and return its lines.
+
+        Raises `ApiError` and `Unreachable`, also during iteration.
+        """
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
             response = await self._request("GET", path, None, JSON, query, limits)
@@ -124,9 +131,9 @@ class Api:
     async def forwarded(
         self, where: str, port: int, path: str, timeout: float = CALL_TIMEOUT_SECONDS
     ) -> tuple[int, bytes]:
-        """Ask a port of a pod's loopback for a path; return status and body. `where` is the pod's `portforward`.
+        """Send a GET to a port on a pod's loopback; return status and body. `where` is the pod's `portforward` path.
 
-        Raises `ApiError`, `Unreachable`, and `port_forward.Broken`.
+        Raises `ApiError`, `Unreachable`, and `PortForwardError`.
         """
         headers = {"User-Agent": "zenvoy"}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, "GET", None)
@@ -142,7 +149,7 @@ class Api:
                     params={"ports": str(port)},
                     headers=headers,
                     protocols=(port_forward.PROTOCOL,),
-                    max_msg_size=port_forward.MOST_BYTES,
+                    max_msg_size=port_forward.MAX_RESPONSE_BYTES,
                 ) as socket_,
             ):
                 await socket_.send_bytes(port_forward.request(path))
@@ -150,7 +157,7 @@ class Api:
                     if message.type is aiohttp.WSMsgType.BINARY and answer.receive(message.data):
                         break
         except aiohttp.WSServerHandshakeError as error:
-            raise ApiError(error.status, "", _REFUSED.get(error.status, "the API server refused it")) from None
+            raise ApiError(error.status, "", _HANDSHAKE_ERRORS.get(error.status, "refused by the API server")) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(f"{where}: {error or type(error).__name__}") from error
         return answer.read()
@@ -167,17 +174,17 @@ class Api:
 
 
 async def connect(kubeconfig: Path | None = None, context: str | None = None, connections: int = 0) -> Api:
-    """The cluster of a kubeconfig (its current context unless another is named), or the one that we are a pod of.
+    """Connect to the cluster of a kubeconfig, or to the cluster of this pod.
 
-    As kubectl looks for it: what is given, `KUBECONFIG`, `~/.kube/config`; in a pod, its service account.
-    Raises `NoCluster`.
+    The order is that of kubectl: the arguments, `KUBECONFIG`, `~/.kube/config`; in a pod, its service account. Raises
+    `NoCluster`.
     """
     configuration = Configuration()
     if kubeconfig is None and context is None and _SERVICE_ACCOUNT.joinpath("token").exists():
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException as error:
-            raise NoCluster(f"this pod's service account cannot be used: {error}") from None
+            raise NoCluster(f"cannot use this pod's service account: {error}") from None
         return Api(configuration, _SERVICE_ACCOUNT.joinpath("namespace").read_text().strip(), connections)
     file = str(kubeconfig) if kubeconfig else None
     try:
@@ -185,7 +192,7 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
         _, current = config.list_kube_config_contexts(config_file=file)
         named = current if context is None else _context(file, context)
     except (config.ConfigException, OSError, ValueError) as error:
-        raise NoCluster(f"no cluster to talk to: {error}; name one with --kubeconfig and --context") from None
+        raise NoCluster(f"no cluster found: {error}; set --kubeconfig or --context") from None
     except (
         YAMLError,
         TypeError,
@@ -193,8 +200,10 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
         LookupError,
         RecursionError,
         MemoryError,
-    ) as error:  # of another shape, or no YAML at all
-        raise NoCluster(f"{file or 'the kubeconfig'} is none ({error!r}); name another with --kubeconfig") from None
+    ) as error:  # not YAML, or not the structure of a kubeconfig
+        raise NoCluster(
+            f"{file or 'the kubeconfig'} is not a valid kubeconfig ({error!r}); choose another with --kubeconfig"
+        ) from None
     return Api(configuration, named["context"].get("namespace") or "default", connections)
 
 
@@ -207,10 +216,10 @@ def _context(file: str | None, name: str) -> Any:
 
 
 def _without_redirects() -> aiohttp.TraceConfig:
-    """Refuse to follow a redirect: it would lead to a path, or with our token to a server, that was not asked for."""
+    """Reject redirects: one could lead to another path, or send the token to another server."""
 
     async def refuse(_: aiohttp.ClientSession, __: Any, found: aiohttp.TraceRequestRedirectParams) -> None:
-        raise aiohttp.ClientError(f"it redirects to {found.response.headers.get('Location', '')[:200]!r}")
+        raise aiohttp.ClientError(f"refused a redirect to {found.response.headers.get('Location', '')[:200]!r}")
 
     made = aiohttp.TraceConfig()
     made.on_request_redirect.append(refuse)
@@ -228,7 +237,7 @@ def _check(response: aiohttp.ClientResponse, answer: bytes) -> None:
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Of any length: one object may be larger than any buffer."""
+    """Return the lines of a response. A line has no maximum length: one object may exceed any buffer."""
     parts: list[bytes] = []
     async for chunk in response.content.iter_any():
         *whole, rest = chunk.split(b"\n")
@@ -247,6 +256,6 @@ def _socket(address: Any) -> socket.socket:
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    # What was sent and is not acknowledged in this time ends the connection too; probes do not count then.
+    # Unacknowledged data also closes the connection after this time; keepalive probes are not sent then.
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000)
     return made

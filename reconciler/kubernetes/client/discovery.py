@@ -1,6 +1,6 @@
-"""Which resource an `apiVersion` and `kind` mean, and whether it can be scaled: the API's discovery documents.
+"""Discovery: the resource of an `apiVersion` and `kind`, and its scale subresource.
 
-Rule: what was found is believed for as long as it works, what was not is asked for again.
+A resource that was found is cached until `forget`; one that was not found is looked up again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PLAIN = frozenset({"Deployment", "ReplicaSet", "StatefulSet"})
 
 
 class NoSuchKind(Exception):
-    """The API server has no such kind, or it cannot be scaled; for people, beginning with one word."""
+    """The API server has no such kind, or the kind cannot be scaled."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScalableResource:
-    """A resource that has a scale."""
+    """A resource with a scale subresource."""
 
     api_version: str
     kind: str
@@ -32,22 +32,23 @@ class ScalableResource:
 
     @property
     def resource(self) -> str:
-        """As RBAC and kubectl name it: `deployments.apps`."""
+        """Its name in RBAC and kubectl, such as `deployments.apps`."""
         group = self.api_version.rpartition("/")[0]
         return f"{self.plural}.{group}" if group else self.plural
 
     @property
     def is_plain(self) -> bool:
-        """Whether the number is known to be `spec.replicas`: of any other kind only the scale subresource tells it."""
+        """True if `spec.replicas` is known to be the replicas; other kinds are read through their scale subresource."""
         if self.api_version == "v1":
             return self.kind == "ReplicationController"
         return self.api_version == "apps/v1" and self.kind in PLAIN
 
     def path(self, namespace: str | None) -> str:
-        """Where all objects of a namespace are, or of all namespaces."""
+        """Return the path of all objects of a namespace, or of all namespaces."""
         return path(self.api_version, self.plural, namespace)
 
     def scale_path(self, namespace: str, name: str) -> str:
+        """Return the path of an object's scale subresource."""
         return path(self.api_version, self.plural, namespace, name, "scale")
 
 
@@ -79,24 +80,28 @@ _GROUPS = msgspec.json.Decoder(_Groups)
 
 
 class Discovery:
-    """What the API server has."""
+    """A cached view of the discovery documents."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._known: dict[str, list[_Resource]] = {}
 
     async def find(self, api_version: str, kind: str) -> ScalableResource:
-        """Raises `NoSuchKind`, and `ApiError`, `Unreachable` and `msgspec.DecodeError` when that cannot be told."""
+        """Return the resource of a kind.
+
+        Raises `NoSuchKind`, or `ApiError`, `Unreachable`, or `msgspec.DecodeError` if the lookup fails.
+        """
         cached = self._known.get(api_version)
-        if cached is not None and (found := _found(cached, api_version, kind)):
+        if cached is not None and (found := _find_scalable(cached, api_version, kind)):
             return found
         resources = self._known[api_version] = await self._resources(api_version)
-        if found := _found(resources, api_version, kind):
+        if found := _find_scalable(resources, api_version, kind):
             return found
         self.forget(api_version)
-        raise NoSuchKind(_lacking(resources, api_version, kind))
+        raise NoSuchKind(_explain_missing(resources, api_version, kind))
 
     def forget(self, api_version: str) -> None:
+        """Remove an API version from the cache."""
         self._known.pop(api_version, None)
 
     async def _resources(self, api_version: str) -> list[_Resource]:
@@ -121,7 +126,7 @@ class Discovery:
         return f"NoSuchKind: the API server has no group {group}{advice}"
 
 
-def _found(resources: list[_Resource], api_version: str, kind: str) -> ScalableResource | None:
+def _find_scalable(resources: list[_Resource], api_version: str, kind: str) -> ScalableResource | None:
     scales = {one.name for one in resources if one.name.endswith("/scale") and one.kind == "Scale"}
     for one in resources:
         if one.kind == kind and one.namespaced and is_resource(one.name) and f"{one.name}/scale" in scales:
@@ -129,8 +134,8 @@ def _found(resources: list[_Resource], api_version: str, kind: str) -> ScalableR
     return None
 
 
-def _lacking(resources: list[_Resource], api_version: str, kind: str) -> str:
-    """Why that kind is not among them, or not to be used."""
+def _explain_missing(resources: list[_Resource], api_version: str, kind: str) -> str:
+    """Return why the kind is missing, or cannot be used."""
     main = [one for one in resources if "/" not in one.name]
     same = next((one for one in main if one.kind == kind), None)
     if same is not None and not same.namespaced:

@@ -1,11 +1,9 @@
-"""A copy of all objects of one kind, kept up by list and watch, as the API's concepts page describes it under
-"Efficient detection of changes".
+"""Informers: local copies of all objects of one kind, kept current by list and watch.
 
-Rules:
-- A deletion is believed when a watch says DELETED, or when a complete list lacks the object; never because of an error.
-- A watch that broke goes on from the last version that it named; 410, or one refusal after another, lists anew.
-- An object that cannot be read stays as it was last read; the others know nothing of it.
-Counterparts: `api.py`, which carries bytes, and `builtin.py` and `scaled_service.py`, which say what of them is kept.
+The protocol is "Efficient detection of changes" of the API concepts page.
+- An object counts as deleted when a watch reports DELETED or a complete list lacks it, never because of an error.
+- A broken watch resumes at its last version. Status 410, or several errors in a row, causes a new list.
+- An object that cannot be decoded keeps its last decoded state; other objects are not affected.
 """
 
 from __future__ import annotations
@@ -30,12 +28,12 @@ log = structlog.get_logger()
 PAGE = 500
 PAGE_TIMEOUT_SECONDS = 30.0
 WATCH_SECONDS = (60, 90)
-"""How long one watch lasts, anywhere between, so that not all are renewed at once. Short, as this is also how long a
-watch may go on that will never say anything again, where its connection still lives."""
+"""Range of a watch's duration; the spread keeps watches from being renewed at once. It is short because it also limits
+how long a watch can hang on a connection that is still alive."""
 WATCH_GRACE_SECONDS = 10.0
 BRIEF_SECONDS = 1.0
-"""A watch that ends sooner than this, without a word, did not end well."""
-MOST_REFUSALS = 5
+"""A watch that ends sooner than this without an event counts as failed."""
+MAX_ERRORS_IN_ROW = 5
 WAIT_FIRST_SECONDS, WAIT_MOST_SECONDS, WAIT_JITTER_SECONDS = 0.1, 5.0, 1.0
 GONE = 410
 
@@ -73,11 +71,14 @@ _PAGE = msgspec.json.Decoder(_Page)
 _CHANGE = msgspec.json.Decoder(_Change)
 _STATUS = msgspec.json.Decoder(_Status)
 _OBJECT = msgspec.json.Decoder(Object)
-_FAULTS = (Unreachable, ApiError, msgspec.DecodeError)
+_ERRORS = (Unreachable, ApiError, msgspec.DecodeError)
 
 
 class Informer(Generic[_T]):
-    """All objects at `path`. `on_change` is told of each that came, changed (with what it is now) or went (None)."""
+    """A copy of all objects at `path`.
+
+    `on_change` is called with the key and the object when it is added or changed, and with None when it is deleted.
+    """
 
     def __init__(
         self,
@@ -88,35 +89,38 @@ class Informer(Generic[_T]):
         query: Mapping[str, str] | None = None,
         on_sync: Callable[[], None] | None = None,
     ) -> None:
-        """`decode` raises `msgspec.DecodeError`; `query` selects, as in `{"labelSelector": "app=web"}`. `on_sync` is
-        called once, after the first complete list was told."""
+        """Create an informer.
+
+        `decode` raises `msgspec.DecodeError`. `query` selects objects, as in `{"labelSelector": "app=web"}`. `on_sync`
+        is called once, after the first complete list.
+        """
         self._api, self._path, self._decode, self._query = api, path, decode, dict(query or {})
         self._on_change, self._on_sync = on_change, on_sync
         self._items: dict[str, _T] = {}
         self._version: str | None = None
-        """Where the next watch begins; None: a list has to come first."""
-        self._heard = False
-        self._refusals = 0
-        self._out_of_touch_since: float | None = None
+        """Resource version at which the next watch starts; None if a list must come first."""
+        self._received = False
+        self._errors_in_row = 0
+        self._disconnected_since: float | None = None
         self.synced = False
-        """Whether the whole was seen once."""
+        """Whether a complete list was received."""
         self.trouble: str | None = None
-        """Why nothing is heard at present, for people; None while all is well."""
+        """Error of the current disconnection, for people; None while connected."""
         self.unreadable: dict[str, str] = {}
-        """Why an object could not be read, by key, while it cannot."""
+        """Decoding errors by object key, while they last."""
         self.decode_errors = 0
         self.lists = 0
 
     @property
     def items(self) -> Mapping[str, _T]:
-        """By `namespace/name`; changed before `on_change` is called."""
+        """Objects by `namespace/name`; updated before `on_change` is called."""
         return self._items
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             async for attempt in stamina.retry_context(
-                on=_FAULTS,
+                on=_ERRORS,
                 attempts=None,
                 timeout=None,
                 wait_initial=WAIT_FIRST_SECONDS,
@@ -127,8 +131,8 @@ class Informer(Generic[_T]):
                     await self._follow()
 
     async def _follow(self) -> None:
-        """List if need be, then watch once. Raises what broke before anything was heard: then it is time to wait."""
-        fresh, self._heard = self._version is None, False
+        """List if necessary, then watch once. Raises an error from before the first event, so that the caller waits."""
+        fresh, self._received = self._version is None, False
         try:
             if fresh:
                 await self._list()
@@ -136,16 +140,16 @@ class Informer(Generic[_T]):
         except ApiError as error:
             if error.status == GONE:
                 self._version = None
-                if self._heard or not fresh:
+                if self._received or not fresh:
                     return
-            self._refused(error)
+            self._on_error(error)
         except msgspec.DecodeError as error:
-            self._refused(error)
+            self._on_error(error)
         except Unreachable as error:
-            self._broke(error)
+            self._on_disconnected(error)
 
     async def _list(self) -> None:
-        """The whole, page by page. What it lacks is deleted, once it is complete and every key in it was read."""
+        """List all pages. Objects that a complete list lacks are deleted, if all its keys could be read."""
         seen: set[str] = set()
         whole, query = True, {**self._query, "limit": str(PAGE)}
         while True:
@@ -154,9 +158,9 @@ class Informer(Generic[_T]):
             except ApiError as error:
                 if error.status != GONE or "continue" not in query:
                     raise
-                query = dict(self._query)  # the first pages have become too old for the rest: all of it at once
+                query = dict(self._query)  # the continue token has expired: list everything in one page
                 continue
-            self._in_touch()
+            self._on_connected()
             for raw in page.items or ():
                 key = self._read(raw)
                 whole = whole and bool(key)
@@ -184,13 +188,13 @@ class Informer(Generic[_T]):
         }
         begin = time.monotonic()
         async with self._api.lines(self._path, query, seconds + WATCH_GRACE_SECONDS) as lines:
-            self._in_touch()
+            self._on_connected()
             async for line in lines:
                 if line:
                     self._apply(_CHANGE.decode(line))
-                    self._heard, self._refusals = True, 0
-        if not self._heard and time.monotonic() - begin < BRIEF_SECONDS:
-            raise Unreachable(f"watch of {self._path}: it ended at once")
+                    self._received, self._errors_in_row = True, 0
+        if not self._received and time.monotonic() - begin < BRIEF_SECONDS:
+            raise Unreachable(f"watch of {self._path}: ended at once")
 
     def _apply(self, change: _Change) -> None:
         match change.type:
@@ -204,15 +208,15 @@ class Informer(Generic[_T]):
             case "BOOKMARK":
                 pass
             case other:
-                raise msgspec.DecodeError(f"a watch does not say {other!r}")
+                raise msgspec.DecodeError(f"unknown watch event type {other!r}")
         self._version = _OBJECT.decode(change.object).metadata.resource_version or self._version
 
     def _read(self, raw: msgspec.Raw) -> str:
-        """Take the object in; its key, or nothing when not even that can be read."""
+        """Store the object and return its key, or an empty key if it cannot be decoded."""
         try:
             item = self._decode(raw)
         except msgspec.DecodeError as error:
-            return self._unread(raw, error)
+            return self._record_unreadable(raw, error)
         key = item.metadata.key
         self.unreadable.pop(key, None)
         before = self._items.get(key)
@@ -221,7 +225,7 @@ class Informer(Generic[_T]):
             self._on_change(key, item)
         return key
 
-    def _unread(self, raw: msgspec.Raw, error: msgspec.DecodeError) -> str:
+    def _record_unreadable(self, raw: msgspec.Raw, error: msgspec.DecodeError) -> str:
         self.decode_errors += 1
         try:
             key = _OBJECT.decode(raw).metadata.key
@@ -229,7 +233,7 @@ class Informer(Generic[_T]):
             key = ""
         if self.unreadable.get(key) != str(error):
             self.unreadable[key] = str(error)
-            log.warning("an object cannot be read", path=self._path, object=key, error=str(error))
+            log.warning("failed to decode an object", path=self._path, object=key, error=str(error))
         return key
 
     def _delete(self, key: str) -> None:
@@ -237,32 +241,35 @@ class Informer(Generic[_T]):
         if self._items.pop(key, None) is not None:
             self._on_change(key, None)
 
-    def _refused(self, error: Exception) -> None:
-        self._refusals += not self._heard
+    def _on_error(self, error: Exception) -> None:
+        self._errors_in_row += not self._received
         if (
-            self._refusals >= MOST_REFUSALS
-        ):  # one that was restored from a backup, say, and has yet to reach our version
+            self._errors_in_row >= MAX_ERRORS_IN_ROW
+        ):  # an API server restored from a backup, for example, has not reached our version
             self._version = None
-        self._broke(error)
+        self._on_disconnected(error)
 
-    def _broke(self, error: Exception) -> None:
-        if self._out_of_touch_since is None:
-            self._out_of_touch_since = time.monotonic()
+    def _on_disconnected(self, error: Exception) -> None:
+        if self._disconnected_since is None:
+            self._disconnected_since = time.monotonic()
         if self.trouble != str(error):
-            log.warning("the API server is not heard", path=self._path, error=str(error))
+            log.warning("watch disconnected", path=self._path, error=str(error))
         self.trouble = str(error)
-        if not self._heard:
+        if not self._received:
             raise error
 
-    def _in_touch(self) -> None:
-        if self._out_of_touch_since is not None:
-            away = time.monotonic() - self._out_of_touch_since
-            log.info("the API server is heard again", path=self._path, away=round(away, 1))
-        self._out_of_touch_since = self.trouble = None
+    def _on_connected(self) -> None:
+        if self._disconnected_since is not None:
+            away = time.monotonic() - self._disconnected_since
+            log.info("watch reconnected", path=self._path, seconds=round(away, 1))
+        self._disconnected_since = self.trouble = None
 
 
 class MultiNamespaceInformer(Generic[_T]):
-    """`kind` is its apiVersion and plural; no `namespaces` are all. `on_sync` is told of each seen whole."""
+    """One informer per namespace, or one for all namespaces if `namespaces` is empty.
+
+    `kind` is the apiVersion and the plural. `on_sync` is called after each first complete list.
+    """
 
     def __init__(
         self,
@@ -278,20 +285,20 @@ class MultiNamespaceInformer(Generic[_T]):
             Informer(api, path(*kind, namespace), decode, on_change, on_sync=on_sync) for namespace in places
         ]
         self.items: Mapping[str, _T] = ChainMap(*(informer.items for informer in self._informers))  # type: ignore[arg-type]
-        """By `namespace/name`."""
+        """Objects by `namespace/name`."""
 
     @property
     def synced(self) -> bool:
-        """Whether all of it was seen whole."""
+        """True once every list was received completely."""
         return all(informer.synced for informer in self._informers)
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing is heard of some of it at present, for people; None while all is well."""
+        """Error of a disconnected informer, for people; None while all are connected."""
         return next((informer.trouble for informer in self._informers if informer.trouble), None)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for informer in self._informers:
                 tasks.create_task(informer.run())

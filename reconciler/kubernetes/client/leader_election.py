@@ -1,13 +1,12 @@
-"""Who leads, by one Lease that whoever leads renews: what to do next, and what an answer means. No I/O, no clock.
+"""Leader election over one Lease. Sans-IO: decides the next call and interprets its result.
 
-No wall clock is trusted, neither ours nor the holder's: a Lease has expired when *we* have seen it unchanged for as
-long as it lasts. We lead from an accepted write until as long after the moment that we *sent* it, less a
-margin; so whoever takes over does so a margin after the one before stopped believing in itself, whatever was frozen,
-late or lost between.
-`now` is CLOCK_BOOTTIME in seconds. An error never means that we do not lead before that time, nor that we do after it.
+No wall clock is trusted. A Lease has expired once this candidate has seen it unchanged for its duration. A term lasts
+from an accepted write until the duration, less a margin, after that write was *sent*. The next leader therefore starts
+at least a margin after the previous one stopped, whatever was frozen, late, or lost in between. `now` is CLOCK_BOOTTIME
+in seconds. An error never ends a term early and never extends it.
 
-The Lease also says where the leader is, and up to where indexes for hold addresses were set aside: in blocks, written
-before they are used, so that none is used twice.
+The Lease also contains the leader's address and the reserved indexes of hold addresses. Indexes are reserved in blocks,
+written before they are used, so that none is used twice.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ from typing import Any
 ADDRESS = "zenvoy.dev/address"
 NEXT_INDEX = "zenvoy.dev/next-index"
 UNINSTALLER = "zenvoy uninstall"
-"""The holder that leads nothing, so that no controller that still runs undoes what was restored."""
+"""A holder that is not a controller: while it holds the Lease, no running controller undoes the uninstallation."""
 FIRST_INDEX = 1
 SPARE_INDEXES = 64
-"""How many are set aside beyond those that are wanted; as many may be lost in a crash."""
+"""Number of indexes reserved beyond the expected demand; up to this many may be lost in a crash."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTiming:
-    """Seconds."""
+    """Timing of the election, in seconds."""
 
     duration: float = 15.0
-    """How long a Lease lasts."""
+    """Duration of the Lease."""
     margin: float = 5.0
-    """How much earlier its holder stops: what it sent before must have arrived by the time that another leads."""
+    """Time by which the leader stops early, so that its last writes arrive before another candidate leads."""
     every: float = 2.0
-    """How often it is renewed, and looked at by others."""
+    """Interval of the leader's renewals and of the followers' reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """A Lease as the API server has it; `raw` is all of it."""
+    """A Lease as the API server stores it; `raw` is the whole object."""
 
     version: str
     holder: str
@@ -52,7 +51,7 @@ class LeaseRecord:
 
 
 def parse_lease(raw: Mapping[str, Any]) -> LeaseRecord:
-    """Read one; what is missing or no number is as if it was never written."""
+    """Parse a Lease; a missing or invalid field has its default."""
     meta, spec = raw["metadata"], raw.get("spec") or {}
     notes = meta.get("annotations") or {}
     index = str(notes.get(NEXT_INDEX, ""))
@@ -69,25 +68,28 @@ def parse_lease(raw: Mapping[str, Any]) -> LeaseRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReadLease:
-    """Get the Lease."""
+    """Read the Lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class WriteLease:
-    """Put this in place of the Lease, if that is still of the version that it names; without one, make it."""
+    """Replace the Lease if it still has the version in `over`, or create it if `over` is None."""
 
     holder: str
     transitions: int
     acquires: bool
     first_index: int
     next_index: int
-    """Indexes from the one up to, without, the other are set aside by it."""
+    """Reserves the indexes in [first, next)."""
     over: LeaseRecord | None
 
 
 class LeaderElection:
-    """One candidate; `identity` is its own. `wanted`: how many indexes it may soon use; `unused`: one from which on
-    none is in use, as far as records tell, for when the Lease does not: it may have been deleted."""
+    """One candidate, named `identity`.
+
+    `wanted` returns the number of indexes that may soon be used. `unused` returns an index above all that records use,
+    in case the Lease was deleted.
+    """
 
     def __init__(
         self,
@@ -100,79 +102,79 @@ class LeaderElection:
         self.known: LeaseRecord | None = None
         self.valid_until = 0.0
         self.since = 0.0
-        """When the reign that goes on, or went on last, began."""
+        """Start of the current or the last term."""
         self._unchanged_since = 0.0
-        self._looked = self._is_of_the_next = False
-        """Whether we began when all was uninstalled already: that was not about us."""
-        self._must_look = True
+        self._has_read = self._starts_after_uninstall = False
+        """Whether the Lease belonged to an uninstallation when it was first read: a later installation may lead."""
+        self._must_read = True
         self._due = 0.0
         self._free: deque[range] = deque()
         self._highest = FIRST_INDEX
-        """The highest mark that we ever saw."""
+        """Highest reserved index that was ever seen."""
 
     def valid(self, now: float) -> bool:
-        """Whether we lead at this very moment."""
+        """Return whether this candidate leads at this moment."""
         return now < self.valid_until
 
     def leader(self) -> str | None:
-        """Where the one that leads is, as far as is known, if it is not us."""
+        """Return the address of another leader, if it is known."""
         known = self.known
         return known.address if known and known.holder and known.holder != self.identity else None
 
     def due(self, now: float) -> float:
-        """When to ask `act` again."""
+        """Return when to call `act` again."""
         return min(self._due, self.valid_until) if self.valid(now) else self._due
 
     def act(self, now: float) -> ReadLease | WriteLease | None:
-        """What is to be done now; its outcome is told by one of the methods below."""
+        """Return the next call, or None. Report its result with one of the methods below."""
         if now < self._due:
             return None
-        if self._must_look or not (self.valid(now) or self._free_to_take(now)):
+        if self._must_read or not (self.valid(now) or self._may_acquire(now)):
             return ReadLease()
         return self._write(now)
 
     def renew_now(self) -> None:
-        """There may be news."""
+        """Make the next call due now."""
         self._due = 0.0
-        self._must_look = self._must_look or not self.valid_until
+        self._must_read = self._must_read or not self.valid_until
 
     def read(self, now: float, found: LeaseRecord | None) -> None:
-        """It is this, or there is none."""
+        """Record the Lease that was read, or None if it does not exist."""
         if (found and found.version) != (self.known and self.known.version):
             self._unchanged_since = now
         uninstalled = found is not None and found.holder == UNINSTALLER
-        self._is_of_the_next = uninstalled and (self._is_of_the_next or not self._looked)
-        self.known, self._must_look, self._looked = found, False, True
+        self._starts_after_uninstall = uninstalled and (self._starts_after_uninstall or not self._has_read)
+        self.known, self._must_read, self._has_read = found, False, True
         self._highest = max(self._highest, found.next_index if found else 0)
         if found is None or found.holder != self.identity:
-            self._lost()
-        self._due = now if self.valid(now) or self._free_to_take(now) else now + self.terms.every
+            self._end_term()
+        self._due = now if self.valid(now) or self._may_acquire(now) else now + self.terms.every
 
     def wrote(self, began: float, now: float, write: WriteLease, found: LeaseRecord) -> None:
-        """The write that was sent at `began` is in force."""
+        """Record that the write that was sent at `began` was accepted."""
         if not self.valid(now):
             self._free.clear()
             self.since = began
         if write.next_index > write.first_index:
             self._free.append(range(write.first_index, write.next_index))
         self._highest = max(self._highest, write.next_index)
-        self.known, self._unchanged_since, self._must_look = found, now, False
-        self._is_of_the_next = False  # an uninstall that comes after we led is about us
+        self.known, self._unchanged_since, self._must_read = found, now, False
+        self._starts_after_uninstall = False  # an uninstallation after a term of this candidate concerns it
         self.valid_until = began + self.terms.duration - self.terms.margin
         self._due = now + self.terms.every if self.valid(now) else now
 
     def refused(self, now: float) -> None:
-        """Somebody else wrote since we looked."""
-        self._must_look, self._due = True, now
+        """Record a conflict: another candidate wrote in between."""
+        self._must_read, self._due = True, now
 
     def failed(self, now: float) -> None:
-        """There was no answer, or none that says anything; a write may have taken effect."""
-        self._must_look, self._due = True, now + self.terms.every / 2
+        """Record a failed call; a write may have taken effect."""
+        self._must_read, self._due = True, now + self.terms.every / 2
 
     def release(self) -> WriteLease | None:
-        """We lead no more, as of this moment; what to write for others to know at once."""
+        """End the term now, and return the write that lets the next leader start at once."""
         unused = self._free[0].start if self._contiguous() else None
-        self._lost()
+        self._end_term()
         known = self.known
         if known is None or known.holder != self.identity:
             return None
@@ -180,40 +182,40 @@ class LeaderElection:
         return WriteLease("", known.transitions, False, index, index, known)
 
     def next_index(self, now: float) -> int | None:
-        """One that was never given out; None when none is set aside."""
+        """Return an index that was never assigned, or None if none is reserved."""
         if not self.valid(now) or not self._free:
             return None
         block = self._free.popleft()
         if len(block) > 1:
             self._free.appendleft(block[1:])
         if self.left() < SPARE_INDEXES / 2:
-            self._due = 0.0  # the next renewal sets more aside
+            self._due = 0.0  # the next renewal reserves more
         return block[0]
 
     def left(self) -> int:
-        """How many indexes are set aside, and not given out."""
+        """Return the number of reserved indexes that are not assigned."""
         return sum(map(len, self._free))
 
     def _contiguous(self) -> bool:
-        """Whether all that is left is at the end of what was set aside, so that it can be given back."""
+        """Return whether the remaining indexes are the last reserved ones, so that they can be returned."""
         return bool(self._free and self.known and len(self._free) == 1 and self._free[0].stop == self.known.next_index)
 
-    def _lost(self) -> None:
+    def _end_term(self) -> None:
         self.valid_until = 0.0
         self._free.clear()
 
-    def _free_to_take(self, now: float) -> bool:
+    def _may_acquire(self, now: float) -> bool:
         known = self.known
         if known is None or known.holder in ("", self.identity):
             return True
-        lasts = 0.0 if self._is_of_the_next else known.duration
+        lasts = 0.0 if self._starts_after_uninstall else known.duration
         return now - self._unchanged_since >= max(self.terms.duration, lasts)
 
     def _write(self, now: float) -> WriteLease:
         known, leads = self.known, self.valid(now)
         first = max(self._highest, known.next_index if known else 0, 0 if leads else self._unused())
         lacking = self._wanted() + SPARE_INDEXES - (self.left() if leads else 0)
-        # Renewals set aside a whole block or nothing, so that few indexes are lost.
+        # A renewal reserves a whole block or nothing, so that few indexes are lost in a crash.
         more = lacking if not leads or lacking > SPARE_INDEXES / 2 else 0
         transitions = (known.transitions if known else 0) + (0 if leads else 1)
         return WriteLease(self.identity, transitions, not leads, first, first + max(0, more), known)

@@ -1,7 +1,7 @@
-"""Leadership by a Lease of the API server: the calls that `leader_election.py` decides on.
+"""Leader election through a Lease: performs the calls that `leader_election.py` decides on, and reports the result.
 
 https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/lease-v1/
-Every write names the version of the Lease that it is about, so of two that come at once the API server takes one.
+Each write names the version of the Lease that it replaces, so the API server accepts one of two concurrent writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 
 from reconciler.kubernetes.client import leader_election
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, Unreachable
 from reconciler.kubernetes.client.leader_election import LeaderElection, LeaseRecord, LeaseTiming, ReadLease, WriteLease
 from reconciler.kubernetes.types.objects import path
 from reconciler.ports.store import NoIndexLeft
@@ -28,25 +28,23 @@ log = structlog.get_logger(__name__)
 
 CALL_TIMEOUT_SECONDS = 3.0
 RELEASE_ATTEMPTS = 3
-CONFLICT = 409
-NOT_FOUND = 404
 
 
 def ticks() -> float:
-    """Seconds since this machine started, the time that it was suspended included; nobody can set them."""
+    """Return seconds since the machine started, including time in suspend. The clock cannot be set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def wall() -> datetime:
-    """For people who read the Lease; nothing is decided by it."""
+    """Return the wall-clock time, for people who read the Lease. Nothing is decided by it."""
     return datetime.now(UTC)
 
 
 class LeaderElector:
-    """One candidate for the Lease `name`; `address` is where followers find us while we lead, as `ip:port`.
+    """A candidate for the Lease `name`; `address` (`ip:port`) is where followers connect to this replica as the leader.
 
-    `on_lead` is told since when we lead (`ticks`), `on_follow` that we do not, and where the leader is if that is
-    known; also when only the leader changed. `on_indexes` is told when there are indexes again after there were none.
+    `on_lead` is called with the start of the term (`ticks`). `on_follow` is called with the leader's address, if it is
+    known, and also when only the leader changes. `on_indexes` is called when reserved indexes are available again.
     """
 
     def __init__(
@@ -61,56 +59,58 @@ class LeaderElector:
         ticks: Callable[[], float] = ticks,
         wall: Callable[[], datetime] = wall,
     ) -> None:
-        """`place` is the Lease's namespace and name."""
+        """Create a candidate; `place` is the Lease's namespace and name."""
         namespace, self._name = place
         self._api, self._election, self._address = api, candidate, address
         self._on_lead, self._on_follow, self._on_indexes = on_lead, on_follow, on_indexes
         self._ticks, self._wall = ticks, wall
         self._all = path(API_VERSION, "leases", namespace)
         self._one = path(API_VERSION, "leases", namespace, self._name)
-        self._soon = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._role: tuple[bool, float, str | None] | None = None
-        """What was told last: whether we lead, since when, or where the leader is."""
-        self._starved = False
-        self._silent = False
+        """The last reported role: leading, start of the term, address of the leader."""
+        self._out_of_indexes = False
+        self._failing = False
 
     def valid(self) -> bool:
-        """Whether we lead at this very moment, however long this process was frozen."""
+        """Return whether this replica leads at this moment, even if the process was frozen before."""
         return self._election.valid(self._ticks())
 
     @property
     def holder(self) -> str | None:
-        """Whose the Lease is, as far as is known, for people."""
+        """Last known holder of the Lease, for people."""
         return self._election.known.holder or None if self._election.known else None
 
     def next_index(self) -> int:
-        """A number that was never given out before. Raises `NoIndexLeft`; `on_indexes` then tells when to ask again."""
+        """Return an index that was never assigned before. Raises `NoIndexLeft`; `on_indexes` reports when to retry."""
         index = self._election.next_index(self._ticks())
         if index is None or not self._election.left():
-            self._soon.set()
+            self._wakeup.set()
         if index is None:
-            self._starved = True
+            self._out_of_indexes = True
             raise NoIndexLeft
         return index
 
     def renew_now(self) -> None:
-        """There may be news: the stream to the leader ended, say."""
+        """Read or renew the Lease at once, for example because the stream to the leader ended."""
         self._election.renew_now()
-        self._soon.set()
+        self._wakeup.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Take part in the election until cancelled."""
         while True:
-            self._tell()
-            if (todo := self._election.act(self._ticks())) is not None:
-                await self._do(todo)
-                self._tell()
-            self._soon.clear()
+            self._report()
+            if (action := self._election.act(self._ticks())) is not None:
+                await self._execute(action)
+                self._report()
+            self._wakeup.clear()
             await self._pause()
 
     async def close(self) -> None:
-        """Lead no more, and let the next one begin at once. `run` must have ended, and all that only a leader may send
-        must have arrived."""
+        """End the term, so that the next leader can start at once.
+
+        `run` must have ended, and all writes that only the leader may send must have arrived.
+        """
         write = self._election.release()
         for _ in range(RELEASE_ATTEMPTS):
             if write is None:
@@ -120,32 +120,32 @@ class LeaderElector:
                 return
             except ApiError as error:
                 if error.status != CONFLICT:
-                    log.warning("the lease could not be released", why=str(error))
+                    log.warning("failed to release the lease", error=str(error))
                     return
             except Unreachable as error:
-                log.warning("the lease could not be released", why=str(error))
-            await self._do(ReadLease())
+                log.warning("failed to release the lease", error=str(error))
+            await self._execute(ReadLease())
             write = self._election.release()
 
     async def _pause(self) -> None:
         now = self._ticks()
         seconds = max(0.0, self._election.due(now) - now)
-        if not self._election.valid(now):  # renewals of a leader are punctual, looks of others spread
+        if not self._election.valid(now):  # followers spread their reads; the leader renews on time
             seconds *= 0.8 + random.random() * 0.2
         try:
-            await asyncio.wait_for(self._soon.wait(), seconds)
+            await asyncio.wait_for(self._wakeup.wait(), seconds)
         except TimeoutError:
             return
 
-    async def _do(self, todo: ReadLease | WriteLease) -> None:
+    async def _execute(self, action: ReadLease | WriteLease) -> None:
         began = self._ticks()
         try:
-            if isinstance(todo, ReadLease):
+            if isinstance(action, ReadLease):
                 found = await self._get()
                 self._election.read(self._ticks(), found)
             else:
-                stored = await self._put(todo)
-                self._election.wrote(began, self._ticks(), todo, stored)
+                stored = await self._put(action)
+                self._election.wrote(began, self._ticks(), action, stored)
         except ApiError as error:
             if error.status == CONFLICT:
                 self._election.refused(self._ticks())
@@ -154,12 +154,12 @@ class LeaderElector:
         except (Unreachable, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
             self._failed(error)
         else:
-            self._silent = False
+            self._failing = False
 
     def _failed(self, error: Exception) -> None:
-        if not self._silent:
-            log.warning("the lease cannot be read or renewed; it is tried again", why=str(error))
-        self._silent = True
+        if not self._failing:
+            log.warning("failed to read or renew the lease, retrying", error=str(error))
+        self._failing = True
         self._election.failed(self._ticks())
 
     async def _get(self) -> LeaseRecord | None:
@@ -176,12 +176,12 @@ class LeaderElector:
         return _lease(await self._api.call(method, where, body, timeout=self._timeout()))
 
     def _timeout(self) -> float:
-        """Not beyond the time at which we stop leading, so that this is told in time."""
+        """Return a timeout that ends before the term does, so that the end of the term is reported in time."""
         now = self._ticks()
         left = self._election.valid_until - now
         return min(CALL_TIMEOUT_SECONDS, left) if left > 0 else CALL_TIMEOUT_SECONDS
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self.valid():
             role: tuple[bool, float, str | None] = (True, self._election.since, None)
         else:
@@ -189,18 +189,18 @@ class LeaderElector:
         if role != self._role:
             self._role = role
             if role[0]:
-                log.info("this replica leads", lease=self._name)
+                log.info("elected leader", lease=self._name)
                 self._on_lead(role[1])
             else:
-                log.info("this replica follows", lease=self._name, holder=self.holder, leader=role[2])
+                log.info("following", lease=self._name, holder=self.holder, leader=role[2])
                 self._on_follow(role[2])
-        if self._starved and self._election.left() and role[0]:
-            self._starved = False
+        if self._out_of_indexes and self._election.left() and role[0]:
+            self._out_of_indexes = False
             self._on_indexes()
 
 
 def lease_body(write: WriteLease, name: str, address: str, terms: LeaseTiming, at: datetime) -> dict[str, Any]:
-    """The Lease as it is sent; what others wrote into it stays."""
+    """Return the Lease to send; fields of other writers are kept."""
     new = {"apiVersion": API_VERSION, "kind": "Lease"}
     over: dict[str, Any] = dict(write.over.raw) if write.over else new
     meta = dict(over.get("metadata") or {"name": name})

@@ -1,8 +1,8 @@
-"""A connection to a port of a pod, through the API server: the bytes of one WebSocket. Sans-IO.
+"""An HTTP request to a port of a pod, forwarded by the API server: the bytes of one WebSocket. Sans-IO.
 
-Who may use it is decided by the API server (`pods/portforward`), and the pod's end is its loopback: what listens there
-is reached by nobody else. Each port has two channels, for data and for an error; the first byte of each message is its
-channel, and the first message of each channel names the port.
+The API server authorizes it (`pods/portforward`). The connection ends at the loopback of the pod. Each port has two
+channels, for data and for errors; the first byte of each message is its channel, and the first message of each channel
+contains the port number.
 https://kubernetes.io/docs/tasks/access-application-cluster/port-forward-access-application-cluster/
 """
 
@@ -13,31 +13,31 @@ from io import BytesIO
 from typing import Any, cast
 
 PROTOCOL = "v4.channel.k8s.io"
-MOST_BYTES = 64_000_000
-"""The readings of 10,000 services have a fifth of it."""
+MAX_RESPONSE_BYTES = 64_000_000
+"""Five times the size of the readings of 10,000 services."""
 _DATA, _ERROR = 0, 1
 
 
 class PortForwardError(Exception):
-    """The connection failed, or what came is not an answer; for people."""
+    """The connection failed, or the response is invalid; the message is for people."""
 
 
 def request(path: str) -> bytes:
-    """Return the message with which one path is asked for. Raises `PortForwardError` for what is not a path."""
+    """Return the message that requests a path. Raises `PortForwardError` if the path is invalid."""
     if not path.isascii() or not path.isprintable() or " " in path:
         raise PortForwardError(f"{path[:100]!r} is not a path")
     return bytes((_DATA,)) + f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
 
 
 class PortForwardResponse:
-    """What came back so far."""
+    """A response that is being received."""
 
     def __init__(self) -> None:
         self._named: set[int] = set()
         self._data = bytearray()
 
     def receive(self, message: bytes) -> bool:
-        """Take a message, and return whether the answer is whole. Raises `PortForwardError`."""
+        """Add a message, and return whether the response is complete. Raises `PortForwardError`."""
         channel, payload = message[0] if message else _DATA, message[1:]
         if channel not in self._named:
             self._named.add(channel)
@@ -46,18 +46,18 @@ class PortForwardResponse:
             raise PortForwardError(payload[:300].decode(errors="replace"))
         if channel == _DATA:
             self._data += payload
-        if len(self._data) > MOST_BYTES:
-            raise PortForwardError(f"its answer has over {MOST_BYTES} bytes")
+        if len(self._data) > MAX_RESPONSE_BYTES:
+            raise PortForwardError(f"the response exceeds {MAX_RESPONSE_BYTES} bytes")
         return self._is_whole()
 
     def read(self) -> tuple[int, bytes]:
-        """Return status and body. Raises `PortForwardError`."""
+        """Return the status and the body. Raises `PortForwardError`."""
         response = HTTPResponse(cast(Any, _Received(bytes(self._data))))
         try:
             response.begin()
             return response.status, response.read()
         except (HTTPException, OSError, ValueError) as error:
-            raise PortForwardError(f"its answer is not whole ({type(error).__name__})") from None
+            raise PortForwardError(f"incomplete response ({type(error).__name__})") from None
 
     def _is_whole(self) -> bool:
         head, end, body = self._data.partition(b"\r\n\r\n")
@@ -68,7 +68,7 @@ class PortForwardResponse:
 
 
 class _Received(BytesIO):
-    """Bytes in the place of the socket that `HTTPResponse` reads."""
+    """Received bytes in place of the socket that `HTTPResponse` reads."""
 
     def makefile(self, *_: Any) -> _Received:
         return self

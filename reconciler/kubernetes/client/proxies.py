@@ -1,10 +1,9 @@
-"""Which of the proxy's pods have ended: those that left the EndpointSlices of a Service of all of them, ready or not.
+"""The proxy's pods and those that have ended, from the EndpointSlices of a Service that selects all of them.
 
-An Envoy and a holder are named as their pod is. A pod that is ending is in the slices until it has ended, so one that
-left them sends nobody anywhere any more; a pod that was deleted by force is believed to have ended, as everywhere in
-Kubernetes. Rules: who was never seen there may be about to come; where nobody is left, the Service itself may be gone,
-and nothing is known; and one is believed to have left after some seconds only, as endpoints move between slices.
-Counterpart: `replicas.py`, which keeps the same of the reconciler.
+An Envoy and a holder have the name of their pod. A terminating pod stays in the slices until it has ended, so a pod
+that left them forwards no traffic any more. A pod that was deleted by force counts as ended, as everywhere in
+Kubernetes. A pod that was never in the slices may still be starting. If no pod is left, the Service itself may be gone,
+and nothing is known. A pod counts as gone only after some seconds, because endpoints move between slices.
 """
 
 from __future__ import annotations
@@ -17,13 +16,16 @@ from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.builtin import SERVICE_NAME_LABEL, EndpointSlice, canonical
 from reconciler.kubernetes.types.objects import decoder, name_selector, path
 
-BELIEVED_SECONDS = 5.0
-KEPT_SECONDS = 900.0
-"""How long it is known of a pod that it ended; longer than anybody asks."""
+CONFIRM_AFTER_SECONDS = 5.0
+REMEMBER_ENDED_SECONDS = 900.0
+"""An ended pod is remembered this long, which is longer than anything depends on it."""
 
 
 class ProxyList:
-    """Kept up while `run` runs; `ticks` are seconds that nobody can set. `changed` is called when endpoints change."""
+    """The proxy's pods, current while `run` is running.
+
+    `ticks` is a monotonic clock in seconds. `changed` is called when endpoints change.
+    """
 
     def __init__(
         self,
@@ -46,21 +48,21 @@ class ProxyList:
         self._left: dict[str, float] = {}
 
     def ended(self, pod: str) -> bool:
-        """Whether a pod of that name was there, and is no more."""
+        """Return whether the pod was in the slices and has left them."""
         at = self._left.get(pod)
-        return at is not None and bool(self._there) and self._ticks() - at >= BELIEVED_SECONDS
+        return at is not None and bool(self._there) and self._ticks() - at >= CONFIRM_AFTER_SECONDS
 
     def pods(self) -> Mapping[str, str]:
-        """Return the pods by IP address."""
+        """Return the names of the pods by IP address."""
         return self._pods
 
     @property
     def synced(self) -> bool:
-        """Whether the list was seen as a whole."""
+        """True once the list was received completely."""
         return self._informer.synced
 
     def run(self) -> Coroutine[Any, Any, None]:
-        """Until cancelled."""
+        """Watch until cancelled."""
         return self._informer.run()
 
     def _changed(self, _: str, __: EndpointSlice | None) -> None:
@@ -70,6 +72,6 @@ class ProxyList:
         there = frozenset(pod for _, pod in pods)
         now, gone = self._ticks(), self._there - there
         left = self._left | dict.fromkeys(gone, now)
-        self._left = {pod: at for pod, at in left.items() if pod not in there and now - at < KEPT_SECONDS}
+        self._left = {pod: at for pod, at in left.items() if pod not in there and now - at < REMEMBER_ENDED_SECONDS}
         self._there = there
         self._notify()

@@ -1,4 +1,4 @@
-"""Which replicas of the reconciler there should be: all addresses behind a Service of theirs, ready or not."""
+"""Addresses of all replicas of the reconciler, ready or not, from the EndpointSlices of their Service."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from reconciler.kubernetes.types.objects import decoder, name_selector, path
 
 
 class ReplicaList:
-    """Kept up while `run` runs. The Service publishes addresses that are not ready: a replica that starts counts.
+    """The replicas' addresses, current while `run` is running.
 
-    Only addresses of the family of `own` are told: with two families each replica has two, and joins by one.
-    `changed` is called when endpoints change.
+    The Service publishes addresses that are not ready, so that a starting replica counts. Only addresses of the family
+    of `own` are included: with two families each replica has two addresses and joins by one. `changed` is called when
+    endpoints change.
     """
 
     def __init__(
@@ -34,16 +35,16 @@ class ReplicaList:
         self._addresses: frozenset[str] = frozenset()
 
     def addresses(self) -> frozenset[str]:
-        """Their IP addresses."""
+        """Return the IP addresses."""
         return self._addresses
 
     @property
     def synced(self) -> bool:
-        """Whether the list was seen as a whole."""
+        """True once the list was received completely."""
         return self._informer.synced
 
     def run(self) -> Coroutine[Any, Any, None]:
-        """Until cancelled."""
+        """Watch until cancelled."""
         return self._informer.run()
 
     def _changed(self, _: str, __: EndpointSlice | None) -> None:

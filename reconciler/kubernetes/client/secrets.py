@@ -1,7 +1,7 @@
-"""Named Secrets of one namespace: kept up by watches, written only if nobody else has written since.
+"""Named Secrets of one namespace, read by watches and written with optimistic concurrency.
 
-Each is watched by name, so that a Role may grant exactly these (`resourceNames`). None is created: the chart renders
-them without data, and neither helm nor `kubectl apply` then touches the data.
+Each Secret is watched by name, so that a Role can grant exactly these (`resourceNames`). None is created: the chart
+renders them without data, so that neither helm nor `kubectl apply` changes the data.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SecretContents:
 
 
 class OwnSecrets:
-    """Secrets that this program keeps. `on_change` is called after each change to any of them."""
+    """The Secrets that zenvoy manages. `on_change` is called after each change."""
 
     def __init__(self, api: Api, namespace: str, names: Iterable[str], on_change: Callable[[], None]) -> None:
         self._api, self._namespace = api, namespace
@@ -46,7 +46,7 @@ class OwnSecrets:
 
     @property
     def synced(self) -> bool:
-        """Whether the state of every Secret is known."""
+        """True once the state of every Secret is known."""
         return all(informer.synced for informer in self._informers.values())
 
     def find(self, name: str) -> SecretContents | None:
@@ -57,7 +57,7 @@ class OwnSecrets:
         return SecretContents(decoded(secret), secret.metadata.annotations, secret.metadata.resource_version)
 
     async def write(self, name: str, found: SecretContents, data: Mapping[str, bytes], without: str = "") -> None:
-        """Make this the data of a Secret that is still at the version found, and remove an annotation.
+        """Replace the data of a Secret that is still at the version that was found, and remove an annotation.
 
         Raises `ApiError` (409 if it has changed since) and `Unreachable`.
         """

@@ -1,7 +1,8 @@
-"""Something to be done about each of many objects: few at once, about each never twice at once, until it is done.
+"""A keyed work queue, like client-go's: deduplicated, bounded concurrency, retried with backoff.
 
-Rule: a mark costs nothing and waits for nothing; marks that come at once are one errand. A fault that passes is tried
-again at once, any other later, and each cause is told once. Counterparts: `status_writer.py` and `finalizer.py`.
+`add` is cheap and never blocks. Adding a key that is already queued has no effect; adding one that is being processed
+queues it once more. Transient API errors are retried at once with backoff, other errors after `retry_after`. Each
+distinct error is logged once.
 """
 
 from __future__ import annotations
@@ -18,101 +19,105 @@ from reconciler.kubernetes.client.errors import ApiError, Unreachable, error_key
 
 log = structlog.get_logger(__name__)
 
+Process = Callable[[str], Awaitable[None]]
+
 
 @dataclass(frozen=True, slots=True)
 class WorkQueueTiming:
-    """How much is done at once, and how patiently; in seconds."""
+    """Concurrency and timing of a work queue; durations in seconds."""
 
-    at_once: int = 8
-    gather: float = 0.25
-    """What is marked within it is one errand; and wakes, which are due in the same moment, go first."""
+    concurrency: int = 8
+    batch_window: float = 0.25
+    """Keys added within this window are processed together. It also lets wakes, which are urgent, go first."""
     attempts: int = 5
-    first_wait: float = 0.1
-    longest_wait: float = 2.0
-    again: float = 10.0
-    """After so many attempts others get their turn, and this one is tried again later."""
+    backoff_min: float = 0.1
+    backoff_max: float = 2.0
+    retry_after: float = 10.0
+    """Delay before a key whose attempts are exhausted is queued again."""
 
 
 DEFAULT_TIMING = WorkQueueTiming()
 
 
 class WorkQueue:
-    """`do` is called with the key of what was marked; `told` is what is logged when it cannot be done."""
+    """A queue that calls `process(key)` for each added key until it succeeds."""
 
-    def __init__(self, do: Callable[[str], Awaitable[None]], told: str, pace: WorkQueueTiming) -> None:
-        self._do, self._told, self._pace = do, told, pace
-        self._due: dict[str, None] = {}
-        """In order."""
-        self._busy: set[str] = set()
-        self._failing: dict[str, str] = {}
-        """Why it cannot be done, by key."""
+    def __init__(self, process: Process, failure_message: str, timing: WorkQueueTiming) -> None:
+        self._process, self._failure_message, self._timing = process, failure_message, timing
+        self._queued: dict[str, None] = {}  # insertion-ordered set
+        self._in_progress: set[str] = set()
+        self._errors: dict[str, str] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._marked = asyncio.Event()
-        self._retries = stamina.AsyncRetryingCaller(
-            attempts=pace.attempts,
+        self._wakeup = asyncio.Event()
+        self._retrying = stamina.AsyncRetryingCaller(
+            attempts=timing.attempts,
             timeout=None,
-            wait_initial=pace.first_wait,
-            wait_max=pace.longest_wait,
-            wait_jitter=pace.first_wait,
+            wait_initial=timing.backoff_min,
+            wait_max=timing.backoff_max,
+            wait_jitter=timing.backoff_min,
         ).on(is_transient_or_conflict)
 
     def add(self, key: str) -> None:
-        self._due[key] = None
-        self._marked.set()
+        """Queue a key."""
+        self._queued[key] = None
+        self._wakeup.set()
 
     def add_after(self, key: str, seconds: float | None = None) -> None:
-        """Mark it in a while, and not when this was asked for before."""
+        """Queue a key after a delay (default: `retry_after`), replacing an earlier delay."""
         if timer := self._timers.pop(key, None):
             timer.cancel()
-        wait = self._pace.again if seconds is None else seconds
-        self._timers[key] = asyncio.get_running_loop().call_later(wait, self._ring, key)
+        delay = self._timing.retry_after if seconds is None else seconds
+        self._timers[key] = asyncio.get_running_loop().call_later(delay, self._add_due, key)
 
-    def _ring(self, key: str) -> None:
+    async def run(self) -> None:
+        """Process keys until cancelled."""
+        slots = asyncio.Semaphore(self._timing.concurrency)
+        async with asyncio.TaskGroup() as workers:
+            while True:
+                await self._wakeup.wait()
+                await asyncio.sleep(self._timing.batch_window)
+                self._wakeup.clear()
+                for key in [key for key in self._queued if key not in self._in_progress]:
+                    await slots.acquire()
+                    self._queued.pop(key, None)
+                    self._in_progress.add(key)
+                    workers.create_task(self._process_one(key)).add_done_callback(lambda _: slots.release())
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until the queue is empty; return whether every key succeeded.
+
+        `run` must be running meanwhile.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while self._queued or self._in_progress:
+                    await asyncio.sleep(self._timing.batch_window / 5)
+        except TimeoutError:
+            return False
+        return not self._errors
+
+    def _add_due(self, key: str) -> None:
         del self._timers[key]
         self.add(key)
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        slots = asyncio.Semaphore(self._pace.at_once)
-        async with asyncio.TaskGroup() as errands:
-            while True:
-                await self._marked.wait()
-                await asyncio.sleep(self._pace.gather)
-                self._marked.clear()
-                for key in [key for key in self._due if key not in self._busy]:
-                    await slots.acquire()
-                    self._due.pop(key, None)
-                    self._busy.add(key)
-                    errands.create_task(self._run(key)).add_done_callback(lambda _: slots.release())
-
-    async def flush(self, seconds: float) -> bool:
-        """Wait until all that is marked is done, at most so long; whether it is. `run` has to go on meanwhile."""
+    async def _process_one(self, key: str) -> None:
         try:
-            async with asyncio.timeout(seconds):
-                while self._due or self._busy:
-                    await asyncio.sleep(self._pace.gather / 5)
-        except TimeoutError:
-            return False
-        return not self._failing
-
-    async def _run(self, key: str) -> None:
-        try:
-            await self._retries(self._do, key)
+            await self._retrying(self._process, key)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
-            self._failed(key, error)
-        except Exception as error:  # the work for one object must never end that for all others
-            log.exception("an errand has failed, by a fault of zenvoy", service=key)
-            self._failed(key, error)
+            self._record_failure(key, error)
+        except Exception as error:  # a defect in the work for one key must not stop the work for all others
+            log.exception("internal error while processing a key", service=key)
+            self._record_failure(key, error)
         else:
-            self._failing.pop(key, None)
+            self._errors.pop(key, None)
         finally:
-            self._busy.discard(key)
-            if key in self._due:
-                self._marked.set()
+            self._in_progress.discard(key)
+            if key in self._queued:
+                self._wakeup.set()
 
-    def _failed(self, key: str, error: Exception) -> None:
-        why = error_key(error)
-        if why not in self._failing.values():
-            log.error(self._told, service=key, error=str(error))
-        self._failing[key] = why
+    def _record_failure(self, key: str, error: Exception) -> None:
+        cause = error_key(error)
+        if cause not in self._errors.values():
+            log.error(self._failure_message, service=key, error=str(error))
+        self._errors[key] = cause
         self.add_after(key)

@@ -60,11 +60,11 @@ class ServiceController:
         leads: Callable[[], bool],
         on_problems: Callable[[str], None],
         cluster: ClusterConfig,
-        pace: WorkQueueTiming = DEFAULT_TIMING,
+        timing: WorkQueueTiming = DEFAULT_TIMING,
     ) -> None:
         self._api, self._scaled, self._services = api, scaled, services
         self._leads, self._on_problems, self._cluster = leads, on_problems, cluster
-        self._queue = WorkQueue(self._bring_about, "a Service's ScaledService cannot be written; tried again", pace)
+        self._queue = WorkQueue(self._bring_about, "a Service's ScaledService cannot be written; tried again", timing)
         self._refused: dict[str, Problem] = {}
         self._found: dict[str, tuple[Problem, ...]] = {}
 

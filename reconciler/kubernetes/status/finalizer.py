@@ -59,7 +59,7 @@ class FinalizerController:
         items: Mapping[str, ScaledService],
         leads: Callable[[], bool],
         told: Told,
-        pace: WorkQueueTiming = DEFAULT_TIMING,
+        timing: WorkQueueTiming = DEFAULT_TIMING,
         patience: float = PATIENCE_SECONDS,
         landing: float = LANDING_SECONDS,
         needed: Needed = lambda service: None,
@@ -70,7 +70,7 @@ class FinalizerController:
         self._in_force: frozenset[str] = frozenset()
         self._going: dict[str, _Going] = {}
         """By uid."""
-        self._queue = WorkQueue(self._bring_about, "a finalizer cannot be set or removed; it is tried again", pace)
+        self._queue = WorkQueue(self._bring_about, "a finalizer cannot be set or removed; it is tried again", timing)
 
     def saw(self, service: str, item: ScaledService | None) -> None:
         """The informer has a new version of the object, or it is gone."""
@@ -94,7 +94,7 @@ class FinalizerController:
 
     async def flush(self, seconds: float) -> bool:
         """Wait until all that is due is done, at most so long; whether it is."""
-        return await self._queue.flush(seconds)
+        return await self._queue.drain(seconds)
 
     def _is_due(self, service: str, item: ScaledService) -> bool:
         has = FINALIZER in item.metadata.finalizers

@@ -38,7 +38,7 @@ class StatusWriter:
         leads: Callable[[], bool],
         next_index: Callable[[], int],
         now: Callable[[], float] = time.time,
-        pace: WorkQueueTiming = DEFAULT_TIMING,
+        timing: WorkQueueTiming = DEFAULT_TIMING,
     ) -> None:
         self._api, self._items, self._leads, self._next_index, self._now = api, items, leads, next_index, now
         self._standings: dict[str, StatusInputs] = {}
@@ -46,7 +46,7 @@ class StatusWriter:
         self._answered: dict[str, ScaledService] = {}
         """Objects as the API server gave them back, until the informer has them."""
         self._leading = False
-        self._queue = WorkQueue(self._write, "a status cannot be written; it is tried again", pace)
+        self._queue = WorkQueue(self._write, "a status cannot be written; it is tried again", timing)
 
     # The port
 
@@ -125,7 +125,7 @@ class StatusWriter:
 
     async def flush(self, seconds: float) -> bool:
         """Wait until all that was said is written, at most so long; whether it is. `run` has to go on meanwhile."""
-        return await self._queue.flush(seconds)
+        return await self._queue.drain(seconds)
 
     def _standing(self, service: str) -> StatusInputs:
         return self._standings.get(service, NO_INPUTS)

@@ -1,6 +1,6 @@
-"""The objects of others, with only the fields that are used. Counterpart: `scaled_service.py`, which says the rules.
+"""Built-in Kubernetes objects, with the fields that zenvoy uses. Pure.
 
-Times are aware datetimes; those of a Lease stay text, which is only compared.
+Decoding skips fields that are not declared. Times are aware datetimes, except those of a Lease: they are text.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 from reconciler.kubernetes.types.objects import Condition, ObjectMeta, ObjectRef, Struct
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
-"""On an EndpointSlice: the Service that it belongs to."""
+"""Label of an EndpointSlice with the name of its Service."""
 
 
 class ServicePort(Struct, frozen=True):
-    """`targetPort` is what the EndpointSlices' ports say; their names are this port's name."""
+    """A port of a Service. EndpointSlices have the `targetPort` as their port, under this port's name."""
 
     name: str = ""
     port: int = 0
@@ -39,7 +39,7 @@ class Service(Struct, frozen=True):
 
 
 class EndpointConditions(Struct, frozen=True):
-    """None is what the API calls unknown: `ready` and `serving` then count as true, `terminating` as false."""
+    """Conditions of an endpoint. None means unknown: `ready` and `serving` count as true, `terminating` as false."""
 
     ready: bool | None = None
     serving: bool | None = None
@@ -54,7 +54,7 @@ class Endpoint(Struct, frozen=True):
 
 
 def canonical(address: str) -> str:
-    """Return an IP address in the one form in which addresses are compared; other text as it is."""
+    """Return an IP address in its canonical form, and any other text unchanged."""
     try:
         return str(ip_address(address))
     except ValueError:
@@ -62,7 +62,7 @@ def canonical(address: str) -> str:
 
 
 class EndpointPort(Struct, frozen=True):
-    """`name` is the Service port's."""
+    """A port of an EndpointSlice; `name` is the name of the Service's port."""
 
     name: str = ""
     port: int | None = None
@@ -77,7 +77,7 @@ class EndpointSlice(Struct, frozen=True):
 
     @property
     def service(self) -> str:
-        """`namespace/name` of the Service that it belongs to; empty when of none."""
+        """`namespace/name` of its Service; empty if it has none."""
         name = self.metadata.labels.get(SERVICE_NAME_LABEL, "")
         return f"{self.metadata.namespace}/{name}" if name else ""
 
@@ -101,7 +101,7 @@ class Started(Struct, frozen=True):
 
 
 class ContainerState(Struct, frozen=True):
-    """At most one of them is set."""
+    """The state of a container; at most one field is set."""
 
     waiting: Waiting | None = None
     running: Started | None = None
@@ -120,7 +120,7 @@ class ContainerStatus(Struct, frozen=True):
 
 class PodSpec(Struct, frozen=True):
     node_name: str = ""
-    """Empty until it is scheduled."""
+    """Empty until the pod is scheduled."""
     scheduler_name: str = ""
 
 
@@ -142,7 +142,7 @@ class Pod(Struct, frozen=True):
 
 
 class ScaleSpec(Struct, frozen=True):
-    """At zero the API server leaves `replicas` out."""
+    """`spec` of a Scale. The API server leaves `replicas` out if it is zero."""
 
     replicas: int = 0
 
@@ -153,43 +153,22 @@ class ScaleStatus(Struct, frozen=True):
 
 
 class Scale(Struct, frozen=True):
-    """The scale subresource of anything."""
+    """The scale subresource of any kind."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: ScaleSpec = ScaleSpec()
     status: ScaleStatus = ScaleStatus()
 
 
-class WorkloadSpec(Struct, frozen=True):
-    """`replicas` is None where it is left out: then it is the kind's default, which is 1 for those of `apps`."""
-
-    replicas: int | None = None
-
-
-class WorkloadStatus(Struct, frozen=True):
-    replicas: int | None = None
-    ready_replicas: int | None = None
-    observed_generation: int | None = None
-    conditions: tuple[Condition, ...] | None = ()
-
-
-class Workload(Struct, frozen=True):
-    """A Deployment, a StatefulSet, a ReplicaSet, or whatever looks like one."""
-
-    metadata: ObjectMeta = ObjectMeta()
-    spec: WorkloadSpec = WorkloadSpec()
-    status: WorkloadStatus = WorkloadStatus()
-
-
 class EventSeries(Struct, frozen=True):
-    """How often an Event was repeated, its first time included."""
+    """Repetitions of an Event, including the first occurrence."""
 
     count: int = 0
     last_observed_time: datetime | None = None
 
 
 class EventObject(Struct, frozen=True):
-    """An Event of core/v1, as it is read; newer writers set `eventTime` and `series` and leave the others out."""
+    """An Event of core/v1. Newer writers set `eventTime` and `series` and leave the other times out."""
 
     metadata: ObjectMeta = ObjectMeta()
     involved_object: ObjectRef = ObjectRef()
@@ -204,24 +183,24 @@ class EventObject(Struct, frozen=True):
 
     @property
     def last_seen(self) -> datetime | None:
-        """When it happened last; None when nobody says."""
+        """Time of the last occurrence, or None if it is unknown."""
         repeated = self.series.last_observed_time if self.series else None
         times = (repeated, self.last_timestamp, self.event_time, self.first_timestamp)
         return max((time for time in times if time), default=None)
 
     @property
     def first_seen(self) -> datetime | None:
-        """When it happened first; None when nobody says."""
+        """Time of the first occurrence, or None if it is unknown."""
         return min((time for time in (self.first_timestamp, self.event_time) if time), default=self.last_timestamp)
 
     @property
     def times(self) -> int:
-        """How often it happened."""
+        """Number of occurrences."""
         return max(self.series.count if self.series else 0, self.count, 1)
 
 
 class LeaseSpec(Struct, frozen=True):
-    """Times are compared, and never read as a time: they are another machine's."""
+    """`spec` of a Lease. Its times come from another machine's clock: they are compared for change only."""
 
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None

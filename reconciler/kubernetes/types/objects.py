@@ -1,4 +1,4 @@
-"""What all objects of Kubernetes have in common, how they are decoded, and where they are found. Pure."""
+"""Metadata, conditions, references, decoders, and URL paths that all Kubernetes objects share. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from reconciler.kubernetes.types.names import InvalidName, is_api_version, is_la
 
 _T = TypeVar("_T")
 LONGEST_SHOWN = 100
-"""Characters of invalid text that an error shows."""
+"""Number of characters of an invalid text that an error shows."""
 
 
 class Struct(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
-    """Part of an object. Cannot be part of a cycle, so the collector need not look at it."""
+    """A part of an object. It cannot be part of a reference cycle, so the garbage collector skips it."""
 
 
 class OwnerReference(Struct, frozen=True):
     """An entry of `ownerReferences`.
 
-    `blockOwnerDeletion` is left out: some clusters grant it only to who may update the owner's finalizers.
+    `blockOwnerDeletion` is left out: some clusters require permission to update the owner's finalizers for it.
     """
 
     api_version: str = ""
@@ -49,18 +49,18 @@ class ObjectMeta(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """`namespace/name`; the name alone outside namespaces."""
+        """`namespace/name`, or the name of a cluster-scoped object."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
 class Object(Struct, frozen=True):
-    """Of any kind, when only its metadata matters."""
+    """An object of any kind, with its metadata only."""
 
     metadata: ObjectMeta = ObjectMeta()
 
 
 class Condition(Struct, frozen=True):
-    """An entry of `status.conditions`; core kinds leave `observedGeneration` out."""
+    """An entry of `status.conditions`; built-in kinds leave `observedGeneration` out."""
 
     type: str = ""
     status: str = ""
@@ -71,7 +71,7 @@ class Condition(Struct, frozen=True):
 
 
 class ObjectRef(Struct, frozen=True):
-    """Another object, as endpoints and events name it."""
+    """A reference to another object, as in endpoints and Events."""
 
     api_version: str = ""
     kind: str = ""
@@ -83,16 +83,16 @@ class ObjectRef(Struct, frozen=True):
 
 
 def decoder(kind: type[_T]) -> Callable[[bytes | msgspec.Raw], _T]:
-    """What makes such an object of JSON. Raises `msgspec.DecodeError`."""
+    """Return a decoder from JSON to this type. It raises `msgspec.DecodeError`."""
     return msgspec.json.Decoder(kind).decode
 
 
 def path(
     api_version: str, plural: str, namespace: str | None = None, name: str | None = None, subresource: str | None = None
 ) -> str:
-    """Return the path of a kind's objects, of one object, or of a subresource. None leaves a part out.
+    """Return the URL path of a collection, an object, or a subresource. None leaves a part out.
 
-    Raises `InvalidName` for any part that is not a name, which could lead to another object or namespace.
+    Raises `InvalidName` for a part that is not a valid name: it could lead to another object or namespace.
     """
     whole = f"{api_path(api_version)}/{_part('resource', is_resource, plural)}"
     if namespace is not None:
@@ -103,13 +103,13 @@ def path(
 
 
 def api_path(api_version: str) -> str:
-    """Return the path of an API's discovery document. Raises `InvalidName`."""
+    """Return the path of an API version's discovery document. Raises `InvalidName`."""
     _part("apiVersion", is_api_version, api_version)
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
 def name_selector(field: str, name: str) -> str:
-    """Return a selector of one field or label by a name. Raises `InvalidName`: a comma would select by more."""
+    """Return a selector of one field or label by name. Raises `InvalidName`: a comma would add a requirement."""
     return f"{field}={_part('name', is_subdomain, name)}"
 
 
@@ -120,5 +120,5 @@ def _part(what: str, is_valid: Callable[[str], bool], text: str) -> str:
 
 
 def micro_time(seconds: float) -> str:
-    """Seconds since the epoch as Kubernetes writes a MicroTime, which must have six digits after the point."""
+    """Return seconds since the epoch as a Kubernetes MicroTime, which has exactly six decimal places."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""What each pod of a workload asks for: the requests of its template. Pure.
+"""CPU and memory requests of one pod of a workload, from its pod template. Pure.
 
-Rule: a container without a request asks for its limit, as the API server will say of its pods; what no container says
-is not known, for nothing is not what it uses. Init containers that go on running count; those that end do not.
+A container without a request requests its limit, as the API server does. A resource that no container names is
+unknown, not zero. Init containers that keep running (sidecars) count; those that end do not.
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
 
@@ -33,13 +33,13 @@ class TemplatePodSpec(Struct, frozen=True):
 
 
 class Template(Struct, frozen=True):
-    """As workloads have it."""
+    """The pod template of a workload."""
 
     spec: TemplatePodSpec = TemplatePodSpec()
 
 
 def requests_of(template: Template) -> Asks:
-    """What one pod of it asks for."""
+    """Return the requests of one pod."""
     stays = [one for one in template.spec.init_containers or () if one.restart_policy == "Always"]
     running = (*(template.spec.containers or ()), *stays)
     found = Asks(_sum(running, "cpu"), _sum(running, "memory"))
@@ -47,7 +47,7 @@ def requests_of(template: Template) -> Asks:
 
 
 def parse_quantity(said: str | int | float) -> float | None:
-    """As a number, in the base unit; None when it is not a quantity."""
+    """Return a quantity in its base unit, or None if it is invalid."""
     match = _QUANTITY.fullmatch(str(said))
     if match is None or not any(letter.isdigit() for letter in match[1]):
         return None

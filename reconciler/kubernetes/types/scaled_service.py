@@ -1,8 +1,7 @@
-"""Our own resource, ScaledService, with only the fields that are used: what is not named is skipped, and so cheap.
+"""The ScaledService resource, with the fields that zenvoy uses. Pure.
 
-Rule: plain immutable values; no calls here. A field that the API server leaves out has its zero value; None where zero
-would mean something. Counterparts: `objects.py` (metadata, decoders, paths), `builtin.py` (the objects of others),
-`informer.py`, which keeps them, and `api.py`, which takes `msgspec.to_builtins` of them.
+Decoding skips fields that are not declared. A field that the API server leaves out has its zero value, or None where
+zero has a meaning.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "ScaledService"
 PLURAL = "scaledservices"
 PREFIX = f"{GROUP}/"
-"""Of our labels, annotations and finalizers."""
+"""Prefix of zenvoy's labels, annotations, and finalizers."""
 ENABLED_LABEL = f"{PREFIX}enabled"
 MANAGED_LABEL = f"{PREFIX}managed"
-"""On a ScaledService that is made of a Service's label and annotations."""
+"""Label of a ScaledService that was created from a Service's label and annotations."""
 COMMAND_ANNOTATION = f"{PREFIX}command"
-"""`<wake|sleep>@<RFC 3339>`; each value is carried out once."""
+"""`<wake|sleep>@<RFC 3339>`; each value is executed once."""
 FINALIZER = f"{PREFIX}restore-replicas"
 
 
 class TargetRef(Struct, frozen=True):
-    """What is scaled. Empty: the default for it."""
+    """`spec.scaleTargetRef`; an empty field has its default."""
 
     api_version: str = ""
     kind: str = ""
@@ -35,20 +34,20 @@ class TargetRef(Struct, frozen=True):
 
 
 class Idle(Struct, frozen=True):
-    """What counts as being in use."""
+    """`spec.idle`."""
 
     by: str = ""
 
 
 class IgnoreAnswer(Struct, frozen=True):
-    """What those get that are ignored, while the service does not run."""
+    """The response to ignored requests while the service is asleep."""
 
     status: int = 200
     body: str = ""
 
 
 class IgnoreRule(Struct, frozen=True):
-    """Some of what is no use of a service. None: not said."""
+    """An entry of `spec.ignore`; None means that a field is not set."""
 
     paths: tuple[str, ...] | None = None
     user_agents: tuple[str, ...] | None = None
@@ -57,7 +56,7 @@ class IgnoreRule(Struct, frozen=True):
 
 
 class ScaledServiceSpec(Struct, frozen=True):
-    """As it stands in the object: durations are text, and what is not given is None or empty."""
+    """`spec` as it is in the object: durations are text, and a field that is not set is None or empty."""
 
     service: str = ""
     scale_target_ref: TargetRef = TargetRef()
@@ -78,11 +77,11 @@ class ScaledServiceSpec(Struct, frozen=True):
 
 
 class ScaledServiceStatus(Struct, frozen=True):
-    """The record, and how it stands. `state` is empty until there is a record."""
+    """`status`: the record and the conditions. `state` is empty until there is a record."""
 
     state: str = ""
     target: str = ""
-    """What is scaled, as in `Deployment/web`."""
+    """The scaled object, as in `Deployment/web`."""
     since: datetime | None = None
     reason: str = ""
     replicas: int = 0

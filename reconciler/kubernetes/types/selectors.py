@@ -1,4 +1,4 @@
-"""Label selectors in the notation of the API: `app=web,tier in (a,b),!canary`. Pure."""
+"""Label selectors in the notation of the API, such as `app=web,tier in (a,b),!canary`. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REQUIREMENT = re.compile(
 
 
 def compile_selector(selector: str) -> Matcher:
-    """What says whether labels match. An empty selector, and one that cannot be read, match nothing."""
+    """Return a function that matches labels. An empty or invalid selector matches nothing."""
     requirements: list[Matcher] = []
     at = 0
     while at < len(selector):
@@ -29,7 +29,7 @@ def compile_selector(selector: str) -> Matcher:
 
 
 def selector_of(labels: Labels) -> str:
-    """The selector of a Service, written as the scale subresource writes one."""
+    """Return a Service's selector in the notation of the scale subresource."""
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
@@ -40,7 +40,7 @@ def _requirement(found: re.Match[str]) -> Matcher:
     if found["set"]:
         values = {value.strip() for value in found["values"].split(",")}
         wanted = found["set"] == "in"
-        # What has no such label is not in the set, and so matches `notin`.
+        # An object without the label is not in the set, and so matches `notin`.
         return lambda labels: (labels.get(key) in values) is wanted
     if found["op"]:
         value, equal = found["value"], found["op"] != "!="

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.kubernetes.client import informer
-from reconciler.kubernetes.client.proxies import BELIEVED_SECONDS, KEPT_SECONDS, ProxyList
+from reconciler.kubernetes.client.proxies import CONFIRM_AFTER_SECONDS, REMEMBER_ENDED_SECONDS, ProxyList
 from tests.fakes.api_server import ApiServer, serving
 
 
@@ -60,10 +60,10 @@ async def test_one_that_left_has_ended_once_it_stayed_away(place: Place) -> None
     assert not place.list.ended("one")
     await place.has("a", "two")
     assert not place.list.ended("one"), "it may be on its way to another slice"
-    place.now += BELIEVED_SECONDS
+    place.now += CONFIRM_AFTER_SECONDS
     assert place.list.ended("one")
     assert not place.list.ended("two")
-    place.now += KEPT_SECONDS
+    place.now += REMEMBER_ENDED_SECONDS
     await place.has("a", "two", "three")
     assert not place.list.ended("one"), "nobody asks any more"
 
@@ -72,13 +72,13 @@ async def test_one_that_moves_between_slices_has_not_ended(place: Place) -> None
     await place.has("a", "one", "two")
     await place.has("a", "two")
     await place.has("b", "one")
-    place.now += BELIEVED_SECONDS
+    place.now += CONFIRM_AFTER_SECONDS
     assert not place.list.ended("one")
 
 
 async def test_one_that_was_never_there_may_be_about_to_come(place: Place) -> None:
     await place.has("a", "one")
-    place.now += BELIEVED_SECONDS
+    place.now += CONFIRM_AFTER_SECONDS
     assert not place.list.ended("two")
 
 
@@ -86,7 +86,7 @@ async def test_nobody_has_ended_while_nobody_is_there_as_the_service_may_be_gone
     await place.has("a", "one")
     place.server.delete("a")
     await place.hears()
-    place.now += BELIEVED_SECONDS
+    place.now += CONFIRM_AFTER_SECONDS
     assert not place.list.ended("one")
     await place.has("a", "two")
     assert place.list.ended("one")
@@ -97,5 +97,5 @@ async def test_nobody_has_ended_because_the_api_server_did(place: Place) -> None
     place.server.faults.refuse = (503, "ServiceUnavailable")
     place.server.cut()
     await until(lambda: place.list._informer.trouble)
-    place.now += BELIEVED_SECONDS
+    place.now += CONFIRM_AFTER_SECONDS
     assert not place.list.ended("one")

@@ -1,4 +1,4 @@
-"""A fault in the work for one object, and the work for all others."""
+"""The work queue when the work for one key fails."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from structlog.testing import capture_logs
 
 from reconciler.kubernetes.client.work_queue import WorkQueue, WorkQueueTiming
 
-FAST = WorkQueueTiming(gather=0.001, attempts=1, first_wait=0.001, longest_wait=0.002, again=0.01)
+FAST = WorkQueueTiming(batch_window=0.001, attempts=1, backoff_min=0.001, backoff_max=0.002, retry_after=0.01)
 
 
-async def test_errands_with_a_fault_in_one_do_the_others() -> None:
+async def test_work_queue_internal_error_keeps_other_keys() -> None:
     done: list[str] = []
-    faults = 2
+    failures_left = 2
 
-    async def do(key: str) -> None:
-        nonlocal faults
-        if key == "bad" and (faults := faults - 1) >= 0:
-            raise ValueError("a fault of zenvoy")
+    async def process(key: str) -> None:
+        nonlocal failures_left
+        if key == "bad" and (failures_left := failures_left - 1) >= 0:
+            raise ValueError("a defect")
         done.append(key)
 
-    errands = WorkQueue(do, "it cannot be done", FAST)
-    running = asyncio.create_task(errands.run())
+    queue = WorkQueue(process, "failed to process", FAST)
+    running = asyncio.create_task(queue.run())
     with capture_logs() as logs:
         for key in ("bad", "good", "other"):
-            errands.add(key)
+            queue.add(key)
         async with asyncio.timeout(10):
             while set(done) != {"bad", "good", "other"}:
                 await asyncio.sleep(0.001)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert [one["service"] for one in logs if "fault of zenvoy" in one["event"]] == ["bad", "bad"]
+    assert [one["service"] for one in logs if "internal error" in one["event"]] == ["bad", "bad"]

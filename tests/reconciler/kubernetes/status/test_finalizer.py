@@ -18,7 +18,7 @@ from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.scaled_service import FINALIZER, ScaledService
 from tests.fakes.objects import Objects
 
-FAST = WorkQueueTiming(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
+FAST = WorkQueueTiming(batch_window=0.001, attempts=3, backoff_min=0.001, backoff_max=0.002, retry_after=0.01)
 PATIENT = 10.0
 DELETED = {"deletionTimestamp": "2026-11-23T10:00:00Z"}
 ASLEEP = {"state": "ScaledToZero", "replicas": 3}
@@ -307,13 +307,13 @@ async def test_what_cannot_be_restored_is_not_waited_for() -> None:
 
 async def test_many_that_wait_keep_nobody_else_waiting() -> None:
     scene = Scene(needed="1 waiting")
-    for number in range(2 * FAST.at_once):
+    for number in range(2 * FAST.concurrency):
         scene.server.deployment(f"old-{number}", 1)
         meta = {"finalizers": [FINALIZER], **DELETED}
         scene.server.scaled_service(f"old-{number}", metadata=meta, status={"state": "Active"})
     async with running(scene):
         scene.listen()
-        await scene.is_asked(4 * FAST.at_once)
+        await scene.is_asked(4 * FAST.concurrency)
         path = scene.server.scaled_service("new")
         scene.listen()
         scene.finalizers.configure({"shop/new"})

@@ -21,7 +21,7 @@ from tests.reconciler.kubernetes.status.test_conditions import BAD
 ACTIVE = Record(State.Active, 1_795_000_000.5, "reachable", 2, "127.64.0.1:18001")
 WAKING = Record(State.Waking, 1_795_000_060.5, "somebody waits", 2, "127.64.0.1:18001")
 ASLEEP = Record(State.ScaledToZero, 1_795_000_030.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
-FAST = WorkQueueTiming(gather=0.001, attempts=3, first_wait=0.001, longest_wait=0.002, again=0.01)
+FAST = WorkQueueTiming(batch_window=0.001, attempts=3, backoff_min=0.001, backoff_max=0.002, retry_after=0.01)
 PATIENT = 20.0
 
 
@@ -153,7 +153,7 @@ async def test_writes_are_few_at_once(scene: Scene) -> None:
             scene.store.save(f"shop/{name}", ACTIVE)
         await scene.written()
     assert {scene.status(name)["state"] for name in names} == {"Active"}
-    assert 1 < scene.server.most_at_once <= FAST.at_once
+    assert 1 < scene.server.most_at_once <= FAST.concurrency
 
 
 async def test_saving_waits_for_nothing(scene: Scene) -> None:
