@@ -103,7 +103,7 @@ class Informer(Generic[_T]):
         self._errors_in_row = 0
         self._disconnected_since: float | None = None
         self.synced = False
-        """Whether a complete list was received."""
+        """True once a complete list was received."""
         self.trouble: str | None = None
         """Error of the current disconnection, for people; None while connected."""
         self.unreadable: dict[str, str] = {}

@@ -105,7 +105,7 @@ class LeaderElection:
         """Start of the current or the last term."""
         self._unchanged_since = 0.0
         self._has_read = self._starts_after_uninstall = False
-        """Whether the Lease belonged to an uninstallation when it was first read: a later installation may lead."""
+        """True if the Lease belonged to an uninstallation when it was first read: a later installation may lead."""
         self._must_read = True
         self._due = 0.0
         self._free: deque[range] = deque()
