@@ -15,7 +15,7 @@ from reconciler.kubernetes.workloads import diagnosis, target_informers, wake_cl
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("deploy/**/*.md")])
-_WORD = re.compile(r"""f?["']([A-Z][A-Za-z]{5,}): """)
+_WORD = re.compile(r"""(?<!["'])f?["']([A-Z][A-Za-z]{5,}): """)
 
 
 def reasons_in(*modules: object) -> set[str]:
