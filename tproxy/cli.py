@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from tproxy import validators
+from tproxy import address
 from tproxy.control.stream import KEEPALIVE_SECONDS, TlsFiles
-from tproxy.io.listener import CannotListen
-from tproxy.process import HolderExit, HolderSettings, configure_log
+from tproxy.io.listener import INHERITED, CannotListen, Mode
+from tproxy.process import HolderExit, HolderSettings, LogStyle, RulesChoice, configure_log
 from tproxy.process import run as run_holder
 from tproxy.redirect import netfilter, rules
 from tproxy.redirect.self_check import CHECK_SECONDS
 
+Value = TypeVar("Value")
+
 TLS = "Mutual TLS with the reconciler"
 DEFAULT_LISTEN = {"anyip": "0.0.0.0:18001", "tproxy": "[::]:18001"}
+DEFAULT_PORTS = "{}-{}".format(*rules.DEFAULT_PORTS)
+SECONDS_MAX = 86_400
+DESCRIPTOR_DIGITS_MAX = 7
 
 app = typer.Typer(
     name="zenvoy-tproxy",
@@ -40,52 +45,66 @@ app = typer.Typer(
 )
 
 
-class ModeName(StrEnum):
-    """The ways in which connections reach the holder."""
+def _valid(check: Callable[[Value], object]) -> Callable[[Value | None], Value | None]:
+    """Return an option callback that reports a ValueError of `check` to the user."""
 
-    anyip = "anyip"
-    tproxy = "tproxy"
+    def callback(value: Value | None) -> Value | None:
+        try:
+            if value is not None:
+                check(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        return value
 
-
-class LogFormat(StrEnum):
-    """The format of log lines."""
-
-    plain = "plain"
-    json = "json"
-
-
-class RulesName(StrEnum):
-    """The ways to install the rules of mode tproxy."""
-
-    auto = "auto"
-    nft = "nft"
-    iptables = "iptables"
-    keep = "keep"
+    return callback
 
 
-class ToolName(StrEnum):
-    """The tool that rules are written for."""
-
-    nft = "nft"
-    iptables = "iptables"
+def _check_listen(text: str) -> None:
+    if text:
+        address.sockaddr(text)
 
 
-class FamilyName(StrEnum):
-    """The IP versions that rules are for: IPv4, IPv6, both."""
-
-    ip = "ip"
-    ip6 = "ip6"
-    inet = "inet"
+def _check_listen_or_inherited(text: str) -> None:
+    number = text.removeprefix(INHERITED)
+    if number == text or not number.isdecimal() or len(number) > DESCRIPTOR_DIGITS_MAX:
+        _check_listen(text)
 
 
-def _env(name: str) -> str:
-    return f"ZENVOY_TPROXY_{name}"
+def _check_target(text: str) -> None:
+    if not text.startswith("unix:") and not all(address.split(text)):
+        raise ValueError(f"{text!r} is not a host and port; write, for example, zenvoy.zenvoy-system:18000")
 
 
-def _pem(flag: str, text: str, env: str) -> Any:
-    return typer.Option(
-        flag, help=text, envvar=_env(env), exists=True, dir_okay=False, metavar="PATH", rich_help_panel=TLS
-    )
+def _check_output_file(path: Path) -> None:
+    """Raise ValueError unless the file can be created; a device would be replaced by a file."""
+    if (path.exists() and not path.is_file()) or not path.absolute().parent.is_dir():
+        raise ValueError(f"'{path}' is not a file in an existing directory; choose another path")
+
+
+def _check_unix_socket(path: Path) -> None:
+    """Raise ValueError unless a Unix socket can be there, now or later."""
+    if not path.absolute().parent.is_dir() or not str(path).isprintable():
+        raise ValueError(f"'{path}' is not in an existing directory; give the Unix socket of a keeper")
+
+
+def _option(
+    text: str, variable: str, metavar: str | None = None, check: Callable[[Any], object] | None = None, **more: Any
+) -> Any:
+    """Return an option that is also read from the environment, and validated with `check`."""
+    callback = _valid(check) if check else None
+    return typer.Option(help=text, envvar=f"ZENVOY_TPROXY_{variable}", metavar=metavar, callback=callback, **more)
+
+
+def _seconds(text: str, variable: str, least: int) -> Any:
+    def check(number: float) -> None:
+        if not least <= number <= SECONDS_MAX:  # rejects NaN
+            raise ValueError(f"{number:g} is out of range; choose {least} to {SECONDS_MAX} seconds")
+
+    return _option(text, variable, "SECONDS", check)
+
+
+def _pem(text: str, variable: str) -> Any:
+    return _option(text, variable, "PATH", exists=True, dir_okay=False, rich_help_panel=TLS)
 
 
 def _tls(
@@ -111,7 +130,7 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def root(
-    version_requested: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
@@ -122,118 +141,79 @@ def root(
 def run_command(
     reconciler: Annotated[
         str,
-        typer.Option(
-            help="Address of the reconciler, `host:port` or `unix:path`.",
-            envvar=_env("RECONCILER"),
-            callback=validators.target,
-            metavar="HOST:PORT",
-        ),
+        _option("Address of the reconciler, `host:port` or `unix:path`.", "RECONCILER", "HOST:PORT", _check_target),
     ],
-    mode: Annotated[
-        ModeName, typer.Option(help="How connections reach the holder (see above).", envvar=_env("MODE"))
-    ] = ModeName.anyip,
+    mode: Annotated[Mode, _option("How connections reach the holder (see above).", "MODE")] = "anyip",
     listen: Annotated[
         str | None,
-        typer.Option(
-            help="Address to listen on. Port 0 chooses a free port; fd:N is an inherited listening socket. "
+        _option(
+            "Address to listen on. Port 0 chooses a free port; fd:N is an inherited listening socket. "
             "Default: 0.0.0.0:18001, in mode tproxy [::]:18001.",
-            envvar=_env("LISTEN"),
-            callback=lambda text: text and validators.listen_or_inherit(text),
-            metavar="IP:PORT",
+            *("LISTEN", "IP:PORT", _check_listen_or_inherited),
         ),
     ] = None,
     ports: Annotated[
-        str,
-        typer.Option(
-            help="Mode tproxy: port range of hold addresses.",
-            envvar=_env("PORTS"),
-            callback=validators.ports,
-            metavar="FIRST-LAST",
-        ),
-    ] = "20000-32767",
+        str, _option("Mode tproxy: port range of hold addresses.", "PORTS", "FIRST-LAST", rules.parse_ports)
+    ] = DEFAULT_PORTS,
     rules_choice: Annotated[
-        RulesName,
+        RulesChoice,
         typer.Option(
             "--rules",
-            help="Mode tproxy: install the rules with nft or iptables (auto: nft if available), or keep the rules "
-            "of an init step.",
-            envvar=_env("RULES"),
+            help="Mode tproxy: install the rules with nft or iptables (auto: nft if available), or keep the rules of "
+            "an init step.",
+            envvar="ZENVOY_TPROXY_RULES",
         ),
-    ] = RulesName.auto,
+    ] = "auto",
     rules_check_interval: Annotated[
         float,
-        typer.Option(
-            help="Mode tproxy: seconds between checks that the rules redirect connections to the holder.",
-            envvar=_env("RULES_CHECK_INTERVAL"),
-            callback=lambda number: validators.seconds(number, 1),
-            metavar="SECONDS",
+        _seconds(
+            "Mode tproxy: seconds between checks that the rules redirect connections here.", "RULES_CHECK_INTERVAL", 1
         ),
     ] = CHECK_SECONDS,
     metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="Address for /metrics, /healthz and /readyz.",
-            envvar=_env("METRICS"),
-            callback=lambda text: text and validators.listen(text),
-            metavar="IP:PORT",
-        ),
+        str | None, _option("Address for /metrics, /healthz and /readyz.", "METRICS", "IP:PORT", _check_listen)
     ] = None,
     drain_timeout: Annotated[
-        float,
-        typer.Option(
-            help="Seconds that held and relayed connections have to finish after SIGTERM.",
-            envvar=_env("DRAIN_TIMEOUT"),
-            callback=lambda number: validators.seconds(number, 0),
-            metavar="SECONDS",
-        ),
+        float, _seconds("Seconds that held and relayed connections have to finish after SIGTERM.", "DRAIN_TIMEOUT", 0)
     ] = 30.0,
     keepalive: Annotated[
         float,
-        typer.Option(
-            help="Seconds without data after which the stream to the reconciler is probed. If there is no answer "
-            "within a third of that, the holder reconnects.",
-            envvar=_env("KEEPALIVE"),
-            callback=lambda number: validators.seconds(number, 1),
-            metavar="SECONDS",
+        _seconds(
+            "Seconds without data after which the stream to the reconciler is probed. If there is no answer within a "
+            "third of that, the holder reconnects.",
+            *("KEEPALIVE", 1),
         ),
     ] = KEEPALIVE_SECONDS,
-    log: Annotated[LogFormat, typer.Option(help="Format of log lines.", envvar=_env("LOG"))] = LogFormat.plain,
+    log: Annotated[LogStyle, _option("Format of log lines.", "LOG")] = "plain",
     holder_id: Annotated[
         str | None,
-        typer.Option(
-            help="Id of this holder. Default: derived from the host and the listening address, the same after a "
-            "restart.",
-            envvar=_env("ID"),
-        ),
+        _option("Id of this holder. Default: from host and listening address, the same after a restart.", "ID"),
     ] = None,
     listen_file: Annotated[
         Path | None,
-        typer.Option(
-            help="Write the listening address to this file once the holder listens.",
-            envvar=_env("LISTEN_FILE"),
-            callback=validators.output_file,
+        _option(
+            "Write the listening address to this file once the holder listens.",
+            *("LISTEN_FILE", None, _check_output_file),
         ),
     ] = None,
     keeper: Annotated[
         Path | None,
-        typer.Option(
-            help="Unix socket of a keeper (zenvoy-keeper PATH): held connections survive this process.",
-            envvar=_env("KEEPER"),
-            callback=validators.unix_socket,
-            metavar="PATH",
+        _option(
+            "Unix socket of a keeper (zenvoy-keeper PATH): held connections survive this process.",
+            *("KEEPER", "PATH", _check_unix_socket),
         ),
     ] = None,
     health_socket: Annotated[
         Path | None, typer.Option(help="Answer health checks of `zenvoy up` at this Unix socket.", hidden=True)
     ] = None,
-    tls_cert: Annotated[Path | None, _pem("--tls-cert", "Certificate of this holder, PEM.", "TLS_CERT")] = None,
-    tls_key: Annotated[Path | None, _pem("--tls-key", "Key of the certificate, PEM.", "TLS_KEY")] = None,
-    tls_ca: Annotated[Path | None, _pem("--tls-ca", "CAs of the reconciler's certificate, PEM.", "TLS_CA")] = None,
+    tls_cert: Annotated[Path | None, _pem("Certificate of this holder, PEM.", "TLS_CERT")] = None,
+    tls_key: Annotated[Path | None, _pem("Key of the certificate, PEM.", "TLS_KEY")] = None,
+    tls_ca: Annotated[Path | None, _pem("CAs of the reconciler's certificate, PEM.", "TLS_CA")] = None,
     tls_server_name: Annotated[
         str | None,
-        typer.Option(
-            help="DNS name in the reconciler's certificate. Default: the host of --reconciler.",
-            envvar=_env("TLS_SERVER_NAME"),
+        _option(
+            "DNS name in the reconciler's certificate. Default: the host of --reconciler.",
+            "TLS_SERVER_NAME",
             rich_help_panel=TLS,
         ),
     ] = None,
@@ -258,13 +238,13 @@ def run_command(
     Exit codes: 0 success; 2 usage error; 3 cannot listen; 4 rules cannot be installed; 5 connections were cut by the
     drain timeout or a second signal.
     """
-    configure_log(log.value)
+    configure_log(log)
     settings = HolderSettings(
-        mode=mode.value,
-        listen=listen or DEFAULT_LISTEN[mode.value],
+        mode=mode,
+        listen=listen or DEFAULT_LISTEN[mode],
         reconciler=reconciler,
         ports=rules.parse_ports(ports),
-        rules=rules_choice.value,
+        rules=rules_choice,
         rules_check_seconds=rules_check_interval,
         metrics=metrics or None,
         drain_timeout=drain_timeout,
@@ -286,17 +266,15 @@ def run_command(
 
 @app.command("rules")
 def rules_command(
-    family: Annotated[FamilyName, typer.Option(help="IPv4, IPv6 or both.", envvar=_env("FAMILY"))] = FamilyName.inet,
+    family: Annotated[rules.RuleFamily, _option("IPv4, IPv6 or both.", "FAMILY")] = "inet",
     tool: Annotated[
-        ToolName | None, typer.Option(help="Tool to write rules for. Default: nft; with --install, the available one.")
+        rules.RuleTool | None,
+        typer.Option(help="Tool to write rules for. Default: nft; with --install, the available one."),
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the holder.", min=1, max=65535)] = 18001,
     ports: Annotated[
-        str,
-        typer.Option(
-            help="Port range of hold addresses.", envvar=_env("PORTS"), callback=validators.ports, metavar="FIRST-LAST"
-        ),
-    ] = "20000-32767",
+        str, _option("Port range of hold addresses.", "PORTS", "FIRST-LAST", rules.parse_ports)
+    ] = DEFAULT_PORTS,
     install: Annotated[bool, typer.Option("--install", help="Install the rules, replacing existing ones.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the rules.")] = False,
 ) -> None:
@@ -314,14 +292,14 @@ def rules_command(
     """
     if install and remove:
         raise typer.BadParameter("choose one of --install and --remove")
-    redirection = rules.RedirectRules(port, rules.parse_ports(ports), family.value)
+    redirection = rules.RedirectRules(port, rules.parse_ports(ports), family)
     try:
         if install:
-            netfilter.install(redirection, netfilter.find_tool(tool.value if tool else "auto"))
+            netfilter.install(redirection, netfilter.find_tool(tool or "auto"))
         elif remove:
             netfilter.remove(port)
         else:
-            typer.echo(rules.as_text(redirection, tool.value if tool else "nft"), nl=False)
+            typer.echo(rules.as_text(redirection, tool or "nft"), nl=False)
     except netfilter.CannotInstall as error:
         raise _fail(str(error), HolderExit.NO_RULES) from None
 

@@ -54,7 +54,7 @@ class HoldAddress:
 
     def __init__(self, context: HolderContext, address: str, assignment: Assignment | None = None) -> None:
         self._context = context
-        self.queue = HoldQueue(address, self._on_held_events, assignment)
+        self.queue = HoldQueue(address, self._on_held_events, assignment or unassigned(address))
         self.relayed: set[RelayedConnection] = set()
         self._dialer = Dialer(context.limiter, self, self.queue.endpoints)
         self._timeout: Timer | None = None

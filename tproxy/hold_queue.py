@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from tproxy.io import tcp
@@ -33,70 +34,49 @@ class OnHeldEvents(Protocol):
     def __call__(self, held: HeldConnection, events: int, /) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
 class HeldConnection:
     """One connection that waits. It is itself the callback of the loop, so that it needs no closure."""
 
-    __slots__ = ("fd", "header_size", "queue", "requests", "since")
-
-    def __init__(self, fd: int, queue: HoldQueue, since: float) -> None:
-        self.fd = fd
-        """-1 once the connection has left the queue."""
-        self.queue = queue
-        self.since = since
-        """Monotonic time."""
-        self.requests: HeldRequests | None = None
-        """The requests that are held on it; None if one connection is one request."""
-        self.header_size = 0
-        """Bytes of Envoy's PROXY header, which are read before the connection is released."""
+    fd: int
+    """-1 once the connection has left the queue."""
+    queue: HoldQueue
+    since: float
+    """Monotonic time."""
+    requests: HeldRequests | None = None
+    """The requests that are held on it; None if one connection is one request."""
+    header_size: int = 0
+    """Bytes of Envoy's PROXY header, which are read before the connection is released."""
 
     def __call__(self, events: int) -> None:
         self.queue.on_events(self, events)
 
 
+@dataclass(slots=True, eq=False)
 class HoldQueue:
     """The hold queue of one hold address."""
 
-    __slots__ = (
-        "address",
-        "assignment",
-        "bytes_down",
-        "bytes_up",
-        "client_known",
-        "first_byte_at",
-        "gone",
-        "held",
-        "held_since",
-        "on_events",
-        "peer",
-        "refused",
-        "relayed",
-        "released",
-        "waiting",
-        "without_head",
-    )
-
-    def __init__(self, address: str, on_events: OnHeldEvents, assignment: Assignment | None = None) -> None:
-        self.address = address
-        """In the spelling of the holder, which may differ from that of the assignment."""
-        self.assignment = assignment or unassigned(address)
-        self.on_events = on_events
-        self.waiting: deque[HeldConnection] = deque()
-        self.without_head: set[HeldConnection] = set()
-        """Connections whose head, which names the client, has not arrived; Envoy sends it at once."""
-        self.held = 0
-        self.relayed = 0
-        self.released = 0
-        self.gone = 0
-        self.refused: Counter[str] = Counter()
-        self.bytes_up = 0
-        """Bytes from clients on relayed connections that ended."""
-        self.bytes_down = 0
-        """Bytes to clients on relayed connections that ended."""
-        self.held_since: float | None = None
-        self.peer: str | None = None
-        self.client_known = False
-        """True if `peer` is the client, rather than the Envoy that it came through."""
-        self.first_byte_at: float | None = None
+    address: str
+    """In the spelling of the holder, which may differ from that of the assignment."""
+    on_events: OnHeldEvents
+    assignment: Assignment
+    waiting: deque[HeldConnection] = field(default_factory=deque)
+    without_head: set[HeldConnection] = field(default_factory=set)
+    """Connections whose head, which names the client, has not arrived; Envoy sends it at once."""
+    held: int = 0
+    relayed: int = 0
+    released: int = 0
+    gone: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    bytes_up: int = 0
+    """Bytes from clients on relayed connections that ended."""
+    bytes_down: int = 0
+    """Bytes to clients on relayed connections that ended."""
+    held_since: float | None = None
+    peer: str | None = None
+    client_known: bool = False
+    """True if `peer` is the client, rather than the Envoy that it came through."""
+    first_byte_at: float | None = None
 
     @property
     def is_assigned(self) -> bool:

@@ -32,6 +32,9 @@ from tproxy.wire import Hello
 
 log = structlog.get_logger("tproxy")
 
+RulesChoice = Literal["auto", "nft", "iptables", "keep"]
+LogStyle = Literal["plain", "json"]
+
 METRICS_RETRY_SECONDS = 1.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NETWORK_NAMESPACE = "/proc/self/ns/net"
@@ -57,7 +60,7 @@ class HolderSettings:
     listen: str
     reconciler: str
     ports: tuple[int, int] = DEFAULT_PORTS
-    rules: Literal["auto", "nft", "iptables", "keep"] = "auto"
+    rules: RulesChoice = "auto"
     rules_check_seconds: float = CHECK_SECONDS
     """Mode tproxy: interval of the checks that rules redirect connections to the holder."""
     metrics: str | None = None
@@ -71,7 +74,7 @@ class HolderSettings:
     """The Unix socket of a keeper."""
 
 
-def configure_log(style: Literal["plain", "json"]) -> None:
+def configure_log(style: LogStyle) -> None:
     """Log to standard error, as text or as one JSON object per line. From now on no write blocks or fails."""
     output = LogOutput(2, lambda text: text.encode(errors="backslashreplace"), _report_lost)
     replace_streams(output, output)
@@ -120,7 +123,8 @@ class _Process:
             budget = Budget()
             self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
             stack.callback(loop.close)
-            hello = Hello(settings.holder_id or _claim_id(sock, stack), settings.mode)
+            holder_id = settings.holder_id or claim_id(address.join(*sock.getsockname()[:2]), stack)
+            hello = Hello(holder_id, settings.mode)
             self._holder = holder = Holder(loop, budget, hello, settings.keeper)
             stack.callback(holder.keeper.close)
             holder.adopt()
@@ -128,7 +132,7 @@ class _Process:
             stack.callback(holder.relay.close)
             stack.callback(listener.close)
             if settings.health_socket:
-                stack.callback(self._open_health(settings.health_socket).close)
+                stack.callback(HealthSocket(loop, settings.health_socket).close)
             if settings.metrics:
                 stack.callback(self._close_metrics)
                 self._open_metrics(settings.metrics)
@@ -145,12 +149,6 @@ class _Process:
             loop.run()
         log.info("ended", exit_code=int(self._exit))
         return self._exit
-
-    def _open_health(self, path: Path) -> HealthSocket:
-        try:
-            return HealthSocket(self._loop, path)
-        except OSError as error:
-            raise CannotListen(f"cannot listen on {path} for --health-socket: {error.strerror}") from error
 
     def _open_metrics(self, listen: str, logged: str = "") -> None:
         """Serve metrics as soon as the port is free; the holder works without. `logged` is the last logged error."""
@@ -225,31 +223,24 @@ class _Process:
         self._loop.stop()
 
 
-def claim_id(listen_address: str) -> tuple[str, socket.socket | None]:
-    """Return the default id of a holder, and the socket that claims it while it is open.
+def claim_id(listen_address: str, stack: ExitStack) -> str:
+    """Return the default id of a holder, which is claimed until the stack ends.
 
     The reconciler expects a holder that disappeared to return, so a restart keeps the id: it is derived from the boot
-    of the machine, the network namespace, and the listening address. While an older process has the id (it drains, with
-    a descriptor of the same socket), the reconciler must not forget the connections that it relays. The id is then
-    random and has no claim, as it is if the machine cannot be identified.
+    of the machine, the network namespace, and the listening address. While an older process claims the id (it drains,
+    with a descriptor of the same socket), the reconciler must not forget the connections that it relays. The id is then
+    random, as it is if the machine cannot be identified.
     """
     host = os.uname().nodename
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    claim = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
     try:
         origin = f"{BOOT_ID.read_text().strip()} {os.readlink(NETWORK_NAMESPACE)} {listen_address}"
         digest = blake2b(origin.encode(), digest_size=6).hexdigest()
         claim.bind(f"\0zenvoy-tproxy-{digest}")
     except OSError:
         claim.close()
-        return f"{host}-{uuid.uuid4().hex[:12]}", None
-    return f"{host}-{digest}", claim
-
-
-def _claim_id(sock: socket.socket, stack: ExitStack) -> str:
-    holder_id, claim = claim_id(address.join(*sock.getsockname()[:2]))
-    if claim:
-        stack.enter_context(claim)
-    return holder_id
+        return f"{host}-{uuid.uuid4().hex[:12]}"
+    return f"{host}-{digest}"
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tproxy.hold_queue import HeldConnection, HoldQueue, RefusalCause
+from tproxy.hold_queue import HeldConnection, HoldQueue, RefusalCause, unassigned
 from tproxy.wire import Assignment, Go, Hold, Verdict
 
 ADDRESS = "127.64.0.7:1"
@@ -27,7 +27,7 @@ def test_queue_at_max_held_is_full(verdict: Verdict) -> None:
 
 
 def test_queue_without_assignment_accepts_connections() -> None:
-    queue = HoldQueue(ADDRESS, unexpected)
+    queue = HoldQueue(ADDRESS, unexpected, unassigned(ADDRESS))
     assert not queue.is_full
     assert not queue.is_assigned
 

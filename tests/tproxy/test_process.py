@@ -1,7 +1,6 @@
-"""What a holder is called when nobody says."""
-
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,35 +15,27 @@ def address() -> str:
     return f"127.0.0.1:{unused_port()}"
 
 
-def test_a_restarted_one_is_the_same(address: str) -> None:
-    name, claim = claim_id(address)
-    assert claim
-    claim.close()
-    again, claim = claim_id(address)
-    assert claim
-    claim.close()
-    assert again == name
+def claim_and_end(address: str) -> str:
+    with ExitStack() as stack:
+        return claim_id(address, stack)
 
 
-def test_one_that_still_runs_keeps_its_name(address: str) -> None:
-    name, claim = claim_id(address)
-    assert claim
-    with claim:
-        other, nothing = claim_id(address)
-    assert nothing is None
-    assert other != name
+def test_claim_id_after_restart_is_the_same(address: str) -> None:
+    assert claim_and_end(address) == claim_and_end(address)
 
 
-def test_another_address_is_another_holder(address: str) -> None:
-    found = [claim_id(address), claim_id(f"127.0.0.2:{address.rpartition(':')[2]}")]
-    for _, claim in found:
-        assert claim
-        claim.close()
-    assert found[0][0] != found[1][0]
+def test_claim_id_of_a_running_process_is_not_reused(address: str) -> None:
+    with ExitStack() as stack:
+        running = claim_id(address, stack)
+        others = {claim_and_end(address), claim_and_end(address)}
+        assert len(others | {running}) == 3, "the others are random"
+    assert claim_and_end(address) == running
 
 
-def test_where_the_machine_cannot_be_told_from_others_it_is_random(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claim_id_of_another_address_differs(address: str) -> None:
+    assert claim_and_end(address) != claim_and_end(f"127.0.0.2:{address.rpartition(':')[2]}")
+
+
+def test_claim_id_unidentified_machine_is_random(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "BOOT_ID", tmp_path / "nothing")
-    assert claim_id(address)[0] != claim_id(address)[0]
+    assert claim_and_end(address) != claim_and_end(address)

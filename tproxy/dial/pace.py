@@ -11,6 +11,8 @@ dial that is not answered is abandoned after a few round trips.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 RETRY_SECONDS_MIN = 0.002
 RETRY_SECONDS_MAX = 0.050
 RETRY_SHARE = 1 / 400
@@ -25,20 +27,18 @@ TIMEOUT_SECONDS_MIN = 0.020
 TIMEOUT_SECONDS_MAX = 3.0
 
 
+@dataclass(slots=True)
 class DialPace:
     """The pace of the dials of one service."""
 
-    __slots__ = ("_failing_since", "_refused_in_a_row", "_round_trip", "_window", "gap_seconds", "timeout_seconds")
-
-    def __init__(self) -> None:
-        self.gap_seconds = 0.0
-        """Pause between two bursts; 0 until a dial is not answered."""
-        self.timeout_seconds = TIMEOUT_SECONDS_FIRST
-        """Time after which a dial that is not answered is abandoned."""
-        self._window = 1.0
-        self._failing_since: float | None = None
-        self._refused_in_a_row = 0
-        self._round_trip: float | None = None
+    gap_seconds: float = 0.0
+    """Pause between two bursts; 0 until a dial is not answered."""
+    timeout_seconds: float = TIMEOUT_SECONDS_FIRST
+    """Time after which a dial that is not answered is abandoned."""
+    _window: float = 1.0
+    _failing_since: float | None = None
+    _refused_in_a_row: int = 0
+    _round_trip: float | None = None
 
     @property
     def window(self) -> int:

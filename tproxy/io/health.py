@@ -11,6 +11,7 @@ import socket
 import threading
 from pathlib import Path
 
+from tproxy.io.listener import CannotListen
 from tproxy.io.loop import Loop
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n"
@@ -19,15 +20,19 @@ ANSWER_SECONDS = 2.0
 
 
 class HealthSocket:
-    """A Unix socket that answers each request with 200. Raises `OSError` if it cannot be created."""
+    """A Unix socket that answers each request with 200. Raises `CannotListen`."""
 
     def __init__(self, loop: Loop, path: Path) -> None:
         self._loop, self._path = loop, path
         self._clients: dict[int, socket.socket] = {}
-        path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(str(path))
-        os.chmod(path, 0o600)
+        try:
+            path.unlink(missing_ok=True)
+            self._socket.bind(str(path))
+            os.chmod(path, 0o600)
+        except OSError as error:
+            self._socket.close()
+            raise CannotListen(f"cannot listen on {path} for --health-socket: {error.strerror}") from error
         self._socket.listen(MAX_CONNECTIONS)
         loop.register(self._socket.fileno(), select.EPOLLIN, self._accept)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 
 from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
-from tproxy.io.loop import Loop, Timer
+from tproxy.io.loop import Loop
 from tproxy.protocols.refusal_response import RefusalResponse
 from tproxy.wire import HTTP
 
@@ -27,29 +28,58 @@ _READ_SIZE = 65_536
 
 
 class _LingeringRefusal:
-    __slots__ = ("fd", "left", "out", "refuser", "response", "timer")
+    __slots__ = ("_fd", "_left", "_out", "_refuser", "_response", "_timer")
 
     def __init__(self, refuser: Refuser, fd: int, response: RefusalResponse) -> None:
-        self.refuser = refuser
-        self.fd = fd
-        self.response = response
-        self.left = LINGER_BYTES
-        self.out = b""
-        self.timer: Timer | None = None
+        self._refuser = refuser
+        self._fd = fd
+        self._response = response
+        self._left = LINGER_BYTES
+        self._out = b""
+        refuser.loop.register(fd, select.EPOLLIN, self)
+        self._timer = refuser.loop.call_later(LINGER_SECONDS, self._end)
 
     def __call__(self, events: int) -> None:
-        self.refuser.on_events(self, events)
+        """Read from the client and respond to it."""
+        try:
+            if events & ~select.EPOLLOUT:
+                data = os.read(self._fd, _READ_SIZE)
+                self._left -= len(data)
+                if not data or self._left < 0:
+                    return self._end()
+                self._out += self._response.receive(data)
+            self._send()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._close()
 
-    def expire(self) -> None:
-        self.timer = None
-        self.refuser.end(self)
+    def _send(self) -> None:
+        if not self._out:
+            return
+        self._out = self._out[os.write(self._fd, self._out) :]
+        self._refuser.loop.modify(self._fd, select.EPOLLIN | (select.EPOLLOUT if self._out else 0))
+        if not self._out and self._response.done:
+            tcp.end_writes(self._fd)
+
+    def _end(self) -> None:
+        """Send the rest of the response, and close."""
+        with suppress(OSError):
+            os.write(self._fd, self._out + self._response.end())
+        self._close()
+
+    def _close(self) -> None:
+        self._timer.cancel()
+        self._refuser.loop.unregister(self._fd)
+        os.close(self._fd)
+        self._refuser.forget(self)
 
 
 class Refuser:
     """Ends connections that may not be served. Owns the descriptor, and returns it to the budget."""
 
     def __init__(self, loop: Loop, budget: Budget) -> None:
-        self._loop = loop
+        self.loop = loop
         self._budget = budget
         self._lingering: set[_LingeringRefusal] = set()
         self._resets = 0
@@ -71,16 +101,17 @@ class Refuser:
             return
         if protocol not in HTTP:
             self._resets += 1
-            self._loop.call_later(RESET_AFTER_SECONDS, lambda: self._reset_late(fd))
+            self.loop.call_later(RESET_AFTER_SECONDS, lambda: self._reset_late(fd))
             return
-        lingering = _LingeringRefusal(self, fd, RefusalResponse(reason, retry_after_seconds, last))
         try:
-            self._loop.register(fd, select.EPOLLIN, lingering)
+            self._lingering.add(_LingeringRefusal(self, fd, RefusalResponse(reason, retry_after_seconds, last)))
         except OSError:
             self._reset(fd)
-            return
-        self._lingering.add(lingering)
-        lingering.timer = self._loop.call_later(LINGER_SECONDS, lingering.expire)
+
+    def forget(self, lingering: _LingeringRefusal) -> None:
+        """Remove a refusal that is complete."""
+        self._lingering.discard(lingering)
+        self._budget.used -= 1
 
     def _reset_late(self, fd: int) -> None:
         self._resets -= 1
@@ -88,47 +119,4 @@ class Refuser:
 
     def _reset(self, fd: int) -> None:
         tcp.reset(fd)
-        self._budget.used -= 1
-
-    def on_events(self, lingering: _LingeringRefusal, events: int) -> None:
-        """Read from the client and respond to it."""
-        try:
-            if events & ~select.EPOLLOUT:
-                data = os.read(lingering.fd, _READ_SIZE)
-                lingering.left -= len(data)
-                if not data or lingering.left < 0:
-                    return self.end(lingering)
-                lingering.out += lingering.response.receive(data)
-            self._send(lingering)
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._close(lingering)
-
-    def end(self, lingering: _LingeringRefusal) -> None:
-        """Send the rest of the response, and close."""
-        try:
-            os.write(lingering.fd, lingering.out + lingering.response.end())
-        except OSError:
-            pass
-        self._close(lingering)
-
-    def _send(self, lingering: _LingeringRefusal) -> None:
-        if not lingering.out:
-            return
-        lingering.out = lingering.out[os.write(lingering.fd, lingering.out) :]
-        if lingering.out:
-            self._loop.modify(lingering.fd, select.EPOLLIN | select.EPOLLOUT)
-        elif lingering.response.done:
-            self._loop.modify(lingering.fd, select.EPOLLIN)
-            tcp.end_writes(lingering.fd)
-
-    def _close(self, lingering: _LingeringRefusal) -> None:
-        if lingering not in self._lingering:
-            return
-        self._lingering.remove(lingering)
-        if lingering.timer is not None:
-            lingering.timer.cancel()
-        self._loop.unregister(lingering.fd)
-        os.close(lingering.fd)
         self._budget.used -= 1

@@ -6,7 +6,7 @@ its client disconnects. The holder peeks at them and never reads them.
 
 from __future__ import annotations
 
-from tproxy.protocols.http2 import FRAME_HEADER, HEADERS, PREFACE, RST_STREAM, frame_head
+from tproxy.protocols.http2 import HEADERS, PREFACE, RST_STREAM, frames
 
 
 class HeldRequests:
@@ -30,14 +30,13 @@ class HeldRequests:
             if not unread.startswith(PREFACE):
                 return False
             self._at = len(PREFACE)
-        while (body := self._at + FRAME_HEADER) <= len(unread):
-            length, kind, _, stream = frame_head(unread, self._at)
+        for kind, _, stream, _, end in frames(unread, self._at):
             if kind == HEADERS and stream > (self.last or 0):
                 self._since[stream] = now
                 self.last = stream
             elif kind == RST_STREAM:
                 self._since.pop(stream, None)
-            self._at = body + length
+            self._at = end
         return self.last is not None and not self._since and self._at >= len(unread)
 
     def last_since(self, moment: float) -> int | None:

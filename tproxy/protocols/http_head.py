@@ -11,7 +11,7 @@ import re
 
 import hpack
 
-from tproxy.protocols.http2 import CONTINUATION, END_HEADERS, FRAME_HEADER, HEADERS, PREFACE, frame_head
+from tproxy.protocols.http2 import CONTINUATION, END_HEADERS, HEADERS, PREFACE, frames
 
 _PADDED, _PRIORITY = 0x8, 0x20
 _FORWARDED_FOR = re.compile(rb"\r\nx-forwarded-for:([^\r]*)\r\n", re.IGNORECASE)
@@ -45,18 +45,16 @@ def _http2_value(unread: bytes) -> bytes:
 
 def _first_block(unread: bytes) -> bytes:
     """Return the header block of the first request (RFC 9113, 6.2 and 6.10); empty if it is incomplete."""
-    at, block = len(PREFACE), b""
-    while (body := at + FRAME_HEADER) <= len(unread):
-        length, kind, flags, _ = frame_head(unread, at)
-        if (end := body + length) > len(unread):
+    block = b""
+    for kind, flags, _, begin, end in frames(unread, len(PREFACE)):
+        if end > len(unread):
             break
         if kind == HEADERS:
-            block = _fragment(flags, unread[body:end])
+            block = _fragment(flags, unread[begin:end])
         elif kind == CONTINUATION:
-            block += unread[body:end]
+            block += unread[begin:end]
         if kind in (HEADERS, CONTINUATION) and flags & END_HEADERS:
             return block
-        at = end
     return b""
 
 

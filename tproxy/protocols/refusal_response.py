@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+import hpack
+
 from tproxy.protocols import http2
-from tproxy.protocols.http2 import frame, header_block
+from tproxy.protocols.http2 import frame
 
 # "application/grpc" in the Huffman code of RFC 7541, appendix B: a, p, p, l, i, c, a, t, i, o, n, /, g, r, p, c.
 _HUFFMAN = "00011 101011 101011 101000 00110 00100 00011 01001 00110 00111 101010 011000 100110 101100 101011 00100"
@@ -80,6 +82,7 @@ class Http2Refusal:
         self._buffer = b""
         self._preface_seen = False
         self._headers: bytearray | None = None
+        self._encoder = hpack.Encoder()
         self._grpc = False
         self.last_stream = 0
         """The last stream that was answered."""
@@ -139,12 +142,11 @@ class Http2Refusal:
             # Trailers-only: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses
             status = [(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "14")]
             message = ("grpc-message", quote(self._reason, safe=" :/()[],.'-"))
-            block = header_block([*status, message, retry_after])
+            block = self._encoder.encode([*status, message, retry_after], huffman=False)
             return frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream, block)
         body = f"{self._reason}\n".encode()[: http2.LARGEST_FRAME - 1]
         content = [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(body)))]
-        block = header_block([(":status", "503"), *content, retry_after])
+        block = self._encoder.encode([(":status", "503"), *content, retry_after], huffman=False)
         # RFC 9113, 8.1 would allow RST_STREAM(NO_ERROR) to stop an upload; curl 7.88 then discards the response.
-        return frame(http2.HEADERS, http2.END_HEADERS, stream, block) + frame(
-            http2.DATA, http2.END_STREAM, stream, body
-        )
+        headers = frame(http2.HEADERS, http2.END_HEADERS, stream, block)
+        return headers + frame(http2.DATA, http2.END_STREAM, stream, body)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass, field
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from typing import Protocol
 
@@ -50,57 +51,37 @@ SPLICE_SHARE = 4 << 20
 
 
 class FlowOwner(Protocol):
-    """The relayed connection that a flow is one direction of."""
+    """The relayed connection that a flow is one direction of. It may hear of a broken source more than once."""
 
     loop: Loop
     pipes: Pipes
 
-    def on_first_byte(self, flow: Flow) -> None:
-        """Handle the first bytes that were delivered."""
+    def on_first_byte(self, flow: Flow) -> None: ...
 
-    def on_source_ended(self, flow: Flow) -> None:
-        """Handle the end of the source, after everything was delivered."""
+    def on_source_ended(self, flow: Flow) -> None: ...
 
-    def on_source_broken(self, flow: Flow) -> None:
-        """Handle the loss of the source; may be called more than once."""
+    def on_source_broken(self, flow: Flow) -> None: ...
 
-    def on_broken_source_drained(self, flow: Flow) -> None:
-        """Handle the delivery of all that could be read from a broken source."""
+    def on_broken_source_drained(self, flow: Flow) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
 class Flow:
     """Moves bytes from `source` to `sink`; `twin` is the other direction, between the same two sockets."""
 
-    __slots__ = (
-        "broken",
-        "bulk",
-        "mark",
-        "moved",
-        "owner",
-        "patience",
-        "pending",
-        "pipe",
-        "sink",
-        "source",
-        "twin",
-        "waits",
-    )
-
-    twin: Flow
-
-    def __init__(self, owner: FlowOwner, source: int, sink: int) -> None:
-        self.owner = owner
-        self.source = source
-        self.sink = sink
-        self.waits = SOURCE
-        self.moved = 0
-        self.pending = b""
-        self.pipe: Pipe | None = None
-        self.bulk = False
-        self.mark = 0
-        """The value of `moved` when bulk began or, for a patient flow, at the last check."""
-        self.patience: Timer | None = None
-        self.broken = False
+    owner: FlowOwner
+    source: int
+    sink: int
+    waits: int = SOURCE
+    moved: int = 0
+    pending: bytes = b""
+    pipe: Pipe | None = None
+    bulk: bool = False
+    mark: int = 0
+    """The value of `moved` when bulk began or, for a patient flow, at the last check."""
+    patience: Timer | None = None
+    broken: bool = False
+    twin: Flow = field(init=False)
 
     def on_events(self, events: int) -> None:
         """Handle events of the socket that is the source of this flow and the sink of its twin."""

@@ -98,7 +98,7 @@ class RelayedConnection:
                 tcp.reset(fd)
             else:
                 os.close(fd)
-        self._relay.forget(self)
+        self._relay.connections.discard(self)
         self._owner.on_relay_ended(self)
 
     def on_first_byte(self, flow: Flow) -> None:
@@ -140,10 +140,10 @@ class Relay:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.pipes = Pipes()
-        self._relayed: set[RelayedConnection] = set()
+        self.connections: set[RelayedConnection] = set()
 
     def __len__(self) -> int:
-        return len(self._relayed)
+        return len(self.connections)
 
     def start(self, client_fd: int, upstream_fd: int, owner: RelayOwner) -> RelayedConnection:
         """Join two connected, non-blocking TCP sockets. Raises OSError.
@@ -157,16 +157,12 @@ class Relay:
             os.close(client_fd)
             os.close(upstream_fd)
             raise
-        self._relayed.add(relayed)
+        self.connections.add(relayed)
         return relayed
-
-    def forget(self, relayed: RelayedConnection) -> None:
-        """Remove a connection that was closed."""
-        self._relayed.discard(relayed)
 
     def close(self) -> None:
         """Reset every connection, and close the pipes."""
-        for relayed in list(self._relayed):
+        for relayed in list(self.connections):
             relayed.close(reset=True)
         self.pipes.close()
 

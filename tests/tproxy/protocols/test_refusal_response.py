@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +19,9 @@ def test_response_http1_request_in_pieces_is_the_same(step: int) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
-def test_response_http2_request_in_pieces_is_the_same(steps: list[int]) -> None:
-    block = http2.header_block([(":method", "GET"), ("content-type", "application/grpc")])
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.booleans())
+def test_response_http2_request_in_pieces_is_the_same(steps: list[int], huffman: bool) -> None:
+    block = hpack.Encoder().encode([(":method", "GET"), ("content-type", "application/grpc")], huffman=huffman)
     request = http2.PREFACE + http2.frame(4, 0, 0) + http2.frame(6, 0, 0, b"12345678")
     request += http2.frame(1, 0, 1, block[:5]) + http2.frame(9, 4, 1, block[5:]) + http2.frame(0, 1, 1, b"body")
     whole = RefusalResponse("why", 5)
