@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.ports import free_port
-from tests.xds.oracle import MESSAGES
 from tests.xds.parts import Envoy, Mode, envoy, plane, until
 from xds import ir
 from xds.resources.clusters import load_assignment
@@ -76,6 +75,9 @@ def naive_cpu_ms(some: list[ir.Service]) -> float:
 
 def _decoded(service: ir.Service, held: tuple[ir.Address, ...]) -> Iterator[Any]:
     """Yield a service's resources as betterproto2's messages."""
+    # Imported last: with its thousands of classes, each garbage collection during a measurement would take longer.
+    from tests.xds.oracle import MESSAGES
+
     made = parts(service)
     yield MESSAGES[CDS].parse(made.cluster)
     yield MESSAGES[EDS].parse(load_assignment(service.name, held))

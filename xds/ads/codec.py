@@ -107,28 +107,26 @@ class SotwDecoder:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[Any, tuple[str, ...]]] = {}
-        """By type URL, the names in the previous request: as protobuf has them, and converted."""
+        """By type URL, the previous request without what differs between acknowledgements, and the names in it."""
 
     def decode(self, data: bytes) -> SotwRequest:
         """Decode a DiscoveryRequest. Raises `MalformedError`."""
         message = _decode(DiscoveryRequest, data)
-        return SotwRequest(
+        request = SotwRequest(
             type_url=_word(message.type_url),
             nonce=_word(message.response_nonce),
             node=_node(message),
             error=_error(message),
             version=_word(message.version_info),
-            names=self._repeated_names(message.type_url, message.resource_names),
         )
-
-    def _repeated_names(self, type_url: str, encoded: Any) -> tuple[str, ...]:
-        last, names = self._last.get(type_url, (None, ()))
-        if last is not None and encoded == last:
-            return names
-        names = tuple(_names(encoded))
-        if type_url in ORDER:
-            self._last[type_url] = encoded, names
-        return names
+        for field_name in ("response_nonce", "node", "error_detail", "version_info"):
+            message.ClearField(field_name)
+        last, names = self._last.get(request.type_url, (None, ()))
+        # Protobuf compares messages much faster than it converts their names.
+        request.names = names if message == last else tuple(_names(message.resource_names))
+        if request.type_url in ORDER:
+            self._last[request.type_url] = message, request.names
+        return request
 
 
 def delta_response(

@@ -40,8 +40,8 @@ _HELD_METADATA = Metadata(filter_metadata={"envoy.transport_socket_match": _IS_H
 
 def cluster(name: str, protocol: ir.Protocol) -> bytes:
     """Encode a service's cluster."""
-    stat = stat_name(name) if "." in name else ""
-    return encode(Cluster(name=name, alt_stat_name=stat)) + _common(protocol)
+    own = Cluster(name=name, alt_stat_name=stat_name(name)) if "." in name else Cluster(name=name)
+    return encode(own) + _common(protocol)
 
 
 def ignored_cluster(name: str, protocol: ir.Protocol) -> bytes:
@@ -97,7 +97,7 @@ def _transport_sockets(protocol: ir.Protocol) -> list[dict[str, Any]]:
 
 
 def socket_address(address: ir.Address) -> dict[str, Any]:
-    """Return an address to listen on or to connect to."""
+    """Return an address to listen on."""
     is_any = address.host == "::"
     return {"socket_address": {"address": address.host, "port_value": address.port, "ipv4_compat": is_any}}
 
@@ -106,10 +106,12 @@ def load_assignment(name: str, endpoints: Iterable[ir.Address], held: bool = Fal
     """Encode a service's endpoints, sorted and without duplicates; `held` if they are its hold address."""
     assignment = ClusterLoadAssignment(cluster_name=name)
     if distinct := sorted(set(endpoints), key=lambda address: (address.host, address.port)):
+        lb_endpoints = assignment.endpoints.add().lb_endpoints
         metadata = _HELD_METADATA if held else None
-        locality = assignment.endpoints.add()
         for address in distinct:
-            locality.lb_endpoints.add(endpoint={"address": socket_address(address)}, metadata=metadata)
+            socket = lb_endpoints.add(metadata=metadata).endpoint.address.socket_address
+            socket.address, socket.port_value = address.host, address.port
+            socket.ipv4_compat = address.host == "::"
     return encode(assignment)
 
 

@@ -49,7 +49,6 @@ TcpProxy = message_class("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
 TlsInspector = message_class("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector")
 
 RouteConfiguration = message_class("envoy.config.route.v3.RouteConfiguration")
-VirtualHost = message_class("envoy.config.route.v3.VirtualHost")
 Route = message_class("envoy.config.route.v3.Route")
 
 DeltaDiscoveryRequest = message_class("envoy.service.discovery.v3.DeltaDiscoveryRequest")

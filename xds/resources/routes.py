@@ -12,35 +12,39 @@ from datetime import timedelta
 from xds import ir
 from xds.names import ANSWERS, ROUTES, UNKNOWN_HOST, ignored
 from xds.resources.ignore_rules import answer_routes, route_matches
-from xds.resources.proto import Route, RouteConfiguration, VirtualHost, encode
+from xds.resources.proto import Route, RouteConfiguration, encode
 
 UNLIMITED: dict[str, int] = {}
 """The empty Duration is zero, which turns a timeout off. Protobuf converts a timedelta much more slowly."""
 MOST_RETRIES = {"value": 16}
 BACKOFF = {"base_interval": timedelta(milliseconds=25), "max_interval": timedelta(seconds=1)}
 """Each pause is random below a bound that doubles: 6 s in all on average, the time in which a holder restarts."""
-_ALL_PATHS = Route(match={"prefix": "/"}, route={"timeout": UNLIMITED})
-_HOST = VirtualHost(
-    retry_policy={
+_HOST = {
+    "routes": [{"match": {"prefix": "/"}, "route": {"timeout": UNLIMITED}}],
+    "retry_policy": {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": MOST_RETRIES,
         "retry_back_off": BACKOFF,
-    }
-)
+    },
+}
+_TEMPLATE = RouteConfiguration(virtual_hosts=[_HOST])
 """The part of each virtual host that is the same for all services."""
 
 
 def virtual_host(service: ir.Service) -> bytes:
     """Encode an HTTP service's virtual host: all of its paths, upgrades included, without a timeout."""
-    configuration = RouteConfiguration(virtual_hosts=[_HOST])
+    configuration = RouteConfiguration()
+    configuration.CopyFrom(_TEMPLATE)
     host = configuration.virtual_hosts[0]
     host.name = service.name
     host.domains.extend(service.distinct_domains)
-    for rule in service.ignore:
+    host.routes[0].route.cluster = service.name
+    if service.ignore:
+        everything_else = host.routes.pop()
         action = {"cluster": ignored(service.name), "timeout": UNLIMITED}
-        host.routes.extend(Route(match=match, route=action) for match in route_matches(rule))
-    host.routes.append(_ALL_PATHS)
-    host.routes[-1].route.cluster = service.name
+        for rule in service.ignore:
+            host.routes.extend(Route(match=match, route=action) for match in route_matches(rule))
+        host.routes.append(everything_else)
     return encode(configuration)
 
 

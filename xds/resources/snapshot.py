@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from xds import ir, names
 from xds.resources.clusters import answers_assignment, load_assignment
@@ -22,8 +23,7 @@ MOST_VERSIONS = 8
 """Versions of a shared resource whose acknowledgement may still come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """One resource: the encoded message and the hash of it."""
 
     name: str
