@@ -14,12 +14,7 @@ from urllib.parse import quote
 import hpack
 
 from tproxy.protocols import http2
-from tproxy.protocols.http2 import frame
-
-# "application/grpc" in the Huffman code of RFC 7541, appendix B: a, p, p, l, i, c, a, t, i, o, n, /, g, r, p, c.
-_HUFFMAN = "00011 101011 101011 101000 00110 00100 00011 01001 00110 00111 101010 011000 100110 101100 101011 00100"
-_BITS = _HUFFMAN.replace(" ", "")
-GRPC_MARKS = (b"application/grpc", bytes(int(_BITS[at : at + 8], 2) for at in range(0, len(_BITS) // 8 * 8, 8)))
+from tproxy.protocols.http2 import GRPC_MARKS, frame
 
 
 class RefusalResponse:

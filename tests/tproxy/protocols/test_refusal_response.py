@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tproxy.protocols import http2
-from tproxy.protocols.refusal_response import GRPC_MARKS, RefusalResponse, http1_response
+from tproxy.protocols.refusal_response import RefusalResponse, http1_response
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
@@ -38,7 +38,7 @@ def test_response_http2_request_in_pieces_is_the_same(steps: list[int], huffman:
 
 def test_grpc_mark_equals_the_huffman_code_of_clients() -> None:
     # RFC 7541, appendix B, for "application/grpc", as nghttp2 and grpc encode it.
-    assert GRPC_MARKS[1] == bytes.fromhex("1d75d0620d263d4c4d6564")
+    assert http2.GRPC_MARKS[1] == bytes.fromhex("1d75d0620d263d4c4d6564")
 
 
 def test_response_invalid_http2_frame_ends_with_goaway() -> None:
