@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from reconciler.kubernetes.client import discovery
 from reconciler.kubernetes.config.service_config import REASONS
 from reconciler.kubernetes.status import conditions
 from reconciler.kubernetes.workloads import diagnosis, target_informers, wake_client
+from tests.deploy.containers import APPS, unknown_options
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -54,3 +56,26 @@ def test_links_have_an_existing_target(page: Path) -> None:
         assert to.exists(), f"{page.name}: {target}"
         if anchor:
             assert anchor in anchors(to.read_text()), f"{page.name}: {target}"
+
+
+def documented_commands(page: Path) -> Iterator[list[str]]:
+    """Yield the zenvoy commands in a page, without what follows them in a pipeline or as a comment."""
+    text = page.read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    for line in (*"".join(blocks).splitlines(), *inline):
+        command = re.split(r"\s+#|[;|&>]", line)[0].split()
+        if len(command) > 1 and command[0] in APPS and not command[1].isupper():
+            yield command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_documented_commands_and_options_exist(page: Path) -> None:
+    for command in documented_commands(page):
+        options = [] if command[1].startswith("-") else unknown_options(command)
+        assert not options, f"{page.name}: {' '.join(command)}"
+
+
+def test_documented_commands_are_found() -> None:
+    found = {command[1] for page in PAGES for command in documented_commands(page)}
+    assert found >= {"up", "check", "status", "explain", "doctor", "certificate", "bootstrap", "uninstall"}
