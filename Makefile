@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests wait for half of their time: three workers keep two processors busy. The tests of a file share what they start.
+TEST_OPTIONS := --numprocesses 3 --dist loadfile --durations 20 -p tests.product_coverage
 
 help: ## list all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -16,7 +18,7 @@ demo: setup ## watch two services fall asleep and wake up; KEEP=1 keeps running
 
 test: setup ## run all tests; installs the programs that they need, if it may
 	scripts/system-packages
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest $(TEST_OPTIONS)
 
 lint: setup ## check format, lint, types, and import contracts
 	$(BIN)/ruff format --check .
