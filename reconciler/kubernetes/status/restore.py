@@ -164,7 +164,7 @@ async def take_lease(api: Api, namespace: str, name: str) -> None:
 
 async def _woken(api: Api, where: str, key: str, wanted: int) -> int:
     """From zero to `wanted`, or whatever somebody else chose meanwhile; how many there are then."""
-    for wake in scale.WAKES:
+    for wake in scale.WAKE_PATCHES:
         try:
             return scale.parse_scale(await api.patch(where, wake(wanted), JSON_PATCH), key).replicas
         except ApiError as error:

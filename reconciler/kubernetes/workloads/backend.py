@@ -1,8 +1,7 @@
-"""The place where services run as workloads of a cluster; implements `reconciler.ports.backend.Backend`.
+"""The backend for services that run as workloads of a cluster; implements `reconciler.ports.backend.Backend`.
 
-Rules: everything is observed again after a restart, and nothing is kept. A target that cannot be seen or scaled is
-trouble, and what runs of it is then what its Service's endpoints say: nobody's service is cut off by a mistyped name.
-Counterparts: `scaler.py` scales, `workload.py` says who may be dialled, `diagnosis.py` says why it takes so long.
+Nothing is persisted: everything is observed again after a restart. A target that cannot be observed or scaled has a
+diagnosis, and its Service's endpoints stay in use: a mistyped name cuts no service off.
 """
 
 from __future__ import annotations
@@ -32,16 +31,17 @@ from reconciler.ports.backend import UNSAID, Report, Running
 
 log = structlog.get_logger()
 
-LANDING_SECONDS = 3.0
-LOOKS_AT_ONCE = 16
+PENDING_ZERO_TIMEOUT_SECONDS = 3.0
+"""Longest wait for the answers to patches to zero when the backend closes."""
+MAX_CONCURRENT_READS = 16
 
 
 class KubernetesBackend:
-    """Scales the services' targets. Made and used on one event loop.
+    """Scales the services' targets, on one event loop.
 
-    Nothing is reported before all EndpointSlices have been seen, and of a service not before its target was.
-    `configure` reports what is known of every new service before it returns, and `converge` what shall end; everything
-    else is reported from the loop.
+    Nothing is reported before all EndpointSlices are listed, and no service before its target was observed. `configure`
+    reports every new service that is known before it returns, and `converge` reports endpoints that it removes. All
+    other reports come from the event loop.
     """
 
     def __init__(
@@ -53,53 +53,56 @@ class KubernetesBackend:
         namespaces: Sequence[str] = (),
         leads: Callable[[], bool] | None = None,
     ) -> None:
-        """`urgent` is for wakes only, with room for `wake_client.WARM_CONNECTIONS`. `may_sleep` is asked right before a
-        target is scaled to zero, `leads` (by default the same) when one is woken: who does not lead may find that the
-        leader has just put it to sleep, or woken it. No `namespaces` are all of them."""
-        self.api, self.urgent, self.may_sleep = api, WakeClient(urgent), may_sleep
-        self.looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+        """Create a backend.
+
+        `urgent` is for wakes only, and allows `wake_client.WARM_CONNECTIONS` connections. `may_sleep` is called right
+        before a target is scaled to zero, and `leads` (by default the same) before one is woken: the leader may just
+        have scaled it. Without `namespaces`, all of them are watched.
+        """
+        self.api, self.wake_client, self.may_sleep = api, WakeClient(urgent), may_sleep
+        self.reads = asyncio.Semaphore(MAX_CONCURRENT_READS)
         self._report, self.leads = report, leads or may_sleep
         self._workloads: dict[str, Workload] = {}
         self._targets: dict[Target, TargetScaler] = {}
         self._by_service: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dirty: dict[str, None] = {}
-        self._closing, self._tells_why = False, True
+        self._changed_services: dict[str, None] = {}
+        self._closing, self._diagnoses = False, True
         within: Sequence[str | None] = namespaces or (None,)
-        self._kinds = TargetInformers(api, within, self._object_changed, self._kind_turned, self.spawn)
-        self._reach = EndpointProber(self._soil, self.spawn)
-        self._waits = WakeMonitor(api, self._soil, self.spawn)
-        self._slices = EndpointSlices(api, within, self._slice_changed, self._all_changed)
-        for work in self._slices.run():
+        self._target_informers = TargetInformers(api, within, self._object_changed, self._watch_changed, self.spawn)
+        self._prober = EndpointProber(self._refresh_soon, self.spawn)
+        self._wake_monitor = WakeMonitor(api, self._refresh_soon, self.spawn)
+        self._endpoint_slices = EndpointSlices(api, within, self._endpoints_changed, self._all_changed)
+        for work in self._endpoint_slices.run():
             self.spawn(work, "endpoint slices")
-        self.spawn(self.urgent.keep_warm(), "warm connections")
-        self.spawn(self._waits.run(), "waits")
+        self.spawn(self.wake_client.keep_warm(), "warm connections")
+        self.spawn(self._wake_monitor.run(), "wake monitor")
 
     @property
     def targets(self) -> Mapping[Target, TargetScaler]:
-        """All targets, as they are seen."""
+        """All targets."""
         return self._targets
 
     def is_missing(self, service: str) -> bool:
-        """Whether there is, for certain, nothing that could be scaled for it."""
-        return service not in self._workloads or self._workloads[service].scaled.is_missing
+        """Return whether there is certainly nothing to scale for a service."""
+        return service not in self._workloads or self._workloads[service].scaler.observer.is_missing
 
-    def configure(self, entries: Mapping[str, ServiceConfig]) -> None:
-        """These are the services from now on; what does not change is not touched, what is no more stays as it is."""
-        for name in self._workloads.keys() - entries.keys():
-            self._drop(self._workloads.pop(name))
-        changed = [entry for name, entry in entries.items() if not self._has(name, entry)]
-        for entry in changed:
-            self._take(entry)
+    def configure(self, configs: Mapping[str, ServiceConfig]) -> None:
+        """Set the services. Unchanged ones are not touched; targets of removed ones stay as they are."""
+        for name in self._workloads.keys() - configs.keys():
+            self._remove(self._workloads.pop(name))
+        changed = [config for name, config in configs.items() if not self._is_unchanged(name, config)]
+        for config in changed:
+            self._add(config)
         self._index()
-        self._kinds.use(frozenset((target.api_version, target.kind) for target in self._targets))
-        for target in {entry.target for entry in changed}:
+        self._target_informers.use(frozenset((target.api_version, target.kind) for target in self._targets))
+        for target in {config.target for config in changed}:
             self._examine(self._targets[target])
-        for entry in changed:
-            self._refresh(self._workloads[entry.spec.name])
+        for config in changed:
+            self._refresh(self._workloads[config.spec.name])
 
     def converge(self, service: str, scale: Scale) -> None:
-        """Wake it, let it sleep, or leave its number to whoever owns it."""
+        """Wake a service, scale it to zero, or leave its replicas to their owner."""
         workload = self._workloads.get(service)
         if workload is None or self._closing or workload.desired == scale:
             return
@@ -109,198 +112,202 @@ class KubernetesBackend:
                 workload.begin(time.time())
                 if isinstance(before, Zero) and not self.leads():
                     workload.mark_terminating(
-                        self._offers(workload)
-                    )  # whoever may has perhaps scaled it to zero a moment ago
+                        self._endpoints(workload)
+                    )  # the leader may have scaled it to zero a moment ago
             case Zero():
                 workload.cancel_unmark()
                 if workload.reported is not None and workload.reported.endpoints:
-                    self._tell(workload, replace(workload.reported, endpoints=()))
-        workload.scaled.set_desired(service, scale)
-        self._soil(service)
+                    self._report_status(workload, replace(workload.reported, endpoints=()))
+        workload.scaler.set_desired(service, scale)
+        self._refresh_soon(service)
 
     def lead(self, leads: bool) -> None:
-        """Whether we lead from now on: only then awaited pods are looked at, as the leader tells what keeps them."""
-        self._tells_why = leads
+        """Start or stop diagnosing wakes, which only the leader does."""
+        self._diagnoses = leads
         for workload in filter(lambda workload: workload.is_waking, self._workloads.values()):
-            workload.scaled.identify()
-            self._soil(workload.name)
+            workload.scaler.observer.find_selector()
+            self._refresh_soon(workload.name)
 
     async def close(self) -> None:
-        """Look and call no more; workloads stay as they are. A zero that is under way is answered first."""
+        """Stop observing and scaling, after pending patches to zero are answered. Workloads stay as they are."""
         self._closing = True
-        if zeroing := [scaled.sleeping for scaled in self._targets.values() if scaled.sleeping]:
-            await asyncio.wait(zeroing, timeout=LANDING_SECONDS)
+        if zeroing := [scaler.sleeping for scaler in self._targets.values() if scaler.sleeping]:
+            await asyncio.wait(zeroing, timeout=PENDING_ZERO_TIMEOUT_SECONDS)
         for workload in self._workloads.values():
             workload.close()
-        for scaled in self._targets.values():
-            scaled.close()
-        self._waits.close()
+        for scaler in self._targets.values():
+            scaler.close()
+        self._wake_monitor.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # What targets ask of their owner
+    # The owner of targets
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Start a task that ends with the backend."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_ended)
         return task
 
     def changed(self, services: tuple[str, ...]) -> None:
+        """Refresh services soon."""
         for service in services:
-            self._soil(service)
+            self._refresh_soon(service)
 
     def zeroing(self, services: tuple[str, ...]) -> Callable[[], None]:
+        """Mark the pods of services as terminating; the returned function unmarks them."""
         workloads = [self._workloads[service] for service in services]
-        doomed = [(workload, workload.mark_terminating(self._offers(workload))) for workload in workloads]
+        marked = [(workload, workload.mark_terminating(self._endpoints(workload))) for workload in workloads]
 
-        def spare() -> None:
-            for workload, pods in doomed:
+        def unmark() -> None:
+            for workload, pods in marked:
                 workload.terminating -= pods
-                self._soil(workload.name)
+                self._refresh_soon(workload.name)
 
-        return spare
+        return unmark
 
-    # What is configured
+    # Configuration
 
-    def _has(self, name: str, entry: ServiceConfig) -> bool:
+    def _is_unchanged(self, name: str, config: ServiceConfig) -> bool:
         workload = self._workloads.get(name)
-        return workload is not None and _place(workload.entry) == _place(entry)
+        return workload is not None and _place(workload.config) == _place(config)
 
-    def _take(self, entry: ServiceConfig) -> None:
-        name = entry.spec.name
+    def _add(self, config: ServiceConfig) -> None:
+        name = config.spec.name
         before = self._workloads.get(name)
-        if before is not None and before.entry.target == entry.target:
-            before.entry, before.selector = entry, None
+        if before is not None and before.config.target == config.target:
+            before.config, before.selector = config, None
             return
-        scaled = self._targets.get(entry.target) or TargetScaler(entry.target, self)
-        self._targets[entry.target] = scaled
-        workload = self._workloads[name] = Workload(entry, scaled)
+        scaler = self._targets.get(config.target) or TargetScaler(config.target, self)
+        self._targets[config.target] = scaler
+        workload = self._workloads[name] = Workload(config, scaler)
         if before is not None:
             workload.desired, workload.reported = before.desired, before.reported
             workload.begin(before.began_at)
-            self._drop(before)
-        scaled.set_desired(name, workload.desired)
+            self._remove(before)
+        scaler.set_desired(name, workload.desired)
 
-    def _drop(self, workload: Workload) -> None:
+    def _remove(self, workload: Workload) -> None:
         workload.close()
-        workload.scaled.leave(workload.name)
-        self._waits.leave(workload)
-        if not workload.scaled.services:
-            workload.scaled.close()
-            self._targets.pop(workload.scaled.ref, None)
+        workload.scaler.leave(workload.name)
+        self._wake_monitor.leave(workload)
+        if not workload.scaler.services:
+            workload.scaler.close()
+            self._targets.pop(workload.scaler.target, None)
 
     def _index(self) -> None:
         by_service: dict[str, tuple[str, ...]] = {}
         for name, workload in self._workloads.items():
-            by_service[workload.entry.service_key] = (*by_service.get(workload.entry.service_key, ()), name)
+            by_service[workload.config.service_key] = (*by_service.get(workload.config.service_key, ()), name)
         self._by_service = by_service
 
-    # What is seen
+    # Observations
 
-    def _slice_changed(self, service: str) -> None:
+    def _endpoints_changed(self, service: str) -> None:
         for name in self._by_service.get(service, ()):
-            self._soil(name)
+            self._refresh_soon(name)
 
     def _all_changed(self) -> None:
         for name in self._workloads:
-            self._soil(name)
+            self._refresh_soon(name)
 
     def _object_changed(self, named: tuple[str, str], key: str) -> None:
         namespace, _, name = key.partition("/")
-        if scaled := self._targets.get(Target(*named, name, namespace)):
-            self._examine(scaled)
+        if scaler := self._targets.get(Target(*named, name, namespace)):
+            self._examine(scaler)
 
-    def _kind_turned(self, named: tuple[str, str]) -> None:
-        for target, scaled in self._targets.items():
+    def _watch_changed(self, named: tuple[str, str]) -> None:
+        for target, scaler in self._targets.items():
             if (target.api_version, target.kind) == named:
-                self._examine(scaled)
+                self._examine(scaler)
 
-    def _examine(self, scaled: TargetScaler) -> None:
-        """Tell the target what is seen of it."""
-        ref = scaled.ref
-        watch = self._kinds.watches[ref.api_version, ref.kind]
+    def _examine(self, scaler: TargetScaler) -> None:
+        """Pass the observed state of a target to its scaler."""
+        ref = scaler.target
+        watch = self._target_informers.watches[ref.api_version, ref.kind]
         item = watch.item(ref.namespace, ref.name)
-        if watch.kind is None or watch.trouble:
+        if watch.resource is None or watch.trouble:
             if watch.trouble:
-                scaled.lost(watch.kind, watch.trouble, watch.is_absent)
+                scaler.observer.lost(watch.resource, watch.trouble, watch.is_absent)
         elif item is not None:
             version = item.metadata.resource_version
-            scaled.found(watch.kind, None if item.replicas is None else ObservedScale(item.replicas, version))
+            scaler.found(watch.resource, None if item.replicas is None else ObservedScale(item.replicas, version))
         elif watch.is_unreadable(ref.namespace, ref.name):
-            scaled.found(watch.kind, None)
-        elif watch.is_seen(ref.namespace):
-            scaled.lost(watch.kind, f"TargetNotFound: {ref} does not exist")
+            scaler.found(watch.resource, None)
+        elif watch.is_listed(ref.namespace):
+            scaler.observer.lost(watch.resource, f"TargetNotFound: {ref} does not exist")
         else:
-            scaled.expect(watch.kind)
+            scaler.observer.expect(watch.resource)
 
-    def _offers(self, workload: Workload) -> tuple[PodEndpoint, ...]:
-        return self._slices.pod_endpoints(workload.entry.service_key, workload.entry.port.name)
+    def _endpoints(self, workload: Workload) -> tuple[PodEndpoint, ...]:
+        return self._endpoint_slices.pod_endpoints(workload.config.service_key, workload.config.port.name)
 
-    # What is said of it
+    # Reports
 
-    def _soil(self, service: str) -> None:
-        """It has to be looked at again, once for all that happens in this turn of the loop."""
-        if not self._dirty:
-            asyncio.get_running_loop().call_soon(self._clean)
-        self._dirty[service] = None
+    def _refresh_soon(self, service: str) -> None:
+        """Refresh a service once in the next iteration of the event loop."""
+        if not self._changed_services:
+            asyncio.get_running_loop().call_soon(self._refresh_all)
+        self._changed_services[service] = None
 
-    def _clean(self) -> None:
-        dirty, self._dirty = self._dirty, {}
+    def _refresh_all(self) -> None:
+        dirty, self._changed_services = self._changed_services, {}
         for service in dirty:
             if workload := self._workloads.get(service):
                 self._refresh(workload)
 
     def _refresh(self, workload: Workload) -> None:
-        scaled = workload.scaled
-        seen, known = scaled.seen, scaled.seen is not None or scaled.is_missing
-        if self._closing or not self._slices.synced or not (known or workload.reported):
+        scaler = workload.scaler
+        observer = scaler.observer
+        current, known = observer.current, observer.current is not None or observer.is_missing
+        if self._closing or not self._endpoint_slices.synced or not (known or workload.reported):
             return
-        offers = self._offers(workload)
-        shown = workload.routable(offers)
-        workload.unmark_later(offers, lambda: self._spare(workload))
-        endpoints = self._reach.reachable(workload, shown)
-        trouble = scaled.trouble
-        if not workload.is_waking or endpoints:
-            self._waits.over(workload)
-        elif seen and seen.replicas and self._tells_why:
-            stalled = self._waits.stalled(workload, self._failures(scaled), bool(shown))
-            trouble = trouble or stalled
+        endpoints = self._endpoints(workload)
+        routable = workload.routable(endpoints)
+        workload.unmark_later(endpoints, lambda: self._unmark(workload))
+        reachable = self._prober.reachable(workload, routable)
+        trouble = scaler.observer.trouble
+        if not workload.is_waking or reachable:
+            self._wake_monitor.finish(workload)
+        elif current and current.replicas and self._diagnoses:
+            diagnosis = self._wake_monitor.diagnose(workload, self._failures(scaler), bool(routable))
+            trouble = trouble or diagnosis
         else:
-            self._waits.leave(workload)
-        replicas = seen.replicas if seen else None
-        if scaled.is_absent:  # while pods are there, they are as many as were asked for, if that was known once
-            pods = {offer.pod for offer in shown}
-            replicas = (scaled.last or len(pods)) if pods else 0
-        asks = item.asks if (item := self._item(scaled)) else UNSAID
-        self._tell(
+            self._wake_monitor.leave(workload)
+        replicas = current.replicas if current else None
+        if scaler.observer.is_absent:  # while pods exist, assume the replicas that were last observed
+            pods = {endpoint.pod for endpoint in routable}
+            replicas = (scaler.observer.last_replicas or len(pods)) if pods else 0
+        asks = item.asks if (item := self._item(scaler)) else UNSAID
+        self._report_status(
             workload,
-            Running(workload.name, replicas, endpoints, trouble, ordered_milestones(workload.milestones), asks),
+            Running(workload.name, replicas, reachable, trouble, ordered_milestones(workload.milestones), asks),
         )
 
-    def _spare(self, workload: Workload) -> None:
-        workload.unmark(self._offers(workload))
-        self._soil(workload.name)
+    def _unmark(self, workload: Workload) -> None:
+        workload.unmark(self._endpoints(workload))
+        self._refresh_soon(workload.name)
 
-    def _failures(self, scaled: TargetScaler) -> tuple[Condition, ...]:
-        return item.failures if (item := self._item(scaled)) else ()
+    def _failures(self, scaler: TargetScaler) -> tuple[Condition, ...]:
+        return item.failures if (item := self._item(scaler)) else ()
 
-    def _item(self, scaled: TargetScaler) -> TargetObject | None:
-        ref = scaled.ref
-        return self._kinds.watches[ref.api_version, ref.kind].item(ref.namespace, ref.name)
+    def _item(self, scaler: TargetScaler) -> TargetObject | None:
+        ref = scaler.target
+        return self._target_informers.watches[ref.api_version, ref.kind].item(ref.namespace, ref.name)
 
-    def _tell(self, workload: Workload, running: Running) -> None:
+    def _report_status(self, workload: Workload, running: Running) -> None:
         if running != workload.reported:
             workload.reported = running
             self._report(running)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.error("a part has failed, by a fault of zenvoy", part=task.get_name(), exc_info=error)
+            log.error("internal error in a task", task=task.get_name(), exc_info=error)
 
 
-def _place(entry: ServiceConfig) -> tuple[Target, str, str]:
-    """All of an entry that matters here."""
-    return entry.target, entry.service, entry.port.name
+def _place(config: ServiceConfig) -> tuple[Target, str, str]:
+    """Return the parts of a configuration that the backend depends on."""
+    return config.target, config.service, config.port.name

@@ -1,9 +1,8 @@
-"""Which addresses a Service's EndpointSlices offer. Pure.
+"""Endpoints of a Service, from its EndpointSlices.
 
-Rules: ready ones; where none is ready, those that still serve while they end, as kube-proxy does. IPv4 where there is
-any, IPv6 otherwise: both families of a dual-stack Service lead to the same pods, and an Envoy or a holder without IPv6
-is the commoner one. Counterparts: `slices.py`, which keeps the slices; `workload.py`, which knows who is about to end;
-`probing.py`, which takes the best rank of which anything can be reached.
+Ready endpoints are preferred. If none is ready, terminating endpoints that still serve are used, as kube-proxy does.
+IPv4 is preferred to IPv6: both families of a dual-stack Service lead to the same pods, and an Envoy or a holder without
+IPv6 is more common than one without IPv4.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ class PodEndpoint:
     address: str
     """`ip:port`, IPv6 in brackets."""
     pod: str
-    """Its uid; the address where the slice names no pod."""
+    """Uid of the pod, or the address if the slice names no pod."""
     terminating: bool = False
-    """It serves, but its end has begun."""
+    """True if the pod is terminating but still serves."""
     ipv6: bool = False
 
     @property
     def rank(self) -> tuple[bool, bool]:
-        """Of two that differ in it, only the lesser is used."""
+        """Preference; only endpoints of the lowest rank are used."""
         return self.terminating, self.ipv6
 
 
 def pod_endpoints(slices: Iterable[EndpointSlice], port: str) -> tuple[PodEndpoint, ...]:
-    """All that could be dialled for the Service's port of that name (empty for its only one), the best rank first."""
+    """Return the endpoints of a Service port, best rank first; the name of a Service's only port may be empty."""
     found: dict[str, PodEndpoint] = {}
     for each in slices:
         if each.address_type not in FAMILIES:
@@ -49,15 +48,15 @@ def pod_endpoints(slices: Iterable[EndpointSlice], port: str) -> tuple[PodEndpoi
         numbers = {one.port for one in each.ports or () if one.name == port and one.protocol == "TCP" and one.port}
         for endpoint in each.endpoints or ():
             for number in numbers if endpoint.addresses else ():
-                offer = _offer(endpoint, each.address_type == "IPv6", number)
-                # One is in two slices while it moves between them: what is better of it holds.
-                if offer and (offer.address not in found or offer.rank < found[offer.address].rank):
-                    found[offer.address] = offer
-    return tuple(sorted(found.values(), key=lambda offer: (offer.rank, offer.address)))
+                one = _pod_endpoint(endpoint, each.address_type == "IPv6", number)
+                # An endpoint that moves between slices is in both: the better one counts.
+                if one and (one.address not in found or one.rank < found[one.address].rank):
+                    found[one.address] = one
+    return tuple(sorted(found.values(), key=lambda endpoint: (endpoint.rank, endpoint.address)))
 
 
-def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> PodEndpoint | None:
-    # All addresses of one endpoint are the same pod's, and the API says to use the first.
+def _pod_endpoint(endpoint: Endpoint, ipv6: bool, port: int) -> PodEndpoint | None:
+    # All addresses of an endpoint belong to the same pod; the API recommends using the first.
     ip, conditions = endpoint.addresses[0], endpoint.conditions
     if not _is_ip(ip):
         return None
@@ -72,8 +71,10 @@ def _offer(endpoint: Endpoint, ipv6: bool, port: int) -> PodEndpoint | None:
 
 @lru_cache(maxsize=65536)
 def _is_ip(text: str) -> bool:
-    """The API server also takes such as `010.0.0.1`, which one reads as 8.0.0.1, another as 10.0.0.1, and Envoy not at
-    all."""
+    """Return whether the text is an IP address.
+
+    The API server also accepts addresses such as `010.0.0.1`, which some read as 8.0.0.1, and Envoy rejects.
+    """
     try:
         ip_address(text)
     except ValueError:
@@ -85,12 +86,15 @@ _DECODE = decoder(EndpointSlice)
 
 
 class EndpointSlices:
-    """A copy of them, kept up."""
+    """The EndpointSlices of all Services, by Service."""
 
     def __init__(
         self, api: Api, namespaces: Sequence[str | None], changed: Callable[[str], None], synced: Callable[[], None]
     ) -> None:
-        """`changed` is told the Service (`namespace/name`), `synced` called for each namespace seen as a whole."""
+        """Create the informers.
+
+        `changed` is called with the Service (`namespace/name`), `synced` after each first complete list.
+        """
         self._changed = changed
         self._of: dict[str, tuple[str, ...]] = {}
         self._service: dict[str, str] = {}
@@ -102,14 +106,15 @@ class EndpointSlices:
 
     @property
     def synced(self) -> bool:
+        """True once every list was received completely."""
         return all(informer.synced for informer in self._informers)
 
     def run(self) -> list[Coroutine[Any, Any, None]]:
-        """What keeps it up: each runs until cancelled."""
+        """Return the coroutines that watch until cancelled."""
         return [informer.run() for informer in self._informers]
 
     def pod_endpoints(self, service: str, port: str) -> tuple[PodEndpoint, ...]:
-        """All that can be dialled for the Service's port of that name."""
+        """Return the endpoints of a Service port, best rank first."""
         found = (informer.items.get(key) for key in self._of.get(service, ()) for informer in self._informers)
         return pod_endpoints((one for one in found if one is not None), port)
 

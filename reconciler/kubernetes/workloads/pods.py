@@ -1,18 +1,16 @@
-"""What is seen of the pods of workloads that should be getting ready: the pods themselves, and warnings about them.
+"""Observation of the pods of waking workloads, and of warning Events about them.
 
-Rules: a namespace is watched only while something in it wakes, and a little longer, as one wake is often followed by
-another. Pods are matched to a workload once for each change, not once for each question. A warning about the workload
-itself counts when it is new; one about a pod for as long as the pod is there.
-Counterparts: `diagnosis.py`, which says what the trouble is; `selectors.py`.
+A namespace is watched only while something in it is waking, and a little longer, because one wake is often followed by
+another. Pods are matched to a workload once per change, not once per query. A warning about the workload itself counts
+if it is recent; one about a pod counts as long as the pod exists.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN
@@ -21,18 +19,18 @@ from reconciler.kubernetes.types.builtin import EventObject, Pod
 from reconciler.kubernetes.types.objects import ObjectRef, decoder, path
 from reconciler.kubernetes.types.selectors import Matcher, compile_selector
 from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.workloads.target_observer import Spawn
 
 LINGER_SECONDS = 15.0
 RECENT_SECONDS = 30.0
-"""A warning about a workload that is older than this when its wake begins is about another wake."""
-Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+"""A warning about a workload that is older than this at the start of a wake belongs to an earlier wake."""
 
 _POD, _EVENT = decoder(Pod), decoder(EventObject)
 
 
 @dataclass(slots=True)
 class _Followed:
-    """One service's workload, while it is awaited."""
+    """The waking workload of one service."""
 
     target: Target
     matches: Matcher
@@ -41,18 +39,18 @@ class _Followed:
 
 
 class NamespacePods:
-    """The pods and warnings of one namespace."""
+    """The pods and warning Events of one namespace."""
 
     def __init__(self, api: Api, namespace: str, changed: Callable[[str], None], spawn: Spawn) -> None:
         self._changed = changed
         self._followed: dict[str, _Followed] = {}
         self._warnings: dict[str, dict[str, EventObject]] = {}
-        """About pods, by the pod's name."""
+        """Warnings about pods, by the pod's name."""
         self._others: dict[str, EventObject] = {}
-        """About anything else."""
+        """Warnings about other objects."""
         self._about: dict[str, str] = {}
-        """The pod that a warning is about."""
-        # Pods that have done their work, those of Jobs mostly, are never what a service waits for.
+        """Name of the pod of each warning about a pod."""
+        # Succeeded pods, mostly those of Jobs, never become endpoints.
         self.pods = Informer(
             api, path("v1", "pods", namespace), _POD, self._pod, {"fieldSelector": "status.phase!=Succeeded"}
         )
@@ -66,18 +64,21 @@ class NamespacePods:
 
     @property
     def followed(self) -> int:
+        """Number of followed services."""
         return len(self._followed)
 
     def follow(self, service: str, target: Target, selector: str) -> None:
+        """Follow the pods of a service."""
         matches = compile_selector(selector)
         pods = {key: pod for key, pod in self.pods.items.items() if matches(pod.metadata.labels)}
         self._followed[service] = _Followed(target, matches, time.time(), pods)
 
     def leave(self, service: str) -> None:
+        """Stop following a service."""
         self._followed.pop(service, None)
 
     def of(self, service: str) -> tuple[list[Pod], list[EventObject]]:
-        """Its pods, and warnings about them and about what makes them."""
+        """Return the pods of a service, and warnings about them and their owners."""
         followed = self._followed[service]
         pods = sorted(followed.pods.values(), key=lambda pod: pod.metadata.name)
         events = [event for pod in pods for event in self._warnings.get(pod.metadata.name, {}).values()]
@@ -89,6 +90,7 @@ class NamespacePods:
         ]
 
     def close(self) -> None:
+        """Stop watching."""
         for task in self._tasks:
             task.cancel()
 
@@ -121,10 +123,10 @@ class NamespacePods:
 
 
 class PodObserver:
-    """The namespaces in which something wakes."""
+    """The pods of all waking workloads."""
 
     def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
-        """`changed` is told the service whose pods, or warnings about them, have changed."""
+        """Create an observer; `changed` is called with a service whose pods or warnings changed."""
         self._api, self._changed, self._spawn = api, changed, spawn
         self._namespaces: dict[str, NamespacePods] = {}
         self._where: dict[str, str] = {}
@@ -132,14 +134,16 @@ class PodObserver:
 
     @property
     def services(self) -> tuple[str, ...]:
+        """The followed services."""
         return tuple(self._where)
 
     @property
     def namespaces(self) -> tuple[str, ...]:
+        """The watched namespaces."""
         return tuple(self._namespaces)
 
     def follow(self, service: str, target: Target, selector: str) -> bool:
-        """Look at the pods of the selector from now on; whether they were not looked at already."""
+        """Follow the pods of a selector, and return whether the service was not followed before."""
         if service in self._where:
             return False
         name = self._where[service] = target.namespace
@@ -151,6 +155,7 @@ class PodObserver:
         return True
 
     def leave(self, service: str) -> None:
+        """Stop following a service; its namespace stays watched for a moment."""
         name = self._where.pop(service, None)
         if name is None:
             return
@@ -159,14 +164,14 @@ class PodObserver:
             self._ends[name] = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end, name)
 
     def of(self, service: str) -> tuple[list[Pod], list[EventObject]] | None:
-        """Its pods and the warnings; None when it is not followed, or they have not all been seen yet."""
+        """Return the pods and warnings of a service; None if it is not followed or its pods are not listed yet."""
         name = self._where.get(service)
         if name is None or not self._namespaces[name].pods.synced:
             return None
         return self._namespaces[name].of(service)
 
     def trouble(self, service: str) -> str | None:
-        """Why its pods cannot be seen, where that will not pass by itself."""
+        """Return a permanent error in watching the pods of a service."""
         name = self._where.get(service)
         said = (self._namespaces[name].pods.trouble or "") if name else ""
         if not said.startswith(str(FORBIDDEN)):
@@ -174,6 +179,7 @@ class PodObserver:
         return f"Forbidden: zenvoy may not watch pods in {name}, so what keeps this one is not known"
 
     def close(self) -> None:
+        """Stop watching all namespaces."""
         for end in self._ends.values():
             end.cancel()
         for namespace in self._namespaces.values():
@@ -187,12 +193,12 @@ class PodObserver:
 
 
 def _makes(about: ObjectRef, target: Target) -> bool:
-    """Whether that object is the target, or a ReplicaSet of it."""
+    """Return whether an object is the target or one of its ReplicaSets."""
     if about.name == target.name and about.kind == target.kind:
         return True
     return about.kind == "ReplicaSet" and about.name.rpartition("-")[0] == target.name
 
 
 def _at(event: EventObject) -> float:
-    """When it was last seen, in seconds since the epoch."""
+    """Return the time of the last occurrence, in seconds since the epoch."""
     return event.last_seen.timestamp() if event.last_seen else 0.0

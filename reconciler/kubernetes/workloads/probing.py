@@ -1,48 +1,51 @@
-"""Probing of endpoints: an endpoint that Kubernetes reports ready gets connections once a dial to it succeeds.
+"""Probing of endpoints: a ready endpoint gets connections once a dial to it succeeds.
 
-One successful dial is enough. Where dials are not answered (a NetworkPolicy may drop them), or are refused for some
-seconds, trust Kubernetes' readiness; the holder's own dial decides.
+One successful dial is enough. If dials are not answered (a NetworkPolicy may drop them), or are refused for some
+seconds, Kubernetes' readiness is trusted; the holder's own dial decides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
+from reconciler.kubernetes.workloads.target_observer import Spawn
+from reconciler.kubernetes.workloads.wake_client import backoff
 from reconciler.kubernetes.workloads.workload import Workload
 
 NO_ANSWER_SECONDS = 1.0
-"""A dial that is neither accepted nor refused by then is dropped somewhere."""
+"""A dial that is neither accepted nor refused after this time is being dropped."""
 REFUSED_FOR_SECONDS = 5.0
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, SLOWER_BY = 0.004, 0.1, 1.3
-MOST_AT_ONCE = 256
+BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_FACTOR = 0.004, 0.1, 1.3
+MAX_CONCURRENT_DIALS = 256
 
 
 class ConnectProbe:
-    """Dials side by side, within bounds."""
+    """Dials to endpoints, with bounded concurrency."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(MOST_AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_DIALS)
 
     async def until_reachable(self, address: str) -> bool | None:
-        """Return True once a dial to `ip:port` succeeded. Otherwise, once Kubernetes is to be believed without: False
-        when dials are refused, None when they are not answered."""
+        """Dial `ip:port` until a dial succeeds, and return True.
+
+        Give up after some seconds of refused dials (False), or after a dial without an answer (None).
+        """
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + REFUSED_FOR_SECONDS, FIRST_PAUSE_SECONDS
-        while True:
+        deadline = loop.time() + REFUSED_FOR_SECONDS
+        for delay in backoff(BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_FACTOR):
             async with self._slots:
                 accepted = await accepts(address)
-            if accepted is not False or loop.time() > until:
+            if accepted is not False or loop.time() > deadline:
                 return accepted
-            await asyncio.sleep(pause)
-            pause = min(pause * SLOWER_BY, LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(delay)
+        raise AssertionError("backoff does not end")
 
 
 async def accepts(address: str) -> bool | None:
-    """Whether somebody listens there; None when nobody says so, one way or the other."""
+    """Return whether a dial is accepted; None if it is not answered."""
     host, _, port = address.rpartition(":")
     ip = host.strip("[]")
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
@@ -50,7 +53,7 @@ async def accepts(address: str) -> bool | None:
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as dial:
             async with asyncio.timeout(NO_ANSWER_SECONDS):
                 await asyncio.get_running_loop().sock_connect(dial, (ip, int(port)))
-            # With nobody listening, a port that the kernel also lends to dials can get connected to itself.
+            # Without a listener, a dial from an ephemeral port can connect to itself.
             return bool(dial.getpeername() != dial.getsockname())
     except TimeoutError:
         return None
@@ -59,22 +62,23 @@ async def accepts(address: str) -> bool | None:
 
 
 class EndpointProber:
-    """Dials each endpoint once, when it appears. Those that a service has when it is first seen have served before."""
+    """Dials each endpoint once, when it appears.
 
-    def __init__(
-        self, changed: Callable[[str], None], spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
-    ) -> None:
-        """`changed` is told the service that an endpoint was reached of."""
+    The endpoints of a service that is reported for the first time are not dialled: they have served before.
+    """
+
+    def __init__(self, changed: Callable[[str], None], spawn: Spawn) -> None:
+        """Create a prober; `changed` is called with the service of which an endpoint became reachable."""
         self._changed, self._spawn = changed, spawn
-        self._dialler = ConnectProbe()
+        self._probe = ConnectProbe()
 
-    def reachable(self, workload: Workload, shown: Sequence[PodEndpoint]) -> tuple[str, ...]:
-        """The addresses of the best rank of which anything can be reached; better ones are being dialled.
+    def reachable(self, workload: Workload, routable: Sequence[PodEndpoint]) -> tuple[str, ...]:
+        """Return the reachable addresses of the best rank that has any, and dial those of the best rank.
 
-        Until then, those who were reached before go on: nobody is cut off because somebody better has come.
+        Endpoints that were reachable before stay in use until a better one is reachable.
         """
-        pods = {offer.address: offer.pod for offer in shown}
-        best = {offer.address: offer.pod for offer in shown if offer.rank == shown[0].rank}
+        pods = {endpoint.address: endpoint.pod for endpoint in routable}
+        best = {endpoint.address: endpoint.pod for endpoint in routable if endpoint.rank == routable[0].rank}
         if workload.reachable != best:
             workload.reachable = {
                 address: pod for address, pod in workload.reachable.items() if pods.get(address) == pod
@@ -83,8 +87,8 @@ class EndpointProber:
         if workload.probes:
             for gone in [dialled for dialled in workload.probes if pods.get(dialled[0]) != dialled[1]]:
                 workload.probes.pop(gone).cancel()
-        can = [offer for offer in shown if offer.address in workload.reachable]
-        return tuple(offer.address for offer in can if offer.rank == can[0].rank)
+        usable = [endpoint for endpoint in routable if endpoint.address in workload.reachable]
+        return tuple(endpoint.address for endpoint in usable if endpoint.rank == usable[0].rank)
 
     def _dial_new(self, workload: Workload, pods: dict[str, str]) -> None:
         for address, pod in pods.items():
@@ -97,7 +101,7 @@ class EndpointProber:
                 workload.probes[address, pod] = self._spawn(dial, f"dial of {address} for {workload.name}")
 
     async def _dial(self, workload: Workload, address: str, pod: str) -> None:
-        answer = await self._dialler.until_reachable(address)
+        answer = await self._probe.until_reachable(address)
         del workload.probes[address, pod]
         workload.trusts_kubernetes = answer is None
         workload.reachable[address] = pod

@@ -1,7 +1,7 @@
-"""The scale subresource: what is read of it, and the patches that change it. Pure.
+"""The scale subresource: its observed state and the patches that change it. Pure.
 
-Rule: a wake changes zero only, a sleep exactly what was observed; whoever else writes in between is never overruled
-unseen. A Scale at zero has no `spec.replicas` at all, which is what a wake's patch tests for. Counterpart: `scaler.py`.
+A wake changes zero only, and a sleep exactly what was observed, so that a concurrent write is never overwritten. A
+Scale at zero has no `spec.replicas`, which is what the patch of a wake tests for.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from reconciler.kubernetes.types.builtin import Scale
 from reconciler.kubernetes.types.objects import LONGEST_SHOWN, decoder
 
 Patch = list[dict[str, Any]]
-Wake = Callable[[int], Patch]
+WakePatch = Callable[[int], Patch]
 
 _SCALE = decoder(Scale)
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedScale:
-    """How many replicas an object asked for, at one version of it."""
+    """The requested replicas of an object at one version."""
 
     replicas: int
     version: str
     selector: str | None = None
-    """The labels of its pods, in the API's own notation; None when not known, empty when it has none."""
+    """Label selector of its pods; None if not known, empty if it has none."""
 
     def is_newer_than(self, other: ObservedScale) -> bool:
-        """Versions of one object can be compared as numbers; where they are none, what came last counts."""
+        """Return whether this version is newer. Versions that are not numbers differ by order of arrival."""
         if self.version.isdecimal() and other.version.isdecimal():
             return int(self.version) > int(other.version)
         return self.version != other.version
 
 
 def parse_scale(answer: bytes, key: str) -> ObservedScale:
-    """Return the scale of the object that was asked for, `namespace/name`.
+    """Return the scale of the object `key`.
 
-    Raises `msgspec.DecodeError` for what is not a Scale, and for the Scale of another object.
+    Raises `msgspec.DecodeError` if the answer is not a Scale, or is the Scale of another object.
     """
     read = _SCALE(answer)
     if read.metadata.key != key:
@@ -49,7 +49,7 @@ def parse_scale(answer: bytes, key: str) -> ObservedScale:
 
 
 def wake_patch_absent(replicas: int) -> Patch:
-    """From no number at all, as the API server itself writes zero."""
+    """Return the patch from zero replicas that are left out, as the API server writes them."""
     return [
         {"op": "test", "path": "/spec", "value": {}},
         {"op": "add", "path": "/spec/replicas", "value": replicas},
@@ -57,18 +57,18 @@ def wake_patch_absent(replicas: int) -> Patch:
 
 
 def wake_patch_zero(replicas: int) -> Patch:
-    """From a zero that is written out, as an aggregated API server may."""
+    """Return the patch from zero replicas that are written out, as an aggregated API server may do."""
     return [
         {"op": "test", "path": "/spec/replicas", "value": 0},
         {"op": "replace", "path": "/spec/replicas", "value": replicas},
     ]
 
 
-WAKES: tuple[Wake, ...] = (wake_patch_absent, wake_patch_zero)
+WAKE_PATCHES: tuple[WakePatch, ...] = (wake_patch_absent, wake_patch_zero)
 
 
 def sleep_patch(observed: ObservedScale) -> Patch:
-    """To zero, if nobody has written anything since."""
+    """Return the patch to zero, which fails if the object changed since it was observed."""
     return [
         {"op": "test", "path": "/metadata/resourceVersion", "value": observed.version},
         {"op": "test", "path": "/spec/replicas", "value": observed.replicas},

@@ -1,24 +1,24 @@
-"""One target: what its services want of it, and the calls that bring it about.
+"""Scaling of one target to what its services desire.
 
-Rules:
-- A wake goes out at once, whatever is believed of the number: it changes zero only. It is tried until it is not wanted.
-  Only who does not lead looks first whether the leader, who wants the same, has done it.
-- It sleeps when all its services want that, and `may_sleep` says so right before each attempt. The patch names the
-  version that was observed. When somebody has changed the number meanwhile, that is said, and the new number is put to
-  zero if that is still wanted: whoever wants it awake says so by using it, or by pausing.
-- Once it was woken, the number is its owner's: an HPA's, KEDA's, a person's.
-Counterparts: `target_observer.py`, `scale.py` (patches), `wake_client.py` (how they are sent), `backend.py`.
+- A wake is sent at once, whatever the observed replicas are, because its patch changes zero only. It is retried until
+  it is no longer desired. A follower first waits briefly for the leader, which sends the same wake.
+- The target is scaled to zero if all its services desire that and `may_sleep` agrees right before each attempt. The
+  patch names the observed version. If someone else changed the replicas meanwhile, that is logged, and the new number
+  is scaled to zero if that is still desired: a user keeps a service awake by using it or by pausing it.
+- Once the target is awake, its replicas belong to their owner: an HPA, KEDA, or a person.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 
-from reconciler.kubernetes.client.api import JSON_PATCH
+from reconciler.kubernetes.client.api import JSON_PATCH, Api
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import (
     CONFLICT,
@@ -29,223 +29,262 @@ from reconciler.kubernetes.client.errors import (
     is_transient_or_conflict,
 )
 from reconciler.kubernetes.types.target import Target
-from reconciler.kubernetes.workloads import scale, wake_client
-from reconciler.kubernetes.workloads.scale import ObservedScale
-from reconciler.kubernetes.workloads.target_observer import TargetObserver, TargetOwner, Task
+from reconciler.kubernetes.workloads import wake_client
+from reconciler.kubernetes.workloads.scale import WAKE_PATCHES, ObservedScale, parse_scale, sleep_patch
+from reconciler.kubernetes.workloads.target_observer import ScaleReader, TargetObserver, Task
+from reconciler.kubernetes.workloads.wake_client import WakeClient
 from reconciler.plan import AtLeast, Scale, Zero
 
 log = structlog.get_logger()
 
-PATIENCE_SECONDS = 1.0
-"""A wake that fails for as long as this, by a fault that may pass, is trouble."""
-HEAD_START_SECONDS = 0.05
-"""What a leader has, in which its wake is mostly seen: two replicas that send each wake would be twice the calls."""
-PROVEN_SECONDS = 5.0
-"""A wake that is undone sooner is repeated with longer and longer pauses: somebody else wants zero as much as we do."""
+REPORT_AFTER_SECONDS = 1.0
+"""A wake that fails with transient errors for this long is reported."""
+LEADER_HEAD_START_SECONDS = 0.05
+"""A follower waits this long for the leader's wake: two replicas that send each wake would double the calls."""
+STABLE_AFTER_SECONDS = 5.0
+"""A wake that is undone sooner is repeated with increasing delays, because another controller insists on zero."""
 
 
-class TargetScaler(TargetObserver):
-    """One target. Its calls are made from tasks of its own; nothing is raised out of any method."""
+class TargetOwner(Protocol):
+    """The backend, as a target sees it."""
 
-    __slots__ = ("_news", "_rounds", "_sleeping", "_waking", "_wants", "_woken_ticks", "in_doubt", "woken_at")
+    api: Api
+    wake_client: WakeClient
+    reads: asyncio.Semaphore
+    """Bounds the concurrent reads of scales that nothing waits for."""
+    may_sleep: Callable[[], bool]
+    leads: Callable[[], bool]
 
-    def __init__(self, ref: Target, owner: TargetOwner) -> None:
-        super().__init__(ref, owner)
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Task:
+        """Start a task that ends with the backend."""
+
+    def changed(self, services: tuple[str, ...]) -> None:
+        """Refresh services whose target changed."""
+
+    def zeroing(self, services: tuple[str, ...]) -> Callable[[], None]:
+        """Mark the pods of services whose target may be at zero from now on.
+
+        The returned function is called if the target was certainly not scaled.
+        """
+
+
+class TargetScaler:
+    """One target. Its calls run in tasks of their own; no method raises."""
+
+    __slots__ = (
+        "_backoff", "_closed", "_desired", "_news", "_owner", "_sleeping", "_waking", "_woken_ticks", "observer",
+        "target", "woken_at", "zero_pending",
+    )  # fmt: skip
+
+    def __init__(self, target: Target, owner: TargetOwner) -> None:
+        self.target, self._owner = target, owner
+        self.observer = TargetObserver(
+            target, ScaleReader(owner.api, owner.reads, owner.spawn), self._report_change, self._converge
+        )
         self.woken_at: float | None = None
-        """When the latest wake of ours was answered, in seconds since the epoch."""
-        self.in_doubt = False
-        """A patch to zero is on its way, and may or may not take effect."""
-        self._wants: dict[str, Scale] = {}
+        """When the latest wake was answered, in seconds since the epoch."""
+        self.zero_pending = False
+        """True while a patch to zero is in flight, which may or may not take effect."""
+        self._desired: dict[str, Scale] = {}
         self._waking: Task | None = None
         self._sleeping: Task | None = None
+        self._closed = False
         self._news = asyncio.Event()
-        self._rounds = wake_client.backoff()
+        self._backoff = wake_client.backoff()
         self._woken_ticks = 0.0
 
     @property
     def services(self) -> tuple[str, ...]:
-        return tuple(self._wants)
+        """The services that have this target."""
+        return tuple(self._desired)
 
     @property
-    def least(self) -> int | None:
-        """The replicas that a wake asks for; None when none is wanted."""
-        return max((one.replicas for one in self._wants.values() if isinstance(one, AtLeast)), default=None)
+    def desired_replicas(self) -> int | None:
+        """Replicas that a wake requests; None if no service desires one."""
+        return max((one.replicas for one in self._desired.values() if isinstance(one, AtLeast)), default=None)
 
     @property
-    def is_unwanted(self) -> bool:
-        return bool(self._wants) and all(isinstance(one, Zero) for one in self._wants.values())
-
-    def set_desired(self, service: str, wanted: Scale) -> None:
-        """This is what the service wants of it from now on."""
-        before = self._wants.get(service)
-        self._wants[service] = wanted
-        self._news.set()
-        if isinstance(wanted, AtLeast) and not isinstance(before, AtLeast):
-            self._rounds, self._woken_ticks = wake_client.backoff(), 0.0
-            self._wake()
-        elif self.is_unwanted:
-            self._sleep()
-        elif not any(self._wants.values()):
-            self.trouble = self._missing  # whatever could not be done is not wanted any more
-
-    def leave(self, service: str) -> None:
-        """The service is no more, or has another target."""
-        self._wants.pop(service, None)
-        self._news.set()
-        if self.is_unwanted:
-            self._sleep()
+    def is_zero_desired(self) -> bool:
+        """True if all services desire zero."""
+        return bool(self._desired) and all(isinstance(one, Zero) for one in self._desired.values())
 
     @property
-    def sleeping(self) -> asyncio.Task[None] | None:
-        """What scales it to zero, while something does."""
+    def sleeping(self) -> Task | None:
+        """The task that scales the target to zero, while there is one."""
         return self._sleeping
 
+    def set_desired(self, service: str, desired: Scale) -> None:
+        """Set what a service desires."""
+        before = self._desired.get(service)
+        self._desired[service] = desired
+        self._news.set()
+        if isinstance(desired, AtLeast) and not isinstance(before, AtLeast):
+            self._backoff, self._woken_ticks = wake_client.backoff(), 0.0
+            self._wake()
+        elif self.is_zero_desired:
+            self._sleep()
+        elif not any(self._desired.values()):
+            self.observer.clear_trouble()
+
+    def leave(self, service: str) -> None:
+        """Remove a service that is gone or has another target."""
+        self._desired.pop(service, None)
+        self._news.set()
+        if self.is_zero_desired:
+            self._sleep()
+
+    def found(self, resource: ScalableResource, scale: ObservedScale | None) -> None:
+        """Record that the watch has the target."""
+        self._news.set()
+        self.observer.found(resource, scale)
+
     def close(self) -> None:
-        """Leave it as it is."""
+        """Stop all calls and leave the target as it is."""
         self._closed = True
-        for task in (self._waking, self._sleeping, self._looking):
+        self.observer.close()
+        for task in (self._waking, self._sleeping):
             if task is not None:
                 task.cancel()
 
-    def found(self, kind: ScalableResource, seen: ObservedScale | None) -> None:
-        self._news.set()
-        super().found(kind, seen)
+    def _report_change(self) -> None:
+        self._owner.changed(self.services)
 
-    def _act(self) -> None:
-        if self._closed or self._path is None:
+    def _converge(self) -> None:
+        if self._closed or self.observer.scale_path is None:
             return
-        replicas = self.seen.replicas if self.seen else None
-        if self.least is not None and not replicas:
+        current = self.observer.current
+        replicas = current.replicas if current else None
+        if self.desired_replicas is not None and not replicas:
             self._wake()
-        elif self.is_unwanted and replicas != 0:
+        elif self.is_zero_desired and replicas != 0:
             self._sleep()
 
     def _wake(self) -> None:
-        if self._waking is None and self._path is not None and not self._closed:
-            self._waking = self._owner.spawn(self._until_awake(), f"wake of {self.ref}")
-            self._waking.add_done_callback(self._woke)
+        if self._waking is None and self.observer.scale_path is not None and not self._closed:
+            self._waking = self._owner.spawn(self._wake_until_awake(), f"wake of {self.target}")
+            self._waking.add_done_callback(self._wake_ended)
 
-    def _woke(self, done: Task) -> None:
+    def _wake_ended(self, done: Task) -> None:
         self._waking = None
-        if not done.cancelled() and not done.exception() and self.seen:
-            self._act()
+        if not done.cancelled() and not done.exception() and self.observer.current:
+            self._converge()
 
-    async def _until_awake(self) -> None:
-        if self._woken_ticks and time.monotonic() - self._woken_ticks < PROVEN_SECONDS:
-            await asyncio.sleep(next(self._rounds))
-        if not self._owner.leads() and not self._has_replicas:
-            await asyncio.sleep(HEAD_START_SECONDS)
-            if self._has_replicas:  # what was believed before may be long past, but this is news
+    async def _wake_until_awake(self) -> None:
+        if self._woken_ticks and time.monotonic() - self._woken_ticks < STABLE_AFTER_SECONDS:
+            await asyncio.sleep(next(self._backoff))
+        if not self._owner.leads() and not self.observer.has_replicas:
+            await asyncio.sleep(LEADER_HEAD_START_SECONDS)
+            if self.observer.has_replicas:  # an earlier observation may be outdated, but this one is new
                 return
-        began, refused, unanswered = time.monotonic(), list[ApiError](), 0
+        began, rejected, unanswered = time.monotonic(), list[ApiError](), 0
         for pause in wake_client.backoff():
             self._news.clear()
-            least, path = self.least, self._path
-            if least is None or path is None:
+            replicas, path = self.desired_replicas, self.observer.scale_path
+            if replicas is None or path is None:
                 return
-            wake, timeout = scale.WAKES[len(refused)](least), wake_client.wake_timeout(unanswered)
+            patch, timeout = WAKE_PATCHES[len(rejected)](replicas), wake_client.wake_timeout(unanswered)
             try:
-                answer = scale.parse_scale(await self._owner.urgent.patch(path, wake, timeout), self.ref.key)
+                answer = parse_scale(await self._owner.wake_client.patch(path, patch, timeout), self.target.key)
             except ApiError as error:
                 if error.status == INVALID and await self._is_awake(timeout):
                     return
-                if error.status == INVALID and len(refused) + 1 < len(scale.WAKES):
-                    refused.append(error)  # zero may be written in another way; else, this is the error that counts
+                if error.status == INVALID and len(rejected) + 1 < len(WAKE_PATCHES):
+                    rejected.append(error)  # zero may be written in another form; otherwise this is the error to report
                     continue
                 if not is_transient_or_conflict(error):
-                    self._fail(refused.pop(0) if refused else error)
-                    pause = wake_client.LONGEST_PAUSE_SECONDS
-                elif time.monotonic() - began > PATIENCE_SECONDS:
-                    self._fail(error)
-            except (Unreachable, msgspec.DecodeError) as fault:
+                    self.observer.fail(rejected.pop(0) if rejected else error)
+                    pause = wake_client.BACKOFF_MAX_SECONDS
+                elif time.monotonic() - began > REPORT_AFTER_SECONDS:
+                    self.observer.fail(error)
+            except (Unreachable, msgspec.DecodeError) as error:
                 unanswered += 1
-                if time.monotonic() - began > PATIENCE_SECONDS:
-                    self._fail(fault if isinstance(fault, Unreachable) else ApiError(502, "BadAnswer", str(fault)))
+                if time.monotonic() - began > REPORT_AFTER_SECONDS:
+                    self.observer.fail(
+                        error if isinstance(error, Unreachable) else ApiError(502, "BadAnswer", str(error))
+                    )
             else:
                 self.woken_at, self._woken_ticks = time.time(), time.monotonic()
-                self._answer(answer)
+                self.observer.answered(answer)
                 return
-            await self._pause(pause)
-
-    @property
-    def _has_replicas(self) -> bool:
-        return self.seen is not None and self.seen.replicas > 0
+            await self._wait_for_news(pause)
 
     async def _is_awake(self, timeout: float) -> bool:
-        """After a test that failed: somebody else has woken it, or it was never asleep."""
-        if self._has_replicas and self.selector is not None:
+        """Return whether a rejected wake was not needed: the target was woken by someone else, or was never asleep."""
+        if self.observer.has_replicas and self.observer.selector is not None:
             return True
-        looked = await self._look(lambda path: self._owner.urgent.get(path, timeout))
-        return looked and self._has_replicas
+        succeeded = await self.observer.read(lambda path: self._owner.wake_client.get(path, timeout))
+        return succeeded and self.observer.has_replicas
 
     def _sleep(self) -> None:
-        if self._sleeping is None and self._path is not None and not self._closed:
-            self._sleeping = self._owner.spawn(self._until_asleep(), f"sleep of {self.ref}")
-            self._sleeping.add_done_callback(self._slept)
+        if self._sleeping is None and self.observer.scale_path is not None and not self._closed:
+            self._sleeping = self._owner.spawn(self._sleep_until_asleep(), f"sleep of {self.target}")
+            self._sleeping.add_done_callback(self._sleep_ended)
 
-    def _slept(self, done: Task) -> None:
+    def _sleep_ended(self, done: Task) -> None:
         self._sleeping = None
-        if not done.cancelled() and not done.exception() and self.seen:
-            self._act()
+        if not done.cancelled() and not done.exception() and self.observer.current:
+            self._converge()
 
-    async def _until_asleep(self) -> None:
+    async def _sleep_until_asleep(self) -> None:
+        observer = self.observer
         for pause in wake_client.backoff():
             self._news.clear()
-            while self._waking is not None:  # what it has sent could arrive after the zero
+            while self._waking is not None:  # its patch could arrive after the one to zero
                 await asyncio.wait({self._waking})
-            if not self.is_unwanted or self._path is None or self.is_missing:
+            path, current = observer.scale_path, observer.current
+            if not self.is_zero_desired or path is None or observer.is_missing:
                 return
-            if self.seen is None:
-                await self._look(self._owner.api.get)
-            elif not self.seen.replicas:
+            if current is None:
+                await observer.read()
+            elif not current.replicas:
                 return
             elif self._owner.may_sleep():
-                await self._zero(self._path, self.seen)
-                if self.seen is not None and not self.seen.replicas:
+                await self._scale_to_zero(path, current)
+                if observer.current is not None and not observer.has_replicas:
                     return
-            await self._pause(pause)
+            await self._wait_for_news(pause)
 
-    async def _zero(self, path: str, seen: ObservedScale) -> None:
-        """One attempt, on what was observed."""
-        spare = self._owner.zeroing(self.services)
-        self.in_doubt = True
+    async def _scale_to_zero(self, path: str, current: ObservedScale) -> None:
+        """Make one attempt, based on the observed scale."""
+        unmark = self._owner.zeroing(self.services)
+        self.zero_pending = True
         try:
-            answer = scale.parse_scale(
-                await self._owner.api.patch(path, scale.sleep_patch(seen), JSON_PATCH), self.ref.key
-            )
+            answer = parse_scale(await self._owner.api.patch(path, sleep_patch(current), JSON_PATCH), self.target.key)
         except ApiError as error:
-            self.in_doubt = False
+            self.zero_pending = False
             if error.status in (CONFLICT, INVALID, NOT_FOUND):
-                await self._look_again(seen, error)
+                await self._read_after_rejection(current, error)
             else:
-                self._fail(error)
-            if self.seen is None or self.seen.replicas:
-                spare()
-        except (Unreachable, msgspec.DecodeError) as fault:
-            log.warning("whether it sleeps is not known", target=str(self.ref), error=str(fault))
-            await self._look(self._owner.api.get)
-            self.in_doubt = False
-            self._owner.changed(self.services)
-        else:
-            self.in_doubt = False
-            self._answer(answer)
-
-    async def _look_again(self, before: ObservedScale, error: ApiError) -> None:
-        """It is not as it was observed; or it is, and is not let be scaled."""
-        if not await self._look(self._owner.api.get) or self.seen is None:
-            return
-        if self.seen.replicas != before.replicas:
-            log.info(
-                "somebody else has scaled what should sleep",
-                target=str(self.ref),
-                observed=before.replicas,
-                replicas=self.seen.replicas,
+                self.observer.fail(error)
+            if self.observer.current is None or self.observer.has_replicas:
+                unmark()
+        except (Unreachable, msgspec.DecodeError) as error:
+            log.warning(
+                "scaling to zero has an unknown result, reading the scale", target=str(self.target), error=str(error)
             )
-        elif self.seen.version == before.version and error.status == INVALID:
-            self._fail(error)
+            await self.observer.read()
+            self.zero_pending = False
+            self._report_change()
+        else:
+            self.zero_pending = False
+            self.observer.answered(answer)
 
-    async def _pause(self, seconds: float) -> None:
-        """Until something is wanted or seen anew, but no longer."""
+    async def _read_after_rejection(self, before: ObservedScale, error: ApiError) -> None:
+        """Find out whether the target changed since it was observed, or must not be scaled."""
+        if not await self.observer.read() or (current := self.observer.current) is None:
+            return
+        if current.replicas != before.replicas:
+            log.info(
+                "target was scaled by someone else while it was put to sleep",
+                target=str(self.target),
+                observed=before.replicas,
+                replicas=current.replicas,
+            )
+        elif current.version == before.version and error.status == INVALID:
+            self.observer.fail(error)
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        """Wait until something new is desired or observed, but at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._news.wait()

@@ -1,16 +1,14 @@
-"""The kinds of targets that are in use: each found by discovery, then all its objects watched.
+"""Informers of the kinds that targets have: each kind is discovered, then all its objects are watched.
 
-Rules: a kind that does not exist is asked for again until it does, and one that went away is given up only when
-discovery says so. Annotations and labels are not kept: with 10,000 Deployments they would be most of the memory.
-Counterparts: `discovery.py`, which finds a kind; `scaler.py`, which is told of its object.
+A kind that does not exist is looked up again until it does. A watched kind is given up only when discovery reports that
+it is gone. Annotations and labels are not stored: with 10,000 Deployments they would take most of the memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 import structlog
@@ -21,12 +19,13 @@ from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct
 from reconciler.kubernetes.types.resource_requests import Template, requests_of
+from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.ports.backend import UNSAID, Asks
 
 log = structlog.get_logger()
 
-MISSING_EVERY_SECONDS = 3.0
-LOOK_EVERY_SECONDS = 1.0
+REDISCOVER_EVERY_SECONDS = 3.0
+CHECK_EVERY_SECONDS = 1.0
 NO_RIGHT = ("401", "403")
 NOT_THERE = "404"
 
@@ -59,13 +58,13 @@ class _Other(Struct, frozen=True):
 
 
 class TargetObject(Struct, frozen=True):
-    """What is kept of an object that is, or might be, a target."""
+    """The stored part of an object that is a target or might become one."""
 
     metadata: ObjectMeta
     replicas: int | None = None
-    """None: only its scale subresource tells."""
+    """None if only the scale subresource has the replicas."""
     failures: tuple[Condition, ...] = ()
-    """Conditions that say why there are no pods."""
+    """Conditions that explain why pods are not created."""
     asks: Asks = UNSAID
 
 
@@ -74,7 +73,7 @@ _OTHER = msgspec.json.Decoder(_Other)
 
 
 def decode_builtin(raw: bytes | msgspec.Raw) -> TargetObject:
-    """Raises `msgspec.DecodeError`."""
+    """Decode an object of a built-in workload kind. Raises `msgspec.DecodeError`."""
     read = _PLAIN.decode(raw)
     failures = tuple(one for one in read.status.conditions or () if one.type == "ReplicaFailure")
     replicas = 1 if read.spec.replicas is None else read.spec.replicas
@@ -84,7 +83,7 @@ def decode_builtin(raw: bytes | msgspec.Raw) -> TargetObject:
 
 
 def decode_custom(raw: bytes | msgspec.Raw) -> TargetObject:
-    """Raises `msgspec.DecodeError`."""
+    """Decode the metadata of an object of any kind. Raises `msgspec.DecodeError`."""
     return TargetObject(_meta(_OTHER.decode(raw).metadata))
 
 
@@ -93,7 +92,7 @@ def _meta(read: _Meta) -> ObjectMeta:
 
 
 class ResourceWatch:
-    """One kind: what it is, its objects, or why there are none to see."""
+    """A watch of one kind: its resource and objects, or an error."""
 
     def __init__(
         self,
@@ -104,51 +103,55 @@ class ResourceWatch:
         changed: Callable[[str], None],
         turned: Callable[[], None],
     ) -> None:
-        """`named` is apiVersion and kind. `changed` is told the key of each object that changed, `turned` when `kind`
-        or `trouble` did or everything was seen once."""
+        """Create a watch of the apiVersion and kind in `named`.
+
+        `changed` is called with the key of a changed object, `turned` when `resource` or `trouble` changed, or the
+        first list is complete.
+        """
         self._api, self._discovery, self._named, self._namespaces = api, discovery, named, namespaces
         self._changed, self._turned = changed, turned
         self._informers: dict[str | None, Informer[TargetObject]] = {}
-        self.kind: ScalableResource | None = None
+        self.resource: ScalableResource | None = None
         self.is_absent = False
-        """Whether there is no such kind, and so no object of it."""
+        """True if the kind does not exist."""
         self.trouble: str | None = None
-        """Why its objects cannot be seen; None while they can, or while that is not known."""
+        """Reason why its objects cannot be read; None if they can, or if that is not known yet."""
 
     def item(self, namespace: str, name: str) -> TargetObject | None:
+        """Return an object."""
         informer = self._informer(namespace)
         return informer.items.get(f"{namespace}/{name}") if informer else None
 
     def is_unreadable(self, namespace: str, name: str) -> bool:
-        """Return whether the object exists, though what it says cannot be read."""
+        """Return whether the object exists but cannot be decoded."""
         informer = self._informer(namespace)
         return informer is not None and f"{namespace}/{name}" in informer.unreadable
 
-    def is_seen(self, namespace: str) -> bool:
-        """Whether an object that is not there does not exist."""
+    def is_listed(self, namespace: str) -> bool:
+        """Return whether the objects of a namespace are listed completely."""
         informer = self._informer(namespace)
         return informer is not None and informer.synced
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Discover and watch the kind until cancelled."""
         while True:
             try:
-                self.kind = await self._discovery.find(*self._named)
+                self.resource = await self._discovery.find(*self._named)
             except NoSuchKind as error:
-                self._turn(str(error), absent=True)
+                self._set_trouble(str(error), absent=True)
             except ApiError as error:
-                self._tell_failure(error)
+                self._log_failure(error)
                 if str(error.status) in NO_RIGHT:
-                    self._turn(f"Forbidden: zenvoy may not ask which kinds there are: {error.message}")
+                    self._set_trouble(f"Forbidden: zenvoy may not ask which kinds there are: {error.message}")
             except (Unreachable, msgspec.DecodeError) as error:
-                self._tell_failure(error)
+                self._log_failure(error)
             else:
-                await self._watch(self.kind)
-                self.kind = None
-            await asyncio.sleep(MISSING_EVERY_SECONDS)
+                await self._watch(self.resource)
+                self.resource = None
+            await asyncio.sleep(REDISCOVER_EVERY_SECONDS)
 
     async def _watch(self, kind: ScalableResource) -> None:
-        """Until discovery says that there is no such kind any more."""
+        """Watch all objects until discovery reports that the kind is gone."""
         decode = decode_builtin if kind.is_plain else decode_custom
         for namespace in self._namespaces:
             self._informers[namespace] = Informer(
@@ -156,20 +159,20 @@ class ResourceWatch:
             )
         running = [asyncio.create_task(informer.run()) for informer in self._informers.values()]
         try:
-            self._turn(None)
-            while await self._goes_on(kind):
+            self._set_trouble(None)
+            while await self._still_exists(kind):
                 for task in running:
                     if task.done():
                         task.result()
-                await asyncio.sleep(LOOK_EVERY_SECONDS)
+                await asyncio.sleep(CHECK_EVERY_SECONDS)
         finally:
             self._informers.clear()
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _goes_on(self, kind: ScalableResource) -> bool:
-        """Whether the kind is still there; says why its objects cannot be seen."""
+    async def _still_exists(self, kind: ScalableResource) -> bool:
+        """Return whether the kind still exists, and update `trouble`."""
         found = None
         for informer in self._informers.values():
             said = informer.trouble or ""
@@ -179,13 +182,13 @@ class ResourceWatch:
             if said.startswith(NO_RIGHT):
                 found = f"Forbidden: zenvoy may not watch {kind.resource}; add it to the chart's `scaleTargets`"
         if found != self.trouble:
-            self._turn(found)
+            self._set_trouble(found)
         return True
 
-    def _tell_failure(self, error: Exception) -> None:
-        log.warning("a kind cannot be looked up", api_version=self._named[0], kind=self._named[1], error=str(error))
+    def _log_failure(self, error: Exception) -> None:
+        log.warning("failed to look up a kind", api_version=self._named[0], kind=self._named[1], error=str(error))
 
-    def _turn(self, trouble: str | None, absent: bool = False) -> None:
+    def _set_trouble(self, trouble: str | None, absent: bool = False) -> None:
         self.trouble, self.is_absent = trouble, absent
         self._turned()
 
@@ -194,7 +197,7 @@ class ResourceWatch:
 
 
 class TargetInformers:
-    """All kinds in use."""
+    """The watches of all kinds in use."""
 
     def __init__(
         self,
@@ -202,9 +205,9 @@ class TargetInformers:
         namespaces: Sequence[str | None],
         changed: Callable[[tuple[str, str], str], None],
         turned: Callable[[tuple[str, str]], None],
-        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        spawn: Spawn,
     ) -> None:
-        """`changed` and `turned` are told apiVersion and kind of what changed, as `ResourceWatch` says it."""
+        """Create the watches; `changed` and `turned` are those of `ResourceWatch`, with apiVersion and kind first."""
         self._api, self._namespaces, self._spawn = api, namespaces, spawn
         self._changed, self._turned = changed, turned
         self._discovery = Discovery(api)
@@ -216,15 +219,15 @@ class TargetInformers:
         return self._watches
 
     def use(self, kinds: frozenset[tuple[str, str]]) -> None:
-        """These are the kinds in use from now on."""
+        """Set the kinds in use."""
         for gone in self._watches.keys() - kinds:
             del self._watches[gone]
             self._tasks.pop(gone).cancel()
         for named in kinds - self._watches.keys():
-            watch = self._watches[named] = self._made(named)
+            watch = self._watches[named] = self._create(named)
             self._tasks[named] = self._spawn(watch.run(), f"watch of {named[1]}")
 
-    def _made(self, named: tuple[str, str]) -> ResourceWatch:
+    def _create(self, named: tuple[str, str]) -> ResourceWatch:
         return ResourceWatch(
             self._api,
             self._discovery,

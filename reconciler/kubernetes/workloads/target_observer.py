@@ -1,7 +1,6 @@
-"""What is seen of one target: by the watch of its kind, and by the answers to calls about its scale.
+"""Observation of one target: its current scale, from the watch of its kind and from answers about its scale.
 
-Rule: what is newer counts; an answer overtakes the watch, which then brings what is older once more.
-Counterparts: `scaler.py`, which acts on it; `scale.py`.
+The newer observation counts. An answer may overtake the watch, which then repeats an older version.
 """
 
 from __future__ import annotations
@@ -9,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import structlog
@@ -18,175 +18,183 @@ from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, Unreachable
 from reconciler.kubernetes.types.target import Target
-from reconciler.kubernetes.workloads import scale, wake_client
-from reconciler.kubernetes.workloads.scale import ObservedScale
+from reconciler.kubernetes.workloads import wake_client
+from reconciler.kubernetes.workloads.scale import ObservedScale, parse_scale
 
 log = structlog.get_logger()
 
-SETTLED_SECONDS = 10.0
-"""By then the watch has caught up with an answer: from then on it is right, whatever the versions say."""
+WATCH_CAUGHT_UP_AFTER_SECONDS = 10.0
+"""Time after which the watch has caught up with an answer: from then on it counts, whatever the versions are."""
 Task = asyncio.Task[None]
 
 
-class TargetOwner(Protocol):
-    """Who is told of a target, and whom its calls go through."""
+Spawn = Callable[[Coroutine[Any, Any, None], str], Task]
+"""Starts a task that ends with the backend; the text is its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleReader:
+    """The means to read scales without urgency."""
 
     api: Api
-    urgent: wake_client.WakeClient
-    looks: asyncio.Semaphore
-    """Bounds how many scales are read at once, where nobody waits for it."""
-    may_sleep: Callable[[], bool]
-    leads: Callable[[], bool]
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> Task: ...
-
-    def changed(self, services: tuple[str, ...]) -> None:
-        """Something of their target is not what it was."""
-
-    def zeroing(self, services: tuple[str, ...]) -> Callable[[], None]:
-        """Their target may be at zero from now on; what is returned is called when it was spared for certain."""
+    slots: asyncio.Semaphore
+    """Bounds the concurrent reads."""
+    spawn: Spawn
 
 
 class TargetObserver:
-    """One target as it is seen. Nothing is raised out of any method."""
+    """The current state of one target. No method raises.
+
+    `on_change` is called when anything changed, and then `on_scale` if a scale was observed.
+    """
 
     __slots__ = (
-        "_answered", "_answered_at", "_closed", "_is_absent", "_is_watched", "_looking", "_missing", "_outdated",
-        "_owner", "kind", "last", "ref", "seen", "selector", "trouble",
+        "_answered", "_answered_at", "_closed", "_is_absent", "_is_watched", "_missing", "_on_change", "_on_scale",
+        "_outdated", "_reader", "_reading", "current", "last_replicas", "resource", "selector", "target", "trouble",
     )  # fmt: skip
 
-    def __init__(self, ref: Target, owner: TargetOwner) -> None:
-        self.ref, self._owner = ref, owner
-        self.kind: ScalableResource | None = None
-        self.seen: ObservedScale | None = None
-        """None: not known, or it does not exist."""
-        self.last: int | None = None
-        """What it asked for when it was seen last."""
+    def __init__(
+        self, target: Target, reader: ScaleReader, on_change: Callable[[], None], on_scale: Callable[[], None]
+    ) -> None:
+        self.target, self._reader, self._on_change, self._on_scale = target, reader, on_change, on_scale
+        self.resource: ScalableResource | None = None
+        self.current: ObservedScale | None = None
+        """None if the scale is not known, or the target does not exist."""
+        self.last_replicas: int | None = None
+        """Replicas of the last observed scale."""
         self.selector: str | None = None
-        """Of its pods; None when not known, empty when it does not say."""
+        """Selector of its pods; None if not known, empty if the target has none."""
         self.trouble: str | None = None
-        """Why it cannot be seen or scaled."""
+        """The reason why it cannot be observed or scaled."""
         self._missing: str | None = None
-        self._looking: Task | None = None
+        self._reading: Task | None = None
         self._outdated = self._closed = self._is_absent = self._is_watched = False
         self._answered: ObservedScale | None = None
         self._answered_at = 0.0
 
     @property
-    def services(self) -> tuple[str, ...]:
-        """Those that it belongs to."""
-        raise NotImplementedError
-
-    @property
     def is_missing(self) -> bool:
-        """Whether there is nothing that could be seen and scaled at present."""
+        """True if nothing can be observed and scaled at present."""
         return self._missing is not None
 
     @property
     def is_absent(self) -> bool:
-        """Whether it does not exist, which is certain; what zenvoy may not see may run."""
+        """True if it certainly does not exist; a target that zenvoy may not read might exist."""
         return self._missing is not None and self._is_absent
 
-    def expect(self, kind: ScalableResource) -> None:
-        """Its kind exists; itself is yet to be seen."""
-        self.kind, self._is_watched = kind, False
-
-    def found(self, kind: ScalableResource, seen: ObservedScale | None) -> None:
-        """It exists; `seen` is None when only its scale tells the number."""
-        self.kind, self._is_watched = kind, True
-        if self._missing is not None:
-            self._missing = self.trouble = None
-        if seen is None:
-            self._outdated = True
-            self._look_soon()
-        elif not self._is_outdated(seen):
-            self._saw(seen)
-
-    def lost(self, kind: ScalableResource | None, why: str, absent: bool = True) -> None:
-        """It does not exist (`absent`), or cannot be seen at present."""
-        self.kind, self._is_watched = kind, self._is_watched and not absent
-        if (self._missing, self._is_absent) != (why, absent):
-            self._is_absent = absent
-            self.seen = self.selector = None
-            self.trouble = self._missing = why
-            self._owner.changed(self.services)
-
-    def identify(self) -> None:
-        """Find out which pods are its own, if that is not known."""
-        if self.selector is None and self._path is not None:
-            self._look_soon()
-
-    def _act(self) -> None:
-        """Do what follows from what is seen now."""
-        raise NotImplementedError
+    @property
+    def has_replicas(self) -> bool:
+        """True if the observed replicas are not zero."""
+        return self.current is not None and self.current.replicas > 0
 
     @property
-    def _path(self) -> str | None:
-        """Where its scale is; None unless the watch sees the object, since nothing else may be scaled."""
-        if self.kind is None or not self._is_watched:
+    def scale_path(self) -> str | None:
+        """Path of its scale; None unless the watch has the object, because nothing else may be scaled."""
+        if self.resource is None or not self._is_watched:
             return None
-        return self.kind.scale_path(self.ref.namespace, self.ref.name)
+        return self.resource.scale_path(self.target.namespace, self.target.name)
 
-    def _look_soon(self) -> None:
-        if self._looking is None and not self._closed:
-            self._looking = self._owner.spawn(self._until_seen(), f"look at {self.ref}")
+    def expect(self, resource: ScalableResource) -> None:
+        """Record that its kind exists, and the target itself was not seen yet."""
+        self.resource, self._is_watched = resource, False
 
-    async def _until_seen(self) -> None:
-        try:
-            for pause in wake_client.backoff():
-                self._outdated = False
-                async with self._owner.looks:
-                    looked = await self._look(self._owner.api.get)
-                if self._missing or (looked and not self._outdated):
-                    return
-                await asyncio.sleep(pause)
-        finally:
-            self._looking = None
+    def found(self, resource: ScalableResource, scale: ObservedScale | None) -> None:
+        """Record that it exists; `scale` is None if only its scale subresource has the replicas."""
+        self.resource, self._is_watched = resource, True
+        if self._missing is not None:
+            self._missing = self.trouble = None
+        if scale is None:
+            self._outdated = True
+            self._read_soon()
+        elif not self._is_outdated(scale):
+            self._observe(scale)
 
-    async def _look(self, get: Callable[[str], Awaitable[bytes]]) -> bool:
-        """Read the scale itself; whether that could be done."""
-        if self._path is None:
+    def lost(self, resource: ScalableResource | None, trouble: str, absent: bool = True) -> None:
+        """Record that it does not exist (`absent`), or cannot be observed at present."""
+        self.resource, self._is_watched = resource, self._is_watched and not absent
+        if (self._missing, self._is_absent) != (trouble, absent):
+            self._is_absent = absent
+            self.current = self.selector = None
+            self.trouble = self._missing = trouble
+            self._on_change()
+
+    def find_selector(self) -> None:
+        """Read the selector of its pods if it is not known."""
+        if self.selector is None and self.scale_path is not None:
+            self._read_soon()
+
+    async def read(self, get: Callable[[str], Awaitable[bytes]] | None = None) -> bool:
+        """Read its scale, by default without urgency, and return whether that succeeded."""
+        path = self.scale_path
+        if path is None:
             return False
         try:
-            answer = scale.parse_scale(await get(self._path), self.ref.key)
+            answer = parse_scale(await (get or self._reader.api.get)(path), self.target.key)
         except ApiError as error:
             if error.status == NOT_FOUND:
-                self.lost(self.kind, self._words(error), absent=False)  # which only the watch can tell
+                self.lost(self.resource, self._describe(error), absent=False)  # only the watch knows that it is absent
             else:
-                self._fail(error)
+                self.fail(error)
         except (Unreachable, msgspec.DecodeError) as error:
-            log.warning("a scale cannot be read", target=str(self.ref), error=str(error))
+            log.warning("failed to read a scale", target=str(self.target), error=str(error))
         else:
-            self._answer(answer)
+            self.answered(answer)
             return True
         return False
 
-    def _answer(self, seen: ObservedScale) -> None:
-        """What a call was answered; two that cross may be answered the wrong way round."""
+    def answered(self, scale: ObservedScale) -> None:
+        """Record the answer to a call; concurrent answers may arrive out of order."""
         self.trouble = self._missing = None
-        if not self._is_outdated(seen):
-            self._answered, self._answered_at = seen, time.monotonic()
-            self._saw(seen)
+        if not self._is_outdated(scale):
+            self._answered, self._answered_at = scale, time.monotonic()
+            self._observe(scale)
 
-    def _saw(self, seen: ObservedScale) -> None:
-        self.seen, self.last = seen, seen.replicas
-        if seen.selector is not None:
-            self.selector = seen.selector
-        self._owner.changed(self.services)
-        self._act()
+    def fail(self, error: ApiError | Unreachable) -> None:
+        """Record that it cannot be scaled."""
+        trouble = self._describe(error)
+        if trouble != self.trouble:
+            log.warning("failed to scale a target", target=str(self.target), error=str(error))
+            self.trouble = trouble
+            self._on_change()
 
-    def _is_outdated(self, seen: ObservedScale) -> bool:
-        if self._answered is None or time.monotonic() - self._answered_at > SETTLED_SECONDS:
+    def clear_trouble(self) -> None:
+        """Forget a failure to scale, because scaling is no longer requested."""
+        self.trouble = self._missing
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._closed = True
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _read_soon(self) -> None:
+        if self._reading is None and not self._closed:
+            self._reading = self._reader.spawn(self._read_until_current(), f"read of {self.target}")
+
+    async def _read_until_current(self) -> None:
+        try:
+            for pause in wake_client.backoff():
+                self._outdated = False
+                async with self._reader.slots:
+                    succeeded = await self.read()
+                if self._missing or (succeeded and not self._outdated):
+                    return
+                await asyncio.sleep(pause)
+        finally:
+            self._reading = None
+
+    def _observe(self, scale: ObservedScale) -> None:
+        self.current, self.last_replicas = scale, scale.replicas
+        if scale.selector is not None:
+            self.selector = scale.selector
+        self._on_change()
+        self._on_scale()
+
+    def _is_outdated(self, scale: ObservedScale) -> bool:
+        if self._answered is None or time.monotonic() - self._answered_at > WATCH_CAUGHT_UP_AFTER_SECONDS:
             return False
-        return self._answered.is_newer_than(seen)
+        return self._answered.is_newer_than(scale)
 
-    def _fail(self, error: ApiError | Unreachable) -> None:
-        said = self._words(error)
-        if said != self.trouble:
-            log.warning("a target cannot be scaled", target=str(self.ref), error=str(error))
-            self.trouble = said
-            self._owner.changed(self.services)
-
-    def _words(self, error: ApiError | Unreachable) -> str:
-        resource = self.kind.plural if self.kind else self.ref.kind
-        return wake_client.words(error, str(self.ref), resource, self.ref.namespace)
+    def _describe(self, error: ApiError | Unreachable) -> str:
+        resource = self.resource.plural if self.resource else self.target.kind
+        return wake_client.words(error, str(self.target), resource, self.target.namespace)

@@ -1,7 +1,4 @@
-"""Services that are awaited: their pods are looked at, for how far they have got, and for what keeps them.
-
-Counterparts: `pods.py`, which sees them; `diagnosis.py`, which judges; `workload.py`, which notes milestones.
-"""
+"""Monitoring of wakes: the progress of pods, and the diagnosis of those that do not become ready."""
 
 from __future__ import annotations
 
@@ -17,15 +14,17 @@ from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import Condition, Struct, decoder, name_selector, path
 from reconciler.kubernetes.types.selectors import selector_of
-from reconciler.kubernetes.workloads.diagnosis import Evidence, diagnose
-from reconciler.kubernetes.workloads.pods import PodObserver, Spawn
+from reconciler.kubernetes.workloads import diagnosis
+from reconciler.kubernetes.workloads.diagnosis import Evidence
+from reconciler.kubernetes.workloads.pods import PodObserver
+from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.workload import UNMARK_AFTER_SECONDS, Workload
 from reconciler.plan import Zero
 
 log = structlog.get_logger()
 
-JUDGE_EVERY_SECONDS = 1.0
-"""How often a wake that takes long is judged though nothing has changed but the time."""
+DIAGNOSE_EVERY_SECONDS = 1.0
+"""Interval at which a slow wake is diagnosed again, even if nothing but the time has changed."""
 
 
 class _Services(Struct, frozen=True):
@@ -36,33 +35,36 @@ _SERVICES = decoder(_Services)
 
 
 class WakeMonitor:
-    """All services that wake and have no endpoint."""
+    """All services that are waking and have no endpoint."""
 
     def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
-        """`changed` is told the service that has to be judged again."""
+        """Create a monitor; `changed` is called with a service that needs a new diagnosis."""
         self._api, self._changed, self._spawn = api, changed, spawn
         self._pods = PodObserver(api, changed, spawn)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Request a new diagnosis of all waking services regularly, until cancelled."""
         while True:
-            await asyncio.sleep(JUDGE_EVERY_SECONDS)
+            await asyncio.sleep(DIAGNOSE_EVERY_SECONDS)
             for service in self._pods.services:
                 self._changed(service)
 
     def close(self) -> None:
+        """Stop watching pods."""
         self._pods.close()
 
-    def stalled(self, workload: Workload, failures: Sequence[Condition], is_offered: bool) -> str | None:
-        """Why its wake does not get on, if that is known. `failures` are the target's own conditions that tell of one;
-        `is_offered` is whether Kubernetes calls an endpoint ready."""
-        selector = workload.scaled.selector or workload.selector
+    def diagnose(self, workload: Workload, failures: Sequence[Condition], has_ready_endpoint: bool) -> str | None:
+        """Return why the workload does not become ready, or None.
+
+        `failures` are failure conditions of the target. `has_ready_endpoint` is Kubernetes' readiness of an endpoint.
+        """
+        selector = workload.scaler.observer.selector or workload.selector
         if not selector:
-            if workload.scaled.selector == "" and workload.selector is None:
+            if workload.scaler.observer.selector == "" and workload.selector is None:
                 workload.selector = ""
-                self._spawn(self._ask_selector(workload), f"selector of {workload.name}")
+                self._spawn(self._read_selector(workload), f"selector of {workload.name}")
             return None
-        if self._pods.follow(workload.name, workload.scaled.ref, selector):
+        if self._pods.follow(workload.name, workload.scaler.target, selector):
             workload.awaited_since = time.monotonic()
         if (seen := self._pods.of(workload.name)) is None:
             return self._pods.trouble(workload.name)
@@ -71,25 +73,25 @@ class WakeMonitor:
             workload.terminating | workload.previous_pods if waited < UNMARK_AFTER_SECONDS else workload.terminating
         )
         pods = [pod for pod in seen[0] if pod.metadata.uid not in ending]
-        now, reached, entry = time.time(), workload.milestones, workload.entry
+        now, reached, config = time.time(), workload.milestones, workload.config
         workload.record_milestones(pods, now)
-        return diagnose(
+        return diagnosis.diagnose(
             Evidence(
-                str(entry.target),
+                str(config.target),
                 waited,
                 running_seconds=now - reached.get("running", now),
                 ready_seconds=now - reached.get("ready", now),
-                desired=workload.scaled.seen.replicas if workload.scaled.seen else 0,
+                desired=workload.scaler.observer.current.replicas if workload.scaler.observer.current else 0,
                 conditions=failures,
                 pods=pods,
                 events=seen[1],
-                service="" if is_offered else f"Service {entry.service_key}",
-                port=entry.port.name,
+                service="" if has_ready_endpoint else f"Service {config.service_key}",
+                port=config.port.name,
             )
         )
 
-    def over(self, workload: Workload) -> None:
-        """It is awaited no more: it has an endpoint, or is not wanted."""
+    def finish(self, workload: Workload) -> None:
+        """Stop monitoring a workload that has an endpoint or is no longer desired."""
         if workload.is_waking:
             workload.record_ready(time.time())
             workload.previous_pods = frozenset()
@@ -98,20 +100,19 @@ class WakeMonitor:
         self._pods.leave(workload.name)
 
     def leave(self, workload: Workload) -> None:
-        """It is no service any more, or there is nothing to await yet."""
+        """Stop monitoring a workload that is gone, or whose pods are not expected yet."""
         self._pods.leave(workload.name)
 
-    async def _ask_selector(self, workload: Workload) -> None:
-        """The target does not say which pods are its own: those of the Service, then."""
-        entry = workload.entry
-        named = {
-            "fieldSelector": name_selector("metadata.name", entry.service)
-        }  # a list, as there is a right to those anyway
+    async def _read_selector(self, workload: Workload) -> None:
+        """Read the selector of the Service, because the target has none."""
+        config = workload.config
+        # A list with a selector, because RBAC allows listing anyway.
+        query = {"fieldSelector": name_selector("metadata.name", config.service)}
         try:
-            answer = await self._api.get(path("v1", "services", entry.target.namespace), named)
+            answer = await self._api.get(path("v1", "services", config.target.namespace), query)
             services = _SERVICES(answer).items
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
-            log.warning("a Service's selector cannot be read", service=entry.service_key, error=str(error))
+            log.warning("failed to read a Service's selector", service=config.service_key, error=str(error))
         else:
             if services:
                 workload.selector = selector_of(services[0].spec.selector)

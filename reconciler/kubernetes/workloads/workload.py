@@ -1,8 +1,7 @@
-"""One service of the backend: what is wanted, who is about to end, who was reached, how far its wake has got.
+"""The workload of one service: its desired scale, terminating pods, reachable endpoints, and progress of its wake.
 
-Rule: a pod that was there while zero replicas were asked for is about to end, whatever the EndpointSlices still say of
-it: they are changed last. Where it stays ready for some seconds after it was asked for again, it has been spared.
-Counterpart: `backend.py`, which brings together what each of them needs.
+A pod that existed while zero replicas were requested is terminating, even if the EndpointSlices still list it as ready:
+they are updated last. If it stays ready for some seconds after replicas were requested again, it is unmarked.
 """
 
 from __future__ import annotations
@@ -18,109 +17,118 @@ from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import Running
 
 UNMARK_AFTER_SECONDS = 3.0
-"""Controllers delete pods within moments; one that is ready for this long after its workload was asked for stays."""
+"""A pod that is still ready after this time is not being deleted: controllers delete pods within moments."""
 MILESTONES = ("scale", "scheduled", "running", "ready")
 
 
 class Workload:
-    """Mutable, and only by the backend."""
+    """The mutable state of one service, which only the backend changes."""
 
     __slots__ = (
-        "awaited_since", "began_at", "desired", "entry", "milestones", "name", "previous_pods", "probes", "reachable",
-        "reported", "scaled", "selector", "terminating", "trusts_kubernetes", "unmark_timer",
+        "awaited_since", "began_at", "config", "desired", "milestones", "name", "previous_pods", "probes", "reachable",
+        "reported", "scaler", "selector", "terminating", "trusts_kubernetes", "unmark_timer",
     )  # fmt: skip
 
-    def __init__(self, entry: ServiceConfig, scaled: TargetScaler) -> None:
-        self.name, self.entry, self.scaled = entry.spec.name, entry, scaled
+    def __init__(self, config: ServiceConfig, scaler: TargetScaler) -> None:
+        self.name, self.config, self.scaler = config.spec.name, config, scaler
         self.desired: Scale = None
         self.reported: Running | None = None
         self.terminating: set[str] = set()
-        """Pods that are about to end."""
+        """Uids of pods that are terminating."""
         self.unmark_timer: asyncio.TimerHandle | None = None
         self.reachable: dict[str, str] = {}
-        """Pods by address that people are sent to."""
+        """Pods by the address that gets connections."""
         self.probes: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.trusts_kubernetes = False
-        """Whether dials from here are not answered, so that Kubernetes is believed."""
+        """True if dials are not answered, so that Kubernetes' readiness is trusted."""
         self.selector: str | None = None
-        """Of the Service, where the target has none; asked for once in each wake."""
+        """Selector of the Service, if the target has none; read once in each wake."""
         self.began_at = 0.0
-        """When the latest wake began, in seconds since the epoch."""
+        """Start of the latest wake, in seconds since the epoch."""
         self.awaited_since = 0.0
-        """Since when its pods are awaited, by a clock that nobody sets."""
+        """Start of waiting for its pods, by a monotonic clock."""
         self.previous_pods: frozenset[str] = frozenset()
-        """Pods of a wake that was given up: they are ending too, though they never were endpoints."""
+        """Uids of the pods of an abandoned wake: they are terminating too, although they never were endpoints."""
         self.milestones: dict[str, float] = {}
 
     @property
     def is_waking(self) -> bool:
+        """True if replicas are desired."""
         return isinstance(self.desired, AtLeast)
 
     def begin(self, at: float) -> None:
-        """A wake begins."""
+        """Start a wake."""
         self.began_at, self.milestones, self.selector = at, {}, None
 
-    def mark_terminating(self, offers: Sequence[PodEndpoint]) -> set[str]:
-        """These are about to end; those of them of which that was not known."""
-        added = {offer.pod for offer in offers} - self.terminating
+    def mark_terminating(self, endpoints: Sequence[PodEndpoint]) -> set[str]:
+        """Mark the pods of endpoints as terminating, and return the newly marked ones."""
+        added = {endpoint.pod for endpoint in endpoints} - self.terminating
         self.terminating |= added
         self.cancel_unmark()
         return added
 
-    def routable(self, offers: Sequence[PodEndpoint]) -> list[PodEndpoint]:
-        """Those that somebody may be sent to."""
-        seen = self.scaled.seen
+    def routable(self, endpoints: Sequence[PodEndpoint]) -> list[PodEndpoint]:
+        """Return the endpoints that may get connections."""
+        current = self.scaler.observer.current
         if self.terminating:
-            self.terminating &= {offer.pod for offer in offers}
-        if seen is not None and not seen.replicas:
-            self.mark_terminating(offers)
+            self.terminating &= {endpoint.pod for endpoint in endpoints}
+        if current is not None and not current.replicas:
+            self.mark_terminating(endpoints)
             return []
-        if isinstance(self.desired, Zero) or self.scaled.in_doubt:
+        if isinstance(self.desired, Zero) or self.scaler.zero_pending:
             return []
-        return [offer for offer in offers if offer.pod not in self.terminating]
+        return [endpoint for endpoint in endpoints if endpoint.pod not in self.terminating]
 
-    def unmark_later(self, offers: Sequence[PodEndpoint], then: Callable[[], None]) -> None:
-        """Whoever is still ready in some seconds was not meant."""
-        seen, unsure = self.scaled.seen, self.scaled.in_doubt or isinstance(self.desired, Zero)
-        if not self.terminating or self.unmark_timer is not None or unsure or (seen is not None and not seen.replicas):
+    def unmark_later(self, endpoints: Sequence[PodEndpoint], then: Callable[[], None]) -> None:
+        """Call `then` in some seconds if marked pods are still ready."""
+        current, uncertain = self.scaler.observer.current, self.scaler.zero_pending or isinstance(self.desired, Zero)
+        if (
+            not self.terminating
+            or self.unmark_timer is not None
+            or uncertain
+            or (current is not None and not current.replicas)
+        ):
             return
-        if any(offer.pod in self.terminating and not offer.terminating for offer in offers):
+        if any(endpoint.pod in self.terminating and not endpoint.terminating for endpoint in endpoints):
             self.unmark_timer = asyncio.get_running_loop().call_later(UNMARK_AFTER_SECONDS, then)
 
-    def unmark(self, offers: Sequence[PodEndpoint]) -> None:
+    def unmark(self, endpoints: Sequence[PodEndpoint]) -> None:
+        """Unmark the pods that are still ready."""
         self.unmark_timer = None
-        self.terminating -= {offer.pod for offer in offers if not offer.terminating}
+        self.terminating -= {endpoint.pod for endpoint in endpoints if not endpoint.terminating}
 
     def cancel_unmark(self) -> None:
+        """Cancel a call that `unmark_later` scheduled."""
         if self.unmark_timer is not None:
             self.unmark_timer.cancel()
             self.unmark_timer = None
 
     def record_milestones(self, pods: Sequence[Pod], now: float) -> None:
-        """Note how far the pods have got; what comes late is as if it had come with what follows it."""
+        """Record the progress of the pods."""
         live = [
             pod for pod in pods if pod.metadata.deletion_timestamp is None and pod.metadata.uid not in self.terminating
         ]
-        if self.scaled.woken_at is not None and self.scaled.woken_at >= self.began_at:
-            self.milestones.setdefault("scale", self.scaled.woken_at)
+        if self.scaler.woken_at is not None and self.scaler.woken_at >= self.began_at:
+            self.milestones.setdefault("scale", self.scaler.woken_at)
         for name, has in (("scheduled", _is_scheduled), ("running", _runs), ("ready", _is_ready)):
             if name not in self.milestones and any(has(pod) for pod in live):
                 self.milestones[name] = now
 
     def record_ready(self, now: float) -> None:
-        """An endpoint can be reached: there is no milestone after this."""
-        if self.scaled.woken_at is not None and self.scaled.woken_at >= self.began_at:
-            self.milestones.setdefault("scale", self.scaled.woken_at)
+        """Record that an endpoint is reachable, which is the last milestone."""
+        if self.scaler.woken_at is not None and self.scaler.woken_at >= self.began_at:
+            self.milestones.setdefault("scale", self.scaler.woken_at)
         self.milestones.setdefault("ready", now)
 
     def close(self) -> None:
+        """Cancel timers and dials."""
         self.cancel_unmark()
         for dial in self.probes.values():
             dial.cancel()
 
 
 def ordered_milestones(milestones: dict[str, float]) -> dict[str, float]:
-    """In their order, and none before the one that it follows."""
+    """Return the milestones in order; one that was observed late gets at least the time of its predecessor."""
     found: dict[str, float] = {}
     for name in MILESTONES:
         if name in milestones:

@@ -24,7 +24,7 @@ SCALE = KIND.scale_path("shop", "web")
 GENEROUS_SECONDS = 10.0
 
 
-class Urgent:
+class FakeWakeClient:
     """What wakes go out on."""
 
     def __init__(self, objects: Objects) -> None:
@@ -51,8 +51,8 @@ class Owner:
     def __init__(self) -> None:
         self.objects = Objects()
         self.api: Any = self.objects
-        self.urgent: Any = Urgent(self.objects)
-        self.looks = asyncio.Semaphore(4)
+        self.wake_client: Any = FakeWakeClient(self.objects)
+        self.reads = asyncio.Semaphore(4)
         self.is_leader = True
         self.leads: Callable[[], bool] = lambda: self.is_leader
         self.may_sleep: Callable[[], bool] = lambda: self.is_leader
@@ -113,7 +113,7 @@ async def owner() -> AsyncIterator[Owner]:
 
 @pytest.mark.parametrize("written", [{}, {"replicas": 0}])
 async def test_a_wake_gets_through_to_an_api_server_that_takes_its_time(owner: Owner, written: dict[str, int]) -> None:
-    owner.urgent.slow_seconds = 11.0
+    owner.wake_client.slow_seconds = 11.0
     owner.put(written)
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
@@ -126,15 +126,15 @@ async def test_a_wake_is_one_patch(owner: Owner) -> None:
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: not owner.tasks)
     assert len(owner.objects.calls) == 1
-    assert owner.scaled.seen and owner.scaled.seen.replicas == 3
-    assert owner.scaled.selector == "app=web"
+    assert owner.scaled.observer.current and owner.scaled.observer.current.replicas == 3
+    assert owner.scaled.observer.selector == "app=web"
 
 
 async def test_a_zero_that_is_written_out_is_found_too(owner: Owner) -> None:
     owner.put({"replicas": 0})
     owner.scaled.set_desired("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
-    assert owner.scaled.trouble is None
+    assert owner.scaled.observer.trouble is None
 
 
 @pytest.mark.parametrize(
@@ -154,17 +154,17 @@ async def test_a_wake_that_fails_by_what_passes_is_tried_again_at_once(owner: Ow
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
     assert time.monotonic() - began < 1
-    assert owner.scaled.trouble is None, "it was over before it was worth a word"
+    assert owner.scaled.observer.trouble is None, "it was over before it was worth a word"
 
 
 async def test_an_api_server_that_stays_away_is_trouble_until_it_is_back(owner: Owner) -> None:
     owner.put({})
     owner.objects.refused[SCALE] = Unreachable("refused")
     owner.scaled.set_desired("web", AtLeast(3))
-    await owner.until(lambda: owner.scaled.trouble)
-    assert owner.scaled.trouble == "ApiUnreachable: the API server does not answer: refused"
+    await owner.until(lambda: owner.scaled.observer.trouble)
+    assert owner.scaled.observer.trouble == "ApiUnreachable: the API server does not answer: refused"
     owner.objects.refused.clear()
-    await owner.until(lambda: owner.replicas == 3 and owner.scaled.trouble is None)
+    await owner.until(lambda: owner.replicas == 3 and owner.scaled.observer.trouble is None)
 
 
 async def test_what_does_not_pass_by_itself_is_told_at_once_and_tried_on(owner: Owner) -> None:
@@ -172,10 +172,10 @@ async def test_what_does_not_pass_by_itself_is_told_at_once_and_tried_on(owner: 
     denied = 'admission webhook "policy.example" denied the request: not on Sundays'
     owner.objects.refused[SCALE] = ApiError(403, "Forbidden", denied)
     owner.scaled.set_desired("web", AtLeast(3))
-    await owner.until(lambda: owner.scaled.trouble)
-    assert owner.scaled.trouble == f"Forbidden: Deployment shop/web cannot be scaled: {denied}"
+    await owner.until(lambda: owner.scaled.observer.trouble)
+    assert owner.scaled.observer.trouble == f"Forbidden: Deployment shop/web cannot be scaled: {denied}"
     owner.objects.refused.clear()
-    await owner.until(lambda: owner.replicas == 3 and owner.scaled.trouble is None)
+    await owner.until(lambda: owner.replicas == 3 and owner.scaled.observer.trouble is None)
 
 
 async def test_a_wake_is_given_up_when_it_is_not_wanted_any_more(owner: Owner) -> None:
@@ -186,14 +186,14 @@ async def test_a_wake_is_given_up_when_it_is_not_wanted_any_more(owner: Owner) -
     owner.scaled.set_desired("web", None)
     await owner.until(lambda: not owner.tasks)
     owner.objects.refused.clear()
-    assert (owner.replicas, owner.scaled.trouble) == (0, None)
+    assert (owner.replicas, owner.scaled.observer.trouble) == (0, None)
 
 
 async def test_somebody_else_who_woke_it_is_left_alone(owner: Owner) -> None:
     owner.put({})
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 9}, "status": {}})
     owner.scaled.set_desired("web", AtLeast(3))
-    await owner.until(lambda: owner.scaled.seen and owner.scaled.seen.replicas == 9)
+    await owner.until(lambda: owner.scaled.observer.current and owner.scaled.observer.current.replicas == 9)
     assert owner.replicas == 9
 
 
@@ -267,7 +267,7 @@ async def test_who_may_no_longer_sleep_does_not_try_again(owner: Owner) -> None:
     asked = iter([True])
     owner.may_sleep = lambda: next(asked, False)
     owner.scaled.set_desired("web", Zero())
-    await owner.until(lambda: owner.scaled.seen and owner.scaled.seen.replicas == 4)
+    await owner.until(lambda: owner.scaled.observer.current and owner.scaled.observer.current.replicas == 4)
     await asyncio.sleep(0.2)
     assert owner.replicas == 4
     assert len(owner.patches()) == 1
@@ -288,7 +288,7 @@ async def test_a_sleep_without_an_answer_is_tried_again_and_spares_nobody(owner:
     owner.scaled.set_desired("web", Zero())
     await owner.until(lambda: owner.replicas == 0)
     assert owner.spared == 0, "nobody knows whether it took effect"
-    await owner.until(lambda: not owner.scaled.in_doubt)
+    await owner.until(lambda: not owner.scaled.zero_pending)
 
 
 async def test_a_wake_in_the_middle_of_falling_asleep_has_the_last_word(owner: Owner) -> None:
@@ -304,12 +304,12 @@ async def test_a_wake_in_the_middle_of_falling_asleep_has_the_last_word(owner: O
 
 async def test_a_watch_that_lags_behind_an_answer_is_not_believed(owner: Owner) -> None:
     owner.put({})
-    before = owner.scaled.seen
+    before = owner.scaled.observer.current
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
     await owner.until(lambda: not owner.tasks)
     owner.scaled.found(KIND, before)
-    assert owner.scaled.seen and owner.scaled.seen.replicas == 3
+    assert owner.scaled.observer.current and owner.scaled.observer.current.replicas == 3
 
 
 @pytest.mark.parametrize("wanted", [AtLeast(2), Zero()])
@@ -317,10 +317,10 @@ async def test_target_that_the_watch_does_not_see_is_never_called(owner: Owner, 
     before = {} if wanted == AtLeast(2) else {"replicas": 3}
     owner.objects.put(SCALE, {"spec": before, "status": {}})
     owner.scaled.set_desired("web", wanted)
-    owner.scaled.expect(KIND)
-    owner.scaled.identify()
-    owner.scaled.lost(KIND, "TargetNotFound: gone")
-    owner.scaled.identify()
+    owner.scaled.observer.expect(KIND)
+    owner.scaled.observer.find_selector()
+    owner.scaled.observer.lost(KIND, "TargetNotFound: gone")
+    owner.scaled.observer.find_selector()
     await asyncio.sleep(0.1)
     assert not owner.objects.calls
     owner.put(before)
@@ -329,7 +329,7 @@ async def test_target_that_the_watch_does_not_see_is_never_called(owner: Owner, 
 
 async def test_wake_of_a_target_whose_watch_broke_is_sent(owner: Owner) -> None:
     owner.put({})
-    owner.scaled.lost(KIND, "Forbidden: zenvoy may not watch deployments", absent=False)
+    owner.scaled.observer.lost(KIND, "Forbidden: zenvoy may not watch deployments", absent=False)
     owner.scaled.set_desired("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
 
@@ -340,18 +340,18 @@ async def test_answer_about_another_object_is_not_believed(owner: Owner) -> None
     owner.scaled.set_desired("web", AtLeast(5))
     owner.scaled.found(KIND, None)
     await owner.until(lambda: len(owner.objects.calls) > 2)
-    assert owner.scaled.seen and owner.scaled.seen.replicas == 3
+    assert owner.scaled.observer.current and owner.scaled.observer.current.replicas == 3
 
 
 async def test_a_target_that_went_away_is_woken_when_it_is_back(owner: Owner) -> None:
     owner.put({"replicas": 1})
-    owner.scaled.lost(KIND, "TargetNotFound: gone")
+    owner.scaled.observer.lost(KIND, "TargetNotFound: gone")
     del owner.objects.kept[SCALE]
     owner.scaled.set_desired("web", AtLeast(2))
-    assert owner.scaled.trouble and owner.scaled.trouble.startswith("TargetNotFound")
+    assert owner.scaled.observer.trouble and owner.scaled.observer.trouble.startswith("TargetNotFound")
     owner.put({})
     await owner.until(lambda: owner.replicas == 2)
-    assert owner.scaled.trouble is None
+    assert owner.scaled.observer.trouble is None
 
 
 async def test_what_only_its_scale_tells_is_read_once_for_many_changes(owner: Owner) -> None:
@@ -359,9 +359,9 @@ async def test_what_only_its_scale_tells_is_read_once_for_many_changes(owner: Ow
     owner.scaled.set_desired("web", None)
     for _ in range(10):
         owner.scaled.found(KIND, None)
-    await owner.until(lambda: owner.scaled.seen)
+    await owner.until(lambda: owner.scaled.observer.current)
     await owner.until(lambda: not owner.tasks)
-    assert owner.scaled.seen and owner.scaled.seen.replicas == 5
+    assert owner.scaled.observer.current and owner.scaled.observer.current.replicas == 5
     assert len(owner.objects.calls) <= 2
 
 
@@ -409,7 +409,9 @@ async def test_whatever_happens_in_between_it_ends_as_is_wanted(doings: list[str
     elif wanted == "down":
         await owner.until(lambda: owner.replicas == 0)
     await owner.until(lambda: not owner.tasks)
-    assert wanted == "free" or (owner.scaled.seen and owner.scaled.seen.replicas == owner.replicas)
+    assert wanted == "free" or (
+        owner.scaled.observer.current and owner.scaled.observer.current.replicas == owner.replicas
+    )
     assert (owner.replicas > 0) if wanted == "up" else (owner.replicas == 0) if wanted == "down" else True
-    assert not owner.faults and not owner.scaled.in_doubt
+    assert not owner.faults and not owner.scaled.zero_pending
     owner.scaled.close()
