@@ -80,7 +80,7 @@ class KubernetesBackend:
 
     @property
     def targets(self) -> Mapping[Target, TargetScaler]:
-        """All targets."""
+        """The targets of the services."""
         return self._targets
 
     def is_missing(self, service: str) -> bool:

@@ -35,7 +35,7 @@ _SERVICES = decoder(_Services)
 
 
 class WakeMonitor:
-    """All services that are waking and have no endpoint."""
+    """Monitor of the services that are waking and have no endpoint."""
 
     def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
         """Create a monitor; `changed` is called with a service that needs a new diagnosis."""
