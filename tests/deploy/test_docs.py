@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from reconciler.kubernetes.client import discovery
 from reconciler.kubernetes.config.service_config import REASONS
@@ -61,8 +62,9 @@ def test_links_have_an_existing_target(page: Path) -> None:
 def documented_commands(page: Path) -> Iterator[list[str]]:
     """Yield the zenvoy commands in a page, without what follows them in a pipeline or as a comment."""
     text = page.read_text().replace("\\\n", " ")
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    fenced = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    blocks = [block for language, block in fenced.findall(text) if language in ("", "sh")]
+    inline = re.findall(r"`([^`\n]+)`", fenced.sub("", text))
     for line in (*"".join(blocks).splitlines(), *inline):
         command = re.split(r"\s+#|[;|&>]", line)[0].split()
         if len(command) > 1 and command[0] in APPS and not command[1].isupper():
@@ -74,6 +76,17 @@ def test_documented_commands_and_options_exist(page: Path) -> None:
     for command in documented_commands(page):
         options = [] if command[1].startswith("-") else unknown_options(command)
         assert not options, f"{page.name}: {' '.join(command)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_documented_chart_values_exist(page: Path) -> None:
+    for key in re.findall(r"--set(?:-json)? ?\n? *'?([a-zA-Z.\[\]0-9]+)=", page.read_text()):
+        found = yaml.safe_load((ROOT / "deploy" / "chart" / "values.yaml").read_text())
+        for part in re.split(r"\[\d+\]", key)[0].split("."):
+            if found == {}:  # labels and the like have any keys
+                break
+            assert part in found, f"{page.name}: {key}"
+            found = found[part]
 
 
 def test_documented_commands_are_found() -> None:
