@@ -13,7 +13,7 @@ from xds.bootstrap import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml, files
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BootstrapOptions:
     """The options of `zenvoy bootstrap`, as they were typed."""
 
     reconciler: str
@@ -28,7 +28,7 @@ class Asked:
     open_files: int = USUAL_OPEN_FILES
 
 
-def text(asked: Asked, as_json_text: bool) -> str:
+def text(asked: BootstrapOptions, as_json_text: bool) -> str:
     """The bootstrap as YAML or JSON. Raises `ValueError` when an address is none."""
     if asked.certificate or asked.key or asked.authority:
         raise ValueError(
@@ -38,7 +38,7 @@ def text(asked: Asked, as_json_text: bool) -> str:
     return as_json(join) if as_json_text else as_yaml(join)
 
 
-def write(asked: Asked, directory: Path) -> list[Path]:
+def write(asked: BootstrapOptions, directory: Path) -> list[Path]:
     """Write `envoy.yaml`, and what it points to, into a directory. Raises `ValueError` and `OSError`."""
     directory = directory.absolute()
     written = []
@@ -49,7 +49,7 @@ def write(asked: Asked, directory: Path) -> list[Path]:
     return written
 
 
-def _join(asked: Asked, directory: Path | None) -> Join:
+def _join(asked: BootstrapOptions, directory: Path | None) -> Join:
     host, port = _target(asked.reconciler)
     return Join(
         asked.node,
@@ -63,7 +63,7 @@ def _join(asked: Asked, directory: Path | None) -> Join:
     )
 
 
-def _tls(asked: Asked, host: str, directory: Path | None) -> Tls | None:
+def _tls(asked: BootstrapOptions, host: str, directory: Path | None) -> Tls | None:
     certificate, key, authority = asked.certificate, asked.key, asked.authority
     if not (certificate or key or authority):
         return None

@@ -31,8 +31,8 @@ from reconciler.engine.sampling import Sampler
 from reconciler.engine.wake import Wake
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.local.file_watch import watch
-from reconciler.local.last_good import look, tell
-from reconciler.local.listen_addresses import TLS, Listening, when_free
+from reconciler.local.last_good import load, log_problems
+from reconciler.local.listen_addresses import TLS, ListenAddresses, when_free
 from reconciler.local.open_files import raise_limit
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.services_file import ServicesFile
@@ -98,7 +98,7 @@ class LocalRuntime:
         self._streams = StreamServer(reports, self._runtime.metrics.acked, self._admission)
         self._grpc, self._further_grpc = self._streams.add_server(), self._streams.add_server()
         envoys = self._streams.router.envoys
-        self._listening = Listening(directory.path)
+        self._listening = ListenAddresses(directory.path)
         self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
         self._renewal = Renewal(time.time, time.monotonic, self._backend, self.engine.services, envoys)
         self._admin = sample_source.admin(NODE, Path(ADMIN_SOCKET))
@@ -240,9 +240,9 @@ class LocalRuntime:
     async def _reload(self) -> None:
         settings = self._settings
         copy = settings.state_dir.last_good_of(settings.file)
-        file = await in_thread(lambda: look(settings.file, copy, settings.taken), "services file")
+        file = await in_thread(lambda: load(settings.file, copy, settings.taken), "services file")
         if not isinstance(file, ServicesFile):
-            tell(file)
+            log_problems(file)
         elif file == self._file:
             log.info("the file has not changed", file=str(self._settings.file))
             self._listening.retry()

@@ -30,7 +30,7 @@ REPORT_SECONDS = 10.0
 MOST_NAMED = 5
 
 
-class Envoy(Protocol):
+class EnvoyAdmin(Protocol):
     """The Envoy that `zenvoy up` runs, by its admin port."""
 
     async def stop_listening(self, envoy: str) -> bool: ...
@@ -67,7 +67,7 @@ class Drain:
         self,
         backend: ProcessBackend,
         services: Mapping[str, Service],
-        envoy: Envoy,
+        envoy: EnvoyAdmin,
         others: Callable[[], frozenset[str]],
         ticks: Callable[[], float],
     ) -> None:

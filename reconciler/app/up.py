@@ -26,7 +26,7 @@ from reconciler.app.shutdown import is_set, stop_programs
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.local import bundled_prometheus, private_files
 from reconciler.local.open_files import limit
-from reconciler.local.process_supervisor import Child, Children
+from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes import ProcessBackend, read_notes
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.services_file.addresses import Address
@@ -156,7 +156,7 @@ async def up(options: Options, file: ServicesFile) -> None:
     envoy = envoy_binary(options.envoy)
     state_dir.make()
     with locked(state_dir):
-        children = Children(state_dir.children, state_dir.path)
+        children = ProcessSupervisor(state_dir.children, state_dir.path)
         await children.end_leftovers()
         if in_use := [why for address in listens(file, options) if (why := why_taken(address))]:
             raise CannotStart("cannot listen:", in_use)
@@ -179,7 +179,7 @@ async def up(options: Options, file: ServicesFile) -> None:
                 raise CannotStart(children.failure)
 
 
-async def _until_stopped(stops: StopSignals, children: Children) -> None:
+async def _until_stopped(stops: StopSignals, children: ProcessSupervisor) -> None:
     """Return at the first signal, or when a child can never start.
 
     SIGHUP is not one of these signals, though it also comes when the terminal is closed: services stay available.
@@ -190,7 +190,7 @@ async def _until_stopped(stops: StopSignals, children: Children) -> None:
         task.cancel()
 
 
-async def _end(children: Children, stops: StopSignals, state_dir: StateDir) -> None:
+async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: StateDir) -> None:
     """End everything in order: the reconciler ends services and then itself, and Envoy and the holder go last."""
     await children.halt()
     ended = asyncio.create_task(children.stop("reconciler"))
@@ -236,7 +236,7 @@ class StopSignals:
         self._last = now
 
 
-def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[Child]]:
+def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[ChildProcess]]:
     """Our own Prometheus, if it is asked for, and the options that lead to it. Raises `CannotStart`."""
     if options.prometheus and not options.metrics:
         raise CannotStart("--prometheus needs --metrics IP:PORT: Prometheus has to scrape http://IP:PORT/envoy/metrics")
@@ -274,7 +274,7 @@ def _noted_port(note: Path) -> int:
     return port if 0 < port < 65536 else 0
 
 
-def _reconciler(options: Options, holder_port: int) -> Child:
+def _reconciler(options: Options, holder_port: int) -> ChildProcess:
     command = [*PYTHON, "reconciler.cli.main", "reconcile", str(options.file)]
     command += ["--state-dir", str(options.state_dir.path), "--holder-port", str(holder_port), "--log", options.log]
     command += [*_flag("--metrics", options.metrics), *_flag("--grpc", options.grpc)]
@@ -284,29 +284,29 @@ def _reconciler(options: Options, holder_port: int) -> Child:
     if options.prometheus:
         command += ["--prometheus", msgspec.json.encode(options.prometheus).decode()]
     output, health = options.state_dir.log("reconciler"), options.state_dir.control
-    return Child("reconciler", command, output=output, shares_stdout=True, health=health, umask=options.umask)
+    return ChildProcess("reconciler", command, output=output, shares_stdout=True, health=health, umask=options.umask)
 
 
-def _keeper(options: Options) -> Child:
+def _keeper(options: Options) -> ChildProcess:
     command = [*PYTHON, "tproxy.keeper", KEEPER_SOCKET]
-    return Child("keeper", command, output=options.state_dir.log("keeper"), stop_seconds=0.3)
+    return ChildProcess("keeper", command, output=options.state_dir.log("keeper"), stop_seconds=0.3)
 
 
-def _holder(options: Options, listening: socket.socket) -> Child:
+def _holder(options: Options, listening: socket.socket) -> ChildProcess:
     descriptor = listening.fileno()
     command = [*PYTHON, "tproxy", "run", "--mode", "anyip", "--listen", f"fd:{descriptor}"]
     command += ["--reconciler", f"unix:{GRPC_SOCKET}", "--holder-id", NODE, "--log", options.log]
     command += ["--drain-timeout", str(HOLDER_DRAIN_SECONDS), *_flag("--metrics", options.holder_metrics)]
     command += ["--keeper", KEEPER_SOCKET, "--health-socket", HOLDER_SOCKET]
     output, health = options.state_dir.log("holder"), options.state_dir.path / HOLDER_SOCKET
-    return Child("holder", command, output=output, health=health, stop_seconds=0.6, descriptors=(descriptor,))
+    return ChildProcess("holder", command, output=output, health=health, stop_seconds=0.6, descriptors=(descriptor,))
 
 
-def _envoy(options: Options, binary: str) -> Child:
+def _envoy(options: Options, binary: str) -> ChildProcess:
     command = [binary, "-c", options.state_dir.bootstrap.name, "--disable-hot-restart", "--log-level", "warning"]
     command += ["--concurrency", str(min(4, os.cpu_count() or 1))]
     output, health = options.state_dir.log("envoy"), options.state_dir.path / ADMIN_SOCKET
-    return Child(
+    return ChildProcess(
         "envoy",
         command,
         output=output,

@@ -25,12 +25,12 @@ _COUNT = re.compile(r"^(listener|cluster)\.(.*)\.(?:downstream_cx|upstream_rq)_a
 _OURS = ("zenvoy_ads", "zenvoy_admin")
 
 
-class Gone(Exception):
+class EnvoyUnreachable(Exception):
     """Envoy's admin port does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class EnvoyLoad:
     """What an Envoy has to do."""
 
     clients: int
@@ -67,19 +67,19 @@ def drain(
             sleep(POLL_SECONDS)
         # Nobody should come any more; whoever does is better refused here than after the holder has gone.
         _ask(admin, "POST", "/drain_listeners")
-    except Gone:
+    except EnvoyUnreachable:
         say("Envoy has ended")
         return True
     say(f"drained in {now() - begun:.1f} s")
     return not (busy.clients and busy.in_flight)
 
 
-def _busy(admin: str) -> Busy:
+def _busy(admin: str) -> EnvoyLoad:
     counted = {"listener": 0, "cluster": 0}
     for kind, name, value in _COUNT.findall(_ask(admin, "GET", STATS)):
         if name not in _OURS:
             counted[kind] += int(value)
-    return Busy(counted["listener"], counted["cluster"])
+    return EnvoyLoad(counted["listener"], counted["cluster"])
 
 
 def _ask(admin: str, method: str, path: str) -> str:
@@ -89,11 +89,11 @@ def _ask(admin: str, method: str, path: str) -> str:
         answer = connection.getresponse()
         body = answer.read().decode()
     except (OSError, HTTPException) as error:
-        raise Gone(f"Envoy's admin port {admin}: {error or type(error).__name__}") from error
+        raise EnvoyUnreachable(f"Envoy's admin port {admin}: {error or type(error).__name__}") from error
     finally:
         connection.close()
     if answer.status != 200:
-        raise Gone(f"Envoy's admin port {admin}: {method} {path.partition('?')[0]}: HTTP {answer.status}")
+        raise EnvoyUnreachable(f"Envoy's admin port {admin}: {method} {path.partition('?')[0]}: HTTP {answer.status}")
     return body
 
 

@@ -1,6 +1,6 @@
-"""The Prometheus of `zenvoy up --with-prometheus`: whatever is on the PATH, with a configuration of ours.
+"""The Prometheus of `zenvoy up --with-prometheus`: the binary on the PATH, with a generated configuration.
 
-It evaluates the rules of deploy/prometheus too, which the wheel brings along; its page `/alerts` shows what fires.
+It also evaluates the rules of deploy/prometheus, which are part of the wheel; its page `/alerts` shows the alerts.
 """
 
 from __future__ import annotations
@@ -14,41 +14,43 @@ from pathlib import Path
 import yaml
 
 from reconciler.local import private_files
-from reconciler.local.process_supervisor import Child
+from reconciler.local.process_supervisor import ChildProcess
 
 DIRECTORY = "prometheus"
 RETENTION = "1d"
 CHECKOUT = Path(__file__).parents[2] / "deploy" / "prometheus"
-"""Beside the package, where it is a checkout."""
+"""The rules in a checkout."""
 INSTALLED = "share/zenvoy/prometheus/*.yaml"
-"""Under whatever the wheel was installed into."""
+"""The rules in an installed wheel."""
 
 
 def binary() -> str | None:
-    """The Prometheus on the PATH, if there is one."""
+    """Return the Prometheus on the PATH, if there is one."""
     found = shutil.which("prometheus")
     return os.path.abspath(found) if found else None
 
 
 def rules() -> list[Path]:
-    """The rule files, of the checkout or of the wheel that this is."""
+    """Return the rule files of the checkout or of the wheel."""
     brought = (file for file in metadata.files("zenvoy") or () if file.match(INSTALLED))
     return sorted(CHECKOUT.glob("*.yaml")) or sorted(Path(str(file.locate())).resolve() for file in brought)
 
 
-def child(program: str, state_dir: Path, port: int, sample_interval: float, metrics: str, holder: str | None) -> Child:
-    """The process, its configuration written."""
+def child(
+    program: str, state_dir: Path, port: int, sample_interval: float, metrics: str, holder: str | None
+) -> ChildProcess:
+    """Write the configuration, and return the process to run."""
     directory = state_dir / DIRECTORY
     private_files.make_directory(directory)
     private_files.write(directory / "prometheus.yml", configuration(sample_interval, metrics, holder, rules()).encode())
     command = [program, f"--config.file={DIRECTORY}/prometheus.yml", f"--storage.tsdb.path={DIRECTORY}/data"]
     command += [f"--storage.tsdb.retention.time={RETENTION}", f"--web.listen-address=127.0.0.1:{port}"]
     command += ["--enable-feature=exemplar-storage"]
-    return Child("prometheus", command, output=state_dir / "logs" / "prometheus.log", stop_seconds=0.5)
+    return ChildProcess("prometheus", command, output=state_dir / "logs" / "prometheus.log", stop_seconds=0.5)
 
 
 def configuration(sample_interval: float, metrics: str, holder: str | None, rules: Sequence[Path]) -> str:
-    """Scrape Envoy, the reconciler and the holder; evaluate those rule files."""
+    """Return a configuration that scrapes Envoy, the reconciler and the holder, and evaluates the rules."""
     jobs = [
         {"job_name": "envoy", "metrics_path": "/envoy/metrics", "static_configs": [{"targets": [metrics]}]},
         {"job_name": "zenvoy", "static_configs": [{"targets": [metrics]}]},

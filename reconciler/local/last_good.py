@@ -21,7 +21,7 @@ MOST_LISTED = 20
 """Mistakes in one log line."""
 
 
-def look(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[Problem]:
+def load(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[Problem]:
     """Return the file, which then is the last good one, or all its mistakes; `taken` is where it cannot listen."""
     try:
         content = read_bounded(file)
@@ -49,15 +49,17 @@ def last_good(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesF
     return found if isinstance(found, ServicesFile) else None
 
 
-def in_force(file: Path, copy: Path, taken: Mapping[str, Address]) -> tuple[ServicesFile | None, list[Problem]]:
+def load_or_last_good(
+    file: Path, copy: Path, taken: Mapping[str, Address]
+) -> tuple[ServicesFile | None, list[Problem]]:
     """Return the file, or the last good one and the mistakes of the file; None where there is no good one."""
-    found = look(file, copy, taken)
+    found = load(file, copy, taken)
     if isinstance(found, ServicesFile):
         return found, []
     return last_good(file, copy, taken), found
 
 
-def tell(problems: Sequence[Problem]) -> None:
+def log_problems(problems: Sequence[Problem]) -> None:
     """Log why what is in force is not what the file says."""
     listed = [str(problem) for problem in problems[:MOST_LISTED]]
     log.error(

@@ -27,7 +27,7 @@ ENVOY = "envoy"
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class BusyAddress:
     """An address that another program has."""
 
     owner: str
@@ -43,11 +43,11 @@ class Busy:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AddressChoice:
     """The addresses to listen on, and those that are busy, both by owner."""
 
     served: Mapping[str, str]
-    busy: Mapping[str, Busy]
+    busy: Mapping[str, BusyAddress]
 
 
 def wanted(file: ServicesFile) -> dict[str, str]:
@@ -57,7 +57,7 @@ def wanted(file: ServicesFile) -> dict[str, str]:
     return {owner: address for owner, address in {**shared, **own}.items() if address}
 
 
-def choose(asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str, str]) -> Choice:
+def choose(asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str, str]) -> AddressChoice:
     """Choose an address for each owner: the one it asks for, or the one that it has while that one is `taken`.
 
     `kept` are the addresses that owners had, `taken` says why an address cannot be listened on.
@@ -67,8 +67,8 @@ def choose(asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str
     for owner in asked.keys() - served.keys():
         old = kept.get(owner)
         is_usable = old is not None and old not in taken and old not in served.values()
-        busy[owner] = Busy(owner, asked[owner], taken[asked[owner]], old if is_usable else None)
-    return Choice({**served, **{one.owner: one.instead for one in busy.values() if one.instead}}, busy)
+        busy[owner] = BusyAddress(owner, asked[owner], taken[asked[owner]], old if is_usable else None)
+    return AddressChoice({**served, **{one.owner: one.instead for one in busy.values() if one.instead}}, busy)
 
 
 async def when_free(option: str, address: str, serve: Callable[[], Awaitable[None]]) -> None:
@@ -90,12 +90,12 @@ async def when_free(option: str, address: str, serve: Callable[[], Awaitable[Non
         await asyncio.sleep(RETRY_SECONDS)
 
 
-class Listening:
+class ListenAddresses:
     """The listen addresses in force. Hold `lock` from a look to the choice that follows it."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._choice = Choice({}, {})
+        self._choice = AddressChoice({}, {})
         self._before: Mapping[str, str] = {}
         """The addresses in force before the latest change, which Envoy may reject."""
         self._taken: Mapping[str, str] = {}
@@ -109,7 +109,7 @@ class Listening:
         return self._choice.served
 
     @property
-    def busy(self) -> list[Busy]:
+    def busy(self) -> list[BusyAddress]:
         """The addresses that another program has."""
         return [busy for _, busy in sorted(self._choice.busy.items())]
 

@@ -21,8 +21,8 @@ import structlog
 from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, LOOK_SECONDS, Health, answers
-from reconciler.local.processes.log_file import Output
-from reconciler.local.processes.procfs import CHILD_MARK, children_of, cpu_seconds, look, run_id
+from reconciler.local.processes.log_file import LogFile
+from reconciler.local.processes.procfs import CHILD_MARK, children_of, cpu_seconds, process_info, run_id
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ MOST_TRIES = 5
 """A child that ended so often without ever being ready cannot start."""
 
 
-class Note(msgspec.Struct, frozen=True):
+class ChildNote(msgspec.Struct, frozen=True):
     """A process, told from a later one of the same id by its start time (clock ticks since boot)."""
 
     name: str
@@ -45,7 +45,7 @@ class Note(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class ChildProcess:
     """A process to keep running."""
 
     name: str
@@ -70,17 +70,17 @@ class Child:
 
 def started_at(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot, or None when there is none, or only its zombie."""
-    seen = look(pid)
+    seen = process_info(pid)
     return None if seen is None or seen.ended else seen.started_ticks
 
 
-class Children:
+class ProcessSupervisor:
     """Keeps children running until `close`; `cwd` is their working directory, `notes` the file that names them."""
 
     def __init__(self, notes: Path, cwd: Path) -> None:
         self._notes, self._cwd = notes, cwd
         self._running: dict[str, asyncio.subprocess.Process] = {}
-        self._order: list[Child] = []
+        self._order: list[ChildProcess] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._proven: set[str] = set()
         self.failure: str | None = None
@@ -89,7 +89,7 @@ class Children:
 
     async def end_leftovers(self) -> None:
         """End what an `up` that was killed left running: what carries its mark, whatever the notes say."""
-        left = [Note(name, seen.pid, seen.started_ticks) for name, seen in children_of(run_id(self._cwd))]
+        left = [ChildNote(name, seen.pid, seen.started_ticks) for name, seen in children_of(run_id(self._cwd))]
         for note in left:
             log.info("a process of an earlier run is ended", name=note.name, pid=note.pid)
             with suppress(ProcessLookupError):
@@ -97,7 +97,7 @@ class Children:
         for note in left:
             await _gone(note)
 
-    def start(self, child: Child) -> None:
+    def start(self, child: ChildProcess) -> None:
         """Keep it running from now on."""
         self._order.append(child)
         self._tasks[child.name] = asyncio.create_task(self._keep(child))
@@ -130,12 +130,12 @@ class Children:
         with suppress(OSError):
             self._notes.unlink(missing_ok=True)
 
-    async def _keep(self, child: Child) -> None:
+    async def _keep(self, child: ChildProcess) -> None:
         pause, longest = BACKOFF_SECONDS
         loop = asyncio.get_running_loop()
         for tries in itertools.count(1):
             began = loop.time()
-            output = Output(child.output.parent, child.output.stem) if child.output else None
+            output = LogFile(child.output.parent, child.output.stem) if child.output else None
             try:
                 how = _how(await self._run(child, output))
             except OSError as error:
@@ -152,13 +152,13 @@ class Children:
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
-    def _fail(self, child: Child, how: str, last_lines: str) -> None:
+    def _fail(self, child: ChildProcess, how: str, last_lines: str) -> None:
         wrote = f"; its last output: {last_lines}" if last_lines else ""
         where = f"; see {child.output}" if child.output else ""
         self.failure = f"{child.name} ended {MOST_TRIES} times and was never ready: {how}{wrote}{where}"
         self.failed.set()
 
-    async def _run(self, child: Child, output: Output | None) -> int:
+    async def _run(self, child: ChildProcess, output: LogFile | None) -> int:
         process = await self._start(child, output)
         if child.raises_open_files:
             raise_of(process.pid)
@@ -171,7 +171,7 @@ class Children:
             if watching:
                 watching.cancel()
 
-    async def _start(self, child: Child, output: Output | None) -> asyncio.subprocess.Process:
+    async def _start(self, child: ChildProcess, output: LogFile | None) -> asyncio.subprocess.Process:
         descriptor = output.open() if output else None
         try:
             return await asyncio.create_subprocess_exec(
@@ -189,7 +189,7 @@ class Children:
             if descriptor is not None:
                 os.close(descriptor)
 
-    async def _watch(self, child: Child, at: Path, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, child: ChildProcess, at: Path, process: asyncio.subprocess.Process) -> None:
         """Kill the process when it hangs."""
         clock = asyncio.get_running_loop().time
         health = Health(clock(), child.busy_seconds)
@@ -208,14 +208,14 @@ class Children:
         notes = []
         for name, process in self._running.items():
             if process.returncode is None and (started := started_at(process.pid)) is not None:
-                notes.append(Note(name, process.pid, started))
+                notes.append(ChildNote(name, process.pid, started))
         try:
             private_files.write(self._notes, msgspec.json.encode(notes))
         except OSError as error:
             log.error("cannot note which processes run", file=str(self._notes), error=str(error))
 
 
-async def _gone(note: Note) -> None:
+async def _gone(note: ChildNote) -> None:
     """Until a process that was killed, and that is not our child, has ended."""
     for _ in range(500):
         if started_at(note.pid) != note.started:

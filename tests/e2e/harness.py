@@ -25,7 +25,7 @@ import yaml
 
 from reconciler.cli import control_client
 from reconciler.local.processes.mark import mark
-from reconciler.local.processes.procfs import Census, look, run_id, take_census
+from reconciler.local.processes.procfs import Census, process_info, run_id, take_census
 from tests.ports import free_port
 
 T = TypeVar("T")
@@ -236,7 +236,7 @@ class Zenvoy:
         if not self.state_dir.exists():
             return []
         leader = self._leader(name)
-        family = self._census().family(mark(run_id(self.state_dir), name), look(leader) if leader else None)
+        family = self._census().family(mark(run_id(self.state_dir), name), process_info(leader) if leader else None)
         return [seen.pid for seen in family]
 
     def leftovers(self) -> list[psutil.Process]:

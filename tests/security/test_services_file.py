@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.last_good import last_good, look
+from reconciler.local.last_good import last_good, load
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.services_file.problems import MAX_PROBLEMS, MAX_WORDS
 from tests.security.hostile_files import HOSTILE
@@ -51,7 +51,7 @@ def test_failure_that_no_check_foresaw_is_a_mistake(tmp_path: Path) -> None:
 def test_copy_that_is_a_symlink_is_not_read(tmp_path: Path) -> None:
     file, copy = tmp_path / "services.yaml", tmp_path / "last-good.yaml"
     file.write_text('listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [sh, "{port}"]}]')
-    assert isinstance(look(file, copy, {}), ServicesFile)
+    assert isinstance(load(file, copy, {}), ServicesFile)
     assert isinstance(last_good(file, copy, {}), ServicesFile)
     assert copy.stat().st_mode & 0o777 == 0o600
     content = copy.read_bytes()
@@ -60,6 +60,6 @@ def test_copy_that_is_a_symlink_is_not_read(tmp_path: Path) -> None:
     foreign.write_bytes(content)
     copy.symlink_to(foreign)
     assert last_good(file, copy, {}) is None
-    assert isinstance(look(file, copy, {}), ServicesFile)
+    assert isinstance(load(file, copy, {}), ServicesFile)
     assert not copy.is_symlink() and foreign.read_bytes() == content, "it is replaced, and not written through"
     assert last_good(file, tmp_path, {}) is None

@@ -16,7 +16,7 @@ import pytest
 from reconciler.local import private_files
 from reconciler.local.private_files import NotPrivate, make_directory
 from reconciler.local.processes.mark import mark, read_mark
-from reconciler.local.processes.procfs import boot_id, look, run_id
+from reconciler.local.processes.procfs import boot_id, process_info, run_id
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request
 
@@ -44,7 +44,7 @@ def victim() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def started_ticks(process: subprocess.Popen[bytes]) -> int:
-    seen = look(process.pid)
+    seen = process_info(process.pid)
     assert seen
     return seen.started_ticks
 

@@ -122,7 +122,7 @@ def bootstrap_command(
     from reconciler.app import envoy_bootstrap
     from reconciler.local.open_files import limit
 
-    asked = envoy_bootstrap.Asked(
+    asked = envoy_bootstrap.BootstrapOptions(
         reconciler,
         node,
         admin,
@@ -182,7 +182,7 @@ def drain_envoy_command(
 
     try:
         drained = drain.drain(admin, limit, settle, quiet, output.echo)
-    except drain.Gone as error:
+    except drain.EnvoyUnreachable as error:
         output.echo(f"zenvoy: {error}", err=True)
         drained = False
     if not drained:

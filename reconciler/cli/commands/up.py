@@ -195,15 +195,15 @@ def reconcile(
     from reconciler.app import logging
     from reconciler.app.local_runtime import LocalSettings, run_until_stopped
     from reconciler.envoy.prometheus.settings import PrometheusSettings
-    from reconciler.local.last_good import in_force, tell
+    from reconciler.local.last_good import load_or_last_good, log_problems
     from reconciler.local.sockets import split, taken
 
     logging.configure(log_style.value)
     umask = os.umask(OURS_ALONE)
     ours = taken(metrics, holder_metrics, grpc)
-    good, problems = in_force(file, StateDir(state_dir).last_good_of(file), ours)
+    good, problems = load_or_last_good(file, StateDir(state_dir).last_good_of(file), ours)
     if good and problems:
-        tell(problems)
+        log_problems(problems)
     found = good or _good(file, problems)
     try:
         asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None

@@ -1,8 +1,7 @@
-"""The place where services run as processes of this machine; implements `reconciler.ports.backend.Backend`.
+"""The backend for services as processes of this machine. Implements `reconciler.ports.backend.Backend`.
 
-Rule: the processes outlive a zenvoy that is killed, or that leaves, and the next one adopts them; only `close` ends
-them. A service that sleeps costs an entry in a table. Counterparts: `unit.py`, which runs one service; `site.py`, what
-is kept on disk.
+Processes outlive a zenvoy that is killed or that leaves, and the next zenvoy adopts them; only `close` ends them.
+A sleeping service costs one table entry. `service_process.py` runs one service, `notes.py` keeps state on disk.
 """
 
 from __future__ import annotations
@@ -13,59 +12,66 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.local.processes.notes import Note, Site
-from reconciler.local.processes.pidfd import Watched
+from reconciler.local.processes.notes import ProcessNote, ProcessNotes
+from reconciler.local.processes.pidfd import WatchedProcess
+from reconciler.local.processes.ports import PortAllocator
 from reconciler.local.processes.procfs import take_census
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.readiness import Dialler
-from reconciler.local.processes.service_process import Shared, Unit
+from reconciler.local.processes.readiness import ReadinessProber
+from reconciler.local.processes.service_process import ProcessContext, ServiceProcess
 from reconciler.local.processes.succession import Succession
-from reconciler.local.processes.termination import Censuses
+from reconciler.local.processes.termination import CensusTaker
 from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import Report, Running
 
 log = structlog.get_logger(__name__)
 
 KILL_SECONDS = 5.0
-"""How long a process may take to end after SIGKILL until it is reported as left behind."""
+"""Time after SIGKILL after which a process is reported as left behind."""
 
 
 class ProcessBackend:
-    """Starts and stops the services' commands. Raises `StateDirInUse` when another zenvoy has the state directory.
+    """Starts and stops the services' commands, on one event loop.
 
-    Made and used on one event loop. `configure` reports what is known of every new service before it returns;
-    everything else is reported from the loop, never from within a call.
+    `configure` reports the status of every new service before it returns. All other reports come from the loop, never
+    from within a call.
     """
 
     def __init__(self, state_dir: Path, report: Report, umask: int = -1) -> None:
-        """`umask` is that of the programs; -1: ours."""
+        """Raises `StateDirInUse` if another zenvoy uses the state directory.
+
+        `umask` is the umask of the programs; -1: that of this process.
+        """
         self._report = report
-        self._site = Site(state_dir)
-        self._shared = Shared(self._site, Censuses(self._site.run), Dialler(self._site.run, umask), Succession(), umask)
+        self._notes, self._ports = ProcessNotes(state_dir), PortAllocator()
+        run = self._notes.run
+        self._shared = ProcessContext(
+            self._notes, self._ports, CensusTaker(run), ReadinessProber(run, umask), Succession(), umask
+        )
         self._programs: dict[str, Program] | None = None
         self._leaving: frozenset[str] = frozenset()
-        self._units: dict[str, Unit] = {}
+        self._units: dict[str, ServiceProcess] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._retired: set[str] = set()
         self._closing = False
 
     def configure(self, programs: Mapping[str, Program], leaving: frozenset[str] = frozenset()) -> None:
-        """These are the services from now on; what does not change is not touched.
+        """Replace all services; those that do not change are not touched.
 
-        The first call adopts what an earlier zenvoy left, or ends it when its program is another one now or is no more.
-        Later, a service that is no more is stopped, and is not reported again. One that runs and whose program is
-        another one now is `outdated`: it goes on as it is until it is put to sleep, restarted, or ends by itself.
-        Those that are `leaving` are no more either, but are stopped only once they are not named here any more.
+        The first call adopts processes of an earlier zenvoy, or ends them if their program has changed or is gone.
+        Later, a removed service is stopped, and not reported again. A running service whose program has changed is
+        `outdated`: it continues until it is put to sleep, restarted, or ends by itself. A `leaving` service is
+        removed, but is stopped only by a later call that does not name it.
         """
         before, self._programs = self._programs, dict(programs)
         stopped = ((before or {}).keys() | self._leaving) - programs.keys() - leaving
         self._leaving = leaving
-        self._site.reserve(program.port for program in programs.values() if program.port is not None)
+        self._ports.reserve(program.port for program in programs.values() if program.port is not None)
         if before is None:
             self._take_over()
         self._shared.succession.configure(self._programs, {name: unit.claims for name, unit in self._units.items()})
         for service in stopped:
-            self._site.forget(service)
+            self._ports.forget(service)
             if unit := self._units.get(service):
                 unit.stop()
         for service, program in programs.items():
@@ -76,12 +82,12 @@ class ProcessBackend:
                 self._report(unit.running if unit else Running(service, 0))
 
     def outdated(self) -> frozenset[str]:
-        """Services that run, but from another program than the present one: to be drained, or restarted."""
+        """Return the services that run an earlier program: to be drained, or restarted."""
         programs = self._programs or {}
         return frozenset(unit.service for unit in self._units.values() if unit.outdated and unit.service in programs)
 
     def withdraw(self, service: str) -> None:
-        """Say that the service cannot be dialled, though it can: new connections wait, those in flight may end."""
+        """Report the service without endpoints: new connections are held, those in flight continue."""
         if unit := self._units.get(service):
             self._tell(unit.withdraw())
 
@@ -91,16 +97,16 @@ class ProcessBackend:
             self._tell(unit.restore())
 
     def restart(self, service: str) -> None:
-        """End what runs of the service and start it again, from its present program. Cuts its connections."""
+        """Stop the service and start it from its present program. Cuts its connections."""
         if unit := self._units.get(service):
             unit.restart()
 
     def log_of(self, service: str) -> Path:
-        """The file with the service's output."""
-        return self._site.logs / f"{service}.log"
+        """Return the file with the service's output."""
+        return self._notes.logs / f"{service}.log"
 
     def converge(self, service: str, scale: Scale) -> None:
-        """Start it, stop it, or leave it as it is; a service that is not configured is being stopped already."""
+        """Start or stop a service; one that is not configured is being stopped already."""
         program = (self._programs or {}).get(service)
         unit = self._units.get(service)
         if program is None or self._closing or service in self._retired:
@@ -108,8 +114,8 @@ class ProcessBackend:
         match scale:
             case AtLeast():
                 if unit is None:
-                    unit = self._run(Unit(service, program, self._shared))
-                    if self._site.has_note(service):
+                    unit = self._run(ServiceProcess(service, program, self._shared))
+                    if self._notes.has_note(service):
                         unit.clean_up()
                 unit.want()
             case Zero():
@@ -117,23 +123,23 @@ class ProcessBackend:
                     self._tell(unit.stop())
 
     def retire(self, service: str) -> None:
-        """Stop it for good; nothing of it is reported any more."""
+        """Stop a service for good, and report nothing of it any more."""
         self._retired.add(service)
         if unit := self._units.get(service):
             unit.stop()
 
     @property
     def ending(self) -> Mapping[str, float]:
-        """The services that have not ended, with the drain time-out of each."""
+        """The services that have not ended, with the drain timeout of each."""
         return {name: unit.program.drain_timeout for name, unit in self._units.items()}
 
     def kill(self) -> None:
-        """Send SIGKILL to whatever is still ending."""
+        """Send SIGKILL to all processes that are still ending."""
         for unit in self._units.values():
             unit.stop(at_most=0.0)
 
     async def close(self) -> None:
-        """Stop every service, side by side; each has its drain time-out, then SIGKILL."""
+        """Stop all services in parallel; each has its drain timeout, then SIGKILL."""
         self._closing = True
         for unit in self._units.values():
             unit.stop()
@@ -144,65 +150,66 @@ class ProcessBackend:
         self.leave()
 
     def _are_left_behind(self) -> bool:
-        """Return whether SIGKILL has not ended those that are left."""
+        """Return whether only processes are left that SIGKILL has not ended."""
         now, killed = asyncio.get_running_loop().time(), [unit.killed_at for unit in self._units.values()]
         return all(at is not None and now > at + KILL_SECONDS for at in killed)
 
     def leave(self) -> None:
-        """Look after services no more: they go on as they are, for the next zenvoy to adopt."""
+        """Stop supervising services, which continue: the next zenvoy adopts them."""
         self._closing = True
         for task in self._tasks:
             task.cancel()
-        self._site.close()
+        self._notes.close()
 
     def _take_over(self) -> None:
-        """Find what an earlier zenvoy started."""
-        notes = self._site.notes()
+        """Adopt or end the processes that an earlier zenvoy started."""
+        notes = self._notes.notes()
         for service, note in notes.items():
-            seen = self._site.process(service, note)
-            process = Watched.of_other(seen) if seen else None
+            seen = self._notes.process(service, note)
+            process = WatchedProcess.of_other(seen) if seen else None
             if process is not None:
                 self._adopt(service, process, note)
-        names = {self._site.mark(name): name for name in (*notes, *(self._programs or {}))}
-        for mark in take_census(self._site.run).by_mark:
+        names = {self._notes.mark(name): name for name in (*notes, *(self._programs or {}))}
+        for mark in take_census(self._notes.run).by_mark:
             service = names.get(mark, f"unknown-{mark:x}")
             if service not in self._units:
-                log.warning("unnoted processes are ended", service=service)
-                self._run(Unit(service, self._program(service, notes.get(service)), self._shared, mark)).clean_up()
+                log.warning("ending processes without a note", service=service)
+                program = self._program(service, notes.get(service))
+                self._run(ServiceProcess(service, program, self._shared, mark)).clean_up()
         for service in notes.keys() - self._units.keys():
-            self._site.drop(service)
+            self._notes.drop(service)
 
-    def _adopt(self, service: str, process: Watched, note: Note) -> None:
-        unit = Unit(service, self._program(service, note), self._shared)
+    def _adopt(self, service: str, process: WatchedProcess, note: ProcessNote) -> None:
+        unit = ServiceProcess(service, self._program(service, note), self._shared)
         unit.adopt(process, note)
         if service not in (self._programs or {}):
             unit.stop()
         elif unit.outdated:
             unit.restart()
-        log.info("process is adopted", service=service, pid=note.pid, outdated=unit.outdated)
+        log.info("adopted process", service=service, pid=note.pid, outdated=unit.outdated)
         self._run(unit)
 
-    def _program(self, service: str, note: Note | None) -> Program:
-        """Return the service's program; for a service that is gone, one that its processes are ended by."""
+    def _program(self, service: str, note: ProcessNote | None) -> Program:
+        """Return the service's program; for a removed service, one that can only end its processes."""
         if program := (self._programs or {}).get(service):
             return program
         return note.program() if note else Program(command=(), working_directory=Path("/"))
 
-    def _run(self, unit: Unit) -> Unit:
+    def _run(self, unit: ServiceProcess) -> ServiceProcess:
         self._units[unit.service] = unit
         task = asyncio.create_task(self._until_asleep(unit), name=f"processes of {unit.service}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return unit
 
-    async def _until_asleep(self, unit: Unit) -> None:
+    async def _until_asleep(self, unit: ServiceProcess) -> None:
         over = Running(unit.service, 0)
         try:
             await unit.run(self._tell)
         except Exception as error:
-            log.exception("service is given up until its next wake: a fault of zenvoy", service=unit.service)
+            log.exception("giving up on a service until its next wake: this is a bug in zenvoy", service=unit.service)
             over = Running(unit.service, None, trouble=f"given up: {error!r}")
-        # Without a pause between the unit's end and this: a call in between would be lost on it.
+        # No await between the end of `run` and this: a call in between would have no effect.
         del self._units[unit.service]
         self._tell(over)
 

@@ -1,7 +1,6 @@
-"""Starts a program as the leader of a session of its own, with everything it may expect around it.
+"""Start of a program as the leader of its own session.
 
-Rule: it inherits no descriptor but its log, and shares no terminal, so that neither Ctrl-C nor zenvoy's end reaches it.
-Counterpart: `ending.py`.
+It inherits no descriptor except its log, and has no terminal: neither Ctrl-C nor the end of zenvoy affects it.
 """
 
 from __future__ import annotations
@@ -10,18 +9,18 @@ import os
 import subprocess
 
 from reconciler.local.open_files import restore_of
-from reconciler.local.processes.log_file import Output
+from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.mark import mark, marking
-from reconciler.local.processes.pidfd import Watched
+from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.procfs import CHILD_MARK
 from reconciler.local.processes.program import Program, filled
 
 
-class CannotStart(Exception):
-    """The command could not be started; the text says why, for people."""
+class LaunchError(Exception):
+    """The command could not be started; the text is the reason, for people."""
 
 
-def launch(service: str, program: Program, port: int, run: str, output: Output, umask: int) -> Watched:
+def launch(service: str, program: Program, port: int, run: str, output: LogFile, umask: int) -> WatchedProcess:
     """Start the program on this port. `run` names the state directory. Raises `CannotStart`."""
     try:
         log = output.open()
@@ -30,16 +29,18 @@ def launch(service: str, program: Program, port: int, run: str, output: Output, 
         finally:
             os.close(log)
     except (OSError, ValueError) as error:
-        raise CannotStart(_said(error)) from error
+        raise LaunchError(_reason(error)) from error
 
 
-def launch_ready_command(service: str, program: Program, port: int, run: str, umask: int) -> Watched:
-    """Start the command that says whether the program is ready. Raises OSError and ValueError."""
+def launch_ready_command(service: str, program: Program, port: int, run: str, umask: int) -> WatchedProcess:
+    """Start the `ready_command` of a program. Raises OSError and ValueError."""
     words = [filled(part, port) for part in program.ready_command]
     return _start(service, program, words, port, run, subprocess.DEVNULL, umask)
 
 
-def _start(service: str, program: Program, words: list[str], port: int, run: str, output: int, umask: int) -> Watched:
+def _start(
+    service: str, program: Program, words: list[str], port: int, run: str, output: int, umask: int
+) -> WatchedProcess:
     inherited = {name: value for name, value in os.environ.items() if name != CHILD_MARK}
     with marking(mark(run, service)):
         child = subprocess.Popen(
@@ -54,14 +55,14 @@ def _start(service: str, program: Program, words: list[str], port: int, run: str
         )
     restore_of(child.pid)
     try:
-        return Watched.of_child(child)
+        return WatchedProcess.of_child(child)
     except OSError:
         child.kill()
         child.wait()
         raise
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)

@@ -1,6 +1,6 @@
-"""What the services' programs write: a log file for each, and its last lines as the reason of a failure.
+"""Log files for the output of programs. The last lines serve as the reason of a failure.
 
-Rule: programs write to the file themselves, so nothing is lost and nothing blocks when zenvoy is gone.
+Programs write to the file themselves, so that nothing is lost and nothing blocks while zenvoy is not running.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CHARACTERS = 500
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\xa0-\U0010ffff]")
 
 
-class Output:
-    """One run's part of a service's log file, `service.log`; an earlier file past 10 MB becomes `service.log.1`."""
+class LogFile:
+    """The log file `service.log`, from the start of one run. A file over 10 MB is renamed to `service.log.1` first."""
 
     def __init__(self, folder: Path, service: str) -> None:
         self.path = folder / f"{service}.log"
@@ -31,7 +31,7 @@ class Output:
     def open(self) -> int:
         """Return a descriptor to append to; the caller closes it.
 
-        A log file that cannot be opened keeps no program from running: its output is then discarded.
+        If the file cannot be opened, the output is discarded and the program runs nevertheless.
         """
         try:
             if self._start > ROTATE_BYTES:
@@ -39,11 +39,11 @@ class Output:
                 self._start = 0
             return private_files.open_append(self.path)
         except OSError as error:
-            log.error("a log file cannot be opened; the output is discarded", file=str(self.path), error=error.strerror)
+            log.error("failed to open a log file; its output is discarded", file=str(self.path), error=error.strerror)
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def last_lines(self) -> str:
-        """The last lines that this run wrote, in one line, shortened at the front."""
+        """Return the last lines of this run in one line, shortened at the front."""
         try:
             with self.path.open("rb") as file:
                 file.seek(max(self._start, self._size() - 4 * CHARACTERS))

@@ -1,9 +1,9 @@
-"""The mark of a service: a number that all of its processes carry, and that none of them loses.
+"""The mark of a service: a number that all its processes carry and never lose.
 
-The number is the soft limit of RLIMIT_LOCKS, which Linux has not enforced since 2.4.25. fork(2) and execve(2) hand it
-down. In contrast to a variable of the environment, it survives programs that overwrite their environment (nginx, Redis,
-PostgreSQL); in contrast to a process group or session, it survives setsid(2). It needs no privilege.
-Source: getrlimit(2), prlimit(2), proc_pid_limits(5). Counterpart: `procfs.py`, which finds the processes.
+The number is the soft limit of RLIMIT_LOCKS, which Linux has not enforced since 2.4.25. Children inherit it. Unlike an
+environment variable, it survives programs that overwrite their environment (nginx, Redis, PostgreSQL); unlike a process
+group or session, it survives setsid(2). It needs no privilege.
+Source: getrlimit(2), prlimit(2), proc_pid_limits(5).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def mark(run: str, service: str) -> int:
 
 
 def belongs_to(number: int, run: str) -> bool:
-    """Return whether a mark is that of any service of this state directory."""
+    """Return whether a mark belongs to a service of this state directory."""
     return number >> _SERVICE_BITS == _hash(run, _RUN_BITS)
 
 
 @contextmanager
 def marking(number: int) -> Iterator[None]:
-    """Mark everything that this process starts meanwhile; nothing may be awaited in between.
+    """Mark all processes that this process starts in the context; nothing may be awaited in it.
 
     Raises ValueError if a hard limit forbids it.
     """

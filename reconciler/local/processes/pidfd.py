@@ -1,7 +1,7 @@
-"""One process under watch through a pidfd: its end is an event of the loop, and a signal never hits another process.
+"""Watching of a process through a pidfd: its end is an event of the loop, and no signal reaches a later process.
 
-Works for children and for processes of others alike; only a child's exit status can be known, and is reaped here.
-Source: pidfd_open(2), waitid(2). Counterpart: `procfs.py`, which finds them.
+This works for children and for other processes; only children have an exit status, and are reaped here.
+Source: pidfd_open(2), waitid(2).
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ import signal
 from select import POLLIN, poll
 from subprocess import Popen
 
-from reconciler.local.processes.procfs import Seen, look
+from reconciler.local.processes.procfs import ProcessInfo, process_info
 
 
-class Watched:
-    """A process; `exited` is done, with how it ended in words, once it has."""
+class WatchedProcess:
+    """A process. When it ends, `exited` has a description of its end."""
 
-    def __init__(self, seen: Seen, descriptor: int, child: Popen[bytes] | None) -> None:
+    def __init__(self, seen: ProcessInfo, descriptor: int, child: Popen[bytes] | None) -> None:
         self.seen = seen
         self.exit_code: int | None = None
-        """Its exit code once it has exited, if it was a child of ours."""
+        """The exit code of a child that has exited."""
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._descriptor = descriptor
         self._child = child
         asyncio.get_running_loop().add_reader(descriptor, self._on_exit)
 
     @classmethod
-    def of_child(cls, child: Popen[bytes]) -> Watched:
-        """Watch a child that was not waited for yet; it may have ended already. Raises OSError: too many open files."""
+    def of_child(cls, child: Popen[bytes]) -> WatchedProcess:
+        """Watch a child that was not waited for; it may have ended already. Raises OSError: too many open files."""
         descriptor = os.pidfd_open(child.pid)
-        seen = look(child.pid)
+        seen = process_info(child.pid)
         assert seen is not None, "a child stays until it is waited for"
         return cls(seen, descriptor, child)
 
     @classmethod
-    def of_other(cls, seen: Seen) -> Watched | None:
-        """Watch a process that somebody else started; None when it is gone."""
+    def of_other(cls, seen: ProcessInfo) -> WatchedProcess | None:
+        """Watch a process that is not a child; return None if it has ended."""
         try:
             descriptor = os.pidfd_open(seen.pid)
         except ProcessLookupError:
             return None
-        now = look(seen.pid)
+        now = process_info(seen.pid)
         if now is None or now.started_ticks != seen.started_ticks:
             os.close(descriptor)
             return None
         return cls(now, descriptor, None)
 
     def is_alive(self) -> bool:
-        """Whether it runs at this very moment, also when the loop has not heard of its end yet."""
+        """Return whether it runs now, even if the loop has not processed its end yet."""
         if self.exited.done():
             return False
         poller = poll()
@@ -57,11 +57,11 @@ class Watched:
         return not poller.poll(0)
 
     async def wait(self) -> str:
-        """Wait for its end; how it ended, in words."""
+        """Wait for its end; return the description of its end."""
         return await asyncio.shield(self.exited)
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it alone; nothing happens when it has ended. Raises PermissionError when it may not be signalled."""
+        """Signal this process only, unless it has ended. Raises PermissionError."""
         if not self.exited.done():
             try:
                 signal.pidfd_send_signal(self._descriptor, number)
@@ -69,7 +69,7 @@ class Watched:
                 return
 
     def send_to_group(self, number: signal.Signals) -> None:
-        """Signal its whole process group, at once; it is the group's leader. Raises PermissionError as `send` does."""
+        """Signal the process group that it leads. Raises PermissionError."""
         if self.is_alive():
             try:
                 os.killpg(self.seen.pid, number)
@@ -77,7 +77,7 @@ class Watched:
                 return
 
     def close(self) -> None:
-        """Watch it no more."""
+        """Stop watching."""
         if self._descriptor >= 0:
             asyncio.get_running_loop().remove_reader(self._descriptor)
             os.close(self._descriptor)

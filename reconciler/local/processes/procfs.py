@@ -1,8 +1,8 @@
 """The processes of this machine, read from /proc: their groups, parents, and the services that they belong to.
 
-Rule: reads only, changes nothing; a process that ends while it is read is not there. A process belongs to a service if
-it carries the service's mark (`mark.py`), is in the process group of its leader, or descends from one that does.
-Source: proc_pid_stat(5), proc_pid_environ(5). Counterpart: `pidfd.py`, which waits for them and signals them.
+A process that ends while it is read does not exist. A process belongs to a service if it carries the service's mark
+(`mark.py`), is in the process group of its leader, or descends from such a process.
+Source: proc_pid_stat(5), proc_pid_environ(5).
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from pathlib import Path
 from reconciler.local.processes.mark import belongs_to, read_mark
 
 CHILD_MARK = "ZENVOY_CHILD"
-"""`<state directory>/<name>` in the environment of what `zenvoy up` itself keeps running."""
+"""The environment variable of child processes of `zenvoy up`: `<state directory>/<name>`."""
 _KTHREADD = 2
 _NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
-"""What reading of a process that ended, or is another user's, raises; anything else must not look like its end."""
+"""Errors of reading a process that has ended or belongs to another user. Other errors must not look like an end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One process. A pid is used again some day; a pid with its start is not, until the next boot."""
+class ProcessInfo:
+    """One process. Pids are reused; a pid with its start time is unique until the next boot."""
 
     pid: int
     parent: int
     group: int
     started_ticks: int
     ended: bool
-    """Whether it is a zombie: it runs no more, and only its parent can make it go."""
+    """True for a zombie."""
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Everything that ran at one moment."""
+    """The processes at one moment."""
 
-    by_group: Mapping[int, tuple[Seen, ...]]
-    by_parent: Mapping[int, tuple[Seen, ...]]
-    by_mark: Mapping[int, tuple[Seen, ...]]
-    """Those that carry a mark of our state directory."""
+    by_group: Mapping[int, tuple[ProcessInfo, ...]]
+    by_parent: Mapping[int, tuple[ProcessInfo, ...]]
+    by_mark: Mapping[int, tuple[ProcessInfo, ...]]
+    """The processes with a mark of this state directory."""
 
-    def family(self, mark: int, leader: Seen | None) -> frozenset[Seen]:
-        """Return all processes of a service whose leader is, or was, `leader`."""
+    def family(self, mark: int, leader: ProcessInfo | None) -> frozenset[ProcessInfo]:
+        """Return all processes of a service whose leader is or was `leader`."""
         found = {*self.by_mark.get(mark, ()), *self._group(leader)}
         unvisited = [seen.pid for seen in found]
         while unvisited:
@@ -53,18 +53,18 @@ class Census:
             unvisited += [seen.pid for seen in descendants]
         return frozenset(found)
 
-    def _group(self, leader: Seen | None) -> tuple[Seen, ...]:
+    def _group(self, leader: ProcessInfo | None) -> tuple[ProcessInfo, ...]:
         if leader is None:
             return ()
         group = self.by_group.get(leader.pid, ())
-        # The kernel keeps a pid while a group has that number; another process with it means that our group is gone.
+        # The kernel does not reuse a pid while a group has it: another process with that pid means the group is gone.
         if any(seen.pid == leader.pid and seen.started_ticks != leader.started_ticks for seen in group):
             return ()
         return group
 
 
-def look(pid: int) -> Seen | None:
-    """The process, or None when there is none."""
+def process_info(pid: int) -> ProcessInfo | None:
+    """Return the process, or None if there is none."""
     stat = _stat(pid)
     return _seen(pid, stat) if stat else None
 
@@ -76,22 +76,22 @@ def cpu_seconds(pid: int) -> float:
 
 
 def boot_id() -> str:
-    """Differs after each boot."""
+    """Return an id that changes with each boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def run_id(state_dir: Path) -> str:
-    """Names a state directory as long as it exists, under whatever path it is reached."""
+    """Return an id of a state directory that does not depend on its path."""
     stat = state_dir.stat()
     return f"{stat.st_dev:x}-{stat.st_ino:x}"
 
 
 def take_census(run: str) -> Census:
-    """Look at every process; some 15 µs for each."""
-    groups: dict[int, list[Seen]] = defaultdict(list)
-    parents: dict[int, list[Seen]] = defaultdict(list)
-    marks: dict[int, list[Seen]] = defaultdict(list)
-    for seen in _everybody():
+    """Read all processes, at about 15 µs each."""
+    groups: dict[int, list[ProcessInfo]] = defaultdict(list)
+    parents: dict[int, list[ProcessInfo]] = defaultdict(list)
+    marks: dict[int, list[ProcessInfo]] = defaultdict(list)
+    for seen in _all_processes():
         groups[seen.group].append(seen)
         parents[seen.parent].append(seen)
         if (number := read_mark(seen.pid)) is not None and belongs_to(number, run):
@@ -99,13 +99,13 @@ def take_census(run: str) -> Census:
     return Census(*({key: tuple(members) for key, members in index.items()} for index in (groups, parents, marks)))
 
 
-def children_of(run: str) -> list[tuple[str, Seen]]:
-    """Return what an `up` keeps running, with the names that it has there; services are not among it."""
-    named = [(_child_name(seen.pid, run), seen) for seen in _everybody()]
+def children_of(run: str) -> list[tuple[str, ProcessInfo]]:
+    """Return the child processes of a `zenvoy up`, with their names; services are not included."""
+    named = [(_child_name(seen.pid, run), seen) for seen in _all_processes()]
     return [(name, seen) for name, seen in named if name and not belongs_to(read_mark(seen.pid) or 0, run)]
 
 
-def _everybody() -> Iterator[Seen]:
+def _all_processes() -> Iterator[ProcessInfo]:
     own = os.getpid()
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == own:
@@ -118,7 +118,7 @@ def _everybody() -> Iterator[Seen]:
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """The fields of /proc/PID/stat from the third (state) on; the second ends at the last `)`, whatever it contains."""
+    """Return the fields of /proc/PID/stat after the second, which is in parentheses and can contain any text."""
     try:
         content = _read(f"/proc/{pid}/stat")
     except _NOT_THERE:
@@ -126,13 +126,13 @@ def _stat(pid: int) -> list[bytes] | None:
     return content.rpartition(b")")[2].split()
 
 
-def _seen(pid: int, stat: list[bytes]) -> Seen:
+def _seen(pid: int, stat: list[bytes]) -> ProcessInfo:
     threads = int(stat[17])
-    return Seen(pid, int(stat[1]), int(stat[2]), int(stat[19]), ended=stat[0] in (b"Z", b"X") and threads < 2)
+    return ProcessInfo(pid, int(stat[1]), int(stat[2]), int(stat[19]), ended=stat[0] in (b"Z", b"X") and threads < 2)
 
 
 def _child_name(pid: int, run: str) -> str | None:
-    """Return the name in `CHILD_MARK`, if that is one of our state directory."""
+    """Return the name in `CHILD_MARK`, if it belongs to this state directory."""
     try:
         environment = b"\0" + _read(f"/proc/{pid}/environ")
     except _NOT_THERE:

@@ -1,8 +1,7 @@
-"""Whether a started program can be used yet: it accepts a connection, and answers well if it is to be asked.
+"""Readiness of a started program: it accepts connections, and its HTTP or command probe succeeds.
 
-A service's wake waits for this, so dials come on a grid of 2 ms; a refused dial to the loopback costs some 20 µs. A
-program that takes long is asked less often, and so are many that start at once. Only IPv4's loopback is dialled.
-Counterpart: `unit.py`, which makes sure that it is still the program itself that answers.
+A wake waits for this, so dials are 2 ms apart; a refused dial on the loopback device costs about 20 µs. Slow programs,
+and many that start at once, are dialled less often. Only IPv4 is dialled.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ GRID_FOR_SECONDS = 2.0
 SLOWER_BY = 1.3
 SLOWEST_SECONDS = 0.05
 SHARE_SECONDS = 0.0002
-"""The least time between two dials, of whichever services: what dialling may take from programs that start."""
+"""The shortest time between two dials to any service, so that dialling leaves time to programs that start."""
 ANSWER_SECONDS = 2.0
 
 
-class Dialler:
-    """Dials the programs that start, side by side."""
+class ReadinessProber:
+    """Probes programs that start, in parallel."""
 
     def __init__(self, run: str, umask: int) -> None:
-        """`run` names the state directory; `umask` is that of the programs."""
+        """`run` names the state directory; `umask` is the umask of the programs."""
         self._run, self._umask = run, umask
         self._starting = 0
 
-    async def until_reachable(self, service: str, port: int, program: Program) -> None:
-        """Return once a dial to the port succeeded and the program is ready."""
+    async def until_ready(self, service: str, port: int, program: Program) -> None:
+        """Return once a dial succeeds and the program is ready."""
         self._starting += 1
         try:
             await self._until_accepted(port)
-            while program.ready_path is not None and not await _answers_well(port, program.ready_path):
+            while program.ready_path is not None and not await _answers(port, program.ready_path):
                 await asyncio.sleep(SLOWEST_SECONDS)
-            while program.ready_command and not await self._is_said_ready(service, program, port):
+            while program.ready_command and not await self._command_succeeds(service, program, port):
                 await asyncio.sleep(SLOWEST_SECONDS)
         finally:
             self._starting -= 1
@@ -54,8 +53,8 @@ class Dialler:
             if loop.time() > slower_from:
                 pause = min(pause * SLOWER_BY, SLOWEST_SECONDS)
 
-    async def _is_said_ready(self, service: str, program: Program, port: int) -> bool:
-        """Return whether the program's `ready_command` ends with 0, and in time."""
+    async def _command_succeeds(self, service: str, program: Program, port: int) -> bool:
+        """Return whether the program's `ready_command` exits with 0 in time."""
         try:
             process = launch_ready_command(service, program, port, self._run, self._umask)
         except (OSError, ValueError):
@@ -71,20 +70,20 @@ class Dialler:
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens there; does not wait. The kernel decides within the call on the loopback."""
+    """Return whether a process listens on the port, without waiting: the loopback device answers within the call."""
     target = ("127.0.0.1", port)
     try:
         with socket.socket() as dial:
             dial.setblocking(False)
             if dial.connect_ex(target) in (0, EINPROGRESS) and dial.connect_ex(target) in (0, EISCONN):
-                # With nobody listening, a port that the kernel also lends to dials can get connected to itself.
+                # Without a listener, a dial from an ephemeral port can connect to itself.
                 return bool(dial.getpeername() != dial.getsockname())
     except OSError:
         return False
     return False
 
 
-async def _answers_well(port: int, path: str) -> bool:
+async def _answers(port: int, path: str) -> bool:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             status = await _status(port, path)
@@ -94,7 +93,7 @@ async def _answers_well(port: int, path: str) -> bool:
 
 
 async def _status(port: int, path: str) -> int:
-    """The status of `GET path`. Raises OSError, and ValueError or IndexError for what is no HTTP answer."""
+    """Return the status of `GET path`. Raises OSError, and ValueError or IndexError if the answer is not HTTP."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: zenvoy\r\nConnection: close\r\n\r\n"

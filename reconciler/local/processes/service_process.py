@@ -1,8 +1,6 @@
-"""One service that is not asleep: starts its program, keeps it up, and ends it.
+"""The processes of one service that is not asleep: start, restart after a crash, and end.
 
-Rule: one task per service that runs, none for one that sleeps. Whatever happens is told by `tell`, always from that
-task, never from within a call of ours. Counterparts: `backend.py`, which makes and drops units; `ending.py`;
-`succession.py`, which says what must end before the program may start.
+Each such service has one task, a sleeping one has none. Reports come from that task, never from within a call.
 """
 
 from __future__ import annotations
@@ -16,86 +14,88 @@ from signal import SIGTERM
 
 import structlog
 
-from reconciler.local.processes.launch import CannotStart, launch
-from reconciler.local.processes.log_file import Output
-from reconciler.local.processes.notes import Note, Site, is_free
-from reconciler.local.processes.pidfd import Watched
+from reconciler.local.processes.launch import LaunchError, launch
+from reconciler.local.processes.log_file import LogFile
+from reconciler.local.processes.notes import ProcessNote, ProcessNotes
+from reconciler.local.processes.pidfd import WatchedProcess
+from reconciler.local.processes.ports import PortAllocator, is_free
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.readiness import Dialler, accepts
+from reconciler.local.processes.readiness import ReadinessProber, accepts
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
-from reconciler.local.processes.termination import Censuses, Ending
+from reconciler.local.processes.termination import CensusTaker, Termination
 from reconciler.ports.backend import Running
 
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 10.0
-PROVEN_SECONDS = 10.0
-"""Reachable for this long, a program that crashes is started again as if it were the first time."""
+STABLE_AFTER_SECONDS = 10.0
+"""A program that was reachable for this long restarts with the shortest pause after a crash."""
 LEFTOVER_SECONDS = 1.0
-"""What a crashed program's children have to end by themselves."""
-SLOW_SECONDS = 30.0
-"""A start that takes longer than this is trouble."""
+"""Time for the children of a crashed program to end by themselves."""
+SLOW_START_SECONDS = 30.0
+"""A start that takes longer is reported as trouble."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """What the units of one backend have in common."""
+class ProcessContext:
+    """The collaborators that all services of one backend share."""
 
-    site: Site
-    censuses: Censuses
-    dialler: Dialler
+    notes: ProcessNotes
+    ports: PortAllocator
+    censuses: CensusTaker
+    prober: ReadinessProber
     succession: Succession
     umask: int
 
 
-class Unit:
+class ServiceProcess:
     """The processes of one service."""
 
-    def __init__(self, service: str, program: Program, shared: Shared, mark: int | None = None) -> None:
-        """`mark` is that of its processes, if it does not follow from the name of the service."""
+    def __init__(self, service: str, program: Program, shared: ProcessContext, mark: int | None = None) -> None:
+        """`mark` is the mark of its processes, if it does not follow from the name of the service."""
         self.service = service
-        self._mark = shared.site.mark(service) if mark is None else mark
+        self._mark = shared.notes.mark(service) if mark is None else mark
         self.program = program
         self._shared = shared
         self._running = Running(service, 1)
-        self._told: Running | None = None
+        self._reported: Running | None = None
         self._withdrawn: tuple[str, ...] = ()
-        """Endpoints that could be dialled, and that nobody is told of."""
+        """Endpoints that accept connections and are not reported."""
         self.wanted = False
-        """Whether it should be up."""
+        """True while it should run."""
         self._interrupt = asyncio.Event()
-        self._process: Watched | None = None
-        self._note: Note | None = None
+        self._process: WatchedProcess | None = None
+        self._note: ProcessNote | None = None
         self._strays = False
-        self._output: Output | None = None
-        self._ending: Ending | None = None
+        self._output: LogFile | None = None
+        self._termination: Termination | None = None
         self._at_most = float("inf")
         self._crashes = 0
         self.claims: Claims = frozenset()
-        """Of the program that runs; empty while nothing does."""
+        """The claims of the running program; empty while none runs."""
 
     @property
     def running(self) -> Running:
-        """What there is to say of it now."""
+        """The latest report."""
         return self._running
 
     @property
     def outdated(self) -> bool:
-        """Whether what runs was started from another program than the present one."""
+        """True if it runs an earlier program."""
         return self._note is not None and self._note.digest != self.program.digest
 
     @property
     def killed_at(self) -> float | None:
-        """When SIGKILL was sent to what still runs, by the loop's clock."""
-        return self._ending.killed_at if self._ending else None
+        """The time at which SIGKILL was sent to what still runs, by the loop's clock."""
+        return self._termination.killed_at if self._termination else None
 
-    def adopt(self, process: Watched, note: Note) -> None:
-        """Take over what another zenvoy started and noted; before `run`."""
+    def adopt(self, process: WatchedProcess, note: ProcessNote) -> None:
+        """Adopt the process that another zenvoy started and noted; before `run`."""
         self._process, self._note, self.wanted = process, note, True
         self.claims = frozenset(note.claims)
-        self._shared.site.keep_port(self.service, note.port)
-        self._output = Output(self._shared.site.logs, self.service)
+        self._shared.ports.keep(self.service, note.port)
+        self._output = LogFile(self._shared.notes.logs, self.service)
         self._running = replace(self._running, milestones=note.milestones)
         good = note.reachable or self.program.is_ready_by_dial
         if good and not self.outdated and accepts(note.port):
@@ -104,29 +104,29 @@ class Unit:
             self._running = Running(self.service, 1, (f"127.0.0.1:{note.port}",), None, ordered)
 
     def clean_up(self) -> None:
-        """There are processes of the service that no note tells of: end them first; before `run`."""
+        """End processes without a note first; before `run`."""
         self._strays, self.claims = True, ANYTHING
 
     def want(self) -> None:
-        """It should be up."""
+        """Keep the service running from now on."""
         self.wanted = True
 
     def stop(self, at_most: float = float("inf")) -> Running:
-        """It should not run; it has its drain time-out to end, but no more than `at_most` seconds.
+        """End it within its drain timeout, and within `at_most` seconds.
 
-        Nobody should dial it from now on: what it returns is for the caller to tell, if anybody is to know.
+        Returns the report without endpoints, which the caller passes on.
         """
         self.wanted = False
         self._withdrawn = ()
         self._at_most = min(self._at_most, at_most)
-        if self._ending is not None:
-            self._ending.shorten(at_most)
+        if self._termination is not None:
+            self._termination.shorten(at_most)
         self._interrupt.set()
-        self._running = self._told = replace(self._running, endpoints=())
+        self._running = self._reported = replace(self._running, endpoints=())
         return self._running
 
     def change(self, program: Program) -> None:
-        """This is the program from now on; what can be used already goes on as it is."""
+        """Replace the program; a process that is reachable continues."""
         changed, self.program = self.program != program, program
         if self._note and self._note != (note := _noted(self._note, program)):
             self._write(note)
@@ -134,28 +134,28 @@ class Unit:
             self.restart()
 
     def withdraw(self) -> Running:
-        """Nobody should dial it until `restore` or `restart`; what it returns is for the caller to tell."""
+        """Return a report without endpoints, for the caller to pass on, until `restore` or `restart`."""
         if self._running.endpoints:
             self._withdrawn = self._running.endpoints
-            self._running = self._told = replace(self._running, endpoints=())
+            self._running = self._reported = replace(self._running, endpoints=())
         return self._running
 
     def restore(self) -> Running:
-        """It may be dialled again, if it still runs; what it returns is for the caller to tell."""
+        """Return a report with the endpoints again, if it still runs, for the caller to pass on."""
         if self._withdrawn:
-            self._running = self._told = replace(self._running, endpoints=self._withdrawn)
+            self._running = self._reported = replace(self._running, endpoints=self._withdrawn)
             self._withdrawn = ()
         return self._running
 
     def restart(self) -> None:
-        """End what runs; if it should be up, start it again, from the present program."""
+        """End the process; if the service should run, start it from the present program."""
         self._crashes = 0
         self._withdrawn = ()
         self._interrupt.set()
 
-    async def run(self, tell: Callable[[Running], None]) -> None:
-        """Do all that until nothing of the service runs and nothing should."""
-        self._tell = tell
+    async def run(self, report: Callable[[Running], None]) -> None:
+        """Start, watch and end processes until none runs and none should."""
+        self._report_to = report
         while self.wanted or self._process or self._strays:
             if not (self._process or self._strays) and await self._may_start():
                 self._launch()
@@ -166,70 +166,70 @@ class Unit:
             self._interrupt.clear()
 
     async def _may_start(self) -> bool:
-        """Wait until those that the program follows have ended; return False if interrupted."""
+        """Wait until the program's predecessors have ended; return False if interrupted."""
         succession, waited = self._shared.succession, False
         while not self._interrupt.is_set() and (others := succession.predecessors(self.service)):
             waited = True
             name, passing = min(others.items())
             common = min(passing, key=lambda claim: (claim.startswith("command"), claim))
-            self._say(
+            self._report(
                 replace(self._running, trouble=f"waits for the end of {name}, whose program has the same {common}")
             )
             await _either(succession.change(), self._interrupt.wait())
         if waited:
-            self._say(replace(self._running, trouble=None))
+            self._report(replace(self._running, trouble=None))
         return not self._interrupt.is_set()
 
     def _launch(self) -> None:
-        """Start the program, or say why not."""
-        site, port = self._shared.site, self.program.port
+        """Start the program, or report the reason why not."""
+        notes, ports, port = self._shared.notes, self._shared.ports, self.program.port
         try:
             if port is None:
-                port = site.free_port(self.service)
+                port = ports.allocate(self.service)
             elif not is_free(port, reusing=True):
-                raise CannotStart(f"port {port} is in use by another program")
-            self._output = Output(site.logs, self.service)
-            self._process = launch(self.service, self.program, port, site.run, self._output, self._shared.umask)
-        except (CannotStart, OSError) as error:
-            self._say(replace(self._running, trouble=f"cannot be started: {error}"))
+                raise LaunchError(f"port {port} is in use by another program")
+            self._output = LogFile(notes.logs, self.service)
+            self._process = launch(self.service, self.program, port, notes.run, self._output, self._shared.umask)
+        except (LaunchError, OSError) as error:
+            self._report(replace(self._running, trouble=f"cannot be started: {error}"))
             return
         self.claims = claims(self.program)
         seen, started = self._process.seen, {"started": time.time()}
-        note = Note(site.boot, seen.pid, seen.started_ticks, port, self.program.digest, milestones=started)
+        note = ProcessNote(notes.boot, seen.pid, seen.started_ticks, port, self.program.digest, milestones=started)
         self._write(_noted(replace(note, claims=sorted(self.claims)), self.program))
-        site.keep_port(self.service, port)
-        self._say(replace(self._running, milestones=started))
+        ports.keep(self.service, port)
+        self._report(replace(self._running, milestones=started))
 
     async def _live(self) -> bool:
-        """Wait until it has ended or shall end; whether it ended, or did not even start, without being asked to."""
+        """Wait until the process ends or is interrupted; return whether it ended by itself, or did not start."""
         process = self._process
         if process is None:
             return not self._strays
         if not self._running.endpoints and not self._interrupt.is_set():
-            await _either(self._greet(process), process.wait(), self._interrupt.wait())
-        reached, proven_at = bool(self._running.endpoints), time.monotonic() + PROVEN_SECONDS
+            await _either(self._until_ready(process), process.wait(), self._interrupt.wait())
+        reached, stable_at = bool(self._running.endpoints), time.monotonic() + STABLE_AFTER_SECONDS
         await _either(process.wait(), self._interrupt.wait())
-        if reached and time.monotonic() > proven_at:
+        if reached and time.monotonic() > stable_at:
             self._crashes = 0
         return process.exited.done() and not self._interrupt.is_set()
 
-    async def _greet(self, process: Watched) -> None:
-        """Return once the program can be used, and say so."""
+    async def _until_ready(self, process: WatchedProcess) -> None:
+        """Wait until the program is ready, and report it."""
         assert self._note is not None
         port, program = self._note.port, self.program
-        slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._say_slow, port, program)
+        slow = asyncio.get_running_loop().call_later(SLOW_START_SECONDS, self._report_slow_start, port, program)
         try:
-            await self._shared.dialler.until_reachable(self.service, port, program)
+            await self._shared.prober.until_ready(self.service, port, program)
         finally:
             slow.cancel()
         if process.is_alive() and not self._interrupt.is_set():
             milestones = {**self._note.milestones, "reachable": time.time()}
-            self._say(Running(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
-            await asyncio.sleep(0)  # what this sets off goes out first: somebody waits for it, and nobody for the note
+            self._report(Running(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
+            await asyncio.sleep(0)  # a client waits for the effects of the report, none for the note
             self._write(replace(self._note, reachable=True, milestones=milestones))
 
     async def _end(self, failed: bool) -> bool:
-        """End everything of it that is left; return whether it may be started again."""
+        """End all processes that are left; return whether the program may be started again."""
         process, shared, again = self._process, self._shared, True
         if process is None and not self._strays:
             return again
@@ -238,30 +238,30 @@ class Unit:
         if process and failed:
             again = not (process.exit_code == 0 and await self._daemonized(process))
             trouble = self._crash(process, again)
-        self._say(replace(self._running, endpoints=(), trouble=trouble))
-        self._ending = Ending(self.service, self._mark, process, shared.censuses)
-        self._ending.shorten(self._at_most)
-        signal, patience = self.program.stop_signal, self.program.drain_timeout
+        self._report(replace(self._running, endpoints=(), trouble=trouble))
+        self._termination = Termination(self.service, self._mark, process, shared.censuses)
+        self._termination.shorten(self._at_most)
+        stop_signal, timeout = self.program.stop_signal, self.program.drain_timeout
         if failed and again:
-            signal, patience = SIGTERM, LEFTOVER_SECONDS
-        await self._ending.run(signal, patience)
-        self._ending, self._process, self._strays = None, None, False
+            stop_signal, timeout = SIGTERM, LEFTOVER_SECONDS
+        await self._termination.run(stop_signal, timeout)
+        self._termination, self._process, self._strays = None, None, False
         self.claims = frozenset()
         shared.succession.ended(self.service)
-        shared.site.drop(self.service)
+        shared.notes.drop(self.service)
         if self._note is not None:
-            shared.site.give_back(self._note.port)
+            shared.ports.release(self._note.port)
             self._note = None
         return again
 
-    async def _daemonized(self, process: Watched) -> bool:
+    async def _daemonized(self, process: WatchedProcess) -> bool:
         """Return whether a program that exited with 0 was never reachable, or has left processes behind."""
         if "reachable" not in self._running.milestones:
             return True
         try:
             census = await self._shared.censuses.take()
         except OSError as error:
-            log.error("cannot look at processes", service=self.service, error=str(error))
+            log.error("failed to list processes", service=self.service, error=str(error))
             return False
         return bool(census.family(self._mark, process.seen))
 
@@ -274,8 +274,8 @@ class Unit:
         self._crashes = min(self._crashes + 1, 16)
         await _either(asyncio.sleep(pause), self._interrupt.wait())
 
-    def _crash(self, process: Watched, again: bool) -> str:
-        """Why it ended, for people."""
+    def _crash(self, process: WatchedProcess, again: bool) -> str:
+        """Return the reason of a crash, for people."""
         how, remedy = process.exited.result(), ""
         if not again:
             how += " (it must stay in the foreground)"
@@ -286,35 +286,35 @@ class Unit:
         log.warning("service ended by itself", service=self.service, how=how, output=lines)
         return f"{how}{after}{remedy}: {lines}" if lines else f"{how}{after}{remedy}"
 
-    def _say_slow(self, port: int, program: Program) -> None:
+    def _report_slow_start(self, port: int, program: Program) -> None:
         missing = f"nothing listens on 127.0.0.1:{port}"
         if accepts(port) and program.ready_path:
             missing = f"nothing answers GET {program.ready_path} well"
         elif accepts(port) and program.ready_command:
             missing = f"{program.ready_command[0]} does not end with 0"
-        self._say(replace(self._running, trouble=f"started {SLOW_SECONDS:.0f} s ago, but {missing} yet"))
+        self._report(replace(self._running, trouble=f"started {SLOW_START_SECONDS:.0f} s ago, but {missing} yet"))
 
-    def _write(self, note: Note) -> None:
+    def _write(self, note: ProcessNote) -> None:
         self._note = note
         try:
-            self._shared.site.write(self.service, note)
+            self._shared.notes.write(self.service, note)
         except OSError as error:
-            log.error("cannot note which process was started", service=self.service, error=str(error))
+            log.error("failed to write the note of a process", service=self.service, error=str(error))
 
-    def _say(self, running: Running) -> None:
+    def _report(self, running: Running) -> None:
         self._running = running
-        if running != self._told:
-            self._told = running
-            self._tell(running)
+        if running != self._reported:
+            self._reported = running
+            self._report_to(running)
 
 
-def _noted(note: Note, program: Program) -> Note:
-    """Return the note with what ends the program, for a zenvoy that does not know its service any more."""
+def _noted(note: ProcessNote, program: Program) -> ProcessNote:
+    """Return the note with the settings that end the program, for a zenvoy that no longer knows its service."""
     return replace(note, stop_signal=int(program.stop_signal), drain_timeout=program.drain_timeout)
 
 
 async def _either(*awaited: Awaitable[object]) -> None:
-    """Return when the first of them is done; the others are cancelled. Raises what it raised."""
+    """Wait for the first, cancel the others, and raise the error of the first."""
     tasks = [asyncio.ensure_future(one) for one in awaited]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,9 +1,8 @@
-"""The rule that two programs are never at work on the same data: the one that takes over waits for the other's end.
+"""Succession of programs: two programs never use the same data at once, so the successor waits for the other's end.
 
-What a program may keep data in or be reached by is its *claims*: folder, command, port, addresses, absolute paths. A
-service waits for another one if it acquired a claim that the other one's running program has and its service gave up.
-Two services that are configured side by side may share claims; that is their owner's intention.
-Pure but for `Succession`, which wakes those who wait. Counterpart: `unit.py`, which starts and ends programs.
+The *claims* of a program are its folder, command, port, addresses and absolute paths. A service waits for another one
+if it acquired a claim that the other's running program has and its configuration gave up. Two configured services may
+share claims; that is intended.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from reconciler.local.processes.program import Program
 
 Claims = frozenset[str]
 ANYTHING: Claims = frozenset({"anything"})
-"""The claims of a process of which only the service is known."""
+"""The claims of a process without a note."""
 
 
 def claims(program: Program) -> Claims:
-    """Return what the program may share with one that takes its place."""
+    """Return the claims of a program."""
     words = [*program.command[1:], *(value for _, value in program.environment)]
     paths = [path for word in words if (path := word.rpartition("=")[2]).startswith("/")]
     return frozenset(
@@ -36,58 +35,58 @@ def claims(program: Program) -> Claims:
 
 
 def shared(given_up: Claims, acquired: Claims) -> Claims:
-    """Return the claims that pass from one to the other."""
+    """Return the claims that pass to the successor."""
     return acquired if given_up >= ANYTHING else given_up & acquired
 
 
 def give_up(running: Claims, present: Program | None) -> Claims:
-    """Return the claims of a running program that its service has no more; `present` is its present program."""
+    """Return the claims of a running program that `present`, the configured program, does not have."""
     if running >= ANYTHING:
         return running if present is None else frozenset()
     return running - claims(present) if present else running
 
 
 class Succession:
-    """Which services wait for which others to end."""
+    """The services that wait for others to end."""
 
     def __init__(self) -> None:
         self._programs: Mapping[str, Program] = {}
         self._waits: dict[str, dict[str, Claims]] = {}
-        """By the service that waits and the one that it waits for: what passes between them."""
+        """The claims that pass, by successor and predecessor."""
         self._news = asyncio.Event()
 
     def configure(self, programs: Mapping[str, Program], running: Mapping[str, Claims]) -> None:
-        """Take these programs; `running` are the claims of what runs now, by service."""
+        """Replace all programs; `running` are the claims of running programs, by service."""
         before, self._programs = self._programs, programs
         given_up = {name: given for name, own in running.items() if (given := give_up(own, programs.get(name)))}
         waits: dict[str, dict[str, Claims]] = {}
-        for heir, program in programs.items() if given_up else ():
-            old = before.get(heir)
+        for successor, program in programs.items() if given_up else ():
+            old = before.get(successor)
             acquired = (
                 frozenset()
                 if old == program
-                else claims(program) - (claims(old) if old else running.get(heir, frozenset()))
+                else claims(program) - (claims(old) if old else running.get(successor, frozenset()))
             )
-            still = self._waits.get(heir, {})
+            still = self._waits.get(successor, {})
             for name, given in given_up.items():
                 passing = shared(given, claims(program) if name in still else acquired)
-                if passing and name != heir:
-                    waits.setdefault(heir, {})[name] = passing
+                if passing and name != successor:
+                    waits.setdefault(successor, {})[name] = passing
         self._waits = waits
         self._announce()
 
-    def predecessors(self, heir: str) -> Mapping[str, Claims]:
-        """Return the services that must end before `heir` may start, with what passes to it."""
-        return self._waits.get(heir, {})
+    def predecessors(self, successor: str) -> Mapping[str, Claims]:
+        """Return the services that must end before `successor` may start, with the claims that pass to it."""
+        return self._waits.get(successor, {})
 
     def ended(self, service: str) -> None:
-        """Nothing of the service runs any more."""
+        """Note that all processes of the service have ended."""
         for waits in self._waits.values():
             waits.pop(service, None)
         self._announce()
 
     def change(self) -> Awaitable[object]:
-        """Return what is done when a service has ended or the configuration has changed, from this call on."""
+        """Return an awaitable that is done when a service ends or the configuration changes after this call."""
         return self._news.wait()
 
     def _announce(self) -> None:

@@ -1,7 +1,7 @@
-"""Ends everything of one service: its process group, and whatever of it went into another group or session.
+"""Termination of all processes of one service: its process group, and processes that left the group or session.
 
-Rule: it is over only when no process is left; a leader that ended proves nothing of its children.
-Source: kill(2), setsid(2). Counterpart: `launch.py`.
+It is complete when no process is left; the end of the leader does not imply that of its children.
+Source: kill(2), setsid(2).
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from signal import SIGKILL, Signals
 
 import structlog
 
-from reconciler.local.processes.pidfd import Watched
-from reconciler.local.processes.procfs import Census, Seen, take_census
+from reconciler.local.processes.pidfd import WatchedProcess
+from reconciler.local.processes.procfs import Census, ProcessInfo, take_census
 
 log = structlog.get_logger(__name__)
 
-AGAIN_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 
 
-class Censuses:
-    """Looks at all processes off the loop, once for all who asked in the meantime."""
+class CensusTaker:
+    """Takes censuses in a thread; callers that arrive meanwhile share the next one."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -29,7 +29,7 @@ class Censuses:
         self._next: asyncio.Task[Census] | None = None
 
     async def take(self) -> Census:
-        """A census that begins after this call."""
+        """Return a census that begins after this call."""
         if self._next is None:
             self._next = asyncio.create_task(self._after(self._current))
         return await asyncio.shield(self._next)
@@ -41,63 +41,63 @@ class Censuses:
         return await asyncio.to_thread(take_census, self._run)
 
 
-class Ending:
+class Termination:
     """The end of one service; `leader` is the process that was started for it, if it is known."""
 
-    def __init__(self, service: str, mark: int, leader: Watched | None, censuses: Censuses) -> None:
+    def __init__(self, service: str, mark: int, leader: WatchedProcess | None, censuses: CensusTaker) -> None:
         self._service, self._mark = service, mark
         self._leader = leader
         self._censuses = censuses
-        self._patience: asyncio.Timeout | None = None
+        self._deadline: asyncio.Timeout | None = None
         self._at_most = float("inf")
         self.killed_at: float | None = None
-        """When SIGKILL was sent, by the loop's clock."""
+        """The time at which SIGKILL was sent, by the loop's clock."""
 
     def shorten(self, seconds: float) -> None:
-        """Be patient for no longer than this from now on, whatever was said before."""
+        """Reduce the time until SIGKILL to at most this, from now on."""
         self._at_most = min(self._at_most, seconds)
-        if self._patience is not None:
+        if self._deadline is not None:
             sooner = asyncio.get_running_loop().time() + seconds
-            self._patience.reschedule(min(sooner, self._patience.when() or sooner))
+            self._deadline.reschedule(min(sooner, self._deadline.when() or sooner))
 
-    async def run(self, number: Signals, patience: float) -> None:
-        """Send `number` to all, then, after `patience` seconds, SIGKILL; return when nothing is left."""
-        asked = self._signal_group(number)
+    async def run(self, number: Signals, timeout: float) -> None:
+        """Send `number` to all, and SIGKILL after `timeout` seconds; return when no process is left."""
+        signalled = self._signal_group(number)
         try:
-            async with asyncio.timeout(min(patience, self._at_most)) as self._patience:
+            async with asyncio.timeout(min(timeout, self._at_most)) as self._deadline:
                 if self._leader is not None:
                     await self._leader.wait()
-                await self._until_gone(number, spared=asked)
+                await self._until_gone(number, skip_group=signalled)
                 return
         except TimeoutError:
             log.warning("service did not end in time and is killed", service=self._service)
         finally:
-            self._patience = None
+            self._deadline = None
         self.killed_at = asyncio.get_running_loop().time()
         self._signal_group(SIGKILL)
-        await self._until_gone(SIGKILL, spared=False)
+        await self._until_gone(SIGKILL, skip_group=False)
         if self._leader is not None:
             await self._leader.wait()
 
-    async def _until_gone(self, number: Signals, *, spared: bool) -> None:
-        """Signal what is found until nothing is; `spared`: the leader's own group has had the signal."""
+    async def _until_gone(self, number: Signals, *, skip_group: bool) -> None:
+        """Signal all processes until none is left; `skip_group`: the leader's own group already has the signal."""
         seen = self._leader.seen if self._leader else None
         while True:
             try:
                 family = (await self._censuses.take()).family(self._mark, seen)
                 if not family:
                     return
-                await self._until_ended(family, number, spared=seen.pid if spared and seen else None)
+                await self._until_ended(family, number, skip=seen.pid if skip_group and seen else None)
             except OSError as error:
-                log.error("cannot look at processes, trying again", service=self._service, error=str(error))
-                await asyncio.sleep(AGAIN_SECONDS)
+                log.error("failed to list processes, retrying", service=self._service, error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def _until_ended(self, family: Iterable[Seen], number: Signals, spared: int | None) -> None:
-        watched: list[Watched] = []
+    async def _until_ended(self, family: Iterable[ProcessInfo], number: Signals, skip: int | None) -> None:
+        watched: list[WatchedProcess] = []
         try:
-            watched.extend(process for member in family if (process := Watched.of_other(member)))
+            watched.extend(process for member in family if (process := WatchedProcess.of_other(member)))
             for process in watched:
-                if process.seen.group != spared:
+                if process.seen.group != skip:
                     self._signal(process, number)
             for process in watched:
                 await process.wait()
@@ -106,21 +106,21 @@ class Ending:
                 process.close()
 
     def _signal_group(self, number: Signals) -> bool:
-        """Whether there was a leader to signal the group of."""
+        """Signal the group of the leader; return False if there is no leader."""
         if self._leader is None or not self._leader.is_alive():
             return False
         try:
             self._leader.send_to_group(number)
         except PermissionError:
-            _refused(self._service, self._leader.seen)
+            _log_refused(self._service, self._leader.seen)
         return True
 
-    def _signal(self, process: Watched, number: Signals) -> None:
+    def _signal(self, process: WatchedProcess, number: Signals) -> None:
         try:
             process.send(number)
         except PermissionError:
-            _refused(self._service, process.seen)
+            _log_refused(self._service, process.seen)
 
 
-def _refused(service: str, seen: Seen) -> None:
-    log.error("a process of the service belongs to another user and cannot be ended", service=service, pid=seen.pid)
+def _log_refused(service: str, seen: ProcessInfo) -> None:
+    log.error("failed to end a process of the service: it belongs to another user", service=service, pid=seen.pid)

@@ -10,7 +10,7 @@ import structlog
 
 from reconciler.app import certificates
 from reconciler.app.certificates import MountedCertificates
-from reconciler.app.envoy_bootstrap import Asked, write
+from reconciler.app.envoy_bootstrap import BootstrapOptions, write
 from reconciler.core.identity import PROXY, RECONCILER, envoy
 from reconciler.server.credentials import Files, NoCertificates
 from tests.certificates import Authority
@@ -70,7 +70,7 @@ def test_bootstrap_refuses_certificate_of_other_role(
     signed, directory = authority.sign(tmp_path / "tls", "edge-1", uri), tmp_path / "envoy"
     directory.mkdir()
     paths = [str(signed / name) for name in ("tls.crt", "tls.key", "ca.crt")]
-    asked = Asked(f"{NAME}:18000", "edge-1", "127.0.0.1:9901", "delta", None, *paths)
+    asked = BootstrapOptions(f"{NAME}:18000", "edge-1", "127.0.0.1:9901", "delta", None, *paths)
     if error:
         with pytest.raises(NoCertificates, match=error):
             write(asked, directory)

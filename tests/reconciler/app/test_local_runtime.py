@@ -18,7 +18,7 @@ from reconciler.app.local_runtime import LocalRuntime, LocalSettings
 from reconciler.core.events import WakeCommanded
 from reconciler.core.record import State
 from reconciler.core.traffic import Sample
-from reconciler.local.last_good import look
+from reconciler.local.last_good import load
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.state_dir import StateDir
@@ -145,6 +145,6 @@ async def test_a_sample_interval_that_is_raised_makes_no_sample_old(stage: Stage
 def test_a_copy_that_cannot_be_written_fails_nobody(tmp_path: Path) -> None:
     services_file(tmp_path / "services.yaml", "web")
     with structlog.testing.capture_logs() as lines:
-        found = look(tmp_path / "services.yaml", tmp_path / "no-such-folder" / "last-good.yaml", {})
+        found = load(tmp_path / "services.yaml", tmp_path / "no-such-folder" / "last-good.yaml", {})
     assert isinstance(found, ServicesFile)
     assert [line["log_level"] for line in lines] == ["error"]

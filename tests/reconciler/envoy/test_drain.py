@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.envoy.drain import Gone, drain
+from reconciler.envoy.drain import EnvoyUnreachable, drain
 from tests.ports import free_port
 from tests.xds.parts import echoes, envoy, pages, plane, upstream
 from xds import ir
@@ -106,5 +106,5 @@ async def test_an_idle_client_is_given_up_after_a_while(scene: Scene) -> None:
 
 
 async def test_no_envoy_is_said() -> None:
-    with pytest.raises(Gone, match="refused"):
+    with pytest.raises(EnvoyUnreachable, match="refused"):
         drain(f"{LOCAL}:{free_port()}", 1, 0, 0, print)

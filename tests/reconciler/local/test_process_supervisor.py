@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from reconciler.local.process_supervisor import Child, Children
+from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes.mark import RLIMIT_LOCKS, mark
 from reconciler.local.processes.procfs import run_id, take_census
 
@@ -26,14 +26,14 @@ async def eventually(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def child(code: str, program: str = sys.executable) -> Child:
-    return Child("envoy", [program, "-S", "-E", "-c", code])
+def child(code: str, program: str = sys.executable) -> ChildProcess:
+    return ChildProcess("envoy", [program, "-S", "-E", "-c", code])
 
 
 async def test_what_cannot_be_started_is_tried_again_until_it_can(tmp_path: Path) -> None:
     """As while its package is being replaced."""
     program = tmp_path / "program"
-    children = Children(tmp_path / "children.json", tmp_path)
+    children = ProcessSupervisor(tmp_path / "children.json", tmp_path)
     with structlog.testing.capture_logs() as lines:
         children.start(child(STAYS, str(program)))
         await eventually(lambda: len(lines) >= 2)
@@ -44,7 +44,7 @@ async def test_what_cannot_be_started_is_tried_again_until_it_can(tmp_path: Path
 
 
 async def test_what_cannot_be_noted_runs_nonetheless_and_once(tmp_path: Path) -> None:
-    children = Children(tmp_path / "no-such-folder" / "children.json", tmp_path)
+    children = ProcessSupervisor(tmp_path / "no-such-folder" / "children.json", tmp_path)
     with structlog.testing.capture_logs() as lines:
         children.start(child(STAYS))
         await eventually((tmp_path / "here").exists)
@@ -53,7 +53,7 @@ async def test_what_cannot_be_noted_runs_nonetheless_and_once(tmp_path: Path) ->
 
 
 async def test_what_was_killed_before_it_could_note_its_child_leaves_nothing_behind(tmp_path: Path) -> None:
-    killed = Children(tmp_path / "no-such-folder" / "children.json", tmp_path)
+    killed = ProcessSupervisor(tmp_path / "no-such-folder" / "children.json", tmp_path)
     service = [sys.executable, "-S", "-E", "-c", STAYS.replace("here", "service")]
     number = mark(run_id(tmp_path), "web")
     limit = f"import resource; resource.setrlimit({RLIMIT_LOCKS}, ({number}, -1)); "
@@ -61,7 +61,7 @@ async def test_what_was_killed_before_it_could_note_its_child_leaves_nothing_beh
     with structlog.testing.capture_logs() as lines:
         killed.start(child(start + STAYS))
         await eventually(lambda: (tmp_path / "here").exists() and (tmp_path / "service").exists())
-        await Children(tmp_path / "children.json", tmp_path).end_leftovers()
+        await ProcessSupervisor(tmp_path / "children.json", tmp_path).end_leftovers()
         await eventually(lambda: any(line.get("how") == "killed by SIGKILL" for line in lines))
         await killed.close()
     [adopted] = take_census(run_id(tmp_path)).by_mark[number]
@@ -79,7 +79,7 @@ async def test_what_was_killed_before_it_could_note_its_child_leaves_nothing_beh
     ],
 )
 async def test_who_ends_is_started_again_and_it_is_said_how_it_ended(tmp_path: Path, code: str, how: str) -> None:
-    children = Children(tmp_path / "children.json", tmp_path)
+    children = ProcessSupervisor(tmp_path / "children.json", tmp_path)
     with structlog.testing.capture_logs() as lines:
         children.start(child(code))
         await eventually(lambda: len(lines) >= 2)
