@@ -36,7 +36,7 @@ def server() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-async def test_what_runs_is_reported_and_who_scales_it_is_seen(stage: Stage, server: int) -> None:
+async def test_backend_reports_endpoints_and_scaling(stage: Stage, server: int) -> None:
     await stage.deploy("web", 2)
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace))
@@ -50,7 +50,7 @@ async def test_what_runs_is_reported_and_who_scales_it_is_seen(stage: Stage, ser
     assert asleep.endpoints == (), "who is about to end is no endpoint"
 
 
-async def test_it_sleeps_and_wakes(stage: Stage, server: int) -> None:
+async def test_backend_sleeps_and_wakes(stage: Stage, server: int) -> None:
     await stage.deploy("web", 3)
     await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
     stage.configure(entry("web", stage.namespace))
@@ -78,7 +78,7 @@ async def test_it_sleeps_and_wakes(stage: Stage, server: int) -> None:
     assert began <= awake.milestones["scale"] <= awake.milestones["ready"] <= time.time()
 
 
-async def test_who_does_not_lead_wakes_what_nobody_else_does(stage: Stage) -> None:
+async def test_backend_follower_wakes_if_the_leader_does_not(stage: Stage) -> None:
     await stage.deploy("web", 0)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 0)
@@ -88,7 +88,7 @@ async def test_who_does_not_lead_wakes_what_nobody_else_does(stage: Stage) -> No
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "ReplicaSet"])
-async def test_other_kinds_of_apps_do_the_same(stage: Stage, kind: str) -> None:
+async def test_backend_other_workload_kinds_sleep_and_wake(stage: Stage, kind: str) -> None:
     await stage.deploy("db", 1, kind)
     stage.configure(entry("db", stage.namespace, kind=kind))
     await stage.until("db", lambda running: running.replicas == 1)
@@ -99,7 +99,7 @@ async def test_other_kinds_of_apps_do_the_same(stage: Stage, kind: str) -> None:
     assert await stage.replicas("db", f"{kind.lower()}s") == 2
 
 
-async def test_a_wake_leaves_the_number_of_others_alone(stage: Stage) -> None:
+async def test_wake_leaves_replicas_set_by_others(stage: Stage) -> None:
     await stage.deploy("web", 7)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 7)
@@ -109,7 +109,7 @@ async def test_a_wake_leaves_the_number_of_others_alone(stage: Stage) -> None:
     assert await stage.replicas("web") == 8
 
 
-async def test_somebody_who_scales_to_zero_during_a_wake_is_overruled(stage: Stage) -> None:
+async def test_wake_overrules_a_zero_by_somebody_else(stage: Stage) -> None:
     await stage.deploy("web", 0)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 0)
@@ -123,7 +123,7 @@ async def test_somebody_who_scales_to_zero_during_a_wake_is_overruled(stage: Sta
     assert await stage.replicas("web") == 0, "awake, the number is its owner's, zero too"
 
 
-async def test_a_number_that_changes_on_the_way_to_sleep_is_put_to_zero_if_that_is_still_wanted(stage: Stage) -> None:
+async def test_sleep_replicas_changed_meanwhile_still_sleeps(stage: Stage) -> None:
     await stage.deploy("web", 3)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 3)
@@ -137,7 +137,7 @@ async def test_a_number_that_changes_on_the_way_to_sleep_is_put_to_zero_if_that_
     await stage.until("web", lambda running: running.replicas == 0)
 
 
-async def test_an_autoscaler_that_writes_all_the_time_neither_stops_a_sleep_nor_is_overruled_when_awake(
+async def test_sleep_with_a_busy_autoscaler_succeeds(
     stage: Stage,
 ) -> None:
     await stage.deploy("web", 3)
@@ -168,7 +168,7 @@ async def test_an_autoscaler_that_writes_all_the_time_neither_stops_a_sleep_nor_
     await asyncio.gather(autoscaler, return_exceptions=True)
 
 
-async def test_a_wake_that_comes_while_it_falls_asleep_wins(stage: Stage) -> None:
+async def test_wake_during_a_sleep_wins(stage: Stage) -> None:
     await stage.deploy("web", 3)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 3)
@@ -180,7 +180,7 @@ async def test_a_wake_that_comes_while_it_falls_asleep_wins(stage: Stage) -> Non
     await stage.until_replicas("web", 3)
 
 
-async def test_a_pod_that_ends_is_nobodys_endpoint_though_its_slice_is_behind(stage: Stage, server: int) -> None:
+async def test_endpoint_terminating_pod_is_removed_before_its_slice(stage: Stage, server: int) -> None:
     await stage.deploy("web", 1)
     await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
     stage.configure(entry("web", stage.namespace))
@@ -194,7 +194,7 @@ async def test_a_pod_that_ends_is_nobodys_endpoint_though_its_slice_is_behind(st
     assert time.monotonic() - woken > 2, "the slice says that it is ready for so long that it was spared"
 
 
-async def test_a_sleep_that_is_refused_spares_the_endpoints(stage: Stage, server: int) -> None:
+async def test_sleep_refused_keeps_the_endpoints(stage: Stage, server: int) -> None:
     await stage.deploy("web", 3)
     await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
     stage.configure(entry("web", stage.namespace))
@@ -209,7 +209,7 @@ async def test_a_sleep_that_is_refused_spares_the_endpoints(stage: Stage, server
     assert time.monotonic() - began < 2
 
 
-async def test_a_target_that_is_not_there_is_trouble_until_it_is(stage: Stage, server: int) -> None:
+async def test_target_missing_is_reported_until_it_exists(stage: Stage, server: int) -> None:
     stage.configure(entry("web", stage.namespace))
     missing = await stage.until("web", lambda running: running.trouble)
     assert missing.trouble == f"TargetNotFound: Deployment {stage.namespace}/web does not exist"
@@ -224,14 +224,14 @@ async def test_a_target_that_is_not_there_is_trouble_until_it_is(stage: Stage, s
     await stage.until("web", lambda running: running.replicas == 2 and running.trouble is None)
 
 
-async def test_a_service_whose_target_is_mistyped_goes_on(stage: Stage, server: int) -> None:
+async def test_target_misspelled_other_services_continue(stage: Stage, server: int) -> None:
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace, "wbe"))
     running = await stage.until("web", lambda running: running.trouble and running.endpoints)
     assert (running.replicas, running.endpoints) == (1, (f"{HERE}:{server}",))
 
 
-async def test_a_shared_target_sleeps_when_nobody_wants_it(stage: Stage, server: int) -> None:
+async def test_target_shared_sleeps_when_unused(stage: Stage, server: int) -> None:
     await stage.deploy("app", 2)
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
     await stage.slice("api-a", "api", [endpoint(HERE, "one")], server)
@@ -256,7 +256,7 @@ async def test_a_shared_target_sleeps_when_nobody_wants_it(stage: Stage, server:
     await stage.until("web", lambda running: running.replicas == 4)
 
 
-async def test_entries_that_change_move_to_their_new_target(stage: Stage) -> None:
+async def test_target_changed_service_moves_to_it(stage: Stage) -> None:
     await stage.deploy("one", 1)
     await stage.deploy("two", 2)
     stage.configure(entry("web", stage.namespace, "one"), entry("other", stage.namespace, "two"))
@@ -280,7 +280,7 @@ async def node_of(api: Api, namespace: str) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("node_of")
-async def test_the_real_controllers_make_and_end_endpoints(stage: Stage, server: int) -> None:
+async def test_endpoints_of_real_controllers_come_and_go(stage: Stage, server: int) -> None:
     """A Service with a selector; only the kubelet is played."""
     ports = [{"name": "http", "port": 80, "targetPort": server}]
     await stage.make(
@@ -316,9 +316,7 @@ async def test_the_real_controllers_make_and_end_endpoints(stage: Stage, server:
         stage.backend.converge(stage.named("web"), None)
 
 
-async def test_who_may_not_sleep_does_not_trust_endpoints_that_the_leader_may_be_ending(
-    stage: Stage, server: int
-) -> None:
+async def test_endpoints_terminating_are_not_trusted_by_followers(stage: Stage, server: int) -> None:
     await stage.deploy("web", 1)
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace))
@@ -331,7 +329,7 @@ async def test_who_may_not_sleep_does_not_trust_endpoints_that_the_leader_may_be
     assert time.monotonic() - began > 2, "the leader's patch would be through by now"
 
 
-async def test_what_cannot_be_scaled_is_told_and_goes_on(stage: Stage, server: int) -> None:
+async def test_scale_forbidden_is_reported_and_retried(stage: Stage, server: int) -> None:
     await stage.slice("web-a", "web", [endpoint(HERE, "one"), endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace, kind="DaemonSet"))
     running = await stage.until("web", lambda running: running.trouble and running.endpoints)
@@ -342,7 +340,7 @@ async def test_what_cannot_be_scaled_is_told_and_goes_on(stage: Stage, server: i
     await stage.until("web", lambda running: running.endpoints)
 
 
-async def test_closing_leaves_everything_as_it_is(stage: Stage, server: int) -> None:
+async def test_backend_close_changes_nothing(stage: Stage, server: int) -> None:
     await stage.deploy("web", 2)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 2)
@@ -355,7 +353,7 @@ async def test_closing_leaves_everything_as_it_is(stage: Stage, server: int) -> 
     assert await stage.replicas("web") == 3
 
 
-async def test_a_hundred_wakes_leave_at_once(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_hundred_wakes_are_sent_at_once(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"web-{number}" for number in range(100)]
     await asyncio.gather(*(stage.deploy(name, 0) for name in names))
     stage.configure(*(entry(name, stage.namespace) for name in names))

@@ -34,7 +34,7 @@ def ports() -> Iterator[tuple[int, int]]:
         yield one.getsockname()[1], two.getsockname()[1]
 
 
-async def test_several_slices_of_one_service_come_and_go(stage: Stage, ports: tuple[int, int]) -> None:
+async def test_endpoints_of_several_slices_come_and_go(stage: Stage, ports: tuple[int, int]) -> None:
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 3)
     first, second = (f"{HERE}:{port}" for port in ports)
@@ -50,7 +50,7 @@ async def test_several_slices_of_one_service_come_and_go(stage: Stage, ports: tu
     await stage.until("web", lambda running: running.endpoints == (second,))
 
 
-async def test_pods_that_end_serve_until_the_next_ones_are_ready(stage: Stage, ports: tuple[int, int]) -> None:
+async def test_endpoints_terminating_serve_until_replaced(stage: Stage, ports: tuple[int, int]) -> None:
     """As with a rollout of the strategy Recreate."""
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], ports[0])
     stage.configure(entry("web", stage.namespace))
@@ -61,7 +61,7 @@ async def test_pods_that_end_serve_until_the_next_ones_are_ready(stage: Stage, p
     assert all(running.endpoints for running in stage.all("web"))
 
 
-async def test_a_named_target_port_is_another_number_in_each_slice(stage: Stage, ports: tuple[int, int]) -> None:
+async def test_endpoints_named_port_differs_by_slice(stage: Stage, ports: tuple[int, int]) -> None:
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], ports[0], "http")
     await stage.slice("web-b", "web", [endpoint(HERE, "two")], ports[1], "http")
     await stage.slice("web-c", "web", [endpoint(HERE, "one")], 9, "metrics")
@@ -70,7 +70,7 @@ async def test_a_named_target_port_is_another_number_in_each_slice(stage: Stage,
     await stage.until("web", lambda running: running.endpoints == expected)
 
 
-async def test_slices_of_other_services_do_not_matter(stage: Stage, ports: tuple[int, int]) -> None:
+async def test_endpoints_of_other_services_are_ignored(stage: Stage, ports: tuple[int, int]) -> None:
     await stage.slice("other-a", "other", [endpoint(HERE, "one")], ports[0])
     stage.configure(entry("web", stage.namespace))
     running = await stage.until("web", lambda running: running.replicas == 3)
@@ -79,9 +79,7 @@ async def test_slices_of_other_services_do_not_matter(stage: Stage, ports: tuple
     await stage.until("web", lambda running: running.endpoints)
 
 
-async def test_what_is_there_at_the_start_is_believed_and_what_comes_is_dialled(
-    stage: Stage, ports: tuple[int, int]
-) -> None:
+async def test_endpoints_at_start_are_trusted_and_new_ones_dialled(stage: Stage, ports: tuple[int, int]) -> None:
     with socket.socket() as later:
         later.bind((HERE, 0))
         port = later.getsockname()[1]

@@ -28,7 +28,7 @@ async def stage(apiserver: Cluster, namespace: str) -> AsyncIterator[Stage]:
     await asyncio.to_thread(apiserver.start_apiserver)
 
 
-async def test_nothing_is_lost_to_an_api_server_that_is_away(stage: Stage, apiserver: Cluster) -> None:
+async def test_backend_api_server_restart_loses_nothing(stage: Stage, apiserver: Cluster) -> None:
     with socket.create_server((HERE, 0)) as server:
         port = server.getsockname()[1]
         await stage.deploy("web", 3)
@@ -63,9 +63,7 @@ async def test_nothing_is_lost_to_an_api_server_that_is_away(stage: Stage, apise
         assert time.monotonic() - began < 5
 
 
-async def test_a_frozen_api_server_holds_up_a_wake_no_longer_than_it_is_frozen(
-    stage: Stage, apiserver: Cluster
-) -> None:
+async def test_wake_frozen_api_server_delays_it_no_longer(stage: Stage, apiserver: Cluster) -> None:
     await stage.deploy("web", 0)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 0)

@@ -45,7 +45,7 @@ async def told(stage: Stage, words: str, name: str = "web") -> Running:
     return running
 
 
-async def test_every_reason_of_a_pod_is_told_and_the_last_word_is_that_it_is_reached(stage: Stage) -> None:
+async def test_wake_reports_each_reason_until_it_is_reached(stage: Stage) -> None:
     await woken(stage)
     pod = await stage.pod("web")
     name = pod["metadata"]["name"]
@@ -79,7 +79,7 @@ async def test_every_reason_of_a_pod_is_told_and_the_last_word_is_that_it_is_rea
     assert moments == sorted(moments)
 
 
-async def test_a_new_leader_tells_what_keeps_a_wake_that_goes_on(stage: Stage) -> None:
+async def test_wake_new_leader_reports_the_diagnosis(stage: Stage) -> None:
     stage.leads = False
     stage.backend.lead(False)
     await woken(stage)
@@ -94,7 +94,7 @@ async def test_a_new_leader_tells_what_keeps_a_wake_that_goes_on(stage: Stage) -
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "ReplicaSet"])
-async def test_a_quota_that_is_used_up(stage: Stage, kind: str) -> None:
+async def test_wake_quota_exceeded_is_reported(stage: Stage, kind: str) -> None:
     """The controllers are real here, and say it each in their own way."""
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     await stage.make("resourcequotas", quota, "v1")
@@ -110,7 +110,7 @@ async def test_a_quota_that_is_used_up(stage: Stage, kind: str) -> None:
     )
 
 
-async def test_a_pod_that_is_ready_while_its_service_selects_others(stage: Stage) -> None:
+async def test_wake_ready_pod_not_selected_is_reported(stage: Stage) -> None:
     await woken(stage)
     pod = await stage.pod("web")
     await stage.bind(pod)
@@ -120,7 +120,7 @@ async def test_a_pod_that_is_ready_while_its_service_selects_others(stage: Stage
     assert stalled.trouble and "has no endpoint" in stalled.trouble
 
 
-async def test_only_what_wakes_is_watched(stage: Stage) -> None:
+async def test_diagnosis_watches_waking_targets_only(stage: Stage) -> None:
     await woken(stage)
     await stage.pod("web")
     await stage.until("web", lambda running: "scale" in running.milestones)
@@ -133,7 +133,7 @@ async def test_only_what_wakes_is_watched(stage: Stage) -> None:
     assert all(running.trouble is None for running in stage.all("web")), told
 
 
-async def test_what_kept_one_wake_is_not_said_of_the_next(stage: Stage) -> None:
+async def test_diagnosis_of_one_wake_is_not_kept_for_the_next(stage: Stage) -> None:
     await woken(stage)
     pod = await stage.pod("web")
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
@@ -149,7 +149,7 @@ async def test_what_kept_one_wake_is_not_said_of_the_next(stage: Stage) -> None:
     assert not any("no room" in (running.trouble or "") for running in stage.all("web"))
 
 
-async def test_a_right_that_is_missing_is_named(stage: Stage, control_plane: Cluster, tmp_path: Path) -> None:
+async def test_missing_permission_is_named(stage: Stage, control_plane: Cluster, tmp_path: Path) -> None:
     """A service account that may see everything and scale nothing."""
     rbac, account = "rbac.authorization.k8s.io/v1", {"metadata": {"name": "looks"}}
     rules = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["list", "watch"]}]

@@ -105,7 +105,7 @@ async def shop(api: Api, namespace: str) -> AsyncIterator[Shop]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_labelled_service_gets_its_scaled_service(shop: Shop) -> None:
+async def test_label_creates_a_scaled_service(shop: Shop) -> None:
     await shop.serve(idle_after="1m", hosts="a.example,b.example", target="StatefulSet/db")
     made = await shop.until(bool)
     assert made["metadata"]["labels"] == {"zenvoy.dev/managed": "true"}
@@ -119,7 +119,7 @@ async def test_a_labelled_service_gets_its_scaled_service(shop: Shop) -> None:
     assert shop.entry.spec.idle_after == 60
 
 
-async def test_annotations_that_change_change_it_and_those_that_go_give_way_to_the_default(shop: Shop) -> None:
+async def test_annotations_changed_and_removed_are_applied(shop: Shop) -> None:
     await shop.serve(idle_after="1m", max_held="5", hosts="a.example")
     before = await shop.until(bool)
     await shop.annotate(idle_after="2m", max_held=None, hosts=None)
@@ -130,7 +130,7 @@ async def test_annotations_that_change_change_it_and_those_that_go_give_way_to_t
     await until(lambda: shop.entry and shop.entry.spec.idle_after == 120)
 
 
-async def test_what_the_annotations_do_not_say_is_left_to_others(shop: Shop) -> None:
+async def test_annotations_absent_leave_fields_to_others(shop: Shop) -> None:
     await shop.serve(idle_after="1m")
     await shop.until(bool)
     await shop.scale({"spec": {"paused": True}})
@@ -139,14 +139,14 @@ async def test_what_the_annotations_do_not_say_is_left_to_others(shop: Shop) -> 
     assert after["spec"]["paused"] is True
 
 
-async def test_what_the_annotations_say_is_brought_back(shop: Shop) -> None:
+async def test_annotations_overrule_other_writers(shop: Shop) -> None:
     await shop.serve(idle_after="1m")
     await shop.until(bool)
     await shop.scale({"spec": {"idleAfter": "7m"}})
     await shop.until(lambda item: item and item["spec"]["idleAfter"] == "1m")
 
 
-async def test_mistakes_leave_the_last_good_ones_in_force(shop: Shop) -> None:
+async def test_annotations_invalid_keep_the_last_good_ones(shop: Shop) -> None:
     await shop.serve(idle_after="1m")
     await shop.until(bool)
     await until(lambda: shop.entry and not shop.problems)
@@ -162,7 +162,7 @@ async def test_mistakes_leave_the_last_good_ones_in_force(shop: Shop) -> None:
     await until(lambda: shop.entry and shop.entry.spec.idle_after == 180 and not shop.problems)
 
 
-async def test_every_kind_of_mistake_is_told_and_changes_nothing(shop: Shop) -> None:
+async def test_annotations_each_problem_is_reported(shop: Shop) -> None:
     await shop.serve(idle_after="1m")
     await shop.until(bool)
     await until(lambda: shop.entry and not shop.problems)
@@ -177,7 +177,7 @@ async def test_every_kind_of_mistake_is_told_and_changes_nothing(shop: Shop) -> 
     assert (await shop.get() or {})["spec"] == before
 
 
-async def test_mistakes_from_the_first_are_shown_on_one_that_is_not_in_force(shop: Shop) -> None:
+async def test_annotations_invalid_from_the_start_are_reported(shop: Shop) -> None:
     await shop.serve(protocol="tcp", paused="perhaps")
     await shop.until(bool)
     await until(lambda: shop.problems)
@@ -193,7 +193,7 @@ async def test_mistakes_from_the_first_are_shown_on_one_that_is_not_in_force(sho
     assert shop.entry.spec.paused
 
 
-async def test_without_its_label_it_is_deleted(shop: Shop) -> None:
+async def test_label_removed_deletes_the_scaled_service(shop: Shop) -> None:
     await shop.serve()
     await shop.until(bool)
     await shop.change({"metadata": {"labels": {"zenvoy.dev/enabled": None}}})
@@ -201,7 +201,7 @@ async def test_without_its_label_it_is_deleted(shop: Shop) -> None:
     await until(lambda: shop.entry is None)
 
 
-async def test_with_its_service_it_is_deleted(shop: Shop) -> None:
+async def test_service_deleted_deletes_the_scaled_service(shop: Shop) -> None:
     await shop.serve()
     await shop.until(bool)
     await shop.api.call("DELETE", path("v1", "services", shop.namespace, "web"))
@@ -209,7 +209,7 @@ async def test_with_its_service_it_is_deleted(shop: Shop) -> None:
     await until(lambda: shop.entry is None and not shop.problems)
 
 
-async def test_a_service_that_is_made_anew_gets_a_new_one(shop: Shop) -> None:
+async def test_service_recreated_gets_a_new_scaled_service(shop: Shop) -> None:
     await shop.serve(idle_after="1m")
     before = await shop.until(bool)
     await shop.api.call("DELETE", path("v1", "services", shop.namespace, "web"))
@@ -218,7 +218,7 @@ async def test_a_service_that_is_made_anew_gets_a_new_one(shop: Shop) -> None:
     await until(lambda: shop.entry and shop.entry.spec.idle_after == 120)
 
 
-async def test_another_target_takes_another_one_once_the_replicas_of_the_first_are_restored(shop: Shop) -> None:
+async def test_target_annotation_changed_restores_the_first(shop: Shop) -> None:
     await shop.serve()
     await shop.until(bool)
     await shop.scale({"metadata": {"finalizers": [FINALIZER]}})
@@ -231,7 +231,7 @@ async def test_another_target_takes_another_one_once_the_replicas_of_the_first_a
     await until(lambda: shop.entry and shop.entry.target.kind == "StatefulSet")
 
 
-async def test_a_persons_own_is_left_alone(shop: Shop) -> None:
+async def test_scaled_service_of_a_person_is_left_alone(shop: Shop) -> None:
     own = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "web"}, "spec": {"idleAfter": "9m"}}
     await shop.api.call("POST", path(API_VERSION, PLURAL, shop.namespace), own)
     await shop.serve(idle_after="1m")
@@ -248,7 +248,7 @@ async def test_a_persons_own_is_left_alone(shop: Shop) -> None:
     assert "labels" not in found["metadata"]
 
 
-async def test_a_follower_writes_nothing_until_it_leads(shop: Shop) -> None:
+async def test_provider_follower_writes_nothing(shop: Shop) -> None:
     shop.leads = False
     await shop.serve()
     await shop.api.call("POST", path("v1", "services", shop.namespace), {"metadata": {"name": "x"}, "spec": HTTP})
@@ -262,7 +262,7 @@ async def test_a_follower_writes_nothing_until_it_leads(shop: Shop) -> None:
     await shop.until(bool)
 
 
-async def test_it_comes_about_after_the_api_server_was_gone(shop: Shop, apiserver: Cluster) -> None:
+async def test_provider_api_server_restart_is_survived(shop: Shop, apiserver: Cluster) -> None:
     await shop.serve()
     await shop.until(bool)
     await until(lambda: shop.entry)
@@ -273,7 +273,7 @@ async def test_it_comes_about_after_the_api_server_was_gone(shop: Shop, apiserve
     await until(lambda: shop.entry and shop.entry.spec.idle_after == 60)
 
 
-async def test_what_the_api_server_refuses_is_told_and_tried_again(shop: Shop) -> None:
+async def test_provider_refused_write_is_reported_and_retried(shop: Shop) -> None:
     quotas = path("v1", "resourcequotas", shop.namespace)
     none_of_them = {"hard": {"count/scaledservices.zenvoy.dev": "0"}}
     await shop.api.call("POST", quotas, {"metadata": {"name": "none"}, "spec": none_of_them})
@@ -288,7 +288,7 @@ async def test_what_the_api_server_refuses_is_told_and_tried_again(shop: Shop) -
     await until(lambda: shop.entry and not shop.problems)
 
 
-async def test_a_service_written_as_people_do(shop: Shop, control_plane: Cluster) -> None:
+async def test_service_as_people_write_it_is_accepted(shop: Shop, control_plane: Cluster) -> None:
     manifest = """
         apiVersion: v1
         kind: Service

@@ -46,7 +46,7 @@ def theirs(chart: Chart, mtls: dict[str, Any]) -> list[dict[str, Any]]:
     ],
     ids=["with a CA of the release", "with an issuer of one's own"],
 )
-def test_cert_managers_kinds_take_what_is_rendered(
+def test_cert_manager_kinds_accept_what_is_rendered(
     managed: Cluster, namespace: str, tmp_path: Path, mtls: dict[str, Any], kinds: list[str]
 ) -> None:
     found = theirs(Chart(managed, namespace, tmp_path), mtls)
@@ -54,7 +54,7 @@ def test_cert_managers_kinds_take_what_is_rendered(
     assert len(created(managed, found)) == len(kinds)
 
 
-def test_a_field_that_there_is_not_is_refused(managed: Cluster, namespace: str, tmp_path: Path) -> None:
+def test_unknown_field_is_refused(managed: Cluster, namespace: str, tmp_path: Path) -> None:
     found = theirs(Chart(managed, namespace, tmp_path), {})
     certificate = next(one for one in found if one["kind"] == "Certificate")
     certificate["spec"]["secret"] = certificate["spec"].pop("secretName")

@@ -102,7 +102,9 @@ def chart(control_plane: Cluster, namespace: str, tmp_path: Path) -> Chart:
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES.keys())
-def test_the_api_server_takes_what_is_rendered(control_plane: Cluster, chart: Chart, values: dict[str, Any]) -> None:
+def test_chart_rendered_is_accepted_by_the_api_server(
+    control_plane: Cluster, chart: Chart, values: dict[str, Any]
+) -> None:
     text = chart.render(values)
     said = control_plane.kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", given=native_text(text))
     assert len(said.splitlines()) == len(native(text)) > 10
@@ -114,7 +116,7 @@ def test_the_api_server_takes_what_is_rendered(control_plane: Cluster, chart: Ch
 @pytest.mark.parametrize(
     "values", [{}, {"mtls": {"source": "cert-manager"}, "proxy": {"tcp": [{"name": "dns", "port": 53}]}}]
 )
-def test_pods_are_restricted(control_plane: Cluster, chart: Chart, values: dict[str, Any]) -> None:
+def test_chart_pods_meet_the_restricted_standard(control_plane: Cluster, chart: Chart, values: dict[str, Any]) -> None:
     """In a namespace that enforces the Pod Security Standard of that name."""
     control_plane.kubectl("label", "namespace", chart.namespace, "pod-security.kubernetes.io/enforce=restricted")
     pods = {one.owner: one.pod for one in containers(documents(chart.render(values)))}
@@ -126,7 +128,7 @@ def test_pods_are_restricted(control_plane: Cluster, chart: Chart, values: dict[
         control_plane.kubectl(*where, given=json.dumps(made))
 
 
-def test_tproxy_gives_a_capability_where_it_is_needed_and_nowhere_else(chart: Chart) -> None:
+def test_chart_tproxy_adds_its_capability_only(chart: Chart) -> None:
     added = {
         (one.owner, one.name): one.content["securityContext"]["capabilities"].get("add", [])
         for one in containers(documents(chart.render({"holdMode": "tproxy"})))
@@ -174,19 +176,19 @@ def test_tproxy_gives_a_capability_where_it_is_needed_and_nowhere_else(chart: Ch
         ({"image": {"digest": "abc"}}, "at '/image/digest': 'abc' does not match pattern"),
     ],
 )
-def test_values_that_are_wrong_are_told(chart: Chart, values: dict[str, Any], said: str) -> None:
+def test_chart_invalid_values_are_refused(chart: Chart, values: dict[str, Any], said: str) -> None:
     with pytest.raises(ToolFailed) as failed:
         chart.render(values)
     assert said in str(failed.value)
 
 
-def test_install_yaml_is_what_the_chart_renders(control_plane: Cluster) -> None:
+def test_install_yaml_equals_the_rendered_chart(control_plane: Cluster) -> None:
     """If not: make install-yaml."""
     rendered = control_plane.run(ROOT / "scripts" / "install-yaml", "--print")
     assert rendered == (ROOT / "deploy" / "install.yaml").read_text()
 
 
-def test_the_api_server_takes_install_yaml(control_plane: Cluster) -> None:
+def test_install_yaml_is_accepted_by_the_api_server(control_plane: Cluster) -> None:
     text = (ROOT / "deploy" / "install.yaml").read_text()
     [place] = [one["metadata"]["name"] for one in documents(text) if one["kind"] == "Namespace"]
     control_plane.kubectl("create", "namespace", place)
@@ -197,7 +199,7 @@ def test_the_api_server_takes_install_yaml(control_plane: Cluster) -> None:
         control_plane.kubectl("delete", "namespace", place)
 
 
-def test_rules_are_those_that_are_tested(chart: Chart) -> None:
+def test_chart_rules_equal_the_tested_ones(chart: Chart) -> None:
     rendered = documents(chart.render({"monitoring": {"prometheusRule": {"enabled": True}}}))
     [made] = [one for one in rendered if one["kind"] == "PrometheusRule"]
     kept = [
@@ -206,7 +208,7 @@ def test_rules_are_those_that_are_tested(chart: Chart) -> None:
     assert made["spec"]["groups"] == [group for [file] in kept for group in file["groups"]]
 
 
-def test_dashboards_are_those_that_are_tested(chart: Chart) -> None:
+def test_chart_dashboards_equal_the_tested_ones(chart: Chart) -> None:
     rendered = documents(chart.render({"monitoring": {"dashboards": {"enabled": True}}}))
     maps = [one for one in rendered if one["metadata"]["labels"].get("grafana_dashboard") == "1"]
     shipped = {name: text for one in maps for name, text in one["data"].items()}
@@ -214,7 +216,7 @@ def test_dashboards_are_those_that_are_tested(chart: Chart) -> None:
     assert shipped == {file.name: file.read_text() for file in folder.glob("*.json")}
 
 
-def test_monitors_scrape_envoys_as_often_as_the_reconciler_expects(chart: Chart) -> None:
+def test_chart_monitor_interval_equals_the_reconcilers(chart: Chart) -> None:
     values = {"prometheus": {"url": "http://p:9090", "scrapeInterval": "7s"}}
     rendered = documents(chart.render({**values, "monitoring": {"serviceMonitor": {"enabled": True}}}))
     endpoints = [e for one in rendered if one["kind"] == "ServiceMonitor" for e in one["spec"]["endpoints"]]
@@ -223,7 +225,7 @@ def test_monitors_scrape_envoys_as_often_as_the_reconciler_expects(chart: Chart)
     assert "--scrape-interval=7s" in reconciler.content["args"]
 
 
-def test_a_monitor_leads_to_every_pod_of_one_service(chart: Chart) -> None:
+def test_chart_monitors_select_the_pods_of_one_service(chart: Chart) -> None:
     """Whoever drains still counts, so it has to be scraped."""
     rendered = documents(chart.render({"monitoring": {"serviceMonitor": {"enabled": True}}}))
     monitors = [one for one in rendered if one["kind"] == "ServiceMonitor"]
@@ -293,7 +295,7 @@ REFUSED = (
 )
 
 
-async def test_what_is_granted_is_the_least(api: Api, chart: Chart, installed: Any) -> None:
+async def test_chart_permissions_are_minimal(api: Api, chart: Chart, installed: Any) -> None:
     installed()
     for request in (*ALLOWED, *IN_THE_CLUSTER):
         assert await may(api, ACCOUNT, chart.namespace, f"{request} in shop"), request
@@ -317,7 +319,7 @@ async def test_what_is_granted_is_the_least(api: Api, chart: Chart, installed: A
         assert not await may(api, "zenvoy-proxy", own, f"{request} in {own}"), request
 
 
-async def test_what_is_granted_is_in_the_namespaces_that_are_named(
+async def test_chart_permissions_are_in_the_named_namespaces(
     control_plane: Cluster, api: Api, chart: Chart, installed: Any
 ) -> None:
     installed({"namespaces": [chart.namespace]})
@@ -328,14 +330,14 @@ async def test_what_is_granted_is_in_the_namespaces_that_are_named(
         assert not await may(api, ACCOUNT, chart.namespace, request), request
 
 
-async def test_scale_targets_are_those_of_the_values(api: Api, chart: Chart, installed: Any) -> None:
+async def test_chart_scale_targets_follow_the_values(api: Api, chart: Chart, installed: Any) -> None:
     installed({"scaleTargets": [{"apiGroup": "example.com", "resources": ["widgets"]}]})
     assert await may(api, ACCOUNT, chart.namespace, "patch widgets.example.com/scale in shop")
     assert await may(api, ACCOUNT, chart.namespace, "watch widgets.example.com in shop")
     assert not await may(api, ACCOUNT, chart.namespace, "patch deployments.apps/scale in shop")
 
 
-async def test_a_program_can_be_run_with_these_rights(
+async def test_chart_permissions_run_the_program(
     control_plane: Cluster, chart: Chart, installed: Any, tmp_path: Path
 ) -> None:
     installed()
@@ -354,7 +356,7 @@ def test_chart_rendered_twice_is_equal(chart: Chart, values: dict[str, Any]) -> 
     assert chart.render(values) == chart.render(values)
 
 
-def test_leaving_is_done_where_there_are_rights(chart: Chart) -> None:
+def test_chart_uninstall_job_has_permissions(chart: Chart) -> None:
     rendered = documents(chart.render({"namespaces": ["shop", "blog"]}))
     [job] = [one for one in rendered if one["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-delete"]
     commands = [" ".join(one.content["args"]) for one in containers([job])]
@@ -367,7 +369,7 @@ def test_leaving_is_done_where_there_are_rights(chart: Chart) -> None:
     assert {(kind, place) for kind in ("Role", "RoleBinding") for place in ("shop", "blog")} <= roles
 
 
-def test_notes_say_what_to_do_next(chart: Chart, installed: Any) -> None:
+def test_chart_notes_name_the_next_step(chart: Chart, installed: Any) -> None:
     said = installed({"proxy": {"replicas": 1}, "mtls": {"enabled": False}})
     assert "kubectl label service web zenvoy.dev/enabled=true" in said
     assert f"http://zenvoy-proxy.{chart.namespace}:10000/" in said

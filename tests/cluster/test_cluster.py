@@ -18,9 +18,7 @@ from tests.cluster.harness import Cluster
 SCRIPT = Path(__file__).with_name("cluster")
 
 
-async def test_what_is_made_is_there_after_the_api_server_was_gone(
-    api: Api, apiserver: Cluster, namespace: str
-) -> None:
+async def test_cluster_objects_survive_an_api_server_restart(api: Api, apiserver: Cluster, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     await api.call("POST", path, {"metadata": {"name": "kept"}, "data": {"a": "b"}})
     apiserver.stop_apiserver()
@@ -51,7 +49,9 @@ def lost(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def test_down_finds_processes_whose_folder_is_gone(tmp_path: Path, lost: dict[str, subprocess.Popen[bytes]]) -> None:
+def test_cluster_down_finds_processes_without_their_folder(
+    tmp_path: Path, lost: dict[str, subprocess.Popen[bytes]]
+) -> None:
     environment = {**os.environ, "CLUSTER_DIR": str(tmp_path / "cluster"), "CLUSTER_PORT": "1"}
     done = subprocess.run([SCRIPT, "down"], env=environment, capture_output=True, text=True, check=True)
     assert {name for name, process in lost.items() if process.poll() is None} == {"of another", "a user of it"}

@@ -43,7 +43,7 @@ def pods(release: Release, component: str) -> set[str]:
     return set(release.node.kubectl("get", "pods", "-n", SYSTEM, "-l", labelled, "-o", named).split())
 
 
-def test_a_wake_is_explained_by_what_every_envoy_says(zenvoy: Release, shop: Shop) -> None:
+def test_explain_wake_shows_every_envoy(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
     shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     shop.label("web", idle_after="2s")
@@ -93,7 +93,7 @@ def test_a_wake_is_explained_by_what_every_envoy_says(zenvoy: Release, shop: Sho
     assert row[:5] == [shop.namespace, "web", "Idle", "Deployment/web", "True"]
 
 
-def test_the_doctor_finds_all_in_order_until_something_is_not(zenvoy: Release, shop: Shop) -> None:
+def test_doctor_on_the_node_reports_a_fault(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
     shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     shop.label("web", idle_after="10m")

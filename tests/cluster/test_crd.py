@@ -57,7 +57,7 @@ async def change(api: Api, namespace: str, patch: dict[str, Any], part: str | No
     return changed
 
 
-async def test_nothing_has_to_be_said_and_the_defaults_are_those_of_the_code(api: Api, namespace: str) -> None:
+async def test_crd_defaults_equal_those_of_the_code(api: Api, namespace: str) -> None:
     made = await make(api, namespace, "")
     assert made["spec"] == {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment"},
@@ -97,7 +97,7 @@ async def test_nothing_has_to_be_said_and_the_defaults_are_those_of_the_code(api
         "{ignore: []}",
     ],
 )
-async def test_what_is_right_is_taken(api: Api, namespace: str, spec: str) -> None:
+async def test_crd_valid_spec_is_accepted(api: Api, namespace: str, spec: str) -> None:
     await make(api, namespace, spec)
 
 
@@ -241,7 +241,7 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ("idleafter: 5m", "spec.idleafter", "unknown field"),
     ],
 )
-async def test_each_mistake_is_refused_with_what_is_right(
+async def test_crd_each_invalid_spec_is_refused_with_a_remedy(
     api: Api, namespace: str, spec: str, where: str, message: str
 ) -> None:
     with pytest.raises(ApiError) as refusal:
@@ -251,7 +251,7 @@ async def test_each_mistake_is_refused_with_what_is_right(
     assert where in said.replace('"', "")
 
 
-async def test_mistakes_are_told_together(api: Api, namespace: str) -> None:
+async def test_crd_all_problems_are_reported_together(api: Api, namespace: str) -> None:
     with pytest.raises(ApiError) as refusal:
         await make(api, namespace, "{idleAfter: soon, replicas: 0, protocol: tcp, hosts: [A]}")
     for where in ("idleAfter", "replicas", "listen", "hosts[0]", "hosts"):
@@ -268,7 +268,7 @@ async def test_mistakes_are_told_together(api: Api, namespace: str) -> None:
         ("scaleTargetRef: {name: db}", {"scaleTargetRef": {"apiVersion": "apps/v2"}}),
     ],
 )
-async def test_what_is_scaled_cannot_be_changed(api: Api, namespace: str, spec: str, patch: dict[str, Any]) -> None:
+async def test_crd_target_is_immutable(api: Api, namespace: str, spec: str, patch: dict[str, Any]) -> None:
     await make(api, namespace, spec)
     right = "scaleTargetRef is immutable, because the target might be asleep; delete this ScaledService, which"
     with pytest.raises(ApiError, match=re.escape(right)):
@@ -284,12 +284,14 @@ async def test_what_is_scaled_cannot_be_changed(api: Api, namespace: str, spec: 
         ("", {"idleAfter": "1m", "paused": True}),
     ],
 )
-async def test_what_is_scaled_can_be_said_otherwise(api: Api, namespace: str, spec: str, patch: dict[str, Any]) -> None:
+async def test_crd_target_may_be_written_differently(
+    api: Api, namespace: str, spec: str, patch: dict[str, Any]
+) -> None:
     await make(api, namespace, spec)
     await change(api, namespace, {"spec": patch})
 
 
-async def test_a_status_is_a_part_of_its_own_and_is_read_as_it_was_written(api: Api, namespace: str) -> None:
+async def test_crd_status_is_read_as_it_was_written(api: Api, namespace: str) -> None:
     made = await make(api, namespace, "")
     told = yaml.safe_load(STATUS)
     assert "status" not in await change(api, namespace, {"status": told, "metadata": {"labels": {"a": "b"}}})
@@ -307,13 +309,13 @@ async def test_a_status_is_a_part_of_its_own_and_is_read_as_it_was_written(api: 
     assert status.since and status.since.microsecond == 123456
 
 
-async def test_a_condition_needs_what_the_convention_asks_for(api: Api, namespace: str) -> None:
+async def test_crd_condition_needs_the_conventional_fields(api: Api, namespace: str) -> None:
     await make(api, namespace, "")
     with pytest.raises(ApiError, match="lastTransitionTime"):
         await change(api, namespace, {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, "status")
 
 
-async def test_kubectl_shows_state_target_ready_since_and_age(api: Api, namespace: str, control_plane: Cluster) -> None:
+async def test_crd_kubectl_get_shows_its_columns(api: Api, namespace: str, control_plane: Cluster) -> None:
     await make(api, namespace, "")
     await change(api, namespace, {"status": yaml.safe_load(STATUS)}, "status")
     head, row = control_plane.kubectl("get", "ssvc", "-n", namespace).splitlines()
@@ -324,7 +326,7 @@ async def test_kubectl_shows_state_target_ready_since_and_age(api: Api, namespac
     assert "3" in control_plane.kubectl("get", "ssvc", "web", "-o", "wide", "-n", namespace)
 
 
-async def test_kubectl_explains_every_field(control_plane: Cluster, api: Api) -> None:
+async def test_crd_kubectl_explain_knows_every_field(control_plane: Cluster, api: Api) -> None:
     explained = control_plane.kubectl("explain", "ssvc.spec", "--recursive")
     fields = crd.manifest()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     assert all(name in explained for name in fields)

@@ -13,7 +13,7 @@ QUICK = {"idle_after": "2s"}
 
 
 @pytest.mark.parametrize("zenvoy", ["anyip", "tproxy"], indirect=True)
-def test_a_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop: Shop) -> None:
+def test_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web", replicas=2))
     shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     shop.label("web", **QUICK)
@@ -35,7 +35,7 @@ def test_a_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop:
 
 
 @pytest.mark.parametrize("zenvoy", ["anyip", "tproxy"], indirect=True)
-def test_a_database_of_a_stateful_set_keeps_its_rows(zenvoy: Release, shop: Shop) -> None:
+def test_stateful_set_database_keeps_its_rows(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*postgres("db", shop.on_disk("db")))
     shop.kubectl("rollout", "status", "statefulset/db", "--timeout=90s")
     shop.label("db", **QUICK, target="StatefulSet/db", protocol="tcp", listen="5432")
@@ -83,7 +83,7 @@ def test_crash_loop_refuses_clients_with_allowed_details(zenvoy: Release, shop: 
     until("it answers again", lambda: zenvoy.curl(shop.host("web")).status == 200)
 
 
-def test_a_proxy_on_every_node_takes_over(replaced: Release, shop: Shop) -> None:
+def test_proxy_as_daemon_set_takes_over(replaced: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
     shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     shop.label("web", **QUICK)

@@ -53,7 +53,7 @@ async def scene(api: Api, namespace: str) -> AsyncIterator[Scene]:
     await scene.end()
 
 
-async def test_a_service_s_life_is_told_where_people_look(scene: Scene, control_plane: Cluster) -> None:
+async def test_events_tell_the_life_of_a_service(scene: Scene, control_plane: Cluster) -> None:
     events = scene.events()
     events.saw(scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
     events.saw(scene.moved(State.Idle, "IdleElapsed", State.Draining, "idle for all of idleAfter"))
@@ -77,7 +77,7 @@ async def test_a_service_s_life_is_told_where_people_look(scene: Scene, control_
     assert {row[3] for row in rows} == {"zenvoy.dev/reconciler"}
 
 
-async def test_repeats_are_one_object(scene: Scene, control_plane: Cluster) -> None:
+async def test_events_repeated_are_one_object(scene: Scene, control_plane: Cluster) -> None:
     events = scene.events()
     for number in range(4):
         events.saw(scene.moved(State.Idle, "Traffic", State.Active, f"{number} requests moved"))
@@ -88,7 +88,7 @@ async def test_repeats_are_one_object(scene: Scene, control_plane: Cluster) -> N
     assert "(x4 over " in described
 
 
-async def test_repeats_that_were_counted_before_anything_was_written_are_taken(scene: Scene) -> None:
+async def test_events_counted_before_the_first_write_are_kept(scene: Scene) -> None:
     events = scene.events()
     for _ in range(3):
         events.saw(scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
@@ -97,7 +97,7 @@ async def test_repeats_that_were_counted_before_anything_was_written_are_taken(s
     assert event["series"]["count"] == 3
 
 
-async def test_one_that_has_expired_is_written_anew(scene: Scene) -> None:
+async def test_events_expired_are_written_again(scene: Scene) -> None:
     events = scene.events()
     quiet = scene.moved(State.Active, "Quiet", State.Idle, "no traffic")
     events.saw(quiet)
@@ -109,7 +109,7 @@ async def test_one_that_has_expired_is_written_anew(scene: Scene) -> None:
     assert "series" not in event
 
 
-async def test_a_mistake_in_an_annotation_is_told_on_the_service(scene: Scene, control_plane: Cluster) -> None:
+async def test_events_annotation_problem_is_on_the_service(scene: Scene, control_plane: Cluster) -> None:
     body = {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
     made = await scene.api.call("POST", path("v1", "services", scene.namespace), body)
     events = scene.events()
@@ -125,7 +125,7 @@ async def test_a_mistake_in_an_annotation_is_told_on_the_service(scene: Scene, c
     assert "BadAnnotation" not in of_ours
 
 
-async def test_the_longest_words_are_taken(scene: Scene) -> None:
+async def test_events_longest_texts_are_accepted(scene: Scene) -> None:
     events = scene.events()
     item = scene.items[scene.named()].metadata
     long = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", item.namespace, "a" * 253, item.uid)
@@ -135,7 +135,7 @@ async def test_the_longest_words_are_taken(scene: Scene) -> None:
     assert [event["note"][-2:] for event in await scene.listed()] == ["é…"]
 
 
-async def test_a_namespace_that_is_gone_takes_none_and_nothing_breaks(scene: Scene) -> None:
+async def test_events_of_a_deleted_namespace_are_dropped(scene: Scene) -> None:
     events = scene.events()
     gone = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", "no-such-namespace", "web", "uid")
     with capture_logs() as logs:
@@ -149,7 +149,7 @@ async def test_a_namespace_that_is_gone_takes_none_and_nothing_breaks(scene: Sce
     assert len(await scene.listed()) == 1
 
 
-async def test_a_namespace_that_is_going_is_no_fault(scene: Scene) -> None:
+async def test_events_in_a_terminating_namespace_are_dropped(scene: Scene) -> None:
     configmaps = path("v1", "configmaps", scene.namespace)
     stays = {"metadata": {"name": "stays", "finalizers": ["test.example/stays"]}}
     await scene.api.call("POST", configmaps, stays)
@@ -165,9 +165,7 @@ async def test_a_namespace_that_is_going_is_no_fault(scene: Scene) -> None:
     assert logs == []
 
 
-async def test_create_and_patch_of_events_is_all_the_right_that_it_takes(
-    scene: Scene, control_plane: Cluster, tmp_path: Path
-) -> None:
+async def test_events_need_create_and_patch_only(scene: Scene, control_plane: Cluster, tmp_path: Path) -> None:
     rule = {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}
     rbac = "rbac.authorization.k8s.io/v1"
     await scene.api.call("POST", path("v1", "serviceaccounts", scene.namespace), {"metadata": {"name": "teller"}})

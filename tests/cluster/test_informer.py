@@ -59,14 +59,16 @@ async def copy(api: Api, namespace: str) -> AsyncIterator[Copy]:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_comes_changes_and_goes_is_told(copy: Copy) -> None:
+async def test_informer_reports_added_changed_and_deleted(copy: Copy) -> None:
     await copy.make("b")
     await copy.delete("a")
     await until(lambda: copy.told == ["+a", "+b", "-a"])
     assert copy.informer.lists == 1
 
 
-async def test_a_list_of_several_pages(api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_informer_list_of_several_pages_is_complete(
+    api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "PAGE", 3)
     copy = Copy(api, path("v1", "configmaps", namespace))
     for number in range(10):
@@ -78,7 +80,7 @@ async def test_a_list_of_several_pages(api: Api, namespace: str, monkeypatch: py
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_an_api_server_that_is_stopped_and_started(copy: Copy, apiserver: Cluster) -> None:
+async def test_informer_api_server_restart_is_survived(copy: Copy, apiserver: Cluster) -> None:
     await copy.make("b")
     await until(lambda: "+b" in copy.told)
     apiserver.stop_apiserver()
@@ -91,7 +93,7 @@ async def test_an_api_server_that_is_stopped_and_started(copy: Copy, apiserver: 
     assert [word for word in copy.told if word.startswith("-")] == ["-a"]
 
 
-async def test_an_api_server_that_is_frozen_is_noticed(
+async def test_informer_api_server_frozen_is_noticed(
     copy: Copy, apiserver: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WATCH_SECONDS", (1, 1))
@@ -112,7 +114,7 @@ async def test_an_api_server_that_is_frozen_is_noticed(
 
 
 @pytest.mark.root
-async def test_a_connection_whose_other_end_vanished_is_noticed(copy: Copy, apiserver: Cluster) -> None:
+async def test_informer_vanished_connection_is_noticed(copy: Copy, apiserver: Cluster) -> None:
     table = f"zenvoy_test_{secrets.token_hex(4)}"
     port = copy.api.server.rpartition(":")[2]
     lost = f"""table inet {table} {{
@@ -133,7 +135,7 @@ async def test_a_connection_whose_other_end_vanished_is_noticed(copy: Copy, apis
     assert "-a" not in copy.told
 
 
-async def test_a_version_that_is_gone_is_listed_anew(api: Api, namespace: str) -> None:
+async def test_informer_expired_version_is_listed_again(api: Api, namespace: str) -> None:
     copy = Copy(api, path("v1", "configmaps", namespace))
     copy.informer._version = "1"
     await copy.make("a")
@@ -146,7 +148,7 @@ async def test_a_version_that_is_gone_is_listed_anew(api: Api, namespace: str) -
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_kind_that_is_not_there_yet_is_waited_for(api: Api) -> None:
+async def test_informer_missing_kind_is_waited_for(api: Api) -> None:
     group = "informer.tests.zenvoy.dev"
     seen: list[str] = []
     informer = Informer(api, path(f"{group}/v1", "things"), decoder(Object), lambda key, _: seen.append(key))
@@ -168,7 +170,7 @@ async def test_a_kind_that_is_not_there_yet_is_waited_for(api: Api) -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_client_that_may_not_list_is_told_so(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
+async def test_informer_forbidden_list_is_reported(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
     account = path("v1", "serviceaccounts", namespace)
     admin = await connect(control_plane.kubeconfig)
     await admin.call("POST", account, {"metadata": {"name": "nobody"}})

@@ -76,7 +76,7 @@ async def leader_and_follower(
             yield one, two
 
 
-async def test_one_that_is_ended_makes_room_at_once(control_plane: Cluster, namespace: str, api: Api) -> None:
+async def test_lease_released_leader_is_replaced_at_once(control_plane: Cluster, namespace: str, api: Api) -> None:
     async with leader_and_follower(control_plane, namespace) as (one, two):
         one.signal(signal.SIGTERM)
         released = await one.says("released")
@@ -88,9 +88,7 @@ async def test_one_that_is_ended_makes_room_at_once(control_plane: Cluster, name
         assert lease["metadata"]["annotations"]["zenvoy.dev/address"] == "address-of-two"
 
 
-async def test_one_that_is_killed_is_succeeded_when_its_lease_has_lasted(
-    control_plane: Cluster, namespace: str
-) -> None:
+async def test_lease_killed_leader_is_replaced_after_expiry(control_plane: Cluster, namespace: str) -> None:
     async with leader_and_follower(control_plane, namespace) as (one, two):
         one.signal(signal.SIGKILL)
         killed = ticks()
@@ -100,7 +98,7 @@ async def test_one_that_is_killed_is_succeeded_when_its_lease_has_lasted(
         assert leads["index"] > first["index"]
 
 
-async def test_one_that_was_frozen_does_not_believe_that_it_leads(control_plane: Cluster, namespace: str) -> None:
+async def test_lease_thawed_leader_no_longer_leads(control_plane: Cluster, namespace: str) -> None:
     async with leader_and_follower(control_plane, namespace) as (one, two):
         one.signal(signal.SIGSTOP)
         await two.says("leads")
@@ -109,7 +107,7 @@ async def test_one_that_was_frozen_does_not_believe_that_it_leads(control_plane:
         await one.says("follows", after=2, leader="address-of-two")
 
 
-async def test_wrong_wall_clocks_change_nothing(control_plane: Cluster, namespace: str) -> None:
+async def test_lease_wrong_wall_clocks_change_nothing(control_plane: Cluster, namespace: str) -> None:
     """The leader writes of a far past, the follower lives in a far future: it takes nothing while it is renewed."""
     async with leader_and_follower(control_plane, namespace, (-1e9, 1e9)) as (one, two):
         started = ticks()
@@ -120,9 +118,7 @@ async def test_wrong_wall_clocks_change_nothing(control_plane: Cluster, namespac
         await two.says("leads")
 
 
-async def test_a_leader_outlasts_a_short_silence_of_the_api_server_and_stops_in_a_long_one(
-    apiserver: Cluster, namespace: str
-) -> None:
+async def test_lease_api_server_silence_ends_leadership_late(apiserver: Cluster, namespace: str) -> None:
     async with candidate(apiserver, namespace, "one") as one:
         leads = await one.says("leads")
         apiserver.stop_apiserver()

@@ -136,7 +136,7 @@ def state(monitored: Monitored, service: str) -> str | None:
     return str(rows[0]["metric"]["state"]) if len(rows) == 1 else None
 
 
-def test_every_pod_is_scraped_and_one_leads(monitored: Monitored) -> None:
+def test_monitoring_scrapes_every_pod(monitored: Monitored) -> None:
     pods = json.loads(monitored.zenvoy.node.kubectl("get", "pods", "-n", SYSTEM, "-o", "json"))["items"]
     parts = {pod["metadata"]["name"]: pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods}
 
@@ -153,7 +153,7 @@ def test_every_pod_is_scraped_and_one_leads(monitored: Monitored) -> None:
     assert seen("zenvoy_sample_complete") == {monitored.leader()}
 
 
-def test_who_leads_and_what_each_replica_asks_of_the_api_server_are_told(monitored: Monitored) -> None:
+def test_monitoring_shows_leader_and_api_requests(monitored: Monitored) -> None:
     who, calls, _ = LEADER.panels
     leader = monitored.leader()
 
@@ -173,7 +173,7 @@ def test_who_leads_and_what_each_replica_asks_of_the_api_server_are_told(monitor
     )
 
 
-def test_a_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Shop) -> None:
+def test_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Shop) -> None:
     name = asleep(shop, monitored)
     assert monitored.rows(f'zenvoy_service_state{{service="{name}"}}')[0]["metric"]["namespace"] == shop.namespace
 
@@ -197,7 +197,7 @@ def test_a_service_sleeps_and_wakes_by_prometheus(monitored: Monitored, shop: Sh
     shop.until("web", "ScaledToZero")
 
 
-def test_what_is_ignored_is_answered_and_wakes_nothing(monitored: Monitored, shop: Shop) -> None:
+def test_ignored_requests_are_answered_without_a_wake(monitored: Monitored, shop: Shop) -> None:
     name = asleep(shop, monitored, ignore_user_agents="Prometheus/,kube-probe/", ignore_answer="200 it sleeps")
     probe = ("-A", "Prometheus/2.42")
 
@@ -213,7 +213,7 @@ def test_what_is_ignored_is_answered_and_wakes_nothing(monitored: Monitored, sho
     until("it sleeps under probes", sleeps)
 
 
-def test_an_image_that_cannot_be_pulled_is_alerted_of_until_it_can(monitored: Monitored, shop: Shop) -> None:
+def test_alert_for_an_unpullable_image_resolves(monitored: Monitored, shop: Shop) -> None:
     name = asleep(shop, monitored, wake_timeout="5s", hold_timeout="15s")
     shop.kubectl("set", "image", "deployment/web", "web=localhost/nowhere:1")
     with ThreadPoolExecutor() as clients:
@@ -235,7 +235,7 @@ def test_an_image_that_cannot_be_pulled_is_alerted_of_until_it_can(monitored: Mo
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
 
 
-def test_a_new_leader_goes_on_telling(monitored: Monitored, shop: Shop) -> None:
+def test_monitoring_continues_with_a_new_leader(monitored: Monitored, shop: Shop) -> None:
     name = asleep(shop, monitored)
     before = monitored.leader()
     slept = f'zenvoy_service_slept_replica_seconds_total{{service="{name}", pod!="{before}"}}'
@@ -250,7 +250,7 @@ def test_a_new_leader_goes_on_telling(monitored: Monitored, shop: Shop) -> None:
     assert not fires & {STUCK, "NoLeader", "ControllerDown", "HolderDisconnected", "ServiceFlapping"}
 
 
-def test_the_dashboards_are_there(monitored: Monitored) -> None:
+def test_monitoring_dashboards_are_installed(monitored: Monitored) -> None:
     said = monitored.zenvoy.node.kubectl("get", "configmaps", "-n", SYSTEM, "-l", "grafana_dashboard=1", "-o", "json")
     shipped = {name: text for one in json.loads(said)["items"] for name, text in one["data"].items()}
 
@@ -258,7 +258,7 @@ def test_the_dashboards_are_there(monitored: Monitored) -> None:
     assert shipped == {file.name: file.read_text() for file in built}
 
 
-def test_the_rules_of_the_chart_are_loaded(monitored: Monitored) -> None:
+def test_monitoring_rules_are_loaded(monitored: Monitored) -> None:
     groups = monitored.prometheus.ask("/api/v1/rules")["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
 
@@ -266,7 +266,7 @@ def test_the_rules_of_the_chart_are_loaded(monitored: Monitored) -> None:
     assert {rule["health"] for rule in rules} == {"ok"}
 
 
-def test_every_panel_has_data_of_a_cluster(monitored: Monitored, shop: Shop) -> None:
+def test_monitoring_every_panel_has_data(monitored: Monitored, shop: Shop) -> None:
     began, name = time.time(), asleep(shop, monitored)
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
 

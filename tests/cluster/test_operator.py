@@ -42,7 +42,7 @@ def operated(control_plane: Cluster) -> Iterator[Cluster]:
     ],
     ids=["as they are", "everything"],
 )
-def test_the_operators_kinds_take_what_is_rendered(
+def test_operator_kinds_accept_what_is_rendered(
     operated: Cluster, namespace: str, tmp_path: Path, monitoring: dict[str, Any]
 ) -> None:
     rendered = documents(Chart(operated, namespace, tmp_path).render({"monitoring": monitoring}))
@@ -52,7 +52,7 @@ def test_the_operators_kinds_take_what_is_rendered(
     assert len(created(operated, theirs)) == len(theirs)
 
 
-def test_a_field_that_there_is_not_is_refused(operated: Cluster, namespace: str, tmp_path: Path) -> None:
+def test_unknown_field_is_refused(operated: Cluster, namespace: str, tmp_path: Path) -> None:
     rendered = documents(
         Chart(operated, namespace, tmp_path).render({"monitoring": {"serviceMonitor": {"enabled": True}}})
     )

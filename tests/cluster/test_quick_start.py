@@ -35,7 +35,7 @@ def started(loaded: Cluster) -> Iterator[Cluster]:
     loaded.kubectl("delete", "namespace", SHOP, "--wait=false")
 
 
-def test_the_quick_start(zenvoy: Release, started: Cluster) -> None:
+def test_quick_start_commands_work(zenvoy: Release, started: Cluster) -> None:
     install, label, wake = blocks()
     assert install[1] == "helm install zenvoy deploy/chart -n zenvoy-system --create-namespace", "as `zenvoy` has it"
     assert label[-1] == WATCH

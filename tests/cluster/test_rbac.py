@@ -97,7 +97,7 @@ def alike(requests: set[Asked]) -> set[Asked]:
     }
 
 
-async def test_what_is_asked_is_what_is_granted(
+async def test_rbac_grants_exactly_what_is_used(
     control_plane: Cluster, api: Api, namespace: str, system: Chart, tmp_path: Path
 ) -> None:
     objects = Objects(api, namespace)

@@ -73,7 +73,7 @@ def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop
     shop.until("asleep", "ScaledToZero")
 
 
-def test_a_wake_goes_on_while_the_reconciler_is_replaced(zenvoy: Release, shop: Shop) -> None:
+def test_wake_continues_during_a_rollout_of_zenvoy(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("slow", DELAY="8s"))
     shop.kubectl("rollout", "status", "deployment/slow", "--timeout=60s")
     shop.label("slow", idle_after="2s")
@@ -91,7 +91,7 @@ def test_a_wake_goes_on_while_the_reconciler_is_replaced(zenvoy: Release, shop: 
     assert [answer.status for answer in answers] == [200], answers
 
 
-def test_what_sleeps_comes_back_when_zenvoy_is_uninstalled(zenvoy: Release, shop: Shop) -> None:
+def test_uninstall_restores_sleeping_services(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web", replicas=2), *web("other"))
     for name in ("web", "other"):
         shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")

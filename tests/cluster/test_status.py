@@ -52,7 +52,7 @@ async def scene(api: Api, namespace: str) -> AsyncIterator[Scene]:
     await scene.end()
 
 
-async def test_the_next_reconciler_reads_the_record_that_this_one_wrote(scene: Scene) -> None:
+async def test_status_record_is_read_by_the_next_reconciler(scene: Scene) -> None:
     store = scene.store()
     for record in (ACTIVE, ASLEEP, STALLED, ACTIVE):
         store.save(scene.named(), record)
@@ -64,7 +64,7 @@ async def test_the_next_reconciler_reads_the_record_that_this_one_wrote(scene: S
         assert found == {scene.named(): record}
 
 
-async def test_what_people_see(scene: Scene, control_plane: Cluster) -> None:
+async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cluster) -> None:
     store = scene.store()
     store.save(scene.named(), STALLED)
     assert await store.flush(GENEROUS_SECONDS)
@@ -104,7 +104,7 @@ async def test_what_people_see(scene: Scene, control_plane: Cluster) -> None:
     }
 
 
-async def test_a_spec_that_changes_meanwhile_is_no_obstacle(scene: Scene) -> None:
+async def test_status_spec_changed_meanwhile_is_written(scene: Scene) -> None:
     store = scene.store()
     for number in range(10):
         change = {"spec": {"idleAfter": f"{number + 1}m"}}
@@ -115,7 +115,7 @@ async def test_a_spec_that_changes_meanwhile_is_no_obstacle(scene: Scene) -> Non
     assert (found["spec"]["idleAfter"], found["status"]["since"]) == ("10m", "1970-01-01T00:16:49Z")
 
 
-async def test_a_leader_that_was_frozen_overwrites_nothing(scene: Scene, api: Api) -> None:
+async def test_status_thawed_leader_overwrites_nothing(scene: Scene, api: Api) -> None:
     """It is asked whether it leads, says yes, freezes, and sends when another one has led for long."""
     frozen = Scene(api, scene.namespace)
     await frozen.start()
@@ -139,7 +139,7 @@ async def test_a_leader_that_was_frozen_overwrites_nothing(scene: Scene, api: Ap
     assert await scene.read() == written
 
 
-async def test_what_somebody_else_wrote_into_a_status_is_put_right(scene: Scene) -> None:
+async def test_status_changed_by_somebody_else_is_corrected(scene: Scene) -> None:
     store = scene.store()
     store.save(scene.named(), ACTIVE)
     assert await store.flush(GENEROUS_SECONDS)
@@ -149,7 +149,7 @@ async def test_what_somebody_else_wrote_into_a_status_is_put_right(scene: Scene)
             await asyncio.sleep(0.02)
 
 
-async def test_one_that_is_deleted_and_made_anew_is_told_what_is_in_force(scene: Scene) -> None:
+async def test_status_of_a_recreated_object_is_written(scene: Scene) -> None:
     store = scene.store()
     store.save(scene.named(), ACTIVE)
     assert await store.flush(GENEROUS_SECONDS)
@@ -164,7 +164,7 @@ async def test_one_that_is_deleted_and_made_anew_is_told_what_is_in_force(scene:
     assert await store.flush(GENEROUS_SECONDS)
 
 
-async def test_pausing_changes_the_spec(scene: Scene) -> None:
+async def test_pause_changes_the_spec(scene: Scene) -> None:
     store = scene.store()
     for paused in (True, False):
         store.pause(scene.named(), paused)
@@ -172,7 +172,7 @@ async def test_pausing_changes_the_spec(scene: Scene) -> None:
         assert (await scene.read())["spec"]["paused"] is paused
 
 
-async def test_many_at_once_are_written_in_good_time(scene: Scene) -> None:
+async def test_status_of_many_objects_is_written(scene: Scene) -> None:
     names = [f"web-{number}" for number in range(200)]
     await asyncio.gather(*(scene.make(name) for name in names))
     store, begin = scene.store(), time.monotonic()
@@ -184,7 +184,7 @@ async def test_many_at_once_are_written_in_good_time(scene: Scene) -> None:
     assert {(await scene.status(name))["state"] for name in names} == {"Active"}
 
 
-async def test_finalizers_at_the_same_time_are_no_obstacle(scene: Scene) -> None:
+async def test_status_and_finalizers_are_written_together(scene: Scene) -> None:
     names = [f"web-{number}" for number in range(50)]
     await asyncio.gather(*(scene.make(name) for name in names))
     store = scene.store()
@@ -202,7 +202,7 @@ async def test_finalizers_at_the_same_time_are_no_obstacle(scene: Scene) -> None
         await scene.api.patch(scene.at(name), {"metadata": {"finalizers": None}}, MERGE_PATCH)
 
 
-async def test_a_command_is_noted_with_what_came_of_it_and_not_repeated(scene: Scene) -> None:
+async def test_command_annotation_is_recorded_and_not_repeated(scene: Scene) -> None:
     store, heard = scene.store(), []
 
     def obey(name: str, event: Event) -> bool:
@@ -224,9 +224,7 @@ async def test_a_command_is_noted_with_what_came_of_it_and_not_repeated(scene: S
     assert heard == ["WakeCommanded"]
 
 
-async def test_an_api_server_that_stops_delays_a_status_and_loses_none(
-    apiserver: Cluster, api: Api, namespace: str
-) -> None:
+async def test_status_api_server_restart_loses_none(apiserver: Cluster, api: Api, namespace: str) -> None:
     await crd.install(api)
     own = await connect(apiserver.kubeconfig)
     scene = Scene(own, namespace)

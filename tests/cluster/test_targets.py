@@ -78,7 +78,9 @@ async def define(api: Api, body: dict[str, Any]) -> None:
         ("v1", "ReplicationController", "replicationcontrollers", True),
     ],
 )
-async def test_what_has_a_scale_is_found(api: Api, api_version: str, kind: str, plural: str, plain: bool) -> None:
+async def test_discovery_kinds_with_scale_are_found(
+    api: Api, api_version: str, kind: str, plural: str, plain: bool
+) -> None:
     found = await Discovery(api).find(api_version, kind)
     assert found == ScalableResource(api_version, kind, plural)
     assert found.is_plain is plain
@@ -106,16 +108,14 @@ async def test_what_has_a_scale_is_found(api: Api, api_version: str, kind: str, 
         ("v1", "Node", "NotScalable: Node (v1) is not namespaced, and so runs nobody's pods"),
     ],
 )
-async def test_what_has_none_is_told(api: Api, api_version: str, kind: str, said: str) -> None:
+async def test_discovery_kind_without_scale_is_reported(api: Api, api_version: str, kind: str, said: str) -> None:
     with pytest.raises(NoSuchKind) as raised:
         await Discovery(api).find(api_version, kind)
     assert str(raised.value) == said
 
 
 @pytest.mark.parametrize("selector", [True, False])
-async def test_a_kind_of_ones_own_is_scaled_wherever_its_number_is(
-    stage: Stage, api: Api, group: str, selector: bool
-) -> None:
+async def test_discovery_custom_kind_is_scaled_at_any_path(stage: Stage, api: Api, group: str, selector: bool) -> None:
     await define(api, fleets(group, selector))
     version = f"{group}/v1"
     await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 2}}, version)
@@ -133,7 +133,7 @@ async def test_a_kind_of_ones_own_is_scaled_wherever_its_number_is(
     assert gone.trouble == f"TargetNotFound: Fleet {stage.namespace}/f does not exist"
 
 
-async def test_a_number_that_the_schema_forbids_is_told(stage: Stage, api: Api, group: str) -> None:
+async def test_scale_number_forbidden_by_schema_is_reported(stage: Stage, api: Api, group: str) -> None:
     await define(api, fleets(group))
     version = f"{group}/v1"
     await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)
@@ -146,7 +146,7 @@ async def test_a_number_that_the_schema_forbids_is_told(stage: Stage, api: Api, 
     await stage.until("f", lambda running: running.replicas == 50 and not running.trouble)
 
 
-async def test_a_kind_that_comes_goes_and_comes_again(stage: Stage, api: Api, group: str) -> None:
+async def test_discovery_kind_removed_and_added_again_works(stage: Stage, api: Api, group: str) -> None:
     version = f"{group}/v1"
     stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
     missing = await stage.until("f", lambda running: running.trouble)
@@ -163,7 +163,7 @@ async def test_a_kind_that_comes_goes_and_comes_again(stage: Stage, api: Api, gr
                 await asyncio.sleep(0.05)
 
 
-async def test_pods_of_a_target_that_does_not_name_them_are_its_services(stage: Stage, api: Api, group: str) -> None:
+async def test_target_without_selector_uses_the_services_pods(stage: Stage, api: Api, group: str) -> None:
     await define(api, fleets(group, selector=False))
     version = f"{group}/v1"
     await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)

@@ -63,7 +63,7 @@ def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subproc
     )
 
 
-def test_help_teaches_by_example() -> None:
+def test_help_of_each_command_has_an_example() -> None:
     whole = run("--help")
     assert whole.returncode == 0
     assert all(command in whole.stdout for command in COMMANDS)
@@ -76,7 +76,7 @@ def test_help_teaches_by_example() -> None:
 
 
 @pytest.mark.parametrize("command", ["", "run", "rules"])
-def test_help_of_the_holder_teaches_by_example(command: str) -> None:
+def test_help_of_holder_has_an_example(command: str) -> None:
     program = [str(ZENVOY.with_name("zenvoy-tproxy")), *command.split()]
     short, long = (subprocess.run([*program, one], capture_output=True, text=True) for one in ("-h", "--help"))
     assert (short.returncode, short.stdout) == (0, long.stdout)
@@ -84,12 +84,12 @@ def test_help_of_the_holder_teaches_by_example(command: str) -> None:
     assert "Exit codes" in short.stdout
 
 
-def test_diagram_is_the_machine() -> None:
+def test_diagram_command_prints_the_machine() -> None:
     done = run("diagram")
     assert (done.returncode, done.stdout) == (0, f"{diagram()}\n")
 
 
-def test_wrong_usage_is_exit_code_2() -> None:
+def test_command_wrong_usage_exits_2() -> None:
     for arguments in (("fly",), ("wake",), ("status", "-o", "xml"), ("bootstrap", "--reconciler", "nowhere")):
         done = run(*arguments)
         assert done.returncode == 2, done
@@ -97,7 +97,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_check(tmp_path: Path) -> None:
+def test_check_reports_problems_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "services.yaml"
     good = {"listen": {"http": "127.0.0.1:10000"}, "services": [{"name": "web", "command": ["cat", "{port}"]}]}
     file.write_text(yaml.safe_dump(good))
@@ -135,7 +135,7 @@ def test_check(tmp_path: Path) -> None:
     ("option", "address"),
     [("--metrics", "18080"), ("--holder-metrics", "127.0.0.1:70000"), ("--grpc", "nowhere:1"), ("--grpc", "::1:1")],
 )
-def test_an_address_that_is_none_is_exit_code_2(tmp_path: Path, option: str, address: str) -> None:
+def test_command_invalid_address_exits_2(tmp_path: Path, option: str, address: str) -> None:
     (tmp_path / "good.yaml").write_text(GOOD)
     done = run("up", "good.yaml", option, address, cwd=tmp_path)
     assert done.returncode == 2
@@ -144,7 +144,7 @@ def test_an_address_that_is_none_is_exit_code_2(tmp_path: Path, option: str, add
     assert [path.name for path in tmp_path.iterdir()] == ["good.yaml"]
 
 
-def test_without_a_running_one_is_exit_code_3(tmp_path: Path) -> None:
+def test_command_without_running_zenvoy_exits_3(tmp_path: Path) -> None:
     for arguments in (("status",), ("wake", "web"), ("sleep", "web"), ("pause", "web"), ("status", "--watch")):
         done = run(*arguments, cwd=tmp_path)
         assert done.returncode == 3, done
@@ -153,7 +153,7 @@ def test_without_a_running_one_is_exit_code_3(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_status(z: Zenvoy) -> None:
+def test_status_lists_services(z: Zenvoy) -> None:
     assert request(z.http_port, "shown").status == 200
     z.wait_state("shown", "Idle")
     counted = z.woken("shown")["requests"]
@@ -206,7 +206,7 @@ def test_state_directory_is_found_in_each_way(zenvoy: Start, tmp_path: Path) -> 
         z.close()
 
 
-def test_state_directory_with_a_long_path(zenvoy: Start) -> None:
+def test_state_directory_long_path_works(zenvoy: Start) -> None:
     """A Unix socket's path has at most 107 bytes."""
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS, start=False)
     folder = z.directory / ("d" * 60) / ("e" * 60)
@@ -221,7 +221,7 @@ def test_state_directory_with_a_long_path(zenvoy: Start) -> None:
     assert not z.leftovers()
 
 
-def test_unknown_service_is_exit_code_4(z: Zenvoy) -> None:
+def test_command_unknown_service_exits_4(z: Zenvoy) -> None:
     for arguments in (("status", "wib"), ("wake", "wib"), ("sleep", "wib"), ("pause", "wib"), ("resume", "../db")):
         done = z.cli(*arguments)
         assert done.returncode == 4, done
@@ -233,7 +233,7 @@ def test_unknown_service_is_exit_code_4(z: Zenvoy) -> None:
     z.asleep("db")
 
 
-def test_wake_and_sleep(z: Zenvoy, tmp_path: Path) -> None:
+def test_wake_and_sleep_change_the_state(z: Zenvoy, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     assert z.cli("sleep", "told").returncode == 0
     z.asleep("told")
@@ -260,7 +260,7 @@ def test_wake_and_sleep(z: Zenvoy, tmp_path: Path) -> None:
     z.asleep("told")
 
 
-def test_what_a_program_prints_is_shown_as_it_is(z: Zenvoy) -> None:
+def test_log_program_output_is_unchanged(z: Zenvoy) -> None:
     z.ask("POST", "/v1/services/broken/wake")
     z.wait_status("it says why", "broken", lambda view: "db.conf" in str(view["stalled"]))
     for arguments in ((), ("broken",), ("broken", "-o", "json"), ("broken", "-o", "yaml")):
@@ -269,7 +269,7 @@ def test_what_a_program_prints_is_shown_as_it_is(z: Zenvoy) -> None:
         assert all(word in done.stdout for word in ("[red]", "[/etc/db.conf]", "[/]"))
 
 
-def test_pause_and_resume(zenvoy: Start) -> None:
+def test_pause_keeps_awake_until_resume(zenvoy: Start) -> None:
     z = zenvoy(
         {"name": "web", "command": quick("http")},
         {"name": "fixed", "command": quick("http"), "paused": True},
@@ -293,7 +293,7 @@ def test_pause_and_resume(zenvoy: Start) -> None:
 
 
 @pytest.mark.parametrize("output", ["table", "json"])
-def test_watch_goes_on_until_ctrl_c(z: Zenvoy, output: str) -> None:
+def test_watch_continues_until_interrupted(z: Zenvoy, output: str) -> None:
     name = output
     command = [str(ZENVOY), "status", name, "--watch", "-o", output, "--state-dir", str(z.state_dir)]
     seen = z.directory / f"{name}.out"
@@ -344,7 +344,7 @@ def samples(text: str, metric: str) -> dict[str, float]:
     return {labels: float(value) for labels, value in found}
 
 
-def test_metrics_and_health(zenvoy: Start) -> None:
+def test_up_serves_metrics_and_health(zenvoy: Start) -> None:
     metrics, holder = (f"{LOCAL}:{free_port()}" for _ in range(2))
     z = zenvoy(
         {"name": "web", "command": quick("http")},
@@ -384,7 +384,7 @@ def envoy(file: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("mode", ["delta", "sotw"])
-def test_a_second_envoy_joins_by_what_bootstrap_prints(zenvoy: Start, mode: str) -> None:
+def test_bootstrap_output_lets_a_second_envoy_join(zenvoy: Start, mode: str) -> None:
     grpc, admin = (f"{LOCAL}:{free_port()}" for _ in range(2))
     z = zenvoy(
         {"name": "web", "command": quick("http")},
@@ -423,7 +423,7 @@ def test_a_second_envoy_joins_by_what_bootstrap_prints(zenvoy: Start, mode: str)
         edge.wait(10)
 
 
-def test_log_for_people(zenvoy: Start) -> None:
+def test_log_text_format_is_readable(zenvoy: Start) -> None:
     """Without `--log json`: a line for each transition, with its time, states and reason."""
     z = zenvoy({"name": "web", "command": quick("http")}, defaults={**STAYS, "idleAfter": "1s"}, start=False)
     log = z.directory / "plain.log"

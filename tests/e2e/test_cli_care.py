@@ -41,7 +41,7 @@ def test_explain_shows_the_evidence(zenvoy: Start) -> None:
     assert z.cli("explain", "nobody").returncode == 4
 
 
-def test_doctor_of_a_running_one(zenvoy: Start) -> None:
+def test_doctor_of_running_zenvoy_checks_it(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=QUICK)
     z.asleep("web")
     done = z.cli("doctor", str(z.file), "-o", "json")
@@ -54,7 +54,7 @@ def test_doctor_of_a_running_one(zenvoy: Start) -> None:
     assert z.cli("doctor").stdout.splitlines()[-1] == "no problems, no notes"
 
 
-def test_doctor_before_it_runs(zenvoy: Start, tmp_path: Path) -> None:
+def test_doctor_before_start_checks_the_machine(zenvoy: Start, tmp_path: Path) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=QUICK)
     taken = tmp_path / "taken.yaml"
     taken.write_text(GOOD.replace("127.0.0.1:10000", f"127.0.0.1:{z.http_port}"))

@@ -131,7 +131,7 @@ class Session:
 
 
 @pytest.mark.postgres
-def test_psql_to_a_postgresql_that_was_stopped(postgresql: Zenvoy) -> None:
+def test_postgres_asleep_psql_is_answered(postgresql: Zenvoy) -> None:
     z = postgresql
     z.asleep("db")
     assert psql(z, "db", "create table t (n int, filler text)", "insert into t values (1, 'one')") == []
@@ -148,7 +148,7 @@ def test_psql_to_a_postgresql_that_was_stopped(postgresql: Zenvoy) -> None:
 
 
 @pytest.mark.postgres
-def test_open_transaction_is_not_cut(postgresql: Zenvoy) -> None:
+def test_postgres_open_transaction_is_not_cut(postgresql: Zenvoy) -> None:
     z = postgresql
     z.asleep("used")
     with Session(psql_command(z, "used")) as session:
@@ -165,7 +165,7 @@ def test_open_transaction_is_not_cut(postgresql: Zenvoy) -> None:
 
 
 @pytest.mark.postgres
-def test_pool_of_silent_connections_sleeps_and_a_query_after_a_reconnect_wakes(postgresql: Zenvoy) -> None:
+def test_postgres_silent_pool_sleeps_and_reconnects(postgresql: Zenvoy) -> None:
     z = postgresql
     pool = [Session(psql_command(z, "pooled")) for _ in range(3)]
     try:
@@ -186,7 +186,7 @@ def test_pool_of_silent_connections_sleeps_and_a_query_after_a_reconnect_wakes(p
 
 
 @pytest.mark.redis
-def test_redis_cli_to_a_redis_that_was_stopped(redises: Zenvoy) -> None:
+def test_redis_asleep_redis_cli_is_answered(redises: Zenvoy) -> None:
     z = redises
     for count in range(1, 5):
         z.asleep("redis")
@@ -199,7 +199,7 @@ def test_redis_cli_to_a_redis_that_was_stopped(redises: Zenvoy) -> None:
 
 
 @pytest.mark.redis
-def test_redis_cli_that_stays_connected_reconnects_by_itself(redises: Zenvoy) -> None:
+def test_redis_connected_client_reconnects(redises: Zenvoy) -> None:
     """With `idle: {by: bytes}` it sleeps behind the client's back."""
     z = redises
     with Session(["redis-cli", "-h", LOCAL, "-p", str(z.port("silent"))]) as session:

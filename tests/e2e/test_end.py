@@ -37,7 +37,7 @@ def waiting_lines(z: Zenvoy) -> list[str]:
     return [entry["event"] for entry in z.lines() if entry["event"].startswith("waiting for ")]
 
 
-def test_up_that_ends_lets_redis_write_its_last_dump(zenvoy: Start) -> None:
+def test_up_end_lets_redis_write_its_dump(zenvoy: Start) -> None:
     slow = ["--enable-debug-command", "yes", "--rdb-key-save-delay", "3000"]  # µs for each key
     z = zenvoy(redis("redis", options=slow, drainTimeout="2m"), defaults=STAYS)
     with redis_client(z, "redis") as client:
@@ -54,7 +54,7 @@ def test_up_that_ends_lets_redis_write_its_last_dump(zenvoy: Start) -> None:
         assert ask_redis(client, "CONFIG SET rdb-key-save-delay 0") == "+OK"
 
 
-def test_up_that_ends_lets_a_request_in_flight_finish(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_up_end_lets_a_request_in_flight_finish(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     gate = tmp_path / "gate"
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
     z.wake("web")
@@ -71,7 +71,7 @@ def test_up_that_ends_lets_a_request_in_flight_finish(zenvoy: Start, tmp_path: P
     assert not z.leftovers()
 
 
-def test_up_that_ends_lets_a_held_request_finish(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_up_end_lets_a_held_request_finish(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     gate = tmp_path / "gate"
     z = zenvoy({"name": "web", "command": quick("http", f"gate={gate}")}, defaults=STAYS)
     held = pool.submit(request, z.http_port, "web")
@@ -85,7 +85,7 @@ def test_up_that_ends_lets_a_held_request_finish(zenvoy: Start, tmp_path: Path, 
     assert not z.leftovers()
 
 
-def test_each_further_signal_ends_what_is_waited_for(zenvoy: Start) -> None:
+def test_up_further_signals_shorten_the_end(zenvoy: Start) -> None:
     z = zenvoy(
         {"name": "db", "protocol": "tcp", "command": quick("tcp", "stubborn"), "drainTimeout": "10m"},
         defaults=STAYS,
@@ -109,7 +109,7 @@ def test_each_further_signal_ends_what_is_waited_for(zenvoy: Start) -> None:
 
 
 @pytest.mark.parametrize("killed", ["reconciler", "up"])
-def test_what_a_killed_process_left_has_its_drain_timeout(zenvoy: Start, killed: str) -> None:
+def test_process_orphaned_by_a_kill_gets_drain_timeout(zenvoy: Start, killed: str) -> None:
     command = ["sh", "-c", SAVES, "sh", *quick("http")]
     z = zenvoy({"name": "web", "command": command, "drainTimeout": "1m"}, defaults=STAYS)
     z.wake("web")

@@ -6,7 +6,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import SLOW_TO_SLEEP, quick, request, until
 
 
-def test_sleep_just_after_envoy_started_succeeds(zenvoy: Start) -> None:
+def test_sleep_after_envoy_start_succeeds(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     assert request(z.http_port, "web").status == 200
     old = z.kill("envoy")

@@ -89,7 +89,7 @@ def demo(at: Path) -> Program:
     "name",
     [pytest.param(file.parent.name, marks=NEEDS[file.parent.name]) for file in EXAMPLES.glob("*/services.yaml")],
 )
-def test_each_example_runs_and_answers_what_it_says_to_type(folder: Path, name: str) -> None:
+def test_example_commands_give_the_documented_answers(folder: Path, name: str) -> None:
     at = copied(name, folder)
     comments = re.findall(r"^#   (.*)$", (at / "services.yaml").read_text(), re.MULTILINE)
     assert comments[0] == f"zenvoy up examples/{name}/services.yaml"
@@ -102,14 +102,14 @@ def test_each_example_runs_and_answers_what_it_says_to_type(folder: Path, name: 
         assert up.stop(signal.SIGTERM) == 0
 
 
-def test_the_demo_shows_what_it_says(folder: Path) -> None:
+def test_demo_shows_sleep_and_wake(folder: Path) -> None:
     with demo(copied("demo", folder)) as program:
         assert program.process.wait(90) == 0, program.said
         assert program.said.count("the client has its answer") == 3
         assert "Both services sleep again" in program.said
 
 
-def test_the_demo_fails_when_what_it_shows_did_not_happen(folder: Path) -> None:
+def test_demo_without_a_wake_fails(folder: Path) -> None:
     at = copied("demo", folder)
     (at / "hello_http.py").write_text("raise SystemExit('no such file')")
     file = at / "services.yaml"
@@ -119,7 +119,7 @@ def test_the_demo_fails_when_what_it_shows_did_not_happen(folder: Path) -> None:
         assert "This did not happen: the answer of hello" in program.said
 
 
-def test_the_demo_that_is_interrupted_did_not_succeed(folder: Path) -> None:
+def test_demo_interrupted_fails(folder: Path) -> None:
     with demo(copied("demo", folder)) as program:
         program.says("hello and greeter are not")
         assert program.stop(signal.SIGINT) == 130

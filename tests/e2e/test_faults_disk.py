@@ -13,7 +13,7 @@ def _doctor(z: Zenvoy) -> str:
     return str(z.cli("doctor").stdout)
 
 
-def test_damaged_records_stop_no_wake(zenvoy: Start) -> None:
+def test_records_damaged_stop_no_wake(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     z.ask("POST", "/v1/services/web/pause")
     assert z.stop() == 0
@@ -30,7 +30,7 @@ def test_damaged_records_stop_no_wake(zenvoy: Start) -> None:
     assert z.status("web")["replicas"] is not None and "no problems, no notes" in _doctor(z)
 
 
-def test_locked_records_stop_no_wake(zenvoy: Start) -> None:
+def test_records_locked_stop_no_wake(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     z.asleep("web")
     path = z.state_dir / "records.db"

@@ -15,7 +15,7 @@ def _write(z: Zenvoy, case: str) -> None:
     fresh.replace(z.file)
 
 
-def test_hostile_file_leaves_the_last_good_one_in_force(zenvoy: Start) -> None:
+def test_reload_hostile_file_keeps_the_last_good_one(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     good, before = z.file.read_text(), z.pids()
     for case in ("nested lists", "a number of 5,000 digits", "billion laughs", "17 MiB", "not UTF-8"):

@@ -61,7 +61,7 @@ def _read_line(line: socket.socket, stack: ExitStack) -> list[str]:
     return [file.readline().partition(" ")[0], file.readline().strip()]
 
 
-def test_clients_that_wait_outlive_a_killed_holder(z: Zenvoy, pool: ThreadPoolExecutor) -> None:
+def test_holder_killed_keeps_waiting_clients(z: Zenvoy, pool: ThreadPoolExecutor) -> None:
     with ExitStack() as stack:
         channels = [
             stack.enter_context(
@@ -98,7 +98,7 @@ def test_clients_that_wait_outlive_a_killed_holder(z: Zenvoy, pool: ThreadPoolEx
         assert z.status(name)["refused"] == 0
 
 
-def test_request_that_a_program_got_is_not_sent_again(z: Zenvoy, pool: ThreadPoolExecutor) -> None:
+def test_holder_killed_delivered_request_is_not_repeated(z: Zenvoy, pool: ThreadPoolExecutor) -> None:
     """Through a holder that is killed after the release, it is lost: it may have had its effect."""
     z.open_gate()
     slow = pool.submit(request, z.http_port, "web", "/slow/2")

@@ -98,7 +98,7 @@ class Scene:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("killed", KILLED)
-def test_everything_recovers(
+def test_killed_process_everything_recovers(
     z: Zenvoy, tmp_path_factory: pytest.TempPathFactory, pool: ThreadPoolExecutor, killed: str, state: str
 ) -> None:
     name = f"{killed}-{state.lower()}"
@@ -150,7 +150,7 @@ class Line:
         return answer
 
 
-def test_open_lines_outlive_what_they_do_not_go_through(zenvoy: Start) -> None:
+def test_killed_process_off_path_cuts_no_connection(zenvoy: Start) -> None:
     """A line that woke the service goes through Envoy and the holder; one straight to the hold address, as of another
     Envoy, through the holder alone; one that came while the service was awake, through Envoy alone."""
     z = zenvoy({"name": "db", "protocol": "tcp", "command": quick("tcp")}, defaults=NO_DEADLINE)
@@ -183,6 +183,6 @@ def test_open_lines_outlive_what_they_do_not_go_through(zenvoy: Start) -> None:
     assert z.stop() == 0
 
 
-def test_nothing_is_left_of_all_that(z: Zenvoy) -> None:
+def test_killed_processes_leave_nothing_behind(z: Zenvoy) -> None:
     assert z.stop() == 0
     assert not z.leftovers()

@@ -25,7 +25,7 @@ def crash(z: Zenvoy, name: str) -> None:
         process.wait()
 
 
-async def test_requests_around_a_crash_are_answered(zenvoy: Start) -> None:
+async def test_service_crash_requests_are_answered(zenvoy: Start) -> None:
     """None was with the service when it ended, so none is lost: all others are held, or dialled again."""
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
     z.wake("web")
@@ -43,14 +43,14 @@ async def test_requests_around_a_crash_are_answered(zenvoy: Start) -> None:
     assert all("SIGKILL" in entry["reason"] for entry in crashes)
 
 
-def test_a_request_that_makes_it_crash_is_not_repeated(zenvoy: Start) -> None:
+def test_service_crash_by_a_request_is_not_repeated(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
     assert request(z.http_port, "web", "/crash").status == 503
     assert request(z.http_port, "web", "/after").body == b"web /after\n"
     assert z.output("web").count("started") == 2
 
 
-def test_a_crash_loop_is_slowed_down_and_told_and_ends_when_it_is_mended(zenvoy: Start, tmp_path: Path) -> None:
+def test_service_crash_loop_backs_off_until_fixed(zenvoy: Start, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     command = ["sh", "-c", f"echo started >> {starts}; echo no database at {{port}}; exit 7"]
     broken = {"name": "web", "command": command}
@@ -74,7 +74,7 @@ def test_a_crash_loop_is_slowed_down_and_told_and_ends_when_it_is_mended(zenvoy:
     assert request(z.http_port, "web", "/again").body == b"web /again\n"
 
 
-def test_a_service_that_is_slow_to_stop_is_woken_meanwhile(zenvoy: Start) -> None:
+def test_service_slow_to_stop_is_woken_meanwhile(zenvoy: Start) -> None:
     """It is still ending when somebody comes: whoever comes waits for the next process, not the old one."""
     z = zenvoy({"name": "web", "command": quick("http", "stubborn")}, defaults={**STAYS, "drainTimeout": "6s"})
     z.wake("web")
@@ -89,7 +89,7 @@ def test_a_service_that_is_slow_to_stop_is_woken_meanwhile(zenvoy: Start) -> Non
     assert z.service_pids("web") == [int(reply.body)]
 
 
-def test_a_child_of_a_service_does_not_outlive_it(zenvoy: Start) -> None:
+def test_service_child_ends_with_it(zenvoy: Start) -> None:
     """In a session of its own, and deaf to SIGTERM."""
     child = "trap '' TERM; while :; do sleep 1; done"
     command = ["sh", "-c", f'setsid sh -c "{child}" & exec "$@"', "sh", *quick("http")]

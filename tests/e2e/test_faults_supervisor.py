@@ -64,7 +64,7 @@ def ends_in_order(z: Zenvoy, number: int) -> None:
         ("Draining", signal.SIGINT),
     ],
 )
-def test_a_signal_ends_all_in_order(
+def test_up_signal_ends_all_in_order(
     zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor, state: str, number: int
 ) -> None:
     gate = tmp_path / "gate"
@@ -88,7 +88,7 @@ def test_a_signal_ends_all_in_order(
         assert waiting.exception() or waiting.result().status == 503
 
 
-def test_ctrl_c_reaches_the_whole_process_group(zenvoy: Start) -> None:
+def test_up_ctrl_c_to_process_group_ends_all_in_order(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
     z.wake("web")
     assert z.process
@@ -96,7 +96,7 @@ def test_ctrl_c_reaches_the_whole_process_group(zenvoy: Start) -> None:
     ends_in_order(z, signal.SIGINT)  # and once more, as people do
 
 
-def test_a_signal_while_it_starts(zenvoy: Start) -> None:
+def test_up_signal_while_starting_ends_all(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS, start=False)
     z.start(wait=False)
     until("the first process runs", lambda: (z.state_dir / "children.json").exists())
@@ -104,7 +104,7 @@ def test_a_signal_while_it_starts(zenvoy: Start) -> None:
 
 
 @pytest.mark.parametrize("killed", ["reconciler", "holder", "envoy"])
-def test_a_signal_just_after_a_process_was_killed(zenvoy: Start, killed: str) -> None:
+def test_up_signal_after_a_kill_ends_all(zenvoy: Start, killed: str) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
     z.wake("web")
     z.kill(killed)
@@ -112,7 +112,7 @@ def test_a_signal_just_after_a_process_was_killed(zenvoy: Start, killed: str) ->
 
 
 @pytest.mark.parametrize("state", ["ScaledToZero", "Waking", "Active"])
-def test_up_again_after_it_was_killed(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor, state: str) -> None:
+def test_up_after_a_kill_starts_again(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor, state: str) -> None:
     gate = tmp_path / "gate"
     waits = [f"gate={gate}"] if state == "Waking" else []
     z = zenvoy(
@@ -144,7 +144,7 @@ def test_up_again_after_it_was_killed(zenvoy: Start, tmp_path: Path, pool: Threa
     ends_in_order(z, signal.SIGTERM)
 
 
-def test_up_again_with_another_file_after_it_was_killed(zenvoy: Start) -> None:
+def test_up_after_a_kill_applies_another_file(zenvoy: Start) -> None:
     """What is no more is ended, what is another program now too; what is the same goes on."""
     names = ("same", "changed", "removed")
     z = zenvoy(*({"name": name, "command": quick("http")} for name in names), defaults=STAYS)
@@ -167,7 +167,7 @@ def test_up_again_with_another_file_after_it_was_killed(zenvoy: Start) -> None:
     ends_in_order(z, signal.SIGTERM)
 
 
-def test_a_second_up_on_the_same_ports_says_who_has_them(zenvoy: Start) -> None:
+def test_up_second_on_same_ports_reports_owner(zenvoy: Start) -> None:
     metrics = f"{LOCAL}:{free_port()}"
     services = {"name": "web", "command": quick("http")}, {"name": "db", "protocol": "tcp", "command": quick("tcp")}
     first = zenvoy(*services, defaults=STAYS, options=("--metrics", metrics))
@@ -193,7 +193,7 @@ def test_a_second_up_on_the_same_ports_says_who_has_them(zenvoy: Start) -> None:
     assert first.wakes("web") == 1
 
 
-def test_a_second_up_with_the_same_state_directory_says_so(zenvoy: Start) -> None:
+def test_up_second_in_state_directory_is_refused(zenvoy: Start) -> None:
     first = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS)
     first.wake("web")
     pids = first.pids(), first.service_pids("web")
@@ -209,7 +209,7 @@ def test_a_second_up_with_the_same_state_directory_says_so(zenvoy: Start) -> Non
     ends_in_order(first, signal.SIGTERM)
 
 
-def test_up_where_no_state_can_be_kept_says_so(zenvoy: Start) -> None:
+def test_up_unwritable_state_directory_is_reported(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, start=False)
     z.state_dir.write_text("a file is in the way")
     command = [str(ZENVOY), "up", str(z.file), "--state-dir", str(z.state_dir)]

@@ -16,7 +16,7 @@ READS = "-all,+dac_read_search"
 STAYS = {**QUICK, "idleAfter": "1s"}
 
 
-def test_everything_works_as_an_ordinary_user(zenvoy: Start, tmp_path: Path) -> None:
+def test_up_as_ordinary_user_works(zenvoy: Start, tmp_path: Path) -> None:
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:

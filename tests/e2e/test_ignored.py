@@ -40,7 +40,7 @@ def ask(z: Zenvoy, name: str, path: str, agent: str = "curl/8", source: str = LO
         connection.close()
 
 
-def test_asleep_each_rule_gives_its_answer_and_nothing_wakes(z: Zenvoy) -> None:
+def test_ignore_asleep_answers_without_a_wake(z: Zenvoy) -> None:
     z.asleep("web")
     assert ask(z, "web", "/healthz") == (203, "asleep\n")
     assert ask(z, "web", "/metrics/cpu?x=1") == (203, "asleep\n")
@@ -52,13 +52,13 @@ def test_asleep_each_rule_gives_its_answer_and_nothing_wakes(z: Zenvoy) -> None:
     assert z.wakes("web") == 1
 
 
-def test_awake_they_reach_the_service(z: Zenvoy) -> None:
+def test_ignore_awake_requests_reach_the_service(z: Zenvoy) -> None:
     z.wake("web")
     assert ask(z, "web", "/healthz") == (200, "web /healthz\n")
     assert ask(z, "web", "/anything", source=ELSEWHERE) == (200, "web /anything\n")
 
 
-def test_they_do_not_keep_a_service_awake(z: Zenvoy) -> None:
+def test_ignore_awake_requests_do_not_keep_it_awake(z: Zenvoy) -> None:
     assert request(z.http_port, "busy").status == 200
 
     def probed_until_it_sleeps() -> bool:
@@ -69,7 +69,7 @@ def test_they_do_not_keep_a_service_awake(z: Zenvoy) -> None:
     assert z.wakes("busy") == 1
 
 
-def test_of_tcp_the_source_is_known(z: Zenvoy) -> None:
+def test_ignore_tcp_source_is_known(z: Zenvoy) -> None:
     z.asleep("db")
     with socket.create_connection((LOCAL, z.port("db")), 20, (ELSEWHERE, 0)) as probe:
         assert probe.recv(10) == b"", "closed, and nobody was woken"

@@ -52,7 +52,7 @@ def busy(z: Zenvoy, owner: str, after: int) -> str:
     return str(z.wait_line(f"{owner} cannot listen", is_it, after)["why"])
 
 
-def test_tcp_listener_keeps_its_address_until_the_new_one_is_free(zenvoy: Start) -> None:
+def test_listener_tcp_keeps_its_address_until_new_one_is_free(zenvoy: Start) -> None:
     old, new = free_port(), free_port()
     z = zenvoy(WEB, db(old), defaults=SLOW_TO_SLEEP)
     assert said(old) == "db x\n"
@@ -76,7 +76,7 @@ def test_tcp_listener_keeps_its_address_until_the_new_one_is_free(zenvoy: Start)
     assert "cannot listen" not in z.cli("status").stdout
 
 
-def test_shared_listeners_keep_their_addresses_until_free(zenvoy: Start) -> None:
+def test_listener_shared_keeps_its_address_until_new_one_is_free(zenvoy: Start) -> None:
     z = zenvoy(WEB, {"name": "sealed", "protocol": "tls", "command": quick("tcp")}, defaults=SLOW_TO_SLEEP)
     old, new, old_tls, new_tls = z.http_port, free_port(), z.tls_port, free_port()
     with socket.create_server((LOCAL, new)), socket.create_server((LOCAL, new_tls)):
@@ -92,7 +92,7 @@ def test_shared_listeners_keep_their_addresses_until_free(zenvoy: Start) -> None
     until("the old one is closed", lambda: http(old) is None and not is_open(old_tls))
 
 
-def test_address_shared_with_another_envoy_is_busy(zenvoy: Start) -> None:
+def test_listener_address_of_another_envoy_is_in_use(zenvoy: Start) -> None:
     """Envoys set SO_REUSEPORT: both would listen, and each would get a part of the connections."""
     first, second = zenvoy(WEB, defaults=SLOW_TO_SLEEP), zenvoy(WEB, defaults=SLOW_TO_SLEEP)
     before = write(second, WEB, listen={"http": f"{LOCAL}:{first.http_port}"})
@@ -103,7 +103,7 @@ def test_address_shared_with_another_envoy_is_busy(zenvoy: Start) -> None:
     until("it listens there", lambda: http(second.http_port) == 200)
 
 
-def test_services_exchange_their_addresses(zenvoy: Start) -> None:
+def test_listener_services_exchange_addresses(zenvoy: Start) -> None:
     """The addresses of our own Envoy are not busy."""
     one, two = free_port(), free_port()
     z = zenvoy(db(one, "one"), db(two, "two"), defaults=SLOW_TO_SLEEP)
@@ -114,7 +114,7 @@ def test_services_exchange_their_addresses(zenvoy: Start) -> None:
     assert not [entry for entry in z.lines()[before:] if entry["event"] == "cannot listen"]
 
 
-def test_address_taken_while_envoy_restarts_is_tried_again(zenvoy: Start) -> None:
+def test_listener_address_taken_in_restart_is_retried(zenvoy: Start) -> None:
     port = free_port()
     z = zenvoy(WEB, db(port), defaults=SLOW_TO_SLEEP)
     before = len(z.lines())
@@ -139,7 +139,7 @@ def bound(taken: socket.socket, port: int) -> bool:
     return True
 
 
-def test_ports_of_options_taken_meanwhile_stop_nothing(zenvoy: Start) -> None:
+def test_option_ports_taken_in_restart_stop_nothing(zenvoy: Start) -> None:
     """Sleeping services still wake; the ports are served once they are free."""
     ports = {option: free_port() for option in ("--metrics", "--holder-metrics", "--grpc")}
     options = tuple(word for option, port in ports.items() for word in (option, f"{LOCAL}:{port}"))

@@ -109,7 +109,7 @@ def _sleep_once(z: Zenvoy, name: str) -> Ask:
     return ask
 
 
-async def test_200_sleeps_with_http_requests_around_them(zenvoy: Start) -> None:
+async def test_200_sleeps_lose_no_http_request(zenvoy: Start) -> None:
     names = [f"web{number}" for number in range(SIDE_BY_SIDE)]
     z = zenvoy(*({"name": name, "command": quick("http")} for name in names), defaults=SLOW_TO_SLEEP)
 
@@ -129,7 +129,7 @@ async def test_200_sleeps_with_http_requests_around_them(zenvoy: Start) -> None:
         assert z.status(name)["refused"] == 0
 
 
-async def test_sleeps_with_tcp_connections_around_them(zenvoy: Start) -> None:
+async def test_sleeps_lose_no_tcp_connection(zenvoy: Start) -> None:
     names = [f"db{number}" for number in range(2)]
     services = ({"name": name, "protocol": "tcp", "command": quick("tcp")} for name in names)
     z = zenvoy(*services, defaults=SLOW_TO_SLEEP)
@@ -145,7 +145,7 @@ async def test_sleeps_with_tcp_connections_around_them(zenvoy: Start) -> None:
         assert z.status(name)["refused"] == 0
 
 
-async def test_500_connections_to_one_service_start_it_once(zenvoy: Start) -> None:
+async def test_500_connections_start_a_service_once(zenvoy: Start) -> None:
     z = zenvoy(
         {"name": "web", "command": quick("http")},
         {"name": "db", "protocol": "tcp", "command": quick("tcp")},
@@ -169,7 +169,7 @@ async def test_500_connections_to_one_service_start_it_once(zenvoy: Start) -> No
         assert z.status(name)["refused"] == 0
 
 
-async def test_50_services_are_woken_at_once(zenvoy: Start) -> None:
+async def test_50_services_wake_at_once(zenvoy: Start) -> None:
     names = [f"web{number}" for number in range(50)]
     z = zenvoy(*({"name": name, "command": quick("http")} for name in names), defaults=SLOW_TO_SLEEP)
 
@@ -183,7 +183,7 @@ async def test_50_services_are_woken_at_once(zenvoy: Start) -> None:
         assert (z.wakes(name), starts(z, name)) == (1, 1)
 
 
-async def test_holds_no_more_than_it_may(zenvoy: Start) -> None:
+async def test_hold_limit_under_load_is_kept(zenvoy: Start) -> None:
     """The first `maxHeld` are served, the others are told at once, and why."""
     gate = "go"
     command = ["sh", "-c", f'while [ ! -e {gate} ]; do sleep 0.02; done; exec "$@"', "sh", *quick("http")]
@@ -211,7 +211,7 @@ def starts(z: Zenvoy, name: str) -> int:
     return z.output(name).count("started")
 
 
-def test_a_client_that_gives_up_is_not_replayed(zenvoy: Start, tmp_path: Any) -> None:
+def test_client_that_gives_up_is_not_replayed(zenvoy: Start, tmp_path: Any) -> None:
     gate = tmp_path / "gate"
     z = zenvoy({"name": "web", "command": quick("http", f"gate={gate}")}, defaults=SLOW_TO_SLEEP)
     with socket.create_connection((LOCAL, z.http_port)) as client:

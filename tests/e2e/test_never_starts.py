@@ -27,7 +27,7 @@ def ended(z: Zenvoy) -> tuple[int, str]:
     return process.returncode, z.log_path.read_text()
 
 
-def test_relative_path_of_envoy_is_below_the_current_directory(zenvoy: Start) -> None:
+def test_envoy_relative_path_starts_at_current_directory(zenvoy: Start) -> None:
     z = zenvoy(WEB, start=False, options=("--envoy", "./envoy"))
     (z.directory / "envoy").symlink_to(envoy_binary(None))
     z.start()
@@ -43,9 +43,7 @@ def test_relative_path_of_envoy_is_below_the_current_directory(zenvoy: Start) ->
         ("#!/bin/sh\nexit 3\n", "`--version` ended with exit code 3"),
     ],
 )
-def test_envoy_that_cannot_run_is_reported_before_anything_starts(
-    zenvoy: Start, content: str | None, reason: str
-) -> None:
+def test_envoy_unusable_is_reported_before_any_start(zenvoy: Start, content: str | None, reason: str) -> None:
     z = zenvoy(WEB, start=False, options=("--envoy", "./envoy"))
     if content is not None:
         script(z.directory / "envoy", content)
@@ -56,7 +54,7 @@ def test_envoy_that_cannot_run_is_reported_before_anything_starts(
     assert not z.state_dir.exists()
 
 
-def test_envoy_that_always_ends_ends_up_with_its_output(zenvoy: Start) -> None:
+def test_envoy_that_always_exits_ends_up_with_its_output(zenvoy: Start) -> None:
     z = zenvoy(WEB, start=False, options=("--envoy", "./envoy"))
     version = f"if [ $1 = --version ]; then exec {envoy_binary(None)} --version; fi"
     script(z.directory / "envoy", f"#!/bin/sh\n{version}\necho the library is missing >&2\nexit 7\n")

@@ -32,7 +32,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     )
 
 
-def test_long_request(z: Zenvoy) -> None:
+def test_request_longer_than_idle_after_is_not_cut(z: Zenvoy) -> None:
     assert request(z.http_port, "long", "/hello").status == 200
     z.wait_state("long", "Idle")
     with ThreadPoolExecutor() as threads:
@@ -44,7 +44,7 @@ def test_long_request(z: Zenvoy) -> None:
     assert z.wakes("long") == 1
 
 
-def test_long_request_that_woke_it(z: Zenvoy) -> None:
+def test_request_that_woke_the_service_is_not_cut(z: Zenvoy) -> None:
     """This one goes through the holder from its first byte to its last."""
     with ThreadPoolExecutor() as threads:
         slow = threads.submit(request, z.http_port, "longer", "/slow/4")
@@ -55,7 +55,7 @@ def test_long_request_that_woke_it(z: Zenvoy) -> None:
     assert z.wakes("longer") == 1
 
 
-def test_sleep_by_command_does_not_cut_a_request(z: Zenvoy) -> None:
+def test_sleep_command_cuts_no_request(z: Zenvoy) -> None:
     assert request(z.http_port, "told", "/hello").status == 200
     z.wait_status("Envoy knows where it runs", "told", goes_straight)
     with ThreadPoolExecutor() as threads:
@@ -69,7 +69,7 @@ def test_sleep_by_command_does_not_cut_a_request(z: Zenvoy) -> None:
     z.asleep("told")
 
 
-def test_sleep_by_command_waits_for_a_request_to_finish(z: Zenvoy) -> None:
+def test_sleep_command_waits_for_requests(z: Zenvoy) -> None:
     assert request(z.http_port, "drained", "/hello").status == 200
     with ThreadPoolExecutor() as threads:
         slow = threads.submit(request, z.http_port, "drained", "/slow/1")
@@ -79,7 +79,7 @@ def test_sleep_by_command_waits_for_a_request_to_finish(z: Zenvoy) -> None:
     z.asleep("drained")
 
 
-def test_requests_that_come_while_it_drains_keep_it_awake(z: Zenvoy) -> None:
+def test_drain_new_requests_keep_the_service_awake(z: Zenvoy) -> None:
     """Draining is made to last by a request in flight; another one then comes by the holder."""
     assert request(z.http_port, "drained", "/hello").status == 200
     with ThreadPoolExecutor() as threads:
@@ -95,7 +95,7 @@ def test_requests_that_come_while_it_drains_keep_it_awake(z: Zenvoy) -> None:
     assert z.service_pids("drained") == pids
 
 
-def test_open_websocket(z: Zenvoy) -> None:
+def test_websocket_open_keeps_the_service_awake(z: Zenvoy) -> None:
     z.wake("chat")
     plain = socket.create_connection((LOCAL, z.http_port))
     with connect("ws://chat.localhost/", sock=plain, ping_interval=None) as chat:
@@ -109,7 +109,7 @@ def test_open_websocket(z: Zenvoy) -> None:
     z.wait_state("chat", "ScaledToZero")
 
 
-def test_open_tcp_connection(z: Zenvoy) -> None:
+def test_tcp_connection_open_keeps_the_service_awake(z: Zenvoy) -> None:
     z.wake("direct")
     with dial(z.port("held")) as held, dial(z.port("direct")) as direct:
         greetings = [connection.recv(1000) for connection in (held, direct)]

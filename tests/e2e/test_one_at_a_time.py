@@ -45,7 +45,7 @@ def programs(z: Zenvoy, name: str = "redis-server") -> list[int]:
     return [process.pid for process in psutil.process_iter(list(wanted)) if process.info == wanted]
 
 
-def test_renamed_service_starts_after_the_old_one_has_ended(zenvoy: Start, pool: ThreadPoolExecutor) -> None:
+def test_service_renamed_starts_after_the_old_one(zenvoy: Start, pool: ThreadPoolExecutor) -> None:
     z = zenvoy(redis("cache"), defaults=STAYS)
     listen = z.config["services"][0]["listen"]
     with connected(z, "cache") as old:
@@ -74,7 +74,7 @@ def test_renamed_service_starts_after_the_old_one_has_ended(zenvoy: Start, pool:
     assert values == ["before", "new", "acknowledged"]
 
 
-def test_renamed_service_after_a_crash_of_up_waits_too(zenvoy: Start) -> None:
+def test_service_renamed_after_a_crash_of_up_waits(zenvoy: Start) -> None:
     slow = ["--enable-debug-command", "yes", "--rdb-key-save-delay", "1000"]  # µs for each key
     z = zenvoy(redis("cache", *slow), defaults=STAYS)
     listen = z.config["services"][0]["listen"]
@@ -92,9 +92,7 @@ def test_renamed_service_after_a_crash_of_up_waits_too(zenvoy: Start) -> None:
     assert len(programs(z)) == 1
 
 
-def test_swapped_folders_are_never_used_by_two_programs(
-    zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor
-) -> None:
+def test_services_with_swapped_folders_never_overlap(zenvoy: Start, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
@@ -114,7 +112,7 @@ def test_swapped_folders_are_never_used_by_two_programs(
     assert later.result().splitlines()[-1] == "all"
 
 
-def test_new_service_that_shares_nothing_does_not_wait(zenvoy: Start, tmp_path: Path) -> None:
+def test_service_sharing_nothing_does_not_wait(zenvoy: Start, tmp_path: Path) -> None:
     z = zenvoy({"name": "old", "protocol": "tcp", "command": quick("tcp")}, defaults=STAYS)
     with connected(z, "old") as client:
         client.sendall(b"x\n")
@@ -126,7 +124,7 @@ def test_new_service_that_shares_nothing_does_not_wait(zenvoy: Start, tmp_path: 
         assert client.recv(100) == b"old y\n"
 
 
-def test_program_that_daemonizes_is_ended_and_not_started_again(zenvoy: Start) -> None:
+def test_program_that_daemonizes_is_ended_once(zenvoy: Start) -> None:
     z = zenvoy(redis("db", "--daemonize", "yes"), defaults={**STAYS, "holdTimeout": "3s"})
     with connected(z, "db") as client, contextlib.suppress(ConnectionResetError):
         assert client.recv(1) == b"", "it is refused after holdTimeout"
@@ -137,7 +135,7 @@ def test_program_that_daemonizes_is_ended_and_not_started_again(zenvoy: Start) -
     assert not programs(z)
 
 
-def test_child_that_left_its_session_ends_with_the_service(zenvoy: Start) -> None:
+def test_child_in_another_session_ends_with_the_service(zenvoy: Start) -> None:
     """Redis overwrites its environment and title; double fork, setsid, and a parent that has exited."""
     extra = "redis-server --port 0 --unixsocket redis.sock --daemonize yes --save '' >/dev/null"
     command = ["sh", "-c", f'{extra}; exec "$@"', "sh", *quick("http")]

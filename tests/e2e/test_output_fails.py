@@ -120,7 +120,7 @@ def test_up_reports_its_error_with_a_failing_output(zenvoy: Start) -> None:
     assert not z.leftovers()
 
 
-def test_log_file_that_cannot_be_opened_stops_nothing(zenvoy: Start) -> None:
+def test_log_file_unopenable_stops_nothing(zenvoy: Start) -> None:
     z = zenvoy(WEB, defaults=SLOW_TO_SLEEP, start=False)
     for name in ("web", "envoy", "holder", "reconciler"):
         (z.state_dir / "logs" / f"{name}.log").mkdir(parents=True)

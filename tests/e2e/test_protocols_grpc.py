@@ -39,7 +39,7 @@ def channel(z: Zenvoy, name: str) -> grpc.Channel:
     return grpc.insecure_channel(f"{LOCAL}:{z.http_port}", options)
 
 
-def test_unary(z: Zenvoy) -> None:
+def test_grpc_unary_call_wakes(z: Zenvoy) -> None:
     big = bytes(range(256)) * 4000
     with channel(z, "unary") as channel_:
         call = channel_.unary_unary("/test.Echo/Unary")
@@ -53,7 +53,7 @@ def test_unary(z: Zenvoy) -> None:
     assert z.wakes("unary") == 2
 
 
-def test_streams_of_either_side(z: Zenvoy) -> None:
+def test_grpc_streams_of_either_side_wake(z: Zenvoy) -> None:
     with channel(z, "streams") as channel_:
         z.asleep("streams")
         down = channel_.unary_stream("/test.Echo/Down")(b"hello", timeout=TIMEOUT_SECONDS)
@@ -65,7 +65,7 @@ def test_streams_of_either_side(z: Zenvoy) -> None:
     assert z.wakes("streams") == 2
 
 
-def test_stream_both_ways_answers_before_it_is_over_and_is_not_cut(z: Zenvoy) -> None:
+def test_grpc_bidirectional_stream_is_not_cut(z: Zenvoy) -> None:
     requests: queue.Queue[bytes | None] = queue.Queue()
 
     def sent() -> Iterator[bytes]:
@@ -88,7 +88,7 @@ def test_stream_both_ways_answers_before_it_is_over_and_is_not_cut(z: Zenvoy) ->
     assert z.wakes("both") == 1
 
 
-def test_service_that_cannot_start_is_unavailable_and_says_why(z: Zenvoy) -> None:
+def test_grpc_refusal_is_unavailable_with_reason(z: Zenvoy) -> None:
     with channel(z, "broken") as channel_, pytest.raises(grpc.RpcError) as raised:
         channel_.unary_unary("/test.Echo/Unary")(b"hello", timeout=TIMEOUT_SECONDS)
     error = raised.value
@@ -100,7 +100,7 @@ def test_service_that_cannot_start_is_unavailable_and_says_why(z: Zenvoy) -> Non
     assert int(trailing["retry-after"]) >= 1
 
 
-def test_call_that_comes_late_waits_for_its_own_time(z: Zenvoy) -> None:
+def test_grpc_later_call_has_its_own_hold_timeout(z: Zenvoy) -> None:
     """Envoy has both wait on one held connection, whose time is the first one's."""
     with channel(z, "late") as channel_:
         call = channel_.unary_unary("/test.Echo/Unary")
@@ -120,7 +120,7 @@ def test_call_that_comes_late_waits_for_its_own_time(z: Zenvoy) -> None:
     assert z.status("late")["refused"] == 1
 
 
-def test_calls_that_are_given_up_wait_no_more(z: Zenvoy) -> None:
+def test_grpc_cancelled_calls_are_not_held(z: Zenvoy) -> None:
     with channel(z, "given-up") as channel_:
         call = channel_.unary_unary("/test.Echo/Unary")
         z.asleep("given-up")

@@ -56,7 +56,7 @@ def curl(*arguments: str) -> bytes:
 
 
 @pytest.mark.curl
-def test_curl_over_http_1(z: Zenvoy, tmp_path: Path) -> None:
+def test_http1_curl_wakes(z: Zenvoy, tmp_path: Path) -> None:
     z.asleep("web")
     assert curl("-H", "X-Forwarded-For: 10.9.8.7", f"http://web.localhost:{z.http_port}/hello") == hello("web")
     view = z.woken("web")
@@ -82,7 +82,7 @@ def test_curl_over_http_1(z: Zenvoy, tmp_path: Path) -> None:
 
 
 @pytest.mark.curl
-def test_curl_over_h2c(z: Zenvoy) -> None:
+def test_h2c_curl_wakes(z: Zenvoy) -> None:
     prior, two = ["--http2-prior-knowledge", "--data-binary", "x" * 100_000], ["-H", "Host: two"]
     url = f"http://{LOCAL}:{z.http_port}/a/b?c=d"
     answer = b"POST /a/b?c=d\n" + b"x" * 100_000
@@ -113,7 +113,7 @@ def test_websocket_wakes_and_stays_open(z: Zenvoy) -> None:
     assert z.wakes("chat") == 1
 
 
-def test_server_sent_events_come_one_by_one(z: Zenvoy) -> None:
+def test_server_sent_events_arrive_one_by_one(z: Zenvoy) -> None:
     """The server sends each event only after the client, having read the one before, asked for it."""
     z.asleep("events")
     connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=20)
@@ -130,7 +130,7 @@ def test_server_sent_events_come_one_by_one(z: Zenvoy) -> None:
     z.woken("events")
 
 
-def test_upload_of_100_mb_that_starts_while_asleep(z: Zenvoy) -> None:
+def test_upload_of_100_mb_to_a_sleeping_service_succeeds(z: Zenvoy) -> None:
     z.asleep("upload")
     chunk, number = random.Random(2).randbytes(1_000_000), 100
     digest = hashlib.sha256()
@@ -162,7 +162,7 @@ def most_memory(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-def test_kept_alive_connection_used_before_across_and_after_a_sleep(z: Zenvoy) -> None:
+def test_keep_alive_connection_survives_a_sleep(z: Zenvoy) -> None:
     connection = http.client.HTTPConnection(LOCAL, z.http_port, timeout=20)
     connection.connect()
     own = connection.sock.getsockname()
@@ -185,7 +185,7 @@ def test_kept_alive_connection_used_before_across_and_after_a_sleep(z: Zenvoy) -
     assert counted[2] - counted[1] == counted[1] - counted[0] == 2, "each request is counted"
 
 
-def test_unknown_host_is_told_so(z: Zenvoy) -> None:
+def test_unknown_host_gets_an_explanation(z: Zenvoy) -> None:
     reply = request(z.http_port, "nobody.localhost")
     assert (reply.status, reply.body) == (404, b"zenvoy: no service has the host name nobody.localhost\n")
     z.asleep("named")
@@ -193,7 +193,7 @@ def test_unknown_host_is_told_so(z: Zenvoy) -> None:
         assert request(z.http_port, name, "/hello").body == hello("named")
 
 
-def test_sleeps_by_itself_and_wakes_again(z: Zenvoy) -> None:
+def test_idle_service_sleeps_and_wakes_again(z: Zenvoy) -> None:
     for _ in range(2):
         z.asleep("alone")
         assert request(z.http_port, "alone", "/hello").body == hello("alone")
@@ -205,7 +205,7 @@ def test_sleeps_by_itself_and_wakes_again(z: Zenvoy) -> None:
     until("its process is gone", lambda: not z.service_pids("alone"))
 
 
-def test_every_client_that_waits_is_answered_by_one_start(z: Zenvoy) -> None:
+def test_wake_with_many_clients_starts_once(z: Zenvoy) -> None:
     waiting = ask_many(z, 20)
     z.wait_status("all wait", "crowd", lambda view: view["held"] == 20)
     z.open_gate("crowd")

@@ -33,7 +33,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     )
 
 
-def test_http_service_that_cannot_start(z: Zenvoy) -> None:
+def test_refusal_http_names_class_and_reference(z: Zenvoy) -> None:
     z.asleep("web")
     before = time.monotonic()
     reply = request(z.http_port, "web")
@@ -59,13 +59,13 @@ def test_http_service_that_cannot_start(z: Zenvoy) -> None:
     z.wait_line("the log has it too", lambda entry: "exited with code 7" in entry.get("reason", ""))
 
 
-def test_refusal_details_allowed_whole_reason_is_answered(z: Zenvoy) -> None:
+def test_refusal_details_allowed_names_the_reason(z: Zenvoy) -> None:
     text = request(z.http_port, "open").body.decode()
     assert "exited with code 7" in text
     assert "first line | cannot use port" in text
 
 
-def test_stalled_wake_is_given_up_when_nobody_waits_and_tried_again_when_somebody_does(
+def test_wake_stalled_ends_without_clients_and_retries(
     z: Zenvoy,
 ) -> None:
     assert request(z.http_port, "mended").status == 503
@@ -76,7 +76,7 @@ def test_stalled_wake_is_given_up_when_nobody_waits_and_tried_again_when_somebod
 
 
 @pytest.mark.curl
-def test_h2c_service_that_cannot_start(z: Zenvoy) -> None:
+def test_refusal_h2c_names_class_and_reference(z: Zenvoy) -> None:
     command = ["curl", "-sS", "-i", "--http2-prior-knowledge", "--max-time", "20", "-H", "Host: two"]
     done = subprocess.run([*command, f"http://{LOCAL}:{z.http_port}/"], capture_output=True, text=True, check=True)
     head, _, body = done.stdout.replace("\r", "").partition("\n\n")
@@ -86,7 +86,7 @@ def test_h2c_service_that_cannot_start(z: Zenvoy) -> None:
     assert ": Exited (reference " in body
 
 
-def test_tcp_service_that_cannot_start_resets(z: Zenvoy) -> None:
+def test_refusal_tcp_resets_the_connection(z: Zenvoy) -> None:
     with socket.create_connection((LOCAL, z.port("db")), timeout=20) as connection:
         connection.sendall(b"hello")
         with pytest.raises(ConnectionResetError):
@@ -95,7 +95,7 @@ def test_tcp_service_that_cannot_start_resets(z: Zenvoy) -> None:
     assert "exited with code 7" in view["stalled"]
 
 
-def test_one_more_than_may_be_held_is_refused_at_once(z: Zenvoy) -> None:
+def test_hold_limit_http_refuses_at_once(z: Zenvoy) -> None:
     waiting = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=30) for _ in range(2)]
     for connection in waiting:
         connection.request("GET", "/", headers={"Host": "full"})
@@ -113,7 +113,7 @@ def test_one_more_than_may_be_held_is_refused_at_once(z: Zenvoy) -> None:
         connection.close()
 
 
-def test_one_more_tcp_connection_than_may_be_held_is_reset_at_once(z: Zenvoy) -> None:
+def test_hold_limit_tcp_resets_at_once(z: Zenvoy) -> None:
     with socket.create_connection((LOCAL, z.port("full-db")), timeout=30) as first:
         z.wait_status("one waits", "full-db", lambda view: view["held"] == 1)
         with (

@@ -46,7 +46,7 @@ def read_exactly(connection: socket.socket, length: int) -> bytes:
     return received
 
 
-def test_server_that_speaks_first(z: Zenvoy) -> None:
+def test_tcp_server_speaks_first_client_is_greeted(z: Zenvoy) -> None:
     seen = []
     for _ in range(3):
         z.asleep("mail")
@@ -61,7 +61,7 @@ def test_server_that_speaks_first(z: Zenvoy) -> None:
     assert seen[2] - seen[1] == seen[1] - seen[0] == 1, "each connection is counted"
 
 
-def test_client_that_half_closes_reads_the_whole_reply(z: Zenvoy) -> None:
+def test_tcp_half_closing_client_reads_the_whole_reply(z: Zenvoy) -> None:
     """All is sent, and the client's side ended, while the service still sleeps."""
     z.asleep("turn")
     small = b"the end comes first"
@@ -81,7 +81,7 @@ def test_client_that_half_closes_reads_the_whole_reply(z: Zenvoy) -> None:
     assert z.wakes("turn") == 2
 
 
-def test_client_that_leaves_while_it_waits_is_not_replayed(z: Zenvoy) -> None:
+def test_tcp_client_leaving_early_is_not_replayed(z: Zenvoy) -> None:
     gone = dial(z.port("echo"))
     gone.sendall(b"never mind")
     with dial(z.port("echo")) as stays:
@@ -112,7 +112,7 @@ def speak(z: Zenvoy, color: str, name: str) -> bytes:
         return greeting
 
 
-def test_tls_by_server_name(z: Zenvoy) -> None:
+def test_tls_server_name_selects_the_service(z: Zenvoy) -> None:
     z.sleep("blue")
     z.sleep("green")
     z.asleep("blue")
@@ -135,6 +135,6 @@ def test_tls_by_server_name(z: Zenvoy) -> None:
     assert z.woken("green")["lastWake"]["peer"] == client, "the client itself, and not Envoy"
 
 
-def test_tls_for_a_name_that_is_nobodys_is_closed(z: Zenvoy) -> None:
+def test_tls_unknown_server_name_is_closed(z: Zenvoy) -> None:
     with dial(z.tls_port) as plain, pytest.raises((ssl.SSLEOFError, ConnectionError)):
         trusting("blue").wrap_socket(plain, server_hostname="red.localhost")

@@ -65,7 +65,7 @@ def ask_line(client: socket.socket, text: str) -> str:
     return client.recv(1000).decode()
 
 
-def test_services_come_and_go(zenvoy: Start) -> None:
+def test_reload_adds_and_removes_services(zenvoy: Start) -> None:
     z = zenvoy(web("stays"), web("goes"), db("old"), defaults=STAYS)
     for name in ("stays", "goes", "old"):
         z.wake(name)
@@ -97,7 +97,7 @@ def test_services_come_and_go(zenvoy: Start) -> None:
     assert request(z.http_port, "goes").body == b"goes /\n"
 
 
-def test_what_is_in_flight_to_a_service_that_goes_is_not_cut(zenvoy: Start, tmp_path: Path) -> None:
+def test_reload_removed_service_finishes_requests(zenvoy: Start, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     z = zenvoy(web("stays"), web("goes"), db("old"), defaults=STAYS)
     z.wake("goes")
@@ -119,7 +119,7 @@ def test_what_is_in_flight_to_a_service_that_goes_is_not_cut(zenvoy: Start, tmp_
     until("so has the other", lambda: not z.service_pids("old"))
 
 
-def test_a_service_that_goes_is_stopped_after_its_drain_timeout(zenvoy: Start) -> None:
+def test_reload_removed_service_stops_after_drain_timeout(zenvoy: Start) -> None:
     z = zenvoy(web("stays"), db("old", drainTimeout="1s"), defaults=STAYS)
     z.wake("old")
     with socket.create_connection((LOCAL, z.port("old"))) as client:
@@ -129,7 +129,7 @@ def test_a_service_that_goes_is_stopped_after_its_drain_timeout(zenvoy: Start) -
         assert client.recv(1) == b""
 
 
-def test_a_service_that_goes_and_comes_back_goes_on(zenvoy: Start) -> None:
+def test_reload_service_added_again_continues(zenvoy: Start) -> None:
     z = zenvoy(web("stays"), db("old"), defaults=STAYS)
     z.wake("old")
     pids = z.service_pids("old")
@@ -143,7 +143,7 @@ def test_a_service_that_goes_and_comes_back_goes_on(zenvoy: Start) -> None:
     assert z.service_pids("old") == pids
 
 
-def test_a_port_passes_to_another_service_without_a_lost_connection(zenvoy: Start) -> None:
+def test_reload_port_moves_to_another_service(zenvoy: Start) -> None:
     z = zenvoy(db("one"), defaults=STAYS)
     z.wake("one")
     port, stop = z.port("one"), threading.Event()
@@ -175,7 +175,7 @@ def refused(port: int) -> bool:
     return False
 
 
-def test_sighup_applies_it_and_says_when_nothing_changed(zenvoy: Start) -> None:
+def test_reload_sighup_reports_an_unchanged_file(zenvoy: Start) -> None:
     z = zenvoy(web(), defaults=STAYS)
     z.wake("web")
     pids = z.service_pids("web")
@@ -192,7 +192,7 @@ def test_sighup_applies_it_and_says_when_nothing_changed(zenvoy: Start) -> None:
     assert z.stop() == 0
 
 
-def test_a_broken_file_changes_nothing_and_all_mistakes_are_told(zenvoy: Start) -> None:
+def test_reload_invalid_file_reports_all_problems(zenvoy: Start) -> None:
     z = zenvoy(web(), db(), defaults=STAYS)
     z.wake("web")
     z.wake("db")
@@ -225,7 +225,7 @@ def test_a_broken_file_changes_nothing_and_all_mistakes_are_told(zenvoy: Start) 
         assert (ask("/3"), ask_line(client, "3")) == ("web /3\n", "db 3\n")
 
 
-def test_a_port_that_an_option_has_is_a_mistake_of_the_file(zenvoy: Start) -> None:
+def test_reload_port_of_an_option_is_a_problem(zenvoy: Start) -> None:
     ours = {option: free_port() for option in ("--metrics", "--holder-metrics", "--grpc")}
     options = tuple(word for option, port in ours.items() for word in (option, f"{LOCAL}:{port}"))
     z = zenvoy(web(), defaults=STAYS, options=options)
@@ -244,7 +244,7 @@ def test_a_port_that_an_option_has_is_a_mistake_of_the_file(zenvoy: Start) -> No
     apply(z, web(), db(listen=f"{LOCAL}:{free_port()}"))
 
 
-def test_the_last_good_file_outlives_a_crash_of_the_reconciler(zenvoy: Start) -> None:
+def test_reload_last_good_file_survives_a_crash(zenvoy: Start) -> None:
     z = zenvoy(web(), defaults=STAYS)
     z.wake("web")
     apply(z, web(), web("more"))
@@ -261,7 +261,7 @@ def test_the_last_good_file_outlives_a_crash_of_the_reconciler(zenvoy: Start) ->
     assert list(z.statuses()) == ["web"]
 
 
-def test_changed_timings_are_in_force(zenvoy: Start) -> None:
+def test_reload_changed_timings_take_effect(zenvoy: Start) -> None:
     z = zenvoy(web(), web("other"), defaults=STAYS)
     for name in ("web", "other"):
         z.wake(name)
@@ -282,7 +282,7 @@ def test_changed_timings_are_in_force(zenvoy: Start) -> None:
     assert z.status("web")["paused"]
 
 
-def test_a_changed_hold_timeout_is_in_force_for_those_who_wait(zenvoy: Start, tmp_path: Path) -> None:
+def test_reload_hold_timeout_applies_to_waiting_clients(zenvoy: Start, tmp_path: Path) -> None:
     gate = f"gate={tmp_path / 'gate'}"
     z = zenvoy(web("web", gate), defaults=STAYS)
     with ThreadPoolExecutor() as pool:
@@ -295,7 +295,7 @@ def test_a_changed_hold_timeout_is_in_force_for_those_who_wait(zenvoy: Start, tm
 
 
 @pytest.mark.parametrize("state", ["ScaledToZero", "Waking", "Idle"])
-def test_a_changed_command_takes_over_without_a_lost_request(zenvoy: Start, tmp_path: Path, state: str) -> None:
+def test_rollout_loses_no_request(zenvoy: Start, tmp_path: Path, state: str) -> None:
     never = [f"gate={tmp_path / 'never'}"] if state == "Waking" else []
     z = zenvoy(web("web", *never), defaults=STAYS)
     with ThreadPoolExecutor() as pool:
@@ -321,7 +321,7 @@ def later(z: Zenvoy, seconds: float) -> Reply:
     return request(z.http_port, "web", "/x")
 
 
-def test_a_changed_command_waits_for_what_is_in_flight(zenvoy: Start, tmp_path: Path) -> None:
+def test_rollout_waits_for_requests_in_flight(zenvoy: Start, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     z = zenvoy(web(drainTimeout="1s"), defaults=STAYS)
     z.wake("web")
@@ -339,7 +339,7 @@ def test_a_changed_command_waits_for_what_is_in_flight(zenvoy: Start, tmp_path: 
     assert request(z.http_port, "web").body == b"new /\n"
 
 
-def test_a_changed_command_takes_over_under_steady_load(zenvoy: Start) -> None:
+def test_rollout_under_steady_load_completes(zenvoy: Start) -> None:
     steady = {"idleAfter": "1s", "drainTimeout": "3s"}  # it is tried again where one connection is in use all the time
     z = zenvoy(web(**steady), defaults=STAYS)
     z.wake("web")
@@ -365,7 +365,7 @@ def test_a_changed_command_takes_over_under_steady_load(zenvoy: Start) -> None:
     assert len([entry for entry in z.lines() if entry["event"] == "woken"]) == 1, "what is renewed does not wake"
 
 
-def test_a_changed_command_takes_over_later_where_something_is_in_flight(zenvoy: Start, tmp_path: Path) -> None:
+def test_rollout_in_flight_connection_delays_it(zenvoy: Start, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     z = zenvoy(web(idleAfter="2s", drainTimeout="1s"), defaults=STAYS)
     z.wake("web")
@@ -381,7 +381,7 @@ def test_a_changed_command_takes_over_later_where_something_is_in_flight(zenvoy:
     until("the new one answers", lambda: request(z.http_port, "web", "/x").body == b"new /x\n")
 
 
-def test_listen_addresses_move(zenvoy: Start) -> None:
+def test_reload_listen_addresses_move(zenvoy: Start) -> None:
     z = zenvoy(web(), db(), defaults=STAYS)
     z.wake("web")
     z.wake("db")
@@ -400,7 +400,7 @@ def test_listen_addresses_move(zenvoy: Start) -> None:
     assert request(new_http, "web").body == b"web /\n"
 
 
-def test_a_listen_address_that_is_taken_is_told_and_harms_nobody(zenvoy: Start) -> None:
+def test_reload_listen_address_in_use_is_reported(zenvoy: Start) -> None:
     z = zenvoy(web(), defaults=STAYS)
     with socket.create_server((LOCAL, free_port())) as taken:
         port = taken.getsockname()[1]
@@ -412,7 +412,7 @@ def test_a_listen_address_that_is_taken_is_told_and_harms_nobody(zenvoy: Start) 
     assert request(z.http_port, "web").body == b"web /\n"
 
 
-def test_what_envoy_rejects_is_in_every_status_until_it_is_mended(zenvoy: Start) -> None:
+def test_status_shows_envoy_rejection_until_fixed(zenvoy: Start) -> None:
     z = zenvoy(web(), defaults=STAYS)
     watched = z.directory / "watched"
     with watched.open("wb") as out:
@@ -441,7 +441,7 @@ def test_what_envoy_rejects_is_in_every_status_until_it_is_mended(zenvoy: Start)
         assert watching.wait(10) == 0
 
 
-def test_a_service_changes_its_protocol(zenvoy: Start) -> None:
+def test_reload_protocol_changes(zenvoy: Start) -> None:
     z = zenvoy({"name": "it", "command": quick("http")}, defaults=STAYS)
     assert request(z.http_port, "it").body == b"it /\n"
     apply(z, db("it"))
@@ -456,7 +456,7 @@ def test_a_service_changes_its_protocol(zenvoy: Start) -> None:
     until("it answers as TCP", answers)
 
 
-def test_nothing_is_lost_while_the_file_changes_again_and_again(zenvoy: Start) -> None:
+def test_reload_repeated_loses_nothing(zenvoy: Start) -> None:
     z = zenvoy(web(), db(), defaults=STAYS)
     z.wake("web")
     z.wake("db")

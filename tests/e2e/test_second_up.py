@@ -11,7 +11,7 @@ from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, unti
 from tests.ports import free_port
 
 
-def test_every_port_that_is_taken_is_told_with_its_owner(zenvoy: Start) -> None:
+def test_up_ports_in_use_are_reported_with_owner(zenvoy: Start) -> None:
     ours = {option: f"{LOCAL}:{free_port()}" for option in ("--metrics", "--holder-metrics", "--grpc")}
     z = zenvoy(
         {"name": "web", "command": quick("http")},
@@ -36,7 +36,7 @@ def test_every_port_that_is_taken_is_told_with_its_owner(zenvoy: Start) -> None:
     assert request(z.http_port, "web").body == b"web /\n"
 
 
-def test_one_address_for_two_options_is_told_with_both(zenvoy: Start) -> None:
+def test_up_equal_addresses_report_both_options(zenvoy: Start) -> None:
     port = free_port()
     asked = ("--metrics", f"{LOCAL}:{port}", "--holder-metrics", f"[::]:{port}")
     z = zenvoy({"name": "web", "command": quick("http")}, start=False, options=asked)
@@ -48,7 +48,7 @@ def test_one_address_for_two_options_is_told_with_both(zenvoy: Start) -> None:
     assert not z.state_dir.exists()
 
 
-def test_an_address_of_an_option_in_the_file_is_a_mistake_of_the_file(zenvoy: Start) -> None:
+def test_up_option_address_in_file_is_a_problem(zenvoy: Start) -> None:
     http, db, fixed = free_port(), free_port(), free_port()
     z = zenvoy(
         {"name": "web", "command": ["true"], "port": fixed},
@@ -74,7 +74,7 @@ def test_an_address_of_an_option_in_the_file_is_a_mistake_of_the_file(zenvoy: St
     assert not z.state_dir.exists()
 
 
-def test_the_same_command_twice(zenvoy: Start) -> None:
+def test_up_started_twice_reports_the_first(zenvoy: Start) -> None:
     """The state directory is what both want first; the one that runs goes on as if nothing had been."""
     first = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     first.wake("web")

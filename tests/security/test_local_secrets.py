@@ -32,7 +32,7 @@ def test_secrets_are_on_no_command_line_and_in_no_log(zenvoy: Start, tmp_path: P
     assert SECRET not in z.logs() and SECRET not in z.cli("explain", "web").stdout
 
 
-def test_sockets_are_for_their_owner_alone_whatever_the_umask(zenvoy: Start) -> None:
+def test_sockets_are_private_for_any_umask(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, prefix=("sh", "-c", 'umask 0; exec "$@"', "sh"))
     found = {path.name: path.stat().st_mode for path in z.state_dir.iterdir() if path.is_socket()}
     assert found.keys() == {"control.sock", "reconciler.sock", "envoy.sock", "holder.sock", "keeper.sock"}

@@ -107,7 +107,7 @@ async def test_rejection_by_one_envoy_takes_nothing_from_another() -> None:
 
 
 @pytest.mark.parametrize("first", ["liar", "honest"])
-async def test_envoy_that_answers_no_question_freezes_nothing(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_envoy_that_answers_nothing_blocks_nothing(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "OVERDUE_SECONDS", 0.05)
     async with plane() as running:
         serve(running, VICTIM)
@@ -123,7 +123,7 @@ async def test_envoy_that_answers_no_question_freezes_nothing(first: str, monkey
                 assert running.server.faults() == {}
 
 
-async def test_rejection_by_the_only_envoy_ends_when_a_second_one_joins() -> None:
+async def test_rejection_by_only_envoy_ends_when_another_joins() -> None:
     async with plane() as running, joined(running, "liar", blames_the_victim):
         serve(running, VICTIM, LATER)
         running.server.open()

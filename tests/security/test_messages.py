@@ -55,7 +55,7 @@ async def holder(at: Port, name: str = "proxy-a", address: str = PROXY_A) -> Any
 
 
 @pytest.mark.parametrize("method", [ADS, HOLDER, PEER])
-async def test_id_of_a_megabyte_is_refused(method: str, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_message_id_of_a_megabyte_is_refused(method: str, capfd: pytest.CaptureFixture[str]) -> None:
     async with port() as at:
         where, uri = (OTHER_REPLICA, RECONCILER.uri) if method == PEER else (PROXY_A, PROXY.uri)
         code, details = await says(await at.dial(where, uri, method), introduces(method, LONG))
@@ -66,7 +66,7 @@ async def test_id_of_a_megabyte_is_refused(method: str, capfd: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("method", [ADS, HOLDER, PEER])
-async def test_bytes_that_are_no_message_end_the_stream(method: str, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_message_undecodable_ends_the_stream(method: str, capfd: pytest.CaptureFixture[str]) -> None:
     async with port() as at:
         where, uri = (OTHER_REPLICA, RECONCILER.uri) if method == PEER else (PROXY_A, PROXY.uri)
         code, _ = await says(await at.dial(where, uri, method), b"\xff\x1b[2Jevil")
@@ -91,7 +91,7 @@ async def test_bytes_that_are_no_message_end_the_stream(method: str, capfd: pyte
         {"held": "many"},
     ],
 )
-async def test_count_out_of_bounds_ends_the_stream(fields: dict[str, Any]) -> None:
+async def test_message_count_out_of_bounds_ends_the_stream(fields: dict[str, Any]) -> None:
     """What the holder said before stays in force until it is back, and no field of the message is taken."""
     async with port() as at:
         call = await holder(at)

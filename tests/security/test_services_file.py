@@ -14,7 +14,7 @@ from tests.security.hostile_files import HOSTILE
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_file_is_a_bounded_list_of_mistakes(tmp_path: Path, case: str) -> None:
+def test_services_file_hostile_gives_bounded_problems(tmp_path: Path, case: str) -> None:
     path = tmp_path / "services.yaml"
     path.write_bytes(HOSTILE[case].encode(errors="surrogateescape"))
     found = read(path)
@@ -28,7 +28,7 @@ def test_hostile_file_is_a_bounded_list_of_mistakes(tmp_path: Path, case: str) -
     assert not (tmp_path / "owned").exists()
 
 
-def test_device_is_read_within_the_bound() -> None:
+def test_services_file_device_is_read_within_the_bound() -> None:
     tracemalloc.start()
     [problem] = read(Path("/dev/zero"))
     _, peak = tracemalloc.get_traced_memory()
@@ -37,7 +37,7 @@ def test_device_is_read_within_the_bound() -> None:
     assert peak < 64 * 2**20
 
 
-def test_failure_that_no_check_foresaw_is_a_mistake(tmp_path: Path) -> None:
+def test_services_file_unforeseen_failure_is_a_problem(tmp_path: Path) -> None:
     class Broken(dict[str, object]):
         def items(self) -> object:  # type: ignore[override]
             raise RecursionError("maximum recursion depth exceeded")
@@ -48,7 +48,7 @@ def test_failure_that_no_check_foresaw_is_a_mistake(tmp_path: Path) -> None:
     assert "RecursionError" in str(problem) and "undo the latest change" in str(problem)
 
 
-def test_copy_that_is_a_symlink_is_not_read(tmp_path: Path) -> None:
+def test_last_good_copy_symlink_is_not_read(tmp_path: Path) -> None:
     file, copy = tmp_path / "services.yaml", tmp_path / "last-good.yaml"
     file.write_text('listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [sh, "{port}"]}]')
     assert isinstance(load(file, copy, {}), ServicesFile)

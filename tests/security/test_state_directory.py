@@ -65,7 +65,7 @@ def refusal(file: Path, state_dir: Path) -> str:
     return done.stderr
 
 
-def test_up_with_a_directory_of_another_user_refuses(folder: Path, victim: subprocess.Popen[bytes]) -> None:
+def test_state_directory_of_another_user_is_refused(folder: Path, victim: subprocess.Popen[bytes]) -> None:
     state_dir, target = folder / "planted", folder / "target"
     state_dir.mkdir()
     target.write_text("precious")
@@ -88,7 +88,7 @@ def test_up_with_a_directory_of_another_user_refuses(folder: Path, victim: subpr
     [(0o777, 0, "is writable by other users (mode 0777)"), (0o755, STRANGER, "belongs to nobody")],
     ids=["writable", "foreign"],
 )
-def test_directory_that_others_can_change_is_refused(folder: Path, mode: int, owner: int, words: str) -> None:
+def test_state_directory_writable_by_others_is_refused(folder: Path, mode: int, owner: int, words: str) -> None:
     path = folder / "state"
     path.mkdir()
     path.chmod(mode)
@@ -100,7 +100,7 @@ def test_directory_that_others_can_change_is_refused(folder: Path, mode: int, ow
 
 
 @pytest.mark.parametrize("parent", ["foreign", "writable", "link", "link to a foreign one"])
-def test_directory_that_others_can_replace_is_refused(folder: Path, parent: str) -> None:
+def test_state_directory_replaceable_by_others_is_refused(folder: Path, parent: str) -> None:
     place = folder / "parent"
     place.mkdir()
     if parent == "foreign":
@@ -123,13 +123,13 @@ def test_directory_that_others_can_replace_is_refused(folder: Path, parent: str)
     assert not (folder / "parent" / "state").exists()
 
 
-def test_own_directory_in_a_sticky_one_is_accepted(folder: Path) -> None:
+def test_state_directory_in_a_sticky_one_is_accepted(folder: Path) -> None:
     folder.chmod(0o1777)
     make_directory(folder / "deep" / "state")
     assert stat.S_IMODE((folder / "deep").stat().st_mode) == 0o700
 
 
-def test_symbolic_link_in_the_directory_is_not_followed(folder: Path) -> None:
+def test_state_directory_symlink_inside_is_not_followed(folder: Path) -> None:
     target = folder / "target"
     target.write_text("precious")
     for name in ("file", "file.new"):
@@ -142,7 +142,7 @@ def test_symbolic_link_in_the_directory_is_not_followed(folder: Path) -> None:
     assert target.read_text() == "precious"
 
 
-def test_everything_in_the_directory_is_for_its_owner_only(zenvoy: Start) -> None:
+def test_state_directory_content_is_private(zenvoy: Start) -> None:
     z = zenvoy({"name": "web", "command": ["sh", "-c", 'umask > umask; exec "$@"', "sh", *quick("http")]}, start=False)
     before = os.umask(0)
     try:
@@ -157,7 +157,7 @@ def test_everything_in_the_directory_is_for_its_owner_only(zenvoy: Start) -> Non
     assert (z.directory / "umask").read_text() == "0000\n", "the umask of services is the user's"
 
 
-def test_modules_in_the_directory_are_not_imported(zenvoy: Start, tmp_path: Path) -> None:
+def test_state_directory_modules_are_not_imported(zenvoy: Start, tmp_path: Path) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, start=False)
     z.state_dir.mkdir(mode=0o700)
     imported = tmp_path / "imported"
@@ -168,7 +168,7 @@ def test_modules_in_the_directory_are_not_imported(zenvoy: Start, tmp_path: Path
     assert not imported.exists()
 
 
-def test_planted_notes_end_no_process_of_others(zenvoy: Start, victim: subprocess.Popen[bytes]) -> None:
+def test_state_directory_planted_files_end_no_other_process(zenvoy: Start, victim: subprocess.Popen[bytes]) -> None:
     z = zenvoy({"name": "web", "command": quick("http")}, start=False, defaults=QUICK)
     started = started_ticks(victim)
     for folder in (z.state_dir, z.state_dir / "processes"):
@@ -195,7 +195,7 @@ def test_process_of_a_service_carries_its_mark(zenvoy: Start) -> None:
     assert z.service_pids("web") == [pid]
 
 
-def test_sockets_of_a_running_one_refuse_another_user(folder: Path) -> None:
+def test_sockets_refuse_another_user(folder: Path) -> None:
     z = Zenvoy(folder / "z", {"services": [{"name": "web", "command": quick("http")}]})
     with z:
         z.state_dir.chmod(0o755)

@@ -58,7 +58,7 @@ async def joins(at: Port, address: str, name: str, uri: str | None = PROXY.uri, 
 
 
 @pytest.mark.parametrize("method", STREAMS)
-async def test_stranger_without_certificate_gets_nothing(method: str) -> None:
+async def test_stream_without_certificate_gets_nothing(method: str) -> None:
     async with port() as at:
         call = await at.dial(PROXY_A, None, method)
         code, _ = await says(call, introduces(method, "proxy-a"))
@@ -67,7 +67,7 @@ async def test_stranger_without_certificate_gets_nothing(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", STREAMS)
-async def test_certificate_without_role_is_refused(method: str) -> None:
+async def test_stream_certificate_without_role_is_refused(method: str) -> None:
     """A certificate that the same authority signed for something else."""
     async with port() as at:
         call = await at.dial(PROXY_A, "spiffe://cluster.local/ns/shop/sa/web", method)
@@ -80,7 +80,7 @@ async def test_certificate_without_role_is_refused(method: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "method"), [(PROXY.uri, PEER), (EDGE, PEER), (RECONCILER.uri, ADS), (RECONCILER.uri, HOLDER)]
 )
-async def test_role_of_another_stream_is_refused(uri: str, method: str) -> None:
+async def test_stream_role_of_another_is_refused(uri: str, method: str) -> None:
     async with port() as at:
         for address in (PROXY_A, OTHER_REPLICA):
             code, details = await says(await at.dial(address, uri, method), introduces(method, address))
@@ -90,7 +90,7 @@ async def test_role_of_another_stream_is_refused(uri: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(("uri", "method"), [(PROXY.uri, ADS), (PROXY.uri, HOLDER), (RECONCILER.uri, PEER)])
-async def test_address_outside_endpoints_is_asked_to_retry(uri: str, method: str) -> None:
+async def test_stream_address_outside_endpoints_is_asked_to_retry(uri: str, method: str) -> None:
     """A stolen certificate is of no use at an address that is not one of zenvoy's pods."""
     async with port(limits=QUICK) as at:
         for name in ("proxy-a", REPLICA, OTHER_REPLICA, STRANGER):
@@ -100,7 +100,7 @@ async def test_address_outside_endpoints_is_asked_to_retry(uri: str, method: str
         assert not at.known and at.may_sleep
 
 
-async def test_address_that_appears_in_endpoints_is_served() -> None:
+async def test_stream_address_added_to_endpoints_is_served() -> None:
     async with port({}) as at:
         call = await at.dial(PROXY_A, PROXY.uri)
         await call.write(introduces(ADS, "proxy-a"))
@@ -111,7 +111,7 @@ async def test_address_that_appears_in_endpoints_is_served() -> None:
 
 
 @pytest.mark.parametrize("method", [ADS, HOLDER])
-async def test_proxy_under_name_of_another_is_refused(method: str) -> None:
+async def test_stream_proxy_with_name_of_another_is_refused(method: str) -> None:
     """The owner of the name keeps its stream, whether it came before or comes later."""
     async with port() as at:
         code, details = await says(await at.dial(PROXY_B, PROXY.uri, method), introduces(method, "proxy-a"))
@@ -145,7 +145,7 @@ async def test_second_address_does_not_displace_the_first(method: str) -> None:
         assert not second.done(), "at the same address it takes the place of its old stream"
 
 
-async def test_replica_under_address_of_another_is_refused() -> None:
+async def test_stream_replica_with_address_of_another_is_refused() -> None:
     async with port() as at:
         code, details = await says(await at.dial(OTHER_REPLICA, RECONCILER.uri, PEER), introduces(PEER, "127.0.0.99"))
         assert code is DENIED
@@ -233,7 +233,7 @@ async def test_method_without_rule_is_not_served() -> None:
         assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_silent_stream_is_ended() -> None:
+async def test_stream_silent_is_ended() -> None:
     async with port(limits=QUICK) as at:
         code, _ = await ended(await at.dial(PROXY_A, PROXY.uri))
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -16,7 +16,7 @@ FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "de
 LIVE = {"held": 2, "relayed": 1, "requests": 17, "deadline": None, "lastWake": None, "state": "Waking"}
 
 
-async def test_status_is_a_table_as_kubectl_prints_them(cli: Cli, objects: Objects) -> None:
+async def test_status_table_looks_like_kubectl(cli: Cli, objects: Objects) -> None:
     asleep = [condition("Ready", "False", "ScaledToZero", "idle for 5m")]
     await objects.scaled_service("web", state="ScaledToZero", since=SINCE, reason="idle for 5m", conditions=asleep)
     broken = [condition("Ready", "False", "BadSpec", "spec.port: the Service has no port 'htpp'; write http")]
@@ -39,9 +39,7 @@ async def test_status_is_a_table_as_kubectl_prints_them(cli: Cli, objects: Objec
     assert [row.split()[1] for row in rows if row.startswith(f"{cli.namespace} ")] == ["bad", "slow", "web"]
 
 
-async def test_status_as_data_has_the_controllers_figures(
-    cli: Cli, objects: Objects, controller: FakeController
-) -> None:
+async def test_status_json_has_the_controllers_figures(cli: Cli, objects: Objects, controller: FakeController) -> None:
     await objects.scaled_service("web", state="ScaledToZero", since=SINCE, reason="idle for 5m")
     key = f"{cli.namespace}/web"
     controller.answers = {
@@ -57,7 +55,7 @@ async def test_status_as_data_has_the_controllers_figures(
     assert [(one["name"], one["requests"], one["target"]) for one in many["services"]] == [(key, 17, "Deployment/web")]
 
 
-async def test_status_without_the_controller_says_so(cli: Cli, objects: Objects) -> None:
+async def test_status_without_controller_is_noted(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", state="ScaledToZero", since=SINCE, reason="idle for 5m")
     done = await cli("status", "web", "-o", "json", "-n", cli.namespace, "--system-namespace", cli.namespace)
     assert "without live figures" in done.err and f"{cli.namespace}/zenvoy has no holder" in done.err
@@ -74,7 +72,7 @@ async def test_status_without_the_controller_says_so(cli: Cli, objects: Objects)
     assert [one["name"] for one in done.json["services"]] == [f"{cli.namespace}/web"]
 
 
-async def test_status_is_watched(cli: Cli, objects: Objects) -> None:
+async def test_status_watch_shows_changes(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("Idle", "no traffic"))
     async with cli.running("status", "-w", "-n", cli.namespace) as process, asyncio.timeout(60):
         assert process.stdout
@@ -89,7 +87,7 @@ async def test_status_is_watched(cli: Cli, objects: Objects) -> None:
         assert await process.stdout.readline() == f"{cli.namespace}/db is deleted\n".encode()
 
 
-async def test_one_service_is_watched_as_data(cli: Cli, objects: Objects, controller: FakeController) -> None:
+async def test_status_watch_json_of_one_service(cli: Cli, objects: Objects, controller: FakeController) -> None:
     await objects.scaled_service("other", **entered("Active"))
     await objects.scaled_service("web", **entered("Idle", "no traffic"))
     asked = ("status", "web", "-w", "-o", "yaml", "-n", cli.namespace, "--controller", controller.url)
@@ -103,7 +101,7 @@ async def test_one_service_is_watched_as_data(cli: Cli, objects: Objects, contro
         assert set(seen) <= {f"name: {cli.namespace}/web", "state: Idle", "state: Draining"}
 
 
-async def test_wake_waits_until_it_is_awake(cli: Cli, objects: Objects) -> None:
+async def test_wake_command_waits_until_awake(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("ScaledToZero", "idle for 5m"))
     leader = asyncio.create_task(objects.answering("web", "Waking", "Active"))
     done = await cli("wake", "web", "-n", cli.namespace)
@@ -113,7 +111,7 @@ async def test_wake_waits_until_it_is_awake(cli: Cli, objects: Objects) -> None:
     assert verb == "wake" and at.endswith("Z") and len(at) == len("2026-01-02T03:04:05.678901Z")
 
 
-async def test_sleep_waits_until_it_sleeps(cli: Cli, objects: Objects) -> None:
+async def test_sleep_command_waits_until_asleep(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("Active", "reachable"))
     leader = asyncio.create_task(objects.answering("web", "Draining", "ScaledToZero"))
     done = await cli("sleep", f"{cli.namespace}/web")
@@ -121,7 +119,7 @@ async def test_sleep_waits_until_it_sleeps(cli: Cli, objects: Objects) -> None:
     assert (await leader).startswith("sleep@")
 
 
-async def test_sleep_of_a_service_in_use_is_exit_code_1(cli: Cli, objects: Objects) -> None:
+async def test_sleep_command_service_in_use_exits_1(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("Active", "reachable"))
     leader = asyncio.create_task(objects.answering("web", "Draining", "Active", reason="2 requests in flight"))
     done = await cli("sleep", "web", "-n", cli.namespace, code=1)
@@ -129,7 +127,7 @@ async def test_sleep_of_a_service_in_use_is_exit_code_1(cli: Cli, objects: Objec
     await leader
 
 
-async def test_a_command_that_changes_nothing_ends_too(cli: Cli, objects: Objects) -> None:
+async def test_command_without_effect_ends(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("Waking", "somebody waits"))
     given = asyncio.create_task(cli("sleep", "web", "-n", cli.namespace, code=1))
     while not (told := (await objects.get("web"))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
@@ -138,7 +136,7 @@ async def test_a_command_that_changes_nothing_ends_too(cli: Cli, objects: Object
     assert (await given).out == f"{cli.namespace}/web stays Waking: somebody waits\n"
 
 
-async def test_a_command_that_nobody_carries_out_says_where_to_look(cli: Cli, objects: Objects) -> None:
+async def test_command_without_controller_names_the_next_step(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("ScaledToZero"))
     done = await cli("wake", "web", "-n", cli.namespace, "--timeout", "1s", code=1)
     assert "no controller carried it out within 1 s" in done.out and "zenvoy doctor" in done.out
@@ -147,7 +145,7 @@ async def test_a_command_that_nobody_carries_out_says_where_to_look(cli: Cli, ob
     assert (await cli("wake", "web", "-n", cli.namespace, "--timeout", "soon", code=2)).err
 
 
-async def test_pause_and_resume_are_the_spec(cli: Cli, objects: Objects) -> None:
+async def test_pause_and_resume_change_the_spec(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web")
     assert "is paused" in (await cli("pause", "web", "-n", cli.namespace)).out
     assert (await objects.get("web"))["spec"]["paused"] is True
@@ -155,7 +153,7 @@ async def test_pause_and_resume_are_the_spec(cli: Cli, objects: Objects) -> None
     assert not (await objects.get("web"))["spec"].get("paused")
 
 
-async def test_pause_of_a_labelled_service_is_its_annotation(cli: Cli, objects: Objects) -> None:
+async def test_pause_of_a_labelled_service_sets_its_annotation(cli: Cli, objects: Objects) -> None:
     service = {"metadata": {"name": "web"}, "kind": "Service", "spec": {"ports": [{"port": 80}]}}
     made = await objects.make("v1", "services", service)
     owner = {"apiVersion": "v1", "kind": "Service", "name": "web", "uid": made["metadata"]["uid"], "controller": True}
@@ -174,9 +172,7 @@ async def test_pause_of_a_labelled_service_is_its_annotation(cli: Cli, objects: 
     assert not (await objects.get("web"))["spec"].get("paused")
 
 
-async def test_explain_without_the_controller_tells_what_the_object_and_its_events_say(
-    cli: Cli, objects: Objects
-) -> None:
+async def test_explain_without_controller_uses_object_and_events(cli: Cli, objects: Objects) -> None:
     stalled = {"stalled": "ImagePullBackOff: no such image", "replicas": 3}
     conditions = [condition("Ready", "False", "ImagePullBackOff", "ImagePullBackOff: no such image")]
     await objects.scaled_service("web", **entered("Waking", "somebody waits", conditions=conditions, **stalled))
@@ -206,14 +202,14 @@ async def test_explain_without_the_controller_tells_what_the_object_and_its_even
     assert [move["event"] for move in data.json["transitions"]] == told
 
 
-async def test_no_such_service_is_exit_code_4(cli: Cli, objects: Objects) -> None:
+async def test_command_unknown_service_exits_4(cli: Cli, objects: Objects) -> None:
     for arguments in (("status",), ("wake",), ("sleep",), ("pause",), ("resume",), ("explain",), ("status", "-w")):
         done = await cli(arguments[0], "nobody", "-n", cli.namespace, *arguments[1:], code=4)
         assert f"no ScaledService 'nobody' in namespace '{cli.namespace}'" in done.err
         assert done.out == ""
 
 
-async def test_a_cluster_that_does_not_answer_is_exit_code_3(cli: Cli, tmp_path: Path) -> None:
+async def test_command_unreachable_cluster_exits_3(cli: Cli, tmp_path: Path) -> None:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -229,7 +225,7 @@ async def test_a_cluster_that_does_not_answer_is_exit_code_3(cli: Cli, tmp_path:
     assert "nope" in (await cli("status", "--context", "nope", code=3)).err
 
 
-async def test_it_is_a_plugin_of_kubectl_too(cli: Cli, objects: Objects) -> None:
+async def test_command_works_as_kubectl_plugin(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("Idle", "no traffic"))
     done = await cli("status", "-n", cli.namespace, program="kubectl-zenvoy")
     assert "web" in done.out

@@ -144,7 +144,7 @@ async def installed(
     await found.uninstall()
 
 
-async def test_where_all_is_well_it_finds_nothing(installed: Installed) -> None:
+async def test_doctor_healthy_cluster_has_no_findings(installed: Installed) -> None:
     ready = [condition("Ready", "False", "ScaledToZero"), condition("Stalled", "False", "AsExpected")]
     await installed.objects.scaled_service(
         "web", **entered("ScaledToZero", "idle for 5m", conditions=ready, observedGeneration=1)
@@ -173,7 +173,7 @@ async def test_where_all_is_well_it_finds_nothing(installed: Installed) -> None:
     assert (await installed.doctor("-o", "json")).json["findings"] == []
 
 
-async def test_without_the_definition_it_says_how_to_get_it(cli: Cli, api: Api, definition: None) -> None:
+async def test_doctor_missing_crd_has_a_remedy(cli: Cli, api: Api, definition: None) -> None:
     where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=f"{PLURAL}.zenvoy.dev")
     whole = json.loads(await api.get(where))
     fields = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties"
@@ -189,7 +189,7 @@ async def test_without_the_definition_it_says_how_to_get_it(cli: Cli, api: Api, 
     assert any("nobody leads" in finding["what"] for finding in done.json["findings"])
 
 
-async def test_a_right_that_is_missing_is_named(installed: Installed) -> None:
+async def test_missing_permission_is_named(installed: Installed) -> None:
     rules = [rule for rule in installed.rights if "deployments/scale" not in rule["resources"]]
     for rule in rules:
         rule["resources"] = [resource for resource in rule["resources"] if resource != "pods"]
@@ -209,7 +209,7 @@ async def test_a_right_that_is_missing_is_named(installed: Installed) -> None:
     assert "scaleTargets" in found[0]["remedy"] and "helm upgrade" in found[1]["remedy"]
 
 
-async def test_a_pod_that_is_not_ready_says_why(installed: Installed) -> None:
+async def test_doctor_unready_pod_has_a_reason(installed: Installed) -> None:
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
     container = {"name": "reconciler", "state": waiting, "image": "", "imageID": "", "ready": False, "restartCount": 0}
     await installed.pod({"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [container]})
@@ -218,7 +218,7 @@ async def test_a_pod_that_is_not_ready_says_why(installed: Installed) -> None:
     assert "ImagePullBackOff: no such image" in finding["what"]
 
 
-async def test_a_proxy_pod_that_no_reconciler_knows(installed: Installed) -> None:
+async def test_doctor_unknown_proxy_pod_is_reported(installed: Installed) -> None:
     await installed.proxy("edge-1", {"phase": "Running"})
     await installed.proxy("edge-2", {"phase": "Running"})
     waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
@@ -244,16 +244,14 @@ async def test_a_proxy_pod_that_no_reconciler_knows(installed: Installed) -> Non
         (['--host-policy=[{"namespaces":["a"],"hosts":["*"]}]'], "may claim ports:"),
     ],
 )
-async def test_doctor_without_a_policy_notes_what_is_first_come(
-    installed: Installed, arguments: list[str], words: str
-) -> None:
+async def test_doctor_without_host_policy_notes_it(installed: Installed, arguments: list[str], words: str) -> None:
     await installed.run_with(arguments)
     finding = await installed.found(code=0)
     assert finding["level"] == "note"
     assert words in finding["what"]
 
 
-async def test_a_lease_that_nobody_renews(installed: Installed) -> None:
+async def test_doctor_expired_lease_is_reported(installed: Installed) -> None:
     where = path("coordination.k8s.io/v1", "leases", installed.objects.namespace, "zenvoy")
     await installed.objects.api.patch(where, {"spec": {"renewTime": micro_time(1e9)}}, MERGE_PATCH)
     assert "nobody leads" in (await installed.found())["what"]
@@ -262,7 +260,7 @@ async def test_a_lease_that_nobody_renews(installed: Installed) -> None:
     assert "zenvoy-gone is no pod of the controller" in (await installed.found())["what"]
 
 
-async def test_what_the_controller_says_of_itself(installed: Installed) -> None:
+async def test_doctor_shows_the_controllers_findings(installed: Installed) -> None:
     nack = {"at": "2026-01-02T03:04:05+00:00", "message": "no such cluster"}
     installed.controller.answers["/v1/world"] = {
         **WORLD,
@@ -282,12 +280,12 @@ async def test_what_the_controller_says_of_itself(installed: Installed) -> None:
     assert len(found) == 4
 
 
-async def test_a_controller_that_does_not_answer(installed: Installed) -> None:
+async def test_doctor_unreachable_controller_is_reported(installed: Installed) -> None:
     installed.controller.answers = {}
     assert (await installed.found())["remedy"].endswith("--controller URL")
 
 
-async def test_services_with_mistakes(installed: Installed) -> None:
+async def test_doctor_invalid_services_are_reported(installed: Installed) -> None:
     broken = [condition("Ready", "False", "BadSpec", "spec.port: the Service has no port 'htpp'; write http")]
     await installed.objects.scaled_service("bad", conditions=broken, observedGeneration=1)
     stalled = [
@@ -306,7 +304,7 @@ async def awake(installed: Installed, name: str = "web") -> None:
     await installed.objects.scaled_service(name, **entered("Active", conditions=ready, observedGeneration=1))
 
 
-async def test_keda_fights_in_either_way(installed: Installed, api: Api) -> None:
+async def test_doctor_keda_conflict_is_reported(installed: Installed, api: Api) -> None:
     await awake(installed)
     definition = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name="scaledobjects.keda.sh")
     await api.patch(definition, SCALED_OBJECTS, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
@@ -323,7 +321,7 @@ async def test_keda_fights_in_either_way(installed: Installed, api: Api) -> None
     assert await installed.findings(code=0) == []
 
 
-async def test_an_autoscaler_is_noted_with_what_it_does_after_a_wake(installed: Installed) -> None:
+async def test_doctor_autoscaler_is_noted(installed: Installed) -> None:
     await awake(installed)
     await installed.objects.deployment("web", None)
     autoscaler = {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 9}
@@ -360,7 +358,7 @@ async def made(installed: Installed, scaled: dict[str, Any]) -> None:
         ("kubectl", "note", "out of the manifest"),
     ],
 )
-async def test_whoever_applies_replicas_is_named(
+async def test_doctor_applier_of_replicas_is_named(
     installed: Installed, api: Api, manager: str, level: str, remedy: str
 ) -> None:
     """By server-side apply; once zenvoy has scaled the target, it is nobody's, until it is applied again."""
@@ -381,9 +379,7 @@ async def test_whoever_applies_replicas_is_named(
 @pytest.mark.parametrize(
     ("manager", "level"), [("argocd-controller", "problem"), ("kubectl-client-side-apply", "note")]
 )
-async def test_a_client_side_apply_is_told_by_its_annotation(
-    installed: Installed, api: Api, manager: str, level: str
-) -> None:
+async def test_doctor_client_side_apply_is_recognized(installed: Installed, api: Api, manager: str, level: str) -> None:
     """A creation owns the defaults too, so that owning the field alone says nothing."""
     await awake(installed)
     where, query = path("apps/v1", "deployments", installed.objects.namespace), {"fieldManager": manager}
@@ -396,7 +392,7 @@ async def test_a_client_side_apply_is_told_by_its_annotation(
     assert finding["level"] == level and "spec.replicas" in finding["what"]
 
 
-async def test_what_one_may_not_see_is_noted(
+async def test_doctor_forbidden_checks_are_noted(
     installed: Installed,
     cli: Cli,
     control_plane: Cluster,

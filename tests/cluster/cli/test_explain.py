@@ -62,7 +62,7 @@ TO_ACTIVE = (State.Idle, "Traffic", State.Active, "3 requests moved")
 TO_WAKING = (State.ScaledToZero, "Demand", State.Waking, "somebody waits")
 
 
-async def test_a_repeated_event_is_told_where_it_happened_last(cli: Cli, told: Told) -> None:
+async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: Told) -> None:
     await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE, TO_IDLE)
     told.events.woke(told.name, 1.5, {"signal": 0.002})
     told.events.problems(told.name, [Problem("HostTaken", "spec.hosts", "it is taken", "take another")])
@@ -77,9 +77,7 @@ async def test_a_repeated_event_is_told_where_it_happened_last(cli: Cli, told: T
     assert datetime.fromisoformat(last["at"]) == told.now.replace(microsecond=told.now.microsecond // 1000 * 1000)
 
 
-async def test_events_tell_what_was_before_the_controller_s_first_transition(
-    cli: Cli, told: Told, controller: FakeController
-) -> None:
+async def test_explain_events_precede_the_first_transition(cli: Cli, told: Told, controller: FakeController) -> None:
     """As after a fail-over to a replica that has not been there for long; what was repeated counts where it began."""
     await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE)
     known = told.move(*TO_ACTIVE)

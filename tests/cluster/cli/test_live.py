@@ -73,7 +73,7 @@ async def kubelet(objects: Objects, folder: Path) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def test_figures_come_through_the_api_server(
+async def test_live_figures_come_through_the_api_server(
     apiserver: Cluster, objects: Objects, controller: FakeController, tmp_path: Path
 ) -> None:
     async with kubelet(objects, tmp_path) as node:

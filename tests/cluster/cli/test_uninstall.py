@@ -8,7 +8,7 @@ from tests.cluster.cli.parts import Cli, Objects, entered
 KEPT = {"metadata": {"finalizers": [FINALIZER, "example.com/other"]}}
 
 
-async def test_what_sleeps_gets_its_replicas_back(cli: Cli, objects: Objects) -> None:
+async def test_uninstall_command_restores_replicas(cli: Cli, objects: Objects) -> None:
     await objects.deployment("web", 0)
     await objects.deployment("db", 2)
     await objects.scaled_service("web", **entered("ScaledToZero", replicas=3))
@@ -33,7 +33,7 @@ async def test_what_sleeps_gets_its_replicas_back(cli: Cli, objects: Objects) ->
         await objects.change(name, {"metadata": {"finalizers": None}})
 
 
-async def test_it_asks_before_and_says_when_there_is_nothing(cli: Cli, objects: Objects) -> None:
+async def test_uninstall_command_asks_for_confirmation(cli: Cli, objects: Objects) -> None:
     where = ("-n", cli.namespace, "--system-namespace", cli.namespace)
     assert "nothing has to be restored" in (await cli("uninstall", *where)).out
     await objects.deployment("web", 0)

@@ -25,7 +25,7 @@ def write_status(scene: Scene, name: str, **said: object) -> None:
 
 
 @pytest.mark.parametrize("address", ["rubbish", "127.x.0.1:{port}", "of another"])
-def test_a_status_that_says_rubbish_when_all_replicas_start(
+def test_status_invalid_at_start_is_replaced(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, address: str
 ) -> None:
     number = sum(map(ord, address))
@@ -59,7 +59,7 @@ def test_a_status_that_says_rubbish_when_all_replicas_start(
     other.lives_on()
 
 
-def test_a_status_that_somebody_writes_is_put_right(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_status_written_by_somebody_else_is_corrected(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     act = Act(scene, "written", tmp_path, pool)
     act.bring("ScaledToZero")
     before = status(scene, act.name)
@@ -70,7 +70,7 @@ def test_a_status_that_somebody_writes_is_put_right(scene: Scene, tmp_path: Path
 
 
 @pytest.mark.parametrize("state", ["ScaledToZero", "Active", "Idle"])
-def test_a_scaled_service_that_is_deleted_and_comes_again_at_once(
+def test_scaled_service_recreated_at_once_works(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str
 ) -> None:
     act = Act(scene, f"again-{state.lower()}", tmp_path, pool)
@@ -90,7 +90,9 @@ def test_a_scaled_service_that_is_deleted_and_comes_again_at_once(
 
 
 @pytest.mark.parametrize("state", ["Waking", "Draining"])
-def test_a_lease_that_is_deleted(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str) -> None:
+def test_lease_deleted_a_replica_leads_again(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str
+) -> None:
     act = Act(scene, f"lease-{state.lower()}", tmp_path, pool)
     act.bring(state)
     scene.kubectl("delete", "lease", "zenvoy")
@@ -99,9 +101,7 @@ def test_a_lease_that_is_deleted(scene: Scene, tmp_path: Path, pool: ThreadPoolE
     act.lives_on()
 
 
-def test_an_annotation_of_100_kb_and_a_name_of_250_characters(
-    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor
-) -> None:
+def test_objects_of_extreme_size_are_survived(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     scene.serve("long")
     note = tmp_path / "note.json"
     note.write_text(json.dumps({"metadata": {"annotations": {"zenvoy.dev/hosts": "x" * 100_000}}}))
@@ -121,7 +121,7 @@ def test_an_annotation_of_100_kb_and_a_name_of_250_characters(
     scene.kubectl("delete", "ssvc", "n" * 250)
 
 
-def test_an_endpoint_that_is_no_address(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_endpoint_with_invalid_address_is_survived(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     """The API server takes it, with a warning; Envoy would not."""
     scene.serve("octal")
     scene.apply(
@@ -140,9 +140,7 @@ def test_an_endpoint_that_is_no_address(scene: Scene, tmp_path: Path, pool: Thre
     assert scene.request("octal").status == 200
 
 
-def test_nothing_sleeps_while_which_replicas_there_are_is_not_known(
-    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor
-) -> None:
+def test_unknown_replicas_let_nothing_sleep(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     act = Act(scene, "unlisted", tmp_path, pool)
     act.bring("Idle")
     listed = json.loads(scene.kubectl("get", "endpointslice", "replicas", "-o", "json"))

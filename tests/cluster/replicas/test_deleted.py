@@ -41,7 +41,7 @@ def events(scene: Scene, name: str) -> list[str]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("where", ["leader", "follower"])
-def test_whoever_waits_is_served_before_it_goes(
+def test_deletion_serves_waiting_clients_first(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, where: str, way: str
 ) -> None:
     scene.proxy_joins(scene.leader() if where == "leader" else scene.follower())
@@ -60,9 +60,7 @@ def test_whoever_waits_is_served_before_it_goes(
     assert scene.wanted(act.name) == 1
 
 
-def test_whoever_comes_while_it_is_deleted_in_its_sleep_is_served(
-    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor
-) -> None:
+def test_deletion_asleep_serves_a_new_client(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     act = Act(scene, "comes", tmp_path, pool)
     act.bring("ScaledToZero")
     scene.kubelet.hold(act.name)
@@ -76,7 +74,7 @@ def test_whoever_comes_while_it_is_deleted_in_its_sleep_is_served(
 
 
 @pytest.mark.parametrize("state", ["Active", "Draining"])
-def test_what_is_in_flight_goes_on_when_it_has_gone(
+def test_deletion_requests_in_flight_continue(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str
 ) -> None:
     act = Act(scene, f"flies-{state.lower()}", tmp_path, pool)
@@ -91,7 +89,7 @@ def test_what_is_in_flight_goes_on_when_it_has_gone(
     assert not [cut for cut in scene.kubelet.cut if cut.startswith(f"{act.name} ")]
 
 
-def test_what_never_gets_ready_is_waited_for_as_long_as_a_wake_may_take(
+def test_deletion_of_an_unready_service_waits_for_wake_timeout(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
     scene.serve("never", **{**STAYS, "wake_timeout": "5s"})
@@ -111,7 +109,7 @@ def test_what_never_gets_ready_is_waited_for_as_long_as_a_wake_may_take(
     assert scene.wanted("never") == 1
 
 
-def test_a_target_that_goes_with_it_does_not_hold_it_up(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_deletion_with_its_target_is_not_delayed(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     """As in the deletion of a namespace."""
     act = Act(scene, "together", tmp_path, pool)
     act.bring("Waking")
@@ -122,7 +120,7 @@ def test_a_target_that_goes_with_it_does_not_hold_it_up(scene: Scene, tmp_path: 
 
 
 @pytest.mark.parametrize("state", ["ScaledToZero", "Idle"])
-def test_nobody_notices_that_it_is_made_anew_of_its_service(
+def test_deletion_of_a_labelled_service_is_not_noticed(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str
 ) -> None:
     act = Act(scene, f"anew-{state.lower()}", tmp_path, pool)

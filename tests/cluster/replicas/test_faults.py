@@ -14,7 +14,7 @@ from tests.e2e.harness import until
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_the_api_server_stops_and_comes_back(
+def test_api_server_restart_in_each_state_loses_nothing(
     scene: Scene, apiserver: Cluster, tmp_path: Path, pool: ThreadPoolExecutor, state: str
 ) -> None:
     act = Act(scene, f"away-{state.lower()}", tmp_path, pool)
@@ -32,7 +32,7 @@ def test_the_api_server_stops_and_comes_back(
 
 @pytest.mark.parametrize("replicas", [0, 3])
 @pytest.mark.parametrize("state", STATES)
-def test_somebody_else_scales_it(
+def test_scaling_by_somebody_else_in_each_state(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str, replicas: int
 ) -> None:
     """To zero: whoever waits, or comes, wakes it again. To three: it is theirs, and stays so until it sleeps."""

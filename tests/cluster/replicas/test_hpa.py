@@ -41,7 +41,9 @@ def is_scaled(scene: Scene, name: str, replicas: int) -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_an_autoscaler_wants_more_of_it(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str) -> None:
+def test_autoscaler_that_wants_more_is_not_overruled(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str
+) -> None:
     act = Act(scene, f"hpa-{state.lower()}", tmp_path, pool)
     act.bring(state)
     autoscale(scene, act.name)

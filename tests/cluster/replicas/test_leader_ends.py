@@ -20,7 +20,9 @@ CASES = [*(("killed", state) for state in STATES), ("stopped", "Waking"), ("stop
 
 
 @pytest.mark.parametrize(("how", "state"), CASES)
-def test_another_one_leads(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, how: str, state: str) -> None:
+def test_leader_ends_another_replica_leads(
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, how: str, state: str
+) -> None:
     act = Act(scene, f"{how}-{state.lower()}", tmp_path, pool)
     act.bring(state)
     before = scene.leader()
@@ -36,7 +38,7 @@ def test_another_one_leads(scene: Scene, tmp_path: Path, pool: ThreadPoolExecuto
     act.lives_on()
 
 
-def test_one_that_was_frozen_puts_nothing_to_sleep(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+def test_leader_thawed_puts_nothing_to_sleep(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     act = Act(scene, "frozen", tmp_path, pool)
     act.bring("Active")
     before = scene.leader()
@@ -54,9 +56,7 @@ def test_one_that_was_frozen_puts_nothing_to_sleep(scene: Scene, tmp_path: Path,
     act.lives_on()
 
 
-def test_a_wake_while_nobody_led_is_told_by_whoever_leads_next(
-    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor
-) -> None:
+def test_wake_without_leader_is_reported_by_the_next(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     act = Act(scene, "untold", tmp_path, pool)
     act.bring("ScaledToZero")
     before = scene.leader()
@@ -100,7 +100,7 @@ def watch(scene: Scene, act: Act, before: str, *, asked: bool) -> None:
 
 @pytest.mark.parametrize("where", ["leader", "follower"])
 @pytest.mark.parametrize("state", ["Idle", "Draining"])
-def test_one_that_was_frozen_before_it_put_something_to_sleep_leaves_it_awake(
+def test_leader_frozen_before_a_sleep_leaves_it_awake(
     watched: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str, where: str
 ) -> None:
     scene, act = watched, Act(watched, f"late-{state.lower()}-{where}", tmp_path, pool)
@@ -120,7 +120,7 @@ def test_one_that_was_frozen_before_it_put_something_to_sleep_leaves_it_awake(
 
 
 @pytest.mark.parametrize("answer", ["yes", "busy"])
-def test_one_that_was_frozen_when_it_put_something_to_sleep_does_not_do_so_again(
+def test_leader_frozen_during_a_sleep_does_not_repeat_it(
     watched: Scene, tmp_path: Path, pool: ThreadPoolExecutor, answer: str
 ) -> None:
     scene, act = watched, Act(watched, f"again-{answer}", tmp_path, pool)

@@ -72,7 +72,7 @@ def places(scene: Scene, name: str, why: str) -> dict[str, Callable[[], str]]:
 @pytest.mark.parametrize(
     ("why", "where", "details"), [("ImagePullBackOff", "leader", False), ("CrashLoopBackOff", "follower", True)]
 )
-def test_a_reason_is_known_everywhere_at_once(
+def test_reason_reaches_every_replica_at_once(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, why: str, where: str, details: bool
 ) -> None:
     """`details`: clients may read the whole reason, and not its class and reference alone."""

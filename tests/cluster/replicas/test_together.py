@@ -8,7 +8,7 @@ from tests.e2e.harness import until
 QUICK = {"idle_after": "1s"}
 
 
-def test_a_service_sleeps_and_wakes_through_a_proxy_that_joined_a_follower(scene: Scene) -> None:
+def test_proxy_at_a_follower_sleeps_and_wakes_a_service(scene: Scene) -> None:
     leader, follower = scene.leader(), scene.follower()
     scene.serve("web", **QUICK)
     scene.wait("web", "ScaledToZero")

@@ -30,7 +30,7 @@ def finalizers(scene: Scene) -> str:
     return scene.kubectl("get", "ssvc", "web", "-o", "jsonpath={.metadata.finalizers}")
 
 
-def test_replicas_come_back_and_no_finalizer_is_left(leaving: Scene) -> None:
+def test_uninstall_restores_replicas_and_finalizers(leaving: Scene) -> None:
     leaving.serve("web", idle_after="1s")
     leaving.wait("web", "ScaledToZero")
     until("it is at zero", lambda: leaving.wanted("web") == 0)
