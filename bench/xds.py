@@ -25,16 +25,16 @@ from tests.xds.parts import Envoy, Mode, envoy, plane, until
 from xds import ir
 from xds.resources.clusters import load_assignment
 from xds.resources.translation import parts
-from xds.server import Server
+from xds.server import XdsServer
 from xds.types import CDS, EDS, LDS, RDS
 
 SIZES = (1_000, 10_000)
 WAKES = 300
 BATCH = 10
 SAMPLE = 100
-PROTOCOLS = (ir.Protocol.HTTP, ir.Protocol.H2C, ir.Protocol.HTTP, ir.Protocol.TLS)
-HELD = tuple((ir.Address(f"127.64.{i // 250}.{i % 250 + 1}", 18001),) for i in range(max(SIZES)))
-PODS = tuple(ir.Address(f"10.244.0.{i}", 8080) for i in range(1, 4))
+PROTOCOLS = (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C, ir.ServiceProtocol.HTTP, ir.ServiceProtocol.TLS)
+HELD = tuple((ir.SocketAddress(f"127.64.{i // 250}.{i % 250 + 1}", 18001),) for i in range(max(SIZES)))
+PODS = tuple(ir.SocketAddress(f"10.244.0.{i}", 8080) for i in range(1, 4))
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Figures:
     wake_bytes: float
 
 
-def services(count: int) -> list[ir.Service]:
+def services(count: int) -> list[ir.Upstream]:
     """Make services as Kubernetes would name them."""
     return [
-        ir.Service(
+        ir.Upstream(
             f"shop/service-{i}",
             PROTOCOLS[i % len(PROTOCOLS)],
             (f"service-{i}.shop", f"service-{i}.shop.svc", f"service-{i}.shop.svc.cluster.local"),
@@ -60,7 +60,7 @@ def services(count: int) -> list[ir.Service]:
     ]
 
 
-def naive_cpu_ms(some: list[ir.Service]) -> float:
+def naive_cpu_ms(some: list[ir.Upstream]) -> float:
     """Encode the resources of some services with betterproto2, and scale the best of a few rounds to all of them."""
     sample = some[:SAMPLE]
     messages = [message for service, held in zip(sample, HELD, strict=False) for message in _decoded(service, held)]
@@ -73,7 +73,7 @@ def naive_cpu_ms(some: list[ir.Service]) -> float:
     return min(rounds) * len(some) / len(sample)
 
 
-def _decoded(service: ir.Service, held: tuple[ir.Address, ...]) -> Iterator[Any]:
+def _decoded(service: ir.Upstream, held: tuple[ir.SocketAddress, ...]) -> Iterator[Any]:
     """Yield a service's resources as betterproto2's messages."""
     # Imported last: with its thousands of classes, each garbage collection during a measurement would take longer.
     from tests.xds.oracle import MESSAGES
@@ -96,9 +96,11 @@ class Stage:
 
     def __init__(self, count: int) -> None:
         self.services = services(count)
-        self.listen = ir.Listen(http=ir.Address("127.0.0.1", free_port()), tls=ir.Address("127.0.0.1", free_port()))
+        self.listen = ir.Listen(
+            http=ir.SocketAddress("127.0.0.1", free_port()), tls=ir.SocketAddress("127.0.0.1", free_port())
+        )
         self.acked = asyncio.Event()
-        self.server = Server(on_change=lambda _: self.acked.set(), on_node=lambda _: None)
+        self.server = XdsServer(on_change=lambda _: self.acked.set(), on_node=lambda _: None)
         self.chosen = self.services[:: max(1, count // WAKES)][:WAKES]
         self.snapshot_cpu = self.snapshot_wall = 0.0
         self.cpus: list[float] = []
@@ -120,7 +122,7 @@ class Stage:
         self.snapshot_cpu, self.snapshot_wall = time.process_time() - cpu, time.perf_counter() - wall
         self.bytes = await received_bytes(self.envoy)
 
-    async def wake(self, some: list[ir.Service]) -> None:
+    async def wake(self, some: list[ir.Upstream]) -> None:
         """Wake some services, one after another."""
         cpu = time.process_time()
         for service in some:

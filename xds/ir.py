@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Protocol(StrEnum):
+class ServiceProtocol(StrEnum):
     """How Envoy takes connections for a service, and how it speaks to its endpoints."""
 
     HTTP = "http"
@@ -19,7 +19,7 @@ class Protocol(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class SocketAddress:
     """An IP address (v4 or v6, without brackets) and a port."""
 
     host: str
@@ -27,7 +27,7 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Ignore:
+class IgnoreMatch:
     """Requests, or connections, that are no use of a service. Each kind that is given must match, by any of its values.
 
     TCP and TLS know sources only, and have no answer to give.
@@ -45,16 +45,16 @@ class Ignore:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class Upstream:
     """One service: an EDS cluster, and the listener or virtual host or filter chain that leads to it."""
 
     name: str
-    protocol: Protocol
+    protocol: ServiceProtocol
     domains: tuple[str, ...] = ()
     """Host names (HTTP, H2C) or server names (TLS), the service's own name included; unused for TCP."""
-    listen: Address | None = None
+    listen: SocketAddress | None = None
     """The listener's address; TCP only."""
-    ignore: tuple[Ignore, ...] = ()
+    ignore: tuple[IgnoreMatch, ...] = ()
     leaving: bool = False
     """No way leads to it any more; only what is in flight still needs its cluster."""
 
@@ -68,5 +68,5 @@ class Service:
 class Listen:
     """The shared listeners; None where there is none."""
 
-    http: Address | None = None
-    tls: Address | None = None
+    http: SocketAddress | None = None
+    tls: SocketAddress | None = None

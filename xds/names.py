@@ -22,7 +22,7 @@ HELD = "held"
 """What is said of an endpoint that is a hold address, for clusters to match."""
 
 
-def tcp_listener_name(address: ir.Address) -> str:
+def tcp_listener_name(address: ir.SocketAddress) -> str:
     """Return the name of the listener at an address.
 
     By the address and not by the service: when two services swap theirs, each listener changes where it leads, and

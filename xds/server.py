@@ -23,7 +23,7 @@ from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
 from xds.ads.stream import Nack, Stream
 from xds.ads.subscription import Subscription
-from xds.resources.snapshot import Change, World
+from xds.resources.snapshot import Change, Snapshot
 from xds.types import EDS
 
 MOST_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -87,7 +87,7 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
-class Has:
+class AckedVersion:
     """What one connected Envoy has of a service's endpoints."""
 
     version: str
@@ -167,7 +167,7 @@ class _Session:
         )
 
 
-class Server:
+class XdsServer:
     """The xDS server: `configure` and `route` say what is; Envoys are told as they connect and as it changes."""
 
     def __init__(
@@ -176,11 +176,11 @@ class Server:
         on_change: Callable[[ResourceAck], None],
         on_node: Callable[[NodeEvent], None],
         on_faults: Callable[[Mapping[str, str]], None] = lambda _: None,
-        world: World | None = None,
+        world: Snapshot | None = None,
     ) -> None:
         """`on_faults` receives, whenever it changes, what is wrong with services that are not served as they are."""
         self._on_change, self._on_node, self._on_faults = on_change, on_node, on_faults
-        self._world = world or World()
+        self._world = world or Snapshot()
         self._attribution = Attribution(self._world, self._others)
         self._overdue: asyncio.TimerHandle | None = None
         self._faults: Mapping[str, str] = {}
@@ -188,7 +188,7 @@ class Server:
         self._opened = asyncio.Event()
         self._closed = False
 
-    def configure(self, listen: ir.Listen, services: Iterable[ir.Service]) -> None:
+    def configure(self, listen: ir.Listen, services: Iterable[ir.Upstream]) -> None:
         """Make this the whole configuration; what is equal is not sent again, endpoints are kept.
 
         A service that something is wrong with is left out, and reported. Raises `ValueError` with all problems, one a
@@ -232,7 +232,7 @@ class Server:
             self._faults = found
             self._on_faults(found)
 
-    def route(self, service: str, endpoints: tuple[ir.Address, ...], held: bool = False) -> None:
+    def route(self, service: str, endpoints: tuple[ir.SocketAddress, ...], held: bool = False) -> None:
         """Make these the endpoints of a service; `held` says that they are its hold address.
 
         Raises `ValueError` if they are not addresses, or it is unknown.
@@ -253,10 +253,12 @@ class Server:
         have = {id_: at for id_, at in times.items() if at is not None}
         return Acked(frozenset(have), frozenset(times.keys() - have.keys()), max(have.values(), default=None))
 
-    def has(self, service: str) -> Mapping[str, Has]:
+    def has(self, service: str) -> Mapping[str, AckedVersion]:
         """Return what each connected Envoy has of a service's endpoints, by node id, for people."""
         held = {id_: session.stream.types[EDS] for id_, session in self._sessions.items()}
-        return {id_: Has(sub.acked.get(service, ("", 0))[0], sub.acked_at(service)) for id_, sub in held.items()}
+        return {
+            id_: AckedVersion(sub.acked.get(service, ("", 0))[0], sub.acked_at(service)) for id_, sub in held.items()
+        }
 
     def version(self, service: str) -> str:
         """Return the version of a service's present endpoints; empty while it has none."""

@@ -17,7 +17,7 @@ from reconciler.core.spec import Spec
 from reconciler.ports.router import Report, RouteState
 from xds import ir
 from xds.names import service_name
-from xds.server import CLAIMED_NODE, GRPC_OPTIONS, Has, Node, NodeEvent, ResourceAck, Server
+from xds.server import CLAIMED_NODE, GRPC_OPTIONS, AckedVersion, Node, NodeEvent, ResourceAck, XdsServer
 from xds.types import LDS
 
 __all__ = ["CLAIMS", "GRPC_OPTIONS", "XdsRouter", "grpc_options", "service_of_stat"]
@@ -45,19 +45,19 @@ service_of_stat = service_name
 """The service of a name in Envoy's statistics."""
 
 
-def address(text: str) -> ir.Address:
+def address(text: str) -> ir.SocketAddress:
     """`ip:port`, IPv6 in brackets, as an address."""
     host, _, port = text.rpartition(":")
-    return ir.Address(host.strip("[]"), int(port))
+    return ir.SocketAddress(host.strip("[]"), int(port))
 
 
-def service(spec: Spec) -> ir.Service:
+def service(spec: Spec) -> ir.Upstream:
     """A spec in the words of xDS."""
     listen = address(spec.listen) if spec.listen else None
     ignore = tuple(
-        ir.Ignore(rule.paths, rule.user_agents, rule.sources, rule.status, rule.body) for rule in spec.ignore
+        ir.IgnoreMatch(rule.paths, rule.user_agents, rule.sources, rule.status, rule.body) for rule in spec.ignore
     )
-    return ir.Service(spec.name, ir.Protocol(spec.protocol.value), spec.hosts, listen, ignore)
+    return ir.Upstream(spec.name, ir.ServiceProtocol(spec.protocol.value), spec.hosts, listen, ignore)
 
 
 class XdsRouter:
@@ -81,9 +81,9 @@ class XdsRouter:
         self._report, self._ticks, self._rejected, self._acked = report, ticks, rejected, acked
         self._joined, self._forget_seconds = joined, forget_seconds
         self._gone: dict[str, float] = {}
-        self._known: dict[str, tuple[Spec, ir.Service]] = {}
+        self._known: dict[str, tuple[Spec, ir.Upstream]] = {}
         self._routed: set[str] = set()
-        self._server = Server(on_change=self._changed, on_node=self._node, on_faults=faults)
+        self._server = XdsServer(on_change=self._changed, on_node=self._node, on_faults=faults)
 
     def configure(self, http: str | None, tls: str | None, specs: Iterable[Spec], leaving: Iterable[Spec] = ()) -> None:
         """These are all services from now on. A service that cannot be served is among the faults, and left out.
@@ -99,7 +99,7 @@ class XdsRouter:
         self._known = {spec.name: (spec, entry) for spec, entry in present}
         self._routed &= {entry.name for entry in services}
 
-    def _translated(self, spec: Spec) -> tuple[Spec, ir.Service]:
+    def _translated(self, spec: Spec) -> tuple[Spec, ir.Upstream]:
         """One that did not change is not translated again, of which there may be ten thousand."""
         known = self._known.get(spec.name)
         return known if known and (known[0] is spec or known[0] == spec) else (spec, service(spec))
@@ -140,7 +140,7 @@ class XdsRouter:
         """Return what is wrong with services, or was rejected of them, by service."""
         return self._server.faults()
 
-    def has(self, service: str) -> Mapping[str, Has]:
+    def has(self, service: str) -> Mapping[str, AckedVersion]:
         """What each connected Envoy has of a service's route, by node id, for people."""
         return self._server.has(service)
 

@@ -50,10 +50,10 @@ from xds import ir
 from xds.ads.codec import MalformedError
 from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
-from xds.resources.snapshot import World
+from xds.resources.snapshot import Snapshot
 from xds.types import ORDER
 
-LISTEN = ir.Listen(ir.Address("127.0.0.1", 10000), ir.Address("127.0.0.1", 10443))
+LISTEN = ir.Listen(ir.SocketAddress("127.0.0.1", 10000), ir.SocketAddress("127.0.0.1", 10443))
 NOW = 1_700_000_000.0
 HOLD_ADDRESS = "127.64.0.1:18001"
 LONGEST_REFUSAL_BYTES = 64
@@ -74,9 +74,9 @@ def xds_sotw(data: bytes) -> None:
 
 
 def _converse(protocol: type[DeltaStream | SotwStream], data: bytes) -> None:
-    world = World()
-    world.configure(LISTEN, [ir.Service("shop/web", ir.Protocol.HTTP, ("web.shop",))])
-    world.route("shop/web", (ir.Address("127.0.0.1", 8080),))
+    world = Snapshot()
+    world.configure(LISTEN, [ir.Upstream("shop/web", ir.ServiceProtocol.HTTP, ("web.shop",))])
+    world.route("shop/web", (ir.SocketAddress("127.0.0.1", 8080),))
     stream = protocol(world)
     for message in split(data):
         try:
@@ -147,7 +147,7 @@ def _wanted(item: ScaledService) -> None:
 
 def _translate(specs: list[Spec]) -> None:
     """Assert that Envoy can be configured with what validation accepted."""
-    World().configure(LISTEN, [service(spec) for spec in specs])
+    Snapshot().configure(LISTEN, [service(spec) for spec in specs])
 
 
 def admin_stats(data: bytes) -> None:

@@ -74,11 +74,11 @@ def clients() -> Iterator[Clients]:
 
 
 @asynccontextmanager
-async def holding() -> AsyncIterator[ir.Address]:
+async def holding() -> AsyncIterator[ir.SocketAddress]:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLD, stdout=asyncio.subprocess.PIPE)
     assert process.stdout
     try:
-        yield ir.Address("127.0.0.1", int(await process.stdout.readline()))
+        yield ir.SocketAddress("127.0.0.1", int(await process.stdout.readline()))
     finally:
         process.kill()
         await process.wait()
@@ -102,7 +102,7 @@ class EchoClient:
 
 
 @asynccontextmanager
-async def connected(address: ir.Address) -> AsyncIterator[EchoClient]:
+async def connected(address: ir.SocketAddress) -> AsyncIterator[EchoClient]:
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         yield EchoClient(reader, writer)
@@ -116,8 +116,10 @@ async def test_envoy_more_clients_than_descriptors_refused(
 ) -> None:
     """Connect as many clients to one sleeper as made Envoy abort. The larger case takes seconds."""
     limited = ("sh", "-c", f'ulimit -n {files} && exec "$@"', "sh")
-    sleeper, other = (ir.Address("127.0.0.1", free_port()) for _ in range(2))
-    services = [ir.Service(name, ir.Protocol.TCP, listen=at) for name, at in (("sleeper", sleeper), ("other", other))]
+    sleeper, other = (ir.SocketAddress("127.0.0.1", free_port()) for _ in range(2))
+    services = [
+        ir.Upstream(name, ir.ServiceProtocol.TCP, listen=at) for name, at in (("sleeper", sleeper), ("other", other))
+    ]
     async with (
         holding() as held,
         upstream(echo) as echoing,

@@ -27,8 +27,8 @@ ATTACKS = (
 )
 
 
-def ignoring(name: str, *sources: str) -> ir.Service:
-    return ir.Service(name, ir.Protocol.TLS, (f"{name}.localhost",), ignore=(ir.Ignore(sources=sources),))
+def ignoring(name: str, *sources: str) -> ir.Upstream:
+    return ir.Upstream(name, ir.ServiceProtocol.TLS, (f"{name}.localhost",), ignore=(ir.IgnoreMatch(sources=sources),))
 
 
 @pytest.mark.parametrize("mode", ["delta", "sotw"])
@@ -57,20 +57,20 @@ class Generator:
         self._random = random.Random(seed)
         self._ports = [free_port() for _ in range(3)]
 
-    def services(self) -> Iterator[ir.Service]:
+    def services(self) -> Iterator[ir.Upstream]:
         for number in range(self._random.randint(1, 5)):
             yield self._service(number)
 
-    def _service(self, number: int) -> ir.Service:
-        protocol = self._random.choice(list(ir.Protocol))
+    def _service(self, number: int) -> ir.Upstream:
+        protocol = self._random.choice(list(ir.ServiceProtocol))
         name = self._random.choice(["shop/", "Shop.", "s-_"]) + str(number)
         rules = tuple(self._rule(protocol) for _ in range(self._random.choice([0, 1, 1, 2])))
-        if protocol is not ir.Protocol.TCP:
+        if protocol is not ir.ServiceProtocol.TCP:
             domains = tuple(self._domain() for _ in range(self._random.randint(1, 3)))
-            return ir.Service(name, protocol, domains, ignore=rules)
+            return ir.Upstream(name, protocol, domains, ignore=rules)
         hosts = ("127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "nowhere")
-        listen = ir.Address(self._random.choice(hosts), self._random.choice(self._ports))
-        return ir.Service(name, protocol, listen=listen, ignore=rules)
+        listen = ir.SocketAddress(self._random.choice(hosts), self._random.choice(self._ports))
+        return ir.Upstream(name, protocol, listen=listen, ignore=rules)
 
     def _domain(self) -> str:
         labels = ("a", "web", "A", "x-y", "_srv", "0", "xn--a", "a" * 63, "é", "")
@@ -78,14 +78,14 @@ class Generator:
         odd = ("10.0.0.1", "::1", "[::1]", "*", f"*.{domain}", f"{domain}.*", f"{domain}.", f"{domain}:80", "a*b")
         return self._random.choice(odd) if self._random.random() < 0.3 else domain
 
-    def _rule(self, protocol: ir.Protocol) -> ir.Ignore:
+    def _rule(self, protocol: ir.ServiceProtocol) -> ir.IgnoreMatch:
         sources = self._some([source for attack in ATTACKS for source in attack] + ["fe80::1%lo", "10.0.0.0/33"])
-        if protocol in (ir.Protocol.TCP, ir.Protocol.TLS):
-            return ir.Ignore(sources=sources)
+        if protocol in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS):
+            return ir.IgnoreMatch(sources=sources)
         paths = self._some(["/", "/*", "/a", "/a*", "/%", "/a?b#c", "/\0", "/\n", "/é", "//", "/..", "/\ud800"])
         agents = self._some(["a", "kube-probe/", "\0", "\n", "é", " ", "a" * 300, "*", ""])
         body = self._random.choice(["", "x", "\0", "é", "a" * 4096, "a" * 4097, "%REQ(x)%"])
-        return ir.Ignore(paths, agents, sources, self._random.choice([200, 204, 299, 404, 599, 600]), body)
+        return ir.IgnoreMatch(paths, agents, sources, self._random.choice([200, 204, 299, 404, 599, 600]), body)
 
     def _some(self, texts: list[str]) -> tuple[str, ...]:
         return tuple(self._random.choice(texts) for _ in range(self._random.randint(0, 3)))
@@ -99,7 +99,7 @@ def _is_settled(running: Plane) -> bool:
 @pytest.mark.parametrize("seed", range(3))
 async def test_envoy_accepts_all_settings_that_pass_validation(tmp_path: Path, seed: int) -> None:
     generator = Generator(seed)
-    listen = ir.Listen(ir.Address("127.0.0.1", free_port()), ir.Address("127.0.0.1", free_port()))
+    listen = ir.Listen(ir.SocketAddress("127.0.0.1", free_port()), ir.SocketAddress("127.0.0.1", free_port()))
     async with plane() as running, envoy(tmp_path, running.port):
         running.server.open()
         await until(running.server.nodes, "Envoy")
@@ -108,7 +108,7 @@ async def test_envoy_accepts_all_settings_that_pass_validation(tmp_path: Path, s
             wrong = {*faults(listen, services).services}
             running.server.configure(listen, services)
             for service in services:
-                running.server.route(service.name, (ir.Address("127.0.0.1", 1),))
+                running.server.route(service.name, (ir.SocketAddress("127.0.0.1", 1),))
             await until(lambda: _is_settled(running), "the answer to all of it")
             assert running.server.nodes()["envoy-1"].nacks == 0, services
             found = running.server.faults()

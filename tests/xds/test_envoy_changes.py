@@ -37,7 +37,7 @@ async def test_rejection_shows_envoys_message_and_the_last_good_stays(stage: Sta
     server = stage.plane.server
     async with upstream(pages("a")) as a:
         await stage.serve((http("a"), (a,)))
-        bad = ir.Service("db", ir.Protocol.TCP, listen=ir.Address(NOBODYS, 5432))
+        bad = ir.Upstream("db", ir.ServiceProtocol.TCP, listen=ir.SocketAddress(NOBODYS, 5432))
         stage.configure(http("a"), bad)
         server.route("db", (a,))
         nack = await until(lambda: server.nodes()["envoy-1"].nack, "a NACK")
@@ -48,7 +48,7 @@ async def test_rejection_shows_envoys_message_and_the_last_good_stays(stage: Sta
         assert await http_get(stage.http, "a") == (200, "a for a")
 
         for _ in range(5):  # other things go on, and nothing is tried again
-            await stage.move("a", a, ir.Address("127.0.0.1", free_port()))
+            await stage.move("a", a, ir.SocketAddress("127.0.0.1", free_port()))
             await stage.move("a", a)
         assert server.nodes()["envoy-1"].nacks == 1
 
@@ -135,8 +135,8 @@ async def test_protocol_of_a_service_changes(stage: Stage) -> None:
     spoken: list[str] = []
     async with upstream(old_fashioned) as a:
         await stage.serve((http("a"), (a,)))
-        for protocol, expected in ((ir.Protocol.H2C, "HTTP/2"), (ir.Protocol.HTTP, "HTTP/1")) * 2:
-            stage.configure(ir.Service("a", protocol, ("a",)))
+        for protocol, expected in ((ir.ServiceProtocol.H2C, "HTTP/2"), (ir.ServiceProtocol.HTTP, "HTTP/1")) * 2:
+            stage.configure(ir.Upstream("a", protocol, ("a",)))
 
             async def spoke(expected: str = expected) -> bool:
                 await http_get(stage.http, "a")
@@ -149,7 +149,7 @@ async def test_protocol_of_a_service_changes(stage: Stage) -> None:
 @both
 async def test_envoy_works_on_without_the_server_and_finds_it_again(mode: Mode, tmp_path: Path) -> None:
     port, http_port, db_port = (free_port() for _ in range(3))
-    listen = ir.Listen(http=ir.Address("127.0.0.1", http_port))
+    listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", http_port))
     services = [http("a"), tcp("db", db_port)]
     async with (
         upstream(pages("a")) as a,
@@ -178,7 +178,7 @@ async def test_envoy_works_on_without_the_server_and_finds_it_again(mode: Mode, 
 async def test_envoy_that_reconnects_changes_nothing_that_is_equal(mode: Mode, tmp_path: Path) -> None:
     """Wakes and sleeps keep connections only as long as no listener, route or cluster is made anew."""
     port, http_port, db_port = (free_port() for _ in range(3))
-    listen = ir.Listen(http=ir.Address("127.0.0.1", http_port))
+    listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", http_port))
     changes = "listener_manager|cluster_manager|membership_change|config_reload"
     before: dict[str, object] = {}
     async with upstream(pages("a")) as a, upstream(echoes("db")) as db, envoy(tmp_path, port, mode=mode) as joined:
@@ -212,7 +212,7 @@ async def test_two_envoys_must_both_have_it_and_one_that_dies_no_longer(mode: Mo
         envoy(tmp_path, running.port, mode=mode, node="one"),
         envoy(tmp_path, running.port, mode=mode, node="two") as two,
     ):
-        running.server.configure(ir.Listen(http=ir.Address("127.0.0.1", free_port())), [http("a")])
+        running.server.configure(ir.Listen(http=ir.SocketAddress("127.0.0.1", free_port())), [http("a")])
         running.server.route("a", (a,))
         await until(lambda: len(running.server.nodes()) == 2, "both Envoys")
         assert running.server.acked("a").missing == {"one", "two"}

@@ -21,7 +21,7 @@ NAME = "zenvoy-reconciler.zenvoy-system.svc"
 
 def open_with_a_listener(running: Plane) -> int:
     port = free_port()
-    running.server.configure(ir.Listen(http=ir.Address("127.0.0.1", port)), [])
+    running.server.configure(ir.Listen(http=ir.SocketAddress("127.0.0.1", port)), [])
     running.server.open()
     return port
 

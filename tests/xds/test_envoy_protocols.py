@@ -25,12 +25,12 @@ pytestmark = pytest.mark.envoy
 CERTIFICATE = Path(__file__).with_name("tls.pem")
 
 
-def http(name: str, protocol: ir.Protocol = ir.Protocol.HTTP) -> ir.Service:
-    return ir.Service(name, protocol, (name, f"{name}.localhost"))
+def http(name: str, protocol: ir.ServiceProtocol = ir.ServiceProtocol.HTTP) -> ir.Upstream:
+    return ir.Upstream(name, protocol, (name, f"{name}.localhost"))
 
 
-def tcp(name: str, port: int) -> ir.Service:
-    return ir.Service(name, ir.Protocol.TCP, listen=ir.Address("127.0.0.1", port))
+def tcp(name: str, port: int) -> ir.Upstream:
+    return ir.Upstream(name, ir.ServiceProtocol.TCP, listen=ir.SocketAddress("127.0.0.1", port))
 
 
 async def line(port: int, text: str = "") -> str:
@@ -57,7 +57,7 @@ async def test_http_by_host_with_the_port_left_alone(stage: Stage) -> None:
 
 async def test_endpoint_that_refuses_is_tried_elsewhere(stage: Stage) -> None:
     port = free_port()
-    dead = ir.Address("127.0.0.1", free_port())
+    dead = ir.SocketAddress("127.0.0.1", free_port())
     async with upstream(pages("a")) as web, upstream(echoes("hello")) as db:
         await stage.serve((http("a"), (dead, web)), (tcp("db", port), (dead, db)))
         answers = [await http_get(stage.http, "a") for _ in range(20)]
@@ -67,7 +67,7 @@ async def test_endpoint_that_refuses_is_tried_elsewhere(stage: Stage) -> None:
 
 
 async def test_new_client_waits_while_a_holder_restarts(stage: Stage) -> None:
-    address, port = ir.Address("127.0.0.1", free_port()), free_port()
+    address, port = ir.SocketAddress("127.0.0.1", free_port()), free_port()
     await stage.serve((http("a"), (address,)), (tcp("db", port), (address,)))
     await stage.envoy.listens(port)
     asked = asyncio.create_task(http_get(stage.http, "a"))
@@ -84,7 +84,7 @@ async def test_websocket_is_not_cut_when_the_service_moves(stage: Stage) -> None
             await connection.send(message)
 
     async with serve(echo, "127.0.0.1", 0) as server, upstream(pages("hold")) as hold:
-        pod = ir.Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        pod = ir.SocketAddress("127.0.0.1", server.sockets[0].getsockname()[1])
         await stage.serve((http("ws"), (pod,)))
         async with connect("ws://ws.localhost/", host="127.0.0.1", port=stage.http) as socket:
             await socket.send("before")
@@ -140,8 +140,8 @@ async def test_tls_is_passed_through_by_server_name(stage: Stage) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     trust = ssl.create_default_context(cafile=str(CERTIFICATE))
-    secret = ir.Service("secret", ir.Protocol.TLS, ("secret.localhost",))
-    other = ir.Service("other", ir.Protocol.TLS, ("Other.localhost",))
+    secret = ir.Upstream("secret", ir.ServiceProtocol.TLS, ("secret.localhost",))
+    other = ir.Upstream("other", ir.ServiceProtocol.TLS, ("Other.localhost",))
 
     async def greeting(name: str) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.tls, ssl=trust, server_hostname=name)
@@ -165,7 +165,7 @@ async def test_open_tls_connection_is_not_cut_when_other_services_come_and_go(st
     context.load_cert_chain(CERTIFICATE)
     trust = ssl.create_default_context(cafile=str(CERTIFICATE))
     stays, goes, comes = (
-        ir.Service(name, ir.Protocol.TLS, (f"{name}.localhost",)) for name in ("secret", "other", "z")
+        ir.Upstream(name, ir.ServiceProtocol.TLS, (f"{name}.localhost",)) for name in ("secret", "other", "z")
     )
 
     async def connected(name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -195,10 +195,10 @@ async def test_grpc_streams_both_ways_over_h2c(stage: Stage) -> None:
     server = grpc.aio.server()
     handlers = {"Double": grpc.stream_stream_rpc_method_handler(double)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Doubler", handlers),))
-    pod = ir.Address("127.0.0.1", server.add_insecure_port("127.0.0.1:0"))
+    pod = ir.SocketAddress("127.0.0.1", server.add_insecure_port("127.0.0.1:0"))
     await server.start()
     try:
-        await stage.serve((http("rpc", ir.Protocol.H2C), (pod,)))
+        await stage.serve((http("rpc", ir.ServiceProtocol.H2C), (pod,)))
         options = [("grpc.default_authority", "rpc.localhost")]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{stage.http}", options=options) as channel:
             call = channel.stream_stream("/test.Doubler/Double")()

@@ -17,15 +17,15 @@ from tests.xds.parts import echoes, envoy, http_get, pages, plane, until, until_
 from tests.xds.test_envoy_protocols import http
 from xds import ir
 from xds.resources.proto import Cluster, RouteConfiguration, encode
-from xds.resources.snapshot import World
+from xds.resources.snapshot import Snapshot
 from xds.resources.translation import Parts, parts
-from xds.server import NodeEvent, Server
+from xds.server import NodeEvent, XdsServer
 from xds.types import LDS, RDS
 
 pytestmark = pytest.mark.envoy
 
 
-def rejected(service: ir.Service) -> Parts:
+def rejected(service: ir.Upstream) -> Parts:
     """Translate a service; what Envoy gets for a name or host that begins with `bad` it rejects, and no check does."""
     made = parts(service)
     if service.leaving or not any(text.startswith("bad") for text in (service.name, *service.domains)):
@@ -35,7 +35,7 @@ def rejected(service: ir.Service) -> Parts:
         cluster.connect_timeout.seconds = 0  # all clusters fail
         return replace(made, cluster=encode(cluster))
     if "field" in service.name:
-        return replace(parts(replace(service, ignore=(ir.Ignore(user_agents=("",)),))), service=service)
+        return replace(parts(replace(service, ignore=(ir.IgnoreMatch(user_agents=("",)),))), service=service)
     twice = [f"{service.name}.twice"] * 2
     return replace(
         made,
@@ -53,8 +53,8 @@ def with_domains(encoded: bytes, domains: list[str]) -> bytes:
     return encode(configuration)
 
 
-def served(events: list[NodeEvent]) -> Server:
-    return Server(on_change=lambda _: None, on_node=events.append, world=World(rejected))
+def served(events: list[NodeEvent]) -> XdsServer:
+    return XdsServer(on_change=lambda _: None, on_node=events.append, world=Snapshot(rejected))
 
 
 @pytest_asyncio.fixture(params=["delta", "sotw"])
@@ -65,12 +65,12 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield Stage(running, joined, request.param)
 
 
-def web(*hosts: str) -> ir.Service:
-    return ir.Service("web", ir.Protocol.HTTP, hosts)
+def web(*hosts: str) -> ir.Upstream:
+    return ir.Upstream("web", ir.ServiceProtocol.HTTP, hosts)
 
 
-def tls(name: str) -> ir.Service:
-    return ir.Service(name, ir.Protocol.TLS, (f"{name}.localhost",))
+def tls(name: str) -> ir.Upstream:
+    return ir.Upstream(name, ir.ServiceProtocol.TLS, (f"{name}.localhost",))
 
 
 async def found(stage: Stage, *services: str) -> dict[str, str]:
@@ -129,7 +129,7 @@ async def test_rejected_hosts_are_left_out_and_the_others_served(stage: Stage) -
 
 async def test_message_of_a_rejection_says_nothing_of_others(stage: Stage) -> None:
     """Envoy quotes the whole resource where a rule for one of its fields is broken."""
-    secret = ir.Service("a", ir.Protocol.HTTP, ("a",), ignore=(ir.Ignore(("/secret",), body="secret"),))
+    secret = ir.Upstream("a", ir.ServiceProtocol.HTTP, ("a",), ignore=(ir.IgnoreMatch(("/secret",), body="secret"),))
     async with upstream(pages("page")) as page:
         await stage.serve((secret, (page,)), (http("bad-field"), (page,)), (http("b"), (page,)))
         reported = await found(stage, "bad-field")
@@ -163,7 +163,7 @@ async def test_kept_host_gives_way_to_a_service_that_asks_for_it(stage: Stage) -
         await answers(stage, "one.localhost", (200, "page for one.localhost"))
         stage.configure(http("a"), web("bad.localhost"))
         await found(stage, "web")
-        stage.configure(http("a"), web("bad.localhost"), ir.Service("b", ir.Protocol.HTTP, ("one.localhost",)))
+        stage.configure(http("a"), web("bad.localhost"), ir.Upstream("b", ir.ServiceProtocol.HTTP, ("one.localhost",)))
         stage.plane.server.route("b", (other,))
         await answers(stage, "one.localhost", (200, "other for one.localhost"))
         await found(stage, "web")
@@ -186,12 +186,12 @@ async def test_rejected_filter_chain_is_left_out_and_the_others_served(stage: St
 
 
 async def test_rejected_answer_leaves_out_its_service_alone(stage: Stage) -> None:
-    ignore = (ir.Ignore(("/healthz",), status=204),)
+    ignore = (ir.IgnoreMatch(("/healthz",), status=204),)
     async with upstream(pages("page")) as page:
-        services = [ir.Service(name, ir.Protocol.HTTP, (name,), ignore=ignore) for name in ("a", "bad", "b")]
+        services = [ir.Upstream(name, ir.ServiceProtocol.HTTP, (name,), ignore=ignore) for name in ("a", "bad", "b")]
         await stage.serve(*((service, (page,)) for service in services))
         await found(stage, "bad")
-        stage.plane.server.route("b", (ir.Address("127.0.0.1", 1),), held=True)
+        stage.plane.server.route("b", (ir.SocketAddress("127.0.0.1", 1),), held=True)
         await answers(stage, "a", (200, "page for a"))
 
         async def ignored() -> bool:
@@ -241,7 +241,7 @@ async def test_envoy_that_joins_later_rejects_the_trial_at_most(stage: Stage, tm
 async def test_reconciler_that_restarts_takes_nothing_from_envoy(tmp_path: Path) -> None:
     """It does not know any more what is rejected; Envoy serves on while it is found again."""
     port, http_port = free_port(), free_port()
-    listen = ir.Listen(http=ir.Address("127.0.0.1", http_port))
+    listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", http_port))
     names = ("a", "b", "bad", "c")
     async with upstream(pages("page")) as page, envoy(tmp_path, port) as joined:
         for first in (True, False):

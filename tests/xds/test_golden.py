@@ -14,7 +14,7 @@ import yaml
 
 from tests.xds.oracle import MESSAGES
 from xds import ir
-from xds.resources.snapshot import World
+from xds.resources.snapshot import Snapshot
 from xds.types import ORDER
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -23,30 +23,30 @@ CASES = sorted(GOLDEN.glob("*.yaml"))
 WRITE = os.environ.get("ZENVOY_GOLDEN") == "write"
 
 
-def address(text: str) -> ir.Address:
+def address(text: str) -> ir.SocketAddress:
     host, _, port = text.rpartition(":")
-    return ir.Address(host.strip("[]"), int(port))
+    return ir.SocketAddress(host.strip("[]"), int(port))
 
 
 def lists(rule: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(value) for name, value in rule.items() if isinstance(value, list)}
 
 
-def world(path: Path) -> World:
+def world(path: Path) -> Snapshot:
     """Return the world that a golden input describes."""
     document = yaml.safe_load(path.read_text())
     listen = {name: address(text) for name, text in document.get("listen", {}).items()}
     services = [
-        ir.Service(
+        ir.Upstream(
             name=service["name"],
-            protocol=ir.Protocol(service["protocol"]),
+            protocol=ir.ServiceProtocol(service["protocol"]),
             domains=tuple(service.get("domains", ())),
             listen=address(service["listen"]) if "listen" in service else None,
-            ignore=tuple(ir.Ignore(**{**rule, **lists(rule)}) for rule in service.get("ignore", ())),
+            ignore=tuple(ir.IgnoreMatch(**{**rule, **lists(rule)}) for rule in service.get("ignore", ())),
         )
         for service in document["services"]
     ]
-    made = World()
+    made = Snapshot()
     made.configure(ir.Listen(**listen), services)
     for service in document["services"]:
         held = "held" in service
@@ -55,7 +55,7 @@ def world(path: Path) -> World:
     return made
 
 
-def readable(made: World) -> str:
+def readable(made: Snapshot) -> str:
     """Return all resources as YAML."""
     document: dict[str, Any] = {}
     for type_url in ORDER:

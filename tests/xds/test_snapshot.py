@@ -6,58 +6,60 @@ import pytest
 
 from tests.xds.client import HELD, LISTEN, PODS, http, tcp, world
 from xds import ir
-from xds.resources.snapshot import Change, World, inconsistencies
+from xds.resources.snapshot import Change, Snapshot, inconsistencies
 from xds.resources.translation import Translation
 from xds.resources.validation import faults
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 
-def routed(of: World) -> set[str]:
+def routed(of: Snapshot) -> set[str]:
     """Return the services that a virtual host leads to."""
     return {name for name, parts in of.served.items() if parts.virtual_host}
 
 
-def versions(of: World) -> list[str]:
+def versions(of: Snapshot) -> list[str]:
     return [of.table(type_url).version for type_url in ORDER]
 
 
 WRONG = {
-    ir.Service("bad name", ir.Protocol.HTTP, ("x.localhost:80",)): (
+    ir.Upstream("bad name", ir.ServiceProtocol.HTTP, ("x.localhost:80",)): (
         "service 'bad name': a name is letters",
         "'x.localhost:80' is not a host name",
     ),
-    ir.Service("db", ir.Protocol.TCP): ("a tcp service needs an address",),
-    ir.Service("db2", ir.Protocol.TCP, listen=ir.Address("localhost", 0)): (
+    ir.Upstream("db", ir.ServiceProtocol.TCP): ("a tcp service needs an address",),
+    ir.Upstream("db2", ir.ServiceProtocol.TCP, listen=ir.SocketAddress("localhost", 0)): (
         "'localhost' is not an IP address",
         "0 is not a port",
     ),
-    ir.Service("mapped", ir.Protocol.TCP, listen=ir.Address("::ffff:127.0.0.1", 1)): ("write it as 127.0.0.1",),
-    ir.Service("taken", ir.Protocol.TCP, listen=ir.Address("127.0.0.1", 10000)): (
+    ir.Upstream("mapped", ir.ServiceProtocol.TCP, listen=ir.SocketAddress("::ffff:127.0.0.1", 1)): (
+        "write it as 127.0.0.1",
+    ),
+    ir.Upstream("taken", ir.ServiceProtocol.TCP, listen=ir.SocketAddress("127.0.0.1", 10000)): (
         "the address 127.0.0.1:10000 is already that of listen.http",
     ),
-    ir.Service("rival", ir.Protocol.H2C, ("A.localhost",)): (
+    ir.Upstream("rival", ir.ServiceProtocol.H2C, ("A.localhost",)): (
         "the host name 'A.localhost' is already that of service a",
     ),
-    ir.Service("nameless", ir.Protocol.HTTP): ("it has no host name",),
-    ir.Service("pattern", ir.Protocol.HTTP, ("a.*.b",)): ("'a.*.b' is not a host name",),
-    ir.Service("closed", ir.Protocol.TLS, ("t.localhost",)): ("there is no listen.tls for tls services",),
-    ir.Service("listening", ir.Protocol.HTTP, ("l.localhost",), ir.Address("127.0.0.1", 1)): (
+    ir.Upstream("nameless", ir.ServiceProtocol.HTTP): ("it has no host name",),
+    ir.Upstream("pattern", ir.ServiceProtocol.HTTP, ("a.*.b",)): ("'a.*.b' is not a host name",),
+    ir.Upstream("closed", ir.ServiceProtocol.TLS, ("t.localhost",)): ("there is no listen.tls for tls services",),
+    ir.Upstream("listening", ir.ServiceProtocol.HTTP, ("l.localhost",), ir.SocketAddress("127.0.0.1", 1)): (
         "only a tcp service has an address of its own",
     ),
-    ir.Service("long", ir.Protocol.HTTP, ("o.localhost",), ignore=(ir.Ignore(("/",), body="x" * 4097),)): (
+    ir.Upstream("long", ir.ServiceProtocol.HTTP, ("o.localhost",), ignore=(ir.IgnoreMatch(("/",), body="x" * 4097),)): (
         "the body of an answer has more than 4096 bytes",
     ),
-    ir.Service("agent", ir.Protocol.HTTP, ("u.localhost",), ignore=(ir.Ignore(user_agents=("",)),)): (
+    ir.Upstream("agent", ir.ServiceProtocol.HTTP, ("u.localhost",), ignore=(ir.IgnoreMatch(user_agents=("",)),)): (
         "'' is the beginning of every user agent",
     ),
-    ir.Service("odd", ir.Protocol.HTTP, ("s.localhost",), ignore=(ir.Ignore(("/\ud800",)),)): (
+    ir.Upstream("odd", ir.ServiceProtocol.HTTP, ("s.localhost",), ignore=(ir.IgnoreMatch(("/\ud800",)),)): (
         "it cannot be written for Envoy",
     ),
 }
 
 
 def test_services_with_mistakes_are_left_out_and_the_rest_served() -> None:
-    made = World()
+    made = Snapshot()
     listen = ir.Listen(http=LISTEN.http)
     made.configure(listen, [http("a"), *WRONG, http("b")])
     for service, texts in WRONG.items():
@@ -74,18 +76,18 @@ def test_services_with_mistakes_are_left_out_and_the_rest_served() -> None:
 def test_mistake_leaves_the_last_good_version() -> None:
     made = world(http("a"), http("b"))
     before = versions(made)
-    made.configure(LISTEN, [http("a"), ir.Service("b", ir.Protocol.HTTP, ("b:80",))])
+    made.configure(LISTEN, [http("a"), ir.Upstream("b", ir.ServiceProtocol.HTTP, ("b:80",))])
     assert list(made.faults) == ["b"]
     assert versions(made) == before
-    made.configure(LISTEN, [http("a"), ir.Service("b", ir.Protocol.HTTP, ("c.localhost",))])
+    made.configure(LISTEN, [http("a"), ir.Upstream("b", ir.ServiceProtocol.HTTP, ("c.localhost",))])
     assert made.faults == {}
     assert versions(made) != before
 
 
 def test_last_good_version_gives_way_to_what_is_asked_for() -> None:
     made = world(http("a"), http("b"))
-    wrong = ir.Service("b", ir.Protocol.HTTP, ("b:80",))
-    made.configure(LISTEN, [wrong, ir.Service("c", ir.Protocol.HTTP, ("b.localhost",))])
+    wrong = ir.Upstream("b", ir.ServiceProtocol.HTTP, ("b:80",))
+    made.configure(LISTEN, [wrong, ir.Upstream("c", ir.ServiceProtocol.HTTP, ("b.localhost",))])
     assert list(made.faults) == ["b"]
     assert routed(made) == {"c"}
 
@@ -94,7 +96,7 @@ def test_mistake_in_the_whole_changes_nothing() -> None:
     made = world(http("a"))
     before = versions(made)
     for listen, services, words in (
-        (ir.Listen(http=ir.Address("nowhere", 0)), [http("a")], "listen.http: 'nowhere' is not an IP address"),
+        (ir.Listen(http=ir.SocketAddress("nowhere", 0)), [http("a")], "listen.http: 'nowhere' is not an IP address"),
         (ir.Listen(LISTEN.http, LISTEN.http), [http("a")], "listen.tls: the address 127.0.0.1:10000 is already that"),
         (LISTEN, [http("a"), http("a")], "service a: the name is given twice"),
     ):
@@ -112,7 +114,7 @@ def test_the_same_again_is_no_change_and_looks_at_no_service() -> None:
 
 def test_a_service_that_was_good_is_checked_again_where_others_or_listeners_change() -> None:
     made = world(http("a"))
-    rival = ir.Service("rival", ir.Protocol.HTTP, ("A.localhost",))
+    rival = ir.Upstream("rival", ir.ServiceProtocol.HTTP, ("A.localhost",))
     made.configure(LISTEN, [http("a"), rival])
     assert made.faults == {"rival": "the host name 'A.localhost' is already that of service a"}
     made.configure(LISTEN, [rival, http("a")])
@@ -123,13 +125,13 @@ def test_a_service_that_was_good_is_checked_again_where_others_or_listeners_chan
 
 @pytest.mark.parametrize("good", [0, 1])
 def test_what_is_good_alone_is_not_looked_at_alone(good: int) -> None:
-    bad = ir.Service("bad", ir.Protocol.HTTP, ("x:80",))
+    bad = ir.Upstream("bad", ir.ServiceProtocol.HTTP, ("x:80",))
     assert len(faults(LISTEN, [bad], lambda _: bool(good)).services) == 1 - good
 
 
 def test_an_http_and_a_tls_service_may_share_a_host_name() -> None:
-    made = World()
-    tls = ir.Service("tls", ir.Protocol.TLS, ("a.localhost",))
+    made = Snapshot()
+    tls = ir.Upstream("tls", ir.ServiceProtocol.TLS, ("a.localhost",))
     made.configure(LISTEN, [http("a"), tls])
     assert set(made.table(CDS)) == {"a", "tls"}
 
@@ -139,7 +141,7 @@ def test_endpoints_must_be_addresses_of_a_known_service() -> None:
     with pytest.raises(ValueError, match="no service 'b' is configured"):
         made.route("b", HELD)
     with pytest.raises(ValueError, match="'pod' is not an IP address"):
-        made.route("a", (ir.Address("pod", 80),))
+        made.route("a", (ir.SocketAddress("pod", 80),))
 
 
 def test_versions_are_those_of_the_content_in_every_replica() -> None:
@@ -168,7 +170,7 @@ def test_waking_touches_endpoints_only() -> None:
 
 def test_a_changed_service_keeps_its_endpoints_and_a_removed_one_does_not() -> None:
     made = world(http("a"), http("b"))
-    made.configure(LISTEN, [ir.Service("a", ir.Protocol.H2C, ("a.localhost",))])
+    made.configure(LISTEN, [ir.Upstream("a", ir.ServiceProtocol.H2C, ("a.localhost",))])
     assert made.table(EDS).get("a") and made.table(EDS).get("b") is None
 
 

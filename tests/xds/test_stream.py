@@ -17,11 +17,11 @@ def said(client: Client) -> list[str]:
     return [str(answer) for answer in client.hears()]
 
 
-def configure(client: Client, *services: ir.Service) -> None:
+def configure(client: Client, *services: ir.Upstream) -> None:
     client.stream.change(client.world.configure(LISTEN, services))
 
 
-def route(client: Client, service: str, endpoints: tuple[ir.Address, ...]) -> None:
+def route(client: Client, service: str, endpoints: tuple[ir.SocketAddress, ...]) -> None:
     if client.world.route(service, endpoints):
         client.stream.route(service)
 
@@ -317,7 +317,7 @@ def test_changed_cluster_is_followed_by_its_endpoints_unasked(kind: Kind) -> Non
     """Envoy warms the new cluster until it gets endpoints, and does not ask: it had subscribed to them."""
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
-    configure(client, ir.Service("a", ir.Protocol.H2C, ("a.localhost",)), http("b"))
+    configure(client, ir.Upstream("a", ir.ServiceProtocol.H2C, ("a.localhost",)), http("b"))
     heard = said(client)
     assert heard == [("CDS a" if kind is DeltaClient else "CDS a b"), "EDS a"]
     assert acked(client, "a") is None
@@ -361,7 +361,7 @@ def test_naming_none_after_naming_some_is_no_wildcard(kind: Kind) -> None:
     [answer] = client.asks(CDS, "a")
     client.answers(answer)
     drop(client, CDS, "a", keep=())
-    configure(client, ir.Service("a", ir.Protocol.H2C, ("a.localhost",)), http("b"), http("c"))
+    configure(client, ir.Upstream("a", ir.ServiceProtocol.H2C, ("a.localhost",)), http("b"), http("c"))
     assert said(client) == []
 
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from tests.xds.client import HELD, LISTEN, PODS, Answer, Client, DeltaClient, SotwClient, http, tcp
 from xds import ir
-from xds.resources.snapshot import World
+from xds.resources.snapshot import Snapshot
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 NAMES = ("a", "b")
 CHOICES = {
-    name: (http(name), ir.Service(name, ir.Protocol.H2C, (f"{name}.localhost",)), tcp(name, 5000 + i))
+    name: (http(name), ir.Upstream(name, ir.ServiceProtocol.H2C, (f"{name}.localhost",)), tcp(name, 5000 + i))
     for i, name in enumerate(NAMES)
 }
 configurations = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 2))
@@ -39,7 +39,7 @@ class Model:
 
     def __init__(self, kind: type[DeltaClient] | type[SotwClient]) -> None:
         self.kind = kind
-        self.world = World()
+        self.world = Snapshot()
         self.world.configure(LISTEN, ())
         self.has: dict[str, dict[str, str]] = {type_url: {} for type_url in ORDER}
         self.leads_to: frozenset[str] = frozenset()
@@ -70,11 +70,11 @@ class Model:
             if name not in self.world.table(EDS):
                 self.route((name, HELD))
 
-    def route(self, to: tuple[str, tuple[ir.Address, ...]]) -> None:
+    def route(self, to: tuple[str, tuple[ir.SocketAddress, ...]]) -> None:
         if to[0] in self.world and self.world.route(*to):
             self.client.stream.route(to[0])
 
-    def wake(self, to: tuple[str, tuple[ir.Address, ...]]) -> None:
+    def wake(self, to: tuple[str, tuple[ir.SocketAddress, ...]]) -> None:
         self.flush()  # what else is due
         due = len(self.waiting)
         self.route(to)
@@ -149,7 +149,7 @@ def test_envoy_ends_with_the_world_and_never_half_of_it(
     for chosen in ({"a": 1}, {"a": 0, "b": 0}):
         model.configure(chosen)
         for name in NAMES:
-            model.route((name, (ir.Address("10.9.9.9", len(chosen)),)))
+            model.route((name, (ir.SocketAddress("10.9.9.9", len(chosen)),)))
         model.settle()
     for type_url in ORDER:
         table = model.world.table(type_url)

@@ -13,19 +13,21 @@ from tests.xds.oracle import MESSAGES
 from xds import ir
 from xds.names import ANSWERS, IGNORED_STAT, ignored, service_name, stat_name
 from xds.resources import clusters, proto
-from xds.resources.translation import Parts, Shared, parts, translation, trial
+from xds.resources.translation import Parts, SharedResource, parts, translation, trial
 from xds.types import CDS, EDS, LDS, RDS
 
-HTTP, TLS = ir.Address("127.0.0.1", 80), ir.Address("::", 443)
+HTTP, TLS = ir.SocketAddress("127.0.0.1", 80), ir.SocketAddress("::", 443)
 names = st.from_regex(r"[a-z][a-z0-9./_-]{0,200}", fullmatch=True)
 domains = st.lists(st.from_regex(r"(\*\.)?[A-Za-z0-9.-]{1,200}", fullmatch=True), min_size=1, max_size=3)
-addresses = st.builds(ir.Address, st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str), st.integers(1, 65535))
+addresses = st.builds(
+    ir.SocketAddress, st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str), st.integers(1, 65535)
+)
 networks = st.one_of(
     st.ip_addresses().map(str), st.sampled_from(["10.0.0.0/8", "0.0.0.0/0", "fd00::/9", "10.1.2.3/24"])
 )
 some = st.lists(st.text("abc/", max_size=5), max_size=2).map(tuple)
 rules = st.builds(
-    ir.Ignore,
+    ir.IgnoreMatch,
     st.lists(st.sampled_from(["/", "/healthz", "/metrics/*", "/*"]), max_size=2).map(tuple),
     some,
     st.lists(networks, max_size=2).map(tuple),
@@ -33,11 +35,11 @@ rules = st.builds(
     st.sampled_from(["", "asleep\n"]),
 )
 services = st.builds(
-    lambda name, protocol, domains, listen, ignore: ir.Service(
-        name, protocol, tuple(domains), listen if protocol is ir.Protocol.TCP else None, tuple(ignore)
+    lambda name, protocol, domains, listen, ignore: ir.Upstream(
+        name, protocol, tuple(domains), listen if protocol is ir.ServiceProtocol.TCP else None, tuple(ignore)
     ),
     names,
-    st.sampled_from(ir.Protocol),
+    st.sampled_from(ir.ServiceProtocol),
     domains,
     addresses,
     st.lists(rules, max_size=3),
@@ -59,11 +61,11 @@ def plain(message: Any) -> Any:
     return json_format.MessageToDict(message, descriptor_pool=proto.POOL)
 
 
-def lower(service: ir.Service) -> list[str]:
+def lower(service: ir.Upstream) -> list[str]:
     return list(dict.fromkeys(domain.lower() for domain in service.domains))
 
 
-def sources(service: ir.Service) -> bool:
+def sources(service: ir.Upstream) -> bool:
     return any(rule.sources for rule in service.ignore)
 
 
@@ -75,12 +77,14 @@ def proxied(chain: Any) -> str:
 
 @settings(max_examples=30, deadline=None)
 @given(service=services)
-def test_parts_any_service_have_its_clusters(service: ir.Service) -> None:
+def test_parts_any_service_have_its_clusters(service: ir.Upstream) -> None:
     found = parts(service)
     cluster = oracle(CDS, found.cluster)
     assert cluster.name == service.name
     assert cluster.alt_stat_name == (stat_name(service.name) if "." in service.name else "")
-    assert bool(cluster.transport_socket_matches) == (service.protocol in (ir.Protocol.TCP, ir.Protocol.TLS))
+    assert bool(cluster.transport_socket_matches) == (
+        service.protocol in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS)
+    )
     assert bool(found.ignored_cluster) == bool(service.ignore)
     if service.ignore:
         past = oracle(CDS, found.ignored_cluster)
@@ -90,8 +94,8 @@ def test_parts_any_service_have_its_clusters(service: ir.Service) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(service=services.filter(lambda service: service.protocol in (ir.Protocol.HTTP, ir.Protocol.H2C)))
-def test_parts_http_service_have_its_routes(service: ir.Service) -> None:
+@given(service=services.filter(lambda service: service.protocol in (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C)))
+def test_parts_http_service_have_its_routes(service: ir.Upstream) -> None:
     found = parts(service)
     [host] = oracle(RDS, found.virtual_host).virtual_hosts
     assert (host.name, host.domains) == (service.name, lower(service))
@@ -130,9 +134,9 @@ def body(answer: Any) -> str:
 
 
 @settings(max_examples=30, deadline=None)
-@given(service=services.filter(lambda service: service.protocol in (ir.Protocol.TCP, ir.Protocol.TLS)))
-def test_parts_stream_service_have_its_filter_chains(service: ir.Service) -> None:
-    found, is_tls = parts(service), service.protocol is ir.Protocol.TLS
+@given(service=services.filter(lambda service: service.protocol in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS)))
+def test_parts_stream_service_have_its_filter_chains(service: ir.Upstream) -> None:
+    found, is_tls = parts(service), service.protocol is ir.ServiceProtocol.TLS
     chains = oracle(LDS, found.filter_chain if is_tls else found.listener).filter_chains
     names = [service.name, ignored(service.name)] if sources(service) else [service.name]
     assert [proxied(chain) for chain in chains] == names
@@ -152,7 +156,9 @@ def test_answers_assignment_leads_to_the_internal_listener() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(name=names, endpoints=st.lists(addresses, max_size=4), held=st.booleans())
-def test_load_assignment_any_order_is_sorted_and_distinct(name: str, endpoints: list[ir.Address], held: bool) -> None:
+def test_load_assignment_any_order_is_sorted_and_distinct(
+    name: str, endpoints: list[ir.SocketAddress], held: bool
+) -> None:
     assignment = oracle(EDS, clusters.load_assignment(name, endpoints, held))
     found = [endpoint for locality in assignment.endpoints for endpoint in locality.lb_endpoints]
     sockets = [endpoint.endpoint.address.socket_address for endpoint in found]
@@ -166,24 +172,26 @@ def test_load_assignment_any_order_is_sorted_and_distinct(name: str, endpoints: 
 
 @settings(max_examples=20, deadline=None)
 @given(chosen=st.lists(services, max_size=5, unique_by=lambda service: service.name))
-def test_translation_joins_the_parts_of_all_services(chosen: list[ir.Service]) -> None:
+def test_translation_joins_the_parts_of_all_services(chosen: list[ir.Upstream]) -> None:
     of = [parts(service) for service in chosen]
     whole = translation(ir.Listen(HTTP, TLS), of)
     for type_url, resources in whole.resources.items():
         for name, encoded in resources.items():
             assert oracle(type_url, encoded).name == name
     hosts = [host.name for host in oracle(RDS, whole.resources[RDS]["http"]).virtual_hosts]
-    by_name = [service.name for service in chosen if service.protocol in (ir.Protocol.HTTP, ir.Protocol.H2C)]
+    by_name = [
+        service.name for service in chosen if service.protocol in (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C)
+    ]
     assert hosts == [*by_name, "(unknown host)"]
     assert all(name in whole.resources[CDS] for name in whole.clusters_used)
-    for kind in Shared:
+    for kind in SharedResource:
         tried = oracle(LDS, trial(kind, of))
         assert tried.internal_listener is not None and tried.address is None
         assert in_trial(kind, tried) == in_whole(kind, of)
 
 
-def in_trial(kind: Shared, listener: Any) -> list[Any]:
-    if kind is Shared.CHAINS:
+def in_trial(kind: SharedResource, listener: Any) -> list[Any]:
+    if kind is SharedResource.CHAINS:
         return list(listener.filter_chains)
     [[manager]] = [chain.filters for chain in listener.filter_chains]
     configuration = manager.typed_config.unpack().route_config
@@ -191,10 +199,12 @@ def in_trial(kind: Shared, listener: Any) -> list[Any]:
     return [host for host in configuration.virtual_hosts if host.name != "(unknown host)"]
 
 
-def in_whole(kind: Shared, of: list[Parts]) -> list[Any]:
+def in_whole(kind: SharedResource, of: list[Parts]) -> list[Any]:
     encoded = [(kind.type_url, part) for one in of if (part := kind.part(one))]
     read = [oracle(type_url, part) for type_url, part in encoded]
-    return [part for one in read for part in (one.filter_chains if kind is Shared.CHAINS else one.virtual_hosts)]
+    return [
+        part for one in read for part in (one.filter_chains if kind is SharedResource.CHAINS else one.virtual_hosts)
+    ]
 
 
 @settings(max_examples=30, deadline=None)

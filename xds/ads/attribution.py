@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from xds import names
 from xds.ads.subscription import Subscription
 from xds.resources.selection import LONGEST_MESSAGE
-from xds.resources.snapshot import Change, World
-from xds.resources.translation import Parts, Shared
+from xds.resources.snapshot import Change, Snapshot
+from xds.resources.translation import Parts, SharedResource
 from xds.types import LDS
 
 _RULE = re.compile(r"Proto constraint validation failed \((.*)\)")
@@ -103,7 +103,7 @@ class _Inquiry:
     """One search, at the Envoy that rejected the resource."""
 
     node: str
-    kind: Shared
+    kind: SharedResource
     tried: Mapping[str, Parts]
     search: Search
     version: str = ""
@@ -120,16 +120,16 @@ class _Inquiry:
 class Attribution:
     """Conducts inquiries, one after the other."""
 
-    def __init__(self, world: World, others: Others = lambda *_: ()) -> None:
+    def __init__(self, world: Snapshot, others: Others = lambda *_: ()) -> None:
         self._world, self._others = world, others
         self._inquiry: _Inquiry | None = None
-        self._waiting: dict[tuple[str, Shared], int] = {}
+        self._waiting: dict[tuple[str, SharedResource], int] = {}
         """Rejections that no inquiry was made into yet, with the calls of `overdue` since."""
         self._mute: set[str] = set()
         """Envoys that left a question without an answer: no inquiry is made at them while they are connected."""
-        self._sole: dict[Shared, str] = {}
+        self._sole: dict[SharedResource, str] = {}
         """Envoys that were the only one when they rejected parts that are left out."""
-        self._reviews: dict[tuple[str, Shared], None] = {}
+        self._reviews: dict[tuple[str, SharedResource], None] = {}
         """Envoys that have joined since, at which those parts are to be tried."""
 
     @property
@@ -139,7 +139,7 @@ class Attribution:
 
     def heard(self, node: str, verdict: Verdict) -> list[Change]:
         """Take an Envoy's answer; return what is to be sent because of it."""
-        for kind in Shared:
+        for kind in SharedResource:
             if kind.type_url != verdict.type_url or kind.resource not in verdict.versions or self._is_asked(kind):
                 continue
             if verdict.message is None:
@@ -173,7 +173,7 @@ class Attribution:
         self._waiting = {key: age for key, age in self._waiting.items() if key[0] != node}
         self._reviews = {key: None for key in self._reviews if key[0] != node}
 
-    def _is_asked(self, kind: Shared) -> bool:
+    def _is_asked(self, kind: SharedResource) -> bool:
         return self._inquiry is not None and self._inquiry.kind is kind
 
     def _answered(self, node: str, verdict: Verdict) -> list[Change]:
@@ -246,7 +246,7 @@ class Attribution:
                 return self._ask(self._inquiry, next(found))
         return None
 
-    def _is_accepted(self, node: str, kind: Shared) -> bool:
+    def _is_accepted(self, node: str, kind: SharedResource) -> bool:
         """Return whether another Envoy accepts the present version of a shared resource."""
         present = self._world.table(kind.type_url).get(kind.resource)
         others = self._others(node, kind.type_url)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from xds.ads.codec import NodeId, SotwDecoder, SotwRequest, sotw_response
 from xds.ads.stream import Receipt, Stream
 from xds.ads.subscription import Subscription
-from xds.resources.snapshot import Resource, World
+from xds.resources.snapshot import Resource, Snapshot
 from xds.types import CDS, WILDCARD
 
 
@@ -19,7 +19,7 @@ class SotwStream(Stream):
 
     mode = "sotw"
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Snapshot) -> None:
         super().__init__(world)
         self._decoder = SotwDecoder()
         self._named: dict[str, tuple[str, ...]] = {}

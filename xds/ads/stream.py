@@ -18,7 +18,7 @@ from xds.ads.attribution import Verdict, reason
 from xds.ads.codec import NodeId
 from xds.ads.subscription import Subscription
 from xds.names import TRIAL
-from xds.resources.snapshot import Change, Resource, World
+from xds.resources.snapshot import Change, Resource, Snapshot
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 
@@ -51,7 +51,7 @@ class Stream(ABC):
 
     mode: str
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Snapshot) -> None:
         self.world = world
         self.types = {type_url: Subscription(type_url, world.table(type_url)) for type_url in ORDER}
         self.nacks: dict[str, Nack] = {}

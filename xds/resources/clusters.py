@@ -38,13 +38,13 @@ _IS_HELD = Struct(fields={HELD: {"bool_value": True}})
 _HELD_METADATA = Metadata(filter_metadata={"envoy.transport_socket_match": _IS_HELD})
 
 
-def cluster(name: str, protocol: ir.Protocol) -> bytes:
+def cluster(name: str, protocol: ir.ServiceProtocol) -> bytes:
     """Encode a service's cluster."""
     own = Cluster(name=name, alt_stat_name=stat_name(name)) if "." in name else Cluster(name=name)
     return encode(own) + _common(protocol)
 
 
-def ignored_cluster(name: str, protocol: ir.Protocol) -> bytes:
+def ignored_cluster(name: str, protocol: ir.ServiceProtocol) -> bytes:
     """Encode the cluster for ignored traffic to a service. All such clusters share their statistics."""
     return encode(Cluster(name=ignored(name), alt_stat_name=IGNORED_STAT)) + _common(protocol)
 
@@ -55,7 +55,7 @@ def ads(initial_fetch_timeout: timedelta | dict[str, int]) -> dict[str, Any]:
 
 
 @cache
-def _common(protocol: ir.Protocol) -> bytes:
+def _common(protocol: ir.ServiceProtocol) -> bytes:
     """Encode the part of each cluster that is the same for all services with this protocol."""
     limits = {"max_connections", "max_pending_requests", "max_requests", "max_retries"}
     thresholds = [{"priority": one, **dict.fromkeys(limits, _UNLIMITED)} for one in ("DEFAULT", "HIGH")]
@@ -71,11 +71,11 @@ def _common(protocol: ir.Protocol) -> bytes:
     )
 
 
-def _upstream_protocol(protocol: ir.Protocol) -> dict[str, Any]:
+def _upstream_protocol(protocol: ir.ServiceProtocol) -> dict[str, Any]:
     config: dict[str, Any]
-    if protocol is ir.Protocol.HTTP:
+    if protocol is ir.ServiceProtocol.HTTP:
         idle_timeout, config = _HTTP1_UPSTREAM_IDLE, {"http_protocol_options": {}}
-    elif protocol is ir.Protocol.H2C:
+    elif protocol is ir.ServiceProtocol.H2C:
         idle_timeout, config = _H2C_UPSTREAM_IDLE, {"http2_protocol_options": {"allow_connect": True}}
     else:
         return {}
@@ -84,9 +84,9 @@ def _upstream_protocol(protocol: ir.Protocol) -> dict[str, Any]:
     return {options.DESCRIPTOR.full_name: packed(options)}
 
 
-def _transport_sockets(protocol: ir.Protocol) -> list[dict[str, Any]]:
+def _transport_sockets(protocol: ir.ServiceProtocol) -> list[dict[str, Any]]:
     """Return the transport sockets that report the client to a holder, where the connection itself does not."""
-    if protocol not in (ir.Protocol.TCP, ir.Protocol.TLS):
+    if protocol not in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS):
         return []
     transport = ProxyProtocolTransport(
         config={"version": "V2"},
@@ -96,13 +96,13 @@ def _transport_sockets(protocol: ir.Protocol) -> list[dict[str, Any]]:
     return [{"name": HELD, "match": _IS_HELD, "transport_socket": socket}]
 
 
-def socket_address(address: ir.Address) -> dict[str, Any]:
+def socket_address(address: ir.SocketAddress) -> dict[str, Any]:
     """Return an address to listen on."""
     is_any = address.host == "::"
     return {"socket_address": {"address": address.host, "port_value": address.port, "ipv4_compat": is_any}}
 
 
-def load_assignment(name: str, endpoints: Iterable[ir.Address], held: bool = False) -> bytes:
+def load_assignment(name: str, endpoints: Iterable[ir.SocketAddress], held: bool = False) -> bytes:
     """Encode a service's endpoints, sorted and without duplicates; `held` if they are its hold address."""
     assignment = ClusterLoadAssignment(cluster_name=name)
     if distinct := sorted(set(endpoints), key=lambda address: (address.host, address.port)):

@@ -17,7 +17,7 @@ from xds import ir
 from xds.names import SOURCE
 
 
-def source_ranges(rules: Iterable[ir.Ignore]) -> list[dict[str, Any]]:
+def source_ranges(rules: Iterable[ir.IgnoreMatch]) -> list[dict[str, Any]]:
     """Return the fewest ranges that cover the sources of these rules.
 
     Envoy rejects a listener whose filter chains name one range twice, in whatever notation.
@@ -29,7 +29,7 @@ def source_ranges(rules: Iterable[ir.Ignore]) -> list[dict[str, Any]]:
     return [{"address_prefix": str(one.network_address), "prefix_len": {"value": one.prefixlen}} for one in fewest]
 
 
-def route_matches(rule: ir.Ignore) -> Iterator[dict[str, Any]]:
+def route_matches(rule: ir.IgnoreMatch) -> Iterator[dict[str, Any]]:
     """Yield the matches for the requests that a rule ignores."""
     match: dict[str, Any] = {}
     if rule.sources:
@@ -40,7 +40,7 @@ def route_matches(rule: ir.Ignore) -> Iterator[dict[str, Any]]:
         yield {**match, **by_path, "headers": headers}
 
 
-def answer_routes(rules: Iterable[ir.Ignore]) -> Iterator[dict[str, Any]]:
+def answer_routes(rules: Iterable[ir.IgnoreMatch]) -> Iterator[dict[str, Any]]:
     """Yield the routes of the listener `answers`.
 
     It does not know the source of a request, and only receives requests that match a rule. Rules with sources come last
@@ -50,5 +50,5 @@ def answer_routes(rules: Iterable[ir.Ignore]) -> Iterator[dict[str, Any]]:
         answer: dict[str, Any] = {"status": rule.status}
         if rule.body:
             answer["body"] = {"inline_string": rule.body}
-        for match in route_matches(ir.Ignore(rule.paths, rule.user_agents)):
+        for match in route_matches(ir.IgnoreMatch(rule.paths, rule.user_agents)):
             yield {"match": match, "direct_response": answer}

@@ -42,18 +42,18 @@ _TCP_PROXY = packed(
 _ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router())}
 
 
-def http_listener(address: ir.Address) -> bytes:
+def http_listener(address: ir.SocketAddress) -> bytes:
     """Encode the listener that all HTTP services share."""
     chain = {"filters": [_source_filter(), _http_filter(_connection_manager(HTTP_LISTENER, ROUTES))]}
     return encode(Listener(name=HTTP_LISTENER, address=socket_address(address), filter_chains=[chain]))
 
 
-def tls_listener(address: ir.Address, chains: Iterable[bytes]) -> bytes:
+def tls_listener(address: ir.SocketAddress, chains: Iterable[bytes]) -> bytes:
     """Encode the listener that all TLS services share. Envoy rejects one without chains."""
     return b"".join((_tls_listener(name=TLS_LISTENER, address=socket_address(address)), *chains))
 
 
-def tls_filter_chains(service: ir.Service) -> bytes:
+def tls_filter_chains(service: ir.Upstream) -> bytes:
     """Encode a TLS service's filter chains: its server names, passed through undecrypted."""
     name, domains = service.name, service.distinct_domains
     chains = [_tls_filter_chain(name, {"server_names": domains})]
@@ -63,7 +63,7 @@ def tls_filter_chains(service: ir.Service) -> bytes:
     return encode(Listener(filter_chains=chains))
 
 
-def tcp_listener(service: ir.Service, address: ir.Address) -> bytes:
+def tcp_listener(service: ir.Upstream, address: ir.SocketAddress) -> bytes:
     """Encode a TCP service's own listener."""
     chains: list[dict[str, Any]] = [{"filters": [_tcp_proxy(service.name)]}]
     if ranges := source_ranges(service.ignore):

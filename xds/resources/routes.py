@@ -31,7 +31,7 @@ _TEMPLATE = RouteConfiguration(virtual_hosts=[_HOST])
 """The part of each virtual host that is the same for all services."""
 
 
-def virtual_host(service: ir.Service) -> bytes:
+def virtual_host(service: ir.Upstream) -> bytes:
     """Encode an HTTP service's virtual host: all of its paths, upgrades included, without a timeout."""
     configuration = RouteConfiguration()
     configuration.CopyFrom(_TEMPLATE)
@@ -48,7 +48,7 @@ def virtual_host(service: ir.Service) -> bytes:
     return encode(configuration)
 
 
-def answering_host(service: ir.Service) -> bytes:
+def answering_host(service: ir.Upstream) -> bytes:
     """Encode the virtual host that answers ignored requests to a service that is not running."""
     routes = list(answer_routes(service.ignore))
     host = {"name": service.name, "domains": service.distinct_domains, "routes": routes}

@@ -11,10 +11,10 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
 from xds import ir
-from xds.resources.translation import Parts, Shared, parts
+from xds.resources.translation import Parts, SharedResource, parts
 from xds.resources.validation import faults, is_name
 
-Translate = Callable[[ir.Service], Parts]
+Translate = Callable[[ir.Upstream], Parts]
 LONGEST_MESSAGE = 500
 _NONE: Mapping[str, Parts] = {}
 
@@ -25,14 +25,14 @@ class Selection:
     def __init__(self, translate: Translate = parts) -> None:
         self._translate = translate
         self._listen: ir.Listen | None = None
-        self._asked: dict[str, ir.Service] = {}
+        self._asked: dict[str, ir.Upstream] = {}
         """The services of the configuration, by name, in its order."""
         self._good: dict[str, Parts] = {}
         """Translations of the services that nothing is known to be wrong with, as they are asked for."""
         self._mistakes: dict[str, str] = {}
-        self._rejected: dict[str, dict[ir.Service, str]] = {}
+        self._rejected: dict[str, dict[ir.Upstream, str]] = {}
         """What Envoy rejected of each service since it was last asked for in another way, with its message."""
-        self._accepted: dict[Shared, Mapping[str, Parts]] = {}
+        self._accepted: dict[SharedResource, Mapping[str, Parts]] = {}
         """What was served when Envoy last accepted a shared resource."""
         self.served: Mapping[str, Parts] = _NONE
 
@@ -42,7 +42,7 @@ class Selection:
         asked = ((name, found.get(self._asked[name])) for name, found in self._rejected.items())
         return self._mistakes | {name: message for name, message in asked if message is not None}
 
-    def choose(self, listen: ir.Listen, services: tuple[ir.Service, ...]) -> None:
+    def choose(self, listen: ir.Listen, services: tuple[ir.Upstream, ...]) -> None:
         """Make this the configuration.
 
         Raises `ValueError`, and changes nothing, if there is something wrong with it as a whole.
@@ -67,7 +67,7 @@ class Selection:
         self._listen, self._good, self._mistakes = listen, good, mistakes
         self._compose()
 
-    def accept(self, kind: Shared, served: Mapping[str, Parts]) -> None:
+    def accept(self, kind: SharedResource, served: Mapping[str, Parts]) -> None:
         """Note that an Envoy has the shared resource as it was when these parts were served."""
         self._accepted[kind] = served
 
@@ -87,7 +87,7 @@ class Selection:
         self._rejected = {name: found for name, found in self._rejected.items() if name not in names}
         self._compose()
 
-    def suspects(self, kind: Shared) -> tuple[list[str], list[str]]:
+    def suspects(self, kind: SharedResource) -> tuple[list[str], list[str]]:
         """Return the services with a part in a shared resource: those whose part Envoy accepted, and the others."""
         accepted = self._accepted.get(kind, _NONE)
         known: list[str] = []
@@ -98,7 +98,7 @@ class Selection:
                 (known if before and kind.part(before) == part else new).append(name)
         return known, new
 
-    def _is_known(self, service: ir.Service) -> bool:
+    def _is_known(self, service: ir.Upstream) -> bool:
         known = self._good.get(service.name)
         return known is not None and (known.service is service or known.service == service)
 
@@ -135,7 +135,7 @@ class Selection:
         """Return the parts of which Envoy accepted every one."""
         for accepted in self._accepted.values():
             found = accepted.get(name)
-            kinds = [kind for kind in Shared if found and kind.part(found)]
+            kinds = [kind for kind in SharedResource if found and kind.part(found)]
             if found and kinds and all(self._accepted.get(kind, _NONE).get(name) is found for kind in kinds):
                 return found
         return None

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from xds import ir, names
 from xds.resources.clusters import answers_assignment, load_assignment
 from xds.resources.selection import Selection, Translate
-from xds.resources.translation import Parts, Shared, Translation, parts, translation, trial
+from xds.resources.translation import Parts, SharedResource, Translation, parts, translation, trial
 from xds.resources.validation import address_problems
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
@@ -83,21 +83,21 @@ class Table:
         return old
 
 
-class World:
+class Snapshot:
     """The present configuration and endpoints."""
 
     def __init__(self, translate: Translate = parts) -> None:
         self._tables = {type_url: Table() for type_url in ORDER}
         self._selection = Selection(translate)
         self._listen: ir.Listen | None = None
-        self._services: tuple[ir.Service, ...] = ()
+        self._services: tuple[ir.Upstream, ...] = ()
         self._names: frozenset[str] = frozenset()
-        self._routes: dict[str, tuple[tuple[ir.Address, ...], bool]] = {}
+        self._routes: dict[str, tuple[tuple[ir.SocketAddress, ...], bool]] = {}
         """The endpoints of each service as they were given last, and whether they are its hold address."""
-        self._asked: Shared | None = None
+        self._asked: SharedResource | None = None
         """The shared resource that is being asked about, and left as it is meanwhile."""
         self._trial: bytes = b""
-        self._sent: dict[Shared, dict[str, Mapping[str, Parts]]] = {kind: {} for kind in Shared}
+        self._sent: dict[SharedResource, dict[str, Mapping[str, Parts]]] = {kind: {} for kind in SharedResource}
         """By version, what was served with the last few versions of each shared resource, oldest first."""
 
     def table(self, type_url: str) -> Table:
@@ -117,7 +117,7 @@ class World:
         """What is wrong with services that are not served as they are asked for, by service."""
         return self._selection.faults
 
-    def configure(self, listen: ir.Listen, services: Iterable[ir.Service]) -> Change:
+    def configure(self, listen: ir.Listen, services: Iterable[ir.Upstream]) -> Change:
         """Make this the configuration; endpoints of services that stay are kept.
 
         A service that something is wrong with is in `faults`, and the others are served. Raises `ValueError` with all
@@ -134,7 +134,7 @@ class World:
             del self._routes[gone]
         return self._apply(before)
 
-    def accept(self, kind: Shared, version: str) -> None:
+    def accept(self, kind: SharedResource, version: str) -> None:
         """Note that an Envoy has this version of a shared resource, which may have changed since it was sent."""
         sent = self._sent[kind]
         if version in sent:
@@ -144,11 +144,11 @@ class World:
                 del sent[older]  # acknowledged later by a slower Envoy, it changes nothing
             self._selection.accept(kind, sent[version])
 
-    def suspects(self, kind: Shared) -> tuple[list[str], list[str]]:
+    def suspects(self, kind: SharedResource) -> tuple[list[str], list[str]]:
         """Return the services with a part in a shared resource: those whose part Envoy accepted, and the others."""
         return self._selection.suspects(kind)
 
-    def ask(self, kind: Shared, services: Iterable[Parts]) -> tuple[Change, str]:
+    def ask(self, kind: SharedResource, services: Iterable[Parts]) -> tuple[Change, str]:
         """Try these services' parts of a shared resource; return the version of the listener that has them, too."""
         self._asked, self._trial = kind, trial(kind, services)
         table = self._tables[LDS]
@@ -213,7 +213,7 @@ class World:
             if len(sent) > MOST_VERSIONS:
                 del sent[next(iter(sent))]
 
-    def route(self, service: str, endpoints: tuple[ir.Address, ...], held: bool = False) -> tuple[str, ...]:
+    def route(self, service: str, endpoints: tuple[ir.SocketAddress, ...], held: bool = False) -> tuple[str, ...]:
         """Make these the endpoints of a service; `held` says that they are its hold address.
 
         Returns the names of the assignments that this changes. Raises `ValueError`.

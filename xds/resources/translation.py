@@ -16,7 +16,7 @@ from xds.types import CDS, LDS, RDS
 class Parts:
     """A service's part of Envoy's configuration, without its endpoints; empty where it has none."""
 
-    service: ir.Service
+    service: ir.Upstream
     cluster: bytes
     virtual_host: bytes = b""
     filter_chain: bytes = b""
@@ -31,7 +31,7 @@ class Parts:
         return {**own, ignored(self.service.name): self.ignored_cluster} if self.ignored_cluster else own
 
 
-class Shared(Enum):
+class SharedResource(Enum):
     """A resource that contains parts of many services, by its type and its name."""
 
     HOSTS = (RDS, ROUTES)
@@ -50,9 +50,9 @@ class Shared(Enum):
 
     def part(self, parts: Parts) -> bytes:
         """Return a service's part of this resource; empty if it has none."""
-        if self is Shared.HOSTS:
+        if self is SharedResource.HOSTS:
             return parts.virtual_host
-        return parts.answering_host if self is Shared.ANSWERS else parts.filter_chain
+        return parts.answering_host if self is SharedResource.ANSWERS else parts.filter_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +66,18 @@ class Translation:
     """Route configurations that listeners name."""
 
 
-def parts(service: ir.Service) -> Parts:
+def parts(service: ir.Upstream) -> Parts:
     """Translate one service. Raises `ValueError` for text that cannot be encoded."""
     name, protocol = service.name, service.protocol
     cluster = clusters.cluster(name, protocol)
     if service.leaving:
         return Parts(service, cluster)
     past = clusters.ignored_cluster(name, protocol) if service.ignore else b""
-    if protocol is ir.Protocol.TCP:
+    if protocol is ir.ServiceProtocol.TCP:
         assert service.listen is not None, "validation requires it"
         listener = listeners.tcp_listener(service, service.listen)
         return Parts(service, cluster, listener=listener, ignored_cluster=past)
-    if protocol is ir.Protocol.TLS:
+    if protocol is ir.ServiceProtocol.TLS:
         return Parts(service, cluster, filter_chain=listeners.tls_filter_chains(service), ignored_cluster=past)
     answers = routes.answering_host(service) if service.ignore else b""
     host = routes.virtual_host(service)
@@ -109,15 +109,15 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     return Translation(resources, frozenset(used), frozenset(all_routes))
 
 
-def trial(kind: Shared, services: Iterable[Parts]) -> bytes:
+def trial(kind: SharedResource, services: Iterable[Parts]) -> bytes:
     """Encode a listener inside Envoy that contains these services' parts of a shared resource; no traffic reaches it.
 
     Envoy validates the parts as it does in the resource itself, and rejects the listener instead.
     """
     present = [part for part in services if kind.part(part)]
-    if kind is Shared.CHAINS:
+    if kind is SharedResource.CHAINS:
         return listeners.trial_of_chains(part.filter_chain for part in present)
-    if kind is Shared.HOSTS:
+    if kind is SharedResource.HOSTS:
         return listeners.trial_of_routes(_routes(present))
     return listeners.trial_of_routes(routes.answering_configuration(part.answering_host for part in present))
 

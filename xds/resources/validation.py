@@ -21,7 +21,7 @@ _DOMAIN = re.compile(rf"({_LABEL}\.)*{_LABEL}")
 LONGEST_BODY_BYTES = 4096
 """Envoy rejects all answers for one that is longer."""
 _Key = TypeVar("_Key")
-_ROUTED_BY_NAME = frozenset({ir.Protocol.HTTP, ir.Protocol.H2C, ir.Protocol.TLS})
+_ROUTED_BY_NAME = frozenset({ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C, ir.ServiceProtocol.TLS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ class Faults:
 
 
 def faults(
-    listen: ir.Listen, services: Iterable[ir.Service], is_good: Callable[[ir.Service], bool] = lambda _: False
+    listen: ir.Listen,
+    services: Iterable[ir.Upstream],
+    is_good: Callable[[ir.Upstream], bool] = lambda _: False,
 ) -> Faults:
     """Return all that is wrong. Of two services that collide, the later one is wrong.
 
@@ -44,9 +46,9 @@ def faults(
     shared = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
     found: dict[str, tuple[str, ...]] = {}
     names: set[str] = set()
-    owners: dict[ir.Protocol, dict[str, str]] = {protocol: {} for protocol in _ROUTED_BY_NAME}
-    owners[ir.Protocol.H2C] = owners[ir.Protocol.HTTP]
-    listeners: dict[ir.Address, str] = {}
+    owners: dict[ir.ServiceProtocol, dict[str, str]] = {protocol: {} for protocol in _ROUTED_BY_NAME}
+    owners[ir.ServiceProtocol.H2C] = owners[ir.ServiceProtocol.HTTP]
+    listeners: dict[ir.SocketAddress, str] = {}
     for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):
         if address:
             shared += _claim(listeners, _canonical(address), owner, f"the address {address.host}:{address.port}")
@@ -65,10 +67,10 @@ def faults(
 
 
 def _claims(
-    owners: dict[ir.Protocol, dict[str, str]], listeners: dict[ir.Address, str], service: ir.Service
+    owners: dict[ir.ServiceProtocol, dict[str, str]], listeners: dict[ir.SocketAddress, str], service: ir.Upstream
 ) -> list[str]:
     """Claim what is a service's; one that does not get all of it claims nothing."""
-    if service.protocol is ir.Protocol.TCP and service.listen:
+    if service.protocol is ir.ServiceProtocol.TCP and service.listen:
         what = f"the address {service.listen.host}:{service.listen.port}"
         return list(_claim(listeners, _canonical(service.listen), f"service {service.name}", what))
     return _domain_claims(owners[service.protocol], service)
@@ -79,7 +81,7 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def _domain_claims(owners: dict[str, str], service: ir.Service) -> list[str]:
+def _domain_claims(owners: dict[str, str], service: ir.Upstream) -> list[str]:
     """All services are asked at each change: words are made only when there is something to say."""
     name = service.name
     taken = [domain for domain in service.domains if owners.get(domain.lower(), name) != name]
@@ -96,19 +98,19 @@ def _claim(owners: dict[_Key, str], key: _Key, owner: str, what: str) -> Iterato
         yield f"{owner}: {what} is already that of {other}"
 
 
-def _service_problems(listen: ir.Listen, service: ir.Service) -> Iterator[str]:
+def _service_problems(listen: ir.Listen, service: ir.Upstream) -> Iterator[str]:
     where = f"service {service.name}"
     if not is_name(service.name):
         yield f"service {service.name!r}: a name is letters and digits, then also '.', '_', '/' and '-'"
     yield from _ignore_problems(where, service)
-    if service.protocol is ir.Protocol.TCP:
+    if service.protocol is ir.ServiceProtocol.TCP:
         if service.listen is None:
             yield f"{where}: a tcp service needs an address to listen on"
         yield from _address_problems(where, service.listen)
         return
     if service.listen is not None:
         yield f"{where}: only a tcp service has an address of its own; {service.protocol} services share one"
-    tls = service.protocol is ir.Protocol.TLS
+    tls = service.protocol is ir.ServiceProtocol.TLS
     if (listen.tls if tls else listen.http) is None:
         yield f"{where}: there is no listen.{'tls' if tls else 'http'} for {service.protocol} services"
     if not service.domains:
@@ -117,14 +119,14 @@ def _service_problems(listen: ir.Listen, service: ir.Service) -> Iterator[str]:
         yield from _domain_problems(where, domain, tls=tls)
 
 
-def _ignore_problems(where: str, service: ir.Service) -> Iterator[str]:
+def _ignore_problems(where: str, service: ir.Upstream) -> Iterator[str]:
     for rule in service.ignore:
         if not (rule.paths or rule.user_agents or rule.sources):
             yield f"{where}: a rule of what is ignored names neither paths, user agents nor sources"
         for source in rule.sources:
             if not _is_network(source):
                 yield f"{where}: {source!r} is neither an IP address nor a range such as 10.0.0.0/8"
-        if service.protocol in (ir.Protocol.TCP, ir.Protocol.TLS):
+        if service.protocol in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS):
             if rule.paths or rule.user_agents:
                 yield f"{where}: of {service.protocol} connections only sources are known, no paths or user agents"
             continue
@@ -168,16 +170,16 @@ def _is_ip(name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _canonical(address: ir.Address) -> ir.Address:
+def _canonical(address: ir.SocketAddress) -> ir.SocketAddress:
     """Return the address in one notation, as two listeners at one address would be rejected."""
     return (
-        ir.Address(str(ip_address(address.host)), address.port)
+        ir.SocketAddress(str(ip_address(address.host)), address.port)
         if _is_ip(address.host) and "[" not in address.host
         else address
     )
 
 
-def _address_problems(where: str, address: ir.Address | None) -> Iterator[str]:
+def _address_problems(where: str, address: ir.SocketAddress | None) -> Iterator[str]:
     """Yield what is wrong with an address that Envoy shall listen on."""
     if address is None:
         return
@@ -187,7 +189,7 @@ def _address_problems(where: str, address: ir.Address | None) -> Iterator[str]:
         yield f"{where}: {address.host!r} is an IPv4 address in IPv6 notation; write it as {ip.ipv4_mapped}"
 
 
-def address_problems(where: str, address: ir.Address) -> Iterator[str]:
+def address_problems(where: str, address: ir.SocketAddress) -> Iterator[str]:
     """Yield what is wrong with an address that Envoy shall listen on or connect to."""
     if "%" in address.host or not _is_ip(address.host) or address.host.startswith("["):
         yield f"{where}: {address.host!r} is not an IP address (without brackets)"

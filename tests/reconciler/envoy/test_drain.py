@@ -37,10 +37,10 @@ async def scene(tmp_path: Path):
     ):
         at, stream_at = free_port(), free_port()
         running.server.configure(
-            ir.Listen(http=ir.Address(LOCAL, at)),
+            ir.Listen(http=ir.SocketAddress(LOCAL, at)),
             [
-                ir.Service("shop/web", ir.Protocol.HTTP, domains=("web",)),
-                ir.Service("shop/db", ir.Protocol.TCP, listen=ir.Address(LOCAL, stream_at)),
+                ir.Upstream("shop/web", ir.ServiceProtocol.HTTP, domains=("web",)),
+                ir.Upstream("shop/db", ir.ServiceProtocol.TCP, listen=ir.SocketAddress(LOCAL, stream_at)),
             ],
         )
         running.server.route("shop/web", (http,))

@@ -320,7 +320,7 @@ async def test_reasons_of_refusals_are_added_up_and_a_holder_that_does_not_tell_
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_header_comes_first_where_envoy_sends_one(protocol: Protocol) -> None:
-    made = MESSAGES[CDS].parse(cluster("web", ir.Protocol(protocol)))
+    made = MESSAGES[CDS].parse(cluster("web", ir.ServiceProtocol(protocol)))
     said = assigned(Order(Spec(name="web", protocol=protocol), WEB, (), None))
     assert said.has_header == bool(made.transport_socket_matches)
 

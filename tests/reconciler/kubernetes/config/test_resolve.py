@@ -315,4 +315,4 @@ def test_a_name_that_envoy_would_not_take_is_the_mistake_of_whoever_has_it() -> 
     just = resolve(scaled("service: web", name="a" * 248), service(), CLUSTER)
     assert isinstance(just, ServiceConfig)
     configured = xds_router.service(just.spec)
-    assert not faults(ir.Listen(ir.Address("0.0.0.0", 10000)), [configured]).services
+    assert not faults(ir.Listen(ir.SocketAddress("0.0.0.0", 10000)), [configured]).services
