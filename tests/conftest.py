@@ -20,7 +20,7 @@ hypothesis.settings.load_profile("zenvoy")
 
 @dataclass(frozen=True)
 class Need:
-    """What a marker asks for."""
+    """The requirement behind a marker."""
 
     is_there: Callable[[], bool]
     remedy: str

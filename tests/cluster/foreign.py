@@ -27,6 +27,6 @@ def defined(cluster: Cluster, pin: str, module: str, files: Sequence[str]) -> It
 
 
 def created(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the API server says of each that it would take. Raises `ToolFailed` for a field that there is not."""
+    """Return the API server's line about each object that it would accept. Raises `ToolFailed` for an unknown field."""
     strict = ("create", "--dry-run=server", "--validate=strict", "-f", "-")
     return cluster.kubectl(*strict, given=yaml.safe_dump_all(objects)).splitlines()

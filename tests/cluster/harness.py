@@ -33,7 +33,7 @@ class Cluster:
     """Its state, logs and process ids; None when `cluster` did not start it."""
 
     def run(self, *command: str | Path, given: str | None = None, timeout: float = 120) -> str:
-        """What a program says on standard output. Raises `ToolFailed`."""
+        """Run a program and return its standard output. Raises `ToolFailed`."""
         return run(*command, settings=self.settings, given=given, timeout=timeout)
 
     def kubectl(self, *arguments: str, given: str | None = None, timeout: float = 120) -> str:
@@ -89,7 +89,7 @@ def own() -> Cluster | None:
 def run(
     *command: str | Path, settings: Mapping[str, str] | None = None, given: str | None = None, timeout: float = 120
 ) -> str:
-    """What a program says on standard output. Raises `ToolFailed`."""
+    """Run a program and return its standard output. Raises `ToolFailed`."""
     words = [str(word) for word in command]
     environment = {**os.environ, **(settings or {})}
     try:

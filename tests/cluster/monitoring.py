@@ -1,4 +1,4 @@
-"""What the Prometheus operator would make of the chart's monitors and rules, for a Prometheus without it.
+"""A Prometheus configuration like the one that the Prometheus operator makes of the chart's monitors and rules.
 
 Rule: the labels are those that the operator gives to targets, and honorLabels counts as there, so that what is seen
 here is what users of kube-prometheus-stack see. Debian's Prometheus knows nothing of Kubernetes; it is told of targets

@@ -31,13 +31,13 @@ class Asked:
 
 @dataclass
 class Recorder:
-    """What was asked, and what was refused."""
+    """The requests, and the refused ones."""
 
     url: str
     asked: set[Asked] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
     coming: Coming | None = None
-    """What comes is passed on once this is done with it."""
+    """Called with each request before it is passed on."""
 
     def kubeconfig(self, of: Path) -> Path:
         """The same identity, by way of the recorder."""

@@ -47,7 +47,7 @@ def load_images(node: Cluster) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What curl got."""
+    """An answer that curl received."""
 
     status: int
     body: str
@@ -60,7 +60,7 @@ class Release:
 
     node: Cluster
     values: Mapping[str, str] = field(default_factory=dict)
-    """What `--set` says."""
+    """Values for `--set`."""
 
     def install(self) -> None:
         """As the README says it, and `values`."""
@@ -71,9 +71,9 @@ class Release:
 
     def uninstall(self) -> None:
         self.node.run("helm", "uninstall", "zenvoy", "-n", SYSTEM, "--wait", "--timeout", "5m", timeout=320)
-        # An Envoy that has yet to end would join whoever is installed next, and be missed there for minutes.
-        self.node.run("kubectl", "delete", "pods", "--all", "-n", SYSTEM, timeout=200)
-        # Whoever is installed next need not wait until the Lease of those who are gone has been seen to run out.
+        # A terminating Envoy would join the next installation, and be missing there for minutes. Nothing needs to drain.
+        self.node.run("kubectl", "delete", "pods", "--all", "--now", "-n", SYSTEM, timeout=200)
+        # The next installation need not wait until the Lease has expired.
         self.node.kubectl("delete", "lease", "zenvoy", "-n", SYSTEM, "--ignore-not-found")
 
     def _helm(self, verb: str, more: Mapping[str, str] | None = None) -> list[str]:
@@ -99,7 +99,7 @@ class Release:
         return curl(f"http://{self.address}:10000{path}", "-H", f"Host: {host}", *options, seconds=seconds)
 
     def explained(self) -> str:
-        """What a failed test should show."""
+        """Return the state of the cluster, for a failed test."""
         shown = []
         for command in (
             ("get", "pods", "-A", "-o", "wide"),
@@ -144,7 +144,7 @@ class Shop:
         self.node.kubectl("apply", "-n", self.namespace, "-f", "-", given=json.dumps(listed))
 
     def host(self, name: str) -> str:
-        """What its clients call it."""
+        """The host that clients use."""
         return f"{name}.{self.namespace}"
 
     def on_disk(self, name: str) -> Path:
@@ -203,7 +203,7 @@ class Shop:
         return {event["reason"]: event["message"] for event in events}
 
     def first_client(self, name: str) -> str:
-        """Who woke it by connecting, as the Event says; it must not be Envoy, or anything else in a pod."""
+        """Return the client that woke a service, from the Event; assert that it is not Envoy or another pod."""
         told = self.told(name)["WakeRequested"]
         said = re.search(r", first ([\d.]+)(?::\d+)? through Envoy", told)
         assert said, told
@@ -267,6 +267,6 @@ def service(name: str, port: int, target: str) -> dict[str, Any]:
 
 
 def psql(address: str, statement: str) -> str:
-    """What PostgreSQL's own client says."""
+    """Return the output of psql."""
     target = f"host={address} port={POSTGRES_PORT} user=postgres dbname=postgres connect_timeout=90"
     return run("psql", "--no-psqlrc", "--tuples-only", "--no-align", target, "-c", statement, timeout=120).strip()

@@ -32,7 +32,7 @@ def kubeconfig_of(cluster: Cluster, namespace: str, account: str, folder: Path) 
 
 
 async def may(api: Api, account: str, namespace: str, request: str, name: str = "") -> bool:
-    """Whether `system:serviceaccount:…` may do what is asked as `verb resource[.group][/sub] [in namespace]`."""
+    """Return whether `system:serviceaccount:…` may do `verb resource[.group][/sub] [in namespace]`."""
     verb, _, rest = request.partition(" ")
     resource, _, within = rest.partition(" in ")
     resource, _, sub = resource.partition("/")

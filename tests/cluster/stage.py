@@ -96,7 +96,7 @@ class Stage:
         return next(reversed(self.all(name)), None)
 
     async def until(self, name: str, holds: Callable[[Running], object]) -> Running:
-        """What is reported once it holds."""
+        """Wait until a report meets the condition, and return it."""
         try:
             async with asyncio.timeout(GENEROUS_SECONDS):
                 while (running := self.now(name)) is None or not holds(running):
@@ -125,7 +125,7 @@ class Stage:
         await self.api.patch(at, {"spec": {"replicas": replicas}}, MERGE_PATCH)
 
     async def replicas(self, name: str, plural: str = "deployments", api_version: str = "apps/v1") -> int:
-        """What the object asks for."""
+        """Return the replicas in the object's spec."""
         at = path(api_version, plural, self.namespace, name, "scale")
         return int(json.loads(await self.api.get(at))["spec"].get("replicas", 0))
 

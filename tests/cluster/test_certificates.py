@@ -65,7 +65,7 @@ def mounted(release: Release) -> set[str]:
 
 
 def takes(release: Release, files: Path, *, shown: bool) -> bool:
-    """Whether a reconciler accepts a client that trusts its authority and shows the certificate, or none."""
+    """Return whether a reconciler accepts a client that trusts its authority, with or without the certificate."""
     address = pods(release, "reconciler")[0]["status"]["podIP"]
     return accepted((address, GRPC), SERVER_NAME, (files / "ca.crt").read_bytes(), files if shown else None)
 

@@ -1,4 +1,4 @@
-"""What `zenvoy` tells of a real installation: every Envoy's evidence, what comes next, what went before."""
+"""Output of `zenvoy` about a real installation: each Envoy's evidence, the next deadline, and earlier transitions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CHECKS = (
     "conflicts",
 )
 VERDICTS = [(check, "note" if check in ("controller", "conflicts") else "ok") for check in CHECKS]
-"""Of the default values, which have no policy of hosts, and a Deployment whose manifest has replicas."""
+"""Findings about default values without a host policy, and about a Deployment with replicas in its manifest."""
 STARTS_AGAIN = "its manifest (last-applied-configuration) says spec.replicas"
 
 
 def run(release: Release, *arguments: str) -> tuple[int, str]:
-    """How it ends, and what it prints."""
+    """Return the exit code and the output."""
     settings = {**os.environ, **release.node.settings, "COLUMNS": "200"}
     done = subprocess.run([COMMAND, *arguments], env=settings, capture_output=True, text=True, timeout=60)
     assert not done.stderr, done
@@ -31,7 +31,7 @@ def run(release: Release, *arguments: str) -> tuple[int, str]:
 
 
 def says(release: Release, *arguments: str) -> str:
-    """What it prints; it has to end well."""
+    """Return the output; the exit code must be 0."""
     code, said = run(release, *arguments)
     assert code == 0, said
     return said

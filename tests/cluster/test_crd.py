@@ -1,4 +1,4 @@
-"""What the API server takes for a ScaledService, what it fills in, and what it says to each mistake."""
+"""Validation of ScaledServices by the API server: accepted specs, defaults, and an error for each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user is promised, on a node: label a Service; its workload sleeps, and wakes on a connection."""
+"""The promise to users, on a node: label a Service, and its workload sleeps and wakes on a connection."""
 
 from __future__ import annotations
 

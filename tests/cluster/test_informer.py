@@ -27,7 +27,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 @dataclass
 class Copy:
-    """Of the ConfigMaps of a namespace, but for the one that every namespace has."""
+    """An informer of a namespace's ConfigMaps, without the one that every namespace has."""
 
     api: Api
     where: str

@@ -55,7 +55,7 @@ class Monitored:
     webhook: Webhook
 
     def value(self, query: str) -> float | None:
-        """Of the one series that there is; None while there is none."""
+        """Return the value of the only series; None while there is none."""
         rows = self.rows(query)
         assert len(rows) < 2, rows
         return float(rows[0]["value"][1]) if rows else None

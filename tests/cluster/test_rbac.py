@@ -1,4 +1,4 @@
-"""What the program asks of a real API server, against what the chart grants: nothing refused, nothing too much."""
+"""The program's requests to a real API server, compared with the chart's permissions: none refused, none unused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TARGETS = ("deployments", "statefulsets", "replicasets")
 
 
 async def live_through(api: Api, objects: Objects) -> None:
-    """All that a service may go through, as far as it can without pods that run."""
+    """Take a service through its life, as far as that is possible without running pods."""
 
     async def state(name: str, *wanted: str) -> None:
         async def reached() -> bool:
@@ -75,7 +75,7 @@ async def live_through(api: Api, objects: Objects) -> None:
 
 
 async def granted(api: Api, system: Chart) -> set[Asked]:
-    """What the roles of the account allow, request by request."""
+    """Return the requests that the account's roles allow."""
     own = json.loads(await api.get(path("rbac.authorization.k8s.io/v1", "roles", system.namespace)))["items"]
     where = path("rbac.authorization.k8s.io/v1", "clusterroles", name=ACCOUNT)
     rules = [rule for role in (json.loads(await api.get(where)), *own) for rule in role["rules"]]

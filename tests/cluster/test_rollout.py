@@ -18,7 +18,7 @@ CLIENTS = 2
 
 
 class Clients:
-    """Who asks again and again, one connection for each request; all that went wrong."""
+    """A client that sends requests continuously, each on its own connection, and records the failures."""
 
     def __init__(self, release: Release, host: str) -> None:
         self.url, self.host = f"http://{release.address}:10000/", host

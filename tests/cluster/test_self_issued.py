@@ -89,7 +89,7 @@ async def until(holds: Callable[[], bool], what: str) -> None:
 
 
 def has(made: SelfIssuedCertificates, authority: Authority | None) -> bool:
-    """Whether a replica serves with a certificate of that authority, and trusts what it trusts."""
+    """Return whether a replica serves with a certificate of that authority and trusts its certificates."""
     if authority is None or not made.expiries:
         return False
     material = made.read()

@@ -63,7 +63,7 @@ class Written:
         return found
 
     async def stand(self, name: str = "web", **status: Any) -> None:
-        """What an earlier life of the reconciler wrote."""
+        """Records that an earlier reconciler wrote."""
         await self.api.patch(self.at(name, "status"), {"status": status}, MERGE_PATCH)
 
     async def delete(self, name: str = "web") -> None:

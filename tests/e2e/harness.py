@@ -38,7 +38,7 @@ PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.01
 LOCAL = "127.0.0.1"
 QUICK = {"idleAfter": "1s", "wakeTimeout": "20s", "holdTimeout": "20s", "drainTimeout": "5s"}
-"""What `defaults` are unless a test says otherwise."""
+"""The default of `defaults`."""
 SLOW_TO_SLEEP = {**QUICK, "idleAfter": "10m"}
 """For tests that put services to sleep themselves."""
 _AWAKE = ("Active", "Idle")
@@ -305,7 +305,7 @@ class Zenvoy:
         return [entry["target"] for entry in self.transitions(name) if entry["target"] != entry["source"]]
 
     def wakes(self, name: str) -> int:
-        """How often it left ScaledToZero for Waking."""
+        """Return the number of transitions from ScaledToZero to Waking."""
         entered = [(entry["source"], entry["target"]) for entry in self.transitions(name)]
         return entered.count(("ScaledToZero", "Waking"))
 
@@ -318,7 +318,7 @@ class Zenvoy:
         return dict(self.ask("GET", f"/v1/services/{name}"))
 
     def statuses(self) -> dict[str, View]:
-        """All services by name."""
+        """Return the services by name."""
         return {view["name"]: view for view in self.ask("GET", "/v1/services")["services"]}
 
     def state(self, name: str) -> str:
@@ -405,12 +405,12 @@ class Zenvoy:
         return view
 
     def output(self, name: str) -> str:
-        """What the service's program wrote so far."""
+        """Return the output of the service's program so far."""
         path = self.state_dir / "logs" / f"{name}.log"
         return path.read_text() if path.exists() else ""
 
     def logs(self) -> str:
-        """All logs there are, for a test that failed."""
+        """Return the logs, for a failed test."""
         parts = [f"---- {self.file}\n{self.file.read_text()}"]
         for path in (self.log_path, *sorted((self.state_dir / "logs").glob("*"))):
             if path.is_file():

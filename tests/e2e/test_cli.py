@@ -1,4 +1,4 @@
-"""What people and scripts type, against a real `zenvoy up`: what it prints, what it does, and its exit codes."""
+"""Commands against a real `zenvoy up`: their output, their effect, and their exit codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATES = {"ScaledToZero", "Waking", "Active", "Idle", "Draining"}
 
 
 PRINTS = "[red] no [/etc/db.conf] for {port} [/]"
-"""What a program may print; rich takes words in brackets for its own."""
+"""Output that rich would read as its own markup."""
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,7 @@ def test_watch_continues_until_interrupted(z: Zenvoy, output: str) -> None:
 
 
 def _sleeps(pid: int) -> bool:
-    """Whether the process is between two looks: in a sleep of Python's."""
+    """Return whether the process is between two looks, in a sleep of Python's."""
     return "clock_nanosleep" in Path(f"/proc/{pid}/wchan").read_text() or _call(pid) == 230
 
 

@@ -28,14 +28,14 @@ def folder() -> Iterator[Path]:
 
 
 def postgres(folder: Path, name: str, **fields: object) -> dict[str, object]:
-    """What examples/postgres has, without waiting for the disk."""
+    """The service of examples/postgres, without waiting for the disk."""
     command = [POSTGRES, "{port}", str(folder / name), "-c", "fsync=off", "-c", "max_wal_senders=0"]
     ready = {"command": [str(EXAMPLES / "postgres" / "ready.sh"), "{port}"]}
     return {"name": name, "protocol": "tcp", "command": command, "stopSignal": "SIGINT", "ready": ready, **fields}
 
 
 def redis(name: str, **fields: object) -> dict[str, object]:
-    """What examples/redis has."""
+    """The service of examples/redis."""
     command = [
         "redis-server",
         "--port",
@@ -102,7 +102,7 @@ class Session:
         self._in.write(f"{line}\n".encode())
 
     def reads(self, expected: str) -> str:
-        """All that it printed since the last time, up to where `expected` is part of it."""
+        """Return the output since the last call, once `expected` is part of it."""
         seen = b""
 
         def look() -> bool:

@@ -1,4 +1,4 @@
-"""What is given to start from works as it says: the demo, and each services file with the commands in its comments."""
+"""The examples work as documented: the demo, and each services file with the commands in its comments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWERS = {
     "postgres": [r"\d{4}-\d\d-\d\d \d\d:\d\d"],
     "redis": [r"^1$"],
 }
-"""What the commands in the comments of each are answered, in order."""
+"""The answers to the commands in the comments of each example, in order."""
 NEEDS = {"demo": [pytest.mark.curl], "postgres": [pytest.mark.postgres], "redis": [pytest.mark.redis]}
 
 

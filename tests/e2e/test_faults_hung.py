@@ -27,7 +27,7 @@ def served(z: Zenvoy, name: str) -> bool:
 
 
 def test_stopped_processes_are_replaced(zenvoy: Start, pool: ThreadPoolExecutor) -> None:
-    """All at once, since each takes as long as the bound: the reconciler and the holder of one, Envoy of another."""
+    """Stop the reconciler and the holder of one, and Envoy of another, at once: each takes as long as the bound."""
     gated_web = {"name": "web", "command": gated(quick("http"))}
     first, second = zenvoy(gated_web, OTHER, defaults=PATIENT), zenvoy(WEB, defaults=PATIENT)
     before, before_second = first.pids(), second.pids()

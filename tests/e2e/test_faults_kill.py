@@ -63,7 +63,7 @@ class Scene:
         z.wait_state(name, state)
 
     def drains(self) -> bool:
-        """Whether only the request that is under way keeps it awake."""
+        """Return whether only the request in flight keeps it awake."""
         view = self.z.status(self.name)
         if view["state"] in ("Active", "Idle"):
             self.z.ask("POST", f"/v1/services/{self.name}/sleep")
@@ -87,7 +87,7 @@ class Scene:
         self.gate.touch()
 
     def reply(self) -> bytes | None:
-        """What the service says, if Envoy is there."""
+        """Return the service's answer, if Envoy is there."""
         try:
             reply = request(self.z.http_port, self.name, "/after")
         except (OSError, HTTPException):

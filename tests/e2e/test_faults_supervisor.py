@@ -1,4 +1,4 @@
-"""How `zenvoy up` ends: in order by a signal, or by kill -9; and what a second one says. Nothing is left behind."""
+"""The end of `zenvoy up`, by a signal or kill -9, and the errors of a second one; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.ports import free_port
 
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 SECONDS_TO_END = 5.0
-"""What is promised of a machine that has a processor for each process that is ready; a busier one takes longer."""
+"""The promise for a machine that has a processor for each ready process; a busier one takes longer."""
 
 
 def traces(z: Zenvoy) -> list[str]:
@@ -145,7 +145,7 @@ def test_up_after_a_kill_starts_again(zenvoy: Start, tmp_path: Path, pool: Threa
 
 
 def test_up_after_a_kill_applies_another_file(zenvoy: Start) -> None:
-    """What is no more is ended, what is another program now too; what is the same goes on."""
+    """Removed and replaced programs end; the others continue."""
     names = ("same", "changed", "removed")
     z = zenvoy(*({"name": name, "command": quick("http")} for name in names), defaults=STAYS)
     for name in names:

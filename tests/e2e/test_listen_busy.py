@@ -20,7 +20,7 @@ def db(port: int, name: str = "db") -> dict[str, Any]:
 
 
 def said(port: int) -> str | None:
-    """What a line is answered at a port, if anything listens there."""
+    """Return the answer to a line at a port, if anything listens there."""
     try:
         with socket.create_connection((LOCAL, port), timeout=20) as client:
             client.sendall(b"x\n")

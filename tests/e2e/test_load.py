@@ -14,7 +14,7 @@ from tests.e2e.harness import LOCAL, PATIENCE_SECONDS, POLL_SECONDS, SLOW_TO_SLE
 
 SIDE_BY_SIDE = 5
 CYCLES = 40
-"""Of each of those: 200 in all."""
+"""Rounds for each service: 200 in total."""
 TCP_CYCLES = 20
 BEFORE_SECONDS, AFTER_SECONDS = -0.03, 0.32
 """Requests are placed from so long before the command to sleep until its service is gone and the next one may start."""
@@ -58,7 +58,7 @@ async def true(what: str, check: Callable[[], Any]) -> None:
 
 
 async def in_time(*asked: Awaitable[Any]) -> list[Any]:
-    """All answers."""
+    """The answers."""
     async with asyncio.timeout(2 * PATIENCE_SECONDS):
         return await asyncio.gather(*asked)
 
@@ -207,7 +207,7 @@ async def test_hold_limit_under_load_is_kept(zenvoy: Start) -> None:
 
 
 def starts(z: Zenvoy, name: str) -> int:
-    """How often its program was started, as it says itself."""
+    """Return the number of starts that its program recorded."""
     return z.output(name).count("started")
 
 

@@ -47,7 +47,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
 
 
 def curl(*arguments: str) -> bytes:
-    """What curl printed; it must have succeeded."""
+    """Return the output of curl; it must succeed."""
     done = subprocess.run(
         ["curl", "--silent", "--show-error", "--fail", "--max-time", "30", *arguments], capture_output=True, check=False
     )

@@ -62,7 +62,7 @@ def test_tcp_server_speaks_first_client_is_greeted(z: Zenvoy) -> None:
 
 
 def test_tcp_half_closing_client_reads_the_whole_reply(z: Zenvoy) -> None:
-    """All is sent, and the client's side ended, while the service still sleeps."""
+    """The client sends everything and ends its side while the service still sleeps."""
     z.asleep("turn")
     small = b"the end comes first"
     with dial(z.port("turn")) as connection:

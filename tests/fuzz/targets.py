@@ -57,7 +57,7 @@ LISTEN = ir.Listen(ir.SocketAddress("127.0.0.1", 10000), ir.SocketAddress("127.0
 NOW = 1_700_000_000.0
 HOLD_ADDRESS = "127.64.0.1:18001"
 LONGEST_REFUSAL_BYTES = 64
-"""How many bytes of an answer one byte of HTTP/2 may cause, at most."""
+"""The most bytes of an answer that one byte of HTTP/2 may cause."""
 _WEB = Service(
     ObjectMeta(name="web", namespace="shop"), ServiceSpec(selector={"app": "web"}, ports=(ServicePort("http", 80),))
 )

@@ -142,13 +142,13 @@ class Port:
         return {id_: node.address for id_, node in self.replica.router.nodes().items()}
 
     def is_owed(self, node: str, responses: int) -> bool:
-        """Whether an Envoy was sent so many responses about endpoints that it has not answered."""
+        """Return whether an Envoy has so many unanswered responses about endpoints."""
         session = self.replica.router._server._sessions.get(node)
         return session is not None and len(session.stream.types[EDS].pending) == responses
 
     @property
     def known(self) -> set[str]:
-        """All that the leader waits for: Envoys, holders and replicas, connected or missing."""
+        """Return the Envoys, holders and replicas that the leader expects, connected or missing."""
         ledger = self.replica.peers.merged.ledger
         return {*ledger.envoys.known, *ledger.holders.known, *ledger.followers}
 

@@ -21,7 +21,7 @@ def test_connections_follow_from_files_up_to_a_bound(open_files: int, most: int)
 
 
 async def test_connections_without_handshake_are_bounded() -> None:
-    """What is beyond the limit is closed at once; a peer gets in as soon as others have gone."""
+    """Connections beyond the limit are closed at once; a peer is accepted as soon as others have gone."""
     authority = Authority()
     own, peer = authority.material(RECONCILER.uri, (NAME,)), authority.material(PROXY.uri)
     server = grpc.aio.server(options=grpc_options(2 * LIMIT))

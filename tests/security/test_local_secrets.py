@@ -1,4 +1,4 @@
-"""What other users of the machine could read or reach of a running `zenvoy up`: command lines and sockets."""
+"""Access of other users of the machine to a running `zenvoy up`: command lines and sockets."""
 
 from __future__ import annotations
 

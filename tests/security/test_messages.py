@@ -92,7 +92,7 @@ async def test_message_undecodable_ends_the_stream(method: str, capfd: pytest.Ca
     ],
 )
 async def test_message_count_out_of_bounds_ends_the_stream(fields: dict[str, Any]) -> None:
-    """What the holder said before stays in force until it is back, and no field of the message is taken."""
+    """The holder's earlier state stays in force until it is back, and no field of the message is applied."""
     async with port() as at:
         call = await holder(at)
         named = {"address": hold_address(at), "held": 3, "relayed": 0, "released": 0, "refused": 0, "gone": 0}

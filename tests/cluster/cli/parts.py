@@ -1,4 +1,4 @@
-"""What tests of the CLI need: the command itself, objects as a controller would leave them, and who answers for one."""
+"""Parts of the CLI's tests: the command, objects as a controller leaves them, and a stand-in for a controller."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SINCE = "2026-01-02T03:04:05.678000Z"
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a command ended, and what it said."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -127,7 +127,7 @@ def condition(kind: str, status: str, reason: str, message: str = "") -> dict[st
 
 
 def deployment(name: str, replicas: int | None = 1, **metadata: Any) -> dict[str, Any]:
-    """Of a program that nobody will ever run."""
+    """A program that does not exist."""
     labels = {"app": name}
     pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "example/main:1"}]}}
     spec: dict[str, Any] = {"selector": {"matchLabels": labels}, "template": pod}

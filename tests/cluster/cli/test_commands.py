@@ -1,4 +1,4 @@
-"""What people type against a real API server: what it prints, what it changes there, and its exit codes."""
+"""Commands against a real API server: their output, their changes there, and their exit codes."""
 
 from __future__ import annotations
 

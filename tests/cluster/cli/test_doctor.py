@@ -1,4 +1,4 @@
-"""What `zenvoy doctor` finds in a real API server, and that it finds nothing where nothing is wrong."""
+"""Findings of `zenvoy doctor` in a real API server, and no findings where nothing is wrong."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Installed:
         await self.objects.api.patch(where, wanted, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
 
     async def uninstall(self) -> None:
-        """What is in no namespace."""
+        """Objects without a namespace."""
         for plural, names in (
             ("clusterrolebindings", [self.account]),
             ("clusterroles", [self.account, f"{self.release}-edit", f"{self.release}-view"]),

@@ -1,4 +1,4 @@
-"""What only the controller knows, fetched through a real API server's port-forward from a pod's loopback."""
+"""Figures that only the controller has, fetched from a pod's loopback through a real API server's port-forward."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Act:
         until(f"{self.name} sleeps", sleeps, 90)
 
     def answered(self) -> None:
-        """What was under way has its whole reply."""
+        """Assert that the request in flight gets its whole reply."""
         self.gate.touch()
         self.scene.kubelet.let_go(self.name)
         if self.under_way:

@@ -24,7 +24,7 @@ class Between:
         self.at_zero: Callable[[], None] = lambda: None
         """Called when one is asked for, before the API server hears of it."""
         self.refuses_zero = False
-        """Whether the API server is too busy for that."""
+        """Makes the API server too busy for a sleep."""
         self.kubeconfig = kubeconfig
         """By way of this."""
         self._ready = threading.Event()

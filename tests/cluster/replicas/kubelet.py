@@ -1,5 +1,8 @@
-"""What a kubelet and the EndpointSlice controller would do, where there is no node: a Deployment that has replicas
-answers HTTP at an address of this machine, and its EndpointSlice says so. Runs in a thread of its own."""
+"""The work of a kubelet and the EndpointSlice controller, where there is no node.
+
+A Deployment that has replicas answers HTTP at an address of this machine, which its EndpointSlice lists. Runs in a
+thread of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,11 @@ PORT = 8080
 
 
 class Kubelet:
-    """Of one namespace. Each service is one server, whose replies are its name and the path; `/until/PATH` waits for a
-    file to be there. What is in flight when it is scaled to zero is cut, and noted in `cut`."""
+    """The kubelet of one namespace.
+
+    Each service is one server that replies with its name and the path; `/until/PATH` waits until that file exists.
+    Requests that are in flight when a service is scaled to zero are cut, and recorded in `cut`.
+    """
 
     def __init__(self, kubeconfig: Path, namespace: str, addresses: dict[str, str]) -> None:
         """`addresses` are the IP addresses of services, by name; filled while it runs."""

@@ -270,7 +270,7 @@ class Scene:
     # ---- what is seen
 
     def leader(self) -> str:
-        """Which replica holds the Lease; empty while none does."""
+        """Return the replica that holds the Lease; empty while none does."""
         said = self.kubectl("get", "lease", "--ignore-not-found", "-o", "jsonpath={.items[*].spec.holderIdentity}")
         return said.strip()
 
@@ -278,7 +278,7 @@ class Scene:
         return next(name for name in self.replicas if name != self.leader())
 
     def events(self, service: str) -> set[tuple[str, str]]:
-        """Who told, and what, of one service."""
+        """Return the reporters and reasons of a service's Events."""
         text = self.cluster.kubectl("get", "events.events.k8s.io", "-n", self.namespace, "-o", "json")
         told = [one for one in json.loads(text)["items"] if one["regarding"]["name"] == service]
         return {(one.get("reportingInstance", ""), one["reason"]) for one in told}
@@ -296,7 +296,7 @@ class Scene:
         return str(standing["doubt"]) if standing["doubt"] or not standing["leads"] else None
 
     def world(self, name: str) -> dict[str, Any]:
-        """What a replica says of itself."""
+        """Return a replica's own state."""
         return self._ask(name, "/v1/world")
 
     def connected(self, name: str) -> tuple[dict[str, str], list[str]]:
@@ -327,11 +327,11 @@ class Scene:
         until(f"{service} is {' or '.join(states)}", lambda: self.state(service) in states, PATIENCE_SECONDS)
 
     def wanted(self, service: str) -> int:
-        """What its Deployment asks for."""
+        """Return the replicas in the spec of its Deployment."""
         return int(self.kubectl("get", "deployment", service, "-o", "jsonpath={.spec.replicas}") or 0)
 
     def changes(self, service: str) -> int:
-        """How often somebody has changed what its Deployment asks for: not even a moment's zero is missed."""
+        """Return the generation of its Deployment: even a short zero counts."""
         return int(self.kubectl("get", "deployment", service, "-o", "jsonpath={.metadata.generation}"))
 
     def request(self, service: str, path: str = "/") -> Reply:
@@ -346,7 +346,7 @@ class Scene:
         return joined == ["proxy", "proxy"]
 
     def has_proxy(self) -> bool:
-        """Whether Envoy and holder have streams at this moment."""
+        """Return whether Envoy and the holder have streams now."""
         worlds = [self.world(name) for name in self.replicas]
         envoys = [envoy for world in worlds for envoy in world["envoys"] if not envoy.get("away")]
         return bool(envoys) and any(holder["connected"] for world in worlds for holder in world["holders"])

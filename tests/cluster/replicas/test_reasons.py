@@ -22,7 +22,7 @@ from tests.cluster.stage import container, waiting
 from tests.e2e.harness import until
 
 KNOWN_SECONDS = 2.0
-"""What is promised: this long after Kubernetes knows it, everybody does."""
+"""The promised delay between Kubernetes and all replicas."""
 CRASH = {"terminated": {"exitCode": 3, "reason": "Error"}}
 REASONS: dict[str, tuple[dict[str, Any], str]] = {
     "ImagePullBackOff": (container(waiting("ImagePullBackOff", "Back-off: not found")), "image registry.example/app:1"),
@@ -34,7 +34,7 @@ REASONS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def pod_of(scene: Scene, name: str) -> str:
-    """What the controllers have made of it, and do not take away again."""
+    """Return the pods that the controllers made and keep."""
     chosen = ("-l", f"app={name}", "-o", "json")
 
     def live() -> list[str]:
@@ -94,7 +94,7 @@ def test_reason_reaches_every_replica_at_once(
     client = act.ask()
 
     def seen(place: str) -> float:
-        """How late the look began that saw it: how long a look takes is not what is promised."""
+        """Return the delay until the start of the look that saw it: the duration of a look is not promised."""
         began = time.monotonic()
 
         def look() -> bool:

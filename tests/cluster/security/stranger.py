@@ -1,4 +1,4 @@
-"""What a stranger's pod tries at zenvoy's pods: runs in that pod, and prints what it got as JSON.
+"""Attacks from a stranger's pod on zenvoy's pods: runs in that pod and prints the answers as JSON.
 
 Arguments: IP addresses of the reconcilers, a slash, IP addresses of the proxies.
 """
