@@ -71,7 +71,7 @@ class Release:
 
     def uninstall(self) -> None:
         self.node.run("helm", "uninstall", "zenvoy", "-n", SYSTEM, "--wait", "--timeout", "5m", timeout=320)
-        # A terminating Envoy would join the next installation, and be missing there for minutes. Nothing needs to drain.
+        # A terminating Envoy would join the next installation, and be missing there for minutes. Nothing has to drain.
         self.node.run("kubectl", "delete", "pods", "--all", "--now", "-n", SYSTEM, timeout=200)
         # The next installation need not wait until the Lease has expired.
         self.node.kubectl("delete", "lease", "zenvoy", "-n", SYSTEM, "--ignore-not-found")
@@ -144,7 +144,7 @@ class Shop:
         self.node.kubectl("apply", "-n", self.namespace, "-f", "-", given=json.dumps(listed))
 
     def host(self, name: str) -> str:
-        """The host that clients use."""
+        """Return the host that clients use."""
         return f"{name}.{self.namespace}"
 
     def on_disk(self, name: str) -> Path:
