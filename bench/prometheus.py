@@ -76,11 +76,11 @@ async def _rounds(url: str, page: Path, ever_used: int) -> float:
         await asyncio.sleep(1.5 * SCRAPE_SECONDS)
         before = time.process_time()
         engine.sampled(await source.sample())
-        if engine.doubt is None:  # the first has nothing before it, and a busy machine misses a scrape
+        if engine.unknown is None:  # the first has nothing before it, and a busy machine misses a scrape
             costs.append((time.process_time() - before) * 1000)
         if len(costs) == ROUNDS or time.monotonic() - began > MOST_SECONDS:
             break
-    assert len(costs) == ROUNDS, f"only {len(costs)} complete samples; the last: {engine.doubt}"
+    assert len(costs) == ROUNDS, f"only {len(costs)} complete samples; the last: {engine.unknown}"
     in_use = sum(1 for service in engine.services.values() if service.requests)
     assert in_use >= IN_USE, f"{in_use} were seen in use"
     await source.close()

@@ -12,10 +12,9 @@ from typing import Any, cast, get_args
 
 from prometheus_client.core import Metric
 
-from reconciler.core.doubt import Cause as Doubted
 from reconciler.core.machine import TABLE
+from reconciler.core.reasons import STALL_REASONS, UNKNOWN_REASONS
 from reconciler.core.record import State
-from reconciler.core.stall_reasons import WHYS
 from reconciler.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
 from tproxy.hold_queue import RefusalCause
 from tproxy.holder import Holder
@@ -135,8 +134,8 @@ def _cardinality() -> str:
         many=MANY,
         total=MANY * least,
         states=_words(State),
-        causes=_words(Doubted),
-        whys=_words(WHYS),
+        causes=_words(UNKNOWN_REASONS),
+        whys=_words(STALL_REASONS),
         parts=_words(PARTS),
         cluster_parts=_words(CLUSTER_PARTS),
         reasons=_words(get_args(RefusalCause)),

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from reconciler.core.doubt import words
 from reconciler.core.events import SleepCommanded, WakeCommanded
 from reconciler.engine import explain
 from reconciler.engine.engine import Engine
@@ -64,7 +63,7 @@ class EngineOperations:
             "settings": explain.settings(service),
             "judged": explain.judged(service),
             "obstacle": explain.obstacle(service),
-            "sample": explain.sampled(name, engine.sample, engine.doubt, self._deployment.sample_source, time.time()),
+            "sample": explain.sampled(name, engine.sample, engine.unknown, self._deployment.sample_source, time.time()),
             "envoys": self._routed(name),
             "holders": self._held(name),
             "standing": self._deployment.replicas(),
@@ -81,7 +80,7 @@ class EngineOperations:
                 "source": self._deployment.sample_source,
                 "takenAt": moment(sample.taken_at) if sample else None,
                 "ageSeconds": round(max(0.0, time.time() - sample.taken_at), 3) if sample else None,
-                "doubt": words(engine.doubt),
+                **explain.unknown_fields(engine.unknown),
             },
             "envoys": [*self._own_envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],
             "holders": [

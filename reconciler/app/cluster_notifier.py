@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
+from reconciler.core.reasons import Problem
 from reconciler.core.record import State
 from reconciler.engine.service import Service
 from reconciler.engine.wake import Wake
 from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.config.provider import Problems
-from reconciler.kubernetes.config.service_config import Problem, rejected_by_envoy
+from reconciler.kubernetes.config.service_config import rejected_by_envoy
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.scaled_service import ScaledService

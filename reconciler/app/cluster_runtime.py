@@ -21,9 +21,9 @@ from reconciler.app.cluster_notifier import EventNotifier, ProblemNotifier
 from reconciler.app.cluster_settings import ReplicaSettings
 from reconciler.app.runtime import STREAM_CLAIMS, BackgroundTasks, Reports, Runtime, Served, StreamServer
 from reconciler.core.departure import still_needed
-from reconciler.core.doubt import words
 from reconciler.core.entitlement import Listed
 from reconciler.core.events import Event
+from reconciler.core.reasons import message
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
@@ -94,7 +94,7 @@ class ClusterRuntime:
         self._publish()
         merged, namespaces = self._peers.merged, settings.namespaces
         self._backend = KubernetesBackend(
-            api, wake_api, self._ran, lambda: merged.doubt() is None, namespaces, self._leads
+            api, wake_api, self._ran, lambda: merged.unknown() is None, namespaces, self._leads
         )
         self._sampler = self._make_sampler()
         operations = EngineOperations(self.engine, self._streams.router, self._streams.holders, self)
@@ -344,7 +344,7 @@ class ClusterRuntime:
         service, merged = self.engine.services.get(name), self._peers.merged
         if service is None or service.record is None:
             return None  # no route ever led to its hold address
-        if not (service.seen.held or merged.envoys() or merged.doubt()):
+        if not (service.seen.held or merged.envoys() or merged.unknown()):
             return None  # there is no Envoy
         is_missing = self._backend.is_missing(name)
         return still_needed(service.record, service.spec, service.seen, is_missing, time.time())
@@ -360,7 +360,7 @@ class ClusterRuntime:
             return
         self._observed.add(running.service)
         self._runtime.ran(running)
-        self._store.set_seen(running.service, running.trouble)
+        self._store.set_seen(running.service, str(running.diagnosis) if running.diagnosis else None)
         self._commands.again(running.service)
 
     def _joined(self) -> None:
@@ -388,7 +388,7 @@ class ClusterRuntime:
             "certificates": {name: moment(until) for name, until in self._expiries().items()},
             "replicas": sorted(self._replicas.addresses()),
             "connected": sorted(self._peers.connected()),
-            "doubt": words(self._peers.merged.doubt()) if self._leads() else None,
+            "unknown": message(self._peers.merged.unknown()) if self._leads() else None,
         }
 
     def connected(self) -> Connected:

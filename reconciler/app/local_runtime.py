@@ -22,6 +22,7 @@ from reconciler.app.hold_ranges import AnyIp
 from reconciler.app.renewal import Renewal
 from reconciler.app.runtime import STREAM_CLAIMS, BackgroundTasks, Reports, Runtime, Served, StreamServer, tune_gc
 from reconciler.app.shutdown import Drain, stop_programs
+from reconciler.core.address import Address
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import State
 from reconciler.core.spec import Protocol
@@ -36,7 +37,6 @@ from reconciler.local.listen_addresses import TLS, ListenAddresses, when_free
 from reconciler.local.open_files import raise_limit
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.services_file import ServicesFile
-from reconciler.local.services_file.addresses import Address
 from reconciler.local.sockets import joined, listened_on, split
 from reconciler.local.sqlite_store import SqliteStore
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir

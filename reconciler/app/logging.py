@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from reconciler.app.encoding import encode
-from reconciler.core.wording import printable, printable_json
+from reconciler.core.text import printable, printable_json
 from tproxy.io.log_output import LogOutput, replace_streams
 
 log = structlog.get_logger()

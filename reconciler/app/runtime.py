@@ -180,7 +180,7 @@ class Runtime:
         """Receive a sample; return whether a removed service is no longer in use, and has left the routes."""
         if self._world.leads():
             self.engine.sampled(sample)
-            self.metrics.sampled(sample, self.engine.doubt)
+            self.metrics.sampled(sample, self.engine.unknown)
         if self._served is None or not self.removal.sampled(sample):
             return False
         try:

@@ -13,10 +13,9 @@ from typing import Protocol
 
 import structlog
 
-from reconciler.core.durations import written
 from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.text import format_duration, join_words, pluralize
 from reconciler.core.traffic import Sample, in_flight
-from reconciler.core.wording import counted, listed
 from reconciler.engine.service import Service
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import NODE
@@ -53,8 +52,8 @@ class Progress:
             self._due = self._ticks() + REPORT_SECONDS
             named = list(what)
             rest = [f"{len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
-            words = listed([*named[:MOST_NAMED], *rest], "and")
-            log.info(f"waiting for {words} (up to {written(at_most)}); press Ctrl-C again to {remedy}")
+            words = join_words([*named[:MOST_NAMED], *rest], "and")
+            log.info(f"waiting for {words} (up to {format_duration(at_most)}); press Ctrl-C again to {remedy}")
 
 
 class Drain:
@@ -115,13 +114,13 @@ def blocker(service: Service, sample: Sample, expected: frozenset[str]) -> str |
     """
     seen, stalled = service.seen, service.record and service.record.stalled
     if seen.held and not stalled:
-        return counted(seen.held, "held connection")
+        return pluralize(seen.held, "held connection")
     if not seen.endpoints or not expected:
         return None
     count = in_flight(service.spec, sample, expected)
     if count is None:
         return "an unknown number of connections"
-    return counted(count, "request" if service.spec.protocol.is_http else "connection") if count else None
+    return pluralize(count, "request" if service.spec.protocol.is_http else "connection") if count else None
 
 
 async def stop_programs(backend: ProcessBackend, hurry: asyncio.Event, ticks: Callable[[], float]) -> None:

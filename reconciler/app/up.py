@@ -23,13 +23,13 @@ import msgspec
 import structlog
 
 from reconciler.app.shutdown import is_set, stop_programs
+from reconciler.core.address import Address
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.local import bundled_prometheus, private_files
 from reconciler.local.open_files import limit
 from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes import ProcessBackend, read_notes
 from reconciler.local.services_file import ServicesFile
-from reconciler.local.services_file.addresses import Address
 from reconciler.local.sockets import free_port, listening_socket, taken, why_taken
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
 from xds.bootstrap import Join, as_json
@@ -144,7 +144,7 @@ def wanted_twice(options: Options) -> list[str]:
     return [
         f"{address}: both {option} and {other} ask for it"
         for (option, address), (other, its) in combinations(options.taken().items(), 2)
-        if address.meets(its)
+        if address.overlaps(its)
     ]
 
 

@@ -46,8 +46,8 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
     yield "replicas", _or_unknown(service["replicas"])
     if "endpoints" in service:
         yield "endpoints", ", ".join(service["endpoints"]) or "none that can be dialled"
-    if (trouble := service.get("trouble")) and trouble != service["stalled"]:
-        yield "trouble", trouble
+    if (diagnosis := service.get("diagnosis")) and diagnosis != service["stalled"]:
+        yield "diagnosis", diagnosis
     yield "hold address", service["holdAddress"] or "none yet"
     if "obstacle" in answer:
         yield "next", _next(answer, now)
@@ -62,8 +62,8 @@ def _standing(standing: View) -> str:
     """Of the replica that answered."""
     role = "which leads" if standing["leads"] else f"which follows {standing['leader'] or 'nobody'}"
     others = f"; connected to it: {', '.join(standing['connected'])}" if standing["connected"] else ""
-    doubt = f"; nothing is put to sleep: {standing['doubt']}" if standing["doubt"] else ""
-    return f"{standing['replica']}, {role}{others}{doubt}"
+    unknown = f"; nothing is put to sleep: {standing['unknown']}" if standing["unknown"] else ""
+    return f"{standing['replica']}, {role}{others}{unknown}"
 
 
 def _next(answer: View, now: datetime) -> str:
@@ -83,8 +83,8 @@ def _sample(answer: View, now: datetime) -> Iterator[str]:
     judged = answer["judged"]
     age = "no sample yet" if sample["ageSeconds"] is None else f"{duration(sample['ageSeconds'])} old"
     yield f"Traffic, by {sample['source']} ({age}): " + (f"{judged['usage']}, {judged['reason']}" if judged else "none")
-    if sample["doubt"]:
-        yield f"  in doubt, which keeps services awake: {sample['doubt']}"
+    if sample["unknown"]:
+        yield f"  in doubt, which keeps services awake: {sample['unknown']}"
     rows = [("ENVOY", "REQUESTS", "IN FLIGHT", "CONNECTIONS", "OPEN", "BYTES", "UP")]
     for envoy in sample["envoys"]:
         if "missing" in envoy:

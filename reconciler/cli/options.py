@@ -94,9 +94,9 @@ Timeout = Annotated[
 
 def seconds(text: str) -> float:
     """A duration that a person typed. Raises `typer.BadParameter`."""
-    from reconciler.core.durations import duration
+    from reconciler.core.text import parse_duration
 
-    found = duration(text)
+    found = parse_duration(text)
     if not found:
         raise typer.BadParameter(f"'{text}' is not a duration; write it as 30s or 2m", param_hint="--timeout")
     return found
@@ -160,10 +160,10 @@ def prometheus_settings(
     url: str, interval: str, headers_file: Path | None, token_file: Path | None, ca_file: Path | None
 ) -> PrometheusSettings:
     """What was typed, checked. Raises `typer.BadParameter`."""
-    from reconciler.core.durations import duration
+    from reconciler.core.text import parse_duration
     from reconciler.envoy.prometheus.settings import PrometheusSettings
 
-    seconds = duration(interval)
+    seconds = parse_duration(interval)
     if not seconds:
         raise typer.BadParameter(
             f"'{interval}' is not a duration; write it as 5s or 1m", param_hint="--scrape-interval"

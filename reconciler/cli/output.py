@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from reconciler.cli.options import OutputFormat
-from reconciler.core.wording import printable
+from reconciler.core.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,6 +6,7 @@ No I/O, no clock. Counterparts: `judge.py`, which wakes what departs, and whoeve
 from __future__ import annotations
 
 from reconciler.core.judge import Observed
+from reconciler.core.reasons import UNEXPLAINED
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 
@@ -22,8 +23,8 @@ def still_needed(record: Record, spec: Spec, seen: Observed, is_missing: bool, n
     if not spec.departing:
         return "its deletion is not in force yet"
     if record.state not in (State.Active, State.Idle) or not seen.endpoints:
-        hopeless = is_missing or (seen.trouble is not None and seen.held == 0)
-        return None if hopeless else seen.trouble or "it is not ready, and nothing says why"
+        hopeless = is_missing or (seen.diagnosis is not None and seen.held == 0)
+        return None if hopeless else str(seen.diagnosis or UNEXPLAINED)
     if seen.held is None:
         return "a holder is not connected"
     if seen.held:

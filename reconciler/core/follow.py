@@ -35,7 +35,7 @@ def urge(record: Record, seen: Observed, fence: bool) -> Event | None:
         case State.Active | State.Idle:
             # Zero replicas are the leader's to tell of, unless somebody is kept waiting by them.
             if (seen.replicas or (seen.replicas == 0 and seen.held)) and not seen.endpoints:
-                return events.EndpointsLost(seen.trouble or "no endpoint can be reached")
+                return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
             return None
         case State.Draining:
             return events.Demand("somebody waits, and there is no leader") if seen.held and not fence else None

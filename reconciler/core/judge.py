@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from reconciler.core import events
 from reconciler.core.events import Event
+from reconciler.core.reasons import UNEXPLAINED, Diagnosis
 from reconciler.core.record import Record, State
 from reconciler.core.spec import IdleBy, Spec
+from reconciler.core.text import pluralize
 from reconciler.core.traffic import Judgement, Usage
-from reconciler.core.wording import counted
 
 SETTLE_SECONDS = 0.1
 """How long after an acknowledgement a sample counts: Envoy's main thread acknowledges, its workers follow."""
@@ -28,8 +29,8 @@ class Observed:
     """Replicas that exist or are wanted by their owner; None while not known."""
     endpoints: tuple[str, ...] = ()
     """`ip:port` of everything that can be dialled now."""
-    trouble: str | None = None
-    """Why the place where it runs cannot make it ready."""
+    diagnosis: Diagnosis | None = None
+    """The reason why it does not become ready; None while nothing is known to be wrong."""
     held: int | None = None
     """Connections that wait, in all holders; None while a holder is missing."""
     relayed: int | None = None
@@ -70,7 +71,7 @@ def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event
     """The event that a deadline brings, filled with what is known when it passes."""
     if event is events.WakeTimedOut:
         wanted = spec.departing or spec.paused or _wanted(record, spec, seen)
-        return events.WakeTimedOut(seen.trouble or "it is not ready, and nothing says why", wanted=wanted)
+        return events.WakeTimedOut(str(seen.diagnosis or UNEXPLAINED), wanted=wanted)
     if event is events.DrainTimedOut:
         return events.DrainTimedOut(undrained(record, spec, seen) or "the drain took too long")
     return events.IdleElapsed("idle for all of idleAfter", paused=spec.paused)
@@ -82,7 +83,7 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> str | None:
     if seen.held is None or seen.relayed is None:
         return "a holder is not connected"
     if seen.relayed and by is not IdleBy.BYTES:
-        return f"{counted(seen.relayed, 'connection')} {'is' if seen.relayed == 1 else 'are'} relayed"
+        return f"{pluralize(seen.relayed, 'connection')} {'is' if seen.relayed == 1 else 'are'} relayed"
     if seen.route_acked_at is None:
         return f"the route is not acknowledged: {seen.waiting_for}"
     if seen.traffic is None or seen.traffic.usage is Usage.UNKNOWN:
@@ -91,7 +92,7 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> str | None:
     if seen.traffic.taken_at < max(seen.route_acked_at + SETTLE_SECONDS, record.since):
         return "no sample since the route was acknowledged"
     if seen.traffic.in_flight:
-        return f"{counted(seen.traffic.in_flight, by.one)} in flight"
+        return f"{pluralize(seen.traffic.in_flight, by.one)} in flight"
     # One window without a byte is no proof that nothing is computed for whoever is connected. Idle has proved it by all
     # of `idleAfter`; a command takes as much of that as a drain has the time for.
     silence = min(spec.idle_after, spec.drain_timeout / 2)
@@ -131,8 +132,8 @@ def waking(record: Record, seen: Observed) -> Event | None:
     """What a wake hears of the place where the service runs."""
     if seen.endpoints and seen.replicas != 0:
         return events.Ready("reachable")
-    if seen.trouble and seen.trouble != record.stalled:
-        return events.WakeStalled(seen.trouble)
+    if seen.diagnosis and (stalled := str(seen.diagnosis)) != record.stalled:
+        return events.WakeStalled(stalled)
     return None
 
 
@@ -140,7 +141,7 @@ def _lost(seen: Observed) -> Event | None:
     if seen.replicas == 0:
         return events.Zeroed("somebody else scaled it to zero")
     if seen.replicas and not seen.endpoints:
-        return events.EndpointsLost(seen.trouble or "no endpoint can be reached")
+        return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
     return None
 
 
@@ -190,8 +191,8 @@ def _is_anew(record: Record, seen: Observed, traffic: Judgement) -> bool:
 
 def _unknown(record: Record, seen: Observed, now: float, stale_after: float, *, patient: bool = False) -> Event | None:
     """Return the event for a service whose use is not known; `patient` waits for the first two samples of an Envoy."""
-    if seen.replicas is None and seen.trouble:
-        return events.TrafficUnknown(f"what runs is not known: {seen.trouble}")
+    if seen.replicas is None and seen.diagnosis:
+        return events.TrafficUnknown(f"what runs is not known: {seen.diagnosis}")
     if seen.held is None:
         return events.TrafficUnknown("a holder is not connected")
     seen_at = seen.traffic.taken_at if seen.traffic else 0.0

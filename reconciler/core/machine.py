@@ -12,7 +12,8 @@ is a fault of the caller and raises `UnlistedEvent`.
 
 Three rules shaped it:
 
-- Doubt keeps a service awake and never blocks a wake: `TrafficUnknown` undoes `Idle` and `Draining`, and nothing else.
+- Unknown usage keeps a service awake and never blocks a wake: `TrafficUnknown` undoes `Idle` and `Draining`, and
+  nothing else.
 - Nothing leads to `ScaledToZero` while somebody could be served: from `Draining` only by `Drained`, from `Waking` only
   when nobody wants it, and by `Zeroed`, which says that somebody else has already done it.
 - Events come late and twice. Where that is harmless, a self-loop says so.
@@ -93,7 +94,7 @@ TABLE: tuple[Row, ...] = (
     Row(Active, events.Traffic, None, Active),
     Row(Active, events.TrafficUnknown, None, Active),
     Row(Active, events.WakeCommanded, None, Active),
-    # Idle: quiet so far; any sign of use, and any doubt, makes it active again.
+    # Idle: quiet so far; any sign of use, and unknown usage, makes it active again.
     Row(Idle, events.Traffic, None, Active),
     Row(Idle, events.Demand, None, Active),
     Row(Idle, events.TrafficUnknown, None, Active),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from reconciler.core.reasons import Diagnosis
+
 
 class State(StrEnum):
     """Where a service stands between asleep and awake."""
@@ -33,6 +35,11 @@ class Record:
     hold_address: str
     """Where Envoy sends connections while there is nobody else to take them, as `host:port`."""
     stalled: str | None = None
-    """Why the wake is not getting on; None while nothing is known to be wrong."""
+    """Text of the `Diagnosis` of a stalled wake; None while nothing is known to be wrong."""
     zeroed: bool = False
     """Whether zero replicas were seen since ScaledToZero was entered."""
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """The reason why the wake is stalled; None while nothing is known to be wrong."""
+        return None if self.stalled is None else Diagnosis.parse(self.stalled)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-from reconciler.core.doubt import Cause, Doubt
+from reconciler.core.reasons import Reason, Unknown
 from reconciler.core.spec import IdleBy, Spec
-from reconciler.core.wording import counted
+from reconciler.core.text import pluralize
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Judgement:
 
     @property
     def seen(self) -> str:
-        """What there was of use, for people; in doubt, as far as it is known."""
+        """The use in the window, for people; when unknown, the known part of it."""
         return f"{self.arrived} arrived, {self.moved} moved, {self.in_flight} in flight"
 
 
@@ -115,45 +115,45 @@ class Window:
     expected: frozenset[str]
     away: frozenset[str] = frozenset()
 
-    def doubt(self) -> Doubt | None:
+    def unknown(self) -> Unknown | None:
         """Why nothing can be said about any service, or None when this window is complete."""
         if not self.expected:
-            return Doubt(Cause.NO_ENVOY, "no Envoy is connected")
+            return Unknown(Reason.NO_ENVOY, "no Envoy is connected")
         if self.before is None:
             return FIRST_SAMPLE
         if self.before.source_failed and not self.after.source_failed:
-            return Doubt(Cause.PROMETHEUS, "the sample before has nothing: Prometheus could not say")
+            return Unknown(Reason.PROMETHEUS, "the sample before has nothing: Prometheus could not say")
         if self.after.taken_at <= self.before.taken_at:
-            return Doubt(Cause.SAMPLE_NOT_NEWER, "the sample is older than the one before")
+            return Unknown(Reason.SAMPLE_NOT_NEWER, "the sample is older than the one before")
         for envoy in sorted(self.expected):
-            if why := self._doubt_about(envoy, self.before):
+            if why := self._unknown_envoy(envoy, self.before):
                 return why
         return None
 
-    def _doubt_about(self, envoy: str, before: Sample) -> Doubt | None:
+    def _unknown_envoy(self, envoy: str, before: Sample) -> Unknown | None:
         if envoy not in self.after.envoys:
             why = self.after.missing.get(envoy, "not in the sample")
-            return Doubt(self._cause_of_missing(envoy), f"Envoy {envoy} is missing: {why}")
+            return Unknown(self._cause_of_missing(envoy), f"Envoy {envoy} is missing: {why}")
         if envoy not in before.envoys:
-            return Doubt(Cause.ENVOY_NEW, f"Envoy {envoy} was not in the sample before")
+            return Unknown(Reason.ENVOY_NEW, f"Envoy {envoy} was not in the sample before")
         elapsed = self.after.read_at(envoy) - before.read_at(envoy)
-        return _doubt_about_process(envoy, before.envoys[envoy], self.after.envoys[envoy], elapsed)
+        return _unknown_process(envoy, before.envoys[envoy], self.after.envoys[envoy], elapsed)
 
-    def _cause_of_missing(self, envoy: str) -> Cause:
+    def _cause_of_missing(self, envoy: str) -> Reason:
         if self.after.source_failed:
-            return Cause.PROMETHEUS
-        return Cause.ENVOY_AWAY if envoy in self.away else Cause.ENVOY_MISSING
+            return Reason.PROMETHEUS
+        return Reason.ENVOY_AWAY if envoy in self.away else Reason.ENVOY_MISSING
 
-    def judge(self, service: str, by: IdleBy, doubt: Doubt | None) -> Judgement:
-        """What this window says of `service`; `doubt` is this window's own `doubt()`, computed once for all.
+    def judge(self, service: str, by: IdleBy, unknown: Unknown | None) -> Judgement:
+        """Return the usage of a service in this window; `unknown` is the window's own `unknown()`, computed once.
 
-        In doubt it is unknown, with what is known to have come: that is enough to wake, and never enough to sleep.
+        When unknown, it has what is known to have come: that is enough to wake, and never enough to sleep.
         """
         if self.before is None:
-            doubt = doubt or FIRST_SAMPLE
-            return self._judgement(Usage.UNKNOWN, doubt.words, _Sum(), doubt.cause in STARTING)
-        total, words = _Sum(), doubt and doubt.words
-        starting = doubt is not None and doubt.cause in STARTING
+            unknown = unknown or FIRST_SAMPLE
+            return self._judgement(Usage.UNKNOWN, unknown.message, _Sum(), unknown.code in STARTING)
+        total, words = _Sum(), unknown and unknown.message
+        starting = unknown is not None and unknown.code in STARTING
         for envoy, reading in self.after.envoys.items():
             before = self.before.envoys.get(envoy)
             if before is None or envoy not in self.expected:
@@ -167,7 +167,7 @@ class Window:
             return self._judgement(Usage.UNKNOWN, words, total, starting)
         if total.is_nothing:
             return _quiet(self.before.taken_at, self.after.taken_at, by)
-        reason = f"{counted(total.moved, by.one)} moved, {total.in_flight} in flight"
+        reason = f"{pluralize(total.moved, by.one)} moved, {total.in_flight} in flight"
         return self._judgement(Usage.TRAFFIC if total.moved or total.in_flight else Usage.QUIET, reason, total)
 
     def _judgement(self, usage: Usage, reason: str, total: _Sum, starting: bool = False) -> Judgement:
@@ -176,7 +176,7 @@ class Window:
         return Judgement(usage, at, start, total.in_flight, reason, total.moved, total.arrived, total.open, starting)
 
 
-def _doubt_about_process(envoy: str, was: EnvoyReading, now: EnvoyReading, elapsed: float) -> Doubt | None:
+def _unknown_process(envoy: str, was: EnvoyReading, now: EnvoyReading, elapsed: float) -> Unknown | None:
     """Return why both readings may not be of one process.
 
     An uptime that is no longer than the window proves neither a restart nor its absence: an Envoy that has just started
@@ -185,9 +185,9 @@ def _doubt_about_process(envoy: str, was: EnvoyReading, now: EnvoyReading, elaps
     known = was.process != 0 and now.process != 0
     ran = now.uptime - was.uptime
     if (known and was.process != now.process) or ran < 0 or ran < elapsed - RESTART_TOLERANCE_SECONDS:
-        return Doubt(Cause.ENVOY_RESTARTED, f"Envoy {envoy} restarted")
+        return Unknown(Reason.ENVOY_RESTARTED, f"Envoy {envoy} restarted")
     if not known and now.uptime <= elapsed + RESTART_TOLERANCE_SECONDS:
-        return Doubt(Cause.ENVOY_NEW, f"Envoy {envoy} has just started: no complete sample yet")
+        return Unknown(Reason.ENVOY_NEW, f"Envoy {envoy} has just started: no complete sample yet")
     return None
 
 
@@ -229,13 +229,13 @@ def in_flight(spec: Spec, sample: Sample, expected: frozenset[str]) -> int | Non
 @lru_cache(maxsize=len(IdleBy))
 def _quiet(start: float, taken_at: float, by: IdleBy) -> Judgement:
     """One object for all services of a window that were not used: most of those that are awake."""
-    return Judgement(Usage.QUIET, taken_at, start, 0, f"{counted(0, by.one)} moved, 0 in flight")
+    return Judgement(Usage.QUIET, taken_at, start, 0, f"{pluralize(0, by.one)} moved, 0 in flight")
 
 
-STARTING = frozenset({Cause.FIRST_SAMPLE, Cause.ENVOY_NEW})
+STARTING = frozenset({Reason.FIRST_SAMPLE, Reason.ENVOY_NEW})
 """Doubts that end with the next samples of the same Envoys."""
-NO_SAMPLE = Doubt(Cause.FIRST_SAMPLE, "no sample yet")
-FIRST_SAMPLE = Doubt(Cause.FIRST_SAMPLE, "only one sample so far")
+NO_SAMPLE = Unknown(Reason.FIRST_SAMPLE, "no sample yet")
+FIRST_SAMPLE = Unknown(Reason.FIRST_SAMPLE, "only one sample so far")
 
 
 def _moved(was: Counters, now: Counters, by: IdleBy) -> int:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from reconciler.cluster_client.cluster import Cluster
 from reconciler.cluster_client.controllers import AtUrl, ByForward, Figures, Silent, proxies
 from reconciler.cluster_client.status import READY, STATES, condition
-from reconciler.core.wording import counted
+from reconciler.core.text import pluralize
 from reconciler.doctor import conflicts, connections, installation, permissions
 from reconciler.doctor.connections import World
 from reconciler.doctor.findings import Examined, Finding, Level
@@ -82,7 +82,7 @@ async def _conflicts(cluster: Cluster, items: list[ScaledService]) -> Examined:
         *missed,
     ]
     numbers = {"HPA": len(autoscalers), "ScaledObject": len(scaled), "target": len(targets)}
-    looked = ", ".join(counted(number, thing) for thing, number in numbers.items())
+    looked = ", ".join(pluralize(number, thing) for thing, number in numbers.items())
     return Examined("conflicts", looked, tuple(found))
 
 
@@ -92,7 +92,7 @@ STALLED = "Stalled"
 def check_services(items: list[ScaledService]) -> Examined:
     """Each with a condition that is neither as expected nor a state."""
     found = tuple(finding for item in items for finding in _of(item))
-    return Examined("services", counted(len(items), KIND), found)
+    return Examined("services", pluralize(len(items), KIND), found)
 
 
 def _of(item: ScaledService) -> Iterator[Finding]:

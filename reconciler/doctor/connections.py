@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from reconciler.core.wording import counted
+from reconciler.core.text import pluralize
 from reconciler.doctor.findings import Examined, Finding
 
 if TYPE_CHECKING:
@@ -107,25 +107,25 @@ def _samples(worlds: Mapping[str, World]) -> Examined:
             sample = world["sample"]
             age = sample["ageSeconds"]
             said.append(f"by {sample['source']}, {'none yet' if age is None else f'{age:.0f} s old'}")
-            found += _doubts(name, sample, standing.get("doubt"))
+            found += _doubts(name, sample, standing.get("unknown"))
     return Examined("samples", "; ".join(said) or "nobody leads", tuple(found))
 
 
 def _doubts(name: str, sample: Mapping[str, Any], others: str | None) -> Iterator[Finding]:
     """`others`: what the leader does not know of other replicas."""
-    doubt = sample["doubt"]
+    unknown = sample["unknown"]
     if others and not _passes(others):
         remedy = "see that replicas reach one another at the gRPC port (18000)"
         yield Finding(name, f"nothing is put to sleep: {others}", remedy)
-    elif doubt and doubt != NO_ENVOY and not _passes(doubt):
+    elif unknown and unknown != NO_ENVOY and not _passes(unknown):
         by_prometheus = str(sample["source"]).startswith("Prometheus")
-        remedy = _scraped(doubt) if by_prometheus else REACH
-        yield Finding(name, f"nothing is put to sleep, since samples are in doubt: {doubt}", remedy)
+        remedy = _scraped(unknown) if by_prometheus else REACH
+        yield Finding(name, f"nothing is put to sleep, since samples are in doubt: {unknown}", remedy)
 
 
-def _scraped(doubt: str) -> str:
+def _scraped(unknown: str) -> str:
     """What to do in Prometheus."""
-    if lost := LOST.search(doubt):
+    if lost := LOST.search(unknown):
         rules = "metric_relabel_configs (metricRelabelings of a ServiceMonitor)"
         return f"take away the rule of Prometheus' {rules} that drops {lost[1]}"
     return SCRAPE
@@ -150,7 +150,7 @@ def check_proxy_pods(system: str, pods: Iterable[Pod], worlds: Mapping[str, Worl
     }
     listed = list(pods)
     found = [finding for pod in listed for finding in _check_pod(system, pod, joined)]
-    return Examined("proxies", counted(len(listed), "pod"), tuple(found))
+    return Examined("proxies", pluralize(len(listed), "pod"), tuple(found))
 
 
 def _check_pod(system: str, pod: Pod, joined: Mapping[str, set[str]]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import msgspec
 
 from reconciler.cluster_client.cluster import LEASE, Cluster
 from reconciler.cluster_client.controllers import COMPONENT, Pod, controllers, lease
-from reconciler.core.wording import counted, listed
+from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.findings import Examined, Finding, Level
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.host_policy import BadPolicy, parse_policy
@@ -116,7 +116,7 @@ async def check_controller(cluster: Cluster, installed: Installation) -> Examine
     held = await lease(cluster)
     found += _lease(f"Lease {system}/{LEASE}", held, {pod.metadata["name"] for pod in pods})
     leader = (held and held.spec.holder_identity) or "nobody"
-    said = f"{len(installed.ready)} of {counted(len(pods), 'pod')} ready, {leader} leads"
+    said = f"{len(installed.ready)} of {pluralize(len(pods), 'pod')} ready, {leader} leads"
     return Examined("controller", said, tuple(found))
 
 
@@ -164,7 +164,7 @@ def _policy(text: str) -> Iterator[Finding]:
         yield Finding(where, str(error).replace("\n", "; "), example)
         return
     if ungoverned:
-        what = f"no rule decides which namespace may claim {listed(ungoverned, 'or')}: the oldest claim wins"
+        what = f"no rule decides which namespace may claim {join_words(ungoverned, 'or')}: the oldest claim wins"
         remedy = f"if namespaces do not trust one another, add rules to it ({example})"
         yield Finding(where, what, remedy, Level.NOTE)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.app.up import CannotStart, envoy_binary
-from reconciler.core.wording import counted
+from reconciler.core.text import pluralize
 from reconciler.doctor import connections
 from reconciler.doctor.findings import Examined, Finding, Level
 from reconciler.local.bundled_prometheus import binary
@@ -25,7 +25,7 @@ def check_machine(world: Mapping[str, Any] | None, file: Path | None) -> list[Ex
         return [*found, Examined("zenvoy up", "not running", (Finding("zenvoy up", "none runs", remedy, Level.NOTE),))]
     return [
         *found,
-        Examined("zenvoy up", f"runs with {counted(world['services'], 'service')}"),
+        Examined("zenvoy up", f"runs with {pluralize(world['services'], 'service')}"),
         _records(world.get("records") or {}),
         _rejected(world.get("rejected") or {}),
         _listens(world.get("listens") or {}),
@@ -84,8 +84,8 @@ def _file(path: Path, runs: bool) -> Examined:
             Finding(f"{one.file}:{one.line}", ": ".join(filter(None, (one.where, one.what))), "fix the file")
             for one in found
         )
-        return Examined("services file", counted(len(mistakes), "mistake"), mistakes)
+        return Examined("services file", pluralize(len(mistakes), "mistake"), mistakes)
     listens = (found.listen_http, found.listen_tls, *(entry.spec.listen for entry in found.services))
     taken = [] if runs else [why for address in listens if address and (why := why_taken(address))]
     ports = tuple(Finding(str(path), f"cannot listen on {why}", "end it, or choose another port") for why in taken)
-    return Examined("services file", counted(len(found.services), "service"), ports)
+    return Examined("services file", pluralize(len(found.services), "service"), ports)

@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.core.doubt import Doubt
 from reconciler.core.events import Event, SleepCommanded, WakeCommanded, Zeroed
 from reconciler.core.follow import tells_of, urge
 from reconciler.core.judge import due, judge
 from reconciler.core.machine import step
+from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import NO_SAMPLE, Pace, Sample, Window
@@ -82,7 +82,7 @@ class Engine(Roles):
         self._roll = Roll()
         self._saved: dict[str, Record] = {}
         self.sample: Sample | None = None
-        self.doubt: Doubt | None = NO_SAMPLE
+        self.unknown: Unknown | None = NO_SAMPLE
         """Why the latest sample says nothing, or None."""
         self.tally = Tally(now())
         self.history = History()
@@ -157,12 +157,12 @@ class Engine(Roles):
         router = self._adapters.router
         window = Window(self.sample, sample, router.envoys(), router.away())
         self.sample = sample
-        self.doubt = doubt = window.doubt() or self._adapters.replicas.doubt()
+        self.unknown = unknown = window.unknown() or self._adapters.replicas.unknown()
         used = self.tally.requests(sample)
         for name in self._roll.awake | used.keys():
             if service := self._services.get(name):
                 service.requests += used.get(name, 0)
-                service.saw_traffic(window.judge(name, service.spec.idle_by, doubt))
+                service.saw_traffic(window.judge(name, service.spec.idle_by, unknown))
                 self._settle(name)
 
     @in_turn
@@ -240,7 +240,7 @@ class Engine(Roles):
         assert before is not None
         after = step(before, event, now)
         falls_asleep = after.state is State.ScaledToZero and not isinstance(event, Zeroed)
-        if after is before or (falls_asleep and self._adapters.replicas.doubt()):
+        if after is before or (falls_asleep and self._adapters.replicas.unknown()):
             return False
         service.record = after
         if after.state is not before.state:
@@ -293,9 +293,9 @@ class Engine(Roles):
         assert service.record is not None
         pods, hold = service.seen.endpoints, service.record.hold_address
         release_to = pods if wanted.release else ()
-        unseen = service.seen.trouble if service.seen.replicas is None else None
-        reason = service.record.stalled or unseen
-        order = Order(service.spec, hold, release_to, reason, service.reference(release_to))
+        unseen = service.seen.diagnosis if service.seen.replicas is None else None
+        diagnosis = service.record.diagnosis or unseen
+        order = Order(service.spec, hold, release_to, diagnosis, service.reference(release_to))
         route = pods if pods and wanted.route is Route.PODS else (hold,)
         if service.ordered != order:
             service.orders(order)

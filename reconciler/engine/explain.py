@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from reconciler.core.doubt import Doubt, words
 from reconciler.core.judge import undrained
+from reconciler.core.reasons import Unknown
 from reconciler.core.record import State
 from reconciler.core.traffic import NEVER_USED, Sample
 from reconciler.engine.service import Service
@@ -18,10 +18,15 @@ from reconciler.engine.view import moment
 from reconciler.ports.transitions import Transition
 
 
-def sampled(name: str, sample: Sample | None, doubt: Doubt | None, source: str, now: float) -> dict[str, Any]:
+def unknown_fields(unknown: Unknown | None) -> dict[str, Any]:
+    """Return the JSON fields that tell why usage is unknown; null if it is known."""
+    return {"unknown": unknown and unknown.message, "unknownReason": unknown and unknown.code.value}
+
+
+def sampled(name: str, sample: Sample | None, unknown: Unknown | None, source: str, now: float) -> dict[str, Any]:
     """What the latest sample has of one service, Envoy by Envoy, and how old it is."""
     if sample is None:
-        return {"source": source, "takenAt": None, "ageSeconds": None, "doubt": words(doubt), "envoys": []}
+        return {"source": source, "takenAt": None, "ageSeconds": None, **unknown_fields(unknown), "envoys": []}
     seen = [
         {
             "id": envoy,
@@ -34,7 +39,13 @@ def sampled(name: str, sample: Sample | None, doubt: Doubt | None, source: str, 
     missing = [{"id": envoy, "missing": why} for envoy, why in sorted(sample.missing.items())]
     age = round(max(0.0, now - sample.taken_at), 3)
     taken_at = moment(sample.taken_at)
-    return {"source": source, "takenAt": taken_at, "ageSeconds": age, "doubt": words(doubt), "envoys": seen + missing}
+    return {
+        "source": source,
+        "takenAt": taken_at,
+        "ageSeconds": age,
+        **unknown_fields(unknown),
+        "envoys": seen + missing,
+    }
 
 
 def judged(service: Service) -> dict[str, Any] | None:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.core.doubt import Doubt
 from reconciler.core.events import Event, WakeCommanded, WakeStalled
 from reconciler.core.follow import fenced, given_up, in_force, taken_over
+from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State
 from reconciler.core.traffic import NO_SAMPLE, Sample
 from reconciler.engine.history import History
@@ -45,7 +45,7 @@ class Roles:
     _saved: dict[str, Record]
     _adapters: Adapters
     sample: Sample | None
-    doubt: Doubt | None
+    unknown: Unknown | None
     tally: Tally
     history: History
     turns: Turns
@@ -86,7 +86,7 @@ class Roles:
         What another leader was about to put to sleep is awake again; what has no record gets one.
         """
         self.leads, self._forsaken = True, False
-        self.sample, self.doubt, self.tally = None, NO_SAMPLE, Tally(since)
+        self.sample, self.unknown, self.tally = None, NO_SAMPLE, Tally(since)
         self._words.clear()
         self._saved = self._adapters.store.records()
         self._owners = {one.record.hold_address: name for name, one in self._services.items() if one.record}
@@ -222,8 +222,8 @@ class Roles:
     def _begin(self, name: str, service: Service) -> None:
         """Make the record of a service that is seen for the first time: Active when it runs, or may run for all that
         is known, so that it gets a full `idleAfter`."""
-        replicas, trouble = service.seen.replicas, service.seen.trouble
-        if (replicas is None and trouble is None) or not self.leads:
+        replicas, diagnosis = service.seen.replicas, service.seen.diagnosis
+        if (replicas is None and diagnosis is None) or not self.leads:
             return
         state = State.ScaledToZero if replicas == 0 else State.Active
         try:

@@ -147,7 +147,8 @@ class Service:
             self.asks = running.asks
         if self.ending:
             self.ending.saw(running.replicas, running.endpoints)
-        self.seen = replace(self.seen, replicas=running.replicas, endpoints=self._dialled(), trouble=running.trouble)
+        endpoints, diagnosis = self._dialled(), running.diagnosis
+        self.seen = replace(self.seen, replicas=running.replicas, endpoints=endpoints, diagnosis=diagnosis)
         if self.wake and not self.recovers and self.record and self.record.state is State.Waking:
             self.wake = replace(self.wake, milestones=running.milestones)
 

@@ -34,7 +34,7 @@ def view(service: Service) -> dict[str, Any]:
         "endpoints": list(seen.endpoints),
         "route": {"to": list(service.route), "ackedAt": moment(seen.route_acked_at), "waitingFor": _pending(seen)},
         "traffic": _traffic(seen),
-        "trouble": seen.trouble,
+        "diagnosis": str(seen.diagnosis) if seen.diagnosis else None,
     }
 
 

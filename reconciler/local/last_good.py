@@ -11,9 +11,9 @@ from pathlib import Path
 
 import structlog
 
+from reconciler.core.address import Address
 from reconciler.local import private_files
 from reconciler.local.services_file import Problem, ServicesFile, read, read_bounded
-from reconciler.local.services_file.addresses import Address
 
 log = structlog.get_logger()
 

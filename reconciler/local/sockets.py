@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
+from reconciler.core.address import Address
 from reconciler.local.processes.procfs import CHILD_MARK
-from reconciler.local.services_file.addresses import Address
 
 LISTEN = "0A"
 BACKLOG = 65_535

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from prometheus_client.exposition import choose_encoder
 
-from reconciler.core.doubt import Doubt
+from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State
 from reconciler.core.traffic import Sample
 from reconciler.metrics.loop_lag import LoopLag
@@ -91,9 +91,9 @@ class Metrics:
             if tally := self._tallies.get(service):
                 tally.last_wake = (total, parts)
 
-    def sampled(self, sample: Sample, doubt: Doubt | None) -> None:
-        """A sample was taken; `doubt` is why it says nothing, or None."""
-        self._registry.samples.saw(sample, doubt)
+    def sampled(self, sample: Sample, unknown: Unknown | None) -> None:
+        """A sample was taken; `unknown` is why it says nothing, or None."""
+        self._registry.samples.saw(sample, unknown)
 
     def acked(self, envoy: str) -> None:
         """An Envoy acknowledged endpoints."""

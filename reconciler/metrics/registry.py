@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from reconciler.core.doubt import Cause, Doubt
+from reconciler.core.reasons import UNKNOWN_REASONS, Reason, Unknown
 from reconciler.core.traffic import Sample
 from reconciler.metrics import table
 from reconciler.metrics.table import Family
@@ -34,28 +34,28 @@ class Samples:
 
     def __init__(self) -> None:
         self.taken = 0
-        self.unknown = Counts(dict.fromkeys(Cause, 0))
+        self.unknown = Counts(dict.fromkeys(UNKNOWN_REASONS, 0))
         self.latest: float | None = None
         """When the latest that has an Envoy in it was taken: one that failed says nothing, however new it is."""
         self.latest_complete: float | None = None
         self.complete = False
-        self.cause: Cause | None = None
-        """Of the latest sample's doubt."""
+        self.cause: Reason | None = None
+        """The code of the latest sample's unknown usage."""
         self._seen: float | None = None
 
-    def saw(self, sample: Sample, doubt: Doubt | None) -> None:
-        """The doubt is that of this sample; one that was seen before says nothing."""
+    def saw(self, sample: Sample, unknown: Unknown | None) -> None:
+        """Record a sample and why it is unknown; a sample that was recorded before is ignored."""
         if sample.envoys and sample.taken_at == self._seen:
             return
         self.taken += 1
-        self._seen, self.complete = sample.taken_at, doubt is None
+        self._seen, self.complete = sample.taken_at, unknown is None
         if sample.envoys:
             self.latest = sample.taken_at
-        self.cause = doubt.cause if doubt else None
-        if doubt is None:
+        self.cause = unknown.code if unknown else None
+        if unknown is None:
             self.latest_complete = sample.taken_at
         else:
-            self.unknown[doubt.cause] += 1
+            self.unknown[unknown.code] += 1
 
 
 class Present(Collector):
@@ -92,7 +92,7 @@ class Present(Collector):
         yield _family(table.SAMPLES_UNKNOWN, {(cause,): count for cause, count in samples.unknown.items()})
         takes = self._world.leads()
         yield _single(table.SAMPLE_COMPLETE, samples.complete if takes else None)
-        yield _family(table.SAMPLE_DOUBT, {(cause,): cause is samples.cause for cause in Cause if takes})
+        yield _family(table.SAMPLE_UNKNOWN, {(cause,): cause is samples.cause for cause in UNKNOWN_REASONS if takes})
         yield _single(table.SAMPLE_TAKEN, samples.latest if takes else None)
         yield _single(table.SAMPLE_COMPLETE_TAKEN, samples.latest_complete if takes else None)
 

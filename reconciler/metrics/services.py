@@ -8,7 +8,6 @@ and https://prometheus.io/docs/specs/om/open_metrics_spec/
 from __future__ import annotations
 
 from reconciler.core.record import Record, State
-from reconciler.core.stall_reasons import why
 from reconciler.metrics.table import (
     FIGURES,
     LAST_WAKE,
@@ -49,8 +48,8 @@ class Page:
         for (append, metric), figure in zip(self._figures, known, strict=True):
             if figure is not None:
                 append(f"{metric}{tag}}} {figure}\n")
-        if record.stalled is not None:
-            self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},why="{why(record.stalled)}"}} 1\n')
+        if diagnosis := record.diagnosis:
+            self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},why="{diagnosis.code}"}} 1\n')
         if tally is not None:
             self._add_events(tag, tally, service.spec.wake_timeout)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from reconciler.core.doubt import Cause
+from reconciler.core.reasons import UNKNOWN_REASONS
 
 Kind = Literal["gauge", "counter", "histogram"]
 PARTS = ("signal", "started", "reachable", "firstByte")
@@ -158,14 +158,14 @@ SAMPLES_UNKNOWN = Family(
     "counter",
     "Samples that say nothing about any service, by cause; each keeps services awake.",
     ("cause",),
-    series=str(len(Cause)),
+    series=str(len(UNKNOWN_REASONS)),
 )
-SAMPLE_DOUBT = Family(
-    "zenvoy_sample_doubt",
+SAMPLE_UNKNOWN = Family(
+    "zenvoy_sample_unknown",
     "gauge",
     "1 for the cause for which the latest sample says nothing, 0 for all others; where zenvoy_leader is 1.",
     ("cause",),
-    series=str(len(Cause)),
+    series=str(len(UNKNOWN_REASONS)),
 )
 SAMPLE_COMPLETE = Family(
     "zenvoy_sample_complete", "gauge", "1 when the latest sample says something, 0 when not; where zenvoy_leader is 1."
@@ -234,7 +234,7 @@ BUILD = Family("zenvoy_build_info", "gauge", "1; the labels say what runs.", ("v
 
 HISTOGRAMS = (WAKE, WAKE_PART, WAKE_REQUESTS, WAKE_CONNECTIONS, LOOP_LAG)
 PRESENT = (
-    *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_DOUBT, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
+    *(SAMPLES, SAMPLES_UNKNOWN, SAMPLE_COMPLETE, SAMPLE_UNKNOWN, SAMPLE_TAKEN, SAMPLE_COMPLETE_TAKEN),
     *(ENVOYS, ENVOY_CONNECTED, ACKED, ACKS, NACKS, HOLDERS, SERVICES, READY, LEADER, API_CALLS, REFUSED_STREAMS),
     *(PLAINTEXT, RECORDS_FAILING, CERTIFICATE_EXPIRY, BUILD),
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from reconciler.core.reasons import Diagnosis
 from reconciler.plan import Scale
 
 
@@ -29,8 +30,8 @@ class Running:
     """Replicas that exist or that their owner keeps up; 0 only when nothing runs any more; None: not known."""
     endpoints: tuple[str, ...] = ()
     """`ip:port` (IPv6 in brackets) of everything that can be dialled now."""
-    trouble: str | None = None
-    """Why the service does not get ready, or None while nothing is known to be wrong."""
+    diagnosis: Diagnosis | None = None
+    """The reason why the service does not become ready; None while nothing is known to be wrong."""
     milestones: Mapping[str, float] = field(default_factory=dict)
     """When the parts of the latest wake were reached, by name, in seconds since the epoch; in order."""
     asks: Asks = UNSAID

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from reconciler.core.reasons import Diagnosis
 from reconciler.core.spec import Spec
 
 
@@ -20,8 +21,8 @@ class Order:
     """The hold address, `ip:port`."""
     release_to: tuple[str, ...]
     """Endpoints to connect them to; empty: they wait."""
-    reason: str | None
-    """Why the wake is stalled, in full: for operators."""
+    diagnosis: Diagnosis | None
+    """The reason why the wake is stalled, in full."""
     reference: str = ""
     """The id by which a refusal names the present hold; empty while connections are not held."""
 

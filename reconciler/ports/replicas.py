@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from reconciler.core.doubt import Doubt
+from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record
 from reconciler.ports.router import RouteState
 
@@ -39,7 +39,7 @@ class Replicas(Protocol):
         The route's state as it is by that, since nobody has acknowledged it yet; None when that changes nothing.
         """
 
-    def doubt(self) -> Doubt | None:
+    def unknown(self) -> Unknown | None:
         """Why nothing may be put to sleep now; None when it may."""
 
 
@@ -49,5 +49,5 @@ class Alone:
     def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:
         return None
 
-    def doubt(self) -> Doubt | None:
+    def unknown(self) -> Unknown | None:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from reconciler.core.doubt import Cause, Doubt
+from reconciler.core.reasons import Reason, Unknown
 from reconciler.replication.presence import Presence
 from reconciler.replication.wire import Fleet, Report
 
@@ -111,16 +111,16 @@ class Ledger:
         """The followers that are."""
         return frozenset(name for name, follower in self.followers.items() if follower.connected)
 
-    def doubt(self) -> Doubt | None:
+    def unknown(self) -> Unknown | None:
         """Why nothing may be put to sleep, as far as replicas are concerned."""
         if (left := self._calm_at - self._terms.ticks()) > 0:
-            return Doubt(Cause.LEADER_NEW, f"this replica leads for a short time only; {left:.0f} s to go")
+            return Unknown(Reason.LEADER_NEW, f"this replica leads for a short time only; {left:.0f} s to go")
         listed = self._terms.replicas()
         if self._terms.me not in listed:
-            return Doubt(Cause.REPLICAS_UNKNOWN, "which replicas there are is not known")
+            return Unknown(Reason.REPLICAS_UNKNOWN, "which replicas there are is not known")
         missing = (listed | self.followers.keys()) - self.connected() - {self._terms.me}
         if missing:
-            return Doubt(Cause.REPLICA_MISSING, f"replica {', '.join(sorted(missing))} is not connected")
+            return Unknown(Reason.REPLICA_MISSING, f"replica {', '.join(sorted(missing))} is not connected")
         return None
 
     def forget(self) -> bool:

@@ -3,8 +3,8 @@
 It stands between the engine and this replica's own router and holders, and is the engine's `Router`, `Holders` and
 `Replicas`. While this replica follows, the engine is told of its own Envoys and holders only, and so is the leader.
 A replica without any Envoy (or holder) has nothing to wait for there; that there is one somewhere is asked of all.
-No I/O here: `server` and `client` carry words and reports. Doubt keeps awake: a replica that vanished, or that should
-be there and is not, makes everything unknown.
+No I/O here: `server` and `client` carry words and reports. A replica that vanished, or that should be there and is
+not, makes all usage unknown, which keeps services awake.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from reconciler.core.doubt import Cause, Doubt
+from reconciler.core.reasons import Reason, Unknown
 from reconciler.core.record import Record
 from reconciler.ports.holders import Held, Holders, Order
 from reconciler.ports.replicas import Connected, Standing
@@ -109,13 +109,13 @@ class Merged:
         state = self._told_route[service] = self._route(service)
         return state
 
-    def doubt(self) -> Doubt | None:
+    def unknown(self) -> Unknown | None:
         if not self.leads or not self._terms.valid():
-            return Doubt(Cause.NOT_LEADER, "this replica does not lead")
-        return self.ledger.doubt()
+            return Unknown(Reason.NOT_LEADER, "this replica does not lead")
+        return self.ledger.unknown()
 
     def forget(self) -> None:
-        """As leader: count those no longer that are gone for good. To be called now and then, whoever reads `doubt`."""
+        """As leader: count those no longer that are gone for good. Call it regularly."""
         if self.leads and self._terms.valid() and self.ledger.forget():
             for told in self.on_fleet:  # the next leader would wait for them again
                 told()

@@ -14,8 +14,8 @@ import grpc
 import structlog
 
 from reconciler.core.entitlement import StreamKind
+from reconciler.core.reasons import Reason
 from reconciler.core.spec import Spec
-from reconciler.core.stall_reasons import OTHER, why
 from reconciler.ports.holders import Held, Order, Report, added
 from tproxy import wire
 
@@ -312,8 +312,9 @@ def assigned(order: Order) -> wire.Assignment:
 
 
 def _reason(order: Order) -> str | None:
-    """Return what clients may read of why a wake is stalled: one word of a few, unless its owner allows all of it."""
-    if order.reason is None or order.spec.refusal_details:
-        return order.reason
-    word = why(order.reason)
-    return None if word == OTHER else word
+    """Return what clients may read of a stalled wake: the code, or all of it if the spec allows that."""
+    if order.diagnosis is None:
+        return None
+    if order.spec.refusal_details:
+        return str(order.diagnosis)
+    return None if order.diagnosis.code is Reason.OTHER else order.diagnosis.code.value

@@ -41,7 +41,7 @@ async def test_backend_reports_endpoints_and_scaling(stage: Stage, server: int) 
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace))
     first = await stage.until("web", lambda running: running.replicas == 2)
-    assert (first.endpoints, first.trouble) == ((f"{HERE}:{server}",), None)
+    assert (first.endpoints, first.diagnosis) == ((f"{HERE}:{server}",), None)
     assert stage.all("web")[0] == first, "nothing is said before it is known"
     await stage.scale("web", 5)
     await stage.until("web", lambda running: running.replicas == 5)
@@ -211,23 +211,23 @@ async def test_sleep_refused_keeps_the_endpoints(stage: Stage, server: int) -> N
 
 async def test_target_missing_is_reported_until_it_exists(stage: Stage, server: int) -> None:
     stage.configure(entry("web", stage.namespace))
-    missing = await stage.until("web", lambda running: running.trouble)
-    assert missing.trouble == f"TargetNotFound: Deployment {stage.namespace}/web does not exist"
+    missing = await stage.until("web", lambda running: running.diagnosis)
+    assert str(missing.diagnosis) == f"TargetNotFound: Deployment {stage.namespace}/web does not exist"
     assert missing.replicas == 0, "known: nothing runs"
     stage.backend.converge(stage.named("web"), UP)
     await stage.deploy("web", 0)
-    await stage.until("web", lambda running: running.replicas == 3 and running.trouble is None)
+    await stage.until("web", lambda running: running.replicas == 3 and running.diagnosis is None)
     stage.backend.converge(stage.named("web"), None)
     await stage.delete("deployments", "web")
-    await stage.until("web", lambda running: running.trouble and running.replicas == 0)
+    await stage.until("web", lambda running: running.diagnosis and running.replicas == 0)
     await stage.deploy("web", 2)
-    await stage.until("web", lambda running: running.replicas == 2 and running.trouble is None)
+    await stage.until("web", lambda running: running.replicas == 2 and running.diagnosis is None)
 
 
 async def test_target_misspelled_other_services_continue(stage: Stage, server: int) -> None:
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace, "wbe"))
-    running = await stage.until("web", lambda running: running.trouble and running.endpoints)
+    running = await stage.until("web", lambda running: running.diagnosis and running.endpoints)
     assert (running.replicas, running.endpoints) == (1, (f"{HERE}:{server}",))
 
 
@@ -332,8 +332,8 @@ async def test_endpoints_terminating_are_not_trusted_by_followers(stage: Stage, 
 async def test_scale_forbidden_is_reported_and_retried(stage: Stage, server: int) -> None:
     await stage.slice("web-a", "web", [endpoint(HERE, "one"), endpoint(HERE, "one")], server)
     stage.configure(entry("web", stage.namespace, kind="DaemonSet"))
-    running = await stage.until("web", lambda running: running.trouble and running.endpoints)
-    assert running.trouble and running.trouble.startswith("NotScalable: DaemonSet (apps/v1) has no scale subresource")
+    running = await stage.until("web", lambda running: running.diagnosis and running.endpoints)
+    assert str(running.diagnosis).startswith("NotScalable: DaemonSet (apps/v1) has no scale subresource")
     assert (running.replicas, running.endpoints) == (1, (f"{HERE}:{server}",))
     stage.backend.converge(stage.named("web"), DOWN)
     stage.backend.converge(stage.named("web"), UP)

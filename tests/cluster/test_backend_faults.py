@@ -54,12 +54,12 @@ async def test_backend_api_server_restart_loses_nothing(stage: Stage, apiserver:
         await asyncio.to_thread(apiserver.stop_apiserver)
         began = time.monotonic()
         stage.backend.converge(stage.named("web"), AtLeast(2))
-        told = await stage.until("web", lambda running: running.trouble)
-        assert told.trouble and told.trouble.startswith("ApiUnreachable: ")
+        told = await stage.until("web", lambda running: running.diagnosis)
+        assert str(told.diagnosis).startswith("ApiUnreachable: ")
         assert time.monotonic() - began < 3
         await asyncio.to_thread(apiserver.start_apiserver)
         began = time.monotonic()
-        await stage.until("web", lambda running: running.replicas == 2 and running.trouble is None)
+        await stage.until("web", lambda running: running.replicas == 2 and running.diagnosis is None)
         assert time.monotonic() - began < 5
 
 

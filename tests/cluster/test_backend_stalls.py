@@ -40,7 +40,7 @@ async def woken(stage: Stage, name: str = "web", kind: str = "Deployment") -> No
 async def told(stage: Stage, words: str, name: str = "web") -> Running:
     """It is reported soon."""
     began = time.monotonic()
-    running = await stage.until(name, lambda running: words in (running.trouble or ""))
+    running = await stage.until(name, lambda running: words in str(running.diagnosis))
     assert time.monotonic() - began < KNOWN_SECONDS
     return running
 
@@ -55,7 +55,7 @@ async def test_wake_reports_each_reason_until_it_is_reached(stage: Stage) -> Non
     scheduled = [condition("PodScheduled", "True")]
     creating = container(waiting("ContainerCreating"))
     await stage.say(pod, conditions=scheduled, containerStatuses=[creating])
-    await stage.until("web", lambda running: running.trouble is None and "scheduled" in running.milestones)
+    await stage.until("web", lambda running: running.diagnosis is None and "scheduled" in running.milestones)
     await stage.warn("Pod", pod, "FailedMount", 'MountVolume.SetUp failed for volume "tls": secret "tls" not found')
     await told(stage, f'FailedMount: pod {name}: MountVolume.SetUp failed for volume "tls": secret "tls" not found')
     await stage.say(pod, containerStatuses=[container(waiting("ImagePullBackOff", "Back-off: not found"))])
@@ -68,12 +68,12 @@ async def test_wake_reports_each_reason_until_it_is_reached(stage: Stage) -> Non
     await told(stage, f"CrashLoopBackOff: container app of pod {name} ended with exit code 3, restarted 2 times")
     runs = container(RUNS, restartCount=3, ready=True)
     await stage.say(pod, phase="Running", conditions=[*scheduled, condition("Ready", "True")], containerStatuses=[runs])
-    await stage.until("web", lambda running: running.trouble is None and "ready" in running.milestones)
+    await stage.until("web", lambda running: running.diagnosis is None and "ready" in running.milestones)
     with socket.create_server((own_address(), 0)) as server:
         uid, port = pod["metadata"]["uid"], server.getsockname()[1]
         await stage.slice("web-a", "web", [endpoint(own_address(), uid)], port)
         awake = await stage.until("web", lambda running: running.endpoints)
-    assert awake.trouble is None
+    assert awake.diagnosis is None
     moments = list(awake.milestones.values())
     assert list(awake.milestones) == ["scale", "scheduled", "running", "ready"]
     assert moments == sorted(moments)
@@ -87,7 +87,7 @@ async def test_wake_new_leader_reports_the_diagnosis(stage: Stage) -> None:
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
     await stage.until("web", lambda running: running.replicas == 1)
     await asyncio.sleep(KNOWN_SECONDS)
-    assert all(running.trouble is None for running in stage.all("web")), "whoever leads tells it"
+    assert all(running.diagnosis is None for running in stage.all("web")), "whoever leads tells it"
     stage.leads = True
     stage.backend.lead(True)
     await told(stage, "Unschedulable")
@@ -103,8 +103,8 @@ async def test_wake_quota_exceeded_is_reported(stage: Stage, kind: str) -> None:
     stage.configure(entry("web", stage.namespace, kind=kind))
     await stage.until("web", lambda running: running.replicas == 0)
     stage.backend.converge(stage.named("web"), AtLeast(1))
-    stalled = await stage.until("web", lambda running: "QuotaExceeded" in (running.trouble or ""))
-    assert stalled.trouble == (
+    stalled = await stage.until("web", lambda running: "QuotaExceeded" in str(running.diagnosis))
+    assert str(stalled.diagnosis) == (
         f"QuotaExceeded: pods of {kind} {stage.namespace}/web cannot be created: "
         "exceeded quota: none, requested: pods=1, used: pods=0, limited: pods=0"
     )
@@ -116,8 +116,8 @@ async def test_wake_ready_pod_not_selected_is_reported(stage: Stage) -> None:
     await stage.bind(pod)
     ready = [condition("PodScheduled", "True"), condition("Ready", "True")]
     await stage.say(pod, phase="Running", conditions=ready, containerStatuses=[container(RUNS, ready=True)])
-    stalled = await stage.until("web", lambda running: running.trouble)
-    assert stalled.trouble and "has no endpoint" in stalled.trouble
+    stalled = await stage.until("web", lambda running: running.diagnosis)
+    assert stalled.diagnosis and "has no endpoint" in str(stalled.diagnosis)
 
 
 async def test_diagnosis_watches_waking_targets_only(stage: Stage) -> None:
@@ -130,7 +130,7 @@ async def test_diagnosis_watches_waking_targets_only(stage: Stage) -> None:
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
     await stage.scale("web", 2)
     await stage.until("web", lambda running: running.replicas == 2)
-    assert all(running.trouble is None for running in stage.all("web")), told
+    assert all(running.diagnosis is None for running in stage.all("web")), told
 
 
 async def test_diagnosis_of_one_wake_is_not_kept_for_the_next(stage: Stage) -> None:
@@ -139,14 +139,14 @@ async def test_diagnosis_of_one_wake_is_not_kept_for_the_next(stage: Stage) -> N
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
     await told(stage, "no room")
     stage.backend.converge(stage.named("web"), Zero())
-    await stage.until("web", lambda running: running.replicas == 0 and running.trouble is None)
+    await stage.until("web", lambda running: running.replicas == 0 and running.diagnosis is None)
     await stage.until_pods_end("web")
     stage.backend.converge(stage.named("web"), None)
     stage.reports.clear()
     stage.backend.converge(stage.named("web"), AtLeast(1))
     await stage.until("web", lambda running: running.replicas == 1)
     await stage.pod("web", besides={pod["metadata"]["uid"]})
-    assert not any("no room" in (running.trouble or "") for running in stage.all("web"))
+    assert not any("no room" in str(running.diagnosis) for running in stage.all("web"))
 
 
 async def test_missing_permission_is_named(stage: Stage, control_plane: Cluster, tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ async def test_missing_permission_is_named(stage: Stage, control_plane: Cluster,
         limited.configure(entry("web", stage.namespace))
         await limited.until("web", lambda running: running.replicas == 0)
         limited.backend.converge(limited.named("web"), AtLeast(1))
-        refused = await limited.until("web", lambda running: running.trouble)
-        assert refused.trouble == (
+        refused = await limited.until("web", lambda running: running.diagnosis)
+        assert str(refused.diagnosis) == (
             f"Forbidden: zenvoy may not scale Deployment {stage.namespace}/web: no right to deployments/scale in "
             f"{stage.namespace}; add deployments to the chart's `scaleTargets`"
         )

@@ -282,7 +282,7 @@ async def test_provider_refused_write_is_reported_and_retried(shop: Shop) -> Non
     await shop.serve()
     await until(lambda: any("exceeded quota" in problem for problem in shop.problems))
     (problem,) = shop.told[1][shop.key]
-    assert (problem.reason, problem.where, problem.on) == ("Refused", "zenvoy.dev/enabled", "Service")
+    assert (problem.reason, problem.field, problem.on) == ("Refused", "zenvoy.dev/enabled", "Service")
     await shop.api.call("DELETE", f"{quotas}/none")
     await shop.until(bool)
     await until(lambda: shop.entry and not shop.problems)

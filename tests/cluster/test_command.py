@@ -54,7 +54,7 @@ def test_explain_wake_shows_every_envoy(zenvoy: Release, shop: Shop) -> None:
 
     def told() -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(says(zenvoy, "explain", "web", "-n", shop.namespace, "-o", "json"))
-        return found if found["sample"]["ageSeconds"] is not None and not found["sample"]["doubt"] else None
+        return found if found["sample"]["ageSeconds"] is not None and not found["sample"]["unknown"] else None
 
     found = until("there is a sample", told)
     proxies = pods(zenvoy, "proxy")

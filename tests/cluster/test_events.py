@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.record import State
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
-from reconciler.kubernetes.config.service_config import SERVICE, Problem
+from reconciler.kubernetes.config.service_config import SERVICE
 from reconciler.kubernetes.status.event_messages import EventMessage
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.builtin import Service
@@ -24,8 +25,10 @@ from tests.cluster.harness import Cluster
 from tests.cluster.rights import kubeconfig_of
 from tests.cluster.written import GENEROUS_SECONDS, Written
 
-BAD = Problem("BadAnnotation", "zenvoy.dev/idle-after", "'5 parsecs' is not a duration", "write it as 5m", on=SERVICE)
-TAKEN = Problem("HostTaken", "spec.hosts", "shop.example.com is that of shop/older", "take another")
+BAD = Problem(
+    Reason.BAD_ANNOTATION, "zenvoy.dev/idle-after", "'5 parsecs' is not a duration", "write it as 5m", on=SERVICE
+)
+TAKEN = Problem(Reason.HOST_TAKEN, "spec.hosts", "shop.example.com is that of shop/older", "take another")
 
 
 class Scene(Written):

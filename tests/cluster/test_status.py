@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 import pytest
 
 from reconciler.core.events import Event
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.record import Record, State
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.config.commands import CommandController
-from reconciler.kubernetes.config.service_config import Problem
 from reconciler.kubernetes.status.finalizer import FinalizerController
 from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.objects import micro_time
@@ -25,7 +25,7 @@ from tests.cluster.written import GENEROUS_SECONDS, Written, until
 ACTIVE = Record(State.Active, 1_795_000_000.123457, "reachable", 2, "127.64.0.1:18001")
 ASLEEP = Record(State.ScaledToZero, 1_795_000_060.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
 STALLED = Record(State.Waking, 1_795_000_090.5, "somebody waits", 2, "127.64.0.1:18001", "ImagePullBackOff: no web:1")
-BAD = Problem("PortNotFound", "spec.port", "Service shop/web has no port 81", "write 80")
+BAD = Problem(Reason.PORT_NOT_FOUND, "spec.port", "Service shop/web has no port 81", "write 80")
 
 
 class Scene(Written):

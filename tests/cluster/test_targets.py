@@ -129,8 +129,8 @@ async def test_discovery_custom_kind_is_scaled_at_any_path(stage: Stage, api: Ap
     stage.backend.converge(stage.named("f"), AtLeast(4))
     await stage.until("f", lambda running: running.replicas == 4)
     await stage.delete("fleets", "f", version)
-    gone = await stage.until("f", lambda running: running.trouble)
-    assert gone.trouble == f"TargetNotFound: Fleet {stage.namespace}/f does not exist"
+    gone = await stage.until("f", lambda running: running.diagnosis)
+    assert str(gone.diagnosis) == f"TargetNotFound: Fleet {stage.namespace}/f does not exist"
 
 
 async def test_scale_number_forbidden_by_schema_is_reported(stage: Stage, api: Api, group: str) -> None:
@@ -140,26 +140,26 @@ async def test_scale_number_forbidden_by_schema_is_reported(stage: Stage, api: A
     stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
     await stage.until("f", lambda running: running.replicas == 0)
     stage.backend.converge(stage.named("f"), AtLeast(51))
-    told = await stage.until("f", lambda running: running.trouble)
-    assert told.trouble and "ScaleFailed" in told.trouble and "51" in told.trouble
+    told = await stage.until("f", lambda running: running.diagnosis)
+    assert told.diagnosis and "ScaleFailed" in str(told.diagnosis) and "51" in str(told.diagnosis)
     stage.backend.converge(stage.named("f"), AtLeast(50))
-    await stage.until("f", lambda running: running.replicas == 50 and not running.trouble)
+    await stage.until("f", lambda running: running.replicas == 50 and not running.diagnosis)
 
 
 async def test_discovery_kind_removed_and_added_again_works(stage: Stage, api: Api, group: str) -> None:
     version = f"{group}/v1"
     stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
-    missing = await stage.until("f", lambda running: running.trouble)
-    assert missing.trouble and missing.trouble.startswith(f"NoSuchKind: the API server has no group {group}")
+    missing = await stage.until("f", lambda running: running.diagnosis)
+    assert str(missing.diagnosis).startswith(f"NoSuchKind: the API server has no group {group}")
     stage.backend.converge(stage.named("f"), AtLeast(3))
     for _ in range(2):
         await define(api, fleets(group))
         await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)
-        await stage.until("f", lambda running: running.replicas == 3 and running.trouble is None)
+        await stage.until("f", lambda running: running.replicas == 3 and running.diagnosis is None)
         await api.call("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/fleets.{group}")
-        await stage.until("f", lambda running: running.trouble)
+        await stage.until("f", lambda running: running.diagnosis)
         async with asyncio.timeout(GENEROUS_SECONDS):
-            while not (running := stage.now("f")) or "NoSuchKind" not in (running.trouble or ""):
+            while not (running := stage.now("f")) or "NoSuchKind" not in str(running.diagnosis):
                 await asyncio.sleep(0.05)
 
 
@@ -174,4 +174,4 @@ async def test_target_without_selector_uses_the_services_pods(stage: Stage, api:
     await stage.until("f", lambda running: running.replicas == 0)
     stage.backend.converge(stage.named("f"), AtLeast(1))
     await stage.say(made, containerStatuses=[container(waiting("CreateContainerConfigError", 'secret "db" not found'))])
-    await stage.until("f", lambda running: 'secret "db" not found' in (running.trouble or ""))
+    await stage.until("f", lambda running: 'secret "db" not found' in str(running.diagnosis))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
@@ -95,7 +96,7 @@ class Replica:
         self.sent: float | None = None
         """When a zero was sent whose outcome is not known yet."""
         self.hides = False
-        self.view: tuple[int, int, tuple[str, ...], str | None] | None = None
+        self.view: tuple[int, int, tuple[str, ...], Diagnosis | None] | None = None
         self.deadline: Deadline | None = None
         self.samples: list[Sample] = []
         """Taken, and not yet delivered."""
@@ -213,8 +214,8 @@ class Replica:
 
     def tell_running(self) -> None:
         if self.view:
-            replicas, _, pods, trouble = self.view
-            self.engine.ran(Running(NAME, replicas, () if self.hides else pods, trouble))
+            replicas, _, pods, diagnosis = self.view
+            self.engine.ran(Running(NAME, replicas, () if self.hides else pods, diagnosis))
 
     # The peer stream, as `server` and `client` have it
 
@@ -437,7 +438,7 @@ class Pair:
         if replica.frozen or replica.view is None:
             return
         match replica.scale:
-            case Zero() if replica.view[0] and replica.sent is None and replica.merged.doubt() is None:
+            case Zero() if replica.view[0] and replica.sent is None and replica.merged.unknown() is None:
                 replica.sent = self.now
             case AtLeast(number) if replica.view[0] == 0 and self.number == 0:
                 self.scale_to(number, "")

@@ -13,6 +13,7 @@ from math import inf
 
 from reconciler.core.events import Event
 from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
@@ -31,6 +32,8 @@ INSTANT = 0.001
 """No client comes at the very time for which a sample speaks."""
 EXCUSED = ("crash", "somebody else", "Envoy died", "holder died", "hold timed out", "gave up")
 """Ends of a connection that are not the fault of going to sleep."""
+
+EXITED = Diagnosis(Reason.EXITED, "exit code 1")
 
 
 @dataclass
@@ -338,8 +341,8 @@ class World:
 
     def report_backend(self) -> None:
         ready = tuple(pod for pod, state in self.pods.items() if state == "ready")
-        trouble = "exit code 1" if "crashed" in self.pods.values() else None
-        self.engine.ran(Running(NAME, self.replicas, ready, trouble))
+        diagnosis = EXITED if "crashed" in self.pods.values() else None
+        self.engine.ran(Running(NAME, self.replicas, ready, diagnosis))
 
     def backend_works(self) -> None:
         """Carry out what the plan asks for; the backend knows of its own doing at once."""

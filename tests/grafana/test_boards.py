@@ -12,7 +12,7 @@ import pytest
 from grafana.build import BOARDS, DASHBOARDS
 from grafana.model import GRID_WIDTH, Board
 from grafana.theme import CAUSE_COLORS, PART_COLORS
-from reconciler.core.doubt import Cause
+from reconciler.core.reasons import UNKNOWN_REASONS
 from reconciler.metrics.table import CLUSTER_PARTS, PARTS
 from xds.bootstrap import ADS_CLUSTER
 from xds.bootstrap_stats import ADMIN_CLUSTER
@@ -102,8 +102,8 @@ def test_wake_parts_and_causes_have_distinct_colors() -> None:
         assert [part for part in PART_COLORS if part in parts] == list(parts), "not in order"
         assert len({PART_COLORS[part] for part in parts}) == len(parts)
     assert PART_COLORS.keys() == {*PARTS, *CLUSTER_PARTS}
-    assert CAUSE_COLORS.keys() == set(Cause)
-    assert len(set(CAUSE_COLORS.values())) == len(Cause)
+    assert CAUSE_COLORS.keys() == set(UNKNOWN_REASONS)
+    assert len(set(CAUSE_COLORS.values())) == len(UNKNOWN_REASONS)
 
 
 def test_links_to_a_service_lead_to_an_existing_dashboard() -> None:

@@ -154,7 +154,7 @@ class Port:
 
     @property
     def may_sleep(self) -> bool:
-        return self.replica.peers.merged.doubt() is None
+        return self.replica.peers.merged.unknown() is None
 
 
 @asynccontextmanager

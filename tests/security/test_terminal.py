@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core.spec import Spec
-from reconciler.core.wording import printable, printable_json
+from reconciler.core.text import printable, printable_json
 from reconciler.engine.view import view
 from tests.fakes.world import NAME, World
 
@@ -44,7 +44,7 @@ def poisoned(value: Any) -> Any:
 
 def service() -> dict[str, Any]:
     found = view(World(Spec(name=NAME)).service)
-    return {**found, "stalled": "why", "trouble": "why not", "endpoints": ["10.0.0.1:80"], "reference": "id"}
+    return {**found, "stalled": "why", "diagnosis": "why not", "endpoints": ["10.0.0.1:80"], "reference": "id"}
 
 
 def explained() -> dict[str, Any]:
@@ -57,10 +57,10 @@ def explained() -> dict[str, Any]:
         "service": service(),
         "judged": {"usage": "quiet", "reason": "nothing moved"},
         "obstacle": "why",
-        "sample": {"source": "Envoy", "takenAt": at, "ageSeconds": 1.0, "doubt": "why", "envoys": seen},
+        "sample": {"source": "Envoy", "takenAt": at, "ageSeconds": 1.0, "unknown": "why", "envoys": seen},
         "envoys": {"version": "v1", "each": each},
         "holders": [{"id": "holder", "mode": "anyip", "connected": True, "inForce": True, **held}],
-        "standing": {"replica": "a", "leads": True, "leader": "a", "connected": ["b"], "doubt": "why"},
+        "standing": {"replica": "a", "leads": True, "leader": "a", "connected": ["b"], "unknown": "why"},
         "transitions": [{"at": at, "from": "Idle", "to": "Active", "event": "Traffic", "reason": "it moved"}],
     }
 
@@ -68,7 +68,7 @@ def explained() -> dict[str, Any]:
 def world() -> dict[str, Any]:
     nack = {"at": "2026-11-23T10:00:00+00:00", "message": "why"}
     envoy = {"id": "envoy", "since": nack["at"], "mode": "delta", "versions": {}, "nacks": 1, "lastNack": nack}
-    sample = {"source": "Envoy", "takenAt": nack["at"], "ageSeconds": 99.0, "doubt": "why"}
+    sample = {"source": "Envoy", "takenAt": nack["at"], "ageSeconds": 99.0, "unknown": "why"}
     holder = {"id": "holder", "mode": "anyip", "connected": True, "rules": None}
     return {"ready": True, "services": 1, "sample": sample, "envoys": [envoy], "holders": [holder], "standing": None}
 

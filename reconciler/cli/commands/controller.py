@@ -208,9 +208,9 @@ def controller(
 
 
 def _seconds(text: str, flag: str, least: float = 0.0) -> float:
-    from reconciler.core.durations import duration
+    from reconciler.core.text import parse_duration
 
-    seconds = duration(text)
+    seconds = parse_duration(text)
     if not seconds:
         raise typer.BadParameter(f"'{text}' is not a duration; write it as 1s or 500ms", param_hint=flag)
     if seconds < least:

@@ -26,7 +26,7 @@ from reconciler.cli.options import (
     StateDirOption,
     System,
 )
-from reconciler.core.wording import counted, listed
+from reconciler.core.text import join_words, pluralize
 from reconciler.doctor.findings import Examined, Level, as_data
 
 
@@ -129,7 +129,7 @@ def uninstall(
     failed = [outcome for outcome in outcomes if outcome.failed]
     if failed:
         again = "run the command again" if any(outcome.retry for outcome in failed) else "each says what to do"
-        names = listed([outcome.name for outcome in failed], "and")
+        names = join_words([outcome.name for outcome in failed], "and")
         output.echo(
             f"{len(failed)} of {len(outcomes)} ScaledServices could not be restored; {again}: {names}", err=True
         )
@@ -170,4 +170,4 @@ def _mark(one: Examined) -> str:
 
 
 def _many(count: int, of: str) -> str:
-    return counted(count, of) if count else f"no {of}s"
+    return pluralize(count, of) if count else f"no {of}s"

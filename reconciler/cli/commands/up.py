@@ -26,12 +26,12 @@ from reconciler.cli.options import (
     WithPrometheus,
     prometheus_settings,
 )
-from reconciler.core.wording import counted
+from reconciler.core.text import pluralize
 from reconciler.local.state_dir import StateDir
 
 if TYPE_CHECKING:
+    from reconciler.core.address import Address
     from reconciler.local.services_file import Problem, ServicesFile
-    from reconciler.local.services_file.addresses import Address
     from reconciler.server.credentials import Files
 
 
@@ -96,7 +96,7 @@ def check(file: File) -> None:
     found = _read(file)
     for why in _busy(found):
         output.echo(f"{file}: cannot listen now: {why}", err=True)
-    output.echo(f"{file}: {counted(len(found.services), 'service')}, no mistakes")
+    output.echo(f"{file}: {pluralize(len(found.services), 'service')}, no mistakes")
 
 
 def up_command(
@@ -272,7 +272,7 @@ def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> 
         return _good(file, found)
     for problem in found:
         output.echo(str(problem), err=True)
-    output.echo(f"{file}: {counted(len(found), 'mistake')}; its last good content stays in force", err=True)
+    output.echo(f"{file}: {pluralize(len(found), 'mistake')}; its last good content stays in force", err=True)
     return before
 
 
@@ -283,5 +283,5 @@ def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:
         return found
     for problem in found:
         output.echo(str(problem), err=True)
-    output.echo(f"{file}: {counted(len(found), 'mistake')}", err=True)
+    output.echo(f"{file}: {pluralize(len(found), 'mistake')}", err=True)
     raise typer.Exit(Exit.USAGE)

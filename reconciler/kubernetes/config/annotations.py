@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.core.durations import duration
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import IdleBy, Protocol
-from reconciler.core.wording import listed, meant
+from reconciler.core.text import closest_match, join_words, parse_duration
 from reconciler.kubernetes.config import ignore_rules
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, LAST, LONGEST_SECONDS, ClusterConfig, resolve
-from reconciler.kubernetes.config.service_config import SERVICE, Problem, ServiceConfig
+from reconciler.kubernetes.config.service_config import SERVICE, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.names import is_api_version, is_kind, is_subdomain
 from reconciler.kubernetes.types.objects import ObjectMeta
@@ -29,7 +29,6 @@ from reconciler.kubernetes.types.scaled_service import (
     ScaledServiceSpec,
 )
 
-REASON = "BadAnnotation"
 APPS = ("Deployment", "StatefulSet", "ReplicaSet")
 PartialSpec = dict[str, Any]
 """A spec as it is written, with only what the annotations say."""
@@ -62,7 +61,7 @@ def label_problem(service: Service) -> Problem | None:
     if value in ("true", "false"):
         return None
     return Problem(
-        "BadLabel", ENABLED_LABEL, f"{value!r} is neither true nor false", "write true", SERVICE, harmless=True
+        Reason.BAD_LABEL, ENABLED_LABEL, f"{value!r} is neither true nor false", "write true", SERVICE, harmless=True
     )
 
 
@@ -85,15 +84,17 @@ def parse_annotations(service: Service, cluster: ClusterConfig) -> tuple[Partial
                 said[field] = parsed
         except _Wrong as wrong:
             what, right = wrong.args
-            problems.append(Problem(REASON, key, what, right, SERVICE))
+            problems.append(Problem(Reason.BAD_ANNOTATION, key, what, right, SERVICE))
     if "ignore" in said:
         said["ignore"] = _rules(**said["ignore"])
     if said.get("ignore") == []:
         del said["ignore"]
-        if not any(problem.where.startswith(f"{PREFIX}ignore-") for problem in problems):
+        if not any(problem.field.startswith(f"{PREFIX}ignore-") for problem in problems):
             right = f"say what is ignored, as in {PREFIX}ignore-paths: /healthz"
-            problems.append(Problem(REASON, f"{PREFIX}ignore-answer", "nothing is ignored", right, SERVICE))
-    problems += _in_its_place(service, said, cluster, {problem.where for problem in problems})
+            problems.append(
+                Problem(Reason.BAD_ANNOTATION, f"{PREFIX}ignore-answer", "nothing is ignored", right, SERVICE)
+            )
+    problems += _in_its_place(service, said, cluster, {problem.field for problem in problems})
     return said, tuple(problems)
 
 
@@ -109,7 +110,7 @@ def _in_its_place(service: Service, said: PartialSpec, cluster: ClusterConfig, k
     if isinstance(found, ServiceConfig):
         return []
     told = [_told_here(problem) for problem in found]
-    return [problem for problem in dict.fromkeys(told) if problem.where not in known]
+    return [problem for problem in dict.fromkeys(told) if problem.field not in known]
 
 
 def _told_here(problem: Problem) -> Problem:
@@ -119,7 +120,7 @@ def _told_here(problem: Problem) -> Problem:
         field = re.sub(r"\[\d+\]", "", match[2])
         return f"{match[1]}{PREFIX}{_BY_PATH.get(field, field)}"
 
-    texts = (problem.where, problem.what, problem.right)
+    texts = (problem.field, problem.message, problem.remedy)
     where, what, right = (re.sub(r"(^|\b)spec\.(ignore\[\d+\]\.\w+|\w+(?:\.by)?)", named, text) for text in texts)
     right = re.sub(r"\b((?:as|write) )(listen|protocol)(?=: )", named, right)
     where = "spec" if where == f"{PREFIX}service" else where
@@ -129,8 +130,8 @@ def _told_here(problem: Problem) -> Problem:
 def _unknown(name: str) -> _Wrong:
     if f"{PREFIX}{name}" == ENABLED_LABEL:
         return _Wrong("it is a label, not an annotation", "take the annotation out, as the label is there")
-    guess = meant(name, FIELDS)
-    right = f"did you mean {PREFIX}{guess}?" if guess else f"known are {listed(FIELDS, 'and')}"
+    guess = closest_match(name, FIELDS)
+    right = f"did you mean {PREFIX}{guess}?" if guess else f"known are {join_words(FIELDS, 'and')}"
     return _Wrong("unknown annotation", right)
 
 
@@ -142,7 +143,7 @@ def _target(text: str) -> Mapping[str, str]:
         raise _Wrong(f"{text!r} is not what can be scaled", example)
     if before or kind in APPS:
         return {"apiVersion": api_version, "kind": kind, "name": name}
-    guess = meant(kind, APPS)
+    guess = closest_match(kind, APPS)
     if guess:
         raise _Wrong(f"{kind} is no kind", f"did you mean {guess}/{name}?")
     raise _Wrong(f"{kind} is of an API group that is not said", f"write it as example.com/v1/{kind}/{name}")
@@ -162,8 +163,8 @@ def _word(known: type[Protocol] | type[IdleBy]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text in words:
             return text
-        guess = meant(text, words)
-        raise _Wrong(f"{text!r} is not known", f"did you mean {guess}?" if guess else f"write {listed(words)}")
+        guess = closest_match(text, words)
+        raise _Wrong(f"{text!r} is not known", f"did you mean {guess}?" if guess else f"write {join_words(words)}")
 
     return parse
 
@@ -224,7 +225,7 @@ def _replicas(text: str) -> int | str:
 
 
 def _duration(text: str) -> str:
-    seconds = duration(text)
+    seconds = parse_duration(text)
     if seconds is None:
         right = f"write it as {text}s or {text}m" if text.isdecimal() else "write it as 5m, 30s or 1h30m"
         raise _Wrong(f"{text!r} is not a duration" if not text.isdecimal() else f"{text} has no unit", right)

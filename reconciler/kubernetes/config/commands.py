@@ -15,12 +15,11 @@ from enum import StrEnum
 import structlog
 
 from reconciler.core.events import Event, SleepCommanded, WakeCommanded
-from reconciler.kubernetes.config.service_config import Problem
+from reconciler.core.reasons import Problem, Reason
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService
 
 log = structlog.get_logger(__name__)
 
-BAD_COMMAND = "BadCommand"
 RIGHT = "write wake@<time> or sleep@<time>, as in wake@2026-11-23T10:00:00Z"
 REQUESTED = "a person asked for it"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -50,7 +49,7 @@ def parse_command(value: str) -> ServiceCommand | Problem:
     verb, _, time = value.partition("@")
     if verb not in set(CommandVerb) or not _RFC3339.fullmatch(time):
         where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
-        return Problem(BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
+        return Problem(Reason.BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
     return ServiceCommand(CommandVerb(verb), value)
 
 

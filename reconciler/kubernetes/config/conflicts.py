@@ -11,10 +11,11 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import Protocol, Spec
-from reconciler.core.wording import listed
+from reconciler.core.text import join_words
 from reconciler.kubernetes.config.host_policy import HostPolicy, normalize_host
-from reconciler.kubernetes.config.service_config import Problem, ServiceConfig
+from reconciler.kubernetes.config.service_config import ServiceConfig
 
 
 def reserved_ports(http: int = 10000, tls: int = 10443, diverted: range = range(0)) -> Mapping[int, str]:
@@ -87,7 +88,7 @@ class _Allowed:
         for host in entry.spec.hosts:
             refusal = self._policy.host_refusal(host, entry.target.namespace, entry.service, self._namespaces)
             if refusal:
-                problems.append(Problem("HostNotAllowed", "spec.hosts", *refusal))
+                problems.append(Problem(Reason.HOST_NOT_ALLOWED, "spec.hosts", *refusal))
             elif host != entry.service or len(self._services[host]) == 1:
                 left.append(host)
         return tuple(left)
@@ -95,7 +96,7 @@ class _Allowed:
     def port(self, entry: ServiceConfig, port: int) -> Problem | None:
         """Return why it may not have a port."""
         refusal = self._policy.port_refusal(port, entry.target.namespace)
-        return Problem("ListenNotAllowed", "spec.listen", *refusal) if refusal else None
+        return Problem(Reason.LISTEN_NOT_ALLOWED, "spec.listen", *refusal) if refusal else None
 
 
 class _Owners:
@@ -110,7 +111,7 @@ class _Owners:
         port, where = listen_port(entry.spec), "spec.listen"
         if port in self._reserved:
             what = f"{port} is the port of {self._reserved[port]}"
-            problems.append(Problem("ListenReserved", where, what, "give it another port"))
+            problems.append(Problem(Reason.LISTEN_RESERVED, where, what, "give it another port"))
             return None
         if refusal := self._allowed.port(entry, port):
             problems.append(refusal)
@@ -118,7 +119,7 @@ class _Owners:
         owner = self._ports.setdefault(port, entry.spec.name)
         if owner != entry.spec.name:
             what = f"{port} is the port of {owner}, which is older"
-            problems.append(Problem("ListenTaken", where, what, "give it another port"))
+            problems.append(Problem(Reason.LISTEN_TAKEN, where, what, "give it another port"))
             return None
         return entry
 
@@ -130,8 +131,8 @@ class _Owners:
         told = {host: owner for host, owner in lost.items() if not left or not _is_own_name(host, entry, owner)}
         for owner in {owner.spec.name: owner for owner in told.values()}.values():
             names = [host for host, has in told.items() if has is owner]
-            what = f"{listed(names, 'and')} {'lead' if names[1:] else 'leads'} to {owner.spec.name}, which is older"
-            problems.append(Problem("HostTaken", "spec.hosts", what, "give it hosts of its own"))
+            what = f"{join_words(names, 'and')} {'lead' if names[1:] else 'leads'} to {owner.spec.name}, which is older"
+            problems.append(Problem(Reason.HOST_TAKEN, "spec.hosts", what, "give it hosts of its own"))
         if left == entry.spec.hosts:
             return entry
         return replace(entry, spec=replace(entry.spec, hosts=left)) if left else None

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
+from reconciler.core.reasons import Problem
 from reconciler.core.spec import Protocol
 from reconciler.kubernetes.config.conflicts import FIRST_COME, Resolution, resolve_conflicts
 from reconciler.kubernetes.config.host_policy import HostPolicy
-from reconciler.kubernetes.config.service_config import Problem, ServiceConfig
+from reconciler.kubernetes.config.service_config import ServiceConfig
 
 Problems = Mapping[str, tuple[Problem, ...]]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import Ignore, Protocol
-from reconciler.kubernetes.config.service_config import Problem
 from reconciler.kubernetes.types.scaled_service import IgnoreAnswer, IgnoreRule
 
 LONGEST_BODY_BYTES = 4096
@@ -56,7 +56,7 @@ def not_known_of(protocol: Protocol, why: str, said: tuple[IgnoreRule, ...]) -> 
         given = {"paths": rule.paths, "userAgents": rule.user_agents, "answer": rule.answer}
         for name in [name for name, value in given.items() if value is not None]:
             what = f"of {protocol} connections{why} only sources are known, and they get no answer"
-            yield Problem("IgnoreNotUsed", f"spec.ignore[{number}].{name}", what, "leave it out")
+            yield Problem(Reason.IGNORE_NOT_USED, f"spec.ignore[{number}].{name}", what, "leave it out")
 
 
 def _bad_texts(

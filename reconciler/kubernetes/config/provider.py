@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from reconciler.core.reasons import Problem
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import MultiNamespaceInformer
 from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
 from reconciler.kubernetes.config.effective_config import EffectiveConfig
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
-from reconciler.kubernetes.config.service_config import Problem, ServiceConfig
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.config.service_controller import UNREAD, ServiceController
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import Object, decoder
@@ -208,9 +209,9 @@ class KubernetesProvider:
     def _problems_of(self, key: str, claims: tuple[Problem, ...]) -> tuple[Problem, ...]:
         """Each mistake once: what the annotations are told is not told of what was made of them too."""
         told = self._owned.problems(key)
-        known = {(problem.reason, problem.what) for problem in told}
+        known = {(problem.reason, problem.message) for problem in told}
         rest = (*self._mistakes.get(key, ()), *claims)
-        return (*told, *(problem for problem in rest if (problem.reason, problem.what) not in known))
+        return (*told, *(problem for problem in rest if (problem.reason, problem.message) not in known))
 
 
 def _is_released(item: ScaledService) -> bool:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from reconciler.core.durations import duration
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import IdleBy, Protocol, Spec
-from reconciler.core.wording import listed
+from reconciler.core.text import join_words, parse_duration
 from reconciler.kubernetes.config import ignore_rules, service_ports
 from reconciler.kubernetes.config.host_policy import HostPolicy
-from reconciler.kubernetes.config.service_config import Problem, ServiceConfig
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 from reconciler.kubernetes.types.names import is_label
 from reconciler.kubernetes.types.objects import LONGEST_SHOWN
@@ -37,7 +37,6 @@ _PROTOCOLS, _IDLE_BYS = frozenset(Protocol), frozenset(IdleBy)
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
 LONGEST_NAME = 253
 """Of a service, with its namespace: Envoy would be told nothing at all while there is a longer one."""
-BAD_SPEC = "BadSpec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def target_of(item: ScaledService) -> Target:
 def wake_timeout(item: ScaledService) -> float:
     """How long a wake of it may take, in seconds; the default where what it says is wrong."""
     said = _seconds(item.spec, "wakeTimeout")
-    return said if isinstance(said, float) else duration(DURATIONS["wakeTimeout"]) or 0.0
+    return said if isinstance(said, float) else parse_duration(DURATIONS["wakeTimeout"]) or 0.0
 
 
 def host_names(service: str, namespace: str, policy: HostPolicy) -> tuple[str, ...]:
@@ -118,14 +117,14 @@ def _port(item: ScaledService, service: Service | None) -> ServicePort | Problem
     where, name = "spec.service", service_of(item)
     if service is None:
         return Problem(
-            "ServiceNotFound", where, f"there is no Service {name}", "create it, or name the one that there is"
+            Reason.SERVICE_NOT_FOUND, where, f"there is no Service {name}", "create it, or name the one that there is"
         )
     if service.spec.type == "ExternalName":
         what = f"Service {name} is an ExternalName, which has no pods"
-        return Problem("ServiceUnusable", where, what, "name a Service with a selector")
+        return Problem(Reason.SERVICE_UNUSABLE, where, what, "name a Service with a selector")
     if not service.spec.selector:
         what = f"Service {name} has no selector, so no pods are known to be its own"
-        return Problem("ServiceUnusable", where, what, "give it one, or name a Service that has one")
+        return Problem(Reason.SERVICE_UNUSABLE, where, what, "give it one, or name a Service that has one")
     return service_ports.select_port(service, item.spec.port)
 
 
@@ -142,48 +141,54 @@ def _seconds(said: ScaledServiceSpec, name: str) -> float | Problem:
         "holdTimeout": said.hold_timeout,
         "drainTimeout": said.drain_timeout,
     }[name]
-    seconds = duration(DURATIONS[name] if given is None else given)
+    seconds = parse_duration(DURATIONS[name] if given is None else given)
     if seconds is None:
-        return Problem(BAD_SPEC, f"spec.{name}", f"{given!r} is not a duration", "write it as 5m, 30s or 1h30m")
+        return Problem(Reason.BAD_SPEC, f"spec.{name}", f"{given!r} is not a duration", "write it as 5m, 30s or 1h30m")
     if not 0.001 <= seconds <= LONGEST_SECONDS:
         right = f"at least 1ms and at most {LONGEST_SECONDS // 3600}h"
-        return Problem(BAD_SPEC, f"spec.{name}", f"{given} is out of range", right)
+        return Problem(Reason.BAD_SPEC, f"spec.{name}", f"{given} is out of range", right)
     return seconds
 
 
 def _bad_name(key: str) -> Iterator[Problem]:
     if len(key) > LONGEST_NAME:
         what = f"with its namespace and a slash it has {len(key)} characters, of which there can be {LONGEST_NAME}"
-        yield Problem(BAD_SPEC, "metadata.name", what, "give it a shorter name, and the Service's as spec.service")
+        yield Problem(
+            Reason.BAD_SPEC, "metadata.name", what, "give it a shorter name, and the Service's as spec.service"
+        )
 
 
 def _bad_target(item: ScaledService) -> Iterator[Problem]:
     """What could lead to another object: a name that is none becomes part of a URL."""
     if item.spec.service and not is_label(item.spec.service):
         what = f"{item.spec.service[:LONGEST_SHOWN]!r} is not a Service's name"
-        yield Problem(BAD_SPEC, "spec.service", what, "write one such as web: at most 63 of a-z, 0-9 and -")
+        yield Problem(Reason.BAD_SPEC, "spec.service", what, "write one such as web: at most 63 of a-z, 0-9 and -")
     if invalid := target_of(item).invalid:
         part, value, right = invalid
-        yield Problem(BAD_SPEC, f"spec.scaleTargetRef.{part}", f"{value!r} is not a valid {part}", right)
+        yield Problem(Reason.BAD_SPEC, f"spec.scaleTargetRef.{part}", f"{value!r} is not a valid {part}", right)
 
 
 def _bad_values(said: ScaledServiceSpec) -> Iterator[Problem]:
     """What the schema refuses, unless it is older than this, or not there."""
     if said.protocol and said.protocol not in _PROTOCOLS:
-        yield Problem(BAD_SPEC, "spec.protocol", f"{said.protocol!r} is not known", f"write {listed(Protocol)}")
+        yield Problem(
+            Reason.BAD_SPEC, "spec.protocol", f"{said.protocol!r} is not known", f"write {join_words(Protocol)}"
+        )
     too_few = isinstance(said.replicas, int) and said.replicas < 1
     if too_few or (isinstance(said.replicas, str) and said.replicas != LAST):
         yield Problem(
-            BAD_SPEC, "spec.replicas", f"{said.replicas!r} is not what to wake to", "write last, or 1 or more"
+            Reason.BAD_SPEC, "spec.replicas", f"{said.replicas!r} is not what to wake to", "write last, or 1 or more"
         )
     if said.max_held is not None and said.max_held < 1:
-        yield Problem(BAD_SPEC, "spec.maxHeld", f"{said.max_held} is too few", "write 1 or more")
+        yield Problem(Reason.BAD_SPEC, "spec.maxHeld", f"{said.max_held} is too few", "write 1 or more")
     if said.listen is not None and not 0 < said.listen < 65536:
-        yield Problem(BAD_SPEC, "spec.listen", f"{said.listen} is not a port", "write one from 1 to 65535, as in 5432")
+        yield Problem(
+            Reason.BAD_SPEC, "spec.listen", f"{said.listen} is not a port", "write one from 1 to 65535, as in 5432"
+        )
     if said.idle.by and said.idle.by not in _IDLE_BYS:
-        yield Problem(BAD_SPEC, "spec.idle.by", f"{said.idle.by!r} is not known", f"write {listed(IdleBy)}")
+        yield Problem(Reason.BAD_SPEC, "spec.idle.by", f"{said.idle.by!r} is not known", f"write {join_words(IdleBy)}")
     for where, (what, right) in ignore_rules.bad_rules(said.ignore):
-        yield Problem(BAD_SPEC, where, what, right)
+        yield Problem(Reason.BAD_SPEC, where, what, right)
 
 
 def _bad_for(protocol: Protocol, said: ScaledServiceSpec, port: ServicePort) -> Iterator[Problem]:
@@ -191,17 +196,17 @@ def _bad_for(protocol: Protocol, said: ScaledServiceSpec, port: ServicePort) -> 
     why = "" if said.protocol else f" ({_why(said, port)})"
     if protocol is Protocol.TCP and said.listen is None:
         right = "give it one as listen: 5432" + ("" if said.protocol else ", or say what it speaks as protocol: http")
-        yield Problem("ListenMissing", "spec.listen", f"a tcp service{why} is told by its port alone", right)
+        yield Problem(Reason.LISTEN_MISSING, "spec.listen", f"a tcp service{why} is told by its port alone", right)
     if protocol is Protocol.TCP and said.hosts:
         right = "leave hosts out" + ("" if said.protocol else ", or say what it speaks as protocol: http")
-        yield Problem("HostsNotUsed", "spec.hosts", f"a tcp service{why} is told by its port alone", right)
+        yield Problem(Reason.HOSTS_NOT_USED, "spec.hosts", f"a tcp service{why} is told by its port alone", right)
     if protocol is not Protocol.TCP and said.listen is not None:
         what = f"only tcp services listen by themselves, and this is {protocol}{why}"
-        yield Problem("ListenNotUsed", "spec.listen", what, "leave listen out, or write protocol: tcp")
+        yield Problem(Reason.LISTEN_NOT_USED, "spec.listen", what, "leave listen out, or write protocol: tcp")
     allowed = IDLE_BY[protocol]
     if said.idle.by in _IDLE_BYS and said.idle.by not in allowed:
         what = f"{said.idle.by} cannot be told of {protocol}{why}"
-        yield Problem("IdleByUnknown", "spec.idle.by", what, f"write {listed(allowed)}")
+        yield Problem(Reason.IDLE_BY_UNKNOWN, "spec.idle.by", what, f"write {join_words(allowed)}")
     yield from ignore_rules.not_known_of(protocol, why, said.ignore)
 
 

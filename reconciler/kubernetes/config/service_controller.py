@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 
+from reconciler.core.reasons import Problem, Reason
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError, is_namespace_terminating, is_transient
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
 from reconciler.kubernetes.config.annotations import PartialSpec, is_enabled, label_problem, parse_annotations, spec_of
 from reconciler.kubernetes.config.resolve import ClusterConfig, target_of
-from reconciler.kubernetes.config.service_config import SERVICE, Problem
+from reconciler.kubernetes.config.service_config import SERVICE
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectMeta, OwnerReference, path
 from reconciler.kubernetes.types.scaled_service import (
@@ -173,7 +174,7 @@ class ServiceController:
 
     def _refuse(self, key: str, error: ApiError) -> None:
         problem = Problem(
-            "Refused", ENABLED_LABEL, f"the API server says: {error.message}", "change what it names", SERVICE
+            Reason.REFUSED, ENABLED_LABEL, f"the API server says: {error.message}", "change what it names", SERVICE
         )
         if self._refused.get(key) != problem:
             self._refused[key] = problem
@@ -198,7 +199,7 @@ class ServiceController:
         if item and not is_owned(item):
             what = f"there is a ScaledService {key} already that was not made of this label, and it is left as it is"
             right = "take the label off the Service, or delete that ScaledService"
-            return (Problem("NameTaken", ENABLED_LABEL, what, right, SERVICE, harmless=True),)
+            return (Problem(Reason.NAME_TAKEN, ENABLED_LABEL, what, right, SERVICE, harmless=True),)
         return parse_annotations(service, self._cluster)[1]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import Protocol
-from reconciler.core.wording import listed, meant
-from reconciler.kubernetes.config.service_config import Problem
+from reconciler.core.text import closest_match, join_words
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 
 PREFERRED = ("http", "https", "http2", "tcp")
@@ -37,9 +37,9 @@ def select_port(service: Service, wanted: int | str | None) -> ServicePort | Pro
     name = service.metadata.key
     ports = [port for port in service.spec.ports if port.protocol == "TCP"]
     if not ports:
-        others = listed({port.protocol for port in service.spec.ports}, "and") if service.spec.ports else ""
+        others = join_words({port.protocol for port in service.spec.ports}, "and") if service.spec.ports else ""
         what = f"Service {name} has only {others} ports" if others else f"Service {name} has no port"
-        return Problem("PortNotFound", _WHERE, what, "give the Service the TCP port that its pods listen on")
+        return Problem(Reason.PORT_NOT_FOUND, _WHERE, what, "give the Service the TCP port that its pods listen on")
     if wanted is not None:
         return _asked_for(name, ports, wanted)
     if len(ports) == 1:
@@ -48,8 +48,8 @@ def select_port(service: Service, wanted: int | str | None) -> ServicePort | Pro
     for preferred in PREFERRED:
         if preferred in by_name:
             return by_name[preferred]
-    what = f"Service {name} has {len(ports)} ports, and none is called {listed(PREFERRED)}"
-    return Problem("PortAmbiguous", _WHERE, what, f"write {listed(map(_shown, ports))}")
+    what = f"Service {name} has {len(ports)} ports, and none is called {join_words(PREFERRED)}"
+    return Problem(Reason.PORT_AMBIGUOUS, _WHERE, what, f"write {join_words(map(_shown, ports))}")
 
 
 def _asked_for(service: str, ports: Sequence[ServicePort], wanted: int | str) -> ServicePort | Problem:
@@ -58,14 +58,14 @@ def _asked_for(service: str, ports: Sequence[ServicePort], wanted: int | str) ->
             return port
     what = f"Service {service} has no TCP port {wanted}"
     behind = [port for port in ports if str(wanted) == str(port.target_port)]
-    guess = meant(str(wanted), [port.name for port in ports if port.name])
+    guess = closest_match(str(wanted), [port.name for port in ports if port.name])
     if behind:
         right = f"that is where its port {_shown(behind[0])} leads; write {_shown(behind[0])}"
     elif guess:
         right = f"did you mean {guess}?"
     else:
-        right = f"write {listed(map(_shown, ports))}"
-    return Problem("PortNotFound", _WHERE, what, right)
+        right = f"write {join_words(map(_shown, ports))}"
+    return Problem(Reason.PORT_NOT_FOUND, _WHERE, what, right)
 
 
 def _shown(port: ServicePort) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from reconciler.core.reasons import Problem
 from reconciler.core.record import Record, State
-from reconciler.kubernetes.config.service_config import Problem
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.scaled_service import ScaledServiceStatus
 

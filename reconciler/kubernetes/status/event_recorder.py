@@ -16,6 +16,7 @@ import msgspec
 import stamina
 import structlog
 
+from reconciler.core.reasons import Problem
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import (
     CONFLICT,
@@ -26,7 +27,7 @@ from reconciler.kubernetes.client.errors import (
     is_namespace_terminating,
     is_transient,
 )
-from reconciler.kubernetes.config.service_config import SCALED_SERVICE, SERVICE, Problem
+from reconciler.kubernetes.config.service_config import SCALED_SERVICE, SERVICE
 from reconciler.kubernetes.status.event_messages import (
     EventMessage,
     deletion_message,

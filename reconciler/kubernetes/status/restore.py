@@ -16,7 +16,7 @@ import stamina
 import structlog
 
 from reconciler.core.record import State
-from reconciler.core.wording import counted
+from reconciler.core.text import pluralize
 from reconciler.kubernetes.client.api import JSON_PATCH, MERGE_PATCH, Api
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
 from reconciler.kubernetes.client.errors import (
@@ -92,8 +92,8 @@ async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: 
             await asyncio.sleep(landing)
             has = scale.parse_scale(await api.get(where), target.key).replicas
         if has:
-            return f"{target} has {counted(has, 'replica')}"
-        return f"{target} was restored to {counted(await _woken(api, where, target.key, max(1, wanted)), 'replica')}"
+            return f"{target} has {pluralize(has, 'replica')}"
+        return f"{target} was restored to {pluralize(await _woken(api, where, target.key, max(1, wanted)), 'replica')}"
     except ApiError as error:
         if error.status == NOT_FOUND:
             return f"there is nothing to restore: {target} does not exist"

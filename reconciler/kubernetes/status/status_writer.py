@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from reconciler.core.reasons import Problem
 from reconciler.core.record import Record
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError
 from reconciler.kubernetes.client.work_queue import DEFAULT_TIMING, WorkQueue, WorkQueueTiming
 from reconciler.kubernetes.config.resolve import target_of
-from reconciler.kubernetes.config.service_config import Problem
 from reconciler.kubernetes.status.conditions import NO_INPUTS, StatusInputs, compute_status, record_of, status_patch
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService

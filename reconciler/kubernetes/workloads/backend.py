@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.objects import Condition
@@ -281,10 +282,8 @@ class KubernetesBackend:
             pods = {endpoint.pod for endpoint in routable}
             replicas = (scaler.observer.last_replicas or len(pods)) if pods else 0
         asks = item.asks if (item := self._item(scaler)) else UNSAID
-        self._report_status(
-            workload,
-            Running(workload.name, replicas, reachable, trouble, ordered_milestones(workload.milestones), asks),
-        )
+        found, milestones = Diagnosis.parse(trouble) if trouble else None, ordered_milestones(workload.milestones)
+        self._report_status(workload, Running(workload.name, replicas, reachable, found, milestones, asks))
 
     def _unmark(self, workload: Workload) -> None:
         workload.unmark(self._endpoints(workload))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
 from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.ports import PortAllocator
@@ -208,7 +209,7 @@ class ProcessBackend:
             await unit.run(self._tell)
         except Exception as error:
             log.exception("giving up on a service until its next wake: this is a bug in zenvoy", service=unit.service)
-            over = Running(unit.service, None, trouble=f"given up: {error!r}")
+            over = Running(unit.service, None, diagnosis=Diagnosis(Reason.OTHER, f"given up: {error!r}"))
         # No await between the end of `run` and this: a call in between would have no effect.
         del self._units[unit.service]
         self._tell(over)

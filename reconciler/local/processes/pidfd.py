@@ -20,6 +20,7 @@ class WatchedProcess:
 
     def __init__(self, seen: ProcessInfo, descriptor: int, child: Popen[bytes] | None) -> None:
         self.seen = seen
+        self.was_killed = False
         self.exit_code: int | None = None
         """The exit code of a child that has exited."""
         self.exited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -95,7 +96,7 @@ class WatchedProcess:
         if result.si_code == os.CLD_EXITED:
             self.exit_code = child.returncode = result.si_status
             return f"exited with code {result.si_status}"
-        child.returncode = -result.si_status
+        child.returncode, self.was_killed = -result.si_status, True
         return f"killed by {_signal_name(result.si_status)}"
 
 

@@ -14,6 +14,7 @@ from signal import SIGTERM
 
 import structlog
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.local.processes.launch import LaunchError, launch
 from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
@@ -172,12 +173,11 @@ class ServiceProcess:
             waited = True
             name, passing = min(others.items())
             common = min(passing, key=lambda claim: (claim.startswith("command"), claim))
-            self._report(
-                replace(self._running, trouble=f"waits for the end of {name}, whose program has the same {common}")
-            )
+            message = f"waits for the end of {name}, whose program has the same {common}"
+            self._report(replace(self._running, diagnosis=Diagnosis(Reason.NOT_STARTED, message)))
             await _either(succession.change(), self._interrupt.wait())
         if waited:
-            self._report(replace(self._running, trouble=None))
+            self._report(replace(self._running, diagnosis=None))
         return not self._interrupt.is_set()
 
     def _launch(self) -> None:
@@ -191,7 +191,8 @@ class ServiceProcess:
             self._output = LogFile(notes.logs, self.service)
             self._process = launch(self.service, self.program, port, notes.run, self._output, self._shared.umask)
         except (LaunchError, OSError) as error:
-            self._report(replace(self._running, trouble=f"cannot be started: {error}"))
+            diagnosis = Diagnosis(Reason.NOT_STARTED, f"cannot be started: {error}")
+            self._report(replace(self._running, diagnosis=diagnosis))
             return
         self.claims = claims(self.program)
         seen, started = self._process.seen, {"started": time.time()}
@@ -234,11 +235,11 @@ class ServiceProcess:
         if process is None and not self._strays:
             return again
         self._withdrawn = ()
-        trouble = self._running.trouble
+        diagnosis = self._running.diagnosis
         if process and failed:
             again = not (process.exit_code == 0 and await self._daemonized(process))
-            trouble = self._crash(process, again)
-        self._report(replace(self._running, endpoints=(), trouble=trouble))
+            diagnosis = self._crash(process, again)
+        self._report(replace(self._running, endpoints=(), diagnosis=diagnosis))
         self._termination = Termination(self.service, self._mark, process, shared.censuses)
         self._termination.shorten(self._at_most)
         stop_signal, timeout = self.program.stop_signal, self.program.drain_timeout
@@ -274,8 +275,8 @@ class ServiceProcess:
         self._crashes = min(self._crashes + 1, 16)
         await _either(asyncio.sleep(pause), self._interrupt.wait())
 
-    def _crash(self, process: WatchedProcess, again: bool) -> str:
-        """Return the reason of a crash, for people."""
+    def _crash(self, process: WatchedProcess, again: bool) -> Diagnosis:
+        """Log how the process ended, and return it."""
         how, remedy = process.exited.result(), ""
         if not again:
             how += " (it must stay in the foreground)"
@@ -284,7 +285,8 @@ class ServiceProcess:
         after = f" after {max(0.0, time.time() - started):.1f} s" if started else ""
         lines = self._output.last_lines() if self._output else ""
         log.warning("service ended by itself", service=self.service, how=how, output=lines)
-        return f"{how}{after}{remedy}: {lines}" if lines else f"{how}{after}{remedy}"
+        code = Reason.KILLED if process.was_killed else Reason.EXITED
+        return Diagnosis(code, f"{how}{after}{remedy}: {lines}" if lines else f"{how}{after}{remedy}")
 
     def _report_slow_start(self, port: int, program: Program) -> None:
         missing = f"nothing listens on 127.0.0.1:{port}"
@@ -292,7 +294,8 @@ class ServiceProcess:
             missing = f"nothing answers GET {program.ready_path} well"
         elif accepts(port) and program.ready_command:
             missing = f"{program.ready_command[0]} does not end with 0"
-        self._report(replace(self._running, trouble=f"started {SLOW_START_SECONDS:.0f} s ago, but {missing} yet"))
+        diagnosis = Diagnosis(Reason.NOT_READY, f"started {SLOW_START_SECONDS:.0f} s ago, but {missing} yet")
+        self._report(replace(self._running, diagnosis=diagnosis))
 
     def _write(self, note: ProcessNote) -> None:
         self._note = note

@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import Signals
 
 from reconciler.core.spec import Protocol
-from reconciler.core.wording import meant
+from reconciler.core.text import closest_match
 from reconciler.local.processes.program import PLACEHOLDER, Program
 from reconciler.local.services_file.values import Value
 
@@ -132,7 +132,7 @@ def _right_placeholder(name: str, text: str) -> str | None:
     """What a name in braces should have been; None when it is right, or part of a script that has braces of its own."""
     if name == "port":
         return None
-    if meant(name, ["port"]):
+    if closest_match(name, ["port"]):
         return "did you mean {port}?"
     return None if re.search(r"\s", text) else "known here: {port}"
 
@@ -154,6 +154,6 @@ def _signal(value: Value) -> Signals:
     name = f"SIG{(written or 'TERM').removeprefix('SIG')}"
     if name in known:
         return Signals[name]
-    guess = meant(name, known)
+    guess = closest_match(name, known)
     value.wrong(f"{written!r} is not a signal; " + (f"did you mean {guess}?" if guess else "write SIGTERM or SIGINT"))
     return Signals.SIGTERM

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
+from reconciler.core.address import Address
 from reconciler.core.spec import Protocol
-from reconciler.local.services_file.addresses import Address
 from reconciler.local.services_file.service import Draft
 from reconciler.local.services_file.values import Value
 
@@ -60,7 +60,7 @@ def _addresses(
         earlier[address.port].append((address, whose))
     for address, place in listeners:
         on_port, claim = earlier[address.port], (address, _place(place))
-        if whose := next((whose for other, whose in on_port if address.meets(other)), ""):
+        if whose := next((whose for other, whose in on_port if address.overlaps(other)), ""):
             place.wrong(f"{address} is taken by {whose}; give it another port")
         on_port.append(claim)
         everything.append(claim)
@@ -69,7 +69,7 @@ def _addresses(
 
 def _ports(listeners: Iterable[tuple[Address, str]], services: Iterable[Draft]) -> None:
     """Fixed ports of commands, among each other and against all that listens, on the loopback."""
-    taken = {address.port: whose for address, whose in listeners if address.meets(Address(_LOOPBACK, address.port))}
+    taken = {address.port: whose for address, whose in listeners if address.overlaps(Address(_LOOPBACK, address.port))}
     for draft in services:
         port = draft.entry.program.port
         if port is None:

@@ -14,8 +14,9 @@ from types import MappingProxyType
 
 import yaml
 
+from reconciler.core.address import Address
 from reconciler.core.spec import Protocol, Spec
-from reconciler.local.services_file.addresses import Address, address
+from reconciler.local.services_file.addresses import address
 from reconciler.local.services_file.bounds import exceeded, read_bounded, too_large
 from reconciler.local.services_file.conflicts import find_conflicts
 from reconciler.local.services_file.model import ServicesFile

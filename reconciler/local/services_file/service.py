@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reconciler.core.address import Address
 from reconciler.core.spec import IdleBy, Protocol, Spec
 from reconciler.local.services_file import command
-from reconciler.local.services_file.addresses import Address, address, host_name, service_name
+from reconciler.local.services_file.addresses import address, host_name, service_name
 from reconciler.local.services_file.ignore_rules import read_ignore
 from reconciler.local.services_file.model import Entry
 from reconciler.local.services_file.values import Value

@@ -14,8 +14,7 @@ from typing import TypeVar
 
 import yaml
 
-from reconciler.core.durations import duration
-from reconciler.core.wording import listed, meant
+from reconciler.core.text import closest_match, join_words, parse_duration
 from reconciler.local.services_file.problems import Problems
 
 _TAG = "tag:yaml.org,2002:"
@@ -68,8 +67,8 @@ class Value:
         fields = self.mapping(example)
         keys = dict(self._pairs_by_name())
         for name in fields.keys() - set(known):
-            guess = meant(name, known)
-            right = f"did you mean {guess}?" if guess else f"known here: {listed(known, 'and')}"
+            guess = closest_match(name, known)
+            right = f"did you mean {guess}?" if guess else f"known here: {join_words(known, 'and')}"
             Value(keys[name], self._at(name), self.problems).wrong(f"unknown key; {right}")
             del fields[name]
         return fields
@@ -113,8 +112,9 @@ class Value:
         known = [str(word) for word in kind]
         if isinstance(self.node, yaml.ScalarNode) and self.node.value in known:
             return kind(self.node.value)
-        guess = meant(self.node.value, known) if isinstance(self.node, yaml.ScalarNode) else None
-        self.wrong(f"{self.shown} is not known; " + (f"did you mean {guess}?" if guess else f"write {listed(known)}"))
+        guess = closest_match(self.node.value, known) if isinstance(self.node, yaml.ScalarNode) else None
+        advice = f"did you mean {guess}?" if guess else f"write {join_words(known)}"
+        self.wrong(f"{self.shown} is not known; {advice}")
         return None
 
     def yes_no(self) -> bool | None:
@@ -135,7 +135,7 @@ class Value:
     def seconds(self, least: float = 0.001) -> float | None:
         """A duration of at least `least` seconds."""
         written = self.node.value if isinstance(self.node, yaml.ScalarNode) else ""
-        seconds = duration(written)
+        seconds = parse_duration(written)
         if seconds is not None and least <= seconds <= LONGEST_SECONDS:
             return seconds
         if seconds == 0:

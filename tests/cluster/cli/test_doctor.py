@@ -20,7 +20,7 @@ from tests.cluster.harness import Cluster
 
 CHART = Path(__file__).parents[3] / "deploy" / "chart"
 RBAC = "rbac.authorization.k8s.io/v1"
-SAMPLE = {"source": "Envoy's statistics", "takenAt": "2026-01-02T03:04:05+00:00", "ageSeconds": 1.0, "doubt": None}
+SAMPLE = {"source": "Envoy's statistics", "takenAt": "2026-01-02T03:04:05+00:00", "ageSeconds": 1.0, "unknown": None}
 ENVOY = {"id": "edge-1", "since": "2026-01-02T03:04:05+00:00", "mode": "delta", "versions": {}, "nacks": 0}
 WORLD: dict[str, Any] = {
     "ready": True,
@@ -269,7 +269,7 @@ async def test_doctor_shows_the_controllers_findings(installed: Installed) -> No
             {"id": "holder-1", "mode": "anyip", "connected": True},
             {"id": "holder-2", "mode": "tproxy", "connected": True},
         ],
-        "sample": {**SAMPLE, "source": "Prometheus at http://p:9090", "doubt": "Envoy edge-1 is missing: no series"},
+        "sample": {**SAMPLE, "source": "Prometheus at http://p:9090", "unknown": "Envoy edge-1 is missing: no series"},
     }
     found = {(finding["check"], finding["where"]): finding for finding in await installed.findings()}
     assert "no such cluster" in found["Envoys", "Envoy edge-1"]["what"]

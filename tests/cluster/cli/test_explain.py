@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.record import State
 from reconciler.engine.explain import moves
-from reconciler.kubernetes.config.service_config import Problem
 from reconciler.kubernetes.status.event_recorder import EventRecorder
 from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
@@ -65,7 +65,7 @@ TO_WAKING = (State.ScaledToZero, "Demand", State.Waking, "somebody waits")
 async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: Told) -> None:
     await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE, TO_IDLE)
     told.events.woke(told.name, 1.5, {"signal": 0.002})
-    told.events.problems(told.name, [Problem("HostTaken", "spec.hosts", "it is taken", "take another")])
+    told.events.problems(told.name, [Problem(Reason.HOST_TAKEN, "spec.hosts", "it is taken", "take another")])
     assert await told.events.flush(GENEROUS_SECONDS)
     done = await cli("explain", "web", "-n", cli.namespace, "--system-namespace", cli.namespace, "-o", "json")
     assert [(move["event"], move["reason"]) for move in done.json["transitions"]] == [

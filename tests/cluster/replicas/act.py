@@ -31,7 +31,7 @@ class Act:
                 self.sleep()
             case "Active" | "Draining":
                 # A leader that began lately, or misses somebody, ends each drain at once.
-                until("drains may last", lambda: not scene.doubt(), PATIENCE_SECONDS)
+                until("drains may last", lambda: not scene.unknown(), PATIENCE_SECONDS)
                 self.under_way = self.ask(self.path)
                 until("the service is asked", lambda: f"{name} {self.path}" in scene.kubelet.asked)
             case "Idle":

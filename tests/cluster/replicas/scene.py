@@ -290,10 +290,10 @@ class Scene:
         except OSError:
             return False
 
-    def doubt(self) -> str | None:
+    def unknown(self) -> str | None:
         """Why the leader may put nothing to sleep, if it may not."""
         standing = self.world(self.leader())["standing"]
-        return str(standing["doubt"]) if standing["doubt"] or not standing["leads"] else None
+        return str(standing["unknown"]) if standing["unknown"] or not standing["leads"] else None
 
     def world(self, name: str) -> dict[str, Any]:
         """Return a replica's own state."""

@@ -85,7 +85,7 @@ def test_authority_replaced_under_traffic_loses_nothing(own_scene: Scene, tmp_pa
             return bool(now) and not now & before and scene.has_proxy()
 
         until("Envoy and the holder have new streams", has_new_streams, 90)
-        until("the replicas agree", lambda: scene.doubt() is None, 90)
+        until("the replicas agree", lambda: scene.unknown() is None, 90)
 
     def takes(pair: Path | None) -> list[bool]:
         return [accepted(address, PEERS, both, pair) for address in addresses]

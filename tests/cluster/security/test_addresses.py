@@ -106,7 +106,7 @@ def test_address_decides_which_pod_a_proxy_is(scene: Scene) -> None:
         assert attacker.is_refused(a, PROXY.uri, PEER, a) is DENIED
         assert attacker.is_refused(stranger, RECONCILER.uri, PEER, scene.replicas[scene.follower()]) is RETRY
         assert scene.connected(leader) == known
-        until("services may sleep, as nothing is missed", lambda: scene.doubt() is None, PATIENCE_SECONDS)
+        until("services may sleep, as nothing is missed", lambda: scene.unknown() is None, PATIENCE_SECONDS)
 
         publish(scene, {a: "proxy-a", b: "proxy-b"})
         streams = [attacker.dial(a, PROXY.uri, HOLDER, "proxy-a")]

@@ -49,7 +49,7 @@ async def test_explain_names_the_evidence_and_the_transitions(stage: Stage, runn
             await asyncio.sleep(0.01)
     assert found["service"]["name"] == "web"
     assert found["sample"]["source"] == "Envoy's admin port"
-    assert found["sample"]["doubt"]
+    assert found["sample"]["unknown"]
     assert found["envoys"] == {"version": found["envoys"]["version"], "each": []} and found["envoys"]["version"]
     assert found["holders"] == []
     assert [(move["from"], move["event"], move["to"]) for move in found["transitions"]] == [
@@ -73,7 +73,7 @@ async def test_explain_tells_of_each_holder(stage: Stage, running: LocalRuntime)
     (holder,) = found["holders"]
     assert (holder["id"], holder["mode"], holder["connected"], holder["held"]) == ("holder-1", "anyip", True, 0)
     assert world["holders"] == [{"id": "holder-1", "mode": "anyip", "connected": True, "rules": None}]
-    assert world["services"] == 1 and world["envoys"] == [] and world["sample"]["doubt"]
+    assert world["services"] == 1 and world["envoys"] == [] and world["sample"]["unknown"]
 
 
 async def test_explain_of_no_service_says_so(stage: Stage, running: LocalRuntime) -> None:

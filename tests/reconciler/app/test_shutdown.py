@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from reconciler.app.shutdown import blocker
-from reconciler.core.durations import written
 from reconciler.core.judge import Observed
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Protocol, Spec
+from reconciler.core.text import format_duration
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.service import Service
 
@@ -55,4 +55,4 @@ def test_service_waits_for_nothing_of_an_envoy_that_is_gone() -> None:
     [(120, "2m"), (119.6, "2m"), (5400, "1h30m"), (2.4, "2s"), (0.25, "250ms"), (-1, "0ms"), (3601, "1h1s")],
 )
 def test_duration_is_written_as_people_write_it(seconds: float, text: str) -> None:
-    assert written(seconds) == text
+    assert format_duration(seconds) == text

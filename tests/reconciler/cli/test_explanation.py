@@ -22,7 +22,7 @@ def answer(**changes: Any) -> dict[str, Any]:
         "target": "Deployment/web",
         "replicas": 3,
         "endpoints": ["10.0.0.1:80"],
-        "trouble": None,
+        "diagnosis": None,
         "holdAddress": "127.64.0.7:18001",
         "deadline": {"at": "2026-01-02T03:04:35.000+00:00", "event": "DrainTimedOut"},
         "lastWake": None,
@@ -41,7 +41,7 @@ def answer(**changes: Any) -> dict[str, Any]:
         "sample": {
             "source": "Envoys' statistics",
             "ageSeconds": 1.25,
-            "doubt": None,
+            "unknown": None,
             "envoys": [
                 {"id": "edge-1", "uptimeSeconds": 3600, "counters": counters},
                 {"id": "edge-2", "missing": "it does not answer"},
@@ -105,15 +105,15 @@ Last transitions
 
 
 def test_who_answered_among_replicas() -> None:
-    standing = {"replica": "zenvoy-1", "leads": False, "leader": "zenvoy-0", "connected": [], "doubt": None}
+    standing = {"replica": "zenvoy-1", "leads": False, "leader": "zenvoy-0", "connected": [], "unknown": None}
     assert "told by       zenvoy-1, which follows zenvoy-0\n" in told(standing=standing)
-    leads = {**standing, "leads": True, "connected": ["10.0.0.2"], "doubt": "replica 10.0.0.3 is not connected"}
+    leads = {**standing, "leads": True, "connected": ["10.0.0.2"], "unknown": "replica 10.0.0.3 is not connected"}
     words = "which leads; connected to it: 10.0.0.2; nothing is put to sleep: replica 10.0.0.3 is not connected"
     assert words in told(standing=leads)
 
 
 def test_doubts_are_told() -> None:
-    sample = {"source": "Prometheus at http://p", "ageSeconds": None, "doubt": "no Envoy is connected", "envoys": []}
+    sample = {"source": "Prometheus at http://p", "ageSeconds": None, "unknown": "no Envoy is connected", "envoys": []}
     text = told(sample=sample, judged=None, holders=[], service={"held": None, "stalled": "no image", "paused": True})
     assert "Traffic, by Prometheus at http://p (no sample yet): none" in text
     assert "in doubt, which keeps services awake: no Envoy is connected" in text

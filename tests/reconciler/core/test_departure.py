@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.core.departure import LAST_SECONDS, still_needed
 from reconciler.core.judge import Observed
+from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 
@@ -15,7 +16,7 @@ SPEC = Spec(name="web", departing=True)
 ACKED = 1000.0
 AWAKE = Observed(1, ("10.0.0.1:80",), held=0, relayed=0, route_acked_at=ACKED)
 STARTS = replace(AWAKE, endpoints=())
-STALLED = replace(STARTS, trouble="ImagePullBackOff: no such image")
+STALLED = replace(STARTS, diagnosis=Diagnosis.parse("ImagePullBackOff: no such image"))
 
 
 def needed(
@@ -40,8 +41,8 @@ def test_it_may_not_go_while_somebody_waits_or_that_is_not_known() -> None:
 @pytest.mark.parametrize("state", [State.ScaledToZero, State.Waking, State.Draining])
 def test_it_may_not_go_before_it_is_awake(state: State) -> None:
     for held in (0, 1, None):
-        assert needed(state, replace(STARTS, held=held)) == "it is not ready, and nothing says why"
-    assert needed(State.Active, STARTS) == "it is not ready, and nothing says why"
+        assert needed(state, replace(STARTS, held=held)) == "TimedOut: not ready, and no reason is reported"
+    assert needed(State.Active, STARTS) == "TimedOut: not ready, and no reason is reported"
 
 
 def test_nobody_waits_for_what_something_keeps_from_getting_ready() -> None:
@@ -51,7 +52,9 @@ def test_nobody_waits_for_what_something_keeps_from_getting_ready() -> None:
 
 
 def test_a_target_that_is_gone_is_not_waited_for_whoever_waits() -> None:
-    gone = replace(STARTS, replicas=0, held=1, trouble="TargetNotFound: Deployment shop/web does not exist")
+    gone = replace(
+        STARTS, replicas=0, held=1, diagnosis=Diagnosis.parse("TargetNotFound: Deployment shop/web does not exist")
+    )
     assert needed(State.Waking, gone, is_missing=True) is None
     assert needed(State.Active, replace(AWAKE, held=1), is_missing=True) == "1 waiting"
 

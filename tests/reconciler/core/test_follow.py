@@ -10,6 +10,7 @@ from reconciler.core import events
 from reconciler.core.events import Event
 from reconciler.core.follow import fenced, given_up, in_force, taken_over, urge
 from reconciler.core.judge import Observed
+from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.plan import AtLeast, Zero, followed, plan
@@ -31,7 +32,12 @@ def record(state: State, **more: object) -> Record:
         (State.ScaledToZero, replace(RUNS, replicas=0, endpoints=()), False, None),
         (State.Waking, RUNS, False, events.Ready),
         (State.Waking, RUNS, True, None),
-        (State.Waking, replace(RUNS, endpoints=(), trouble="ImagePullBackOff"), True, events.WakeStalled),
+        (
+            State.Waking,
+            replace(RUNS, endpoints=(), diagnosis=Diagnosis.parse("ImagePullBackOff")),
+            True,
+            events.WakeStalled,
+        ),
         (State.Active, replace(RUNS, endpoints=()), False, events.EndpointsLost),
         (State.Idle, replace(RUNS, endpoints=()), False, events.EndpointsLost),
         (State.Active, replace(RUNS, replicas=0, endpoints=()), False, None),

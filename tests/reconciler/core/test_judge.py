@@ -12,6 +12,7 @@ from reconciler.core import events
 from reconciler.core.events import Event
 from reconciler.core.judge import SETTLE_SECONDS, Observed, due, judge, undrained
 from reconciler.core.machine import step
+from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import Record, State
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.traffic import Judgement, Usage
@@ -43,7 +44,7 @@ def heard(state: State, seen: Observed, spec: Spec = SPEC, now: float = NOW, **k
 
 @pytest.mark.parametrize("state", [State.Active, State.Idle, State.Draining])
 def test_judge_with_an_unseen_target_keeps_it_awake(state: State) -> None:
-    unseen = replace(DRAINED, replicas=None, trouble="Forbidden: no right to watch it")
+    unseen = replace(DRAINED, replicas=None, diagnosis=Diagnosis.parse("Forbidden: no right to watch it"))
     unknown = events.TrafficUnknown("what runs is not known: Forbidden: no right to watch it")
     assert heard(state, unseen) == (None if state is State.Active else unknown)
 
@@ -101,7 +102,7 @@ def test_an_endpoint_of_nothing_is_not_ready() -> None:
 
 
 def test_trouble_is_told_once_each() -> None:
-    stuck = Observed(3, trouble="exit code 1", held=1)
+    stuck = Observed(3, diagnosis=Diagnosis.parse("exit code 1"), held=1)
     assert heard(State.Waking, stuck) == events.WakeStalled("exit code 1")
     assert heard(State.Waking, stuck, stalled="exit code 1") is None
     assert heard(State.Waking, stuck, stalled="no image") == events.WakeStalled("exit code 1")
@@ -113,7 +114,9 @@ def test_trouble_is_told_once_each() -> None:
 @pytest.mark.parametrize("state", [State.Active, State.Idle])
 def test_a_crash_and_somebody_else_s_zero_are_told_apart(state: State) -> None:
     assert heard(state, replace(IN_USE, endpoints=())) == events.EndpointsLost("no endpoint can be reached")
-    assert heard(state, replace(IN_USE, endpoints=(), trouble="exit 139")) == events.EndpointsLost("exit 139")
+    assert heard(state, replace(IN_USE, endpoints=(), diagnosis=Diagnosis.parse("exit 139"))) == events.EndpointsLost(
+        "exit 139"
+    )
     assert heard(state, replace(IN_USE, replicas=0)) == events.Zeroed("somebody else scaled it to zero")
 
 
@@ -318,7 +321,7 @@ def wanted(seen: Observed) -> bool:
 def test_a_wake_that_times_out_is_wanted_unless_it_is_known_that_nobody_is_there() -> None:
     nobody = replace(DRAINED, endpoints=())
     assert not wanted(nobody)
-    for doubt in (
+    for unknown in (
         replace(nobody, held=1),
         replace(nobody, held=None),
         replace(nobody, relayed=1),
@@ -329,14 +332,17 @@ def test_a_wake_that_times_out_is_wanted_unless_it_is_known_that_nobody_is_there
         replace(nobody, traffic=a_judgement(Usage.TRAFFIC, in_flight=1)),
         replace(nobody, route_acked_at=None),
     ):
-        assert wanted(doubt), doubt
+        assert wanted(unknown), unknown
 
 
 def test_a_wake_that_times_out_says_why() -> None:
-    record, stuck = a_record(State.Waking), replace(IN_USE, endpoints=(), trouble="exit code 1", held=1)
+    record, stuck = (
+        a_record(State.Waking),
+        replace(IN_USE, endpoints=(), diagnosis=Diagnosis.parse("exit code 1"), held=1),
+    )
     assert due(record, SPEC, stuck, events.WakeTimedOut).reason == "exit code 1"
-    unexplained = due(record, SPEC, replace(stuck, trouble=None), events.WakeTimedOut)
-    assert unexplained.reason == "it is not ready, and nothing says why"
+    unexplained = due(record, SPEC, replace(stuck, diagnosis=None), events.WakeTimedOut)
+    assert unexplained.reason == "TimedOut: not ready, and no reason is reported"
 
 
 def test_a_drain_that_times_out_says_what_was_in_the_way() -> None:
@@ -359,7 +365,7 @@ SEEN = st.builds(
     Observed,
     replicas=st.sampled_from([None, 0, 1]),
     endpoints=st.sampled_from([(), ("10.0.0.1:80",)]),
-    trouble=st.sampled_from([None, "exit code 1"]),
+    diagnosis=st.sampled_from([None, Diagnosis.parse("exit code 1")]),
     held=st.sampled_from([None, 0, 1]),
     relayed=st.sampled_from([None, 0, 1]),
     traffic=st.none()

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from reconciler.core.doubt import Cause
+from reconciler.core.reasons import Reason
 from reconciler.core.spec import IdleBy
 from reconciler.core.traffic import Counters, EnvoyReading, Judgement, Sample, Usage, Window
 
@@ -26,7 +26,7 @@ def judged(
     before: Sample | None, after: Sample, expected: str = "a", by: IdleBy = IdleBy.REQUESTS, service: str = "web"
 ) -> Judgement:
     window = Window(before, after, frozenset(expected.split()))
-    return window.judge(service, by, window.doubt())
+    return window.judge(service, by, window.unknown())
 
 
 QUIET_BEFORE = sample(1000, a=(500, USED))
@@ -110,9 +110,9 @@ def test_a_connection_on_which_the_server_has_to_speak_first_has_arrived_though_
 def test_the_sample_after_one_that_prometheus_could_not_give_is_in_doubt_for_that_reason() -> None:
     failed = Sample(1003, {}, {"a": "Prometheus: it cannot be reached"}, source_failed=True)
     window = Window(failed, sample(1002, a=(502, USED)), frozenset({"a"}))
-    doubt = window.doubt()
-    assert doubt
-    assert doubt.cause is Cause.PROMETHEUS
+    unknown = window.unknown()
+    assert unknown
+    assert unknown.code is Reason.PROMETHEUS
 
 
 def test_a_service_that_was_never_used_is_quiet() -> None:

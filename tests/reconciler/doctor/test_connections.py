@@ -12,7 +12,7 @@ from reconciler.doctor.findings import Finding
 
 
 def world(**changes: Any) -> dict[str, Any]:
-    sample = {"source": "Envoy's statistics", "takenAt": None, "ageSeconds": 1.0, "doubt": None}
+    sample = {"source": "Envoy's statistics", "takenAt": None, "ageSeconds": 1.0, "unknown": None}
     healthy = {
         "ready": True,
         "services": 1,
@@ -45,7 +45,7 @@ def test_an_envoy_is_connected_to_any_replica() -> None:
 
 
 def test_nobody_is_connected() -> None:
-    envoys, holders = found(world(envoys=[], holders=[], sample={"doubt": "no Envoy is connected"}))
+    envoys, holders = found(world(envoys=[], holders=[], sample={"unknown": "no Envoy is connected"}))
     assert "nobody can reach a service" in envoys.what
     assert "cannot be woken" in holders.what
 
@@ -68,20 +68,20 @@ def test_somebody_went_away() -> None:
     ["no sample yet", "only one sample so far", "Envoy edge-1 restarted", "Envoy edge-1 was not in the sample before"],
 )
 def test_a_doubt_that_goes_by_itself_is_none(passing: str) -> None:
-    assert found(world(sample={"doubt": passing})) == []
+    assert found(world(sample={"unknown": passing})) == []
 
 
 @pytest.mark.parametrize(("source", "remedy"), [("Prometheus at http://p", "target is up"), ("Envoys", "9902")])
 def test_a_doubt_that_stays(source: str, remedy: str) -> None:
-    (finding,) = found(world(sample={"source": source, "doubt": "Envoy edge-1 is missing: it cannot be reached"}))
+    (finding,) = found(world(sample={"source": source, "unknown": "Envoy edge-1 is missing: it cannot be reached"}))
     assert "nothing is put to sleep" in finding.what and "edge-1" in finding.what
     assert remedy in finding.remedy
 
 
 def test_a_series_that_prometheus_lost_is_named_with_what_loses_it() -> None:
     lost = "envoy_cluster_upstream_rq_active, envoy_cluster_upstream_cx_active"
-    doubt = f"Envoy edge-1 is missing: Prometheus lacks {lost} of it"
-    (finding,) = found(world(sample={"source": "Prometheus at http://p", "doubt": doubt}))
+    unknown = f"Envoy edge-1 is missing: Prometheus lacks {lost} of it"
+    (finding,) = found(world(sample={"source": "Prometheus at http://p", "unknown": unknown}))
     assert lost in finding.what
     assert "metric_relabel_configs" in finding.remedy and finding.remedy.endswith(lost)
 
@@ -91,22 +91,22 @@ def test_one_that_does_not_know_every_service_yet() -> None:
     assert finding.where == "zenvoy-0"
 
 
-def standing(leads: bool, doubt: str | None = None) -> dict[str, Any]:
-    return {"replica": "zenvoy-0", "leads": leads, "leader": None, "replicas": [], "connected": [], "doubt": doubt}
+def standing(leads: bool, unknown: str | None = None) -> dict[str, Any]:
+    return {"replica": "zenvoy-0", "leads": leads, "leader": None, "replicas": [], "connected": [], "unknown": unknown}
 
 
 def test_only_the_leader_takes_samples() -> None:
     leader = world(standing=standing(leads=True))
-    follower = world(standing=standing(leads=False), sample={"doubt": "Envoy edge-1 is missing: not in the sample"})
+    follower = world(standing=standing(leads=False), sample={"unknown": "Envoy edge-1 is missing: not in the sample"})
     assert found(leader, follower) == []
     assert check_connections({"zenvoy-0": leader, "zenvoy-1": follower})[-1].said == "by Envoy's statistics, 1 s old"
 
 
 def test_a_leader_that_misses_another_replica() -> None:
-    (finding,) = found(world(standing=standing(leads=True, doubt="replica 10.0.0.2 is not connected")))
+    (finding,) = found(world(standing=standing(leads=True, unknown="replica 10.0.0.2 is not connected")))
     assert "10.0.0.2" in finding.what and "18000" in finding.remedy
     new = "this replica leads for a short time only; 3 s to go"
-    assert found(world(standing=standing(leads=True, doubt=new))) == []
+    assert found(world(standing=standing(leads=True, unknown=new))) == []
 
 
 @pytest.mark.parametrize(("rules", "problems"), [(False, 1), (True, 0), (None, 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reconciler.core import events
+from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.ports.backend import Running
@@ -137,8 +138,8 @@ def test_whoever_waits_at_a_follower_is_told_what_the_leader_knows_of_the_wake()
     follower = world.replicas["F"]
     times_out(follower)
     assert follower.record
-    assert follower.record.stalled == "it is not ready, and nothing says why"
-    world.replicas["L"].engine.ran(Running(NAME, 2, trouble="there is no such image"))
+    assert follower.record.stalled == "TimedOut: not ready, and no reason is reported"
+    world.replicas["L"].engine.ran(Running(NAME, 2, diagnosis=Diagnosis.parse("there is no such image")))
     talk(world)
     times_out(follower)
     assert follower.record.stalled == "there is no such image"

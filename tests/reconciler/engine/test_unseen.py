@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.ports.backend import Running
 from tests.fakes.world import NAME, World
 
 SPEC = Spec(name=NAME, replicas=1, idle_after=5, wake_timeout=50, drain_timeout=60, hold_timeout=600)
-FORBIDDEN = "Forbidden: zenvoy may not watch rollouts"
+FORBIDDEN = Diagnosis.parse("Forbidden: zenvoy may not watch rollouts")
 
 
 class Unseen(World):
@@ -29,7 +30,7 @@ def test_service_that_was_never_seen_is_active_and_stays_so() -> None:
     world.all_goes_well(60, finishing=True)
     assert world.state is State.Active
     assert [move.target for move in world.transitions] == []
-    assert world.service.ordered and world.service.ordered.reason == FORBIDDEN, "held clients get the reason"
+    assert world.service.ordered and world.service.ordered.diagnosis == FORBIDDEN, "held clients get the reason"
 
 
 def test_service_that_is_seen_at_zero_at_last_is_asleep() -> None:

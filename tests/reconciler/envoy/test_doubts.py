@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.doubt import Cause, Doubt
+from reconciler.core.reasons import UNKNOWN_REASONS, Reason, Unknown
 from reconciler.core.traffic import NO_SAMPLE, EnvoyReading, Sample, Window
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
@@ -27,56 +27,58 @@ def terms(*listed: str, settle: float = 0.0) -> Terms:
     return Terms("one", lambda: frozenset(listed), lambda: True, lambda: 0.0, lambda: 100.0, settle, return_seconds=0.0)
 
 
-def of_replicas(*listed: str, settle: float = 0.0) -> Doubt | None:
-    return Ledger(terms(*listed, settle=settle), 100.0, Fleet()).doubt()
+def of_replicas(*listed: str, settle: float = 0.0) -> Unknown | None:
+    return Ledger(terms(*listed, settle=settle), 100.0, Fleet()).unknown()
 
 
-async def of_prometheus() -> Doubt | None:
+async def of_prometheus() -> Unknown | None:
     nowhere = PrometheusSettings("http://127.0.0.1:1", 1.0, timeout=5.0)
     source = PrometheusStats(nowhere, lambda: 2.0, lambda: EDGE, str)
-    return Window(sample(1.0), await source.sample(), EDGE).doubt()
+    return Window(sample(1.0), await source.sample(), EDGE).unknown()
 
 
-UTTERED: dict[Cause, Callable[[], Doubt | None]] = {
-    Cause.NO_ENVOY: Window(None, sample(1.0), frozenset()).doubt,
-    Cause.FIRST_SAMPLE: Window(None, sample(1.0), EDGE).doubt,
-    Cause.SAMPLE_NOT_NEWER: Window(sample(2.0), sample(1.0), EDGE).doubt,
-    Cause.ENVOY_MISSING: Window(sample(1.0), sample(2.0, missing="Prometheus has no recent scrape of it"), EDGE).doubt,
-    Cause.ENVOY_AWAY: Window(sample(1.0), sample(2.0, missing="its admin port: refused"), EDGE, EDGE).doubt,
-    Cause.ENVOY_NEW: Window(sample(1.0, missing="x"), sample(2.0), EDGE).doubt,
-    Cause.ENVOY_RESTARTED: Window(sample(1.0), sample(2.0, uptime=-1.9), EDGE).doubt,
-    Cause.LEADER_NEW: lambda: of_replicas("one", settle=15.0),
-    Cause.REPLICAS_UNKNOWN: lambda: of_replicas("two"),
-    Cause.REPLICA_MISSING: lambda: of_replicas("one", "two"),
-    Cause.NOT_LEADER: Merged(terms("one")).doubt,
+UTTERED: dict[Reason, Callable[[], Unknown | None]] = {
+    Reason.NO_ENVOY: Window(None, sample(1.0), frozenset()).unknown,
+    Reason.FIRST_SAMPLE: Window(None, sample(1.0), EDGE).unknown,
+    Reason.SAMPLE_NOT_NEWER: Window(sample(2.0), sample(1.0), EDGE).unknown,
+    Reason.ENVOY_MISSING: Window(
+        sample(1.0), sample(2.0, missing="Prometheus has no recent scrape of it"), EDGE
+    ).unknown,
+    Reason.ENVOY_AWAY: Window(sample(1.0), sample(2.0, missing="its admin port: refused"), EDGE, EDGE).unknown,
+    Reason.ENVOY_NEW: Window(sample(1.0, missing="x"), sample(2.0), EDGE).unknown,
+    Reason.ENVOY_RESTARTED: Window(sample(1.0), sample(2.0, uptime=-1.9), EDGE).unknown,
+    Reason.LEADER_NEW: lambda: of_replicas("one", settle=15.0),
+    Reason.REPLICAS_UNKNOWN: lambda: of_replicas("two"),
+    Reason.REPLICA_MISSING: lambda: of_replicas("one", "two"),
+    Reason.NOT_LEADER: Merged(terms("one")).unknown,
 }
 """`PROMETHEUS` has a test of its own, since it is asked for."""
 
 
 @pytest.mark.parametrize("cause", UTTERED)
-def test_a_doubt_has_its_cause(cause: Cause) -> None:
-    doubt = UTTERED[cause]()
+def test_a_doubt_has_its_cause(cause: Reason) -> None:
+    unknown = UTTERED[cause]()
 
-    assert doubt
-    assert doubt.cause is cause
+    assert unknown
+    assert unknown.code is cause
 
 
 async def test_no_envoy_is_to_blame_where_prometheus_cannot_be_reached() -> None:
-    doubt = await of_prometheus()
+    unknown = await of_prometheus()
 
-    assert doubt == Doubt(Cause.PROMETHEUS, "Envoy edge is missing: Prometheus: it cannot be reached")
+    assert unknown == Unknown(Reason.PROMETHEUS, "Envoy edge is missing: Prometheus: it cannot be reached")
 
 
 def test_an_envoy_that_is_away_and_answers_is_not_missed() -> None:
-    assert Window(sample(1.0), sample(2.0), EDGE, EDGE).doubt() is None
+    assert Window(sample(1.0), sample(2.0), EDGE, EDGE).unknown() is None
 
 
 def test_before_the_first_sample_there_is_doubt() -> None:
-    assert NO_SAMPLE.cause is Cause.FIRST_SAMPLE
+    assert NO_SAMPLE.code is Reason.FIRST_SAMPLE
 
 
 def test_every_cause_is_uttered_and_explained() -> None:
     page = (ROOT / "docs/runbooks/TrafficUnknown.md").read_text()
 
-    assert {*UTTERED, Cause.PROMETHEUS} == set(Cause)
-    assert [cause for cause in Cause if f"`{cause}`" not in page] == []
+    assert {*UTTERED, Reason.PROMETHEUS} == set(UNKNOWN_REASONS)
+    assert [cause for cause in UNKNOWN_REASONS if f"`{cause}`" not in page] == []

@@ -32,13 +32,13 @@ async def test_a_sample_is_complete_then_knows_what_is_missing_and_is_complete_a
             stats, lambda s: "two" in s.envoys and s.envoys["two"].services["shop.web"].requests == 6
         )
         window = Window(first, second, frozenset({"one", "two"}))
-        assert window.judge("shop.web", IdleBy.REQUESTS, window.doubt()).usage is Usage.TRAFFIC
+        assert window.judge("shop.web", IdleBy.REQUESTS, window.unknown()).usage is Usage.TRAFFIC
 
         exporter.requests["two"] = None
         partial = await sampled(stats, lambda sample: "two" in sample.missing)
         assert "Prometheus" in partial.missing["two"]
         window = Window(second, partial, frozenset({"one", "two"}))
-        assert window.judge("shop.web", IdleBy.REQUESTS, window.doubt()).usage is Usage.UNKNOWN
+        assert window.judge("shop.web", IdleBy.REQUESTS, window.unknown()).usage is Usage.UNKNOWN
 
         exporter.requests["two"] = 6
         await sampled(stats, lambda sample: len(sample.envoys) == 2)

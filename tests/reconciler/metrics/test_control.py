@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from reconciler.core.doubt import Cause, Doubt
+from reconciler.core.reasons import UNKNOWN_REASONS, Reason, Unknown
 from reconciler.core.record import State
 from reconciler.core.traffic import EnvoyReading, Sample
 from reconciler.metrics.loop_lag import INTERVAL_SECONDS
@@ -87,14 +87,14 @@ async def test_samples_are_counted_by_what_they_say() -> None:
     reading = {"edge": EnvoyReading(100.0, {})}
     scene.metrics.sampled(Sample(5.0, reading), None)
     scene.metrics.sampled(Sample(5.0, reading), None)
-    scene.metrics.sampled(Sample(6.0, {}, {"edge": "gone"}), Doubt(Cause.ENVOY_MISSING, "it is gone"))
+    scene.metrics.sampled(Sample(6.0, {}, {"edge": "gone"}), Unknown(Reason.ENVOY_MISSING, "it is gone"))
 
     assert await scene.value("zenvoy_samples_total") == 2, "one that was seen before is none"
     assert await scene.value("zenvoy_samples_unknown_total", cause="envoy_missing") == 1
-    assert len(await scene.values("zenvoy_samples_unknown_total")) == len(Cause)
-    doubts = await scene.values("zenvoy_sample_doubt")
-    assert {dict(labels)["cause"]: value for labels, value in doubts.items()} == {
-        cause: float(cause is Cause.ENVOY_MISSING) for cause in Cause
+    assert len(await scene.values("zenvoy_samples_unknown_total")) == len(UNKNOWN_REASONS)
+    unknown = await scene.values("zenvoy_sample_unknown")
+    assert {dict(labels)["cause"]: value for labels, value in unknown.items()} == {
+        cause: float(cause is Reason.ENVOY_MISSING) for cause in UNKNOWN_REASONS
     }
     assert await scene.value("zenvoy_sample_complete") == 0
     assert await scene.value("zenvoy_sample_timestamp_seconds") == 5.0, "there was nobody in the second"
@@ -103,7 +103,7 @@ async def test_samples_are_counted_by_what_they_say() -> None:
     scene.leads = False
     for name in ("complete", "timestamp_seconds", "complete_timestamp_seconds"):
         assert await scene.value(f"zenvoy_sample_{name}") is None, "only who leads takes samples"
-    assert not await scene.values("zenvoy_sample_doubt")
+    assert not await scene.values("zenvoy_sample_unknown")
 
 
 async def test_envoys_are_told_while_they_are_connected() -> None:

@@ -45,7 +45,7 @@ def test_names_are_told_once_and_say_their_kind() -> None:
 async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
     scene = Scene(service("web"))
     scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "v"})
-    scene.goes("web", "Demand", State.Waking, stalled="exited with code 1")
+    scene.goes("web", "Demand", State.Waking, stalled="Exited: exited with code 1")
     scene.metrics.woke("web", 1.0, {"signal": 1.0})
     scene.metrics.called("GET", "200")
     scene.holds("web", 0, timeout=1)
@@ -77,7 +77,7 @@ async def test_the_series_are_as_many_as_the_document_says() -> None:
         record = scene.services["all"].record
         assert record
         scene.services["all"].record = type(record)(source, START, "", 1, "")
-        scene.goes("all", event, target, stalled="exited with code 1")
+        scene.goes("all", event, target, stalled="Exited: exited with code 1")
     scene.metrics.woke("all", 1.0, dict.fromkeys(CLUSTER_PARTS, 0.1))
     scene.metrics.held(Held("all", 0, 0, refused_by=dict.fromkeys(get_args(RefusalCause), 1)))
     scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)

@@ -71,7 +71,7 @@ async def test_why_it_is_stalled_is_told_of_the_record_and_while_it_is() -> None
 
     for sentence, word in (
         ("ImagePullBackOff: image nowhere:1 of container web cannot be pulled: no such host", "ImagePullBackOff"),
-        ("exited with code 1 after 0.1 s: no database", "Exited"),
+        ("Exited: exited with code 1 after 0.1 s: no database", "Exited"),
     ):
         scene.goes("web", "WakeStalled", State.Waking, stalled=sentence)
         assert await scene.values(info, service="web") == {frozenset({("why", word)}): 1}
@@ -83,7 +83,7 @@ async def test_why_it_is_stalled_is_told_of_the_record_and_while_it_is() -> None
     assert await scene.values(info, service="web") == {}
 
     scene.goes("web", "EndpointsLost", State.Waking)
-    scene.goes("web", "WakeTimedOut", State.Waking, stalled="it is not ready, and nothing says why")
+    scene.goes("web", "WakeTimedOut", State.Waking, stalled="TimedOut: not ready, and no reason is reported")
     assert await scene.value(info, service="web", why="TimedOut") == 1
     del scene.services["web"]
     scene.metrics.configured()

@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from reconciler.app.admin import EngineOperations
-from reconciler.core.doubt import Cause, words
 from reconciler.core.events import SleepCommanded, WakeCommanded
+from reconciler.core.reasons import Reason, message
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
@@ -317,7 +317,7 @@ class Scene:
         )
 
     async def settled(self, leader: Replica) -> None:
-        await until(lambda: leader.peers.merged.doubt() is None, "no doubt")
+        await until(lambda: leader.peers.merged.unknown() is None, "no doubt")
         await until(lambda: leader.waiting_for() is None, "all to acknowledge")
 
     async def drained(self) -> None:
@@ -428,7 +428,7 @@ async def test_a_follower_that_vanished_is_unknown_until_it_is_back() -> None:
         await s.two.stop()
         await until(lambda: s.one.state() is State.Active, "doubt to keep it awake")
         assert s.one.engine.services[WEB.name].seen.held is None
-        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
+        assert message(s.one.peers.merged.unknown()) == "replica two is not connected"
 
 
 async def test_leader_that_nobody_asks_forgets_what_has_ended() -> None:
@@ -442,7 +442,7 @@ async def test_leader_that_nobody_asks_forgets_what_has_ended() -> None:
         def forgotten() -> bool:
             readings = {node: EnvoyReading(1e6, {}) for node in merged.ledger.envoys.connected}
             s.one.engine.sampled(Sample(time.time(), readings))
-            return s.one.engine.doubt is None
+            return s.one.engine.unknown is None
 
         await until(forgotten, "a sample to be complete without it")
         assert merged.envoys() == {"envoy-one"}
@@ -456,7 +456,7 @@ async def test_doubt_that_is_read_changes_nothing() -> None:
         await until(merged.away, "the leader to miss it")
         s.shared.ended.add("envoy-two")
         for _ in range(3):
-            merged.doubt()
+            merged.unknown()
         assert merged.away() == {"envoy-two"}
         merged.forget()
         assert merged.away() == frozenset()
@@ -468,15 +468,15 @@ async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None
             await s.envoys[name].joins(s.one)
             await s.holders[name].joins(s.one)
         await s.two.stop()
-        await until(lambda: words(s.one.peers.merged.doubt()) == "replica two is not connected", "doubt")
+        await until(lambda: message(s.one.peers.merged.unknown()) == "replica two is not connected", "doubt")
         s.shared.listed.discard("two")
         s.one.peers.merged.forget()
-        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
+        assert message(s.one.peers.merged.unknown()) == "replica two is not connected"
         s.shared.ahead = 299.0
         s.one.peers.merged.forget()
-        assert words(s.one.peers.merged.doubt()) == "replica two is not connected"
+        assert message(s.one.peers.merged.unknown()) == "replica two is not connected"
         s.shared.ahead = 301.0
-        await until(lambda: s.one.peers.merged.doubt() is None, "it to be forgotten")
+        await until(lambda: s.one.peers.merged.unknown() is None, "it to be forgotten")
         await s.drained()
         assert s.one.state() is State.ScaledToZero
 
@@ -489,7 +489,7 @@ async def test_a_replica_that_should_be_there_and_is_not_forbids_sleep() -> None
         await until(lambda: s.one.waiting_for() is None, "all to acknowledge")
         await s.one.quiet()
         assert s.one.state() is State.Active
-        assert words(s.one.engine.doubt) == "replica three is not connected"
+        assert message(s.one.engine.unknown) == "replica three is not connected"
         s.shared.listed.discard("three")
         await s.drained()
         assert s.one.state() is State.ScaledToZero
@@ -532,7 +532,7 @@ async def test_an_envoy_that_is_nowhere_is_missed() -> None:
         assert s.one.peers.merged.envoys() == {"envoy-one", "envoy-two"}
         s.one.engine.sampled(Sample(time.time(), {"envoy-one": EnvoyReading(900.0, {})}))
         s.one.engine.sampled(Sample(time.time() + 1, {"envoy-one": EnvoyReading(901.0, {})}))
-        assert s.one.engine.doubt and s.one.engine.doubt.cause is Cause.ENVOY_AWAY
+        assert s.one.engine.unknown and s.one.engine.unknown.code is Reason.ENVOY_AWAY
 
 
 async def test_a_new_leader_undoes_a_sleep_that_was_not_confirmed_and_misses_who_was_the_old_one_s() -> None:
@@ -545,7 +545,7 @@ async def test_a_new_leader_undoes_a_sleep_that_was_not_confirmed_and_misses_who
         await until(lambda: bool(s.two.lost), "to notice")
         s.two.leads()
         assert s.two.state() is State.Active
-        assert words(s.two.peers.merged.doubt()) == "replica one is not connected"
+        assert message(s.two.peers.merged.unknown()) == "replica one is not connected"
         assert s.two.peers.merged.envoys() == {"envoy-one", "envoy-two"}
 
 
@@ -562,7 +562,7 @@ async def test_roles_are_exchanged_and_nobody_is_asked_to_sleep_by_the_one_that_
         assert s.two.state() is State.Active
         await until(lambda: s.one.state() is State.Active, "the new leader's word")
         await s.settled(s.two)
-        assert s.two.peers.merged.doubt() is None
+        assert s.two.peers.merged.unknown() is None
 
 
 async def test_without_a_leader_for_long_a_follower_gets_on_alone() -> None:
@@ -707,7 +707,7 @@ async def test_a_stream_that_says_no_hello_is_refused(first: str) -> None:
         await call.write(b"\xc1" if first == "garbage" else b"\x90")
         code = await asyncio.wait_for(call.code(), PATIENCE_SECONDS)
         assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-        assert s.one.peers.merged.doubt() is None
+        assert s.one.peers.merged.unknown() is None
 
 
 async def test_rejections_at_a_follower_reach_the_leader_until_it_leaves() -> None:

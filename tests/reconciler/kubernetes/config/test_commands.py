@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from reconciler.core.events import Event, SleepCommanded, WakeCommanded
+from reconciler.core.reasons import Problem
 from reconciler.kubernetes.config import commands
 from reconciler.kubernetes.config.commands import CommandController, CommandVerb, ServiceCommand
-from reconciler.kubernetes.config.service_config import Problem
 from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService, ScaledServiceStatus
 
@@ -167,7 +167,7 @@ def test_a_bad_command_is_a_problem_until_it_is_mended() -> None:
     scene = Scene()
     scene.see("wake")
     [problem] = scene.commands.problems("shop/web")
-    assert problem.what == "'wake' is not a command"
+    assert problem.message == "'wake' is not a command"
     assert scene.commands.troubled == {"shop/web"}
     scene.see(WAKE)
     assert scene.commands.troubled == set()

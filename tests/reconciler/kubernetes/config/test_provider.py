@@ -57,7 +57,7 @@ class Shop:
     def problems(self) -> dict[str, list[str]]:
         """Their reasons, and where."""
         found = self.told[-1][1] if self.told else {}
-        return {key: [f"{one.reason} {one.where}" for one in problems] for key, problems in found.items()}
+        return {key: [f"{one.reason} {one.field}" for one in problems] for key, problems in found.items()}
 
     def entry(self, name: str) -> ServiceConfig:
         return self.entries[f"shop/{name}"]

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.record import Record, State
-from reconciler.kubernetes.config.service_config import Problem
 from reconciler.kubernetes.status import conditions
 from reconciler.kubernetes.status.conditions import StatusInputs
 from reconciler.kubernetes.types.objects import Condition
@@ -23,9 +23,9 @@ NEW = ScaledServiceStatus()
 NOW = SINCE + 60
 
 
-BAD = Problem("BadSpec", "spec.port", "there is no port 81", "write 80 or 443")
-TAKEN = Problem("HostTaken", "spec.hosts", "shop.example.com is that of shop/older", "take another")
-HARMLESS = Problem("BadAnnotation", "zenvoy.dev/port", "it is not read", "write it in the spec", harmless=True)
+BAD = Problem(Reason.BAD_SPEC, "spec.port", "there is no port 81", "write 80 or 443")
+TAKEN = Problem(Reason.HOST_TAKEN, "spec.hosts", "shop.example.com is that of shop/older", "take another")
+HARMLESS = Problem(Reason.BAD_ANNOTATION, "zenvoy.dev/port", "it is not read", "write it in the spec", harmless=True)
 
 
 def condition(status: ScaledServiceStatus, type: str) -> tuple[str, str, str]:
@@ -84,9 +84,9 @@ def test_half_a_record_is_none(status: ScaledServiceStatus) -> None:
             ("True", "ImagePullBackOff", "ImagePullBackOff: no such image"),
         ),
         (
-            StatusInputs(Record(State.Waking, SINCE, "", 1, "a:1", "it is not ready, and nothing says why")),
-            ("False", "Stalled", "it is not ready, and nothing says why"),
-            ("True", "Stalled", "it is not ready, and nothing says why"),
+            StatusInputs(Record(State.Waking, SINCE, "", 1, "a:1", "TimedOut: not ready, and no reason is reported")),
+            ("False", "TimedOut", "TimedOut: not ready, and no reason is reported"),
+            ("True", "TimedOut", "TimedOut: not ready, and no reason is reported"),
         ),
         (
             StatusInputs(None, trouble="there is no Deployment web"),
@@ -177,7 +177,9 @@ def test_only_what_changed_is_written() -> None:
 
 
 def test_a_message_is_as_long_as_the_api_server_takes_it() -> None:
-    long = Problem("BadAnnotation", "metadata.annotations[zenvoy.dev/port]", f"{'8' * 100_000} is no port", "write 80")
+    long = Problem(
+        Reason.BAD_ANNOTATION, "metadata.annotations[zenvoy.dev/port]", f"{'8' * 100_000} is no port", "write 80"
+    )
     written = conditions.compute_status(StatusInputs(ACTIVE, problems=(long,)), NEW, NOW)
     message = condition(written, "Ready")[2]
     assert message.startswith("metadata.annotations[zenvoy.dev/port]: 888") and message.endswith("8…")

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.core.reasons import Problem, Reason
 from reconciler.core.record import State
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.config.service_config import SERVICE, Problem
+from reconciler.kubernetes.config.service_config import SERVICE
 from reconciler.kubernetes.status import event_messages
 from reconciler.kubernetes.status.event_messages import EventMessage
 from reconciler.kubernetes.status.event_recorder import EventLimits, EventRecorder
@@ -312,7 +313,9 @@ async def test_a_service_that_is_gone_is_told_of_no_more() -> None:
     assert scene.server.calls == []
 
 
-BAD = Problem("BadAnnotation", "zenvoy.dev/idle-after", "'5 parsecs' is not a duration", "write it as 5m", on=SERVICE)
+BAD = Problem(
+    Reason.BAD_ANNOTATION, "zenvoy.dev/idle-after", "'5 parsecs' is not a duration", "write it as 5m", on=SERVICE
+)
 
 
 async def test_a_mistake_is_told_once_and_again_when_it_is_made_again() -> None:

@@ -231,12 +231,12 @@ async def test_pods_that_outlive_their_target_do_not_make_the_number_forgotten(s
     scene.configure()
     await scene.until(lambda running: running.endpoints)
     scene.api.say(DEPLOYMENTS, "shop", "web", None)
-    gone = await scene.until(lambda running: running.trouble)
+    gone = await scene.until(lambda running: running.diagnosis)
     assert (gone.replicas, gone.endpoints) == (3, (f"127.0.0.1:{port}",))
     scene.api.say(SLICES, "shop", "web-a", None)
     await scene.until(lambda running: running.replicas == 0)
     scene.deploy(2)
-    await scene.until(lambda running: running.replicas == 2 and running.trouble is None)
+    await scene.until(lambda running: running.replicas == 2 and running.diagnosis is None)
 
 
 async def test_a_network_that_answers_no_dials_is_waited_for_once(
@@ -269,15 +269,17 @@ async def test_a_right_to_watch_that_is_missing_is_told_until_it_is_there(scene:
     scene.deploy(1)
     scene.slice(port, "one")
     scene.configure()
-    told = await scene.until(lambda running: running.trouble)
-    assert told.trouble == "Forbidden: zenvoy may not watch deployments.apps; add it to the chart's `scaleTargets`"
+    told = await scene.until(lambda running: running.diagnosis)
+    assert (
+        str(told.diagnosis) == "Forbidden: zenvoy may not watch deployments.apps; add it to the chart's `scaleTargets`"
+    )
     assert told.endpoints == (f"127.0.0.1:{port}",)
     assert told.replicas is None, "what cannot be seen is not known"
     scene.slice(port)
     hidden = await scene.until(lambda running: not running.endpoints)
     assert hidden.replicas is None, "it may run all the same"
     scene.api.refused.clear()
-    await scene.until(lambda running: running.trouble is None and running.replicas == 1)
+    await scene.until(lambda running: running.diagnosis is None and running.replicas == 1)
 
 
 async def test_milestones_come_in_order_whatever_is_seen_first(scene: Scene, port: int) -> None:
@@ -317,8 +319,8 @@ async def test_pods_that_may_not_be_seen_are_told_of(scene: Scene) -> None:
     scene.configure()
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(UP)
-    told = await scene.until(lambda running: running.trouble)
-    assert told.trouble == "Forbidden: zenvoy may not watch pods in shop, so what keeps this one is not known"
+    told = await scene.until(lambda running: running.diagnosis)
+    assert str(told.diagnosis) == "Forbidden: zenvoy may not watch pods in shop, so what keeps this one is not known"
 
 
 async def test_pods_that_were_there_at_zero_are_not_what_keeps_a_wake(scene: Scene) -> None:
@@ -330,10 +332,10 @@ async def test_pods_that_were_there_at_zero_are_not_what_keeps_a_wake(scene: Sce
     scene.converge(UP)
     await scene.until(lambda running: running.replicas == 2)
     scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
-    told = await scene.until(lambda running: running.trouble)
-    assert told.trouble == "CreateContainerError: container app of pod new: no reason given"
+    told = await scene.until(lambda running: running.diagnosis)
+    assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
     scene.converge(None)
-    assert (await scene.until(lambda running: running.trouble is None)).replicas == 2
+    assert (await scene.until(lambda running: running.diagnosis is None)).replicas == 2
 
 
 async def test_pods_of_a_wake_that_was_given_up_are_not_what_keeps_the_next(scene: Scene) -> None:
@@ -343,14 +345,14 @@ async def test_pods_of_a_wake_that_was_given_up_are_not_what_keeps_the_next(scen
     scene.converge(UP)
     await scene.until(lambda running: running.replicas == 2)
     scene.pod("old", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "InvalidImageName"}}}])
-    await scene.until(lambda running: running.trouble)
+    await scene.until(lambda running: running.diagnosis)
     scene.converge(DOWN)
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(UP)
     await scene.until(lambda running: running.replicas == 2)
     scene.pod("new", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "CreateContainerError"}}}])
-    told = await scene.until(lambda running: running.trouble)
-    assert told.trouble == "CreateContainerError: container app of pod new: no reason given"
+    told = await scene.until(lambda running: running.diagnosis)
+    assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
 
 
 async def test_a_service_that_is_no_more_is_left_as_it_is(scene: Scene) -> None:

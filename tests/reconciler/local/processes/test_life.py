@@ -35,7 +35,7 @@ async def test_it_starts_and_stops(stage: Stage) -> None:
     scene = stage(server())
     before = time.time()
     running = await scene.up()
-    assert (running.replicas, running.trouble) == (1, None)
+    assert (running.replicas, running.diagnosis) == (1, None)
     assert list(running.milestones) == ["started", "reachable"]
     assert before <= running.milestones["started"] <= running.milestones["reachable"] <= time.time()
     pid, service, port = await reply(running)
@@ -126,7 +126,7 @@ async def test_slow_starts_are_waited_for(stage: Stage) -> None:
     scene = stage(server(delay=2.5))
     running = await scene.up()
     assert running.milestones["reachable"] - running.milestones["started"] >= 2.5
-    assert not any(report.trouble for report in scene.reports)
+    assert not any(report.diagnosis for report in scene.reports)
 
 
 async def test_it_inherits_nothing_but_its_log(stage: Stage) -> None:

@@ -92,9 +92,9 @@ async def test_an_adopted_one_that_crashes_is_started_again(stage: Stage, leave:
     scene = stage(server())
     pid = noted(tmp_path)
     os.kill(pid, signal.SIGKILL)
-    trouble = (await scene.until(lambda running: running.trouble)).trouble
+    trouble = (await scene.until(lambda running: running.diagnosis)).diagnosis
     assert trouble is not None
-    assert trouble.startswith("exited after ")
+    assert trouble.message.startswith("exited after ")
     assert await pid_of(await scene.until(lambda running: running.endpoints)) != pid
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.ports.backend import Running
 from tests.reconciler.local.processes.conftest import Stage
 from tests.reconciler.local.processes.scene import (
@@ -46,7 +47,7 @@ def started(running: Running) -> float:
 
 
 def has_trouble(running: Running) -> object:
-    return running.trouble
+    return running.diagnosis
 
 
 def is_reachable(running: Running) -> object:
@@ -59,10 +60,11 @@ async def test_a_crash_is_told_and_mended(stage: Stage) -> None:
     os.kill(pid, signal.SIGKILL)
     lost = await scene.until(has_trouble)
     assert (lost.replicas, lost.endpoints) == (1, ())
-    assert lost.trouble is not None
-    assert lost.trouble.startswith("killed by SIGKILL after ")
+    assert lost.diagnosis is not None
+    assert lost.diagnosis.code is Reason.KILLED
+    assert lost.diagnosis.message.startswith("killed by SIGKILL after ")
     back = await scene.until(is_reachable)
-    assert back.trouble is None
+    assert back.diagnosis is None
     assert await pid_of(back) != pid
     assert all(report.replicas == 1 for report in list(scene.all())[1:])
 
@@ -70,9 +72,9 @@ async def test_a_crash_is_told_and_mended(stage: Stage) -> None:
 async def test_who_dies_at_once_is_quoted(stage: Stage) -> None:
     scene = stage(shell("for line in 1 2 3 4 5 6 7; do echo line $line; done; echo 'no such table' >&2; exit 3"))
     scene.converge(UP)
-    trouble = (await scene.until(has_trouble)).trouble
+    trouble = (await scene.until(has_trouble)).diagnosis
     assert trouble is not None
-    how, _, lines = trouble.partition(" s: ")
+    how, _, lines = trouble.message.partition(" s: ")
     assert how.startswith("exited with code 3 after 0.")
     assert lines == "line 4 | line 5 | line 6 | line 7 | no such table"
 
@@ -82,22 +84,22 @@ async def test_a_quote_is_short_and_printable(stage: Stage) -> None:
         program(*python("print('\\x1b[31m' + 'x' * 10_000, '\\x07the end', '{port}'[:0]); raise SystemExit(1)"))
     )
     scene.converge(UP)
-    trouble = (await scene.until(has_trouble)).trouble
+    trouble = (await scene.until(has_trouble)).diagnosis
     assert trouble is not None
-    assert len(trouble) < 600
-    assert trouble.endswith("x the end")
+    assert len(trouble.message) < 600
+    assert trouble.message.endswith("x the end")
 
 
 async def test_only_this_run_is_quoted(stage: Stage, tmp_path: Path) -> None:
     scene = stage(shell(f"test -e {tmp_path}/again && exit 1; touch {tmp_path}/again; echo first; exit 2"))
     scene.converge(UP)
-    told = (await scene.until(has_trouble)).trouble
+    told = (await scene.until(has_trouble)).diagnosis
     assert told is not None
-    assert told.endswith(" s: first")
-    told = (await scene.until(lambda running: running.trouble != told)).trouble
+    assert told.message.endswith(" s: first")
+    told = (await scene.until(lambda running: running.diagnosis != told)).diagnosis
     assert told is not None
-    assert told.startswith("exited with code 1 after ")
-    assert "first" not in told
+    assert told.message.startswith("exited with code 1 after ")
+    assert "first" not in told.message
 
 
 async def test_the_pauses_between_crashes_grow(stage: Stage) -> None:
@@ -128,9 +130,9 @@ async def test_what_cannot_be_started_says_why(stage: Stage, tmp_path: Path) -> 
     }.items():
         scene.converge(UP, service)
         running = await scene.until(has_trouble, service)
-        assert (running.trouble, running.replicas) == (why, 1)
+        assert (running.diagnosis, running.replicas) == (Diagnosis(Reason.NOT_STARTED, why), 1)
         await scene.down(service)
-        assert scene.now(service).trouble is None
+        assert scene.now(service).diagnosis is None
 
 
 async def test_it_can_be_stopped_while_it_waits_for_its_next_start(stage: Stage) -> None:
@@ -154,9 +156,9 @@ async def test_what_a_crash_leaves_behind_ends_first(stage: Stage) -> None:
 async def test_who_goes_into_the_background_is_told_not_to(stage: Stage) -> None:
     scene = stage(program(*python(DAEMON, "{port}")))
     scene.converge(UP)
-    trouble = (await scene.until(has_trouble)).trouble
+    trouble = (await scene.until(has_trouble)).diagnosis
     assert trouble is not None
-    assert trouble.startswith("exited with code 0 (it must stay in the foreground) after ")
+    assert trouble.message.startswith("exited with code 0 (it must stay in the foreground) after ")
     await eventually(lambda: not any(map(is_running, children(scene.log()))))
     await scene.down()
     assert len(children(scene.log())) == 1
@@ -169,7 +171,9 @@ async def test_a_fixed_port_in_use_is_told_until_it_is_free(stage: Stage) -> Non
         scene = stage(replace(server(), port=port))
         scene.converge(UP)
         told = await scene.until(has_trouble)
-        assert told.trouble == f"cannot be started: port {port} is in use by another program"
+        assert told.diagnosis == Diagnosis(
+            Reason.NOT_STARTED, f"cannot be started: port {port} is in use by another program"
+        )
         assert not told.endpoints
     assert (await scene.until(is_reachable)).endpoints == (f"127.0.0.1:{port}",)
 
@@ -192,7 +196,7 @@ async def test_ready_is_what_the_program_says(stage: Stage, tmp_path: Path) -> N
     await eventually(lambda: "asked for /healthz" in scene.log())
     assert not scene.now().endpoints
     (tmp_path / "healthy").touch()
-    assert (await scene.until(is_reachable)).trouble is None
+    assert (await scene.until(is_reachable)).diagnosis is None
 
 
 async def test_ready_is_what_a_command_says(stage: Stage, tmp_path: Path) -> None:
@@ -202,7 +206,7 @@ async def test_ready_is_what_a_command_says(stage: Stage, tmp_path: Path) -> Non
     await eventually(lambda: "listening" in scene.log())
     assert not scene.now().endpoints
     (tmp_path / "healthy").touch()
-    assert (await scene.until(is_reachable)).trouble is None
+    assert (await scene.until(is_reachable)).diagnosis is None
 
 
 async def test_the_log_goes_on_and_is_put_aside_when_it_is_long(stage: Stage) -> None:
