@@ -28,7 +28,8 @@ lint: setup ## check format, lint, types, and import contracts
 
 check: lint test ## run the checks that every change must pass; CI also runs cluster-test
 
-golden: setup ## rewrite the golden files
+golden: setup ## write the golden files and the xDS descriptors again
+	$(BIN)/python scripts/xds_descriptors.py
 	ZENVOY_GOLDEN=write $(BIN)/pytest tests -k golden
 
 install-yaml: ## render deploy/install.yaml from the chart, and update the chart's copies of rules and dashboards
