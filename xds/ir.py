@@ -1,6 +1,6 @@
-"""The intermediate representation: all that Envoy must know, in words that are neither Envoy's nor the reconciler's.
+"""The intermediate representation: the configuration of all Envoys, independent of Envoy's API and of the reconciler.
 
-Frozen values only. `resources/translation.py` turns them into Envoy's resources.
+Frozen values only. `resources/translation.py` translates them into Envoy's resources.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class ServiceProtocol(StrEnum):
-    """How Envoy takes connections for a service, and how it speaks to its endpoints."""
+    """The protocol in which Envoy accepts connections for a service and connects to its endpoints."""
 
     HTTP = "http"
     H2C = "h2c"
@@ -28,35 +28,36 @@ class SocketAddress:
 
 @dataclass(frozen=True, slots=True)
 class IgnoreMatch:
-    """Requests, or connections, that are no use of a service. Each kind that is given must match, by any of its values.
+    """Requests or connections that do not count as use of a service.
 
-    TCP and TLS know sources only, and have no answer to give.
+    Each criterion that is given must match, by any of its values. For TCP and TLS only `sources` is available, without
+    an answer.
     """
 
     paths: tuple[str, ...] = ()
-    """Whole paths, or their beginnings when they end with `*`."""
+    """Exact paths, or prefixes if they end with `*`."""
     user_agents: tuple[str, ...] = ()
-    """Beginnings of the User-Agent header."""
+    """Prefixes of the User-Agent header."""
     sources: tuple[str, ...] = ()
-    """IP addresses or CIDR ranges of those who connect to Envoy."""
+    """IP addresses or CIDR ranges of the clients."""
     status: int = 200
-    """The answer while the service does not run."""
+    """The HTTP status of the answer while the service is not running."""
     body: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One service: an EDS cluster, and the listener or virtual host or filter chain that leads to it."""
+    """One service: an EDS cluster, and the listener, virtual host or filter chain that leads to it."""
 
     name: str
     protocol: ServiceProtocol
     domains: tuple[str, ...] = ()
-    """Host names (HTTP, H2C) or server names (TLS), the service's own name included; unused for TCP."""
+    """Host names (HTTP, H2C) or server names (TLS), including the service's own name; unused for TCP."""
     listen: SocketAddress | None = None
     """The listener's address; TCP only."""
     ignore: tuple[IgnoreMatch, ...] = ()
     leaving: bool = False
-    """No way leads to it any more; only what is in flight still needs its cluster."""
+    """Removed from the configuration: nothing leads to it, and its cluster is kept for what is in flight."""
 
     @property
     def distinct_domains(self) -> list[str]:
@@ -66,7 +67,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """The shared listeners; None where there is none."""
+    """The addresses of the shared listeners; None for a listener that does not exist."""
 
     http: SocketAddress | None = None
     tls: SocketAddress | None = None

@@ -1,7 +1,7 @@
-"""Serves the world to every Envoy that connects: the grpc.aio shell around `stream.py`.
+"""The xDS server: the grpc.aio shell around `ads/stream.py`, for every Envoy that connects.
 
-All of it runs on one event loop; callbacks are called there and must be quick. It owns no grpc.aio server: `handler()`
-is added to the application's, with `GRPC_OPTIONS`. Bytes go in and out as they are.
+It runs on one event loop, which also calls the callbacks; they must be quick. It has no grpc.aio server of its own:
+`handler()` is added to the application's server, which needs `GRPC_OPTIONS`.
 """
 
 from __future__ import annotations
@@ -33,42 +33,42 @@ It fits the first request of an Envoy that reconnects with 10,000 services: each
 (twice 317 bytes for the longest namespace and name, and 28), which is 6.7 MB.
 """
 GRPC_OPTIONS = (
-    # An Envoy that vanished without a word is noticed within 15 s.
+    # Detects within 15 s that an Envoy is gone without closing its connection.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    # Without it a frozen peer is never given up, whatever the time-out above says.
+    # Without it, a frozen peer is never disconnected, whatever the timeout above.
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Envoys ping us too (`bootstrap.py`), and must not be sent away for it.
+    # Envoys send pings too (`bootstrap.py`), and must not be disconnected for them.
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
-    # A connection without streams, or one that does not finish its handshake, is of no use to anybody else.
+    # Limits connections without streams, and those that do not finish their handshake.
     ("grpc.max_connection_idle_ms", 60_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.max_concurrent_streams", 64),
     ("grpc.max_send_message_length", -1),
 )
-"""Options that the application's grpc.aio.server should have: streams that die are noticed, large ones pass."""
+"""The options that the application's grpc.aio.server needs."""
 
 MOST_UNANSWERED = 5 * MOST_NAMES
-"""Resources of one type that an Envoy may leave without an answer while it asks for more."""
+"""Resources of one type that an Envoy may leave unanswered while it requests more."""
 OVERDUE_SECONDS = 5.0
-"""Half of the time for an answer that an inquiry waits for."""
+"""Half of the time that an inquiry waits for an answer."""
 LAST_WRITE_SECONDS = 2.0
-"""For the responses that are on their way when the server closes."""
+"""The time for unfinished writes when the server closes."""
 _CLOSING = (grpc.StatusCode.UNAVAILABLE, "the server is closing")
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 CLAIMED_NODE: Mapping[str, Callable[[bytes], str]] = {
     f"/{_SERVICE}/DeltaAggregatedResources": delta_node_id,
     f"/{_SERVICE}/StreamAggregatedResources": sotw_node_id,
 }
-"""By method, how to get the node id from the first request. Raises `MalformedError`."""
+"""By method, the function that returns the node id in the first request. It raises `MalformedError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceAck:
-    """An Envoy now has the endpoints of these services as they were last sent to it."""
+    """An Envoy's acknowledgement of the endpoints of these services, in the version sent last."""
 
     node: str
     services: tuple[str, ...]
@@ -78,22 +78,22 @@ class ResourceAck:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """Which connected Envoys have acknowledged a service's present endpoints."""
+    """The connected Envoys that have acknowledged a service's current endpoints, and the others."""
 
     nodes: frozenset[str]
     missing: frozenset[str]
     at: float | None
-    """When the last of `nodes` did (seconds since the epoch); None when there is none."""
+    """When the last of `nodes` did (seconds since the epoch); None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class AckedVersion:
-    """What one connected Envoy has of a service's endpoints."""
+    """One connected Envoy's version of a service's endpoints."""
 
     version: str
     """The version that it last acknowledged; empty until then."""
     at: float | None
-    """When it did (seconds since the epoch), if that is the present version; else None."""
+    """When it did (seconds since the epoch), if that is the current version; otherwise None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +109,18 @@ class Node:
     versions: Mapping[str, str]
     """By type URL, the version that it last acknowledged; empty until then."""
     nack: Nack | None
-    """The last rejection that is not mended yet."""
+    """The last rejection that still applies."""
     nacks: int
-    """Rejections of this stream, mended or not."""
+    """The number of rejections on this stream."""
     stats: str = ""
-    """`ip:port` where its statistics can be read; empty when it does not say."""
+    """`ip:port` of its statistics; empty if it names none."""
     address: str = ""
     """The IP address of its stream; empty on a Unix socket."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeEvent:
-    """An Envoy came, went, or rejected something (then `node.nack` says what)."""
+    """An Envoy connected, disconnected, or rejected something (see `node.nack`)."""
 
     kind: Literal["connected", "disconnected", "nacked"]
     node: Node
@@ -141,7 +141,7 @@ def peer_address(peer: str) -> str:
 
 
 class _Session:
-    """One stream, once its Envoy has said who it is."""
+    """One stream of a known Envoy."""
 
     def __init__(self, stream: Stream, node: NodeId, address: str) -> None:
         self.stream = stream
@@ -155,7 +155,7 @@ class _Session:
         self.nacks = 0
 
     def finish(self, code: grpc.StatusCode, details: str) -> None:
-        """End the stream, and tell its Envoy why."""
+        """End the stream with this status."""
         if not self.end.done():
             self.end.set_result((code, details))
 
@@ -168,7 +168,7 @@ class _Session:
 
 
 class XdsServer:
-    """The xDS server: `configure` and `route` say what is; Envoys are told as they connect and as it changes."""
+    """The xDS server: Envoys receive what `configure` and `route` set, when they connect and whenever it changes."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class XdsServer:
         on_faults: Callable[[Mapping[str, str]], None] = lambda _: None,
         world: Snapshot | None = None,
     ) -> None:
-        """`on_faults` receives, whenever it changes, what is wrong with services that are not served as they are."""
+        """`on_faults` receives the errors of services that are not served as configured, whenever they change."""
         self._on_change, self._on_node, self._on_faults = on_change, on_node, on_faults
         self._world = world or Snapshot()
         self._attribution = Attribution(self._world, self._others)
@@ -189,10 +189,10 @@ class XdsServer:
         self._closed = False
 
     def configure(self, listen: ir.Listen, services: Iterable[ir.Upstream]) -> None:
-        """Make this the whole configuration; what is equal is not sent again, endpoints are kept.
+        """Replace the configuration; only changes are sent, and endpoints are kept.
 
-        A service that something is wrong with is left out, and reported. Raises `ValueError` with all problems, one a
-        line, when there is something wrong with the whole; the present configuration then stays.
+        A service with an error is left out and reported. Raises `ValueError` with all errors, one a line, if the
+        configuration as a whole is invalid; the current configuration then stays.
         """
         self._spread([self._world.configure(listen, services)])
         self._report_faults()
@@ -207,7 +207,7 @@ class XdsServer:
         return (session.stream.types[type_url] for id_, session in self._sessions.items() if id_ != node)
 
     def _inquire(self, changes: Iterable[Change]) -> None:
-        """Send what an inquiry needs, and see to it that it ends."""
+        """Send the changes of an inquiry, and limit the time it waits."""
         self._spread(changes)
         if self._attribution.is_waiting and self._overdue is None and not self._closed:
             self._overdue = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, self._continue)
@@ -218,7 +218,7 @@ class XdsServer:
         self._report_faults()
 
     def faults(self) -> dict[str, str]:
-        """Return what is wrong with services, or was rejected of them, by service."""
+        """Return the errors of services, including rejections by Envoy, by service."""
         found: dict[str, str] = {}
         for session in self._sessions.values():
             for type_url, sub in session.stream.types.items():
@@ -233,11 +233,10 @@ class XdsServer:
             self._on_faults(found)
 
     def route(self, service: str, endpoints: tuple[ir.SocketAddress, ...], held: bool = False) -> None:
-        """Make these the endpoints of a service; `held` says that they are its hold address.
+        """Set the endpoints of a service; `held` if they are its hold address.
 
-        Raises `ValueError` if they are not addresses, or it is unknown.
-
-        Until this was called once for a service, Envoys that ask for its endpoints wait.
+        Raises `ValueError` if they are not addresses, or the service is unknown. Envoys that request the endpoints of a
+        service wait until this was called once for it.
         """
         for name in self._world.route(service, endpoints, held):
             for session in self._sessions.values():
@@ -245,23 +244,23 @@ class XdsServer:
                 session.wake.set()
 
     def acked(self, service: str) -> Acked:
-        """Say which connected Envoys have acknowledged the present endpoints of a service.
+        """Return the connected Envoys that have acknowledged the current endpoints of a service, and the others.
 
-        One that has not asked for them has not. One that brought them along from an earlier stream has, since then.
+        An Envoy that has them from an earlier stream has acknowledged them; one that has not requested them has not.
         """
         times = {id_: s.stream.types[EDS].acked_at(service) for id_, s in self._sessions.items()}
         have = {id_: at for id_, at in times.items() if at is not None}
         return Acked(frozenset(have), frozenset(times.keys() - have.keys()), max(have.values(), default=None))
 
     def has(self, service: str) -> Mapping[str, AckedVersion]:
-        """Return what each connected Envoy has of a service's endpoints, by node id, for people."""
+        """Return each connected Envoy's version of a service's endpoints, by node id, for display."""
         held = {id_: session.stream.types[EDS] for id_, session in self._sessions.items()}
         return {
             id_: AckedVersion(sub.acked.get(service, ("", 0))[0], sub.acked_at(service)) for id_, sub in held.items()
         }
 
     def version(self, service: str) -> str:
-        """Return the version of a service's present endpoints; empty while it has none."""
+        """Return the version of a service's current endpoints; empty while it has none."""
         present = self._world.table(EDS).get(service)
         return present.version if present else ""
 
@@ -270,11 +269,11 @@ class XdsServer:
         return {id_: session.node() for id_, session in self._sessions.items()}
 
     def open(self) -> None:
-        """Begin to answer. Until then Envoys may connect, and wait: none is shown a part of the world."""
+        """Start to answer. Until then Envoys may connect and wait, so that none receives a partial configuration."""
         self._opened.set()
 
     async def close(self) -> None:
-        """End all streams in order, new ones too; to be awaited before the grpc.aio server is stopped."""
+        """End all streams, including new ones; must be awaited before the grpc.aio server is stopped."""
         self._closed = True
         if self._overdue:
             self._overdue.cancel()
@@ -285,7 +284,7 @@ class XdsServer:
             await asyncio.wait(handlers, timeout=LAST_WRITE_SECONDS)
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Return what to add to a grpc.aio server (`add_generic_rpc_handlers`)."""
+        """Return the handler for a grpc.aio server (`add_generic_rpc_handlers`)."""
 
         async def delta(requests: AsyncIterator[bytes], context: Any) -> None:
             await self._serve(DeltaStream(self._world), requests, context)
@@ -313,7 +312,7 @@ class XdsServer:
             return
         session = self._admit(_Session(stream, node, peer_address(context.peer())))
         opening = [first]
-        del first  # it may be large, and the stream lasts
+        del first  # it may be large, and must not be kept as long as the stream
         try:
             await self._converse(session, opening, requests, context)
         except MalformedError as error:
@@ -334,14 +333,14 @@ class XdsServer:
     def _dismiss(self, session: _Session) -> None:
         if self._sessions.get(session.id) is session:
             del self._sessions[session.id]
-            self._inquire(self._attribution.left(session.id))
+            self._inquire(self._attribution.on_disconnect(session.id))
             self._on_node(NodeEvent("disconnected", session.node()))
             self._report_faults()
 
     async def _converse(
         self, session: _Session, opening: list[bytes], requests: AsyncIterator[bytes], context: Any
     ) -> None:
-        """Return when the stream is to be ended, with the status of `session.end` or OK. Raises `MalformedError`."""
+        """Serve the stream until it ends, with the status of `session.end` or OK. Raises `MalformedError`."""
         reading = asyncio.ensure_future(self._read(session, opening, requests))
         writing = asyncio.ensure_future(_write(session, context))
         ways: list[asyncio.Future[Any]] = [reading, writing, session.end]
@@ -355,7 +354,7 @@ class XdsServer:
             reading.cancel()
             session.closing = True
             session.wake.set()
-        # A write is not cancelled under way: after that gRPC does not send the status that ends the stream.
+        # A write must not be cancelled: gRPC would not send the status that ends the stream.
         for result in await asyncio.gather(reading, writing, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
@@ -379,13 +378,13 @@ class XdsServer:
             session.nacks += 1
             self._on_node(NodeEvent("nacked", session.node()))
         if receipt.verdict is not None:
-            self._inquire(self._attribution.heard(session.id, receipt.verdict))
+            self._inquire(self._attribution.on_verdict(session.id, receipt.verdict))
         if receipt.verdict is not None or had_refused:
             self._report_faults()
 
 
 async def _write(session: _Session, context: Any) -> None:
-    """Send what is due, each time that something may be; while Envoy is slow to take it, changes gather."""
+    """Send due responses after each change; while Envoy is slow to read, changes accumulate."""
     while True:
         await session.wake.wait()
         session.wake.clear()
@@ -395,4 +394,4 @@ async def _write(session: _Session, context: Any) -> None:
             await context.write(response)
             if session.closing:
                 return
-            del response  # while nothing is due, this waits; the last may have been all routes
+            del response  # a response with all routes is large, and must not be kept while waiting

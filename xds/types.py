@@ -1,4 +1,4 @@
-"""The four resource types that zenvoy serves, in the order in which Envoy must learn of them (make before break)."""
+"""The four resource types that zenvoy serves, in the order in which Envoy must receive them (make before break)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RDS = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
 ORDER = (CDS, EDS, LDS, RDS)
 WILDCARD = frozenset({CDS, LDS})
-"""Types of which a client that names nothing gets everything, and of which a state-of-the-world answer is complete.
+"""Types whose resources a client receives without naming them. A state-of-the-world response contains all of them.
 
 https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#how-the-client-specifies-what-resources-to-return
 """

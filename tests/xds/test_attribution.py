@@ -108,7 +108,7 @@ class Stage:
                 wrong = {*answer.names} & {*rejects}
                 receipt = self.client.answers(answer, because if wrong else None)
                 if receipt.verdict:
-                    self.spread(self.attribution.heard("envoy", receipt.verdict))
+                    self.spread(self.attribution.on_verdict("envoy", receipt.verdict))
         return said
 
 
@@ -140,7 +140,7 @@ def test_shared_resource_stays_as_it_is_during_an_inquiry() -> None:
     stage = Stage(world(http("a")), "a")
     stage.configure(http("a"), http("b"))
     before = stage.world.table(RDS).get("http")
-    changes = stage.attribution.heard("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",)))
+    changes = stage.attribution.on_verdict("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",)))
     assert [list(change.changed[LDS]) for change in changes] == [[TRIAL]]
     stage.spread(changes)
     stage.configure(http("a"), http("b"), http("c"))
@@ -156,28 +156,28 @@ def test_shared_resource_stays_as_it_is_during_an_inquiry() -> None:
 def test_inquiry_ends_with_its_envoy_and_the_next_one_begins() -> None:
     stage = Stage(world(http("a"), http("b")), "a", "b")
     rejection = Verdict(RDS, {"http": "?"}, "no", ("http",))
-    assert stage.attribution.heard("one", rejection)
-    assert stage.attribution.heard("two", Verdict(LDS, {"tls": "?"}, "no", ("tls",))) == []
-    stage.attribution.left("one")
+    assert stage.attribution.on_verdict("one", rejection)
+    assert stage.attribution.on_verdict("two", Verdict(LDS, {"tls": "?"}, "no", ("tls",))) == []
+    stage.attribution.on_disconnect("one")
     assert stage.world.table(LDS).get(TRIAL) is None, "no service has a part of the TLS listener"
-    assert stage.attribution.heard("two", rejection)
+    assert stage.attribution.on_verdict("two", rejection)
     assert stage.world.table(LDS).get(TRIAL)
 
 
 def test_answer_of_another_envoy_does_not_count() -> None:
     stage = Stage(world(http("a"), http("b")), "a", "b")
-    stage.attribution.heard("one", Verdict(RDS, {"http": "?"}, "no", ("http",)))
+    stage.attribution.on_verdict("one", Verdict(RDS, {"http": "?"}, "no", ("http",)))
     tried = stage.world.table(LDS).get(TRIAL)
     assert tried
-    assert stage.attribution.heard("two", Verdict(LDS, {TRIAL: tried.version}, "no", (TRIAL,))) == []
-    assert stage.attribution.heard("one", Verdict(LDS, {TRIAL: "old"}, "no", (TRIAL,))) == []
-    assert stage.attribution.heard("one", Verdict(LDS, {TRIAL: tried.version})), "accepted: it is over"
+    assert stage.attribution.on_verdict("two", Verdict(LDS, {TRIAL: tried.version}, "no", (TRIAL,))) == []
+    assert stage.attribution.on_verdict("one", Verdict(LDS, {TRIAL: "old"}, "no", (TRIAL,))) == []
+    assert stage.attribution.on_verdict("one", Verdict(LDS, {TRIAL: tried.version})), "accepted: it is over"
     assert stage.world.faults == {}
 
 
 def test_wake_during_an_inquiry_touches_endpoints_only() -> None:
     stage = Stage(world(http("a"), http("b")), "a", "b")
-    stage.spread(stage.attribution.heard("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",))))
+    stage.spread(stage.attribution.on_verdict("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",))))
     [asked] = stage.client.hears()
     for name in stage.world.route("a", PODS):
         stage.client.stream.route(name)

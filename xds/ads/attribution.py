@@ -1,12 +1,12 @@
 """The services behind Envoy's rejections of what many services share.
 
-Sans-IO. A resource that is a service's own, such as its cluster, is its own fault. Of a shared resource Envoy keeps the
-last good version, and an inquiry finds the parts that it rejects: they are tried in a listener that nothing leads to,
-until what remains is accepted. Meanwhile the resource is left as it is; afterwards it is served without those parts.
+Sans-IO. A rejected resource that belongs to one service, such as its cluster, is attributed to that service. Of a
+shared resource Envoy keeps the last good version, and an inquiry finds the rejected parts: it tries parts in a listener
+without traffic, until Envoy accepts the rest. The resource does not change meanwhile, and is then served without them.
 
-No Envoy decides for the others. What one of them accepts is not rejected, whatever another one answers, so an inquiry
-waits for the answers of all, within a bounded time; without the answer of the Envoy that it is about, it ends. What the
-only Envoy rejects is tried at the next one that joins, and served again if that one accepts it.
+No Envoy decides for the others. A part that one of them accepts is not rejected, so an inquiry waits for the answers of
+all, within a bounded time. It ends without the answer of the Envoy that rejected the resource. Parts that the only
+Envoy rejected are tried at the next one that connects, and served again if that one accepts them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from xds.types import LDS
 _RULE = re.compile(r"Proto constraint validation failed \((.*)\)")
 CONFLICT = "Envoy accepts it alone, but not beside the other services"
 Question = tuple[str, ...]
-"""Services whose parts are to be tried together."""
+"""Services whose parts are tried together."""
 Search = Generator[Question, str | None, dict[str, str]]
 
 
@@ -37,31 +37,31 @@ class Verdict:
     versions: Mapping[str, str]
     """The resources of the response, with their versions."""
     message: str | None = None
-    """Envoy's words when it rejected the response."""
+    """Envoy's message if it rejected the response."""
     blamed: tuple[str, ...] = ()
-    """The resources that it rejected, as far as that is known."""
+    """The rejected resources, as far as they are known."""
     is_final: bool = True
-    """Nothing of a rejected response will be sent again in smaller parts."""
+    """False if a rejected response will be sent again in smaller parts."""
 
 
 def search(known: Sequence[str], suspects: Sequence[str]) -> Search:
     """Find the services whose parts are rejected; return Envoy's message for each.
 
-    Yields questions, and is sent Envoy's message, or None where it accepts. The parts of `known` were accepted before.
-    Asks about log2(n) questions for each service that it finds. Finds none when all are accepted together, and when
-    each of several is rejected, which then has another cause.
+    Yields questions, and receives Envoy's message for each, or None if it accepts. The parts of `known` were accepted
+    before. Needs about log2(n) questions for each service that it finds. Finds none if all are accepted together, or if
+    each of several is rejected, because then the cause is another one.
     """
-    heard: dict[Question, str | None] = {}
+    answers: dict[Question, str | None] = {}
 
     def ask(*services: str) -> Generator[Question, str | None, str | None]:
-        if services not in heard:
-            heard[services] = yield services
-        return heard[services]
+        if services not in answers:
+            answers[services] = yield services
+        return answers[services]
 
     if (yield from ask(*known, *suspects)) is None:
         return {}
     if not suspects or (known and (yield from ask(*known)) is not None):
-        known, suspects = (), (*known, *suspects)  # another Envoy accepted them
+        known, suspects = (), (*known, *suspects)  # it was another Envoy that accepted them
     accepted, found = list(known), dict[str, str]()
     groups = _halves(suspects)
     while groups:
@@ -72,14 +72,14 @@ def search(known: Sequence[str], suspects: Sequence[str]) -> Search:
         elif len(group) > 1:
             groups += _halves(group)
         else:
-            # Alone, so that the message is about this service, and about no other.
+            # Tried alone, so that the message is about this service only.
             alone = yield from ask(*group)
             found[group[0]] = CONFLICT if alone is None else reason(alone)
     return found if accepted or len(found) == 1 else {}
 
 
 def reason(message: str, resource: str = names.TRIAL) -> str:
-    """Return what Envoy says is wrong with a resource, without the resource's name."""
+    """Return Envoy's error for a resource, without the resource's name."""
     if rule := _RULE.search(message):
         return rule[1].rpartition(" | caused by ")[2][:LONGEST_MESSAGE]
     said = re.split(rf"{re.escape(resource)}: |'envoy://{resource}/': ", message)[-1]
@@ -87,15 +87,15 @@ def reason(message: str, resource: str = names.TRIAL) -> str:
 
 
 def _halves(group: Sequence[str]) -> list[Question]:
-    """Split a group; the first half, which has the right of way, comes last."""
+    """Split a group; the first half, which is tried first, comes last."""
     middle = (len(group) + 1) // 2
     return [half for half in (tuple(group[middle:]), tuple(group[:middle])) if half]
 
 
 Others = Callable[[str, str], Iterable[Subscription]]
-"""From a node id and a type URL to the subscriptions of all Envoys but that one."""
+"""Return the subscriptions to a type of all Envoys except the one with this node id."""
 LATE = 2
-"""Calls of `overdue` after which an answer is not waited for any longer."""
+"""Calls of `overdue` after which an inquiry no longer waits for an answer."""
 
 
 @dataclass(slots=True)
@@ -107,38 +107,38 @@ class _Inquiry:
     tried: Mapping[str, Parts]
     search: Search
     version: str = ""
-    """Of the listener that was asked about last."""
+    """The version of the last trial listener."""
     is_answered: bool = False
     answer: str | None = None
-    """The message of that Envoy when it rejected the listener."""
+    """That Envoy's message if it rejected the listener."""
     age: int = 0
     """Calls of `overdue` since the last question."""
     is_review: bool = False
-    """It has one question: whether this Envoy accepts what the only one before it rejected."""
+    """True if it has one question: does this Envoy accept the parts that the only Envoy before it rejected?"""
 
 
 class Attribution:
-    """Conducts inquiries, one after the other."""
+    """Inquiries into rejected shared resources, one after the other."""
 
     def __init__(self, world: Snapshot, others: Others = lambda *_: ()) -> None:
         self._world, self._others = world, others
         self._inquiry: _Inquiry | None = None
         self._waiting: dict[tuple[str, SharedResource], int] = {}
-        """Rejections that no inquiry was made into yet, with the calls of `overdue` since."""
+        """Rejections without an inquiry so far, with the calls of `overdue` since."""
         self._mute: set[str] = set()
-        """Envoys that left a question without an answer: no inquiry is made at them while they are connected."""
+        """Envoys that did not answer a question: no inquiry is made at them until they reconnect."""
         self._sole: dict[SharedResource, str] = {}
-        """Envoys that were the only one when they rejected parts that are left out."""
+        """The Envoys that were the only one when they rejected parts that are left out."""
         self._reviews: dict[tuple[str, SharedResource], None] = {}
-        """Envoys that have joined since, at which those parts are to be tried."""
+        """Envoys that have connected since, at which those parts are to be tried."""
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether there is anything that `overdue` would end."""
+        """Return whether `overdue` must be called."""
         return self._inquiry is not None or bool(self._waiting)
 
-    def heard(self, node: str, verdict: Verdict) -> list[Change]:
-        """Take an Envoy's answer; return what is to be sent because of it."""
+    def on_verdict(self, node: str, verdict: Verdict) -> list[Change]:
+        """Process an Envoy's answer; return the changes that follow from it."""
         for kind in SharedResource:
             if kind.type_url != verdict.type_url or kind.resource not in verdict.versions or self._is_asked(kind):
                 continue
@@ -150,15 +150,15 @@ class Attribution:
                 self._waiting.setdefault((node, kind), 0)
         return [*self._answered(node, verdict), *self._steps()]
 
-    def left(self, node: str) -> list[Change]:
-        """Note that an Envoy is gone: nothing can be asked of it."""
+    def on_disconnect(self, node: str) -> list[Change]:
+        """Record that an Envoy disconnected, which ends inquiries at it."""
         self._forget(node)
         self._mute.discard(node)
         gone = [self._ended({})] if self._inquiry and self._inquiry.node == node else []
         return [*gone, *self._steps()]
 
     def overdue(self) -> list[Change]:
-        """Continue without the answers that have not come for long. To be called at intervals while `is_waiting`."""
+        """Continue without overdue answers. Must be called at intervals while `is_waiting`."""
         self._waiting = {key: age + 1 for key, age in self._waiting.items()}
         ended = []
         if asked := self._inquiry:
@@ -177,20 +177,20 @@ class Attribution:
         return self._inquiry is not None and self._inquiry.kind is kind
 
     def _answered(self, node: str, verdict: Verdict) -> list[Change]:
-        """Keep the verdict, if it is the answer to the inquiry's question."""
+        """Keep the verdict if it answers the inquiry's question."""
         asked = self._inquiry
         if asked is None or (node, verdict.type_url) != (asked.node, LDS):
             return []
         if verdict.versions.get(names.TRIAL) != asked.version:
             return []
-        if verdict.message is not None and not verdict.blamed:  # smaller responses are still to come, or there is none
+        if verdict.message is not None and not verdict.blamed:  # final, or smaller responses follow
             return [self._ended({})] if verdict.is_final else []
         asked.is_answered = True
         asked.answer = verdict.message if names.TRIAL in verdict.blamed else None
         return []
 
     def _steps(self) -> list[Change]:
-        """Go as far as the answers that have come allow."""
+        """Continue as far as the answers allow."""
         changes = []
         while change := self._continued() if self._inquiry else self._begun():
             changes.append(change)
@@ -225,7 +225,7 @@ class Attribution:
         return self._world.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
 
     def _begun(self) -> Change | None:
-        """Begin the next inquiry, into a resource that no Envoy accepts, or the next review."""
+        """Start the next inquiry into a resource that no Envoy accepts, or the next review."""
         for (node, kind), age in tuple(self._waiting.items()):
             others = self._others(node, kind.type_url)
             is_accepted = self._is_accepted(node, kind)
@@ -247,7 +247,7 @@ class Attribution:
         return None
 
     def _is_accepted(self, node: str, kind: SharedResource) -> bool:
-        """Return whether another Envoy accepts the present version of a shared resource."""
+        """Return whether another Envoy accepts the current version of a shared resource."""
         present = self._world.table(kind.type_url).get(kind.resource)
         others = self._others(node, kind.type_url)
         return present is not None and any(other.has_accepted(kind.resource, present.version) for other in others)

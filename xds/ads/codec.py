@@ -177,7 +177,7 @@ def _error(message: Any) -> str | None:
 
 
 def _names(encoded: Collection[str]) -> list[str]:
-    """Return the names of resources. Checks their number before it converts them."""
+    """Return the names of resources. Their number is checked before they are converted."""
     if (count := len(encoded)) > MOST_NAMES:
         raise MalformedError(f"{count} resources in a request; at most {MOST_NAMES} are supported")
     names = list(encoded)

@@ -1,4 +1,4 @@
-"""The incremental protocol on one ADS stream: requests and responses carry what changed.
+"""The incremental protocol on one ADS stream: requests and responses contain only changes.
 
 Sans-IO; see `stream.py`. Rules:
 https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xds
@@ -19,11 +19,11 @@ class DeltaStream(Stream):
     mode = "delta"
 
     def identify(self, data: bytes) -> NodeId | None:
-        """Return who sent a request. Raises `MalformedError`."""
+        """Return the sender that a request names. Raises `MalformedError`."""
         return delta_request(data).node
 
     def receive(self, data: bytes, now: float) -> Receipt:
-        """Take a DeltaDiscoveryRequest. Raises `MalformedError`."""
+        """Process a DeltaDiscoveryRequest. Raises `MalformedError`."""
         request = delta_request(data)
         sub = self.types.get(request.type_url)
         if sub is None:
@@ -46,7 +46,7 @@ class DeltaStream(Stream):
             sub.owed = not request.initial_versions
         if not first:
             for name in names:
-                sub.forget(name)  # asking again means: send again
+                sub.forget(name)  # a repeated subscription requests the resource again
         sub.names.update(dict.fromkeys(names))
         if len(sub.names) > MOST_NAMES:
             raise MalformedError(f"the stream subscribes to more than {MOST_NAMES} resources of one type")
@@ -57,7 +57,7 @@ class DeltaStream(Stream):
             sub.names.pop(name, None)
             sub.forget(name)
             if sub.wildcard and name != "*":
-                # The client cannot know whether the wildcard covers the name: it must be told.
+                # The client cannot know whether the wildcard covers the name, so a response is required.
                 sub.sent[name] = UNKNOWN
                 sub.dirty[name] = None
         if "*" in request.unsubscribe:
@@ -86,7 +86,7 @@ class DeltaStream(Stream):
         if name not in sub.sent and name not in sub.names:
             return False
         if sub.type_url == EDS and name in self.world:
-            return False  # nobody has said where it is yet: Envoy waits
+            return False  # its endpoints are not known yet, so Envoy waits
         return sub.type_url not in (CDS, EDS) or name not in self.types[CDS].retiring
 
     def _retire(self) -> list[bytes]:
@@ -105,6 +105,6 @@ class DeltaStream(Stream):
 
 
 def _own(sub: Subscription, name: str) -> str:
-    """Return the same name as the string that the resource has: what each client says need not be kept too."""
+    """Return the equal string of the resource, so that memory is not used for a copy from each client."""
     present = sub.table.get(name)
     return name if present is None else present.name

@@ -1,7 +1,7 @@
-"""The state-of-the-world protocol on one ADS stream: requests name all that is wanted, every time.
+"""The state-of-the-world protocol on one ADS stream: every request contains all names.
 
-Sans-IO; see `stream.py`. A response has all clusters or listeners, but only those endpoints and routes that
-changed. Rules:
+Sans-IO; see `stream.py`. A response contains all clusters or listeners, but only the changed endpoints and routes.
+Rules:
 https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#basic-protocol-overview
 """
 
@@ -26,11 +26,11 @@ class SotwStream(Stream):
         """By type URL, the names in the request that was applied last."""
 
     def identify(self, data: bytes) -> NodeId | None:
-        """Return who sent a request. Raises `MalformedError`."""
+        """Return the sender that a request names. Raises `MalformedError`."""
         return SotwDecoder().decode(data).node
 
     def receive(self, data: bytes, now: float) -> Receipt:
-        """Take a DiscoveryRequest. Raises `MalformedError`."""
+        """Process a DiscoveryRequest. Raises `MalformedError`."""
         request = self._decoder.decode(data)
         sub = self.types.get(request.type_url)
         if sub is None:
@@ -68,7 +68,7 @@ class SotwStream(Stream):
         for name in [name for name in sub.sent if not sub.wants(name)]:
             sub.forget(name)
         sub.dirty.update(dict.fromkeys(sub.table if widened else added))
-        # Of clusters and listeners an answer is complete, so that it also says what is not there.
+        # A response with clusters or listeners is complete, so it is also due when a requested one does not exist.
         sub.owed = sub.type_url in WILDCARD and (first or widened or bool(added))
 
     def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:

@@ -1,10 +1,9 @@
-"""One Envoy's ADS stream, either protocol: who must be told what, and in which order.
+"""One Envoy's ADS stream: what to send, and in which order. `delta.py` and `sotw.py` have the rules of each protocol.
 
-Sans-IO: `receive` takes a request's bytes, `flush` gives the responses that are due. Both protocols' own rules are in
-`delta.py` and `sotw.py`. What is due is worked out when it can be sent, so a slow Envoy is told the present, not the
-history, and costs no memory.
+Sans-IO: `receive` takes an encoded request, `flush` returns the encoded responses that are due. Responses are computed
+when they can be sent, so a slow Envoy receives the current state instead of its history, and needs no queue.
 
-Order is make-before-break: clusters, their endpoints, listeners, routes, and only then the clusters that are gone.
+The order is make-before-break: clusters, their endpoints, listeners, routes, then the removal of clusters.
 https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
 """
 
@@ -24,23 +23,23 @@ from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """Envoy rejected something and keeps what it had."""
+    """A rejection: Envoy keeps the resources that it had."""
 
     type_url: str
     resources: tuple[str, ...]
-    """The resources that it rejected, as far as its message says; empty when that is not known."""
+    """The rejected resources that its message names; empty if it names none."""
     message: str
-    """Envoy's own words."""
+    """Envoy's message."""
     at: float
     """Seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a request said, besides asking."""
+    """The acknowledgements and rejections in a request."""
 
     acked: tuple[str, ...] = ()
-    """Services whose endpoints this Envoy now has as they were last sent."""
+    """Services whose endpoints this Envoy has accepted in the version sent last."""
     nack: Nack | None = None
     verdict: Verdict | None = None
     """None for endpoints that were accepted."""
@@ -55,27 +54,27 @@ class Stream(ABC):
         self.world = world
         self.types = {type_url: Subscription(type_url, world.table(type_url)) for type_url in ORDER}
         self.nacks: dict[str, Nack] = {}
-        """By type URL, the last rejection, until Envoy has something better for all that it rejected."""
+        """By type URL, the last rejection, until Envoy has accepted other versions of all rejected resources."""
         self._fresh: set[str] = set()
 
     @property
     def has_refused(self) -> bool:
-        """Whether Envoy rejected a resource and has nothing better for it since."""
+        """True if Envoy rejected a resource and has not accepted another version of it."""
         return any(sub.refused for sub in self.types.values())
 
     @abstractmethod
     def identify(self, data: bytes) -> NodeId | None:
-        """Return who sent a request, if it says so, and change nothing. Raises `MalformedError`."""
+        """Return the sender that a request names, without changing the stream. Raises `MalformedError`."""
 
     @abstractmethod
     def receive(self, data: bytes, now: float) -> Receipt:
-        """Take a request. Raises `MalformedError`."""
+        """Process a request. Raises `MalformedError`."""
 
     def change(self, change: Change) -> None:
-        """Note that the configuration changed."""
+        """Record a change of the configuration."""
         clusters = self.types[CDS]
         if TRIAL in change.changed.get(LDS, ()):
-            self.types[LDS].forget(TRIAL)  # each question needs an answer, also one that was asked before
+            self.types[LDS].forget(TRIAL)  # each trial needs an answer, even if it is equal to an earlier one
         for type_url, names in change.changed.items():
             self.types[type_url].touch(names)
         for type_url, resources in change.removed.items():
@@ -85,7 +84,7 @@ class Stream(ABC):
                 clusters.retiring[res.name] = res
 
     def route(self, service: str) -> None:
-        """Note that a service's endpoints changed."""
+        """Record that a service's endpoints changed."""
         self.types[EDS].touch((service,))
 
     def flush(self) -> list[bytes]:
@@ -113,7 +112,7 @@ class Stream(ABC):
         return [*out, *self._encode(sub, news, gone)]
 
     def _send_again(self, sub: Subscription) -> list[bytes]:
-        """Encode what was rejected together with others, in parts; what has changed since is due anyway."""
+        """Encode resources that were rejected together, in parts; those that changed since are due anyway."""
         out = []
         for group in sub.again:
             present = (sub.table.get(name) for name in group if sub.wants(name))
@@ -125,9 +124,9 @@ class Stream(ABC):
         return out
 
     def _warm(self, clusters: list[Resource]) -> None:
-        """See to it that new and changed clusters are followed by their endpoints.
+        """Make the endpoints of new and changed clusters due after them.
 
-        Envoy warms such a cluster until it is given endpoints after it, even unchanged ones, and it does not ask for
+        Envoy warms such a cluster until it receives endpoints after it, even unchanged ones, and it does not request
         those of a cluster that it had:
         https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#resource-warming
         """
@@ -139,18 +138,18 @@ class Stream(ABC):
                 endpoints.dirty[cluster.name] = None
 
     def _clusters_settling(self) -> bool:
-        """Say whether listeners and routes must wait, for clusters on their way or for such clusters' endpoints."""
+        """Return whether listeners and routes must wait for unanswered clusters or for such clusters' endpoints."""
         if self.types[CDS].pending or not self._fresh.isdisjoint(self.types[EDS].inflight):
             return True
         self._fresh.clear()
         return False
 
     def _unreferenced(self) -> bool:
-        """Say whether this Envoy has applied the listeners and routes that no longer name the retiring clusters."""
+        """Return whether this Envoy has applied the listeners and routes that no longer name the retiring clusters."""
         return not any(sub.pending or sub.dirty or sub.rejected for sub in (self.types[LDS], self.types[RDS]))
 
     def _settle(self, sub: Subscription, nonce: str, error: str | None, now: float) -> Receipt:
-        """Take the client's verdict on a response; one on a response that is not on its way means nothing."""
+        """Process the client's answer to a response; an answer to any other nonce has no effect."""
         sending = sub.pending.get(nonce)
         if sending is None:
             return Receipt()
@@ -169,10 +168,10 @@ class Stream(ABC):
         certain = () if splits else blamed
         verdict = Verdict(sub.type_url, sending.resources, error, certain, is_final=not splits)
         if blamed == (TRIAL,):
-            return Receipt(verdict=verdict)  # nothing is wrong: it was only asked
+            return Receipt(verdict=verdict)  # a trial is not an error
         nack = Nack(sub.type_url, blamed, error, now)
         present = {name for name, version in sending.resources.items() if sub.sent.get(name) == version} - {TRIAL}
-        if stands := present.intersection(blamed or names):  # of what is replaced or gone meanwhile nothing stands
+        if stands := present.intersection(blamed or names):  # a version that was replaced meanwhile has no error
             self.nacks[sub.type_url] = nack
             if blamed:
                 sub.refused.update((name, reason(error, name)) for name in stands)
@@ -182,17 +181,17 @@ class Stream(ABC):
 
     @abstractmethod
     def _may_split(self, sub: Subscription) -> bool:
-        """Return whether a response of this type may have only some of the resources that are due."""
+        """Return whether a response of this type may contain only some of the due resources."""
 
     @abstractmethod
     def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:
-        """Encode what is new and what is gone of a type; nothing if there is nothing to say."""
+        """Encode the new and the removed resources of a type; return nothing if no response is due."""
 
     @abstractmethod
     def _retire(self) -> list[bytes]:
-        """Encode the removal of the clusters that are gone."""
+        """Encode the removal of retiring clusters."""
 
 
 def _is_named(name: str, error: str) -> bool:
-    """Say whether an error speaks of this name, and not only of a longer one that it is a part of."""
+    """Return whether an error contains this name, not only a longer name that contains it."""
     return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", error) is not None

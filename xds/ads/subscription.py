@@ -1,8 +1,7 @@
-"""What one Envoy wants of one type, what it has been sent, and what of that it has acknowledged.
+"""One Envoy's subscription to one type: the names, the versions that were sent, and those that it acknowledged.
 
-No I/O, no bytes. Its rule: what was sent is not sent again until it changes or is asked for again, so that a rejected
-resource cannot go round in a loop; but what was rejected together is sent again in ever smaller groups. Its user is
-`stream.py`.
+No I/O, no bytes. A resource is not sent again until it changes or is requested again, so that a rejected resource
+cannot cause a loop. Resources that were rejected together are sent again in ever smaller groups.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from itertools import count
 from xds.resources.snapshot import Resource, Table
 
 UNKNOWN = "?"
-"""A version that no resource has: what the client holds of a name is not known."""
+"""A version that no resource has, for a name whose version at the client is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """One response on its way: the versions that it carries by name, and the version of the type as a whole."""
+    """A response without an answer yet: its versions by name, and the version of the whole type."""
 
     version: str
     resources: Mapping[str, str]
@@ -33,24 +32,24 @@ class Subscription:
     type_url: str
     table: Table
     started: bool = False
-    """The client has asked for this type."""
+    """The client has requested this type."""
     wildcard: bool = False
     names_given: bool = False
-    """The client has named a resource: from now on, naming none means none."""
+    """The client has named a resource: from now on, no names means no resources."""
     names: dict[str, None] = field(default_factory=dict)
     sent: dict[str, str] = field(default_factory=dict)
     """By name, the version that the client has or is about to receive."""
     dirty: dict[str, None] = field(default_factory=dict)
-    """Names to look at when next something is sent."""
+    """Names to compare before the next response."""
     owed: bool = False
-    """The client waits for an answer even if there is nothing to say."""
+    """The client waits for a response even if it is empty."""
     retiring: dict[str, Resource] = field(default_factory=dict)
-    """Resources that are gone but must not be missed yet."""
+    """Removed resources that the client must keep for now."""
     pending: dict[str, Sending] = field(default_factory=dict)
     unanswered: int = 0
-    """Resources in `pending`, and one for each response."""
+    """The number of responses in `pending` and of the resources in them."""
     inflight: dict[str, str] = field(default_factory=dict)
-    """By name, the nonce of the last response that carried it, until that is answered."""
+    """By name, the nonce of the last response that contained it, until that is answered."""
     acked: dict[str, tuple[str, float]] = field(default_factory=dict)
     """By name, the version last acknowledged, and when (seconds since the epoch)."""
     acked_version: str = ""
@@ -58,36 +57,35 @@ class Subscription:
     rejected: bool = False
     """The client rejected the last response that it answered."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Names that the client rejected, with its message, and was given nothing better for since."""
+    """Names that the client rejected, with its message, until it accepts another version."""
     suspected: set[str] = field(default_factory=set)
-    """Names in a response that the client rejected without saying which of them it meant: any that it applies clears
-    all."""
+    """Names in a response that the client rejected without naming one. An acknowledgement of any of them clears all."""
     again: list[tuple[str, ...]] = field(default_factory=list)
     """Names that were rejected together, to be sent again in these groups."""
     _nonces: count[int] = field(default_factory=lambda: count(1))
 
     def wants(self, name: str) -> bool:
-        """Say whether the client has subscribed to this name."""
+        """Return whether the client has subscribed to this name."""
         return self.wildcard or name in self.names
 
     def has_accepted(self, name: str, version: str) -> bool:
-        """Return whether the client acknowledged this version of a resource, and no other one since."""
+        """Return whether this version of a resource is the last that the client acknowledged."""
         return self.acked.get(name, ("", 0.0))[0] == version
 
     def owes_answer(self, name: str) -> bool:
-        """Return whether the client has not answered yet to a resource as it is now."""
+        """Return whether the client has not answered the current version of a resource yet."""
         if not (self.started and self.wants(name)):
             return False
         return name in self.inflight or name in self.dirty or any(name in group for group in self.again)
 
     def touch(self, names: Iterable[str]) -> None:
-        """Look at these names when next something is sent; those that nobody wants cost nothing."""
+        """Compare these names before the next response, unless the client does not have or want them."""
         if not self.started:
             return
         self.dirty.update((name, None) for name in names if self.wants(name) or name in self.sent)
 
     def forget(self, name: str) -> None:
-        """Act as if the client had never been sent this name."""
+        """Forget that this name was sent to the client."""
         self.sent.pop(name, None)
         self.acked.pop(name, None)
         self.inflight.pop(name, None)
@@ -95,7 +93,7 @@ class Subscription:
         self.suspected.discard(name)
 
     def changed(self) -> tuple[list[Resource], list[str]]:
-        """Take the dirty names: resources to send, and names that are no more."""
+        """Take the dirty names; return the resources to send and the names that are gone."""
         news, gone = [], []
         for name in self.dirty:
             present = self.table.get(name)
@@ -107,12 +105,12 @@ class Subscription:
         return news, gone
 
     def wanted(self) -> list[Resource]:
-        """Return all resources that the client has subscribed to and that there are."""
+        """Return all existing resources that the client has subscribed to."""
         names: Iterable[str] = self.table if self.wildcard else self.names
         return [present for name in names if (present := self.table.get(name)) is not None]
 
     def send(self, resources: Iterable[Resource], removed: Sequence[str] = ()) -> str:
-        """Note a response as sent and return its nonce."""
+        """Record a response as sent; return its nonce."""
         nonce = self.nonce = format(next(self._nonces), "x")
         versions = {res.name: res.version for res in resources}
         self.sent.update(versions)
@@ -125,7 +123,7 @@ class Subscription:
         return nonce
 
     def ack(self, nonce: str, now: float) -> tuple[str, ...]:
-        """Note that the client applied a pending response; return the names that it now has as they were last sent."""
+        """Record that the client applied a response; return the names that it now has in the version sent last."""
         sending = self._answered(nonce)
         self.rejected = False
         self.acked_version = sending.version
@@ -139,7 +137,7 @@ class Subscription:
         return settled
 
     def nack(self, nonce: str) -> tuple[str, ...]:
-        """Note that the client rejected a pending response, and return the names that it carried.
+        """Record that the client rejected a response; return the names in it.
 
         They stay noted as sent, not as acknowledged: the client keeps what it had.
         """
@@ -151,19 +149,19 @@ class Subscription:
         return tuple(sending.resources)
 
     def _remove_again(self, names: Iterable[str]) -> None:
-        """Send removals again that came with rejected resources: they may have been rejected with them."""
+        """Send removals again that may have been rejected together with resources."""
         for name in names:
             if self.table.get(name) is None and name not in self.sent:
                 self.sent[name] = UNKNOWN
                 self.dirty[name] = None
 
     def split(self, names: tuple[str, ...]) -> None:
-        """Send again what was rejected together, in two halves, to find what is rejected of it."""
+        """Send resources that were rejected together again, in two halves, to find the rejected one."""
         middle = len(names) // 2
         self.again += [names[:middle], names[middle:]]
 
     def doubt(self, nonce: str) -> None:
-        """Send again what a pending response carried: whether the client applied it will never be known."""
+        """Send the resources of a response again, because the client will never answer it."""
         sending = self._answered(nonce)
         for name in self._landed(sending, nonce):
             self.forget(name)
@@ -179,18 +177,18 @@ class Subscription:
         for name in landed:
             del self.inflight[name]
         if not self.inflight:
-            self.inflight.clear()  # it may have been all names, and a dict never shrinks by itself
+            self.inflight.clear()  # a dict shrinks only when it is cleared, and this one may have contained all names
         return landed
 
     def acked_at(self, name: str) -> float | None:
-        """Return when the client acknowledged the present version of this name; None if it has not."""
+        """Return when the client acknowledged the current version of this name; None if it has not."""
         present, acked = self.table.get(name), self.acked.get(name)
         if present is None or acked is None or name in self.inflight or acked[0] != present.version:
             return None
         return acked[1]
 
     def has(self, versions: Mapping[str, str], now: float) -> tuple[str, ...]:
-        """Note what the client brought along from an earlier stream; return the names that are as they are here."""
+        """Record the versions that the client has from an earlier stream; return the names that are up to date."""
         equal = []
         for name, version in versions.items():
             if not self.wants(name):

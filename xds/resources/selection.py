@@ -1,8 +1,8 @@
-"""The parts that are served: those of the configuration, but for the services that something is wrong with.
+"""Selection of the parts that are served: those of all services, except services with an error.
 
-Pure. A service with a mistake, or with a part that Envoy rejected, keeps what Envoy accepted of it last; without that
-it has its cluster alone, so that its endpoints are kept. It is tried again once it is asked for in another way. All
-other services are served as they are asked for.
+Pure. A service that is invalid, or has a part that Envoy rejected, keeps the parts that Envoy accepted last. Without
+these it has only its cluster, so that its endpoints are kept. It is tried again when its configuration changes. All
+other services are served as configured.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NONE: Mapping[str, Parts] = {}
 
 
 class Selection:
-    """`served` are the parts to serve by service, in the order of the configuration; never changed in place."""
+    """The parts to serve: `served`, by service, in the order of the configuration. It is never changed in place."""
 
     def __init__(self, translate: Translate = parts) -> None:
         self._translate = translate
@@ -28,24 +28,24 @@ class Selection:
         self._asked: dict[str, ir.Upstream] = {}
         """The services of the configuration, by name, in its order."""
         self._good: dict[str, Parts] = {}
-        """Translations of the services that nothing is known to be wrong with, as they are asked for."""
+        """The parts of valid services, as configured."""
         self._mistakes: dict[str, str] = {}
         self._rejected: dict[str, dict[ir.Upstream, str]] = {}
-        """What Envoy rejected of each service since it was last asked for in another way, with its message."""
+        """The configurations of each service that Envoy rejected, with its message, since they last changed."""
         self._accepted: dict[SharedResource, Mapping[str, Parts]] = {}
-        """What was served when Envoy last accepted a shared resource."""
+        """The parts that were served when Envoy last accepted a shared resource."""
         self.served: Mapping[str, Parts] = _NONE
 
     @property
     def faults(self) -> dict[str, str]:
-        """What is wrong with services that are not served as they are asked for, by service."""
+        """The errors of services that are not served as configured, by service."""
         asked = ((name, found.get(self._asked[name])) for name, found in self._rejected.items())
         return self._mistakes | {name: message for name, message in asked if message is not None}
 
     def choose(self, listen: ir.Listen, services: tuple[ir.Upstream, ...]) -> None:
-        """Make this the configuration.
+        """Replace the configuration.
 
-        Raises `ValueError`, and changes nothing, if there is something wrong with it as a whole.
+        Raises `ValueError`, and changes nothing, if it is invalid as a whole.
         """
         is_known = self._is_known if listen == self._listen else lambda _: False
         found = faults(listen, services, is_known)
@@ -68,27 +68,27 @@ class Selection:
         self._compose()
 
     def accept(self, kind: SharedResource, served: Mapping[str, Parts]) -> None:
-        """Note that an Envoy has the shared resource as it was when these parts were served."""
+        """Record that an Envoy accepted the shared resource with these parts."""
         self._accepted[kind] = served
 
     def reject(self, tried: Mapping[str, Parts], messages: Mapping[str, str]) -> None:
-        """Leave out what Envoy rejected: `tried` are the parts that it was asked about, by service."""
+        """Leave out the services that Envoy rejected; `tried` are the parts that were tried, by service."""
         for name, message in messages.items():
             self._rejected.setdefault(name, {})[tried[name].service] = message
         self._compose()
 
     @property
     def wanted(self) -> Mapping[str, Parts]:
-        """The parts of all services that have no mistake, with those that Envoy rejected."""
+        """The parts of all valid services, including those that Envoy rejected."""
         return self._good
 
     def pardon(self, names: Container[str]) -> None:
-        """Forget what Envoy rejected of these services."""
+        """Forget the rejections of these services."""
         self._rejected = {name: found for name, found in self._rejected.items() if name not in names}
         self._compose()
 
     def suspects(self, kind: SharedResource) -> tuple[list[str], list[str]]:
-        """Return the services with a part in a shared resource: those whose part Envoy accepted, and the others."""
+        """Return the services with a part in a shared resource: those whose part Envoy has accepted, and the others."""
         accepted = self._accepted.get(kind, _NONE)
         known: list[str] = []
         new: list[str] = []
@@ -110,7 +110,7 @@ class Selection:
         kept = {name: found for name in out if (found := self._kept(name))}
         good = [service for service in self._asked.values() if service.name not in out]
         assert self._listen is not None
-        # What is kept gives way to what is asked for.
+        # A kept part must not take a name or address from a service that is served as configured.
         everyone = [*good, *(found.service for found in kept.values())]
         collides = faults(self._listen, everyone, lambda _: True).services
         served = {}
@@ -124,7 +124,7 @@ class Selection:
         self.served = served
 
     def _kept(self, name: str) -> Parts | None:
-        """Return what is served in the place of a service that something is wrong with."""
+        """Return the earlier parts to serve for a service with an error."""
         rejected = self._rejected.get(name, {})
         for found in (self._accepted_whole(name), self.served.get(name)):
             if found and found.service not in rejected:
@@ -132,7 +132,7 @@ class Selection:
         return None
 
     def _accepted_whole(self, name: str) -> Parts | None:
-        """Return the parts of which Envoy accepted every one."""
+        """Return the latest parts of a service that Envoy accepted in every shared resource."""
         for accepted in self._accepted.values():
             found = accepted.get(name)
             kinds = [kind for kind in SharedResource if found and kind.part(found)]

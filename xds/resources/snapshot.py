@@ -1,8 +1,8 @@
-"""The world: every resource that Envoy may be told, with versions that are hashes of the content.
+"""The current resources of all types, with versions that are hashes of their content.
 
-No I/O. The same content has the same version in every replica and after every restart, so an Envoy that reconnects is
-told nothing that it knows. Changing one endpoint costs the same however many services there are. Its counterpart,
-`stream.py`, knows what one Envoy has been told.
+No I/O. The same content has the same version in every replica and after every restart, so an Envoy that reconnects
+receives only what has changed. The cost of changing one endpoint does not depend on the number of services. What one
+Envoy has received is in `ads/subscription.py`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from xds.resources.validation import address_problems
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
 MOST_VERSIONS = 8
-"""Versions of a shared resource whose acknowledgement may still come."""
+"""Versions of a shared resource whose acknowledgement is still accepted."""
 
 
 class Resource(NamedTuple):
-    """One resource: the encoded message and the hash of it."""
+    """An encoded message, and its hash as version."""
 
     name: str
     body: bytes
@@ -33,14 +33,14 @@ class Resource(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a configuration changed: by type, the names that are new or different, and the resources that are gone."""
+    """A change of the configuration: by type, the names of new or changed resources, and the removed resources."""
 
     changed: Mapping[str, tuple[str, ...]]
     removed: Mapping[str, tuple[Resource, ...]]
 
 
 def resource(name: str, body: bytes) -> Resource:
-    """Make a resource with the version of its content."""
+    """Return a resource with the version of its content."""
     return Resource(name, body, blake2b(body, digest_size=8).hexdigest())
 
 
@@ -53,7 +53,7 @@ class Table:
 
     @property
     def version(self) -> str:
-        """The version of all together: the sum of the hashes, so that one change costs one addition."""
+        """The version of the type: the sum of all hashes, so that one change costs one addition."""
         return f"{self._sum & 0xFFFFFFFFFFFFFFFF:016x}"
 
     def get(self, name: str) -> Resource | None:
@@ -67,7 +67,7 @@ class Table:
         return len(self._resources)
 
     def put(self, name: str, body: bytes) -> bool:
-        """Add or replace a resource; say whether anything changed."""
+        """Add or replace a resource; return whether anything changed."""
         old = self._resources.get(name)
         if old is not None and old.body == body:
             return False
@@ -84,7 +84,7 @@ class Table:
 
 
 class Snapshot:
-    """The present configuration and endpoints."""
+    """The current configuration and endpoints, as resources."""
 
     def __init__(self, translate: Translate = parts) -> None:
         self._tables = {type_url: Table() for type_url in ORDER}
@@ -93,12 +93,12 @@ class Snapshot:
         self._services: tuple[ir.Upstream, ...] = ()
         self._names: frozenset[str] = frozenset()
         self._routes: dict[str, tuple[tuple[ir.SocketAddress, ...], bool]] = {}
-        """The endpoints of each service as they were given last, and whether they are its hold address."""
+        """The latest endpoints of each service, and whether they are its hold address."""
         self._asked: SharedResource | None = None
-        """The shared resource that is being asked about, and left as it is meanwhile."""
+        """The shared resource under inquiry, which is not changed meanwhile."""
         self._trial: bytes = b""
         self._sent: dict[SharedResource, dict[str, Mapping[str, Parts]]] = {kind: {} for kind in SharedResource}
-        """By version, what was served with the last few versions of each shared resource, oldest first."""
+        """The parts that were served with the latest versions of each shared resource, by version, oldest first."""
 
     def table(self, type_url: str) -> Table:
         """Return the resources of a type. Raises `KeyError` for a type that is not served."""
@@ -114,14 +114,14 @@ class Snapshot:
 
     @property
     def faults(self) -> Mapping[str, str]:
-        """What is wrong with services that are not served as they are asked for, by service."""
+        """The errors of services that are not served as configured, by service."""
         return self._selection.faults
 
     def configure(self, listen: ir.Listen, services: Iterable[ir.Upstream]) -> Change:
-        """Make this the configuration; endpoints of services that stay are kept.
+        """Replace the configuration; services that remain keep their endpoints.
 
-        A service that something is wrong with is in `faults`, and the others are served. Raises `ValueError` with all
-        problems, one a line, and changes nothing, if there is something wrong with the configuration as a whole.
+        A service with an error is in `faults`, and the others are served. Raises `ValueError` with all errors, one a
+        line, and changes nothing, if the configuration as a whole is invalid.
         """
         wanted = tuple(services)
         if listen == self._listen and wanted == self._services:
@@ -135,21 +135,21 @@ class Snapshot:
         return self._apply(before)
 
     def accept(self, kind: SharedResource, version: str) -> None:
-        """Note that an Envoy has this version of a shared resource, which may have changed since it was sent."""
+        """Record that an Envoy accepted this version of a shared resource, which may have changed since."""
         sent = self._sent[kind]
         if version in sent:
             for older in tuple(sent):
                 if older == version:
                     break
-                del sent[older]  # acknowledged later by a slower Envoy, it changes nothing
+                del sent[older]  # a later acknowledgement by a slower Envoy has no effect
             self._selection.accept(kind, sent[version])
 
     def suspects(self, kind: SharedResource) -> tuple[list[str], list[str]]:
-        """Return the services with a part in a shared resource: those whose part Envoy accepted, and the others."""
+        """Return the services with a part in a shared resource: those whose part Envoy has accepted, and the others."""
         return self._selection.suspects(kind)
 
     def ask(self, kind: SharedResource, services: Iterable[Parts]) -> tuple[Change, str]:
-        """Try these services' parts of a shared resource; return the version of the listener that has them, too."""
+        """Try these services' parts of a shared resource; also return the version of the trial listener."""
         self._asked, self._trial = kind, trial(kind, services)
         table = self._tables[LDS]
         table.put(names.TRIAL, self._trial)
@@ -158,7 +158,7 @@ class Snapshot:
         return Change({LDS: (names.TRIAL,)}, {}), tried.version
 
     def conclude(self, tried: Mapping[str, Parts], found: Mapping[str, str]) -> Change:
-        """End what was tried, and leave out the services that were found, each with Envoy's message."""
+        """End the trial, and leave out the services that were found, each with Envoy's message."""
         self._asked, self._trial = None, b""
         before = self.served
         self._selection.reject(tried, found)
@@ -166,18 +166,18 @@ class Snapshot:
 
     @property
     def wanted(self) -> Mapping[str, Parts]:
-        """The parts of all services that have no mistake, with those that are left out because Envoy rejected them."""
+        """The parts of all valid services, including those that are left out because Envoy rejected them."""
         return self._selection.wanted
 
     def pardon(self, services: Container[str]) -> Change:
-        """End what was tried, and serve again what Envoy rejected of these services."""
+        """End the trial, and serve these services' rejected parts again."""
         self._asked, self._trial = None, b""
         before = self.served
         self._selection.pardon(services)
         return self._apply(before)
 
     def owner(self, type_url: str, resource: str) -> str | None:
-        """Return the service that a resource belongs to; None when it is shared, or gone."""
+        """Return the service that a resource belongs to; None if it is shared or gone."""
         if type_url == LDS:
             listening = ((name, found.service.listen) for name, found in self.served.items() if found.listener)
             return next((name for name, at in listening if at and names.tcp_listener_name(at) == resource), None)
@@ -185,7 +185,7 @@ class Snapshot:
         return service if type_url in (CDS, EDS) and service in self._names else None
 
     def _apply(self, before: Mapping[str, Parts]) -> Change:
-        """Put the resources of all that is served; `before` is what was served until now."""
+        """Update the tables to the parts that are served; `before` are the parts that were served until now."""
         assert self._listen is not None
         whole = translation(self._listen, self.served.values())
         if found := inconsistencies(whole):
@@ -214,9 +214,9 @@ class Snapshot:
                 del sent[next(iter(sent))]
 
     def route(self, service: str, endpoints: tuple[ir.SocketAddress, ...], held: bool = False) -> tuple[str, ...]:
-        """Make these the endpoints of a service; `held` says that they are its hold address.
+        """Set the endpoints of a service; `held` if they are its hold address.
 
-        Returns the names of the assignments that this changes. Raises `ValueError`.
+        Returns the names of the changed assignments. Raises `ValueError`.
         """
         if service not in self._names:
             raise ValueError(f"no service {service!r} is configured")
@@ -225,10 +225,10 @@ class Snapshot:
             raise ValueError("\n".join(found))
         self._routes[service] = endpoints, held
         present = self.served.get(service)
-        return self._assign(present) if present else ()  # without a cluster where its very name is wrong
+        return self._assign(present) if present else ()  # a service with an invalid name has no cluster
 
     def _assign(self, present: Parts) -> tuple[str, ...]:
-        """Put a service's endpoints; return the names of the assignments that this changes."""
+        """Update a service's endpoints; return the names of the changed assignments."""
         service = present.service.name
         endpoints, held = self._routes[service]
         assignments = {service: load_assignment(service, endpoints, held)}
@@ -251,7 +251,7 @@ class Snapshot:
 
 
 def inconsistencies(whole: Translation) -> list[str]:
-    """Return what listeners and routes name that is not there: Envoy would answer 503, or wait for ever."""
+    """Return an error for each name without a resource in listeners and routes: Envoy would answer 503 or wait."""
     missing_clusters = whole.clusters_used - whole.resources[CDS].keys()
     missing_routes = whole.routes_used - whole.resources[RDS].keys()
     return [

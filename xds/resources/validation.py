@@ -1,7 +1,7 @@
-"""Finds what is wrong with a configuration before Envoy receives it: everything at once, in words for people.
+"""Validation of a configuration before Envoy receives it: all errors at once.
 
-Pure. Envoy would reject a whole listener or route configuration for the mistake of one service. So a service with a
-mistake is left out, and nothing that is known to be rejected may pass here.
+Pure. Envoy would reject a whole listener or route configuration for the error of one service. So an invalid service is
+left out, and every configuration that Envoy is known to reject must be invalid here.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,252}")
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _DOMAIN = re.compile(rf"({_LABEL}\.)*{_LABEL}")
 LONGEST_BODY_BYTES = 4096
-"""Envoy rejects all answers for one that is longer."""
+"""Envoy rejects a route configuration with a longer body."""
 _Key = TypeVar("_Key")
 _ROUTED_BY_NAME = frozenset({ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C, ir.ServiceProtocol.TLS})
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What is wrong with a configuration."""
+    """The errors of a configuration."""
 
     shared: tuple[str, ...]
-    """With the shared listeners, or with the configuration as a whole: none of it can be served."""
+    """Errors of the shared listeners or the whole configuration, of which nothing can be served."""
     services: Mapping[str, tuple[str, ...]]
-    """With single services, by name."""
+    """Errors of single services, by name."""
 
 
 def faults(
@@ -39,9 +39,9 @@ def faults(
     services: Iterable[ir.Upstream],
     is_good: Callable[[ir.Upstream], bool] = lambda _: False,
 ) -> Faults:
-    """Return all that is wrong. Of two services that collide, the later one is wrong.
+    """Return all errors. If two services conflict, the error is that of the later one.
 
-    `is_good` says of a service that nothing was wrong with it alone, with these listeners: it is not looked at again.
+    `is_good` returns whether a service by itself was valid before with these listeners, and is not validated again.
     """
     shared = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
     found: dict[str, tuple[str, ...]] = {}
@@ -69,7 +69,7 @@ def faults(
 def _claims(
     owners: dict[ir.ServiceProtocol, dict[str, str]], listeners: dict[ir.SocketAddress, str], service: ir.Upstream
 ) -> list[str]:
-    """Claim what is a service's; one that does not get all of it claims nothing."""
+    """Claim a service's host names or address; a service that cannot claim all of them claims none."""
     if service.protocol is ir.ServiceProtocol.TCP and service.listen:
         what = f"the address {service.listen.host}:{service.listen.port}"
         return list(_claim(listeners, _canonical(service.listen), f"service {service.name}", what))
@@ -77,12 +77,12 @@ def _claims(
 
 
 def is_name(name: str) -> bool:
-    """Return whether this can be the name of a service."""
+    """Return whether this is a valid service name."""
     return _NAME.fullmatch(name) is not None
 
 
 def _domain_claims(owners: dict[str, str], service: ir.Upstream) -> list[str]:
-    """All services are asked at each change: words are made only when there is something to say."""
+    """Claim a service's host names. Errors are formatted only if there are any, because every change claims all."""
     name = service.name
     taken = [domain for domain in service.domains if owners.get(domain.lower(), name) != name]
     if not taken:
@@ -161,7 +161,7 @@ def _domain_problems(where: str, domain: str, *, tls: bool) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def _is_ip(name: str) -> bool:
-    """Remembered: to find out costs as much as the rest of a change of one endpoint."""
+    """Return whether this is an IP address. Cached, because this is as costly as a change of one endpoint."""
     try:
         ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -171,7 +171,7 @@ def _is_ip(name: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _canonical(address: ir.SocketAddress) -> ir.SocketAddress:
-    """Return the address in one notation, as two listeners at one address would be rejected."""
+    """Return the address in its canonical notation, because Envoy rejects two listeners at one address."""
     return (
         ir.SocketAddress(str(ip_address(address.host)), address.port)
         if _is_ip(address.host) and "[" not in address.host
@@ -180,7 +180,7 @@ def _canonical(address: ir.SocketAddress) -> ir.SocketAddress:
 
 
 def _address_problems(where: str, address: ir.SocketAddress | None) -> Iterator[str]:
-    """Yield what is wrong with an address that Envoy shall listen on."""
+    """Yield the errors of an address that Envoy listens on."""
     if address is None:
         return
     yield from address_problems(where, address)
@@ -190,7 +190,7 @@ def _address_problems(where: str, address: ir.SocketAddress | None) -> Iterator[
 
 
 def address_problems(where: str, address: ir.SocketAddress) -> Iterator[str]:
-    """Yield what is wrong with an address that Envoy shall listen on or connect to."""
+    """Yield the errors of an address that Envoy listens on or connects to."""
     if "%" in address.host or not _is_ip(address.host) or address.host.startswith("["):
         yield f"{where}: {address.host!r} is not an IP address (without brackets)"
     if not 0 < address.port < 65536:
