@@ -42,33 +42,33 @@ def asked(
             return stop.value, questions
 
 
-def test_search_finds_the_only_new_service_in_three_questions() -> None:
+def test_search_one_new_service_takes_three_questions() -> None:
     found, questions = asked(NAMES, ["new"], ["new"])
     assert found == {"new": "rejected: ['new']"}
     assert questions == [(*NAMES, "new"), NAMES, ("new",)]
 
 
-def test_search_finds_nothing_when_all_is_accepted() -> None:
+def test_search_all_accepted_finds_no_service() -> None:
     assert asked(NAMES, ["new"], []) == ({}, [(*NAMES, "new")])
 
 
-def test_search_blames_nobody_when_everything_is_rejected() -> None:
+def test_search_all_rejected_finds_no_service() -> None:
     assert asked((), NAMES, NAMES)[0] == {}
     assert asked(NAMES, (), NAMES)[0] == {}
 
 
-def test_search_suspects_known_services_when_they_are_rejected() -> None:
+def test_search_known_services_rejected_are_suspected() -> None:
     assert asked(NAMES, ("new",), ["c"])[0] == {"c": "rejected: ['c']"}
 
 
-def test_search_of_two_rivals_finds_the_later_one() -> None:
+def test_search_two_conflicting_services_finds_the_later() -> None:
     assert asked((), ("a", "b", "c"), [], [("c", "a")])[0] == {"c": CONFLICT}
     assert asked(("c",), ("a", "b"), [], [("c", "a")])[0] == {"a": CONFLICT}
 
 
 @settings(max_examples=200, deadline=None)
 @given(known=subsets, bad=subsets, rivals=pairs)
-def test_search_leaves_what_is_accepted_and_asks_little(
+def test_search_many_services_asks_few_questions(
     known: list[str], bad: list[str], rivals: list[tuple[str, str]]
 ) -> None:
     suspects = [name for name in NAMES if name not in known]
@@ -112,7 +112,7 @@ class Stage:
         return said
 
 
-def test_resources_rejected_together_are_sent_again_in_halves() -> None:
+def test_stream_joint_nack_is_sent_again_in_halves() -> None:
     stage = Stage(world())
     stage.configure(*(tcp(name, 5000 + at) for at, name in enumerate("abcd")))
     said = [one for one in stage.says(["tcp/127.0.0.1:5002"]) if one.startswith("LDS")]
@@ -129,14 +129,14 @@ def test_resources_rejected_together_are_sent_again_in_halves() -> None:
     assert stage.says([]) == [], "what is rejected alone is not sent again"
 
 
-def test_removal_rejected_with_others_is_sent_again() -> None:
+def test_stream_removal_nacked_with_others_is_sent_again() -> None:
     stage = Stage(world(tcp("a", 1), tcp("b", 2)), "a", "b")
     stage.configure(tcp("a", 1), tcp("c", 3))
     said = [one for one in stage.says(["tcp/127.0.0.1:3"]) if one.startswith("LDS")]
     assert said == ["LDS tcp/127.0.0.1:3 -tcp/127.0.0.1:2", "LDS -tcp/127.0.0.1:2"]
 
 
-def test_shared_resource_stays_as_it_is_during_an_inquiry() -> None:
+def test_inquiry_running_shared_resource_does_not_change() -> None:
     stage = Stage(world(http("a")), "a")
     stage.configure(http("a"), http("b"))
     before = stage.world.table(RDS).get("http")
@@ -153,7 +153,7 @@ def test_shared_resource_stays_as_it_is_during_an_inquiry() -> None:
     assert stage.world.faults == {}
 
 
-def test_inquiry_ends_with_its_envoy_and_the_next_one_begins() -> None:
+def test_inquiry_envoy_disconnects_ends_and_next_starts() -> None:
     stage = Stage(world(http("a"), http("b")), "a", "b")
     rejection = Verdict(RDS, {"http": "?"}, "no", ("http",))
     assert stage.attribution.on_verdict("one", rejection)
@@ -164,7 +164,7 @@ def test_inquiry_ends_with_its_envoy_and_the_next_one_begins() -> None:
     assert stage.world.table(LDS).get(TRIAL)
 
 
-def test_answer_of_another_envoy_does_not_count() -> None:
+def test_inquiry_answer_of_other_envoy_does_not_count() -> None:
     stage = Stage(world(http("a"), http("b")), "a", "b")
     stage.attribution.on_verdict("one", Verdict(RDS, {"http": "?"}, "no", ("http",)))
     tried = stage.world.table(LDS).get(TRIAL)
@@ -175,7 +175,7 @@ def test_answer_of_another_envoy_does_not_count() -> None:
     assert stage.world.faults == {}
 
 
-def test_wake_during_an_inquiry_touches_endpoints_only() -> None:
+def test_inquiry_running_wake_changes_endpoints_only() -> None:
     stage = Stage(world(http("a"), http("b")), "a", "b")
     stage.spread(stage.attribution.on_verdict("envoy", Verdict(RDS, {"http": "?"}, "no", ("http",))))
     [asked] = stage.client.hears()
@@ -185,7 +185,7 @@ def test_wake_during_an_inquiry_touches_endpoints_only() -> None:
     assert asked.type_url == LDS and asked.names == (TRIAL,)
 
 
-def test_endpoints_are_kept_while_a_service_is_left_out() -> None:
+def test_envoy_service_left_out_keeps_its_endpoints() -> None:
     made = world(http("a"))
     ignoring = ir.Upstream("b", ir.ServiceProtocol.HTTP, ("b.localhost",), ignore=(ir.IgnoreMatch(("/x",)),))
     made.configure(LISTEN, [http("a"), ignoring])
@@ -202,7 +202,7 @@ def test_endpoints_are_kept_while_a_service_is_left_out() -> None:
     assert made.table(EDS).version == before
 
 
-def test_late_acknowledgement_keeps_the_version_that_it_is_of() -> None:
+def test_attribution_late_ack_keeps_its_own_version() -> None:
     made = world(http("a"))
     accepted = made.table(RDS).get("http")
     assert accepted

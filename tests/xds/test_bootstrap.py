@@ -14,7 +14,7 @@ from xds.bootstrap_stats import STATS_QUERY
 JOIN = Join(node="envoy-1", reconciler="reconciler.example", port=18000)
 
 
-def test_yaml_and_json_say_the_same() -> None:
+def test_bootstrap_yaml_and_json_are_equal() -> None:
     assert yaml.safe_load(as_yaml(JOIN)) == json.loads(as_json(JOIN)) == bootstrap(JOIN)
     assert "&id" not in as_yaml(JOIN)
 
@@ -27,12 +27,12 @@ def test_yaml_and_json_say_the_same() -> None:
         ("/run/envoy.sock", {"pipe": {"path": "/run/envoy.sock", "mode": 0o600}}),
     ],
 )
-def test_admin_is_an_address_or_a_socket(admin: str, address: dict[str, object]) -> None:
+def test_bootstrap_admin_is_an_address_or_a_socket(admin: str, address: dict[str, object]) -> None:
     made = bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, admin=admin))
     assert made["admin"]["address"] == address
 
 
-def test_admin_that_is_neither_is_refused() -> None:
+def test_bootstrap_invalid_admin_address_is_refused() -> None:
     with pytest.raises(ValueError, match="neither ip:port nor a path"):
         bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, admin="localhost"))
 
@@ -40,13 +40,13 @@ def test_admin_that_is_neither_is_refused() -> None:
 @pytest.mark.parametrize(
     ("host", "kind"), [("10.0.0.1", "STATIC"), ("::1", "STATIC"), ("reconciler.zenvoy.svc", "STRICT_DNS")]
 )
-def test_names_are_resolved_and_addresses_are_not(host: str, kind: str) -> None:
+def test_bootstrap_host_name_is_resolved_address_is_not(host: str, kind: str) -> None:
     [cluster] = bootstrap(Join(node="n", reconciler=host, port=1))["static_resources"]["clusters"]
     assert cluster["type"] == kind
 
 
 @pytest.mark.parametrize(("mode", "api_type"), [("delta", "DELTA_GRPC"), ("sotw", "GRPC")])
-def test_both_protocols(mode: str, api_type: str) -> None:
+def test_bootstrap_mode_sets_the_api_type(mode: str, api_type: str) -> None:
     made = bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, mode=mode))  # type: ignore[arg-type]
     assert made["dynamic_resources"]["ads_config"]["api_type"] == api_type
 
@@ -55,21 +55,21 @@ def test_both_protocols(mode: str, api_type: str) -> None:
     ("stats", "told"),
     [("10.0.0.7:9902", "10.0.0.7:9902"), ("[fd00::7]:9902", "[fd00::7]:9902"), ("fd00::7:9902", "[fd00::7]:9902")],
 )
-def test_the_reconciler_is_told_where_statistics_are(stats: str, told: str) -> None:
+def test_bootstrap_stats_address_is_in_the_metadata(stats: str, told: str) -> None:
     assert bootstrap(Join("n", "127.0.0.1", 1, stats=stats))["node"]["metadata"] == {"zenvoy": {"stats": told}}
 
 
 @pytest.mark.parametrize("stats", ["9902", "host:9902", "10.0.0.7", "10.0.0.7:0", "10.0.0.7:99999"])
-def test_a_stats_address_that_is_none_is_refused(stats: str) -> None:
+def test_bootstrap_invalid_stats_address_is_refused(stats: str) -> None:
     with pytest.raises(ValueError, match="write it as ip:port"):
         bootstrap(Join("n", "127.0.0.1", 1, stats=stats))
 
 
-def test_what_the_reconciler_asks_is_what_the_listener_lets_through() -> None:
+def test_stats_listener_reconciler_queries_are_allowed() -> None:
     assert set(QUERY) == set(STATS_QUERY)
 
 
-def test_files_are_the_bootstrap_and_what_it_points_to() -> None:
+def test_bootstrap_files_include_the_secrets() -> None:
     assert list(files(JOIN)) == ["envoy.yaml", "open-files"]
     tls = Tls("/tls/tls.crt", "/tls/tls.key", "/tls/ca.crt", "reconciler.example", secrets="/etc/zenvoy")
     made = files(Join("n", "reconciler.example", tls=tls))

@@ -20,7 +20,7 @@ NOBODYS = "192.0.2.1"
 """An address for documentation (RFC 5737): it is not this machine's, so Envoy cannot listen on it."""
 
 
-async def test_nothing_is_served_before_the_world_is_whole(stage: Stage) -> None:
+async def test_envoy_server_not_open_is_served_nothing(stage: Stage) -> None:
     async with upstream(pages("a")) as a:
         await until(stage.plane.server.nodes, "Envoy")
         stage.configure(http("a"))
@@ -33,7 +33,7 @@ async def test_nothing_is_served_before_the_world_is_whole(stage: Stage) -> None
         assert await http_get(stage.http, "a") == (200, "a for a")
 
 
-async def test_rejection_shows_envoys_message_and_the_last_good_stays(stage: Stage) -> None:
+async def test_envoy_rejects_update_keeps_the_last_good_version(stage: Stage) -> None:
     server = stage.plane.server
     async with upstream(pages("a")) as a:
         await stage.serve((http("a"), (a,)))
@@ -66,7 +66,7 @@ async def test_rejection_shows_envoys_message_and_the_last_good_stays(stage: Sta
         assert server.nodes()["envoy-1"].nacks == (1 if stage.mode == "delta" else 2)
 
 
-async def test_service_is_added_removed_and_added_again(stage: Stage) -> None:
+async def test_envoy_service_removed_and_added_again_is_served(stage: Stage) -> None:
     port = free_port()
     async with upstream(pages("a")) as a, upstream(pages("b")) as b, upstream(echoes("db")) as db:
         for _ in range(3):
@@ -90,7 +90,7 @@ async def test_service_is_added_removed_and_added_again(stage: Stage) -> None:
     assert stage.plane.server.nodes()["envoy-1"].nacks == 0
 
 
-async def test_two_services_swap_their_ports(stage: Stage) -> None:
+async def test_envoy_two_services_swap_their_ports(stage: Stage) -> None:
     one, two = free_port(), free_port()
     async with upstream(echoes("a")) as a, upstream(echoes("b")) as b:
         await stage.serve((tcp("a", one), (a,)), (tcp("b", two), (b,)))
@@ -106,7 +106,7 @@ async def test_two_services_swap_their_ports(stage: Stage) -> None:
     assert stage.plane.server.nodes()["envoy-1"].nacks == 0
 
 
-async def test_new_service_is_never_half_there(stage: Stage) -> None:
+async def test_envoy_new_service_is_never_partial(stage: Stage) -> None:
     """It is unknown (404), then it answers (200): never a route to a cluster that Envoy does not have (503)."""
     async with upstream(pages("web")) as web:
         services = [(http("a"), (web,))]
@@ -122,7 +122,7 @@ async def test_new_service_is_never_half_there(stage: Stage) -> None:
             assert seen == {404, 200}
 
 
-async def test_protocol_of_a_service_changes(stage: Stage) -> None:
+async def test_envoy_service_protocol_changes_is_served(stage: Stage) -> None:
     """Envoy warms a changed cluster with endpoints that did not change; until then the old one serves."""
 
     async def old_fashioned(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,7 +147,7 @@ async def test_protocol_of_a_service_changes(stage: Stage) -> None:
 
 
 @both
-async def test_envoy_works_on_without_the_server_and_finds_it_again(mode: Mode, tmp_path: Path) -> None:
+async def test_envoy_server_gone_continues_and_reconnects(mode: Mode, tmp_path: Path) -> None:
     port, http_port, db_port = (free_port() for _ in range(3))
     listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", http_port))
     services = [http("a"), tcp("db", db_port)]
@@ -175,7 +175,7 @@ async def test_envoy_works_on_without_the_server_and_finds_it_again(mode: Mode, 
 
 
 @both
-async def test_envoy_that_reconnects_changes_nothing_that_is_equal(mode: Mode, tmp_path: Path) -> None:
+async def test_envoy_reconnect_equal_resources_are_not_changed(mode: Mode, tmp_path: Path) -> None:
     """Wakes and sleeps keep connections only as long as no listener, route or cluster is made anew."""
     port, http_port, db_port = (free_port() for _ in range(3))
     listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", http_port))
@@ -205,7 +205,7 @@ async def test_envoy_that_reconnects_changes_nothing_that_is_equal(mode: Mode, t
 
 
 @both
-async def test_two_envoys_must_both_have_it_and_one_that_dies_no_longer(mode: Mode, tmp_path: Path) -> None:
+async def test_acked_two_envoys_needs_both_until_one_is_gone(mode: Mode, tmp_path: Path) -> None:
     async with (
         plane() as running,
         upstream(pages("a")) as a,

@@ -34,7 +34,7 @@ async def asked(stats: str, path: str, method: str = "GET", **options: object) -
         return answer.status, await answer.text()
 
 
-async def test_statistics_and_readiness_and_nothing_else_are_shown(tmp_path) -> None:
+async def test_stats_listener_other_admin_paths_are_refused(tmp_path) -> None:
     stats = f"127.0.0.1:{free_port()}"
     async with plane() as running, envoy(tmp_path, running.port, reconciler="localhost", stats=stats) as joined:
         with pytest.raises(aiohttp.ClientConnectionError):
@@ -70,7 +70,7 @@ async def test_statistics_and_readiness_and_nothing_else_are_shown(tmp_path) -> 
         assert (await asked(stats, "/ready"))[0] == 503
 
 
-async def test_a_scrape_is_no_client(tmp_path) -> None:
+async def test_stats_listener_scrape_is_not_a_client(tmp_path) -> None:
     stats = f"127.0.0.1:{free_port()}"
     async with plane() as running, envoy(tmp_path, running.port, stats=stats) as joined:
         await joined.listens(open_with_a_listener(running))
@@ -92,7 +92,7 @@ def tls(mounted: Mounted, directory, server_name: str = NAME) -> Tls:
     return made
 
 
-async def test_both_ends_prove_who_they_are_and_certificates_are_replaced_without_a_restart(tmp_path) -> None:
+async def test_tls_certificates_replaced_need_no_restart(tmp_path) -> None:
     old, new = authority(tmp_path / "old", "old"), authority(tmp_path / "new", "new")
     mounted = Mounted(tmp_path / "mounted")
     key, certificate = old.issue("zenvoy-proxy")
@@ -123,7 +123,7 @@ async def test_both_ends_prove_who_they_are_and_certificates_are_replaced_withou
 
 
 @pytest.mark.parametrize("fault", ["another name", "another authority", "no certificate"])
-async def test_who_cannot_prove_it_does_not_join(tmp_path, fault: str) -> None:
+async def test_tls_client_without_certificate_does_not_join(tmp_path, fault: str) -> None:
     ca, other = authority(tmp_path / "ca", "ca"), authority(tmp_path / "other", "other")
     mounted = Mounted(tmp_path / "mounted")
     key, certificate = (other if fault == "another authority" else ca).issue("zenvoy-proxy")

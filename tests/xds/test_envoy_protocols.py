@@ -44,7 +44,7 @@ async def line(port: int, text: str = "") -> str:
         writer.close()
 
 
-async def test_http_by_host_with_the_port_left_alone(stage: Stage) -> None:
+async def test_http_host_with_port_is_routed_unchanged(stage: Stage) -> None:
     async with upstream(pages("a")) as a, upstream(pages("b"), host="::1") as b:
         await stage.serve((http("a"), (a,)), (http("b"), (b,)))
         assert await http_get(stage.http, "a") == (200, "a for a")
@@ -55,7 +55,7 @@ async def test_http_by_host_with_the_port_left_alone(stage: Stage) -> None:
         assert (status, text) == (404, "zenvoy: no service has the host name c.localhost\n")
 
 
-async def test_endpoint_that_refuses_is_tried_elsewhere(stage: Stage) -> None:
+async def test_http_refusing_endpoint_is_retried_elsewhere(stage: Stage) -> None:
     port = free_port()
     dead = ir.SocketAddress("127.0.0.1", free_port())
     async with upstream(pages("a")) as web, upstream(echoes("hello")) as db:
@@ -66,7 +66,7 @@ async def test_endpoint_that_refuses_is_tried_elsewhere(stage: Stage) -> None:
         assert [await line(port) for _ in range(20)] == ["hello\n"] * 20
 
 
-async def test_new_client_waits_while_a_holder_restarts(stage: Stage) -> None:
+async def test_http_client_holder_restarts_waits(stage: Stage) -> None:
     address, port = ir.SocketAddress("127.0.0.1", free_port()), free_port()
     await stage.serve((http("a"), (address,)), (tcp("db", port), (address,)))
     await stage.envoy.listens(port)
@@ -78,7 +78,7 @@ async def test_new_client_waits_while_a_holder_restarts(stage: Stage) -> None:
         assert "a for db" in await connected
 
 
-async def test_websocket_is_not_cut_when_the_service_moves(stage: Stage) -> None:
+async def test_websocket_service_moves_is_not_cut(stage: Stage) -> None:
     async def echo(connection: ServerConnection) -> None:
         async for message in connection:
             await connection.send(message)
@@ -98,7 +98,7 @@ async def test_websocket_is_not_cut_when_the_service_moves(stage: Stage) -> None
             assert await socket.recv() == "without any endpoint"
 
 
-async def test_tcp_is_not_cut_when_the_service_moves(stage: Stage) -> None:
+async def test_tcp_connection_service_moves_is_not_cut(stage: Stage) -> None:
     port = free_port()
     async with upstream(echoes("pods")) as pods, upstream(echoes("hold")) as hold:
         await stage.serve((tcp("db", port), (pods,)))
@@ -112,7 +112,7 @@ async def test_tcp_is_not_cut_when_the_service_moves(stage: Stage) -> None:
         writer.close()
 
 
-async def test_long_response_is_not_cut_when_the_service_moves(stage: Stage) -> None:
+async def test_http_long_response_service_moves_is_not_cut(stage: Stage) -> None:
     go_on = asyncio.Event()
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,7 +136,7 @@ async def test_long_response_is_not_cut_when_the_service_moves(stage: Stage) -> 
         assert await answer == (200, "before")
 
 
-async def test_tls_is_passed_through_by_server_name(stage: Stage) -> None:
+async def test_tls_server_name_is_passed_through(stage: Stage) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     trust = ssl.create_default_context(cafile=str(CERTIFICATE))
@@ -159,7 +159,7 @@ async def test_tls_is_passed_through_by_server_name(stage: Stage) -> None:
             await greeting("unknown.localhost")
 
 
-async def test_open_tls_connection_is_not_cut_when_other_services_come_and_go(stage: Stage) -> None:
+async def test_tls_connection_other_services_change_is_not_cut(stage: Stage) -> None:
     """They share a listener, of which Envoy drains only the filter chains that changed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
@@ -187,7 +187,7 @@ async def test_open_tls_connection_is_not_cut_when_other_services_come_and_go(st
         assert stats["listener_manager.listener_in_place_updated"] == 1
 
 
-async def test_grpc_streams_both_ways_over_h2c(stage: Stage) -> None:
+async def test_h2c_grpc_streams_both_ways(stage: Stage) -> None:
     async def double(requests: AsyncIterator[bytes], context: Any) -> None:
         async for request in requests:
             await context.write(request * 2)
@@ -211,7 +211,7 @@ async def test_grpc_streams_both_ways_over_h2c(stage: Stage) -> None:
         await server.stop(None)
 
 
-async def test_more_connections_are_held_than_envoy_allows_by_default(stage: Stage) -> None:
+async def test_envoy_many_held_connections_exceed_default_limits(stage: Stage) -> None:
     """Envoy's circuit breakers stop at 1,024 connections and 1,024 waiting requests, without a word to anybody."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

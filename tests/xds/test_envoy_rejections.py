@@ -109,7 +109,7 @@ async def greets(stage: Stage, name: str, expected: str) -> None:
     await until_async(greeted, f"{expected!r} of {name}")
 
 
-async def test_rejected_hosts_are_left_out_and_the_others_served(stage: Stage) -> None:
+async def test_envoy_rejects_hosts_others_are_served(stage: Stage) -> None:
     async with upstream(pages("page")) as page:
         names = ("a", "b", "bad-1", "c", "bad-2", "d")
         await stage.serve(*((http(name), (page,)) for name in names))
@@ -127,7 +127,7 @@ async def test_rejected_hosts_are_left_out_and_the_others_served(stage: Stage) -
     await until(lambda: stage.plane.server.nodes()["envoy-1"].nack is None, "nothing is rejected any more")
 
 
-async def test_message_of_a_rejection_says_nothing_of_others(stage: Stage) -> None:
+async def test_nack_message_omits_other_services_settings(stage: Stage) -> None:
     """Envoy quotes the whole resource where a rule for one of its fields is broken."""
     secret = ir.Upstream("a", ir.ServiceProtocol.HTTP, ("a",), ignore=(ir.IgnoreMatch(("/secret",), body="secret"),))
     async with upstream(pages("page")) as page:
@@ -142,7 +142,7 @@ async def test_message_of_a_rejection_says_nothing_of_others(stage: Stage) -> No
         assert nacks and not any("secret" in nack.message for nack in nacks)
 
 
-async def test_rejected_version_leaves_the_last_good_one(stage: Stage) -> None:
+async def test_stream_nack_keeps_the_last_good_version(stage: Stage) -> None:
     async with upstream(pages("page")) as page:
         await stage.serve((http("a"), (page,)), (web("one.localhost"), (page,)))
         await answers(stage, "one.localhost", (200, "page for one.localhost"))
@@ -157,7 +157,7 @@ async def test_rejected_version_leaves_the_last_good_one(stage: Stage) -> None:
         assert stage.plane.server.faults() == {}
 
 
-async def test_kept_host_gives_way_to_a_service_that_asks_for_it(stage: Stage) -> None:
+async def test_envoy_kept_host_yields_to_a_valid_service(stage: Stage) -> None:
     async with upstream(pages("page")) as page, upstream(pages("other")) as other:
         await stage.serve((http("a"), (page,)), (web("one.localhost"), (page,)))
         await answers(stage, "one.localhost", (200, "page for one.localhost"))
@@ -169,7 +169,7 @@ async def test_kept_host_gives_way_to_a_service_that_asks_for_it(stage: Stage) -
         await found(stage, "web")
 
 
-async def test_rejected_filter_chain_is_left_out_and_the_others_served(stage: Stage) -> None:
+async def test_envoy_rejects_filter_chain_others_are_served(stage: Stage) -> None:
     async with upstream(echoes("hello")) as one, upstream(echoes("later")) as two:
         await stage.serve(*((tls(name), (one,)) for name in ("a", "bad", "b")))
         reported = await found(stage, "bad")
@@ -185,7 +185,7 @@ async def test_rejected_filter_chain_is_left_out_and_the_others_served(stage: St
     assert set(stats.values()) == {2, 0}, "nothing that was tried is left"
 
 
-async def test_rejected_answer_leaves_out_its_service_alone(stage: Stage) -> None:
+async def test_envoy_rejects_answering_host_others_are_served(stage: Stage) -> None:
     ignore = (ir.IgnoreMatch(("/healthz",), status=204),)
     async with upstream(pages("page")) as page:
         services = [ir.Upstream(name, ir.ServiceProtocol.HTTP, (name,), ignore=ignore) for name in ("a", "bad", "b")]
@@ -204,7 +204,7 @@ async def test_rejected_answer_leaves_out_its_service_alone(stage: Stage) -> Non
         await until_async(ignored, "the answer to what is ignored")
 
 
-async def test_cluster_that_fails_all_others_is_found(tmp_path: Path) -> None:
+async def test_envoy_rejects_cluster_others_are_served(tmp_path: Path) -> None:
     """Envoy rejects the whole response for a cluster that breaks the rules of its message, and applies none of it."""
     async with (
         plane(server=served([])) as running,
@@ -223,7 +223,7 @@ async def test_cluster_that_fails_all_others_is_found(tmp_path: Path) -> None:
             await answers(stage, name, (200, f"page for {name}"))
 
 
-async def test_envoy_that_joins_later_rejects_the_trial_at_most(stage: Stage, tmp_path: Path) -> None:
+async def test_envoy_joining_later_rejects_only_the_trial(stage: Stage, tmp_path: Path) -> None:
     """What the only Envoy rejected is tried at the next one, apart from what is served; both reject it."""
     async with upstream(pages("page")) as page:
         await stage.serve((http("a"), (page,)), (http("bad"), (page,)))
@@ -238,7 +238,7 @@ async def test_envoy_that_joins_later_rejects_the_trial_at_most(stage: Stage, tm
             assert nodes()["envoy-2"].nacks <= 1
 
 
-async def test_reconciler_that_restarts_takes_nothing_from_envoy(tmp_path: Path) -> None:
+async def test_envoy_server_restart_removes_nothing(tmp_path: Path) -> None:
     """It does not know any more what is rejected; Envoy serves on while it is found again."""
     port, http_port = free_port(), free_port()
     listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", http_port))
@@ -267,7 +267,7 @@ async def _all_answer(port: int, times: int) -> None:
         assert await _answers(port, "a")
 
 
-async def test_port_in_use_is_no_fault_of_the_services(stage: Stage) -> None:
+async def test_envoy_port_in_use_blames_no_service(stage: Stage) -> None:
     """The shared listener cannot be bound: no part of it is rejected, so no service is left out."""
     async with upstream(echoes("hello")) as one, await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as taken:
         stage.tls = taken.sockets[0].getsockname()[1]

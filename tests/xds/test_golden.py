@@ -68,7 +68,7 @@ def readable(made: Snapshot) -> str:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_golden(path: Path) -> None:
+def test_golden_input_gives_its_output(path: Path) -> None:
     expected, got = OUT / path.name, readable(world(path))
     if WRITE:
         OUT.mkdir(exist_ok=True)
@@ -76,7 +76,7 @@ def test_golden(path: Path) -> None:
     assert got == expected.read_text()
 
 
-def test_no_output_is_stale() -> None:
+def test_golden_outputs_none_is_stale() -> None:
     stale = {path.name for path in OUT.glob("*")} - {path.name for path in CASES}
     if WRITE:
         for name in stale:

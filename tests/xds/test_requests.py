@@ -60,7 +60,7 @@ def error_message(status: Status | None) -> str | None:
         error_detail=errors,
     )
 )
-def test_delta_requests_are_read_in_full(message: DeltaDiscoveryRequest) -> None:
+def test_delta_request_any_message_is_read_in_full(message: DeltaDiscoveryRequest) -> None:
     assert delta_request(bytes(message)) == DeltaRequest(
         type_url=message.type_url,
         nonce=message.response_nonce,
@@ -73,7 +73,7 @@ def test_delta_requests_are_read_in_full(message: DeltaDiscoveryRequest) -> None
 
 
 @given(text)
-def test_where_its_statistics_are_is_in_the_nodes_metadata(stats: str) -> None:
+def test_node_metadata_with_stats_address_is_read(stats: str) -> None:
     message = DeltaDiscoveryRequest(node=core_v3.Node.from_dict({"id": "a", "metadata": metadata(stats)}))
     assert delta_request(bytes(message)).node == NodeId("a", "", stats)
 
@@ -91,7 +91,7 @@ sotw_requests = st.builds(
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(sotw_requests, min_size=1, max_size=4), st.booleans())
-def test_sotw_requests_are_read_in_full_whatever_came_before(conversation: list[DiscoveryRequest], grow: bool) -> None:
+def test_sotw_decoder_any_conversation_is_read_in_full(conversation: list[DiscoveryRequest], grow: bool) -> None:
     decoder = SotwDecoder()
     names: list[str] = []
     for message in conversation:
@@ -109,7 +109,7 @@ def test_sotw_requests_are_read_in_full_whatever_came_before(conversation: list[
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=64))
-def test_garbage_is_malformed_or_read_but_nothing_else(data: bytes) -> None:
+def test_requests_garbage_is_malformed_or_read(data: bytes) -> None:
     for decode in (delta_request, SotwDecoder().decode):
         try:
             decode(data)
@@ -121,7 +121,7 @@ def varint_field(number: int, value: int) -> bytes:
     return b"".join(betterproto2.encode_varint(part) for part in (number << 3, value))
 
 
-def test_fields_of_other_kinds_are_passed_over() -> None:
+def test_requests_unknown_fields_are_skipped() -> None:
     later = b"".join(
         (varint_field(1000, 1 << 40), b"\x0d1234", b"\x0912345678", bytes(DeltaDiscoveryRequest(type_url="x")))
     )
@@ -129,7 +129,7 @@ def test_fields_of_other_kinds_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\x12", b"\x12\x05ab", b"\x80" * 11, b"\x12\x01\xff", b"\x0d12", b"\x0b"])
-def test_cut_requests_are_malformed(data: bytes) -> None:
+def test_requests_truncated_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedError):
         delta_request(data)
 
@@ -174,12 +174,12 @@ def test_sotw_request_out_of_bounds_is_malformed(message: DiscoveryRequest) -> N
         SotwDecoder().decode(bytes(message))
 
 
-def test_rejection_text_is_cut() -> None:
+def test_requests_long_rejection_is_truncated() -> None:
     message = DeltaDiscoveryRequest(error_detail=Status(code=13, message="x" * 5_000_000))
     assert delta_request(bytes(message)).error == "x" * MOST_ERROR_BYTES
 
 
-def test_claimed_node_is_the_one_that_is_served() -> None:
+def test_requests_repeated_node_is_admitted_as_served() -> None:
     """A request that names two nodes must not be admitted as the one and served as the other."""
     twice = b"".join(bytes(DeltaDiscoveryRequest(node=core_v3.Node(id=one))) for one in ("mine", "other"))
     decoded = delta_request(twice).node

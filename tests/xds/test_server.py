@@ -51,7 +51,7 @@ async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
     return await asyncio.wait_for(call.code(), 30), await call.details()
 
 
-async def test_nothing_is_answered_before_open_and_all_of_it_after() -> None:
+async def test_server_not_open_answers_nothing_until_open() -> None:
     async with plane() as running, stream(running) as call:
         await call.write(ask(CDS))
         await until(running.server.nodes, "the node")
@@ -65,7 +65,7 @@ async def test_nothing_is_answered_before_open_and_all_of_it_after() -> None:
         assert {resource.name for resource in (await reading).resources} == {"a", "b"}
 
 
-async def test_acknowledgement_is_reported_and_kept() -> None:
+async def test_stream_ack_is_reported_and_kept() -> None:
     async with plane() as running, stream(running) as call:
         running.server.configure(LISTEN, [http("a")])
         running.server.route("a", HELD)
@@ -92,18 +92,18 @@ async def test_acknowledgement_is_reported_and_kept() -> None:
         ("unix:", ""),
     ],
 )
-def test_peer_address_is_the_ip_address(peer: str, address: str) -> None:
+def test_peer_address_any_peer_is_its_ip_address(peer: str, address: str) -> None:
     assert peer_address(peer) == address
 
 
-async def test_node_address_is_the_stream_s() -> None:
+async def test_server_node_address_is_that_of_its_stream() -> None:
     async with plane() as running, stream(running) as call:
         await call.write(ask(CDS))
         nodes = await until(running.server.nodes, "the node")
         assert nodes["envoy"].address == "127.0.0.1"
 
 
-async def test_unsaid_node_is_refused() -> None:
+async def test_server_request_without_node_is_refused() -> None:
     async with plane() as running, stream(running) as call:
         running.server.open()
         await call.write(ask(CDS, node=None))
@@ -114,7 +114,7 @@ async def test_unsaid_node_is_refused() -> None:
 
 
 @pytest.mark.parametrize("at_first", [True, False])
-async def test_malformed_request_ends_the_stream_and_no_other(at_first: bool) -> None:
+async def test_server_malformed_request_ends_only_its_stream(at_first: bool) -> None:
     async with plane() as running, stream(running) as call, stream(running) as other:
         running.server.configure(LISTEN, [http("a")])
         running.server.open()
@@ -132,7 +132,7 @@ async def test_malformed_request_ends_the_stream_and_no_other(at_first: bool) ->
         assert [resource.name for resource in (await read(other)).resources] == ["b"]
 
 
-async def test_second_stream_of_a_node_takes_over() -> None:
+async def test_server_second_stream_of_node_takes_over() -> None:
     async with plane() as running, stream(running) as old, stream(running) as new:
         running.server.configure(LISTEN, [http("a")])
         running.server.route("a", HELD)
@@ -150,7 +150,7 @@ async def test_second_stream_of_a_node_takes_over() -> None:
     assert [event.kind for event in running.events][:2] == ["connected", "connected"]
 
 
-async def test_node_that_leaves_is_reported() -> None:
+async def test_server_node_disconnects_is_reported() -> None:
     async with plane() as running:
         running.server.open()
         async with stream(running) as call:
@@ -160,7 +160,7 @@ async def test_node_that_leaves_is_reported() -> None:
         assert [event.kind for event in running.events] == ["connected", "disconnected"]
 
 
-async def test_closing_tells_every_stream_and_leaves_none() -> None:
+async def test_server_close_ends_every_stream() -> None:
     async with plane() as running, stream(running) as waiting, stream(running) as late:
         await waiting.write(ask(CDS))
         await until(running.server.nodes, "the node")

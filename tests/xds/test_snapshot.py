@@ -58,7 +58,7 @@ WRONG = {
 }
 
 
-def test_services_with_mistakes_are_left_out_and_the_rest_served() -> None:
+def test_snapshot_invalid_services_are_left_out_others_served() -> None:
     made = Snapshot()
     listen = ir.Listen(http=LISTEN.http)
     made.configure(listen, [http("a"), *WRONG, http("b")])
@@ -73,7 +73,7 @@ def test_services_with_mistakes_are_left_out_and_the_rest_served() -> None:
     assert made.table(EDS).get("rival") and made.table(EDS).get("bad name") is None
 
 
-def test_mistake_leaves_the_last_good_version() -> None:
+def test_snapshot_invalid_service_keeps_its_last_version() -> None:
     made = world(http("a"), http("b"))
     before = versions(made)
     made.configure(LISTEN, [http("a"), ir.Upstream("b", ir.ServiceProtocol.HTTP, ("b:80",))])
@@ -84,7 +84,7 @@ def test_mistake_leaves_the_last_good_version() -> None:
     assert versions(made) != before
 
 
-def test_last_good_version_gives_way_to_what_is_asked_for() -> None:
+def test_snapshot_kept_version_yields_to_a_valid_service() -> None:
     made = world(http("a"), http("b"))
     wrong = ir.Upstream("b", ir.ServiceProtocol.HTTP, ("b:80",))
     made.configure(LISTEN, [wrong, ir.Upstream("c", ir.ServiceProtocol.HTTP, ("b.localhost",))])
@@ -92,7 +92,7 @@ def test_last_good_version_gives_way_to_what_is_asked_for() -> None:
     assert routed(made) == {"c"}
 
 
-def test_mistake_in_the_whole_changes_nothing() -> None:
+def test_snapshot_invalid_configuration_changes_nothing() -> None:
     made = world(http("a"))
     before = versions(made)
     for listen, services, words in (
@@ -105,14 +105,14 @@ def test_mistake_in_the_whole_changes_nothing() -> None:
         assert versions(made) == before
 
 
-def test_the_same_again_is_no_change_and_looks_at_no_service() -> None:
+def test_snapshot_equal_configuration_is_not_a_change() -> None:
     made = world(http("a"), tcp("b", 1))
     before = versions(made)
     assert made.configure(LISTEN, [http("a"), tcp("b", 1)]) == Change({}, {})
     assert versions(made) == before
 
 
-def test_a_service_that_was_good_is_checked_again_where_others_or_listeners_change() -> None:
+def test_snapshot_valid_service_is_checked_against_changes() -> None:
     made = world(http("a"))
     rival = ir.Upstream("rival", ir.ServiceProtocol.HTTP, ("A.localhost",))
     made.configure(LISTEN, [http("a"), rival])
@@ -124,19 +124,19 @@ def test_a_service_that_was_good_is_checked_again_where_others_or_listeners_chan
 
 
 @pytest.mark.parametrize("good", [0, 1])
-def test_what_is_good_alone_is_not_looked_at_alone(good: int) -> None:
+def test_validation_known_valid_service_is_not_rechecked(good: int) -> None:
     bad = ir.Upstream("bad", ir.ServiceProtocol.HTTP, ("x:80",))
     assert len(faults(LISTEN, [bad], lambda _: bool(good)).services) == 1 - good
 
 
-def test_an_http_and_a_tls_service_may_share_a_host_name() -> None:
+def test_validation_http_and_tls_may_share_a_host_name() -> None:
     made = Snapshot()
     tls = ir.Upstream("tls", ir.ServiceProtocol.TLS, ("a.localhost",))
     made.configure(LISTEN, [http("a"), tls])
     assert set(made.table(CDS)) == {"a", "tls"}
 
 
-def test_endpoints_must_be_addresses_of_a_known_service() -> None:
+def test_snapshot_endpoints_of_unknown_service_are_refused() -> None:
     made = world(http("a"))
     with pytest.raises(ValueError, match="no service 'b' is configured"):
         made.route("b", HELD)
@@ -144,7 +144,7 @@ def test_endpoints_must_be_addresses_of_a_known_service() -> None:
         made.route("a", (ir.SocketAddress("pod", 80),))
 
 
-def test_versions_are_those_of_the_content_in_every_replica() -> None:
+def test_snapshot_equal_content_has_equal_versions() -> None:
     one, two = world(http("a"), tcp("b", 1)), world(tcp("b", 1), http("a"))
     one.route("a", PODS)
     one.route("a", HELD)
@@ -154,13 +154,13 @@ def test_versions_are_those_of_the_content_in_every_replica() -> None:
     assert versions(one) == versions(two)
 
 
-def test_configuring_the_same_again_changes_nothing() -> None:
+def test_snapshot_configured_again_changes_nothing() -> None:
     made = world(http("a"), tcp("b", 1))
     change = made.configure(LISTEN, [http("a"), tcp("b", 1)])
     assert not any(change.changed.values()) and not any(change.removed.values())
 
 
-def test_waking_touches_endpoints_only() -> None:
+def test_snapshot_wake_changes_endpoints_only() -> None:
     made = world(http("a"), tcp("b", 1))
     before = versions(made)
     assert made.route("a", PODS)
@@ -168,12 +168,12 @@ def test_waking_touches_endpoints_only() -> None:
     assert ORDER == (CDS, EDS, LDS, RDS)
 
 
-def test_a_changed_service_keeps_its_endpoints_and_a_removed_one_does_not() -> None:
+def test_snapshot_changed_service_keeps_its_endpoints() -> None:
     made = world(http("a"), http("b"))
     made.configure(LISTEN, [ir.Upstream("a", ir.ServiceProtocol.H2C, ("a.localhost",))])
     assert made.table(EDS).get("a") and made.table(EDS).get("b") is None
 
 
-def test_a_name_that_leads_nowhere_is_found() -> None:
+def test_snapshot_missing_cluster_is_inconsistent() -> None:
     whole = Translation({CDS: {}, LDS: {}, RDS: {}}, frozenset({"gone"}), frozenset({"http"}))
     assert len(inconsistencies(whole)) == 2

@@ -31,7 +31,7 @@ def acked(client: Client, service: str) -> float | None:
 
 
 @both
-def test_first_connection_gets_everything_it_asks_for_and_nothing_twice(kind: Kind) -> None:
+def test_stream_first_connection_gets_every_resource_once(kind: Kind) -> None:
     client = kind(world(http("a"), tcp("b", 5432)))
     heard = client.joins(endpoints=("a", "b"))
     assert heard == ["CDS a b", "EDS a b", "LDS http tcp/127.0.0.1:5432", "RDS http"]
@@ -39,13 +39,13 @@ def test_first_connection_gets_everything_it_asks_for_and_nothing_twice(kind: Ki
 
 
 @both
-def test_an_empty_world_is_an_answer(kind: Kind) -> None:
+def test_stream_empty_snapshot_is_answered(kind: Kind) -> None:
     client = kind(world())
     assert [str(answer) for answer in client.asks(CDS)] == ["CDS"]
 
 
 @both
-def test_wake_sends_the_endpoints_of_one_service_only(kind: Kind) -> None:
+def test_stream_wake_sends_one_service_endpoints_only(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
     route(client, "a", PODS)
@@ -53,7 +53,7 @@ def test_wake_sends_the_endpoints_of_one_service_only(kind: Kind) -> None:
 
 
 @both
-def test_same_endpoints_again_in_another_order_say_nothing(kind: Kind) -> None:
+def test_stream_reordered_endpoints_send_nothing(kind: Kind) -> None:
     client = kind(world(http("a")))
     client.joins(endpoints=("a",))
     route(client, "a", PODS)
@@ -64,7 +64,7 @@ def test_same_endpoints_again_in_another_order_say_nothing(kind: Kind) -> None:
 
 
 @both
-def test_service_without_endpoints_yet_keeps_envoy_waiting_and_nobody_else(kind: Kind) -> None:
+def test_stream_service_without_endpoints_delays_only_itself(kind: Kind) -> None:
     made = world(http("a"))
     made.configure(LISTEN, [http("a"), http("new")])
     client = kind(made)
@@ -74,7 +74,7 @@ def test_service_without_endpoints_yet_keeps_envoy_waiting_and_nobody_else(kind:
 
 
 @both
-def test_change_while_another_is_on_its_way_is_acknowledged_only_when_it_landed(kind: Kind) -> None:
+def test_stream_overlapping_changes_acked_by_the_last_only(kind: Kind) -> None:
     """Held, then pods, then held again: the first acknowledgement of `held` must not count for the second."""
     client = kind(world(http("a")))
     client.joins(endpoints=("a",))
@@ -91,7 +91,7 @@ def test_change_while_another_is_on_its_way_is_acknowledged_only_when_it_landed(
 
 
 @both
-def test_change_that_was_never_sent_costs_nothing(kind: Kind) -> None:
+def test_stream_unsent_change_costs_nothing(kind: Kind) -> None:
     client = kind(world(http("a")))
     client.joins(endpoints=("a",))
     route(client, "a", PODS)
@@ -101,7 +101,7 @@ def test_change_that_was_never_sent_costs_nothing(kind: Kind) -> None:
 
 
 @both
-def test_rejection_is_reported_in_envoys_words_and_not_sent_again(kind: Kind) -> None:
+def test_stream_nack_is_reported_and_not_sent_again(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
     route(client, "a", PODS)
@@ -124,7 +124,7 @@ def test_rejection_is_reported_in_envoys_words_and_not_sent_again(kind: Kind) ->
 
 
 @both
-def test_rejection_stands_until_envoy_has_something_better(kind: Kind) -> None:
+def test_stream_nack_stands_until_another_version_is_acked(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
     route(client, "a", PODS)
@@ -152,7 +152,7 @@ def rejecting(kind: Kind, services: tuple[str, ...], words: str) -> tuple[Client
 
 
 @both
-def test_a_rejection_of_one_is_not_of_those_whose_name_is_a_part_of_its_name(kind: Kind) -> None:
+def test_nack_of_longer_name_does_not_blame_contained_name(kind: Kind) -> None:
     client, nack = rejecting(kind, ("web", "web-admin"), "Error updating endpoints of web-admin: bad")
     assert nack.resources == ("web-admin",)
     route(client, "web-admin", HELD)
@@ -161,7 +161,7 @@ def test_a_rejection_of_one_is_not_of_those_whose_name_is_a_part_of_its_name(kin
 
 
 @both
-def test_a_rejection_that_names_nobody_is_over_once_any_of_those_is_applied(kind: Kind) -> None:
+def test_nack_without_name_ends_when_any_resource_is_acked(kind: Kind) -> None:
     client, nack = rejecting(kind, ("a-1", "b-1"), "no")
     assert nack.resources == ()
     assert client.stream.nacks == {EDS: nack}
@@ -171,7 +171,7 @@ def test_a_rejection_that_names_nobody_is_over_once_any_of_those_is_applied(kind
 
 
 @both
-def test_rejection_is_over_when_what_was_rejected_is_gone(kind: Kind) -> None:
+def test_stream_nack_ends_when_its_resource_is_removed(kind: Kind) -> None:
     client = kind(world(tcp("a", 1)))
     client.joins(endpoints=("a",))
     configure(client, tcp("a", 1), tcp("b", 2))
@@ -185,7 +185,7 @@ def test_rejection_is_over_when_what_was_rejected_is_gone(kind: Kind) -> None:
 
 
 @both
-def test_rejection_of_many_blames_those_that_envoy_names(kind: Kind) -> None:
+def test_stream_nack_of_many_blames_the_named_ones(kind: Kind) -> None:
     client = kind(world(tcp("a", 1), tcp("b", 2)))
     client.asks(CDS)
     [answer] = client.asks(LDS)
@@ -195,7 +195,7 @@ def test_rejection_of_many_blames_those_that_envoy_names(kind: Kind) -> None:
 
 
 @both
-def test_answer_to_an_unknown_nonce_means_nothing(kind: Kind) -> None:
+def test_stream_unknown_nonce_has_no_effect(kind: Kind) -> None:
     client = kind(world(http("a")))
     client.joins(endpoints=("a",))
     route(client, "a", PODS)
@@ -207,7 +207,7 @@ def test_answer_to_an_unknown_nonce_means_nothing(kind: Kind) -> None:
 
 
 @both
-def test_partial_subscription_gets_only_that(kind: Kind) -> None:
+def test_stream_partial_subscription_gets_only_that(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("b",))
     route(client, "a", PODS)
@@ -218,7 +218,7 @@ def test_partial_subscription_gets_only_that(kind: Kind) -> None:
 
 
 @both
-def test_unsubscribed_endpoints_are_neither_sent_nor_acknowledged(kind: Kind) -> None:
+def test_stream_unsubscribed_endpoints_are_not_sent_or_acked(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
     drop(client, EDS, "a", keep=("b",))
@@ -228,7 +228,7 @@ def test_unsubscribed_endpoints_are_neither_sent_nor_acknowledged(kind: Kind) ->
 
 
 @both
-def test_subscribing_again_sends_again(kind: Kind) -> None:
+def test_stream_repeated_subscription_is_sent_again(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
     drop(client, EDS, "a", keep=("b",))
@@ -237,14 +237,14 @@ def test_subscribing_again_sends_again(kind: Kind) -> None:
 
 
 @both
-def test_unknown_type_is_passed_over(kind: Kind) -> None:
+def test_stream_unknown_type_is_ignored(kind: Kind) -> None:
     client = kind(world(http("a")))
     assert client.asks("type.googleapis.com/envoy.service.runtime.v3.Runtime", "rtds") == []
     assert client.joins(endpoints=("a",))
 
 
 @both
-def test_new_service_makes_before_it_breaks(kind: Kind) -> None:
+def test_stream_new_service_makes_before_it_breaks(kind: Kind) -> None:
     """The route to a cluster is not sent before Envoy has the cluster and its endpoints."""
     client = kind(world(http("a")))
     client.joins(endpoints=("a",))
@@ -261,7 +261,7 @@ def test_new_service_makes_before_it_breaks(kind: Kind) -> None:
 
 
 @both
-def test_removed_service_goes_only_when_nothing_leads_to_it(kind: Kind) -> None:
+def test_stream_removed_service_goes_after_its_routes(kind: Kind) -> None:
     client = kind(world(http("a"), http("old")))
     client.joins(endpoints=("a", "old"))
     configure(client, http("a"))
@@ -273,7 +273,7 @@ def test_removed_service_goes_only_when_nothing_leads_to_it(kind: Kind) -> None:
 
 
 @both
-def test_removed_service_stays_while_envoy_rejects_the_routes_without_it(kind: Kind) -> None:
+def test_stream_removed_service_stays_while_routes_are_rejected(kind: Kind) -> None:
     client = kind(world(http("a"), http("old")))
     client.joins(endpoints=("a", "old"))
     configure(client, http("a"))
@@ -287,7 +287,7 @@ def test_removed_service_stays_while_envoy_rejects_the_routes_without_it(kind: K
 
 
 @both
-def test_removed_and_added_again_before_envoy_knew_is_no_removal(kind: Kind) -> None:
+def test_stream_removed_and_added_unsent_is_not_removed(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
     configure(client, http("a"))
@@ -297,7 +297,7 @@ def test_removed_and_added_again_before_envoy_knew_is_no_removal(kind: Kind) -> 
 
 
 @both
-def test_removed_and_added_again_is_answered_again(kind: Kind) -> None:
+def test_stream_removed_and_added_again_is_sent_again(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
     configure(client, http("a"))
@@ -313,7 +313,7 @@ def test_removed_and_added_again_is_answered_again(kind: Kind) -> None:
 
 
 @both
-def test_changed_cluster_is_followed_by_its_endpoints_unasked(kind: Kind) -> None:
+def test_stream_changed_cluster_is_followed_by_endpoints(kind: Kind) -> None:
     """Envoy warms the new cluster until it gets endpoints, and does not ask: it had subscribed to them."""
     client = kind(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
@@ -324,7 +324,7 @@ def test_changed_cluster_is_followed_by_its_endpoints_unasked(kind: Kind) -> Non
 
 
 @both
-def test_listeners_come_and_go_in_one_response(kind: Kind) -> None:
+def test_stream_listeners_change_in_one_response(kind: Kind) -> None:
     client = kind(world(tcp("a", 5432), http("b")))
     client.joins(endpoints=("a", "b"))
     configure(client, tcp("c", 5433), http("b"))
@@ -335,7 +335,7 @@ def test_listeners_come_and_go_in_one_response(kind: Kind) -> None:
 
 
 @both
-def test_client_that_names_clusters_gets_only_those(kind: Kind) -> None:
+def test_stream_named_clusters_gets_only_those(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     [answer] = client.asks(CDS, "a")
     assert str(answer) == "CDS a"
@@ -345,7 +345,7 @@ def test_client_that_names_clusters_gets_only_those(kind: Kind) -> None:
 
 
 @both
-def test_wildcard_and_a_name_then_the_name_alone(kind: Kind) -> None:
+def test_delta_wildcard_dropped_keeps_the_name(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     [answer] = client.asks(CDS, "*", "a")
     assert str(answer) == "CDS a b"
@@ -356,7 +356,7 @@ def test_wildcard_and_a_name_then_the_name_alone(kind: Kind) -> None:
 
 
 @both
-def test_naming_none_after_naming_some_is_no_wildcard(kind: Kind) -> None:
+def test_sotw_no_names_after_names_is_not_a_wildcard(kind: Kind) -> None:
     client = kind(world(http("a"), http("b")))
     [answer] = client.asks(CDS, "a")
     client.answers(answer)
@@ -372,7 +372,7 @@ def drop(client: Client, type_url: str, name: str, *, keep: tuple[str, ...]) -> 
         client.asks(type_url, *keep)
 
 
-def test_delta_reconnect_at_equal_versions_is_silent_and_acknowledged() -> None:
+def test_delta_reconnect_at_equal_versions_sends_nothing() -> None:
     made = world(http("a"), tcp("b", 5432))
     before = DeltaClient(made)
     before.joins(endpoints=("a", "b"))
@@ -386,7 +386,7 @@ def test_delta_reconnect_at_equal_versions_is_silent_and_acknowledged() -> None:
     assert acked(again, "a") == again.now
 
 
-def test_sotw_reconnect_at_equal_versions_hears_the_same_once_and_acknowledges_it() -> None:
+def test_sotw_reconnect_at_equal_versions_gets_them_once() -> None:
     """Requests of this protocol do not say what each resource is that they have: only an answer can settle it."""
     made = world(http("a"), tcp("b", 5432))
     before = SotwClient(made)
@@ -402,7 +402,7 @@ def test_sotw_reconnect_at_equal_versions_hears_the_same_once_and_acknowledges_i
     assert again.stream.nacks == {}
 
 
-def test_delta_reconnect_gets_what_changed_and_hears_what_is_gone() -> None:
+def test_delta_reconnect_gets_changes_and_removals() -> None:
     made = world(http("a"), http("old"))
     before = DeltaClient(made)
     before.joins(endpoints=("a", "old"))
@@ -421,18 +421,18 @@ def test_delta_reconnect_gets_what_changed_and_hears_what_is_gone() -> None:
     assert [*map(str, came), *again.settles()] == ["CDS c", "EDS a c", "RDS http", "CDS -old", "EDS -old"]
 
 
-def test_delta_endpoints_of_no_service_are_said_not_to_exist() -> None:
+def test_delta_endpoints_of_unknown_service_are_removed() -> None:
     client = DeltaClient(world(http("a")))
     assert [str(answer) for answer in client.asks(EDS, "a", "nobody")] == ["EDS a -nobody"]
 
 
-def test_delta_subscribing_to_what_is_subscribed_sends_it_again() -> None:
+def test_delta_repeated_subscription_is_sent_again() -> None:
     client = DeltaClient(world(http("a")))
     client.joins(endpoints=("a",))
     assert [str(answer) for answer in client.asks(EDS, "a")] == ["EDS a"]
 
 
-def test_delta_name_after_legacy_wildcard_keeps_the_wildcard() -> None:
+def test_delta_name_after_implicit_wildcard_keeps_wildcard() -> None:
     client = DeltaClient(world(http("a")))
     client.asks(CDS)
     client.asks(CDS, "a")
@@ -441,13 +441,13 @@ def test_delta_name_after_legacy_wildcard_keeps_the_wildcard() -> None:
     assert set(client.stream.types[CDS].sent) == {"a", "b"}
 
 
-def test_delta_dropping_a_name_under_a_wildcard_is_answered() -> None:
+def test_delta_unsubscribe_under_wildcard_is_answered() -> None:
     client = DeltaClient(world(http("a")))
     client.asks(CDS, "*", "a", "gone")
     assert [str(answer) for answer in client.asks(CDS, drops=("a", "gone"))] == ["CDS a -gone"]
 
 
-def test_sotw_stale_request_does_not_change_the_subscription() -> None:
+def test_sotw_stale_nonce_keeps_the_subscription() -> None:
     client = SotwClient(world(http("a"), http("b")))
     [first] = client.asks(EDS, "a")
     route(client, "a", PODS)
@@ -458,7 +458,7 @@ def test_sotw_stale_request_does_not_change_the_subscription() -> None:
     assert said(client) == ["EDS b"]
 
 
-def test_sotw_one_request_may_answer_several_responses() -> None:
+def test_sotw_one_request_answers_several_responses() -> None:
     """Whether the first was applied cannot be known, so it is sent again; it is not taken for acknowledged."""
     client = SotwClient(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
@@ -472,7 +472,7 @@ def test_sotw_one_request_may_answer_several_responses() -> None:
     assert acked(client, "a")
 
 
-def test_sotw_wildcard_becomes_explicit_when_a_name_is_given() -> None:
+def test_sotw_name_given_ends_the_implicit_wildcard() -> None:
     client = SotwClient(world(http("a"), http("b")))
     [answer] = client.asks(CDS)
     client.answers(answer)
@@ -481,7 +481,7 @@ def test_sotw_wildcard_becomes_explicit_when_a_name_is_given() -> None:
     assert said(client) == []
 
 
-def test_names_that_a_client_says_are_kept_once() -> None:
+def test_delta_client_names_are_not_copied() -> None:
     client = DeltaClient(world(http("a-service")))
     client.joins(endpoints=("a-service",))
     endpoints = client.stream.types[EDS]
@@ -491,7 +491,7 @@ def test_names_that_a_client_says_are_kept_once() -> None:
 
 
 @both
-def test_rejection_of_what_is_gone_meanwhile_does_not_stand(kind: Kind) -> None:
+def test_stream_nack_of_removed_resource_does_not_stand(kind: Kind) -> None:
     client = kind(world(http("a")))
     client.joins(endpoints=("a",))
     configure(client, http("a"), tcp("b", 1))

@@ -138,7 +138,7 @@ class Model:
 @pytest.mark.parametrize("kind", [DeltaClient, SotwClient])
 @settings(max_examples=25, deadline=None)
 @given(script=st.lists(steps, max_size=20))
-def test_envoy_ends_with_the_world_and_never_half_of_it(
+def test_stream_any_script_ends_with_the_whole_snapshot(
     kind: type[DeltaClient] | type[SotwClient], script: list[tuple[str, object]]
 ) -> None:
     model = Model(kind)
