@@ -33,7 +33,7 @@ from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.ports.backend import Running
 from reconciler.ports.holders import Held
-from xds.bootstrap import ADS_CLUSTER
+from xds.bootstrap.document import ADS_CLUSTER
 
 SERVICES, IN_USE = 10_000, 100
 ROUNDS, MOST_SECONDS = 7, 65.0

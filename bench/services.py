@@ -32,7 +32,7 @@ from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
 from reconciler.plan import AtLeast, Scale
 from reconciler.ports.backend import Report, Running
 from tproxy import wire
-from xds.bootstrap import Join, as_json
+from xds.bootstrap.document import Join, as_json
 
 SIZES = (1, 1_000, 10_000)
 WAKES = 200

@@ -39,7 +39,7 @@ GRPC_OPTIONS = (
     # Without it, a frozen peer is never disconnected, whatever the timeout above.
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Envoys send pings too (`bootstrap.py`), and must not be disconnected for them.
+    # Envoys send pings too (`bootstrap/document.py`), and must not be disconnected for them.
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),

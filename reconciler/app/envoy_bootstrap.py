@@ -9,7 +9,7 @@ from typing import Literal
 from reconciler.core.identity import Role, envoy
 from reconciler.server.credentials import Files, NoCertificates
 from reconciler.server.credentials.material import check
-from xds.bootstrap import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml, files
+from xds.bootstrap.document import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml, files
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from reconciler.local.processes import ProcessBackend, read_notes
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.sockets import free_port, listening_socket, taken, why_taken
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
-from xds.bootstrap import Join, as_json
+from xds.bootstrap.document import Join, as_json
 
 if TYPE_CHECKING:
     from reconciler.server.credentials import Files

@@ -14,8 +14,8 @@ from grafana.model import GRID_WIDTH, Board
 from grafana.theme import CAUSE_COLORS, PART_COLORS
 from reconciler.core.reasons import UNKNOWN_REASONS
 from reconciler.metrics.table import CLUSTER_PARTS, PARTS
-from xds.bootstrap import ADS_CLUSTER
-from xds.bootstrap_stats import ADMIN_CLUSTER
+from xds.bootstrap.document import ADS_CLUSTER
+from xds.bootstrap.stats_listener import ADMIN_CLUSTER
 
 METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
 BOARD = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)

@@ -38,8 +38,8 @@ from tests.security.grpc_port import (
 )
 from tests.xds.parts import envoy
 from tproxy import wire
-from xds.bootstrap_tls import Tls as EnvoyTls
-from xds.bootstrap_tls import secrets
+from xds.bootstrap.tls import Tls as EnvoyTls
+from xds.bootstrap.tls import secrets
 from xds.types import EDS
 
 DENIED, RETRY = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE

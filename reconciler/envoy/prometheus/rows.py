@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.traffic import Counters
-from xds.bootstrap import ADS_CLUSTER, NODE_TAG
+from xds.bootstrap.document import ADS_CLUSTER, NODE_TAG
 
 FIELDS = {
     "envoy_cluster_upstream_rq_total": "requests",

@@ -16,7 +16,7 @@ from reconciler.core.traffic import Sample
 from reconciler.envoy.prometheus.rows import CLUSTER_TAG, FIELDS, SCRAPED
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
-from xds.bootstrap import ADS_CLUSTER, NODE_TAG
+from xds.bootstrap.document import ADS_CLUSTER, NODE_TAG
 
 Rule = Mapping[str, object]
 """Of `metric_relabel_configs`."""

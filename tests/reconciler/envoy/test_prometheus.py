@@ -12,7 +12,7 @@ from reconciler.core.spec import IdleBy
 from reconciler.core.traffic import Counters, Usage, Window
 from reconciler.envoy.prometheus.rows import FIELDS
 from tests.reconciler.envoy.prometheus_parts import PATIENCE_SECONDS, Exporter, prometheus, sampled, served, source
-from xds.bootstrap import NODE_TAG
+from xds.bootstrap.document import NODE_TAG
 
 
 @pytest.mark.prometheus

@@ -1,7 +1,7 @@
-"""The bootstrap with which an Envoy joins a reconciler: all else comes over ADS.
+"""The bootstrap with which an Envoy connects to a reconciler. Everything else is received over ADS.
 
-Pure. `bootstrap` returns plain data; `as_yaml` and `as_json` print it, `files` has all that Envoy needs beside one
-another. Used by `zenvoy bootstrap` and `zenvoy up`.
+Pure. `bootstrap` returns plain data, `as_yaml` and `as_json` return it as text, `files` returns all files that Envoy
+needs. Used by `zenvoy bootstrap` and `zenvoy up`.
 https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/bootstrap/v3/bootstrap.proto
 """
 
@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import yaml
 
-from xds import bootstrap_limits, bootstrap_stats, bootstrap_tls
-from xds.bootstrap_tls import Tls as Tls
+from xds.bootstrap import connection_limits, stats_listener, tls
+from xds.bootstrap.tls import Tls as Tls
 
 ADS_CLUSTER = "zenvoy_ads"
-"""The one cluster in the bootstrap; it is no service."""
+"""The reconciler's cluster, which is not a service."""
 STATS = (
     r"^cluster\..*\.upstream_(rq|cx)_(total|active)$",
     r"^cluster\..*\.upstream_cx_(rx|tx)_bytes_total$",
@@ -26,28 +26,28 @@ STATS = (
     r"^cluster_manager\.(active|warming)_clusters$",
     r"^listener_manager\.(total_listeners_(active|warming|draining)|listener_create_failure|lds\.update_rejected)$",
     r"^control_plane\.connected_state$",
-    # Clients by listener, without each worker's share: what an Envoy that is to end waits for.
+    # Clients by listener, not by worker: an Envoy that is shutting down waits until there are none.
     r"^listener\.[^w]*_\d+\.downstream_cx_active$",
 )
-"""The statistics that Envoy keeps. With all of them, 10,000 services would cost it twice the memory and start-up."""
+"""The statistics that Envoy keeps. Keeping all would double its memory and startup time with 10,000 services."""
 FLUSH_INTERVAL = "0.5s"
-"""Together with the whole seconds that `server.uptime` has, within what the reconciler tolerates."""
+"""Together with the whole seconds of `server.uptime`, within the reconciler's tolerance."""
 OWNER_ONLY = 0o600
 NODE_TAG = "zenvoy_node"
-"""The label with the node id on all that Prometheus scrapes from Envoy."""
+"""The label with the node id on all metrics that Prometheus scrapes from Envoy."""
 _INTERNAL = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
 OPEN_FILES = "open-files"
-"""The file with the limit that the bootstrap was made for, for the program that starts Envoy to set."""
+"""The file with the limit of open files that the bootstrap assumes; the program that starts Envoy sets it."""
 USUAL_OPEN_FILES = 1024
-"""The soft limit of most systems."""
+"""The default soft limit of most systems."""
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """What an Envoy must be told to join."""
+    """The settings of an Envoy's bootstrap."""
 
     node: str
-    """Its name; every Envoy needs its own, a second stream of the same name ends the first."""
+    """Its name, which must be unique: a second stream with the same name ends the first."""
     reconciler: str
     """Host or IP address of the reconciler, or `unix:` and the path of its socket."""
     port: int = 18000
@@ -57,7 +57,7 @@ class Join:
     cluster: str = "zenvoy"
     mode: Literal["delta", "sotw"] = "delta"
     stats: str | None = None
-    """`ip:port` at which others find its statistics and whether it is ready; its admin port is for itself."""
+    """`ip:port` of the listener for statistics and readiness; the admin port is only for the Envoy's own user."""
     tls: Tls | None = None
     """How both ends prove who they are; without it neither does."""
     open_files: int = USUAL_OPEN_FILES
@@ -70,28 +70,28 @@ def bootstrap(join: Join) -> dict[str, Any]:
     admin = _admin(join.admin)
     return {
         "node": _node(join),
-        # Whoever uses up all connections must not keep the reconciler from its statistics.
+        # Clients that use up all connections must not block the reconciler's access to the statistics.
         "admin": {"address": admin, "ignore_global_conn_limit": True},
         "dynamic_resources": {"ads_config": _ads(join.mode), "cds_config": ads, "lds_config": dict(ads)},
         "static_resources": _static(join, admin),
         "stats_config": {
-            # Without it nobody can tell, from a scrape's text, which Envoy it is of.
+            # A scrape's text does not name its Envoy otherwise.
             "stats_tags": [{"tag_name": NODE_TAG, "fixed_value": join.node}],
             "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": regex}} for regex in STATS]}},
         },
-        # `server.uptime` is as old as the latest flush; by default 5 s, and then it seems to have restarted.
+        # `server.uptime` is as old as the latest flush. With the default of 5 s, Envoy seems to have restarted.
         "stats_flush_interval": FLUSH_INTERVAL,
         # For the listener that answers ignored requests to services that are not running (`resources/ignore_rules.py`).
         "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": _INTERNAL}}],
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
-        "overload_manager": bootstrap_limits.overload_manager(join.open_files),
-        "layered_runtime": bootstrap_limits.layered_runtime(join.open_files),
+        "overload_manager": connection_limits.overload_manager(join.open_files),
+        "layered_runtime": connection_limits.layered_runtime(join.open_files),
     }
 
 
 def files(join: Join) -> dict[str, str]:
-    """The bootstrap as `envoy.yaml` and whatever it points to, by file name, as YAML."""
-    pointed_to = bootstrap_tls.secrets(join.tls) if join.tls else {}
+    """Return the bootstrap as `envoy.yaml`, and the files that it refers to, by file name, as YAML."""
+    pointed_to = tls.secrets(join.tls) if join.tls else {}
     secrets = {name: _yaml(content) for name, content in pointed_to.items()}
     return {"envoy.yaml": as_yaml(join), OPEN_FILES: f"{join.open_files}\n"} | secrets
 
@@ -111,7 +111,7 @@ def _yaml(content: Any) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    """Without anchors, which people do not expect."""
+    """A dumper without anchors, which make YAML hard to read."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -119,29 +119,29 @@ class _Plain(yaml.SafeDumper):
 
 def _node(join: Join) -> dict[str, Any]:
     node: dict[str, Any] = {"id": join.node, "cluster": join.cluster}
-    return node | ({"metadata": bootstrap_stats.metadata(join.stats)} if join.stats else {})
+    return node | ({"metadata": stats_listener.metadata(join.stats)} if join.stats else {})
 
 
 def _static(join: Join, admin: dict[str, Any]) -> dict[str, Any]:
     reconciler = _cluster(join)
     if not join.stats:
         return {"clusters": [reconciler]}
-    clusters = [reconciler, bootstrap_stats.cluster(admin)]
-    return {"listeners": [bootstrap_stats.listener(join.stats)], "clusters": clusters}
+    clusters = [reconciler, stats_listener.cluster(admin)]
+    return {"listeners": [stats_listener.listener(join.stats)], "clusters": clusters}
 
 
 def _admin(where: str) -> dict[str, Any]:
     if "/" in where or where.startswith("@"):
-        # Whoever reaches the admin port can stop Envoy: only its own user, whatever the umask. `@` has no mode.
+        # Clients of the admin port can stop Envoy: allow only its own user, whatever the umask. `@` has no mode.
         return {"pipe": {"path": where} if where.startswith("@") else {"path": where, "mode": OWNER_ONLY}}
     try:
-        return _socket(*bootstrap_stats.address_of(where))
+        return _socket(*stats_listener.address_of(where))
     except ValueError:
         raise ValueError(f"admin address {where!r}: neither ip:port nor a path") from None
 
 
 def _ads(mode: str) -> dict[str, Any]:
-    # Envoy's own backing off would leave it alone for up to 30 s after the reconciler has restarted.
+    # With its default backoff, Envoy may reconnect only 30 s after the reconciler has restarted.
     again = {"retry_back_off": {"base_interval": "0.05s", "max_interval": "1s"}}
     return {
         "api_type": "DELTA_GRPC" if mode == "delta" else "GRPC",
@@ -162,9 +162,9 @@ def _cluster(join: Join) -> dict[str, Any]:
     }
     path = host.removeprefix("unix:") if host.startswith("unix:") else None
     endpoint = {"endpoint": {"address": {"pipe": {"path": path}} if path else _socket(host, port)}}
-    # By default an IPv6 address, if there is one, hides the IPv4 ones; the reconciler may listen at these alone.
+    # By default an IPv6 address hides the IPv4 ones, and the reconciler may listen only on those.
     named = {} if path or _is_ip(host) else {"dns_lookup_family": "ALL"}
-    secured = {"transport_socket": bootstrap_tls.transport_socket(join.tls)} if join.tls else {}
+    secured = {"transport_socket": tls.transport_socket(join.tls)} if join.tls else {}
     return {
         "name": ADS_CLUSTER,
         "type": "STATIC" if path or _is_ip(host) else "STRICT_DNS",

@@ -1,6 +1,6 @@
-"""The listener that shows others an Envoy's statistics and whether it is ready, and nothing else of its admin port.
+"""The listener for an Envoy's statistics and readiness. It exposes nothing else of the admin port.
 
-Pure. The admin port itself can stop Envoy and show its whole configuration, and stays on the loopback.
+Pure. The admin port itself can stop Envoy and show its whole configuration, and stays on the loopback interface.
 https://www.envoyproxy.io/docs/envoy/latest/operations/admin
 """
 
@@ -13,14 +13,14 @@ ADMIN_CLUSTER = "zenvoy_admin"
 LISTENER = "zenvoy_stats"
 READY, SCRAPE, STATS_PATH = "/ready", "/stats/prometheus", "/stats"
 STATS_QUERY = ("usedonly", "filter")
-"""Asked for with both, `/stats` answers with what was used and is wanted; without, it could be 157 MB."""
+"""With both parameters, `/stats` returns only used and matching statistics; without, up to 157 MB."""
 MOST_ASKED = 16
-"""Requests that the admin port has at once; its one thread answers them one after the other."""
+"""Concurrent requests to the admin port, whose one thread answers them one after the other."""
 _TYPE = "type.googleapis.com/envoy.extensions.filters"
 
 
 def address_of(text: str, what: str = "address") -> tuple[str, int]:
-    """Host and port of `ip:port`; an IPv6 address may have brackets. Raises `ValueError` when it is none."""
+    """Return host and port of `ip:port`; an IPv6 address may have brackets. Raises `ValueError`."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
@@ -32,13 +32,13 @@ def address_of(text: str, what: str = "address") -> tuple[str, int]:
 
 
 def metadata(stats: str) -> dict[str, Any]:
-    """The node's metadata: how the reconciler finds the statistics of this Envoy."""
+    """Return the node's metadata, in which the reconciler finds the address of this Envoy's statistics."""
     host, port = address_of(stats, "stats address")
     return {"zenvoy": {"stats": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}}
 
 
 def cluster(admin: dict[str, Any]) -> dict[str, Any]:
-    """The cluster that is Envoy's own admin address."""
+    """Return the cluster of Envoy's own admin address."""
     endpoint = {"endpoint": {"address": admin}}
     return {
         "name": ADMIN_CLUSTER,
@@ -50,12 +50,12 @@ def cluster(admin: dict[str, Any]) -> dict[str, Any]:
 
 
 def listener(stats: str) -> dict[str, Any]:
-    """The listener at `ip:port`."""
+    """Return the listener at `ip:port`."""
     host, port = address_of(stats, "stats address")
     manager = {
         "@type": f"{_TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": LISTENER,
-        # Connections that ask nothing are closed: each takes one of the few that there may be.
+        # Connections without requests are closed, because their number is limited.
         "request_headers_timeout": "5s",
         "common_http_protocol_options": {"idle_timeout": "30s"},
         "route_config": {"virtual_hosts": [{"name": LISTENER, "domains": ["*"], "routes": _routes()}]},
@@ -65,10 +65,10 @@ def listener(stats: str) -> dict[str, Any]:
     }
     return {
         "name": LISTENER,
-        # A name of its own in the statistics, so that nobody counts a scrape as a client.
+        # A name of its own in the statistics, so that a scrape is not counted as a client.
         "stat_prefix": LISTENER,
         "address": {"socket_address": {"address": host, "port_value": port}},
-        # Whoever uses up all connections must not make the Envoy look dead. It has a limit of its own.
+        # Clients that use up all connections must not make Envoy seem unhealthy. It has a limit of its own.
         "ignore_global_conn_limit": True,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}

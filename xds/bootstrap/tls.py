@@ -1,8 +1,7 @@
 """Mutual TLS to the reconciler, with certificates in files that may be replaced while Envoy runs.
 
-Pure. Envoy reads files anew only for secrets that come by SDS, and looks only when something is moved within the
-watched directory, which is how Kubernetes replaces what it mounts. So each secret is a small file of its own, to which
-the bootstrap points: https://www.envoyproxy.io/docs/envoy/latest/configuration/security/secret
+Pure. Envoy reads files again only for secrets from SDS, and only when a file is moved within the watched directory, as
+Kubernetes does when it updates a mounted Secret. So each secret is a file of its own, to which the bootstrap refers: https://www.envoyproxy.io/docs/envoy/latest/configuration/security/secret
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ CERTIFICATE, AUTHORITY = "zenvoy_certificate", "zenvoy_authority"
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files of PEM, by their paths as Envoy sees them."""
+    """Paths of PEM files, as seen by Envoy."""
 
     certificate: str
     key: str
     authority: str
-    """CAs that the reconciler's certificate must be from."""
+    """The CAs that may issue the reconciler's certificate."""
     server_name: str
-    """DNS name that the reconciler's certificate must be for."""
+    """The DNS name in the reconciler's certificate."""
     secrets: str
-    """The directory in which Envoy finds the files of `secrets()`."""
+    """The directory that contains the files of `secrets()`."""
 
 
 def secrets(tls: Tls) -> dict[str, dict[str, Any]]:
-    """What the files in the directory must say, by file name; YAML and JSON alike."""
+    """Return the content of the files in the directory, by file name."""
     certificate = {
         "certificate_chain": {"filename": tls.certificate},
         "private_key": {"filename": tls.key},
@@ -47,7 +46,7 @@ def secrets(tls: Tls) -> dict[str, dict[str, Any]]:
 
 
 def transport_socket(tls: Tls) -> dict[str, Any]:
-    """What the reconciler's cluster needs."""
+    """Return the transport socket of the reconciler's cluster."""
     only_it = {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": tls.server_name}}]}
     context = {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
