@@ -99,7 +99,7 @@ def test_command_wrong_usage_exits_2() -> None:
 
 def test_check_reports_problems_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "services.yaml"
-    good = {"listen": {"http": "127.0.0.1:10000"}, "services": [{"name": "web", "command": ["cat", "{port}"]}]}
+    good = {"listen": {"http": f"127.0.0.1:{free_port()}"}, "services": [{"name": "web", "command": ["cat", "{port}"]}]}
     file.write_text(yaml.safe_dump(good))
     done = run("check", str(file))
     assert (done.returncode, done.stderr) == (0, "")

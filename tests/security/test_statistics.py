@@ -64,7 +64,7 @@ async def server(write: Write) -> AsyncIterator[tuple[int, list[bytes]]]:
 async def sampled(port: int, good: int) -> Sample:
     """One sample of a hostile Envoy and of a good one."""
     admins = {"evil": f"127.0.0.1:{port}", "good": f"127.0.0.1:{good}"}
-    stats = AdminStats(lambda: admins, time.time, 2.0, str, range(1024, 65536))
+    stats = AdminStats(lambda: admins, time.time, 30.0, str, range(1024, 65536))
     try:
         return await stats.sample()
     finally:

@@ -37,8 +37,8 @@ GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 
 
 def curl(*args: str) -> subprocess.CompletedProcess[str]:
-    command = ["curl", "-sS", "-i", "--max-time", "15", *args]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    command = ["curl", "-sS", "-i", "--max-time", "60", *args]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=70)
 
 
 @pytest.mark.curl
