@@ -22,7 +22,7 @@ class Authority:
 
     @property
     def certificate(self) -> bytes:
-        """The authority's own certificate, PEM."""
+        """Return the authority's own certificate, PEM."""
         return self._certificate.read_bytes()
 
     def sign(self, directory: Path, name: str, uri: str = PROXY.uri) -> Path:

@@ -1,4 +1,4 @@
-"""A test whose program is not on this machine is left out, and that is said at the end; in CI it fails."""
+"""Requirements of tests. A test whose program is missing is left out and listed at the end; in CI it fails."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ NEEDS: Mapping[str, Need] = {
 MISSING = {marker: need.remedy for marker, need in NEEDS.items() if not need.is_there()}
 
 
-# A shell starts what it puts in the background deaf to Ctrl-C, and every program below it inherits that.
+# A shell starts background jobs with Ctrl-C ignored, which child processes inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# A limit of time ends a run as Ctrl-C does: what its fixtures started is ended.
+# A time limit stops a run like Ctrl-C does, so that fixtures clean up.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -73,7 +73,7 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The header is not shown by `-q`, and nobody should take a part for the whole."""
+    """Report the tests that were left out: `-q` hides the header."""
     for line in pytest_report_header():
         terminalreporter.write_line(line, yellow=True)
 
@@ -98,6 +98,6 @@ def _lacks(item: pytest.Item) -> set[str]:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """For requests that are under way while something happens."""
+    """Provide threads for requests that are in flight while something happens."""
     with ThreadPoolExecutor() as made:
         yield made

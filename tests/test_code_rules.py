@@ -1,4 +1,4 @@
-"""Rules about code, with the lists of what does not follow them yet."""
+"""Rules about code, compared with the lists of remaining violations."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Chart:
         return self._helm("template", values, "--kube-version", "1.34.0")
 
     def install(self, values: Mapping[str, Any] | None = None) -> str:
-        """Its notes. No hook is run: it needs a node."""
+        """Install the chart and return its notes. No hook is run: it needs a node."""
         return self._helm("install", values, "--no-hooks")
 
     def upgrade(self, values: Mapping[str, Any] | None = None) -> str:
@@ -43,11 +43,11 @@ class Chart:
 
 
 def native(text: str) -> list[dict[str, Any]]:
-    """The documents of kinds that every cluster has."""
+    """Return the documents of kinds that every cluster has."""
     return [one for one in documents(text) if not one["apiVersion"].startswith(NOT_HERE)]
 
 
 def native_text(text: str) -> str:
-    """The same, exactly as they were rendered, so that nothing is lost on the way to the API server."""
+    """Return the same documents as text, exactly as they were rendered."""
     parts = ["\n" + part for part in text.split("\n---\n")]
     return "\n---\n".join(part for part in parts if not any(f"\napiVersion: {group}" in part for group in NOT_HERE))

@@ -1,4 +1,4 @@
-"""A control plane, a client of it, a namespace for each test; a node that runs pods, for those that ask for `node`."""
+"""Fixtures: a control plane, a client, a namespace for each test, and with `node` a node that runs pods."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from tests.cluster.harness import Cluster
 from tests.cluster.release import Release, Shop, load_images
 
 NODE_TEST_SECONDS = 1800
-"""The first one may build the images, and all of them Kubernetes."""
+"""The first test may build Kubernetes and the images."""
 TCP = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432"}
 MODES = {"anyip": {"holdMode": "anyip"}, "tproxy": {"holdMode": "tproxy"}}
 """Values for each hold mode."""
 _RELEASE = pytest.StashKey[Release]()
 _BREAKS_IT = {"apiserver"}
-"""Fixtures of tests that a cluster which others use must be spared."""
+"""Fixtures of tests that must not run on a cluster in use."""
 
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """API server, etcd and controller manager, for the whole run; no pod runs."""
+    """Provide an API server, etcd and controller manager for the whole run; no pod runs."""
     yield from _cluster(tmp_path_factory.mktemp("control-plane"))
 
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """And a node: pods run, Services lead to them, names resolve."""
+    """Provide a control plane with a node: pods run, Services lead to them, names resolve."""
     yield from _cluster(tmp_path_factory.mktemp("node"), "--node")
 
 
 @pytest.fixture(scope="session")
 def loaded(node: Cluster) -> Cluster:
-    """The node, with all images."""
+    """Provide the node, with all images."""
     load_images(node)
     return node
 
 
 @pytest.fixture(scope="session", params=["anyip"])
 def zenvoy(request: pytest.FixtureRequest, loaded: Cluster) -> Iterator[Release]:
-    """zenvoy as its chart installs it; the parameter is its hold mode."""
+    """Provide zenvoy as its chart installs it; the parameter is its hold mode."""
     release = Release(loaded, {**MODES[request.param], **TCP})
     request.session.stash[_RELEASE] = release
     try:
@@ -58,7 +58,7 @@ def zenvoy(request: pytest.FixtureRequest, loaded: Cluster) -> Iterator[Release]
 
 @pytest.fixture
 def replaced(zenvoy: Release) -> Iterator[Release]:
-    """zenvoy, for a test that changes its values; it is installed again after the test."""
+    """Provide zenvoy to a test that changes its values; it is installed again after the test."""
     yield zenvoy
     zenvoy.uninstall()
     zenvoy.install()
@@ -66,7 +66,7 @@ def replaced(zenvoy: Release) -> Iterator[Release]:
 
 @pytest.fixture
 def shop(loaded: Cluster) -> Iterator[Shop]:
-    """A new namespace on the node."""
+    """Provide a new namespace on the node."""
     name = f"shop-{secrets.token_hex(2)}"
     loaded.kubectl("create", "namespace", name)
     yield Shop(loaded, name)
@@ -86,14 +86,14 @@ def pytest_runtest_makereport(
 
 @pytest.fixture
 def apiserver(control_plane: Cluster) -> Iterator[Cluster]:
-    """The control plane for a test that stops or freezes its API server; it serves again after the test."""
+    """Provide the control plane for a test that stops or freezes its API server; it serves again after the test."""
     yield control_plane
     control_plane.start_apiserver()
 
 
 @pytest.fixture
 async def api(control_plane: Cluster) -> AsyncIterator[Api]:
-    """A client with every right."""
+    """Provide a client with every right."""
     client = await connect(control_plane.kubeconfig)
     yield client
     await client.close()
@@ -101,7 +101,7 @@ async def api(control_plane: Cluster) -> AsyncIterator[Api]:
 
 @pytest.fixture
 async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
-    """The name of a new namespace, which goes after the test with all that is in it.
+    """Provide the name of a new namespace, which goes after the test with all that is in it.
 
     With a client of its own, so that a test may do anything to `api`.
     """
@@ -115,7 +115,7 @@ async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def system(control_plane: Cluster, api: Api, tmp_path: Path) -> AsyncIterator[Chart]:
-    """The chart in a namespace of its own; no pod of it runs."""
+    """Provide the chart in a namespace of its own; no pod of it runs."""
     name = f"system-{secrets.token_hex(4)}"
     await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     chart = Chart(control_plane, name, tmp_path)
@@ -132,7 +132,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Every test here needs a cluster; those with the `node` fixture, pods that run."""
+    """Mark the tests here with what they need: a cluster, and with the `node` fixture a node."""
     here = Path(__file__).parent
     spared = []
     for item in items:

@@ -23,7 +23,7 @@ def manifest() -> dict[str, Any]:
 
 
 async def install(api: Api) -> None:
-    """Returns once ScaledServices can be made."""
+    """Install the definition, and wait until ScaledServices can be created."""
     crd = manifest()
     where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=crd["metadata"]["name"])
     query = {"fieldManager": "tests", "force": "true", "fieldValidation": "Strict"}

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 @contextmanager
 def defined(cluster: Cluster, pin: str, module: str, files: Sequence[str]) -> Iterator[Cluster]:
-    """The cluster, with the definitions in these files of `module`; the folder `pin` has the go.mod that pins it."""
+    """Provide the cluster with the definitions in these files of `module`; the folder `pin` has its go.mod."""
     run("go", "-C", HERE / pin, "mod", "download", module, timeout=TOOLING_SECONDS)
     folder = Path(run("go", "-C", HERE / pin, "list", "-m", "-f", "{{.Dir}}", module).strip())
     named = [option for file in files for option in ("-f", str(folder / file))]

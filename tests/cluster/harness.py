@@ -1,6 +1,6 @@
-"""A Kubernetes for the tests: started by `cluster`, or the tester's own.
+"""A Kubernetes for the tests: started by `cluster`, or your own.
 
-Rule: what is started here is ended here, and by `cluster` itself when this process is gone, however it went.
+Everything that is started here is stopped here, and by `cluster` itself once this process is gone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TOOLING_SECONDS = 90 * 60
 
 
 class ToolFailed(Exception):
-    """A program did not do what it was to do; its last words."""
+    """A program failed; the end of its output."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a cluster is. `settings` are the environment of programs that work on it (kubectl, helm, `cluster`)."""
+    """A cluster. `settings` are the environment of programs that work on it (kubectl, helm, `cluster`)."""
 
     kubeconfig: Path
     settings: Mapping[str, str]
@@ -40,15 +40,15 @@ class Cluster:
         return self.run("kubectl", *arguments, given=given, timeout=timeout)
 
     def stop_apiserver(self) -> None:
-        """As a crash would: connections are cut, the port is closed."""
+        """Stop the API server like a crash: connections are cut, and the port is closed."""
         self.run(TOOL, "apiserver", "stop")
 
     def start_apiserver(self) -> None:
-        """The same one, with everything that it knew; returns when it serves. One that is frozen is ended."""
+        """Start the API server again with its data, and wait until it serves. A frozen one is killed."""
         self.run(TOOL, "apiserver", "start")
 
     def freeze(self, program: str) -> None:
-        """`apiserver`, `etcd`, `controller-manager`, …: its connections stay, and nothing comes."""
+        """Freeze `apiserver`, `etcd`, `controller-manager` or another part: its connections stay open and silent."""
         os.kill(self.process_id(program), signal.SIGSTOP)
 
     def thaw(self, program: str) -> None:
@@ -68,14 +68,14 @@ class Cluster:
 
 
 def start(folder: Path, *options: str) -> Cluster:
-    """`cluster up` with ports of its own; down by itself should this process be killed. Raises `ToolFailed`."""
+    """Run `cluster up` with ports of its own; it stops if this process is killed. Raises `ToolFailed`."""
     settings = {"CLUSTER_DIR": str(folder), "CLUSTER_PORT": str(free_ports(3))}
     run(TOOL, "up", *options, "--while", str(os.getpid()), settings=settings, timeout=TOOLING_SECONDS)
     return Cluster(folder / "kubeconfig", {**settings, **_exports(settings)}, folder)
 
 
 def own() -> Cluster | None:
-    """The tester's cluster, when `ZENVOY_TEST_CLUSTER=own` says that the tests may use it.
+    """Return the tester's cluster, when `ZENVOY_TEST_CLUSTER=own` says that the tests may use it.
 
     One that `cluster up` made is known by its settings (`cluster env`): its processes may be stopped too.
     """
@@ -102,7 +102,7 @@ def run(
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody has now, below those of outgoing connections."""
+    """Return the first of so many free ports in a row, below those of outgoing connections."""
     while True:
         first = random.randrange(20000, 30000)
         if all(_is_free(port) for port in range(first, first + count)):
@@ -115,7 +115,7 @@ def _is_free(port: int) -> bool:
 
 
 def _exports(settings: Mapping[str, str]) -> dict[str, str]:
-    """`export A=b C=d:$C` as the shell reads it."""
+    """Return the variables of `export A=b C=d:$C` as the shell reads them."""
     said = run("sh", "-c", f'eval "$({TOOL} env)"; echo "$KUBECONFIG"; echo "$PATH"', settings=settings)
     kubeconfig, path = said.splitlines()
     return {"KUBECONFIG": kubeconfig, "PATH": path}

@@ -50,7 +50,7 @@ class Discovery:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Nobody reads it."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer((LOCAL, 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -63,7 +63,7 @@ class Discovery:
         self._thread.join()
 
     def targets(self) -> bytes:
-        """As they were a moment ago; when nobody answers, as they were last."""
+        """Return the recent targets; the last known ones while the API server does not answer."""
         with self._lock:
             if time.monotonic() - self._asked_at > REFRESH_SECONDS / 2:
                 try:
@@ -78,7 +78,7 @@ class Discovery:
 
 
 def _of(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The targets of one EndpointSlice, which has the labels of its Service."""
+    """Return the targets of one EndpointSlice, which has the labels of its Service."""
     meta = item["metadata"]
     labels = {f"{_META}service_label_{_as_name(key)}": value for key, value in meta["labels"].items()}
     labels[f"{_META}namespace"] = meta["namespace"]
@@ -94,7 +94,7 @@ def _as_name(key: str) -> str:
 
 
 def jobs_of(rendered: Sequence[Mapping[str, Any]], discovery: Discovery) -> list[dict[str, Any]]:
-    """The scrape jobs of all ServiceMonitors."""
+    """Return the scrape jobs of all ServiceMonitors."""
     monitors = [one for one in rendered if one["kind"] == "ServiceMonitor"]
     return [
         _job(f"{monitor['metadata']['name']}/{number}", monitor["spec"], endpoint, discovery)
@@ -104,7 +104,7 @@ def jobs_of(rendered: Sequence[Mapping[str, Any]], discovery: Discovery) -> list
 
 
 def write_rules(rendered: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """The groups of all PrometheusRules, as a rule file."""
+    """Write the groups of all PrometheusRules to a rule file."""
     groups = [group for one in rendered if one["kind"] == "PrometheusRule" for group in one["spec"]["groups"]]
     assert groups
     file.write_text(yaml.safe_dump({"groups": groups}))
@@ -133,5 +133,5 @@ def _job(name: str, spec: Mapping[str, Any], endpoint: Mapping[str, Any], discov
 
 
 def _relabelling(one: Mapping[str, Any]) -> dict[str, Any]:
-    """In Prometheus' words, which are written otherwise."""
+    """Return a relabelling in the spelling of Prometheus."""
     return {re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key): value for key, value in one.items()}

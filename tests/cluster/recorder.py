@@ -40,7 +40,7 @@ class Recorder:
     """Called with each request before it is passed on."""
 
     def kubeconfig(self, of: Path) -> Path:
-        """The same identity, by way of the recorder."""
+        """Return a kubeconfig with the same identity that leads through the recorder."""
         config = yaml.safe_load(of.read_text())
         config["clusters"][0]["cluster"] = {"server": self.url}
         path = of.with_suffix(f".recorded-{self.url.rpartition(':')[2]}")
@@ -51,7 +51,7 @@ class Recorder:
 
 @asynccontextmanager
 async def recorder(kubeconfig: Path) -> AsyncIterator[Recorder]:
-    """Before the API server of that kubeconfig; who asks says who they are."""
+    """Run a recorder in front of the API server of that kubeconfig; clients authenticate themselves."""
     cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
     timeout = aiohttp.ClientTimeout(total=None)
     connector = aiohttp.TCPConnector(ssl=_trust(cluster), limit=0)
@@ -102,7 +102,7 @@ def _note(recorder: Recorder, request: web.Request, status: int) -> None:
 
 
 def asked(method: str, path: str, query: Any) -> Asked | None:
-    """None: nothing of a resource, such as discovery."""
+    """Return the requested resource; None for requests such as discovery."""
     first, *parts = path.strip("/").split("/")
     if first == "apis":
         group, *parts = parts or [""]

@@ -1,6 +1,6 @@
-"""zenvoy as its chart installs it on the node, and what is put to sleep there.
+"""zenvoy as its chart installs it on the node, and the workloads that sleep there.
 
-Rule: what a person would type is what runs here: helm, kubectl, curl, psql. The node is this machine, so that Services
+It runs the commands that people type: helm, kubectl, curl, psql. The node is this machine, so that Services
 are reached from here as pods reach them.
 """
 
@@ -63,7 +63,7 @@ class Release:
     """Values for `--set`."""
 
     def install(self) -> None:
-        """As the README says it, and `values`."""
+        """Install zenvoy like the README does, with `values`."""
         self.node.run(*self._helm("install"), "--create-namespace", "--wait", "--timeout", "3m", timeout=200)
 
     def upgrade(self, **values: str) -> None:
@@ -84,18 +84,18 @@ class Release:
 
     @property
     def address(self) -> str:
-        """The proxy's, as a Service."""
+        """Return the address of the proxy's Service."""
         return self.node.kubectl("get", "service", "-n", SYSTEM, "zenvoy-proxy", "-o", "jsonpath={.spec.clusterIP}")
 
     def owners(self, component: str) -> set[str]:
-        """The kinds of whatever made the pods of that component that are not about to end."""
+        """Return the kinds of the owners of the component's pods that are not terminating."""
         labelled = f"app.kubernetes.io/component={component}"
         pods = json.loads(self.node.kubectl("get", "pods", "-n", SYSTEM, "-l", labelled, "-o", "json"))["items"]
         live = [pod["metadata"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         return {owner["kind"] for one in live for owner in one["ownerReferences"]}
 
     def curl(self, host: str, path: str = "/", *options: str, seconds: float = 60) -> Answer:
-        """`curl -H 'Host: …' http://<zenvoy-proxy>:10000/`. Raises `ToolFailed` when the connection breaks."""
+        """Run `curl -H 'Host: …' http://<zenvoy-proxy>:10000/`. Raises `ToolFailed` if the connection breaks."""
         return curl(f"http://{self.address}:10000{path}", "-H", f"Host: {host}", *options, seconds=seconds)
 
     def explained(self) -> str:
@@ -125,7 +125,7 @@ class Release:
 
 
 def curl(url: str, *options: str, seconds: float = 60) -> Answer:
-    """Raises `ToolFailed` when there is no answer."""
+    """Send a request with curl. Raises `ToolFailed` if there is no answer."""
     before = time.monotonic()
     said = run("curl", "-sS", "--max-time", f"{seconds}", "-w", "\n%{http_code}", *options, url, timeout=seconds + 10)
     body, _, status = said.rpartition("\n")
@@ -148,7 +148,7 @@ class Shop:
         return f"{name}.{self.namespace}"
 
     def on_disk(self, name: str) -> Path:
-        """A folder of the node that every user of its pods may write to."""
+        """Return a folder of the node that every user of its pods may write to."""
         assert self.node.folder, "only on a node that the tests started"
         folder = self.node.folder / "data" / f"{name}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True)
@@ -162,14 +162,14 @@ class Shop:
         return json.loads(self.kubectl("get", kind, name, "-o", "json"))
 
     def label(self, name: str, **annotations: str) -> None:
-        """`kubectl label service NAME zenvoy.dev/enabled=true`; annotations as `idle_after="2s"`."""
+        """Run `kubectl label service NAME zenvoy.dev/enabled=true`; annotations as `idle_after="2s"`."""
         if annotations:
             said = [f"zenvoy.dev/{key.replace('_', '-')}={value}" for key, value in annotations.items()]
             self.kubectl("annotate", "--overwrite", "service", name, *said)
         self.kubectl("label", "--overwrite", "service", name, "zenvoy.dev/enabled=true")
 
     def state(self, name: str) -> str:
-        """As `kubectl get ssvc` shows it; empty when there is none."""
+        """Return the state that `kubectl get ssvc` shows; empty if there is none."""
         try:
             return self.kubectl("get", "ssvc", name, "-o", "jsonpath={.status.state}")
         except ToolFailed:
@@ -193,11 +193,11 @@ class Shop:
         return int(self.get(kind, name)["spec"].get("replicas", 0))
 
     def events(self, name: str) -> set[str]:
-        """The reasons of the Events on the ScaledService."""
+        """Return the reasons of the Events on the ScaledService."""
         return set(self.told(name))
 
     def told(self, name: str) -> dict[str, str]:
-        """The text of the latest Event on the ScaledService, by reason."""
+        """Return the text of the latest Event on the ScaledService, by reason."""
         said = self.kubectl("get", "events", "--field-selector", f"involvedObject.name={name}", "-o", "json")
         events = sorted(json.loads(said)["items"], key=lambda event: event["metadata"]["creationTimestamp"])
         return {event["reason"]: event["message"] for event in events}
@@ -214,7 +214,7 @@ class Shop:
 
 
 def web(name: str, replicas: int = 1, image: str = WEB, **environment: str) -> list[dict[str, Any]]:
-    """A Deployment and its Service on port 80."""
+    """Return a Deployment and its Service on port 80."""
     container = {
         "name": "web",
         "image": image,
@@ -229,7 +229,7 @@ def web(name: str, replicas: int = 1, image: str = WEB, **environment: str) -> l
 
 
 def postgres(name: str, folder: Path) -> list[dict[str, Any]]:
-    """A StatefulSet whose data outlives its pods in a folder of the node, and its Service."""
+    """Return a StatefulSet whose data outlives its pods in a folder of the node, and its Service."""
     container = {
         "name": "postgres",
         "image": POSTGRES,

@@ -20,7 +20,7 @@ REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 
 def kubeconfig_of(cluster: Cluster, namespace: str, account: str, folder: Path) -> Path:
-    """A kubeconfig with a token of the account, for a program that is to run with the rights of the chart."""
+    """Return a kubeconfig with a token of the account, for a program that runs with the chart's permissions."""
     token = cluster.kubectl("create", "token", account, "--namespace", namespace, "--duration", "1h").strip()
     config = yaml.safe_load(cluster.kubectl("config", "view", "--raw", "--minify"))
     config["users"] = [{"name": account, "user": {"token": token}}]

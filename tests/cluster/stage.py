@@ -31,7 +31,7 @@ APPS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "ReplicaSet"
 
 
 def entry(name: str, namespace: str, target: str | None = None, kind: str = "Deployment", **more: Any) -> ServiceConfig:
-    """`namespace/name`, with a target of that name and a Service `name` with one port without a name."""
+    """Return an entry `namespace/name`, with a target of that name and a Service with one unnamed port."""
     api_version = more.get("api_version", "apps/v1")
     ref = Target(api_version, kind, target or name, namespace)
     port = ServicePort(more.get("port", ""), 80)
@@ -53,7 +53,7 @@ def workload(name: str, replicas: int | None = 0, kind: str = "Deployment") -> d
 
 
 def endpoint(ip: str, pod: str | None = None, **conditions: bool) -> dict[str, Any]:
-    """One that is ready, unless `conditions` say otherwise."""
+    """Return an endpoint that is ready, unless `conditions` say otherwise."""
     made: dict[str, Any] = {"addresses": [ip], "conditions": {"ready": True, "serving": True, **conditions}}
     if pod:
         made["targetRef"] = {"kind": "Pod", "name": pod, "uid": pod}
@@ -61,7 +61,7 @@ def endpoint(ip: str, pod: str | None = None, **conditions: bool) -> dict[str, A
 
 
 def own_address() -> str:
-    """One of this machine's own: the API server takes no loopback address for an endpoint."""
+    """Return an address of this machine: the API server accepts no loopback address for an endpoint."""
     devices = psutil.net_if_addrs().items()
     # What is on the loopback device beside 127.0.0.1 was put there by a test, and goes with it.
     found = (one.address for name, many in devices if name != "lo" for one in many if one.family == socket.AF_INET)
@@ -92,7 +92,7 @@ class Stage:
         return [running for _, running in self.reports if running.service == self.named(name)]
 
     def now(self, name: str) -> Running | None:
-        """The latest report of the service, if there is any."""
+        """Return the latest report of the service, if there is any."""
         return next(reversed(self.all(name)), None)
 
     async def until(self, name: str, holds: Callable[[Running], object]) -> Running:
@@ -120,7 +120,7 @@ class Stage:
         await self.api.call("DELETE", path(api_version, plural, self.namespace, name), {"gracePeriodSeconds": 0})
 
     async def scale(self, name: str, replicas: int, plural: str = "deployments", api_version: str = "apps/v1") -> None:
-        """As a person does, or an HPA: whatever the number was."""
+        """Scale it like a person or an HPA, whatever the number was."""
         at = path(api_version, plural, self.namespace, name, "scale")
         await self.api.patch(at, {"spec": {"replicas": replicas}}, MERGE_PATCH)
 
@@ -156,25 +156,25 @@ class Stage:
             await self.api.patch(f"{collection}/{name}", body, MERGE_PATCH)
 
     async def pods(self, app: str) -> list[dict[str, Any]]:
-        """Those that the controllers made."""
+        """Return the pods that the controllers created."""
         answer = await self.api.get(path("v1", "pods", self.namespace), {"labelSelector": f"app={app}"})
         return list(json.loads(answer)["items"])
 
     async def pod(self, app: str, besides: Collection[str] = ()) -> dict[str, Any]:
-        """One that the controllers made, once they have; none of these uids."""
+        """Wait for a pod that the controllers created, with none of these uids."""
         async with asyncio.timeout(GENEROUS_SECONDS):
             while not (found := [pod for pod in await self.pods(app) if pod["metadata"]["uid"] not in besides]):
                 await asyncio.sleep(0.02)
         return found[0]
 
     async def until_pods_end(self, app: str) -> None:
-        """Until the controllers have done what a zero asks for; asked for again before, they would spare the pods."""
+        """Wait until the controllers have carried out a zero; a wake before that would keep the pods."""
         async with asyncio.timeout(GENEROUS_SECONDS):
             while any("deletionTimestamp" not in pod["metadata"] for pod in await self.pods(app)):
                 await asyncio.sleep(0.02)
 
     async def until_no_pod_may_be_made(self) -> None:
-        """A quota that was just made is not in force until a controller has counted what there is."""
+        """Wait until a new quota is in force: a controller has to count first."""
         pod = {"metadata": {"name": "any"}, "spec": workload("any")["spec"]["template"]["spec"]}
         where, dry = path("v1", "pods", self.namespace), {"dryRun": "All"}
         async with asyncio.timeout(GENEROUS_SECONDS):
@@ -187,18 +187,18 @@ class Stage:
                 await asyncio.sleep(0.02)
 
     async def bind(self, pod: Mapping[str, Any]) -> None:
-        """As the scheduler does."""
+        """Bind a pod like the scheduler does."""
         name = pod["metadata"]["name"]
         binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": f"node-of-{self.namespace}"}}
         await self.api.call("POST", path("v1", "pods", self.namespace, name, "binding"), binding)
 
     async def say(self, pod: Mapping[str, Any], **status: Any) -> None:
-        """As the kubelet does of a pod."""
+        """Write a pod's status like the kubelet does."""
         at = path("v1", "pods", self.namespace, pod["metadata"]["name"], "status")
         await self.api.patch(at, {"status": status}, MERGE_PATCH)
 
     async def warn(self, kind: str, about: Mapping[str, Any], reason: str, message: str) -> None:
-        """An Event of type Warning."""
+        """Create an Event of type Warning."""
         meta = about["metadata"]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         event = {
@@ -217,7 +217,7 @@ class Stage:
 
 
 def container(state: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """A container's status."""
+    """Return a container's status."""
     image = "registry.example/app:1"
     return {"name": "app", "image": image, "imageID": "", "ready": False, "restartCount": 0, "state": state, **more}
 

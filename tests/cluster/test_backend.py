@@ -31,7 +31,7 @@ async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterat
 
 @pytest.fixture
 def server() -> Iterator[int]:
-    """The port of somebody who accepts connections."""
+    """Provide the port of a server that accepts connections."""
     with socket.create_server((HERE, 0)) as listening:
         yield listening.getsockname()[1]
 
@@ -146,7 +146,7 @@ async def test_sleep_with_a_busy_autoscaler_succeeds(
     at = f"/apis/apps/v1/namespaces/{stage.namespace}/deployments/web/scale"
 
     async def autoscale() -> None:
-        """As an HPA does: from one number that is not zero to another."""
+        """Scale it like an HPA: from one number that is not zero to another."""
         for number in range(10_000):
             now = await stage.replicas("web")
             if now:
@@ -272,7 +272,7 @@ async def test_target_changed_service_moves_to_it(stage: Stage) -> None:
 
 @pytest.fixture
 async def node_of(api: Api, namespace: str) -> AsyncIterator[None]:
-    """That which pods are bound to: without one, controllers take them for lost."""
+    """Provide the node that pods are bound to: without one, controllers consider them lost."""
     name = f"node-of-{namespace}"
     await api.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
     yield

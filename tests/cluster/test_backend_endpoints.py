@@ -29,7 +29,7 @@ async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterat
 
 @pytest.fixture
 def ports() -> Iterator[tuple[int, int]]:
-    """Two of somebody who accepts connections."""
+    """Provide two ports of a server that accepts connections."""
     with socket.create_server((HERE, 0)) as one, socket.create_server((HERE, 0)) as two:
         yield one.getsockname()[1], two.getsockname()[1]
 

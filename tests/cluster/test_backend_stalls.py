@@ -38,7 +38,7 @@ async def woken(stage: Stage, name: str = "web", kind: str = "Deployment") -> No
 
 
 async def told(stage: Stage, words: str, name: str = "web") -> Running:
-    """It is reported soon."""
+    """Assert that it is reported soon."""
     began = time.monotonic()
     running = await stage.until(name, lambda running: words in str(running.diagnosis))
     assert time.monotonic() - began < KNOWN_SECONDS

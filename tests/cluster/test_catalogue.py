@@ -58,7 +58,7 @@ class Shop:
         await self.api.patch(path(API_VERSION, PLURAL, self.namespace, "web"), patch, MERGE_PATCH)
 
     async def get(self) -> dict[str, Any] | None:
-        """The ScaledService `web`."""
+        """Return the ScaledService `web`."""
         try:
             found: dict[str, Any] = json.loads(await self.api.get(path(API_VERSION, PLURAL, self.namespace, "web")))
         except ApiError:
@@ -66,7 +66,7 @@ class Shop:
         return found
 
     async def until(self, holds: Callable[[dict[str, Any] | None], object]) -> dict[str, Any]:
-        """The ScaledService, once it is so."""
+        """Wait until the ScaledService meets the condition, and return it."""
         async with asyncio.timeout(60):
             while not holds(found := await self.get()):
                 await asyncio.sleep(0.02)

@@ -24,14 +24,14 @@ RENEWAL_SECONDS = 240.0
 
 
 def pods(release: Release, component: str) -> list[dict[str, Any]]:
-    """Those that are not about to end."""
+    """Return the pods that are not terminating."""
     labelled = f"app.kubernetes.io/component={component}"
     found = json.loads(release.node.kubectl("get", "pods", "-n", SYSTEM, "-l", labelled, "-o", "json"))["items"]
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
 def lives(release: Release, component: str) -> dict[str, list[tuple[str, int]]]:
-    """By pod, its containers and how often each was restarted."""
+    """Return the containers and their restarts by pod."""
     return {
         pod["metadata"]["uid"]: [(one["name"], one["restartCount"]) for one in pod["status"]["containerStatuses"]]
         for pod in pods(release, component)
@@ -39,7 +39,7 @@ def lives(release: Release, component: str) -> dict[str, list[tuple[str, int]]]:
 
 
 def ready(release: Release, component: str) -> set[str]:
-    """The uids of those pods that are."""
+    """Return the uids of the ready pods."""
     conditions = {pod["metadata"]["uid"]: pod["status"].get("conditions", ()) for pod in pods(release, component)}
     return {
         uid

@@ -244,7 +244,7 @@ def test_chart_monitors_select_the_pods_of_one_service(chart: Chart) -> None:
 
 @pytest.fixture
 def installed(chart: Chart):
-    """Installs the release; it goes after the test."""
+    """Install the release; it is removed after the test."""
 
     def install(values: dict[str, Any] | None = None) -> str:
         return chart.install(values)

@@ -29,13 +29,13 @@ async def test_cluster_objects_survive_an_api_server_restart(api: Api, apiserver
 
 
 def started(name: str, argument: str) -> subprocess.Popen[bytes]:
-    """A process of that name, which does nothing."""
+    """Return a process of that name, which does nothing."""
     return subprocess.Popen([name, "-c", "import time; time.sleep(1000)", argument], executable=sys.executable)
 
 
 @pytest.fixture
 def lost(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Processes of a cluster whose folder is gone, and others that only look like them."""
+    """Provide processes of a cluster whose folder is gone, and others that only look like them."""
     run = tmp_path / "cluster"
     found = {
         "etcd": started("/bin/etcd", f"{run}/etcd"),

@@ -42,7 +42,7 @@ async def installed(api: Api) -> None:
 
 
 async def make(api: Api, namespace: str, spec: str, name: str = "web") -> dict[str, Any]:
-    """`spec` is YAML. Raises `ApiError`."""
+    """Create a ScaledService; `spec` is YAML. Raises `ApiError`."""
     body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": yaml.safe_load(spec)}
     if body["spec"] is None:
         del body["spec"]

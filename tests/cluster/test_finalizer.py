@@ -41,7 +41,7 @@ class Scene(Written):
         return made
 
     async def held(self, name: str = "web") -> None:
-        """Until it has the finalizer, and the informer knows."""
+        """Wait until it has the finalizer, and the informer knows."""
         await until(lambda: FINALIZER in self.items[self.named(name)].metadata.finalizers)
 
     async def gone(self, name: str = "web") -> None:
@@ -242,7 +242,7 @@ async def test_uninstall_leaves_no_leader(scene: Scene) -> None:
 
 
 async def _account(scene: Scene, cluster: Cluster, folder: Path) -> Path:
-    """One that may change ScaledServices, and scale nothing."""
+    """Create an account that may change ScaledServices and scale nothing."""
     rbac, meta = "rbac.authorization.k8s.io/v1", {"metadata": {"name": "limited"}}
     await scene.api.call("POST", path("v1", "serviceaccounts", scene.namespace), meta)
     rule = {"apiGroups": ["zenvoy.dev"], "resources": [PLURAL], "verbs": ["get", "list", "watch", "patch"]}

@@ -22,7 +22,7 @@ EACH = 12
 
 
 def _holders() -> dict[str, int]:
-    """Process ids of the holders of proxy pods, by pod."""
+    """Return the process ids of the holders of proxy pods, by pod."""
     found = {}
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
@@ -36,7 +36,7 @@ def _address(release: Release, pod: str) -> str:
 
 
 def _held(address: str) -> int:
-    """Connections that wait at the holder of a proxy pod."""
+    """Return the number of connections held by a proxy pod."""
     host = f"[{address}]" if ":" in address else address
     with urllib.request.urlopen(f"http://{host}:18081/metrics", timeout=10) as answer:
         held = re.findall(r'^zenvoy_holder_held\{service="[^"]+"\} (\d+)', answer.read().decode(), re.M)

@@ -73,7 +73,7 @@ def test_image_arm64_needs_no_compiler(tmp_path: Path) -> None:
 
 
 def said_by_a_pod(node: Cluster, image: str, command: list[str], rights: dict[str, object]) -> str:
-    """The log of a pod that has to end well."""
+    """Run a pod that must succeed, and return its log."""
     container = {"name": "it", "image": image, "command": command, "securityContext": rights}
     pod = {
         "apiVersion": "v1",

@@ -35,7 +35,7 @@ class Process:
                 self._heard.set()
 
     async def says(self, what: str, after: int = 0, **more: object) -> dict[str, Any]:
-        """The first thing of that kind among all but the first `after`."""
+        """Wait for the first entry of that kind after the first `after`."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 for said in self.said[after:]:

@@ -65,7 +65,7 @@ class Monitored:
         return rows
 
     def leader(self) -> str:
-        """Its pod, as Prometheus sees it."""
+        """Return the leader's pod, as Prometheus sees it."""
         return str(until("somebody leads", lambda: self.rows("zenvoy_leader == 1"))[0]["metric"]["pod"])
 
 
@@ -112,13 +112,13 @@ def monitored(zenvoy: Release, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def address_of(node: Cluster) -> str:
-    """Where pods reach this machine."""
+    """Return the address at which pods reach this machine."""
     said = '{.items[0].status.addresses[?(@.type=="InternalIP")].address}'
     return node.kubectl("get", "nodes", "-o", f"jsonpath={said}")
 
 
 def asleep(shop: Shop, monitored: Monitored, **annotations: str) -> str:
-    """A service that has fallen asleep, by Prometheus' word; its name."""
+    """Create a service, wait until Prometheus shows it asleep, and return its name."""
     deployment, service = web("web")
     deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": REQUESTS}
     shop.apply(deployment, service)
@@ -131,7 +131,7 @@ def asleep(shop: Shop, monitored: Monitored, **annotations: str) -> str:
 
 
 def state(monitored: Monitored, service: str) -> str | None:
-    """By Prometheus' word; None while it has none, or, as the leader changes, two."""
+    """Return the state that Prometheus has; None while it has none, or two as the leader changes."""
     rows = monitored.rows(f'zenvoy_service_state{{service="{service}"}} == 1')
     return str(rows[0]["metric"]["state"]) if len(rows) == 1 else None
 

@@ -18,7 +18,7 @@ WATCH = "kubectl get ssvc -n shop -w"
 
 
 def blocks() -> list[list[str]]:
-    """The commands of each block, without what is said of them."""
+    """Return the commands of each block, without comments."""
     section = (ROOT / "README.md").read_text().partition("\n## Use it in a cluster\n")[2].partition("\n## ")[0]
     found = re.findall(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     return [[line.partition("  #")[0].strip() for line in block.splitlines()] for block in found]
@@ -30,7 +30,7 @@ def typed(node: Cluster, command: str) -> str:
 
 @pytest.fixture
 def started(loaded: Cluster) -> Iterator[Cluster]:
-    """Nothing of it is left."""
+    """Provide the node; the namespace of the quick start is deleted after the test."""
     yield loaded
     loaded.kubectl("delete", "namespace", SHOP, "--wait=false")
 

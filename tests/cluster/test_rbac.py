@@ -89,7 +89,7 @@ async def granted(api: Api, system: Chart) -> set[Asked]:
 
 
 def alike(requests: set[Asked]) -> set[Asked]:
-    """With one kind of target in the place of all."""
+    """Return the requests with one kind of target in place of all."""
     return {
         Asked(one.group, one.resource.replace(kind, "TARGETS"), one.verb)
         for one in requests

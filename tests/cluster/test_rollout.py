@@ -114,7 +114,7 @@ def test_uninstall_restores_sleeping_services(zenvoy: Release, shop: Shop) -> No
 
 
 def untouchable(name: str) -> list[Mapping[str, Any]]:
-    """A ScaledService whose target is of a kind that the chart gives zenvoy no right to."""
+    """Return a ScaledService whose target is of a kind that the chart gives zenvoy no right to."""
     container = {"name": "web", "image": WEB}
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
     spec = {"replicas": 1, "selector": {"app": name}, "template": template}

@@ -43,7 +43,7 @@ class Installed:
         return self.cluster.kubectl(*arguments, "--namespace", self.chart.namespace, given=given)
 
     def secrets(self) -> Secrets:
-        """The data of the Secrets, by name."""
+        """Return the data of the Secrets, by name."""
         found = {}
         for name in (CA, PROXIES):
             data = json.loads(self.kubectl("get", "secret", name, "-o", "json")).get("data") or {}
@@ -61,7 +61,7 @@ class Installed:
 
     @asynccontextmanager
     async def replica(self) -> AsyncIterator[SelfIssuedCertificates]:
-        """The certificates of one replica, kept up until the end of the block."""
+        """Keep the certificates of one replica up to date until the end of the block."""
         api = await connect(self.kubeconfig)
         made = SelfIssuedCertificates(api, self.chart.namespace, SelfIssue(CA, PROXIES), (SERVER_NAME,))
         running = asyncio.create_task(made.run())
@@ -98,7 +98,7 @@ def has(made: SelfIssuedCertificates, authority: Authority | None) -> bool:
 
 
 async def issued(installed: Installed, *replicas: SelfIssuedCertificates) -> Secrets:
-    """The Secrets, once they are complete and these replicas agree with them."""
+    """Wait until the Secrets are complete and these replicas agree with them, and return them."""
 
     def agreed() -> bool:
         found = installed.secrets()

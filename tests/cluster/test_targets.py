@@ -31,7 +31,7 @@ async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterat
 
 @pytest.fixture
 async def group(api: Api) -> AsyncIterator[str]:
-    """A group that nobody has yet; its kinds go after the test."""
+    """Provide an unused API group; its kinds are deleted after the test."""
     name = f"t{secrets.token_hex(4)}.example.com"
     yield name
     with suppress(ApiError):  # the test has deleted it, or never defined it
@@ -39,7 +39,7 @@ async def group(api: Api) -> AsyncIterator[str]:
 
 
 def fleets(group: str, selector: bool = True) -> dict[str, Any]:
-    """A kind whose number is not where a Deployment's is."""
+    """Return a kind whose number is not where a Deployment's is."""
     scale = {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}
     if selector:
         scale["labelSelectorPath"] = ".status.selector"

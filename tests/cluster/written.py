@@ -48,7 +48,7 @@ class Written:
         return path(API_VERSION, PLURAL, self.namespace, name, part)
 
     async def make(self, name: str = "web", **spec: Any) -> ScaledService:
-        """Returns when the informer has it."""
+        """Create an object, and wait until the informer has it."""
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
         await self.api.call("POST", path(API_VERSION, PLURAL, self.namespace), body)
         await until(lambda: self.named(name) in self.items)
@@ -63,7 +63,7 @@ class Written:
         return found
 
     async def stand(self, name: str = "web", **status: Any) -> None:
-        """Records that an earlier reconciler wrote."""
+        """Write records like an earlier reconciler."""
         await self.api.patch(self.at(name, "status"), {"status": status}, MERGE_PATCH)
 
     async def delete(self, name: str = "web") -> None:

@@ -25,7 +25,7 @@ def zenvoy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="module")
 def shared_zenvoy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """The same for all tests of a file, each of which then has services of its own: starting takes seconds."""
+    """Start one for all tests of a file, each with services of its own: starting takes seconds."""
     yield from _starting(request.node.stash, tmp_path_factory.mktemp("shared"))
 
 
@@ -59,7 +59,7 @@ def _starting(stash: pytest.Stash, folder: Path) -> Iterator[Start]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every end-to-end test has Envoy in it."""
+    """Mark every end-to-end test as one that needs Envoy."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:

@@ -45,7 +45,7 @@ _AWAKE = ("Active", "Idle")
 
 
 def until(what: str, check: Callable[[], T | None], timeout: float = PATIENCE_SECONDS) -> T:
-    """The first truthy answer of `check`; `AssertionError` that says `what` when there is none in time."""
+    """Return the first truthy answer of `check`; raise `AssertionError` with `what` if there is none in time."""
     end = time.monotonic() + timeout
     while not (answer := check()):
         if time.monotonic() > end:
@@ -55,17 +55,17 @@ def until(what: str, check: Callable[[], T | None], timeout: float = PATIENCE_SE
 
 
 def server(name: str, *arguments: str, port: str = "{port}") -> list[str]:
-    """The command of a test server, `servers/NAME.py`, which takes the port first."""
+    """Return the command of a test server, `servers/NAME.py`, which takes the port first."""
     return [sys.executable, str(SERVERS / f"{name}.py"), port, *arguments]
 
 
 def quick(protocol: str, *options: str) -> list[str]:
-    """The command of `servers/quick.py`, which starts in a fraction of the time that others take."""
+    """Return the command of `servers/quick.py`, which starts in a fraction of the time that others take."""
     return [sys.executable, "-I", "-S", str(SERVERS / "quick.py"), "{port}", protocol, *options]
 
 
 def gated(command: Sequence[str], gate: str = "go") -> list[str]:
-    """The command, but run only once `Zenvoy.open_gate` was called: a start that takes exactly as long as needed."""
+    """Return the command, run only after `Zenvoy.open_gate`: a start that takes exactly as long as needed."""
     wait = f'while [ ! -e {gate} ]; do sleep 0.02; done; exec "$@"'
     return ["sh", "-c", wait, "sh", *command]
 
@@ -89,7 +89,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     timeout: float = PATIENCE_SECONDS,
 ) -> Reply:
-    """One request over a connection of its own. Raises `OSError` and `http.client.HTTPException`."""
+    """Send a request over its own connection. Raises `OSError` and `http.client.HTTPException`."""
     connection = http.client.HTTPConnection(LOCAL, port, timeout=timeout)
     try:
         connection.request(method, path, body, {"Host": host, **(headers or {})})
@@ -101,7 +101,7 @@ def request(
 
 
 def listen_addresses(config: dict[str, Any]) -> dict[str, Any]:
-    """The same services file with a free port wherever one must be named and is not."""
+    """Return the same services file with a free port wherever a required one is missing."""
     services = [dict(service) for service in config["services"]]
     kinds = {service.get("protocol", "http") for service in services}
     listen = dict(config.get("listen", {}))
@@ -175,14 +175,14 @@ class Zenvoy:
         return int(self.config["listen"]["tls"].rpartition(":")[2])
 
     def port(self, name: str) -> int:
-        """The port of Envoy's listener of a tcp service."""
+        """Return the port of Envoy's listener of a tcp service."""
         services = {service["name"]: service for service in self.config["services"]}
         return int(services[name]["listen"].rpartition(":")[2])
 
     # ---- the process
 
     def start(self, wait: bool = True) -> None:
-        """Start `up`; return once it serves, unless told not to wait."""
+        """Start `up`, and return once it serves, unless `wait` is false."""
         assert self.process is None or self.process.returncode is not None, "it runs already"
         self._started_at = len(self.lines())
         command = [*self._prefix, str(ZENVOY), "up", str(self.file), "--log", "json"]
@@ -201,7 +201,7 @@ class Zenvoy:
             self.wait_serving()
 
     def wait_serving(self) -> None:
-        """Until the present `up` says that it serves."""
+        """Wait until the current `up` reports that it serves."""
 
         def serves() -> bool:
             assert self.process
@@ -212,27 +212,27 @@ class Zenvoy:
         self._remember()
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = PATIENCE_SECONDS) -> int:
-        """Signal `up`; its exit code."""
+        """Signal `up`, and return its exit code."""
         assert self.process, "it was never started"
         self._remember()
         self.process.send_signal(number)
         return self.process.wait(timeout)
 
     def pids(self) -> dict[str, int]:
-        """Process ids of `up` and of what it keeps running: up, reconciler, holder, envoy."""
+        """Return the process ids of `up` and its processes: up, reconciler, holder, envoy."""
         assert self.process
         notes = json.loads((self.state_dir / "children.json").read_bytes())
         return {"up": self.process.pid, **{note["name"]: note["pid"] for note in notes}}
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Signal one of `pids()`; its process id."""
+        """Signal one of `pids()`, and return its process id."""
         self._remember()
         pid = self.pids()[name]
         os.kill(pid, number)
         return pid
 
     def service_pids(self, name: str) -> list[int]:
-        """Every process of a service that runs."""
+        """Return the running processes of a service."""
         if not self.state_dir.exists():
             return []
         leader = self._leader(name)
@@ -240,7 +240,7 @@ class Zenvoy:
         return [seen.pid for seen in family]
 
     def leftovers(self) -> list[psutil.Process]:
-        """Every process that was seen as part of this, or is marked as one of its services, and still runs."""
+        """Return the running processes that were seen as part of this, or are marked as one of its services."""
         marked = {seen.pid for family in self._census().by_mark.values() for seen in family}
         found = {pid: process for pid, process in self._known.items() if _runs(process)}
         for pid in marked - found.keys():
@@ -255,7 +255,7 @@ class Zenvoy:
         if self.process is None:
             return
         self._remember()
-        for seconds in (2, 2, 8):  # each further signal ends what it waits for
+        for seconds in (2, 2, 8):  # each further signal ends the current wait
             if self.process.poll() is None:
                 self.process.terminate()
                 with suppress(subprocess.TimeoutExpired):
@@ -276,10 +276,10 @@ class Zenvoy:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    # ---- what it says
+    # ---- logs and status
 
     def lines(self) -> list[dict[str, Any]]:
-        """Everything that `up` wrote so far, over all its runs; what is not JSON has the event `output`."""
+        """Return the log of `up` over all its runs; lines that are not JSON have the event `output`."""
         if self.log_path.exists():
             with self.log_path.open("rb") as log:
                 log.seek(self._read)
@@ -292,16 +292,16 @@ class Zenvoy:
     def wait_line(
         self, what: str, check: Callable[[dict[str, Any]], bool], after: int = 0, timeout: float = PATIENCE_SECONDS
     ) -> dict[str, Any]:
-        """The first log entry from number `after` on that `check` accepts."""
+        """Return the first log entry from number `after` on that `check` accepts."""
         return until(what, lambda: next((entry for entry in self.lines()[after:] if check(entry)), None), timeout)
 
     def transitions(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Transitions so far (service, source, target, reason, cause), of one service or all."""
+        """Return the transitions so far (service, source, target, reason, cause), of one service or all."""
         of = [entry for entry in self.lines() if entry["event"] == "transition"]
         return [entry for entry in of if name in (None, entry["service"])]
 
     def states(self, name: str) -> list[str]:
-        """The states that a service went into so far."""
+        """Return the states that a service went into so far."""
         return [entry["target"] for entry in self.transitions(name) if entry["target"] != entry["source"]]
 
     def wakes(self, name: str) -> int:
@@ -310,11 +310,11 @@ class Zenvoy:
         return entered.count(("ScaledToZero", "Waking"))
 
     def ask(self, method: str, path: str) -> Any:
-        """Straight from the control socket, which is what `zenvoy status` does."""
+        """Ask the control socket, like `zenvoy status` does."""
         return control_client.ask(self.state_dir / "control.sock", method, path)
 
     def status(self, name: str) -> View:
-        """One service, as `zenvoy status NAME -o json` shows it."""
+        """Return a service as `zenvoy status NAME -o json` shows it."""
         return dict(self.ask("GET", f"/v1/services/{name}"))
 
     def statuses(self) -> dict[str, View]:
@@ -322,14 +322,14 @@ class Zenvoy:
         return {view["name"]: view for view in self.ask("GET", "/v1/services")["services"]}
 
     def state(self, name: str) -> str:
-        """Its state; `Unknown` while the reconciler does not answer."""
+        """Return a service's state; `Unknown` while the reconciler does not answer."""
         try:
             return str(self.status(name)["state"])
         except control_client.NotRunning:
             return "Unknown"
 
     def wait_state(self, name: str, *states: str, timeout: float = PATIENCE_SECONDS) -> View:
-        """Its status once it is in one of the states."""
+        """Wait until a service is in one of the states, and return its status."""
 
         def look() -> View | None:
             try:
@@ -341,7 +341,7 @@ class Zenvoy:
         return until(f"{name} is {' or '.join(states)}", look, timeout)
 
     def wait_status(self, what: str, name: str, check: Callable[[View], Any]) -> View:
-        """Its status once `check` accepts it."""
+        """Wait until `check` accepts a service's status, and return it."""
 
         def look() -> View | None:
             try:
@@ -353,7 +353,7 @@ class Zenvoy:
         return until(f"{name}: {what}", look)
 
     def cli(self, *arguments: str, timeout: float = PATIENCE_SECONDS) -> subprocess.CompletedProcess[str]:
-        """A `zenvoy` command that finds this one; text as it was printed."""
+        """Run a `zenvoy` command that finds this one, and return its output."""
         environment = {**self._environment, "ZENVOY_STATE_DIR": str(self.state_dir)}
         command = [*self._prefix, str(ZENVOY), *arguments]
         return subprocess.run(
@@ -361,12 +361,12 @@ class Zenvoy:
         )
 
     def wake(self, name: str) -> View:
-        """Wake it by command; its status once it is awake."""
+        """Wake a service by command, and return its status once it is awake."""
         self.ask("POST", f"/v1/services/{name}/wake")
         return self.wait_state(name, *_AWAKE)
 
     def woken(self, name: str) -> View:
-        """Its status once the wake that a client caused is told in full, with all parts in order."""
+        """Return a service's status once a client's wake is reported in full, with its parts in order."""
         parts = ["signal", "started", "reachable", "firstByte"]
         return self.wait_status(
             "its wake is told in full", name, lambda view: view["lastWake"] and list(view["lastWake"]["parts"]) == parts
@@ -398,7 +398,7 @@ class Zenvoy:
         assert set(pids) <= set(self.service_pids(name))
 
     def asleep(self, name: str) -> View:
-        """Its status, asserted to say that it sleeps, with none of its processes running once those had time to end."""
+        """Assert that a service is asleep and that its processes end, and return its status."""
         view = self.status(name)
         assert view["state"] == "ScaledToZero", view
         until(f"no process of {name} is left", lambda: not self.service_pids(name))
@@ -423,7 +423,7 @@ class Zenvoy:
         return "\n".join(parts)
 
     def _remember(self) -> None:
-        """Note what runs below `up` now: it may be killed, and then nobody could tell."""
+        """Record the processes below `up`: once it is killed, they can no longer be found."""
         if self.process is None or self.process.returncode is not None:
             return
         try:
@@ -437,7 +437,7 @@ class Zenvoy:
         return take_census(run_id(self.state_dir)) if self.state_dir.exists() else Census({}, {}, {})
 
     def _leader(self, name: str) -> int | None:
-        """The process that was started for a service; some, like Redis, overwrite what they are marked by."""
+        """Return the process that was started for a service; some, like Redis, overwrite their mark."""
         try:
             return int(json.loads((self.state_dir / "processes" / f"{name}.json").read_bytes())["pid"])
         except (OSError, ValueError):

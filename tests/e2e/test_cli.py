@@ -37,7 +37,7 @@ PRINTS = "[red] no [/etc/db.conf] for {port} [/]"
 
 @pytest.fixture(scope="module")
 def z(shared_zenvoy: Start) -> Zenvoy:
-    """One for all tests that need none of its own, with a service for each."""
+    """Start one for all tests that can share it, with a service for each."""
     return shared_zenvoy(
         {"name": "shown", "command": quick("http")},
         {"name": "db", "protocol": "tcp", "command": quick("tcp")},
@@ -50,7 +50,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
 
 
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`zenvoy` with these arguments, without anything that leads it to a running one."""
+    """Run `zenvoy` with these arguments, isolated from running instances."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ZENVOY_")}
     return subprocess.run(
         [str(ZENVOY), *arguments],
@@ -339,7 +339,7 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 
 def samples(text: str, metric: str) -> dict[str, float]:
-    """Samples of a metric in Prometheus' text, by their labels."""
+    """Return the samples of a metric in Prometheus' text, by their labels."""
     found = re.findall(rf"^{metric}\{{(.*)\}} (\S+)$", text, re.MULTILINE)
     return {labels: float(value) for labels, value in found}
 
@@ -406,7 +406,7 @@ def test_bootstrap_output_lets_a_second_envoy_join(zenvoy: Start, mode: str) -> 
         until("it joins", joined)
 
         def serves() -> bool:
-            """Both listen on the same address; the kernel gives each its share."""
+            """Return whether the port serves: both listen on the same address, and the kernel gives each its share."""
             reply = request(z.http_port, "web", "/edge")
             assert (reply.status, reply.body) == (200, b"web /edge\n")
             found = re.search(r"cluster\.web\.upstream_rq_total: (\d+)", get(admin, "/stats?usedonly")[1])

@@ -20,7 +20,7 @@ POSTGRES = str(EXAMPLES / "postgres" / "postgres.sh")
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A folder for data that every user can reach, unlike pytest's own: PostgreSQL does not run as root."""
+    """Provide a folder for data that every user can reach, unlike pytest's own: PostgreSQL does not run as root."""
     made = Path(tempfile.mkdtemp(prefix="zenvoy-db-", dir="/tmp"))
     made.chmod(0o711)
     yield made
@@ -28,14 +28,14 @@ def folder() -> Iterator[Path]:
 
 
 def postgres(folder: Path, name: str, **fields: object) -> dict[str, object]:
-    """The service of examples/postgres, without waiting for the disk."""
+    """Return the service of examples/postgres, without waiting for the disk."""
     command = [POSTGRES, "{port}", str(folder / name), "-c", "fsync=off", "-c", "max_wal_senders=0"]
     ready = {"command": [str(EXAMPLES / "postgres" / "ready.sh"), "{port}"]}
     return {"name": name, "protocol": "tcp", "command": command, "stopSignal": "SIGINT", "ready": ready, **fields}
 
 
 def redis(name: str, **fields: object) -> dict[str, object]:
-    """The service of examples/redis."""
+    """Return the service of examples/redis."""
     command = [
         "redis-server",
         "--port",
@@ -68,13 +68,13 @@ def redises(shared_zenvoy: Start) -> Zenvoy:
 
 
 def psql_command(z: Zenvoy, name: str) -> list[str]:
-    """psql of its own package: Debian's wrapper reads configuration of clusters first."""
+    """Return psql of its own package: Debian's wrapper reads the configuration of clusters first."""
     options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
     return ["psql", *options, "-h", LOCAL, "-p", str(z.port(name)), "-U", "postgres", "-d", "postgres"]
 
 
 def psql(z: Zenvoy, name: str, *statements: str) -> list[str]:
-    """Lines that one psql printed; every statement must have succeeded."""
+    """Run psql and return its lines; every statement must succeed."""
     done = subprocess.run(
         psql_command(z, name),
         input=";\n".join(statements) + ";\n",
@@ -88,7 +88,7 @@ def psql(z: Zenvoy, name: str, *statements: str) -> list[str]:
 
 
 class Session:
-    """A client program that stays connected, and is told one line at a time."""
+    """A client program that stays connected, and gets one line at a time."""
 
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(

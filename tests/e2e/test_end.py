@@ -1,4 +1,4 @@
-"""The end of `zenvoy up`: what is in flight finishes, and programs have their drainTimeout."""
+"""The end of `zenvoy up`: requests in flight finish, and programs have their drainTimeout."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ NEEDS = {"demo": [pytest.mark.curl], "postgres": [pytest.mark.postgres], "redis"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """One that every user can reach, unlike pytest's own: PostgreSQL does not run as root."""
+    """Provide a folder that every user can reach, unlike pytest's own: PostgreSQL does not run as root."""
     made = Path(tempfile.mkdtemp(prefix="zenvoy-example-", dir="/tmp"))
     made.chmod(0o711)
     yield made
@@ -37,7 +37,7 @@ def folder() -> Iterator[Path]:
 
 
 def copied(name: str, to: Path) -> Path:
-    """An example at free ports, wherever it names those that it listens on."""
+    """Return an example at free ports, wherever it names those that it listens on."""
     at = to / name
     shutil.copytree(EXAMPLES / name, at, ignore=shutil.ignore_patterns("data", "__pycache__", ".zenvoy", "*.rdb"))
     listens = re.findall(r'"127\.0\.0\.1:(\d+)"', (at / "services.yaml").read_text())
@@ -68,7 +68,7 @@ class Program:
         assert text in self.said, self.said
 
     def stop(self, number: int) -> int:
-        """Its exit code, upon a signal to all of its session."""
+        """Signal its session, and return its exit code."""
         os.killpg(self.process.pid, number)
         return self.process.wait(PATIENCE_SECONDS)
 

@@ -33,7 +33,7 @@ def z(zenvoy: Start) -> Zenvoy:
 
 
 def _posts(z: Zenvoy, pool: ThreadPoolExecutor, first: int) -> list[Future[Reply]]:
-    """Half of the bodies are small, half are more than what a socket takes."""
+    """Return requests: half of the bodies are small, half exceed the buffers of a socket."""
     return [
         pool.submit(
             request, z.http_port, "web", f"/echo?{at}", method="POST", body=f"{at};".encode() * (1, 40_000)[at % 2]

@@ -23,7 +23,7 @@ NO_DEADLINE = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 
 @pytest.fixture(scope="module")
 def z(shared_zenvoy: Start, tmp_path_factory: pytest.TempPathFactory) -> Zenvoy:
-    """One for all: each test finds it as the kill -9 of the test before has left it."""
+    """Start one for all tests: each finds it as the kill -9 of the test before left it."""
     folder = tmp_path_factory.mktemp("gates", numbered=False)
     names = [f"{killed}-{state.lower()}" for killed in KILLED for state in STATES]
     waits = {name: [f"gate={folder / name}"] if name.endswith("waking") else [] for name in names}
@@ -70,7 +70,7 @@ class Scene:
         return bool(view["state"] == "Draining" and view["route"]["ackedAt"])
 
     def answered(self) -> None:
-        """The request that was under way got its reply."""
+        """Assert that the request in flight got its reply."""
         assert self.under_way
         self.gate.touch()
         reply = self.under_way.result()
@@ -78,7 +78,7 @@ class Scene:
         assert reply.body.decode() in (f"{self.name} /\n", f"{self.name} {self.path}\n")
 
     def lost(self) -> None:
-        """It went through what was killed: it ends at once, and nobody makes up a reply."""
+        """Assert that a request through the killed process ends at once, without an invented reply."""
         assert self.under_way
         try:
             assert self.under_way.result().status == 503
@@ -132,7 +132,7 @@ def test_killed_process_everything_recovers(
 
 
 class Line:
-    """An open TCP connection to the service `db`, which has told its process id."""
+    """An open TCP connection to the service `db`, which has sent its process id."""
 
     def __init__(self, address: str, stack: ExitStack) -> None:
         host, _, port = address.rpartition(":")

@@ -1,4 +1,4 @@
-"""A service that crashes while it is in use, that crashes again and again, and that is mended."""
+"""A service that crashes while it is in use, crashes repeatedly, and is fixed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_service_crash_loop_backs_off_until_fixed(zenvoy: Start, tmp_path: Path)
 
 
 def test_service_slow_to_stop_is_woken_meanwhile(zenvoy: Start) -> None:
-    """It is still ending when somebody comes: whoever comes waits for the next process, not the old one."""
+    """A client that arrives while the old process ends waits for the next one."""
     z = zenvoy({"name": "web", "command": quick("http", "stubborn")}, defaults={**STAYS, "drainTimeout": "6s"})
     z.wake("web")
     (old,) = z.service_pids("web")

@@ -25,7 +25,7 @@ SECONDS_TO_END = 5.0
 
 
 def traces(z: Zenvoy) -> list[str]:
-    """Every process that has anything to do with this zenvoy, by its command line, directory or environment."""
+    """Return the processes of this zenvoy, by command line, directory or environment."""
     marks = (str(z.directory).encode(), run_id(z.state_dir).encode())
     found = []
     for process in psutil.process_iter():

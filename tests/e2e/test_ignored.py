@@ -11,7 +11,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, until
 
 ELSEWHERE = "127.0.0.77"
-"""Another address of this machine, for those who are told by where they come from."""
+"""Another address of this machine, for clients that are recognized by their address."""
 PROBES = [
     {"paths": ["/healthz", "/metrics/*"], "answer": {"status": 203, "body": "asleep\n"}},
     {"userAgents": ["kube-probe/"], "paths": ["/ready"]},

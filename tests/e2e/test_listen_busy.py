@@ -44,7 +44,7 @@ def write(z: Zenvoy, *services: dict[str, Any], **more: Any) -> int:
 
 
 def busy(z: Zenvoy, owner: str, after: int) -> str:
-    """Return what the log says of an address that its owner does not get."""
+    """Return the log entry about an address that its service does not get."""
 
     def is_it(entry: dict[str, Any]) -> bool:
         return entry["event"] == "cannot listen" and entry["owner"] == owner

@@ -51,14 +51,14 @@ async def connected(port: int, host: str = "") -> Any:
 
 
 async def true(what: str, check: Callable[[], Any]) -> None:
-    """As `until`, for coroutines."""
+    """Wait like `until`, for coroutines."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not check():
             await asyncio.sleep(POLL_SECONDS)
 
 
 async def in_time(*asked: Awaitable[Any]) -> list[Any]:
-    """The answers."""
+    """Return the answers. Raises `TimeoutError` if they take too long."""
     async with asyncio.timeout(2 * PATIENCE_SECONDS):
         return await asyncio.gather(*asked)
 
@@ -69,7 +69,7 @@ async def command(z: Zenvoy, name: str, word: str) -> str:
 
 
 async def fall_asleep(z: Zenvoy, name: str) -> None:
-    """Until it sleeps; who was served last may still count as in flight for a moment."""
+    """Put it to sleep; the last request may count as in flight for a moment."""
     while True:
         before = len(z.states(name))
         if await command(z, name, "sleep") == "ScaledToZero":
@@ -89,7 +89,7 @@ async def later(seconds: float, ask: Ask, path: str) -> str:
 
 
 async def cycles(z: Zenvoy, name: str, number: int, asks: Iterable[Ask]) -> None:
-    """Sleep again and again, with a request of each kind at some moment around it. Raises for one that is lost."""
+    """Repeat sleeps with a request of each kind at some moment around them. Raises for a lost one."""
     asks = list(asks)
     for cycle in range(number):
         await fall_asleep(z, name)
@@ -184,7 +184,7 @@ async def test_50_services_wake_at_once(zenvoy: Start) -> None:
 
 
 async def test_hold_limit_under_load_is_kept(zenvoy: Start) -> None:
-    """The first `maxHeld` are served, the others are told at once, and why."""
+    """The first `maxHeld` are served; the others are refused at once with a reason."""
     gate = "go"
     command = ["sh", "-c", f'while [ ! -e {gate} ]; do sleep 0.02; done; exec "$@"', "sh", *quick("http")]
     z = zenvoy({"name": "web", "command": command, "maxHeld": 20}, defaults=SLOW_TO_SLEEP)
@@ -222,4 +222,4 @@ def test_client_that_gives_up_is_not_replayed(zenvoy: Start, tmp_path: Any) -> N
     z.wait_state("web", "Active", "Idle")
     z.sleep("web")
     until("it has ended", lambda: not z.service_pids("web"))
-    assert z.status("web")["requests"] <= 1  # Envoy counted what it could not deliver
+    assert z.status("web")["requests"] <= 1  # Envoy counts requests that it could not deliver

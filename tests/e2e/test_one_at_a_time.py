@@ -40,7 +40,7 @@ def apply(z: Zenvoy, *services: dict[str, Any]) -> None:
 
 
 def programs(z: Zenvoy, name: str = "redis-server") -> list[int]:
-    """The processes of that name which run in the folder of this zenvoy."""
+    """Return the processes of that name which run in the folder of this zenvoy."""
     wanted = {"name": name, "cwd": str(z.directory)}
     return [process.pid for process in psutil.process_iter(list(wanted)) if process.info == wanted]
 

@@ -20,14 +20,14 @@ Fail = Callable[[], None]
 
 @contextmanager
 def terminal() -> Iterator[tuple[int, Fail]]:
-    """A terminal that is closed, as when an SSH session drops: SIGHUP, and EIO at each write."""
+    """Provide a terminal that closes, as when an SSH session drops: SIGHUP, and EIO at each write."""
     ours, theirs = os.openpty()
     yield theirs, lambda: (os.close(theirs), os.close(ours), None)[-1]
 
 
 @contextmanager
 def pipe_without_reader() -> Iterator[tuple[int, Fail]]:
-    """A pipe whose reader ends: EPIPE."""
+    """Provide a pipe whose reader ends: EPIPE."""
     reading, writing = os.pipe()
     yield writing, lambda: os.close(reading)
     os.close(writing)
@@ -35,7 +35,7 @@ def pipe_without_reader() -> Iterator[tuple[int, Fail]]:
 
 @contextmanager
 def pipe_that_blocks() -> Iterator[tuple[int, Fail]]:
-    """A pipe whose reader stopped reading when it was full."""
+    """Provide a pipe whose reader stopped reading when it was full."""
     reading, writing = os.pipe()
 
     def fill() -> None:
@@ -53,7 +53,7 @@ def pipe_that_blocks() -> Iterator[tuple[int, Fail]]:
 
 @contextmanager
 def full_disk() -> Iterator[tuple[int, Fail]]:
-    """A file on a full disk: ENOSPC."""
+    """Provide a file on a full disk: ENOSPC."""
     descriptor = os.open("/dev/full", os.O_WRONLY)
     yield descriptor, lambda: None
     os.close(descriptor)

@@ -157,7 +157,7 @@ def test_upload_of_100_mb_to_a_sleeping_service_succeeds(z: Zenvoy) -> None:
 
 
 def most_memory(pid: int) -> int:
-    """The most memory that a process ever had resident, in kilobytes."""
+    """Return the most memory that a process ever had resident, in kilobytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
@@ -216,7 +216,7 @@ def test_wake_with_many_clients_starts_once(z: Zenvoy) -> None:
 
 
 def ask_many(z: Zenvoy, number: int) -> list[http.client.HTTPConnection]:
-    """Requests, sent over a connection each; nobody has read an answer yet."""
+    """Send requests over a connection each, without reading the answers."""
     connections = [http.client.HTTPConnection(LOCAL, z.http_port, timeout=30) for _ in range(number)]
     for connection in connections:
         connection.request("GET", "/hello", headers={"Host": "crowd"})

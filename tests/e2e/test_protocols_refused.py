@@ -1,4 +1,4 @@
-"""Whoever cannot be served is told why, as its protocol would have it, and a person sees the same in the status."""
+"""Refusals: the client gets a reason in its protocol, and the status shows the same."""
 
 from __future__ import annotations
 

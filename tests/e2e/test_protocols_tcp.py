@@ -35,7 +35,7 @@ def dial(port: int) -> socket.socket:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Until the other side ends."""
+    """Read until the other side ends."""
     return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
@@ -104,7 +104,7 @@ def tls(color: str) -> dict[str, object]:
 
 
 def speak(z: Zenvoy, color: str, name: str) -> bytes:
-    """A handshake that checks the service's own certificate, then its greeting and an echo."""
+    """Check the service's own certificate in a handshake, then its greeting and an echo."""
     with dial(z.tls_port) as plain, trusting(color).wrap_socket(plain, server_hostname=name) as connection:
         greeting = connection.recv(1000)
         connection.sendall(b"x" * 100_000)

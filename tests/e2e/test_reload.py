@@ -1,4 +1,4 @@
-"""A changed file is applied while it runs: what did not change is not touched, and nothing is lost."""
+"""Reloads of the services file: unchanged services are not touched, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def apply(z: Zenvoy, *services: dict[str, Any], **config: Any) -> None:
 
 @contextmanager
 def kept(port: int, host: str) -> Iterator[Any]:
-    """A connection that is kept alive: call it to send a request."""
+    """Provide a keep-alive connection: call it to send a request."""
     connection = HTTPConnection(LOCAL, port, timeout=30)
 
     def ask(path: str = "/") -> str:

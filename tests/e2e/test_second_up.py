@@ -1,4 +1,4 @@
-"""A port that another program has: `up` says who has which, and starts nothing. Others are in the tests of faults."""
+"""Ports in use: `up` reports each with its owner and starts nothing. Other conflicts are in the tests of faults."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_up_started_twice_reports_the_first(zenvoy: Start) -> None:
 
 
 def refused(z: Zenvoy) -> int:
-    """The exit code of an `up` that does not get to serve."""
+    """Return the exit code of an `up` that does not get to serve."""
     z.start(wait=False)
     process = z.process
     assert process

@@ -8,5 +8,5 @@ from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
 FINDINGS = Path(__file__).parents[2] / ".fuzz"
-"""Failing inputs and what a run has found so far. Not part of the repository."""
+"""Failing inputs and new inputs of earlier runs. Not part of the repository."""
 TARGET_NAMES = sorted(path.name for path in CORPUS.iterdir())

@@ -70,7 +70,7 @@ class Authority:
 
 @asynccontextmanager
 async def dialling_from(address: str, port: int) -> AsyncIterator[int]:
-    """A port whose connections reach another port of this machine from an address of one's choice."""
+    """Provide a port whose connections reach another port of this machine from a chosen address."""
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -138,7 +138,7 @@ class Port:
 
     @property
     def nodes(self) -> dict[str, str]:
-        """The connected Envoys, and the address of each."""
+        """Return the connected Envoys and their addresses."""
         return {id_: node.address for id_, node in self.replica.router.nodes().items()}
 
     def is_owed(self, node: str, responses: int) -> bool:
@@ -177,7 +177,7 @@ async def port(
 
 
 def asks(node: str, type_url: str = CDS, *names: str, **more: Any) -> bytes:
-    """The request of an Envoy."""
+    """Return the request of an Envoy."""
     return bytes(
         DeltaDiscoveryRequest(
             node=core_v3.Node(id=node), type_url=type_url, resource_names_subscribe=list(names), **more
@@ -186,7 +186,7 @@ def asks(node: str, type_url: str = CDS, *names: str, **more: Any) -> bytes:
 
 
 def introduces(method: str, name: str, *counts: wire.Count) -> bytes:
-    """The first message of a stream, under that name."""
+    """Return the first message of a stream, under that name."""
     if method == ADS:
         return asks(name, EDS, WEB.name)
     if method == HOLDER:

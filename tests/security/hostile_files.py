@@ -1,4 +1,4 @@
-"""Services files that would exhaust, crash or confuse whoever reads them without bounds."""
+"""Services files that would exhaust, crash or confuse a reader without bounds."""
 
 from __future__ import annotations
 

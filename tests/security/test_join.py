@@ -1,4 +1,4 @@
-"""Joining a `zenvoy up` from elsewhere: what `--grpc` needs, and whom it lets in."""
+"""Joining a `zenvoy up` from another machine: the requirements of `--grpc`, and the accepted peers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def options_of(directory: Path) -> tuple[str, ...]:
 
 
 def refused(zenvoy: Start, *options: str) -> str:
-    """Start with these options, and return what is said when it does not."""
+    """Start with these options, and return the error."""
     z = zenvoy(WEB, start=False)
     done = z.cli("up", str(z.file), *options)
     assert done.returncode == 2
@@ -96,7 +96,7 @@ def known(z: Zenvoy) -> list[str]:
 
 @pytest.fixture
 def callers(zenvoy: Start, authority: Authority, tmp_path: Path) -> Iterator[dict[str, Caller]]:
-    """Peers of a `zenvoy up` with mutual TLS on all addresses, by their URI."""
+    """Provide peers of a `zenvoy up` with mutual TLS on all addresses, by their URI."""
     port = free_port()
     server = authority.sign(tmp_path / "server", NAME, RECONCILER.uri)
     z = zenvoy(WEB, options=("--grpc", f"0.0.0.0:{port}", *options_of(server)))

@@ -1,4 +1,4 @@
-"""An entitled Envoy that lies about what it rejects, next to one that accepts everything: the services stay served."""
+"""An authorized Envoy that lies about rejections, next to one that accepts everything: services are still served."""
 
 from __future__ import annotations
 

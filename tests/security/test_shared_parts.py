@@ -1,4 +1,4 @@
-"""A service whose settings make Envoy reject what it shares with others: they are served, whatever the settings."""
+"""Settings of one service that make Envoy reject a shared listener: other services are still served."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request
 
 STRANGER = 65_534
-"""The user id of `nobody`: whoever is not the one that runs zenvoy."""
+"""The user id of `nobody`: another user than the one that runs zenvoy."""
 AS_STRANGER = ("setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups")
 SECONDS = 60
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can reach, as the parents of pytest's are not."""
+    """Provide a folder that every user can reach, as the parents of pytest's are not."""
     with tempfile.TemporaryDirectory(prefix="zenvoy-", dir="/tmp") as made:
         Path(made).chmod(0o755)
         yield Path(made)
@@ -36,7 +36,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def victim() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has nothing to do with zenvoy."""
+    """Provide a process that has nothing to do with zenvoy."""
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     yield process
     process.kill()
@@ -57,7 +57,7 @@ def services(folder: Path) -> Path:
 
 
 def refusal(file: Path, state_dir: Path) -> str:
-    """Return what `up` says, which must not start."""
+    """Return the error of `up`, which must not start."""
     command = [str(ZENVOY), "up", str(file), "--state-dir", str(state_dir)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 1, done

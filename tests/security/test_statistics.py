@@ -1,4 +1,4 @@
-"""Peers that answer with their statistics: what a hostile one names, sends and holds back, and what it gets."""
+"""Attacks through statistics: hostile addresses, answers and delays."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def endless(writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def server(write: Write) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A TCP server that reads a request and writes whatever it likes; its port, and the requests that it got."""
+    """Run a TCP server that reads a request and writes an attack; provides its port and the requests."""
     requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,7 +62,7 @@ async def server(write: Write) -> AsyncIterator[tuple[int, list[bytes]]]:
 
 
 async def sampled(port: int, good: int) -> Sample:
-    """One sample of a hostile Envoy and of a good one."""
+    """Take one sample of a hostile Envoy and of a good one."""
     admins = {"evil": f"127.0.0.1:{port}", "good": f"127.0.0.1:{good}"}
     stats = AdminStats(lambda: admins, time.time, 30.0, str, range(1024, 65536))
     try:

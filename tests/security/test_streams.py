@@ -1,4 +1,4 @@
-"""Peers on the gRPC port: what a stranger, a stolen name or a false replica gets, and what real peers keep."""
+"""Attacks on the gRPC port by a stranger, with a stolen name, and as a false replica; real peers are not affected."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ async def test_stream_replica_with_address_of_another_is_refused() -> None:
 
 
 async def test_stolen_node_id_does_not_acknowledge(tmp_path: Path) -> None:
-    """A real Envoy has yet to acknowledge a route; a pod next to it claims to be that Envoy and to have it."""
+    """A pod claims to be an Envoy that has not acknowledged a route yet, and acknowledges it."""
     async with port() as at, dialling_from(PROXY_A, at.number) as dialled:
         files = at.authority.write(tmp_path / "tls", PROXY.uri)
         told = EnvoyTls(str(files / "tls.crt"), str(files / "tls.key"), str(files / "ca.crt"), NAME, str(tmp_path))

@@ -75,7 +75,7 @@ def world() -> dict[str, Any]:
 
 @pytest.fixture
 async def state_dir(tmp_path: Path) -> AsyncIterator[Path]:
-    """A state directory in whose control socket something else answers."""
+    """Provide a state directory in whose control socket something else answers."""
     answers = {
         "/v1/services": {"services": [service()], "envoys": world()["envoys"], "holders": []},
         f"/v1/services/{NAME}": service(),

@@ -15,7 +15,7 @@ from tests.cluster.harness import Cluster
 
 @pytest.fixture
 async def definition(api: Api) -> None:
-    """ScaledServices exist."""
+    """Install the definition of ScaledServices."""
     await crd.install(api)
 
 

@@ -44,7 +44,7 @@ class Cli:
         self._kubeconfig, self.namespace, self._folder = kubeconfig, namespace, folder
 
     async def __call__(self, *arguments: str, program: str = "zenvoy", code: int | None = 0) -> Done:
-        """Until it ends; `code` None: however it does."""
+        """Run the command until it ends; with `code` None, with any exit code."""
         async with self.running(*arguments, program=program) as process:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 out, err = await process.communicate()
@@ -55,7 +55,7 @@ class Cli:
 
     @asynccontextmanager
     async def running(self, *arguments: str, program: str = "zenvoy") -> AsyncIterator[asyncio.subprocess.Process]:
-        """The process; it is ended at the end of the block."""
+        """Provide the process, which is stopped at the end of the block."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ZENVOY_")}
         process = await asyncio.create_subprocess_exec(
             BIN / program,
@@ -87,7 +87,7 @@ class Objects:
         return json.loads(await self.api.call("POST", where, {"apiVersion": api_version, **body}))
 
     async def scaled_service(self, name: str, spec: dict[str, Any] | None = None, **status: Any) -> None:
-        """With a status as the controller would leave it."""
+        """Create a ScaledService with a status as the controller leaves it."""
         await self.make(API_VERSION, PLURAL, {"kind": KIND, "metadata": {"name": name}, "spec": spec or {}})
         if status:
             await self.status(name, **status)
@@ -97,7 +97,7 @@ class Objects:
         await self.api.patch(where, {"status": status}, MERGE_PATCH)
 
     async def change(self, name: str, patch: dict[str, Any]) -> None:
-        """A merge patch."""
+        """Apply a merge patch."""
         await self.api.patch(path(API_VERSION, PLURAL, self.namespace, name), patch, MERGE_PATCH)
 
     async def get(self, name: str, api_version: str = API_VERSION, plural: str = PLURAL) -> Any:
@@ -107,7 +107,7 @@ class Objects:
         await self.make("apps/v1", "deployments", deployment(name, replicas, **metadata))
 
     async def answering(self, name: str, *states: str, reason: str = "a person asked for it") -> str:
-        """Stand in for the leader: wait for a command, and lead the object through these states; the command."""
+        """Stand in for the leader: wait for a command, take the object through these states, and return the command."""
         while not (told := (await self.get(name))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
             await asyncio.sleep(0.02)
         for state in states:
@@ -116,7 +116,7 @@ class Objects:
 
 
 def entered(state: str, reason: str = "", **more: Any) -> dict[str, Any]:
-    """The status of a service that has just entered a state."""
+    """Return the status of a service that has just entered a state."""
     since = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return {"state": state, "since": since, "reason": reason, "holdAddress": "127.64.0.7:18001", **more}
 
@@ -127,7 +127,7 @@ def condition(kind: str, status: str, reason: str, message: str = "") -> dict[st
 
 
 def deployment(name: str, replicas: int | None = 1, **metadata: Any) -> dict[str, Any]:
-    """A program that does not exist."""
+    """Return a program that does not exist."""
     labels = {"app": name}
     pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "example/main:1"}]}}
     spec: dict[str, Any] = {"selector": {"matchLabels": labels}, "template": pod}
@@ -145,7 +145,7 @@ class FakeController:
     url: str = ""
 
     def start(self) -> Callable[[], None]:
-        """Serve; the way to end it."""
+        """Start to serve, and return a function that stops it."""
         server = ThreadingHTTPServer(("0.0.0.0", 0), self._handler())
         Thread(target=server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -170,6 +170,6 @@ class FakeController:
                 self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
-                """Not into the tests' output."""
+                """Keep the log out of the tests' output."""
 
         return Handler

@@ -84,7 +84,7 @@ class Installed:
         await self.pod({"conditions": [{"type": "Ready", "status": "True"}], "phase": "Running"})
 
     async def run_with(self, arguments: list[str]) -> None:
-        """The same, in the place of the one that runs."""
+        """Replace the running controller by one with these settings."""
         where = path("v1", "pods", self.objects.namespace, "zenvoy-0")
         await self.objects.api.call("DELETE", where, {"gracePeriodSeconds": 0})
         await self.runs_with(arguments)
@@ -94,7 +94,7 @@ class Installed:
         await self.objects.api.patch(where, {"status": status}, MERGE_PATCH)
 
     async def proxy(self, name: str, status: dict[str, Any]) -> None:
-        """A pod as the chart's proxy makes it."""
+        """Create a pod like those of the chart's proxy."""
         meta = {"name": name, "labels": {"app.kubernetes.io/component": "proxy"}}
         spec = {"containers": [{"name": "envoy", "image": "example/envoy:1"}]}
         await self.objects.make("v1", "pods", {"kind": "Pod", "metadata": meta, "spec": spec})
@@ -126,7 +126,7 @@ class Installed:
         return found
 
     async def found(self, code: int = 1) -> dict[str, Any]:
-        """The only finding."""
+        """Return the only finding."""
         (finding,) = await self.findings(code)
         return finding
 
@@ -334,7 +334,7 @@ async def test_doctor_autoscaler_is_noted(installed: Installed) -> None:
 
 
 async def made(installed: Installed, scaled: dict[str, Any]) -> None:
-    """The kind may be new to the API server."""
+    """Create objects, retrying while their kind is new to the API server."""
     async with asyncio.timeout(30):
         while True:
             try:

@@ -42,7 +42,7 @@ class Told:
         return Transition(self.name, source, event, target, reason, self.now.timestamp())
 
     async def saw(self, *moved: tuple[State, str, State, str]) -> None:
-        """A minute after the one before."""
+        """Record an Event, a minute after the one before."""
         for one in moved:
             self.now += timedelta(seconds=60)
             self.events.saw(self.move(*one))

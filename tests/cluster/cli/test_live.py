@@ -50,7 +50,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def kubelet(objects: Objects, folder: Path) -> AsyncIterator[str]:
-    """A node whose kubelet forwards ports; its name."""
+    """Provide the name of a node whose kubelet forwards ports."""
     app = web.Application()
     app.router.add_get("/portForward/{namespace}/{pod}", forward)
     runner = web.AppRunner(app, shutdown_timeout=0.1)

@@ -1,4 +1,4 @@
-"""A service brought into a state, with the request that keeps it there."""
+"""A service in a chosen state, with the request that keeps it there."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Act:
         return self.pool.submit(self.scene.request, self.name, path)
 
     def bring(self, state: str, **annotations: str) -> None:
-        """From nothing; a request is under way in Waking, Active and Draining."""
+        """Bring a new service into a state; a request is in flight in Waking, Active and Draining."""
         scene, name = self.scene, self.name
         scene.serve(name, **{**STAYS, **annotations})
         match state:
             case "ScaledToZero" | "Waking":
                 self.sleep()
             case "Active" | "Draining":
-                # A leader that began lately, or misses somebody, ends each drain at once.
+                # A new leader, or one with a missing peer, ends each drain at once.
                 until("drains may last", lambda: not scene.unknown(), PATIENCE_SECONDS)
                 self.under_way = self.ask(self.path)
                 until("the service is asked", lambda: f"{name} {self.path}" in scene.kubelet.asked)
@@ -44,7 +44,7 @@ class Act:
         scene.wait(name, state)
 
     def sleep(self) -> None:
-        """Until it does, and nothing runs of it."""
+        """Put it to sleep, and wait until nothing of it runs."""
 
         def sleeps() -> bool:
             if self.scene.state(self.name) in ("Active", "Idle"):
@@ -63,7 +63,7 @@ class Act:
             assert (reply.status, reply.body.decode() in said) == (200, True), reply
 
     def lives_on(self) -> None:
-        """It answers, sleeps, and wakes again; nothing was ever cut."""
+        """Assert that it answers, sleeps and wakes again, and that no request was cut."""
         assert self.scene.request(self.name, "/after").body.decode() == f"{self.name} /after\n"
         self.sleep()
         assert self.scene.request(self.name, "/again").body.decode() == f"{self.name} /again\n"

@@ -1,4 +1,4 @@
-"""Between one replica and the API server: what it wants at zero is noted, and its Lease may be kept from it."""
+"""A proxy between one replica and the API server: records sleeps, and can hold back answers about the Lease."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Between:
 
     def __init__(self, kubeconfig: Path) -> None:
         self.zeroed: list[str] = []
-        """Names of the targets that were to be scaled to zero, in order."""
+        """Names of the targets that the replica scaled to zero, in order."""
         self.at_zero: Callable[[], None] = lambda: None
-        """Called when one is asked for, before the API server hears of it."""
+        """Called for each sleep, before the API server gets it."""
         self.refuses_zero = False
         """Makes the API server too busy for a sleep."""
         self.kubeconfig = kubeconfig
@@ -38,7 +38,7 @@ class Between:
         assert self._ready.wait(_SECONDS)
 
     def keep_its_lease(self) -> None:
-        """Whatever it asks of its Lease is not answered, until `give_its_lease`."""
+        """Hold back the answers about its Lease until `give_its_lease`."""
         self._loop.call_soon_threadsafe(self._lease_is_answered.clear)
 
     def give_its_lease(self) -> None:

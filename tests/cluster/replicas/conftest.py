@@ -16,7 +16,7 @@ _SCENE = pytest.StashKey[Scene]()
 def scene(
     request: pytest.FixtureRequest, control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
-    """One for all tests here, each of which has services of its own."""
+    """Provide one scene for all tests here; each test has services of its own."""
     yield from _opened(request, Scene(control_plane, tmp_path_factory.mktemp("scene")))
 
 
@@ -24,7 +24,7 @@ def scene(
 def watched(
     request: pytest.FixtureRequest, control_plane: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
-    """One in which it is seen who asks for zero, and when."""
+    """Provide a scene that records the requests for zero."""
     yield from _opened(request, Scene(control_plane, tmp_path_factory.mktemp("watched"), watched=True))
 
 

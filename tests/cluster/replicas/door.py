@@ -19,7 +19,7 @@ class Door:
         listen: tuple[str, int] = ("127.0.0.1", 0),
         source: str | None = None,
     ) -> None:
-        """`source` is the address from which it dials."""
+        """Prepare to listen; `source` is the address to dial from."""
         self.replicas = list(replicas)
         """In the order in which they are tried; may be changed at any time."""
         self.port = 0

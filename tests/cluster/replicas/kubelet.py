@@ -26,7 +26,7 @@ class Kubelet:
     """
 
     def __init__(self, kubeconfig: Path, namespace: str, addresses: dict[str, str]) -> None:
-        """`addresses` are the IP addresses of services, by name; filled while it runs."""
+        """Start the thread; `addresses` are the IP addresses of services by name, and may grow."""
         self._kubeconfig, self._namespace, self._addresses = kubeconfig, namespace, addresses
         self._servers: dict[str, asyncio.Server] = {}
         self._writers: dict[str, set[asyncio.StreamWriter]] = {}
@@ -50,7 +50,7 @@ class Kubelet:
         self._held.discard(name)
 
     def forgive(self, name: str, path: str) -> None:
-        """Whoever cuts that request, now or later, it is not noted: it was somebody else's doing."""
+        """Do not record that this request was cut, now or later: somebody else did it."""
         self._forgiven.add(f"{name} {path}")
         self.cut = [cut for cut in self.cut if cut not in self._forgiven]
 

@@ -47,7 +47,7 @@ class Scene:
     """One namespace with all of it."""
 
     def __init__(self, cluster: Cluster, folder: Path, replicas: int = 2, watched: bool = False) -> None:
-        """`watched`: what replicas ask the API server for goes by way of `between`."""
+        """Prepare a scene; with `watched`, the replicas' requests to the API server go through `between`."""
         self.cluster, self.folder = cluster, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.namespace = f"test-{secrets.token_hex(4)}"
@@ -106,7 +106,7 @@ class Scene:
     # ---- parts
 
     def address(self) -> str:
-        """An address of this machine, until the end."""
+        """Return an address of this machine, until the end."""
         address = f"{self._network}.{self._next_address}"
         self._next_address += 1
         subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
@@ -154,7 +154,7 @@ class Scene:
         return [*paths, "--tls-server-name", PEERS]
 
     def tls(self, node: str) -> Path:
-        """The directory of a node's certificate."""
+        """Return the directory of a node's certificate."""
         return self.folder / "tls" / node
 
     def proxy_comes(self, name: str) -> None:
@@ -164,7 +164,7 @@ class Scene:
         until(f"{name} has joined", lambda: name in self.connected(self.leader())[0], PATIENCE_SECONDS)
 
     def proxy_ends(self, name: str) -> None:
-        """Its pod ends: the process first, and then its endpoint."""
+        """End a proxy pod: the process first, and then its endpoint."""
         self.ends(name)
         self._publish_proxies("proxy")
 
@@ -189,7 +189,7 @@ class Scene:
             )
 
     def _grant(self) -> None:
-        """The replicas have the rights that the chart gives them, and no others."""
+        """Give the replicas exactly the permissions of the chart."""
         rendered = documents(Chart(self.cluster, self.namespace, self.folder).render({"namespaces": [self.namespace]}))
         kinds = ("ServiceAccount", "Role", "RoleBinding")
         ours = [one for one in rendered if one["kind"] in kinds and one["metadata"]["name"].startswith(ACCOUNT)]
@@ -225,7 +225,7 @@ class Scene:
         self.kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
     def serve(self, name: str, **annotations: str) -> None:
-        """A Deployment with one replica and a labelled Service; returns once it is Active or Idle."""
+        """Create a Deployment with one replica and a labelled Service, and wait until it is Active or Idle."""
         self._addresses[name] = self.address()
         labels = {"app": name}
         template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "app"}]}}
@@ -291,7 +291,7 @@ class Scene:
             return False
 
     def unknown(self) -> str | None:
-        """Why the leader may put nothing to sleep, if it may not."""
+        """Return the reason why the leader may put nothing to sleep, if there is one."""
         standing = self.world(self.leader())["standing"]
         return str(standing["unknown"]) if standing["unknown"] or not standing["leads"] else None
 
@@ -300,7 +300,7 @@ class Scene:
         return self._ask(name, "/v1/world")
 
     def connected(self, name: str) -> tuple[dict[str, str], list[str]]:
-        """Where a replica says that each Envoy is connected, and the holders that are."""
+        """Return the replica of each connected Envoy, and the connected holders, as one replica sees them."""
         found = self._ask(name, "/v1/services")
         return {envoy["id"]: envoy["replica"] for envoy in found["envoys"]}, found["holders"]
 
@@ -310,7 +310,7 @@ class Scene:
         return found
 
     def view(self, service: str, replica: str | None = None) -> dict[str, Any]:
-        """A service, as a replica (the leader) sees it; empty while it knows none or does not answer."""
+        """Return a service, as a replica (the leader) sees it; empty while it knows none or does not answer."""
         name = replica or self.leader()
         url = f"http://127.0.0.1:{self._inspect.get(name)}/v1/services/{self.namespace}/{service}"
         try:

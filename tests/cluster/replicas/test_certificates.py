@@ -1,4 +1,4 @@
-"""The authority is replaced while requests flow: two replicas, an Envoy and a holder lose none."""
+"""Replacing the authority under traffic: two replicas, an Envoy and a holder lose no request."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def store(scene: Scene, authority: Authority) -> None:
 
 @contextmanager
 def requests(scene: Scene, service: str) -> Iterator[list[int]]:
-    """Requests one after the other until the end of the block; the statuses of their answers."""
+    """Send one request after the other until the end of the block; provides the statuses of their answers."""
     statuses: list[int] = []
     ended = threading.Event()
 
@@ -107,7 +107,7 @@ def test_authority_replaced_under_traffic_loses_nothing(own_scene: Scene, tmp_pa
         scene.certify("proxy")
 
         store(scene, Authority(successor, None))
-        until("the old authority is not trusted", lambda: takes(old) == [False, False], 90)
+        until("the old authority is no longer trusted", lambda: takes(old) == [False, False], 90)
         everyone_rejoins()
         scene.wait("web", "ScaledToZero")
         assert scene.request("web", "/after").status == 200

@@ -1,4 +1,4 @@
-"""The API server goes and comes, and others change replicas, in each state."""
+"""Faults in each state: the API server stops and starts, and others change replicas."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_api_server_restart_in_each_state_loses_nothing(
 def test_scaling_by_somebody_else_in_each_state(
     scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, state: str, replicas: int
 ) -> None:
-    """To zero: whoever waits, or comes, wakes it again. To three: it is theirs, and stays so until it sleeps."""
+    """At zero, a waiting or new client wakes it again. Three replicas are kept while awake, and restored by a wake."""
     act = Act(scene, f"to-{replicas}-{state.lower()}", tmp_path, pool)
     act.bring(state)
     scene.kubectl("scale", "deployment", act.name, f"--replicas={replicas}")
@@ -43,7 +43,7 @@ def test_scaling_by_somebody_else_in_each_state(
         until("it is stopped", lambda: act.name in scene.kubelet.ended)  # a request that comes now is not cut by that
     scene.kubelet.let_go(act.name)
     if replicas == 0 and state in ("Active", "Draining"):
-        scene.kubelet.forgive(act.name, act.path)  # whoever scales to zero answers for what is cut by it
+        scene.kubelet.forgive(act.name, act.path)  # the requests that this zero cuts are not the product's fault
         act.gate.touch()
     else:
         act.answered()

@@ -27,7 +27,7 @@ def autoscale(scene: Scene, name: str, least: int = LEAST, most: int = MOST) -> 
 
 
 def says(scene: Scene, name: str, reason: str) -> None:
-    """Until that is why it scales or does not: it has looked at the number since it was changed."""
+    """Wait until the autoscaler gives that reason, which shows that it has seen the changed number."""
 
     def said() -> bool:
         found = scene.kubectl("get", "hpa", name, "-o", "jsonpath={.status.conditions}") or "[]"

@@ -75,7 +75,7 @@ def test_wake_without_leader_is_reported_by_the_next(scene: Scene, tmp_path: Pat
 
 @contextmanager
 def frozen(scene: Scene, name: str) -> Iterator[None]:
-    """A replica, until well after another one leads; what it wants to know of its Lease then takes a while more."""
+    """Freeze a replica until another one has led for a while; its requests about its Lease then take longer."""
     scene.tell(name, signal.SIGSTOP)
     try:
         until("another one leads", lambda: scene.leader() not in ("", name))
@@ -88,7 +88,7 @@ def frozen(scene: Scene, name: str) -> Iterator[None]:
 
 
 def watch(scene: Scene, act: Act, before: str, *, asked: bool) -> None:
-    """For a while: nobody scales it, and who led before does not even try."""
+    """Assert for a while that nobody scales it, and that the former leader does not try."""
     changes, zeroed = scene.changes(act.name), len(scene.between[before].zeroed)
     end = time.monotonic() + LEASE_SECONDS
     while time.monotonic() < end:

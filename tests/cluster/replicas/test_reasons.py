@@ -45,7 +45,7 @@ def pod_of(scene: Scene, name: str) -> str:
 
 
 def places(scene: Scene, name: str, why: str) -> dict[str, Callable[[], str]]:
-    """Where to look; what each of them says of the reason, if anything."""
+    """Return the places to look at, each with a function that returns its reason, if any."""
 
     def condition() -> str:
         path = "jsonpath={.status.conditions[?(@.type=='Stalled')]}"

@@ -47,7 +47,7 @@ def stream(address: str, method: str, secure: bool) -> str:
 
 
 def main() -> None:
-    """Try everything, and print a JSON list of what was tried and what came of it."""
+    """Try each attack, and print a JSON list of the attempts and their results."""
     cut = sys.argv.index("/")
     tried: list[tuple[str, str]] = []
     for address in sys.argv[1:cut]:

@@ -56,7 +56,7 @@ async def tenant(cluster: Cluster, admin: Api, namespace: str, folder: Path) -> 
 
 @asynccontextmanager
 async def namespace_of_another(admin: Api) -> AsyncIterator[str]:
-    """A namespace in which the tenant has no right at all."""
+    """Provide a namespace in which the tenant has no right at all."""
     name = f"victim-{secrets.token_hex(4)}"
     await admin.call("POST", path("v1", "namespaces"), {"metadata": {"name": name}})
     yield name

@@ -94,7 +94,7 @@ def service(name: str, **metadata: Any) -> dict[str, Any]:
 
 @pytest.fixture
 async def victim(api: Api) -> AsyncIterator[Objects]:
-    """Another tenant's namespace: one Deployment at zero, and one that runs."""
+    """Provide another tenant's namespace: one Deployment at zero, and one that runs."""
     async with namespace_of_another(api) as name:
         made = Objects(api, name)
         await made.deployment("asleep", 0)
@@ -104,7 +104,7 @@ async def victim(api: Api) -> AsyncIterator[Objects]:
 
 @pytest.fixture
 async def crd_without_patterns(api: Api) -> AsyncIterator[None]:
-    """An older CRD, which takes any text for a name."""
+    """Provide an older CRD, which takes any text for a name."""
     await crd.install(api)
     older = copy.deepcopy(crd.manifest())
     spec = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
@@ -154,7 +154,7 @@ async def replicas_of(objects: Objects, name: str) -> int:
 
 
 async def assert_untouched(victim: Objects) -> None:
-    """Nobody has written what the victim's Deployments ask for, not even there and back."""
+    """Assert that nobody has changed the replicas of the victim's Deployments, not even there and back."""
     listed = json.loads(await victim.api.get(path("apps/v1", "deployments", victim.namespace)))["items"]
     found = {one["metadata"]["name"]: (one["spec"]["replicas"], one["metadata"]["generation"]) for one in listed}
     assert found == {"asleep": (0, 1), "awake": (3, 1)}

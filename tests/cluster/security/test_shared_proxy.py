@@ -98,7 +98,7 @@ class Stage:
 
 @pytest.fixture
 def addresses() -> Iterator[Iterator[str]]:
-    """Addresses of this machine: the API server takes no loopback addresses for endpoints."""
+    """Provide addresses of this machine: the API server takes no loopback addresses for endpoints."""
     network = f"198.18.{secrets.randbelow(254) + 1}"
     made: list[str] = []
 

@@ -16,7 +16,7 @@ from tests.security.test_terminal import ATTACK, assert_harmless
 
 @pytest.fixture
 async def hostile(api: Api, namespace: str) -> Objects:
-    """A namespace whose objects have the attack wherever the API server takes any text."""
+    """Provide a namespace whose objects have the attack wherever the API server takes any text."""
     await crd.install(api)
     objects = Objects(api, namespace)
     conditions = [condition("Ready", "False", "NotReady", ATTACK)]

@@ -1,4 +1,4 @@
-"""A WebSocket that sends back what it is sent. Arguments: PORT."""
+"""A WebSocket that echoes. Arguments: PORT."""
 
 from __future__ import annotations
 
