@@ -1,4 +1,7 @@
-"""Two real runs of zenvoy, each with its Prometheus: an eventful one, and one in which nothing sleeps."""
+"""Two real runs of zenvoy, each with its Prometheus: an eventful one, and one in which nothing sleeps.
+
+They end with the file that uses them: a running zenvoy and its Prometheus take processor time from all later tests.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from tests.grafana.scene import Scene, running, viewer
 EVENTFUL_SECONDS = 24.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def eventful_viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
     """View a run in which services slept, woke, stalled, and refused connections."""
     with running(tmp_path_factory.mktemp("eventful")) as scene:
         yield viewer(scene, scene.play(EVENTFUL_SECONDS))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def uneventful_viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
     """View a run in which one service is in use throughout: nothing sleeps, wakes, or is held.
 
