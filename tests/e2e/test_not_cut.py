@@ -1,4 +1,4 @@
-"""Whatever is in use is not cut by sleep, however silent it is: `idleAfter` is 1 s, the silence is longer.
+"""Connections in use are not cut by sleep, however silent they are: `idleAfter` is 1 s, the silence is longer.
 
 Open database transactions are in `test_databases.py`, open gRPC streams in `test_protocols_grpc.py`.
 """
@@ -6,13 +6,16 @@ Open database transactions are in `test_databases.py`, open gRPC streams in `tes
 from __future__ import annotations
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, View, Zenvoy, request, server
+from tests.e2e.harness import LOCAL, Reply, View, Zenvoy, request, server
 
 TIMEOUT_SECONDS = 30.0
 SILENCE_SECONDS = 3.0
@@ -32,39 +35,46 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     )
 
 
-def test_request_longer_than_idle_after_is_not_cut(z: Zenvoy) -> None:
+@contextmanager
+def request_in_flight(z: Zenvoy, name: str, folder: Path) -> Iterator[Future[Reply]]:
+    """Keep a request in flight for the block; afterwards it gets its reply."""
+    gate = folder / "gate"
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(request, z.http_port, name, f"/until{gate}")
+        try:
+            yield asked
+        finally:
+            gate.touch()
+        assert asked.result().body == b"done\n"
+
+
+def test_request_longer_than_idle_after_is_not_cut(z: Zenvoy, tmp_path: Path) -> None:
     assert request(z.http_port, "long", "/hello").status == 200
     z.wait_state("long", "Idle")
-    with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "long", "/slow/4")
+    with request_in_flight(z, "long", tmp_path):
         z.wait_state("long", "Active")
         z.stays_awake("long", SILENCE_SECONDS)
-        assert slow.result().body == b"slow 4\n"
     z.wait_state("long", "ScaledToZero")
     assert z.wakes("long") == 1
 
 
-def test_request_that_woke_the_service_is_not_cut(z: Zenvoy) -> None:
-    """This one goes through the holder from its first byte to its last."""
-    with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "longer", "/slow/4")
+def test_request_that_woke_the_service_is_not_cut(z: Zenvoy, tmp_path: Path) -> None:
+    """Send a request that goes through the holder from its first byte to its last."""
+    with request_in_flight(z, "longer", tmp_path):
         z.wait_status("it is relayed", "longer", lambda view: view["state"] == "Active" and view["relayed"] == 1)
         z.stays_awake("longer", SILENCE_SECONDS)
-        assert slow.result().body == b"slow 4\n"
     z.wait_state("longer", "ScaledToZero")
     assert z.wakes("longer") == 1
 
 
-def test_sleep_command_cuts_no_request(z: Zenvoy) -> None:
+def test_sleep_command_cuts_no_request(z: Zenvoy, tmp_path: Path) -> None:
     assert request(z.http_port, "told", "/hello").status == 200
     z.wait_status("Envoy knows where it runs", "told", goes_straight)
-    with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "told", "/slow/4")
+    with request_in_flight(z, "told", tmp_path):
         z.wait_status("it is in flight", "told", in_flight)
         told = z.cli("sleep", "told")
         assert told.returncode == 1
         assert "told is Active: " in told.stdout and "1 request in flight" in told.stdout
-        assert slow.result().body == b"slow 4\n"
     assert z.cli("sleep", "told").returncode == 0
     z.asleep("told")
 
@@ -79,18 +89,16 @@ def test_sleep_command_waits_for_requests(z: Zenvoy) -> None:
     z.asleep("drained")
 
 
-def test_drain_new_requests_keep_the_service_awake(z: Zenvoy) -> None:
-    """Draining is made to last by a request in flight; another one then comes by the holder."""
+def test_drain_new_requests_keep_the_service_awake(z: Zenvoy, tmp_path: Path) -> None:
+    """Let a request in flight prolong the drain; another one then arrives through the holder."""
     assert request(z.http_port, "drained", "/hello").status == 200
-    with ThreadPoolExecutor() as threads:
-        slow = threads.submit(request, z.http_port, "drained", "/slow/6")
+    with request_in_flight(z, "drained", tmp_path) as slow:
         z.wait_status("it is in flight", "drained", in_flight)
         pids = z.service_pids("drained")
         assert z.ask("POST", "/v1/services/drained/sleep")["state"] == "Draining"
         z.wait_status("Envoy has the hold route", "drained", lambda view: view["route"]["ackedAt"])
         assert request(z.http_port, "drained", "/hello").body == b"hello from drained: /hello\n"
         assert not slow.done()
-        assert slow.result().body == b"slow 6\n"
     assert z.states("drained")[-2:] == ["Draining", "Active"]
     assert z.service_pids("drained") == pids
 

@@ -2,8 +2,9 @@
 
 GET /hello      a fixed text            POST /echo     the body again
 GET /slow/N     the reply after N s     POST /sha256   length and SHA-256 of the body
+GET /until/FILE the reply once that file exists
 GET /events/N   N server-sent events, each once the client asked for it by /next
-GET /next       let every /events go on by one
+GET /next       let every /events continue by one
 GET /bytes/N    N bytes, the same ones each time
 """
 
@@ -31,6 +32,10 @@ class Handler(BaseHTTPRequestHandler):
             case "slow":
                 time.sleep(float(number))  # stands for work
                 self._reply(f"slow {number}\n".encode())
+            case "until":
+                while not os.path.exists(f"/{number}"):
+                    time.sleep(0.01)
+                self._reply(b"done\n")
             case "events":
                 self._events(int(number))
             case "next":
