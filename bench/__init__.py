@@ -1,1 +1,1 @@
-"""Measurements of speed and size, each beside something run at the same time. `python -m bench`; see `__main__.py`."""
+"""Measurements of speed and size, each with a reference from the same run."""

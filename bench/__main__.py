@@ -1,8 +1,8 @@
-"""`python -m bench [NAME…]`: runs the benchmarks, and prints one table. `make bench` runs all of them.
+"""The command `python -m bench [NAME…]`, which runs benchmarks and prints one table. `make bench` runs all of them.
 
-Each runs in a process of its own, one after another, and measures zenvoy beside a reference in the same run: on a
-machine that others use too, ratios and CPU time mean more than milliseconds. Ends with 0 when everything could be
-measured, whether or not targets are met: the table says that.
+Each benchmark runs in its own process and measures zenvoy and a reference in the same run, because ratios and CPU time
+mean more than milliseconds on a shared machine. The exit code is 0 if everything was measured, even if a target is
+missed; the table shows the targets.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ BENCHMARKS = {
     "many": "bench.many:measure",
     "prometheus": "bench.prometheus:measure",
 }
-"""By name, the function that measures and gives back rows."""
+"""By name, the function that measures and returns rows."""
 SECONDS = 150.0
-"""The most that one may take."""
+"""Time limit of one benchmark."""
 
 
 def measured(name: str) -> list[table.Row]:
-    """One benchmark's rows, measured here."""
+    """Return the rows of one benchmark, measured in this process."""
     with contextlib.redirect_stdout(sys.stderr):
         module, _, function = BENCHMARKS[name].partition(":")
         rows: list[table.Row] = getattr(importlib.import_module(module), function)()
@@ -43,7 +43,7 @@ def measured(name: str) -> list[table.Row]:
 
 
 def measured_apart(name: str) -> list[table.Row]:
-    """One benchmark's rows, measured in a process of its own; none when it failed, which it says itself."""
+    """Return the rows of one benchmark, measured in its own process; none if it failed."""
     say(f"bench: {name}")
     begin = time.monotonic()
     command = [sys.executable, "-m", "bench", name, "-o", "json", "--here"]
@@ -58,7 +58,7 @@ def measured_apart(name: str) -> list[table.Row]:
 
 
 def main() -> int:
-    """Measure, and print."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure speed and size beside references.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")

@@ -1,4 +1,4 @@
-"""The benchmarks that stand on their own, as rows of the table that all share."""
+"""Adapters that return the results of standalone benchmarks as rows of the common table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.table import Row
 
 
 def relay() -> list[Row]:
-    """The relay beside a Go relay and an asyncio one; ratios are medians of ratios within a round."""
+    """Measure the relay against a Go relay and an asyncio relay; ratios are medians over rounds."""
     from bench import relay as bench
 
     contenders: list[bench.Contender] = []
@@ -42,7 +42,7 @@ def relay() -> list[Row]:
 
 
 def xds() -> list[Row]:
-    """xDS alone, to real Envoy."""
+    """Measure xDS alone, with a real Envoy."""
     from bench import xds as bench
 
     print(go_ahead())

@@ -1,9 +1,9 @@
-"""`python -m bench.cluster`: what a cold start through zenvoy costs on a Kubernetes' node, beside scaling by hand.
+"""Cold starts through zenvoy on a Kubernetes node, compared with scaling by hand: `python -m bench.cluster`.
 
-Beside a request to a service that sleeps: the same pod's own floor, from the scale call to the first answer of its
-address, asked every millisecond from when Kubernetes says it. Beside many at once: as many scaled by hand at once.
-Rounds alternate, so that both see the same machine. One that runs already is used as by the tests
-(tests/cluster/README.md).
+The reference for a request to a sleeping service is the minimum for the same pod: from the scale call to the first
+answer of its address, which is polled every millisecond as soon as Kubernetes reports it. The reference for many
+services at once is scaling the same number by hand at once. Rounds alternate, so that both see the same machine. An
+existing cluster is used as in the tests (tests/cluster/README.md).
 """
 
 from __future__ import annotations
@@ -46,41 +46,41 @@ WAKE: list[dict[str, Any]] = [
 
 
 class Cold:
-    """Services that sleep (`web-…`), and Deployments at zero that zenvoy does not know (`hand-…`)."""
+    """Sleeping services (`web-…`), and Deployments at zero that zenvoy does not manage (`hand-…`)."""
 
     def __init__(self, shop: Shop, api: Api, proxy: str) -> None:
         self._shop, self._api, self._proxy = shop, api, proxy
 
     def make(self, kind: str, count: int) -> list[str]:
-        """So many of them; those of zenvoy are seen to wake and to sleep."""
+        """Create `count` of a kind; those of zenvoy have woken and fallen asleep once."""
         names = [f"{kind}-{number}" for number in range(count)]
         self._shop.apply(*(part for name in names for part in _parts(name, 1 if kind == "web" else 0)))
         if kind == "web":
             for name in names:
-                # What sleeps again while others wake would be measured beside them.
+                # A service that falls asleep while others wake would affect the measurement.
                 self._shop.label(name, idle_after="1h", hold_timeout="5m", wake_timeout="5m")
         return names
 
     async def rest(self, names: list[str]) -> None:
-        """Put all of them to sleep, and wait until they do and no pod is left."""
+        """Put all of them to sleep, and wait until no pod is left."""
         async with asyncio.timeout(PATIENCE_SECONDS + 3 * len(names)):
             while awake := await self._awake(names):
                 await asyncio.gather(*(self._to_sleep(name) for name in awake))
                 await asyncio.sleep(LOOK_SECONDS)
             while await self._pods(names):
                 await asyncio.sleep(0.2)
-        # Whoever cleans up after the last pods should not be measured, and controllers limit their calls in bursts.
+        # Exclude the cleanup of the last pods; controllers also limit their calls in bursts.
         await asyncio.sleep(0.5 if len(names) < MANY[0] else REFILL_SECONDS)
 
     async def through_zenvoy(self, name: str) -> float:
-        """Seconds from the request to its answer."""
+        """Return the seconds from a request to its answer."""
         begin = time.perf_counter()
         await _ask(self._proxy, 10000, f"{name}.{NAMESPACE}")
         return time.perf_counter() - begin
 
     async def by_hand(self, names: list[str]) -> list[float]:
-        """Seconds from the scale calls, all in one moment, to the first answer of each one's pod."""
-        await asyncio.gather(*(self._api.get(_scale_of(name)) for name in names))  # no handshake is measured
+        """Return the seconds from simultaneous scale calls to the first answer of each pod."""
+        await asyncio.gather(*(self._api.get(_scale_of(name)) for name in names))  # exclude handshakes
         async with self._api.lines(path("v1", "pods", NAMESPACE), {"watch": "true"}, PATIENCE_SECONDS) as lines:
             begin = time.perf_counter()
             calls = asyncio.gather(*(self._scale(name, WAKE) for name in names))
@@ -104,11 +104,11 @@ class Cold:
             return
         now = datetime.now(UTC).isoformat()
         what = {"metadata": {"annotations": {COMMAND_ANNOTATION: f"sleep@{now}"}}}
-        with contextlib.suppress(ApiError):  # a Service that was just labelled has none yet
+        with contextlib.suppress(ApiError):  # a newly labeled Service has none yet
             await self._api.patch(path(API_VERSION, PLURAL, NAMESPACE, name), what, MERGE_PATCH)
 
     async def _awake(self, names: list[str]) -> list[str]:
-        """Those that are, or may be."""
+        """Return the services that are, or may be, awake."""
         services = json.loads(await self._api.get(path(API_VERSION, PLURAL, NAMESPACE)))["items"]
         asleep = {one["metadata"]["name"] for one in services if one.get("status", {}).get("state") == "ScaledToZero"}
         deployments = json.loads(await self._api.get(path("apps/v1", "deployments", NAMESPACE)))["items"]
@@ -120,13 +120,13 @@ class Cold:
         return [name for name in names if name not in asleep]
 
     async def _pods(self, names: list[str]) -> bool:
-        """Whether they have any."""
+        """Return whether any of the services has pods."""
         pods = json.loads(await self._api.get(path("v1", "pods", NAMESPACE)))["items"]
         return any(pod["metadata"]["labels"]["app"] in names for pod in pods)
 
 
 def _parts(name: str, replicas: int) -> list[dict[str, Any]]:
-    """Without a readiness probe, whose period would be measured, and gone at once when it is not wanted any more."""
+    """Return a workload without a readiness probe, whose period would be measured, and without a grace period."""
     container = {"name": "web", "image": "localhost/web:test", "ports": [{"name": "http", "containerPort": 8080}]}
     made = workload("Deployment", name, container, replicas)
     made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 1
@@ -138,7 +138,7 @@ def _scale_of(name: str) -> str:
 
 
 async def _answered(address: str, begin: float) -> float:
-    """Asks a pod once a millisecond until it answers; seconds since then."""
+    """Poll a pod every millisecond until it answers; return the seconds."""
     while True:
         with contextlib.suppress(OSError):
             await _ask(address, 8080, "by.hand")
@@ -147,7 +147,7 @@ async def _answered(address: str, begin: float) -> float:
 
 
 async def _ask(address: str, port: int, host: str) -> None:
-    """One request. Raises `OSError` when it is lost."""
+    """Send one request. Raises `OSError` if it is lost."""
     reader, writer = await asyncio.open_connection(address, port)
     try:
         writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -159,7 +159,7 @@ async def _ask(address: str, port: int, host: str) -> None:
 
 
 async def one_by_one(cold: Cold) -> list[Row]:
-    """A single cold start."""
+    """Measure single cold starts."""
     (name,), (hand,) = cold.make("web", 1), cold.make("hand", 1)
     measured, floor = [], []
     for number in range(ROUNDS + 1):
@@ -169,7 +169,7 @@ async def one_by_one(cold: Cold) -> list[Row]:
         (beside,) = await cold.by_hand([hand])
         say(f"cluster: {number}: {told * 1000:.0f} ms through zenvoy, {beside * 1000:.0f} ms by hand")
         if number:
-            # The first of both is warmer or colder than all others.
+            # Discard the first of both, which differs from all others.
             measured.append(told * 1000)
             floor.append(beside * 1000)
     middle = statistics.median
@@ -178,7 +178,7 @@ async def one_by_one(cold: Cold) -> list[Row]:
 
 
 async def many_at_once(cold: Cold, count: int) -> list[Row]:
-    """All in the same moment."""
+    """Measure simultaneous cold starts."""
     names, hands = cold.make("web", count), cold.make("hand", count)
     measured: list[list[float]] = []
     by_hand: list[list[float]] = []
@@ -205,12 +205,12 @@ async def many_at_once(cold: Cold, count: int) -> list[Row]:
 
 
 def _usual(rounds: list[list[float]], of: Callable[[list[float]], float]) -> float:
-    """The median round's."""
+    """Return the median round."""
     return statistics.median(of(each) for each in rounds)
 
 
 async def measure(release: Release) -> list[Row]:
-    """All rows, on a node with images and zenvoy."""
+    """Return all rows, measured on a node with images and zenvoy."""
     shop = Shop(release.node, NAMESPACE)
     release.node.kubectl("create", "namespace", NAMESPACE)
     api = await connect(release.node.kubeconfig)
@@ -228,7 +228,7 @@ async def measure(release: Release) -> list[Row]:
 
 @contextlib.contextmanager
 def node() -> Iterator[harness.Cluster]:
-    """The tester's own, or one that ends with this block."""
+    """Provide an existing node, or one that is stopped at the end of the block."""
     if own := harness.own():
         yield own
         return

@@ -1,10 +1,11 @@
-"""15,000 connections held at once in one holder, and what each costs it; then all are released and answered.
+"""Cost of 15,000 connections that are held at once in one holder, then released and answered.
 
-The holder is the real process, and the reconciler's end of its stream the real adapter; services and clients are ours.
-What the kernel keeps for a socket is not counted, on neither side: it is the same for whoever holds it.
+The holder is the real process, and the reconciler's end of its stream is the real adapter. Services and clients are
+part of the benchmark. Kernel memory of sockets is not counted on either side, because every holder of a socket needs
+it.
 
-Beside it: as many idle connections at an `asyncio.start_server`; and for the release, the same requests sent to the
-same server without a holder, by the same client.
+References: the same number of idle connections at an `asyncio.start_server`, and for the release, the same requests
+sent by the same client to the same server without a holder.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from reconciler.server.holders import HolderStreams
 CONNECTIONS = 15_000
 SERVICES = 60
 EACH = CONNECTIONS // SERVICES
-"""Fewer than the default of maxHeld."""
+"""Below the default of maxHeld."""
 BYTES_EACH = 1024
 HOLD_SECONDS = 120.0
 PATIENCE_SECONDS = 60.0
 BATCH = 64
 ASLEEP = 20_000
-"""Services besides, that nobody connects to: what is known of them takes the memory that starting has left free, or
-the connections would seem to cost nothing."""
+"""Additional services without connections. Their data fills the memory that is free after the start; otherwise the
+connections would seem to cost nothing."""
 
 
 def measure() -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < CONNECTIONS + 500:
         raise RuntimeError(f"{CONNECTIONS} connections need more descriptors than the hard limit of {hard}: ulimit -Hn")
@@ -66,17 +67,17 @@ def measure() -> list[Row]:
 
 
 def payload(number: int) -> bytes:
-    """What client `number` says."""
+    """Return the request of client `number`."""
     return hashlib.sha256(b"%d" % number).digest()
 
 
 def answer(said: bytes) -> bytes:
-    """What the service says to that."""
+    """Return the service's answer to a request."""
     return hashlib.sha512(said).digest()
 
 
 class Clients:
-    """Connections, each of which says something of its own, and waits for the answer to that."""
+    """Client connections, each with its own request."""
 
     def __init__(self) -> None:
         self._sockets: dict[int, tuple[socket.socket, int]] = {}
@@ -85,7 +86,7 @@ class Clients:
         self.answered = 0
 
     def open(self, target: tuple[str, int]) -> None:
-        """One more."""
+        """Open another connection and send its request."""
         client = socket.create_connection(target, timeout=PATIENCE_SECONDS)
         number = len(self._sockets)
         client.sendall(payload(number))
@@ -99,7 +100,7 @@ class Clients:
         return len(self._answers)
 
     def read(self, seconds: float) -> None:
-        """Take in what has come; wait for it so long at most."""
+        """Read available answers, waiting for at most `seconds`."""
         for fd, _ in self._epoll.poll(seconds, 1024):
             client, number = self._sockets[fd]
             with contextlib.suppress(OSError):
@@ -110,14 +111,14 @@ class Clients:
             client.close()
 
     def close(self) -> None:
-        """All of them."""
+        """Close all connections."""
         for client, _ in self._sockets.values():
             client.close()
         self._epoll.close()
 
 
 class _Holding:
-    """The holder, the reconciler's end of its stream, and the clients. After `run` its attributes are the figures."""
+    """A run with the holder, the reconciler's end of its stream, and clients; `run` sets the results as attributes."""
 
     def __init__(self, upstream_port: int) -> None:
         self._upstream = upstream_port
@@ -128,7 +129,7 @@ class _Holding:
         self.answered = self.descriptors = 0
 
     async def run(self) -> _Holding:
-        """Hold, measure, release, measure."""
+        """Hold, measure, release, and measure again."""
         with tempfile.TemporaryDirectory() as directory:
             async with self._serving(f"unix:{directory}/grpc.sock") as target:
                 port = free_port()
@@ -195,7 +196,7 @@ def _hold_address(number: int) -> str:
 
 
 def without_holder(port: int) -> float:
-    """Seconds until the same requests are answered, as many at once as the server takes."""
+    """Return the seconds until the same requests are answered without a holder."""
     clients = Clients()
     begin = time.monotonic()
     for number in range(CONNECTIONS):
@@ -210,7 +211,7 @@ def without_holder(port: int) -> float:
 
 
 def asyncio_bytes_each() -> float:
-    """What a connection costs an asyncio server that only waits for its first byte."""
+    """Return the bytes per connection of an asyncio server that waits for the first byte."""
     port = free_port()
     with running([sys.executable, "-m", "bench.held", "wait", str(port)]) as server:
         _wait_for(port)
@@ -230,7 +231,7 @@ def asyncio_bytes_each() -> float:
 
 @contextlib.contextmanager
 def upstream() -> Iterator[int]:
-    """The services, all of them one process: its port."""
+    """Run one process that serves all services; yield its port."""
     port = free_port()
     with running([sys.executable, "-m", "bench.held", "answer", str(port)]):
         _wait_for(port)
@@ -249,7 +250,7 @@ def _wait_for(port: int) -> None:
 
 
 def serve_answers(port: int) -> None:
-    """Answer what each connection says first, and close it."""
+    """Answer the first request of each connection, and close it."""
     listener = socket.create_server(("0.0.0.0", port), backlog=4096)
     listener.setblocking(False)
     epoll = select.epoll()
@@ -270,7 +271,7 @@ def serve_answers(port: int) -> None:
 
 
 async def serve_waiting(port: int) -> None:
-    """Wait for the first byte of each connection."""
+    """Accept connections and wait for the first byte of each."""
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

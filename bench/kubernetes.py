@@ -1,7 +1,7 @@
-"""What a copy of 10,000 EndpointSlices with 3 endpoints each costs: to list them, to hold them, to list them again.
+"""Cost of listing, keeping, and listing again 10,000 EndpointSlices with 3 endpoints each.
 
-The informer is the real one; the API server is a stand-in, in a process of its own, that lists as a real one does. As
-the reference, the same pages read by `json.loads`, which is the least that any client of this language pays.
+The informer is the real one. The API server is a substitute in its own process that lists objects like a real one. The
+reference is reading the same pages with `json.loads`, the minimum for any Python client.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MIB = 1024 * 1024
 
 
 def measure() -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     port = free_port()
     with running([sys.executable, "-m", "bench.kubernetes", str(port)]) as server:
         say(f"kubernetes: an API server with {SERVICES} EndpointSlices")
@@ -75,7 +75,7 @@ async def _read_by_json(api: Api) -> None:
 
 @asynccontextmanager
 async def client(port: int) -> AsyncIterator[Api]:
-    """Of a stand-in on this machine."""
+    """Return a client of the substitute API server."""
     configuration = Configuration()
     configuration.host = f"http://127.0.0.1:{port}"
     api = Api(configuration, "default")
@@ -86,13 +86,13 @@ async def client(port: int) -> AsyncIterator[Api]:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody does."""
+    """Return whether a process listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _serve(port: int) -> None:
-    """The stand-in, until it is ended."""
+    """Run the substitute API server."""
     server = ApiServer()
     for number in range(SERVICES):
         endpoints = [_endpoint(number, index) for index in range(1, ENDPOINTS + 1)]

@@ -1,9 +1,9 @@
-"""100 sleeping services get their first connection in one moment: how long until the last wake has left.
+"""Time until the last wake is sent if 100 sleeping services get their first connection at once.
 
-The engine, the router, the holder streams and the backend are the real ones, as one replica has them; a holder's end of
-its stream says that somebody waits at each. The API server is a stand-in over real HTTP, in a process of its own, which
-notes when each patch of a scale arrives: so what is measured is a little more than what is promised, which is that they
-have left. Beside it, the same patches by the same client with nothing else to do.
+The engine, the router, the holder streams, and the backend are those of a real replica. A simulated holder reports a
+waiting client for each service. The API server is a substitute over real HTTP in its own process; it records the
+arrival of each patch, so the result includes slightly more than the target, which ends with sending. The reference is
+the same patches by the same client without other work.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NAMES = [f"shop/web-{number}" for number in range(SERVICES)]
 
 
 def measure() -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     taken, alone = [], []
     for number in range(ROUNDS):
         say(f"many: round {number + 1} of {ROUNDS}")
@@ -63,7 +63,7 @@ def measure() -> list[Row]:
 
 
 def _milliseconds(measured: Callable[[int], Coroutine[Any, Any, float]]) -> float:
-    """Of an API server that is new."""
+    """Run a measurement with a new API server; return milliseconds."""
     port = free_port()
     with running([sys.executable, "-m", "bench.many", str(port)]) as server:
         wait_for(lambda: listens(port) or server.poll() is not None, "the API server")
@@ -71,7 +71,7 @@ def _milliseconds(measured: Callable[[int], Coroutine[Any, Any, float]]) -> floa
 
 
 async def _woken(port: int) -> float:
-    """Seconds from the first of 100 reports that somebody waits to the arrival of the last patch."""
+    """Return the seconds from the first of 100 reports of demand to the arrival of the last patch."""
     async with client(port) as api, client(port) as urgent:
         replica = _Replica(api, urgent)
         try:
@@ -85,7 +85,7 @@ async def _woken(port: int) -> float:
 
 
 async def _patched(port: int) -> float:
-    """The same of nothing but the calls, on connections that are open."""
+    """Return the seconds for the patches alone, on open connections."""
     async with client(port) as api:
         await asyncio.gather(*(api.get("/version") for _ in NAMES))
         begin = time.monotonic()
@@ -96,7 +96,7 @@ async def _patched(port: int) -> float:
 
 
 async def _last_patch(api: Api) -> float:
-    """When it came, once all have."""
+    """Return the arrival time of the last patch, once all have arrived."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(arrived := json.loads(await api.get("/arrived"))) < SERVICES:
             await asyncio.sleep(0.05)
@@ -109,7 +109,7 @@ def _scale(name: str) -> str:
 
 
 class _Replica:
-    """One that leads, and has one holder."""
+    """A replica that is the leader, with one holder."""
 
     def __init__(self, api: Api, urgent: Api) -> None:
         self.engine = Engine(
@@ -125,7 +125,7 @@ class _Replica:
         self.grpc.add_generic_rpc_handlers((self.holders.handler(), self.router.handler()))
 
     async def sleeps(self) -> None:
-        """Returns when all services do, the holder has joined, and connections for wakes are open."""
+        """Return once all services sleep, the holder has joined, and connections for wakes are open."""
         port = self.grpc.add_insecure_port("127.0.0.1:0")
         await self.grpc.start()
         specs = [
@@ -173,16 +173,16 @@ class _Asleep:
         }
 
     def save(self, service: str, record: Record) -> None:
-        """Nobody reads it again."""
+        """Discard the record."""
 
     def forget(self, service: str) -> None:
-        """Nobody does."""
+        """Do nothing."""
 
     def paused(self) -> frozenset[str]:
         return frozenset()
 
     def pause(self, service: str, paused: bool) -> None:
-        """Nobody does."""
+        """Do nothing."""
 
     def next_index(self) -> int:
         raise AssertionError("each has its hold address")
@@ -195,7 +195,7 @@ def _entry(spec: Spec) -> ServiceConfig:
 
 
 def _serve(port: int) -> None:
-    """The stand-in, until it is ended."""
+    """Run the substitute API server."""
     deployments, others, arrived = ApiServer(), ApiServer(), []
     for name in NAMES:
         deployments.put(name.partition("/")[2], metadata={"uid": name}, spec={"replicas": 0})

@@ -1,4 +1,4 @@
-"""Processes that a benchmark starts, ended whatever happens, and what the kernel says of them."""
+"""Processes of a benchmark, which are always stopped, and their resource usage."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ T = TypeVar("T")
 
 
 def say(text: str) -> None:
-    """Progress, for people."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def free_port() -> int:
-    """A port that nobody listens on, on any address."""
+    """Return a port that is free on every address."""
     with socket.create_server(("0.0.0.0", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
-    """Until it is true: what it was. Raises `TimeoutError`."""
+    """Wait until a condition returns a true value, and return it. Raises `TimeoutError`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -42,7 +42,7 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
 
 
 def go_ahead() -> str:
-    """Let this process, and all that it starts, run ahead of everything else; how it went, for people."""
+    """Give this process and its children real-time priority; return a description of the result."""
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     except PermissionError:
@@ -54,7 +54,7 @@ def go_ahead() -> str:
 def running(
     command: Sequence[str], *, cwd: Path = ROOT, output: IO[bytes] | int | None = None, **more: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own, which ends with this block: by SIGTERM, or by SIGKILL with its group."""
+    """Run a process in its own session, and stop it at the end of the block with SIGTERM, or its group with SIGKILL."""
     found_from = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     env = {**os.environ, "PYTHONPATH": found_from}
     process = subprocess.Popen(command, cwd=cwd, env=env, stdout=output, start_new_session=True, **more)
@@ -70,7 +70,7 @@ def running(
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that is the process's own: resident and not backed by a file (proc(5), RssAnon)."""
+    """Return the anonymous resident memory of a process (proc(5), RssAnon)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -78,7 +78,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of the threads that the process has now, to the nanosecond (proc(5), schedstat)."""
+    """Return the CPU time of the current threads of a process, to the nanosecond (proc(5), schedstat)."""
     total = 0
     for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -87,5 +87,5 @@ def cpu_seconds(pid: int) -> float:
 
 
 def descriptors(pid: int) -> int:
-    """How many descriptors it has open."""
+    """Return the number of open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))

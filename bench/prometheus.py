@@ -1,8 +1,8 @@
-"""One round of samples from a real Prometheus, with 10,000 services of which 1 % are in use: query, decode, events.
+"""One round of samples from a real Prometheus for 10,000 services with 1 % in use: query, decoding, and events.
 
-The scraped text is what Envoy would give: with `usedonly` and counters that are made when they are first used, only
-services that were ever used are in it. The second figure is the worst that it can come to, all of them ever used.
-CPU is our process's, the thread of the client and the engine included; Prometheus and what it scrapes run elsewhere.
+The scraped text equals Envoy's: with `usedonly` and counters that are created on first use, it contains only services
+that were ever used. The second figure is the worst case, in which all services were used. CPU time is that of the
+benchmark's process, including the client thread and the engine. Prometheus and its target run in other processes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FIGURES = ("rq_total", "rq_active", "cx_total", "cx_active", "cx_rx_bytes_total"
 
 
 def measure() -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     some = _round_ms(ever_used=IN_USE)
     everything = _round_ms(ever_used=SERVICES)
     return [
@@ -76,7 +76,7 @@ async def _rounds(url: str, page: Path, ever_used: int) -> float:
         await asyncio.sleep(1.5 * SCRAPE_SECONDS)
         before = time.process_time()
         engine.sampled(await source.sample())
-        if engine.unknown is None:  # the first has nothing before it, and a busy machine misses a scrape
+        if engine.unknown is None:  # the first has no predecessor, and a busy machine misses a scrape
             costs.append((time.process_time() - before) * 1000)
         if len(costs) == ROUNDS or time.monotonic() - began > MOST_SECONDS:
             break
@@ -100,7 +100,7 @@ def _write(page: Path, ever_used: int, number: int) -> None:
 
 @contextmanager
 def _scraped(directory: Path, ever_used: int) -> Iterator[tuple[str, Path]]:
-    """A Prometheus that scrapes a page; its address, and the page to write."""
+    """Run a Prometheus that scrapes a page; yield its address and the page."""
     pages = directory / "pages"
     pages.mkdir()
     _write(pages / "metrics", ever_used, 0)
@@ -127,7 +127,7 @@ def _answers(url: str) -> bool:
 
 
 class _Nowhere:
-    """Every adapter of an engine whose plans come true nowhere."""
+    """All adapters of an engine, without any effect."""
 
     def __init__(self) -> None:
         self._indexes = count()
@@ -152,7 +152,7 @@ class _Nowhere:
 
 
 def _engine() -> Engine:
-    """All services asleep, but those in use."""
+    """Return an engine in which all services sleep, except those in use."""
     nowhere: Any = _Nowhere()
     engine = Engine(time.time, Pace(60.0), lambda index: f"127.64.0.{index}:1", lambda _: None, lambda *_: None)
     engine.start(Adapters(nowhere, nowhere, nowhere, nowhere, nowhere, lambda _: None))

@@ -1,11 +1,11 @@
-"""The relay beside its rivals: CPU per GB in bulk, and the p99 of a small ping-pong. `python -m bench.relay`.
+"""The relay compared with other relays: CPU per GB, and the p99 of a small ping-pong. `python -m bench.relay`.
 
-Two columns are promises (see TARGETS). The contenders take turns in short rounds, and each ratio is the median over the
-rounds of one taken within a round; of the rounds, that half counts in which the rest of the machine was quietest (how
-quiet is printed). Where they may, relays and load run ahead of everything else on the machine (SCHED_RR, with a rest
-after each run, since the kernel keeps 5 % for others): a p99 beside other work is that work's. Absolute times mean
-little. The load comes from two processes of a Go program, of one thread each, so that the relay is what is measured;
-all of it is on loopback.
+TARGETS lists the targets. The relays take turns in short rounds. Each ratio is the median over rounds of the ratio
+within a round, and only the half of the rounds counts in which the rest of the machine was quietest; the limit is
+printed. If permitted, relays and load run with real-time priority (SCHED_RR, with a rest after each run, because the
+kernel reserves 5 % for other processes); otherwise a p99 mostly measures other work. Absolute times mean little. The
+load comes from two single-threaded processes of a Go program, so that the relay is the bottleneck. All traffic is on
+loopback.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ HOST = "127.0.0.1"
 BULK_ROUNDS = 6
 BULK_BYTES = 1_500_000_000
 PING_ROUNDS = 24
-"""Many and short: a p99 on a shared machine is mostly its scheduler's, and only the median over many says something."""
+"""Many short rounds: on a shared machine, a p99 mostly measures the scheduler, so only the median over many counts."""
 PING_SECONDS = 0.3
 PING_CONNECTIONS = 64
 QUIET_PROCESSORS = 0.25
-"""What others may take of the machine before the figures, p99 above all, are rather theirs."""
+"""CPUs that other processes may use before the results, above all the p99, become meaningless."""
 REST_SECONDS = 0.4
 ONE_THREAD = {"GOMAXPROCS": "1"}
-"""For the load only: what it takes of the machine, the relays do not have."""
+"""CPUs for the load only; the relays cannot use them."""
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
 TARGETS = {("cpu", "go"): 1.0, ("cpu", "asyncio"): 0.5, ("p99", "go"): 0.8}
-"""What zenvoy's figure may be at most, as a multiple of the other's."""
+"""The maximum of zenvoy's result, as a multiple of the other relay's."""
 
 HAPROXY = """
 global
@@ -60,20 +60,20 @@ listen relay
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process has used so far, user and system (proc(5): fields 14 and 15 of stat)."""
+    """Return the CPU time of a process, user and system (proc(5), stat, fields 14 and 15)."""
     stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(stat[11]) + int(stat[12])) * TICK_SECONDS
 
 
 def machine_seconds() -> float:
-    """What all processors have worked so far (proc(5), stat: user, nice, system, irq, softirq)."""
+    """Return the busy time of all CPUs (proc(5), stat: user, nice, system, irq, softirq)."""
     words = Path("/proc/stat").read_text().split(maxsplit=9)
     return sum(int(words[i]) for i in (1, 2, 3, 6, 7)) * TICK_SECONDS
 
 
 @dataclass
 class Contender:
-    """A relay that runs, and what was measured of it, a value a round."""
+    """A running relay and its results, one value per round."""
 
     name: str
     port: int
@@ -81,19 +81,19 @@ class Contender:
     figures: dict[str, list[float]] = field(default_factory=dict)
 
     def note(self, **figures: float) -> None:
-        """Keep this round's figures."""
+        """Record the results of a round."""
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server((HOST, 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def built(name: str) -> str:
-    """The Go program of that directory, compiled."""
+    """Compile the Go program in a directory; return its path."""
     CACHE.mkdir(parents=True, exist_ok=True)
     program = CACHE / name
     subprocess.run(
@@ -103,7 +103,7 @@ def built(name: str) -> str:
 
 
 def commands(target: int) -> Iterator[tuple[str, Callable[[int], list[str]]]]:
-    """Name, and the command for a port, of every contender that can run here."""
+    """Return the name and the command of every relay that can run here."""
     go = built("relay_go")
     python = [sys.executable, "-m", "bench.relay_python"]
     yield "zenvoy", lambda port: [*python, "zenvoy", str(port), str(target)]
@@ -123,7 +123,7 @@ def commands(target: int) -> Iterator[tuple[str, Callable[[int], list[str]]]]:
 
 
 def wait_for(port: int) -> None:
-    """Until somebody listens there."""
+    """Wait until a process listens on the port."""
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -137,7 +137,7 @@ def wait_for(port: int) -> None:
 
 @contextlib.contextmanager
 def running(command: list[str], port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, for as long as it is needed."""
+    """Run a server until the end of the block."""
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment)
     try:
         wait_for(port)
@@ -148,26 +148,26 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[subpr
 
 
 class Load:
-    """The load program: its server, which runs all the time, and the uses of it that are measured."""
+    """The load program: its server, and the measured runs of its client."""
 
     def __init__(self, program: str, server_pid: int) -> None:
         self._program = program
         self._server_pid = server_pid
 
     def bulk(self, contender: Contender) -> None:
-        """One round of one contender: one connection, one way."""
+        """Run one round of one relay: one connection, in one direction."""
         cpu, others, (seconds,) = self._run("bulk", contender, BULK_BYTES)
         gigabytes = BULK_BYTES / 1e9
         contender.note(cpu=cpu / gigabytes, rate=gigabytes / seconds, bulk_others=others)
 
     def ping(self, contender: Contender) -> None:
-        """One round of one contender: small messages there and back over many connections."""
+        """Run one round of one relay: small messages in both directions over many connections."""
         cpu, others, (median, p99, rate) = self._run("ping", contender, PING_SECONDS, PING_CONNECTIONS)
         per_ping = cpu / (rate * PING_SECONDS) * 1e6
         contender.note(median=median, p99=p99, messages=rate, ping_cpu=per_ping, ping_others=others)
 
     def _run(self, use: str, contender: Contender, *args: object) -> tuple[float, float, list[float]]:
-        """CPU seconds of the relay, processors that others kept busy meanwhile, and what the program printed."""
+        """Return CPU seconds of the relay, CPUs used by other processes, and the output of the program."""
         command = [self._program, use, f"{HOST}:{contender.port}", *map(str, args)]
 
         def used() -> tuple[float, float]:
@@ -183,7 +183,7 @@ class Load:
 
 
 def in_turns(contenders: list[Contender], rounds: int, measure: Callable[[Contender], None]) -> None:
-    """Everybody once a round; each round begins with another one, so that nobody always comes after the same."""
+    """Yield each relay once per round; each round starts with another one, so that the order changes."""
     for number in range(rounds):
         for i in range(len(contenders)):
             time.sleep(REST_SECONDS)
@@ -191,14 +191,14 @@ def in_turns(contenders: list[Contender], rounds: int, measure: Callable[[Conten
 
 
 def quiet_rounds(contenders: list[Contender], others: str) -> tuple[list[int], float]:
-    """The half of the rounds in which others kept the fewest processors busy, and how many that was at most."""
+    """Return the half of the rounds in which other processes used the fewest CPUs, and their maximum."""
     rounds = [max(values) for values in zip(*(contender.figures[others] for contender in contenders), strict=True)]
     order = sorted(range(len(rounds)), key=rounds.__getitem__)[: (len(rounds) + 1) // 2]
     return order, rounds[order[-1]]
 
 
 def keep_quiet_rounds(contenders: list[Contender]) -> None:
-    """Forget the figures of the others."""
+    """Discard the results of all other rounds."""
     for others, figures in (
         ("bulk_others", ("cpu", "rate")),
         ("ping_others", ("median", "p99", "messages", "ping_cpu")),
@@ -213,7 +213,7 @@ def keep_quiet_rounds(contenders: list[Contender]) -> None:
 
 
 def ratio(ours: Contender, other: Contender, figure: str) -> float:
-    """Ours as a multiple of the other's, the median over the rounds."""
+    """Return zenvoy's result as a multiple of the other relay's, as the median over the rounds."""
     pairs = zip(ours.figures[figure], other.figures[figure], strict=True)
     return statistics.median(mine / theirs for mine, theirs in pairs)
 
@@ -229,7 +229,7 @@ COLUMNS = {
 
 
 def report(contenders: list[Contender]) -> bool:
-    """Print the table; whether every target was met."""
+    """Print the table; return whether every target was met."""
     ours = contenders[0]
     keep_quiet_rounds(contenders)
     print(f"{'relay':10}" + "".join(f"{title:>13} (x)  " for title, _ in COLUMNS.values()))
@@ -249,7 +249,7 @@ def report(contenders: list[Contender]) -> bool:
 
 
 def main() -> int:
-    """Measure and report; 1 when a target was missed."""
+    """Measure and report; return 1 if a target was missed."""
     print(go_ahead())
     if shutil.which("go") is None:
         print("there is no `go` on the PATH, and the load and the rival are written in Go: apt-get install golang-go")

@@ -1,4 +1,4 @@
-"""The relays in Python that `bench.relay` measures: `python -m bench.relay_python zenvoy|asyncio PORT TARGET_PORT`."""
+"""The Python relays in `bench.relay`: `python -m bench.relay_python zenvoy|asyncio PORT TARGET_PORT`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Owner:
 
 
 def relay_with_zenvoy(port: int, target: int) -> None:
-    """The relay of this project, with nothing held in front of it."""
+    """Run zenvoy's relay without a hold queue."""
     loop = Loop()
     relay, owner = Relay(loop), _Owner()
     listener = socket.create_server((HOST, port), backlog=1024)
@@ -46,7 +46,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def relay_with_asyncio(port: int, target: int) -> None:
-    """What one would write first: two asyncio streams."""
+    """Run a simple relay of two asyncio streams."""
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection(HOST, target)

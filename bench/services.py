@@ -1,10 +1,10 @@
-"""What a sleeping service costs the reconciler, and one wake, with 1, 1,000 and 10,000 services.
+"""Cost of a sleeping service and of one wake for the reconciler, with 1, 1,000, and 10,000 services.
 
-The reconciler is the real process with everything in it, and real Envoy has its routes and its counters. The holder is
-ours, and says what a holder says when one connection comes, is released and ends. Services are never started: whoever
-is woken is there at once, so that a wake costs the same on every machine, and what `fork` costs is left out.
+The reconciler is the complete real process, and a real Envoy has its routes and counters. The holder is simulated: it
+reports one connection that arrives, is released, and ends. Services are never started but reachable at once, so that a
+wake costs the same on every machine, without the cost of `fork`.
 
-CPU is the kernel's count for the process. Each figure of 10,000 services stands beside that of fewer, in the same run.
+CPU time is the kernel's count for the process. Results for 10,000 services are compared with fewer in the same run.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ SIZES = (1, 1_000, 10_000)
 WAKES = 200
 IDLE_SECONDS = 10.0
 BATCH = 10
-"""Wakes that follow each other at once, as in `bench.xds`; the median is over batches."""
+"""Number of consecutive wakes in a batch, as in `bench.xds`; the result is the median over batches."""
 SETTLE_SECONDS = 0.05
 FRAME_BYTES = 14
-"""What HTTP/2 and gRPC put before each message."""
+"""Bytes that HTTP/2 and gRPC add to each message."""
 BYTES_EACH, WAKE_CPU_MS, WAKE_BYTES, ALIKE = 10 * 1024, 2.0, 1000, 1.2
 IDLE_SHARE = 0.001
-"""Of one CPU: what 10,000 sleeping services may take, and nobody would call more than nothing."""
+"""Share of one CPU that 10,000 sleeping services may use."""
 
 
 def measure() -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     say(f"services: {go_ahead()}")
     return asyncio.run(_measure())
 
@@ -60,7 +60,7 @@ async def _measure() -> list[Row]:
             say(f"services: a reconciler and an Envoy with {size}")
             worlds.append(await stack.enter_async_context(world(size)))
         one, some, many = worlds
-        await asyncio.sleep(2.5)  # until first samples are judged
+        await asyncio.sleep(2.5)  # until the first samples are judged
         memory = {each.size: resident_bytes(each.pid) for each in worlds}
         say(f"services: all sleep for {IDLE_SECONDS:g} s")
         idle = await _idle_ms(worlds)
@@ -107,41 +107,41 @@ async def _measure() -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """One wake."""
+    """The costs of wakes."""
 
     cpu_ms: float
     size: float
 
     @staticmethod
     def of(wakes: list[tuple[float, float]]) -> Costs:
-        """The medians of (CPU seconds, bytes)."""
+        """Return the medians of `(CPU seconds, bytes)`."""
         cpu, size = zip(*wakes, strict=True)
         return Costs(statistics.median(cpu) * 1000, statistics.median(size))
 
 
 @dataclass
 class World:
-    """One reconciler, its Envoy, and its holder."""
+    """A reconciler, its Envoy, and its holder."""
 
     size: int
     pid: int
     state_dir: Path
     holder: Holder
     started: float = 0.0
-    """CPU seconds until all was served."""
+    """CPU seconds until all services were served."""
     addresses: list[str] = field(default_factory=list)
 
     async def wake(self, number: int) -> None:
-        """Somebody connects to that service, and is served."""
+        """Connect to a service and wait until the connection was served."""
         await self.holder.serve(self.addresses[number])
 
     async def bytes_so_far(self) -> int:
-        """What went over both streams, both ways."""
+        """Return the bytes on both streams in both directions."""
         return self.holder.bytes + await _envoy_bytes(self.state_dir / ADMIN_SOCKET)
 
 
 async def _idle_ms(worlds: list[World]) -> dict[int, float]:
-    """CPU ms a second of each, over the same seconds."""
+    """Return CPU milliseconds per second of each world, over the same period."""
     before = {each.size: cpu_seconds(each.pid) for each in worlds}
     begin = time.monotonic()
     await asyncio.sleep(IDLE_SECONDS)
@@ -150,7 +150,7 @@ async def _idle_ms(worlds: list[World]) -> dict[int, float]:
 
 
 async def _wakes(worlds: tuple[World, ...]) -> dict[int, list[tuple[float, float]]]:
-    """CPU seconds and bytes of a wake, a value for each batch; the worlds take turns."""
+    """Return CPU seconds and bytes of a wake for each batch; the worlds take turns."""
     costs: dict[int, list[tuple[float, float]]] = {each.size: [] for each in worlds}
     for start in range(0, WAKES, BATCH):
         for each in worlds:
@@ -165,12 +165,12 @@ async def _wakes(worlds: tuple[World, ...]) -> dict[int, list[tuple[float, float
 
 @contextlib.asynccontextmanager
 async def world(size: int) -> AsyncIterator[World]:
-    """Everything, and all services asleep."""
+    """Run a world in which all services sleep."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zenvoy")))
         file, directory = directory / "services.yaml", directory / "state"
         directory.mkdir()
-        log = directory / "log"  # not beside the file: that folder is watched
+        log = directory / "log"  # not beside the file, because its directory is watched
         file.write_text(json.dumps(services_file(size)))
         command = [sys.executable, "-m", "bench.services", "reconcile", str(file), "--state-dir", str(directory)]
         output = stack.enter_context(log.open("wb"))
@@ -195,7 +195,7 @@ async def world(size: int) -> AsyncIterator[World]:
 
 
 def services_file(size: int) -> dict[str, object]:
-    """As many services as that."""
+    """Write a file with `count` services."""
     return {
         "listen": {"http": f"127.0.0.1:{free_port()}"},
         "services": [
@@ -214,7 +214,7 @@ async def _envoy_bytes(admin: Path) -> int:
 
 
 class Holder:
-    """A holder, as far as the reconciler can tell."""
+    """A simulated holder."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -224,7 +224,7 @@ class Holder:
 
     @contextlib.asynccontextmanager
     async def joined(self) -> AsyncIterator[None]:
-        """Connected, with all assignments in force."""
+        """Connect, and wait until all assignments are in force."""
         options = [("grpc.max_receive_message_length", -1)]
         async with grpc.aio.insecure_channel(self._target, options=options) as channel:
             call = channel.stream_stream(wire.METHOD)(self._says())
@@ -239,7 +239,7 @@ class Holder:
                 call.cancel()
 
     async def serve(self, address: str) -> None:
-        """One connection comes, waits, is released, answered, and ends."""
+        """Report a connection that arrives, waits, is released, is answered, and ends."""
         released = self._released[address] = asyncio.Event()
         now = time.time()
         self._count(wire.Count(address, 1, 0, 0, 0, 0, now, "127.0.0.1:40000"))
@@ -269,7 +269,7 @@ class Holder:
 
 
 class ThereAtOnce(ProcessBackend):
-    """Starts nothing: whoever is woken can be dialled already."""
+    """A backend that starts nothing; its services are always reachable."""
 
     def __init__(self, state_dir: Path, report: Report, umask: int = -1) -> None:
         super().__init__(state_dir, report, umask)
@@ -285,7 +285,7 @@ class ThereAtOnce(ProcessBackend):
 
 
 def reconcile() -> None:
-    """`zenvoy reconcile` with that backend."""
+    """Run `zenvoy reconcile` with that backend."""
     from reconciler.app import local_runtime as module
     from reconciler.cli.main import main
 

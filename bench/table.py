@@ -1,4 +1,4 @@
-"""What benchmarks give back: figures beside their reference, as a table for people or JSON for machines. Pure."""
+"""The results of benchmarks with their references, as a table or as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ HEAD = ("what", "measured", "reference", "ratio", "target", "met")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. Values are in `unit`; `most` and `most_ratio` are the target, None where nothing is promised."""
+    """One result. Values are in `unit`; `most` and `most_ratio` are the target, or None without a target."""
 
     what: str
     measured: float
     unit: str
     beside: str = ""
-    """What the reference is."""
+    """The name of the reference."""
     reference: float | None = None
     most: float | None = None
     most_ratio: float | None = None
     spread: float | None = None
-    """The ratio where it is not `measured / reference`, for instance a median of ratios."""
+    """The ratio if it differs from `measured / reference`, for example a median of ratios."""
 
     @property
     def ratio(self) -> float | None:
-        """How many times the reference."""
+        """The result as a multiple of the reference."""
         if self.spread is not None or not self.reference:
             return self.spread
         return self.measured / self.reference
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None when there is none."""
+        """True if the target is met; None without a target."""
         if self.most is None and self.most_ratio is None:
             return None
         small = self.most is None or self.measured <= self.most
@@ -42,19 +42,19 @@ class Row:
 
     @property
     def target(self) -> str:
-        """The target in words."""
+        """The target as text."""
         parts = [] if self.most is None else [f"≤ {_number(self.most)} {self.unit}"]
         parts += [] if self.most_ratio is None else [f"ratio ≤ {self.most_ratio:g}"]
         return ", ".join(parts)
 
 
 def as_json(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[dict[str, Any]]]:
-    """Plain data, by benchmark."""
+    """Return plain data by benchmark."""
     return {name: [_plain(row) for row in some] for name, some in rows.items()}
 
 
 def from_json(data: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, list[Row]]:
-    """What `as_json` made, as rows again."""
+    """Return the rows from the output of `as_json`."""
     fields = set(Row.__slots__)
     return {
         name: [Row(**{key: row[key] for key in fields & row.keys()}) for row in some] for name, some in data.items()
@@ -67,7 +67,7 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def as_text(rows: Mapping[str, Sequence[Row]]) -> str:
-    """The table for people; a section for each benchmark."""
+    """Return the table as text, with a section for each benchmark."""
     sections = {name: [_cells(row) for row in some] for name, some in rows.items()}
     widths = [max(len(cells[i]) for cells in (HEAD, *chain(*sections.values()))) for i in range(len(HEAD))]
     rule = "  ".join("-" * width for width in widths)
@@ -86,7 +86,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Numbers to the right, words to the left."""
+    """Align numbers to the right, and text to the left."""
     aligned = (
         f"{cell:>{width}}" if i in (1, 3) else f"{cell:<{width}}"
         for i, (cell, width) in enumerate(zip(cells, widths, strict=True))

@@ -1,10 +1,10 @@
-"""How long a wake takes, where zenvoy can do anything about it, through real Envoy.
+"""Duration of the parts of a wake that zenvoy can influence, through a real Envoy.
 
-Two parts: from the first held connection to the reconciler's decision, and from the service's `listen()` to the first
-byte at the client. What a service does before it listens is its own.
+There are two parts: from the first held connection to the reconciler's decision, and from the service's `listen()` to
+the first byte at the client. The time until the service listens is not included.
 
-Beside the first: one gRPC message from a process to another, between the same libraries. Beside the second: a client
-that starts the same service itself and dials it once a millisecond until it answers, the least that any waker does.
+The reference for the first part is one gRPC message between two processes with the same libraries. The reference for
+the second is a client that starts the same service itself and connects every millisecond until it answers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ECHO = "/bench.Echo/Stream"
 
 @dataclass(frozen=True, slots=True)
 class Wakes:
-    """Figures of one protocol, in ms, a value a wake."""
+    """Results of one protocol in milliseconds, one value per wake."""
 
     signal: list[float]
     message: list[float]
@@ -51,7 +51,7 @@ class Wakes:
 
 
 def measure() -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as directory, zenvoy(Path(directory)) as (control, ports), echo() as message:
         for protocol in PROTOCOLS:
@@ -71,7 +71,7 @@ def _rows(protocol: str, wakes: Wakes) -> Iterator[Row]:
 
 
 def wake(control: Path, protocol: str, port: int, message: Callable[[], float]) -> tuple[float, float, float, float]:
-    """Put it to sleep, and wake it: signal, a message beside it, first byte, a polled start beside it; all in ms."""
+    """Put the service to sleep and wake it; return signal, message, first byte, and polled start in milliseconds."""
     wait_for(lambda: _sleeps(control, protocol), f"{protocol} to sleep")
     first_byte = request(port, protocol)
     done = wait_for(lambda: _woken(state(control, protocol)), f"{protocol} to be woken") or {}
@@ -79,13 +79,13 @@ def wake(control: Path, protocol: str, port: int, message: Callable[[], float]) 
 
 
 def state(control: Path, protocol: str) -> dict[str, Any]:
-    """The service as `zenvoy status -o json` shows it."""
+    """Return the service as in `zenvoy status -o json`."""
     found: dict[str, Any] = ask(control, "GET", f"/v1/services/{protocol}")
     return found
 
 
 def _sleeps(control: Path, protocol: str) -> bool:
-    """Whether it sleeps; told to, again whenever something has made it stay awake, as the last wake's traffic may."""
+    """Return whether the service sleeps; repeat the sleep command if traffic has kept it awake."""
     found: str = state(control, protocol)["state"]
     if found in ("Active", "Idle"):
         ask(control, "POST", f"/v1/services/{protocol}/sleep")
@@ -99,13 +99,13 @@ def _woken(view: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def request(port: int, protocol: str) -> float:
-    """Ask, and wait: ms from the service's `listen()` to the first byte of its answer."""
+    """Send a request; return milliseconds from the service's `listen()` to the first byte of its answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         return _answer(client, protocol)
 
 
 def polled(protocol: str) -> float:
-    """The same without zenvoy: start it, and dial until it answers."""
+    """Start the service without zenvoy, and connect until it answers; return milliseconds."""
     port = free_port()
     process = subprocess.Popen([*UPSTREAM, protocol, str(port)])
     try:
@@ -130,7 +130,7 @@ def _answer(client: socket.socket, protocol: str) -> float:
 
 @contextlib.contextmanager
 def zenvoy(directory: Path) -> Iterator[tuple[Path, dict[str, int]]]:
-    """A running `zenvoy up`: its control socket, and the port of each protocol's service."""
+    """Run `zenvoy up`; yield its control socket and the port of each protocol's service."""
     ports = {protocol: free_port() for protocol in PROTOCOLS}
     services = [
         {"name": protocol, "protocol": protocol, "command": [*UPSTREAM, protocol, "{port}"]} for protocol in PROTOCOLS
@@ -153,8 +153,10 @@ def _serves(log: Path, process: subprocess.Popen[bytes]) -> bool:
 
 @contextlib.contextmanager
 def echo() -> Iterator[Callable[[], float]]:
-    """A function that says how many ms gRPC takes with one message after some silence: from a thread of grpcio here to
-    the loop of grpc.aio in another process."""
+    """Yield a function that returns the milliseconds of one gRPC message after some silence.
+
+    It sends the message from a grpcio thread to the loop of grpc.aio in another process.
+    """
     times: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     with tempfile.TemporaryDirectory() as directory:
         target = f"unix:{directory}/echo.sock"
@@ -171,7 +173,7 @@ def echo() -> Iterator[Callable[[], float]]:
 
 
 async def serve_echo(target: str) -> None:
-    """Answer each time with the ms since then."""
+    """Answer each message with the milliseconds since it was sent."""
 
     async def stream(times: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
         async for sent_at in times:

@@ -1,11 +1,11 @@
-"""A service that notes when it began to listen, and says so in its first reply: `wake_upstream.py http|tcp PORT`.
+"""A service that reports in its first answer when it began to listen: `wake_upstream.py http|tcp PORT`.
 
-One connection after the other, and nothing imported that it does not need: what is measured is the way to it.
+It serves one connection at a time and imports as little as possible, because only the path to it is measured.
 """
 
 import sys
 import time
-from _socket import SO_REUSEADDR, SOL_SOCKET  # the module `socket` itself takes longer to load than we take to start
+from _socket import SO_REUSEADDR, SOL_SOCKET  # loading the module `socket` takes longer than the rest of the start
 from _socket import socket as Socket
 from os import close, read, write
 
@@ -22,7 +22,7 @@ def main(protocol: str, port: int) -> None:
     while True:
         fd, _ = listener._accept()
         try:
-            if read(fd, 65536):  # a probe of readiness says nothing, and goes
+            if read(fd, 65536):  # a readiness probe sends nothing
                 write(fd, reply)
         except OSError:
             pass

@@ -1,10 +1,10 @@
-"""What serving real Envoy over ADS costs us: the first snapshot, and one wake, at 1,000 and at 10,000 services.
+"""Cost of serving a real Envoy over ADS: the first snapshot and one wake, with 1,000 and 10,000 services.
 
     python -m bench.xds [--mode delta|sotw]
 
-CPU is this process's own (`time.process_time`: translation, versions, encoding, gRPC, acknowledgements), not Envoy's.
-Bytes are Envoy's count of what it received on its ADS connection. Beside it, as the reference: encoding the same
-resources with betterproto2.
+CPU time is that of this process (`time.process_time`: translation, versions, encoding, gRPC, acknowledgements), not
+Envoy's. Bytes are those that Envoy received on its ADS connection. The reference is encoding the same resources with
+betterproto2.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PODS = tuple(ir.SocketAddress(f"10.244.0.{i}", 8080) for i in range(1, 4))
 
 @dataclass(frozen=True)
 class Figures:
-    """One size's measurements."""
+    """Results for one number of services."""
 
     snapshot_cpu_ms: float
     snapshot_wall_ms: float
@@ -49,7 +49,7 @@ class Figures:
 
 
 def services(count: int) -> list[ir.Upstream]:
-    """Make services as Kubernetes would name them."""
+    """Return services with names as in Kubernetes."""
     return [
         ir.Upstream(
             f"shop/service-{i}",
@@ -61,11 +61,11 @@ def services(count: int) -> list[ir.Upstream]:
 
 
 def naive_cpu_ms(some: list[ir.Upstream]) -> float:
-    """Encode the resources of some services with betterproto2, and scale the best of a few rounds to all of them."""
+    """Return the CPU time of encoding with betterproto2, extrapolated from a few rounds with some services."""
     sample = some[:SAMPLE]
     messages = [message for service, held in zip(sample, HELD, strict=False) for message in _decoded(service, held)]
     rounds = []
-    for _ in range(4):  # the first fills betterproto2's caches
+    for _ in range(4):  # the first round fills betterproto2's caches
         begin = time.process_time()
         for message in messages:
             bytes(message)
@@ -74,8 +74,8 @@ def naive_cpu_ms(some: list[ir.Upstream]) -> float:
 
 
 def _decoded(service: ir.Upstream, held: tuple[ir.SocketAddress, ...]) -> Iterator[Any]:
-    """Yield a service's resources as betterproto2's messages."""
-    # Imported last: with its thousands of classes, each garbage collection during a measurement would take longer.
+    """Yield the resources of a service as betterproto2 messages."""
+    # Imported last, because its thousands of classes slow down garbage collection during measurements.
     from tests.xds.oracle import MESSAGES
 
     made = parts(service)
@@ -86,13 +86,13 @@ def _decoded(service: ir.Upstream, held: tuple[ir.SocketAddress, ...]) -> Iterat
 
 
 async def received_bytes(joined: Envoy) -> int:
-    """Return what Envoy has received from us."""
+    """Return the number of bytes that Envoy received."""
     name = "cluster.zenvoy_ads.upstream_cx_rx_bytes_total"
     return int((await joined.stats(name))[name])
 
 
 class Stage:
-    """A server with services of one size, and the Envoy that has joined it."""
+    """A server with a number of services, and the Envoy that joined it."""
 
     def __init__(self, count: int) -> None:
         self.services = services(count)
@@ -108,7 +108,7 @@ class Stage:
         self.bytes = 0
 
     async def start(self, stack: AsyncExitStack, mode: Mode) -> None:
-        """Start both, and take the time of the first snapshot."""
+        """Start both, and measure the first snapshot."""
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         running = await stack.enter_async_context(plane(server=self.server))
         self.envoy = await stack.enter_async_context(envoy(directory, running.port, mode=mode))
@@ -134,14 +134,14 @@ class Stage:
         self.cpus.append((time.process_time() - cpu) / len(some))
 
     async def figures(self) -> Figures:
-        """Return what was measured."""
+        """Return the results."""
         size = (await received_bytes(self.envoy) - self.bytes) / len(self.walls)
         cpu, wall = statistics.median(self.cpus), statistics.median(self.walls)
         return Figures(self.snapshot_cpu * 1000, self.snapshot_wall * 1000, cpu * 1000, wall * 1000, size)
 
 
 async def measure_all(sizes: tuple[int, ...], mode: Mode) -> list[Figures]:
-    """Measure these numbers of services; wakes take turns, so that what else the machine does hits all sizes alike."""
+    """Measure several numbers of services; wakes take turns, so that other work on the machine affects all alike."""
     async with AsyncExitStack() as stack:
         stages = [Stage(size) for size in sizes]
         for stage in stages:
