@@ -127,7 +127,7 @@ def _answers(url: str) -> bool:
 
 
 class _Nowhere:
-    """All adapters of an engine, without any effect."""
+    """The adapters of an engine, without any effect."""
 
     def __init__(self) -> None:
         self._indexes = count()
