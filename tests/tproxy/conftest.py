@@ -18,8 +18,11 @@ def open_descriptors() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def _grpc() -> Iterator[None]:
-    """grpc opens descriptors of its own with its first object and closes them some time after its last: in the middle
-    of tests that count theirs. So there is always one."""
+    """Keep one gRPC object for all tests.
+
+    grpc opens descriptors with its first object and closes them some time after its last one, which would disturb tests
+    that count descriptors.
+    """
     server = grpc.server(ThreadPoolExecutor(1))
     server.add_insecure_port("127.0.0.1:0")
     server.start()

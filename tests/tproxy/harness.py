@@ -1,4 +1,4 @@
-"""A holder in a process of its own, a reconciler that says what a test tells it to, and clients and upstreams."""
+"""A holder process, a scripted reconciler, clients, and upstreams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOST = "127.64.0.7"
 
 
 def eventually(look: Callable[[], T], what: str = "") -> T:
-    """What `look` returns, once that is true."""
+    """Return the result of `look` once it is true."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         seen = look()
@@ -39,7 +39,7 @@ def eventually(look: Callable[[], T], what: str = "") -> T:
 
 
 class FakeReconciler:
-    """The other end of the holder stream, speaking `wire.py` over real gRPC."""
+    """The other end of the holder stream, over real gRPC."""
 
     def __init__(self, port: int = 0, assigned: Iterable[Assignment] = ()) -> None:
         self.ups: list[Up] = []
@@ -88,7 +88,7 @@ class FakeReconciler:
             return
 
     def say(self, *assign: Assignment, remove: tuple[str, ...] = (), full: bool = False) -> int:
-        """Send a `Down`; its version."""
+        """Send a `Down` and return its version."""
         self.version += 1
         if full:
             self._assigned.clear()
@@ -101,16 +101,16 @@ class FakeReconciler:
         return self.version
 
     def is_acked(self, version: int) -> None:
-        """Wait until that is in force."""
+        """Wait until the version is in force."""
         eventually(lambda: self.ups and self.ups[-1].acked >= version, f"acked {version}")
 
     def count(self, address: str) -> Count | None:
-        """The latest that was said of an address."""
+        """Return the latest count of an address."""
         found = [count for up in self.ups[:] for count in up.counts if count.address == address]
         return found[-1] if found else None
 
     def sees(self, address: str, **wanted: int) -> Count:
-        """Wait until the counts are those."""
+        """Wait for these counts and return them."""
 
         def look() -> Count | None:
             count = self.count(address)
@@ -120,7 +120,7 @@ class FakeReconciler:
 
 
 class HolderProcess:
-    """`zenvoy-tproxy run`, for real."""
+    """A process of `zenvoy-tproxy run`."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class HolderProcess:
 
 
 class World(ExitStack):
-    """A reconciler and its holder, and whatever else a test opens; all of it ends with the test."""
+    """A reconciler, its holder, and everything that a test opens; all of it ends with the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class World(ExitStack):
         return self._holder
 
     def use(self, holder: HolderProcess) -> None:
-        """The holder from now on."""
+        """Use another holder from now on."""
         self._holder = holder
 
     def assignment(
@@ -228,7 +228,7 @@ class World(ExitStack):
         return Assignment(at, service, protocol, verdict or Hold(), max_held, hold_timeout, reason, has_header)
 
     def assign(self, verdict: Verdict | None = None, **rest: Any) -> None:
-        """Say it, and wait until it is in force."""
+        """Send an assignment and wait until it is in force."""
         self.reconciler.is_acked(self.reconciler.say(self.assignment(verdict, **rest)))
 
     def sees(self, **wanted: int) -> Count:
@@ -261,7 +261,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def is_reset(sock: socket.socket) -> bool:
-    """Whether the next thing that comes is a reset."""
+    """Return whether a reset comes next."""
     try:
         return sock.recv(1) is None
     except ConnectionResetError:

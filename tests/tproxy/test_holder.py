@@ -1,6 +1,6 @@
-"""Whatever comes in whatever order: holds are bounded, and nobody is released but over a dial that succeeded.
+"""Any order of events: holds are bounded, and connections are released only over dials that succeeded.
 
-A whole holder but for its process: real sockets, on both sides, and a real loop that runs a little after each step.
+A complete holder without its process: real sockets on both sides, and a real loop that runs after each step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RUN_SECONDS = 0.003
 
 
 class Silent:
-    """A link that leads nowhere."""
+    """A link that discards its messages."""
 
     def send(self, message: Up) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The process from its start to its end, with a reconciler that comes and goes, in every order."""
+"""The holder process from start to end, with a reconciler that connects and disconnects in any order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command(*args: str) -> subprocess.CompletedProcess[str]:
 # The reconciler comes and goes.
 
 
-def test_the_first_who_waits_is_told_of_at_once(world: World) -> None:
+def test_report_first_held_connection_is_sent_at_once(world: World) -> None:
     world.assign()
     seen = len(world.reconciler.ups)
     world.client()
@@ -58,14 +58,14 @@ def test_the_first_who_waits_is_told_of_at_once(world: World) -> None:
     assert world.reconciler.arrived[seen] - count.held_since < 0.5
 
 
-def test_many_changes_are_few_messages(world: World) -> None:
+def test_report_many_changes_are_coalesced(world: World) -> None:
     world.assign()
     world.clients(500)
     world.sees(held=500)
     assert len(world.reconciler.ups) < 250
 
 
-def test_without_a_reconciler_it_goes_on_and_says_everything_again(world: World) -> None:
+def test_holder_without_reconciler_continues_and_reports_all(world: World) -> None:
     upstream = world.upstream()
     other = f"127.64.0.8:{world.holder.port}"
     world.assign(address=other, service="db")
@@ -98,7 +98,7 @@ def test_without_a_reconciler_it_goes_on_and_says_everything_again(world: World)
     assert held.recv(2) == b"db"
 
 
-def test_a_killed_reconciler_is_noticed_and_its_successor_found(world: World) -> None:
+def test_killed_reconciler_is_noticed_and_replaced(world: World) -> None:
     port = unused_port()
     script = (
         "import sys, time; from tests.tproxy.harness import FakeReconciler; from tproxy.wire import *\n"
@@ -127,8 +127,8 @@ def test_a_killed_reconciler_is_noticed_and_its_successor_found(world: World) ->
     assert client.recv(1) == b"x"
 
 
-def test_a_reconciler_that_vanished_without_a_word_is_noticed(world: World) -> None:
-    """A frozen process still has its TCP connection acknowledged by the kernel: only the ping goes unanswered."""
+def test_unreachable_reconciler_is_noticed(world: World) -> None:
+    """The kernel still acknowledges TCP for a stopped process: only the ping is not answered."""
     port = unused_port()
     script = (
         "import sys, time; from tests.tproxy.harness import FakeReconciler\n"
@@ -149,7 +149,7 @@ def test_a_reconciler_that_vanished_without_a_word_is_noticed(world: World) -> N
             process.kill()
 
 
-def test_a_holder_started_again_learns_everything(world: World) -> None:
+def test_restarted_holder_receives_all_assignments(world: World) -> None:
     upstream = world.upstream()
     first = world.holder
     world.assign(go(upstream))
@@ -160,8 +160,8 @@ def test_a_holder_started_again_learns_everything(world: World) -> None:
     world.accept(upstream)
 
 
-def test_connections_to_a_socket_that_was_handed_down_outlast_a_killed_holder(world: World) -> None:
-    """They wait in the kernel until the next holder is there."""
+def test_inherited_socket_keeps_connections_of_a_killed_holder(world: World) -> None:
+    """Connections wait in the kernel until the next holder accepts them."""
     with socket.create_server(("0.0.0.0", 0)) as listening:
         handed_down = ("--listen", f"fd:{listening.fileno()}")
         world.start(*handed_down, pass_fds=(listening.fileno(),))
@@ -178,7 +178,7 @@ def test_connections_to_a_socket_that_was_handed_down_outlast_a_killed_holder(wo
 # How it ends.
 
 
-def test_a_drain_lets_everybody_finish(world: World) -> None:
+def test_drain_lets_connections_finish(world: World) -> None:
     upstream = world.upstream()
     world.assign(go(upstream))
     relayed = world.client()
@@ -200,7 +200,7 @@ def test_a_drain_lets_everybody_finish(world: World) -> None:
     assert world.holder.wait() == 0
 
 
-def test_a_drain_is_bounded(world: World) -> None:
+def test_drain_timeout_refuses_and_cuts(world: World) -> None:
     world.start("--drain-timeout", "0.3")
     world.assign(protocol="http", reason="no image")
     held = world.client()
@@ -214,7 +214,7 @@ def test_a_drain_is_bounded(world: World) -> None:
     assert world.holder.wait() == 5
 
 
-def test_a_second_signal_ends_it_at_once(world: World) -> None:
+def test_second_signal_ends_the_process_at_once(world: World) -> None:
     world.assign()
     client = world.client()
     client.sendall(b"x")
@@ -226,7 +226,7 @@ def test_a_second_signal_ends_it_at_once(world: World) -> None:
     assert is_reset(client)
 
 
-def test_with_nothing_to_do_it_ends_at_once(world: World) -> None:
+def test_signal_to_an_unused_holder_ends_it_at_once(world: World) -> None:
     world.assign()
     begun = time.monotonic()
     world.holder.signal(signal.SIGTERM)
@@ -244,7 +244,7 @@ def _converse(world: World, upstream: socket.socket) -> None:
         server.close()
 
 
-def test_descriptors_are_given_back(world: World) -> None:
+def test_ended_connections_free_their_descriptors(world: World) -> None:
     port = unused_port()
     world.start("--metrics", f"127.0.0.1:{port}")
     upstream = world.upstream()
@@ -272,7 +272,7 @@ def test_descriptors_are_given_back(world: World) -> None:
 # What it says about itself.
 
 
-def test_metrics_and_health(world: World) -> None:
+def test_metrics_and_health_reflect_the_holder(world: World) -> None:
     port = unused_port()
     world.start("--metrics", f"127.0.0.1:{port}")
     world.assign(protocol="http")
@@ -304,7 +304,7 @@ def test_metrics_and_health(world: World) -> None:
         assert line in text.splitlines()
 
 
-def test_metrics_come_in_the_format_that_is_asked_for(world: World) -> None:
+def test_metrics_accept_header_selects_the_format(world: World) -> None:
     port = unused_port()
     world.start("--metrics", f"127.0.0.1:{port}")
     world.assign()
@@ -324,7 +324,7 @@ def test_metrics_come_in_the_format_that_is_asked_for(world: World) -> None:
         assert [sample.value for sample in families["zenvoy_holder_held"].samples if sample.labels["service"]] == [1]
 
 
-def test_what_is_relayed_for_a_service_that_was_removed_is_nobodys(world: World) -> None:
+def test_metrics_relayed_for_removed_service_have_no_label(world: World) -> None:
     port = unused_port()
     world.start("--metrics", f"127.0.0.1:{port}")
     upstream = world.upstream()
@@ -349,7 +349,7 @@ def test_what_is_relayed_for_a_service_that_was_removed_is_nobodys(world: World)
     eventually(lambda: series()['zenvoy_holder_relayed{service=""}'] == "1.0")
 
 
-def test_who_waited_at_an_address_of_no_service_is_counted_as_nobodys() -> None:
+def test_metrics_held_at_unassigned_address_have_no_label() -> None:
     port, stream = unused_port(), unused_port()
     with HolderProcess(stream, "--metrics", f"127.0.0.1:{port}") as holder:
 
@@ -364,14 +364,14 @@ def test_who_waited_at_an_address_of_no_service_is_counted_as_nobodys() -> None:
         assert 'zenvoy_holder_held{service=""} 0.0' in lines()
 
 
-def test_it_is_not_ready_before_the_reconciler_has_spoken() -> None:
+def test_readyz_before_the_first_assignments_is_503() -> None:
     port = unused_port()
     with HolderProcess(unused_port(), "--metrics", f"127.0.0.1:{port}"):
         assert get(f"http://127.0.0.1:{port}/healthz")[0] == 200
         assert get(f"http://127.0.0.1:{port}/readyz")[0] == 503
 
 
-def test_log_lines_are_json(world: World) -> None:
+def test_log_json_is_one_object_per_line(world: World) -> None:
     lines = [json.loads(line) for line in world.holder.log.splitlines()]
     listening = next(line for line in lines if line["event"] == "listening")
     assert listening["address"] == f"0.0.0.0:{world.holder.port}"
@@ -380,7 +380,7 @@ def test_log_lines_are_json(world: World) -> None:
 # The command line.
 
 
-def test_a_port_that_is_taken_is_explained() -> None:
+def test_listen_port_in_use_names_the_process() -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
         done = command("run", "--reconciler", "127.0.0.1:1", "--listen", f"0.0.0.0:{port}")
@@ -398,13 +398,13 @@ def test_a_port_that_is_taken_is_explained() -> None:
         ([], "--reconciler"),
     ],
 )
-def test_wrong_usage_is_explained(args: list[str], said: str) -> None:
+def test_run_invalid_option_names_the_problem(args: list[str], said: str) -> None:
     done = command("run", *args)
     assert done.returncode == 2
     assert said in " ".join(done.stderr.replace("│", " ").split())
 
 
-def test_the_environment_sets_options() -> None:
+def test_run_options_from_environment_are_used() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tproxy", "run"],
         env={**os.environ, "ZENVOY_TPROXY_RECONCILER": "127.0.0.1:1", "ZENVOY_TPROXY_LISTEN": "192.0.2.1:1234"},
@@ -418,7 +418,7 @@ def test_the_environment_sets_options() -> None:
 
 
 @pytest.mark.root
-def test_mode_tproxy_without_the_capability_says_what_to_do() -> None:
+def test_mode_tproxy_without_capability_names_the_remedy() -> None:
     prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     run = [sys.executable, "-m", "tproxy", "run", "--mode", "tproxy", "--reconciler", "127.0.0.1:1"]
     done = subprocess.run(

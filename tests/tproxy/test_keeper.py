@@ -1,4 +1,4 @@
-"""Held connections outlive a holder that is killed: the keeper gives them to the next one, and nothing twice."""
+"""The keeper gives the held connections of a killed holder to the next one, and delivers nothing twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tproxy.harness import HolderProcess, World, eventually, go, is_reset,
 
 
 class Kept:
-    """A keeper, and holders with one listening socket, of which one runs at a time."""
+    """A keeper, and a sequence of holders that share one listening socket."""
 
     def __init__(self, world: World, folder: Path) -> None:
         self.world, self.path = world, folder / "keeper.sock"
@@ -50,7 +50,7 @@ class Kept:
 
     @property
     def kept(self) -> int:
-        """Descriptors of held connections that the keeper has."""
+        """Number of held connections that the keeper has."""
         found = Path(f"/proc/{self.keeper.pid}/fd").iterdir()
         sockets = sum(1 for one in found if str(one.readlink()).startswith("socket:"))
         return sockets - 2  # those that it listens on, and that it speaks to the holder over
@@ -85,7 +85,7 @@ def _all_answered_once(kept: Kept, clients: list[socket.socket]) -> None:
         assert read_exactly(client, 11) == f"CLIENT {at:03}\n".encode()
 
 
-def test_held_connections_outlive_a_killed_holder(kept: Kept) -> None:
+def test_held_connections_survive_a_killed_holder(kept: Kept) -> None:
     kept.world.assign()
     clients = _asks(kept, 150)
     kept.world.sees(held=150)
@@ -112,7 +112,7 @@ def test_time_held_counts_from_the_first_holder(kept: Kept) -> None:
 
 
 def test_relayed_connection_ends_with_a_killed_holder(kept: Kept) -> None:
-    """What a program may have received is never sent to it again."""
+    """Bytes that a program may have received are never sent to it again."""
     upstream = kept.world.upstream()
     kept.world.assign(go(upstream))
     client = kept.client()
@@ -139,7 +139,7 @@ def test_connection_closes_at_once_where_the_holder_refuses(kept: Kept) -> None:
     kept.world.sees(held=1, refused=2)
 
 
-def test_client_that_gives_up_is_not_kept(kept: Kept) -> None:
+def test_client_that_disconnects_is_not_kept(kept: Kept) -> None:
     kept.world.assign(protocol="http")
     client = kept.client()
     kept.world.sees(held=1)

@@ -1,4 +1,4 @@
-"""What a client sees that may not or need not wait any longer; and how the holder sees that one does not want to."""
+"""Refusals, as clients see them, and clients that disconnect, as the holder sees them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.tproxy.harness import (
 from tproxy.protocols import http2
 
 WAITED = r"web did not start within \d\.\d s \(holdTimeout\)"
-"""For 0.1 s, on a machine that has nothing else to do."""
+"""The time is 0.1 s on an idle machine."""
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 
 
@@ -42,7 +42,7 @@ def curl(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.curl
-def test_an_http_client_whose_wait_ends_is_told_why(world: World) -> None:
+def test_timeout_http_client_gets_503_with_the_reason(world: World) -> None:
     world.assign(protocol="http", hold_timeout=0.1, reason="exit code 3: no such file")
     said = curl(f"http://{world.holder.address}/").stdout
     head, _, body = said.partition("\n\n")
@@ -55,13 +55,13 @@ def test_an_http_client_whose_wait_ends_is_told_why(world: World) -> None:
 
 
 @pytest.mark.curl
-def test_an_answer_to_head_has_no_body(world: World) -> None:
+def test_refusal_of_head_has_no_body(world: World) -> None:
     world.assign(protocol="http", max_held=0)
     assert curl("--head", f"http://{world.holder.address}/").stdout.rstrip().endswith("Connection: close")
 
 
 @pytest.mark.curl
-def test_an_answer_survives_an_upload_that_nobody_reads(world: World, tmp_path: Path) -> None:
+def test_refusal_during_an_upload_is_delivered(world: World, tmp_path: Path) -> None:
     world.assign(protocol="http", hold_timeout=0.2)
     upload = tmp_path / "upload"
     upload.write_bytes(bytes(8 << 20))
@@ -70,7 +70,7 @@ def test_an_answer_survives_an_upload_that_nobody_reads(world: World, tmp_path: 
     assert "did not start" in said
 
 
-def test_an_http_client_that_has_not_asked_yet_is_answered_when_it_does(world: World) -> None:
+def test_refusal_before_the_request_is_sent_after_it(world: World) -> None:
     world.assign(protocol="http", max_held=0)
     client = world.client()
     world.sees(refused=1)
@@ -81,7 +81,7 @@ def test_an_http_client_that_has_not_asked_yet_is_answered_when_it_does(world: W
 @pytest.mark.curl
 @pytest.mark.parametrize("upload", [False, True], ids=["get", "upload"])
 @pytest.mark.curl
-def test_an_h2c_client_is_told_why(world: World, tmp_path: Path, upload: bool) -> None:
+def test_timeout_h2c_client_gets_503_with_the_reason(world: World, tmp_path: Path, upload: bool) -> None:
     world.assign(protocol="h2c", hold_timeout=0.1, reason="no image")
     body = tmp_path / "upload"
     body.write_bytes(bytes(1 << 20))
@@ -92,7 +92,7 @@ def test_an_h2c_client_is_told_why(world: World, tmp_path: Path, upload: bool) -
     assert re.search(rf"\n{WAITED}: no image\n$", said)
 
 
-def test_a_grpc_client_is_told_why(world: World) -> None:
+def test_timeout_grpc_client_gets_the_reason(world: World) -> None:
     world.assign(protocol="h2c", hold_timeout=0.1, reason="100 % full: \u00e9t\u00e9")
     with grpc.insecure_channel(world.holder.address) as channel, pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/shop.Web/Get")(b"x", timeout=10)
@@ -101,7 +101,7 @@ def test_a_grpc_client_is_told_why(world: World) -> None:
 
 
 def frames(data: bytes) -> list[tuple[int, int]]:
-    """Kind and stream of each frame."""
+    """Return kind and stream of each frame."""
     found, at = [], 0
     while at < len(data):
         found.append((data[at + 3], int.from_bytes(data[at + 5 : at + 9])))
@@ -117,7 +117,7 @@ def gives_up(*streams: int) -> bytes:
     return b"".join(http2.frame(http2.RST_STREAM, 0, stream, (8).to_bytes(4)) for stream in streams)
 
 
-def test_a_request_that_came_late_over_a_held_connection_is_left_to_be_made_again(world: World) -> None:
+def test_timeout_h2c_recent_request_may_be_repeated(world: World) -> None:
     world.assign(protocol="h2c", hold_timeout=1.0)
     client = world.client()
     client.sendall(http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3))
@@ -131,7 +131,7 @@ def test_a_request_that_came_late_over_a_held_connection_is_left_to_be_made_agai
     world.sees(held=0, refused=1)
 
 
-def test_a_connection_whose_every_request_was_given_up_is_gone(world: World) -> None:
+def test_h2c_connection_with_only_cancelled_requests_is_gone(world: World) -> None:
     world.assign(protocol="h2c")
     client = world.client()
     client.sendall(http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3) + gives_up(1))
@@ -143,7 +143,7 @@ def test_a_connection_whose_every_request_was_given_up_is_gone(world: World) -> 
     world.sees(held=0, gone=1, refused=0)
 
 
-def test_what_was_looked_at_is_still_delivered(world: World) -> None:
+def test_h2c_bytes_that_were_peeked_at_are_delivered(world: World) -> None:
     world.assign(protocol="h2c")
     client, upstream = world.client(), world.upstream()
     sent = http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3) + gives_up(1) + http2.frame(0, 1, 3, bytes(9_000))
@@ -154,7 +154,7 @@ def test_what_was_looked_at_is_still_delivered(world: World) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "tls"])
-def test_a_tcp_client_whose_wait_ends_is_reset(world: World, protocol: str) -> None:
+def test_timeout_tcp_client_is_reset(world: World, protocol: str) -> None:
     world.assign(protocol=protocol, hold_timeout=0.1)
     client = world.client()
     client.sendall(b"unread")
@@ -162,7 +162,7 @@ def test_a_tcp_client_whose_wait_ends_is_reset(world: World, protocol: str) -> N
     world.sees(refused=1, held=0)
 
 
-def test_each_waits_for_its_own_time(world: World) -> None:
+def test_hold_timeout_changed_applies_to_held_connections(world: World) -> None:
     world.assign(hold_timeout=60)
     clients = world.clients(3)
     world.sees(held=3)
@@ -172,7 +172,7 @@ def test_each_waits_for_its_own_time(world: World) -> None:
 
 
 @pytest.mark.curl
-def test_more_than_may_wait_are_refused_at_once(world: World) -> None:
+def test_connection_beyond_max_held_is_refused_at_once(world: World) -> None:
     world.assign(protocol="http", max_held=2)
     world.clients(2)
     world.sees(held=2)
@@ -182,21 +182,21 @@ def test_more_than_may_wait_are_refused_at_once(world: World) -> None:
 
 
 @pytest.mark.curl
-def test_when_one_alone_may_wait_it_is_said_so(world: World) -> None:
+def test_refusal_at_max_held_one_uses_the_singular(world: World) -> None:
     world.assign(protocol="http", max_held=1)
     world.clients(1)
     world.sees(held=1)
     assert "1 connection is already held (maxHeld)" in curl(f"http://{world.holder.address}/").stdout
 
 
-def test_refusals_are_told_by_reason(world: World) -> None:
+def test_refusals_are_counted_by_reason(world: World) -> None:
     world.assign(protocol="tcp", max_held=1, hold_timeout=0.3)
     clients = world.clients(3)
     assert all(is_reset(client) for client in clients)
     assert world.sees(refused=3).refused_by == {"max_held": 2, "timeout": 1}
 
 
-def test_a_service_that_refuses_says_why_to_those_who_wait_too(world: World) -> None:
+def test_removed_service_refuses_held_clients_with_reason(world: World) -> None:
     world.assign(protocol="http")
     client = world.client()
     client.sendall(GET)
@@ -205,7 +205,7 @@ def test_a_service_that_refuses_says_why_to_those_who_wait_too(world: World) -> 
     assert b"web is no longer served" in read_all(client)
 
 
-def test_an_address_that_is_no_longer_used_is_refused_but_what_is_relayed_goes_on(world: World) -> None:
+def test_removed_address_refuses_held_and_keeps_relayed(world: World) -> None:
     upstream = world.upstream()
     world.assign(go(upstream))
     relayed = world.client()
@@ -220,7 +220,7 @@ def test_an_address_that_is_no_longer_used_is_refused_but_what_is_relayed_goes_o
     assert relayed.recv(10) == b"goes on"
 
 
-def test_an_unknown_address_waits_for_the_first_word_of_the_reconciler(world: World) -> None:
+def test_unassigned_address_holds_until_first_assignments(world: World) -> None:
     port = unused_port()
     world.reconciler.stop()
     world.use(world.enter_context(HolderProcess(port)))
@@ -233,7 +233,7 @@ def test_an_unknown_address_waits_for_the_first_word_of_the_reconciler(world: Wo
     assert all(is_reset(late) for late in _attempt(world, 1, "127.64.0.9"))
 
 
-def test_who_waits_for_one_service_is_not_sent_to_another_that_gets_its_address(world: World) -> None:
+def test_address_of_another_service_refuses_held_clients(world: World) -> None:
     world.assign(protocol="tcp")
     waiting = world.client()
     world.sees(held=1)
@@ -246,7 +246,7 @@ def test_who_waits_for_one_service_is_not_sent_to_another_that_gets_its_address(
     assert later.recv(100) == b"other"
 
 
-def test_a_full_message_replaces_everything(world: World) -> None:
+def test_full_message_replaces_all_assignments(world: World) -> None:
     other = f"127.64.0.8:{world.holder.port}"
     world.assign()
     world.reconciler.is_acked(world.reconciler.say(world.assignment(address=other, service="db"), full=True))
@@ -255,7 +255,7 @@ def test_a_full_message_replaces_everything(world: World) -> None:
     world.reconciler.sees(other, held=1)
 
 
-def test_a_tcp_client_that_resets_is_gone(world: World) -> None:
+def test_tcp_client_that_resets_is_gone(world: World) -> None:
     world.assign()
     client = world.client()
     client.sendall(b"x")
@@ -264,7 +264,7 @@ def test_a_tcp_client_that_resets_is_gone(world: World) -> None:
     world.sees(held=0, gone=1)
 
 
-def test_an_http_client_that_closes_is_gone_and_not_replayed(world: World) -> None:
+def test_http_client_that_closes_is_gone_and_not_replayed(world: World) -> None:
     world.assign(protocol="http")
     client, stays = world.client(), world.client()
     client.sendall(GET)
@@ -282,7 +282,7 @@ def test_an_http_client_that_closes_is_gone_and_not_replayed(world: World) -> No
     stays.close()
 
 
-def test_clients_gone_from_the_middle_leave_nothing_behind(world: World) -> None:
+def test_clients_that_leave_the_middle_leave_nothing(world: World) -> None:
     world.assign(protocol="http")
     clients = world.clients(300)
     world.sees(held=300)
@@ -297,7 +297,7 @@ def test_clients_gone_from_the_middle_leave_nothing_behind(world: World) -> None
 
 
 def _attempt(world: World, number: int, host: str = HOST) -> list[socket.socket]:
-    """Clients, less those that were reset before connect() returned."""
+    """Return new clients, except those that were reset before connect() returned."""
     clients = []
     for _ in range(number):
         with contextlib.suppress(ConnectionResetError):
@@ -310,7 +310,7 @@ def metrics(world: World, port: int) -> str:
         return str(answer.read().decode())
 
 
-def test_past_the_descriptors_connections_are_refused_and_those_that_wait_are_still_released(world: World) -> None:
+def test_descriptor_limit_refuses_new_and_releases_held(world: World) -> None:
     port = unused_port()
     world.start("--metrics", f"127.0.0.1:{port}", nofile=128)
     world.assign(max_held=1000)
@@ -339,7 +339,7 @@ def test_past_the_descriptors_connections_are_refused_and_those_that_wait_are_st
     world.sees(held=0, released=count.held)
 
 
-def test_no_descriptor_at_all_is_survived_without_spinning(world: World) -> None:
+def test_no_descriptor_left_sheds_without_spinning(world: World) -> None:
     world.start()
     world.assign(protocol="http")
     first = world.client()

@@ -1,4 +1,4 @@
-"""Held, then released: what a client and its service notice of it is nothing but time."""
+"""Release: a client and its service notice nothing but the delay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.tproxy.harness import World, eventually, go, read_all, read_exactly, 
 from tproxy.wire import Go, Hold
 
 
-def test_what_was_sent_while_held_arrives_byte_for_byte(world: World) -> None:
+def test_release_bytes_sent_while_held_are_delivered(world: World) -> None:
     sent = bytes(range(256)) * 400
     world.assign()
     client = world.client()
@@ -33,7 +33,7 @@ def test_what_was_sent_while_held_arrives_byte_for_byte(world: World) -> None:
     world.sees(held=0, relayed=0, released=1)
 
 
-def test_a_server_may_speak_first(world: World) -> None:
+def test_release_server_may_speak_first(world: World) -> None:
     world.assign()
     client = world.client()
     world.sees(held=1)
@@ -43,7 +43,7 @@ def test_a_server_may_speak_first(world: World) -> None:
     assert client.recv(100) == b"220 ready\r\n"
 
 
-def test_a_tcp_client_that_ended_its_own_side_while_held_is_answered(world: World) -> None:
+def test_release_half_closed_tcp_client_gets_its_response(world: World) -> None:
     world.assign()
     client = world.client()
     client.sendall(b"question")
@@ -58,7 +58,7 @@ def test_a_tcp_client_that_ended_its_own_side_while_held_is_answered(world: Worl
     assert read_all(client) == b"answer"
 
 
-def test_while_its_service_runs_a_connection_goes_straight_through(world: World) -> None:
+def test_connection_to_an_awake_service_is_relayed_at_once(world: World) -> None:
     upstream = world.upstream()
     world.assign(go(upstream))
     client = world.client()
@@ -66,7 +66,7 @@ def test_while_its_service_runs_a_connection_goes_straight_through(world: World)
     assert client.recv(100) == b"at once"
 
 
-def test_refused_dials_are_tried_again_until_somebody_listens(world: World) -> None:
+def test_refused_dials_are_retried_until_one_succeeds(world: World) -> None:
     port = unused_port()
     world.assign(Go((f"127.0.0.1:{port}",)))
     client = world.client()
@@ -79,7 +79,7 @@ def test_refused_dials_are_tried_again_until_somebody_listens(world: World) -> N
     world.sees(held=0, released=1)
 
 
-def test_endpoints_are_balanced_and_a_dead_one_is_passed_over(world: World) -> None:
+def test_endpoints_are_balanced_and_dead_ones_skipped(world: World) -> None:
     upstreams = [world.upstream(), world.upstream()]
     dead = f"127.0.0.1:{unused_port()}"
     world.assign(Go((dead, *go(*upstreams).endpoints)))
@@ -97,7 +97,7 @@ def _has_one(server: socket.socket) -> bool:
     return bool(select.select([server], [], [], 0)[0])
 
 
-def test_ipv6_endpoints_are_dialled(world: World) -> None:
+def test_ipv6_endpoint_is_dialled(world: World) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as upstream:
         upstream.settimeout(10)
         world.assign(Go((f"[::1]:{upstream.getsockname()[1]}",)))
@@ -106,7 +106,7 @@ def test_ipv6_endpoints_are_dialled(world: World) -> None:
         assert client.recv(10) == b"six"
 
 
-def test_back_to_holding_while_dials_are_refused(world: World) -> None:
+def test_hold_again_while_dials_are_refused_keeps_holding(world: World) -> None:
     dead = f"127.0.0.1:{unused_port()}"
     world.assign(Go((dead,)))
     client = world.client()
@@ -118,7 +118,7 @@ def test_back_to_holding_while_dials_are_refused(world: World) -> None:
     assert client.recv(10) == b"late"
 
 
-def test_holding_again_does_not_touch_what_is_relayed(world: World) -> None:
+def test_hold_again_leaves_relayed_connections(world: World) -> None:
     upstream = world.upstream()
     world.assign(go(upstream))
     first = world.client()
@@ -131,7 +131,7 @@ def test_holding_again_does_not_touch_what_is_relayed(world: World) -> None:
     second.close()
 
 
-def test_addresses_are_services(world: World) -> None:
+def test_hold_addresses_lead_to_their_services(world: World) -> None:
     upstream = world.upstream()
     other = f"127.64.0.8:{world.holder.port}"
     world.reconciler.is_acked(
@@ -147,7 +147,7 @@ def test_addresses_are_services(world: World) -> None:
     world.reconciler.sees(other, held=1, released=0)
 
 
-def test_two_thousand_held_are_all_released(world: World) -> None:
+def test_release_two_thousand_connections_are_all_answered(world: World) -> None:
     world.assign(max_held=5000)
     clients = world.clients(2000)
     for number, client in enumerate(clients):
@@ -172,7 +172,7 @@ def test_two_thousand_held_are_all_released(world: World) -> None:
     world.sees(held=0, relayed=0, released=2000)
 
 
-def test_an_upstream_with_a_short_accept_queue_is_not_overrun(world: World) -> None:
+def test_release_short_accept_queue_is_not_overrun(world: World) -> None:
     world.assign()
     clients = world.clients(300)
     world.sees(held=300)
@@ -195,7 +195,7 @@ def test_an_upstream_with_a_short_accept_queue_is_not_overrun(world: World) -> N
     assert time.monotonic() - begun < 10
 
 
-def test_an_idle_holder_and_one_that_waits_do_not_spin(world: World) -> None:
+def test_idle_and_holding_holders_use_no_cpu(world: World) -> None:
     world.assign()
     clients = world.clients(50)
     for client in clients[:25]:
@@ -208,7 +208,7 @@ def test_an_idle_holder_and_one_that_waits_do_not_spin(world: World) -> None:
     assert world.holder.cpu_seconds - before < 0.2
 
 
-def test_a_held_connection_takes_little_memory(world: World) -> None:
+def test_held_connection_uses_little_memory(world: World) -> None:
     world.assign(max_held=10_000)
     world.clients(200)
     world.sees(held=200)

@@ -1,4 +1,4 @@
-"""What becomes of connections when the kernel has no more to give: watches, threads, descriptors, answers."""
+"""Connections when the kernel has no more epoll watches or descriptors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tproxy.wire import Assignment, Down, Go, Hello, Hold, Up, Verdict
 
 
 class ScarceLoop(Loop):
-    """A loop whose kernel has so many watches left."""
+    """A loop with a limited number of epoll watches."""
 
     watches = 1_000
 
@@ -44,7 +44,7 @@ def server() -> Iterator[socket.socket]:
 
 
 def run_until(loop: Loop, holds: Callable[[], object]) -> None:
-    """Run the loop until it holds."""
+    """Run the loop until the condition holds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
 
     def look() -> None:
@@ -64,13 +64,13 @@ def name_of(server: socket.socket) -> str:
 
 
 class Silent:
-    """A link that leads nowhere."""
+    """A link that discards its messages."""
 
     def send(self, message: Up) -> None: ...
 
 
 def holder(loop: Loop, server: socket.socket, protocol: str, verdict: Verdict) -> Holder:
-    """One that holds connections to the server's own address."""
+    """Return a holder for connections to the server's own address."""
     holder = Holder(loop, Budget(1_000), Hello("h", "anyip"))
     assignment = Assignment(name_of(server), "web", protocol, verdict, 10, 5.0)
     link: Link = Silent()
@@ -79,9 +79,7 @@ def holder(loop: Loop, server: socket.socket, protocol: str, verdict: Verdict) -
 
 
 @pytest.mark.parametrize("protocol", ["http", "tcp"])
-def test_without_a_watch_a_connection_is_refused_and_those_that_wait_go_on(
-    loop: ScarceLoop, server: socket.socket, protocol: str
-) -> None:
+def test_no_epoll_watch_refuses_new_and_keeps_held(loop: ScarceLoop, server: socket.socket, protocol: str) -> None:
     subject = holder(loop, server, protocol, Hold())
     used = subject.budget.used
     with socket.create_connection(server.getsockname()), socket.create_connection(server.getsockname()) as two:
@@ -99,8 +97,8 @@ def test_without_a_watch_a_connection_is_refused_and_those_that_wait_go_on(
     assert (subject.held, subject.budget.used) == (0, used)
 
 
-def test_without_a_watch_a_dial_is_given_back(loop: ScarceLoop, server: socket.socket) -> None:
-    """To an address that does not answer at once, so that the dial has to be watched."""
+def test_no_epoll_watch_frees_the_dial(loop: ScarceLoop, server: socket.socket) -> None:
+    """The endpoint does not answer at once, so the dial needs a watch."""
     subject = holder(loop, server, "tcp", Go(("192.0.2.1:9",)))
     used = subject.budget.used
     with socket.create_connection(server.getsockname()):
@@ -113,7 +111,7 @@ def test_without_a_watch_a_dial_is_given_back(loop: ScarceLoop, server: socket.s
 
 
 class Waiting:
-    """Somebody who waits for one connection."""
+    """An owner that waits for one connection."""
 
     def __init__(self) -> None:
         self.got: list[int] = []
@@ -125,7 +123,7 @@ class Waiting:
         self.got.append(fd)
 
 
-def test_descriptors_are_found_wherever_they_become_free(loop: ScarceLoop, server: socket.socket) -> None:
+def test_dialer_without_descriptors_resumes_when_some_are_free(loop: ScarceLoop, server: socket.socket) -> None:
     budget, waiting = Budget(1_000), Waiting()
     budget.used = budget.limit
     dialer = Dialer(DialLimiter(loop, budget), waiting, (name_of(server),))

@@ -1,4 +1,4 @@
-"""Log output at descriptors that block or fail, with real pipes and the kernel's own full device."""
+"""Log output to descriptors that block or fail, with real pipes and /dev/full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class Reports:
-    """Reports of lost texts, and an event for the first."""
+    """Reports of lost texts, and an event for the first one."""
 
     def __init__(self) -> None:
         self.all: list[tuple[int, str]] = []
@@ -36,7 +36,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-def test_write_to_a_blocked_pipe_drops_beyond_the_bound(pipe: tuple[int, int]) -> None:
+def test_write_blocked_pipe_drops_beyond_the_limit(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     reports, line = Reports(), "x" * 999 + "\n"
     output = LogOutput(writing, str.encode, reports)
@@ -55,7 +55,7 @@ def test_write_to_a_blocked_pipe_drops_beyond_the_bound(pipe: tuple[int, int]) -
         left -= len(os.read(reading, left))
 
 
-def test_write_to_a_full_disk_reports_once_when_it_recovers(pipe: tuple[int, int]) -> None:
+def test_write_full_disk_reports_once_after_recovery(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     reports = Reports()
     descriptor = os.open("/dev/full", os.O_WRONLY)
@@ -75,7 +75,7 @@ def test_write_to_a_full_disk_reports_once_when_it_recovers(pipe: tuple[int, int
     assert reports.all == [(3, "No space left on device")]
 
 
-def test_write_without_a_reader_neither_raises_nor_ends(pipe: tuple[int, int]) -> None:
+def test_write_without_reader_does_not_raise(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.close(reading)
     output = LogOutput(writing, str.encode, lambda *_: None)
@@ -84,7 +84,7 @@ def test_write_without_a_reader_neither_raises_nor_ends(pipe: tuple[int, int]) -
     output.close(PATIENCE_SECONDS)
 
 
-def test_write_to_a_nonblocking_descriptor_waits_for_room(pipe: tuple[int, int]) -> None:
+def test_write_nonblocking_descriptor_waits_for_room(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.set_blocking(writing, False)
     output = LogOutput(writing, str.encode, lambda *_: None)

@@ -1,4 +1,4 @@
-"""The loop, with real descriptors and real time."""
+"""The loop with real descriptors and real time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(fd)
 
 
-def test_a_readable_descriptor_calls_back_with_its_events(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_loop_readable_descriptor_calls_back_with_events(loop: Loop, pipe: tuple[int, int]) -> None:
     seen: list[tuple[int, bytes]] = []
 
     def readable(events: int) -> None:
@@ -42,7 +42,7 @@ def test_a_readable_descriptor_calls_back_with_its_events(loop: Loop, pipe: tupl
     assert seen == [(select.EPOLLIN, b"x")]
 
 
-def test_modify_changes_what_is_waited_for(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_modify_other_mask_changes_reported_events(loop: Loop, pipe: tuple[int, int]) -> None:
     seen: list[int] = []
     loop.register(pipe[1], 0, lambda events: (seen.append(events), loop.stop()))
     loop.call_later(0.01, lambda: loop.modify(pipe[1], select.EPOLLOUT))
@@ -50,7 +50,7 @@ def test_modify_changes_what_is_waited_for(loop: Loop, pipe: tuple[int, int]) ->
     assert seen == [select.EPOLLOUT]
 
 
-def test_timers_come_in_order_and_never_early(loop: Loop) -> None:
+def test_timers_fire_in_order_and_never_early(loop: Loop) -> None:
     begin = time.monotonic()
     seen: list[tuple[str, bool]] = []
 
@@ -64,7 +64,7 @@ def test_timers_come_in_order_and_never_early(loop: Loop) -> None:
     assert seen == [("first", True), ("second", True)]
 
 
-def test_a_cancelled_timer_is_not_called_and_not_kept(loop: Loop) -> None:
+def test_timer_cancelled_is_neither_called_nor_kept(loop: Loop) -> None:
     seen: list[str] = []
     timers = [loop.call_later(0.001, lambda: seen.append("cancelled")) for _ in range(1000)]
     loop.call_later(0.02, loop.stop)
@@ -77,7 +77,7 @@ def test_a_cancelled_timer_is_not_called_and_not_kept(loop: Loop) -> None:
     timers[0].cancel()
 
 
-def test_many_timers_cancelled_while_it_runs(loop: Loop) -> None:
+def test_timers_cancelled_while_running_are_not_called(loop: Loop) -> None:
     seen: list[int] = []
     timers = [loop.call_later(0.3 + i / 1e5, lambda i=i: seen.append(i)) for i in range(500)]
     loop.call_soon(lambda: [timer.cancel() for i, timer in enumerate(timers) if i % 5])
@@ -86,7 +86,7 @@ def test_many_timers_cancelled_while_it_runs(loop: Loop) -> None:
     assert seen == list(range(0, 500, 5))
 
 
-def test_calls_from_other_threads_wake_the_loop_and_keep_their_order(loop: Loop) -> None:
+def test_call_soon_threadsafe_wakes_loop_and_keeps_order(loop: Loop) -> None:
     seen: list[int] = []
 
     def other() -> None:
@@ -101,7 +101,7 @@ def test_calls_from_other_threads_wake_the_loop_and_keep_their_order(loop: Loop)
     assert seen == list(range(1000))
 
 
-def test_soon_does_not_keep_descriptors_from_their_turn(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_call_soon_repeated_does_not_starve_descriptors(loop: Loop, pipe: tuple[int, int]) -> None:
     def again() -> None:
         loop.call_soon(again)
 
@@ -111,7 +111,7 @@ def test_soon_does_not_keep_descriptors_from_their_turn(loop: Loop, pipe: tuple[
     loop.run()
 
 
-def test_an_exception_is_handed_over_and_the_loop_goes_on(pipe: tuple[int, int]) -> None:
+def test_callback_that_raises_is_reported_and_loop_continues(pipe: tuple[int, int]) -> None:
     errors: list[str] = []
     loop = Loop(on_error=lambda error: errors.append(str(error)))
 
@@ -132,7 +132,7 @@ def test_an_exception_is_handed_over_and_the_loop_goes_on(pipe: tuple[int, int])
     assert errors == ["descriptor", "soon", "timer"]
 
 
-def test_without_a_hook_an_exception_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_callback_that_raises_without_hook_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop()
     loop.call_soon(lambda: 1 / 0)
     loop.call_soon(loop.stop)
@@ -141,8 +141,8 @@ def test_without_a_hook_an_exception_is_logged(caplog: pytest.LogCaptureFixture)
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_stale_events_do_not_reach_who_got_the_number(loop: Loop) -> None:
-    """Two pipes are ready in one batch; the first callback closes the second, whose number a silent third gets."""
+def test_stale_events_do_not_reach_a_reused_descriptor(loop: Loop) -> None:
+    """Two pipes are ready in one batch; the first callback closes the second, whose number a third one receives."""
     pipes = [os.pipe2(os.O_NONBLOCK) for _ in range(3)]
     (silent, silent_writer), seen = pipes[2], list[str]()
 
@@ -167,13 +167,13 @@ def test_stale_events_do_not_reach_who_got_the_number(loop: Loop) -> None:
         os.close(fd)
 
 
-def test_it_runs_again_after_a_stop(loop: Loop) -> None:
+def test_run_after_stop_runs_again(loop: Loop) -> None:
     for _ in range(2):
         loop.call_soon(loop.stop)
         loop.run()
 
 
-def test_close_gives_its_descriptors_back() -> None:
+def test_close_frees_the_loops_descriptors() -> None:
     before = len(os.listdir("/proc/self/fd"))
     Loop().close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -1,4 +1,4 @@
-"""Mode tproxy, in a network namespace of its own: a port range on local addresses, IPv4 and IPv6, nft and iptables."""
+"""Mode tproxy in a network namespace: a port range on local addresses, IPv4 and IPv6, nft and iptables."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ class Namespace:
         return HolderProcess(self.reconciler_port, *given, prefix=prefix or self.prefix)
 
     def page(self, address: str) -> str:
-        """A holder's metrics."""
+        """Return the metrics of a holder."""
         fetch = f"import urllib.request as u; print(u.urlopen('http://{address}/metrics').read().decode())"
         return self.run(sys.executable, "-c", fetch)
 
     def converse(self, *line: object) -> str:
-        """Hold and release a connection to an address; what came back."""
+        """Hold and release a connection to an address, and return the response."""
         assert self.inside.stdin is not None
         assert self.inside.stdout is not None
         print(*line, file=self.inside.stdin)
@@ -106,7 +106,7 @@ class Namespace:
         return self.inside.stdout.readline().strip()
 
     def installed(self) -> str:
-        """All rules of ours, of either tool."""
+        """Return the installed rules of both tools."""
         saved = [self.run(command) for command in ("iptables-save", "ip6tables-save")]
         own = [table for table in self.run("nft", "list", "tables").splitlines() if table.endswith(" zenvoy")]
         tables = [self.run("nft", "list", *table.split()) for table in own]
@@ -125,7 +125,7 @@ TOOLS = pytest.mark.parametrize("tool", ["nft", "iptables"])
 
 @pytest.mark.root
 @TOOLS
-def test_ipv4_and_ipv6_arrive_under_the_address_that_was_dialled(namespace: Namespace, tool: RuleTool) -> None:
+def test_tproxy_both_families_keep_the_dialled_address(namespace: Namespace, tool: RuleTool) -> None:
     with namespace.holder("--rules", tool) as holder:
         assert namespace.converse(IPV4, 20000) == f"to {IPV4}:20000"
         assert namespace.converse(IPV4, 32767) == f"to {IPV4}:32767"
@@ -138,7 +138,7 @@ def test_ipv4_and_ipv6_arrive_under_the_address_that_was_dialled(namespace: Name
 
 
 @pytest.mark.root
-def test_an_ipv4_only_holder_serves_ipv4(namespace: Namespace) -> None:
+def test_tproxy_ipv4_only_listener_serves_ipv4(namespace: Namespace) -> None:
     with namespace.holder(listen="0.0.0.0:0") as holder:
         assert namespace.converse(IPV4, 20000) == f"to {IPV4}:20000"
         holder.signal(signal.SIGTERM)
@@ -149,7 +149,7 @@ def test_an_ipv4_only_holder_serves_ipv4(namespace: Namespace) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("after", ["nft", "iptables"])
 @TOOLS
-def test_what_a_killed_holder_left_is_replaced(namespace: Namespace, tool: RuleTool, after: RuleTool) -> None:
+def test_rules_of_a_killed_holder_are_replaced(namespace: Namespace, tool: RuleTool, after: RuleTool) -> None:
     with namespace.holder("--rules", tool) as killed:
         killed.signal(signal.SIGKILL)
         killed.wait()
@@ -163,7 +163,7 @@ def test_what_a_killed_holder_left_is_replaced(namespace: Namespace, tool: RuleT
 
 
 @pytest.mark.root
-def test_a_successor_keeps_its_rules_when_its_predecessor_ends(namespace: Namespace) -> None:
+def test_rules_of_a_successor_survive_its_predecessor(namespace: Namespace) -> None:
     with namespace.holder() as old, namespace.holder() as new:
         old.signal(signal.SIGTERM)
         assert old.wait() == 0
@@ -191,7 +191,7 @@ def test_rules_of_an_init_step_are_kept(namespace: Namespace, tool: RuleTool) ->
 
 
 @pytest.mark.root
-def test_a_holder_without_rules_says_so(namespace: Namespace) -> None:
+def test_rules_missing_are_reported(namespace: Namespace) -> None:
     with namespace.holder("--rules", "keep", listen="[::]:18001") as holder:
         assert NO_RULES in holder.log
 
@@ -199,9 +199,7 @@ def test_a_holder_without_rules_says_so(namespace: Namespace) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("listen", ["[::]:18001", "0.0.0.0:18001"])
 @TOOLS
-def test_rules_that_go_are_missed_without_a_tool_and_so_is_their_return(
-    namespace: Namespace, tool: RuleTool, listen: str
-) -> None:
+def test_self_check_without_tool_notices_rules_come_and_go(namespace: Namespace, tool: RuleTool, listen: str) -> None:
     install = ("rules", "--install", "--port", "18001", "--tool", tool)
     namespace.tproxy(*install)
     prefix = (*namespace.prefix, "env", "PATH=/nowhere")
@@ -226,7 +224,7 @@ def test_rules_that_go_are_missed_without_a_tool_and_so_is_their_return(
 
 @pytest.mark.root
 @TOOLS
-def test_rules_for_ipv4_alone_are_enough_since_hold_addresses_are_of_it(namespace: Namespace, tool: RuleTool) -> None:
+def test_self_check_rules_for_ipv4_only_are_enough(namespace: Namespace, tool: RuleTool) -> None:
     namespace.tproxy("rules", "--install", "--port", "18001", "--tool", tool, "--family", "ip")
     prefix = (*namespace.prefix, "env", "PATH=/nowhere")
     looks = ("--rules", "keep", "--rules-check-interval", "1")
@@ -239,8 +237,8 @@ def test_rules_for_ipv4_alone_are_enough_since_hold_addresses_are_of_it(namespac
 
 
 @pytest.mark.root
-def test_a_relayed_connection_outlives_the_rules(namespace: Namespace) -> None:
-    """Its packets go to a local address anyway, and the kernel knows its socket."""
+def test_relayed_connection_survives_removal_of_rules(namespace: Namespace) -> None:
+    """The packets go to a local address, and the kernel finds the existing socket."""
     with namespace.holder() as holder:
         assert namespace.converse(IPV4, 20006, "again") == f"to {IPV4}:20006"
         holder.signal(signal.SIGTERM)
@@ -251,7 +249,7 @@ def test_a_relayed_connection_outlives_the_rules(namespace: Namespace) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("family", ["ip", "ip6", "inet"])
-def test_what_is_shown_is_what_nft_takes(namespace: Namespace, family: RuleFamily) -> None:
+def test_rules_command_output_is_accepted_by_nft(namespace: Namespace, family: RuleFamily) -> None:
     shown = namespace.tproxy("rules", "--family", family, "--port", "18001")
     done = subprocess.run(
         [*namespace.prefix, "nft", "-c", "-f", "-"],

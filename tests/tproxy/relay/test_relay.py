@@ -26,7 +26,7 @@ SIZES = st.lists(st.one_of(st.integers(1, 1000), st.integers(60_000, 70_000), st
 
 @settings(max_examples=25, deadline=None)
 @given(up=SIZES, down=SIZES)
-def test_every_byte_arrives_whatever_the_chunks(up: list[int], down: list[int]) -> None:
+def test_relay_any_chunks_delivers_every_byte(up: list[int], down: list[int]) -> None:
     up_data, down_data = os.urandom(sum(up)), os.urandom(sum(down))
     with new_rig() as rig:
         client, upstream, relayed = rig.connect()
@@ -42,7 +42,7 @@ def test_every_byte_arrives_whatever_the_chunks(up: list[int], down: list[int]) 
 
 
 @pytest.mark.parametrize("up", [True, False])
-def test_a_slow_reader_gets_all_of_50_mb_and_holds_the_sender_back(rig: Rig, up: bool) -> None:
+def test_relay_slow_reader_gets_all_and_slows_the_sender(rig: Rig, up: bool) -> None:
     client, upstream, relayed = rig.connect()
     sender, reader = (client, upstream) if up else (upstream, client)
     data = random.Random(1).randbytes(50_000_000)
@@ -60,7 +60,7 @@ def test_a_slow_reader_gets_all_of_50_mb_and_holds_the_sender_back(rig: Rig, up:
     assert got == data
 
 
-def test_messages_of_many_that_are_ready_at_once_are_all_delivered(rig: Rig) -> None:
+def test_relay_many_ready_at_once_delivers_all_messages(rig: Rig) -> None:
     both = [rig.connect()[:2] for _ in range(100)]
     done = threading.Event()
     rig.loop.call_soon_threadsafe(lambda: done.wait(PATIENCE_SECONDS))
@@ -75,7 +75,7 @@ def test_messages_of_many_that_are_ready_at_once_are_all_delivered(rig: Rig) -> 
 
 @pytest.mark.parametrize("up", [True, False])
 @pytest.mark.parametrize("last", [1, 1000, 100_000])
-def test_a_short_end_of_a_long_transfer_is_not_kept_back(rig: Rig, up: bool, last: int) -> None:
+def test_relay_short_end_of_long_transfer_is_not_delayed(rig: Rig, up: bool, last: int) -> None:
     client, upstream, _ = rig.connect()
     here, there = (client, upstream) if up else (upstream, client)
     for _ in range(3):
@@ -88,7 +88,7 @@ def test_a_short_end_of_a_long_transfer_is_not_kept_back(rig: Rig, up: bool, las
         assert read(here, 6) == b"got it"
 
 
-def test_on_loopback_nothing_is_paced(rig: Rig) -> None:
+def test_relay_on_loopback_is_not_paced(rig: Rig) -> None:
     (client, inner_client), (inner_upstream, upstream) = tcp_pair(), tcp_pair()
     rig.ends += [client, upstream]
     with inner_client.dup() as seen_client, inner_upstream.dup() as seen_upstream:
@@ -97,7 +97,7 @@ def test_on_loopback_nothing_is_paced(rig: Rig) -> None:
             assert seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0") == b"reno"
 
 
-def test_counts_and_the_first_byte_are_noted(rig: Rig) -> None:
+def test_relay_counts_bytes_and_records_first_byte(rig: Rig) -> None:
     client, upstream, relayed = rig.connect()
     client.sendall(b"question")
     assert read(upstream, 8) == b"question"
@@ -112,8 +112,8 @@ def test_counts_and_the_first_byte_are_noted(rig: Rig) -> None:
     assert rig.first_bytes == [relayed]
 
 
-def test_bulk_then_chatty_then_bulk(rig: Rig) -> None:
-    """The odd bytes at the end of a burst, and the small messages after it, are delivered without waiting for more."""
+def test_relay_bulk_and_small_messages_alternate(rig: Rig) -> None:
+    """The last bytes of a burst, and the small messages after it, are delivered without waiting for more."""
     client, upstream, _ = rig.connect()
     rng = random.Random(2)
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""How relayed connections end: half-close, reset, close. Nothing read is lost, and a cut never looks like an end."""
+"""Ends of relayed connections: half-close, reset, close. No byte is lost, and a cut never looks like an end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UP_AND_DOWN = pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 
 
 def ends(rig: Rig, up: bool) -> tuple[socket.socket, socket.socket]:
-    """The two outer ends, in the direction of interest: what sends, what receives."""
+    """Return the sending and the receiving outer end."""
     client, upstream, _ = rig.connect()
     return (client, upstream) if up else (upstream, client)
 
@@ -29,7 +29,7 @@ def reset(end: socket.socket) -> None:
 
 
 def wait_for_reset(end: socket.socket) -> None:
-    """EPIPE is what a reset is called behind an end."""
+    """Wait for ECONNRESET, or for EPIPE, which a reset after an end causes."""
     poll = select.poll()
     poll.register(end, 0)
     assert poll.poll(20_000), "nothing happened"
@@ -37,7 +37,7 @@ def wait_for_reset(end: socket.socket) -> None:
 
 
 def fill(end: socket.socket, data: bytes) -> None:
-    """Send until nothing more is taken; the receiver does not read."""
+    """Send until no more bytes are accepted; the receiver does not read."""
     end.settimeout(0.2)
     with contextlib.suppress(TimeoutError):
         end.sendall(data)
@@ -55,7 +55,7 @@ def read_until_reset(end: socket.socket) -> bytes:
 
 @UP_AND_DOWN
 @pytest.mark.parametrize("size", [0, 1, 70_000, 5 * MIB])
-def test_after_a_half_close_the_other_way_stays_open(rig: Rig, up: bool, size: int) -> None:
+def test_half_close_keeps_the_other_direction_open(rig: Rig, up: bool, size: int) -> None:
     left, right = ends(rig, up)
     request, reply = os.urandom(size), os.urandom(size + 3)
     with sending(left, request, then_end=True):
@@ -70,7 +70,7 @@ def test_after_a_half_close_the_other_way_stays_open(rig: Rig, up: bool, size: i
 
 
 @UP_AND_DOWN
-def test_an_end_behind_a_full_sink_is_passed_on_after_the_bytes(rig: Rig, up: bool) -> None:
+def test_end_behind_a_full_sink_follows_the_bytes(rig: Rig, up: bool) -> None:
     left, right = ends(rig, up)
     data = os.urandom(20 * MIB)
     with sending(left, data, then_end=True):
@@ -81,7 +81,7 @@ def test_an_end_behind_a_full_sink_is_passed_on_after_the_bytes(rig: Rig, up: bo
 
 
 @UP_AND_DOWN
-def test_a_reset_becomes_a_reset(rig: Rig, up: bool) -> None:
+def test_reset_becomes_a_reset(rig: Rig, up: bool) -> None:
     left, right = ends(rig, up)
     right.sendall(b"hello")
     assert read(left, 5) == b"hello"
@@ -91,7 +91,7 @@ def test_a_reset_becomes_a_reset(rig: Rig, up: bool) -> None:
 
 
 @UP_AND_DOWN
-def test_a_reset_after_a_half_close_becomes_a_reset(rig: Rig, up: bool) -> None:
+def test_reset_after_half_close_becomes_a_reset(rig: Rig, up: bool) -> None:
     left, right = ends(rig, up)
     left.sendall(b"all")
     left.shutdown(socket.SHUT_WR)
@@ -103,7 +103,7 @@ def test_a_reset_after_a_half_close_becomes_a_reset(rig: Rig, up: bool) -> None:
 
 @UP_AND_DOWN
 @pytest.mark.parametrize("size", [5, 5 * MIB])
-def test_what_was_sent_before_a_reset_is_delivered(rig: Rig, up: bool, size: int) -> None:
+def test_bytes_sent_before_a_reset_are_delivered(rig: Rig, up: bool, size: int) -> None:
     left, right = ends(rig, up)
     data = os.urandom(size)
     left.sendall(data[: size // 2])
@@ -120,7 +120,7 @@ def test_what_was_sent_before_a_reset_is_delivered(rig: Rig, up: bool, size: int
     rig.finished()
 
 
-def test_a_reset_behind_a_full_sink_waits_for_the_sink(rig: Rig) -> None:
+def test_reset_behind_a_full_sink_waits_for_the_sink(rig: Rig) -> None:
     client, upstream, relayed = rig.connect()
     data = os.urandom(60 * MIB)
     fill(client, data)
@@ -132,9 +132,7 @@ def test_a_reset_behind_a_full_sink_waits_for_the_sink(rig: Rig) -> None:
     assert rig.finished().bytes_up == len(got)
 
 
-def test_a_reset_behind_a_sink_that_never_reads_does_not_wait_for_ever(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reset_behind_a_blocked_sink_ends_after_the_grace(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "RESET_GRACE_SECONDS", 0.05)
     client, upstream, _ = rig.connect()
     fill(client, bytes(60 * MIB))
@@ -143,7 +141,7 @@ def test_a_reset_behind_a_sink_that_never_reads_does_not_wait_for_ever(
     rig.finished()
 
 
-def test_writing_to_one_that_is_gone_resets_who_writes(rig: Rig) -> None:
+def test_write_to_a_closed_peer_resets_the_writer(rig: Rig) -> None:
     client, upstream, _ = rig.connect()
     upstream.close()
     assert read_all(client) == b""
@@ -152,8 +150,8 @@ def test_writing_to_one_that_is_gone_resets_who_writes(rig: Rig) -> None:
     rig.finished()
 
 
-def test_the_last_words_of_one_that_resets_are_heard(rig: Rig) -> None:
-    """A server that answers before it has read everything, and closes: its answer arrives, the upload is cut."""
+def test_response_before_a_reset_is_delivered(rig: Rig) -> None:
+    """A server responds before it has read everything, and closes: its response arrives, and the upload is cut."""
     client, upstream, _ = rig.connect()
     client.sendall(b"x" * 100_000)
     read(upstream, 10)
@@ -165,7 +163,7 @@ def test_the_last_words_of_one_that_resets_are_heard(rig: Rig) -> None:
 
 
 @UP_AND_DOWN
-def test_close_in_the_middle_gives_everything_back_and_is_seen_as_a_cut(rig: Rig, up: bool) -> None:
+def test_close_during_transfer_resets_and_frees_everything(rig: Rig, up: bool) -> None:
     client, upstream, relayed = rig.connect()
     left, right = (client, upstream) if up else (upstream, client)
     fill(left, bytes(60 * MIB))
@@ -177,7 +175,7 @@ def test_close_in_the_middle_gives_everything_back_and_is_seen_as_a_cut(rig: Rig
     assert rig.done.empty(), "done twice"
 
 
-def test_close_of_a_silent_connection_is_an_end(rig: Rig) -> None:
+def test_close_of_an_idle_connection_is_an_end(rig: Rig) -> None:
     client, upstream, relayed = rig.connect()
     rig.call(relayed.close)
     assert read_all(client) == read_all(upstream) == b""
@@ -192,7 +190,7 @@ def test_close_with_reset_is_a_reset(rig: Rig) -> None:
 
 @UP_AND_DOWN
 def test_bytes_around_urgent_data_are_delivered(rig: Rig, up: bool) -> None:
-    """A read stops at urgent data although there is more: an edge must not be taken for the last one."""
+    """A read stops at urgent data although there is more, so a short read does not mean an empty socket."""
     left, right = ends(rig, up)
     left.sendall(b"before")
     left.send(b"!", socket.MSG_OOB)
@@ -202,7 +200,7 @@ def test_bytes_around_urgent_data_are_delivered(rig: Rig, up: bool) -> None:
     assert read(right, 5) == b"later"
 
 
-def test_upstream_that_was_gone_before_the_start(rig: Rig) -> None:
+def test_start_with_a_reset_upstream_resets_the_client(rig: Rig) -> None:
     client, inner_client = tcp_pair()
     inner_upstream, upstream = tcp_pair()
     reset(upstream)

@@ -1,4 +1,4 @@
-"""What the relay takes: descriptors, memory, pipes, turns; and that it gives all of it back."""
+"""Resources of the relay: descriptors, memory, pipes, and turns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tproxy.relay import flow, pipes
 from tproxy.relay.relay import RelayedConnection
 
 
-def test_300_connections_at_once(rig: Rig) -> None:
+def test_relay_300_connections_deliver_and_end(rig: Rig) -> None:
     connections = [rig.connect() for _ in range(300)]
     for i, (client, upstream, _) in enumerate(connections):
         client.sendall(b"%06d" % i)
@@ -34,7 +34,7 @@ def test_300_connections_at_once(rig: Rig) -> None:
     assert len(rig.relay) == 0
 
 
-def test_an_idle_connection_costs_two_descriptors_and_little_memory(rig: Rig) -> None:
+def test_idle_connection_uses_two_descriptors_and_800_bytes(rig: Rig) -> None:
     client, upstream, relayed = rig.connect()
     before = open_descriptors()
     with sending(client, bytes(8 * MIB)):
@@ -62,7 +62,7 @@ def no_pipes(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["too small", "lent", "EMFILE"])
-def test_without_pipes_bulk_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_bulk_without_pipes_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     no_pipes(monkeypatch, how)
     client, upstream, relayed = rig.connect()
     data = os.urandom(20 * MIB)
@@ -85,7 +85,7 @@ def test_without_pipes_bulk_is_copied(rig: Rig, monkeypatch: pytest.MonkeyPatch,
     assert rig.call(lambda: relayed.bytes_up) == len(data)
 
 
-def test_one_busy_connection_leaves_the_others_their_turn(rig: Rig) -> None:
+def test_busy_connection_does_not_starve_others(rig: Rig) -> None:
     busy, busy_upstream, _ = rig.connect()
     chatty, chatty_upstream, _ = rig.connect()
     total = 100 * flow.SPLICE_SHARE
@@ -100,7 +100,7 @@ def test_one_busy_connection_leaves_the_others_their_turn(rig: Rig) -> None:
     assert answered > 10
 
 
-def test_start_owns_the_descriptors_also_when_it_fails(rig: Rig) -> None:
+def test_start_that_fails_closes_both_descriptors(rig: Rig) -> None:
     outer, inner = tcp_pair()
     outer.close()
     fd = inner.detach()
@@ -112,7 +112,7 @@ def test_start_owns_the_descriptors_also_when_it_fails(rig: Rig) -> None:
             os.fstat(gone)
 
 
-def test_a_thousand_connections_one_after_the_other_leave_nothing(rig: Rig) -> None:
+def test_thousand_connections_in_turn_leave_nothing(rig: Rig) -> None:
     before = open_descriptors()
     for i in range(1000):
         client, upstream, _ = rig.connect()
