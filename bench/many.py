@@ -78,7 +78,7 @@ async def _woken(port: int) -> float:
             await replica.sleeps()
             begin = time.monotonic()
             for name in NAMES:
-                await replica.holder.write(wire.Up(counts=(replica.waits(name),)))
+                await replica.holder.write(wire.HolderReport(counts=(replica.waits(name),)))
             return await _last_patch(api) - begin
         finally:
             await replica.close()
@@ -137,7 +137,7 @@ class _Replica:
         self.backend.configure({spec.name: _entry(spec) for spec in specs})
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         self.holder = self._channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)()
-        await self.holder.write(wire.Up(hello=wire.Hello("one", "anyip")))
+        await self.holder.write(wire.HolderReport(hello=wire.HolderHello("one", "anyip")))
         await self._until(lambda: all(one.seen.replicas == 0 for one in self.engine.services.values()))
         await self._until(lambda: self.backend.urgent.is_warm)
 

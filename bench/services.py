@@ -218,7 +218,7 @@ class Holder:
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._up: asyncio.Queue[wire.Up] = asyncio.Queue()
+        self._up: asyncio.Queue[wire.HolderReport] = asyncio.Queue()
         self._released: dict[str, asyncio.Event] = {}
         self.bytes = 0
 
@@ -228,7 +228,7 @@ class Holder:
         options = [("grpc.max_receive_message_length", -1)]
         async with grpc.aio.insecure_channel(self._target, options=options) as channel:
             call = channel.stream_stream(wire.METHOD)(self._says())
-            self._up.put_nowait(wire.Up(hello=wire.Hello("local", "anyip")))
+            self._up.put_nowait(wire.HolderReport(hello=wire.HolderHello("local", "anyip")))
             informed = asyncio.Event()
             listening = asyncio.create_task(self._listen(call, informed))
             await asyncio.wait_for(informed.wait(), 60)
@@ -249,7 +249,7 @@ class Holder:
         self._count(wire.Count(address, 0, 0, 1, 0, 0, now, "127.0.0.1:40000", time.time()))
 
     def _count(self, count: wire.Count) -> None:
-        self._up.put_nowait(wire.Up(counts=(count,)))
+        self._up.put_nowait(wire.HolderReport(counts=(count,)))
 
     async def _says(self) -> AsyncIterator[bytes]:
         while True:
@@ -261,7 +261,7 @@ class Holder:
         async for message in call:
             self.bytes += len(message) + FRAME_BYTES
             down = wire.DOWN.decode(message)
-            self._up.put_nowait(wire.Up(acked=down.version))
+            self._up.put_nowait(wire.HolderReport(acked=down.version))
             for one in down.assign if not down.full else ():
                 if isinstance(one.verdict, wire.Go) and one.address in self._released:
                     self._released[one.address].set()

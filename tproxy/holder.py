@@ -25,7 +25,7 @@ from tproxy.io.loop import Loop
 from tproxy.io.refuser import Refuser
 from tproxy.redirect.self_check import SelfCheck
 from tproxy.relay.relay import Relay
-from tproxy.wire import Assignment, Down, Go, Hello
+from tproxy.wire import Assignment, AssignmentUpdate, Go, HolderHello
 
 log = structlog.get_logger("tproxy")
 
@@ -37,7 +37,7 @@ REFUSAL_SECONDS = 0.5
 class Holder:
     """All hold addresses of one listening socket."""
 
-    def __init__(self, loop: Loop, budget: Budget, hello: Hello, keeper_path: Path | None = None) -> None:
+    def __init__(self, loop: Loop, budget: Budget, hello: HolderHello, keeper_path: Path | None = None) -> None:
         self.loop = loop
         self.budget = budget
         self.addresses: dict[str, HoldAddress] = {}
@@ -103,7 +103,7 @@ class Holder:
         """Report everything over a new stream, whose other end may not answer."""
         self.reporter.connected(link)
 
-    def received(self, link: Link, down: Down) -> None:
+    def received(self, link: Link, down: AssignmentUpdate) -> None:
         """Put a message of the reconciler in force."""
         if not self.is_connected:
             self.is_connected = True

@@ -28,7 +28,7 @@ from tproxy.metrics import MetricsPort
 from tproxy.redirect import netfilter
 from tproxy.redirect.rules import DEFAULT_PORTS, RedirectRules
 from tproxy.redirect.self_check import CHECK_SECONDS, SelfCheck
-from tproxy.wire import Hello
+from tproxy.wire import HolderHello
 
 log = structlog.get_logger("tproxy")
 
@@ -124,7 +124,7 @@ class _Process:
             self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
             stack.callback(loop.close)
             holder_id = settings.holder_id or claim_id(address.join(*sock.getsockname()[:2]), stack)
-            hello = Hello(holder_id, settings.mode)
+            hello = HolderHello(holder_id, settings.mode)
             self._holder = holder = Holder(loop, budget, hello, settings.keeper)
             stack.callback(holder.keeper.close)
             holder.adopt()

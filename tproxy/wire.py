@@ -1,11 +1,11 @@
 """The holder stream: the messages between holders and the reconciler. The only module that both ends import.
 
 There is one bidirectional gRPC stream per holder, at `METHOD`. Each message is one msgspec struct in MessagePack:
-`Down` from the reconciler, `Up` from the holder. Times are in seconds since the epoch. Fields are only ever added, at
-the end and with a default, because holders and reconcilers of two releases talk to each other.
+`AssignmentUpdate` from the reconciler, `HolderReport` from the holder. Times are in seconds since the epoch. Fields are
+only ever added, at the end and with a default, because holders and reconcilers of two releases talk to each other.
 
-Decoding checks the bounds of the fields of `Up`. A message with a field out of bounds is rejected as a whole; NaN is
-out of any bounds.
+Decoding checks the bounds of the fields of `HolderReport`. A message with a field out of bounds is rejected as a whole;
+NaN is out of any bounds.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     """An id in refusals, by which operators find the full reason."""
 
 
-class Down(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class AssignmentUpdate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """A change of assignments. The first one of a stream is full: addresses that it does not name are removed."""
 
     version: int
-    """Repeated in `Up.acked` once every assignment in this message is in force."""
+    """Repeated in `HolderReport.acked` once every assignment in this message is in force."""
     assign: tuple[Assignment, ...] = ()
     remove: tuple[str, ...] = ()
     """Addresses that are no longer used: new connections are refused, relayed ones continue."""
     full: bool = False
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True):
+class HolderHello(msgspec.Struct, frozen=True, array_like=True):
     """The identity of a holder, in its first message."""
 
     holder: Name
@@ -109,17 +109,17 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
     """`refused` by reason: max_held, descriptors, timeout, removed, draining, unassigned."""
 
 
-class Up(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class HolderReport(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """Changes in a holder."""
 
     acked: Total = 0
-    """The latest `Down.version` in force."""
+    """The latest `AssignmentUpdate.version` in force."""
     counts: Annotated[tuple[Count, ...], Meta(max_length=MAX_COUNTS)] = ()
-    hello: Hello | None = None
+    hello: HolderHello | None = None
     """Set in the first message of a stream only. The counts of that message are complete: an address without one has
     never had a connection."""
     rules: bool | None = None
-    """Set if `Hello.rules` has changed."""
+    """Set if `HolderHello.rules` has changed."""
 
 
 def without_times(count: Count) -> Count:
@@ -128,5 +128,5 @@ def without_times(count: Count) -> Count:
 
 
 ENCODER = msgspec.msgpack.Encoder()
-DOWN = msgspec.msgpack.Decoder(Down)
-UP = msgspec.msgpack.Decoder(Up)
+DOWN = msgspec.msgpack.Decoder(AssignmentUpdate)
+UP = msgspec.msgpack.Decoder(HolderReport)

@@ -28,7 +28,7 @@ CLOCK_SKEW_SECONDS = 300.0
 HOLD = wire.Hold()
 
 
-def _claimed(first: wire.Up) -> str:
+def _claimed(first: wire.HolderReport) -> str:
     return first.hello.holder if first.hello else ""
 
 
@@ -133,8 +133,10 @@ class HolderStreams:
                 holder.wake_up.set()
 
     async def _stream(
-        self, messages: AsyncIterator[wire.Up], context: grpc.aio.ServicerContext[wire.Up, wire.Down]
-    ) -> AsyncIterator[wire.Down]:
+        self,
+        messages: AsyncIterator[wire.HolderReport],
+        context: grpc.aio.ServicerContext[wire.HolderReport, wire.AssignmentUpdate],
+    ) -> AsyncIterator[wire.AssignmentUpdate]:
         first = await anext(aiter(messages), None)
         if first is None or first.hello is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")
@@ -160,7 +162,7 @@ class HolderStreams:
             listening.cancel()
             self._lost(holder)
 
-    def _join(self, hello: wire.Hello, counts: tuple[wire.Count, ...]) -> Holder:
+    def _join(self, hello: wire.HolderHello, counts: tuple[wire.Count, ...]) -> Holder:
         """A holder that comes back takes the place of its old stream, which ends: were it another holder with the same
         id, nobody would know who waits there. The two then take turns, and nothing counts as acknowledged for long.
         """
@@ -191,20 +193,22 @@ class HolderStreams:
             del self._holders[holder.name]
             self._report_all()
 
-    def _everything(self, holder: Holder) -> wire.Down:
+    def _everything(self, holder: Holder) -> wire.AssignmentUpdate:
         holder.changed.clear()
         holder.told = self._version
-        return wire.Down(self._version, tuple(assigned(order) for order in self._orders.values()), full=True)
+        return wire.AssignmentUpdate(
+            self._version, tuple(assigned(order) for order in self._orders.values()), full=True
+        )
 
-    def _changes(self, holder: Holder) -> wire.Down:
+    def _changes(self, holder: Holder) -> wire.AssignmentUpdate:
         known = self._orders
         assign = tuple(assigned(known[address]) for address in holder.changed if address in known)
         remove = tuple(address for address in holder.changed if address not in known)
         holder.changed.clear()
         holder.told = self._version
-        return wire.Down(self._version, assign, remove)
+        return wire.AssignmentUpdate(self._version, assign, remove)
 
-    async def _listen(self, holder: Holder, messages: AsyncIterator[wire.Up]) -> str:
+    async def _listen(self, holder: Holder, messages: AsyncIterator[wire.HolderReport]) -> str:
         """Take what a holder reports until its stream ends; return what is wrong with the last message, if anything."""
         async for message in messages:
             if message.acked > holder.told:

@@ -190,7 +190,7 @@ def introduces(method: str, name: str, *counts: wire.Count) -> bytes:
     if method == ADS:
         return asks(name, EDS, WEB.name)
     if method == HOLDER:
-        return wire.ENCODER.encode(wire.Up(counts=counts, hello=wire.Hello(name, "anyip")))
+        return wire.ENCODER.encode(wire.HolderReport(counts=counts, hello=wire.HolderHello(name, "anyip")))
     return replication.wire.ENCODER.encode(replication.wire.Up(replication.wire.Hello(name), replication.wire.Fleet()))
 
 

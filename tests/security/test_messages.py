@@ -50,7 +50,7 @@ async def holder(at: Port, name: str = "proxy-a", address: str = PROXY_A) -> Any
     call = await at.dial(address, PROXY.uri, HOLDER)
     await call.write(introduces(HOLDER, name))
     first = wire.DOWN.decode(await asyncio.wait_for(call.read(), 30))
-    await call.write(wire.ENCODER.encode(wire.Up(acked=first.version)))
+    await call.write(wire.ENCODER.encode(wire.HolderReport(acked=first.version)))
     return call
 
 
@@ -112,7 +112,7 @@ async def test_reasons_of_refusals_are_a_fixed_set() -> None:
         call = await holder(at)
         invented = {f"reason {number}": 1 for number in range(10)}
         count = wire.Count(hold_address(at), 1, 0, 0, 11, 0, refused_by={**invented, "timeout": 1})
-        await call.write(wire.ENCODER.encode(wire.Up(counts=(count,))))
+        await call.write(wire.ENCODER.encode(wire.HolderReport(counts=(count,))))
         await until(lambda: at.replica.state() is State.Waking, "the count to arrive")
         held = at.replica.engine.services[WEB.name].held
         assert held
@@ -123,7 +123,7 @@ async def test_time_in_the_future_is_not_known() -> None:
     async with port() as at:
         call = await holder(at)
         count = wire.Count(hold_address(at), 1, 0, 0, 0, 0, held_since=4e9, first_byte_at=4e9)
-        await call.write(wire.ENCODER.encode(wire.Up(counts=(count,))))
+        await call.write(wire.ENCODER.encode(wire.HolderReport(counts=(count,))))
         await until(lambda: at.replica.state() is State.Waking, "the count to arrive")
         held = at.replica.engine.services[WEB.name].held
         assert held
@@ -133,7 +133,7 @@ async def test_time_in_the_future_is_not_known() -> None:
 async def test_acknowledgement_of_an_order_not_sent_is_refused() -> None:
     async with port() as at:
         call = await holder(at)
-        code, _ = await says(call, wire.ENCODER.encode(wire.Up(acked=1_000)))
+        code, _ = await says(call, wire.ENCODER.encode(wire.HolderReport(acked=1_000)))
         assert code is INVALID
 
 
@@ -141,7 +141,9 @@ async def test_holder_counts_are_bounded() -> None:
     async with port() as at:
         call = await holder(at)
         messages = [
-            wire.ENCODER.encode(wire.Up(counts=tuple(wire.Count(f"{part}.{n}", 1, 0, 0, 0, 0) for n in range(15_000))))
+            wire.ENCODER.encode(
+                wire.HolderReport(counts=tuple(wire.Count(f"{part}.{n}", 1, 0, 0, 0, 0) for n in range(15_000)))
+            )
             for part in range(3)
         ]
         code, _ = await says(call, *messages)

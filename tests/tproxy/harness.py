@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from tproxy.wire import ENCODER, SERVICE, UP, Assignment, Count, Down, Go, Hold, Up, Verdict
+from tproxy.wire import ENCODER, SERVICE, UP, Assignment, AssignmentUpdate, Count, Go, Hold, HolderReport, Verdict
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 20.0
@@ -42,11 +42,11 @@ class FakeReconciler:
     """The other end of the holder stream, over real gRPC."""
 
     def __init__(self, port: int = 0, assigned: Iterable[Assignment] = ()) -> None:
-        self.ups: list[Up] = []
+        self.ups: list[HolderReport] = []
         self.arrived: list[float] = []
         self.streams = 0
         self.version = 0
-        self._streams: set[queue.SimpleQueue[Down | None]] = set()
+        self._streams: set[queue.SimpleQueue[AssignmentUpdate | None]] = set()
         self._assigned = {one.address: one for one in assigned}
         self._pool = ThreadPoolExecutor(8)
         self._server = grpc.server(self._pool)
@@ -66,20 +66,20 @@ class FakeReconciler:
         self._server.stop(None).wait()
         self._pool.shutdown()
 
-    def _stream(self, ups: Iterator[Up], context: grpc.ServicerContext) -> Iterator[Down]:
-        downs: queue.SimpleQueue[Down | None] = queue.SimpleQueue()
+    def _stream(self, ups: Iterator[HolderReport], context: grpc.ServicerContext) -> Iterator[AssignmentUpdate]:
+        downs: queue.SimpleQueue[AssignmentUpdate | None] = queue.SimpleQueue()
         context.add_callback(lambda: downs.put(None))
         reader = threading.Thread(target=self._read, args=(ups,))
         reader.start()
         self.streams += 1
         self._streams.add(downs)
-        yield Down(self.version, tuple(self._assigned.values()), full=True)
+        yield AssignmentUpdate(self.version, tuple(self._assigned.values()), full=True)
         while (down := downs.get()) is not None:
             yield down
         self._streams.discard(downs)
         reader.join()
 
-    def _read(self, ups: Iterator[Up]) -> None:
+    def _read(self, ups: Iterator[HolderReport]) -> None:
         try:
             for up in ups:
                 self.arrived.append(time.time())
@@ -88,14 +88,14 @@ class FakeReconciler:
             return
 
     def say(self, *assign: Assignment, remove: tuple[str, ...] = (), full: bool = False) -> int:
-        """Send a `Down` and return its version."""
+        """Send a `AssignmentUpdate` and return its version."""
         self.version += 1
         if full:
             self._assigned.clear()
         self._assigned.update({one.address: one for one in assign})
         for address in remove:
             del self._assigned[address]
-        down = Down(self.version, assign, remove, full)
+        down = AssignmentUpdate(self.version, assign, remove, full)
         for stream in self._streams:
             stream.put(down)
         return self.version

@@ -18,7 +18,7 @@ from tproxy.hold_queue import HoldQueue
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
-from tproxy.wire import Assignment, Down, Go, Hello, Hold, Up, Verdict
+from tproxy.wire import Assignment, AssignmentUpdate, Go, Hold, HolderHello, HolderReport, Verdict
 
 RUN_SECONDS = 0.003
 
@@ -26,7 +26,7 @@ RUN_SECONDS = 0.003
 class Silent:
     """A link that discards its messages."""
 
-    def send(self, message: Up) -> None: ...
+    def send(self, message: HolderReport) -> None: ...
 
 
 def name_of(sock: socket.socket) -> str:
@@ -44,7 +44,7 @@ class Holding(RuleBasedStateMachine):
         self.pod.setblocking(False)
         self.nobody = socket.socket()
         self.nobody.bind(("127.0.0.1", 0))  # and never listens: a dial to it is refused
-        self.holder = Holder(self.loop, Budget(1_000), Hello("h", "anyip"))
+        self.holder = Holder(self.loop, Budget(1_000), HolderHello("h", "anyip"))
         self.unused = self.holder.budget.used
         self.clients: list[socket.socket] = []
         self.dialled: list[socket.socket] = []
@@ -63,7 +63,7 @@ class Holding(RuleBasedStateMachine):
     def say(self, verdict: Verdict, hold_timeout: float = 60.0) -> None:
         said = Assignment(name_of(self.entry), self.service, self.protocol, verdict, self.max_held, hold_timeout)
         link: Link = Silent()
-        self.holder.received(link, Down(1, (said,), full=True))
+        self.holder.received(link, AssignmentUpdate(1, (said,), full=True))
         self.run()
 
     def run(self) -> None:

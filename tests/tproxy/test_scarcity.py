@@ -15,7 +15,7 @@ from tproxy.dial.dialer import Dialer, DialLimiter
 from tproxy.holder import Holder
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
-from tproxy.wire import Assignment, Down, Go, Hello, Hold, Up, Verdict
+from tproxy.wire import Assignment, AssignmentUpdate, Go, Hold, HolderHello, HolderReport, Verdict
 
 
 class ScarceLoop(Loop):
@@ -66,15 +66,15 @@ def name_of(server: socket.socket) -> str:
 class Silent:
     """A link that discards its messages."""
 
-    def send(self, message: Up) -> None: ...
+    def send(self, message: HolderReport) -> None: ...
 
 
 def holder(loop: Loop, server: socket.socket, protocol: str, verdict: Verdict) -> Holder:
     """Return a holder for connections to the server's own address."""
-    holder = Holder(loop, Budget(1_000), Hello("h", "anyip"))
+    holder = Holder(loop, Budget(1_000), HolderHello("h", "anyip"))
     assignment = Assignment(name_of(server), "web", protocol, verdict, 10, 5.0)
     link: Link = Silent()
-    holder.received(link, Down(1, (assignment,), full=True))
+    holder.received(link, AssignmentUpdate(1, (assignment,), full=True))
     return holder
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from tproxy.hold_queue import HoldQueue
 from tproxy.io.loop import Loop, Timer
-from tproxy.wire import Hello, Up
+from tproxy.wire import HolderHello, HolderReport
 
 COALESCE_SECONDS = 0.003
 
@@ -15,14 +15,14 @@ COALESCE_SECONDS = 0.003
 class Link(Protocol):
     """One stream to the reconciler, as seen from the loop's thread."""
 
-    def send(self, message: Up) -> None:
+    def send(self, message: HolderReport) -> None:
         """Queue a message. Never blocks; after the stream has ended, the message is lost."""
 
 
 class HoldReporter:
     """Reports changed queues, as totals, over the current stream."""
 
-    def __init__(self, loop: Loop, hello: Hello, queues: Callable[[], Iterable[HoldQueue]]) -> None:
+    def __init__(self, loop: Loop, hello: HolderHello, queues: Callable[[], Iterable[HoldQueue]]) -> None:
         self._loop = loop
         self._hello = hello
         self._queues = queues
@@ -43,12 +43,12 @@ class HoldReporter:
 
     def report_rules(self, rules: bool) -> None:
         """Mode tproxy: report whether rules redirect connections to the holder, now and on each new stream."""
-        self._hello = Hello(self._hello.holder, self._hello.mode, rules)
+        self._hello = HolderHello(self._hello.holder, self._hello.mode, rules)
         if self._link is not None:
-            self._link.send(Up(acked=self._acked, rules=rules))
+            self._link.send(HolderReport(acked=self._acked, rules=rules))
 
     def acknowledge(self, link: Link, version: int) -> None:
-        """Report that a `Down` of this stream is in force."""
+        """Report that a `AssignmentUpdate` of this stream is in force."""
         if self._link is link:
             self._acked = version
             self._flush(force=True)
@@ -58,7 +58,9 @@ class HoldReporter:
         self._link = link
         self._acked = 0
         self._changed.clear()
-        link.send(Up(hello=self._hello, counts=tuple(queue.count() for queue in self._queues() if queue.used)))
+        link.send(
+            HolderReport(hello=self._hello, counts=tuple(queue.count() for queue in self._queues() if queue.used))
+        )
 
     def disconnected(self, link: Link) -> None:
         """Stop reporting over a stream that has ended."""
@@ -72,4 +74,4 @@ class HoldReporter:
         if self._link is not None and (self._changed or force):
             counts = tuple(queue.count() for queue in self._changed.values())
             self._changed.clear()
-            self._link.send(Up(acked=self._acked, counts=counts))
+            self._link.send(HolderReport(acked=self._acked, counts=counts))

@@ -23,7 +23,7 @@ import structlog
 
 from tproxy.control.reporter import Link
 from tproxy.io.loop import Loop
-from tproxy.wire import DOWN, ENCODER, METHOD, Down, Up
+from tproxy.wire import DOWN, ENCODER, METHOD, AssignmentUpdate, HolderReport
 
 log = structlog.get_logger("tproxy")
 
@@ -63,7 +63,7 @@ class Receiver(Protocol):
 
     def opened(self, link: Link) -> None: ...
 
-    def received(self, link: Link, down: Down) -> None: ...
+    def received(self, link: Link, down: AssignmentUpdate) -> None: ...
 
     def closed(self, link: Link, error: str) -> None: ...
 
@@ -75,7 +75,7 @@ class _Attempt:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._on_overflow = on_overflow
 
-    def send(self, message: Up) -> None:
+    def send(self, message: HolderReport) -> None:
         """Queue a message."""
         if self._queue.qsize() < MAX_QUEUED:
             self._queue.put(ENCODER.encode(message))

@@ -264,7 +264,9 @@ class Flow:
 
     def _begin_bulk(self) -> None:
         if not self.bulk:
-            self.bulk, self.mark = True, self.moved
+            self.bulk = True
+            if self.patience is None:
+                self.mark = self.moved
 
     def _check_later(self) -> None:
         self.mark = self.moved

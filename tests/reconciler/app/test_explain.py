@@ -60,13 +60,13 @@ async def test_explain_names_the_evidence_and_the_transitions(stage: Stage, runn
 
 
 async def test_explain_tells_of_each_holder(stage: Stage, running: LocalRuntime) -> None:
-    async def up() -> AsyncIterator[wire.Up]:
-        yield wire.Up(hello=wire.Hello("holder-1", "anyip"))
+    async def up() -> AsyncIterator[wire.HolderReport]:
+        yield wire.HolderReport(hello=wire.HolderHello("holder-1", "anyip"))
         await asyncio.sleep(3600)
 
     async with grpc.aio.insecure_channel(f"unix:{GRPC_SOCKET}") as channel:
         stream = channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)(up())
-        assert isinstance(await stream.read(), wire.Down)
+        assert isinstance(await stream.read(), wire.AssignmentUpdate)
         found = await asked(stage, "/v1/services/web/explain")
         world = await asked(stage, "/v1/world")
         stream.cancel()

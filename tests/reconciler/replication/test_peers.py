@@ -277,15 +277,15 @@ class Holder:
 
     async def counts(self, address: str, held: int, relayed: int = 0) -> None:
         count = wire.Count(address, held, relayed, 0, 0, 0, held_since=time.time(), peer="192.0.2.1:5")
-        await self._call.write(wire.Up(counts=(count,)))
+        await self._call.write(wire.HolderReport(counts=(count,)))
 
     async def _run(self, address: str) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
             self._call = channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)()
-            await self._call.write(wire.Up(hello=wire.Hello(self._name, "anyip")))
+            await self._call.write(wire.HolderReport(hello=wire.HolderHello(self._name, "anyip")))
             async for down in self._call:
                 self.orders |= {assignment.service: assignment for assignment in down.assign}
-                await self._call.write(wire.Up(acked=down.version))
+                await self._call.write(wire.HolderReport(acked=down.version))
 
 
 @dataclass

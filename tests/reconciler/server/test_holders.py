@@ -72,16 +72,16 @@ class Holder:
         call = self._channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)
         self._call, self._name = call(), name
 
-    async def hello(self, *counts: wire.Count) -> wire.Down:
-        await self.say(wire.Up(counts=counts, hello=wire.Hello(self._name, "anyip")))
+    async def hello(self, *counts: wire.Count) -> wire.AssignmentUpdate:
+        await self.say(wire.HolderReport(counts=counts, hello=wire.HolderHello(self._name, "anyip")))
         return await self.hear()
 
-    async def say(self, up: wire.Up) -> None:
+    async def say(self, up: wire.HolderReport) -> None:
         await self._call.write(up)
 
-    async def hear(self) -> wire.Down:
+    async def hear(self) -> wire.AssignmentUpdate:
         down = await asyncio.wait_for(self._call.read(), PATIENCE_SECONDS)
-        assert isinstance(down, wire.Down)
+        assert isinstance(down, wire.AssignmentUpdate)
         return down
 
     async def leave(self) -> None:
@@ -116,14 +116,14 @@ async def test_an_order_is_acknowledged_once_every_holder_has_it_in_force() -> N
         one, two = Holder(target, "one"), Holder(target, "two")
         version = (await one.hello()).version
         await two.hello()
-        await one.say(wire.Up(acked=version))
-        await one.say(wire.Up(acked=version, counts=(count(relayed=1),)))
+        await one.say(wire.HolderReport(acked=version))
+        await one.say(wire.HolderReport(acked=version, counts=(count(relayed=1),)))
         assert (await subject.until("web", lambda held: held.relayed == 1)).acked_at is None
         subject.now = 200.0
-        await two.say(wire.Up(acked=version))
+        await two.say(wire.HolderReport(acked=version))
         assert (await subject.until("web", lambda held: held.acked_at is not None)).acked_at == 200.0
         subject.streams.order("web", order(release_to=("127.0.0.1:8080",)))
-        await one.say(wire.Up(acked=version, counts=(count(relayed=2),)))
+        await one.say(wire.HolderReport(acked=version, counts=(count(relayed=2),)))
         assert (await subject.until("web", lambda held: held.relayed == 2)).acked_at is None
         await one.leave()
         await two.leave()
@@ -147,7 +147,7 @@ async def test_nothing_is_known_while_a_holder_is_missing_until_it_is_back() -> 
         subject.streams.order("web", order())
         holder = Holder(target)
         version = (await holder.hello()).version
-        await holder.say(wire.Up(acked=version))
+        await holder.say(wire.HolderReport(acked=version))
         await subject.until("web", lambda held: held.held == 0 and held.acked_at is not None)
         await holder.leave()
         lost = await subject.until("web", lambda held: held.held is None)
@@ -163,7 +163,7 @@ async def test_a_holder_that_stays_away_no_longer_counts() -> None:
         subject.streams.order("web", order())
         here, gone = Holder(target, "here"), Holder(target, "gone")
         version = (await here.hello(count(held=1))).version
-        await here.say(wire.Up(acked=version))
+        await here.say(wire.HolderReport(acked=version))
         await gone.hello(count(relayed=1))
         await subject.until("web", lambda held: held.relayed == 1)
         await gone.leave()
@@ -197,7 +197,7 @@ async def test_a_stream_ends_when_nobody_listens_to_it_any_more() -> None:
         holder = Holder(target)
         await holder.hello()
         subject.faults = 1
-        await holder.say(wire.Up(counts=(count(held=1),)))
+        await holder.say(wire.HolderReport(counts=(count(held=1),)))
         await subject.until("web", lambda held: held.relayed is None)
         assert await asyncio.wait_for(holder._call.code(), PATIENCE_SECONDS) is grpc.StatusCode.UNKNOWN
         again = Holder(target)
@@ -211,7 +211,7 @@ async def test_a_holder_whose_arrival_cannot_be_told_of_is_not_connected() -> No
         subject.streams.order("web", order())
         holder = Holder(target)
         subject.faults = 1
-        await holder.say(wire.Up(hello=wire.Hello("one", "anyip")))
+        await holder.say(wire.HolderReport(hello=wire.HolderHello("one", "anyip")))
         assert await asyncio.wait_for(holder._call.code(), PATIENCE_SECONDS) is grpc.StatusCode.UNKNOWN
         assert subject.streams.connected == []
 
@@ -225,11 +225,11 @@ async def test_rules_that_come_or_go_are_known() -> None:
                 while [one.rules for one in subject.streams.known] != [rules]:
                     await asyncio.sleep(0.002)
 
-        await holder.say(wire.Up(hello=wire.Hello("one", "tproxy")))
+        await holder.say(wire.HolderReport(hello=wire.HolderHello("one", "tproxy")))
         await known(None)
         for rules in (False, True):
-            await holder.say(wire.Up(rules=rules))
-            await holder.say(wire.Up(acked=0))
+            await holder.say(wire.HolderReport(rules=rules))
+            await holder.say(wire.HolderReport(acked=0))
             await known(rules)
         await holder.leave()
 
@@ -237,7 +237,7 @@ async def test_rules_that_come_or_go_are_known() -> None:
 async def test_a_stream_that_does_not_introduce_itself_is_sent_away() -> None:
     async with reconciler() as (_, target):
         stranger = Holder(target)
-        await stranger.say(wire.Up(acked=1))
+        await stranger.say(wire.HolderReport(acked=1))
         try:
             await stranger.hear()
         except (grpc.aio.AioRpcError, AssertionError):
@@ -251,7 +251,7 @@ async def test_two_holders_with_one_id_take_turns_and_nothing_is_acknowledged_fo
         subject.streams.order("web", order())
         one, two = Holder(target, "same"), Holder(target, "same")
         version = (await one.hello(count(held=1))).version
-        await one.say(wire.Up(acked=version))
+        await one.say(wire.HolderReport(acked=version))
         await subject.until("web", lambda held: held.held == 1 and held.acked_at is not None)
         await two.hello()
         assert await asyncio.wait_for(one._call.code(), PATIENCE_SECONDS) is grpc.StatusCode.ALREADY_EXISTS
@@ -286,8 +286,8 @@ async def test_what_holders_say_of_addresses_that_are_no_more_is_not_kept() -> N
         await holder.hello(count(held=0, released=1), count(DB, relayed=1))
         subject.streams.order("db", None)
         assert (await holder.hear()).remove == (DB,)
-        await holder.say(wire.Up(counts=(count(DB, relayed=1),)))
-        await holder.say(wire.Up(counts=(count(DB, released=1), count(released=2))))
+        await holder.say(wire.HolderReport(counts=(count(DB, relayed=1),)))
+        await holder.say(wire.HolderReport(counts=(count(DB, released=1), count(released=2))))
         await subject.until("web", lambda held: held.released == 2)
         assert [set(known.counts) for known in subject.streams.known] == [{WEB}]
         await holder.leave()
@@ -298,7 +298,7 @@ async def test_one_who_waits_before_its_address_is_known_is_told_of_with_the_ord
         holder = Holder(target)
         await holder.hello(count(held=1))
         subject.streams.order("web", order())
-        await holder.say(wire.Up(acked=(await holder.hear()).version))
+        await holder.say(wire.HolderReport(acked=(await holder.hear()).version))
         await subject.until("web", lambda held: held.held == 1)
         await holder.leave()
 
@@ -347,7 +347,7 @@ async def test_acknowledgement_of_a_later_version_ends_the_stream() -> None:
         subject.streams.order("web", order())
         holder = Holder(target)
         version = (await holder.hello()).version
-        await holder.say(wire.Up(acked=version + 1))
+        await holder.say(wire.HolderReport(acked=version + 1))
         assert await holder._call.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert subject.held["web"].acked_at is None
         await holder.leave()

@@ -9,7 +9,7 @@ from tests.tproxy.harness import eventually
 from tproxy.control.reporter import Link
 from tproxy.control.stream import BACKOFF_SECONDS_MAX, MAX_QUEUED, ReconcilerStream, _Attempt, backoff_seconds
 from tproxy.io.loop import Loop
-from tproxy.wire import Down, Up
+from tproxy.wire import AssignmentUpdate, HolderReport
 
 
 @settings(deadline=None)
@@ -23,7 +23,7 @@ def test_attempt_without_reader_overflows_at_the_limit() -> None:
     overflows: list[bool] = []
     attempt = _Attempt(lambda: overflows.append(True))
     for _ in range(MAX_QUEUED + 3):
-        attempt.send(Up())
+        attempt.send(HolderReport())
     attempt.end()
     assert len(overflows) == 3
     assert sum(1 for _ in attempt) == MAX_QUEUED
@@ -37,7 +37,7 @@ class Receiver:
 
     def opened(self, link: Link) -> None: ...
 
-    def received(self, link: Link, down: Down) -> None: ...
+    def received(self, link: Link, down: AssignmentUpdate) -> None: ...
 
     def closed(self, link: Link, error: str) -> None:
         self.ends.append(error)
