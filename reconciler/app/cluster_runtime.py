@@ -149,7 +149,7 @@ class ClusterRuntime:
         api, items = self._api, self._catalogue.scaled_services.items
         self._store = StatusWriter(api, items, self._leads, self._elector.next_index)
         self._events = EventRecorder(api, items, self._catalogue.services.items, self._leads, self._settings.pod_name)
-        self._finalizers = FinalizerController(api, items, self._leads, self._events.left, needed=self._needed)
+        self._finalizers = FinalizerController(api, items, self._leads, self._events.left, needed_for=self._needed)
         self._commands = CommandController(items, self._leads, self._obey, self._store.set_command)
         self._transitions = EventNotifier(lambda: self.engine.services, self._events)
         self._runtime.notifier.add(self._transitions)

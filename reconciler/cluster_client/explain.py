@@ -11,7 +11,7 @@ from reconciler.cluster_client.cluster import Cluster
 from reconciler.cluster_client.controllers import ByForward, Silent, controllers, figures, lease
 from reconciler.cluster_client.status import Say, merged, moment, view
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.status.event_messages import OF_TRANSITIONS
+from reconciler.kubernetes.status.event_messages import TRANSITION_REASONS
 from reconciler.kubernetes.types.builtin import EventObject
 from reconciler.kubernetes.types.objects import decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
@@ -85,7 +85,7 @@ async def _events(
     except (ApiError, Unreachable) as error:
         say(f"without Events: {error}")
         return []
-    dated = [(at, event) for event in found if event.reason in OF_TRANSITIONS and (at := _at(event, before))]
+    dated = [(at, event) for event in found if event.reason in TRANSITION_REASONS and (at := _at(event, before))]
     latest = sorted(dated, key=lambda one: one[0], reverse=True)[:LAST]
     return [
         {"at": moment(at), "from": None, "event": event.reason, "to": None, "reason": _why(event)}

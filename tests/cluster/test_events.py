@@ -72,9 +72,13 @@ async def test_events_tell_the_life_of_a_service(scene: Scene, control_plane: Cl
             ("Normal", "Idle", "no traffic"),
             ("Normal", "Draining", "idle for all of idleAfter"),
             ("Normal", "ScaledToZero", "idle for all of idleAfter"),
-            ("Normal", "WakeRequested", "somebody waits, first 10.1.2.3:4567"),
+            ("Normal", "WakeRequested", "somebody waits, first client 10.1.2.3:4567"),
             ("Warning", "WakeStalled", "ImagePullBackOff: image web:1 cannot be pulled"),
-            ("Normal", "Woken", "it took 1.50 s, first 10.1.2.3:4567: signal 2 ms, scale 11 ms, first byte 1 ms"),
+            (
+                "Normal",
+                "Woken",
+                "awake after 1.50 s, first client 10.1.2.3:4567: signal 2 ms, scale 11 ms, first byte 1 ms",
+            ),
         ]
     )
     assert {row[3] for row in rows} == {"zenvoy.dev/reconciler"}
@@ -132,7 +136,7 @@ async def test_events_longest_texts_are_accepted(scene: Scene) -> None:
     events = scene.events()
     item = scene.items[scene.named()].metadata
     long = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", item.namespace, "a" * 253, item.uid)
-    events.tell(long, EventMessage("WakeStalled", "é" * 5000, "Waking", warning=True))
+    events.record(long, EventMessage("WakeStalled", "é" * 5000, "Waking", warning=True))
     assert await events.flush(GENEROUS_SECONDS)
     assert events.failed == 0
     assert [event["note"][-2:] for event in await scene.listed()] == ["é…"]
@@ -143,7 +147,7 @@ async def test_events_of_a_deleted_namespace_are_dropped(scene: Scene) -> None:
     gone = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", "no-such-namespace", "web", "uid")
     with capture_logs() as logs:
         for number in range(3):
-            events.tell(gone, EventMessage("Idle", f"{number}", "Idle"))
+            events.record(gone, EventMessage("Idle", f"{number}", "Idle"))
         events.saw(scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
         assert await events.flush(GENEROUS_SECONDS)
     assert events.failed == 3
@@ -161,7 +165,7 @@ async def test_events_in_a_terminating_namespace_are_dropped(scene: Scene) -> No
     events = scene.events()
     with capture_logs() as logs:
         going = ObjectRef("zenvoy.dev/v1alpha1", "ScaledService", scene.namespace, "web", regarding.uid)
-        events.tell(going, EventMessage("Restored", "Deployment shop/web has 2 replicas", "Restoring"))
+        events.record(going, EventMessage("Restored", "Deployment shop/web has 2 replicas", "Restoring"))
         assert await events.flush(GENEROUS_SECONDS)
     await scene.api.patch(f"{configmaps}/stays", {"metadata": {"finalizers": None}}, MERGE_PATCH)
     assert events.failed == 1

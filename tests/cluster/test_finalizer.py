@@ -25,7 +25,7 @@ from tests.cluster.rights import kubeconfig_of
 from tests.cluster.written import GENEROUS_SECONDS, Written, until
 
 ASLEEP = {"state": "ScaledToZero", "replicas": 3}
-REMOVED = "; the finalizer was removed"
+REMOVED = "; finalizer removed"
 
 
 class Scene(Written):
@@ -94,10 +94,10 @@ async def test_finalizer_repeated_deletion_leaves_nothing(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({}, "there is nothing to restore: Deployment {} does not exist"),
+        ({}, "nothing to restore: Deployment {} does not exist"),
         (
             {"scaleTargetRef": {"apiVersion": "example.org/v1", "kind": "Rollout"}},
-            "there is nothing to restore: NoSuchKind: the API server has no group example.org; "
+            "nothing to restore: NoSuchKind: the API server has no group example.org; "
             "is its CustomResourceDefinition installed?",
         ),
     ],
@@ -134,8 +134,8 @@ async def test_finalizer_without_permission_is_removed(scene: Scene, control_pla
     await limited.close()
     [(_, said, failed)] = scene.told
     assert failed
-    assert said.startswith(f"Deployment {scene.named()} cannot be restored: 403 Forbidden: deployments.apps")
-    assert said.endswith("; it has to be scaled by hand")
+    assert said.startswith(f"failed to restore Deployment {scene.named()}: 403 Forbidden: deployments.apps")
+    assert said.endswith("; scale it by hand")
     assert await scene.replicas() == 0
 
 
@@ -193,9 +193,9 @@ async def test_uninstall_restores_all_and_removes_finalizers(scene: Scene) -> No
         RestoreOutcome(scene.named("awake"), f"Deployment {scene.named('awake')} has 2 replicas" + REMOVED),
         RestoreOutcome(
             scene.named("lost"),
-            f"there is nothing to restore: Deployment {scene.named('lost')} does not exist" + REMOVED,
+            f"nothing to restore: Deployment {scene.named('lost')} does not exist" + REMOVED,
         ),
-        RestoreOutcome(scene.named("new"), "there is nothing to restore: it was never in force" + REMOVED),
+        RestoreOutcome(scene.named("new"), "nothing to restore: never in effect" + REMOVED),
     ]
     assert await scene.replicas("asleep") == 3
     await scene.gone("asleep")

@@ -72,7 +72,7 @@ async def test_uninstall_with_an_untouchable_target_restores_the_rest(
 
     code, said = await uninstalled(identity, system.namespace, namespace, "--best-effort")
     assert code == 0, said
-    assert f"{namespace}/old: there is nothing to restore: zenvoy may not scale" in said
+    assert f"{namespace}/old: nothing to restore: zenvoy may not scale" in said
     assert f"{namespace}/web: Deployment {namespace}/web was restored to 1 replica" in said
     for name in ("old", "web"):
         assert "finalizers" not in (await objects.get(name))["metadata"]

@@ -1,4 +1,4 @@
-"""Discovery: the resource of an `apiVersion` and `kind`, and its scale subresource.
+"""Discovery of the resource of an `apiVersion` and `kind`, and of its scale subresource.
 
 A resource that was found is cached until `forget`; one that was not found is looked up again.
 """

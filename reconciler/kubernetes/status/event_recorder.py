@@ -1,7 +1,7 @@
-"""Kubernetes Events (events.k8s.io/v1) about services. Counterpart: `event_messages.py`, which words them.
+"""Recorder of Kubernetes Events (events.k8s.io/v1) about services.
 
-Rules: telling only notes it, and nothing waits for it. A repeat counts in the series of the first. What is too much is
-dropped, the oldest first, and counted; warnings go first. Only the leader writes; nobody else's are kept for later.
+Recording is asynchronous. A repetition is counted in the series of the first Event. If there are too many, the oldest
+are dropped and counted; warnings are written first. Only the leader writes, and followers record nothing.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ log = structlog.get_logger(__name__)
 
 EVENTS = "events.k8s.io/v1"
 REPORTER = "zenvoy.dev/reconciler"
-LONGEST_NAME = 200
-"""Of an object's name, of which its Events' names are made."""
-MOST_SERIES = 4096
+MAX_NAME_LENGTH = 200
+"""Number of characters of an object's name in the names of its Events."""
+MAX_SERIES = 4096
 SERIES_SECONDS = 600.0
-"""A repeat after a longer pause is an Event of its own."""
+"""A repetition after a longer pause is a new Event."""
 
 Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class EventLimits:
-    """How much is written, and how patiently; in seconds."""
+    """Rate, queue size, and retries of a recorder; durations in seconds."""
 
     waiting: int = 1000
-    """The most that wait to be written."""
+    """Maximum number of queued Events."""
     gather: float = 0.25
-    """What is told within it may become one; and wakes, which begin in the same moment, go first."""
+    """Repetitions within this window are written together. It also lets wakes, which are urgent, go first."""
     each_second: float = 10.0
     at_once: int = 50
     attempts: int = 8
@@ -74,9 +74,9 @@ class _Waiting:
     regarding: ObjectRef
     note: EventMessage
     name: str
-    """Of the Event, if it becomes one."""
+    """Name of the Event."""
     at: float
-    """When it was told last, in seconds since the epoch."""
+    """Time of the last occurrence, in seconds since the epoch."""
     count: int = 1
 
 
@@ -88,13 +88,13 @@ class _Written:
 
 
 @dataclass(slots=True)
-class _Wrong:
+class _Problems:
     problems: tuple[Problem, ...] = ()
-    told: tuple[Problem, ...] = ()
+    recorded: tuple[Problem, ...] = ()
 
 
 class EventRecorder:
-    """`items` and `services` are what informers keep: whom an Event is about. `instance` is our pod's name."""
+    """A recorder. `items` and `services` are the objects of informers; `instance` is the name of this pod."""
 
     def __init__(
         self,
@@ -109,16 +109,16 @@ class EventRecorder:
         self._api, self._items, self._services = api, items, services
         self._leads, self._instance, self._now, self._pace = leads, instance, now, pace
         self.dropped = 0
-        """How many were too much, ever."""
+        """Total number of dropped Events."""
         self.failed = 0
-        """How many the API server did not take, ever."""
+        """Total number of Events that could not be written."""
         self._waiting: dict[Key, _Waiting] = {}
         self._written: dict[Key, _Written] = {}
-        self._wrong: dict[str, _Wrong] = {}
+        self._problems: dict[str, _Problems] = {}
         self._causes: set[str] = set()
         self._sending = False
         self._last_name = 0
-        self._noted = asyncio.Event()
+        self._queued = asyncio.Event()
         self._bucket = _Bucket(pace.each_second, pace.at_once)
         self._retries = stamina.AsyncRetryingCaller(
             attempts=pace.attempts,
@@ -129,45 +129,45 @@ class EventRecorder:
         ).on(is_transient)
 
     def saw(self, transition: Transition, peer: str | None = None, envoy: str | None = None) -> None:
-        """A service changed its state, or its wake stalled. `peer` and `envoy`: who asked, where it is known."""
+        """Record a transition or a stalled wake; `peer` and `envoy` are the waiting client and its Envoy."""
         if regarding := self._regarding(transition.service):
-            self.tell(regarding, transition_message(transition, peer, envoy))
+            self.record(regarding, transition_message(transition, peer, envoy))
 
     def woke(self, service: str, total: float | None, parts: Mapping[str, float], peer: str | None = None) -> None:
-        """A wake is over; `total` and `parts` are seconds."""
+        """Record a finished wake; `total` and `parts` are seconds."""
         if regarding := self._regarding(service):
-            self.tell(regarding, wake_message(total, parts, peer))
+            self.record(regarding, wake_message(total, parts, peer))
 
     def left(self, service: str, done: str, failed: bool) -> None:
-        """A service is no longer served; `done` says what became of its replicas."""
+        """Record a deletion; `done` describes the result for the replicas."""
         if regarding := self._regarding(service):
-            self.tell(regarding, deletion_message(done, failed))
+            self.record(regarding, deletion_message(done, failed))
 
     def problems(self, name: str, problems: Sequence[Problem]) -> None:
-        """All that is wrong now with the ScaledService and the Service of that name; what is new is told."""
+        """Set the problems of the ScaledService and the Service of a name, and record the new ones."""
         if not problems:
-            self._wrong.pop(name, None)
+            self._problems.pop(name, None)
             return
-        wrong = self._wrong.setdefault(name, _Wrong())
-        wrong.problems = tuple(problems)
-        self._tell_of(name, wrong)
+        known = self._problems.setdefault(name, _Problems())
+        known.problems = tuple(problems)
+        self._record_new(name, known)
 
     def lead(self) -> None:
-        """We lead from now on: tell what is wrong and was not told by us."""
-        for name, wrong in self._wrong.items():
-            self._tell_of(name, wrong)
+        """Record all problems that this replica has not recorded, because it leads now."""
+        for name, known in self._problems.items():
+            self._record_new(name, known)
 
-    def _tell_of(self, name: str, wrong: _Wrong) -> None:
+    def _record_new(self, name: str, known: _Problems) -> None:
         if not self._leads():
             return
-        about = [(problem, self._regarding(name, problem.on)) for problem in wrong.problems]
+        about = [(problem, self._regarding(name, problem.on)) for problem in known.problems]
         for problem, regarding in about:
-            if regarding and problem not in wrong.told:
-                self.tell(regarding, problem_message(problem.reason, str(problem)))
-        wrong.told = tuple(problem for problem, regarding in about if regarding)
+            if regarding and problem not in known.recorded:
+                self.record(regarding, problem_message(problem.reason, str(problem)))
+        known.recorded = tuple(problem for problem, regarding in about if regarding)
 
-    def tell(self, regarding: ObjectRef, note: EventMessage) -> None:
-        """Write it when its turn comes; not at all, unless we lead."""
+    def record(self, regarding: ObjectRef, note: EventMessage) -> None:
+        """Queue an Event; do nothing unless this replica leads."""
         if not self._leads():
             return
         key = (regarding.uid or regarding.name, note.reason, note.action, "" if note.like_others else note.text)
@@ -179,25 +179,25 @@ class EventRecorder:
             self._drop()
         now = self._now()
         self._waiting[key] = _Waiting(regarding, note, self._name(regarding, now), now)
-        self._noted.set()
+        self._queued.set()
 
     async def run(self) -> None:
-        """Write what is told, until cancelled."""
+        """Write queued Events until cancelled."""
         while True:
-            await self._noted.wait()
+            await self._queued.wait()
             await asyncio.sleep(self._pace.gather)
             while self._waiting:
                 await self._bucket.take()
                 key = self._next()
                 self._sending = True
                 try:
-                    await self._bring(key, self._waiting.pop(key))
+                    await self._write_retried(key, self._waiting.pop(key))
                 finally:
                     self._sending = False
-            self._noted.clear()
+            self._queued.clear()
 
     async def flush(self, seconds: float) -> bool:
-        """Wait until all that was told is written or given up, at most so long; whether it is."""
+        """Wait at most `seconds` until all queued Events are written or given up; return whether they are."""
         try:
             async with asyncio.timeout(seconds):
                 while self._waiting or self._sending:
@@ -222,16 +222,16 @@ class EventRecorder:
         self.dropped += self._waiting.pop(oldest).count
         if "dropped" not in self._causes:
             self._causes.add("dropped")
-            log.warning("too many Events to be written; the oldest are dropped", waiting=self._pace.waiting)
+            log.warning("too many Events, dropping the oldest", limit=self._pace.waiting)
 
-    async def _bring(self, key: Key, waiting: _Waiting) -> None:
+    async def _write_retried(self, key: Key, waiting: _Waiting) -> None:
         try:
             await self._retries(self._write, key, waiting)
         except (ApiError, Unreachable) as error:
             self.failed += 1
             if error_key(error) not in self._causes and not is_namespace_terminating(error):
                 self._causes.add(error_key(error))
-                log.error("an Event cannot be written", reason=waiting.note.reason, error=str(error))
+                log.error("failed to write an Event", reason=waiting.note.reason, error=str(error))
         else:
             if not self._waiting:
                 self._causes.clear()
@@ -249,7 +249,7 @@ class EventRecorder:
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
-            await self._write_first(key, waiting)  # Events last an hour, or as long as the cluster's owner likes
+            await self._write_first(key, waiting)  # the first Event has expired
         else:
             self._written[key] = _Written(written.path, count, waiting.at)
 
@@ -258,11 +258,11 @@ class EventRecorder:
         try:
             await self._api.call("POST", path(EVENTS, "events", namespace), self._event(waiting))
         except ApiError as error:
-            if error.status != CONFLICT:  # an attempt before this one took effect, though it was not answered
+            if error.status != CONFLICT:  # an earlier attempt took effect without an answer
                 raise
         self._written.pop(key, None)
         self._written[key] = _Written(path(EVENTS, "events", namespace, waiting.name), waiting.count, waiting.at)
-        if len(self._written) > MOST_SERIES:
+        if len(self._written) > MAX_SERIES:
             del self._written[next(iter(self._written))]
 
     def _event(self, waiting: _Waiting) -> dict[str, Any]:
@@ -284,19 +284,20 @@ class EventRecorder:
         }
 
     def _name(self, regarding: ObjectRef, at: float) -> str:
-        """As other controllers name theirs: the object, and a moment. Always another one."""
+        """Return a unique name: the object's name and a timestamp, as other controllers use."""
         self._last_name = max(self._last_name + 1, int(at * 1e9))
-        return f"{regarding.name[:LONGEST_NAME].rstrip('.-')}.{self._last_name:x}"
+        return f"{regarding.name[:MAX_NAME_LENGTH].rstrip('.-')}.{self._last_name:x}"
 
 
 class _Bucket:
-    """So many at once, and then so many each second."""
+    """A token bucket: a burst, and then a rate per second."""
 
     def __init__(self, each_second: float, at_once: int) -> None:
         self._each_second, self._most = each_second, float(at_once)
         self._left, self._at = self._most, time.monotonic()
 
     async def take(self) -> None:
+        """Wait for a token."""
         now = time.monotonic()
         self._left = min(self._most, self._left + (now - self._at) * self._each_second) - 1
         self._at = now

@@ -1,11 +1,8 @@
-"""Our finalizer on ScaledServices: whoever deletes one gets the replicas back before it is gone, and whoever waits is
-served before.
+"""The finalizer of ScaledServices: a deletion first restores the replicas and serves the held connections.
 
-Rules: only the leader writes, and only what is in force gets one. A deletion waits for the replicas, but not for ever:
-a target that is gone, or that we may not scale, is told of, and left. Then it waits until the service is not needed,
-for as long as its owner lets a wake take, its `wakeTimeout`: a fixed time would be too short for some that do get
-ready, and no longer one would serve anybody. Counterparts: `restore.py`, which restores; `provider.py`, which keeps
-it in force meanwhile; `core.departure`, which says what it is needed for.
+Only the leader writes, and only services in effect get a finalizer. A deletion waits for the replicas for a limited
+time: if the target is gone or may not be scaled, that is reported, and the finalizer is removed. Then the deletion
+waits until the service is not needed, for at most its `wakeTimeout`, because no client waits longer for a wake.
 """
 
 from __future__ import annotations
@@ -28,91 +25,94 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, P
 
 log = structlog.get_logger(__name__)
 
-PATIENCE_SECONDS = 60.0
-"""How long a deletion waits for a fault that passes."""
-LOOK_SECONDS = 0.1
-"""How often is asked whether it is still needed; an errand gathers for a moment besides."""
+RETRY_TIMEOUT_SECONDS = 60.0
+"""Longest time that a deletion waits for a transient error to pass."""
+CHECK_AGAIN_SECONDS = 0.1
+"""Delay before checking again whether the service is needed, in addition to the batch window."""
 _DECODE = decoder(ScaledService)
 
-Told = Callable[[str, str, bool], None]
-"""Of a service: what was done, for people, and whether that failed. It is told before the object is gone."""
-Needed = Callable[[str], str | None]
-"""Of a service: why it cannot go yet, for people; None when it can."""
+OnRestored = Callable[[str, str, bool], None]
+"""Called with the service, a description of the result, and whether it failed, before the object is gone."""
+NeededFor = Callable[[str], str | None]
+"""Returns why a service is still needed, for people; None if it is not."""
 
 
 @dataclass(slots=True)
-class _Going:
-    """One that is being deleted."""
+class _Deletion:
+    """Progress of one deletion."""
 
     since: float
-    """When we first tried to restore it, by the monotonic clock."""
+    """Time of the first attempt to restore it, by the monotonic clock."""
     restored_at: float | None = None
     may_go: bool = False
 
 
 class FinalizerController:
-    """`items` is what an informer keeps; `leads` says whether to write; `needed` is asked of what is restored."""
+    """Adds and removes the finalizers of ScaledServices.
+
+    `items` are the objects of an informer. `needed_for` is called for services whose replicas are restored.
+    """
 
     def __init__(
         self,
         api: Api,
         items: Mapping[str, ScaledService],
         leads: Callable[[], bool],
-        told: Told,
+        on_restored: OnRestored,
         timing: WorkQueueTiming = DEFAULT_TIMING,
-        patience: float = PATIENCE_SECONDS,
+        retry_timeout: float = RETRY_TIMEOUT_SECONDS,
         landing: float = LANDING_SECONDS,
-        needed: Needed = lambda service: None,
+        needed_for: NeededFor = lambda service: None,
     ) -> None:
-        self._api, self._items, self._leads, self._told = api, items, leads, told
-        self._patience, self._landing, self._needed = patience, landing, needed
+        self._api, self._items, self._leads, self._on_restored = api, items, leads, on_restored
+        self._retry_timeout, self._landing, self._needed_for = retry_timeout, landing, needed_for
         self._discovery = Discovery(api)
-        self._in_force: frozenset[str] = frozenset()
-        self._going: dict[str, _Going] = {}
-        """By uid."""
-        self._queue = WorkQueue(self._bring_about, "a finalizer cannot be set or removed; it is tried again", timing)
+        self._in_effect: frozenset[str] = frozenset()
+        self._deletions: dict[str, _Deletion] = {}
+        """Deletions by uid."""
+        self._queue = WorkQueue(self._reconcile, "failed to set or remove a finalizer, retrying", timing)
 
     def saw(self, service: str, item: ScaledService | None) -> None:
-        """The informer has a new version of the object, or it is gone."""
+        """Handle a new version of the object, or None if it is gone."""
         if item is not None and self._is_due(service, item):
             self._queue.add(service)
 
     def configure(self, services: Collection[str]) -> None:
-        """These are in force from now on."""
-        new, self._in_force = frozenset(services) - self._in_force, frozenset(services)
+        """Set the services in effect."""
+        new, self._in_effect = frozenset(services) - self._in_effect, frozenset(services)
         for service in new:
             self.saw(service, self._items.get(service))
 
     def lead(self) -> None:
-        """We lead from now on: do whatever is due."""
+        """Handle all objects, because this replica leads now."""
         for service, item in self._items.items():
             self.saw(service, item)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Process the queue until cancelled."""
         await self._queue.run()
 
     async def flush(self, seconds: float) -> bool:
-        """Wait until all that is due is done, at most so long; whether it is."""
+        """Wait at most `seconds` until all due work is done; return whether it is."""
         return await self._queue.drain(seconds)
 
     def _is_due(self, service: str, item: ScaledService) -> bool:
         has = FINALIZER in item.metadata.finalizers
-        return has if item.metadata.deletion_timestamp else not has and service in self._in_force
+        return has if item.metadata.deletion_timestamp else not has and service in self._in_effect
 
-    async def _bring_about(self, service: str) -> None:
+    async def _reconcile(self, service: str) -> None:
         item = self._items.get(service)
         if item is None or not self._is_due(service, item):
             return
         if not self._leads():
             self._queue.add_after(service)
         elif item.metadata.deletion_timestamp:
-            await self._leave(service, item)
+            await self._delete(service, item)
         else:
             await self._add(item)
 
     async def _add(self, item: ScaledService) -> None:
-        """With the version of the object, as the list of finalizers is written whole."""
+        """Add the finalizer. The patch names the version, because it replaces the whole list."""
         where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
         try:
             await self._api.patch(where, _with_finalizer(item), MERGE_PATCH)
@@ -124,39 +124,39 @@ class FinalizerController:
             elif error.status != NOT_FOUND:
                 raise
 
-    async def _leave(self, service: str, item: ScaledService) -> None:
+    async def _delete(self, service: str, item: ScaledService) -> None:
         uid = item.metadata.uid
-        going = self._going.setdefault(uid, _Going(time.monotonic()))
-        if going.restored_at is None:
-            text, going.may_go = await self._restore(item, going.since)
-            going.restored_at = time.monotonic()
-            log.info("a deleted service is left", service=service, done=text, failed=going.may_go)
-            self._told(service, text, going.may_go)
-        if not going.may_go and (why := self._needed(service)):
-            if time.monotonic() - going.restored_at < wake_timeout(item):
-                self._queue.add_after(service, LOOK_SECONDS)
+        deletion = self._deletions.setdefault(uid, _Deletion(time.monotonic()))
+        if deletion.restored_at is None:
+            text, deletion.may_go = await self._restore(item, deletion.since)
+            deletion.restored_at = time.monotonic()
+            log.info("restored the replicas of a deleted service", service=service, result=text, failed=deletion.may_go)
+            self._on_restored(service, text, deletion.may_go)
+        if not deletion.may_go and (why := self._needed_for(service)):
+            if time.monotonic() - deletion.restored_at < wake_timeout(item):
+                self._queue.add_after(service, CHECK_AGAIN_SECONDS)
                 return
-            going.may_go = True
-            text = f"it goes though not all is done after its wakeTimeout: {why}"
-            log.warning("a deletion waits no longer", service=service, why=why)
-            self._told(service, text, True)
+            deletion.may_go = True
+            text = f"still needed after its wakeTimeout, deleting anyway: {why}"
+            log.warning("deletion timed out, continuing", service=service, reason=why)
+            self._on_restored(service, text, True)
         await remove_finalizer(self._api, item)
-        del self._going[uid]
+        del self._deletions[uid]
 
     async def _restore(self, item: ScaledService, since: float) -> tuple[str, bool]:
-        """What was done, and whether that failed for good. Raises what may pass, for as long as our patience lasts."""
+        """Return a description of the result and whether it failed. Raises transient errors until the retry timeout."""
         where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
         try:
             newest = _DECODE(await self._api.get(where))
             if newest.metadata.uid != item.metadata.uid:
-                return "it is gone", False
+                return "the object is gone", False
             return await restore(self._api, self._discovery, newest, self._landing), False
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
             if isinstance(error, ApiError) and error.status == NOT_FOUND:
-                return "it is gone", False
-            if is_transient(error) and time.monotonic() - since < self._patience:
+                return "the object is gone", False
+            if is_transient(error) and time.monotonic() - since < self._retry_timeout:
                 raise
-            return f"{target_of(item)} cannot be restored: {error}; it has to be scaled by hand", True
+            return f"failed to restore {target_of(item)}: {error}; scale it by hand", True
 
 
 def _with_finalizer(item: ScaledService) -> dict[str, object]:

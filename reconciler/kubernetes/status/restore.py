@@ -1,7 +1,7 @@
-"""What leaving a service takes: its replicas restored, our finalizer removed; of one service, or of all of them.
+"""Restoration of replicas and removal of finalizers, for one deleted service or for an uninstallation.
 
-Rules: only a target at zero is touched, by the patch that wakes; one that we never served is left as it is. Doing it
-again does no harm. Counterparts: `finalizer.py`, for one that is deleted while zenvoy runs; `zenvoy uninstall`.
+Only a target at zero is scaled, by the patch of a wake. The target of a service that was never in effect is left as it
+is. Repeating a restoration is harmless.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from reconciler.kubernetes.client.errors import (
 from reconciler.kubernetes.client.leader_election import ADDRESS, UNINSTALLER
 from reconciler.kubernetes.config.resolve import target_of
 from reconciler.kubernetes.status.event_messages import deletion_message, shorten
-from reconciler.kubernetes.status.event_recorder import EVENTS, LONGEST_NAME, REPORTER
+from reconciler.kubernetes.status.event_recorder import EVENTS, MAX_NAME_LENGTH, REPORTER
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import Object, ObjectMeta, ObjectRef, decoder, micro_time, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, KIND, PLURAL, ScaledService
@@ -39,27 +39,27 @@ from reconciler.kubernetes.workloads import scale
 
 PAGE = "500"
 LANDING_SECONDS = 1.0
-"""A patch to zero that was on its way when we stopped has arrived by then, or never will."""
+"""A patch to zero that was in flight has arrived after this time, or never will."""
 FENCE_SECONDS = 600
-"""How long no controller that runs leads after an uninstall, which should have ended by then; one that starts may."""
+"""Time after an uninstallation during which no running controller leads; a newly started one may."""
 log = structlog.get_logger(__name__)
-_MAY_BE_FALLING_ASLEEP = (State.Draining, State.ScaledToZero)
-_ASLEEP_NEVER = (State.Active, State.Idle)
-"""Whoever put such a service to sleep, it was not zenvoy."""
+_MAY_SCALE_TO_ZERO = (State.Draining, State.ScaledToZero)
+_AWAKE_STATES = (State.Active, State.Idle)
+"""States in which zenvoy did not put the target to sleep."""
 _ITEM, _OBJECT, _LEASE = decoder(ScaledService), decoder(Object), decoder(Lease)
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """What was done for one ScaledService."""
+    """The result for one ScaledService."""
 
     name: str
     """`namespace/name`."""
     text: str
-    """For people."""
+    """Description for people."""
     failed: bool = False
     retry: bool = False
-    """Another attempt may do better: the API server did not answer, or not yet."""
+    """True if another attempt may succeed."""
 
 
 class _Page(msgspec.Struct):
@@ -71,39 +71,39 @@ _PAGE = msgspec.json.Decoder(_Page)
 
 
 async def restore(api: Api, discovery: Discovery, item: ScaledService, landing: float = LANDING_SECONDS) -> str:
-    """See that the target has replicas; what was done, for people. `landing`: how long to wait for what is on its way.
+    """Make sure that the target has replicas, and return a description of the result.
 
-    Raises `ApiError` and `Unreachable` when that cannot be told, or done.
+    `landing` is the time to wait for a patch in flight. Raises `ApiError` and `Unreachable`.
     """
     if not item.status.state:
-        return "there is nothing to restore: it was never in force"
+        return "nothing to restore: never in effect"
     target = target_of(item)
     if invalid := target.invalid:
-        return f"there is nothing to restore: {invalid[1]!r} is not a valid {invalid[0]}, so it was never scaled"
+        return f"nothing to restore: {invalid[1]!r} is not a valid {invalid[0]}, so it was never scaled"
     try:
         kind = await discovery.find(target.api_version, target.kind)
     except NoSuchKind as error:
-        return f"there is nothing to restore: {error}"
+        return f"nothing to restore: {error}"
     where = kind.scale_path(target.namespace, target.name)
-    wanted = item.spec.replicas if isinstance(item.spec.replicas, int) else item.status.replicas
+    replicas = item.spec.replicas if isinstance(item.spec.replicas, int) else item.status.replicas
     try:
         has = scale.parse_scale(await api.get(where), target.key).replicas
-        if has and item.status.state in _MAY_BE_FALLING_ASLEEP:
+        if has and item.status.state in _MAY_SCALE_TO_ZERO:
             await asyncio.sleep(landing)
             has = scale.parse_scale(await api.get(where), target.key).replicas
         if has:
             return f"{target} has {pluralize(has, 'replica')}"
-        return f"{target} was restored to {pluralize(await _woken(api, where, target.key, max(1, wanted)), 'replica')}"
+        return f"{target} was restored to {pluralize(await _wake(api, where, target.key, max(1, replicas)), 'replica')}"
     except ApiError as error:
         if error.status == NOT_FOUND:
-            return f"there is nothing to restore: {target} does not exist"
-        if error.status == FORBIDDEN and item.status.state in _ASLEEP_NEVER:
-            return f"there is nothing to restore: zenvoy may not scale {target}, and did not put it to sleep"
+            return f"nothing to restore: {target} does not exist"
+        if error.status == FORBIDDEN and item.status.state in _AWAKE_STATES:
+            return f"nothing to restore: zenvoy may not scale {target}, and did not put it to sleep"
         raise
 
 
 async def remove_finalizer(api: Api, item: ScaledService | Object) -> bool:
-    """Remove our finalizer; whether it was there. Raises `ApiError` and `Unreachable`; a conflict passes."""
+    """Remove the finalizer, and return whether it was present. Raises `ApiError` and `Unreachable`."""
     where = path(API_VERSION, PLURAL, item.metadata.namespace, item.metadata.name)
     try:
         meta = _OBJECT(await api.get(where)).metadata
@@ -123,28 +123,29 @@ async def restore_all(
     api: Api,
     namespace: str | None = None,
     lease: tuple[str, str] | None = None,
-    told: Callable[[RestoreOutcome], None] = lambda _: None,
+    on_outcome: Callable[[RestoreOutcome], None] = lambda _: None,
 ) -> list[RestoreOutcome]:
-    """Leave every service of a namespace, or of all; `told` of each at once. Goes on past faults, and can be repeated.
+    """Restore every service of a namespace, or of all, and remove the finalizers.
 
-    `lease` (namespace and name) is taken first, so that no controller that still runs puts anything to sleep again.
-    Raises `ApiError` and `Unreachable` when it cannot be, or when services cannot be listed.
+    `on_outcome` is called with each result. Errors of one service do not affect others, and the call can be repeated.
+    `lease` (namespace and name) is acquired first, so that no running controller scales anything to zero. Raises
+    `ApiError` and `Unreachable` if the Lease cannot be acquired or the services cannot be listed.
     """
     if lease:
         await take_lease(api, *lease)
-    landing = 0.0 if lease else LANDING_SECONDS  # whoever led has had the time that a lease lasts
+    landing = 0.0 if lease else LANDING_SECONDS  # the previous leader's term has ended
     discovery, outcomes = Discovery(api), []
     async for raw in _listed(api, namespace):
-        outcome = await _left(api, discovery, raw, landing)
+        outcome = await _restore_one(api, discovery, raw, landing)
         outcomes.append(outcome)
-        told(outcome)
+        on_outcome(outcome)
         if outcome.failed:
             await _warn(api, _OBJECT(raw).metadata, outcome.text)
     return outcomes
 
 
 async def take_lease(api: Api, namespace: str, name: str) -> None:
-    """Let nobody who runs lead for `FENCE_SECONDS`; whoever did leads no more when this returns.
+    """Acquire the Lease for `FENCE_SECONDS`, and wait until the previous leader's term has ended.
 
     Raises `ApiError` and `Unreachable`.
     """
@@ -156,14 +157,14 @@ async def take_lease(api: Api, namespace: str, name: str) -> None:
             except ApiError as error:
                 if error.status != NOT_FOUND:
                     raise
-                return  # nobody has ever led
+                return  # there was never a leader
             await api.patch(where, _fence(found), MERGE_PATCH)
     if found.spec.holder_identity not in (None, "", UNINSTALLER):
         await asyncio.sleep(found.spec.lease_duration_seconds or 0)
 
 
-async def _woken(api: Api, where: str, key: str, wanted: int) -> int:
-    """From zero to `wanted`, or whatever somebody else chose meanwhile; how many there are then."""
+async def _wake(api: Api, where: str, key: str, wanted: int) -> int:
+    """Wake the target, and return its replicas, which someone else may have set meanwhile."""
     for wake in scale.WAKE_PATCHES:
         try:
             return scale.parse_scale(await api.patch(where, wake(wanted), JSON_PATCH), key).replicas
@@ -176,35 +177,33 @@ async def _woken(api: Api, where: str, key: str, wanted: int) -> int:
     raise refused
 
 
-async def _left(api: Api, discovery: Discovery, raw: msgspec.Raw, landing: float) -> RestoreOutcome:
-    """Restore and release one. The finalizer stays only while the next attempt may do better."""
+async def _restore_one(api: Api, discovery: Discovery, raw: msgspec.Raw, landing: float) -> RestoreOutcome:
+    """Restore one service and remove its finalizer, unless another attempt may succeed."""
     retries = stamina.AsyncRetryingCaller(attempts=5, timeout=None, wait_max=2.0).on(is_transient_or_conflict)
     object_, failed = _OBJECT(raw), False
     name = object_.metadata.key
     try:
         item = _ITEM(raw)
     except msgspec.DecodeError as error:
-        done, failed = f"what it scales cannot be read, and has to be scaled by hand: {error}", True
+        done, failed = f"failed to read its target, scale it by hand: {error}", True
     else:
         try:
             done = await retries(restore, api, discovery, item, landing)
         except (ApiError, Unreachable, msgspec.DecodeError) as error:
-            done, failed = f"{target_of(item)} cannot be restored: {error}; {_by_hand(item)}", True
+            done, failed = f"failed to restore {target_of(item)}: {error}; {_manual_command(item)}", True
             if is_transient(error):
                 return RestoreOutcome(name, done, failed, retry=True)
     try:
         if await retries(remove_finalizer, api, object_):
-            done += "; the finalizer was removed"
+            done += "; finalizer removed"
     except (ApiError, Unreachable, msgspec.DecodeError) as error:
-        return RestoreOutcome(
-            name, f"{done}; the finalizer cannot be removed: {error}", True, retry=is_transient(error)
-        )
+        return RestoreOutcome(name, f"{done}; failed to remove the finalizer: {error}", True, retry=is_transient(error))
     return RestoreOutcome(name, done, failed)
 
 
 async def _warn(api: Api, meta: ObjectMeta, text: str) -> None:
-    """Write an Event on the object: the log of an uninstall may be gone before somebody looks."""
-    note, name = deletion_message(text, failed=True), f"{meta.name[:LONGEST_NAME].rstrip('.-')}.{time.time_ns():x}"
+    """Record an Event on the object, because the log of an uninstallation may be lost."""
+    note, name = deletion_message(text, failed=True), f"{meta.name[:MAX_NAME_LENGTH].rstrip('.-')}.{time.time_ns():x}"
     body = {
         "apiVersion": EVENTS,
         "kind": "Event",
@@ -221,10 +220,10 @@ async def _warn(api: Api, meta: ObjectMeta, text: str) -> None:
     try:
         await api.call("POST", path(EVENTS, "events", meta.namespace), body)
     except (ApiError, Unreachable) as error:
-        log.debug("an Event cannot be written", service=meta.key, error=str(error))
+        log.debug("failed to write an Event", service=meta.key, error=str(error))
 
 
-def _by_hand(item: ScaledService) -> str:
+def _manual_command(item: ScaledService) -> str:
     target, replicas = target_of(item), max(1, item.status.replicas)
     return f"scale it by hand: kubectl -n {target.namespace} scale {target.kind} {target.name} --replicas={replicas}"
 

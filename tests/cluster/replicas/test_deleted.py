@@ -104,7 +104,7 @@ def test_deletion_of_an_unready_service_waits_for_wake_timeout(
     name = f"{scene.namespace}/never"
     assert reply.status == 503
     assert reply.body.decode().startswith(f"{name} is no longer served"), reply
-    said = "it goes though not all is done after its wakeTimeout: "
+    said = "still needed after its wakeTimeout, deleting anyway: "
     until("an Event says so", lambda: any(one.startswith(said) for one in events(scene, "never")))
     assert scene.wanted("never") == 1
 

@@ -93,7 +93,7 @@ async def writing(scene: Scene) -> AsyncIterator[None]:
             transition(State.Active, "EndpointsLost", State.Waking, "no endpoint can be reached"),
             EventMessage(
                 "EndpointsLost",
-                "no endpoint can be reached; connections are held until it is back",
+                "no endpoint can be reached; holding connections until an endpoint is ready",
                 "Waking",
                 warning=True,
             ),
@@ -113,13 +113,16 @@ def test_every_transition_has_its_note(told: Transition, note: EventMessage) -> 
 @pytest.mark.parametrize("target", State)
 def test_no_transition_is_without_words(source: State, target: State) -> None:
     note = event_messages.transition_message(transition(source, "Something", target, "why"))
-    assert note.reason in event_messages.OF_TRANSITIONS and note.text == "why" and note.action == target
+    assert note.reason in event_messages.TRANSITION_REASONS and note.text == "why" and note.action == target
 
 
 def test_who_asked_is_told_where_it_is_known() -> None:
-    assert event_messages.transition_message(TO_WAKING, "10.1.2.3:4567").text == "somebody waits, first 10.1.2.3:4567"
+    assert (
+        event_messages.transition_message(TO_WAKING, "10.1.2.3:4567").text
+        == "somebody waits, first client 10.1.2.3:4567"
+    )
     through = event_messages.transition_message(TO_WAKING, "10.1.2.3:4567", "proxy-0")
-    assert through.text == "somebody waits, first 10.1.2.3:4567 through Envoy proxy-0"
+    assert through.text == "somebody waits, first client 10.1.2.3:4567 through Envoy proxy-0"
 
 
 def test_a_wake_is_told_with_its_parts() -> None:
@@ -127,18 +130,18 @@ def test_a_wake_is_told_with_its_parts() -> None:
     note = event_messages.wake_message(1.3687, parts, "10.1.2.3:4567")
     assert (note.reason, note.warning) == ("Woken", False)
     assert note.text == (
-        "it took 1.37 s, first 10.1.2.3:4567: "
+        "awake after 1.37 s, first client 10.1.2.3:4567: "
         "signal 2 ms, scale 12 ms, scheduled 4 ms, running 1.25 s, ready 100 ms, first byte 1 ms"
     )
-    assert event_messages.wake_message(None, {}).text == "it is awake"
+    assert event_messages.wake_message(None, {}).text == "awake"
 
 
 def test_leaving_is_told_as_it_went() -> None:
     restored = event_messages.deletion_message("Deployment shop/web was restored to 3 replicas", False)
     assert restored == EventMessage("Restored", "Deployment shop/web was restored to 3 replicas", "Restoring")
-    failed = event_messages.deletion_message("Deployment shop/web cannot be restored: 403", True)
+    failed = event_messages.deletion_message("failed to restore Deployment shop/web: 403", True)
     assert failed == EventMessage(
-        "RestoreFailed", "Deployment shop/web cannot be restored: 403", "Restoring", warning=True
+        "RestoreFailed", "failed to restore Deployment shop/web: 403", "Restoring", warning=True
     )
 
 
@@ -163,7 +166,7 @@ async def test_an_event_is_about_the_object() -> None:
         "type": "Normal",
         "reason": "WakeRequested",
         "action": "Waking",
-        "note": "somebody waits, first 10.1.2.3:4567",
+        "note": "somebody waits, first client 10.1.2.3:4567",
         "regarding": {
             "apiVersion": "zenvoy.dev/v1alpha1",
             "kind": "ScaledService",
@@ -207,8 +210,8 @@ async def test_what_says_something_else_is_no_repeat() -> None:
         scene.events.saw(TO_WAKING, "10.1.2.3:4567")
         scene.events.saw(TO_WAKING, "10.1.2.4:4567")
     assert [note for _, _, note, _ in scene.written()] == [
-        "somebody waits, first 10.1.2.3:4567",
-        "somebody waits, first 10.1.2.4:4567",
+        "somebody waits, first client 10.1.2.3:4567",
+        "somebody waits, first client 10.1.2.4:4567",
     ]
 
 
@@ -246,7 +249,7 @@ async def test_the_oldest_are_dropped_and_counted() -> None:
         pass
     assert [note[-10:] for _, _, note, _ in scene.written()] == ["10.0.0.3:1", "10.0.0.4:1", "10.0.0.5:1"]
     assert scene.events.dropped == 3
-    assert [told["event"] for told in logs] == ["too many Events to be written; the oldest are dropped"]
+    assert [told["event"] for told in logs] == ["too many Events, dropping the oldest"]
 
 
 async def test_warnings_go_first() -> None:
@@ -301,7 +304,7 @@ async def test_what_is_refused_is_dropped_and_told_once() -> None:
                 scene.events.saw(told)
     assert scene.events.failed == 3
     [told] = logs
-    assert told["event"] == "an Event cannot be written"
+    assert told["event"] == "failed to write an Event"
     assert told["error"] == "403 Forbidden: events.events.k8s.io is forbidden"
 
 
@@ -362,7 +365,7 @@ async def test_names_of_events_are_never_the_same_and_always_valid() -> None:
     scene = Scene()
     async with writing(scene):
         for _ in range(3):
-            scene.events.tell(
+            scene.events.record(
                 ObjectRef("v1", "Service", "shop", "a" * 199 + "-b", "uid-8"), EventMessage("A", f"{_}", "B")
             )
     names = [body["metadata"]["name"] for _, _, body in scene.server.writes()]

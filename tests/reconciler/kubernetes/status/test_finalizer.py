@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.work_queue import WorkQueueTiming
-from reconciler.kubernetes.status.finalizer import LOOK_SECONDS, FinalizerController
+from reconciler.kubernetes.status.finalizer import CHECK_AGAIN_SECONDS, FinalizerController
 from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.scaled_service import FINALIZER, ScaledService
 from tests.fakes.objects import Objects
@@ -44,7 +44,7 @@ class Scene:
             FAST,
             self.patience,
             landing=0.001,
-            needed=self._needed,
+            needed_for=self._needed,
         )
 
     def _needed(self, service: str) -> str | None:
@@ -147,7 +147,7 @@ async def test_only_the_leader_writes() -> None:
         (ASLEEP, {"replicas": "last"}, 0, 3, "Deployment shop/web was restored to 3 replicas"),
         (ASLEEP, {}, 2, 2, "Deployment shop/web has 2 replicas"),
         ({"state": "Active", "replicas": 2}, {}, 2, 2, "Deployment shop/web has 2 replicas"),
-        ({}, {}, 0, 0, "there is nothing to restore: it was never in force"),
+        ({}, {}, 0, 0, "nothing to restore: never in effect"),
     ],
 )
 async def test_a_deletion_restores_the_replicas_first(
@@ -188,10 +188,10 @@ async def test_a_zero_that_is_written_out_is_one_too() -> None:
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ({}, "there is nothing to restore: Deployment shop/web does not exist"),
+        ({}, "nothing to restore: Deployment shop/web does not exist"),
         (
             {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deploiment", "name": "web"}},
-            "there is nothing to restore: NoSuchKind: apps/v1 has no kind Deploiment; did you mean Deployment?",
+            "nothing to restore: NoSuchKind: apps/v1 has no kind Deploiment; did you mean Deployment?",
         ),
     ],
 )
@@ -214,9 +214,9 @@ async def test_a_target_that_we_may_not_scale_does_not_hold_a_deletion_up() -> N
             path = scene.deleted(ASLEEP)
             await scene.done()
     assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one"]
-    said = "Deployment shop/web cannot be restored: 403 Forbidden: no right to deployments/scale"
-    assert scene.told == [("shop/web", f"{said}; it has to be scaled by hand", True)]
-    assert [told["event"] for told in logs] == ["a deleted service is left"]
+    said = "failed to restore Deployment shop/web: 403 Forbidden: no right to deployments/scale"
+    assert scene.told == [("shop/web", f"{said}; scale it by hand", True)]
+    assert [told["event"] for told in logs] == ["restored the replicas of a deleted service"]
 
 
 async def test_a_fault_that_passes_holds_a_deletion_up() -> None:
@@ -244,8 +244,7 @@ async def test_a_fault_that_does_not_pass_in_time_does_not() -> None:
             await asyncio.sleep(0.001)
     [(_, said, failed)] = scene.told
     assert (said, failed) == (
-        "Deployment shop/web cannot be restored: 503 ServiceUnavailable: a webhook is away; "
-        "it has to be scaled by hand",
+        "failed to restore Deployment shop/web: 503 ServiceUnavailable: a webhook is away; scale it by hand",
         True,
     )
 
@@ -290,7 +289,7 @@ async def test_a_deletion_waits_no_longer_than_a_wake_may_take() -> None:
         scene.server.faults.extend([ApiError(409, "Conflict", "changed"), Unreachable("PATCH: cut")])
         while not scene.has_gone(path):
             await asyncio.sleep(0.001)
-    said = "it goes though not all is done after its wakeTimeout: ImagePullBackOff: no such image"
+    said = "still needed after its wakeTimeout, deleting anyway: ImagePullBackOff: no such image"
     assert scene.told[1:] == [("shop/web", said, True)]
 
 
@@ -329,7 +328,7 @@ async def test_whoever_leads_no_more_lets_nothing_go() -> None:
         await scene.is_asked(1)
         scene.leads, scene.needed = False, None
         asked = scene.asked
-        await asyncio.sleep(5 * LOOK_SECONDS)
+        await asyncio.sleep(5 * CHECK_AGAIN_SECONDS)
         assert (scene.has_gone(path), scene.asked) == (False, asked)
         scene.leads = True
         while not scene.has_gone(path):
@@ -345,19 +344,19 @@ async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
         server.scaled_service(name, metadata={"finalizers": [FINALIZER]}, status=status)
     server.refused[refused] = ApiError(403, "Forbidden", "no right to deployments/scale")
     told: list[RestoreOutcome] = []
-    outcomes = await restore_all(server, "shop", told=told.append)
-    removed = "; the finalizer was removed"
+    outcomes = await restore_all(server, "shop", on_outcome=told.append)
+    removed = "; finalizer removed"
     assert outcomes == told
     assert outcomes == [
         RestoreOutcome(
             "shop/refused",
-            "Deployment shop/refused cannot be restored: 403 Forbidden: no right to deployments/scale; scale it by "
+            "failed to restore Deployment shop/refused: 403 Forbidden: no right to deployments/scale; scale it by "
             "hand: kubectl -n shop scale Deployment refused --replicas=3" + removed,
             True,
         ),
         RestoreOutcome("shop/fine", "Deployment shop/fine was restored to 3 replicas" + removed),
         RestoreOutcome("shop/awake", "Deployment shop/awake has 2 replicas" + removed),
-        RestoreOutcome("shop/gone", "there is nothing to restore: Deployment shop/gone does not exist" + removed),
+        RestoreOutcome("shop/gone", "nothing to restore: Deployment shop/gone does not exist" + removed),
     ]
     assert server.kept[fine]["spec"] == {"replicas": 3}
     assert not any("finalizers" in kept["metadata"] for kept in server.kept.values())
@@ -369,7 +368,7 @@ async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
         ("Deployment shop/refused was restored to 3 replicas", False),
         ("Deployment shop/fine has 3 replicas", False),
         ("Deployment shop/awake has 2 replicas", False),
-        ("there is nothing to restore: Deployment shop/gone does not exist", False),
+        ("nothing to restore: Deployment shop/gone does not exist", False),
     ]
 
 
@@ -385,8 +384,8 @@ async def test_leaving_what_was_never_asleep_needs_no_right(state: str) -> None:
     [outcome] = await restore_all(server, "shop")
     assert outcome == RestoreOutcome(
         "shop/web",
-        "there is nothing to restore: zenvoy may not scale Deployment shop/web, and did not put it to sleep; the "
-        "finalizer was removed",
+        "nothing to restore: zenvoy may not scale Deployment shop/web, and did not put it to sleep; "
+        "finalizer removed",
     )
 
 
@@ -411,7 +410,7 @@ async def test_leaving_goes_on_past_an_object_that_cannot_be_read() -> None:
     server.scaled_service("fine", status=ASLEEP)
     bad, fine = await restore_all(server, "shop")
     assert bad.name == "shop/odd" and bad.failed and not bad.retry
-    assert "has to be scaled by hand" in bad.text and "finalizers" not in server.kept[odd]["metadata"]
+    assert "scale it by hand" in bad.text and "finalizers" not in server.kept[odd]["metadata"]
     assert not fine.failed and server.kept[scale]["spec"] == {"replicas": 3}
 
 
@@ -434,7 +433,7 @@ async def test_leaving_takes_the_lease_first() -> None:
     server.scaled_service("web")
     server.faults.extend([Unreachable("GET: cut")])
     [outcome] = await restore_all(server, "shop", ("zenvoy-system", "zenvoy"))
-    assert outcome.text == "there is nothing to restore: it was never in force"
+    assert outcome.text == "nothing to restore: never in effect"
     lease = server.kept[path]
     assert lease["metadata"]["annotations"] == {"zenvoy.dev/next-index": "65"}
     assert lease["spec"].pop("renewTime")
