@@ -384,8 +384,7 @@ async def test_leaving_what_was_never_asleep_needs_no_right(state: str) -> None:
     [outcome] = await restore_all(server, "shop")
     assert outcome == RestoreOutcome(
         "shop/web",
-        "nothing to restore: zenvoy may not scale Deployment shop/web, and did not put it to sleep; "
-        "finalizer removed",
+        "nothing to restore: zenvoy may not scale Deployment shop/web, and did not put it to sleep; finalizer removed",
     )
 
 
