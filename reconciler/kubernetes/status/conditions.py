@@ -1,8 +1,7 @@
 """Conditions and status of a ScaledService, computed from everything that is known about it. Pure.
 
-`Ready` is what `kubectl get` shows: True while the service is awake and nothing is wrong with what was asked. `Stalled`
-is True while a wake does not get on. Both follow the conventions for conditions: a reason of one word, a message for
-people, and a time that changes only when the condition's status does.
+`Ready` is the column in `kubectl get`: True while the service is awake and its configuration has no problems. `Stalled`
+is True while a wake makes no progress. Both follow the API conventions for conditions.
 """
 
 from __future__ import annotations
@@ -25,50 +24,50 @@ AWAKE = (State.Active, State.Idle)
 AS_EXPECTED = "AsExpected"
 NOT_SEEN_YET = "NotSeenYet"
 TARGET_UNAVAILABLE = "TargetUnavailable"
-LONGEST_MESSAGE = 4096
-"""In characters, of which the schema takes 32,768; for one that is longer nothing of the status would be written."""
+MAX_MESSAGE_LENGTH = 4096
+"""In characters. The schema allows 32,768; the API server would reject the whole status for a longer message."""
 _FIRST_WORD = re.compile(r"([A-Z][A-Za-z0-9]+)(?=:| \(|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class StatusInputs:
-    """All that is known of one service that its status tells."""
+    """Everything that the status of one service is computed from."""
 
     record: Record | None = None
     problems: tuple[Problem, ...] = ()
     generation: int = 0
-    """Of the object that the problems are about."""
+    """Generation of the object that has the problems."""
     trouble: str | None = None
-    """Why the target cannot be seen or scaled, or does not get ready."""
+    """Reason why the target cannot be observed or scaled, or does not become ready."""
     command: str = ""
-    """The command that was carried out last, as the annotation says it."""
-    heard: bool = False
-    """Whether it tells of the present; before, what the status says of it stands."""
+    """Last executed command, as in the annotation."""
+    current: bool = False
+    """True once anything was reported by this process; before, the stored status stays."""
 
 
 NO_INPUTS = StatusInputs()
 
 
 def compute_status(
-    standing: StatusInputs, before: ScaledServiceStatus, now: float, target: str = ""
+    inputs: StatusInputs, before: ScaledServiceStatus, now: float, target: str = ""
 ) -> ScaledServiceStatus:
-    """The status to be, which differs from `before` only where something changed. `target` is what is scaled."""
-    generation = standing.generation or before.observed_generation
-    found = (_ready(standing), _stalled(standing.record))
+    """Return the new status; unchanged parts are those of `before`. `target` is the scaled object."""
+    generation = inputs.generation or before.observed_generation
+    found = (_ready(inputs), _stalled(inputs.record))
     others = tuple(one for one in before.conditions if one.type not in (READY, STALLED))
     conditions = tuple(_timed(one, before.conditions, generation, now) for one in found)
     kept = msgspec.structs.replace(
         before,
         target=target,
         observed_generation=generation,
-        observed_command=standing.command or before.observed_command,
+        observed_command=inputs.command or before.observed_command,
         conditions=(*conditions, *others),
     )
-    return _with_record(kept, standing.record) if standing.record else kept
+    return _with_record(kept, inputs.record) if inputs.record else kept
 
 
 def record_of(status: ScaledServiceStatus) -> Record | None:
-    """The record that a status tells; None when it tells of none, or not of a whole one."""
+    """Return the record in a status, or None if it has no complete one."""
     if status.state not in State.__members__ or status.since is None or not status.hold_address:
         return None
     return Record(
@@ -83,7 +82,7 @@ def record_of(status: ScaledServiceStatus) -> Record | None:
 
 
 def status_patch(before: ScaledServiceStatus, after: ScaledServiceStatus) -> dict[str, Any]:
-    """The JSON merge patch (RFC 7386) from one status to the other: what changed, None for what is no more."""
+    """Return the JSON merge patch (RFC 7386) from one status to another."""
     if before == after:
         return {}
     old, new = msgspec.to_builtins(before), msgspec.to_builtins(after)
@@ -91,12 +90,12 @@ def status_patch(before: ScaledServiceStatus, after: ScaledServiceStatus) -> dic
     if before.conditions == after.conditions:
         changed.pop("conditions", None)
     elif "conditions" in changed:
-        changed["conditions"] = [_whole(one) for one in after.conditions]
+        changed["conditions"] = [_with_message(one) for one in after.conditions]
     return changed | dict.fromkeys(old.keys() - new.keys())
 
 
 def word(text: str, otherwise: str) -> str:
-    """The reason that a message begins with, as in `ImagePullBackOff: no such image`; `otherwise` when with none."""
+    """Return the reason at the start of a message, as in `ImagePullBackOff: no such image`, or `otherwise`."""
     found = _FIRST_WORD.match(text)
     return found[1] if found else otherwise
 
@@ -114,14 +113,14 @@ def _with_record(before: ScaledServiceStatus, record: Record) -> ScaledServiceSt
     )
 
 
-def _ready(standing: StatusInputs) -> Condition:
-    record = standing.record
-    if problems := [problem for problem in standing.problems if not problem.harmless]:
+def _ready(inputs: StatusInputs) -> Condition:
+    record = inputs.record
+    if problems := [problem for problem in inputs.problems if not problem.harmless]:
         return Condition(READY, "False", problems[0].reason, "; ".join(str(problem) for problem in problems))
-    if standing.trouble:
-        return Condition(READY, "False", word(standing.trouble, TARGET_UNAVAILABLE), standing.trouble)
+    if inputs.trouble:
+        return Condition(READY, "False", word(inputs.trouble, TARGET_UNAVAILABLE), inputs.trouble)
     if record is None:
-        return Condition(READY, "False", NOT_SEEN_YET, "whether it runs is not known yet")
+        return Condition(READY, "False", NOT_SEEN_YET, "not observed yet")
     awake = "True" if record.state in AWAKE else "False"
     if record.stalled:
         return Condition(READY, awake, word(record.stalled, STALLED), record.stalled)
@@ -138,10 +137,12 @@ def _timed(found: Condition, before: Sequence[Condition], generation: int, now: 
     was = next((one for one in before if one.type == found.type), None)
     lasts = was is not None and was.status == found.status and was.last_transition_time is not None
     at = was.last_transition_time if was and lasts else datetime.fromtimestamp(int(now), UTC)
-    message = found.message if len(found.message) <= LONGEST_MESSAGE else f"{found.message[: LONGEST_MESSAGE - 1]}…"
+    message = (
+        found.message if len(found.message) <= MAX_MESSAGE_LENGTH else f"{found.message[: MAX_MESSAGE_LENGTH - 1]}…"
+    )
     return msgspec.structs.replace(found, message=message, last_transition_time=at, observed_generation=generation)
 
 
-def _whole(condition: Condition) -> dict[str, Any]:
-    """With its message though it is empty: the convention requires one."""
+def _with_message(condition: Condition) -> dict[str, Any]:
+    """Return a condition with its message even if that is empty, because the schema requires one."""
     return {"message": "", **msgspec.to_builtins(condition)}

@@ -1,8 +1,8 @@
-"""Records in the status of ScaledServices. Counterparts: `reconciler.ports.store`; `conditions.py`, which words them.
+"""Writer of records, conditions, and pauses to ScaledServices; implements `reconciler.ports.store.Store`.
 
-Rules: saying a thing only notes it, so that no wake waits for a write; what comes at once is written once, the newest
-only. Only the leader writes. It is asked right before a write is sent, and a write names the version of the object that
-it is about, so that one which was long on its way, from a leader that was, is refused by the API server.
+Setting a value only queues a write, so that no wake waits for it; several changes are written together. Only the leader
+writes. Leadership is checked right before a write is sent. Each write names the version of the object, so that the API
+server rejects a delayed write of a former leader.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _DECODE = decoder(ScaledService)
 
 
 class StatusWriter:
-    """`items` is what an informer keeps, and must be complete before `records`; `leads` says whether to write.
+    """Writes the status of ScaledServices.
 
-    Numbers for hold addresses come from `next_index`: they belong to the leader, not to a service.
+    `items` are the objects of an informer, which must be synced before `records` is called. Indexes of hold addresses
+    come from `next_index`, because they belong to the leader and not to a service.
     """
 
     def __init__(
@@ -41,103 +42,106 @@ class StatusWriter:
         timing: WorkQueueTiming = DEFAULT_TIMING,
     ) -> None:
         self._api, self._items, self._leads, self._next_index, self._now = api, items, leads, next_index, now
-        self._standings: dict[str, StatusInputs] = {}
+        self._inputs: dict[str, StatusInputs] = {}
         self._pauses: dict[str, bool] = {}
         self._answered: dict[str, ScaledService] = {}
-        """Objects as the API server gave them back, until the informer has them."""
+        """Objects from answers of the API server, until the informer has the same version."""
         self._leading = False
-        self._queue = WorkQueue(self._write, "a status cannot be written; it is tried again", timing)
+        self._queue = WorkQueue(self._write, "failed to write status, retrying", timing)
 
     # The port
 
     def records(self) -> dict[str, Record]:
+        """Return the records in all statuses."""
         found = {name: record_of(item.status) for name, item in self._items.items()}
         restored = {name: one for name, one in found.items() if one}
-        self._standings |= {name: replace(self._standing(name), record=one) for name, one in restored.items()}
+        self._inputs |= {name: replace(self._inputs_of(name), record=one) for name, one in restored.items()}
         return restored
 
     def save(self, service: str, record: Record) -> None:
-        self._say(service, replace(self._standing(service), record=record, heard=True))
+        """Set the record of a service."""
+        self._set(service, replace(self._inputs_of(service), record=record, current=True))
 
     def forget(self, service: str) -> None:
-        """The object is left as it is: either it is gone, or what it says of the past is still true."""
-        self._standings.pop(service, None)
+        """Write no status of a service any more. Its object is left as it is."""
+        self._inputs.pop(service, None)
         self._pauses.pop(service, None)
 
     def paused(self) -> frozenset[str]:
-        """None: whether a service is paused is part of its spec."""
+        """Return nothing, because a pause is part of the spec."""
         return frozenset()
 
     def pause(self, service: str, paused: bool) -> None:
-        """Change the spec, whoever leads: a person asked for it."""
+        """Change the spec. This needs no leadership, because a person requested it."""
         self._pauses[service] = paused
         self._queue.add(service)
 
     def next_index(self) -> int:
+        """Return an index for a hold address."""
         return self._next_index()
 
-    # What else a status tells
+    # Other inputs of the status
 
     def set_problems(self, service: str, problems: Sequence[Problem], generation: int = 0) -> None:
-        """All that is wrong with what was asked, in that generation of the object or the one that the informer has.
+        """Set the problems of a generation of the object (default: the one that the informer has).
 
-        Problems of annotations may be found before the object that is made of them exists: then it has them at once.
+        Problems of annotations may exist before the object that is created from them.
         """
-        before = self._standing(service)
+        before = self._inputs_of(service)
         if not problems and service not in self._items and before.record is None:
             self.forget(service)
             return
-        heard = before.heard or bool(problems)
-        self._say(service, replace(before, problems=tuple(problems), generation=generation, heard=heard))
+        current = before.current or bool(problems)
+        self._set(service, replace(before, problems=tuple(problems), generation=generation, current=current))
 
-    def set_seen(self, service: str, trouble: str | None) -> None:
-        """The backend reported on it, with that trouble."""
-        self._say(service, replace(self._standing(service), trouble=trouble, heard=True))
+    def set_trouble(self, service: str, trouble: str | None) -> None:
+        """Set the trouble that the backend reported."""
+        self._set(service, replace(self._inputs_of(service), trouble=trouble, current=True))
 
     def set_command(self, service: str, command: str) -> None:
-        """That command, as the annotation says it, was carried out."""
-        self._say(service, replace(self._standing(service), command=command, heard=True))
+        """Set the last executed command, as in the annotation."""
+        self._set(service, replace(self._inputs_of(service), command=command, current=True))
 
     def saw(self, service: str, item: ScaledService | None) -> None:
-        """The informer has a new version of the object: somebody may have written into its status."""
+        """Handle a new version of the object, or None if it is gone: someone else may have changed its status."""
         if item is None:
             self._answered.pop(service, None)
-            if not self._leading or self._standing(service).record is None:
-                self.forget(service)  # what the engine has a record of, it forgets itself
-        elif service in self._standings:
+            if not self._leading or self._inputs_of(service).record is None:
+                self.forget(service)  # the engine calls `forget` for services with a record
+        elif service in self._inputs:
             self._queue.add(service)
 
-    # Writing
+    # Writes
 
     def lead(self) -> None:
-        """We lead from now on, and the engine has saved what it knows: write whatever differs."""
+        """Write every status that differs, because this replica leads now."""
         self._leading = True
-        for service in self._standings:
+        for service in self._inputs:
             self._queue.add(service)
 
     def follow(self) -> None:
-        """Another one leads from now on: what is not written yet is its business."""
+        """Stop writing, because another replica leads now."""
         self._leading = False
 
     async def run(self) -> None:
-        """Write what is said, until cancelled."""
+        """Write until cancelled."""
         await self._queue.run()
 
     async def flush(self, seconds: float) -> bool:
-        """Wait until all that was said is written, at most so long; whether it is. `run` has to go on meanwhile."""
+        """Wait at most `seconds` until everything is written; return whether it is. `run` must be running."""
         return await self._queue.drain(seconds)
 
-    def _standing(self, service: str) -> StatusInputs:
-        return self._standings.get(service, NO_INPUTS)
+    def _inputs_of(self, service: str) -> StatusInputs:
+        return self._inputs.get(service, NO_INPUTS)
 
-    def _say(self, service: str, standing: StatusInputs) -> None:
-        known = service in self._items or service in self._standings or bool(standing.problems)
-        if known and self._standings.get(service) != standing:
-            self._standings[service] = standing
+    def _set(self, service: str, inputs: StatusInputs) -> None:
+        known = service in self._items or service in self._inputs or bool(inputs.problems)
+        if known and self._inputs.get(service) != inputs:
+            self._inputs[service] = inputs
             self._queue.add(service)
 
     async def _write(self, service: str) -> None:
-        """One attempt, at what is the newest by then. What is gone has nothing to be told."""
+        """Make one attempt to write the newest status. An object that is gone needs none."""
         item = self._latest(service)
         if item is None:
             return
@@ -154,7 +158,7 @@ class StatusWriter:
             elif changed := self._change(service, item):
                 await self._patch(service, item, {"status": changed}, "status")
         except ApiError as error:
-            if error.status == CONFLICT:  # somebody else changed it, and we have yet to hear of it
+            if error.status == CONFLICT:  # someone else changed it, and the informer has not received that yet
                 self._answered[service] = _DECODE(await self._api.get(_path(item)))
             raise
 
@@ -166,18 +170,18 @@ class StatusWriter:
         self._queue.add(service)
 
     def _change(self, service: str, item: ScaledService) -> dict[str, Any]:
-        """What is to be written now; nothing, unless we lead."""
-        standing = self._standings.get(service)
-        if standing is None or not standing.heard or not self._leading:
+        """Return the patch of the status; empty unless this replica leads."""
+        inputs = self._inputs.get(service)
+        if inputs is None or not inputs.current or not self._leading:
             return {}
         target, listed = target_of(item), self._items.get(service, item)
-        # By now everybody has heard of what the informer has: it was told of at once, and writes are gathered first.
-        standing = replace(standing, generation=max(standing.generation, listed.metadata.generation))
+        # The problems are those of the informer's version by now, because writes are delayed by the batch window.
+        inputs = replace(inputs, generation=max(inputs.generation, listed.metadata.generation))
         changed = status_patch(
-            item.status, compute_status(standing, item.status, self._now(), f"{target.kind}/{target.name}")
+            item.status, compute_status(inputs, item.status, self._now(), f"{target.kind}/{target.name}")
         )
         if changed and not self._leads():
-            self._queue.add_after(service)  # the lease may be ours again, without anybody having led in between
+            self._queue.add_after(service)  # this replica may lead again without another leader in between
             return {}
         return changed
 
@@ -187,7 +191,7 @@ class StatusWriter:
         self._answered[service] = _DECODE(answer)
 
     def _latest(self, service: str) -> ScaledService | None:
-        """The newest version of the object that we know; None: there is none."""
+        """Return the newest known version of the object, or None if it is gone."""
         listed, answered = self._items.get(service), self._answered.get(service)
         if listed is None or answered is None:
             return listed
@@ -202,6 +206,6 @@ def _path(item: ScaledService, subresource: str | None = None) -> str:
 
 
 def _version(item: ScaledService) -> int:
-    """Versions are opaque by contract and numbers in fact, of etcd; what is no number is taken for the newest."""
+    """Return the version as a number. A version that is not a number counts as the newest."""
     version = item.metadata.resource_version
     return int(version) if version.isdigit() else 1 << 64

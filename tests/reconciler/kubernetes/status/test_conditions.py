@@ -98,7 +98,7 @@ def test_half_a_record_is_none(status: ScaledServiceStatus) -> None:
             ("False", "NotFound", "NotFound: there is no Deployment web"),
             ("False", "AsExpected", ""),
         ),
-        (StatusInputs(), ("False", "NotSeenYet", "whether it runs is not known yet"), ("False", "AsExpected", "")),
+        (StatusInputs(), ("False", "NotSeenYet", "not observed yet"), ("False", "AsExpected", "")),
         (
             StatusInputs(ACTIVE, (HARMLESS, BAD, TAKEN), 2),
             ("False", "BadSpec", f"{BAD}; {TAKEN}"),
@@ -183,7 +183,7 @@ def test_a_message_is_as_long_as_the_api_server_takes_it() -> None:
     written = conditions.compute_status(StatusInputs(ACTIVE, problems=(long,)), NEW, NOW)
     message = condition(written, "Ready")[2]
     assert message.startswith("metadata.annotations[zenvoy.dev/port]: 888") and message.endswith("8…")
-    assert len(message) == conditions.LONGEST_MESSAGE
+    assert len(message) == conditions.MAX_MESSAGE_LENGTH
     again = conditions.compute_status(StatusInputs(ACTIVE, problems=(long,)), written, NOW + 9)
     assert conditions.status_patch(written, again) == {}
 

@@ -90,7 +90,7 @@ def test_a_record_outlives_the_process(scene: Scene) -> None:
 async def test_what_a_status_tells(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
-        scene.store.set_seen("shop/web", None)
+        scene.store.set_trouble("shop/web", None)
         scene.store.set_problems("shop/web", (), 3)
         scene.store.set_command("shop/web", "wake@2026-11-23T10:00:00.000000Z")
         await scene.written()
@@ -205,7 +205,7 @@ async def test_what_was_only_wrong_is_forgotten_when_it_is_gone(scene: Scene) ->
     scene.store.set_problems("shop/web", [BAD], 1)
     scene.server.kept.clear()
     scene.listen()
-    scene.store.set_seen("shop/web", "TargetNotFound: it is late news")
+    scene.store.set_trouble("shop/web", "TargetNotFound: it is late news")
     scene.server.scaled_service("web")
     scene.listen()
     async with writing(scene):
@@ -279,7 +279,7 @@ async def test_what_does_not_pass_is_told_once_and_tried_again_later(scene: Scen
         while not (scene.status("web") and scene.status("db")):
             await asyncio.sleep(0.001)
     [told] = logs
-    assert told["event"] == "a status cannot be written; it is tried again"
+    assert told["event"] == "failed to write status, retrying"
     assert told["error"] == '403 Forbidden: scaledservices.zenvoy.dev "web" is forbidden'
 
 
@@ -329,7 +329,7 @@ async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Sc
     trouble = "TargetMissing: there is no Deployment web"
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
-        scene.store.set_seen("shop/web", trouble)
+        scene.store.set_trouble("shop/web", trouble)
         await scene.written()
     again = Scene(scene.server)
     again.listen()
@@ -339,7 +339,7 @@ async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Sc
         again.store.lead()
         await again.written()
         assert len(scene.server.writes()) == 1
-        again.store.set_seen("shop/web", None)
+        again.store.set_trouble("shop/web", None)
         await again.written()
     ready = again.status()["conditions"][0]
     assert (ready["status"], ready["reason"]) == ("True", "Active")
