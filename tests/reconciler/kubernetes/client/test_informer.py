@@ -61,12 +61,12 @@ async def copy() -> AsyncIterator[Copy]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_is_there_is_told_and_then_that_it_is_all(copy: Copy) -> None:
+async def test_informer_reports_objects_then_sync(copy: Copy) -> None:
     assert copy.told == ["+a", "+b", "synced"]
     assert copy.informer.synced
 
 
-async def test_what_changes_is_told(copy: Copy) -> None:
+async def test_informer_reports_changes(copy: Copy) -> None:
     copy.server.put("c")
     copy.server.put("a")
     copy.server.delete("b")
@@ -75,7 +75,7 @@ async def test_what_changes_is_told(copy: Copy) -> None:
     assert copy.server.lists == 1
 
 
-async def test_a_list_comes_page_by_page(copy: Copy) -> None:
+async def test_informer_lists_all_pages(copy: Copy) -> None:
     copy.server.faults.page = 3
     for number in range(10):
         copy.server.put(f"n{number}")
@@ -85,7 +85,7 @@ async def test_a_list_comes_page_by_page(copy: Copy) -> None:
     assert len(copy.informer.items) == 12
 
 
-async def test_a_watch_that_is_cut_in_the_middle_of_a_line_goes_on_where_it_was(copy: Copy) -> None:
+async def test_informer_cut_watch_resumes(copy: Copy) -> None:
     copy.server.put("c")
     await until(lambda: "+c" in copy.told)
     await copy.server.tell(b'{"type": "DELETED", "object": {"metadata": {"name": "a", "name')
@@ -97,7 +97,7 @@ async def test_a_watch_that_is_cut_in_the_middle_of_a_line_goes_on_where_it_was(
     assert copy.server.watches[-1] == str(copy.server.version - 1)
 
 
-async def test_a_bookmark_is_where_the_next_watch_begins(copy: Copy) -> None:
+async def test_informer_bookmark_starts_the_next_watch(copy: Copy) -> None:
     copy.server.bookmark()
     copy.server.put("c", "elsewhere")
     copy.server.bookmark()
@@ -109,7 +109,7 @@ async def test_a_bookmark_is_where_the_next_watch_begins(copy: Copy) -> None:
     assert copy.server.watches[-1] == str(at)
 
 
-async def test_a_version_that_is_gone_leads_to_a_list_which_tells_what_was_deleted_meanwhile(copy: Copy) -> None:
+async def test_informer_expired_version_lists_and_deletes(copy: Copy) -> None:
     copy.server.faults.refuse = (500, "InternalError")
     copy.server.cut()
     await until(lambda: copy.informer.trouble)
@@ -124,7 +124,7 @@ async def test_a_version_that_is_gone_leads_to_a_list_which_tells_what_was_delet
     assert copy.server.lists == 2
 
 
-async def test_an_answer_of_410_leads_to_a_list_too(copy: Copy) -> None:
+async def test_informer_status_410_lists_again(copy: Copy) -> None:
     copy.server.faults.refuse_watches = (410, "Gone")
     copy.server.cut()
     await until(lambda: copy.server.lists >= 3)
@@ -136,7 +136,7 @@ async def test_an_answer_of_410_leads_to_a_list_too(copy: Copy) -> None:
 @pytest.mark.parametrize(
     "refusal", [(500, "InternalError"), (429, "TooManyRequests"), (403, "Forbidden"), (404, "NotFound")]
 )
-async def test_a_refusal_deletes_nothing_and_is_tried_again(copy: Copy, refusal: tuple[int, str]) -> None:
+async def test_informer_rejected_list_deletes_nothing(copy: Copy, refusal: tuple[int, str]) -> None:
     copy.server.faults.refuse = refusal
     copy.server.cut()
     await until(lambda: copy.informer.trouble and refusal[1] in copy.informer.trouble)
@@ -146,7 +146,7 @@ async def test_a_refusal_deletes_nothing_and_is_tried_again(copy: Copy, refusal:
     assert copy.told == ["+a", "+b", "synced"]
 
 
-async def test_a_list_that_fails_half_way_deletes_nothing(copy: Copy) -> None:
+async def test_informer_incomplete_list_deletes_nothing(copy: Copy) -> None:
     copy.server.put("c")
     copy.server.put("d")
     copy.server.faults.refuse = (500, "InternalError")
@@ -162,7 +162,7 @@ async def test_a_list_that_fails_half_way_deletes_nothing(copy: Copy) -> None:
     await until(lambda: copy.names() == ["a", "b", "c"])
 
 
-async def test_pages_that_have_become_too_old_lead_to_a_list_in_one(copy: Copy) -> None:
+async def test_informer_expired_page_lists_at_once(copy: Copy) -> None:
     for number in range(5):
         copy.server.put(f"n{number}")
     copy.server.faults.page, copy.server.faults.refuse_page = 2, 1
@@ -173,20 +173,20 @@ async def test_pages_that_have_become_too_old_lead_to_a_list_in_one(copy: Copy) 
     assert len(copy.informer.items) == 7
 
 
-async def test_an_error_within_a_watch_is_tried_again(copy: Copy) -> None:
+async def test_informer_error_in_watch_is_retried(copy: Copy) -> None:
     await copy.server.tell(b'{"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcd is away"}}\n')
     await until(lambda: len(copy.server.watches) == 2)
     assert copy.names() == ["a", "b"]
     assert copy.server.lists == 1
 
 
-async def test_what_is_no_watch_at_all_is_tried_again_and_then_listed_anew(copy: Copy) -> None:
+async def test_informer_invalid_watch_lists_again(copy: Copy) -> None:
     await copy.server.tell(b"<html>503 from something in between</html>\n")
     await until(lambda: len(copy.server.watches) == 2)
     assert copy.names() == ["a", "b"]
 
 
-async def test_a_server_that_knows_our_version_no_more_and_does_not_say_so_is_listed_anew(copy: Copy) -> None:
+async def test_informer_repeated_rejection_lists_again(copy: Copy) -> None:
     copy.server.faults.refuse_watches = (504, "Timeout")
     copy.server.cut()
     await until(lambda: copy.server.lists == 2)
@@ -194,9 +194,7 @@ async def test_a_server_that_knows_our_version_no_more_and_does_not_say_so_is_li
     await until(lambda: copy.server.open)
 
 
-async def test_watches_that_end_at_once_are_not_asked_for_in_a_rush(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_informer_brief_watches_back_off(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAIT_FIRST_SECONDS", 0.2)
     copy.server.faults.end_watches_at_once = True
     copy.server.cut()
@@ -205,7 +203,7 @@ async def test_watches_that_end_at_once_are_not_asked_for_in_a_rush(
     assert len(copy.server.watches) < 8
 
 
-async def test_a_watch_that_says_nothing_any_more_is_renewed(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_informer_silent_watch_is_renewed(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WATCH_SECONDS", (0, 0))
     monkeypatch.setattr(module, "WATCH_GRACE_SECONDS", 0.1)
     copy.server.cut()
@@ -215,7 +213,7 @@ async def test_a_watch_that_says_nothing_any_more_is_renewed(copy: Copy, monkeyp
     assert copy.server.lists == 1
 
 
-async def test_a_server_that_stops_to_answer_is_asked_again(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_informer_unresponsive_server_is_retried(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WATCH_SECONDS", (0, 0))
     monkeypatch.setattr(module, "WATCH_GRACE_SECONDS", 0.1)
     copy.server.faults.silent = True
@@ -227,7 +225,7 @@ async def test_a_server_that_stops_to_answer_is_asked_again(copy: Copy, monkeypa
     assert copy.informer.trouble is None
 
 
-async def test_an_object_that_cannot_be_read_stays_as_it_was_and_hinders_no_other(copy: Copy) -> None:
+async def test_informer_undecodable_object_keeps_last_state(copy: Copy) -> None:
     before = copy.informer.items["shop/a"]
     copy.server.put("a", endpoints="none at all")
     copy.server.put("c")
@@ -244,7 +242,7 @@ async def test_an_object_that_cannot_be_read_stays_as_it_was_and_hinders_no_othe
     assert copy.informer.items["shop/a"] is not before
 
 
-async def test_an_object_that_cannot_be_read_can_be_deleted(copy: Copy) -> None:
+async def test_informer_undecodable_object_is_deleted(copy: Copy) -> None:
     copy.server.put("a", endpoints="none at all")
     await until(lambda: copy.informer.unreadable)
     copy.server.delete("a")
@@ -252,7 +250,7 @@ async def test_an_object_that_cannot_be_read_can_be_deleted(copy: Copy) -> None:
     assert not copy.informer.unreadable
 
 
-async def test_an_object_without_a_readable_name_keeps_lists_from_deleting(copy: Copy) -> None:
+async def test_informer_unnamed_object_prevents_deletion(copy: Copy) -> None:
     copy.server.objects["shop/x"] = {"metadata": {"name": 7}}
     del copy.server.objects["shop/a"]
     copy.server.forget()
@@ -262,7 +260,7 @@ async def test_an_object_without_a_readable_name_keeps_lists_from_deleting(copy:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_whatever_happens_the_copy_is_right_in_the_end_and_was_told_so(copy: Copy, seed: int) -> None:
+async def test_informer_any_faults_converge(copy: Copy, seed: int) -> None:
     chance = random.Random(seed)
     server, faults = copy.server, copy.server.faults
     happenings: list[Callable[[], object]] = [

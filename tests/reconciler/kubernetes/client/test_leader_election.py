@@ -229,33 +229,33 @@ def found(holder: str, version: str, duration: float = 15, **notes: str) -> Leas
     return parse_lease({"metadata": {"resourceVersion": version, "annotations": annotations}, "spec": spec})
 
 
-def test_a_lease_is_another_s_for_as_long_as_it_lasts_since_we_saw_it_whatever_time_is_written_in_it() -> None:
+def test_election_held_lease_blocks_for_its_duration() -> None:
     election = elected(100.0)
     assert isinstance(election.act(114.9), ReadLease)
     assert isinstance(election.act(115.0), WriteLease)
 
 
-def test_a_lease_that_changed_is_alive() -> None:
+def test_election_changed_lease_is_valid() -> None:
     election = elected(100.0)
     election.read(110.0, found("other", "2"))
     assert isinstance(election.act(120.0), ReadLease)
     assert isinstance(election.act(125.0), WriteLease)
 
 
-def test_the_longer_of_two_durations_counts() -> None:
+def test_election_longer_duration_counts() -> None:
     election = elected(100.0, duration=60)
     assert isinstance(election.act(159.0), ReadLease)
     assert isinstance(election.act(160.0), WriteLease)
 
 
-def test_a_released_lease_is_taken_at_once() -> None:
+def test_election_released_lease_is_acquired_at_once() -> None:
     election = elected(100.0, holder="")
     todo = election.act(100.0)
     assert isinstance(todo, WriteLease)
     assert (todo.holder, todo.acquires) == ("me", True)
 
 
-def test_we_lead_from_when_the_write_was_sent_and_stop_a_margin_early() -> None:
+def test_election_term_starts_when_the_write_is_sent() -> None:
     election = elected(100.0, holder="")
     todo = election.act(100.0)
     assert isinstance(todo, WriteLease)
@@ -265,7 +265,7 @@ def test_we_lead_from_when_the_write_was_sent_and_stop_a_margin_early() -> None:
     assert election.since == 100.0
 
 
-def test_an_error_ends_nothing_before_its_time_and_prolongs_nothing() -> None:
+def test_election_error_neither_ends_nor_extends_term() -> None:
     election = elected(100.0, holder="")
     todo = election.act(100.0)
     assert isinstance(todo, WriteLease)
@@ -276,7 +276,7 @@ def test_an_error_ends_nothing_before_its_time_and_prolongs_nothing() -> None:
     assert not election.valid(110.0)
 
 
-def test_a_lease_that_was_deleted_does_not_bring_indexes_back() -> None:
+def test_election_deleted_lease_reuses_no_index() -> None:
     election = elected(100.0, holder="", next_index="500")
     election.read(101.0, None)
     todo = election.act(101.0)
@@ -289,7 +289,7 @@ def test_a_lease_that_was_deleted_does_not_bring_indexes_back() -> None:
     assert todo.first_index == 321
 
 
-def test_as_many_indexes_are_set_aside_as_are_wanted() -> None:
+def test_election_reserves_expected_indexes() -> None:
     election = LeaderElection("me", TERMS, wanted=lambda: 10_000)
     election.read(100.0, found("", "1", next_index="7"))
     todo = election.act(100.0)
@@ -299,7 +299,7 @@ def test_as_many_indexes_are_set_aside_as_are_wanted() -> None:
     assert given == list(range(7, 10_007))
 
 
-def test_what_was_not_given_out_is_given_back() -> None:
+def test_election_unused_indexes_are_returned() -> None:
     election = elected(100.0, holder="", next_index="7")
     todo = election.act(100.0)
     assert isinstance(todo, WriteLease)

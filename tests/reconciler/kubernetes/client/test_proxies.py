@@ -55,7 +55,7 @@ async def place(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_one_that_left_has_ended_once_it_stayed_away(place: Place) -> None:
+async def test_proxy_list_missing_pod_has_ended(place: Place) -> None:
     await place.has("a", "one", "two")
     assert not place.list.ended("one")
     await place.has("a", "two")
@@ -68,7 +68,7 @@ async def test_one_that_left_has_ended_once_it_stayed_away(place: Place) -> None
     assert not place.list.ended("one"), "nobody asks any more"
 
 
-async def test_one_that_moves_between_slices_has_not_ended(place: Place) -> None:
+async def test_proxy_list_moving_pod_has_not_ended(place: Place) -> None:
     await place.has("a", "one", "two")
     await place.has("a", "two")
     await place.has("b", "one")
@@ -76,13 +76,13 @@ async def test_one_that_moves_between_slices_has_not_ended(place: Place) -> None
     assert not place.list.ended("one")
 
 
-async def test_one_that_was_never_there_may_be_about_to_come(place: Place) -> None:
+async def test_proxy_list_unknown_pod_has_not_ended(place: Place) -> None:
     await place.has("a", "one")
     place.now += CONFIRM_AFTER_SECONDS
     assert not place.list.ended("two")
 
 
-async def test_nobody_has_ended_while_nobody_is_there_as_the_service_may_be_gone(place: Place) -> None:
+async def test_proxy_list_empty_service_ends_nothing(place: Place) -> None:
     await place.has("a", "one")
     place.server.delete("a")
     await place.hears()
@@ -92,7 +92,7 @@ async def test_nobody_has_ended_while_nobody_is_there_as_the_service_may_be_gone
     assert place.list.ended("one")
 
 
-async def test_nobody_has_ended_because_the_api_server_did(place: Place) -> None:
+async def test_proxy_list_unreachable_api_ends_nothing(place: Place) -> None:
     await place.has("a", "one", "two")
     place.server.faults.refuse = (503, "ServiceUnavailable")
     place.server.cut()

@@ -127,18 +127,18 @@ def read(said: dict[str, str], ports: str = WEB) -> tuple[dict[str, Any], list[s
     return found, [str(problem) for problem in problems]
 
 
-def test_none_are_needed() -> None:
+def test_annotations_none_gives_empty_spec() -> None:
     assert read({}) == ({}, [])
 
 
-def test_those_of_others_are_not_read() -> None:
+def test_annotations_of_others_are_skipped() -> None:
     assert annotations.parse_annotations(service(annotations={"example.com/idle-after": "?"}), ClusterConfig()) == (
         {},
         (),
     )
 
 
-def test_each_is_a_field() -> None:
+def test_annotation_valid_sets_its_field() -> None:
     said = {
         "target": "argoproj.io/v1alpha1/Rollout/web",
         "port": "http",
@@ -197,13 +197,13 @@ def test_each_is_a_field() -> None:
         ("v1/ReplicationController/web", "v1", "ReplicationController"),
     ],
 )
-def test_targets(target: str, api_version: str, kind: str) -> None:
+def test_annotation_target_is_parsed(target: str, api_version: str, kind: str) -> None:
     expected = {"apiVersion": api_version, "kind": kind, "name": "web"}
     assert read({"target": target}) == ({"scaleTargetRef": expected}, [])
 
 
 @pytest.mark.parametrize(("key", "value", "problem"), BAD)
-def test_each_mistake_says_where_what_and_what_would_be_right(key: str, value: str, problem: str) -> None:
+def test_annotation_invalid_reports_place_and_remedy(key: str, value: str, problem: str) -> None:
     assert read({key: value})[1] == [f"zenvoy.dev/{key}: {problem}"]
 
 
@@ -244,11 +244,11 @@ def test_each_mistake_says_where_what_and_what_would_be_right(key: str, value: s
         ),
     ],
 )
-def test_what_does_not_go_together_is_told_too(said: dict[str, str], ports: str, problem: str) -> None:
+def test_annotations_in_conflict_are_reported(said: dict[str, str], ports: str, problem: str) -> None:
     assert read(said, ports)[1] == [problem]
 
 
-def test_all_mistakes_are_told_at_once_and_the_rest_is_read() -> None:
+def test_annotations_report_all_problems_and_keep_the_rest() -> None:
     said, problems = read({"idle-after": "5", "max-held": "-1", "prot": "http", "paused": "true", "port": "9"})
     assert said == {"paused": True, "port": 9}
     assert [problem.partition(":")[0] for problem in problems] == [
@@ -259,7 +259,7 @@ def test_all_mistakes_are_told_at_once_and_the_rest_is_read() -> None:
     ]
 
 
-def test_the_label_is_true_or_false() -> None:
+def test_label_other_than_true_or_false_is_reported() -> None:
     yes, no, odd = (service(labels={"zenvoy.dev/enabled": value}) for value in ("true", "false", "yes"))
     assert [annotations.is_enabled(one) for one in (yes, no, odd, service())] == [True, False, False, False]
     assert [annotations.label_problem(one) for one in (yes, no, service())] == [None, None, None]
@@ -269,13 +269,13 @@ def test_the_label_is_true_or_false() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in annotations.FIELDS if name not in ("listen", "ignore-answer")])
-def test_what_the_documentation_shows_is_right(name: str) -> None:
+def test_annotations_documented_examples_are_valid(name: str) -> None:
     assert read({name: annotations.FIELDS[name].example})[1] == []
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(annotations.FIELDS)) | st.text(max_size=9), st.text(max_size=40)))
-def test_whatever_is_written_there_is_read_or_told_in_one_line(said: dict[str, str]) -> None:
+def test_annotations_any_text_is_parsed_or_reported(said: dict[str, str]) -> None:
     found, problems = read(said)
     assert len(problems) >= len(said.keys() - annotations.FIELDS.keys())
     assert all(len(problem.splitlines()) == 1 for problem in problems)

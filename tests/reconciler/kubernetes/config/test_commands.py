@@ -58,7 +58,7 @@ class Scene:
         (SLEEP, CommandVerb.SLEEP, SleepCommanded("a person asked for it")),
     ],
 )
-def test_a_command_is_read(value: str, verb: CommandVerb, event: Event) -> None:
+def test_parse_command_valid_returns_command(value: str, verb: CommandVerb, event: Event) -> None:
     found = commands.parse_command(value)
     assert found == ServiceCommand(verb, value)
     assert found.event == event
@@ -77,7 +77,7 @@ def test_a_command_is_read(value: str, verb: CommandVerb, event: Event) -> None:
         "wake@2026-11-23T10:00:00",
     ],
 )
-def test_what_is_no_command_is_told_with_what_would_be(value: str) -> None:
+def test_parse_command_invalid_reports_remedy(value: str) -> None:
     found = commands.parse_command(value)
     assert isinstance(found, Problem)
     assert found.reason == "BadCommand"
@@ -87,7 +87,7 @@ def test_what_is_no_command_is_told_with_what_would_be(value: str) -> None:
     )
 
 
-def test_each_value_is_carried_out_once() -> None:
+def test_command_value_is_executed_once() -> None:
     scene = Scene()
     for value, observed in ((WAKE, ""), (WAKE, ""), (WAKE, WAKE), (LATER, WAKE), (None, LATER)):
         scene.see(value, observed)
@@ -95,13 +95,13 @@ def test_each_value_is_carried_out_once() -> None:
     assert scene.noted == [("shop/web", WAKE), ("shop/web", LATER)]
 
 
-def test_what_was_carried_out_before_a_restart_is_not_again() -> None:
+def test_command_executed_before_restart_is_skipped() -> None:
     scene = Scene()
     scene.see(SLEEP, SLEEP)
     assert scene.obeyed == []
 
 
-def test_only_the_leader_puts_to_sleep() -> None:
+def test_command_sleep_needs_the_leader() -> None:
     scene = Scene(leads=False)
     scene.see(SLEEP)
     scene.commands.again()
@@ -112,7 +112,7 @@ def test_only_the_leader_puts_to_sleep() -> None:
     assert scene.noted == [("shop/web", SLEEP)]
 
 
-def test_every_replica_wakes_and_the_leader_notes_it() -> None:
+def test_command_wake_runs_on_every_replica() -> None:
     scene = Scene(leads=False)
     scene.see(WAKE)
     scene.see(WAKE)
@@ -124,7 +124,7 @@ def test_every_replica_wakes_and_the_leader_notes_it() -> None:
     assert scene.noted == [("shop/web", WAKE)]
 
 
-def test_a_sleep_that_was_not_noted_is_noted_by_the_same_leader_and_not_repeated() -> None:
+def test_command_unrecorded_sleep_is_recorded_not_repeated() -> None:
     scene = Scene()
     scene.see(SLEEP)
     scene.commands.lead()
@@ -132,7 +132,7 @@ def test_a_sleep_that_was_not_noted_is_noted_by_the_same_leader_and_not_repeated
     assert scene.noted == [("shop/web", SLEEP)] * 2
 
 
-def test_whoever_becomes_leader_notes_nothing_that_is_noted_or_was_replaced() -> None:
+def test_command_recorded_or_replaced_is_not_recorded_again() -> None:
     scene = Scene(leads=False)
     scene.see(WAKE)
     scene.see(WAKE, WAKE)
@@ -142,7 +142,7 @@ def test_whoever_becomes_leader_notes_nothing_that_is_noted_or_was_replaced() ->
     assert scene.noted == []
 
 
-def test_a_command_waits_for_the_service_to_be_known() -> None:
+def test_command_waits_for_the_service() -> None:
     scene = Scene(known=False)
     scene.see(WAKE)
     assert scene.noted == []
@@ -154,7 +154,7 @@ def test_a_command_waits_for_the_service_to_be_known() -> None:
     assert scene.verbs == ["WakeCommanded"]
 
 
-def test_one_that_was_taken_back_is_not_carried_out() -> None:
+def test_command_removed_is_not_executed() -> None:
     scene = Scene(known=False)
     scene.see(SLEEP)
     scene.see(None)
@@ -163,7 +163,7 @@ def test_one_that_was_taken_back_is_not_carried_out() -> None:
     assert scene.obeyed == []
 
 
-def test_a_bad_command_is_a_problem_until_it_is_mended() -> None:
+def test_command_invalid_is_a_problem_until_fixed() -> None:
     scene = Scene()
     scene.see("wake")
     [problem] = scene.commands.problems("shop/web")
@@ -175,7 +175,7 @@ def test_a_bad_command_is_a_problem_until_it_is_mended() -> None:
     assert scene.verbs == ["WakeCommanded"]
 
 
-def test_what_is_gone_is_forgotten() -> None:
+def test_command_of_deleted_object_is_forgotten() -> None:
     scene = Scene()
     scene.see(WAKE)
     scene.commands.saw("shop/web", None)

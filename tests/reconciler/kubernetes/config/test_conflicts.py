@@ -31,7 +31,7 @@ def told(found: Resolution) -> dict[str, list[str]]:
 HOSTS = "hosts: [shop.example.com, www.example.com]"
 
 
-def test_the_older_has_the_host_and_the_younger_names_it_and_keeps_the_rest() -> None:
+def test_conflict_older_keeps_host_younger_keeps_rest() -> None:
     found = settled(scaled("hosts: [shop.example.com, b.example]", "young", created=9), scaled(HOSTS, "old", created=1))
     assert told(found) == {
         "shop/young": [
@@ -43,7 +43,7 @@ def test_the_older_has_the_host_and_the_younger_names_it_and_keeps_the_rest() ->
     assert "shop.example.com" not in found.entries["shop/young"].spec.hosts
 
 
-def test_of_the_same_age_the_first_by_name_has_it() -> None:
+def test_conflict_same_age_is_resolved_by_name() -> None:
     found = settled(scaled(HOSTS, "b"), scaled(HOSTS, "a"))
     assert told(found) == {
         "shop/b": [
@@ -53,13 +53,13 @@ def test_of_the_same_age_the_first_by_name_has_it() -> None:
     }
 
 
-def test_case_does_not_tell_hosts_apart() -> None:
+def test_conflict_hosts_ignore_case() -> None:
     one, other = entry(scaled(HOSTS, "a"), "ports: [{port: 80}]"), entry(scaled("", "b"), "ports: [{port: 80}]")
     object.__setattr__(other.spec, "hosts", ("SHOP.example.com", "b"))
     assert "shop/b" in told(resolve_conflicts({"shop/a": one, "shop/b": other}))
 
 
-def test_http_and_tls_have_hosts_of_their_own_and_h2c_shares_those_of_http() -> None:
+def test_conflict_http_and_tls_hosts_are_separate() -> None:
     http, tls, h2c = (scaled(f"{{{HOSTS}, protocol: {word}}}", word) for word in ("http", "tls", "h2c"))
     assert told(settled(http, tls)) == {}
     assert list(told(settled(http, h2c))) == ["shop/http"]
@@ -69,7 +69,7 @@ BARE = HostPolicy(bare_names=True)
 OWN = ("web.b", "web.b.svc", "web.b.svc.cluster.local")
 
 
-def test_bare_name_leads_nowhere_by_default() -> None:
+def test_bare_name_default_is_not_served() -> None:
     found = settled(scaled(namespace="b"))
     assert told(found) == {}
     assert found.entries["b/web"].spec.hosts == OWN
@@ -79,14 +79,14 @@ def test_bare_name_allowed_leads_to_the_only_service() -> None:
     assert settled(scaled(namespace="b"), policy=BARE).entries["b/web"].spec.hosts == (*OWN, "web")
 
 
-def test_bare_name_of_two_services_leads_to_neither() -> None:
+def test_bare_name_of_two_services_is_not_served() -> None:
     found = settled(scaled(namespace="a", created=1), scaled(namespace="b", created=2), policy=BARE)
     assert told(found) == {}
     assert found.entries["a/web"].spec.hosts[-1] == "web.a.svc.cluster.local"
     assert found.entries["b/web"].spec.hosts == OWN
 
 
-def test_bare_name_of_another_service_is_refused() -> None:
+def test_bare_name_of_another_service_is_rejected() -> None:
     for policy in (FIRST_COME, BARE):
         found = settled(scaled("hosts: [web, shop.example.com]", "front", "b"), policy=policy)
         assert told(found) == {
@@ -99,7 +99,7 @@ def test_bare_name_of_another_service_is_refused() -> None:
         assert "shop.example.com" in found.entries["b/front"].spec.hosts
 
 
-def test_name_of_another_namespace_is_refused_when_older() -> None:
+def test_host_of_another_namespace_is_rejected() -> None:
     tenant = scaled("hosts: [web.shop, web.shop.svc, WEB.shop.svc.cluster.local., db.shop]", "thief", "b", created=1)
     found = settled(tenant, scaled(created=2))
     assert [line.partition(" is a name of namespace shop")[0] for line in told(found)["b/thief"]] == [
@@ -110,14 +110,14 @@ def test_name_of_another_namespace_is_refused_when_older() -> None:
     assert "web.shop" in found.entries["shop/web"].spec.hosts
 
 
-def test_server_name_of_another_namespace_is_refused() -> None:
+def test_tls_host_of_another_namespace_is_rejected() -> None:
     tenant = scaled("{hosts: [web.shop], protocol: tls}", "thief", "b", created=1)
     found = settled(tenant, scaled("protocol: tls", created=2))
     assert list(told(found)) == ["b/thief"]
     assert "web.shop" in found.entries["shop/web"].spec.hosts
 
 
-def test_hosts_that_policy_does_not_give_are_left_out() -> None:
+def test_host_outside_policy_is_removed() -> None:
     policy = HostPolicy((Rule(("shop",), ("*.shop.example.com",)),))
     found = settled(scaled("hosts: [a.shop.example.com, www.example.com]"), policy=policy)
     assert told(found) == {
@@ -129,7 +129,7 @@ def test_hosts_that_policy_does_not_give_are_left_out() -> None:
     assert found.entries["shop/web"].spec.hosts[-1] == "a.shop.example.com"
 
 
-def test_port_that_policy_does_not_give_is_refused() -> None:
+def test_port_outside_policy_is_rejected() -> None:
     policy = HostPolicy((Rule(("a",), ports=("5400-5499",)),))
     found = settled(
         scaled("{listen: 5432}", "db", "b", created=1), scaled("{listen: 5432}", "db", "a", created=2), policy=policy
@@ -143,20 +143,20 @@ def test_port_that_policy_does_not_give_is_refused() -> None:
     }
 
 
-def test_whoever_takes_anothers_own_name_is_told_when_younger() -> None:
+def test_conflict_own_name_taken_by_older_is_reported() -> None:
     found = settled(scaled(created=1), scaled("hosts: [web.shop]", "thief", created=2))
     assert told(found) == {
         "shop/thief": ["HostTaken: spec.hosts: web.shop leads to shop/web, which is older; give it hosts of its own"]
     }
 
 
-def test_two_that_stand_for_one_service_go_by_other_hosts() -> None:
+def test_conflict_same_service_needs_other_hosts() -> None:
     found = settled(scaled(created=1), scaled("{service: web, hosts: [admin.example]}", "admin", created=2))
     assert told(found) == {}
     assert found.entries["shop/admin"].spec.hosts == ("admin.example",)
 
 
-def test_who_lost_every_host_is_not_in_force_and_is_told_why() -> None:
+def test_conflict_all_hosts_lost_is_not_in_effect() -> None:
     found = settled(scaled(created=1), scaled("service: web", "other", created=2))
     assert list(found.entries) == ["shop/web"]
     assert told(found) == {
@@ -167,7 +167,7 @@ def test_who_lost_every_host_is_not_in_force_and_is_told_why() -> None:
     }
 
 
-def test_a_port_leads_to_one_service() -> None:
+def test_conflict_port_belongs_to_the_older() -> None:
     young, old = (scaled("{listen: 5432}", name, created=age) for name, age in (("young", 9), ("old", 1)))
     found = settled(young, old)
     assert list(found.entries) == ["shop/old"]
@@ -176,7 +176,7 @@ def test_a_port_leads_to_one_service() -> None:
     }
 
 
-def test_settle_port_that_a_rule_diverts_is_reserved() -> None:
+def test_conflict_diverted_port_is_reserved() -> None:
     items = [scaled("{listen: 20005}", "a"), scaled("{listen: 19999}", "b")]
     asked = {item.metadata.key: entry(item, "ports: [{port: 80}]") for item in items}
     found = resolve_conflicts(asked, reserved_ports(diverted=range(20_000, 20_010)))
@@ -186,7 +186,7 @@ def test_settle_port_that_a_rule_diverts_is_reserved() -> None:
     }
 
 
-def test_the_proxys_own_ports_are_nobodys() -> None:
+def test_conflict_proxy_ports_are_reserved() -> None:
     found = settled(scaled("{listen: 10000}", "a"), scaled("{listen: 9901}", "b"), scaled("{listen: 10443}", "c"))
     assert not found.entries
     assert told(found) == {

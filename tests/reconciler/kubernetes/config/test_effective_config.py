@@ -41,7 +41,7 @@ def asks(draw: st.DrawFn) -> tuple[str, ServiceConfig | None]:
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(asks(), st.booleans()), max_size=25))
-def test_looking_at_the_changed_ones_only_leaves_nothing_out(
+def test_effective_config_incremental_equals_full(
     said: list[tuple[tuple[str, ServiceConfig | None], bool]],
 ) -> None:
     quick, thorough = (
@@ -62,7 +62,7 @@ def test_looking_at_the_changed_ones_only_leaves_nothing_out(
             assert all(one.spec.listen or one.spec.hosts for one in found.values())
 
 
-def test_a_change_that_claims_nothing_else_keeps_the_hosts_that_it_has() -> None:
+def test_effective_config_other_change_keeps_hosts() -> None:
     target, port = Target("apps/v1", "Deployment", "x", "shop"), ServicePort(port=80)
     old = ServiceConfig(Spec(name="shop/old", hosts=("a.example",)), target, "old", port, 1.0, "1", 1)
     young = ServiceConfig(Spec(name="shop/young", hosts=("a.example", "b.example")), target, "young", port, 2.0, "2", 1)

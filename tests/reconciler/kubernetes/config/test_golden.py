@@ -27,7 +27,7 @@ def properties() -> dict[str, Any]:
     return found
 
 
-def test_golden_the_document_is_what_the_crd_says() -> None:
+def test_golden_api_document_equals_crd() -> None:
     script = [sys.executable, str(ROOT / "scripts/api_docs.py")]
     said = subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout
     if os.environ.get("ZENVOY_GOLDEN") == "write":
@@ -36,17 +36,17 @@ def test_golden_the_document_is_what_the_crd_says() -> None:
     assert DOCUMENT.read_text() == said, "make golden writes it anew"
 
 
-def test_the_code_reads_every_field_that_the_crd_has_and_no_other() -> None:
+def test_crd_fields_equal_the_decoded_fields() -> None:
     assert set(ScaledServiceSpec.__struct_encode_fields__) == set(properties()["spec"]["properties"])
     assert set(ScaledServiceStatus.__struct_encode_fields__) == set(properties()["status"]["properties"])
 
 
-def test_there_is_an_annotation_for_every_field_but_the_service_itself() -> None:
+def test_annotations_cover_every_spec_field() -> None:
     fields = {field.path.partition(".")[0] for field in FIELDS.values()}
     assert fields == set(properties()["spec"]["properties"]) - {"service"}
 
 
-def test_every_reason_is_documented() -> None:
+def test_problem_reasons_are_documented() -> None:
     sources = (ROOT / "reconciler/kubernetes").rglob("*.py")
     said = {reason for path in sources for reason in re.findall(r"Problem\(\s*Reason\.(\w+)", path.read_text())}
     assert {Reason[name] for name in said} == set(REASONS)

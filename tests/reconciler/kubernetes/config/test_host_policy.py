@@ -51,15 +51,15 @@ labels = st.sampled_from(["api", "web", "payments", "shop", "svc", "pod", "clust
         ("api.payments.example", None),
     ],
 )
-def test_owner_of_a_host_is_its_namespace(host: str, owner: str | None) -> None:
+def test_owning_namespace_of_cluster_host_is_its_namespace(host: str, owner: str | None) -> None:
     assert owning_namespace(host, namespaces=NAMESPACES) == owner
 
 
-def test_owner_of_two_labels_is_strict_without_namespaces() -> None:
+def test_owning_namespace_of_two_labels_without_list_is_strict() -> None:
     assert owning_namespace("example.com") == "com"
 
 
-def test_owner_of_a_host_follows_the_cluster_domain() -> None:
+def test_owning_namespace_follows_the_cluster_domain() -> None:
     assert owning_namespace("api.payments.svc.corp.example", "corp.example", NAMESPACES) == "payments"
     assert owning_namespace("api.payments.svc.cluster.local", "corp.example", NAMESPACES) is None
 
@@ -67,13 +67,15 @@ def test_owner_of_a_host_follows_the_cluster_domain() -> None:
 @pytest.mark.parametrize(
     "host", ["API.Payments", "api.payments.", "api.payments:80", "API.payments.:8080", " api.payments "]
 )
-def test_normalized_spellings_are_one_host(host: str) -> None:
+def test_normalize_host_spellings_are_equal(host: str) -> None:
     assert normalize_host(host) == "api.payments"
     assert HostPolicy().host_refusal(host, "evil", "thief", NAMESPACES)
 
 
 @given(st.lists(labels, min_size=1, max_size=5).map(".".join), labels, labels, st.booleans())
-def test_no_host_of_a_namespace_is_given_to_another(host: str, service: str, namespace: str, everything: bool) -> None:
+def test_policy_never_gives_a_host_to_another_namespace(
+    host: str, service: str, namespace: str, everything: bool
+) -> None:
     rules = (Rule(("*",), ("*",), ("1-65535",)),) if everything else ()
     policy = HostPolicy(rules)
     for name in host_names(service, namespace, policy):
@@ -84,7 +86,7 @@ def test_no_host_of_a_namespace_is_given_to_another(host: str, service: str, nam
     assert (refusal is None) == (owner is None)
 
 
-def test_rule_gives_hosts_and_ports_to_its_namespaces() -> None:
+def test_policy_rule_allows_its_namespaces() -> None:
     policy = parse_policy(
         json.dumps(
             [
@@ -112,14 +114,14 @@ def test_rule_gives_hosts_and_ports_to_its_namespaces() -> None:
     assert policy.port_refusal(5432, "team-a")
 
 
-def test_policy_of_one_kind_leaves_the_other_open() -> None:
+def test_policy_for_hosts_leaves_ports_open() -> None:
     assert HostPolicy().ungoverned == ("hosts", "ports")
     policy = HostPolicy((Rule(("a",), ("a.example.com",)),))
     assert policy.ungoverned == ("ports",)
     assert policy.port_refusal(5432, "b") is None
 
 
-def test_short_name_is_given_by_a_rule_that_names_it() -> None:
+def test_policy_rule_allows_named_short_host() -> None:
     policy = HostPolicy((Rule(("shop",), ("example.dev", "localhost")),))
     namespaces = NAMESPACES | {"dev"}
     assert policy.host_refusal("example.dev", "shop", "web", namespaces) is None
@@ -146,13 +148,13 @@ def test_short_name_is_given_by_a_rule_that_names_it() -> None:
         ('[{"namespaces": ["a"], "ports": ["65536"]}]', "hostPolicy[0].ports: '65536' is not a port"),
     ],
 )
-def test_parse_mistake_is_named_with_its_place(text: str, mistake: str) -> None:
+def test_parse_policy_invalid_names_the_place(text: str, mistake: str) -> None:
     with pytest.raises(BadPolicy) as caught:
         parse_policy(text)
     assert mistake in str(caught.value)
 
 
-def test_parse_reports_every_mistake() -> None:
+def test_parse_policy_reports_every_problem() -> None:
     with pytest.raises(BadPolicy) as caught:
         parse_policy('[{"namespaces": ["A"], "ports": ["x", "y"]}]')
     assert len(str(caught.value).splitlines()) == 3

@@ -22,7 +22,7 @@ def said(spec: str, ports: str = "ports: [{name: http, port: 80}]") -> list[str]
     return [f"{problem.reason}: {problem}" for problem in found]
 
 
-def test_rules_are_read_as_those_of_a_services_file() -> None:
+def test_ignore_rules_equal_those_of_services_file() -> None:
     assert read("") == ()
     assert read("""
         ignore:
@@ -35,7 +35,7 @@ def test_rules_are_read_as_those_of_a_services_file() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["{protocol: tls, ", "{protocol: tcp, listen: 5432, "])
-def test_of_connections_sources_are_known(protocol: str) -> None:
+def test_ignore_sources_of_connections_are_accepted(protocol: str) -> None:
     assert read(protocol + "ignore: [{sources: [10.0.0.1]}]}") == (Ignore(sources=("10.0.0.1/32",)),)
 
 
@@ -68,12 +68,12 @@ PATH = "it begins with / and only its end may be *, as in /metrics/*"
         ),
     ],
 )
-def test_each_mistake_says_where_what_and_what_would_be_right(rule: str, problem: str) -> None:
+def test_ignore_invalid_reports_place_and_remedy(rule: str, problem: str) -> None:
     assert said(f"ignore: [{rule}]") == [f"BadSpec: spec.ignore[0]{problem}"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("paths", "[/]"), ("userAgents", "[a]"), ("answer", "{}")])
-def test_of_connections_nothing_but_sources_is_known(name: str, value: str) -> None:
+def test_ignore_paths_of_connections_are_rejected(name: str, value: str) -> None:
     spec = f"ignore: [{{sources: [10.0.0.1]}}, {{sources: [10.0.0.2], {name}: {value}}}]"
     assert said(spec, "ports: [{name: https, port: 443}]") == [
         f"IgnoreNotUsed: spec.ignore[1].{name}: of tls connections (as the Service port's name https says) only "

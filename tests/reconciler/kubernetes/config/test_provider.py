@@ -89,11 +89,11 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_an_empty_cluster_is_told_too(shop: Shop) -> None:
+async def test_provider_empty_cluster_is_reported(shop: Shop) -> None:
     assert shop.told == [({}, {})]
 
 
-async def test_many_that_come_one_by_one_leave_time_for_others(shop: Shop) -> None:
+async def test_provider_many_changes_leave_time_for_others(shop: Shop) -> None:
     shop.takes_seconds = 0.01
     for number in range(30):
         shop.serve(f"web-{number}")
@@ -104,7 +104,7 @@ async def test_many_that_come_one_by_one_leave_time_for_others(shop: Shop) -> No
         assert next_began - ended >= PAUSES * (ended - began)
 
 
-async def test_one_comes_changes_and_goes(shop: Shop) -> None:
+async def test_provider_reports_added_changed_and_deleted(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
     assert shop.entry("web").port.port == 80
@@ -115,14 +115,14 @@ async def test_one_comes_changes_and_goes(shop: Shop) -> None:
     assert shop.seen == ["+shop/web", "+shop/web", "-shop/web"]
 
 
-async def test_what_comes_at_once_is_told_at_once(shop: Shop) -> None:
+async def test_provider_simultaneous_changes_are_reported_once(shop: Shop) -> None:
     for number in range(50):
         shop.scale(f"s{number}", "service: web")
     await until(lambda: len(shop.problems) == 49)
     assert len(shop.told) < 10
 
 
-async def test_what_changes_nothing_of_what_is_asked_is_not_told(shop: Shop) -> None:
+async def test_provider_irrelevant_change_is_not_reported(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
     told = len(shop.told)
@@ -134,7 +134,7 @@ async def test_what_changes_nothing_of_what_is_asked_is_not_told(shop: Shop) -> 
     assert len(shop.told) == told + 1
 
 
-async def test_a_service_that_comes_later_brings_it_into_force(shop: Shop) -> None:
+async def test_provider_late_service_takes_effect(shop: Shop) -> None:
     shop.scale("db", "{protocol: tcp, listen: 5432}")
     await until(lambda: shop.problems == {"shop/db": ["ServiceNotFound spec.service"]})
     assert not shop.entries
@@ -143,7 +143,7 @@ async def test_a_service_that_comes_later_brings_it_into_force(shop: Shop) -> No
     assert shop.entry("db").spec.listen == "0.0.0.0:5432"
 
 
-async def test_a_service_that_goes_is_a_problem_and_what_was_right_stays_in_force(shop: Shop) -> None:
+async def test_provider_deleted_service_keeps_last_config(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
     before = shop.entry("web")
@@ -155,7 +155,7 @@ async def test_a_service_that_goes_is_a_problem_and_what_was_right_stays_in_forc
     assert shop.entry("web").port.port == 8080
 
 
-async def test_mistakes_leave_what_was_right_in_force(shop: Shop) -> None:
+async def test_provider_invalid_change_keeps_last_config(shop: Shop) -> None:
     shop.scale("web", "idleAfter: 1m")
     await until(lambda: shop.entries)
     shop.scale("web", "{idleAfter: 2m, port: nine, replicas: none}", generation=2)
@@ -166,7 +166,7 @@ async def test_mistakes_leave_what_was_right_in_force(shop: Shop) -> None:
     assert (shop.entry("web").spec.idle_after, shop.entry("web").generation) == (120, 3)
 
 
-async def test_keeping_it_awake_needs_nothing_else_to_be_right(shop: Shop) -> None:
+async def test_provider_pause_applies_despite_problems(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
     shop.scale("web", "{port: nine, paused: true}")
@@ -174,7 +174,7 @@ async def test_keeping_it_awake_needs_nothing_else_to_be_right(shop: Shop) -> No
     assert shop.entry("web").spec.paused
 
 
-async def test_one_that_is_made_anew_inherits_nothing(shop: Shop) -> None:
+async def test_provider_recreated_object_inherits_nothing(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
     shop.scale("web", "port: nine", uid="another")
@@ -182,7 +182,7 @@ async def test_one_that_is_made_anew_inherits_nothing(shop: Shop) -> None:
     assert not shop.entries
 
 
-async def test_one_that_is_being_deleted_is_in_force_as_long_as_it_has_our_finalizer(shop: Shop) -> None:
+async def test_provider_deletion_stays_until_finalizer_is_removed(shop: Shop) -> None:
     shop.scale("web", finalizers=["other/one", FINALIZER])
     await until(lambda: shop.entries)
     before = shop.entry("web")
@@ -194,7 +194,7 @@ async def test_one_that_is_being_deleted_is_in_force_as_long_as_it_has_our_final
     assert not shop.problems
 
 
-async def test_what_is_wrong_with_one_that_is_being_deleted_is_not_told_and_changes_nothing(shop: Shop) -> None:
+async def test_provider_deletion_reports_no_problems(shop: Shop) -> None:
     shop.scale("web", finalizers=[FINALIZER])
     await until(lambda: shop.entries)
     shop.scale("web", finalizers=[FINALIZER], **DELETED)
@@ -205,7 +205,7 @@ async def test_what_is_wrong_with_one_that_is_being_deleted_is_not_told_and_chan
     assert shop.entry("web").port.port == 80
 
 
-async def test_one_that_is_made_anew_does_not_depart(shop: Shop) -> None:
+async def test_provider_recreated_object_is_not_departing(shop: Shop) -> None:
     shop.scale("web", finalizers=[FINALIZER], **DELETED)
     await until(lambda: shop.entries and shop.entry("web").spec.departing)
     shop.scaled.delete("web")
@@ -213,7 +213,7 @@ async def test_one_that_is_made_anew_does_not_depart(shop: Shop) -> None:
     await until(lambda: shop.entries and not shop.entry("web").spec.departing)
 
 
-async def test_one_that_goes_and_is_made_anew_of_its_service_is_in_force_meanwhile(shop: Shop) -> None:
+async def test_provider_recreation_keeps_config_meanwhile(shop: Shop) -> None:
     shop.serve("web", labels=LABEL)
     shop.scale("web", "idleAfter: 1m", finalizers=[FINALIZER], **DELETED)
     await until(lambda: shop.entries)
@@ -226,7 +226,7 @@ async def test_one_that_goes_and_is_made_anew_of_its_service_is_in_force_meanwhi
     assert all(entries for entries, _ in shop.told[told:])
 
 
-async def test_one_that_goes_and_is_not_made_anew_is_in_force_for_a_moment_only(shop: Shop) -> None:
+async def test_provider_missing_recreation_ends_config(shop: Shop) -> None:
     shop.serve("web", labels=LABEL)
     shop.scale("web")
     await until(lambda: shop.entries)
@@ -235,14 +235,14 @@ async def test_one_that_goes_and_is_not_made_anew_is_in_force_for_a_moment_only(
 
 
 @pytest.mark.parametrize("shop", [3600.0], indirect=True)
-async def test_one_whose_service_does_not_ask_for_it_goes_at_once(shop: Shop) -> None:
+async def test_provider_deleted_without_label_ends_at_once(shop: Shop) -> None:
     shop.scale("web")
     await until(lambda: shop.entries)
     shop.scaled.delete("web")
     await until(lambda: not shop.entries)
 
 
-async def test_one_that_is_being_deleted_keeps_what_the_next_one_waits_for(shop: Shop) -> None:
+async def test_provider_deletion_keeps_host_from_successor(shop: Shop) -> None:
     shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1, finalizers=[FINALIZER])
     await until(lambda: shop.entries)
     shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1, finalizers=[FINALIZER], **DELETED)
@@ -253,7 +253,7 @@ async def test_one_that_is_being_deleted_keeps_what_the_next_one_waits_for(shop:
     await until(lambda: list(shop.entries) == ["shop/new"] and not shop.problems)
 
 
-async def test_a_port_that_an_older_one_has_leaves_the_younger_with_its_own(shop: Shop) -> None:
+async def test_provider_taken_port_keeps_previous_port(shop: Shop) -> None:
     shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1)
     shop.scale("young", "{service: web, protocol: tcp, listen: 5433}", age=2)
     await until(lambda: len(shop.entries) == 2)
@@ -265,7 +265,7 @@ async def test_a_port_that_an_older_one_has_leaves_the_younger_with_its_own(shop
     assert shop.entry("young").spec.listen == "0.0.0.0:5432"
 
 
-async def test_a_port_that_an_older_one_takes_is_lost(shop: Shop) -> None:
+async def test_provider_port_taken_by_older_is_lost(shop: Shop) -> None:
     shop.scale("old", "{service: web, protocol: tcp, listen: 5432}", age=1)
     shop.scale("young", "{service: web, protocol: tcp, listen: 5433}", age=2)
     await until(lambda: len(shop.entries) == 2)
@@ -274,7 +274,7 @@ async def test_a_port_that_an_older_one_takes_is_lost(shop: Shop) -> None:
     assert list(shop.entries) == ["shop/old"]
 
 
-async def test_bad_annotations_are_told_by_a_follower_too(shop: Shop) -> None:
+async def test_provider_follower_reports_bad_annotations(shop: Shop) -> None:
     annotated = {"zenvoy.dev/idle-after": "5", "zenvoy.dev/prt": "80"}
     shop.serve("web", labels={"zenvoy.dev/enabled": "true"}, annotations=annotated)
     await until(lambda: shop.problems)
@@ -284,7 +284,7 @@ async def test_bad_annotations_are_told_by_a_follower_too(shop: Shop) -> None:
     await until(lambda: not shop.problems)
 
 
-async def test_a_label_beside_a_persons_own_is_told_and_does_no_harm(shop: Shop) -> None:
+async def test_provider_label_with_existing_object_is_harmless(shop: Shop) -> None:
     shop.scale("web")
     shop.serve("web", labels={"zenvoy.dev/enabled": "true"})
     await until(lambda: shop.entries and shop.problems)
@@ -296,7 +296,7 @@ async def test_a_label_beside_a_persons_own_is_told_and_does_no_harm(shop: Shop)
     )
 
 
-async def test_nothing_is_told_of_half_a_cluster() -> None:
+async def test_provider_before_sync_reports_nothing() -> None:
     shop = Shop()
     shop.scale("web")
     shop.serve("web")
@@ -313,7 +313,7 @@ async def test_nothing_is_told_of_half_a_cluster() -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_host_goes_to_a_namespace_once_there_is_one(shop: Shop) -> None:
+async def test_provider_new_namespace_gets_its_host(shop: Shop) -> None:
     shop.namespaces.put("shop", "")
     shop.scale("web", "hosts: [api.payments, api.payments.svc]")
     await until(lambda: shop.problems)

@@ -32,7 +32,7 @@ def said(spec: str, of: Service | None) -> list[str]:
     return [f"{problem.reason}: {problem}" for problem in found]
 
 
-def test_nothing_has_to_be_said() -> None:
+def test_resolve_empty_spec_uses_defaults() -> None:
     assert entry() == ServiceConfig(
         Spec(
             name="shop/web",
@@ -54,7 +54,7 @@ def test_nothing_has_to_be_said() -> None:
     )
 
 
-def test_everything_can_be_said() -> None:
+def test_resolve_full_spec_sets_every_field() -> None:
     spec = """
         service: front
         scaleTargetRef: {apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: backend}
@@ -90,7 +90,7 @@ def test_everything_can_be_said() -> None:
     )
 
 
-def test_a_tcp_service_is_told_by_its_port_alone() -> None:
+def test_resolve_tcp_has_no_hosts() -> None:
     spec = entry("{protocol: tcp, listen: 5432}").spec
     assert (spec.protocol, spec.listen, spec.hosts) == (Protocol.TCP, "0.0.0.0:5432", ())
     assert spec.idle_by is IdleBy.CONNECTIONS
@@ -99,13 +99,13 @@ def test_a_tcp_service_is_told_by_its_port_alone() -> None:
     assert six.spec.listen == "[::]:5432"
 
 
-def test_another_domain_of_the_cluster() -> None:
+def test_resolve_cluster_domain_is_configurable() -> None:
     found = resolve(scaled(), service(), ClusterConfig(policy=HostPolicy(domain="corp.example")))
     assert isinstance(found, ServiceConfig)
     assert "web.shop.svc.corp.example" in found.spec.hosts
 
 
-def test_the_target_has_the_services_name_where_nothing_is_said() -> None:
+def test_resolve_default_target_has_the_service_name() -> None:
     found = resolve(scaled("{service: front}"), service(name="front"), CLUSTER)
     assert isinstance(found, ServiceConfig)
     assert found.target.name == "front"
@@ -123,7 +123,7 @@ def test_the_target_has_the_services_name_where_nothing_is_said() -> None:
         ('port: "9"', "[{name: http, port: 80}, {name: admin, port: 9}]", 9),
     ],
 )
-def test_which_port(asked: str, ports: str, chosen: int) -> None:
+def test_resolve_port_by_name_number_or_default(asked: str, ports: str, chosen: int) -> None:
     assert entry(asked + "\nprotocol: http", f"ports: {ports}").port.port == chosen
 
 
@@ -149,14 +149,14 @@ def test_which_port(asked: str, ports: str, chosen: int) -> None:
         ("{port: 80, name: grpc, appProtocol: example.com/own}", "h2c"),
     ],
 )
-def test_the_protocol_is_what_the_port_says(port: str, protocol: str) -> None:
+def test_resolve_protocol_from_the_port(port: str, protocol: str) -> None:
     assert entry("", f"ports: [{port}]").spec.protocol == protocol
 
 
 @pytest.mark.parametrize(
     "port", ["{port: 5432}", "{port: 5432, name: tcp-db}", "{port: 5432, appProtocol: postgresql}"]
 )
-def test_who_listens_speaks_tcp_unless_the_port_says_otherwise(port: str) -> None:
+def test_resolve_listen_implies_tcp(port: str) -> None:
     assert entry("listen: 5432", f"ports: [{port}]").spec.protocol is Protocol.TCP
 
 
@@ -276,17 +276,17 @@ def test_who_listens_speaks_tcp_unless_the_port_says_otherwise(port: str) -> Non
         ("idle: {by: luck}", WEB, "BadSpec: spec.idle.by: 'luck' is not known; write requests, connections or bytes"),
     ],
 )
-def test_each_mistake_says_where_what_and_what_would_be_right(spec: str, ports: str, problem: str) -> None:
+def test_resolve_invalid_reports_place_and_remedy(spec: str, ports: str, problem: str) -> None:
     assert said(spec, service(ports)) == [problem]
 
 
-def test_a_service_that_is_not_there() -> None:
+def test_resolve_missing_service_is_a_problem() -> None:
     assert said("", None) == [
         "ServiceNotFound: spec.service: there is no Service shop/web; create it, or name the one that there is"
     ]
 
 
-def test_wanted_for_text_that_is_not_a_service_name_refuses_it() -> None:
+def test_resolve_invalid_service_name_is_rejected() -> None:
     service_name, target_name = said("service: ../victim/web", None)[1:]
     assert service_name == (
         "BadSpec: spec.service: '../victim/web' is not a Service's name; write one such as web: at most 63 of a-z, "
@@ -295,16 +295,16 @@ def test_wanted_for_text_that_is_not_a_service_name_refuses_it() -> None:
     assert target_name.startswith("BadSpec: spec.scaleTargetRef.name: '../victim/web' is not a valid name")
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_resolve_reports_all_problems() -> None:
     found = said("{port: 1, replicas: 0, idleAfter: soon, maxHeld: 0}", service())
     assert [problem.partition(":")[0] for problem in found] == ["PortNotFound", "BadSpec", "BadSpec", "BadSpec"]
 
 
-def test_a_headless_service_is_as_good_as_any() -> None:
+def test_resolve_headless_service_is_accepted() -> None:
     assert entry("", "{clusterIP: None, ports: [{port: 80}]}").port.port == 80
 
 
-def test_a_name_that_envoy_would_not_take_is_the_mistake_of_whoever_has_it() -> None:
+def test_resolve_too_long_name_is_a_problem() -> None:
     long = scaled("service: web", name="a" * 249)
     found = resolve(long, service(), CLUSTER)
     assert not isinstance(found, ServiceConfig)

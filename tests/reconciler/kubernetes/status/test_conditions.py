@@ -34,7 +34,7 @@ def condition(status: ScaledServiceStatus, type: str) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("record", [ASLEEP, STALLED, ACTIVE], ids=lambda record: record.state)
-def test_a_record_is_read_as_it_was_written(record: Record) -> None:
+def test_record_of_status_round_trips(record: Record) -> None:
     written = conditions.compute_status(StatusInputs(record), NEW, NOW)
     wire = msgspec.json.encode(written)
     assert conditions.record_of(msgspec.json.decode(wire, type=ScaledServiceStatus)) == record
@@ -50,7 +50,7 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     ],
     ids=["new", "since unknown", "no hold address", "no such state"],
 )
-def test_half_a_record_is_none(status: ScaledServiceStatus) -> None:
+def test_record_of_incomplete_status_is_none(status: ScaledServiceStatus) -> None:
     assert conditions.record_of(status) is None
 
 
@@ -119,12 +119,14 @@ def test_half_a_record_is_none(status: ScaledServiceStatus) -> None:
         "problems",
     ],
 )
-def test_ready_and_stalled(standing: StatusInputs, ready: tuple[str, str, str], stalled: tuple[str, str, str]) -> None:
+def test_conditions_follow_the_inputs(
+    standing: StatusInputs, ready: tuple[str, str, str], stalled: tuple[str, str, str]
+) -> None:
     found = conditions.compute_status(standing, NEW, NOW)
     assert (condition(found, "Ready"), condition(found, "Stalled")) == (ready, stalled)
 
 
-def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+def test_condition_time_changes_with_status_only() -> None:
     first = conditions.compute_status(StatusInputs(ACTIVE, generation=1), NEW, NOW)
     idle = Record(State.Idle, SINCE + 5, "no traffic", 2, "a:1")
     second = conditions.compute_status(StatusInputs(idle, generation=2), first, NOW + 100)
@@ -136,7 +138,7 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     assert [one.observed_generation for one in third.conditions] == [2, 2]
 
 
-def test_what_is_not_known_stands_as_it_was() -> None:
+def test_status_unknown_inputs_keep_stored_values() -> None:
     before = conditions.compute_status(StatusInputs(ASLEEP, generation=7, command="wake@1"), NEW, NOW)
     after = conditions.compute_status(StatusInputs(None, (BAD,)), before, NOW + 1)
     assert conditions.record_of(after) == ASLEEP
@@ -157,7 +159,7 @@ def test_conditions_of_others_are_kept() -> None:
     }
 
 
-def test_only_what_changed_is_written() -> None:
+def test_status_patch_has_changes_only() -> None:
     before = conditions.compute_status(StatusInputs(STALLED, generation=1), NEW, NOW)
     same = conditions.compute_status(StatusInputs(STALLED, generation=1), before, NOW + 9)
     assert conditions.status_patch(before, same) == {}
@@ -176,7 +178,7 @@ def test_only_what_changed_is_written() -> None:
     }
 
 
-def test_a_message_is_as_long_as_the_api_server_takes_it() -> None:
+def test_condition_long_message_is_shortened() -> None:
     long = Problem(
         Reason.BAD_ANNOTATION, "metadata.annotations[zenvoy.dev/port]", f"{'8' * 100_000} is no port", "write 80"
     )
@@ -200,5 +202,5 @@ def test_a_message_is_as_long_as_the_api_server_takes_it() -> None:
         ("", "Other"),
     ],
 )
-def test_a_reason_is_the_word_that_a_message_begins_with(text: str, expected: str) -> None:
+def test_condition_reason_is_the_code_of_its_message(text: str, expected: str) -> None:
     assert conditions.word(text, "Other") == expected

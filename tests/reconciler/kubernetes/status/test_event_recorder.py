@@ -105,18 +105,18 @@ async def writing(scene: Scene) -> AsyncIterator[None]:
     ],
     ids=lambda value: value.reason if isinstance(value, EventMessage) else "",
 )
-def test_every_transition_has_its_note(told: Transition, note: EventMessage) -> None:
+def test_transition_message_of_each_transition(told: Transition, note: EventMessage) -> None:
     assert event_messages.transition_message(told) == note
 
 
 @pytest.mark.parametrize("source", State)
 @pytest.mark.parametrize("target", State)
-def test_no_transition_is_without_words(source: State, target: State) -> None:
+def test_transition_message_always_has_text(source: State, target: State) -> None:
     note = event_messages.transition_message(transition(source, "Something", target, "why"))
     assert note.reason in event_messages.TRANSITION_REASONS and note.text == "why" and note.action == target
 
 
-def test_who_asked_is_told_where_it_is_known() -> None:
+def test_transition_message_names_client_and_envoy() -> None:
     assert (
         event_messages.transition_message(TO_WAKING, "10.1.2.3:4567").text
         == "somebody waits, first client 10.1.2.3:4567"
@@ -125,7 +125,7 @@ def test_who_asked_is_told_where_it_is_known() -> None:
     assert through.text == "somebody waits, first client 10.1.2.3:4567 through Envoy proxy-0"
 
 
-def test_a_wake_is_told_with_its_parts() -> None:
+def test_wake_message_lists_parts() -> None:
     parts = {"signal": 0.0021, "scale": 0.012, "scheduled": 0.004, "running": 1.25, "ready": 0.1, "firstByte": 0.0006}
     note = event_messages.wake_message(1.3687, parts, "10.1.2.3:4567")
     assert (note.reason, note.warning) == ("Woken", False)
@@ -136,7 +136,7 @@ def test_a_wake_is_told_with_its_parts() -> None:
     assert event_messages.wake_message(None, {}).text == "awake"
 
 
-def test_leaving_is_told_as_it_went() -> None:
+def test_deletion_message_follows_outcome() -> None:
     restored = event_messages.deletion_message("Deployment shop/web was restored to 3 replicas", False)
     assert restored == EventMessage("Restored", "Deployment shop/web was restored to 3 replicas", "Restoring")
     failed = event_messages.deletion_message("failed to restore Deployment shop/web: 403", True)
@@ -145,14 +145,14 @@ def test_leaving_is_told_as_it_went() -> None:
     )
 
 
-def test_a_note_is_as_long_as_the_api_server_takes_it() -> None:
+def test_shorten_long_note_fits_the_limit() -> None:
     assert event_messages.shorten("é" * 512) == "é" * 512
     shortened = event_messages.shorten("é" * 513)
     assert len(shortened.encode()) <= 1024
     assert shortened.endswith("é…")
 
 
-async def test_an_event_is_about_the_object() -> None:
+async def test_event_regards_the_object() -> None:
     scene = Scene()
     async with writing(scene):
         scene.events.saw(TO_WAKING, "10.1.2.3:4567")
@@ -179,7 +179,7 @@ async def test_an_event_is_about_the_object() -> None:
     }
 
 
-async def test_repeats_count_in_the_series_of_the_first() -> None:
+async def test_event_repetition_is_counted_in_series() -> None:
     scene = Scene()
     async with writing(scene):
         for _ in range(3):
@@ -194,7 +194,7 @@ async def test_repeats_count_in_the_series_of_the_first() -> None:
     assert [method for method, _, _ in scene.server.writes()] == ["POST"] * 2 + ["PATCH"] * 4
 
 
-async def test_repeats_that_wait_are_written_once() -> None:
+async def test_event_queued_repetitions_are_written_once() -> None:
     scene = Scene()
     for _ in range(5):
         scene.events.saw(TO_IDLE)
@@ -204,7 +204,7 @@ async def test_repeats_that_wait_are_written_once() -> None:
     assert len(scene.server.writes()) == 1
 
 
-async def test_what_says_something_else_is_no_repeat() -> None:
+async def test_event_with_other_text_is_new() -> None:
     scene = Scene()
     async with writing(scene):
         scene.events.saw(TO_WAKING, "10.1.2.3:4567")
@@ -215,7 +215,7 @@ async def test_what_says_something_else_is_no_repeat() -> None:
     ]
 
 
-async def test_a_repeat_after_a_long_pause_or_of_an_expired_one_is_new() -> None:
+async def test_event_after_pause_or_expiry_is_new() -> None:
     scene = Scene()
     async with writing(scene):
         scene.events.saw(TO_IDLE)
@@ -230,7 +230,7 @@ async def test_a_repeat_after_a_long_pause_or_of_an_expired_one_is_new() -> None
     assert scene.written() == [("Normal", "Idle", "no traffic", 1)]
 
 
-async def test_only_the_leader_tells() -> None:
+async def test_event_follower_records_nothing() -> None:
     scene = Scene(leads=False)
     async with writing(scene):
         scene.events.saw(TO_IDLE)
@@ -240,7 +240,7 @@ async def test_only_the_leader_tells() -> None:
     assert scene.server.calls == []
 
 
-async def test_the_oldest_are_dropped_and_counted() -> None:
+async def test_event_overflow_drops_and_counts_oldest() -> None:
     scene = Scene(pace=EventLimits(waiting=3, gather=0.001, each_second=100_000))
     with capture_logs() as logs:
         for peer in range(6):
@@ -252,7 +252,7 @@ async def test_the_oldest_are_dropped_and_counted() -> None:
     assert [told["event"] for told in logs] == ["too many Events, dropping the oldest"]
 
 
-async def test_warnings_go_first() -> None:
+async def test_event_warnings_are_written_first() -> None:
     scene = Scene()
     for told in (TO_IDLE, TO_ACTIVE, STALLED):
         scene.events.saw(told)
@@ -261,7 +261,7 @@ async def test_warnings_go_first() -> None:
     assert [reason for _, reason, _, _ in scene.written()] == ["WakeStalled", "Idle", "Active"]
 
 
-async def test_many_at_once_do_not_flood() -> None:
+async def test_event_rate_is_limited() -> None:
     scene = Scene(pace=EventLimits(at_once=10, gather=0.001, each_second=50))
     for peer in range(20):
         scene.events.saw(TO_WAKING, f"10.0.0.{peer}:1")
@@ -275,7 +275,7 @@ async def test_many_at_once_do_not_flood() -> None:
 @pytest.mark.parametrize(
     "fault", [Unreachable("POST: cut"), ApiError(429, "TooManyRequests", "later"), ApiError(503, "X", "")], ids=str
 )
-async def test_what_passes_is_tried_again(fault: Exception) -> None:
+async def test_event_transient_error_is_retried(fault: Exception) -> None:
     scene = Scene()
     scene.server.faults.extend([fault, fault])
     with capture_logs() as logs:
@@ -286,7 +286,7 @@ async def test_what_passes_is_tried_again(fault: Exception) -> None:
     assert logs == []
 
 
-async def test_one_that_was_taken_and_not_answered_is_not_written_twice() -> None:
+async def test_event_without_answer_is_written_once() -> None:
     scene = Scene()
     scene.server.faults.append(ApiError(409, "AlreadyExists", "it exists"))
     async with writing(scene):
@@ -295,7 +295,7 @@ async def test_one_that_was_taken_and_not_answered_is_not_written_twice() -> Non
     assert scene.events.failed == 0
 
 
-async def test_what_is_refused_is_dropped_and_told_once() -> None:
+async def test_event_rejected_is_dropped_and_logged_once() -> None:
     scene = Scene()
     scene.server.refused[EVENTS] = ApiError(403, "Forbidden", "events.events.k8s.io is forbidden")
     with capture_logs() as logs:
@@ -308,7 +308,7 @@ async def test_what_is_refused_is_dropped_and_told_once() -> None:
     assert told["error"] == "403 Forbidden: events.events.k8s.io is forbidden"
 
 
-async def test_a_service_that_is_gone_is_told_of_no_more() -> None:
+async def test_event_of_deleted_service_is_not_recorded() -> None:
     scene = Scene()
     scene.items.clear()
     async with writing(scene):
@@ -321,7 +321,7 @@ BAD = Problem(
 )
 
 
-async def test_a_mistake_is_told_once_and_again_when_it_is_made_again() -> None:
+async def test_event_problem_is_recorded_once_per_occurrence() -> None:
     scene = Scene()
     async with writing(scene):
         for problems in ([BAD], [BAD], [BAD, TAKEN], [TAKEN], [BAD, TAKEN]):
@@ -340,7 +340,7 @@ async def test_a_mistake_is_told_once_and_again_when_it_is_made_again() -> None:
     }
 
 
-async def test_whoever_becomes_leader_tells_what_is_wrong() -> None:
+async def test_event_new_leader_records_problems() -> None:
     scene = Scene(leads=False)
     async with writing(scene):
         scene.events.problems("shop/web", [TAKEN])
@@ -351,7 +351,7 @@ async def test_whoever_becomes_leader_tells_what_is_wrong() -> None:
     assert scene.written() == [("Warning", "HostTaken", str(TAKEN), 1)]
 
 
-async def test_a_mistake_that_was_mended_is_told_of_no_more() -> None:
+async def test_event_fixed_problem_is_not_recorded() -> None:
     scene = Scene(leads=False)
     async with writing(scene):
         scene.events.problems("shop/web", [TAKEN])
@@ -361,7 +361,7 @@ async def test_a_mistake_that_was_mended_is_told_of_no_more() -> None:
     assert scene.written() == []
 
 
-async def test_names_of_events_are_never_the_same_and_always_valid() -> None:
+async def test_event_names_are_unique_and_valid() -> None:
     scene = Scene()
     async with writing(scene):
         for _ in range(3):

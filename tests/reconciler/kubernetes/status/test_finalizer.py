@@ -91,7 +91,7 @@ async def running(scene: Scene) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_what_is_in_force_gets_the_finalizer_once() -> None:
+async def test_finalizer_is_added_once() -> None:
     scene = Scene()
     path = scene.service(finalizers=["other/one"])
     async with running(scene):
@@ -105,7 +105,7 @@ async def test_what_is_in_force_gets_the_finalizer_once() -> None:
     assert len(scene.server.calls) == 1
 
 
-async def test_what_is_not_in_force_gets_none() -> None:
+async def test_finalizer_not_in_effect_is_not_added() -> None:
     scene = Scene()
     scene.service()
     async with running(scene):
@@ -115,7 +115,7 @@ async def test_what_is_not_in_force_gets_none() -> None:
     assert scene.server.calls == []
 
 
-async def test_one_who_wrote_meanwhile_keeps_its_finalizer() -> None:
+async def test_finalizer_conflict_keeps_others() -> None:
     scene = Scene()
     path = scene.service()
     scene.server.scaled_service("web", metadata={"finalizers": ["other/one"]})
@@ -125,7 +125,7 @@ async def test_one_who_wrote_meanwhile_keeps_its_finalizer() -> None:
     assert scene.server.kept[path]["metadata"]["finalizers"] == ["other/one", FINALIZER]
 
 
-async def test_only_the_leader_writes() -> None:
+async def test_finalizer_follower_writes_nothing() -> None:
     scene = Scene(leads=False)
     path = scene.service()
     async with running(scene):
@@ -150,7 +150,7 @@ async def test_only_the_leader_writes() -> None:
         ({}, {}, 0, 0, "nothing to restore: never in effect"),
     ],
 )
-async def test_a_deletion_restores_the_replicas_first(
+async def test_deletion_restores_replicas_first(
     status: dict[str, Any], spec: dict[str, Any], before: int, after: int, said: str
 ) -> None:
     scene = Scene()
@@ -163,7 +163,7 @@ async def test_a_deletion_restores_the_replicas_first(
     assert scene.told == [("shop/web", said, False)]
 
 
-async def test_a_target_that_falls_asleep_in_this_moment_is_woken_again() -> None:
+async def test_deletion_during_sleep_wakes_target() -> None:
     scene = Scene()
     scale = scene.server.deployment("web", 2)
     async with running(scene):
@@ -175,7 +175,7 @@ async def test_a_target_that_falls_asleep_in_this_moment_is_woken_again() -> Non
     assert scene.server.kept[scale]["spec"] == {"replicas": 2}
 
 
-async def test_a_zero_that_is_written_out_is_one_too() -> None:
+async def test_deletion_explicit_zero_is_restored() -> None:
     scene = Scene()
     scale = scene.server.deployment("web", 0)
     scene.server.put(scale, {"spec": {"replicas": 0}})
@@ -195,7 +195,7 @@ async def test_a_zero_that_is_written_out_is_one_too() -> None:
         ),
     ],
 )
-async def test_a_missing_target_does_not_hold_a_deletion_up(spec: dict[str, Any], said: str) -> None:
+async def test_deletion_missing_target_continues(spec: dict[str, Any], said: str) -> None:
     scene = Scene()
     scene.server.deployment("other", 1)
     async with running(scene):
@@ -205,7 +205,7 @@ async def test_a_missing_target_does_not_hold_a_deletion_up(spec: dict[str, Any]
     assert scene.told == [("shop/web", said, False)]
 
 
-async def test_a_target_that_we_may_not_scale_does_not_hold_a_deletion_up() -> None:
+async def test_deletion_forbidden_target_continues() -> None:
     scene = Scene()
     scale = scene.server.deployment("web", 0)
     scene.server.refused[scale] = ApiError(403, "Forbidden", "no right to deployments/scale")
@@ -219,7 +219,7 @@ async def test_a_target_that_we_may_not_scale_does_not_hold_a_deletion_up() -> N
     assert [told["event"] for told in logs] == ["restored the replicas of a deleted service"]
 
 
-async def test_a_fault_that_passes_holds_a_deletion_up() -> None:
+async def test_deletion_transient_error_waits() -> None:
     scene = Scene()
     scale = scene.server.deployment("web", 0)
     scene.server.refused[scale] = Unreachable("GET: refused")
@@ -234,7 +234,7 @@ async def test_a_fault_that_passes_holds_a_deletion_up() -> None:
     assert scene.server.kept[scale]["spec"] == {"replicas": 3}
 
 
-async def test_a_fault_that_does_not_pass_in_time_does_not() -> None:
+async def test_deletion_long_error_continues() -> None:
     scene = Scene(patience=0.02)
     scale = scene.server.deployment("web", 0)
     scene.server.refused[scale] = ApiError(503, "ServiceUnavailable", "a webhook is away")
@@ -249,7 +249,7 @@ async def test_a_fault_that_does_not_pass_in_time_does_not() -> None:
     )
 
 
-async def test_a_deletion_is_told_of_once_though_the_finalizer_resists() -> None:
+async def test_deletion_is_reported_once_despite_errors() -> None:
     scene = Scene()
     scene.server.deployment("web", 0)
     async with running(scene):
@@ -262,7 +262,7 @@ async def test_a_deletion_is_told_of_once_though_the_finalizer_resists() -> None
     assert len(scene.told) == 1
 
 
-async def test_a_deletion_waits_until_nobody_needs_it_once_it_is_restored() -> None:
+async def test_deletion_waits_until_not_needed() -> None:
     scene = Scene(needed="1 waiting")
     scale = scene.server.deployment("web", 0)
     async with running(scene):
@@ -279,7 +279,7 @@ async def test_a_deletion_waits_until_nobody_needs_it_once_it_is_restored() -> N
     assert len(scene.told) == 1
 
 
-async def test_a_deletion_waits_no_longer_than_a_wake_may_take() -> None:
+async def test_deletion_waits_at_most_wake_timeout() -> None:
     scene = Scene(needed="ImagePullBackOff: no such image")
     scene.server.deployment("web", 0)
     async with running(scene):
@@ -293,7 +293,7 @@ async def test_a_deletion_waits_no_longer_than_a_wake_may_take() -> None:
     assert scene.told[1:] == [("shop/web", said, True)]
 
 
-async def test_what_cannot_be_restored_is_not_waited_for() -> None:
+async def test_deletion_failed_restore_does_not_wait() -> None:
     scene = Scene(needed="1 waiting")
     scale = scene.server.deployment("web", 0)
     scene.server.refused[scale] = ApiError(403, "Forbidden", "no right to deployments/scale")
@@ -304,7 +304,7 @@ async def test_what_cannot_be_restored_is_not_waited_for() -> None:
     assert not scene.asked
 
 
-async def test_many_that_wait_keep_nobody_else_waiting() -> None:
+async def test_deletion_waiting_does_not_block_others() -> None:
     scene = Scene(needed="1 waiting")
     for number in range(2 * FAST.concurrency):
         scene.server.deployment(f"old-{number}", 1)
@@ -320,7 +320,7 @@ async def test_many_that_wait_keep_nobody_else_waiting() -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_whoever_leads_no_more_lets_nothing_go() -> None:
+async def test_deletion_after_term_keeps_finalizer() -> None:
     scene = Scene(needed="1 waiting")
     scene.server.deployment("web", 1)
     async with running(scene):
@@ -335,7 +335,7 @@ async def test_whoever_leads_no_more_lets_nothing_go() -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_leaving_all_goes_on_past_faults_and_can_be_repeated() -> None:
+async def test_restore_all_continues_past_errors_and_repeats() -> None:
     server = Objects()
     fine, refused = server.deployment("fine", 0), server.deployment("refused", 0)
     server.deployment("awake", 2)
@@ -377,7 +377,7 @@ def forbidden(name: str) -> ApiError:
 
 
 @pytest.mark.parametrize("state", ["Active", "Idle"])
-async def test_leaving_what_was_never_asleep_needs_no_right(state: str) -> None:
+async def test_restore_awake_service_needs_no_permission(state: str) -> None:
     server = Objects()
     server.refused[server.deployment("web", 2)] = forbidden("deployments")
     server.scaled_service("web", metadata={"finalizers": [FINALIZER]}, status={"state": state})
@@ -388,7 +388,7 @@ async def test_leaving_what_was_never_asleep_needs_no_right(state: str) -> None:
     )
 
 
-async def test_leaving_says_which_attempts_may_be_repeated() -> None:
+async def test_restore_reports_retryable_outcomes() -> None:
     server = Objects()
     server.refused[server.deployment("never", 0)] = forbidden("deployments")
     server.refused[server.deployment("later", 0)] = ApiError(503, "ServiceUnavailable", "starting")
@@ -402,7 +402,7 @@ async def test_leaving_says_which_attempts_may_be_repeated() -> None:
     assert kept == {"never": None, "later": [FINALIZER]}
 
 
-async def test_leaving_goes_on_past_an_object_that_cannot_be_read() -> None:
+async def test_restore_all_skips_undecodable_object() -> None:
     server = Objects()
     scale = server.deployment("fine", 0)
     odd = server.scaled_service("odd", metadata={"finalizers": [FINALIZER]}, spec={"maxHeld": "many"}, status=ASLEEP)
@@ -413,7 +413,7 @@ async def test_leaving_goes_on_past_an_object_that_cannot_be_read() -> None:
     assert not fine.failed and server.kept[scale]["spec"] == {"replicas": 3}
 
 
-async def test_leaving_never_scales_by_a_path_in_a_name() -> None:
+async def test_restore_path_in_a_name_is_not_called() -> None:
     server = Objects()
     victim = server.deployment("db", 0)
     spec = {"scaleTargetRef": {"name": "../../shop/deployments/db"}}
@@ -423,7 +423,7 @@ async def test_leaving_never_scales_by_a_path_in_a_name() -> None:
     assert not outcome.failed and server.kept[victim]["spec"] == {}
 
 
-async def test_leaving_takes_the_lease_first() -> None:
+async def test_restore_all_acquires_the_lease_first() -> None:
     server = Objects()
     path = "/apis/coordination.k8s.io/v1/namespaces/zenvoy-system/leases/zenvoy"
     annotations = {"zenvoy.dev/address": "10.0.0.1:18000", "zenvoy.dev/next-index": "65"}
@@ -439,7 +439,7 @@ async def test_leaving_takes_the_lease_first() -> None:
     assert lease["spec"] == {"holderIdentity": "zenvoy uninstall", "leaseDurationSeconds": 600, "leaseTransitions": 5}
 
 
-async def test_leaving_needs_no_lease_where_nobody_ever_led() -> None:
+async def test_restore_all_without_lease_continues() -> None:
     server = Objects()
     server.scaled_service("web")
     assert len(await restore_all(server, "shop", ("zenvoy-system", "zenvoy"))) == 1

@@ -35,7 +35,7 @@ def first_write(election: LeaderElection, lease: LeaseRecord | None, begin: floa
 
 
 @pytest.mark.parametrize("seen", [OURS, None], ids=["led", "there was no Lease"])
-def test_whoever_ran_by_then_waits_for_long(seen: LeaseRecord | None) -> None:
+def test_uninstalled_lease_blocks_running_candidates(seen: LeaseRecord | None) -> None:
     election = LeaderElection("zenvoy-1", TERMS)
     election.read(100.0, seen)
     election.read(101.0, TAKEN)
@@ -43,7 +43,7 @@ def test_whoever_ran_by_then_waits_for_long(seen: LeaseRecord | None) -> None:
     assert first_write(election, TAKEN, 690.0, 710.0) is not None
 
 
-def test_the_leader_itself_leads_no_more() -> None:
+def test_uninstalled_lease_ends_the_term() -> None:
     election = LeaderElection("zenvoy-0", TERMS)
     election.read(100.0, None)
     write = election.act(100.0)
@@ -55,14 +55,14 @@ def test_the_leader_itself_leads_no_more() -> None:
     assert first_write(election, TAKEN, 101.0, 690.0) is None
 
 
-def test_whoever_comes_later_waits_as_long_as_any_lease_lasts() -> None:
+def test_uninstalled_lease_lets_new_candidates_lead() -> None:
     election = LeaderElection("zenvoy-2", TERMS)
     at = first_write(election, TAKEN, 100.0, 700.0)
     assert at is not None
     assert 115.0 <= at < 118.0
 
 
-def test_the_next_uninstall_is_about_it_too() -> None:
+def test_uninstalled_again_blocks_candidate() -> None:
     election = LeaderElection("zenvoy-2", TERMS)
     election.read(100.0, TAKEN)
     election.read(101.0, OURS)
@@ -70,7 +70,7 @@ def test_the_next_uninstall_is_about_it_too() -> None:
     assert first_write(election, TAKEN, 102.0, 690.0) is None
 
 
-def test_the_uninstall_after_it_led_is_about_it_whatever_it_saw_when_it_began() -> None:
+def test_uninstalled_after_term_blocks_candidate() -> None:
     election = LeaderElection("zenvoy-0", TERMS)
     election.read(100.0, TAKEN)
     write = election.act(116.0)

@@ -75,7 +75,7 @@ async def writing(scene: Scene) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def test_a_record_outlives_the_process(scene: Scene) -> None:
+def test_record_is_restored_after_restart(scene: Scene) -> None:
     async def save() -> None:
         async with writing(scene):
             scene.store.save("shop/web", ASLEEP)
@@ -87,7 +87,7 @@ def test_a_record_outlives_the_process(scene: Scene) -> None:
     assert again.store.records() == {"shop/web": ASLEEP}
 
 
-async def test_what_a_status_tells(scene: Scene) -> None:
+async def test_status_has_record_and_conditions(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
         scene.store.set_trouble("shop/web", None)
@@ -113,7 +113,7 @@ async def test_what_a_status_tells(scene: Scene) -> None:
     assert body["metadata"] == {"resourceVersion": "101", "uid": "uid-1"}
 
 
-async def test_what_is_said_at_once_is_written_once_the_newest_only(scene: Scene) -> None:
+async def test_status_rapid_changes_are_written_once(scene: Scene) -> None:
     async with writing(scene):
         for record in (ACTIVE, ASLEEP, WAKING):
             scene.store.save("shop/web", record)
@@ -122,7 +122,7 @@ async def test_what_is_said_at_once_is_written_once_the_newest_only(scene: Scene
     assert len(scene.server.writes()) == 1
 
 
-async def test_what_is_said_while_a_write_is_on_its_way_is_written_after_it(scene: Scene) -> None:
+async def test_status_change_during_write_is_written_after(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ASLEEP)
         while not scene.server.writes():
@@ -133,7 +133,7 @@ async def test_what_is_said_while_a_write_is_on_its_way_is_written_after_it(scen
     assert scene.server.writes()[1][2]["status"]["zeroed"] is None
 
 
-async def test_the_same_again_costs_nothing(scene: Scene) -> None:
+async def test_status_unchanged_is_not_written(scene: Scene) -> None:
     async with writing(scene):
         for _ in range(3):
             scene.store.save("shop/web", ACTIVE)
@@ -143,7 +143,7 @@ async def test_the_same_again_costs_nothing(scene: Scene) -> None:
     assert len(scene.server.calls) == 1
 
 
-async def test_writes_are_few_at_once(scene: Scene) -> None:
+async def test_status_writes_have_bounded_concurrency(scene: Scene) -> None:
     names = [f"web-{number}" for number in range(50)]
     for name in names:
         scene.server.scaled_service(name)
@@ -156,13 +156,13 @@ async def test_writes_are_few_at_once(scene: Scene) -> None:
     assert 1 < scene.server.most_at_once <= FAST.concurrency
 
 
-async def test_saving_waits_for_nothing(scene: Scene) -> None:
+async def test_save_returns_at_once(scene: Scene) -> None:
     scene.server.faults.append(Unreachable("PATCH: refused"))
     scene.store.save("shop/web", WAKING)
     assert scene.server.calls == []
 
 
-async def test_only_the_leader_writes_and_whoever_becomes_it_writes_what_differs(scene: Scene) -> None:
+async def test_status_new_leader_writes_differences(scene: Scene) -> None:
     scene.server.scaled_service("db", status={"state": "Active"})
     scene.listen()
     scene.store.follow()
@@ -176,7 +176,7 @@ async def test_only_the_leader_writes_and_whoever_becomes_it_writes_what_differs
     assert scene.status()["state"] == "Waking"
 
 
-async def test_a_write_waits_for_a_lease_that_was_renewed_late(scene: Scene) -> None:
+async def test_status_write_waits_for_late_renewal(scene: Scene) -> None:
     scene.leads = False
     async with writing(scene):
         scene.store.save("shop/web", WAKING)
@@ -188,7 +188,7 @@ async def test_a_write_waits_for_a_lease_that_was_renewed_late(scene: Scene) -> 
     assert scene.status()["state"] == "Waking"
 
 
-async def test_a_follower_forgets_what_is_gone(scene: Scene) -> None:
+async def test_status_follower_forgets_deleted_object(scene: Scene) -> None:
     scene.store.follow()
     scene.store.save("shop/web", WAKING)
     scene.server.kept.clear()
@@ -201,7 +201,7 @@ async def test_a_follower_forgets_what_is_gone(scene: Scene) -> None:
     assert scene.server.calls == []
 
 
-async def test_what_was_only_wrong_is_forgotten_when_it_is_gone(scene: Scene) -> None:
+async def test_status_deleted_object_with_problems_is_forgotten(scene: Scene) -> None:
     scene.store.set_problems("shop/web", [BAD], 1)
     scene.server.kept.clear()
     scene.listen()
@@ -214,7 +214,7 @@ async def test_what_was_only_wrong_is_forgotten_when_it_is_gone(scene: Scene) ->
     assert scene.server.calls == []
 
 
-async def test_whoever_leads_no_longer_does_not_try_again(scene: Scene) -> None:
+async def test_status_write_after_term_is_not_retried(scene: Scene) -> None:
     scene.server.faults.append(Unreachable("PATCH: refused"))
     async with writing(scene):
         scene.store.save("shop/web", WAKING)
@@ -226,7 +226,7 @@ async def test_whoever_leads_no_longer_does_not_try_again(scene: Scene) -> None:
     assert scene.status() == {}
 
 
-async def test_a_write_of_a_leader_that_was_is_refused(scene: Scene) -> None:
+async def test_status_write_of_former_leader_is_rejected(scene: Scene) -> None:
     """It was frozen between being asked whether it leads and sending; meanwhile its successor wrote."""
     path = scene.server.scaled_service("web", status={"state": "Active", "holdAddress": "127.64.0.9:18001"})
     scene.server.faults.append(ApiError(409, "Conflict", "the object has been modified"))
@@ -239,7 +239,7 @@ async def test_a_write_of_a_leader_that_was_is_refused(scene: Scene) -> None:
     assert scene.server.kept[path]["status"] == {"state": "Active", "holdAddress": "127.64.0.9:18001"}
 
 
-async def test_a_conflict_is_looked_at_and_tried_again(scene: Scene) -> None:
+async def test_status_conflict_is_retried_with_new_version(scene: Scene) -> None:
     scene.server.scaled_service("web", spec={"paused": True}, status={"replicas": 9})
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
@@ -253,7 +253,7 @@ async def test_a_conflict_is_looked_at_and_tried_again(scene: Scene) -> None:
     [Unreachable("PATCH: refused"), ApiError(429, "TooManyRequests", "later"), ApiError(500, "InternalError", "etcd")],
     ids=str,
 )
-async def test_what_passes_is_tried_again(scene: Scene, fault: Exception) -> None:
+async def test_status_transient_error_is_retried(scene: Scene, fault: Exception) -> None:
     scene.server.faults.extend([fault, fault])
     async with writing(scene):
         with capture_logs() as logs:
@@ -263,7 +263,7 @@ async def test_what_passes_is_tried_again(scene: Scene, fault: Exception) -> Non
     assert logs == []
 
 
-async def test_what_does_not_pass_is_told_once_and_tried_again_later(scene: Scene) -> None:
+async def test_status_permanent_error_is_logged_once(scene: Scene) -> None:
     scene.server.scaled_service("db")
     scene.listen()
     fault = ApiError(403, "Forbidden", 'scaledservices.zenvoy.dev "web" is forbidden')
@@ -283,7 +283,7 @@ async def test_what_does_not_pass_is_told_once_and_tried_again_later(scene: Scen
     assert told["error"] == '403 Forbidden: scaledservices.zenvoy.dev "web" is forbidden'
 
 
-async def test_what_is_gone_is_told_nothing(scene: Scene) -> None:
+async def test_status_of_deleted_object_is_not_written(scene: Scene) -> None:
     scene.server.kept.clear()
     async with writing(scene):
         with capture_logs() as logs:
@@ -296,7 +296,7 @@ async def test_what_is_gone_is_told_nothing(scene: Scene) -> None:
     assert logs == []
 
 
-async def test_what_is_forgotten_is_not_written(scene: Scene) -> None:
+async def test_status_forgotten_is_not_written(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
         scene.store.forget("shop/web")
@@ -304,7 +304,7 @@ async def test_what_is_forgotten_is_not_written(scene: Scene) -> None:
     assert scene.server.calls == []
 
 
-async def test_what_somebody_else_wrote_is_put_right(scene: Scene) -> None:
+async def test_status_written_by_someone_else_is_corrected(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
         await scene.written()
@@ -314,7 +314,7 @@ async def test_what_somebody_else_wrote_is_put_right(scene: Scene) -> None:
     assert scene.status()["state"] == "Active"
 
 
-async def test_one_that_was_made_anew_is_told_the_record_that_is_in_force(scene: Scene) -> None:
+async def test_status_of_recreated_object_gets_record(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
         await scene.written()
@@ -324,7 +324,7 @@ async def test_one_that_was_made_anew_is_told_the_record_that_is_in_force(scene:
     assert scene.status()["holdAddress"] == ACTIVE.hold_address
 
 
-async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Scene) -> None:
+async def test_status_stays_until_first_report(scene: Scene) -> None:
     """At a restart nothing is known yet of the target, which is no reason to call it well."""
     trouble = "TargetMissing: there is no Deployment web"
     async with writing(scene):
@@ -345,7 +345,7 @@ async def test_the_past_stands_until_something_is_heard_of_the_present(scene: Sc
     assert (ready["status"], ready["reason"]) == ("True", "Active")
 
 
-async def test_a_status_is_about_the_spec_that_was_heard_of(scene: Scene) -> None:
+async def test_status_observed_generation_follows_informer(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
         await scene.written()
@@ -358,7 +358,7 @@ async def test_a_status_is_about_the_spec_that_was_heard_of(scene: Scene) -> Non
     assert [one["observedGeneration"] for one in scene.status()["conditions"]] == [2, 2]
 
 
-async def test_problems_are_told_before_there_is_any_record(scene: Scene) -> None:
+async def test_status_problems_without_record_are_written(scene: Scene) -> None:
     async with writing(scene):
         scene.store.set_problems("shop/web", [BAD], 1)
         await scene.written()
@@ -367,7 +367,7 @@ async def test_problems_are_told_before_there_is_any_record(scene: Scene) -> Non
     assert ready["message"] == "spec.port: there is no port 81; write 80 or 443"
 
 
-async def test_a_pause_changes_the_spec_whoever_leads(scene: Scene) -> None:
+async def test_pause_of_follower_changes_the_spec(scene: Scene) -> None:
     scene.leads = False
     async with writing(scene):
         scene.store.pause("shop/web", True)
@@ -379,11 +379,11 @@ async def test_a_pause_changes_the_spec_whoever_leads(scene: Scene) -> None:
     assert scene.store.paused() == frozenset()
 
 
-def test_numbers_for_hold_addresses_are_the_leaders(scene: Scene) -> None:
+def test_next_index_comes_from_the_leader(scene: Scene) -> None:
     assert [scene.store.next_index(), scene.store.next_index()] == [7, 8]
 
 
-async def test_flushing_says_when_not_all_is_written(scene: Scene) -> None:
+async def test_flush_reports_incomplete_writes(scene: Scene) -> None:
     scene.server.refused[_status_path("web")] = Unreachable("PATCH: refused")
     async with writing(scene):
         scene.store.save("shop/web", replace(ACTIVE, replicas=3))

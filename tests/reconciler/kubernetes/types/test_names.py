@@ -51,7 +51,7 @@ texts = st.one_of(st.text(), st.text("ab./%2fe?#;:\\-", max_size=12), st.sampled
 
 
 @pytest.mark.parametrize("text", NO_NAMES)
-def test_path_with_text_that_is_not_a_name_is_refused(text: str) -> None:
+def test_path_invalid_name_raises(text: str) -> None:
     for parts in (
         ("apps/v1", "deployments", text),
         ("apps/v1", "deployments", "shop", text),
@@ -74,7 +74,7 @@ def test_path_with_text_that_is_not_a_name_is_refused(text: str) -> None:
 
 @given(texts, texts, texts, texts)
 @example("apps/v1", "deployments", "shop", "web")
-def test_path_that_is_built_means_what_it_says(version: str, plural: str, namespace: str, name: str) -> None:
+def test_path_any_valid_names_needs_no_escaping(version: str, plural: str, namespace: str, name: str) -> None:
     try:
         built = path(version, plural, namespace, name, "scale")
     except InvalidName:
@@ -85,7 +85,7 @@ def test_path_that_is_built_means_what_it_says(version: str, plural: str, namesp
 
 
 @given(texts)
-def test_checked_path_is_the_path_that_is_requested(text: str) -> None:
+def test_checked_path_valid_is_requested_unchanged(text: str) -> None:
     try:
         checked = checked_path(text)
     except InvalidName:
@@ -97,7 +97,7 @@ def test_checked_path_is_the_path_that_is_requested(text: str) -> None:
 @pytest.mark.parametrize(
     "name", ["web", "a", "0", "web-1", "web.example.com", "a" * 253, "system-node-1.2.3", "web-fbd89f447-4gxfk"]
 )
-def test_path_with_names_is_as_the_api_documents_it(name: str) -> None:
+def test_path_valid_names_follows_api_layout(name: str) -> None:
     assert path("apps/v1", "deployments", "shop", name) == f"/apis/apps/v1/namespaces/shop/deployments/{name}"
     assert path("v1", "nodes", name=name, subresource="status") == f"/api/v1/nodes/{name}/status"
     forward = path("v1", "pods", "shop", name, "portforward")
@@ -116,7 +116,7 @@ def test_path_with_names_is_as_the_api_documents_it(name: str) -> None:
         (Target("apps/v1", "Deployment", "../web", "shop"), "name"),
     ],
 )
-def test_target_with_an_invalid_part_names_it(target: Target, part: str | None) -> None:
+def test_target_invalid_part_is_named(target: Target, part: str | None) -> None:
     assert (target.invalid[0] if target.invalid else None) == part
 
 
@@ -144,7 +144,7 @@ async def asked() -> AsyncIterator[tuple[Api, list[str]]]:
     await runner.cleanup()
 
 
-async def test_api_never_sends_a_path_that_would_be_resolved(asked: tuple[Api, list[str]]) -> None:
+async def test_api_path_with_dots_is_not_sent(asked: tuple[Api, list[str]]) -> None:
     api, paths = asked
     for bad in ("/api/../x", "/api/%2e%2e/x", "/api//x", "/api?x", "/api#x", "api", "", "/", "//other/x", "/api/x\n"):
         with pytest.raises(InvalidName):
@@ -157,7 +157,7 @@ async def test_api_never_sends_a_path_that_would_be_resolved(asked: tuple[Api, l
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "POST", "DELETE"])
-async def test_api_never_follows_a_redirect(asked: tuple[Api, list[str]], method: str) -> None:
+async def test_api_redirect_raises(asked: tuple[Api, list[str]], method: str) -> None:
     api, paths = asked
     with pytest.raises(Unreachable, match="refused a redirect to '/elsewhere'"):
         await api.call(method, "/redirect", {})

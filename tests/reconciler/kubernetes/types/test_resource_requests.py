@@ -32,12 +32,12 @@ from reconciler.ports.backend import UNSAID, Asks
         ("1E-3", 0.001),
     ],
 )
-def test_a_quantity(said: str | int, number: float) -> None:
+def test_parse_quantity_valid_returns_number(said: str | int, number: float) -> None:
     assert parse_quantity(said) == pytest.approx(number)
 
 
 @pytest.mark.parametrize("said", ["", "much", "1 Gi", "m", ".", "1KiB", "1ki"])
-def test_what_is_no_quantity(said: str) -> None:
+def test_parse_quantity_invalid_returns_none(said: str) -> None:
     assert parse_quantity(said) is None
 
 
@@ -49,18 +49,18 @@ def container(restart_policy: str | None = None, **resources: Any) -> dict[str, 
     return {"name": "a", "resources": resources, **({"restartPolicy": restart_policy} if restart_policy else {})}
 
 
-def test_containers_are_added_up() -> None:
+def test_requests_of_containers_are_summed() -> None:
     one = container(requests={"cpu": "250m", "memory": "128Mi"})
     other = container(requests={"cpu": 1}, limits={"cpu": 4, "memory": "1Mi"})
     assert read(containers=[one, other]) == Asks(1.25, 129 * 1024**2)
 
 
-def test_of_init_containers_those_count_that_go_on_running() -> None:
+def test_requests_of_sidecars_count_init_containers_do_not() -> None:
     init = [container(requests={"cpu": 8}), container("Always", requests={"cpu": 2})]
     assert read(containers=[container(requests={"cpu": 1})], initContainers=init) == Asks(3, None)
 
 
-def test_what_nobody_says_is_not_known() -> None:
+def test_requests_of_nothing_are_unknown() -> None:
     assert read(containers=[container(), {"name": "b"}]) is UNSAID
     assert read(containers=None) is UNSAID
     assert read(containers=[container(requests={"cpu": "much"})]) is UNSAID

@@ -10,14 +10,14 @@ from reconciler.kubernetes.types.objects import Condition, ObjectMeta, decoder, 
 from reconciler.kubernetes.types.scaled_service import ScaledService, ScaledServiceStatus, TargetRef
 
 
-def test_a_slice_without_endpoints_says_null() -> None:
+def test_endpoint_slice_null_endpoints_decodes() -> None:
     text = b"""{"metadata": {"name": "web-x", "namespace": "shop", "creationTimestamp": null,
         "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4", "endpoints": null, "ports": null}"""
     read = decoder(EndpointSlice)(text)
     assert (read.endpoints, read.ports, read.service) == (None, None, "shop/web")
 
 
-def test_conditions_that_are_left_out_are_unknown_and_not_false() -> None:
+def test_endpoint_conditions_missing_are_unknown() -> None:
     text = b'{"endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"serving": false}}], "ports": [{"port": 80}]}'
     endpoints = decoder(EndpointSlice)(text).endpoints
     assert endpoints
@@ -25,28 +25,28 @@ def test_conditions_that_are_left_out_are_unknown_and_not_false() -> None:
     assert (conditions.ready, conditions.serving, conditions.terminating) == (None, False, None)
 
 
-def test_a_scale_at_zero_has_no_replicas() -> None:
+def test_scale_without_replicas_is_zero() -> None:
     assert decoder(Scale)(b'{"metadata": {"name": "web"}, "spec": {}, "status": {"replicas": 0}}').spec.replicas == 0
 
 
-def test_acronyms_keep_their_letters() -> None:
+def test_decoder_acronyms_keep_case() -> None:
     assert decoder(Pod)(b'{"status": {"podIP": "10.0.0.1"}}').status.pod_ip == "10.0.0.1"
     assert decoder(Service)(b'{"spec": {"clusterIP": "None"}}').spec.cluster_ip == "None"
 
 
-def test_a_port_is_a_name_or_a_number() -> None:
+def test_port_name_or_number_decodes() -> None:
     ports = decoder(Service)(
         b'{"spec": {"ports": [{"port": 80, "targetPort": "web"}, {"port": 81, "targetPort": 8081}]}}'
     )
     assert [port.target_port for port in ports.spec.ports] == ["web", 8081]
 
 
-def test_a_key_is_namespace_and_name() -> None:
+def test_meta_key_joins_namespace_and_name() -> None:
     assert ObjectMeta(name="web", namespace="shop").key == "shop/web"
     assert ObjectMeta(name="node-1").key == "node-1"
 
 
-def test_what_is_written_has_only_what_is_said() -> None:
+def test_spec_encoding_omits_defaults() -> None:
     status = ScaledServiceStatus(state="Active", conditions=(Condition("Ready", "True", "Running"),))
     assert msgspec.to_builtins(status) == {
         "state": "Active",
@@ -54,7 +54,7 @@ def test_what_is_written_has_only_what_is_said() -> None:
     }
 
 
-def test_what_is_written_is_read_back() -> None:
+def test_spec_encoding_round_trips() -> None:
     text = b"""{"metadata": {"name": "web", "creationTimestamp": "2026-11-23T10:00:00Z"}, "spec": {"scaleTargetRef":
         {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "replicas": "last", "idleAfter": "5m"},
         "status": {"holdAddress": "127.64.0.7:18001", "observedCommand": "wake@x"}}"""
@@ -71,10 +71,10 @@ def test_what_is_written_is_read_back() -> None:
         (("apps/v1", "deployments", "shop", "web", "scale"), "/apis/apps/v1/namespaces/shop/deployments/web/scale"),
     ],
 )
-def test_paths(arguments: tuple[str, ...], expected: str) -> None:
+def test_path_parts_are_joined(arguments: tuple[str, ...], expected: str) -> None:
     assert path(*arguments) == expected
 
 
 @pytest.mark.parametrize("seconds", [1.0, 1.5, 1700000000.123456])
-def test_a_micro_time_has_six_digits(seconds: float) -> None:
+def test_micro_time_has_six_decimals(seconds: float) -> None:
     assert len(micro_time(seconds)) == len("2026-11-23T10:00:00.000000Z")

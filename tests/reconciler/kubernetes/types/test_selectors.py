@@ -27,7 +27,7 @@ WEB = {"app": "web", "tier": "front", "example.com/replicas": "3"}
         "example.com/replicas<4,app=web",
     ],
 )
-def test_it_matches(selector: str) -> None:
+def test_selector_matching_labels_match(selector: str) -> None:
     assert compile_selector(selector)(WEB)
 
 
@@ -49,10 +49,10 @@ def test_it_matches(selector: str) -> None:
         "app=web,(",
     ],
 )
-def test_it_does_not_match(selector: str) -> None:
+def test_selector_other_labels_do_not_match(selector: str) -> None:
     assert not compile_selector(selector)(WEB)
 
 
-def test_a_services_selector_is_written_the_same_way() -> None:
+def test_selector_of_service_is_compilable() -> None:
     assert selector_of({"tier": "front", "app": "web"}) == "app=web,tier=front"
     assert compile_selector(selector_of({"tier": "front", "app": "web"}))(WEB)

@@ -102,7 +102,7 @@ def port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-async def test_nothing_is_said_before_it_is_known(port: int) -> None:
+async def test_backend_before_sync_reports_nothing(port: int) -> None:
     scene = Scene(ApiError(503, "ServiceUnavailable", "starting"))
     scene.deploy(2)
     scene.slice(port, "one")
@@ -114,7 +114,7 @@ async def test_nothing_is_said_before_it_is_known(port: int) -> None:
     await scene.backend.close()
 
 
-async def test_what_is_known_of_a_new_service_is_said_at_once(scene: Scene) -> None:
+async def test_backend_new_service_is_reported_at_once(scene: Scene) -> None:
     scene.deploy(2)
     scene.deploy(0, "api")
     scene.configure()
@@ -123,7 +123,7 @@ async def test_what_is_known_of_a_new_service_is_said_at_once(scene: Scene) -> N
     assert scene.now == Running("shop/api", 0)
 
 
-async def test_the_same_again_says_and_does_nothing(scene: Scene) -> None:
+async def test_backend_unchanged_config_does_nothing(scene: Scene) -> None:
     scene.deploy(2)
     scene.configure()
     await scene.until(lambda running: running.replicas == 2)
@@ -135,7 +135,7 @@ async def test_the_same_again_says_and_does_nothing(scene: Scene) -> None:
     assert (len(scene.reports), len(scene.api.calls)) == (said, called)
 
 
-async def test_an_ending_pod_goes_on_until_the_next_one_is_reached(scene: Scene, port: int) -> None:
+async def test_backend_terminating_pod_serves_until_next_is_reachable(scene: Scene, port: int) -> None:
     scene.deploy(1)
     scene.slice(port, "one")
     scene.configure()
@@ -151,7 +151,7 @@ async def test_an_ending_pod_goes_on_until_the_next_one_is_reached(scene: Scene,
     assert all(running.endpoints for running in scene.reports)
 
 
-async def test_ipv6_serves_until_ipv4_is_reached(scene: Scene, port: int) -> None:
+async def test_backend_ipv6_serves_until_ipv4_is_reachable(scene: Scene, port: int) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as six:
         scene.deploy(1)
         scene.slice(six.getsockname()[1], "one", name="web-6", family="IPv6")
@@ -162,7 +162,7 @@ async def test_ipv6_serves_until_ipv4_is_reached(scene: Scene, port: int) -> Non
     assert all(running.endpoints for running in scene.reports)
 
 
-async def test_another_pod_at_the_same_address_is_dialled_again(scene: Scene, port: int) -> None:
+async def test_backend_new_pod_at_same_address_is_dialled(scene: Scene, port: int) -> None:
     scene.deploy(1)
     scene.slice(port, "one")
     scene.configure()
@@ -176,7 +176,7 @@ async def test_another_pod_at_the_same_address_is_dialled_again(scene: Scene, po
     await scene.until(lambda running: running.endpoints)
 
 
-async def test_what_was_there_at_zero_is_believed_when_it_stays(
+async def test_backend_pod_ready_after_zero_is_unmarked(
     scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workload_module, "UNMARK_AFTER_SECONDS", 0.2)
@@ -194,7 +194,7 @@ async def test_what_was_there_at_zero_is_believed_when_it_stays(
     await scene.until(lambda running: running.endpoints)
 
 
-async def test_who_serves_while_he_ends_is_never_believed_after_zero(
+async def test_backend_terminating_pod_after_zero_stays_marked(
     scene: Scene, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workload_module, "UNMARK_AFTER_SECONDS", 0.02)
@@ -211,7 +211,7 @@ async def test_who_serves_while_he_ends_is_never_believed_after_zero(
     assert not scene.now.endpoints
 
 
-async def test_somebody_else_who_wakes_it_is_seen(scene: Scene, port: int) -> None:
+async def test_backend_wake_by_someone_else_is_reported(scene: Scene, port: int) -> None:
     scene.deploy(0)
     scene.configure()
     await scene.until(lambda running: running.replicas == 0)
@@ -225,7 +225,7 @@ async def test_somebody_else_who_wakes_it_is_seen(scene: Scene, port: int) -> No
     assert not [call for call in scene.api.calls if call[0] == "PATCH"]
 
 
-async def test_pods_that_outlive_their_target_do_not_make_the_number_forgotten(scene: Scene, port: int) -> None:
+async def test_backend_pods_of_deleted_target_keep_replicas(scene: Scene, port: int) -> None:
     scene.deploy(3)
     scene.slice(port, "one")
     scene.configure()
@@ -239,9 +239,7 @@ async def test_pods_that_outlive_their_target_do_not_make_the_number_forgotten(s
     await scene.until(lambda running: running.replicas == 2 and running.diagnosis is None)
 
 
-async def test_a_network_that_answers_no_dials_is_waited_for_once(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_backend_unanswered_dials_are_awaited_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "NO_ANSWER_SECONDS", 0.3)
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
@@ -264,7 +262,7 @@ async def test_a_network_that_answers_no_dials_is_waited_for_once(
             filler.close()
 
 
-async def test_a_right_to_watch_that_is_missing_is_told_until_it_is_there(scene: Scene, port: int) -> None:
+async def test_backend_forbidden_watch_is_diagnosed(scene: Scene, port: int) -> None:
     scene.api.refused[DEPLOYMENTS] = ApiError(403, "Forbidden", "no")
     scene.deploy(1)
     scene.slice(port, "one")
@@ -282,7 +280,7 @@ async def test_a_right_to_watch_that_is_missing_is_told_until_it_is_there(scene:
     await scene.until(lambda running: running.diagnosis is None and running.replicas == 1)
 
 
-async def test_milestones_come_in_order_whatever_is_seen_first(scene: Scene, port: int) -> None:
+async def test_backend_milestones_are_in_order(scene: Scene, port: int) -> None:
     scene.deploy(0)
     scene.configure()
     await scene.until(lambda running: running.replicas == 0)
@@ -313,7 +311,7 @@ async def test_milestones_come_in_order_whatever_is_seen_first(scene: Scene, por
     assert anew.milestones["scale"] > awake.milestones["ready"], "the next wake has its own"
 
 
-async def test_pods_that_may_not_be_seen_are_told_of(scene: Scene) -> None:
+async def test_backend_forbidden_pods_are_diagnosed(scene: Scene) -> None:
     scene.api.refused[PODS] = ApiError(403, "Forbidden", "no")
     scene.deploy(0)
     scene.configure()
@@ -323,7 +321,7 @@ async def test_pods_that_may_not_be_seen_are_told_of(scene: Scene) -> None:
     assert str(told.diagnosis) == "Forbidden: zenvoy may not watch pods in shop, so what keeps this one is not known"
 
 
-async def test_pods_that_were_there_at_zero_are_not_what_keeps_a_wake(scene: Scene) -> None:
+async def test_backend_pods_from_before_zero_are_not_diagnosed(scene: Scene) -> None:
     scene.deploy(0)
     scene.pod("old", containerStatuses=[{"name": "app", "state": {"waiting": {"reason": "InvalidImageName"}}}])
     scene.slice(80, "uid-of-old")
@@ -338,7 +336,7 @@ async def test_pods_that_were_there_at_zero_are_not_what_keeps_a_wake(scene: Sce
     assert (await scene.until(lambda running: running.diagnosis is None)).replicas == 2
 
 
-async def test_pods_of_a_wake_that_was_given_up_are_not_what_keeps_the_next(scene: Scene) -> None:
+async def test_backend_pods_of_abandoned_wake_are_not_diagnosed(scene: Scene) -> None:
     scene.deploy(0)
     scene.configure()
     await scene.until(lambda running: running.replicas == 0)
@@ -355,7 +353,7 @@ async def test_pods_of_a_wake_that_was_given_up_are_not_what_keeps_the_next(scen
     assert str(told.diagnosis) == "CreateContainerError: container app of pod new: no reason given"
 
 
-async def test_a_service_that_is_no_more_is_left_as_it_is(scene: Scene) -> None:
+async def test_backend_removed_service_is_not_scaled(scene: Scene) -> None:
     scene.deploy(2)
     scene.configure()
     await scene.until(lambda running: running.replicas == 2)

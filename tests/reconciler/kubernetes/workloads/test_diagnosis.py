@@ -72,11 +72,11 @@ PULL = "ImagePullBackOff: image registry.example/app:1 of container app of pod w
         ),
     ],
 )
-def test_an_image_that_cannot_be_pulled_has_the_registrys_words_whatever_the_kubelet_does(state: Status) -> None:
+def test_diagnose_pull_error_has_registry_message(state: Status) -> None:
     assert of_container(state) == PULL + NOT_FOUND
 
 
-def test_an_older_kubelet_has_the_registrys_words_in_an_event() -> None:
+def test_diagnose_pull_error_of_older_kubelet_uses_event() -> None:
     waiting = app(waits("ImagePullBackOff", 'Back-off pulling image "registry.example/app:1"'))
     failed = warning("Failed", 'Failed to pull image "registry.example/app:1": rpc error: code = Unknown desc = denied')
     events = (warning("Failed", "Error: ErrImagePull"), failed)
@@ -84,7 +84,7 @@ def test_an_older_kubelet_has_the_registrys_words_in_an_event() -> None:
     assert said(pod(containerStatuses=[waiting])) == f"{PULL}no reason given"
 
 
-def test_a_crash_loop_has_its_exit_code_and_its_restarts() -> None:
+def test_diagnose_crash_loop_has_exit_code_and_restarts() -> None:
     back_off = waits("CrashLoopBackOff", "back-off 20s restarting failed container=app pod=web-1_shop(x)")
     expected = "CrashLoopBackOff: container app of pod web-1 ended with exit code 3, restarted twice or more"
     looping = of_container(back_off, restartCount=2, lastState=ended(3))
@@ -94,20 +94,20 @@ def test_a_crash_loop_has_its_exit_code_and_its_restarts() -> None:
     assert of_container(ended(3), restartCount=2) == looping
 
 
-def test_the_first_crash_is_told_and_so_are_its_last_words() -> None:
+def test_diagnose_first_crash_has_termination_message() -> None:
     state = ended(1, "Error", "cannot reach\n  the database")
     assert (
         of_container(state) == "Crashed: container app of pod web-1 ended with exit code 1: cannot reach the database"
     )
 
 
-def test_a_program_that_ends_well_again_and_again_loops_too() -> None:
+def test_diagnose_repeated_success_is_a_crash_loop() -> None:
     state = waits("CrashLoopBackOff", "back-off")
     said = of_container(state, restartCount=1, lastState=ended(0, "Completed"))
     assert said == "CrashLoopBackOff: container app of pod web-1 ended with exit code 0 (Completed), restarted once"
 
 
-def test_out_of_memory() -> None:
+def test_diagnose_out_of_memory() -> None:
     for state in (ended(137, "OOMKilled"), waits("CrashLoopBackOff")):
         said = of_container(state, restartCount=1, lastState=ended(137, "OOMKilled"))
         assert said == (
@@ -125,22 +125,22 @@ def test_out_of_memory() -> None:
         ("ErrImageNeverPull", "Container image is not present with pull policy of Never"),
     ],
 )
-def test_what_keeps_a_container_from_being_created(reason: str, message: str) -> None:
+def test_diagnose_container_creation_error(reason: str, message: str) -> None:
     assert of_container(waits(reason, message)) == f"{reason}: container app of pod web-1: {message}"
 
 
 @pytest.mark.parametrize("state", [waits("ContainerCreating"), waits("PodInitializing"), RUNS, {}])
-def test_a_start_like_any_other_is_no_trouble(state: Status) -> None:
+def test_diagnose_normal_start_is_none(state: Status) -> None:
     assert of_container(state) is None
 
 
-def test_unschedulable() -> None:
+def test_diagnose_unschedulable_pod() -> None:
     message = "0/3 nodes are available: 3 Insufficient memory. preemption: not helpful."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     assert said(pod(conditions=[condition])) == f"Unschedulable: pod web-1 cannot be scheduled: {message}"
 
 
-def test_a_pod_that_no_scheduler_has_looked_at() -> None:
+def test_diagnose_pod_without_scheduler() -> None:
     forgotten = pod(node="")
     assert said(forgotten, waited=9) is None
     words = "NotScheduled: pod web-1 has no node yet, and scheduler volcano does not say why: does it run?"
@@ -152,7 +152,7 @@ def test_a_pod_that_no_scheduler_has_looked_at() -> None:
 REFUSED = 'pods "web-5d4f-x7k2p" is forbidden: exceeded quota: small, requested: pods=1, used: pods=4, limited: pods=4'
 
 
-def test_a_quota_is_told_without_the_names_of_pods_that_never_were() -> None:
+def test_diagnose_quota_omits_generated_pod_names() -> None:
     expected = f"QuotaExceeded: pods of {TARGET} cannot be created: {REFUSED.partition('forbidden: ')[2]}"
     failure = Condition("ReplicaFailure", "True", "FailedCreate", REFUSED)
     assert said(conditions=(failure,)) == expected
@@ -165,14 +165,14 @@ def test_a_quota_is_told_without_the_names_of_pods_that_never_were() -> None:
     assert said(conditions=(Condition("ReplicaFailure", "False"),)) is None
 
 
-def test_a_refusal_that_is_over_is_not_told() -> None:
+def test_diagnose_resolved_rejection_is_none() -> None:
     events = (warning("FailedCreate", f"Error creating: {REFUSED}", "ReplicaSet", "web-5d4f"),)
     assert said(pod(), events=events, desired=1) is None
     assert "QuotaExceeded" in (said(pod(), events=events, desired=2) or "")
     assert "QuotaExceeded" in (said(pod(), events=events) or "")
 
 
-def test_other_refusals_of_pods() -> None:
+def test_diagnose_rejected_pods() -> None:
     message = 'pods "web-x" is forbidden: error looking up service account shop/web: serviceaccount "web" not found'
     failure = Condition("ReplicaFailure", "True", "FailedCreate", message)
     assert said(conditions=(failure,)) == (
@@ -182,7 +182,7 @@ def test_other_refusals_of_pods() -> None:
 
 
 @pytest.mark.parametrize("reason", ["FailedMount", "FailedAttachVolume"])
-def test_mounts_that_fail_count_until_a_container_runs(reason: str) -> None:
+def test_diagnose_mount_error_until_a_container_runs(reason: str) -> None:
     event = warning(reason, 'MountVolume.SetUp failed for volume "tls" : secret "tls" not found')
     creating = pod(containerStatuses=[app(waits("ContainerCreating"))])
     words = f'{reason}: pod web-1: MountVolume.SetUp failed for volume "tls" : secret "tls" not found'
@@ -193,7 +193,7 @@ def test_mounts_that_fail_count_until_a_container_runs(reason: str) -> None:
     assert said(creating, events=(passing,)) is None
 
 
-def test_a_probe_that_fails_for_long() -> None:
+def test_diagnose_failing_probe_after_a_while() -> None:
     event = warning("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503")
     starting = pod(phase="Running", containerStatuses=[app(RUNS)])
     assert said(starting, events=(event,), waited=9) is None
@@ -202,7 +202,7 @@ def test_a_probe_that_fails_for_long() -> None:
     )
 
 
-def test_a_start_is_not_late_because_its_pod_was() -> None:
+def test_diagnose_start_is_timed_from_the_running_pod() -> None:
     event = warning("Unhealthy", "Readiness probe failed: connection refused")
     starting = pod(phase="Running", containerStatuses=[app(RUNS)])
     assert diagnose(Evidence(TARGET, 100, running_seconds=9, pods=[starting], events=[event])) is None
@@ -210,7 +210,7 @@ def test_a_start_is_not_late_because_its_pod_was() -> None:
     assert diagnose(Evidence(TARGET, 100, 100, 1, pods=[ready], service=AWAITED)) is None
 
 
-def test_what_nothing_is_said_about_is_told_after_a_while() -> None:
+def test_diagnose_silent_pod_after_a_while() -> None:
     unready = {"type": "Ready", "status": "False", "message": "containers with unready status: [app]"}
     starting = pod(phase="Running", conditions=[unready], containerStatuses=[app(RUNS)])
     assert said(starting, waited=29) is None
@@ -222,7 +222,7 @@ def test_what_nothing_is_said_about_is_told_after_a_while() -> None:
     assert said(creating, waited=31) == "ContainerCreating: pod web-1 has no container yet"
 
 
-def test_init_containers_are_looked_at_too() -> None:
+def test_diagnose_init_container() -> None:
     rest = {"containerStatuses": [app(waits("PodInitializing"))]}
     failing = pod(initContainerStatuses=[app(waits("CrashLoopBackOff"), restartCount=4, lastState=ended(1))], **rest)
     assert said(failing) == (
@@ -234,13 +234,13 @@ def test_init_containers_are_looked_at_too() -> None:
     assert said(pod(initContainerStatuses=[app(ended(0, "Completed"), ready=True)], **rest), waited=11) is None
 
 
-def test_no_pod_at_all() -> None:
+def test_diagnose_no_pods() -> None:
     assert said(waited=1) is None
     assert said(waited=6) == f"NoPods: the controller of {TARGET} has created no pod, and does not say why"
     assert said(pod(deleted=True), waited=6) == said(waited=6), "one that ends is none"
 
 
-def test_a_pod_that_is_ready_and_no_endpoint() -> None:
+def test_diagnose_ready_pod_without_endpoint() -> None:
     ready = pod(phase="Running", conditions=[READY], containerStatuses=[app(RUNS, ready=True)])
     assert said(ready, waited=1) is None
     assert said(ready, waited=4, port="http") == (
@@ -249,12 +249,12 @@ def test_a_pod_that_is_ready_and_no_endpoint() -> None:
     )
 
 
-def test_an_evicted_pod() -> None:
+def test_diagnose_evicted_pod() -> None:
     gone = pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
     assert said(gone) == "Evicted: pod web-1 has ended: The node was low on resource: memory."
 
 
-def test_the_cause_comes_before_its_consequences_and_one_pod_speaks_for_all() -> None:
+def test_diagnose_reports_the_first_cause_of_all_pods() -> None:
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}
     pulling = [pod(name, containerStatuses=[app(waits("ErrImagePull", "gone"))]) for name in ("web-3", "web-2")]
     failure = Condition("ReplicaFailure", "True", "FailedCreate", REFUSED)
@@ -264,17 +264,17 @@ def test_the_cause_comes_before_its_consequences_and_one_pod_speaks_for_all() ->
     )
 
 
-def test_pods_that_end_and_work_that_is_done_say_nothing() -> None:
+def test_diagnose_terminating_and_succeeded_pods_are_skipped() -> None:
     crashed = {"containerStatuses": [app(waits("CrashLoopBackOff"), restartCount=2, lastState=ended(1))]}
     assert said(pod(deleted=True, **crashed), pod("web-2", phase="Succeeded")) is None
 
 
-def test_long_words_are_cut() -> None:
+def test_diagnose_long_message_is_shortened() -> None:
     found = of_container(waits("CreateContainerError", "x" * 5000))
     assert found and len(found) < 400 and found.endswith("…")
 
 
-def test_an_event_that_is_repeated_was_seen_when_its_series_says_so() -> None:
+def test_event_last_seen_is_that_of_its_series() -> None:
     body = {
         "eventTime": "2026-01-02T03:04:05.000000Z",
         "series": {"count": 3, "lastObservedTime": "2026-01-02T03:14:05.000000Z"},

@@ -19,17 +19,17 @@ def closed_port() -> int:
         return port
 
 
-async def test_who_listens_is_reached() -> None:
+async def test_probe_listener_is_reachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert await ConnectProbe().until_reachable(f"127.0.0.1:{server.getsockname()[1]}") is True
 
 
-async def test_ipv6_is_dialled_too() -> None:
+async def test_probe_ipv6_listener_is_reachable() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         assert await accepts(f"[::1]:{server.getsockname()[1]}") is True
 
 
-async def test_a_refused_dial_is_repeated_until_somebody_listens() -> None:
+async def test_probe_refused_dial_is_repeated() -> None:
     port = closed_port()
     dialling = asyncio.create_task(ConnectProbe().until_reachable(f"127.0.0.1:{port}"))
     await asyncio.sleep(0.1)
@@ -40,14 +40,14 @@ async def test_a_refused_dial_is_repeated_until_somebody_listens() -> None:
         assert time.monotonic() - began < 1
 
 
-async def test_kubernetes_is_believed_when_dials_are_refused_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_probe_refused_for_long_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "REFUSED_FOR_SECONDS", 0.2)
     began = time.monotonic()
     assert await ConnectProbe().until_reachable(f"127.0.0.1:{closed_port()}") is False
     assert time.monotonic() - began >= 0.2
 
 
-async def test_kubernetes_is_believed_when_dials_get_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_probe_without_answer_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full backlog drops what else comes, as a network policy may."""
     monkeypatch.setattr(probing, "NO_ANSWER_SECONDS", 0.2)
     with socket.socket() as server:

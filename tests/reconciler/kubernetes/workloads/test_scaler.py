@@ -112,14 +112,14 @@ async def owner() -> AsyncIterator[Owner]:
 
 
 @pytest.mark.parametrize("written", [{}, {"replicas": 0}])
-async def test_a_wake_gets_through_to_an_api_server_that_takes_its_time(owner: Owner, written: dict[str, int]) -> None:
+async def test_wake_slow_api_server_succeeds(owner: Owner, written: dict[str, int]) -> None:
     owner.wake_client.slow_seconds = 11.0
     owner.put(written)
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
 
 
-async def test_a_wake_is_one_patch(owner: Owner) -> None:
+async def test_wake_is_one_patch(owner: Owner) -> None:
     owner.put({})
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
@@ -130,7 +130,7 @@ async def test_a_wake_is_one_patch(owner: Owner) -> None:
     assert owner.scaled.observer.selector == "app=web"
 
 
-async def test_a_zero_that_is_written_out_is_found_too(owner: Owner) -> None:
+async def test_wake_explicit_zero_succeeds(owner: Owner) -> None:
     owner.put({"replicas": 0})
     owner.scaled.set_desired("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
@@ -147,7 +147,7 @@ async def test_a_zero_that_is_written_out_is_found_too(owner: Owner) -> None:
         ApiError(503, "ServiceUnavailable", "starting"),
     ],
 )
-async def test_a_wake_that_fails_by_what_passes_is_tried_again_at_once(owner: Owner, fault: Exception) -> None:
+async def test_wake_transient_error_is_retried_at_once(owner: Owner, fault: Exception) -> None:
     owner.put({})
     owner.objects.faults.extend([fault, fault])
     began = time.monotonic()
@@ -157,7 +157,7 @@ async def test_a_wake_that_fails_by_what_passes_is_tried_again_at_once(owner: Ow
     assert owner.scaled.observer.trouble is None, "it was over before it was worth a word"
 
 
-async def test_an_api_server_that_stays_away_is_trouble_until_it_is_back(owner: Owner) -> None:
+async def test_wake_unreachable_api_server_is_reported(owner: Owner) -> None:
     owner.put({})
     owner.objects.refused[SCALE] = Unreachable("refused")
     owner.scaled.set_desired("web", AtLeast(3))
@@ -167,7 +167,7 @@ async def test_an_api_server_that_stays_away_is_trouble_until_it_is_back(owner: 
     await owner.until(lambda: owner.replicas == 3 and owner.scaled.observer.trouble is None)
 
 
-async def test_what_does_not_pass_by_itself_is_told_at_once_and_tried_on(owner: Owner) -> None:
+async def test_wake_permanent_error_is_reported_and_retried(owner: Owner) -> None:
     owner.put({})
     denied = 'admission webhook "policy.example" denied the request: not on Sundays'
     owner.objects.refused[SCALE] = ApiError(403, "Forbidden", denied)
@@ -178,7 +178,7 @@ async def test_what_does_not_pass_by_itself_is_told_at_once_and_tried_on(owner: 
     await owner.until(lambda: owner.replicas == 3 and owner.scaled.observer.trouble is None)
 
 
-async def test_a_wake_is_given_up_when_it_is_not_wanted_any_more(owner: Owner) -> None:
+async def test_wake_no_longer_desired_stops(owner: Owner) -> None:
     owner.put({})
     owner.objects.refused[SCALE] = ApiError(503, "ServiceUnavailable", "starting")
     owner.scaled.set_desired("web", AtLeast(3))
@@ -189,7 +189,7 @@ async def test_a_wake_is_given_up_when_it_is_not_wanted_any_more(owner: Owner) -
     assert (owner.replicas, owner.scaled.observer.trouble) == (0, None)
 
 
-async def test_somebody_else_who_woke_it_is_left_alone(owner: Owner) -> None:
+async def test_wake_by_someone_else_is_accepted(owner: Owner) -> None:
     owner.put({})
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 9}, "status": {}})
     owner.scaled.set_desired("web", AtLeast(3))
@@ -197,7 +197,7 @@ async def test_somebody_else_who_woke_it_is_left_alone(owner: Owner) -> None:
     assert owner.replicas == 9
 
 
-async def test_who_does_not_lead_sends_no_wake_that_the_leader_sent(owner: Owner) -> None:
+async def test_wake_follower_skips_wake_of_leader(owner: Owner) -> None:
     owner.is_leader = False
     owner.put({})
     owner.scaled.set_desired("web", AtLeast(3))
@@ -207,7 +207,7 @@ async def test_who_does_not_lead_sends_no_wake_that_the_leader_sent(owner: Owner
     assert not owner.objects.calls
 
 
-async def test_who_does_not_lead_wakes_what_nobody_else_does(owner: Owner) -> None:
+async def test_wake_follower_without_leader_sends_it(owner: Owner) -> None:
     owner.is_leader = False
     owner.put({})
     owner.scaled.set_desired("web", AtLeast(3))
@@ -215,7 +215,7 @@ async def test_who_does_not_lead_wakes_what_nobody_else_does(owner: Owner) -> No
     assert len(owner.patches()) == 1
 
 
-async def test_who_does_not_lead_takes_no_old_number_for_a_wake_of_the_leader(owner: Owner) -> None:
+async def test_wake_follower_ignores_outdated_replicas(owner: Owner) -> None:
     """Its watch lags: what it believes to run was scaled to zero."""
     owner.is_leader = False
     owner.put({"replicas": 3})
@@ -224,7 +224,7 @@ async def test_who_does_not_lead_takes_no_old_number_for_a_wake_of_the_leader(ow
     await owner.until(lambda: owner.replicas == 3)
 
 
-async def test_whoever_undoes_wakes_is_not_fought_without_a_pause(owner: Owner) -> None:
+async def test_wake_undone_repeatedly_backs_off(owner: Owner) -> None:
     owner.put({})
     owner.scaled.set_desired("web", AtLeast(3))
     end = time.monotonic() + 1
@@ -235,7 +235,7 @@ async def test_whoever_undoes_wakes_is_not_fought_without_a_pause(owner: Owner) 
     assert 3 < len(owner.patches()) < 12
 
 
-async def test_a_sleep_names_what_was_observed(owner: Owner) -> None:
+async def test_sleep_patch_names_the_observed_scale(owner: Owner) -> None:
     owner.put({"replicas": 3})
     version = owner.objects.kept[SCALE]["metadata"]["resourceVersion"]
     owner.scaled.set_desired("web", Zero())
@@ -250,7 +250,7 @@ async def test_a_sleep_names_what_was_observed(owner: Owner) -> None:
     assert (owner.terminating, owner.spared) == (1, 0)
 
 
-async def test_who_may_not_sleep_sends_nothing(owner: Owner) -> None:
+async def test_sleep_without_permission_sends_nothing(owner: Owner) -> None:
     owner.put({"replicas": 3})
     owner.is_leader = False
     owner.scaled.set_desired("web", Zero())
@@ -260,7 +260,7 @@ async def test_who_may_not_sleep_sends_nothing(owner: Owner) -> None:
     await owner.until(lambda: owner.replicas == 0)
 
 
-async def test_who_may_no_longer_sleep_does_not_try_again(owner: Owner) -> None:
+async def test_sleep_permission_lost_is_not_retried(owner: Owner) -> None:
     """Leadership is lost between two attempts."""
     owner.put({"replicas": 3})
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 4}, "status": {}})
@@ -274,7 +274,7 @@ async def test_who_may_no_longer_sleep_does_not_try_again(owner: Owner) -> None:
     assert (owner.terminating, owner.spared) == (1, 1)
 
 
-async def test_another_version_of_the_same_number_is_looked_at_again(owner: Owner) -> None:
+async def test_sleep_conflict_with_same_replicas_retries(owner: Owner) -> None:
     owner.put({"replicas": 3})
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 3}, "status": {}})
     owner.scaled.set_desired("web", Zero())
@@ -282,7 +282,7 @@ async def test_another_version_of_the_same_number_is_looked_at_again(owner: Owne
     assert [method for method, _, _ in owner.objects.calls] == ["PATCH", "GET", "PATCH"]
 
 
-async def test_a_sleep_without_an_answer_is_tried_again_and_spares_nobody(owner: Owner) -> None:
+async def test_sleep_without_answer_retries_and_keeps_marks(owner: Owner) -> None:
     owner.put({"replicas": 3})
     owner.objects.faults.append(Unreachable("cut"))
     owner.scaled.set_desired("web", Zero())
@@ -291,7 +291,7 @@ async def test_a_sleep_without_an_answer_is_tried_again_and_spares_nobody(owner:
     await owner.until(lambda: not owner.scaled.zero_pending)
 
 
-async def test_a_wake_in_the_middle_of_falling_asleep_has_the_last_word(owner: Owner) -> None:
+async def test_wake_during_sleep_wins(owner: Owner) -> None:
     owner.put({"replicas": 3})
     for turns in range(8):
         owner.scaled.set_desired("web", Zero())
@@ -302,7 +302,7 @@ async def test_a_wake_in_the_middle_of_falling_asleep_has_the_last_word(owner: O
         assert owner.replicas == 3
 
 
-async def test_a_watch_that_lags_behind_an_answer_is_not_believed(owner: Owner) -> None:
+async def test_observer_watch_behind_answer_is_ignored(owner: Owner) -> None:
     owner.put({})
     before = owner.scaled.observer.current
     owner.scaled.set_desired("web", AtLeast(3))
@@ -313,7 +313,7 @@ async def test_a_watch_that_lags_behind_an_answer_is_not_believed(owner: Owner) 
 
 
 @pytest.mark.parametrize("wanted", [AtLeast(2), Zero()])
-async def test_target_that_the_watch_does_not_see_is_never_called(owner: Owner, wanted: AtLeast | Zero) -> None:
+async def test_scaler_target_not_in_watch_is_not_called(owner: Owner, wanted: AtLeast | Zero) -> None:
     before = {} if wanted == AtLeast(2) else {"replicas": 3}
     owner.objects.put(SCALE, {"spec": before, "status": {}})
     owner.scaled.set_desired("web", wanted)
@@ -327,14 +327,14 @@ async def test_target_that_the_watch_does_not_see_is_never_called(owner: Owner, 
     await owner.until(lambda: owner.replicas == (2 if wanted == AtLeast(2) else 0))
 
 
-async def test_wake_of_a_target_whose_watch_broke_is_sent(owner: Owner) -> None:
+async def test_wake_with_broken_watch_is_sent(owner: Owner) -> None:
     owner.put({})
     owner.scaled.observer.lost(KIND, "Forbidden: zenvoy may not watch deployments", absent=False)
     owner.scaled.set_desired("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
 
 
-async def test_answer_about_another_object_is_not_believed(owner: Owner) -> None:
+async def test_observer_answer_about_another_object_is_ignored(owner: Owner) -> None:
     owner.put({"replicas": 3})
     owner.objects.put(SCALE, {"metadata": {"name": "web", "namespace": "victim"}, "spec": {"replicas": 9}})
     owner.scaled.set_desired("web", AtLeast(5))
@@ -343,7 +343,7 @@ async def test_answer_about_another_object_is_not_believed(owner: Owner) -> None
     assert owner.scaled.observer.current and owner.scaled.observer.current.replicas == 3
 
 
-async def test_a_target_that_went_away_is_woken_when_it_is_back(owner: Owner) -> None:
+async def test_wake_recreated_target_is_woken(owner: Owner) -> None:
     owner.put({"replicas": 1})
     owner.scaled.observer.lost(KIND, "TargetNotFound: gone")
     del owner.objects.kept[SCALE]
@@ -354,7 +354,7 @@ async def test_a_target_that_went_away_is_woken_when_it_is_back(owner: Owner) ->
     assert owner.scaled.observer.trouble is None
 
 
-async def test_what_only_its_scale_tells_is_read_once_for_many_changes(owner: Owner) -> None:
+async def test_observer_custom_kind_reads_scale_once(owner: Owner) -> None:
     owner.objects.put(SCALE, {"metadata": {"name": "web"}, "spec": {"replicas": 5}, "status": {}})
     owner.scaled.set_desired("web", None)
     for _ in range(10):
@@ -365,7 +365,7 @@ async def test_what_only_its_scale_tells_is_read_once_for_many_changes(owner: Ow
     assert len(owner.objects.calls) <= 2
 
 
-async def test_all_services_of_a_target_have_to_want_its_sleep(owner: Owner) -> None:
+async def test_sleep_needs_all_services_of_a_target(owner: Owner) -> None:
     owner.put({"replicas": 1})
     owner.scaled.set_desired("web", Zero())
     await owner.until(lambda: owner.replicas == 0)
@@ -381,7 +381,7 @@ async def test_all_services_of_a_target_have_to_want_its_sleep(owner: Owner) -> 
 
 @given(st.lists(st.sampled_from(["up", "down", "free", "person", "zero", "fault", "cut", "demote", "promote", "turn"])))
 @settings(max_examples=150, deadline=None)
-async def test_whatever_happens_in_between_it_ends_as_is_wanted(doings: list[str]) -> None:
+async def test_scaler_any_sequence_ends_as_desired(doings: list[str]) -> None:
     owner, wanted = Owner(), "free"
     owner.put({"replicas": 3})
     wants = {"up": AtLeast(2), "down": Zero(), "free": None}
