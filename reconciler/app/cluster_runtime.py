@@ -360,7 +360,7 @@ class ClusterRuntime:
             return
         self._observed.add(running.service)
         self._runtime.ran(running)
-        self._store.set_trouble(running.service, str(running.diagnosis) if running.diagnosis else None)
+        self._store.set_diagnosis(running.service, running.diagnosis)
         self._commands.again(running.service)
 
     def _joined(self) -> None:

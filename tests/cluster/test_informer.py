@@ -84,12 +84,12 @@ async def test_informer_api_server_restart_is_survived(copy: Copy, apiserver: Cl
     await copy.make("b")
     await until(lambda: "+b" in copy.told)
     apiserver.stop_apiserver()
-    await until(lambda: copy.informer.trouble)
+    await until(lambda: copy.informer.error)
     assert set(copy.informer.items) == {f"{copy.where.split('/')[4]}/{name}" for name in "ab"}
     apiserver.start_apiserver()
     await copy.delete("a")
     await copy.make("c")
-    await until(lambda: copy.informer.trouble is None and "-a" in copy.told and "+c" in copy.told)
+    await until(lambda: copy.informer.error is None and "-a" in copy.told and "+c" in copy.told)
     assert [word for word in copy.told if word.startswith("-")] == ["-a"]
 
 
@@ -99,12 +99,12 @@ async def test_informer_api_server_frozen_is_noticed(
     monkeypatch.setattr(module, "WATCH_SECONDS", (1, 1))
     monkeypatch.setattr(module, "WATCH_GRACE_SECONDS", 1.0)
     apiserver.stop_apiserver()
-    await until(lambda: copy.informer.trouble)
+    await until(lambda: copy.informer.error)
     apiserver.start_apiserver()
-    await until(lambda: copy.informer.trouble is None)
+    await until(lambda: copy.informer.error is None)
     apiserver.freeze("apiserver")
     try:
-        await until(lambda: copy.informer.trouble)
+        await until(lambda: copy.informer.error)
         assert len(copy.informer.items) == 1
     finally:
         apiserver.thaw("apiserver")
@@ -126,12 +126,12 @@ async def test_informer_vanished_connection_is_noticed(copy: Copy, apiserver: Cl
     apiserver.run("nft", "-f", "-", given=lost)
     began = time.monotonic()
     try:
-        await until(lambda: copy.informer.trouble)
+        await until(lambda: copy.informer.error)
     finally:
         apiserver.run("nft", "delete", "table", "inet", table)
     assert time.monotonic() - began < min(module.WATCH_SECONDS), "by its keepalives, before it was due to end"
     await copy.make("b")
-    await until(lambda: "+b" in copy.told and copy.informer.trouble is None)
+    await until(lambda: "+b" in copy.told and copy.informer.error is None)
     assert "-a" not in copy.told
 
 
@@ -153,7 +153,7 @@ async def test_informer_missing_kind_is_waited_for(api: Api) -> None:
     seen: list[str] = []
     informer = Informer(api, path(f"{group}/v1", "things"), decoder(Object), lambda key, _: seen.append(key))
     task = asyncio.create_task(informer.run())
-    await until(lambda: informer.trouble and "404" in informer.trouble)
+    await until(lambda: informer.error and "404" in str(informer.error))
     crds = path("apiextensions.k8s.io/v1", "customresourcedefinitions")
     schema = {"openAPIV3Schema": {"type": "object"}}
     version = {"name": "v1", "served": True, "storage": True, "schema": schema}
@@ -162,7 +162,7 @@ async def test_informer_missing_kind_is_waited_for(api: Api) -> None:
     await api.call("POST", crds, {"metadata": {"name": f"things.{group}"}, "spec": spec})
     try:
         await until(lambda: informer.synced)
-        assert informer.trouble is None
+        assert informer.error is None
         assert not seen
     finally:
         await api.call("DELETE", f"{crds}/things.{group}")
@@ -183,7 +183,7 @@ async def test_informer_forbidden_list_is_reported(control_plane: Cluster, names
     api = await connect(tmp_path / "kubeconfig")
     copy = Copy(api, path("v1", "configmaps", namespace))
     task = asyncio.create_task(copy.informer.run())
-    await until(lambda: copy.informer.trouble and "403 Forbidden" in copy.informer.trouble)
+    await until(lambda: copy.informer.error and "403 Forbidden" in str(copy.informer.error))
     assert not copy.informer.synced
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

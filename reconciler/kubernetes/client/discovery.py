@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError
 from reconciler.kubernetes.types.names import is_resource
 from reconciler.kubernetes.types.objects import api_path, path
 
@@ -20,6 +21,10 @@ PLAIN = frozenset({"Deployment", "ReplicaSet", "StatefulSet"})
 
 class NoSuchKind(Exception):
     """The API server has no such kind, or the kind cannot be scaled."""
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        super().__init__(str(diagnosis))
+        self.diagnosis = diagnosis
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +113,25 @@ class Discovery:
         try:
             answer = await self._api.get(api_path(api_version))
         except ApiError as error:
-            if error.status != 404:
+            if error.status != NOT_FOUND:
                 raise
-            raise NoSuchKind(await self._no_such_version(api_version)) from None
+            raise NoSuchKind(await self._explain_missing_version(api_version)) from None
         return _RESOURCES.decode(answer).resources or []
 
-    async def _no_such_version(self, api_version: str) -> str:
+    async def _explain_missing_version(self, api_version: str) -> Diagnosis:
         group = api_version.rpartition("/")[0]
         groups = {one.name: one for one in _GROUPS.decode(await self._api.get("/apis")).groups or ()}
         if group in groups:
             versions = ", ".join(f"{group}/{one.version}" for one in groups[group].versions or ())
-            return f"NoSuchKind: the API server has no {api_version}, but {versions}"
+            return Diagnosis(Reason.NO_SUCH_KIND, f"the API server has no {api_version}, but {versions}")
         if not group:
-            return f"NoSuchKind: the API server has no {api_version}; apiVersion is `group/version`, as in apps/v1"
+            return Diagnosis(
+                Reason.NO_SUCH_KIND,
+                f"the API server has no {api_version}; apiVersion is `group/version`, as in apps/v1",
+            )
         near = difflib.get_close_matches(group, groups, 1)
         advice = f"; did you mean {near[0]}?" if near else "; is its CustomResourceDefinition installed?"
-        return f"NoSuchKind: the API server has no group {group}{advice}"
+        return Diagnosis(Reason.NO_SUCH_KIND, f"the API server has no group {group}{advice}")
 
 
 def _find_scalable(resources: list[_Resource], api_version: str, kind: str) -> ScalableResource | None:
@@ -134,17 +142,17 @@ def _find_scalable(resources: list[_Resource], api_version: str, kind: str) -> S
     return None
 
 
-def _explain_missing(resources: list[_Resource], api_version: str, kind: str) -> str:
+def _explain_missing(resources: list[_Resource], api_version: str, kind: str) -> Diagnosis:
     """Return why the kind is missing, or cannot be used."""
     main = [one for one in resources if "/" not in one.name]
     same = next((one for one in main if one.kind == kind), None)
     if same is not None and not same.namespaced:
-        return f"NotScalable: {kind} ({api_version}) is not namespaced, and so runs nobody's pods"
+        return Diagnosis(Reason.NOT_SCALABLE, f"{kind} ({api_version}) is not namespaced")
     if same is not None:
-        return f"NotScalable: {kind} ({api_version}) has no scale subresource, so it cannot be put to sleep or woken"
+        return Diagnosis(Reason.NOT_SCALABLE, f"{kind} ({api_version}) has no scale subresource")
     by_name = {name: one.kind for one in main for name in (one.name, one.kind.lower(), one.kind)}
     near = by_name.get(kind.lower()) or next(
         (by_name[name] for name in difflib.get_close_matches(kind, by_name, 1)), None
     )
     advice = f"; did you mean {near}?" if near else ""
-    return f"NoSuchKind: {api_version} has no kind {kind}{advice}"
+    return Diagnosis(Reason.NO_SUCH_KIND, f"{api_version} has no kind {kind}{advice}")

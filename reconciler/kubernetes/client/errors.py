@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NOT_FOUND, CONFLICT, INVALID, TOO_MANY, FORBIDDEN = 404, 409, 422, 429, 403
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, GONE, INVALID, TOO_MANY = 401, 403, 404, 409, 410, 422, 429
 
 
 class Unreachable(Exception):

@@ -20,7 +20,7 @@ import stamina
 import structlog
 
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.errors import GONE, ApiError, Unreachable
 from reconciler.kubernetes.types.objects import Object, ObjectMeta, path
 
 log = structlog.get_logger()
@@ -35,7 +35,6 @@ BRIEF_SECONDS = 1.0
 """A watch that ends sooner than this without an event counts as failed."""
 MAX_ERRORS_IN_ROW = 5
 WAIT_FIRST_SECONDS, WAIT_MOST_SECONDS, WAIT_JITTER_SECONDS = 0.1, 5.0, 1.0
-GONE = 410
 
 
 class HasMetadata(Protocol):
@@ -104,12 +103,17 @@ class Informer(Generic[_T]):
         self._disconnected_since: float | None = None
         self.synced = False
         """True once a complete list was received."""
-        self.trouble: str | None = None
-        """Error of the current disconnection, for people; None while connected."""
+        self.error: Exception | None = None
+        """Error of the current disconnection; None while connected."""
         self.unreadable: dict[str, str] = {}
         """Decoding errors by object key, while they last."""
         self.decode_errors = 0
         self.lists = 0
+
+    @property
+    def error_status(self) -> int | None:
+        """HTTP status of the current error, if it is an API error."""
+        return self.error.status if isinstance(self.error, ApiError) else None
 
     @property
     def items(self) -> Mapping[str, _T]:
@@ -252,9 +256,9 @@ class Informer(Generic[_T]):
     def _on_disconnected(self, error: Exception) -> None:
         if self._disconnected_since is None:
             self._disconnected_since = time.monotonic()
-        if self.trouble != str(error):
+        if str(self.error) != str(error):
             log.warning("watch disconnected", path=self._path, error=str(error))
-        self.trouble = str(error)
+        self.error = error
         if not self._received:
             raise error
 
@@ -262,7 +266,7 @@ class Informer(Generic[_T]):
         if self._disconnected_since is not None:
             away = time.monotonic() - self._disconnected_since
             log.info("watch reconnected", path=self._path, seconds=round(away, 1))
-        self._disconnected_since = self.trouble = None
+        self._disconnected_since = self.error = None
 
 
 class MultiNamespaceInformer(Generic[_T]):
@@ -293,9 +297,9 @@ class MultiNamespaceInformer(Generic[_T]):
         return all(informer.synced for informer in self._informers)
 
     @property
-    def trouble(self) -> str | None:
-        """Error of a disconnected informer, for people; None while all are connected."""
-        return next((informer.trouble for informer in self._informers if informer.trouble), None)
+    def error(self) -> Exception | None:
+        """Error of a disconnected informer; None while all are connected."""
+        return next((informer.error for informer in self._informers if informer.error), None)
 
     async def run(self) -> None:
         """Watch until cancelled."""

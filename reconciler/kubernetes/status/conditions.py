@@ -6,7 +6,6 @@ is True while a wake makes no progress. Both follow the API conventions for cond
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.core.reasons import Problem
+from reconciler.core.reasons import Diagnosis, Problem, Reason
 from reconciler.core.record import Record, State
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.scaled_service import ScaledServiceStatus
@@ -26,7 +25,6 @@ NOT_SEEN_YET = "NotSeenYet"
 TARGET_UNAVAILABLE = "TargetUnavailable"
 MAX_MESSAGE_LENGTH = 4096
 """In characters. The schema allows 32,768; the API server would reject the whole status for a longer message."""
-_FIRST_WORD = re.compile(r"([A-Z][A-Za-z0-9]+)(?=:| \(|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class StatusInputs:
     problems: tuple[Problem, ...] = ()
     generation: int = 0
     """Generation of the object that has the problems."""
-    trouble: str | None = None
+    diagnosis: Diagnosis | None = None
     """Reason why the target cannot be observed or scaled, or does not become ready."""
     command: str = ""
     """Last executed command, as in the annotation."""
@@ -94,10 +92,9 @@ def status_patch(before: ScaledServiceStatus, after: ScaledServiceStatus) -> dic
     return changed | dict.fromkeys(old.keys() - new.keys())
 
 
-def word(text: str, otherwise: str) -> str:
-    """Return the reason at the start of a message, as in `ImagePullBackOff: no such image`, or `otherwise`."""
-    found = _FIRST_WORD.match(text)
-    return found[1] if found else otherwise
+def condition_reason(diagnosis: Diagnosis, otherwise: str) -> str:
+    """Return the code of a diagnosis, or `otherwise` if it has none of its own."""
+    return otherwise if diagnosis.code is Reason.OTHER else diagnosis.code
 
 
 def _with_record(before: ScaledServiceStatus, record: Record) -> ScaledServiceStatus:
@@ -117,19 +114,19 @@ def _ready(inputs: StatusInputs) -> Condition:
     record = inputs.record
     if problems := [problem for problem in inputs.problems if not problem.harmless]:
         return Condition(READY, "False", problems[0].reason, "; ".join(str(problem) for problem in problems))
-    if inputs.trouble:
-        return Condition(READY, "False", word(inputs.trouble, TARGET_UNAVAILABLE), inputs.trouble)
+    if diagnosis := inputs.diagnosis:
+        return Condition(READY, "False", condition_reason(diagnosis, TARGET_UNAVAILABLE), str(diagnosis))
     if record is None:
         return Condition(READY, "False", NOT_SEEN_YET, "not observed yet")
     awake = "True" if record.state in AWAKE else "False"
     if record.stalled:
-        return Condition(READY, awake, word(record.stalled, STALLED), record.stalled)
+        return Condition(READY, awake, condition_reason(Diagnosis.parse(record.stalled), STALLED), record.stalled)
     return Condition(READY, awake, record.state.value, record.reason)
 
 
 def _stalled(record: Record | None) -> Condition:
     if record and record.stalled:
-        return Condition(STALLED, "True", word(record.stalled, STALLED), record.stalled)
+        return Condition(STALLED, "True", condition_reason(Diagnosis.parse(record.stalled), STALLED), record.stalled)
     return Condition(STALLED, "False", AS_EXPECTED, "")
 
 

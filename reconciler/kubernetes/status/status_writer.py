@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reconciler.core.reasons import Problem
+from reconciler.core.reasons import Diagnosis, Problem
 from reconciler.core.record import Record
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.client.errors import CONFLICT, NOT_FOUND, ApiError
@@ -94,9 +94,9 @@ class StatusWriter:
         current = before.current or bool(problems)
         self._set(service, replace(before, problems=tuple(problems), generation=generation, current=current))
 
-    def set_trouble(self, service: str, trouble: str | None) -> None:
-        """Set the trouble that the backend reported."""
-        self._set(service, replace(self._inputs_of(service), trouble=trouble, current=True))
+    def set_diagnosis(self, service: str, diagnosis: Diagnosis | None) -> None:
+        """Set the diagnosis that the backend reported."""
+        self._set(service, replace(self._inputs_of(service), diagnosis=diagnosis, current=True))
 
     def set_command(self, service: str, command: str) -> None:
         """Set the last executed command, as in the annotation."""

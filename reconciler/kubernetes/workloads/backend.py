@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from reconciler.core.reasons import Diagnosis
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.objects import Condition
@@ -229,16 +229,16 @@ class KubernetesBackend:
         ref = scaler.target
         watch = self._target_informers.watches[ref.api_version, ref.kind]
         item = watch.item(ref.namespace, ref.name)
-        if watch.resource is None or watch.trouble:
-            if watch.trouble:
-                scaler.observer.lost(watch.resource, watch.trouble, watch.is_absent)
+        if watch.resource is None or watch.diagnosis:
+            if watch.diagnosis:
+                scaler.observer.lost(watch.resource, watch.diagnosis, watch.is_absent)
         elif item is not None:
             version = item.metadata.resource_version
             scaler.found(watch.resource, None if item.replicas is None else ObservedScale(item.replicas, version))
         elif watch.is_unreadable(ref.namespace, ref.name):
             scaler.found(watch.resource, None)
         elif watch.is_listed(ref.namespace):
-            scaler.observer.lost(watch.resource, f"TargetNotFound: {ref} does not exist")
+            scaler.observer.lost(watch.resource, Diagnosis(Reason.TARGET_NOT_FOUND, f"{ref} does not exist"))
         else:
             scaler.observer.expect(watch.resource)
 
@@ -269,12 +269,12 @@ class KubernetesBackend:
         routable = workload.routable(endpoints)
         workload.unmark_later(endpoints, lambda: self._unmark(workload))
         reachable = self._prober.reachable(workload, routable)
-        trouble = scaler.observer.trouble
+        diagnosis = scaler.observer.diagnosis
         if not workload.is_waking or reachable:
             self._wake_monitor.finish(workload)
         elif current and current.replicas and self._diagnoses:
-            diagnosis = self._wake_monitor.diagnose(workload, self._failures(scaler), bool(routable))
-            trouble = trouble or diagnosis
+            cause = self._wake_monitor.diagnose(workload, self._failures(scaler), bool(routable))
+            diagnosis = diagnosis or cause
         else:
             self._wake_monitor.leave(workload)
         replicas = current.replicas if current else None
@@ -282,8 +282,8 @@ class KubernetesBackend:
             pods = {endpoint.pod for endpoint in routable}
             replicas = (scaler.observer.last_replicas or len(pods)) if pods else 0
         asks = item.asks if (item := self._item(scaler)) else UNSAID
-        found, milestones = Diagnosis.parse(trouble) if trouble else None, ordered_milestones(workload.milestones)
-        self._report_status(workload, Running(workload.name, replicas, reachable, found, milestones, asks))
+        milestones = ordered_milestones(workload.milestones)
+        self._report_status(workload, Running(workload.name, replicas, reachable, diagnosis, milestones, asks))
 
     def _unmark(self, workload: Workload) -> None:
         workload.unmark(self._endpoints(workload))

@@ -1,8 +1,8 @@
-"""Why a workload that was woken does not get ready, in one sentence out of what Kubernetes says of it. Pure.
+"""Diagnosis of a workload that does not become ready, from what Kubernetes reports about it. Pure.
 
-Every sentence begins with one word for machines, in Kubernetes' own words where it has one, and names the object that a
-person would look at. The same state gives the same sentence: counters and times that change by themselves are left out.
-Counterparts: `pods.py`, which gathers the evidence; `crashes.py`, which reads one container.
+Each finding has a code (Kubernetes' own reason where there is one) and a message that names the object to look at. The
+finding closest to the cause is reported. The same state gives the same message: counters and times that change by
+themselves are left out.
 """
 
 from __future__ import annotations
@@ -11,220 +11,242 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.types.builtin import ContainerStatus, EventObject, Pod, Terminated
 from reconciler.kubernetes.types.objects import Condition
 
-LONGEST_WORDS = 300
-STARTING = ("ContainerCreating", "PodInitializing", "")
-"""Reasons to wait that are no trouble."""
-PULLS = ("ImagePullBackOff", "ErrImagePull")
-_RPC = re.compile(r"\brpc error: code = \w+ desc = ")
-_BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(?:: ErrImagePull: )?')
-_PULL_FAILED = re.compile(r'^Failed to pull image "[^"]*": ')
-KILLED = 137
+MAX_QUOTE_LENGTH = 300
+"""Number of characters of a quoted message."""
+STARTING_REASONS = ("ContainerCreating", "PodInitializing", "")
+"""Reasons of waiting containers during a normal start."""
+PULL_REASONS = ("ImagePullBackOff", "ErrImagePull")
+MOUNT_REASONS = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+NO_REASON = "no reason given"
+OOM_EXIT_CODE = 137
+UNCREATED_SECONDS = 5.0
+"""Time after which missing pods are a finding, if nothing explains them."""
+UNREADY_SECONDS = 10.0
+"""Time after which a failing readiness probe, a running init container, or a pod without a node is a finding."""
+SILENT_SECONDS = 30.0
+"""Time after which a running pod that is not ready is a finding, if nothing explains it."""
+UNROUTED_SECONDS = 3.0
+"""Time after which a ready pod that is not an endpoint is a finding."""
+
+# Kubernetes reports these causes in messages only.
+_TRANSIENT_MOUNT = re.compile(r"failed to sync (configmap|secret) cache")
+_RPC_PREFIX = re.compile(r"\brpc error: code = \w+ desc = ")
+_BACK_OFF_PREFIX = re.compile(r'^Back-off pulling image "[^"]*"(?:: ErrImagePull: )?')
+_PULL_PREFIX = re.compile(r'^Failed to pull image "[^"]*": ')
+_GENERATED_NAME = re.compile(r'^(?:create Pod .{1,200}? failed error: |Error creating: )?pods? "[^"]*" is forbidden: ')
+"""The name of a pod that was never created, which differs in each attempt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
-    """One thing that is wrong. The lower the rank, the nearer to the cause."""
+class Finding:
+    """A diagnosis with a rank; a lower rank is closer to the cause."""
 
     rank: int
-    text: str
+    diagnosis: Diagnosis
 
 
-def complaint(name: str, container: ContainerStatus, events: Sequence[EventObject]) -> Complaint | None:
-    """`events` are warnings about its pod; `name` says which container of which pod it is, for people."""
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that is known about a workload that should become ready."""
+
+    target: str
+    """Its name for people, such as `Deployment shop/web`."""
+    waited_seconds: float
+    """Time since it was woken, by this machine's clock."""
+    running_seconds: float = 0.0
+    """Time since one of its pods was first observed to run; 0 before."""
+    ready_seconds: float = 0.0
+    """Time since one of its pods was first observed to be ready; 0 before."""
+    desired: int = 0
+    """Number of requested pods; 0 if not known."""
+    conditions: Sequence[Condition] = ()
+    """Failure conditions of the target."""
+    pods: Sequence[Pod] = ()
+    """The pods of its selector, including terminating ones."""
+    events: Sequence[EventObject] = ()
+    """Warnings about its pods, and recent ones about itself and its ReplicaSets."""
+    service: str = ""
+    """The Service that has no endpoint, such as `Service shop/web`."""
+    port: str = ""
+
+
+def diagnose(evidence: Evidence) -> Diagnosis | None:
+    """Return why the workload does not become ready; None while nothing is known to be wrong."""
+    pods = evidence.pods
+    live = [pod for pod in pods if pod.metadata.deletion_timestamp is None and pod.status.phase != "Succeeded"]
+    findings = [one for pod in live for one in _pod_findings(pod, evidence)]
+    if missing := _missing_pods(evidence, sum(pod.status.phase != "Failed" for pod in live)):
+        findings.append(missing)
+    if not findings:
+        findings += [one for pod in live if (one := _slow_pod(pod, evidence))]
+    return min(findings, key=lambda one: (one.rank, str(one.diagnosis))).diagnosis if findings else None
+
+
+def _finding(rank: int, code: str, message: str) -> Finding:
+    return Finding(rank, Diagnosis.of(code, message))
+
+
+def _pod_findings(pod: Pod, evidence: Evidence) -> Iterable[Finding]:
+    """Yield the errors of one pod."""
+    name, status = f"pod {pod.metadata.name}", pod.status
+    events = [event for event in evidence.events if _is_about(event, pod)]
+    if status.phase == "Failed":
+        yield _finding(5, status.reason or "Failed", f"{name} has ended: {_quote(status.message)}")
+        return
+    kinds = (("init container", status.init_container_statuses), ("container", status.container_statuses))
+    for kind, containers in kinds:
+        for container in containers:
+            if found := _container_finding(f"{kind} {container.name} of {name}", container, events):
+                yield found
+    for condition in status.conditions:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            reason = condition.reason or Reason.UNSCHEDULABLE
+            yield _finding(3, reason, f"{name} cannot be scheduled: {_quote(condition.message)}")
+    if _waits_for_volumes(pod):
+        for event in events:
+            if event.reason in MOUNT_REASONS and not _TRANSIENT_MOUNT.search(event.message):
+                yield _finding(4, event.reason, f"{name}: {shorten_quote(event.message)}")
+
+
+def _container_finding(name: str, container: ContainerStatus, events: Sequence[EventObject]) -> Finding | None:
     waiting = container.state.waiting
-    if waiting and waiting.reason in PULLS:
-        return Complaint(
-            1, f"ImagePullBackOff: image {container.image} of {name} cannot be pulled: {_pull(container, events)}"
-        )
+    if waiting and waiting.reason in PULL_REASONS:
+        message = f"image {container.image} of {name} cannot be pulled: {_pull_error(container, events)}"
+        return _finding(1, Reason.IMAGE_PULL_BACK_OFF, message)
     if ended := _crash(container):
-        return Complaint(2, _crashes(name, container, ended))
-    if waiting and waiting.reason not in STARTING:
-        return Complaint(2, f"{waiting.reason}: {name}: {short(waiting.message) or 'no reason given'}")
+        return Finding(2, _describe_crash(name, container, ended))
+    if waiting and waiting.reason not in STARTING_REASONS:
+        return _finding(2, waiting.reason, f"{name}: {_quote(waiting.message)}")
     return None
 
 
-def is_starting(container: ContainerStatus) -> bool:
-    """Whether it never ran."""
+def _pull_error(container: ContainerStatus, events: Sequence[EventObject]) -> str:
+    """Return the registry's message. Newer kubelets repeat it while they wait; older ones have it in an Event only."""
     waiting = container.state.waiting
-    return waiting is not None and waiting.reason in STARTING and container.last_state.terminated is None
-
-
-def short(text: str) -> str:
-    """On one line, without the noise of the calls in between, and not without end."""
-    plain = _RPC.sub("", " ".join(text.split()))
-    return plain if len(plain) <= LONGEST_WORDS else f"{plain[:LONGEST_WORDS]}…"
-
-
-def _pull(container: ContainerStatus, events: Sequence[EventObject]) -> str:
-    """The registry's words: newer kubelets repeat them while they wait, older ones have them in an Event only."""
-    waiting = container.state.waiting
-    words = short(_BACK_OFF.sub("", waiting.message if waiting else ""))
-    if words:
-        return words
-    said = (event.message for event in events if event.reason == "Failed" and container.image in event.message)
-    return next((short(_PULL_FAILED.sub("", one)) for one in said if _PULL_FAILED.match(one)), "") or "no reason given"
+    if message := shorten_quote(_BACK_OFF_PREFIX.sub("", waiting.message if waiting else "")):
+        return message
+    for event in events:
+        if event.reason == "Failed" and container.image in event.message and _PULL_PREFIX.match(event.message):
+            return shorten_quote(_PULL_PREFIX.sub("", event.message)) or NO_REASON
+    return NO_REASON
 
 
 def _crash(container: ContainerStatus) -> Terminated | None:
-    """How it ended, if it should not have: it waits to run again, has just ended, or runs again and is not ready."""
+    """Return how a container ended, if it should not have: it will restart, has just ended, or is not ready again."""
     ended = container.state.terminated or container.last_state.terminated
     if ended is None or container.ready:
         return None
-    again = container.state.waiting is not None and container.state.waiting.reason == "CrashLoopBackOff"
-    return ended if again or ended.exit_code or ended.reason == "OOMKilled" else None
+    return ended if _is_backing_off(container) or ended.exit_code or ended.reason == Reason.OOM_KILLED else None
 
 
-def _crashes(name: str, container: ContainerStatus, ended: Terminated) -> str:
+def _describe_crash(name: str, container: ContainerStatus, ended: Terminated) -> Diagnosis:
     restarts = f", restarted {_times(container.restart_count)}" if container.restart_count else ""
-    said = f": {short(ended.message)}" if ended.message else ""
-    if ended.reason == "OOMKilled":
-        code = ended.exit_code or KILLED
-        return f"OOMKilled: {name} needs more memory than its limit (exit code {code}){restarts}{said}"
+    quote = f": {shorten_quote(ended.message)}" if ended.message else ""
+    if ended.reason == Reason.OOM_KILLED:
+        exit_code = ended.exit_code or OOM_EXIT_CODE
+        message = f"{name} needs more memory than its limit (exit code {exit_code}){restarts}{quote}"
+        return Diagnosis(Reason.OOM_KILLED, message)
     reason = f" ({ended.reason})" if ended.reason not in ("", "Error") else ""
-    again = container.state.waiting and container.state.waiting.reason == "CrashLoopBackOff"
-    word = "CrashLoopBackOff" if again or container.restart_count else "Crashed"
-    return f"{word}: {name} ended with exit code {ended.exit_code}{reason}{restarts}{said}"
+    repeated = _is_backing_off(container) or container.restart_count
+    code = Reason.CRASH_LOOP_BACK_OFF if repeated else Reason.CRASHED
+    return Diagnosis(code, f"{name} ended with exit code {ended.exit_code}{reason}{restarts}{quote}")
+
+
+def _missing_pods(evidence: Evidence, pods: int) -> Finding | None:
+    """Return why pods are missing. The Event of a rejection outlasts it, so the number of pods counts more."""
+    if 0 < evidence.desired <= pods:
+        return None
+    for condition in evidence.conditions:
+        if condition.type == "ReplicaFailure" and condition.status == "True":
+            return _rejection(evidence.target, condition.reason, condition.message)
+    for event in evidence.events:
+        if event.reason == Reason.FAILED_CREATE and event.involved_object.kind != "Pod":
+            return _rejection(evidence.target, event.reason, event.message)
+    if not pods and evidence.waited_seconds >= UNCREATED_SECONDS:
+        message = f"the controller of {evidence.target} has created no pod and reports no reason"
+        return _finding(7, Reason.NO_PODS, message)
+    return None
+
+
+def _rejection(target: str, reason: str, message: str) -> Finding:
+    cause = shorten_quote(_GENERATED_NAME.sub("", message))
+    # The API server reports an exceeded quota as a plain Forbidden.
+    code = Reason.QUOTA_EXCEEDED if "exceeded quota" in cause else reason or Reason.FAILED_CREATE
+    return _finding(6, code, f"pods of {target} cannot be created: {cause or NO_REASON}")
+
+
+def _slow_pod(pod: Pod, evidence: Evidence) -> Finding | None:
+    """Return why a pod without errors takes so long."""
+    name, status = f"pod {pod.metadata.name}", pod.status
+    if _is_ready(pod):
+        return _unrouted_pod(name, evidence)
+    if evidence.waited_seconds < UNREADY_SECONDS:
+        return None
+    if not pod.spec.node_name:
+        scheduler = f"scheduler {pod.spec.scheduler_name}" if pod.spec.scheduler_name else "its scheduler"
+        message = f"{name} has no node yet, and {scheduler} reports no reason: is it running?"
+        return _finding(7, Reason.NOT_SCHEDULED, message)
+    for container in status.init_container_statuses:
+        if container.state.running and not container.ready:
+            message = f"init container {container.name} of {name} is still running"
+            return _finding(8, Reason.INITIALIZING, message)
+    if not any(container.state.running for container in status.container_statuses):
+        if evidence.waited_seconds < SILENT_SECONDS:
+            return None
+        return _finding(8, Reason.CONTAINER_CREATING, f"{name} has no container yet")
+    return _unready_pod(pod, evidence)
+
+
+def _unready_pod(pod: Pod, evidence: Evidence) -> Finding | None:
+    name = f"pod {pod.metadata.name}"
+    if evidence.running_seconds < UNREADY_SECONDS:
+        return None
+    for event in evidence.events:
+        if event.reason == Reason.UNHEALTHY and _is_about(event, pod):
+            return _finding(8, Reason.UNHEALTHY, f"{name} is running, but not ready: {shorten_quote(event.message)}")
+    if evidence.running_seconds < SILENT_SECONDS:
+        return None
+    ready = next((one for one in pod.status.conditions if one.type == "Ready"), None)
+    cause = f": {shorten_quote(ready.message)}" if ready and ready.message else ""
+    return _finding(8, Reason.NOT_READY, f"{name} is running, but not ready{cause}")
+
+
+def _unrouted_pod(name: str, evidence: Evidence) -> Finding | None:
+    if evidence.ready_seconds < UNROUTED_SECONDS or not evidence.service:
+        return None
+    port = f" for port {evidence.port}" if evidence.port else ""
+    remedy = "check that its selector matches the pod's labels, and its targetPort the pod's port"
+    message = f"{name} is ready, but {evidence.service} has no endpoint{port}; {remedy}"
+    return _finding(9, Reason.NO_ENDPOINT, message)
+
+
+def shorten_quote(text: str) -> str:
+    """Return a message on one line, without the prefixes of remote calls, and not too long."""
+    plain = _RPC_PREFIX.sub("", " ".join(text.split()))
+    return plain if len(plain) <= MAX_QUOTE_LENGTH else f"{plain[:MAX_QUOTE_LENGTH]}…"
+
+
+def _quote(text: str) -> str:
+    return shorten_quote(text) or NO_REASON
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-UNCREATED_SECONDS = 5.0
-"""A controller that has made no pod by then is not at work, or says nowhere why it cannot."""
-UNREADY_SECONDS = 10.0
-"""A readiness probe that fails, an init container that runs, and a pod without a node are a start like any other for
-less than this."""
-SILENT_SECONDS = 30.0
-"""A pod that runs and is not ready for this long is trouble, though nothing says why."""
-UNROUTED_SECONDS = 3.0
-"""A ready pod that is no endpoint by then will not become one by itself."""
-MOUNTS = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
-TRANSIENT = re.compile(r"failed to sync (configmap|secret) cache")
-_GENERATED = re.compile(r'^(?:create Pod .{1,200}? failed error: |Error creating: )?pods? "[^"]*" is forbidden: ')
-"""Names a pod that was never created, by another name at each attempt."""
+def _is_backing_off(container: ContainerStatus) -> bool:
+    waiting = container.state.waiting
+    return waiting is not None and waiting.reason == Reason.CRASH_LOOP_BACK_OFF
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that is known of one workload that should be getting ready."""
-
-    target: str
-    """As people name it: `Deployment shop/web`."""
-    waited_seconds: float
-    """Since it was woken, by our own clock: no other machine's time is compared."""
-    running_seconds: float = 0.0
-    """Since a pod of it was first seen to run; 0 before."""
-    ready_seconds: float = 0.0
-    """Since a pod of it was first seen to be ready; 0 before."""
-    desired: int = 0
-    """How many pods there should be; 0: not known."""
-    conditions: Sequence[Condition] = ()
-    """Of the target itself."""
-    pods: Sequence[Pod] = ()
-    """Those of its selector, the ones that end included."""
-    events: Sequence[EventObject] = ()
-    """Warnings about its pods, and recent ones about itself and its ReplicaSets."""
-    service: str = ""
-    """The Service whose endpoint is awaited: `Service shop/web`."""
-    port: str = ""
-
-
-def diagnose(seen: Evidence) -> str | None:
-    """What keeps it from getting ready; None while nothing is known to be wrong. The worst of all pods' troubles."""
-    live = [pod for pod in seen.pods if pod.metadata.deletion_timestamp is None and pod.status.phase != "Succeeded"]
-    found = [one for pod in live for one in _of_pod(pod, seen)]
-    if creation := _uncreated(seen, sum(pod.status.phase != "Failed" for pod in live)):
-        found.append(creation)
-    if not found and live:
-        found += [one for pod in live if (one := _slow(pod, seen))]
-    return min(found, key=lambda one: (one.rank, one.text)).text if found else None
-
-
-def _of_pod(pod: Pod, seen: Evidence) -> Iterable[Complaint]:
-    """What is wrong with one pod for certain."""
-    name, status = f"pod {pod.metadata.name}", pod.status
-    events = [event for event in seen.events if _is_about(event, pod)]
-    if status.phase == "Failed":
-        yield Complaint(
-            5, f"{status.reason or 'Failed'}: {name} has ended: {short(status.message) or 'no reason given'}"
-        )
-        return
-    for kind, containers in (
-        ("init container", status.init_container_statuses),
-        ("container", status.container_statuses),
-    ):
-        for container in containers:
-            if found := complaint(f"{kind} {container.name} of {name}", container, events):
-                yield found
-    for condition in status.conditions:
-        if condition.type == "PodScheduled" and condition.status == "False":
-            reason = condition.reason or "Unschedulable"
-            yield Complaint(3, f"{reason}: {name} cannot be scheduled: {short(condition.message) or 'no reason given'}")
-    if _waits_for_volumes(pod):
-        for event in events:
-            if event.reason in MOUNTS and not TRANSIENT.search(event.message):
-                yield Complaint(4, f"{event.reason}: {name}: {short(event.message)}")
-
-
-def _uncreated(seen: Evidence, pods: int) -> Complaint | None:
-    """Why there are no pods, or not all of them. An Event of a refusal outlasts it, so that pods count more."""
-    if 0 < seen.desired <= pods:
-        return None
-    for condition in seen.conditions:
-        if condition.type == "ReplicaFailure" and condition.status == "True":
-            return Complaint(6, _refusal(seen.target, condition.reason, condition.message))
-    for event in seen.events:
-        if event.reason == "FailedCreate" and event.involved_object.kind != "Pod":
-            return Complaint(6, _refusal(seen.target, event.reason, event.message))
-    if not pods and seen.waited_seconds >= UNCREATED_SECONDS:
-        return Complaint(7, f"NoPods: the controller of {seen.target} has created no pod, and does not say why")
-    return None
-
-
-def _refusal(target: str, reason: str, message: str) -> str:
-    why = short(_GENERATED.sub("", message))
-    word = "QuotaExceeded" if "exceeded quota" in why else reason or "FailedCreate"
-    return f"{word}: pods of {target} cannot be created: {why or 'no reason given'}"
-
-
-def _slow(pod: Pod, seen: Evidence) -> Complaint | None:
-    """What is wrong with a pod for no other reason than that it takes so long."""
-    name, status = f"pod {pod.metadata.name}", pod.status
-    if _is_ready(pod):
-        if seen.ready_seconds < UNROUTED_SECONDS or not seen.service:
-            return None
-        port = f" for port {seen.port}" if seen.port else ""
-        advice = "does its selector match the pod's labels, and its targetPort the pod's port?"
-        return Complaint(9, f"NoEndpoint: {name} is ready, but {seen.service} has no endpoint{port}: {advice}")
-    if seen.waited_seconds < UNREADY_SECONDS:
-        return None
-    if not pod.spec.node_name:
-        scheduler = f"scheduler {pod.spec.scheduler_name}" if pod.spec.scheduler_name else "its scheduler"
-        return Complaint(7, f"NotScheduled: {name} has no node yet, and {scheduler} does not say why: does it run?")
-    for container in status.init_container_statuses:
-        if container.state.running and not container.ready:
-            return Complaint(8, f"Initializing: init container {container.name} of {name} still runs")
-    if not any(container.state.running for container in status.container_statuses):
-        is_long = seen.waited_seconds >= SILENT_SECONDS
-        return Complaint(8, f"ContainerCreating: {name} has no container yet") if is_long else None
-    if seen.running_seconds < UNREADY_SECONDS:
-        return None
-    for event in seen.events:
-        if event.reason == "Unhealthy" and _is_about(event, pod):
-            return Complaint(8, f"Unhealthy: {name} runs, but is not ready: {short(event.message)}")
-    if seen.running_seconds >= SILENT_SECONDS:
-        return Complaint(8, f"NotReady: {name} runs, but is not ready{_gates(status.conditions)}")
-    return None
-
-
-def _gates(conditions: Sequence[Condition]) -> str:
-    """Why the pod's own Ready condition is false, in its own words."""
-    ready = next((one for one in conditions if one.type == "Ready"), None)
-    return f": {short(ready.message)}" if ready and ready.message else ""
+def _is_starting(container: ContainerStatus) -> bool:
+    """Return whether the container has never run."""
+    waiting = container.state.waiting
+    return waiting is not None and waiting.reason in STARTING_REASONS and container.last_state.terminated is None
 
 
 def _is_ready(pod: Pod) -> bool:
@@ -233,7 +255,7 @@ def _is_ready(pod: Pod) -> bool:
 
 def _waits_for_volumes(pod: Pod) -> bool:
     containers = (*pod.status.init_container_statuses, *pod.status.container_statuses)
-    return pod.status.phase in ("", "Pending") and all(is_starting(container) for container in containers)
+    return pod.status.phase in ("", "Pending") and all(_is_starting(container) for container in containers)
 
 
 def _is_about(event: EventObject, pod: Pod) -> bool:

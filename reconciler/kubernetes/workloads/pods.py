@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN
 from reconciler.kubernetes.client.informer import Informer
@@ -170,13 +171,12 @@ class PodObserver:
             return None
         return self._namespaces[name].of(service)
 
-    def trouble(self, service: str) -> str | None:
+    def diagnosis(self, service: str) -> Diagnosis | None:
         """Return a permanent error in watching the pods of a service."""
         name = self._where.get(service)
-        said = (self._namespaces[name].pods.trouble or "") if name else ""
-        if not said.startswith(str(FORBIDDEN)):
+        if name is None or self._namespaces[name].pods.error_status != FORBIDDEN:
             return None
-        return f"Forbidden: zenvoy may not watch pods in {name}, so what keeps this one is not known"
+        return Diagnosis(Reason.FORBIDDEN, f"zenvoy may not watch pods in {name}, so the cause is not known")
 
     def close(self) -> None:
         """Stop watching all namespaces."""

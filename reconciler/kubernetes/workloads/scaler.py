@@ -124,7 +124,7 @@ class TargetScaler:
         elif self.is_zero_desired:
             self._sleep()
         elif not any(self._desired.values()):
-            self.observer.clear_trouble()
+            self.observer.clear_failure()
 
     def leave(self, service: str) -> None:
         """Remove a service that is gone or has another target."""

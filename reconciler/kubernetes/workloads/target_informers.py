@@ -13,9 +13,10 @@ from datetime import datetime
 import msgspec
 import structlog
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind, ScalableResource
-from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, UNAUTHORIZED, ApiError, Unreachable
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct
 from reconciler.kubernetes.types.resource_requests import Template, requests_of
@@ -26,8 +27,7 @@ log = structlog.get_logger()
 
 REDISCOVER_EVERY_SECONDS = 3.0
 CHECK_EVERY_SECONDS = 1.0
-NO_RIGHT = ("401", "403")
-NOT_THERE = "404"
+DENIED = (UNAUTHORIZED, FORBIDDEN)
 
 
 class _Meta(Struct, frozen=True):
@@ -105,7 +105,7 @@ class ResourceWatch:
     ) -> None:
         """Create a watch of the apiVersion and kind in `named`.
 
-        `changed` is called with the key of a changed object, `turned` when `resource` or `trouble` changed, or the
+        `changed` is called with the key of a changed object, `turned` when `resource` or `diagnosis` changed, or the
         first list is complete.
         """
         self._api, self._discovery, self._named, self._namespaces = api, discovery, named, namespaces
@@ -114,7 +114,7 @@ class ResourceWatch:
         self.resource: ScalableResource | None = None
         self.is_absent = False
         """True if the kind does not exist."""
-        self.trouble: str | None = None
+        self.diagnosis: Diagnosis | None = None
         """Reason why its objects cannot be read; None if they can, or if that is not known yet."""
 
     def item(self, namespace: str, name: str) -> TargetObject | None:
@@ -138,11 +138,13 @@ class ResourceWatch:
             try:
                 self.resource = await self._discovery.find(*self._named)
             except NoSuchKind as error:
-                self._set_trouble(str(error), absent=True)
+                self._set_diagnosis(error.diagnosis, absent=True)
             except ApiError as error:
                 self._log_failure(error)
-                if str(error.status) in NO_RIGHT:
-                    self._set_trouble(f"Forbidden: zenvoy may not ask which kinds there are: {error.message}")
+                if error.status in DENIED:
+                    self._set_diagnosis(
+                        Diagnosis(Reason.FORBIDDEN, f"zenvoy may not read the API discovery: {error.message}")
+                    )
             except (Unreachable, msgspec.DecodeError) as error:
                 self._log_failure(error)
             else:
@@ -159,7 +161,7 @@ class ResourceWatch:
             )
         running = [asyncio.create_task(informer.run()) for informer in self._informers.values()]
         try:
-            self._set_trouble(None)
+            self._set_diagnosis(None)
             while await self._still_exists(kind):
                 for task in running:
                     if task.done():
@@ -172,24 +174,24 @@ class ResourceWatch:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _still_exists(self, kind: ScalableResource) -> bool:
-        """Return whether the kind still exists, and update `trouble`."""
+        """Return whether the kind still exists, and update `diagnosis`."""
         found = None
         for informer in self._informers.values():
-            said = informer.trouble or ""
-            if said.startswith(NOT_THERE):
+            if informer.error_status == NOT_FOUND:
                 self._discovery.forget(kind.api_version)
                 return False
-            if said.startswith(NO_RIGHT):
-                found = f"Forbidden: zenvoy may not watch {kind.resource}; add it to the chart's `scaleTargets`"
-        if found != self.trouble:
-            self._set_trouble(found)
+            if informer.error_status in DENIED:
+                message = f"zenvoy may not watch {kind.resource}; add it to the chart's `scaleTargets`"
+                found = Diagnosis(Reason.FORBIDDEN, message)
+        if found != self.diagnosis:
+            self._set_diagnosis(found)
         return True
 
     def _log_failure(self, error: Exception) -> None:
         log.warning("failed to look up a kind", api_version=self._named[0], kind=self._named[1], error=str(error))
 
-    def _set_trouble(self, trouble: str | None, absent: bool = False) -> None:
-        self.trouble, self.is_absent = trouble, absent
+    def _set_diagnosis(self, diagnosis: Diagnosis | None, absent: bool = False) -> None:
+        self.diagnosis, self.is_absent = diagnosis, absent
         self._turned()
 
     def _informer(self, namespace: str) -> Informer[TargetObject] | None:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import NOT_FOUND, ApiError, Unreachable
@@ -50,7 +51,7 @@ class TargetObserver:
 
     __slots__ = (
         "_answered", "_answered_at", "_closed", "_is_absent", "_is_watched", "_missing", "_on_change", "_on_scale",
-        "_outdated", "_reader", "_reading", "current", "last_replicas", "resource", "selector", "target", "trouble",
+        "_outdated", "_reader", "_reading", "current", "diagnosis", "last_replicas", "resource", "selector", "target",
     )  # fmt: skip
 
     def __init__(
@@ -64,9 +65,9 @@ class TargetObserver:
         """Replicas of the last observed scale."""
         self.selector: str | None = None
         """Selector of its pods; None if not known, empty if the target has none."""
-        self.trouble: str | None = None
+        self.diagnosis: Diagnosis | None = None
         """The reason why it cannot be observed or scaled."""
-        self._missing: str | None = None
+        self._missing: Diagnosis | None = None
         self._reading: Task | None = None
         self._outdated = self._closed = self._is_absent = self._is_watched = False
         self._answered: ObservedScale | None = None
@@ -102,20 +103,20 @@ class TargetObserver:
         """Record that it exists; `scale` is None if only its scale subresource has the replicas."""
         self.resource, self._is_watched = resource, True
         if self._missing is not None:
-            self._missing = self.trouble = None
+            self._missing = self.diagnosis = None
         if scale is None:
             self._outdated = True
             self._read_soon()
         elif not self._is_outdated(scale):
             self._observe(scale)
 
-    def lost(self, resource: ScalableResource | None, trouble: str, absent: bool = True) -> None:
+    def lost(self, resource: ScalableResource | None, diagnosis: Diagnosis, absent: bool = True) -> None:
         """Record that it does not exist (`absent`), or cannot be observed at present."""
         self.resource, self._is_watched = resource, self._is_watched and not absent
-        if (self._missing, self._is_absent) != (trouble, absent):
+        if (self._missing, self._is_absent) != (diagnosis, absent):
             self._is_absent = absent
             self.current = self.selector = None
-            self.trouble = self._missing = trouble
+            self.diagnosis = self._missing = diagnosis
             self._on_change()
 
     def find_selector(self) -> None:
@@ -132,7 +133,7 @@ class TargetObserver:
             answer = parse_scale(await (get or self._reader.api.get)(path), self.target.key)
         except ApiError as error:
             if error.status == NOT_FOUND:
-                self.lost(self.resource, self._describe(error), absent=False)  # only the watch knows that it is absent
+                self.lost(self.resource, self._diagnose(error), absent=False)  # only the watch knows that it is absent
             else:
                 self.fail(error)
         except (Unreachable, msgspec.DecodeError) as error:
@@ -144,22 +145,22 @@ class TargetObserver:
 
     def answered(self, scale: ObservedScale) -> None:
         """Record the answer to a call; concurrent answers may arrive out of order."""
-        self.trouble = self._missing = None
+        self.diagnosis = self._missing = None
         if not self._is_outdated(scale):
             self._answered, self._answered_at = scale, time.monotonic()
             self._observe(scale)
 
     def fail(self, error: ApiError | Unreachable) -> None:
         """Record that it cannot be scaled."""
-        trouble = self._describe(error)
-        if trouble != self.trouble:
+        diagnosis = self._diagnose(error)
+        if diagnosis != self.diagnosis:
             log.warning("failed to scale a target", target=str(self.target), error=str(error))
-            self.trouble = trouble
+            self.diagnosis = diagnosis
             self._on_change()
 
-    def clear_trouble(self) -> None:
+    def clear_failure(self) -> None:
         """Forget a failure to scale, because scaling is no longer requested."""
-        self.trouble = self._missing
+        self.diagnosis = self._missing
 
     def close(self) -> None:
         """Stop reading."""
@@ -195,6 +196,6 @@ class TargetObserver:
             return False
         return self._answered.is_newer_than(scale)
 
-    def _describe(self, error: ApiError | Unreachable) -> str:
+    def _diagnose(self, error: ApiError | Unreachable) -> Diagnosis:
         resource = self.resource.plural if self.resource else self.target.kind
-        return wake_client.words(error, str(self.target), resource, self.target.namespace)
+        return wake_client.diagnose_scale_error(error, str(self.target), resource, self.target.namespace)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import structlog
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import JSON_PATCH, Api
-from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, UNAUTHORIZED, ApiError, Unreachable
 from reconciler.kubernetes.workloads.scale import Patch
 
 log = structlog.get_logger()
@@ -96,15 +97,18 @@ def wake_timeout(unanswered: int) -> float:
     return min(WAKE_TIMEOUT_SECONDS * 2.0 ** max(0, min(unanswered, 8) - 1), WAKE_TIMEOUT_MAX_SECONDS)
 
 
-def words(error: ApiError | Unreachable, target: str, resource: str, namespace: str) -> str:
-    """Describe why a target cannot be scaled, with a remedy. `resource` is as in RBAC, such as `deployments`."""
+def diagnose_scale_error(error: ApiError | Unreachable, target: str, resource: str, namespace: str) -> Diagnosis:
+    """Return why a target cannot be scaled, with a remedy. `resource` is as in RBAC, such as `deployments`."""
     if isinstance(error, Unreachable):
-        return f"ApiUnreachable: the API server does not answer: {error}"
-    if error.status == 404:
-        return f"TargetNotFound: {target} does not exist"
-    if error.status == 403 and f'resource "{resource}/scale" in API group' in error.message:
+        return Diagnosis(Reason.API_UNREACHABLE, f"the API server does not answer: {error}")
+    if error.status == NOT_FOUND:
+        return Diagnosis(Reason.TARGET_NOT_FOUND, f"{target} does not exist")
+    # The API server gives a denial by RBAC and one by an admission webhook the same status and reason.
+    if error.status == FORBIDDEN and f'resource "{resource}/scale" in API group' in error.message:
         remedy = f"add {resource} to the chart's `scaleTargets`"
-        return f"Forbidden: zenvoy may not scale {target}: no right to {resource}/scale in {namespace}; {remedy}"
-    if error.status in (401, 403):
-        return f"Forbidden: {target} cannot be scaled: {error.message}"
-    return f"ScaleFailed: {target} cannot be scaled: {error.reason or error.status}: {error.message}"
+        message = f"zenvoy may not scale {target}: no right to {resource}/scale in {namespace}; {remedy}"
+        return Diagnosis(Reason.FORBIDDEN, message)
+    if error.status in (UNAUTHORIZED, FORBIDDEN):
+        return Diagnosis(Reason.FORBIDDEN, f"{target} cannot be scaled: {error.message}")
+    message = f"{target} cannot be scaled: {error.reason or error.status}: {error.message}"
+    return Diagnosis(Reason.SCALE_FAILED, message)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
+from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.types.builtin import Service
@@ -53,7 +54,7 @@ class WakeMonitor:
         """Stop watching pods."""
         self._pods.close()
 
-    def diagnose(self, workload: Workload, failures: Sequence[Condition], has_ready_endpoint: bool) -> str | None:
+    def diagnose(self, workload: Workload, failures: Sequence[Condition], has_ready_endpoint: bool) -> Diagnosis | None:
         """Return why the workload does not become ready, or None.
 
         `failures` are failure conditions of the target. `has_ready_endpoint` is Kubernetes' readiness of an endpoint.
@@ -67,7 +68,7 @@ class WakeMonitor:
         if self._pods.follow(workload.name, workload.scaler.target, selector):
             workload.awaited_since = time.monotonic()
         if (seen := self._pods.of(workload.name)) is None:
-            return self._pods.trouble(workload.name)
+            return self._pods.diagnosis(workload.name)
         waited = time.monotonic() - workload.awaited_since
         ending = (
             workload.terminating | workload.previous_pods if waited < UNMARK_AFTER_SECONDS else workload.terminating

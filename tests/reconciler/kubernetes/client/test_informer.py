@@ -112,7 +112,7 @@ async def test_informer_bookmark_starts_the_next_watch(copy: Copy) -> None:
 async def test_informer_expired_version_lists_and_deletes(copy: Copy) -> None:
     copy.server.faults.refuse = (500, "InternalError")
     copy.server.cut()
-    await until(lambda: copy.informer.trouble)
+    await until(lambda: copy.informer.error)
     copy.server.delete("a")
     copy.server.put("b")
     copy.server.put("c")
@@ -139,10 +139,10 @@ async def test_informer_status_410_lists_again(copy: Copy) -> None:
 async def test_informer_rejected_list_deletes_nothing(copy: Copy, refusal: tuple[int, str]) -> None:
     copy.server.faults.refuse = refusal
     copy.server.cut()
-    await until(lambda: copy.informer.trouble and refusal[1] in copy.informer.trouble)
+    await until(lambda: copy.informer.error and refusal[1] in str(copy.informer.error))
     assert copy.names() == ["a", "b"]
     copy.server.faults.refuse = None
-    await until(lambda: copy.server.open and copy.informer.trouble is None)
+    await until(lambda: copy.server.open and copy.informer.error is None)
     assert copy.told == ["+a", "+b", "synced"]
 
 
@@ -151,7 +151,7 @@ async def test_informer_incomplete_list_deletes_nothing(copy: Copy) -> None:
     copy.server.put("d")
     copy.server.faults.refuse = (500, "InternalError")
     copy.server.cut()
-    await until(lambda: copy.informer.trouble)
+    await until(lambda: copy.informer.error)
     copy.server.faults.page = 2
     copy.server.delete("d")
     copy.server.forget()
@@ -218,11 +218,11 @@ async def test_informer_unresponsive_server_is_retried(copy: Copy, monkeypatch: 
     monkeypatch.setattr(module, "WATCH_GRACE_SECONDS", 0.1)
     copy.server.faults.silent = True
     copy.server.cut()
-    await until(lambda: copy.informer.trouble)
+    await until(lambda: copy.informer.error)
     copy.server.put("c")
     copy.server.faults.silent = False
     await until(lambda: "+c" in copy.told)
-    assert copy.informer.trouble is None
+    assert copy.informer.error is None
 
 
 async def test_informer_undecodable_object_keeps_last_state(copy: Copy) -> None:

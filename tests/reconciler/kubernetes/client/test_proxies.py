@@ -96,6 +96,6 @@ async def test_proxy_list_unreachable_api_ends_nothing(place: Place) -> None:
     await place.has("a", "one", "two")
     place.server.faults.refuse = (503, "ServiceUnavailable")
     place.server.cut()
-    await until(lambda: place.list._informer.trouble)
+    await until(lambda: place.list._informer.error)
     place.now += CONFIRM_AFTER_SECONDS
     assert not place.list.ended("one")

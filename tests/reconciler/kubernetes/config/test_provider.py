@@ -304,7 +304,7 @@ async def test_provider_before_sync_reports_nothing() -> None:
     async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
         catalogue = KubernetesProvider(api, lambda: False, lambda entries, _: shop.told.append((entries, {})))
         task = asyncio.create_task(catalogue.run())
-        await until(lambda: catalogue.scaled_services.synced and catalogue.services.trouble)
+        await until(lambda: catalogue.scaled_services.synced and catalogue.services.error)
         assert not shop.told
         shop.services.faults.refuse = None
         await until(lambda: shop.told)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from reconciler.core.reasons import Problem, Reason
+from reconciler.core.reasons import Diagnosis, Problem, Reason
 from reconciler.core.record import Record, State
 from reconciler.kubernetes.status import conditions
 from reconciler.kubernetes.status.conditions import StatusInputs
@@ -89,13 +89,13 @@ def test_record_of_incomplete_status_is_none(status: ScaledServiceStatus) -> Non
             ("True", "TimedOut", "TimedOut: not ready, and no reason is reported"),
         ),
         (
-            StatusInputs(None, trouble="there is no Deployment web"),
+            StatusInputs(None, diagnosis=Diagnosis(Reason.OTHER, "there is no Deployment web")),
             ("False", "TargetUnavailable", "there is no Deployment web"),
             ("False", "AsExpected", ""),
         ),
         (
-            StatusInputs(ACTIVE, trouble="NotFound: there is no Deployment web"),
-            ("False", "NotFound", "NotFound: there is no Deployment web"),
+            StatusInputs(ACTIVE, diagnosis=Diagnosis(Reason.TARGET_NOT_FOUND, "there is no Deployment web")),
+            ("False", "TargetNotFound", "TargetNotFound: there is no Deployment web"),
             ("False", "AsExpected", ""),
         ),
         (StatusInputs(), ("False", "NotSeenYet", "not observed yet"), ("False", "AsExpected", "")),
@@ -194,13 +194,11 @@ def test_condition_long_message_is_shortened() -> None:
     ("text", "expected"),
     [
         ("ImagePullBackOff: no such image", "ImagePullBackOff"),
-        ("CrashLoopBackOff (exit code 1)", "CrashLoopBackOff"),
-        ("Unschedulable", "Unschedulable"),
         ("OOMKilled: container web of pod web-1", "OOMKilled"),
         ("Deployment web is gone", "Other"),
         ("there is no Deployment", "Other"),
         ("", "Other"),
     ],
 )
-def test_condition_reason_is_the_code_of_its_message(text: str, expected: str) -> None:
-    assert conditions.word(text, "Other") == expected
+def test_condition_reason_is_the_code_of_the_diagnosis(text: str, expected: str) -> None:
+    assert conditions.condition_reason(Diagnosis.parse(text), "Other") == expected

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from structlog.testing import capture_logs
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.client.work_queue import WorkQueueTiming
@@ -90,7 +91,7 @@ def test_record_is_restored_after_restart(scene: Scene) -> None:
 async def test_status_has_record_and_conditions(scene: Scene) -> None:
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
-        scene.store.set_trouble("shop/web", None)
+        scene.store.set_diagnosis("shop/web", None)
         scene.store.set_problems("shop/web", (), 3)
         scene.store.set_command("shop/web", "wake@2026-11-23T10:00:00.000000Z")
         await scene.written()
@@ -205,7 +206,7 @@ async def test_status_deleted_object_with_problems_is_forgotten(scene: Scene) ->
     scene.store.set_problems("shop/web", [BAD], 1)
     scene.server.kept.clear()
     scene.listen()
-    scene.store.set_trouble("shop/web", "TargetNotFound: it is late news")
+    scene.store.set_diagnosis("shop/web", Diagnosis(Reason.TARGET_NOT_FOUND, "it is late news"))
     scene.server.scaled_service("web")
     scene.listen()
     async with writing(scene):
@@ -326,10 +327,10 @@ async def test_status_of_recreated_object_gets_record(scene: Scene) -> None:
 
 async def test_status_stays_until_first_report(scene: Scene) -> None:
     """At a restart nothing is known yet of the target, which is no reason to call it well."""
-    trouble = "TargetMissing: there is no Deployment web"
+    diagnosis = Diagnosis(Reason.TARGET_NOT_FOUND, "there is no Deployment web")
     async with writing(scene):
         scene.store.save("shop/web", ACTIVE)
-        scene.store.set_trouble("shop/web", trouble)
+        scene.store.set_diagnosis("shop/web", diagnosis)
         await scene.written()
     again = Scene(scene.server)
     again.listen()
@@ -339,7 +340,7 @@ async def test_status_stays_until_first_report(scene: Scene) -> None:
         again.store.lead()
         await again.written()
         assert len(scene.server.writes()) == 1
-        again.store.set_trouble("shop/web", None)
+        again.store.set_diagnosis("shop/web", None)
         await again.written()
     ready = again.status()["conditions"][0]
     assert (ready["status"], ready["reason"]) == ("True", "Active")

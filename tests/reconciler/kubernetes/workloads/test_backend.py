@@ -318,7 +318,7 @@ async def test_backend_forbidden_pods_are_diagnosed(scene: Scene) -> None:
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(UP)
     told = await scene.until(lambda running: running.diagnosis)
-    assert str(told.diagnosis) == "Forbidden: zenvoy may not watch pods in shop, so what keeps this one is not known"
+    assert str(told.diagnosis) == "Forbidden: zenvoy may not watch pods in shop, so the cause is not known"
 
 
 async def test_backend_pods_from_before_zero_are_not_diagnosed(scene: Scene) -> None:

@@ -47,7 +47,8 @@ def warning(reason: str, message: str, kind: str = "Pod", name: str = "web-1") -
 
 def said(*pods: Pod, waited: float = 1.0, events: tuple[EventObject, ...] = (), **more: Any) -> str | None:
     """After so many seconds of all that may last."""
-    return diagnose(Evidence(TARGET, waited, waited, waited, pods=pods, events=events, service=AWAITED, **more))
+    evidence = Evidence(TARGET, waited, waited, waited, pods=pods, events=events, service=AWAITED, **more)
+    return str(found) if (found := diagnose(evidence)) else None
 
 
 def of_container(state: Status, **more: Any) -> str | None:
@@ -143,7 +144,7 @@ def test_diagnose_unschedulable_pod() -> None:
 def test_diagnose_pod_without_scheduler() -> None:
     forgotten = pod(node="")
     assert said(forgotten, waited=9) is None
-    words = "NotScheduled: pod web-1 has no node yet, and scheduler volcano does not say why: does it run?"
+    words = "NotScheduled: pod web-1 has no node yet, and scheduler volcano reports no reason: is it running?"
     assert said(forgotten, waited=11) == words
     assert said(forgotten, waited=60) == words
     assert said(pod(), waited=11) is None
@@ -198,7 +199,7 @@ def test_diagnose_failing_probe_after_a_while() -> None:
     starting = pod(phase="Running", containerStatuses=[app(RUNS)])
     assert said(starting, events=(event,), waited=9) is None
     assert said(starting, events=(event,), waited=11) == (
-        "Unhealthy: pod web-1 runs, but is not ready: Readiness probe failed: HTTP probe failed with statuscode: 503"
+        "Unhealthy: pod web-1 is running, but not ready: Readiness probe failed: HTTP probe failed with statuscode: 503"
     )
 
 
@@ -215,7 +216,7 @@ def test_diagnose_silent_pod_after_a_while() -> None:
     starting = pod(phase="Running", conditions=[unready], containerStatuses=[app(RUNS)])
     assert said(starting, waited=29) is None
     assert said(starting, waited=31) == (
-        "NotReady: pod web-1 runs, but is not ready: containers with unready status: [app]"
+        "NotReady: pod web-1 is running, but not ready: containers with unready status: [app]"
     )
     creating = pod(containerStatuses=[app(waits("ContainerCreating"))])
     assert said(creating, waited=29) is None
@@ -230,13 +231,13 @@ def test_diagnose_init_container() -> None:
     )
     running = pod(initContainerStatuses=[app(RUNS)], **rest)
     assert said(running, waited=5) is None
-    assert said(running, waited=11) == "Initializing: init container app of pod web-1 still runs"
+    assert said(running, waited=11) == "Initializing: init container app of pod web-1 is still running"
     assert said(pod(initContainerStatuses=[app(ended(0, "Completed"), ready=True)], **rest), waited=11) is None
 
 
 def test_diagnose_no_pods() -> None:
     assert said(waited=1) is None
-    assert said(waited=6) == f"NoPods: the controller of {TARGET} has created no pod, and does not say why"
+    assert said(waited=6) == f"NoPods: the controller of {TARGET} has created no pod and reports no reason"
     assert said(pod(deleted=True), waited=6) == said(waited=6), "one that ends is none"
 
 
@@ -244,8 +245,8 @@ def test_diagnose_ready_pod_without_endpoint() -> None:
     ready = pod(phase="Running", conditions=[READY], containerStatuses=[app(RUNS, ready=True)])
     assert said(ready, waited=1) is None
     assert said(ready, waited=4, port="http") == (
-        "NoEndpoint: pod web-1 is ready, but Service shop/web has no endpoint for port http: "
-        "does its selector match the pod's labels, and its targetPort the pod's port?"
+        "NoEndpoint: pod web-1 is ready, but Service shop/web has no endpoint for port http; "
+        "check that its selector matches the pod's labels, and its targetPort the pod's port"
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.discovery import ScalableResource
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.types.target import Target
@@ -134,7 +135,7 @@ async def test_wake_explicit_zero_succeeds(owner: Owner) -> None:
     owner.put({"replicas": 0})
     owner.scaled.set_desired("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
-    assert owner.scaled.observer.trouble is None
+    assert owner.scaled.observer.diagnosis is None
 
 
 @pytest.mark.parametrize(
@@ -154,17 +155,17 @@ async def test_wake_transient_error_is_retried_at_once(owner: Owner, fault: Exce
     owner.scaled.set_desired("web", AtLeast(3))
     await owner.until(lambda: owner.replicas == 3)
     assert time.monotonic() - began < 1
-    assert owner.scaled.observer.trouble is None, "it was over before it was worth a word"
+    assert owner.scaled.observer.diagnosis is None, "it was over before it was worth a word"
 
 
 async def test_wake_unreachable_api_server_is_reported(owner: Owner) -> None:
     owner.put({})
     owner.objects.refused[SCALE] = Unreachable("refused")
     owner.scaled.set_desired("web", AtLeast(3))
-    await owner.until(lambda: owner.scaled.observer.trouble)
-    assert owner.scaled.observer.trouble == "ApiUnreachable: the API server does not answer: refused"
+    await owner.until(lambda: owner.scaled.observer.diagnosis)
+    assert str(owner.scaled.observer.diagnosis) == "ApiUnreachable: the API server does not answer: refused"
     owner.objects.refused.clear()
-    await owner.until(lambda: owner.replicas == 3 and owner.scaled.observer.trouble is None)
+    await owner.until(lambda: owner.replicas == 3 and owner.scaled.observer.diagnosis is None)
 
 
 async def test_wake_permanent_error_is_reported_and_retried(owner: Owner) -> None:
@@ -172,10 +173,10 @@ async def test_wake_permanent_error_is_reported_and_retried(owner: Owner) -> Non
     denied = 'admission webhook "policy.example" denied the request: not on Sundays'
     owner.objects.refused[SCALE] = ApiError(403, "Forbidden", denied)
     owner.scaled.set_desired("web", AtLeast(3))
-    await owner.until(lambda: owner.scaled.observer.trouble)
-    assert owner.scaled.observer.trouble == f"Forbidden: Deployment shop/web cannot be scaled: {denied}"
+    await owner.until(lambda: owner.scaled.observer.diagnosis)
+    assert str(owner.scaled.observer.diagnosis) == f"Forbidden: Deployment shop/web cannot be scaled: {denied}"
     owner.objects.refused.clear()
-    await owner.until(lambda: owner.replicas == 3 and owner.scaled.observer.trouble is None)
+    await owner.until(lambda: owner.replicas == 3 and owner.scaled.observer.diagnosis is None)
 
 
 async def test_wake_no_longer_desired_stops(owner: Owner) -> None:
@@ -186,7 +187,7 @@ async def test_wake_no_longer_desired_stops(owner: Owner) -> None:
     owner.scaled.set_desired("web", None)
     await owner.until(lambda: not owner.tasks)
     owner.objects.refused.clear()
-    assert (owner.replicas, owner.scaled.observer.trouble) == (0, None)
+    assert (owner.replicas, owner.scaled.observer.diagnosis) == (0, None)
 
 
 async def test_wake_by_someone_else_is_accepted(owner: Owner) -> None:
@@ -319,7 +320,7 @@ async def test_scaler_target_not_in_watch_is_not_called(owner: Owner, wanted: At
     owner.scaled.set_desired("web", wanted)
     owner.scaled.observer.expect(KIND)
     owner.scaled.observer.find_selector()
-    owner.scaled.observer.lost(KIND, "TargetNotFound: gone")
+    owner.scaled.observer.lost(KIND, Diagnosis(Reason.TARGET_NOT_FOUND, "gone"))
     owner.scaled.observer.find_selector()
     await asyncio.sleep(0.1)
     assert not owner.objects.calls
@@ -329,7 +330,7 @@ async def test_scaler_target_not_in_watch_is_not_called(owner: Owner, wanted: At
 
 async def test_wake_with_broken_watch_is_sent(owner: Owner) -> None:
     owner.put({})
-    owner.scaled.observer.lost(KIND, "Forbidden: zenvoy may not watch deployments", absent=False)
+    owner.scaled.observer.lost(KIND, Diagnosis(Reason.FORBIDDEN, "zenvoy may not watch deployments"), absent=False)
     owner.scaled.set_desired("web", AtLeast(2))
     await owner.until(lambda: owner.replicas == 2)
 
@@ -345,13 +346,13 @@ async def test_observer_answer_about_another_object_is_ignored(owner: Owner) -> 
 
 async def test_wake_recreated_target_is_woken(owner: Owner) -> None:
     owner.put({"replicas": 1})
-    owner.scaled.observer.lost(KIND, "TargetNotFound: gone")
+    owner.scaled.observer.lost(KIND, Diagnosis(Reason.TARGET_NOT_FOUND, "gone"))
     del owner.objects.kept[SCALE]
     owner.scaled.set_desired("web", AtLeast(2))
-    assert owner.scaled.observer.trouble and owner.scaled.observer.trouble.startswith("TargetNotFound")
+    assert owner.scaled.observer.diagnosis and owner.scaled.observer.diagnosis.code is Reason.TARGET_NOT_FOUND
     owner.put({})
     await owner.until(lambda: owner.replicas == 2)
-    assert owner.scaled.observer.trouble is None
+    assert owner.scaled.observer.diagnosis is None
 
 
 async def test_observer_custom_kind_reads_scale_once(owner: Owner) -> None:
