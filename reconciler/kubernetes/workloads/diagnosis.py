@@ -42,7 +42,7 @@ _GENERATED_NAME = re.compile(r'^(?:create Pod .{1,200}? failed error: |Error cre
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RankedDiagnosis:
     """A diagnosis with a rank; a lower rank is closer to the cause."""
 
     rank: int
@@ -86,11 +86,11 @@ def diagnose(evidence: Evidence) -> Diagnosis | None:
     return min(findings, key=lambda one: (one.rank, str(one.diagnosis))).diagnosis if findings else None
 
 
-def _finding(rank: int, code: str, message: str) -> Finding:
-    return Finding(rank, Diagnosis.of(code, message))
+def _finding(rank: int, code: str, message: str) -> RankedDiagnosis:
+    return RankedDiagnosis(rank, Diagnosis.of(code, message))
 
 
-def _pod_findings(pod: Pod, evidence: Evidence) -> Iterable[Finding]:
+def _pod_findings(pod: Pod, evidence: Evidence) -> Iterable[RankedDiagnosis]:
     """Yield the errors of one pod."""
     name, status = f"pod {pod.metadata.name}", pod.status
     events = [event for event in evidence.events if _is_about(event, pod)]
@@ -112,13 +112,13 @@ def _pod_findings(pod: Pod, evidence: Evidence) -> Iterable[Finding]:
                 yield _finding(4, event.reason, f"{name}: {shorten_quote(event.message)}")
 
 
-def _container_finding(name: str, container: ContainerStatus, events: Sequence[EventObject]) -> Finding | None:
+def _container_finding(name: str, container: ContainerStatus, events: Sequence[EventObject]) -> RankedDiagnosis | None:
     waiting = container.state.waiting
     if waiting and waiting.reason in PULL_REASONS:
         message = f"image {container.image} of {name} cannot be pulled: {_pull_error(container, events)}"
         return _finding(1, Reason.IMAGE_PULL_BACK_OFF, message)
     if ended := _crash(container):
-        return Finding(2, _describe_crash(name, container, ended))
+        return RankedDiagnosis(2, _describe_crash(name, container, ended))
     if waiting and waiting.reason not in STARTING_REASONS:
         return _finding(2, waiting.reason, f"{name}: {_quote(waiting.message)}")
     return None
@@ -156,7 +156,7 @@ def _describe_crash(name: str, container: ContainerStatus, ended: Terminated) ->
     return Diagnosis(code, f"{name} ended with exit code {ended.exit_code}{reason}{restarts}{quote}")
 
 
-def _missing_pods(evidence: Evidence, pods: int) -> Finding | None:
+def _missing_pods(evidence: Evidence, pods: int) -> RankedDiagnosis | None:
     """Return why pods are missing. The Event of a rejection outlasts it, so the number of pods counts more."""
     if 0 < evidence.desired <= pods:
         return None
@@ -172,14 +172,14 @@ def _missing_pods(evidence: Evidence, pods: int) -> Finding | None:
     return None
 
 
-def _rejection(target: str, reason: str, message: str) -> Finding:
+def _rejection(target: str, reason: str, message: str) -> RankedDiagnosis:
     cause = shorten_quote(_GENERATED_NAME.sub("", message))
     # The API server reports an exceeded quota as a plain Forbidden.
     code = Reason.QUOTA_EXCEEDED if "exceeded quota" in cause else reason or Reason.FAILED_CREATE
     return _finding(6, code, f"pods of {target} cannot be created: {cause or NO_REASON}")
 
 
-def _slow_pod(pod: Pod, evidence: Evidence) -> Finding | None:
+def _slow_pod(pod: Pod, evidence: Evidence) -> RankedDiagnosis | None:
     """Return why a pod without errors takes so long."""
     name, status = f"pod {pod.metadata.name}", pod.status
     if _is_ready(pod):
@@ -201,7 +201,7 @@ def _slow_pod(pod: Pod, evidence: Evidence) -> Finding | None:
     return _unready_pod(pod, evidence)
 
 
-def _unready_pod(pod: Pod, evidence: Evidence) -> Finding | None:
+def _unready_pod(pod: Pod, evidence: Evidence) -> RankedDiagnosis | None:
     name = f"pod {pod.metadata.name}"
     if evidence.running_seconds < UNREADY_SECONDS:
         return None
@@ -215,7 +215,7 @@ def _unready_pod(pod: Pod, evidence: Evidence) -> Finding | None:
     return _finding(8, Reason.NOT_READY, f"{name} is running, but not ready{cause}")
 
 
-def _unrouted_pod(name: str, evidence: Evidence) -> Finding | None:
+def _unrouted_pod(name: str, evidence: Evidence) -> RankedDiagnosis | None:
     if evidence.ready_seconds < UNROUTED_SECONDS or not evidence.service:
         return None
     port = f" for port {evidence.port}" if evidence.port else ""
