@@ -1,5 +1,6 @@
-"""One candidate for a Lease, in a process of its own: a line of JSON for all that it is told, and for each moment
-at which it finds that it was stopped for a while.
+"""One candidate for a Lease, in its own process.
+
+It prints a line of JSON for each news of the Lease, and for each time that it notices that it was stopped for a while.
 
 Arguments: kubeconfig, namespace, name, duration, margin, seconds that its wall clock is wrong by.
 """

@@ -1,4 +1,4 @@
-"""The chart, by helm, as people use it."""
+"""The chart, installed with helm like people do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_HERE = ("monitoring.coreos.com", "cert-manager.io")
 
 
 class Chart:
-    """One release in one namespace. Raises `ToolFailed` with what helm says."""
+    """One release in one namespace. Raises `ToolFailed` with the error of helm."""
 
     def __init__(self, cluster: Cluster, namespace: str, folder: Path, release: str = "zenvoy") -> None:
         self._cluster, self.namespace, self.release = cluster, namespace, release

@@ -1,4 +1,4 @@
-"""Fixtures: a control plane, a client, a namespace for each test, and with `node` a node that runs pods."""
+"""Fixtures: a control plane, a client, a namespace for each test, and `node`, which runs pods."""
 
 from __future__ import annotations
 

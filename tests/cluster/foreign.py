@@ -1,4 +1,4 @@
-"""Kinds of other projects, by their own definitions, which their Go modules hold; none of their programs runs."""
+"""Kinds of other projects, with the definitions in their Go modules; none of their programs runs."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def start(folder: Path, *options: str) -> Cluster:
 
 
 def own() -> Cluster | None:
-    """Return the tester's cluster, when `ZENVOY_TEST_CLUSTER=own` says that the tests may use it.
+    """Return your own cluster, if `ZENVOY_TEST_CLUSTER=own` allows the tests to use it.
 
     One that `cluster up` made is known by its settings (`cluster env`): its processes may be stopped too.
     """

@@ -1,4 +1,4 @@
-"""An HTTP proxy before the API server that notes what a program asks for, in the words of RBAC."""
+"""An HTTP proxy in front of the API server that records a program's requests in the terms of RBAC."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 120.0
 
 
 def load_images(node: Cluster) -> None:
-    """Build what is not built, and give it to the node. The tester's own has to have them."""
+    """Build missing images, and load them into the node. Your own cluster must have them."""
     if node.folder is None:
         return
     wanted = [f"{kind}={name}" for kind, name in IMAGES.items()]

@@ -1,4 +1,4 @@
-"""Being a service account: with its rights and no others."""
+"""Clients with exactly the permissions of a service account."""
 
 from __future__ import annotations
 

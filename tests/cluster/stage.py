@@ -1,6 +1,6 @@
-"""The backend before a real API server, and what it reported; nothing runs pods there, so tests play the kubelet.
+"""The backend with a real API server, and its reports. No pods run, so tests act as the kubelet.
 
-Deployments get their pods from the real controllers; nobody schedules them. A pod's status and EndpointSlices are
+Deployments get their pods from the real controllers; nothing schedules them. A pod's status and EndpointSlices are
 written as a kubelet and the EndpointSlice controller would.
 """
 

@@ -1,4 +1,4 @@
-"""The backend on a real API server: what it makes of objects, wakes and sleeps, and of those who write meanwhile."""
+"""The backend on a real API server: objects, wakes, sleeps, and concurrent writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EndpointSlices that change under the backend, by hand: nothing but the API server is between."""
+"""EndpointSlices that change by hand, with a real API server between the test and the backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cluster.stage import Stage, endpoint, entry, own_address
 
 HERE = own_address()
 UNREACHABLE = "192.0.2.1"
-"""TEST-NET-1 of RFC 5737: nobody is there."""
+"""TEST-NET-1 of RFC 5737: nothing answers there."""
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ async def test_backend_api_server_restart_loses_nothing(stage: Stage, apiserver:
         await stage.until("web", lambda running: running.endpoints)
         before = len(stage.reports)
 
-        # Awake: whatever runs goes on.
+        # Awake: running services continue.
         await asyncio.to_thread(apiserver.stop_apiserver)
         await asyncio.to_thread(apiserver.start_apiserver)
         assert len(stage.reports) == before
@@ -50,7 +50,7 @@ async def test_backend_api_server_restart_loses_nothing(stage: Stage, apiserver:
         assert await stage.replicas("web") == 0
         stage.backend.converge(stage.named("web"), None)
 
-        # Waking: whoever waits is told why, and it wakes once it can.
+        # Waking: the reason is reported, and it wakes as soon as possible.
         await asyncio.to_thread(apiserver.stop_apiserver)
         began = time.monotonic()
         stage.backend.converge(stage.named("web"), AtLeast(2))

@@ -1,4 +1,4 @@
-"""A wake that does not get on, on a real API server: the reason is known as soon as Kubernetes says it."""
+"""Stalled wakes on a real API server: the reason is known as soon as Kubernetes reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled Services and their ScaledServices, against a real API server: made, changed, deleted, and left alone."""
+"""Labelled Services and their ScaledServices on a real API server: created, changed, deleted, and left alone."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_authority_reissued_under_traffic_loses_nothing(zenvoy: Release, shop: S
             RENEWAL_SECONDS,
         )
         after = certificate(zenvoy, tmp_path / "after")
-        # Everything has to connect again, by what is in the files.
+        # All parts have to reconnect with the certificates in the files.
         gone = {pod["metadata"]["uid"] for pod in pods(zenvoy, "reconciler")}
         zenvoy.node.kubectl(
             "delete", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=reconciler", "--wait=false"

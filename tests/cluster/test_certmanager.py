@@ -1,4 +1,4 @@
-"""The chart's objects for cert-manager, before an API server that has cert-manager's own definitions."""
+"""The chart's objects for cert-manager, on an API server that has cert-manager's own definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chart against a real API server: what it renders is taken, what it grants is enough and no more."""
+"""The chart against a real API server: its objects are accepted, and its permissions are sufficient and minimal."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_chart_monitor_interval_equals_the_reconcilers(chart: Chart) -> None:
 
 
 def test_chart_monitors_select_the_pods_of_one_service(chart: Chart) -> None:
-    """Whoever drains still counts, so it has to be scraped."""
+    """A draining proxy still counts connections, so it has to be scraped."""
     rendered = documents(chart.render({"monitoring": {"serviceMonitor": {"enabled": True}}}))
     monitors = [one for one in rendered if one["kind"] == "ServiceMonitor"]
     assert len(monitors) == 2

@@ -1,4 +1,4 @@
-"""The cluster that the tests stand on."""
+"""The cluster that the tests use."""
 
 from __future__ import annotations
 

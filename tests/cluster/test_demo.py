@@ -78,7 +78,7 @@ def test_crash_loop_refuses_clients_with_allowed_details(zenvoy: Release, shop: 
     assert answer.status == 503
     assert "CrashLoopBackOff" in answer.body
     assert "exit code 3" in answer.body
-    # It is repaired, and nobody has to tell zenvoy.
+    # Fix it; zenvoy notices by itself.
     shop.kubectl("set", "env", "deployment/web", "EXIT-")
     until("it answers again", lambda: zenvoy.curl(shop.host("web")).status == 200)
 

@@ -1,4 +1,4 @@
-"""Deleting ScaledServices, and leaving all of them, at a real API server."""
+"""Deletion of ScaledServices, and uninstallation, on a real API server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGKILL of the holder in a proxy pod: clients that wait there, and those that come while it restarts, are answered.
+"""SIGKILL of the holder in a proxy pod: waiting clients, and new ones during the restart, are answered.
 
 The pod is not ready while its container restarts. With the holders of all pods killed at once, the Service would lead
 nowhere for that long: new clients would be refused by Kubernetes, before Envoy.

@@ -1,4 +1,4 @@
-"""The informer against a real API server, which is stopped, frozen and started under it."""
+"""The informer with a real API server that is stopped, frozen and started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fail-over with real processes and a real API server: ended, killed, frozen, with clocks that are wrong."""
+"""Failover with real processes and a real API server: ended, killed, frozen, and with wrong clocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 60.0
 
 
 class Process:
-    """One candidate, and all that it said."""
+    """One candidate and its output."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

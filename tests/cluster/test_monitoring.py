@@ -1,4 +1,4 @@
-"""Prometheus over the pods, as the chart's monitors and rules have it: what it sees, judges and alerts of."""
+"""Prometheus with the chart's monitors and rules: samples, verdicts and alerts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def monitored(zenvoy: Release, tmp_path_factory: pytest.TempPathFactory) -> Iter
         )
         stack.callback(prometheus.close)
         prometheus.start()
-        # Installed anew: replicas that an upgrade replaces are missed for minutes, in which nothing is put to sleep.
+        # Install again: replicas that an upgrade replaces are missing for minutes, in which nothing is put to sleep.
         judging = {
             "prometheus.url": prometheus.url,
             "prometheus.scrapeInterval": INTERVAL,

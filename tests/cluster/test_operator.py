@@ -1,4 +1,4 @@
-"""The chart's objects for the Prometheus operator, before an API server that has the operator's own definitions."""
+"""The chart's objects for the Prometheus operator, on an API server that has the operator's own definitions."""
 
 from __future__ import annotations
 

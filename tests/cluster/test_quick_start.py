@@ -1,4 +1,4 @@
-"""README's quick start in a cluster, as it is written there."""
+"""The commands of the README's quick start, on a node."""
 
 from __future__ import annotations
 

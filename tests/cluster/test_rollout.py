@@ -106,7 +106,7 @@ def test_uninstall_restores_sleeping_services(zenvoy: Release, shop: Shop) -> No
     try:
         assert [shop.replicas("web"), shop.replicas("other")] == [2, 1]
         for name in ("web", "other", "old"):
-            # What stays of it hangs on nobody who is gone.
+            # The remaining objects depend on nothing that is gone.
             shop.kubectl("delete", "ssvc", name, "--ignore-not-found", "--timeout=20s")
         shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
     finally:

@@ -1,4 +1,4 @@
-"""Reasons why a pod does not start, from the real kubelet, scheduler and quota, as operators and clients get them."""
+"""Reasons why a pod does not start, from the real kubelet, scheduler and quota, as operators and clients see them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statuses at a real API server: what people see, who may write, and what becomes of them when it stops."""
+"""Statuses on a real API server: content, writers, and restarts of the API server."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_status_spec_changed_meanwhile_is_written(scene: Scene) -> None:
 
 
 async def test_status_thawed_leader_overwrites_nothing(scene: Scene, api: Api) -> None:
-    """It is asked whether it leads, says yes, freezes, and sends when another one has led for long."""
+    """A leader freezes after it has checked its leadership, and writes when another one has led for long."""
     frozen = Scene(api, scene.namespace)
     await frozen.start()
     asked: list[bool] = []

@@ -1,4 +1,4 @@
-"""Targets of every kind, found on a real API server: what can be scaled, and what is said of what cannot."""
+"""Discovery of scalable kinds on a real API server, and errors about kinds that cannot be scaled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaving a cluster in which one ScaledService names a target that zenvoy may not touch."""
+"""Uninstallation with a ScaledService whose target zenvoy may not touch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ScaledServices of one namespace at a real API server, as an informer hears of them, for what writes to them."""
+"""ScaledServices of one namespace on a real API server, with an informer, for the tests of writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real `zenvoy up` for a test: its services file, its processes, its log, its status, and the end of it all.
+"""A real `zenvoy up` for a test: its services file, processes, log, status, and end.
 
 Rule: nothing here sleeps to wait; `until` polls for what is awaited, with a time-out that only a fault reaches. Every
 process is ended by its id, whatever the test did to it. Counterpart: `conftest.py`, whose `zenvoy` fixture makes these.

@@ -1,4 +1,4 @@
-"""Real databases: asleep means stopped, and the client that wakes them notices nothing but a moment's wait."""
+"""Real databases: asleep means stopped, and the client that wakes them only waits a moment."""
 
 from __future__ import annotations
 

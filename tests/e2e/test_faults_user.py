@@ -1,4 +1,4 @@
-"""The whole as an ordinary user, who may do nothing but read this project's files, wherever root keeps them."""
+"""zenvoy as an ordinary user, who may only read this project's files, wherever root keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probes and scrapes neither wake a service nor keep it awake, and are answered all the same."""
+"""Probes and scrapes neither wake a service nor keep it awake, and are answered."""
 
 from __future__ import annotations
 

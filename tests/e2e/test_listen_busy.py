@@ -1,4 +1,4 @@
-"""Listen addresses that another program has: the old one stays, everything else is applied, and it is tried again."""
+"""Listen addresses in use by another program: the old one stays, everything else is applied, and it is retried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No request is lost, however many come, and whenever they do: around the moment of sleep above all."""
+"""No request is lost under load, especially around the moment of a sleep."""
 
 from __future__ import annotations
 

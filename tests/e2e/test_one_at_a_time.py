@@ -1,4 +1,4 @@
-"""Two programs are never at work on the same data, and nothing that a service started outlives it."""
+"""Programs that share data never run at the same time, and nothing that a service started outlives it."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_up_option_address_in_file_is_a_problem(zenvoy: Start) -> None:
 
 
 def test_up_started_twice_reports_the_first(zenvoy: Start) -> None:
-    """The state directory is what both want first; the one that runs goes on as if nothing had been."""
+    """The second one fails at the state directory; the running one is not affected."""
     first = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP)
     first.wake("web")
     pids, services = first.pids(), first.service_pids("web")

@@ -1,4 +1,4 @@
-"""Connections to the gRPC port that never say anything, by a stranger without a certificate."""
+"""Silent connections to the gRPC port, by a stranger without a certificate."""
 
 from __future__ import annotations
 

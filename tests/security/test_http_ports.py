@@ -1,4 +1,4 @@
-"""Strangers at the ports that serve HTTP: connections that ask nothing, and headers that make no sense."""
+"""Attacks on the HTTP ports: idle connections, and invalid headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of entitled peers on the gRPC port: fields out of bounds, false acknowledgements, memory that is kept."""
+"""Attacks by authorized peers on the gRPC port: fields out of bounds, false acknowledgements, and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hostile services file is a mistake with its place, and nothing else happens."""
+"""Hostile services files: each is a problem with its place, and nothing else happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that controls a terminal: from whatever answers at a control socket, and in log lines."""
+"""Text that controls a terminal, from a false control socket and in log lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A namespace with ScaledServices, the command, and who may answer in the place of the controller."""
+"""Fixtures: a namespace with ScaledServices, the command, and a stand-in for the controller."""
 
 from __future__ import annotations
 

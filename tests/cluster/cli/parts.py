@@ -138,7 +138,7 @@ def deployment(name: str, replicas: int | None = 1, **metadata: Any) -> dict[str
 
 @dataclass
 class FakeController:
-    """A real HTTP server in the place of the controller's: it answers what it was given, by path."""
+    """A real HTTP server in place of the controller's, with prepared answers by path."""
 
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)

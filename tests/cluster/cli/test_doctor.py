@@ -361,7 +361,7 @@ async def made(installed: Installed, scaled: dict[str, Any]) -> None:
 async def test_doctor_applier_of_replicas_is_named(
     installed: Installed, api: Api, manager: str, level: str, remedy: str
 ) -> None:
-    """By server-side apply; once zenvoy has scaled the target, it is nobody's, until it is applied again."""
+    """With server-side apply, replicas have no owner after zenvoy has scaled the target, until the next apply."""
     await awake(installed)
     where = path("apps/v1", "deployments", installed.objects.namespace, "web")
     as_manager = {"fieldManager": manager, "force": "true"}
@@ -380,7 +380,7 @@ async def test_doctor_applier_of_replicas_is_named(
     ("manager", "level"), [("argocd-controller", "problem"), ("kubectl-client-side-apply", "note")]
 )
 async def test_doctor_client_side_apply_is_recognized(installed: Installed, api: Api, manager: str, level: str) -> None:
-    """A creation owns the defaults too, so that owning the field alone says nothing."""
+    """A creation owns the defaults too, so that ownership of the field alone proves nothing."""
     await awake(installed)
     where, query = path("apps/v1", "deployments", installed.objects.namespace), {"fieldManager": manager}
     await api.call("POST", where, {"apiVersion": "apps/v1", **deployment("web", None)}, query=query)

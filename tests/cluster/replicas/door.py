@@ -1,4 +1,4 @@
-"""A TCP forwarder: what the headless Service does for Envoys and holders, and what a pod's own address does for a peer.
+"""A TCP forwarder, in place of the headless Service for Envoys and holders, and of a pod's address for a peer.
 
 All pods of a test are processes of one machine, which would dial each other from the address that they dial.
 """
@@ -32,7 +32,7 @@ class Door:
         self._ready.wait(10)
 
     def cut(self) -> None:
-        """End all connections: whoever had one comes again."""
+        """End all connections; the clients reconnect."""
         self._loop.call_soon_threadsafe(self._cut)
 
     def _cut(self) -> None:

@@ -1,4 +1,4 @@
-"""Two real replicas of the controller before a real API server, a real Envoy and a real holder, and pods that answer.
+"""Two real replicas of the controller with a real API server, a real Envoy, a real holder, and pods that answer.
 
 Everything is a process of its own until `close`. The replicas' addresses, and those of services, are this machine's for
 as long, on its loopback device: the API server takes no loopback addresses for endpoints.
@@ -36,7 +36,7 @@ BIN = Path(sys.executable).parent
 GRPC, HTTP = 18000, 18080
 LEASE_SECONDS = 4
 PATIENCE_SECONDS = 90.0
-"""A new leader that was told of no Envoys waits for 45 s before it puts anything to sleep."""
+"""A new leader without known Envoys waits for 45 s before it puts anything to sleep."""
 PEERS = ACCOUNT = "zenvoy-reconciler"
 CA_SECRET = "zenvoy-self-issued-ca"
 PROXIES = "zenvoy-proxies"
@@ -216,7 +216,7 @@ class Scene:
             self.kubectl("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
         self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=false")
 
-    # ---- what is done to it
+    # ---- actions
 
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
         return self.cluster.kubectl("--namespace", self.namespace, *arguments, given=given)
@@ -267,7 +267,7 @@ class Scene:
         self.tell(name, number)
         self._running[name].wait(30)
 
-    # ---- what is seen
+    # ---- observations
 
     def leader(self) -> str:
         """Return the replica that holds the Lease; empty while none does."""

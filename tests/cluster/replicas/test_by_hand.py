@@ -1,4 +1,4 @@
-"""People write into objects, and delete them: that costs nobody else anything, and what they wrote is put right."""
+"""Objects that people change or delete by hand: others are not affected, and the changes are corrected."""
 
 from __future__ import annotations
 

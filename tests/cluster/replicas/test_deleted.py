@@ -1,4 +1,4 @@
-"""ScaledServices that go while somebody is connected: whoever came before is served, and the object goes in the end."""
+"""ScaledServices that are deleted while clients are connected: the clients are served, then the object is removed."""
 
 from __future__ import annotations
 

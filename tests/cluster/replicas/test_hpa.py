@@ -1,4 +1,4 @@
-"""A HorizontalPodAutoscaler has a service too: awake, the number is its own; asleep, it leaves zero alone.
+"""A HorizontalPodAutoscaler of a service: it sets the replicas while awake, and leaves zero alone.
 
 The real controller, without metrics: it brings a number within its bounds, and leaves one within them as it is.
 """

@@ -1,4 +1,4 @@
-"""The leader ends, or is frozen, in each state: nothing held is lost, nothing in flight is cut, and no wake ends."""
+"""The end or freeze of a leader in each state: no held connection is lost, no request is cut, and no wake ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_leader_thawed_puts_nothing_to_sleep(scene: Scene, tmp_path: Path, pool:
     act = Act(scene, "frozen", tmp_path, pool)
     act.bring("Active")
     before = scene.leader()
-    scene.command(act.name, "sleep")  # what it may have been about to do
+    scene.command(act.name, "sleep")  # as the former leader might have done
     scene.tell(before, signal.SIGSTOP)
     until("another one leads", lambda: scene.leader() not in ("", before))
     after = scene.leader()
@@ -79,7 +79,7 @@ def frozen(scene: Scene, name: str) -> Iterator[None]:
     scene.tell(name, signal.SIGSTOP)
     try:
         until("another one leads", lambda: scene.leader() not in ("", name))
-        # Whoever joins anew has a choice of both; here they make the right one. Whom it has, they notice by themselves.
+        # Reconnecting proxies may reach either replica; here they reach the leader.
         scene.door.replicas.sort(key=lambda replica: replica == scene.grpc[name])
         yield
         scene.between[name].keep_its_lease()

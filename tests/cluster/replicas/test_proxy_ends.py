@@ -1,4 +1,4 @@
-"""A proxy pod ends, as in a roll-out or an eviction, and nobody looks at anything but the Deployment."""
+"""The end of a proxy pod, as in a rollout or an eviction, observed by the Deployment only."""
 
 from __future__ import annotations
 

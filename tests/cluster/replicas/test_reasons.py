@@ -1,4 +1,4 @@
-"""Why a wake does not get on, wherever a person or a program may look, as soon as Kubernetes knows it.
+"""The reason of a stalled wake in each place that shows it, as soon as Kubernetes knows it.
 
 The pod is made by the real controllers; its status is written by hand, as a kubelet does.
 """
@@ -110,7 +110,7 @@ def test_reason_reaches_every_replica_at_once(
     assert words in looks["condition"]()
     assert words in looks["Event"]()
     clients = [client]
-    for _ in range(4):  # somebody always waits, until long after the wake has timed out
+    for _ in range(4):  # a client is always waiting, until long after the wake has timed out
         clients.append(act.ask())
         refused = clients.pop(0).result()
         assert refused.status == 503

@@ -1,4 +1,4 @@
-"""`zenvoy uninstall` beside replicas that still run: they do not undo it."""
+"""`zenvoy uninstall` while replicas still run: they do not undo it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods on the gRPC port of a real controller: what the EndpointSlices of a real API server let each address be.
+"""Pods on the gRPC port of a real controller, identified by the EndpointSlices of a real API server.
 
 The attacker has the authority's key, so that its certificates are as good as those of any pod; it lacks the address.
 """

@@ -1,4 +1,4 @@
-"""A tenant and what its services share with others: hosts, ports, and the listeners of a real Envoy.
+"""A tenant's services and the parts that they share with others: hosts, ports, and listeners of a real Envoy.
 
 The tenant has `edit` in one namespace; the controller has the chart's own account.
 """
@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass
 class Stage:
-    """A controller and an Envoy that has joined it; the tenant, and the namespace of somebody else."""
+    """A controller with an Envoy, a tenant, and the namespace of another tenant."""
 
     api: Api
     tenant: Tenant

@@ -1,4 +1,4 @@
-"""A stranger's pod beside the default installation: it reads nothing, changes nothing, and stops nothing."""
+"""A stranger's pod next to the default installation: it reads nothing, changes nothing, and stops nothing."""
 
 from __future__ import annotations
 
