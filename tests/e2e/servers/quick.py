@@ -1,4 +1,4 @@
-"""A server that starts quickly, for tests of many starts. Run it with `python -I -S`. Arguments: PORT http|tcp [OPTION…].
+"""A server that starts quickly, for many starts. Run it with `python -I -S`. Arguments: PORT http|tcp [OPTION…].
 
 gate=PATH   listens only once that file exists
 stubborn    ignores SIGTERM
