@@ -27,7 +27,7 @@ import grpc
 from bench.processes import cpu_seconds, descriptors, free_port, resident_bytes, running, say
 from bench.table import Row
 from reconciler.core.spec import Protocol, Spec
-from reconciler.ports.holders import Held, Order
+from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.server.holders import HolderStreams
 
 CONNECTIONS = 15_000
@@ -122,7 +122,7 @@ class _Holding:
 
     def __init__(self, upstream_port: int) -> None:
         self._upstream = upstream_port
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HoldStatus] = {}
         self._streams = HolderStreams(self._saw, time.time)
         self._clients = Clients()
         self.bytes_each = self.release_seconds = self.release_cpu_seconds = 0.0
@@ -142,7 +142,7 @@ class _Holding:
         self._order(port, released=False)
         for number in range(ASLEEP):
             address = f"127.{65 + number // 60_000}.{number // 250 % 250}.{number % 250 + 1}:{port}"
-            self._streams.order(f"asleep-{number}", Order(Spec(name=f"asleep-{number}"), address, (), None))
+            self._streams.order(f"asleep-{number}", HoldOrder(Spec(name=f"asleep-{number}"), address, (), None))
         await self._until(lambda: len(self._held) == SERVICES + ASLEEP and all(h.acked_at for h in self._held.values()))
         before = resident_bytes(pid)
         for number in range(CONNECTIONS):
@@ -166,9 +166,9 @@ class _Holding:
             name = f"service-{number}"
             spec = Spec(name=name, protocol=Protocol.TCP, hold_timeout=HOLD_SECONDS)
             to = (f"127.0.{number}.1:{self._upstream}",) if released else ()
-            self._streams.order(name, Order(spec, f"{_hold_address(number)}:{port}", to, None))
+            self._streams.order(name, HoldOrder(spec, f"{_hold_address(number)}:{port}", to, None))
 
-    def _saw(self, held: Held) -> None:
+    def _saw(self, held: HoldStatus) -> None:
         self._held[held.service] = held
 
     async def _until(self, condition: object) -> None:

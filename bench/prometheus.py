@@ -31,8 +31,8 @@ from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
-from reconciler.ports.backend import Running
-from reconciler.ports.holders import Held
+from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.holders import HoldStatus
 from xds.bootstrap.document import ADS_CLUSTER
 
 SERVICES, IN_USE = 10_000, 100
@@ -160,8 +160,8 @@ def _engine() -> Engine:
     engine.configure([Spec(name=name, hosts=(name,)) for name in names])
     for number, name in enumerate(names):
         awake = number < IN_USE
-        engine.ran(Running(name, int(awake), ("127.0.0.1:1",) if awake else ()))
-        engine.held(Held(name, held=0, relayed=0))
+        engine.ran(WorkloadStatus(name, int(awake), ("127.0.0.1:1",) if awake else ()))
+        engine.held(HoldStatus(name, held=0, relayed=0))
     awake = sum(1 for service in engine.services.values() if service.record and service.record.state is State.Active)
     assert awake == IN_USE
     return engine

@@ -30,7 +30,7 @@ from reconciler.local.open_files import limit
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE
 from reconciler.plan import AtLeast, Scale
-from reconciler.ports.backend import Report, Running
+from reconciler.ports.backend import Report, WorkloadStatus
 from tproxy import wire
 from xds.bootstrap.document import Join, as_json
 
@@ -280,7 +280,7 @@ class ThereAtOnce(ProcessBackend):
         if isinstance(scale, AtLeast) and service not in self._up:
             self._up.add(service)
             now = time.time()
-            running = Running(service, 1, ("127.0.0.1:9",), None, {"started": now, "reachable": now})
+            running = WorkloadStatus(service, 1, ("127.0.0.1:9",), None, {"started": now, "reachable": now})
             asyncio.get_running_loop().call_soon(self._says, running)
 
 

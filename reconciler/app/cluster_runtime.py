@@ -48,7 +48,7 @@ from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.wake_client import WARM_CONNECTIONS
 from reconciler.local.open_files import raise_limit
 from reconciler.metrics import World
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.replicas import Connected
 from reconciler.replication import CLAIMS as PEER_CLAIMS
 from reconciler.replication import Peers, Terms
@@ -355,7 +355,7 @@ class ClusterRuntime:
 
     # Reports
 
-    def _ran(self, running: Running) -> None:
+    def _ran(self, running: WorkloadStatus) -> None:
         if self._runtime.closing:
             return
         self._observed.add(running.service)

@@ -41,8 +41,8 @@ from reconciler.local.sockets import joined, listened_on, split
 from reconciler.local.sqlite_store import SqliteStore
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir
 from reconciler.metrics import World
-from reconciler.ports.backend import Running
-from reconciler.ports.holders import Held
+from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.holders import HoldStatus
 from reconciler.ports.replicas import Connected
 from reconciler.ports.transitions import Transition
 from reconciler.server.admission import Admission
@@ -285,13 +285,13 @@ class LocalRuntime:
 
     # Reports
 
-    def _ran(self, running: Running) -> None:
+    def _ran(self, running: WorkloadStatus) -> None:
         self._runtime.ran(running)
         if not self.opened() and self.engine.synced and not self._runtime.closing:
             self._runtime.open()
             tune_gc()
 
-    def _held(self, held: Held) -> None:
+    def _held(self, held: HoldStatus) -> None:
         """Receive the report of a holder, unless it only describes the holder's own end."""
         if not (self._runtime.closing or (self._ending and held.held is None)):
             self._runtime.held(held)

@@ -29,8 +29,8 @@ from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import FORGET_SECONDS, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
 from reconciler.metrics import Metrics, World
-from reconciler.ports.backend import Running
-from reconciler.ports.holders import Held
+from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.holders import HoldStatus
 from reconciler.ports.replicas import Standing
 from reconciler.ports.router import RouteState
 from reconciler.server.admission import Admission, Claims
@@ -50,7 +50,7 @@ class Reports:
     """The receivers of reports from Envoys and holders."""
 
     routed: Callable[[RouteState], None]
-    held: Callable[[Held], None]
+    held: Callable[[HoldStatus], None]
     rejected: Callable[[str, str], None]
     """Receives the node id of an Envoy that rejected an update, and Envoy's message."""
     faults: Callable[[Mapping[str, str]], None]
@@ -157,7 +157,7 @@ class Runtime:
 
     # Inputs
 
-    def ran(self, running: Running) -> None:
+    def ran(self, running: WorkloadStatus) -> None:
         """Receive the status of a workload."""
         if not self.closing:
             self.engine.ran(running)
@@ -167,7 +167,7 @@ class Runtime:
         """Receive the state of a route."""
         self.engine.routed(state)
 
-    def held(self, held: Held) -> None:
+    def held(self, held: HoldStatus) -> None:
         """Receive the connections that holders have of a service."""
         self.engine.held(held)
         self.metrics.held(held)

@@ -20,7 +20,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Demand(Event):
+class DemandSeen(Event):
     """Somebody waits for the service."""
 
 
@@ -43,7 +43,7 @@ class WakeTimedOut(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Zeroed(Event):
+class ReplicasAtZero(Event):
     """The service was seen to have zero replicas."""
 
 

@@ -15,7 +15,7 @@ from reconciler.core.reasons import UNEXPLAINED, Diagnosis
 from reconciler.core.record import Record, State
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.text import pluralize
-from reconciler.core.traffic import Judgement, Usage
+from reconciler.core.traffic import ServiceUsage, Usage
 
 SETTLE_SECONDS = 0.1
 """How long after an acknowledgement a sample counts: Envoy's main thread acknowledges, its workers follow."""
@@ -35,7 +35,7 @@ class Observed:
     """Connections that wait, in all holders; None while a holder is missing."""
     relayed: int | None = None
     """Connections that run through a holder; None while a holder is missing."""
-    traffic: Judgement | None = None
+    traffic: ServiceUsage | None = None
     """The latest judgement; None before the first."""
     route_acked_at: float | None = None
     """When the last Envoy and the last holder acknowledged the present route; None until then."""
@@ -101,7 +101,7 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> str | None:
     return None
 
 
-def _silent_for(seen: Observed, traffic: Judgement) -> float:
+def _silent_for(seen: Observed, traffic: ServiceUsage) -> float:
     return 0.0 if seen.silent_since is None else traffic.taken_at - seen.silent_since
 
 
@@ -117,12 +117,12 @@ def _wanted(record: Record, spec: Spec, seen: Observed) -> bool:
 
 def _asleep(record: Record, seen: Observed) -> Event | None:
     if seen.held:
-        return events.Demand(_waits(seen.held))
+        return events.DemandSeen(_waits(seen.held))
     traffic = seen.traffic
     if traffic and traffic.window_start >= record.since and (traffic.arrived or traffic.moved or traffic.in_flight):
-        return events.Demand(f"Envoy saw traffic: {traffic.seen}")
+        return events.DemandSeen(f"Envoy saw traffic: {traffic.seen}")
     if seen.replicas == 0 and not record.zeroed:
-        return events.Zeroed("confirmed")
+        return events.ReplicasAtZero("confirmed")
     if record.zeroed and seen.replicas and seen.endpoints:
         return events.Ready("somebody else scaled it up")
     return None
@@ -139,7 +139,7 @@ def waking(record: Record, seen: Observed) -> Event | None:
 
 def _lost(seen: Observed) -> Event | None:
     if seen.replicas == 0:
-        return events.Zeroed("somebody else scaled it to zero")
+        return events.ReplicasAtZero("somebody else scaled it to zero")
     if seen.replicas and not seen.endpoints:
         return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
     return None
@@ -155,7 +155,7 @@ def _active(record: Record, seen: Observed, now: float, stale_after: float) -> E
 
 def _idle(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
     if seen.held:
-        return events.Demand(_waits(seen.held))
+        return events.DemandSeen(_waits(seen.held))
     if unknown := _unknown(record, seen, now, stale_after):
         return unknown
     if seen.traffic is None:
@@ -167,9 +167,9 @@ def _idle(record: Record, seen: Observed, now: float, stale_after: float) -> Eve
 
 def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
     if seen.replicas == 0:
-        return events.Zeroed("somebody else scaled it to zero")
+        return events.ReplicasAtZero("somebody else scaled it to zero")
     if seen.held:
-        return events.Demand(_waits(seen.held))
+        return events.DemandSeen(_waits(seen.held))
     if unknown := _unknown(record, seen, now, stale_after, patient=_was_commanded(record, seen)):
         return unknown
     # What was in flight before may finish, for as long as `drainTimeout`; what comes anew makes it active.
@@ -182,7 +182,7 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
     return None
 
 
-def _is_anew(record: Record, seen: Observed, traffic: Judgement) -> bool:
+def _is_anew(record: Record, seen: Observed, traffic: ServiceUsage) -> bool:
     """A window that began before the drain may tell of use in the last moments of `idleAfter`, which was then not
     idle; before a command, anybody may have used it."""
     began = traffic.window_start if _was_commanded(record, seen) else traffic.taken_at

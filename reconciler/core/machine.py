@@ -15,7 +15,7 @@ Three rules shaped it:
 - Unknown usage keeps a service awake and never blocks a wake: `TrafficUnknown` undoes `Idle` and `Draining`, and
   nothing else.
 - Nothing leads to `ScaledToZero` while somebody could be served: from `Draining` only by `Drained`, from `Waking` only
-  when nobody wants it, and by `Zeroed`, which says that somebody else has already done it.
+  when nobody wants it, and by `ReplicasAtZero`, which says that somebody else has already done it.
 - Events come late and twice. Where that is harmless, a self-loop says so.
 
 No I/O here and no clock: `now` is an argument. The table is run by the `transitions` library.
@@ -70,49 +70,49 @@ class Row(NamedTuple):
 
 TABLE: tuple[Row, ...] = (
     # Asleep: demand wakes it, and a person may have scaled it up behind our back.
-    Row(ScaledToZero, events.Demand, None, Waking),
+    Row(ScaledToZero, events.DemandSeen, None, Waking),
     Row(ScaledToZero, events.WakeCommanded, None, Waking),
     Row(ScaledToZero, events.Ready, zero_was_confirmed, Active),
-    Row(ScaledToZero, events.Zeroed, None, ScaledToZero),
+    Row(ScaledToZero, events.ReplicasAtZero, None, ScaledToZero),
     Row(ScaledToZero, events.SleepCommanded, None, ScaledToZero),
     # Waking: only a successful dial ends it well; a time-out ends it only when nobody wants the service any more.
     Row(Waking, events.Ready, None, Active),
     Row(Waking, events.WakeStalled, None, Waking),
     Row(Waking, events.WakeTimedOut, nobody_wants_it, ScaledToZero),
     Row(Waking, events.WakeTimedOut, None, Waking),
-    Row(Waking, events.Zeroed, None, ScaledToZero),
-    Row(Waking, events.Demand, None, Waking),
+    Row(Waking, events.ReplicasAtZero, None, ScaledToZero),
+    Row(Waking, events.DemandSeen, None, Waking),
     Row(Waking, events.WakeCommanded, None, Waking),
     Row(Waking, events.SleepCommanded, None, Waking),
     # Active: in use, or not known to be unused.
     Row(Active, events.Quiet, None, Idle),
     Row(Active, events.EndpointsLost, None, Waking),
-    Row(Active, events.Zeroed, None, ScaledToZero),
+    Row(Active, events.ReplicasAtZero, None, ScaledToZero),
     Row(Active, events.SleepCommanded, None, Draining),
     Row(Active, events.Ready, None, Active),
-    Row(Active, events.Demand, None, Active),
+    Row(Active, events.DemandSeen, None, Active),
     Row(Active, events.Traffic, None, Active),
     Row(Active, events.TrafficUnknown, None, Active),
     Row(Active, events.WakeCommanded, None, Active),
     # Idle: quiet so far; any sign of use, and unknown usage, makes it active again.
     Row(Idle, events.Traffic, None, Active),
-    Row(Idle, events.Demand, None, Active),
+    Row(Idle, events.DemandSeen, None, Active),
     Row(Idle, events.TrafficUnknown, None, Active),
     Row(Idle, events.WakeCommanded, None, Active),
     Row(Idle, events.IdleElapsed, not_paused, Draining),
     Row(Idle, events.SleepCommanded, None, Draining),
     Row(Idle, events.EndpointsLost, None, Waking),
-    Row(Idle, events.Zeroed, None, ScaledToZero),
+    Row(Idle, events.ReplicasAtZero, None, ScaledToZero),
     Row(Idle, events.Ready, None, Idle),
     Row(Idle, events.Quiet, None, Idle),
     # Draining: the pods are still there, so coming back costs nothing.
     Row(Draining, events.Traffic, None, Active),
-    Row(Draining, events.Demand, None, Active),
+    Row(Draining, events.DemandSeen, None, Active),
     Row(Draining, events.TrafficUnknown, None, Active),
     Row(Draining, events.WakeCommanded, None, Active),
     Row(Draining, events.Drained, None, ScaledToZero),
     Row(Draining, events.DrainTimedOut, None, Active),
-    Row(Draining, events.Zeroed, None, ScaledToZero),
+    Row(Draining, events.ReplicasAtZero, None, ScaledToZero),
     Row(Draining, events.Ready, None, Draining),
     Row(Draining, events.Quiet, None, Draining),
     Row(Draining, events.SleepCommanded, None, Draining),
@@ -180,7 +180,7 @@ def _target(record: Record, event: Event) -> State | None:
 
 def _refreshed(record: Record, event: Event) -> Record:
     match event:
-        case events.Zeroed() if not record.zeroed:
+        case events.ReplicasAtZero() if not record.zeroed:
             return replace(record, zeroed=True)
         case events.WakeStalled() | events.WakeTimedOut() if record.stalled != event.reason:
             return replace(record, stalled=event.reason)
@@ -188,4 +188,4 @@ def _refreshed(record: Record, event: Event) -> Record:
 
 
 def _is_zeroed(event: Event) -> bool:
-    return isinstance(event, events.Zeroed)
+    return isinstance(event, events.ReplicasAtZero)

@@ -78,7 +78,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ServiceUsage:
     """One service's use between `window_start` and `taken_at` (seconds since the epoch)."""
 
     usage: Usage
@@ -144,7 +144,7 @@ class Window:
             return Reason.PROMETHEUS
         return Reason.ENVOY_AWAY if envoy in self.away else Reason.ENVOY_MISSING
 
-    def judge(self, service: str, by: IdleBy, unknown: Unknown | None) -> Judgement:
+    def judge(self, service: str, by: IdleBy, unknown: Unknown | None) -> ServiceUsage:
         """Return the usage of a service in this window; `unknown` is the window's own `unknown()`, computed once.
 
         When unknown, it has what is known to have come: that is enough to wake, and never enough to sleep.
@@ -170,10 +170,10 @@ class Window:
         reason = f"{pluralize(total.moved, by.one)} moved, {total.in_flight} in flight"
         return self._judgement(Usage.TRAFFIC if total.moved or total.in_flight else Usage.QUIET, reason, total)
 
-    def _judgement(self, usage: Usage, reason: str, total: _Sum, starting: bool = False) -> Judgement:
+    def _judgement(self, usage: Usage, reason: str, total: _Sum, starting: bool = False) -> ServiceUsage:
         at = self.after.taken_at
         start = self.before.taken_at if self.before else at
-        return Judgement(usage, at, start, total.in_flight, reason, total.moved, total.arrived, total.open, starting)
+        return ServiceUsage(usage, at, start, total.in_flight, reason, total.moved, total.arrived, total.open, starting)
 
 
 def _unknown_process(envoy: str, was: EnvoyReading, now: EnvoyReading, elapsed: float) -> Unknown | None:
@@ -227,9 +227,9 @@ def in_flight(spec: Spec, sample: Sample, expected: frozenset[str]) -> int | Non
 
 
 @lru_cache(maxsize=len(IdleBy))
-def _quiet(start: float, taken_at: float, by: IdleBy) -> Judgement:
+def _quiet(start: float, taken_at: float, by: IdleBy) -> ServiceUsage:
     """One object for all services of a window that were not used: most of those that are awake."""
-    return Judgement(Usage.QUIET, taken_at, start, 0, f"{pluralize(0, by.one)} moved, 0 in flight")
+    return ServiceUsage(Usage.QUIET, taken_at, start, 0, f"{pluralize(0, by.one)} moved, 0 in flight")
 
 
 STARTING = frozenset({Reason.FIRST_SAMPLE, Reason.ENVOY_NEW})

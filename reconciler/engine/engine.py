@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.core.events import Event, SleepCommanded, WakeCommanded, Zeroed
-from reconciler.core.follow import tells_of, urge
+from reconciler.core.events import Event, ReplicasAtZero, SleepCommanded, WakeCommanded
+from reconciler.core.follower import follower_event, tells_of
 from reconciler.core.judge import due, judge
 from reconciler.core.machine import step
 from reconciler.core.reasons import Unknown
@@ -20,16 +20,15 @@ from reconciler.core.spec import Spec
 from reconciler.core.traffic import NO_SAMPLE, Pace, Sample, Window
 from reconciler.engine.history import History
 from reconciler.engine.roles import Roles
-from reconciler.engine.roll import Roll
-from reconciler.engine.service import Service
+from reconciler.engine.service import Service, ServiceIndex
 from reconciler.engine.tally import Tally
 from reconciler.engine.turns import Turns, in_turn
 from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
 from reconciler.ports.alarm import Alarm
-from reconciler.ports.backend import Backend, Running
-from reconciler.ports.holders import Held, Holders, Order
-from reconciler.ports.replicas import Alone, Replicas
+from reconciler.ports.backend import Backend, WorkloadStatus
+from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
+from reconciler.ports.replicas import Replicas, SingleReplica
 from reconciler.ports.router import Router, RouteState
 from reconciler.ports.store import Store
 from reconciler.ports.transitions import Listener, Transition
@@ -49,7 +48,7 @@ class Adapters:
     store: Store
     ask_for_sample: Callable[[float], None]
     """Take a sample at this moment (seconds since the epoch) if none is due before: a drain waits for it."""
-    replicas: Replicas = field(default_factory=Alone)
+    replicas: Replicas = field(default_factory=SingleReplica)
 
 
 class Engine(Roles):
@@ -79,7 +78,7 @@ class Engine(Roles):
         self._listens_at = listens_at or self._has_the_port
         self._listen, self._woken = listen, woken
         self._services: dict[str, Service] = {}
-        self._roll = Roll()
+        self._service_index = ServiceIndex()
         self._saved: dict[str, Record] = {}
         self.sample: Sample | None = None
         self.unknown: Unknown | None = NO_SAMPLE
@@ -100,7 +99,7 @@ class Engine(Roles):
     @property
     def synced(self) -> bool:
         """Whether a route is known for every service."""
-        return not self._roll.unknown
+        return not self._service_index.unknown
 
     @in_turn
     def configure(self, specs: Iterable[Spec]) -> None:
@@ -113,7 +112,7 @@ class Engine(Roles):
         for name, spec in wanted.items():
             if name not in self._services:
                 self._services[name] = service = Service(spec, self._origin(name))
-                self._roll.note(name, service.record)
+                self._service_index.note(name, service.record)
                 if not self.leads and name in self._words:
                     self._take_word(name, service)
                 self._settle(name)
@@ -124,7 +123,7 @@ class Engine(Roles):
             self._services[name].always_paused = configured[name].paused
 
     @in_turn
-    def ran(self, running: Running) -> None:
+    def ran(self, running: WorkloadStatus) -> None:
         """The backend says what runs."""
         if service := self._services.get(running.service):
             service.saw_running(running)
@@ -140,7 +139,7 @@ class Engine(Roles):
             self._settle(state.service)
 
     @in_turn
-    def held(self, held: Held) -> None:
+    def held(self, held: HoldStatus) -> None:
         """The holders say who waits."""
         if service := self._services.get(held.service):
             unserved = service.wake and service.wake.total() is None
@@ -159,7 +158,7 @@ class Engine(Roles):
         self.sample = sample
         self.unknown = unknown = window.unknown() or self._adapters.replicas.unknown()
         used = self.tally.requests(sample)
-        for name in self._roll.awake | used.keys():
+        for name in self._service_index.awake | used.keys():
             if service := self._services.get(name):
                 service.requests += used.get(name, 0)
                 service.saw_traffic(window.judge(name, service.spec.idle_by, unknown))
@@ -203,7 +202,7 @@ class Engine(Roles):
         record = self._services.pop(name).record
         if record and self._owners.get(record.hold_address) == name:
             del self._owners[record.hold_address]
-        self._roll.drop(name)
+        self._service_index.drop(name)
         self._adapters.alarm.arm(name, None)
         self._adapters.holders.order(name, None)
         if self.leads:
@@ -226,7 +225,7 @@ class Engine(Roles):
             if self.leads:
                 event = judge(service.record, service.spec, service.seen, now, self.pace.stale_after)
             else:
-                event = urge(service.record, service.seen, service.fence)
+                event = follower_event(service.record, service.seen, service.fence)
             if event is None or not self._step(name, service, event, now):
                 break
             stepped = True
@@ -239,12 +238,12 @@ class Engine(Roles):
         before = service.record
         assert before is not None
         after = step(before, event, now)
-        falls_asleep = after.state is State.ScaledToZero and not isinstance(event, Zeroed)
+        falls_asleep = after.state is State.ScaledToZero and not isinstance(event, ReplicasAtZero)
         if after is before or (falls_asleep and self._adapters.replicas.unknown()):
             return False
         service.record = after
         if after.state is not before.state:
-            self._roll.note(name, after)
+            self._service_index.note(name, after)
             if wake := service.stepped(before, after, event.name):
                 self._woken(name, wake)
         if after.state in (State.Waking, State.Active):  # a wake does not wait for the disk
@@ -295,7 +294,7 @@ class Engine(Roles):
         release_to = pods if wanted.release else ()
         unseen = service.seen.diagnosis if service.seen.replicas is None else None
         diagnosis = service.record.diagnosis or unseen
-        order = Order(service.spec, hold, release_to, diagnosis, service.reference(release_to))
+        order = HoldOrder(service.spec, hold, release_to, diagnosis, service.reference(release_to))
         route = pods if pods and wanted.route is Route.PODS else (hold,)
         if service.ordered != order:
             service.orders(order)

@@ -10,13 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.core.events import Event, WakeCommanded, WakeStalled
-from reconciler.core.follow import fenced, given_up, in_force, taken_over
+from reconciler.core.follower import fenced, in_force, on_demoted, on_elected
 from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State
 from reconciler.core.traffic import NO_SAMPLE, Sample
 from reconciler.engine.history import History
-from reconciler.engine.roll import Roll
-from reconciler.engine.service import Service
+from reconciler.engine.service import Service, ServiceIndex
 from reconciler.engine.tally import Tally
 from reconciler.engine.turns import Turns, in_turn
 from reconciler.engine.wake import Wake
@@ -41,7 +40,7 @@ class Roles:
     _listen: Listener
     _woken: Callable[[str, Wake], None]
     _services: dict[str, Service]
-    _roll: Roll
+    _service_index: ServiceIndex
     _saved: dict[str, Record]
     _adapters: Adapters
     sample: Sample | None
@@ -95,7 +94,7 @@ class Roles:
             service.seen = replace(service.seen, traffic=None, silent_since=None)
             before = service.record or self._restored(name)
             if before:
-                service.record = taken_over(before, service.seen.replicas, since)
+                service.record = on_elected(before, service.seen.replicas, since)
                 self._changed(name, service, before, "LeaderChanged")
                 self._save(name, service.record)
             else:
@@ -103,7 +102,7 @@ class Roles:
             service.believes(ended=False)  # nobody but us puts anything to sleep from now on
             self._settle(name)
         # What is not configured yet was left by another leader too, and is configured when who knows what runs of it.
-        self._saved = {name: taken_over(record, None, since) for name, record in self._saved.items()}
+        self._saved = {name: on_elected(record, None, since) for name, record in self._saved.items()}
 
     def untold(self) -> list[Transition]:
         """What this replica did to services while nobody led, and so nobody told people of; each is given once."""
@@ -122,7 +121,7 @@ class Roles:
         for name, service in self._services.items():
             service.word, service.fence = None, False
             if before := service.record:
-                service.record = given_up(before, self._now())
+                service.record = on_demoted(before, self._now())
                 self._changed(name, service, before, "LeaderChanged")
                 if service.record.state is State.ScaledToZero:
                     service.believes(ended=True, zeroed=service.record.zeroed)
@@ -143,13 +142,13 @@ class Roles:
             service.believes(ended=False)
             if service.record is None and name in saved and self._listens_at(saved[name].hold_address):
                 service.record = saved[name]
-                self._roll.note(name, service.record)
+                self._service_index.note(name, service.record)
             self._settle(name)
 
     @in_turn
     def allocate(self) -> None:
         """There are indexes for hold addresses again."""
-        for name in list(self._roll.unknown):
+        for name in list(self._service_index.unknown):
             self._begin(name, self._services[name])
             self._settle(name)
 
@@ -173,7 +172,7 @@ class Roles:
         elif before is None:  # what went before is not known, so it may have been a sleep
             service.believes(ended=True, zeroed=True)
         if before is None or before.state is not word.state:
-            self._roll.note(name, word)
+            self._service_index.note(name, word)
         if before is None:
             service.cause = cause
             return
@@ -231,7 +230,7 @@ class Roles:
         except NoIndexLeft:
             return
         service.record = Record(state, self._now(), "seen for the first time", max(1, replicas or 0), address)
-        self._roll.note(name, service.record)
+        self._service_index.note(name, service.record)
         self._save(name, service.record)
 
     def _save(self, name: str, record: Record) -> None:
@@ -253,7 +252,7 @@ class Roles:
         """A record changed by a change of leaders."""
         after = service.record
         assert after is not None
-        self._roll.note(name, after)
+        self._service_index.note(name, after)
         if after.state is not before.state:
             service.cause = event
             self._moved(service, Transition(name, before.state, event, after.state, after.reason, after.since))

@@ -8,12 +8,12 @@ from hashlib import blake2s
 from reconciler.core.judge import SETTLE_SECONDS, Observed
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import Judgement, Usage
-from reconciler.engine.ending import Ending
+from reconciler.core.traffic import ServiceUsage, Usage
+from reconciler.engine.terminating import TerminatingEndpoints
 from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline
-from reconciler.ports.backend import UNSAID, Asks, Running
-from reconciler.ports.holders import Held, Order
+from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests, WorkloadStatus
+from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
 from reconciler.ports.transitions import Transition
 
@@ -33,10 +33,10 @@ class Service:
     """None until it is known whether the service runs."""
     seen: Observed = ASLEEP
     routed: RouteState = NOT_ROUTED
-    held: Held | None = None
+    held: HoldStatus | None = None
     route: tuple[str, ...] = ()
     """Where Envoys were last told to send connections."""
-    ordered: Order | None = None
+    ordered: HoldOrder | None = None
     """What holders were last told."""
     deadline: Deadline | None = None
     wake: Wake | None = None
@@ -51,7 +51,7 @@ class Service:
     """A follower's: what the leader said last."""
     fence: bool = False
     """A follower's: whether the leader is about to decide, so that the record stays as it is."""
-    ending: Ending | None = None
+    ending: TerminatingEndpoints | None = None
     """A follower's, from the first time that the leader put the service to sleep."""
     untold: tuple[Transition, ...] = ()
     """A follower's: its own steps since the leader's last word. Whoever leads tells people, so nobody told of these."""
@@ -62,7 +62,7 @@ class Service:
     shared_fence: bool = False
     running: tuple[str, ...] = ()
     """Endpoints as the backend told of them."""
-    asks: Asks = UNSAID
+    asks: ResourceRequests = UNKNOWN_REQUESTS
     """What each replica asks for; the last that was known."""
 
     def set_back(self, now: float) -> Record | None:
@@ -89,7 +89,7 @@ class Service:
         self.route, self.routed = route, NOT_ROUTED
         self._acknowledged()
 
-    def orders(self, order: Order) -> None:
+    def orders(self, order: HoldOrder) -> None:
         self.ordered = order
         if self.held and self.held.acked_at is not None:
             self.held = replace(self.held, acked_at=None)
@@ -141,9 +141,9 @@ class Service:
             return self.wake if self.wake.held_since is None else None
         return None
 
-    def saw_running(self, running: Running) -> None:
+    def saw_running(self, running: WorkloadStatus) -> None:
         self.running = running.endpoints
-        if running.asks != UNSAID:
+        if running.asks != UNKNOWN_REQUESTS:
             self.asks = running.asks
         if self.ending:
             self.ending.saw(running.replicas, running.endpoints)
@@ -155,7 +155,7 @@ class Service:
     def believes(self, ended: bool, zeroed: bool = False) -> None:
         """Whether the endpoints that are there are about to end; `zeroed`: replicas were seen to be none."""
         if ended:
-            self.ending = self.ending or Ending()
+            self.ending = self.ending or TerminatingEndpoints()
             self.ending.begin(self.running, zeroed)
         elif self.ending:
             self.ending.over()
@@ -165,7 +165,7 @@ class Service:
         """Endpoints that may be connected to."""
         return self.ending.left(self.running) if self.ending else self.running
 
-    def saw_traffic(self, traffic: Judgement) -> None:
+    def saw_traffic(self, traffic: ServiceUsage) -> None:
         since = self.seen.silent_since
         if traffic.moved or traffic.usage is Usage.UNKNOWN:
             since = None
@@ -177,7 +177,7 @@ class Service:
         self.routed = routed
         self._acknowledged()
 
-    def saw_held(self, held: Held) -> None:
+    def saw_held(self, held: HoldStatus) -> None:
         self.held = held
         if held.held != self.seen.held or held.relayed != self.seen.relayed:
             self.seen = replace(self.seen, held=held.held, relayed=held.relayed)
@@ -208,3 +208,29 @@ class Service:
 
 def _at_most(at: float | None, now: float) -> float | None:
     return None if at is None else min(at, now)
+
+
+class ServiceIndex:
+    """Names of services by state, so that no operation has to scan all services."""
+
+    def __init__(self) -> None:
+        self.unknown: set[str] = set()
+        """Services without a record: whether they run is not known yet."""
+        self.awake: set[str] = set()
+        """Services with a record in any state except ScaledToZero."""
+
+    def note(self, name: str, record: Record | None) -> None:
+        """Index a service by its present record."""
+        self.drop(name)
+        if record is None:
+            self.unknown.add(name)
+        elif record.state is not State.ScaledToZero:
+            self.awake.add(name)
+
+    def drop(self, name: str) -> None:
+        """Remove a service."""
+        if name in self.unknown:
+            self.unknown.discard(name)
+            if not self.unknown:
+                self.unknown.clear()  # at the start it was all services, and a set never shrinks by itself
+        self.awake.discard(name)

@@ -19,7 +19,7 @@ from reconciler.metrics.registry import Registry
 from reconciler.metrics.services import Page
 from reconciler.metrics.tally import Tally
 from reconciler.metrics.world import Service, World
-from reconciler.ports.holders import Held
+from reconciler.ports.holders import HoldStatus
 from reconciler.ports.transitions import Transition
 
 MOST_ENVOYS = 4096
@@ -66,7 +66,7 @@ class Metrics:
         if found := self._known(service):
             self._sleeps(*found)
 
-    def held(self, held: Held) -> None:
+    def held(self, held: HoldStatus) -> None:
         if found := self._known(held.service):
             holders = frozenset(self._world.all_holders())
             if holders != self._holders:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from reconciler.core.record import Record, State
-from reconciler.ports.backend import Asks
-from reconciler.ports.holders import Held
+from reconciler.ports.backend import ResourceRequests
+from reconciler.ports.holders import HoldStatus
 from reconciler.ports.transitions import Transition
 
 
@@ -91,7 +91,7 @@ class Tally:
     _holders: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, record: Record, asks: Asks, ticks: float) -> Tally:
+    def of(cls, record: Record, asks: ResourceRequests, ticks: float) -> Tally:
         """For a service seen for the first time by this process."""
         tally = cls()
         if record.state is State.ScaledToZero:
@@ -105,7 +105,7 @@ class Tally:
         present = self.waking_since is not None and now - self.waking_since >= wake_timeout
         return self.wakes_late + present
 
-    def saw_held(self, held: Held, holders: frozenset[str], ticks: float) -> None:
+    def saw_held(self, held: HoldStatus, holders: frozenset[str], ticks: float) -> None:
         """`holders` are those that are connected. Totals of some of them only are waited with until all have told."""
         self.waited = self.waited.at_rate(held.held or 0, ticks)
         if held.relayed is None:
@@ -138,7 +138,7 @@ class Tally:
             if not self.recovers:
                 self.before_wake = (requests, self.released.total)
 
-    def sleeps(self, replicas: int, asks: Asks, ticks: float) -> None:
+    def sleeps(self, replicas: int, asks: ResourceRequests, ticks: float) -> None:
         """From now on so many replicas, which ask for so much, are not run for being asleep."""
         self.slept = self.slept.at_rate(replicas, ticks)
         self.slept_cpu = self.slept_cpu.at_rate(replicas * (asks.cpu_cores or 0), ticks)

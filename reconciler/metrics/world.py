@@ -13,8 +13,8 @@ from reconciler.core.judge import Observed
 from reconciler.core.record import Record
 from reconciler.core.spec import Spec
 from reconciler.plan import Deadline
-from reconciler.ports.backend import Asks
-from reconciler.ports.holders import Held
+from reconciler.ports.backend import ResourceRequests
+from reconciler.ports.holders import HoldStatus
 
 
 class Service(Protocol):
@@ -27,13 +27,13 @@ class Service(Protocol):
     @property
     def seen(self) -> Observed: ...
     @property
-    def held(self) -> Held | None: ...
+    def held(self) -> HoldStatus | None: ...
     @property
     def deadline(self) -> Deadline | None: ...
     @property
     def requests(self) -> int: ...
     @property
-    def asks(self) -> Asks: ...
+    def asks(self) -> ResourceRequests: ...
 
 
 class Envoy(Protocol):

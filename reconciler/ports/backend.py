@@ -11,18 +11,18 @@ from reconciler.plan import Scale
 
 
 @dataclass(frozen=True, slots=True)
-class Asks:
+class ResourceRequests:
     """What each replica asks for of the place where it runs; None: not known, or not said."""
 
     cpu_cores: float | None = None
     memory_bytes: float | None = None
 
 
-UNSAID = Asks()
+UNKNOWN_REQUESTS = ResourceRequests()
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class WorkloadStatus:
     """All that a backend knows of one service; each report replaces the one before."""
 
     service: str
@@ -34,10 +34,10 @@ class Running:
     """The reason why the service does not become ready; None while nothing is known to be wrong."""
     milestones: Mapping[str, float] = field(default_factory=dict)
     """When the parts of the latest wake were reached, by name, in seconds since the epoch; in order."""
-    asks: Asks = UNSAID
+    asks: ResourceRequests = UNKNOWN_REQUESTS
 
 
-Report = Callable[[Running], None]
+Report = Callable[[WorkloadStatus], None]
 
 
 class Backend(Protocol):

@@ -13,7 +13,7 @@ from reconciler.core.spec import Spec
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class HoldOrder:
     """What holders do with the connections of one service."""
 
     spec: Spec
@@ -32,7 +32,7 @@ NONE: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HoldStatus:
     """One service's connections in all holders."""
 
     service: str
@@ -74,11 +74,11 @@ def added(parts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     return total
 
 
-Report = Callable[[Held], None]
+Report = Callable[[HoldStatus], None]
 
 
 class Holders(Protocol):
-    """Tells holders what to do. Reports every change of `Held`."""
+    """Tells holders what to do. Reports every change of `HoldStatus`."""
 
-    def order(self, service: str, order: Order | None) -> None:
+    def order(self, service: str, order: HoldOrder | None) -> None:
         """This is the service's order from now on; None: it is no more. The same value again costs nothing."""

@@ -43,7 +43,7 @@ class Replicas(Protocol):
         """Why nothing may be put to sleep now; None when it may."""
 
 
-class Alone:
+class SingleReplica:
     """No other replica."""
 
     def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from reconciler.core.reasons import Reason, Unknown
 from reconciler.core.record import Record
-from reconciler.ports.holders import Held, Holders, Order
+from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
 from reconciler.ports.replicas import Connected, Standing
 from reconciler.ports.router import Router, RouteState
 from reconciler.replication.ledger import Follower, Ledger, Terms
@@ -27,7 +27,7 @@ class Engine(Protocol):
 
     def routed(self, state: RouteState, /) -> None: ...
 
-    def held(self, held: Held, /) -> None: ...
+    def held(self, held: HoldStatus, /) -> None: ...
 
     def standing(self, name: str) -> Standing | None: ...
 
@@ -48,13 +48,13 @@ class Merged:
         self.words: dict[str, Word] = {}
         """As leader: what was said; as follower: what was heard."""
         self._routes: dict[str, RouteState] = {}
-        self._helds: dict[str, Held] = {}
+        self._helds: dict[str, HoldStatus] = {}
         self._routed_at: dict[str, float] = {}
         """When a service's route changed: since then a replica without Envoys has it in force."""
         self._ordered_at: dict[str, float] = {}
         """The same, of orders and holders."""
         self._told_route: dict[str, RouteState] = {}
-        self._told_held: dict[str, Held] = {}
+        self._told_held: dict[str, HoldStatus] = {}
         self.on_word: Callable[[str], None] = lambda service: None
         """The leader's word on a service is new: followers are to be told."""
         self.on_report: Callable[[str], None] = lambda service: None
@@ -78,7 +78,7 @@ class Merged:
         self._own_router.route(service, endpoints, held)
         self._tell_route(service)
 
-    def order(self, service: str, order: Order | None) -> None:
+    def order(self, service: str, order: HoldOrder | None) -> None:
         self._told_held.pop(service, None)
         if order is None:
             for known in (self._routes, self._helds, self._routed_at, self._ordered_at, self._told_route):
@@ -147,7 +147,7 @@ class Merged:
         self._routes[state.service] = state
         self._tell_route(state.service)
 
-    def held(self, held: Held) -> None:
+    def held(self, held: HoldStatus) -> None:
         """This replica's holders say who waits."""
         self._helds[held.service] = held
         self._tell_held(held.service)
@@ -301,10 +301,10 @@ class Merged:
             return RouteState(service, self._routed_at.get(service), "")
         return self._routes.get(service) or RouteState(service, None, "an Envoy")
 
-    def _own_held(self, service: str) -> Held:
+    def _own_held(self, service: str) -> HoldStatus:
         if not self.fleet.holders:
-            return Held(service, 0, 0, self._ordered_at.get(service))
-        return self._helds.get(service) or Held(service, None, None)
+            return HoldStatus(service, 0, 0, self._ordered_at.get(service))
+        return self._helds.get(service) or HoldStatus(service, None, None)
 
     def _route(self, service: str) -> RouteState:
         mine = self._own_route(service)
@@ -318,7 +318,7 @@ class Merged:
             return mine
         return route_of_all(mine, {name: one.said(service) for name, one in followers.items()}, word.version)
 
-    def _held(self, service: str) -> Held:
+    def _held(self, service: str) -> HoldStatus:
         mine = self._own_held(service)
         if not self.leads:
             return mine

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import grpc
 
-from reconciler.ports.holders import Held, Holders
+from reconciler.ports.holders import Holders, HoldStatus
 from reconciler.ports.router import Router, RouteState
 from reconciler.replication import client, merged
 from reconciler.replication.client import FORSAKEN_SECONDS, Credentials, PeerClient
@@ -98,7 +98,7 @@ class Peers:
     def routed(self, state: RouteState) -> None:
         self.merged.routed(state)
 
-    def held(self, held: Held) -> None:
+    def held(self, held: HoldStatus) -> None:
         self.merged.held(held)
 
     def came_or_went(self, envoys: Mapping[str, str], holders: Iterable[str]) -> None:

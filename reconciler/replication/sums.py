@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from reconciler.ports.holders import Held, added
+from reconciler.ports.holders import HoldStatus, added
 from reconciler.ports.router import RouteState
 from reconciler.replication.wire import Report
 
@@ -13,12 +13,12 @@ Reports = Sequence[Report | None]
 """One of each follower; None of one that is missing, or has not said anything yet."""
 
 
-def held_by_all(mine: Held, reports: Reports, complete: bool) -> Held:
+def held_by_all(mine: HoldStatus, reports: Reports, complete: bool) -> HoldStatus:
     """All that wait and are relayed; not known while somebody is missing, but whoever waits for sure is counted."""
     known = [report for report in reports if report is not None]
     complete = complete and len(known) == len(reports) and mine.held is not None and mine.relayed is not None
     complete = complete and all(report.held is not None and report.relayed is not None for report in known)
-    parts: list[Held | Report] = [mine, *known]
+    parts: list[HoldStatus | Report] = [mine, *known]
     held = sum(part.held or 0 for part in parts)
     first = min((part for part in parts if part.held_since), key=_began, default=None)
     return replace(
@@ -36,7 +36,7 @@ def held_by_all(mine: Held, reports: Reports, complete: bool) -> Held:
     )
 
 
-def _began(part: Held | Report) -> tuple[bool, float]:
+def _began(part: HoldStatus | Report) -> tuple[bool, float]:
     """Those that still wait come first, then the latest wait that is over."""
     since = part.held_since or 0.0
     return (False, since) if part.held else (True, -since)

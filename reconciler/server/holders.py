@@ -16,7 +16,7 @@ import structlog
 from reconciler.core.entitlement import StreamKind
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Spec
-from reconciler.ports.holders import Held, Order, Report, added
+from reconciler.ports.holders import HoldOrder, HoldStatus, Report, added
 from tproxy import wire
 
 log = structlog.get_logger(__name__)
@@ -72,7 +72,7 @@ class HolderStreams:
         self._report, self._now, self._forget_seconds, self._joined = report, now, forget_seconds, joined
         self._holders: dict[str, Holder] = {}
         self._version = 0
-        self._orders: dict[str, Order] = {}
+        self._orders: dict[str, HoldOrder] = {}
         """By hold address; what holders are told is made of them when it is told."""
         self._addresses: dict[str, str] = {}
         self._versions: dict[str, int] = {}
@@ -99,7 +99,7 @@ class HolderStreams:
         for holder in self._holders.values():
             yield holder, holder.counts.get(address), not holder.gone and holder.acked >= version
 
-    def order(self, service: str, order: Order | None) -> None:
+    def order(self, service: str, order: HoldOrder | None) -> None:
         address = self._addresses.get(service)
         if order is None or (address and address != order.address):
             self._withdraw(service)
@@ -249,7 +249,7 @@ class HolderStreams:
         for service in list(self._addresses):
             self._report(self._held(service))
 
-    def _held(self, service: str) -> Held:
+    def _held(self, service: str) -> HoldStatus:
         address = self._addresses[service]
         held = relayed = released = refused = gone = 0
         first_byte_at, complete, refused_by = None, bool(self._holders), []
@@ -262,7 +262,7 @@ class HolderStreams:
                 if count.first_byte_at:
                     first_byte_at = max(first_byte_at or 0.0, count.first_byte_at)
         via, first = self._first(address) if refused_by else (None, None)
-        return Held(
+        return HoldStatus(
             service,
             held=held if complete or held else None,
             relayed=relayed if complete else None,
@@ -298,7 +298,7 @@ def _plausible(count: wire.Count, now: float) -> wire.Count:
     return wire.without_times(count)
 
 
-def assigned(order: Order) -> wire.Assignment:
+def assigned(order: HoldOrder) -> wire.Assignment:
     """The order in the words of the wire."""
     spec: Spec = order.spec
     verdict: wire.Verdict = wire.Go(order.release_to) if order.release_to else HOLD
@@ -315,7 +315,7 @@ def assigned(order: Order) -> wire.Assignment:
     )
 
 
-def _reason(order: Order) -> str | None:
+def _reason(order: HoldOrder) -> str | None:
     """Return what clients may read of a stalled wake: the code, or all of it if the spec allows that."""
     if order.diagnosis is None:
         return None

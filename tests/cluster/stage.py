@@ -23,7 +23,7 @@ from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 
 GENEROUS_SECONDS = 30.0
 RUNS = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
@@ -73,12 +73,12 @@ class Stage:
 
     def __init__(self, api: Api, urgent: Api, namespace: str) -> None:
         self.api, self.urgent, self.namespace = api, urgent, namespace
-        self.reports: list[tuple[float, Running]] = []
+        self.reports: list[tuple[float, WorkloadStatus]] = []
         self.leads = True
         self._news = asyncio.Event()
         self.backend = KubernetesBackend(api, urgent, self._on_report, lambda: self.leads, [namespace])
 
-    def _on_report(self, running: Running) -> None:
+    def _on_report(self, running: WorkloadStatus) -> None:
         self.reports.append((time.monotonic(), running))
         self._news.set()
 
@@ -88,14 +88,14 @@ class Stage:
     def named(self, name: str) -> str:
         return f"{self.namespace}/{name}"
 
-    def all(self, name: str) -> list[Running]:
+    def all(self, name: str) -> list[WorkloadStatus]:
         return [running for _, running in self.reports if running.service == self.named(name)]
 
-    def now(self, name: str) -> Running | None:
+    def now(self, name: str) -> WorkloadStatus | None:
         """Return the latest report of the service, if there is any."""
         return next(reversed(self.all(name)), None)
 
-    async def until(self, name: str, holds: Callable[[Running], object]) -> Running:
+    async def until(self, name: str, holds: Callable[[WorkloadStatus], object]) -> WorkloadStatus:
         """Wait until a report meets the condition, and return it."""
         try:
             async with asyncio.timeout(GENEROUS_SECONDS):

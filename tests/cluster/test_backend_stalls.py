@@ -14,7 +14,7 @@ import yaml
 
 from reconciler.kubernetes.client.api import Api, connect
 from reconciler.plan import AtLeast, Zero
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 from tests.cluster.harness import Cluster
 from tests.cluster.stage import RUNS, Stage, condition, container, endpoint, entry, own_address, waiting
 
@@ -37,7 +37,7 @@ async def woken(stage: Stage, name: str = "web", kind: str = "Deployment") -> No
     stage.backend.converge(stage.named(name), AtLeast(1))
 
 
-async def told(stage: Stage, words: str, name: str = "web") -> Running:
+async def told(stage: Stage, words: str, name: str = "web") -> WorkloadStatus:
     """Assert that it is reported soon."""
     began = time.monotonic()
     running = await stage.until(name, lambda running: words in str(running.diagnosis))

@@ -23,7 +23,7 @@ def test_explain_shows_the_evidence(zenvoy: Start) -> None:
         "IdleElapsed",
         "Quiet",
         "Ready",
-        "Demand",
+        "DemandSeen",
     ]
     (envoy,) = found["envoys"]["each"]
     assert (envoy["id"], envoy["acked"]) == ("local", found["envoys"]["version"]) and envoy["ackedAt"]

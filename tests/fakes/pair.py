@@ -16,8 +16,8 @@ from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
-from reconciler.ports.backend import Running
-from reconciler.ports.holders import Held, Order
+from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
 from reconciler.ports.store import NoIndexLeft
 from reconciler.ports.transitions import Transition
@@ -55,7 +55,7 @@ class Proxy:
     before: tuple[str, ...] = ()
     acked_at: float | None = None
     """When Envoy had the route that its replica told it last; on the true clock."""
-    order: Order | None = None
+    order: HoldOrder | None = None
     obeyed_at: float | None = None
     requests: int = 0
 
@@ -89,7 +89,7 @@ class Replica:
         self.dirty_fleet = False
         self.route_now: tuple[str, ...] = ()
         self.acks: dict[str, float | None] = {}
-        self.order_now: Order | None = None
+        self.order_now: HoldOrder | None = None
         self.obeyed: dict[str, float | None] = {}
         self.counts: dict[str, tuple[int, int]] = {}
         self.scale: Scale = None
@@ -162,7 +162,7 @@ class Replica:
     def away(self) -> frozenset[str]:
         return frozenset()
 
-    def order(self, service: str, order: Order | None) -> None:
+    def order(self, service: str, order: HoldOrder | None) -> None:
         self.order_now, self.obeyed = order, dict.fromkeys(self.obeyed)
         self.tell_held()
 
@@ -205,7 +205,7 @@ class Replica:
         relayed = sum(self.counts.get(name, (0, 0))[1] for name in self.obeyed)
         known = bool(self.obeyed)
         acked = None if late or not times else max(times)
-        self.merged.held(Held(NAME, held if known else None, relayed if known else None, acked))
+        self.merged.held(HoldStatus(NAME, held if known else None, relayed if known else None, acked))
 
     def tell_fleet(self) -> None:
         self.merged.came_or_went(dict.fromkeys(self.acks, ""), sorted(self.obeyed))
@@ -215,7 +215,7 @@ class Replica:
     def tell_running(self) -> None:
         if self.view:
             replicas, _, pods, diagnosis = self.view
-            self.engine.ran(Running(NAME, replicas, () if self.hides else pods, diagnosis))
+            self.engine.ran(WorkloadStatus(NAME, replicas, () if self.hides else pods, diagnosis))
 
     # The peer stream, as `server` and `client` have it
 

@@ -21,8 +21,8 @@ from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.service import Service
 from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
-from reconciler.ports.backend import Running
-from reconciler.ports.holders import Held, Order
+from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
 from reconciler.ports.transitions import Transition
 
@@ -70,8 +70,8 @@ class Holder:
 
     up: bool = True
     connected: bool = True
-    order: Order | None = None
-    told: Order | None = None
+    order: HoldOrder | None = None
+    told: HoldOrder | None = None
     acked_at: float | None = None
 
 
@@ -152,7 +152,7 @@ class World:
         for envoy in self.fleet.values():
             envoy.told, envoy.acked_at = endpoints, None
 
-    def order(self, service: str, order: Order | None) -> None:
+    def order(self, service: str, order: HoldOrder | None) -> None:
         self.holder.told, self.holder.acked_at = order, None
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
@@ -232,9 +232,9 @@ class World:
         """Counts are told the moment that they change, while there is a stream."""
         relayed = [client for client in self.served() if not client.direct]
         if self.holder.up and self.holder.connected:
-            self.engine.held(Held(NAME, len(self.held()), len(relayed), self.holder.acked_at))
+            self.engine.held(HoldStatus(NAME, len(self.held()), len(relayed), self.holder.acked_at))
         else:
-            self.engine.held(Held(NAME, None, None))
+            self.engine.held(HoldStatus(NAME, None, None))
 
     def holder_obeys(self) -> None:
         if self.holder.up and self.holder.connected and self.holder.told:
@@ -342,7 +342,7 @@ class World:
     def report_backend(self) -> None:
         ready = tuple(pod for pod, state in self.pods.items() if state == "ready")
         diagnosis = EXITED if "crashed" in self.pods.values() else None
-        self.engine.ran(Running(NAME, self.replicas, ready, diagnosis))
+        self.engine.ran(WorkloadStatus(NAME, self.replicas, ready, diagnosis))
 
     def backend_works(self) -> None:
         """Carry out what the plan asks for; the backend knows of its own doing at once."""

@@ -35,7 +35,7 @@ from reconciler.kubernetes.types.builtin import Service, ServicePort, ServiceSpe
 from reconciler.kubernetes.types.objects import ObjectMeta, decoder
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.local import services_file
-from reconciler.ports.holders import Held, Order
+from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.replication import wire as peer_wire
 from reconciler.replication.ledger import Terms
 from reconciler.replication.merged import Merged
@@ -160,9 +160,9 @@ def admin_stats(data: bytes) -> None:
 
 def holder_stream(data: bytes) -> None:
     """Feed a holder's stream."""
-    reports: list[Held] = []
+    reports: list[HoldStatus] = []
     streams = HolderStreams(reports.append, lambda: NOW, forget_seconds=0.0)
-    streams.order("web", Order(Spec(name="web"), HOLD_ADDRESS, (), None))
+    streams.order("web", HoldOrder(Spec(name="web"), HOLD_ADDRESS, (), None))
     _serve(streams.handler(), holder_wire.METHOD, data)
     for report in reports:
         assert _is_finite(report)
@@ -178,7 +178,7 @@ def peer_stream(data: bytes) -> None:
     own = SimpleNamespace(route=lambda *_: None, order=lambda *_: None)
     merged.attach(engine, own, own)
     merged.lead(0.0)
-    merged.order("web", Order(Spec(name="web"), HOLD_ADDRESS, (), None))
+    merged.order("web", HoldOrder(Spec(name="web"), HOLD_ADDRESS, (), None))
     merged.share("web", Record(State.ScaledToZero, NOW, "", 1, HOLD_ADDRESS), False)
     _serve(PeerServer(merged).handler(), peer_wire.METHOD, data)
     for report in reports:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from reconciler.kubernetes.types.objects import Struct
-from reconciler.ports.backend import UNSAID, Asks
+from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
 
 _QUANTITY = re.compile(r"([+-]?[0-9]*\.?[0-9]*)(m|u|n|[kMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?")
 _SUFFIXES = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
@@ -38,12 +38,12 @@ class Template(Struct, frozen=True):
     spec: TemplatePodSpec = TemplatePodSpec()
 
 
-def requests_of(template: Template) -> Asks:
+def requests_of(template: Template) -> ResourceRequests:
     """Return the requests of one pod."""
     stays = [one for one in template.spec.init_containers or () if one.restart_policy == "Always"]
     running = (*(template.spec.containers or ()), *stays)
-    found = Asks(_sum(running, "cpu"), _sum(running, "memory"))
-    return UNSAID if found == UNSAID else found
+    found = ResourceRequests(_sum(running, "cpu"), _sum(running, "memory"))
+    return UNKNOWN_REQUESTS if found == UNKNOWN_REQUESTS else found
 
 
 def parse_quantity(said: str | int | float) -> float | None:

@@ -28,7 +28,7 @@ from reconciler.kubernetes.workloads.wake_client import WakeClient
 from reconciler.kubernetes.workloads.wake_monitor import WakeMonitor
 from reconciler.kubernetes.workloads.workload import Workload, ordered_milestones
 from reconciler.plan import AtLeast, Scale, Zero
-from reconciler.ports.backend import UNSAID, Report, Running
+from reconciler.ports.backend import UNKNOWN_REQUESTS, Report, WorkloadStatus
 
 log = structlog.get_logger()
 
@@ -281,9 +281,9 @@ class KubernetesBackend:
         if scaler.observer.is_absent:  # while pods exist, assume the replicas that were last observed
             pods = {endpoint.pod for endpoint in routable}
             replicas = (scaler.observer.last_replicas or len(pods)) if pods else 0
-        asks = item.asks if (item := self._item(scaler)) else UNSAID
+        asks = item.asks if (item := self._item(scaler)) else UNKNOWN_REQUESTS
         milestones = ordered_milestones(workload.milestones)
-        self._report_status(workload, Running(workload.name, replicas, reachable, diagnosis, milestones, asks))
+        self._report_status(workload, WorkloadStatus(workload.name, replicas, reachable, diagnosis, milestones, asks))
 
     def _unmark(self, workload: Workload) -> None:
         workload.unmark(self._endpoints(workload))
@@ -296,7 +296,7 @@ class KubernetesBackend:
         ref = scaler.target
         return self._target_informers.watches[ref.api_version, ref.kind].item(ref.namespace, ref.name)
 
-    def _report_status(self, workload: Workload, running: Running) -> None:
+    def _report_status(self, workload: Workload, running: WorkloadStatus) -> None:
         if running != workload.reported:
             workload.reported = running
             self._report(running)

@@ -21,7 +21,7 @@ from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.objects import Condition, ObjectMeta, Struct
 from reconciler.kubernetes.types.resource_requests import Template, requests_of
 from reconciler.kubernetes.workloads.target_observer import Spawn
-from reconciler.ports.backend import UNSAID, Asks
+from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ class TargetObject(Struct, frozen=True):
     """None if only the scale subresource has the replicas."""
     failures: tuple[Condition, ...] = ()
     """Conditions that explain why pods are not created."""
-    asks: Asks = UNSAID
+    asks: ResourceRequests = UNKNOWN_REQUESTS
 
 
 _PLAIN = msgspec.json.Decoder(_Plain)
@@ -78,7 +78,10 @@ def decode_builtin(raw: bytes | msgspec.Raw) -> TargetObject:
     failures = tuple(one for one in read.status.conditions or () if one.type == "ReplicaFailure")
     replicas = 1 if read.spec.replicas is None else read.spec.replicas
     return TargetObject(
-        _meta(read.metadata), replicas, failures, requests_of(read.spec.template) if read.spec.template else UNSAID
+        _meta(read.metadata),
+        replicas,
+        failures,
+        requests_of(read.spec.template) if read.spec.template else UNKNOWN_REQUESTS,
     )
 
 

@@ -14,7 +14,7 @@ from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.scaler import TargetScaler
 from reconciler.plan import AtLeast, Scale, Zero
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 
 UNMARK_AFTER_SECONDS = 3.0
 """A pod that is still ready after this time is not being deleted: controllers delete pods within moments."""
@@ -32,7 +32,7 @@ class Workload:
     def __init__(self, config: ServiceConfig, scaler: TargetScaler) -> None:
         self.name, self.config, self.scaler = config.spec.name, config, scaler
         self.desired: Scale = None
-        self.reported: Running | None = None
+        self.reported: WorkloadStatus | None = None
         self.terminating: set[str] = set()
         """Uids of pods that are terminating."""
         self.unmark_timer: asyncio.TimerHandle | None = None

@@ -23,7 +23,7 @@ from reconciler.local.processes.service_process import ProcessContext, ServicePr
 from reconciler.local.processes.succession import Succession
 from reconciler.local.processes.termination import CensusTaker
 from reconciler.plan import AtLeast, Scale, Zero
-from reconciler.ports.backend import Report, Running
+from reconciler.ports.backend import Report, WorkloadStatus
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class ProcessBackend:
             if unit is not None:
                 unit.change(program)
             if before is None or service not in before:
-                self._report(unit.running if unit else Running(service, 0))
+                self._report(unit.running if unit else WorkloadStatus(service, 0))
 
     def outdated(self) -> frozenset[str]:
         """Return the services that run an earlier program: to be drained, or restarted."""
@@ -204,16 +204,16 @@ class ProcessBackend:
         return unit
 
     async def _until_asleep(self, unit: ServiceProcess) -> None:
-        over = Running(unit.service, 0)
+        over = WorkloadStatus(unit.service, 0)
         try:
             await unit.run(self._tell)
         except Exception as error:
             log.exception("giving up on a service until its next wake: this is a bug in zenvoy", service=unit.service)
-            over = Running(unit.service, None, diagnosis=Diagnosis(Reason.OTHER, f"given up: {error!r}"))
+            over = WorkloadStatus(unit.service, None, diagnosis=Diagnosis(Reason.OTHER, f"given up: {error!r}"))
         # No await between the end of `run` and this: a call in between would have no effect.
         del self._units[unit.service]
         self._tell(over)
 
-    def _tell(self, running: Running) -> None:
+    def _tell(self, running: WorkloadStatus) -> None:
         if running.service in (self._programs or {}) and running.service not in self._retired:
             self._report(running)

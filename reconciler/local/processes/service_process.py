@@ -24,7 +24,7 @@ from reconciler.local.processes.program import Program
 from reconciler.local.processes.readiness import ReadinessProber, accepts
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
 from reconciler.local.processes.termination import CensusTaker, Termination
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 
 log = structlog.get_logger(__name__)
 
@@ -59,8 +59,8 @@ class ServiceProcess:
         self._mark = shared.notes.mark(service) if mark is None else mark
         self.program = program
         self._shared = shared
-        self._running = Running(service, 1)
-        self._reported: Running | None = None
+        self._running = WorkloadStatus(service, 1)
+        self._reported: WorkloadStatus | None = None
         self._withdrawn: tuple[str, ...] = ()
         """Endpoints that accept connections and are not reported."""
         self.wanted = False
@@ -77,7 +77,7 @@ class ServiceProcess:
         """The claims of the running program; empty while none runs."""
 
     @property
-    def running(self) -> Running:
+    def running(self) -> WorkloadStatus:
         """The latest report."""
         return self._running
 
@@ -102,7 +102,7 @@ class ServiceProcess:
         if good and not self.outdated and accepts(note.port):
             milestones = {"reachable": time.time(), **note.milestones}
             ordered = dict(sorted(milestones.items(), key=lambda reached: reached[1]))
-            self._running = Running(self.service, 1, (f"127.0.0.1:{note.port}",), None, ordered)
+            self._running = WorkloadStatus(self.service, 1, (f"127.0.0.1:{note.port}",), None, ordered)
 
     def clean_up(self) -> None:
         """End processes without a note first; before `run`."""
@@ -112,7 +112,7 @@ class ServiceProcess:
         """Keep the service running from now on."""
         self.wanted = True
 
-    def stop(self, at_most: float = float("inf")) -> Running:
+    def stop(self, at_most: float = float("inf")) -> WorkloadStatus:
         """End it within its drain timeout, and within `at_most` seconds.
 
         Returns the report without endpoints, which the caller passes on.
@@ -134,14 +134,14 @@ class ServiceProcess:
         if changed and not self._running.endpoints and not self._withdrawn:
             self.restart()
 
-    def withdraw(self) -> Running:
+    def withdraw(self) -> WorkloadStatus:
         """Return a report without endpoints, for the caller to pass on, until `restore` or `restart`."""
         if self._running.endpoints:
             self._withdrawn = self._running.endpoints
             self._running = self._reported = replace(self._running, endpoints=())
         return self._running
 
-    def restore(self) -> Running:
+    def restore(self) -> WorkloadStatus:
         """Return a report with the endpoints again, if it still runs, for the caller to pass on."""
         if self._withdrawn:
             self._running = self._reported = replace(self._running, endpoints=self._withdrawn)
@@ -154,7 +154,7 @@ class ServiceProcess:
         self._withdrawn = ()
         self._interrupt.set()
 
-    async def run(self, report: Callable[[Running], None]) -> None:
+    async def run(self, report: Callable[[WorkloadStatus], None]) -> None:
         """Start, watch and end processes until none runs and none should."""
         self._report_to = report
         while self.wanted or self._process or self._strays:
@@ -225,7 +225,7 @@ class ServiceProcess:
             slow.cancel()
         if process.is_alive() and not self._interrupt.is_set():
             milestones = {**self._note.milestones, "reachable": time.time()}
-            self._report(Running(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
+            self._report(WorkloadStatus(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
             await asyncio.sleep(0)  # a client waits for the effects of the report, none for the note
             self._write(replace(self._note, reachable=True, milestones=milestones))
 
@@ -304,7 +304,7 @@ class ServiceProcess:
         except OSError as error:
             log.error("failed to write the note of a process", service=self.service, error=str(error))
 
-    def _report(self, running: Running) -> None:
+    def _report(self, running: WorkloadStatus) -> None:
         self._running = running
         if running != self._reported:
             self._reported = running

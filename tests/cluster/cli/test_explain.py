@@ -59,7 +59,7 @@ async def told(objects: Objects) -> AsyncIterator[Told]:
 
 TO_IDLE = (State.Active, "Quiet", State.Idle, "no traffic")
 TO_ACTIVE = (State.Idle, "Traffic", State.Active, "3 requests moved")
-TO_WAKING = (State.ScaledToZero, "Demand", State.Waking, "somebody waits")
+TO_WAKING = (State.ScaledToZero, "DemandSeen", State.Waking, "somebody waits")
 
 
 async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: Told) -> None:
@@ -88,7 +88,7 @@ async def test_explain_events_precede_the_first_transition(cli: Cli, told: Told,
     done = await cli("explain", "web", *where)
     rows = done.out.partition("Last transitions\n")[2].splitlines()
     assert [" ".join(row.split()[1:]) for row in rows] == [
-        "ScaledToZero → Waking Demand somebody waits",
+        "ScaledToZero → Waking DemandSeen somebody waits",
         "Idle → Active Traffic 3 requests moved",
         "Idle no traffic",
         "WakeRequested somebody waits (2 times)",

@@ -16,7 +16,7 @@ from reconciler.engine.service import Service
 from reconciler.engine.wake import Wake
 from reconciler.ports.transitions import Transition
 
-WOKE = Transition("shop/web", State.ScaledToZero, "Demand", State.Waking, "a client is waiting", 1000.0)
+WOKE = Transition("shop/web", State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting", 1000.0)
 READY = Transition("shop/web", State.Waking, "Ready", State.Active, "reachable", 1000.05)
 
 

@@ -15,7 +15,7 @@ from reconciler.core.machine import step
 from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import Record, State
 from reconciler.core.spec import IdleBy, Spec
-from reconciler.core.traffic import Judgement, Usage
+from reconciler.core.traffic import ServiceUsage, Usage
 
 SINCE, NOW, STALE_AFTER = 1000.0, 1010.0, 15.0
 SPEC = Spec(name="web")
@@ -25,8 +25,8 @@ def a_record(state: State, **known: object) -> Record:
     return replace(Record(state, SINCE, "idle for 5m", 3, "127.64.0.7:18001"), **known)  # type: ignore[arg-type]
 
 
-def a_judgement(usage: Usage, at: float = 1009.0, start: float = 1004.0, in_flight: int = 0) -> Judgement:
-    return Judgement(usage, at, start, in_flight, f"it is {usage}")
+def a_judgement(usage: Usage, at: float = 1009.0, start: float = 1004.0, in_flight: int = 0) -> ServiceUsage:
+    return ServiceUsage(usage, at, start, in_flight, f"it is {usage}")
 
 
 QUIET, TRAFFIC, UNKNOWN = map(a_judgement, Usage)
@@ -53,13 +53,13 @@ def test_judge_with_an_unseen_target_keeps_it_awake(state: State) -> None:
 
 
 def test_somebody_who_waits_wakes_it_whatever_else_is_known_or_not() -> None:
-    assert heard(State.ScaledToZero, Observed(held=1)) == events.Demand("somebody waits")
-    assert heard(State.ScaledToZero, Observed(0, held=2, traffic=UNKNOWN)) == events.Demand("2 waiting")
+    assert heard(State.ScaledToZero, Observed(held=1)) == events.DemandSeen("somebody waits")
+    assert heard(State.ScaledToZero, Observed(0, held=2, traffic=UNKNOWN)) == events.DemandSeen("2 waiting")
 
 
 def test_traffic_that_envoy_counted_since_it_fell_asleep_wakes_it_also_without_a_holder() -> None:
     busy = replace(TRAFFIC, moved=1, arrived=1)
-    assert heard(State.ScaledToZero, Observed(0, traffic=busy)) == events.Demand(
+    assert heard(State.ScaledToZero, Observed(0, traffic=busy)) == events.DemandSeen(
         "Envoy saw traffic: 1 arrived, 1 moved, 0 in flight"
     )
     before = replace(busy, window_start=999)
@@ -69,7 +69,7 @@ def test_traffic_that_envoy_counted_since_it_fell_asleep_wakes_it_also_without_a
 def test_what_is_known_to_have_come_wakes_it_in_doubt_too_whatever_is_judged_by() -> None:
     for usage in (Usage.UNKNOWN, Usage.QUIET):
         seen = Observed(0, traffic=replace(a_judgement(usage), arrived=1))
-        assert isinstance(heard(State.ScaledToZero, seen, replace(SPEC, idle_by=IdleBy.BYTES)), events.Demand)
+        assert isinstance(heard(State.ScaledToZero, seen, replace(SPEC, idle_by=IdleBy.BYTES)), events.DemandSeen)
 
 
 def test_doubt_does_not_wake_it() -> None:
@@ -78,7 +78,7 @@ def test_doubt_does_not_wake_it() -> None:
 
 
 def test_zero_is_confirmed_once() -> None:
-    assert heard(State.ScaledToZero, Observed(0)) == events.Zeroed("confirmed")
+    assert heard(State.ScaledToZero, Observed(0)) == events.ReplicasAtZero("confirmed")
     assert heard(State.ScaledToZero, Observed(0), zeroed=True) is None
 
 
@@ -117,7 +117,7 @@ def test_a_crash_and_somebody_else_s_zero_are_told_apart(state: State) -> None:
     assert heard(state, replace(IN_USE, endpoints=(), diagnosis=Diagnosis.parse("exit 139"))) == events.EndpointsLost(
         "exit 139"
     )
-    assert heard(state, replace(IN_USE, replicas=0)) == events.Zeroed("somebody else scaled it to zero")
+    assert heard(state, replace(IN_USE, replicas=0)) == events.ReplicasAtZero("somebody else scaled it to zero")
 
 
 def test_a_complete_quiet_sample_from_after_it_became_active_makes_it_idle() -> None:
@@ -153,7 +153,7 @@ def test_idle_stays_idle_while_quiet_samples_keep_coming() -> None:
 
 
 def test_any_use_makes_it_active() -> None:
-    assert heard(State.Idle, replace(IN_USE, held=1)) == events.Demand("somebody waits")
+    assert heard(State.Idle, replace(IN_USE, held=1)) == events.DemandSeen("somebody waits")
     assert heard(State.Idle, replace(IN_USE, traffic=TRAFFIC)) == events.Traffic("it is traffic")
 
 
@@ -226,7 +226,7 @@ def test_a_sample_counts_once_the_workers_had_time_to_follow() -> None:
 
 
 def test_who_comes_while_it_drains_makes_it_active() -> None:
-    assert heard(State.Draining, replace(DRAINED, held=1)) == events.Demand("somebody waits")
+    assert heard(State.Draining, replace(DRAINED, held=1)) == events.DemandSeen("somebody waits")
     new = replace(TRAFFIC, moved=1)
     assert heard(State.Draining, replace(DRAINED, traffic=new)) == events.Traffic("it is traffic")
 
@@ -275,7 +275,9 @@ def test_silent_relayed_connections_do_not_keep_a_service_awake_that_is_judged_b
 
 
 def test_somebody_else_s_zero_ends_the_drain() -> None:
-    assert heard(State.Draining, replace(DRAINED, replicas=0)) == events.Zeroed("somebody else scaled it to zero")
+    assert heard(State.Draining, replace(DRAINED, replicas=0)) == events.ReplicasAtZero(
+        "somebody else scaled it to zero"
+    )
 
 
 # Being deleted
@@ -369,7 +371,7 @@ SEEN = st.builds(
     held=st.sampled_from([None, 0, 1]),
     relayed=st.sampled_from([None, 0, 1]),
     traffic=st.none()
-    | st.builds(Judgement, st.sampled_from(list(Usage)), TIMES, TIMES, st.sampled_from([0, 1]), st.just("")),
+    | st.builds(ServiceUsage, st.sampled_from(list(Usage)), TIMES, TIMES, st.sampled_from([0, 1]), st.just("")),
     route_acked_at=st.none() | TIMES,
 )
 RECORDS = st.builds(

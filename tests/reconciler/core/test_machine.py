@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.core import events
 from reconciler.core.events import (
-    Demand,
+    DemandSeen,
     Drained,
     DrainTimedOut,
     EndpointsLost,
@@ -17,13 +17,13 @@ from reconciler.core.events import (
     IdleElapsed,
     Quiet,
     Ready,
+    ReplicasAtZero,
     SleepCommanded,
     Traffic,
     TrafficUnknown,
     WakeCommanded,
     WakeStalled,
     WakeTimedOut,
-    Zeroed,
 )
 from reconciler.core.machine import TABLE, UnlistedEvent, step
 from reconciler.core.record import Record, State
@@ -36,13 +36,13 @@ COLUMNS = (ScaledToZero, Waking, Active, Idle, Draining)
 LETTERS = {"Z": ScaledToZero, "W": Waking, "A": Active, "I": Idle, "D": Draining}
 EXPECTED = """
                           Z  W  A  I  D
-  Demand                  W  =  =  A  A
+  DemandSeen              W  =  =  A  A
   Ready                   =  A  =  =  =
   Ready, zeroed           A  A  =  =  =
   WakeStalled             !  =  !  !  !
   WakeTimedOut, wanted    !  =  !  !  !
   WakeTimedOut, unwanted  !  Z  !  !  !
-  Zeroed                  =  Z  Z  Z  Z
+  ReplicasAtZero          =  Z  Z  Z  Z
   EndpointsLost           !  !  W  W  !
   Quiet                   !  !  I  =  =
   Traffic                 !  !  =  A  A
@@ -121,14 +121,14 @@ def test_every_state_hears_every_event(case: Case) -> None:
 def test_a_change_of_state_forgets_the_stall_and_keeps_zeroed_only_when_zero_was_seen(case: Case) -> None:
     after = step(replace(case.record, stalled="it was stuck"), case.event, 107.0)
     assert after.stalled is None
-    assert after.zeroed is isinstance(case.event, Zeroed)
+    assert after.zeroed is isinstance(case.event, ReplicasAtZero)
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.cell == "="], ids=str)
 def test_a_self_loop_refreshes_what_is_known_and_nothing_else(case: Case) -> None:
     after = step(case.record, case.event, 107.0)
     match case.event:
-        case Zeroed():
+        case ReplicasAtZero():
             assert after == replace(case.record, zeroed=True)
         case WakeStalled() | WakeTimedOut():
             assert after == replace(case.record, stalled="why")
@@ -137,8 +137,8 @@ def test_a_self_loop_refreshes_what_is_known_and_nothing_else(case: Case) -> Non
 
 
 def test_the_same_refresh_twice_is_the_same_record() -> None:
-    asleep = step(a_record(ScaledToZero), Zeroed(), 101.0)
-    assert step(asleep, Zeroed(), 102.0) is asleep
+    asleep = step(a_record(ScaledToZero), ReplicasAtZero(), 101.0)
+    assert step(asleep, ReplicasAtZero(), 102.0) is asleep
     waking = step(a_record(Waking), WakeStalled("no image"), 101.0)
     assert step(waking, WakeStalled("no image"), 102.0) is waking
     assert step(waking, WakeStalled("no node"), 103.0).stalled == "no node"
@@ -182,8 +182,8 @@ def test_a_day_in_the_life_of_a_service() -> None:
     talk = Talk(ScaledToZero)
     assert (
         talk
-        >> Zeroed("confirmed") << ScaledToZero
-        >> Demand("somebody waits") << Waking
+        >> ReplicasAtZero("confirmed") << ScaledToZero
+        >> DemandSeen("somebody waits") << Waking
         >> 2.5
         >> Ready("reachable") << Active
         >> 60
@@ -201,7 +201,7 @@ def test_a_day_in_the_life_of_a_service() -> None:
 
 
 def test_who_comes_during_the_drain_is_served_at_once() -> None:
-    assert Talk(Idle) >> IdleElapsed() << Draining >> Demand("somebody waits") << Active
+    assert Talk(Idle) >> IdleElapsed() << Draining >> DemandSeen("somebody waits") << Active
 
 
 def test_doubt_undoes_idle_and_draining_and_nothing_else() -> None:
@@ -212,7 +212,7 @@ def test_doubt_undoes_idle_and_draining_and_nothing_else() -> None:
 
 def test_a_wake_that_gets_stuck_goes_on_and_says_why() -> None:
     talk = Talk(ScaledToZero)
-    assert talk >> Demand() << Waking >> 5 >> WakeStalled("exit code 1") << Waking
+    assert talk >> DemandSeen() << Waking >> 5 >> WakeStalled("exit code 1") << Waking
     assert talk.record.stalled == "exit code 1"
     assert talk >> 55 >> WakeTimedOut("it is not ready", wanted=True) << Waking
     assert talk.record.stalled == "it is not ready"
@@ -222,17 +222,17 @@ def test_a_wake_that_gets_stuck_goes_on_and_says_why() -> None:
 
 
 def test_a_wake_that_nobody_wants_any_more_ends() -> None:
-    assert Talk(ScaledToZero) >> Demand() << Waking >> 60 >> WakeTimedOut(wanted=False) << ScaledToZero
+    assert Talk(ScaledToZero) >> DemandSeen() << Waking >> 60 >> WakeTimedOut(wanted=False) << ScaledToZero
 
 
 def test_somebody_else_scales_it_up_once_it_was_seen_at_zero() -> None:
     talk = Talk(Draining)
     assert talk >> Drained() << ScaledToZero >> Ready("the old pod, still there") << ScaledToZero
-    assert talk >> Zeroed("confirmed") << ScaledToZero >> Ready("somebody else scaled it up") << Active
+    assert talk >> ReplicasAtZero("confirmed") << ScaledToZero >> Ready("somebody else scaled it up") << Active
 
 
 def test_somebody_else_scales_it_to_zero_while_it_wakes_and_it_wakes_again() -> None:
-    assert Talk(Waking) >> Zeroed() << ScaledToZero >> Demand("somebody waits") << Waking
+    assert Talk(Waking) >> ReplicasAtZero() << ScaledToZero >> DemandSeen("somebody waits") << Waking
 
 
 def test_a_crash_holds_until_it_is_back() -> None:

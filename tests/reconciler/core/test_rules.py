@@ -78,7 +78,7 @@ class Watched(World):
         check = getattr(self, f"_check_{transition.event}", None)
         if check and transition.source is not transition.target:
             check(transition)
-        if transition.target is State.ScaledToZero and transition.event != "Zeroed":
+        if transition.target is State.ScaledToZero and transition.event != "ReplicasAtZero":
             assert transition.event in ("Drained", "WakeTimedOut"), transition
             assert not self.busy(), f"asleep although somebody is there: {transition} {self.busy()}"
 

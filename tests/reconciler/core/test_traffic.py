@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import IdleBy
-from reconciler.core.traffic import Counters, EnvoyReading, Judgement, Sample, Usage, Window
+from reconciler.core.traffic import Counters, EnvoyReading, Sample, ServiceUsage, Usage, Window
 
 USED = Counters(requests=7, connections=3, bytes=900)
 
@@ -24,7 +24,7 @@ def sample(at: float, missing: dict[str, str] | None = None, **envoys: tuple[flo
 
 def judged(
     before: Sample | None, after: Sample, expected: str = "a", by: IdleBy = IdleBy.REQUESTS, service: str = "web"
-) -> Judgement:
+) -> ServiceUsage:
     window = Window(before, after, frozenset(expected.split()))
     return window.judge(service, by, window.unknown())
 
@@ -58,7 +58,7 @@ def test_an_envoy_that_restarted_is_found_by_its_own_time() -> None:
 
 def test_nothing_moved_and_nothing_in_flight_is_quiet() -> None:
     verdict = judged(QUIET_BEFORE, sample(1005, a=(505, USED)))
-    assert verdict == Judgement(Usage.QUIET, 1005, 1000, 0, "0 requests moved, 0 in flight", moved=0)
+    assert verdict == ServiceUsage(Usage.QUIET, 1005, 1000, 0, "0 requests moved, 0 in flight", moved=0)
 
 
 @pytest.mark.parametrize(

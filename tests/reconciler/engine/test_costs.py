@@ -10,12 +10,12 @@ from reconciler.core.events import SleepCommanded
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
-from reconciler.engine.ending import NONE, Ending
 from reconciler.engine.engine import Adapters, Engine
-from reconciler.engine.roll import Roll
+from reconciler.engine.service import ServiceIndex
+from reconciler.engine.terminating import NONE, TerminatingEndpoints
 from reconciler.plan import Deadline, Scale
-from reconciler.ports.backend import Running
-from reconciler.ports.holders import Held, Order
+from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.holders import HoldOrder, HoldStatus
 
 NOW = 1_000_000.0
 PODS = ("127.0.0.1:80",)
@@ -41,7 +41,7 @@ class Ports:
     def away(self) -> frozenset[str]:
         return frozenset()
 
-    def order(self, service: str, order: Order | None) -> None: ...
+    def order(self, service: str, order: HoldOrder | None) -> None: ...
 
     def arm(self, service: str, deadline: Deadline | None) -> None: ...
 
@@ -72,8 +72,8 @@ class Place:
         )
         self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
         self.engine.configure([self.spec])
-        self.engine.ran(Running("web", 1, PODS))
-        self.engine.held(Held("web", 0, 0))
+        self.engine.ran(WorkloadStatus("web", 1, PODS))
+        self.engine.held(HoldStatus("web", 0, 0))
 
     @property
     def asked(self) -> int:
@@ -89,8 +89,8 @@ def test_what_changes_nothing_is_not_brought_about_again() -> None:
     place.sampled()
     before = place.asked
     place.sampled()
-    place.engine.held(Held("web", 0, 0))
-    place.engine.ran(Running("web", 1, tuple(PODS)))
+    place.engine.held(HoldStatus("web", 0, 0))
+    place.engine.ran(WorkloadStatus("web", 1, tuple(PODS)))
     assert place.asked == before
 
 
@@ -98,7 +98,7 @@ def test_what_changes_the_plan_of_one_that_is_awake_is_brought_about() -> None:
     place = Place()
     service = place.engine.services["web"]
     for news in (
-        lambda: place.engine.ran(Running("web", 2, (*PODS, "127.0.0.1:81"))),
+        lambda: place.engine.ran(WorkloadStatus("web", 2, (*PODS, "127.0.0.1:81"))),
         lambda: place.engine.configure([replace(place.spec, idle_after=1.0)]),
         lambda: place.engine.pause("web", True),
         lambda: place.engine.command("web", SleepCommanded("now")),
@@ -115,7 +115,7 @@ def test_a_service_keeps_the_spec_that_it_was_given() -> None:
 
 
 def test_who_is_known_leaves_no_room_behind_among_the_unknown() -> None:
-    roll = Roll()
+    roll = ServiceIndex()
     names = [f"service-{number}" for number in range(1000)]
     for name in names:
         roll.note(name, None)
@@ -125,7 +125,7 @@ def test_who_is_known_leaves_no_room_behind_among_the_unknown() -> None:
 
 
 def test_endpoints_of_one_that_has_none_are_one_object() -> None:
-    ending = Ending()
+    ending = TerminatingEndpoints()
     ending.begin((), zeroed=True)
     assert ending.endpoints is NONE
     ending.saw(0, ())

@@ -6,7 +6,7 @@ from reconciler.core import events
 from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 from tests.fakes.pair import FORSAKEN, LEASE, NAME, NOTICE, Pair, Replica
 
 SPEC = Spec(name=NAME, replicas=2, idle_after=600, wake_timeout=5, drain_timeout=60, hold_timeout=600)
@@ -139,7 +139,7 @@ def test_whoever_waits_at_a_follower_is_told_what_the_leader_knows_of_the_wake()
     times_out(follower)
     assert follower.record
     assert follower.record.stalled == "TimedOut: not ready, and no reason is reported"
-    world.replicas["L"].engine.ran(Running(NAME, 2, diagnosis=Diagnosis.parse("there is no such image")))
+    world.replicas["L"].engine.ran(WorkloadStatus(NAME, 2, diagnosis=Diagnosis.parse("there is no such image")))
     talk(world)
     times_out(follower)
     assert follower.record.stalled == "there is no such image"
@@ -290,9 +290,9 @@ def test_a_follower_remembers_what_the_leader_did() -> None:
     world = pair()
     world.replicas["L"].engine.command(NAME, events.WakeCommanded("a person asked"))
     talk(world)
-    world.replicas["L"].engine.ran(Running(NAME, 0, (), "ImagePullBackOff: no such image"))
+    world.replicas["L"].engine.ran(WorkloadStatus(NAME, 0, (), "ImagePullBackOff: no such image"))
     talk(world)
-    world.replicas["L"].engine.ran(Running(NAME, 2, ("10.0.0.1:80",)))
+    world.replicas["L"].engine.ran(WorkloadStatus(NAME, 2, ("10.0.0.1:80",)))
     talk(world)
     world.replicas["L"].engine.command(NAME, events.SleepCommanded("a person asked"))
     talk(world)
@@ -311,7 +311,7 @@ def test_a_step_of_both_is_remembered_once() -> None:
     talk(world)
     talk(world)
     wakes = [move for move in moves(world, "F") if move[2] is State.Waking]
-    assert wakes == [(State.ScaledToZero, "Demand", State.Waking)]
+    assert wakes == [(State.ScaledToZero, "DemandSeen", State.Waking)]
 
 
 def test_what_a_follower_did_while_nobody_led_is_told_by_it_once_it_leads() -> None:
@@ -325,7 +325,7 @@ def test_what_a_follower_did_while_nobody_led_is_told_by_it_once_it_leads() -> N
     engine = world.replicas["F"].engine
     assert engine.leads
     (untold,) = engine.untold()
-    assert (untold.event, untold.target) == ("Demand", State.Waking)
+    assert (untold.event, untold.target) == ("DemandSeen", State.Waking)
     assert engine.untold() == []
 
 
@@ -344,7 +344,7 @@ def test_what_the_leader_heard_of_is_told_by_nobody_else() -> None:
 def test_engine_scaled_while_draining_is_remembered() -> None:
     world = draining()
     leader = world.replicas["L"]
-    leader.engine.ran(Running(NAME, 3, leader.engine.services[NAME].seen.endpoints))
+    leader.engine.ran(WorkloadStatus(NAME, 3, leader.engine.services[NAME].seen.endpoints))
     assert leader.record
     assert (leader.record.state, leader.record.replicas) == (State.Draining, 3)
 
@@ -357,6 +357,6 @@ def test_engine_scaled_before_zero_is_seen_is_remembered() -> None:
         world.end_client(client, "served")
     talk(world)
     look(world)
-    leader.engine.ran(Running(NAME, 3, ()))
+    leader.engine.ran(WorkloadStatus(NAME, 3, ()))
     assert leader.record
     assert (leader.record.state, leader.record.replicas) == (State.ScaledToZero, 3)

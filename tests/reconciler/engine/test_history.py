@@ -8,7 +8,7 @@ from reconciler.ports.transitions import Transition
 
 
 def moved(service: str, at: float, target: State = State.Waking) -> Transition:
-    return Transition(service, State.ScaledToZero, "Demand", target, f"{at:g} waited", at)
+    return Transition(service, State.ScaledToZero, "DemandSeen", target, f"{at:g} waited", at)
 
 
 def test_the_latest_comes_first() -> None:

@@ -8,7 +8,7 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 from tests.fakes.pair import Pair
 
 NOW = 1_000_000.0
@@ -60,10 +60,10 @@ def test_an_address_that_comes_again_is_given_to_nobody_while_another_has_it() -
     place = Place({"web": asleep("127.64.0.2:1")}, leads=True, addresses=4)
     place.configure("web", "a", "b", "c")
     for name in "abc":
-        place.engine.ran(Running(name, 0))
+        place.engine.ran(WorkloadStatus(name, 0))
     assert sorted(place.addresses()) == [f"127.64.0.{number}:1" for number in range(4)]
     place.configure("web", "a", "c", "d")
-    place.engine.ran(Running("d", 0))
+    place.engine.ran(WorkloadStatus("d", 0))
     assert sorted(place.addresses()) == [f"127.64.0.{number}:1" for number in range(4)]
 
 
@@ -71,7 +71,7 @@ def test_one_more_than_there_are_addresses_waits_awake_until_another_goes() -> N
     place = Place({}, leads=True, addresses=2)
     place.configure("a", "b", "c")
     for name in "abc":
-        place.engine.ran(Running(name, 1))
+        place.engine.ran(WorkloadStatus(name, 1))
     assert place.engine.services["c"].record is None
     place.configure("b", "c")
     assert place.engine.services["c"].record is not None

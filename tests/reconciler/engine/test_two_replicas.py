@@ -24,7 +24,7 @@ def check(replica: Replica, transition: Transition) -> None:
     pair = replica.pair
     if transition.target is not State.ScaledToZero or transition.source is State.ScaledToZero:
         return
-    if transition.event in ("Zeroed", "LeaderChanged"):
+    if transition.event in ("ReplicasAtZero", "LeaderChanged"):
         return
     assert transition.event in ("Drained", "WakeTimedOut"), transition
     assert pair.now < replica.valid_until, "it does not lead"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 from tests.fakes.world import NAME, World
 
 SPEC = Spec(name=NAME, replicas=1, idle_after=5, wake_timeout=50, drain_timeout=60, hold_timeout=600)
@@ -21,7 +21,7 @@ class Unseen(World):
         if self.visible:
             super().report_backend()
         else:
-            self.engine.ran(Running(NAME, None, (), FORBIDDEN))
+            self.engine.ran(WorkloadStatus(NAME, None, (), FORBIDDEN))
 
 
 def test_service_that_was_never_seen_is_active_and_stays_so() -> None:

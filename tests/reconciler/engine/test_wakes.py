@@ -6,8 +6,8 @@ from reconciler.core.events import WakeCommanded
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.engine.view import view
-from reconciler.ports.backend import Running
-from reconciler.ports.holders import Held
+from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.holders import HoldStatus
 from tests.fakes.world import NAME, World
 
 SPEC = Spec(name=NAME, replicas=1, idle_after=600, wake_timeout=50, drain_timeout=60, hold_timeout=600)
@@ -25,12 +25,12 @@ def test_endpoints_that_are_renewed_wake_nothing() -> None:
     world = woken()
     told, pods = view(world.service)["lastWake"], world.service.running
     world.now += 1
-    world.engine.ran(Running(NAME, 1, (), milestones={"started": world.now}))
+    world.engine.ran(WorkloadStatus(NAME, 1, (), milestones={"started": world.now}))
     assert world.state is State.Waking
-    world.engine.held(Held(NAME, 1, 0, held_since=world.now, peer="127.0.0.1:5"))
+    world.engine.held(HoldStatus(NAME, 1, 0, held_since=world.now, peer="127.0.0.1:5"))
     world.now += 1
-    world.engine.ran(Running(NAME, 1, pods))
-    world.engine.held(Held(NAME, 0, 1, held_since=world.now - 1, peer="127.0.0.1:5", first_byte_at=world.now))
+    world.engine.ran(WorkloadStatus(NAME, 1, pods))
+    world.engine.held(HoldStatus(NAME, 0, 1, held_since=world.now - 1, peer="127.0.0.1:5", first_byte_at=world.now))
     assert world.state is State.Active
     assert len(world.wakes) == 1
     assert view(world.service)["lastWake"] == told
@@ -39,23 +39,23 @@ def test_endpoints_that_are_renewed_wake_nothing() -> None:
 def test_who_waits_is_told_better_once_the_request_has_come() -> None:
     world = World(SPEC)
     since = world.now
-    world.engine.held(Held(NAME, 1, 0, held_since=since, peer="127.0.0.1:5"))
+    world.engine.held(HoldStatus(NAME, 1, 0, held_since=since, peer="127.0.0.1:5"))
     assert world.state is State.Waking
-    world.engine.held(Held(NAME, 1, 0, held_since=since, peer="192.0.2.7"))
+    world.engine.held(HoldStatus(NAME, 1, 0, held_since=since, peer="192.0.2.7"))
     assert world.service.wake
     assert world.service.wake.peer == "192.0.2.7"
-    world.engine.held(Held(NAME, 2, 0, held_since=since - 1, peer="192.0.2.8"))
+    world.engine.held(HoldStatus(NAME, 2, 0, held_since=since - 1, peer="192.0.2.8"))
     assert world.service.wake.peer == "192.0.2.7", "that is another wait"
 
 
 def test_the_next_one_after_a_sleep_does() -> None:
     world = woken()
     pods = world.service.running
-    world.engine.ran(Running(NAME, 1, ()))
-    world.engine.ran(Running(NAME, 1, pods))
-    world.engine.ran(Running(NAME, 0, ()))
+    world.engine.ran(WorkloadStatus(NAME, 1, ()))
+    world.engine.ran(WorkloadStatus(NAME, 1, pods))
+    world.engine.ran(WorkloadStatus(NAME, 0, ()))
     assert world.state is State.ScaledToZero
     world.engine.command(NAME, WakeCommanded("asked for again"))
-    world.engine.ran(Running(NAME, 1, pods))
+    world.engine.ran(WorkloadStatus(NAME, 1, pods))
     assert world.state is State.Active
     assert [wake.reason for wake in world.wakes] == ["asked for", "asked for again"]

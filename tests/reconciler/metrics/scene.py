@@ -14,8 +14,8 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.metrics import Metrics, World
 from reconciler.plan import Deadline
-from reconciler.ports.backend import UNSAID, Asks
-from reconciler.ports.holders import NONE, Held
+from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
+from reconciler.ports.holders import NONE, HoldStatus
 from reconciler.ports.transitions import Transition
 
 START = 1_000_000.0
@@ -30,10 +30,10 @@ class FakeService:
     spec: Spec
     record: Record | None
     seen: Observed = ASLEEP
-    held: Held | None = None
+    held: HoldStatus | None = None
     deadline: Deadline | None = None
     requests: int = 0
-    asks: Asks = UNSAID
+    asks: ResourceRequests = UNKNOWN_REQUESTS
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Scene:
     ) -> None:
         refused = refused or sum(refused_by.values())
         self.metrics.held(
-            Held(
+            HoldStatus(
                 name,
                 held,
                 None if held is None else 0,

@@ -32,7 +32,7 @@ async def test_the_scraper_chooses_the_format(accept: str) -> None:
 async def test_both_formats_say_the_same() -> None:
     scene = Scene(service("web", State.Active), service("db"))
     scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "abc"})
-    scene.goes("db", "Demand", State.Waking)
+    scene.goes("db", "DemandSeen", State.Waking)
     scene.metrics.woke("db", 0.2, {"signal": 0.1, "ready": 0.1})
 
     plain, openmetrics = await scene.families(PLAIN), await scene.families(OPENMETRICS)
@@ -64,11 +64,11 @@ async def test_a_wake_is_judged_by_what_it_served_until_the_next_sleep() -> None
     scene.services["web"].requests = 100
     scene.holders = ["one"]
     scene.holds("web", 1)
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "DemandSeen", State.Waking)
     scene.goes("web", "Ready", State.Active)
     scene.holds("web", 0, released=2)
     scene.services["web"].requests = 130
-    scene.goes("web", "Zeroed", State.ScaledToZero)
+    scene.goes("web", "ReplicasAtZero", State.ScaledToZero)
 
     assert await scene.value("zenvoy_wake_served_requests_sum") == 30
     assert await scene.value("zenvoy_wake_released_connections_sum") == 2
@@ -77,7 +77,7 @@ async def test_a_wake_is_judged_by_what_it_served_until_the_next_sleep() -> None
 
 async def test_a_service_that_was_awake_when_we_came_served_no_wake() -> None:
     scene = Scene(service("web", State.Active))
-    scene.goes("web", "Zeroed", State.ScaledToZero)
+    scene.goes("web", "ReplicasAtZero", State.ScaledToZero)
 
     assert await scene.value("zenvoy_wake_served_requests_count") == 0
 
@@ -162,7 +162,7 @@ async def test_the_loops_lag_is_measured() -> None:
 async def test_ten_thousand_services_are_scraped_within_a_second_of_processor_time() -> None:
     scene = Scene(*(service(f"shop/service-{number}") for number in range(10_000)))
     for name in list(scene.services)[:100]:
-        scene.goes(name, "Demand", State.Waking)
+        scene.goes(name, "DemandSeen", State.Waking)
     for accept in (PLAIN, OPENMETRICS):
         begun = time.process_time()
         text = await scene.scrape(accept)

@@ -16,14 +16,14 @@ from reconciler.core.machine import TABLE
 from reconciler.core.record import State
 from reconciler.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, HISTOGRAMS, PARTS, SERVICE_FAMILIES
 from reconciler.plan import Deadline
-from reconciler.ports.backend import Asks
-from reconciler.ports.holders import Held
+from reconciler.ports.backend import ResourceRequests
+from reconciler.ports.holders import HoldStatus
 from tests.reconciler.metrics.scene import OPENMETRICS, START, FakeEnvoy, Scene, service
 from tproxy.hold_queue import RefusalCause
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs/metrics.md"
-USUAL = ("Demand", State.Waking), ("Ready", State.Active), ("Quiet", State.Idle), ("IdleElapsed", State.Draining)
+USUAL = ("DemandSeen", State.Waking), ("Ready", State.Active), ("Quiet", State.Idle), ("IdleElapsed", State.Draining)
 
 
 def test_golden_the_document_is_what_the_code_says() -> None:
@@ -45,7 +45,7 @@ def test_names_are_told_once_and_say_their_kind() -> None:
 async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
     scene = Scene(service("web"))
     scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "v"})
-    scene.goes("web", "Demand", State.Waking, stalled="Exited: exited with code 1")
+    scene.goes("web", "DemandSeen", State.Waking, stalled="Exited: exited with code 1")
     scene.metrics.woke("web", 1.0, {"signal": 1.0})
     scene.metrics.called("GET", "200")
     scene.holds("web", 0, timeout=1)
@@ -63,7 +63,7 @@ async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
 async def test_the_series_are_as_many_as_the_document_says() -> None:
     scene = Scene(service("web"), service("all", State.Idle))
     for one in scene.services.values():
-        one.asks = Asks(0.5, 1024.0)
+        one.asks = ResourceRequests(0.5, 1024.0)
     lines = (await scene.scrape()).splitlines()
     assert f"has {_of('web', lines)} series before its first wake" in _document()
 
@@ -79,7 +79,7 @@ async def test_the_series_are_as_many_as_the_document_says() -> None:
         scene.services["all"].record = type(record)(source, START, "", 1, "")
         scene.goes("all", event, target, stalled="Exited: exited with code 1")
     scene.metrics.woke("all", 1.0, dict.fromkeys(CLUSTER_PARTS, 0.1))
-    scene.metrics.held(Held("all", 0, 0, refused_by=dict.fromkeys(get_args(RefusalCause), 1)))
+    scene.metrics.held(HoldStatus("all", 0, 0, refused_by=dict.fromkeys(get_args(RefusalCause), 1)))
     scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)
     most = _of("all", (await scene.scrape()).splitlines())
     assert f"The maximum is {most}: a service" in _document()

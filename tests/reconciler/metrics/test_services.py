@@ -12,8 +12,8 @@ from reconciler.core.record import State
 from reconciler.metrics.table import FIGURES
 from reconciler.metrics.tally import Tally
 from reconciler.plan import Deadline
-from reconciler.ports.backend import Asks
-from reconciler.ports.holders import Held
+from reconciler.ports.backend import ResourceRequests
+from reconciler.ports.holders import HoldStatus
 from tests.reconciler.metrics.scene import OPENMETRICS, START, Scene, service
 
 P = "zenvoy_service_"
@@ -36,7 +36,7 @@ async def test_the_spec_and_the_record_are_told() -> None:
     one.record = replace(one.record, stalled="exit 1")
     one.deadline = Deadline(START + 9.0, events.WakeTimedOut)
     one.requests = 42
-    one.asks = Asks(0.5, 1024.0)
+    one.asks = ResourceRequests(0.5, 1024.0)
     scene.metrics.ran("web")
 
     figures = {family.name: await scene.value(family.sample_name, service="web") for family in FIGURES}
@@ -152,7 +152,7 @@ async def test_who_leads_only_now_counts_what_sleeps_already() -> None:
 async def test_names_are_escaped(accept: str) -> None:
     name = 'a"b\\c\nd'
     scene = Scene(service(name))
-    scene.goes(name, "Demand", State.Waking)
+    scene.goes(name, "DemandSeen", State.Waking)
 
     read = await scene.families(accept)
 
@@ -163,16 +163,16 @@ async def test_names_are_escaped(accept: str) -> None:
 async def test_transitions_are_counted_by_from_to_and_event() -> None:
     scene = Scene(service("web"), service("db"))
     for _ in range(2):
-        scene.goes("web", "Demand", State.Waking)
+        scene.goes("web", "DemandSeen", State.Waking)
         scene.goes("web", "Ready", State.Active)
-        scene.goes("web", "Zeroed", State.ScaledToZero)
+        scene.goes("web", "ReplicasAtZero", State.ScaledToZero)
 
     counted = await scene.values(f"{P}transitions_total", service="web")
 
     assert {tuple(sorted(labels)): value for labels, value in counted.items()} == {
-        (("event", "Demand"), ("from", "ScaledToZero"), ("to", "Waking")): 2,
+        (("event", "DemandSeen"), ("from", "ScaledToZero"), ("to", "Waking")): 2,
         (("event", "Ready"), ("from", "Waking"), ("to", "Active")): 2,
-        (("event", "Zeroed"), ("from", "Active"), ("to", "ScaledToZero")): 2,
+        (("event", "ReplicasAtZero"), ("from", "Active"), ("to", "ScaledToZero")): 2,
     }
     assert not await scene.values(f"{P}transitions_total", service="db")
 
@@ -186,7 +186,7 @@ async def test_wakes_are_counted_from_the_first_one_on() -> None:
     scene = Scene(service("web"))
     assert await results(scene) == {}
 
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "DemandSeen", State.Waking)
     assert await results(scene) == {"woken": 0, "stalled": 0, "timed_out": 0}
 
     scene.goes("web", "Ready", State.Active)
@@ -195,7 +195,7 @@ async def test_wakes_are_counted_from_the_first_one_on() -> None:
 
 async def test_a_wake_stalls_and_times_out_once_however_often_it_is_said() -> None:
     scene = Scene(service("web", wake_timeout=10.0))
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "DemandSeen", State.Waking)
     scene.passes(1.0)
     scene.goes("web", "WakeStalled", State.Waking, stalled="exit 1")
     scene.goes("web", "WakeStalled", State.Waking, stalled="exit 2")
@@ -208,15 +208,15 @@ async def test_a_wake_stalls_and_times_out_once_however_often_it_is_said() -> No
     scene.goes("web", "Ready", State.Active)
     assert await results(scene) == {"woken": 1, "stalled": 1, "timed_out": 1}
 
-    scene.goes("web", "Zeroed", State.ScaledToZero)
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "ReplicasAtZero", State.ScaledToZero)
+    scene.goes("web", "DemandSeen", State.Waking)
     scene.goes("web", "Ready", State.Active)
     assert await results(scene) == {"woken": 2, "stalled": 1, "timed_out": 1}
 
 
 async def test_what_comes_back_without_having_slept_has_not_woken() -> None:
     scene = Scene(service("web"))
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "DemandSeen", State.Waking)
     scene.goes("web", "Ready", State.Active)
     scene.goes("web", "EndpointsLost", State.Waking)
     scene.goes("web", "Ready", State.Active)
@@ -235,7 +235,7 @@ async def test_a_wake_that_was_going_on_before_a_restart_still_times_out() -> No
 
 async def test_the_last_wake_is_told_with_its_parts() -> None:
     scene = Scene(service("web"))
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "DemandSeen", State.Waking)
     scene.metrics.woke("web", 0.75, {"signal": 0.25, "reachable": 0.5})
 
     parts = await scene.values(f"{P}last_wake_part_duration_seconds", service="web")
@@ -252,11 +252,11 @@ async def test_the_ledger_counts_replicas_not_run_while_asleep() -> None:
     scene.passes(10.0)
     assert await scene.value(slept, service="web") == 30.0
 
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "DemandSeen", State.Waking)
     scene.passes(100.0)
     assert await scene.value(slept, service="web") == 30.0
 
-    scene.goes("web", "Zeroed", State.ScaledToZero)
+    scene.goes("web", "ReplicasAtZero", State.ScaledToZero)
     scene.passes(2.0)
     assert await scene.value(slept, service="web") == 36.0
 
@@ -266,16 +266,16 @@ async def test_the_ledger_counts_what_replicas_that_sleep_would_ask_for() -> Non
     scene = Scene(service("web", replicas=2), service("db"))
     assert await scene.value(cpu, service="web") is None, "not known is no series"
 
-    scene.services["web"].asks = Asks(cpu_cores=0.5)
+    scene.services["web"].asks = ResourceRequests(cpu_cores=0.5)
     scene.metrics.ran("web")
     scene.passes(10.0)
     assert await scene.value(cpu, service="web") == 10
     assert await scene.value(memory, service="web") is None
 
-    scene.services["web"].asks = Asks(0.25, 1024.0)
+    scene.services["web"].asks = ResourceRequests(0.25, 1024.0)
     scene.metrics.ran("web")
     scene.passes(10.0)
-    scene.goes("web", "Demand", State.Waking)
+    scene.goes("web", "DemandSeen", State.Waking)
     scene.passes(10.0)
     assert await scene.value(cpu, service="web") == 15
     assert await scene.value(memory, service="web") == 20480
@@ -368,7 +368,7 @@ async def test_refusals_have_their_reason_and_begin_with_the_first() -> None:
 def test_what_did_not_happen_is_one_object_for_all_services() -> None:
     one, other = Tally(), Tally()
     for tally in (one, other):
-        tally.saw_held(Held("web", 0, 0), frozenset({"local"}), 1.0)
+        tally.saw_held(HoldStatus("web", 0, 0), frozenset({"local"}), 1.0)
     assert one.released is other.released
     assert one.transitions is other.transitions
     assert one.refusals is other.refusals

@@ -22,7 +22,7 @@ from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.replicas import Connected
 from reconciler.replication import Peers, Terms
 from reconciler.server.holders import HolderStreams
@@ -174,7 +174,7 @@ class Replica:
 
     def runs(self, replicas: int, *endpoints: str) -> None:
         for spec in self.specs:
-            self.engine.ran(Running(spec.name, replicas, endpoints))
+            self.engine.ran(WorkloadStatus(spec.name, replicas, endpoints))
 
     def state(self, service: str = WEB.name) -> State | None:
         record = self.engine.services[service].record

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from reconciler.core.spec import Protocol, Spec
-from reconciler.ports.holders import Held, Order
+from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.server.holders import HolderStreams, assigned
 from tests.xds.oracle import MESSAGES
 from tproxy import wire
@@ -23,29 +23,29 @@ PATIENCE_SECONDS = 20.0
 WEB, DB = "127.64.0.1:18001", "127.64.0.2:18001"
 
 
-def order(name: str = "web", address: str = WEB, release_to: tuple[str, ...] = ()) -> Order:
-    return Order(Spec(name=name, protocol=Protocol.HTTP), address, release_to, None)
+def order(name: str = "web", address: str = WEB, release_to: tuple[str, ...] = ()) -> HoldOrder:
+    return HoldOrder(Spec(name=name, protocol=Protocol.HTTP), address, release_to, None)
 
 
 class Reconciler:
     """The adapter behind a real gRPC server, and all that it reported last."""
 
     def __init__(self, forget_seconds: float) -> None:
-        self.held: dict[str, Held] = {}
+        self.held: dict[str, HoldStatus] = {}
         self._changed = asyncio.Event()
         self.now = 100.0
         self.faults = 0
         """How many reports are yet to fail."""
         self.streams = HolderStreams(self._report, lambda: self.now, forget_seconds)
 
-    def _report(self, held: Held) -> None:
+    def _report(self, held: HoldStatus) -> None:
         if self.faults:
             self.faults -= 1
             raise RuntimeError("a fault of whoever is told")
         self.held[held.service] = held
         self._changed.set()
 
-    async def until(self, service: str, wanted: Callable[[Held], bool]) -> Held:
+    async def until(self, service: str, wanted: Callable[[HoldStatus], bool]) -> HoldStatus:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while service not in self.held or not wanted(self.held[service]):
                 self._changed.clear()
@@ -321,7 +321,7 @@ async def test_reasons_of_refusals_are_added_up_and_a_holder_that_does_not_tell_
 @pytest.mark.parametrize("protocol", Protocol)
 def test_a_header_comes_first_where_envoy_sends_one(protocol: Protocol) -> None:
     made = MESSAGES[CDS].parse(cluster("web", ir.ServiceProtocol(protocol)))
-    said = assigned(Order(Spec(name="web", protocol=protocol), WEB, (), None))
+    said = assigned(HoldOrder(Spec(name="web", protocol=protocol), WEB, (), None))
     assert said.has_header == bool(made.transport_socket_matches)
 
 

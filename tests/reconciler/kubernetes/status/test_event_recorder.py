@@ -37,7 +37,7 @@ def transition(source: State, event: str, target: State, reason: str) -> Transit
 
 TO_IDLE = transition(State.Active, "Quiet", State.Idle, "no traffic")
 TO_ACTIVE = transition(State.Idle, "Traffic", State.Active, "3 requests moved, 0 in flight")
-TO_WAKING = transition(State.ScaledToZero, "Demand", State.Waking, "somebody waits")
+TO_WAKING = transition(State.ScaledToZero, "DemandSeen", State.Waking, "somebody waits")
 STALLED = transition(State.Waking, "WakeStalled", State.Waking, "ImagePullBackOff: image web:1 cannot be pulled")
 
 

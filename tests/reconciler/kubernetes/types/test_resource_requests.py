@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.kubernetes.types.resource_requests import parse_quantity
 from reconciler.kubernetes.workloads.target_informers import decode_builtin
-from reconciler.ports.backend import UNSAID, Asks
+from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_parse_quantity_invalid_returns_none(said: str) -> None:
     assert parse_quantity(said) is None
 
 
-def read(**spec: Any) -> Asks:
+def read(**spec: Any) -> ResourceRequests:
     return decode_builtin(json.dumps({"metadata": {"name": "web"}, "spec": {"template": {"spec": spec}}}).encode()).asks
 
 
@@ -52,16 +52,16 @@ def container(restart_policy: str | None = None, **resources: Any) -> dict[str, 
 def test_requests_of_containers_are_summed() -> None:
     one = container(requests={"cpu": "250m", "memory": "128Mi"})
     other = container(requests={"cpu": 1}, limits={"cpu": 4, "memory": "1Mi"})
-    assert read(containers=[one, other]) == Asks(1.25, 129 * 1024**2)
+    assert read(containers=[one, other]) == ResourceRequests(1.25, 129 * 1024**2)
 
 
 def test_requests_of_sidecars_count_init_containers_do_not() -> None:
     init = [container(requests={"cpu": 8}), container("Always", requests={"cpu": 2})]
-    assert read(containers=[container(requests={"cpu": 1})], initContainers=init) == Asks(3, None)
+    assert read(containers=[container(requests={"cpu": 1})], initContainers=init) == ResourceRequests(3, None)
 
 
 def test_requests_of_nothing_are_unknown() -> None:
-    assert read(containers=[container(), {"name": "b"}]) is UNSAID
-    assert read(containers=None) is UNSAID
-    assert read(containers=[container(requests={"cpu": "much"})]) is UNSAID
-    assert decode_builtin(b'{"metadata": {"name": "web"}, "spec": {"replicas": 2}}').asks is UNSAID
+    assert read(containers=[container(), {"name": "b"}]) is UNKNOWN_REQUESTS
+    assert read(containers=None) is UNKNOWN_REQUESTS
+    assert read(containers=[container(requests={"cpu": "much"})]) is UNKNOWN_REQUESTS
+    assert decode_builtin(b'{"metadata": {"name": "web"}, "spec": {"replicas": 2}}').asks is UNKNOWN_REQUESTS

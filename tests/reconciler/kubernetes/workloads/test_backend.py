@@ -22,7 +22,7 @@ from reconciler.kubernetes.workloads import probing
 from reconciler.kubernetes.workloads import workload as workload_module
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.plan import AtLeast, Zero
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 from tests.fakes.watched import Watched
 
 DEPLOYMENTS = "/apis/apps/v1/deployments"
@@ -46,7 +46,7 @@ class Scene:
         if refused:
             self.api.refused[SLICES] = refused
         self.leads = True
-        self.reports: list[Running] = []
+        self.reports: list[WorkloadStatus] = []
         api: Any = self.api
         self.backend = KubernetesBackend(api, api, self.reports.append, lambda: self.leads)
 
@@ -79,10 +79,10 @@ class Scene:
         self.backend.converge("shop/web", wanted)
 
     @property
-    def now(self) -> Running:
+    def now(self) -> WorkloadStatus:
         return self.reports[-1]
 
-    async def until(self, holds: Callable[[Running], object]) -> Running:
+    async def until(self, holds: Callable[[WorkloadStatus], object]) -> WorkloadStatus:
         async with asyncio.timeout(GENEROUS_SECONDS):
             while not (self.reports and holds(self.now)):
                 await asyncio.sleep(0.002)
@@ -110,7 +110,7 @@ async def test_backend_before_sync_reports_nothing(port: int) -> None:
     await asyncio.sleep(0.1)
     assert not scene.reports
     scene.api.refused.clear()
-    assert await scene.until(lambda running: True) == Running("shop/web", 2, (f"127.0.0.1:{port}",))
+    assert await scene.until(lambda running: True) == WorkloadStatus("shop/web", 2, (f"127.0.0.1:{port}",))
     await scene.backend.close()
 
 
@@ -120,7 +120,7 @@ async def test_backend_new_service_is_reported_at_once(scene: Scene) -> None:
     scene.configure()
     await scene.until(lambda running: running.replicas == 2)
     scene.configure(entry(), entry("api"))
-    assert scene.now == Running("shop/api", 0)
+    assert scene.now == WorkloadStatus("shop/api", 0)
 
 
 async def test_backend_unchanged_config_does_nothing(scene: Scene) -> None:
@@ -185,7 +185,7 @@ async def test_backend_pod_ready_after_zero_is_unmarked(
     scene.configure()
     await scene.until(lambda running: running.endpoints)
     scene.converge(DOWN)
-    assert scene.now == Running("shop/web", 1)
+    assert scene.now == WorkloadStatus("shop/web", 1)
     await scene.until(lambda running: running.replicas == 0)
     scene.converge(None)
     scene.converge(UP)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from reconciler.local.processes import ProcessBackend, Program
 from reconciler.plan import AtLeast, Scale, Zero
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 
 UP, DOWN = AtLeast(1), Zero()
 GENEROUS_SECONDS = 30.0
@@ -77,24 +77,24 @@ class Scene:
     """The backend, and everything that it reported."""
 
     def __init__(self, state_dir: Path, programs: dict[str, Program]) -> None:
-        self.reports: list[Running] = []
+        self.reports: list[WorkloadStatus] = []
         self.state_dir = state_dir
         self._news = asyncio.Event()
         self.backend = ProcessBackend(state_dir, self._on_report)
         self.backend.configure(programs)
 
-    def _on_report(self, running: Running) -> None:
+    def _on_report(self, running: WorkloadStatus) -> None:
         self.reports.append(running)
         self._news.set()
 
-    def now(self, service: str = "s") -> Running:
+    def now(self, service: str = "s") -> WorkloadStatus:
         """The latest report of the service."""
         return next(report for report in reversed(self.reports) if report.service == service)
 
-    def all(self, service: str = "s") -> Iterator[Running]:
+    def all(self, service: str = "s") -> Iterator[WorkloadStatus]:
         return (report for report in self.reports if report.service == service)
 
-    async def until(self, holds: Callable[[Running], object], service: str = "s") -> Running:
+    async def until(self, holds: Callable[[WorkloadStatus], object], service: str = "s") -> WorkloadStatus:
         """The first report from now on that it holds for, the latest one included."""
         start = len(self.reports) - 1 - [report.service for report in reversed(self.reports)].index(service)
         async with asyncio.timeout(GENEROUS_SECONDS):
@@ -106,11 +106,11 @@ class Scene:
                 self._news.clear()
                 await self._news.wait()
 
-    async def up(self, service: str = "s") -> Running:
+    async def up(self, service: str = "s") -> WorkloadStatus:
         self.converge(UP, service)
         return await self.until(lambda running: running.endpoints, service)
 
-    async def down(self, service: str = "s") -> Running:
+    async def down(self, service: str = "s") -> WorkloadStatus:
         self.converge(DOWN, service)
         return await self.until(lambda running: running.replicas == 0, service)
 
@@ -123,7 +123,7 @@ class Scene:
         return path.read_text() if path.exists() else ""
 
 
-async def reply(running: Running) -> list[str]:
+async def reply(running: WorkloadStatus) -> list[str]:
     """What the server says: its pid, its service, its port."""
     host, _, port = running.endpoints[0].rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -134,7 +134,7 @@ async def reply(running: Running) -> list[str]:
         await writer.wait_closed()
 
 
-async def pid_of(running: Running) -> int:
+async def pid_of(running: WorkloadStatus) -> int:
     return int((await reply(running))[0])
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from reconciler.core.reasons import Diagnosis, Reason
-from reconciler.ports.backend import Running
+from reconciler.ports.backend import WorkloadStatus
 from tests.reconciler.local.processes.conftest import Stage
 from tests.reconciler.local.processes.scene import (
     CHILDREN,
@@ -42,15 +42,15 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def started(running: Running) -> float:
+def started(running: WorkloadStatus) -> float:
     return running.milestones.get("started", 0.0)
 
 
-def has_trouble(running: Running) -> object:
+def has_trouble(running: WorkloadStatus) -> object:
     return running.diagnosis
 
 
-def is_reachable(running: Running) -> object:
+def is_reachable(running: WorkloadStatus) -> object:
     return running.endpoints
 
 
@@ -140,7 +140,7 @@ async def test_it_can_be_stopped_while_it_waits_for_its_next_start(stage: Stage)
     scene.converge(UP)
     await scene.until(has_trouble)
     await scene.down()
-    assert scene.now() == Running("s", 0)
+    assert scene.now() == WorkloadStatus("s", 0)
 
 
 async def test_what_a_crash_leaves_behind_ends_first(stage: Stage) -> None:

@@ -13,7 +13,7 @@ NONE: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
-class Ending:
+class TerminatingEndpoints:
     """One service's. What is seen after zero was seen, and was not there before, is new."""
 
     endpoints: frozenset[str] = NONE

@@ -24,11 +24,11 @@ def fenced(record: Record, seen: Observed) -> bool:
     return record.state is State.Draining or (record.state is State.Waking and seen.held == 0)
 
 
-def urge(record: Record, seen: Observed, fence: bool) -> Event | None:
+def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
     """The event that a follower's copy must hear next, or None."""
     match record.state:
         case State.ScaledToZero:
-            return events.Demand("somebody waits") if seen.held else None
+            return events.DemandSeen("somebody waits") if seen.held else None
         case State.Waking:
             event = waking(record, seen)
             return None if fence and isinstance(event, events.Ready) else event
@@ -38,7 +38,7 @@ def urge(record: Record, seen: Observed, fence: bool) -> Event | None:
                 return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
             return None
         case State.Draining:
-            return events.Demand("somebody waits, and there is no leader") if seen.held and not fence else None
+            return events.DemandSeen("somebody waits, and there is no leader") if seen.held and not fence else None
 
 
 def tells_of(record: Record, event: Event) -> bool:
@@ -47,7 +47,7 @@ def tells_of(record: Record, event: Event) -> bool:
     return isinstance(event, events.WakeTimedOut) and event.wanted and not record.stalled
 
 
-def taken_over(record: Record, replicas: int | None, since: float) -> Record:
+def on_elected(record: Record, replicas: int | None, since: float) -> Record:
     """A record that another leader left, in the hands of the one that leads since `since` (seconds since the epoch).
 
     What the other was about to put to sleep is Active: whether it got so far is seen by whether there are replicas.
@@ -62,7 +62,7 @@ def taken_over(record: Record, replicas: int | None, since: float) -> Record:
     return record
 
 
-def given_up(record: Record, now: float) -> Record:
+def on_demoted(record: Record, now: float) -> Record:
     """A record of one that led, and does no more: nobody may be held for a drain that does not go on."""
     return _active(record, now, "its drain ended with its leader") if record.state is State.Draining else record
 

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.core import events
 from reconciler.core.events import Event
-from reconciler.core.follow import fenced, given_up, in_force, taken_over, urge
+from reconciler.core.follower import fenced, follower_event, in_force, on_demoted, on_elected
 from reconciler.core.judge import Observed
 from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import Record, State
@@ -27,7 +27,7 @@ def record(state: State, **more: object) -> Record:
 @pytest.mark.parametrize(
     ("state", "seen", "fence", "event"),
     [
-        (State.ScaledToZero, replace(RUNS, held=1), False, events.Demand),
+        (State.ScaledToZero, replace(RUNS, held=1), False, events.DemandSeen),
         (State.ScaledToZero, RUNS, False, None),
         (State.ScaledToZero, replace(RUNS, replicas=0, endpoints=()), False, None),
         (State.Waking, RUNS, False, events.Ready),
@@ -45,14 +45,14 @@ def record(state: State, **more: object) -> Record:
         (State.Active, replace(RUNS, replicas=None, endpoints=(), held=1), False, None),
         (State.Idle, replace(RUNS, held=1), False, None),
         (State.Draining, replace(RUNS, held=1), True, None),
-        (State.Draining, replace(RUNS, held=1), False, events.Demand),
+        (State.Draining, replace(RUNS, held=1), False, events.DemandSeen),
         (State.Draining, replace(RUNS, replicas=0, endpoints=()), True, None),
     ],
 )
 def test_a_follower_steps_only_towards_being_awake(
     state: State, seen: Observed, fence: bool, event: type[Event] | None
 ) -> None:
-    found = urge(record(state), seen, fence)
+    found = follower_event(record(state), seen, fence)
     assert (type(found) if found else None) is event
 
 
@@ -108,15 +108,15 @@ def test_a_word_is_in_force_when_its_route_is_and_the_follower_did_not_go_ahead(
 def test_a_new_leader_undoes_what_was_not_confirmed(
     before: Record, replicas: int | None, state: State, zeroed: bool
 ) -> None:
-    after = taken_over(before, replicas, 100.0)
+    after = on_elected(before, replicas, 100.0)
     assert (after.state, after.zeroed) == (state, zeroed)
     assert after.since == (100.0 if state is not before.state else 50.0)
 
 
 def test_no_clock_but_our_own_says_when() -> None:
-    assert taken_over(record(State.Idle, since=9e9), 2, 100.0).since == 100.0
+    assert on_elected(record(State.Idle, since=9e9), 2, 100.0).since == 100.0
 
 
 def test_who_leads_no_more_drains_nothing() -> None:
-    assert given_up(record(State.Draining), 100.0).state is State.Active
-    assert given_up(record(State.ScaledToZero), 100.0).state is State.ScaledToZero
+    assert on_demoted(record(State.Draining), 100.0).state is State.Active
+    assert on_demoted(record(State.ScaledToZero), 100.0).state is State.ScaledToZero
