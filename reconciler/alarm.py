@@ -1,76 +1,78 @@
-"""Deadlines by APScheduler: in memory, on the event loop, and never skipped for being late.
+"""Deadlines of services: one APScheduler job per armed deadline, kept in memory and run on the event loop.
 
-Rule: one job in all, for the earliest deadline, since adding one costs as much as the rest of a wake's decision. What
-is lost with the process is armed again from the plan. Counterpart: `reconciler.ports.alarm`.
+The engine arms deadlines again from the plan after a restart, so nothing is persisted.
 """
 
 from __future__ import annotations
 
-import heapq
-import time
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from reconciler.plan import Deadline
 
-MOST_STALE = 64
-"""Entries that are not armed any more are swept out of the queue when they are more than this, and than half."""
-
-MANY = 1_000_000
-"""APScheduler counts a job as running for a moment after it has ended, and drops one that is due then if it may not."""
+MAX_INSTANCES = 1_000_000
+"""APScheduler counts a job as running until just after it has ended, and drops one that is due meanwhile at the limit."""
 
 
 class Alarm:
-    """At most one deadline a service."""
+    """Calls `passed` with a service and its deadline once the deadline has passed; late rather than never."""
 
     def __init__(self, passed: Callable[[str, Deadline], None]) -> None:
         self._passed = passed
         self._scheduler = AsyncIOScheduler(
-            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MANY}
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MAX_INSTANCES}
         )
         self._armed: dict[str, Deadline] = {}
-        self._queue: list[tuple[float, str]] = []
-        """A heap of when, and whose; one that is not armed any more is skipped when its time comes."""
-        self._rings_at: float | None = None
+        self._changed: set[str] = set()
+        """Services whose job is not yet that of their deadline."""
 
     def start(self) -> None:
-        """Needs a running event loop."""
+        """Start the scheduler; needs a running event loop."""
         self._scheduler.start()
 
     def close(self) -> None:
+        """Stop the scheduler; no deadline passes from now on."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
+        """Replace the service's deadline; None disarms it.
+
+        The job follows in the next turn of the event loop: adding it costs as much as the decision to wake.
+        """
         if self._armed.get(service) == deadline:
             return
         if deadline is None:
             del self._armed[service]
-            return
-        self._armed[service] = deadline
-        heapq.heappush(self._queue, (deadline.at, service))
-        if len(self._queue) > 2 * len(self._armed) + MOST_STALE:
-            self._queue = sorted((armed.at, name) for name, armed in self._armed.items())
-        if self._rings_at is None or deadline.at < self._rings_at:
-            self._ring_at(deadline.at)
+        else:
+            self._armed[service] = deadline
+        if not self._changed:
+            asyncio.get_running_loop().call_soon(self._schedule)
+        self._changed.add(service)
 
-    def _ring_at(self, at: float) -> None:
-        self._rings_at = at
-        when = datetime.fromtimestamp(at, UTC)
-        self._scheduler.add_job(self._ring, "date", run_date=when, id="deadline", replace_existing=True)
+    def _schedule(self) -> None:
+        changed, self._changed = self._changed, set()
+        for service in changed:
+            if deadline := self._armed.get(service):
+                when = datetime.fromtimestamp(deadline.at, UTC)
+                self._scheduler.add_job(
+                    self._ring, "date", run_date=when, args=(service, deadline), id=service, replace_existing=True
+                )
+            else:
+                self._remove(service)
 
-    async def _ring(self) -> None:
-        """A coroutine, so that APScheduler runs it on the loop and not in a thread."""
-        self._rings_at, now = None, time.time()
+    def _remove(self, service: str) -> None:
         try:
-            while self._queue and self._queue[0][0] <= now:
-                at, service = heapq.heappop(self._queue)
-                deadline = self._armed.get(service)
-                if deadline and deadline.at == at:
-                    del self._armed[service]
-                    self._passed(service, deadline)
-        finally:
-            if self._queue and (self._rings_at is None or self._queue[0][0] < self._rings_at):
-                self._ring_at(self._queue[0][0])
+            self._scheduler.remove_job(service)
+        except JobLookupError:  # armed and disarmed within one turn, or the job is due
+            return
+
+    async def _ring(self, service: str, deadline: Deadline) -> None:
+        """Report a deadline that is still armed; a coroutine, so that APScheduler runs it on the event loop."""
+        if self._armed.get(service) == deadline:
+            del self._armed[service]
+            self._passed(service, deadline)
