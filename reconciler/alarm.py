@@ -15,7 +15,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from reconciler.plan import Deadline
 
 MAX_INSTANCES = 1_000_000
-"""APScheduler counts a job as running until just after it has ended, and drops one that is due meanwhile at the limit."""
+"""APScheduler drops a job that is due while as many of its runs have not quite ended."""
 
 
 class Alarm:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import NEVER_USED, Sample, in_flight
+from reconciler.core.traffic import Sample, evidence
 from reconciler.engine.service import Service
 
 log = structlog.get_logger(__name__)
@@ -69,10 +69,8 @@ class Leaving:
         if self._ticks() >= one.ticks + one.spec.drain_timeout:
             log.warning("taken out, and not known to be unused for all of drainTimeout", service=one.spec.name)
             return True
-        expected = self._expected()
-        open_now = in_flight(one.spec, sample, expected)
-        if open_now is None or sample.taken_at < one.since + CLOSING_SECONDS:
+        found = evidence(sample, self._expected(), one.spec.name)
+        if found is None or sample.taken_at < one.since + CLOSING_SECONDS:
             return False
-        counted = [sample.envoys[envoy].services.get(one.spec.name, NEVER_USED) for envoy in expected]
-        before, one.uses = one.uses, sum(each.requests + each.connections for each in counted)
-        return not open_now and one.uses == before
+        before, one.uses = one.uses, found.uses
+        return not found.in_flight(one.spec) and found.uses == before

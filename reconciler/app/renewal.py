@@ -18,7 +18,7 @@ import structlog
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import NEVER_USED, Sample
+from reconciler.core.traffic import Sample, evidence
 from reconciler.engine.service import Service
 
 log = structlog.get_logger(__name__)
@@ -98,11 +98,10 @@ class Renewal:
 
     def _is_free(self, name: str, service: Service, sample: Sample) -> bool:
         """Whether nobody is connected to what runs."""
-        held, seen, expected = self._held.get(name), service.seen, self._expected()
-        if held is None or seen.relayed != 0 or not expected or expected - sample.envoys.keys():
+        held, seen, found = self._held.get(name), service.seen, evidence(sample, self._expected(), name)
+        if held is None or seen.relayed != 0 or found is None:
             return False
         acked = seen.route_acked_at
         if acked is None or acked < self._withdrawn[name][0] or sample.taken_at < acked + SETTLE_SECONDS:
             return False
-        counted = (sample.envoys[envoy].services.get(name, NEVER_USED) for envoy in expected)
-        return sum(each.active_connections for each in counted) <= held
+        return found.active_connections <= held

@@ -144,9 +144,6 @@ def _machine() -> Machine:
 
 
 _MACHINE = _machine()
-_UNGUARDED = {(row.source, row.event) for row in TABLE} - {(row.source, row.event) for row in TABLE if row.when}
-_DECIDED: dict[tuple[State, type[Event]], State] = {}
-"""What the machine said of pairs whose event alone decides: to ask it again costs more than the rest of a step."""
 
 
 def step(record: Record, event: Event, now: float) -> Record:
@@ -155,12 +152,9 @@ def step(record: Record, event: Event, now: float) -> Record:
     The same record (by identity) comes back when nothing changed. Raises `UnlistedEvent` for a pair that the table does
     not list; the record is then as it was.
     """
-    pair = (record.state, type(event))
-    target = _DECIDED.get(pair) or _target(record, event)
+    target = _target(record, event)
     if target is None:
         return record
-    if pair in _UNGUARDED:
-        _DECIDED[pair] = target
     if target is record.state:
         return _refreshed(record, event)
     return Record(

@@ -214,16 +214,39 @@ class _Sum:
 NEVER_USED = Counters()
 
 
-def in_flight(spec: Spec, sample: Sample, expected: frozenset[str]) -> int | None:
-    """Return how many requests, or connections where Envoy knows no requests, are open to a service.
+@dataclass(frozen=True, slots=True)
+class UsageEvidence:
+    """The counters of one service, summed over all Envoys, from one complete sample."""
 
-    None: it is not known, since one of the `expected` Envoys is not in the sample.
+    uses: int
+    """Requests and connections since each Envoy started."""
+    active_requests: int
+    active_connections: int
+
+    def in_flight(self, spec: Spec) -> int:
+        """Return the open requests, or the open connections of a protocol without requests."""
+        return self.active_requests if spec.protocol.is_http else self.active_connections
+
+
+def evidence(sample: Sample, expected: frozenset[str], service: str) -> UsageEvidence | None:
+    """Return what a sample proves about a service, or None if one of the `expected` Envoys, or every one, is missing.
+
+    Nothing may be stopped, replaced or scaled to zero on the evidence of an incomplete sample.
     """
     if not expected or expected - sample.envoys.keys():
         return None
-    counted = (sample.envoys[envoy].services.get(spec.name, NEVER_USED) for envoy in expected)
-    is_http = spec.protocol.is_http
-    return sum(each.active_requests if is_http else each.active_connections for each in counted)
+    counters = [sample.envoys[envoy].services.get(service, NEVER_USED) for envoy in expected]
+    return UsageEvidence(
+        sum(each.requests + each.connections for each in counters),
+        sum(each.active_requests for each in counters),
+        sum(each.active_connections for each in counters),
+    )
+
+
+def in_flight(spec: Spec, sample: Sample, expected: frozenset[str]) -> int | None:
+    """Return the work in flight to a service, or None if the sample is not complete."""
+    found = evidence(sample, expected, spec.name)
+    return None if found is None else found.in_flight(spec)
 
 
 @lru_cache(maxsize=len(IdleBy))

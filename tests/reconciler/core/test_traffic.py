@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from reconciler.core.reasons import Reason
-from reconciler.core.spec import IdleBy
-from reconciler.core.traffic import Counters, EnvoyReading, Sample, ServiceUsage, Usage, Window
+from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.core.traffic import Counters, EnvoyReading, Sample, ServiceUsage, Usage, UsageEvidence, Window, evidence
 
 USED = Counters(requests=7, connections=3, bytes=900)
 
@@ -233,3 +233,17 @@ def test_window_of_a_new_envoy_is_judged_by_its_process() -> None:
 def test_restart_behind_a_slow_reading_is_not_missed() -> None:
     """The second reading took 1.9 s, in which the new Envoy became as old as the old one was."""
     assert judged(sample(1000, a=(1, USED)), sample(1000.2, a=(1, USED))).usage is Usage.UNKNOWN
+
+
+def test_evidence_of_complete_sample_sums_all_envoys() -> None:
+    readings = {"a": EnvoyReading(9.0, {"web": Counters(3, 2, 0, 1, 2)}), "b": EnvoyReading(9.0, {})}
+    found = evidence(Sample(1.0, readings), frozenset(readings), "web")
+    assert found == UsageEvidence(uses=5, active_requests=1, active_connections=2)
+    assert found.in_flight(Spec(name="web")) == 1
+    assert found.in_flight(Spec(name="web", protocol=Protocol.TCP)) == 2
+
+
+def test_evidence_of_incomplete_sample_is_none() -> None:
+    sample = Sample(1.0, {"a": EnvoyReading(9.0, {})})
+    assert evidence(sample, frozenset({"a", "b"}), "web") is None
+    assert evidence(sample, frozenset(), "web") is None
