@@ -52,7 +52,7 @@ cluster: setup ## start Kubernetes on this machine; NODE=1 to run pods; see test
 cluster-test: setup ## run the tests that need Kubernetes; builds it once (minutes); runs pods as root
 	scripts/system-packages --cluster
 	$(if $(filter own,$(ZENVOY_TEST_CLUSTER)),,tests/cluster/cluster build)
-	$(BIN)/pytest tests/cluster
+	$(BIN)/pytest --durations 20 tests/cluster
 
 bench-cluster: setup ## measure cold starts on a Kubernetes node, compared with scaling by hand
 	scripts/system-packages --cluster
