@@ -35,7 +35,7 @@ REFUSAL_SECONDS = 0.5
 
 
 class Holder:
-    """All hold addresses of one listening socket."""
+    """The hold addresses of one listening socket."""
 
     def __init__(self, loop: Loop, budget: Budget, hello: HolderHello, keeper_path: Path | None = None) -> None:
         self.loop = loop

@@ -51,7 +51,7 @@ SPLICE_SHARE = 4 << 20
 
 
 class FlowOwner(Protocol):
-    """The relayed connection that a flow is one direction of. It may hear of a broken source more than once."""
+    """The relayed connection that a flow is one direction of. `on_source_broken` may be called more than once."""
 
     loop: Loop
     pipes: Pipes

@@ -135,7 +135,7 @@ class RelayedConnection:
 
 
 class Relay:
-    """All relayed connections of one loop."""
+    """The relayed connections of one loop."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
