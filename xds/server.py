@@ -222,7 +222,7 @@ class XdsServer:
         found: dict[str, str] = {}
         for session in self._sessions.values():
             for type_url, sub in session.stream.types.items():
-                for resource, message in sub.refused.items():
+                for resource, message in sub.rejections.items():
                     if service := self._world.owner(type_url, resource):
                         found[service] = message
         return found | dict(self._world.faults)
@@ -367,7 +367,7 @@ class XdsServer:
 
     def _receive(self, session: _Session, data: bytes) -> None:
         now = time.time()
-        had_refused = session.stream.has_refused
+        had_rejections = session.stream.has_rejections
         receipt = session.stream.receive(data, now)
         if any(sub.unanswered > MOST_UNANSWERED for sub in session.stream.types.values()):
             raise MalformedError(f"more than {MOST_UNANSWERED} resources are sent and not acknowledged")
@@ -379,7 +379,7 @@ class XdsServer:
             self._on_node(NodeEvent("nacked", session.node()))
         if receipt.verdict is not None:
             self._inquire(self._attribution.on_verdict(session.id, receipt.verdict))
-        if receipt.verdict is not None or had_refused:
+        if receipt.verdict is not None or had_rejections:
             self._report_faults()
 
 

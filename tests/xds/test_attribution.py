@@ -124,7 +124,7 @@ def test_stream_joint_nack_is_sent_again_in_halves() -> None:
         f"LDS {ports[2]}",
         f"LDS {ports[3]}",
     ]
-    assert list(stage.client.stream.types[LDS].refused) == [ports[2]]
+    assert list(stage.client.stream.types[LDS].rejections) == [ports[2]]
     assert stage.world.owner(LDS, ports[2]) == "c"
     assert stage.says([]) == [], "what is rejected alone is not sent again"
 

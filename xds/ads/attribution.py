@@ -209,7 +209,7 @@ class Attribution:
         if answer is not None:
             if any(other.has_accepted(names.TRIAL, asked.version) for other in others):
                 answer = None
-            elif asked.age < LATE and any(other.owes_answer(names.TRIAL) for other in others):
+            elif asked.age < LATE and any(other.has_unanswered(names.TRIAL) for other in others):
                 return None
         try:
             question = asked.search.send(answer)
@@ -229,7 +229,7 @@ class Attribution:
         for (node, kind), age in tuple(self._waiting.items()):
             others = self._others(node, kind.type_url)
             is_accepted = self._is_accepted(node, kind)
-            if not is_accepted and age < LATE and any(other.owes_answer(kind.resource) for other in others):
+            if not is_accepted and age < LATE and any(other.has_unanswered(kind.resource) for other in others):
                 continue
             del self._waiting[node, kind]
             known, suspects = self._world.suspects(kind)

@@ -43,7 +43,7 @@ class DeltaStream(Stream):
         if unnamed or len(names) < len(request.subscribe):
             sub.wildcard = True
             sub.dirty.update(dict.fromkeys(sub.table))
-            sub.owed = not request.initial_versions
+            sub.response_due = not request.initial_versions
         if not first:
             for name in names:
                 sub.forget(name)  # a repeated subscription requests the resource again
@@ -74,7 +74,7 @@ class DeltaStream(Stream):
 
     def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:
         removed = [name for name in gone if self._may_go(sub, name)]
-        if not news and not removed and not sub.owed:
+        if not news and not removed and not sub.response_due:
             return []
         nonce = sub.send(news, removed)
         return [delta_response(sub.type_url, sub.table.version, nonce, news, removed)]

@@ -48,7 +48,7 @@ class SotwStream(Stream):
         for older in tuple(sub.pending):
             if older == request.nonce:
                 break
-            sub.doubt(older)  # Envoy may answer several responses with one request
+            sub.send_again(older)  # Envoy may answer several responses with one request
         return self._settle(sub, request.nonce, request.error, now)
 
     def _subscribe(self, sub: Subscription, request: SotwRequest, *, first: bool) -> None:
@@ -69,7 +69,7 @@ class SotwStream(Stream):
             sub.forget(name)
         sub.dirty.update(dict.fromkeys(sub.table if widened else added))
         # A response with clusters or listeners is complete, so it is also due when a requested one does not exist.
-        sub.owed = sub.type_url in WILDCARD and (first or widened or bool(added))
+        sub.response_due = sub.type_url in WILDCARD and (first or widened or bool(added))
 
     def _encode(self, sub: Subscription, news: list[Resource], gone: list[str]) -> list[bytes]:
         missed = [name for name in gone if name in sub.sent and name not in sub.retiring]
@@ -77,7 +77,7 @@ class SotwStream(Stream):
             sub.forget(name)
         if sub.type_url not in WILDCARD:
             return self._response(sub, news) if news else []
-        if not news and not missed and not sub.owed:
+        if not news and not missed and not sub.response_due:
             return []
         return self._response(sub, [*sub.wanted(), *sub.retiring.values()])
 

@@ -58,9 +58,9 @@ class Stream(ABC):
         self._fresh: set[str] = set()
 
     @property
-    def has_refused(self) -> bool:
+    def has_rejections(self) -> bool:
         """True if Envoy rejected a resource and has not accepted another version of it."""
-        return any(sub.refused for sub in self.types.values())
+        return any(sub.rejections for sub in self.types.values())
 
     @abstractmethod
     def identify(self, data: bytes) -> NodeId | None:
@@ -93,7 +93,7 @@ class Stream(ABC):
         waits = self._clusters_settling()
         for type_url in (LDS, RDS):
             sub = self.types[type_url]
-            if sub.owed or not waits:
+            if sub.response_due or not waits:
                 out += self._send(sub)
         if self.types[CDS].retiring and not waits and self._unreferenced():
             out += self._retire()
@@ -101,7 +101,7 @@ class Stream(ABC):
 
     def _send(self, sub: Subscription) -> list[bytes]:
         out = self._send_again(sub)
-        if not sub.dirty and not sub.owed:
+        if not sub.dirty and not sub.response_due:
             return out
         for name in sub.retiring.keys() & sub.dirty.keys():
             if sub.table.get(name) is not None:
@@ -155,7 +155,7 @@ class Stream(ABC):
             return Receipt()
         if error is None:
             acked = sub.ack(nonce, now)
-            if not (sub.refused or sub.suspected):
+            if not (sub.rejections or sub.suspected):
                 self.nacks.pop(sub.type_url, None)
             if sub.type_url == EDS:
                 return Receipt(acked)
@@ -174,7 +174,7 @@ class Stream(ABC):
         if stands := present.intersection(blamed or names):  # a version that was replaced meanwhile has no error
             self.nacks[sub.type_url] = nack
             if blamed:
-                sub.refused.update((name, reason(error, name)) for name in stands)
+                sub.rejections.update((name, reason(error, name)) for name in stands)
             else:
                 sub.suspected.update(stands)
         return Receipt(nack=nack, verdict=verdict)

@@ -41,7 +41,7 @@ class Subscription:
     """By name, the version that the client has or is about to receive."""
     dirty: dict[str, None] = field(default_factory=dict)
     """Names to compare before the next response."""
-    owed: bool = False
+    response_due: bool = False
     """The client waits for a response even if it is empty."""
     retiring: dict[str, Resource] = field(default_factory=dict)
     """Removed resources that the client must keep for now."""
@@ -56,7 +56,7 @@ class Subscription:
     nonce: str = ""
     rejected: bool = False
     """The client rejected the last response that it answered."""
-    refused: dict[str, str] = field(default_factory=dict)
+    rejections: dict[str, str] = field(default_factory=dict)
     """Names that the client rejected, with its message, until it accepts another version."""
     suspected: set[str] = field(default_factory=set)
     """Names in a response that the client rejected without naming one. An acknowledgement of any of them clears all."""
@@ -72,7 +72,7 @@ class Subscription:
         """Return whether this version of a resource is the last that the client acknowledged."""
         return self.acked.get(name, ("", 0.0))[0] == version
 
-    def owes_answer(self, name: str) -> bool:
+    def has_unanswered(self, name: str) -> bool:
         """Return whether the client has not answered the current version of a resource yet."""
         if not (self.started and self.wants(name)):
             return False
@@ -89,7 +89,7 @@ class Subscription:
         self.sent.pop(name, None)
         self.acked.pop(name, None)
         self.inflight.pop(name, None)
-        self.refused.pop(name, None)
+        self.rejections.pop(name, None)
         self.suspected.discard(name)
 
     def changed(self) -> tuple[list[Resource], list[str]]:
@@ -119,7 +119,7 @@ class Subscription:
             self.forget(name)
         self.pending[nonce] = Sending(self.table.version, versions, tuple(removed))
         self.unanswered += 1 + len(versions)
-        self.owed = False
+        self.response_due = False
         return nonce
 
     def ack(self, nonce: str, now: float) -> tuple[str, ...]:
@@ -129,9 +129,9 @@ class Subscription:
         self.acked_version = sending.version
         settled = self._landed(sending, nonce)
         self.acked.update((name, (sending.resources[name], now)) for name in settled)
-        if self.refused:
+        if self.rejections:
             for name in settled:
-                self.refused.pop(name, None)
+                self.rejections.pop(name, None)
         if not self.suspected.isdisjoint(settled):
             self.suspected.clear()
         return settled
@@ -160,7 +160,7 @@ class Subscription:
         middle = len(names) // 2
         self.again += [names[:middle], names[middle:]]
 
-    def doubt(self, nonce: str) -> None:
+    def send_again(self, nonce: str) -> None:
         """Send the resources of a response again, because the client will never answer it."""
         sending = self._answered(nonce)
         for name in self._landed(sending, nonce):
