@@ -23,6 +23,10 @@ class Deployment(Protocol):
     def sample_source(self) -> str:
         """The source of samples, for people."""
 
+    @property
+    def uses_prometheus(self) -> bool:
+        """True if samples come from Prometheus."""
+
     def opened(self) -> bool:
         """Return whether Envoys are answered."""
 
@@ -80,6 +84,7 @@ class EngineOperations:
                 "source": self._deployment.sample_source,
                 "takenAt": moment(sample.taken_at) if sample else None,
                 "ageSeconds": round(max(0.0, time.time() - sample.taken_at), 3) if sample else None,
+                "provider": "prometheus" if self._deployment.uses_prometheus else "envoy",
                 **explain.unknown_fields(engine.unknown),
             },
             "envoys": [*self._own_envoys(), *({"id": id_, "away": True} for id_ in sorted(self._router.away()))],

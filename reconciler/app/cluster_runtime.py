@@ -23,10 +23,10 @@ from reconciler.app.runtime import STREAM_CLAIMS, BackgroundTasks, Reports, Runt
 from reconciler.core.departure import still_needed
 from reconciler.core.entitlement import Listed
 from reconciler.core.events import Event
-from reconciler.core.reasons import message
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
+from reconciler.engine.explain import unknown_fields
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.view import moment
 from reconciler.envoy.admin_stats import AdminStats
@@ -376,6 +376,10 @@ class ClusterRuntime:
         asked = self._settings.prometheus
         return f"Prometheus at {asked.url}" if asked else "Envoys' statistics"
 
+    @property
+    def uses_prometheus(self) -> bool:
+        return self._settings.prometheus is not None
+
     def opened(self) -> bool:
         return self._runtime.opened
 
@@ -388,7 +392,7 @@ class ClusterRuntime:
             "certificates": {name: moment(until) for name, until in self._expiries().items()},
             "replicas": sorted(self._replicas.addresses()),
             "connected": sorted(self._peers.connected()),
-            "unknown": message(self._peers.merged.unknown()) if self._leads() else None,
+            **unknown_fields(self._peers.merged.unknown() if self._leads() else None),
         }
 
     def connected(self) -> Connected:

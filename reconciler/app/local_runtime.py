@@ -335,6 +335,10 @@ class LocalRuntime:
         asked = self._settings.prometheus
         return f"Prometheus at {asked.url}" if asked else "Envoy's admin port"
 
+    @property
+    def uses_prometheus(self) -> bool:
+        return self._settings.prometheus is not None
+
     def opened(self) -> bool:
         return self._runtime.opened
 

@@ -1,8 +1,8 @@
-"""Which zenvoy a command is for: the one on this machine, or the one in a cluster.
+"""The zenvoy that a command addresses: on this machine, or in a cluster.
 
-Rules, in this order: what was typed; ZENVOY_STATE_DIR; a name with a namespace, which only a cluster has; as a kubectl
-plugin, the cluster; a `zenvoy up` that runs here; a state directory here; a kubeconfig, or a
-pod's service account; this machine.
+The first of these rules that applies decides: the options; ZENVOY_STATE_DIR; a name with a namespace, which exists only
+in a cluster; a kubectl plugin, which addresses a cluster; a `zenvoy up` or a state directory here; a kubeconfig, or a
+pod's service account; this machine. No Kubernetes client is imported to decide.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pathlib import Path
 import typer
 
 from reconciler.cli import output
-from reconciler.cli.exit_codes import Exit
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import SYSTEM_NAMESPACE
 from reconciler.local.state_dir import StateDir
 
-HERE = Path(".zenvoy")
-PLUGIN = "kubectl-"
-"""What the names of kubectl's plugins begin with."""
-VARIABLE = "ZENVOY_STATE_DIR"
-_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+STATE_DIR = Path(".zenvoy")
+STATE_DIR_VARIABLE = "ZENVOY_STATE_DIR"
+PLUGIN_PREFIX = "kubectl-"
+"""Prefix of the program names of kubectl's plugins."""
+_SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
-    """The options as they came."""
+class ContextOptions:
+    """The options that select a zenvoy, as they were given."""
 
     namespace: str | None = None
     everywhere: bool = False
@@ -39,77 +39,80 @@ class Typed:
     state_dir: Path | None = None
 
     @property
-    def of_cluster(self) -> bool:
+    def names_cluster(self) -> bool:
         return bool(self.namespace or self.everywhere or self.context or self.kubeconfig)
 
     @property
     def state(self) -> StateDir:
-        return StateDir((self.state_dir or HERE).absolute())
+        return StateDir((self.state_dir or STATE_DIR).absolute())
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What there is, besides what was typed."""
+class Environment:
+    """The facts that decide in addition to the options."""
 
     plugin: bool
-    """Whether we run as a plugin of kubectl."""
+    """The program runs as a plugin of kubectl."""
     state_dir_typed: bool
-    """Whether the state directory comes from the command line, and not from the environment."""
+    """The state directory comes from the command line, not from the environment."""
     control: bool
-    """Whether a `zenvoy up` runs there, or was killed."""
+    """The state directory has a control socket: a `zenvoy up` runs there, or was killed."""
     directory: bool
+    """The state directory exists."""
     kubeconfig: bool
+    """There is a kubeconfig or a service account."""
 
 
-def in_cluster(typed: Typed, around: Surroundings, name: str | None = None) -> bool:
-    """Whether a cluster is meant, by a service's name too. Raises `ValueError` when both are."""
-    if typed.of_cluster and typed.state_dir and around.state_dir_typed:
-        raise ValueError("--state-dir means this machine, and -n, -A, --context, --kubeconfig a cluster: give only one")
-    if typed.of_cluster or typed.state_dir:
-        return typed.of_cluster
+def selects_cluster(selection: ContextOptions, environment: Environment, name: str | None = None) -> bool:
+    """Return whether a command addresses a cluster; `name` is that of a service.
+
+    Raises `ValueError` if the options name both a cluster and this machine.
+    """
+    if selection.names_cluster and selection.state_dir and environment.state_dir_typed:
+        raise ValueError(
+            "--state-dir selects this machine, and -n, -A, --context and --kubeconfig select a cluster; remove one"
+        )
+    if selection.names_cluster or selection.state_dir:
+        return selection.names_cluster
     if name and "/" in name:
         return True
-    if around.plugin or around.control or around.directory:
-        return around.plugin
-    return around.kubeconfig or bool(typed.controller)
+    if environment.plugin or environment.control or environment.directory:
+        return environment.plugin
+    return environment.kubeconfig or bool(selection.controller)
 
 
-def meant(typed: Typed, name: str | None = None) -> bool:
-    """Whether a cluster is meant; ends the program when that cannot be told."""
+def addresses_cluster(selection: ContextOptions, name: str | None = None) -> bool:
+    """Return whether a command addresses a cluster; exit with an error if the options conflict."""
     try:
-        return in_cluster(typed, surroundings(typed), name)
+        return selects_cluster(selection, read_environment(selection), name)
     except ValueError as error:
-        output.echo(f"zenvoy: {error}", err=True)
-        raise typer.Exit(Exit.USAGE) from None
+        output.error(str(error))
+        raise typer.Exit(ExitCode.USAGE) from None
 
 
-def surroundings(typed: Typed) -> Surroundings:
-    """What there is now."""
-    return Surroundings(
-        plugin=Path(sys.argv[0]).name.startswith(PLUGIN),
-        state_dir_typed=typed.state_dir is not None and str(typed.state_dir) != os.environ.get(VARIABLE),
-        control=typed.state.control.exists(),
-        directory=typed.state.path.is_dir(),
-        kubeconfig=missing(typed.kubeconfig) is None,
+def read_environment(selection: ContextOptions) -> Environment:
+    """Return the facts about this process and its directory."""
+    return Environment(
+        plugin=Path(sys.argv[0]).name.startswith(PLUGIN_PREFIX),
+        state_dir_typed=selection.state_dir is not None
+        and str(selection.state_dir) != os.environ.get(STATE_DIR_VARIABLE),
+        control=selection.state.control.exists(),
+        directory=selection.state.path.is_dir(),
+        kubeconfig=kubeconfig_error(selection.kubeconfig) is None,
     )
 
 
 def kubeconfigs() -> list[Path]:
-    """Where kubectl would look."""
+    """Return the files that kubectl would read."""
     named = os.environ.get("KUBECONFIG", "")
     return [Path(part) for part in named.split(os.pathsep) if part] or [Path.home() / ".kube" / "config"]
 
 
-def in_pod() -> bool:
-    """Whether we are a pod with a service account."""
-    return _TOKEN.exists()
-
-
-def missing(kubeconfig: Path | None) -> str | None:
-    """Why there is no way to a cluster, for people; None when there is one to try."""
+def kubeconfig_error(kubeconfig: Path | None) -> str | None:
+    """Return a message for the user if there is neither a kubeconfig nor a service account."""
     if kubeconfig is not None:
-        return None if kubeconfig.is_file() else f"there is no kubeconfig {kubeconfig}; name another with --kubeconfig"
-    if in_pod() or any(file.is_file() for file in kubeconfigs()):
+        return None if kubeconfig.is_file() else f"--kubeconfig: {kubeconfig} does not exist; name another file"
+    if _SERVICE_ACCOUNT_TOKEN.exists() or any(file.is_file() for file in kubeconfigs()):
         return None
     tried = ", ".join(str(file) for file in kubeconfigs())
-    return f"no cluster to talk to: there is no kubeconfig {tried}; name one with --kubeconfig or KUBECONFIG"
+    return f"no cluster is configured: {tried} does not exist; name a kubeconfig with --kubeconfig or KUBECONFIG"

@@ -1,4 +1,4 @@
-"""The answer of `zenvoy explain` for people: the state, the evidence for it, what comes next, and what went before."""
+"""The answer of `zenvoy explain` for people: state, evidence, next deadline, and recent transitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ View = Mapping[str, Any]
 
 
 def write(answer: View, output_format: OutputFormat) -> None:
-    """On standard output."""
+    """Write an answer to standard output."""
     if output_format is not OutputFormat.table:
         output.data(answer, output_format)
         return
@@ -23,7 +23,7 @@ def write(answer: View, output_format: OutputFormat) -> None:
 
 
 def lines(answer: View, now: datetime) -> Iterator[str]:
-    """Paragraphs, each with what is known of it; what nobody could tell is left out."""
+    """Yield the lines of all paragraphs; parts that are not known are omitted."""
     service = answer["service"]
     yield f"{service['name']} is {service['state']}{_for(service['since'], now)}: {service['reason']}"
     yield from output.columns([*_facts(answer, now)], "  ")
@@ -40,41 +40,41 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
     if rejected := service.get("rejected"):
         yield "rejected", f"Envoy rejects a part of it: {rejected}"
     if service["paused"]:
-        yield "paused", "it is not put to sleep until `zenvoy resume`"
+        yield "paused", "stays awake until `zenvoy resume`"
     if target := service.get("target"):
         yield "target", target
     yield "replicas", _or_unknown(service["replicas"])
     if "endpoints" in service:
-        yield "endpoints", ", ".join(service["endpoints"]) or "none that can be dialled"
+        yield "endpoints", ", ".join(service["endpoints"]) or "none reachable"
     if (diagnosis := service.get("diagnosis")) and diagnosis != service["stalled"]:
         yield "diagnosis", diagnosis
     yield "hold address", service["holdAddress"] or "none yet"
     if "obstacle" in answer:
         yield "next", _next(answer, now)
-        yield "last wake", last_wake(service["lastWake"]) or "none since the controller started"
+        yield "last wake", last_wake(service) or "none since the controller started"
     if leader := answer.get("leader"):
-        yield "leader", f"{leader['pod'] or 'nobody'} (its Lease was renewed at {leader['renewedAt'] or 'no time'})"
+        yield "leader", f"{leader['pod'] or 'none'} (Lease renewed at {leader['renewedAt'] or 'unknown time'})"
     if standing := answer.get("standing"):
-        yield "told by", _standing(standing)
+        yield "answered by", _replica(standing)
 
 
-def _standing(standing: View) -> str:
-    """Of the replica that answered."""
-    role = "which leads" if standing["leads"] else f"which follows {standing['leader'] or 'nobody'}"
-    others = f"; connected to it: {', '.join(standing['connected'])}" if standing["connected"] else ""
-    unknown = f"; nothing is put to sleep: {standing['unknown']}" if standing["unknown"] else ""
+def _replica(standing: View) -> str:
+    """Return the role and the connections of the replica that answered."""
+    role = "the leader" if standing["leads"] else f"a follower of {standing['leader'] or 'no leader'}"
+    others = f"; connected: {', '.join(standing['connected'])}" if standing["connected"] else ""
+    unknown = f"; no service sleeps: {standing['unknown']}" if standing["unknown"] else ""
     return f"{standing['replica']}, {role}{others}{unknown}"
 
 
 def _next(answer: View, now: datetime) -> str:
-    """The deadline, and what keeps a drain from being over before."""
+    """Return the next deadline, and the drain blocker if there is one."""
     service = answer["service"]
     deadline = service["deadline"]
     if deadline is None:
-        return "it stays so until something happens"
+        return "no deadline"
     left = (datetime.fromisoformat(deadline["at"]) - now).total_seconds()
-    said = f"{EVENTS.get(deadline['event'], deadline['event'])} in {duration(max(0.0, left))}"
-    return f"{said}; not drained yet: {answer['obstacle']}" if answer["obstacle"] else said
+    text = f"{EVENTS.get(deadline['event'], deadline['event'])} in {duration(max(0.0, left))}"
+    return f"{text}; drain blocker: {answer['obstacle']}" if answer["obstacle"] else text
 
 
 def _sample(answer: View, now: datetime) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _sample(answer: View, now: datetime) -> Iterator[str]:
     age = "no sample yet" if sample["ageSeconds"] is None else f"{duration(sample['ageSeconds'])} old"
     yield f"Traffic, by {sample['source']} ({age}): " + (f"{judged['usage']}, {judged['reason']}" if judged else "none")
     if sample["unknown"]:
-        yield f"  in doubt, which keeps services awake: {sample['unknown']}"
+        yield f"  usage is unknown, so no service sleeps: {sample['unknown']}"
     rows = [("ENVOY", "REQUESTS", "IN FLIGHT", "CONNECTIONS", "OPEN", "BYTES", "UP")]
     for envoy in sample["envoys"]:
         if "missing" in envoy:
@@ -103,11 +103,11 @@ def _route(answer: View, now: datetime) -> Iterator[str]:
     state = (
         f"acknowledged at {route['ackedAt']}" if route["ackedAt"] else f"not acknowledged by all: {route['waitingFor']}"
     )
-    yield f"Route to {', '.join(route['to']) or 'nowhere yet'}, version {envoys['version'] or 'none'}: {state}"
+    yield f"Route to {', '.join(route['to']) or 'nothing yet'}, version {envoys['version'] or 'none'}: {state}"
     rows = [("ENVOY", "ACKNOWLEDGED", "SINCE")]
     for envoy in envoys["each"]:
-        acked = "away" if envoy["acked"] is None else envoy["acked"] or "nothing yet"
-        rows.append((envoy["id"], acked, envoy["ackedAt"] or "not the present version"))
+        acked = "disconnected" if envoy["acked"] is None else envoy["acked"] or "nothing yet"
+        rows.append((envoy["id"], acked, envoy["ackedAt"] or "not the current version"))
     yield from _table(rows)
 
 
@@ -117,21 +117,17 @@ def _holders(answer: View, now: datetime) -> Iterator[str]:
     service = answer["service"]
     known = service["held"] is not None and service["relayed"] is not None
     total = (
-        f"{_said(service['held'], 'waits', 'wait')}, {_said(service['relayed'], 'is relayed', 'are relayed')}"
+        f"{service['held']} held, {service['relayed']} relayed"
         if known
-        else "not known, as a holder is missing"
+        else "unknown, because a holder is disconnected"
     )
-    yield f"Held: {total}"
+    yield f"Connections in holders: {total}"
     figures = ("held", "relayed", "released", "refused", "gone")
     rows = [("HOLDER", "MODE", *(name.upper() for name in figures), "ORDER")]
     for holder in holders:
-        order = "in force" if holder["inForce"] else "not in force yet" if holder["connected"] else "away"
+        order = "applied" if holder["inForce"] else "not applied yet" if holder["connected"] else "disconnected"
         rows.append((holder["id"], holder["mode"], *(str(holder[name]) for name in figures), order))
     yield from _table(rows)
-
-
-def _said(count: int, of_one: str, of_more: str) -> str:
-    return f"{count} {of_one if count == 1 else of_more}"
 
 
 def _conditions(answer: View, now: datetime) -> Iterator[str]:
@@ -139,36 +135,36 @@ def _conditions(answer: View, now: datetime) -> Iterator[str]:
         return
     yield "Conditions"
     yield from output.columns(
-        [(one["type"], one["status"], _told(one["reason"], one["message"])) for one in conditions],
+        [(one["type"], one["status"], _condition_text(one["reason"], one["message"])) for one in conditions],
         "  ",
     )
 
 
-def _told(reason: str, message: str) -> str:
-    """Many messages begin with their reason, as they stand alone elsewhere."""
+def _condition_text(reason: str, message: str) -> str:
+    """Return reason and message; many messages already begin with the reason, for places that show only them."""
     return message if message.startswith(f"{reason}: ") else f"{reason}: {message}".removesuffix(": ")
 
 
 def _transitions(answer: View, now: datetime) -> Iterator[str]:
     transitions = answer["transitions"]
-    yield "Last transitions" if transitions else "No transition is remembered"
+    yield "Last transitions" if transitions else "No recorded transitions"
     rows: list[tuple[str, ...]] = []
     for move in transitions:
         states = f"{move['from']} → {move['to']}" if move["to"] else ""
         rows.append((move["at"] or "", states, move["event"], move["reason"] + _reference(move)))
-    if not any(row[1] for row in rows):  # Events do not say between which states
+    if not any(row[1] for row in rows):  # Events do not contain the states
         rows = [(row[0], *row[2:]) for row in rows]
     yield from output.columns(rows, "  ")
 
 
 def _reference(known: View) -> str:
-    """By which refusals to clients name it."""
+    """Return the reference that refusals to clients contain."""
     return f" (reference {known['reference']})" if known.get("reference") else ""
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Nothing but a header is nothing."""
-    return output.columns(rows, "  ") if len(rows) > 1 else ["  nobody is connected"]
+    """Return the lines of a table; rows without data say so."""
+    return output.columns(rows, "  ") if len(rows) > 1 else ["  none connected"]
 
 
 def _for(since: str | None, now: datetime) -> str:
@@ -178,4 +174,4 @@ def _for(since: str | None, now: datetime) -> str:
 
 
 def _or_unknown(value: Any) -> str:
-    return "not known" if value is None else str(value)
+    return "unknown" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The command `zenvoy`, by typer."""
+"""The program `zenvoy` and its commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from reconciler.app.encoding import degrade_output
 from reconciler.cli import output
 from reconciler.cli.commands import controller, envoy, maintenance, services, up
-from reconciler.cli.exit_codes import Exit
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.help_text import PROGRAM_HELP, render_help
 
 app = typer.Typer(
@@ -76,8 +76,8 @@ def main(prog_name: str | None = None) -> None:
         if error.errno not in CANNOT_WRITE:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes there when it ends
-        output.echo(f"zenvoy: cannot write the output: {error.strerror}", err=True)
-        sys.exit(Exit.FAILED)
+        output.error(f"cannot write the output: {error.strerror}; free disk space, or write to another file")
+        sys.exit(ExitCode.FAILED)
 
 
 def kubectl() -> None:

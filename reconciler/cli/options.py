@@ -1,4 +1,4 @@
-"""The options that say which zenvoy is meant: a running `zenvoy up`, or a cluster."""
+"""Options that several commands share: the selection of a zenvoy, output, and Prometheus."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SYSTEM_NAMESPACE = "zenvoy-system"
 
 
 class OutputFormat(StrEnum):
-    """How something is written."""
+    """The format of an answer."""
 
     table = "table"
     json = "json"
     yaml = "yaml"
 
 
-Name = Annotated[str, typer.Argument(help="The service; in a cluster NAME or NAMESPACE/NAME.", metavar="NAME")]
+Name = Annotated[str, typer.Argument(help="Name of the service; in a cluster NAME or NAMESPACE/NAME.", metavar="NAME")]
 MaybeName = Annotated[
     str | None, typer.Argument(help="One service; default: all. In a cluster NAME or NAMESPACE/NAME.", metavar="[NAME]")
 ]
-OutputOption = Annotated[OutputFormat, typer.Option("-o", "--output", help="How it is written.")]
+OutputOption = Annotated[OutputFormat, typer.Option("-o", "--output", help="Output format.")]
 StateDirOption = Annotated[
     Path | None,
     typer.Option(
         "--state-dir",
         envvar="ZENVOY_STATE_DIR",
-        help="The state directory of the running `zenvoy up`; default: .zenvoy.",
+        help="State directory of the running `zenvoy up`; default: .zenvoy.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -44,21 +44,23 @@ Namespace = Annotated[
     typer.Option(
         "-n",
         "--namespace",
-        help="The namespace; default: that of the kubeconfig's context.",
+        help="Namespace; default: that of the kubeconfig's context.",
         metavar="NAMESPACE",
         rich_help_panel=CLUSTER,
         callback=validators.namespace,
     ),
 ]
-Everywhere = Annotated[bool, typer.Option("-A", "--all-namespaces", help="In all namespaces.", rich_help_panel=CLUSTER)]
+Everywhere = Annotated[bool, typer.Option("-A", "--all-namespaces", help="All namespaces.", rich_help_panel=CLUSTER)]
 Context = Annotated[
     str | None,
-    typer.Option(help="The kubeconfig's context; default: its current one.", metavar="NAME", rich_help_panel=CLUSTER),
+    typer.Option(
+        help="Context in the kubeconfig; default: its current context.", metavar="NAME", rich_help_panel=CLUSTER
+    ),
 ]
 Kubeconfig = Annotated[
     Path | None,
     typer.Option(
-        help="The kubeconfig; default: KUBECONFIG, ~/.kube/config, or the pod's service account.",
+        help="Kubeconfig; default: KUBECONFIG, ~/.kube/config, or the pod's service account.",
         metavar="FILE",
         rich_help_panel=CLUSTER,
     ),
@@ -68,7 +70,7 @@ System = Annotated[
     typer.Option(
         "--system-namespace",
         envvar="ZENVOY_SYSTEM_NAMESPACE",
-        help="The namespace that zenvoy itself is installed in.",
+        help="Namespace in which zenvoy is installed.",
         metavar="NAMESPACE",
         rich_help_panel=CLUSTER,
         callback=validators.namespace,
@@ -78,27 +80,27 @@ Controller = Annotated[
     str | None,
     typer.Option(
         envvar="ZENVOY_CONTROLLER",
-        help="Where the controller's HTTP port is, if it is not to be asked through the API server: "
-        "after `kubectl -n zenvoy-system port-forward deploy/zenvoy-reconciler 18080`, http://127.0.0.1:18080.",
+        help="URL of the controller, if not through the API server. For example http://127.0.0.1:18082 after "
+        "`kubectl -n zenvoy-system port-forward deploy/zenvoy-reconciler 18082`.",
         metavar="URL",
         rich_help_panel=CLUSTER,
         callback=validators.url,
     ),
 ]
-Wait = Annotated[bool, typer.Option(help="Wait until it has come about, or until it turns out that it does not.")]
+Wait = Annotated[bool, typer.Option(help="Wait for the result.")]
 Timeout = Annotated[
     str,
-    typer.Option(help="How long to wait at most.", metavar="DURATION", rich_help_panel=CLUSTER),
+    typer.Option(help="Longest wait.", metavar="DURATION", rich_help_panel=CLUSTER),
 ]
 
 
 def seconds(text: str) -> float:
-    """A duration that a person typed. Raises `typer.BadParameter`."""
+    """Return a duration in seconds. Raises `typer.BadParameter`."""
     from reconciler.core.text import parse_duration
 
     found = parse_duration(text)
     if not found:
-        raise typer.BadParameter(f"'{text}' is not a duration; write it as 30s or 2m", param_hint="--timeout")
+        raise typer.BadParameter(f"'{text}' is not a duration; use for example 30s or 2m", param_hint="--timeout")
     return found
 
 
@@ -107,27 +109,30 @@ PrometheusUrl = Annotated[
     typer.Option(
         "--prometheus",
         envvar="ZENVOY_PROMETHEUS_URL",
-        help="Judge idleness by this Prometheus, which scrapes http://METRICS/envoy/metrics; default: by Envoy itself.",
+        help="Read usage from this Prometheus, which scrapes http://METRICS/envoy/metrics; default: from Envoy.",
         metavar="URL",
         rich_help_panel=PROMETHEUS,
-        callback=validators.shown_url,
+        callback=validators.url_without_password,
     ),
 ]
 WithPrometheus = Annotated[
     bool,
-    typer.Option("--with-prometheus", help="Start a Prometheus too, and judge by it.", rich_help_panel=PROMETHEUS),
+    typer.Option("--with-prometheus", help="Start a Prometheus, and read usage from it.", rich_help_panel=PROMETHEUS),
 ]
 ScrapeInterval = Annotated[
     str,
     typer.Option(
-        "--scrape-interval", help="How often Prometheus scrapes Envoy.", metavar="DURATION", rich_help_panel=PROMETHEUS
+        "--scrape-interval",
+        help="Interval at which Prometheus scrapes Envoy.",
+        metavar="DURATION",
+        rich_help_panel=PROMETHEUS,
     ),
 ]
 PrometheusHeaders = Annotated[
     Path | None,
     typer.Option(
         "--prometheus-headers-file",
-        help="A file with headers to send too, one 'Name: value' a line: X-Scope-OrgID, or Authorization.",
+        help="File with headers to send, one 'Name: value' per line; for example X-Scope-OrgID or Authorization.",
         exists=True,
         dir_okay=False,
         rich_help_panel=PROMETHEUS,
@@ -138,7 +143,7 @@ PrometheusToken = Annotated[
     Path | None,
     typer.Option(
         "--prometheus-bearer-token-file",
-        help="A file with a bearer token.",
+        help="File with a bearer token.",
         exists=True,
         dir_okay=False,
         rich_help_panel=PROMETHEUS,
@@ -148,7 +153,7 @@ PrometheusCa = Annotated[
     Path | None,
     typer.Option(
         "--prometheus-ca-file",
-        help="A file with the CAs to trust.",
+        help="File with the trusted authorities.",
         exists=True,
         dir_okay=False,
         rich_help_panel=PROMETHEUS,
@@ -159,14 +164,14 @@ PrometheusCa = Annotated[
 def prometheus_settings(
     url: str, interval: str, headers_file: Path | None, token_file: Path | None, ca_file: Path | None
 ) -> PrometheusSettings:
-    """What was typed, checked. Raises `typer.BadParameter`."""
+    """Return the settings in these options. Raises `typer.BadParameter`."""
     from reconciler.core.text import parse_duration
     from reconciler.envoy.prometheus.settings import PrometheusSettings
 
     seconds = parse_duration(interval)
     if not seconds:
         raise typer.BadParameter(
-            f"'{interval}' is not a duration; write it as 5s or 1m", param_hint="--scrape-interval"
+            f"'{interval}' is not a duration; use for example 5s or 1m", param_hint="--scrape-interval"
         )
     return PrometheusSettings(
         url.rstrip("/"),
@@ -178,5 +183,5 @@ def prometheus_settings(
 
 
 def _absolute(file: Path | None) -> str | None:
-    """Return the path of a file that another process, elsewhere, reads."""
+    """Return a path that a process in another directory can read."""
     return str(file.absolute()) if file else None

@@ -1,7 +1,7 @@
-"""OutputFormat of commands: data, lines, or a table that cuts nothing where no terminal is.
+"""Output of commands: data, lines and tables.
 
-Rule: whatever is written for people goes through `echo`, `columns` or `cell`. Names, messages and output of programs
-come from objects, files and other processes, and must neither control a terminal nor look like what they are not.
+Rule: text for people is written by `echo`, `error`, `columns` or `cell`. Names, messages and output of programs come
+from objects, files and other processes; they must neither control a terminal nor look like something else.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE = 200
-"""Columns of a table that nobody looks at in a terminal: wide enough that nothing is cut."""
+"""Columns of a table that is not written to a terminal: enough that nothing is cut."""
 
 
 def data(answer: Any, output_format: OutputFormat, of_many: bool = False) -> None:
-    """Write it as JSON or YAML, exactly: what a terminal would obey is escaped by their own rules.
-
-    `of_many`: others like it follow.
-    """
+    """Write JSON or YAML, with control characters escaped by its own rules; `of_many`: similar documents follow."""
     if output_format is OutputFormat.json:
         typer.echo(json.dumps(answer, indent=2))
         return
@@ -40,7 +37,7 @@ def data(answer: Any, output_format: OutputFormat, of_many: bool = False) -> Non
 
 
 def document(text: str, nl: bool = True) -> None:
-    """Write a document of zenvoy's own making, such as a configuration, as it is."""
+    """Write a document that zenvoy generated, such as a configuration, unchanged."""
     typer.echo(text, nl=nl)
 
 
@@ -49,15 +46,20 @@ def echo(text: str, err: bool = False) -> None:
     typer.echo(printable(text), err=err)
 
 
+def error(message: str) -> None:
+    """Write an error of the program to standard error."""
+    echo(f"zenvoy: {message}", err=True)
+
+
 def cell(text: str, style: str = "") -> Text:
-    """Return the cell of a table: no markup, no emoji codes, nothing that a terminal obeys."""
+    """Return the cell of a table, without markup, emoji codes and control characters."""
     from rich.text import Text
 
     return Text(printable(text), style)
 
 
 def console() -> Console:
-    """Standard output."""
+    """Return standard output as a console of rich."""
     from rich.console import Console
 
     found = Console()
@@ -65,7 +67,7 @@ def console() -> Console:
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    """Lines in which each column is as wide as its widest cell."""
+    """Return lines in which each column is as wide as its widest cell."""
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))] if rows else []
     return [

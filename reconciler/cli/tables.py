@@ -1,4 +1,4 @@
-"""Services as a table for people; times and durations as people say them."""
+"""Tables and lines of services, on one machine and in a cluster; durations for people."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from reconciler.cli.output import cell
 COLOURS = {"ScaledToZero": "blue", "Waking": "yellow", "Active": "green", "Idle": "cyan", "Draining": "magenta"}
 COLUMNS = ("NAME", "STATE", "SINCE", "WHY", "HELD", "RELAYED", "REQUESTS", "NEXT", "LAST WAKE")
 FIGURES = ("HELD", "RELAYED", "REQUESTS")
-DISPENSABLE = ("RELAYED", "REQUESTS")
-FOR_ALL, FOR_PARTS = 100, 150
-"""Columns that a terminal needs for all columns, and for the parts of the last wake too; `explain` has both."""
-EVENTS = {"IdleElapsed": "sleeps", "WakeTimedOut": "times out", "DrainTimedOut": "gives up draining"}
+OPTIONAL_COLUMNS = ("RELAYED", "REQUESTS")
+WIDTH_FOR_ALL, WIDTH_FOR_PARTS = 100, 150
+"""Widths of a terminal that shows all columns, and also the parts of the last wake; `explain` shows both."""
+EVENTS = {"IdleElapsed": "sleeps", "WakeTimedOut": "wake times out", "DrainTimedOut": "drain times out"}
 
 
-def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None, width: int = FOR_PARTS) -> Table:
-    """One row a service, with what a terminal of this width has room for."""
+def table(services: Sequence[Mapping[str, Any]], now: datetime | None = None, width: int = WIDTH_FOR_PARTS) -> Table:
+    """Return a table of services on one machine, for a terminal of this width."""
     at = now or datetime.now(UTC)
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    shown = [column for column in COLUMNS if width >= FOR_ALL or column not in DISPENSABLE]
+    shown = [column for column in COLUMNS if width >= WIDTH_FOR_ALL or column not in OPTIONAL_COLUMNS]
     for column in shown:
         folds = column in ("WHY", "NEXT", "LAST WAKE")
         drawn.add_column(column, justify="right" if column in FIGURES else "left", no_wrap=not folds)
     for service in services:
-        cells = dict(zip(COLUMNS, _row(service, at, parts=width >= FOR_PARTS), strict=True))
+        cells = dict(zip(COLUMNS, _row(service, at, parts=width >= WIDTH_FOR_PARTS), strict=True))
         colour = COLOURS.get(service["state"], "white")
         drawn.add_row(*(cell(cells[column], colour if column == "STATE" else "") for column in shown))
     return drawn
 
 
 def line(service: Mapping[str, Any]) -> str:
-    """What of a service is worth a line when it changes: `echo  Idle  no traffic`."""
+    """Return the line to write when a service changes: `echo  Idle  no traffic`."""
     state = service["state"] + (" (paused)" if service["paused"] else "")
     return f"{service['name']:<20}  {state:<21}  {_why(service)}"
 
 
 def complaints(envoys: Sequence[Mapping[str, Any]], holders: Sequence[object]) -> list[str]:
-    """What is wrong beyond single services, a line each; of all that are connected."""
+    """Return a line for each problem that is not about one service; `envoys` and `holders` are the connected ones."""
     lines = [
         f"Envoy {envoy['id']} rejected a configuration at {envoy['lastNack']['at']}: {envoy['lastNack']['message']}"
         for envoy in envoys
         if envoy["lastNack"]
     ]
     if not envoys:
-        lines.append("no Envoy is connected: nobody can reach a service, and none is put to sleep")
+        lines.append("no Envoy is connected: clients cannot reach services, and no service sleeps")
     if not holders:
-        lines.append("no holder is connected: a service that sleeps cannot wake, and none is put to sleep")
+        lines.append("no holder is connected: connections cannot wake services, and no service sleeps")
     return lines
 
 
@@ -65,12 +65,12 @@ def _row(service: Mapping[str, Any], now: datetime, parts: bool) -> list[str]:
         _count(service["relayed"]),
         str(service["requests"]),
         _next(service["deadline"], now),
-        last_wake(service["lastWake"], parts),
+        last_wake(service, parts),
     ]
 
 
 def _why(service: Mapping[str, Any]) -> str:
-    """Why it is in this state; and what keeps it there, where that is a doubt about its use."""
+    """Return the reason for the state, and the reason why usage is unknown if that keeps the service awake."""
     why: str = service["stalled"] or service["reason"]
     traffic = service["traffic"]
     doubtful = service["state"] == "Active" and traffic and traffic["usage"] == "unknown"
@@ -79,17 +79,25 @@ def _why(service: Mapping[str, Any]) -> str:
     return why if not doubtful or traffic["reason"] in why else f"{why}; kept awake: {traffic['reason']}"
 
 
-def last_wake(wake: Mapping[str, Any] | None, parts: bool = True) -> str:
-    """The whole and its parts: `213 ms (signal 1 ms, started 3 ms, …)`."""
+def last_wake(service: Mapping[str, Any], parts: bool = True) -> str:
+    """Return the duration or the outcome of the last wake, with its parts: `213 ms (signal 1 ms, started 3 ms, …)`."""
+    wake = service["lastWake"]
     if wake is None:
         return ""
-    whole = duration(wake["total"]) if wake["total"] is not None else "going on"
+    whole = duration(wake["total"]) if wake["total"] is not None else _unfinished_wake(service)
     each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wake["parts"].items())
     return f"{whole} ({each})" if parts else whole
 
 
+def _unfinished_wake(service: Mapping[str, Any]) -> str:
+    """Return the outcome of a wake that has served no client yet."""
+    if service["state"] == "Waking" or (service["relayed"] and service["lastWake"]["readyAt"]):
+        return "in progress"
+    return "abandoned" if service["lastWake"]["readyAt"] else "failed"
+
+
 def duration(seconds: float) -> str:
-    """Two figures that matter: `3 ms`, `1.2 s`, `4m10s`, `2h5m`, `3d4h`."""
+    """Return a duration with two or three significant figures: `3 ms`, `1.2 s`, `4m10s`, `2h5m`, `3d4h`."""
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:
@@ -117,12 +125,12 @@ def _moment(text: str) -> datetime:
 
 
 CLUSTER_COLUMNS = ("NAME", "STATE", "TARGET", "READY", "SINCE", "WHY")
-WIDTHS = (20, 22, 24, 7, 7)
-"""Of a line's columns; a line cannot know the next one's."""
+LINE_WIDTHS = (20, 22, 24, 7, 7)
+"""Widths of the columns of a line, whose successors are not known yet."""
 
 
 def cluster_table(services: Sequence[Mapping[str, Any]], namespaces: bool, now: datetime) -> Table:
-    """One row a service; `namespaces`: with the namespace of each."""
+    """Return a table of ScaledServices; `namespaces`: with their namespaces."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in _columns(namespaces):
         drawn.add_column(column, overflow="fold" if column == "WHY" else "ellipsis")
@@ -134,21 +142,21 @@ def cluster_table(services: Sequence[Mapping[str, Any]], namespaces: bool, now: 
 
 
 class Lines:
-    """A header, and then a line for each change."""
+    """Lines of ScaledServices that change, with a header before the first."""
 
     def __init__(self, namespaces: bool) -> None:
-        self._namespaces, self._begun = namespaces, False
+        self._namespaces, self._has_header = namespaces, False
 
     def of(self, service: Mapping[str, Any], now: datetime) -> list[str]:
-        """What to print for this change."""
+        """Return the lines to write for a change."""
         wanted = [_cells(service, self._namespaces, now)]
-        if not self._begun:
+        if not self._has_header:
             wanted.insert(0, list(_columns(self._namespaces)))
-        self._begun = True
+        self._has_header = True
         return [self._line(cells) for cells in wanted]
 
     def _line(self, cells: Sequence[str]) -> str:
-        widths = (20, *WIDTHS) if self._namespaces else WIDTHS
+        widths = (20, *LINE_WIDTHS) if self._namespaces else LINE_WIDTHS
         return "  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=False)), cells[-1]]).rstrip()
 
 
@@ -157,7 +165,7 @@ def _columns(namespaces: bool) -> tuple[str, ...]:
 
 
 def _cells(service: Mapping[str, Any], namespaces: bool, now: datetime) -> list[str]:
-    from reconciler.cluster_client.status import why
+    from reconciler.cluster_client.status import shown_reason
 
     since = service["since"]
     cells = [
@@ -166,6 +174,6 @@ def _cells(service: Mapping[str, Any], namespaces: bool, now: datetime) -> list[
         service["target"],
         service["ready"],
         duration(max(0.0, (now - datetime.fromisoformat(since)).total_seconds())) if since else "",
-        why(service),
+        shown_reason(service),
     ]
     return [service["namespace"], *cells] if namespaces else cells

@@ -1,6 +1,6 @@
-"""What people type, checked: each returns the value, or raises `typer.BadParameter` with what would be right.
+"""Validators for the `callback` of an option: they return the value, or raise `typer.BadParameter` with an example.
 
-For `callback` of an option. Light: all of the options of all commands are made before any command begins.
+The options of all commands are created at every start, so this module imports other modules in functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAMESPACE = re.compile(_LABEL)
 
 
 def address(text: str | None) -> str | None:
-    """`ip:port`; None when nothing was typed."""
+    """Validate `ip:port`; None without a value."""
     from reconciler.local.sockets import parsed
 
     try:
@@ -28,70 +28,79 @@ def address(text: str | None) -> str | None:
 
 
 def loopback(text: str) -> str:
-    """Return `ip:port` of the loopback."""
+    """Validate `ip:port` of the loopback interface."""
     from ipaddress import ip_address
 
     address(text)
     if not ip_address(text.rpartition(":")[0].strip("[]")).is_loopback:
-        raise typer.BadParameter(f"{text!r} is not a loopback address; write it as 127.0.0.1:18082")
+        raise typer.BadParameter(f"{text!r} is not a loopback address; use for example 127.0.0.1:18082")
     return text
 
 
 def address_or_path(text: str) -> str:
-    """`ip:port`, or the path of a socket, which has a slash, or begins with @ where it is abstract."""
+    """Validate `ip:port`, or the path of a socket: with a slash, or with a leading @ if it is abstract."""
     if "/" not in text and not text.startswith("@"):
         address(text)
     elif not text.isprintable() or "://" in text:
-        raise typer.BadParameter(f"{text!r} is neither ip:port nor a path; write it as 127.0.0.1:9901 or ./envoy.sock")
+        raise typer.BadParameter(
+            f"{text!r} is neither ip:port nor a path; use for example 127.0.0.1:9901 or ./envoy.sock"
+        )
     return text
 
 
-def something(text: str) -> str:
-    """Whatever can be printed, but not nothing."""
+def identifier(text: str) -> str:
+    """Validate a text that is printable and not empty."""
     if not text.strip() or not text.isprintable():
-        raise typer.BadParameter(f"{text!r} is no name that could be told from others; write one as edge-1")
+        raise typer.BadParameter(f"{text!r} is not an identifier; use for example edge-1")
     return text
 
 
 def ip(text: str) -> str:
-    """An IP address, without brackets."""
+    """Validate an IP address, without brackets."""
     from ipaddress import ip_address
 
     try:
         ip_address(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not an IP address; write it as 10.0.0.7 or fd00::7") from None
+        raise typer.BadParameter(f"{text!r} is not an IP address; use for example 10.0.0.7 or fd00::7") from None
     return text
 
 
 def name(text: str) -> str:
-    """Of an object of Kubernetes: https://kubernetes.io/docs/concepts/overview/working-with-objects/names/."""
+    """Validate the name of a Kubernetes object.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
+    """
     if not _NAME.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no name; write small letters, digits and hyphens, as zenvoy-0")
+        raise typer.BadParameter(
+            f"{text!r} is not a name; use lowercase letters, digits and hyphens, for example zenvoy-0"
+        )
     return text
 
 
-def maybe_name(text: str) -> str:
-    """A name, or nothing."""
+def optional_name(text: str) -> str:
+    """Validate a name, or an empty text."""
     return text and name(text)
 
 
 def namespace(text: str | None) -> str | None:
-    """Of Kubernetes; None when none was typed."""
+    """Validate a Kubernetes namespace; None without a value."""
     if text is not None and not _NAMESPACE.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no namespace; write small letters, digits and hyphens, as shop")
+        raise typer.BadParameter(
+            f"{text!r} is not a namespace; use lowercase letters, digits and hyphens, for example shop"
+        )
     return text
 
 
 def namespaces(texts: list[str] | None) -> list[str] | None:
-    """Several."""
+    """Validate a list of namespaces."""
     for text in texts or ():
         namespace(text)
     return texts
 
 
 def comma_separated(text: str) -> str:
-    """Namespaces, `a,b`, or nothing."""
+    """Validate a comma-separated list of namespaces, or an empty text."""
     namespaces([one for one in text.replace(" ", "").split(",") if one])
     return text
 
@@ -109,23 +118,25 @@ def port_range(text: str) -> range:
 
 
 def ports(text: str) -> str:
-    """Return a port or a range of ports as it was typed."""
+    """Validate a port or a range of ports."""
     try:
         port_range(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a port or a range of ports; write it as 9902 or 9902-9910") from None
+        raise typer.BadParameter(
+            f"{text!r} is not a port or a range of ports; use for example 9902 or 9902-9910"
+        ) from None
     return text
 
 
 def open_files(text: str) -> str:
-    """Return a limit on open files as it was typed: a number, `soft` or `hard`."""
+    """Validate a limit on open files: a number, `soft` or `hard`."""
     if text not in ("soft", "hard") and not (text.isascii() and text.isdecimal() and 0 < int(text[:10]) < 2**31):
-        raise typer.BadParameter(f"{text!r} is not a number of files; write soft, hard or a number as 65536")
+        raise typer.BadParameter(f"{text!r} is not a number of files; use soft, hard or a number, for example 65536")
     return text
 
 
 def url(text: str | None) -> str | None:
-    """Of HTTP; None when nothing was typed."""
+    """Validate an HTTP URL; None without a value."""
     if text is None:
         return None
     try:
@@ -134,21 +145,21 @@ def url(text: str | None) -> str | None:
     except ValueError:
         found = False
     if not found or not text.isascii() or not text.isprintable() or " " in text:
-        raise typer.BadParameter(f"{text!r} is no URL; write it as http://host:9090")
+        raise typer.BadParameter(f"{text!r} is not a URL; use for example http://host:9090")
     return text
 
 
-def shown_url(text: str | None) -> str | None:
-    """The same without a password, for it is shown."""
+def url_without_password(text: str | None) -> str | None:
+    """Validate a URL that is shown, and therefore must not contain a password."""
     if text and "@" in text:
         raise typer.BadParameter(
-            "a URL is shown in logs and answers: leave user and password out, and send them as a header or token"
+            "the URL appears in logs and answers; remove user and password, and send them as a header or token"
         )
     return url(text)
 
 
 def headers_file(path: Path | None) -> Path | None:
-    """A file with one `Name: value` a line; None when none was typed."""
+    """Validate a file with one `Name: value` per line; None without a value."""
     from reconciler.envoy.prometheus.settings import read_headers
 
     try:
@@ -160,18 +171,18 @@ def headers_file(path: Path | None) -> Path | None:
 
 
 def seconds(number: float) -> float:
-    """Not without an end."""
+    """Validate a finite number of seconds."""
     if not math.isfinite(number) or number < 0:
-        raise typer.BadParameter(f"{number} is not a number of seconds; write 5 or 0.5")
+        raise typer.BadParameter(f"{number} is not a number of seconds; use for example 5 or 0.5")
     return number
 
 
 def directory(path: Path | None) -> Path | None:
-    """One that is there, or that can be made."""
+    """Validate a directory that exists or can be created."""
     if path is not None:
         for place in (path, *path.absolute().parents):
             if place.exists():
                 if not place.is_dir():
-                    raise typer.BadParameter(f"{place} is not a directory; write where state may be kept")
+                    raise typer.BadParameter(f"{place} is not a directory; choose another with --state-dir")
                 break
     return path

@@ -1,1 +1,1 @@
-"""What the CLI does against a cluster: it reads ScaledServices, asks the controller, tells both; it decides nothing."""
+"""A client of one cluster for the CLI: reads ScaledServices, queries the controller, and writes commands."""

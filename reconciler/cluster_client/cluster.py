@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from reconciler.cluster_client.errors import INSTALL, NoSuch, NotReached, told
+from reconciler.cluster_client.errors import INSTALL, ClusterUnreachable, NoSuchService, translated_errors
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import api_path, decoder, path
@@ -21,13 +21,12 @@ SYSTEM = "zenvoy-system"
 LEASE = "zenvoy"
 PAGE = 500
 LIST_TIMEOUT_SECONDS = 30.0
-_T = TypeVar("_T")
 _SCALED_SERVICE = decoder(ScaledService)
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """What a person typed to say which cluster, and where in it."""
+class ClusterOptions:
+    """The options that select a cluster, and a namespace in it."""
 
     kubeconfig: Path | None = None
     context: str | None = None
@@ -37,7 +36,7 @@ class Where:
     system: str = SYSTEM
     """The namespace of the controller."""
     controller: str | None = None
-    """The controller's HTTP address, where the API server's pod proxy is not to be used."""
+    """The controller's HTTP address; None: through the API server's port-forward."""
 
 
 class _Page(msgspec.Struct):
@@ -48,70 +47,71 @@ class _Page(msgspec.Struct):
 _PAGE = msgspec.json.Decoder(_Page)
 
 
-class Cluster:
-    """Used within `reached`."""
+class ClusterClient:
+    """Requests to one cluster; created by `open_cluster`."""
 
-    def __init__(self, api: Api, where: Where) -> None:
-        self.api, self.where = api, where
+    def __init__(self, api: Api, options: ClusterOptions) -> None:
+        self.api, self.options = api, options
 
     @property
     def namespace(self) -> str | None:
-        """Where to look; None: everywhere."""
-        return None if self.where.everywhere else (self.where.namespace or self.api.namespace)
+        """The namespace to read; None: all."""
+        return None if self.options.everywhere else (self.options.namespace or self.api.namespace)
 
     def key(self, name: str) -> tuple[str, str]:
-        """Namespace and name of `NAME` or `NAMESPACE/NAME`."""
+        """Return the namespace and the name in `NAME` or `NAMESPACE/NAME`."""
         namespace, slash, rest = name.partition("/")
-        return (namespace, rest) if slash else (self.where.namespace or self.api.namespace, name)
+        return (namespace, rest) if slash else (self.options.namespace or self.api.namespace, name)
 
     def path(self, name: str) -> str:
-        """Of one ScaledService."""
+        """Return the API path of a ScaledService."""
         namespace, own = self.key(name)
         return path(API_VERSION, PLURAL, namespace, own)
 
-    async def one(self, name: str) -> ScaledService:
-        """Raises `NoSuch`, and what else is trouble."""
-        async with told(self.api.server):
+    async def get(self, name: str) -> ScaledService:
+        """Return one ScaledService. Raises `ClusterError`."""
+        async with translated_errors(self.api.server):
             try:
                 return _SCALED_SERVICE(await self.api.get(self.path(name)))
             except ApiError as error:
                 if error.status != 404:
                     raise
-        if not await self._installed():
+        if not await self.is_installed():
             raise self._not_installed()
         namespace, own = self.key(name)
-        raise NoSuch(
-            f"there is no ScaledService {own!r} in namespace {namespace!r} of {self.api.server}; "
-            "name its namespace with -n, see all by `zenvoy status -A`, or label its Service zenvoy.dev/enabled=true"
+        raise NoSuchService(
+            f"ScaledService {own!r} does not exist in namespace {namespace!r} of {self.api.server}; list all with "
+            "`zenvoy status -A`, name a namespace with -n, or label its Service zenvoy.dev/enabled=true"
         )
 
-    async def all(self) -> list[ScaledService]:
-        """By namespace and name."""
+    async def list_services(self) -> list[ScaledService]:
+        """Return the ScaledServices, by namespace and name. Raises `ClusterUnreachable`, `ApiError`."""
         try:
-            found = await self.listed(path(API_VERSION, PLURAL, self.namespace), _SCALED_SERVICE)
+            found = await self.list_objects(path(API_VERSION, PLURAL, self.namespace), _SCALED_SERVICE)
         except ApiError as error:
             if error.status != 404:
                 raise
             raise self._not_installed() from None
         return sorted(found, key=lambda item: (item.metadata.namespace, item.metadata.name))
 
-    async def listed(self, where: str, decode: Any, query: dict[str, str] | None = None) -> list[Any]:
-        """All objects there, page by page. Raises `ApiError` and `Unreachable`."""
-        asked, found = {**(query or {}), "limit": str(PAGE)}, []
+    async def list_objects(self, where: str, decode: Any, query: dict[str, str] | None = None) -> list[Any]:
+        """Return all objects of a path, read page by page. Raises `ApiError` and `Unreachable`."""
+        parameters, found = {**(query or {}), "limit": str(PAGE)}, []
         while True:
-            page = _PAGE.decode(await self.api.get(where, asked, LIST_TIMEOUT_SECONDS))
+            page = _PAGE.decode(await self.api.get(where, parameters, LIST_TIMEOUT_SECONDS))
             found += [decode(raw) for raw in page.items or ()]
             if not (rest := page.metadata.get("continue")):
                 return found
-            asked["continue"] = rest
+            parameters["continue"] = rest
 
-    async def patched(self, name: str, patch: Any) -> ScaledService:
-        """The ScaledService after this merge patch."""
-        async with told(self.api.server):
+    async def patch(self, name: str, patch: Any) -> ScaledService:
+        """Apply a merge patch to a ScaledService and return the result. Raises `ClusterError`."""
+        async with translated_errors(self.api.server):
             return _SCALED_SERVICE(await self.api.patch(self.path(name), patch, MERGE_PATCH))
 
-    async def _installed(self) -> bool:
-        async with told(self.api.server):
+    async def is_installed(self) -> bool:
+        """Return whether the cluster serves ScaledServices. Raises `ClusterError`."""
+        async with translated_errors(self.api.server):
             try:
                 await self.api.get(api_path(API_VERSION))
             except ApiError as error:
@@ -120,20 +120,20 @@ class Cluster:
                 return False
         return True
 
-    def _not_installed(self) -> NotReached:
-        return NotReached(
-            f"the cluster {self.api.server} has no ScaledServices ({API_VERSION}): {INSTALL} with --context"
+    def _not_installed(self) -> ClusterUnreachable:
+        return ClusterUnreachable(
+            f"zenvoy is not installed in the cluster {self.api.server} (no {API_VERSION}); {INSTALL} with --context"
         )
 
 
 @asynccontextmanager
-async def reached(where: Where) -> AsyncIterator[Cluster]:
-    """The cluster, until the end of the block. Raises `Trouble`, also from within."""
-    async with told():
-        api = await connect(where.kubeconfig, where.context)
+async def open_cluster(options: ClusterOptions) -> AsyncIterator[ClusterClient]:
+    """Connect to a cluster until the end of the block. Raises `ClusterError`, also from within the block."""
+    async with translated_errors():
+        api = await connect(options.kubeconfig, options.context)
     try:
-        async with told(api.server):
-            yield Cluster(api, where)
+        async with translated_errors(api.server):
+            yield ClusterClient(api, options)
     finally:
         await api.close()
         await asyncio.sleep(0)  # aiohttp closes TLS connections on the next turn of the loop

@@ -1,6 +1,6 @@
-"""`zenvoy wake | sleep | pause | resume` against a cluster: what is written, and how it is seen to come about.
+"""`zenvoy wake | sleep | pause | resume` against a cluster: the write, and the wait for its result.
 
-A wake or a sleep is an annotation; the leader notes in the status that it carried it out (`observedCommand`).
+A wake or a sleep is an annotation; the leader records in the status (`observedCommand`) that it has carried it out.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 
-from reconciler.cluster_client.cluster import Cluster
-from reconciler.cluster_client.errors import NoSuch, told
-from reconciler.cluster_client.status import AWAKE, Changes, view, watching, why
+from reconciler.cluster_client.cluster import ClusterClient
+from reconciler.cluster_client.errors import NoSuchService, translated_errors
+from reconciler.cluster_client.status import AWAKE, Changes, shown_reason, view, watching
 from reconciler.kubernetes.client.api import MERGE_PATCH
+from reconciler.kubernetes.config.commands import CommandVerb
 from reconciler.kubernetes.types.objects import micro_time, path
 from reconciler.kubernetes.types.scaled_service import (
     COMMAND_ANNOTATION,
@@ -25,126 +25,122 @@ from reconciler.kubernetes.types.scaled_service import (
 )
 
 SETTLE_SECONDS = 3.0
-"""A command that was noted as carried out, and changed nothing in this time, changes nothing."""
+"""A command that was carried out, and has changed nothing after this time, will change nothing."""
 PAUSED_ANNOTATION = f"{PREFIX}paused"
-"""On a Service; it becomes `spec.paused` of the ScaledService that is made of it."""
-
-
-class Verb(StrEnum):
-    """What a service is told."""
-
-    WAKE = "wake"
-    SLEEP = "sleep"
+"""On a Service; it sets `spec.paused` of the ScaledService that is derived from it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a command ended."""
+class CommandResult:
+    """The result of a command, with a message for the user."""
 
-    done: bool
-    text: str
+    succeeded: bool
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """A command on its way: its annotation's value, and the status that there was before it."""
+class PendingCommand:
+    """A command that was written: the value of its annotation, and the status before it."""
 
-    verb: Verb
+    verb: CommandVerb
     value: str
     before: ScaledServiceStatus
 
-    def outcome(self, item: ScaledService, settled: bool) -> Outcome | None:
-        """What it came to; None while that is open. `settled`: nothing has moved since it was noted."""
+    def result(self, item: ScaledService, settled: bool) -> CommandResult | None:
+        """Return the result; None while it is open. `settled`: nothing has changed since it was carried out."""
         status, name = item.status, item.metadata.key
         if status.observed_command != self.value:
             return None
-        if self.verb is Verb.WAKE:
-            return Outcome(True, f"{name} is {status.state}: {status.reason}") if status.state in AWAKE else None
+        if self.verb is CommandVerb.WAKE:
+            return CommandResult(True, f"{name} is {status.state}: {status.reason}") if status.state in AWAKE else None
         if status.state == "ScaledToZero":
-            return Outcome(True, f"{name} is ScaledToZero: {status.reason}")
+            return CommandResult(True, f"{name} is ScaledToZero: {status.reason}")
         moved = status.since != self.before.since
         if status.state == "Draining" or not (moved or settled):
             return None
-        return Outcome(False, f"{name} stays {status.state}: {status.stalled or status.reason}")
+        return CommandResult(False, f"{name} stays {status.state}: {status.stalled or status.reason}")
 
 
-async def give(cluster: Cluster, name: str, verb: Verb) -> Given:
-    """Write the command. Raises `Trouble`."""
-    before = (await cluster.one(name)).status
+async def write_command(cluster: ClusterClient, name: str, verb: CommandVerb) -> PendingCommand:
+    """Write a command. Raises `ClusterError`."""
+    before = (await cluster.get(name)).status
     value = f"{verb}@{micro_time(time.time())}"
-    await cluster.patched(name, {"metadata": {"annotations": {COMMAND_ANNOTATION: value}}})
-    return Given(verb, value, before)
+    await cluster.patch(name, {"metadata": {"annotations": {COMMAND_ANNOTATION: value}}})
+    return PendingCommand(verb, value, before)
 
 
-async def carried_out(
-    cluster: Cluster, name: str, verb: Verb, timeout: float, progress: Callable[[str], None]
-) -> Outcome:
-    """Give the command and wait until it has come about, at most `timeout` seconds. Raises `Trouble`."""
+async def run_command(
+    cluster: ClusterClient, name: str, verb: CommandVerb, timeout: float, progress: Callable[[str], None]
+) -> CommandResult:
+    """Write a command and wait for its result, at most `timeout` seconds. Raises `ClusterError`."""
     async with watching(cluster, name) as changes:
-        given = await give(cluster, name, verb)
-        progress(f"{'/'.join(cluster.key(name))}: told to {verb}")
-        last: list[ScaledService] = []
+        pending = await write_command(cluster, name, verb)
+        progress(f"{'/'.join(cluster.key(name))}: {verb} requested")
+        latest: list[ScaledService] = []
         try:
             async with asyncio.timeout(timeout):
-                return await _awaited(given, changes, last, progress)
+                return await _await_result(pending, changes, latest, progress)
         except TimeoutError:
-            return Outcome(False, _unfinished(given, last, timeout))
+            return CommandResult(False, _timeout_message(pending, latest, timeout))
 
 
-async def _awaited(
-    given: Given, changes: Changes, last: list[ScaledService], progress: Callable[[str], None]
-) -> Outcome:
-    """`last` is kept as the latest that was seen."""
-    said = ""
+async def _await_result(
+    pending: PendingCommand, changes: Changes, latest: list[ScaledService], progress: Callable[[str], None]
+) -> CommandResult:
+    """Return the result; `latest` holds the object as it was seen last."""
+    reported = ""
     while True:
-        noted = bool(last) and last[0].status.observed_command == given.value
+        carried_out = bool(latest) and latest[0].status.observed_command == pending.value
+        settling = carried_out and latest[0].status.state != "Draining"
         try:
-            async with asyncio.timeout(SETTLE_SECONDS if noted and last[0].status.state != "Draining" else None):
+            async with asyncio.timeout(SETTLE_SECONDS if settling else None):
                 key, item = await changes.get()
         except TimeoutError:
-            if found := given.outcome(last[0], settled=True):
+            if found := pending.result(latest[0], settled=True):
                 return found
-            key, item = last[0].metadata.key, last[0]
+            key, item = latest[0].metadata.key, latest[0]
         if item is None:
-            raise NoSuch(f"{key} was deleted meanwhile")
-        last[:] = [item]
-        if found := given.outcome(item, settled=False):
+            raise NoSuchService(f"ScaledService {key} was deleted while the command waited; create it again")
+        latest[:] = [item]
+        if found := pending.result(item, settled=False):
             return found
-        if item.status.observed_command == given.value and (line := _standing(item)) != said:
-            progress(said := line)
+        if item.status.observed_command == pending.value and (line := _state_line(item)) != reported:
+            progress(reported := line)
 
 
-def _standing(item: ScaledService) -> str:
-    return f"{item.metadata.key} is {item.status.state}: {why(view(item))}"
+def _state_line(item: ScaledService) -> str:
+    return f"{item.metadata.key} is {item.status.state}: {shown_reason(view(item))}"
 
 
-def _unfinished(given: Given, last: list[ScaledService], timeout: float) -> str:
-    if not last or last[0].status.observed_command != given.value:
-        return f"no controller carried it out within {timeout:g} s: see `zenvoy doctor`"
-    return (
-        f"it has not come about within {timeout:g} s: {_standing(last[0])}; see `zenvoy explain {last[0].metadata.key}`"
-    )
+def _timeout_message(pending: PendingCommand, latest: list[ScaledService], timeout: float) -> str:
+    if not latest or latest[0].status.observed_command != pending.value:
+        return f"no controller carried out the command within {timeout:g} s; run `zenvoy doctor`"
+    name = latest[0].metadata.key
+    return f"not finished within {timeout:g} s: {_state_line(latest[0])}; run `zenvoy explain {name}`"
 
 
-async def pause(cluster: Cluster, name: str, paused: bool) -> str:
-    """Never put it to sleep, or do so again: by its spec, or by the Service that its spec is made of; what was done."""
-    item = await cluster.one(name)
+async def set_paused(cluster: ClusterClient, name: str, paused: bool) -> str:
+    """Pause or resume a service, and return a message for the user. Raises `ClusterError`.
+
+    This changes the ScaledService, or the Service that it is derived from.
+    """
+    item = await cluster.get(name)
     key = item.metadata.key
-    said = f"{key} is paused: it is not put to sleep" if paused else f"{key} may sleep again"
-    service = owner(item)
+    message = f"{key} is paused and stays awake until `zenvoy resume`" if paused else f"{key} is resumed and may sleep"
+    service = owner_service(item)
     if service is None:
-        await cluster.patched(name, {"spec": {"paused": paused}})
-        return said
+        await cluster.patch(name, {"spec": {"paused": paused}})
+        return message
     annotation = {"metadata": {"annotations": {PAUSED_ANNOTATION: "true" if paused else None}}}
     where = path("v1", "services", item.metadata.namespace, service)
-    async with told(cluster.api.server):
+    async with translated_errors(cluster.api.server):
         await cluster.api.patch(where, annotation, MERGE_PATCH)
-    change = f"{PAUSED_ANNOTATION}={'true' if paused else ''}"
-    return f"{said} (by {change} on its Service {service})" if paused else f"{said} (Service {service})"
+    change = f"set {PAUSED_ANNOTATION}=true" if paused else f"removed {PAUSED_ANNOTATION}"
+    return f"{message} ({change} on its Service {service})"
 
 
-def owner(item: ScaledService) -> str | None:
-    """The Service that it is made of by label; None for one that somebody wrote."""
+def owner_service(item: ScaledService) -> str | None:
+    """Return the Service that a ScaledService is derived from by its label, if it is."""
     if MANAGED_LABEL not in item.metadata.labels:
         return None
     return next((one.name for one in item.metadata.owner_references if one.kind == "Service"), None)

@@ -1,4 +1,7 @@
-"""The pods of the controller, and of the proxy."""
+"""The pods of the controller and of the proxy, and the live data that only a controller has.
+
+No command depends on live data: without an answer, commands show what the objects contain.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,37 @@ from typing import Any, Protocol
 
 import msgspec
 
-from reconciler.cluster_client.cluster import LEASE, Cluster
+from reconciler.cluster_client.cluster import LEASE, ClusterClient
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.client.port_forward import PortForwardError
+from reconciler.kubernetes.client.port_forward import MAX_RESPONSE_BYTES, PortForwardError
 from reconciler.kubernetes.types.builtin import Lease
 from reconciler.kubernetes.types.objects import decoder, path
 
-COMPONENT = "app.kubernetes.io/component=reconciler"
-"""The label by which the chart's pods are known."""
-PROXY = "app.kubernetes.io/component=proxy"
+CONTROLLER_LABEL = "app.kubernetes.io/component=reconciler"
+PROXY_LABEL = "app.kubernetes.io/component=proxy"
+INSPECT_PORT = 18082
+TIMEOUT_SECONDS = 5.0
+LEASE_API = "coordination.k8s.io/v1"
+_LEASE = decoder(Lease)
 
 
-class PodSpec(msgspec.Struct, rename="camel"):
+class InstalledPodSpec(msgspec.Struct, rename="camel"):
+    """The part of a pod's spec that says how the program runs."""
+
     service_account_name: str = "default"
     containers: list[dict[str, Any]] = []
 
 
-class Pod(msgspec.Struct):
-    """With only what tells how it is."""
+class InstalledPod(msgspec.Struct):
+    """A pod of zenvoy."""
 
     metadata: dict[str, Any]
-    spec: PodSpec
+    spec: InstalledPodSpec
     status: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata["name"])
 
     @property
     def is_ready(self) -> bool:
@@ -39,59 +51,58 @@ class Pod(msgspec.Struct):
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
     @property
+    def is_running(self) -> bool:
+        return self.status.get("phase") == "Running"
+
+    @property
     def has_ended(self) -> bool:
-        """Whether another takes its place, if any: evicted, for example."""
+        """Report whether the pod has finished, for example because it was evicted."""
         return self.status.get("phase") in ("Failed", "Succeeded")
 
     @property
-    def waits_for(self) -> str:
-        """Why its containers do not run, as Kubernetes says it; its phase when nothing is said."""
+    def waiting_reason(self) -> str:
+        """The reason that Kubernetes reports for containers that do not run; the phase if it reports none."""
         states = self.status.get("containerStatuses", []) + self.status.get("initContainerStatuses", [])
         waiting = [one["state"]["waiting"] for one in states if "waiting" in one.get("state", {})]
         conditions = self.status.get("conditions", [])
         unscheduled = [one for one in conditions if one["type"] == "PodScheduled" and one["status"] == "False"]
-        told = [f"{one.get('reason', '')}: {one.get('message', '')}".rstrip(": ") for one in waiting or unscheduled]
-        return "; ".join(told) or str(self.status.get("phase", "unknown"))
+        reasons = [f"{one.get('reason', '')}: {one.get('message', '')}".rstrip(": ") for one in waiting or unscheduled]
+        return "; ".join(reasons) or str(self.status.get("phase", "unknown"))
 
 
-_POD = decoder(Pod)
+_POD = decoder(InstalledPod)
 
 
-async def controllers(cluster: Cluster) -> list[Pod]:
-    """Raises `ApiError` and `Unreachable`."""
-    return await _labelled(cluster, COMPONENT)
+async def controller_pods(cluster: ClusterClient) -> list[InstalledPod]:
+    """Return the controller's pods. Raises `ApiError` and `Unreachable`."""
+    return await _labelled(cluster, CONTROLLER_LABEL)
 
 
-async def proxies(cluster: Cluster) -> list[Pod]:
-    """Those that run or should, and are not leaving. Raises `ApiError` and `Unreachable`."""
-    found = await _labelled(cluster, PROXY)
+async def proxy_pods(cluster: ClusterClient) -> list[InstalledPod]:
+    """Return the proxy's pods that run or should run. Raises `ApiError` and `Unreachable`."""
+    found = await _labelled(cluster, PROXY_LABEL)
     return [pod for pod in found if "deletionTimestamp" not in pod.metadata and not pod.has_ended]
 
 
-async def _labelled(cluster: Cluster, label: str) -> list[Pod]:
-    found: list[Pod] = await cluster.listed(path("v1", "pods", cluster.where.system), _POD, {"labelSelector": label})
+async def _labelled(cluster: ClusterClient, label: str) -> list[InstalledPod]:
+    where = path("v1", "pods", cluster.options.system)
+    found: list[InstalledPod] = await cluster.list_objects(where, _POD, {"labelSelector": label})
     return found
 
 
-INSPECT_PORT = 18082
-TIMEOUT_SECONDS = 5.0
-LEASE_API = "coordination.k8s.io/v1"
-_LEASE = decoder(Lease)
+class ControllerSilent(Exception):
+    """The controller does not answer; the message says why."""
 
 
-class Silent(Exception):
-    """The controller does not answer, and why."""
-
-
-class Figures(Protocol):
-    """Asks one controller."""
+class LiveData(Protocol):
+    """A source of one controller's live data."""
 
     async def fetch(self, path: str) -> Any:
-        """The JSON at such a path as `/v1/world`. Raises `Silent`."""
+        """Return the JSON of a path such as `/v1/world`. Raises `ControllerSilent`."""
 
 
-class AtUrl:
-    """At an address that a person named."""
+class ControllerAtUrl:
+    """The live data of the controller at a URL."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
@@ -102,65 +113,80 @@ class AtUrl:
     def _fetch(self, path: str) -> Any:
         try:
             with urllib.request.urlopen(f"{self._url}{path}", timeout=TIMEOUT_SECONDS) as response:
-                return json.loads(response.read())
+                return json.loads(_read_bounded(response))
         except urllib.error.HTTPError as error:
             with error:
-                raise Silent(_said(error.read(), f"{self._url} answers {error.code}")) from None
-        except (OSError, ValueError) as error:
-            raise Silent(f"{self._url} does not answer: {error}") from None
+                raise ControllerSilent(
+                    _error_in(_read_bounded(error), f"{self._url} returned HTTP status {error.code}")
+                ) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise ControllerSilent(f"{self._url} does not answer: {error}") from None
 
 
-class ByForward:
-    """Through the API server, which decides who may, to the pod's loopback; `pod` None: the leader."""
+class ControllerInPod:
+    """The live data of a pod's controller, through the API server's port-forward; `pod` None: the leader."""
 
-    def __init__(self, cluster: Cluster, pod: str | None = None, port: int = INSPECT_PORT) -> None:
+    def __init__(self, cluster: ClusterClient, pod: str | None = None, port: int = INSPECT_PORT) -> None:
         self._cluster, self._pod, self._port = cluster, pod, port
 
     async def fetch(self, asked: str) -> Any:
-        pod = self._pod or await leader(self._cluster)
-        system, api = self._cluster.where.system, self._cluster.api
+        pod = self._pod or await leader_pod(self._cluster)
+        system, api = self._cluster.options.system, self._cluster.api
         try:
             where = path("v1", "pods", system, pod, "portforward")
             status, body = await api.forwarded(where, self._port, asked, TIMEOUT_SECONDS)
             found = json.loads(body)
         except ApiError as error:
-            raise Silent(f"the controller {pod} does not answer through the API server: {error.message}") from None
-        except (Unreachable, PortForwardError, ValueError) as error:
-            raise Silent(f"the controller {pod} does not answer through the API server: {error}") from None
+            raise ControllerSilent(
+                f"the controller {pod} does not answer through the API server: {error.message}"
+            ) from None
+        except (Unreachable, PortForwardError, ValueError, RecursionError) as error:
+            raise ControllerSilent(f"the controller {pod} does not answer through the API server: {error}") from None
         if status != 200:
-            raise Silent(f"the controller {pod} answers: {_said(body, f'HTTP status {status}')}")
+            raise ControllerSilent(f"the controller {pod} answers: {_error_in(body, f'HTTP status {status}')}")
         return found
 
 
-def figures(cluster: Cluster) -> Figures:
-    """Of the leader, in the way that a person asked for."""
-    return AtUrl(cluster.where.controller) if cluster.where.controller else ByForward(cluster)
+def live_data(cluster: ClusterClient) -> LiveData:
+    """Return the leader's live data, over the connection that the options name."""
+    return ControllerAtUrl(cluster.options.controller) if cluster.options.controller else ControllerInPod(cluster)
 
 
-async def lease(cluster: Cluster) -> Lease | None:
-    """The leader's Lease; None when there is none. Raises `ApiError` and `Unreachable`."""
+async def read_lease(cluster: ClusterClient) -> Lease | None:
+    """Return the leader's Lease, if it exists. Raises `ApiError` and `Unreachable`."""
     try:
-        return _LEASE(await cluster.api.get(path(LEASE_API, "leases", cluster.where.system, LEASE)))
+        return _LEASE(await cluster.api.get(path(LEASE_API, "leases", cluster.options.system, LEASE)))
     except ApiError as error:
         if error.status != 404:
             raise
         return None
 
 
-async def leader(cluster: Cluster) -> str:
-    """The name of the pod that leads. Raises `Silent`."""
-    system = cluster.where.system
+async def leader_pod(cluster: ClusterClient) -> str:
+    """Return the name of the leader's pod. Raises `ControllerSilent`."""
+    system = cluster.options.system
     try:
-        found = await lease(cluster)
+        found = await read_lease(cluster)
     except (ApiError, Unreachable, msgspec.DecodeError) as error:
-        raise Silent(f"who leads cannot be read from the Lease {system}/{LEASE}: {error}") from None
+        raise ControllerSilent(f"cannot read the leader from the Lease {system}/{LEASE}: {error}") from None
     if found is None or not found.spec.holder_identity:
-        raise Silent(f"no controller leads: the Lease {system}/{LEASE} has no holder (see --system-namespace)")
+        raise ControllerSilent(
+            f"there is no leader: the Lease {system}/{LEASE} has no holder; if zenvoy is installed elsewhere, name "
+            "its namespace with --system-namespace"
+        )
     return found.spec.holder_identity
 
 
-def _said(body: bytes, otherwise: str) -> str:
+def _read_bounded(response: Any) -> bytes:
+    """Return a response's body. Raises `ValueError` if it is too long."""
+    body: bytes = response.read(MAX_RESPONSE_BYTES + 1)
+    if len(body) > MAX_RESPONSE_BYTES:
+        raise ValueError(f"the answer has over {MAX_RESPONSE_BYTES} bytes")
+    return body
+
+
+def _error_in(body: bytes, otherwise: str) -> str:
     try:
         return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return otherwise

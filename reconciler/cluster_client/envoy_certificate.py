@@ -1,4 +1,4 @@
-"""A certificate for one Envoy, and its holder, that join from outside the chart's proxy."""
+"""A certificate for an external Envoy and its holder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from reconciler.cluster_client.cluster import Cluster
-from reconciler.cluster_client.errors import Trouble
+from reconciler.cluster_client.cluster import ClusterClient
+from reconciler.cluster_client.errors import ClusterError
 from reconciler.core.identity import envoy
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.client.secrets import Secret, decoded
@@ -21,26 +21,29 @@ _NO_AUTHORITY = (
 )
 
 
-async def issue(cluster: Cluster, secret: str, node: str, days: int) -> Material:
-    """Return a certificate for that node id, signed by the authority in a Secret. Raises `Trouble`, `ApiError`."""
-    subject, where = Subject(node, envoy(node).uri), f"{cluster.where.system}/{secret}"
+async def issue(cluster: ClusterClient, secret: str, node: str, days: int) -> Material:
+    """Return a certificate for that node id, signed by the authority in a Secret.
+
+    Raises `ClusterError` and `ApiError`.
+    """
+    subject, where = Subject(node, envoy(node).uri), f"{cluster.options.system}/{secret}"
     try:
-        answer = await cluster.api.get(path("v1", "secrets", cluster.where.system, secret))
+        answer = await cluster.api.get(path("v1", "secrets", cluster.options.system, secret))
     except ApiError as error:
         if error.status != 404:
             raise
-        raise Trouble(_NO_AUTHORITY.format(where=where, reason="does not exist", uri=subject.uri)) from None
+        raise ClusterError(_NO_AUTHORITY.format(where=where, reason="does not exist", uri=subject.uri)) from None
     found = authority.stored(decoded(decoder(Secret)(answer)))
     if found is None:
-        raise Trouble(_NO_AUTHORITY.format(where=where, reason="contains no authority", uri=subject.uri))
+        raise ClusterError(_NO_AUTHORITY.format(where=where, reason="contains no authority", uri=subject.uri))
     return authority.certificate(found, subject, time.time(), days * issuing.DAY_SECONDS)
 
 
 def write(material: Material, directory: Path) -> list[Path]:
-    """Put the three files into a directory, each in one step. Raises `OSError`.
+    """Write the three files into a directory, each atomically. Raises `OSError`.
 
-    The certificate comes last: Envoy reads all of them when a file is moved there, and refuses a pair that does not
-    match, so that it changes from the old pair to the new one.
+    The certificate is last: Envoy reloads all files when one is moved into the directory, and rejects a pair that does
+    not match, so that it switches from the old pair to the new one.
     """
     contents = authority.contents(material)
     written = []

@@ -1,4 +1,4 @@
-"""What can go wrong between a person and a cluster; each is told in words that say what to do."""
+"""Errors between a user and a cluster; each message says how to fix it."""
 
 from __future__ import annotations
 
@@ -8,44 +8,50 @@ from contextlib import asynccontextmanager
 from reconciler.kubernetes.client.errors import ApiError, NoCluster, Unreachable
 from reconciler.kubernetes.types.names import InvalidName
 
-INSTALL = "install zenvoy there (helm install zenvoy deploy/chart -n zenvoy-system --create-namespace), or name another"
+INSTALL = "install it there (helm install zenvoy deploy/chart -n zenvoy-system --create-namespace), or name another"
 
 
-class Trouble(Exception):
-    """A person can do something about it; its words."""
+class ClusterError(Exception):
+    """An error with a message for the user."""
 
 
-class NotReached(Trouble):
+class ClusterUnreachable(ClusterError):
     """There is no cluster, it does not answer, or zenvoy is not installed in it."""
 
 
-class NoSuch(Trouble):
-    """There is no such service."""
+class NoSuchService(ClusterError):
+    """The ScaledService does not exist."""
 
 
-class Refused(Trouble):
-    """The API server said no."""
+class RequestRefused(ClusterError):
+    """The API server refused a request."""
 
 
 @asynccontextmanager
-async def told(server: str = "") -> AsyncIterator[None]:
-    """Turn what the API server, or the way to it, has to say into trouble."""
+async def translated_errors(server: str = "") -> AsyncIterator[None]:
+    """Raise `ClusterError` in the place of errors of the API server and of the connection to it."""
     try:
         yield
     except NoCluster as error:
-        raise NotReached(str(error)) from None
+        raise ClusterUnreachable(str(error)) from None
     except Unreachable as error:
-        raise NotReached(f"the API server {server} does not answer ({error}); is it the right --context?") from None
+        raise ClusterUnreachable(
+            f"the API server {server} does not answer ({error}); check the network, or name another context with "
+            "--context"
+        ) from None
     except ApiError as error:
-        raise refused(server, error) from None
+        raise translate(server, error) from None
     except InvalidName as error:
-        raise NoSuch(f"{error}; names of Kubernetes have at most 253 of a-z, 0-9, - and .") from None
+        raise NoSuchService(f"{error}; a Kubernetes name consists of a-z, 0-9, - and ., at most 253 of them") from None
 
 
-def refused(server: str, error: ApiError) -> Trouble:
-    """What a refusal means for a person."""
+def translate(server: str, error: ApiError) -> ClusterError:
+    """Return the error for the user that corresponds to a refused request."""
     if error.status == 401:
-        return NotReached(f"{server} does not know you ({error.message}); log in to it, or name another --context")
+        return ClusterUnreachable(
+            f"{server} does not accept your credentials ({error.message}); log in again, or name another context with "
+            "--context"
+        )
     if error.status == 403:
-        return Refused(f"{server} forbids it: {error.message}")
-    return Refused(f"{server} refused: {error}")
+        return RequestRefused(f"{server} denied the request: {error.message}; ask an administrator for the permission")
+    return RequestRefused(f"{server} refused the request: {error}")

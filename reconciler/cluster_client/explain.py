@@ -1,4 +1,4 @@
-"""`zenvoy explain` against a cluster: the controller's evidence, beside what the object and its Events say."""
+"""`zenvoy explain` against a cluster: the controller's evidence, the object, and its Events."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cluster_client.cluster import Cluster
-from reconciler.cluster_client.controllers import ByForward, Silent, controllers, figures, lease
+from reconciler.cluster_client.cluster import ClusterClient
+from reconciler.cluster_client.controllers import (
+    ControllerInPod,
+    ControllerSilent,
+    controller_pods,
+    live_data,
+    read_lease,
+)
 from reconciler.cluster_client.status import Say, merged, moment, view
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
 from reconciler.kubernetes.status.event_messages import TRANSITION_REASONS
@@ -16,53 +22,53 @@ from reconciler.kubernetes.types.builtin import EventObject
 from reconciler.kubernetes.types.objects import decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
 
-LAST = 10
+TRANSITIONS = 10
 _EVENT = decoder(EventObject)
 
 
-async def explain_service(cluster: Cluster, name: str, say: Say) -> dict[str, Any]:
-    """Everything that is known of one service. Raises `Trouble`."""
-    item = await cluster.one(name)
-    seen = view(item)
-    answer: dict[str, Any] = {"service": seen, "leader": await _leader(cluster)}
+async def explain_service(cluster: ClusterClient, name: str, say: Say) -> dict[str, Any]:
+    """Return everything that is known of one service. Raises `ClusterError`."""
+    item = await cluster.get(name)
+    shown = view(item)
+    answer: dict[str, Any] = {"service": shown, "leader": await _leader(cluster)}
     try:
-        live = await figures(cluster).fetch(f"/v1/services/{item.metadata.key}/explain")
-    except Silent as silent:
-        say(f"from the object and its Events only: {silent}")
+        live = await live_data(cluster).fetch(f"/v1/services/{item.metadata.key}/explain")
+    except ControllerSilent as silent:
+        say(f"showing the object and its Events only: {silent}")
         return {**answer, "transitions": await _events(cluster, item, say)}
-    answer |= {**live, "service": merged(seen, live["service"])}
-    if not cluster.where.controller:
-        await _add_others(cluster, item.metadata.key, answer)
+    answer |= {**live, "service": merged(shown, live["service"])}
+    if not cluster.options.controller:
+        await _add_other_replicas(cluster, item.metadata.key, answer)
     known = answer["transitions"]
-    if len(known) < LAST:  # the controller has not led, or followed, for long
+    if len(known) < TRANSITIONS:  # the controller became leader, or started, a short time ago
         since = datetime.fromisoformat(known[-1]["at"]) if known else None
-        answer["transitions"] = (known + await _events(cluster, item, say, before=since))[:LAST]
+        answer["transitions"] = (known + await _events(cluster, item, say, before=since))[:TRANSITIONS]
     return answer
 
 
-async def _add_others(cluster: Cluster, name: str, answer: dict[str, Any]) -> None:
-    """Envoys and holders that are connected to other replicas; what one of those does not tell is left out."""
-    leads = (answer["leader"] or {}).get("pod")
+async def _add_other_replicas(cluster: ClusterClient, name: str, answer: dict[str, Any]) -> None:
+    """Add the Envoys and holders that are connected to other replicas, as far as those answer."""
+    leader = (answer["leader"] or {}).get("pod")
     try:
-        pods = await controllers(cluster)
+        pods = await controller_pods(cluster)
     except (ApiError, Unreachable):
-        return  # whoever may not see pods still gets what the leader knows
-    for pod in [pod.metadata["name"] for pod in pods if pod.is_ready]:
-        if pod == leads:
+        return  # without the permission to list pods, the leader's part is still useful
+    for pod in [pod.name for pod in pods if pod.is_ready]:
+        if pod == leader:
             continue
         try:
-            other = await ByForward(cluster, pod).fetch(f"/v1/services/{name}/explain")
-        except Silent:
+            other = await ControllerInPod(cluster, pod).fetch(f"/v1/services/{name}/explain")
+        except ControllerSilent:
             continue
         answer["envoys"]["each"] += other["envoys"]["each"]
         answer["holders"] += other["holders"]
 
 
-async def _leader(cluster: Cluster) -> dict[str, Any] | None:
+async def _leader(cluster: ClusterClient) -> dict[str, Any] | None:
     try:
-        found = await lease(cluster)
+        found = await read_lease(cluster)
     except (ApiError, Unreachable, msgspec.DecodeError):
-        return None  # whoever may not read the Lease may still ask what a service does
+        return None  # without the permission to read the Lease, the rest is still useful
     if found is None:
         return None
     spec = found.spec
@@ -75,28 +81,28 @@ async def _leader(cluster: Cluster) -> dict[str, Any] | None:
 
 
 async def _events(
-    cluster: Cluster, item: ScaledService, say: Say, before: datetime | None = None
+    cluster: ClusterClient, item: ScaledService, say: Say, before: datetime | None = None
 ) -> list[dict[str, Any]]:
-    """The last ten transitions that Events tell of, the latest first; Kubernetes keeps them for an hour."""
+    """Return the latest transitions that Events record, newest first; Kubernetes keeps Events for an hour."""
     meta = item.metadata
     query = {"fieldSelector": f"involvedObject.kind={KIND},{name_selector('involvedObject.name', meta.name)}"}
     try:
-        found: list[EventObject] = await cluster.listed(path("v1", "events", meta.namespace), _EVENT, query)
+        found: list[EventObject] = await cluster.list_objects(path("v1", "events", meta.namespace), _EVENT, query)
     except (ApiError, Unreachable) as error:
         say(f"without Events: {error}")
         return []
-    dated = [(at, event) for event in found if event.reason in TRANSITION_REASONS and (at := _at(event, before))]
-    latest = sorted(dated, key=lambda one: one[0], reverse=True)[:LAST]
+    dated = [(at, event) for event in found if event.reason in TRANSITION_REASONS and (at := _time(event, before))]
+    latest = sorted(dated, key=lambda one: one[0], reverse=True)[:TRANSITIONS]
     return [
-        {"at": moment(at), "from": None, "event": event.reason, "to": None, "reason": _why(event)}
+        {"at": moment(at), "from": None, "event": event.reason, "to": None, "reason": _message(event)}
         for at, event in latest
     ]
 
 
-def _at(event: EventObject, before: datetime | None) -> datetime | None:
-    """When it happened last before that. A repeated Event says of its first time and its last."""
+def _time(event: EventObject, before: datetime | None) -> datetime | None:
+    """Return the last time before `before` in an Event; a repeated one contains its first and its last time."""
     return next((at for at in (event.last_seen, event.first_seen) if at and (before is None or at < before)), None)
 
 
-def _why(event: EventObject) -> str:
+def _message(event: EventObject) -> str:
     return event.message + (f" ({event.times} times)" if event.times > 1 else "")

@@ -1,4 +1,7 @@
-"""`zenvoy status` against a cluster: ScaledServices now, or as they change."""
+"""`zenvoy status` against a cluster: ScaledServices in the fields of `-o json`, now or as they change.
+
+Counterpart: `reconciler.engine.view`, which has the live figures too.
+"""
 
 from __future__ import annotations
 
@@ -8,42 +11,49 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.cluster_client.cluster import Cluster
-from reconciler.cluster_client.controllers import Figures, Silent, figures
+from reconciler.cluster_client.cluster import ClusterClient
+from reconciler.cluster_client.controllers import ControllerSilent, LiveData, live_data
 from reconciler.kubernetes.client.informer import Informer
 from reconciler.kubernetes.types.objects import Condition, decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, ScaledService
 
+UNKNOWN = "Unknown"
+READY = "Ready"
+AWAKE = ("Active", "Idle")
+STATES = ("ScaledToZero", "Waking", *AWAKE, "Draining")
 Say = Callable[[str], None]
-"""Tells a person something beside the answer."""
+"""Shows the user a message in addition to the answer."""
 Changes = asyncio.Queue[tuple[str, ScaledService | None]]
 
 
-async def look(cluster: Cluster, name: str | None, live: bool, say: Say) -> dict[str, Any]:
-    """One service, or all with what is connected; `live`: with figures that only the controller knows."""
+async def service_status(cluster: ClusterClient, name: str | None, live: bool, say: Say) -> dict[str, Any]:
+    """Return one service, or all with the connected Envoys and holders; `live`: with the controller's figures.
+
+    Raises `ClusterError`.
+    """
     if name is not None:
-        seen = view(await cluster.one(name))
-        return await with_figures(figures(cluster), seen, say) if live else seen
-    found = [view(item) for item in await cluster.all()]
-    return await _all(figures(cluster), found, say) if live else {"services": found}
+        shown = view(await cluster.get(name))
+        return await with_figures(live_data(cluster), shown, say) if live else shown
+    found = [view(item) for item in await cluster.list_services()]
+    return await _with_all_figures(live_data(cluster), found, say) if live else {"services": found}
 
 
-async def with_figures(live: Figures, seen: dict[str, Any], say: Say) -> dict[str, Any]:
-    """One service with its live figures, or as it was, saying why."""
+async def with_figures(live: LiveData, shown: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Return a service with its live figures; without them, report why."""
     try:
-        return merged(seen, await live.fetch(f"/v1/services/{seen['name']}"))
-    except Silent as silent:
+        return merged(shown, await live.fetch(f"/v1/services/{shown['name']}"))
+    except ControllerSilent as silent:
         say(f"without live figures: {silent}")
-        return seen
+        return shown
 
 
 @asynccontextmanager
-async def watching(cluster: Cluster, name: str | None) -> AsyncIterator[Changes]:
-    """Each ScaledService as it is, then again whenever it changes; None: it is no more.
+async def watching(cluster: ClusterClient, name: str | None) -> AsyncIterator[Changes]:
+    """Provide each ScaledService now and whenever it changes; None: it was deleted.
 
-    A cut watch is taken up again, however long that takes; the first look is not: it raises `Trouble`.
+    The first read raises `ClusterError`. A watch that breaks later is resumed, however long that takes.
     """
-    await (cluster.all() if name is None else cluster.one(name))
+    await (cluster.list_services() if name is None else cluster.get(name))
     namespace, own = (cluster.namespace, None) if name is None else cluster.key(name)
     changes: Changes = asyncio.Queue()
     informer = Informer(
@@ -61,25 +71,19 @@ async def watching(cluster: Cluster, name: str | None) -> AsyncIterator[Changes]
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _all(live: Figures, found: list[dict[str, Any]], say: Say) -> dict[str, Any]:
+async def _with_all_figures(live: LiveData, found: list[dict[str, Any]], say: Say) -> dict[str, Any]:
     try:
         answer = await live.fetch("/v1/services")
-    except Silent as silent:
+    except ControllerSilent as silent:
         say(f"without live figures: {silent}")
         return {"services": found, "envoys": None, "holders": None}
     known = {service["name"]: service for service in answer["services"]}
-    services = [merged(seen, known.get(seen["name"])) for seen in found]
+    services = [merged(shown, known.get(shown["name"])) for shown in found]
     return {"services": services, "envoys": answer["envoys"], "holders": answer["holders"]}
 
 
-UNKNOWN = "Unknown"
-READY = "Ready"
-AWAKE = ("Active", "Idle")
-STATES = ("ScaledToZero", "Waking", *AWAKE, "Draining")
-
-
 def view(item: ScaledService) -> dict[str, Any]:
-    """What the object says. Live figures are None: they are the controller's to tell."""
+    """Return the fields of `zenvoy status -o json` that the object has; the others are None."""
     meta, status = item.metadata, item.status
     ready = condition(item, READY)
     return {
@@ -87,7 +91,7 @@ def view(item: ScaledService) -> dict[str, Any]:
         "namespace": meta.namespace,
         "state": status.state or UNKNOWN,
         "since": moment(status.since),
-        "reason": status.reason or (ready.message if ready else "no controller has seen it yet"),
+        "reason": status.reason or (ready.message if ready else "no controller has reported on it yet"),
         "stalled": status.stalled,
         "paused": item.spec.paused,
         "target": target(item),
@@ -99,43 +103,44 @@ def view(item: ScaledService) -> dict[str, Any]:
         "deadline": None,
         "lastWake": None,
         "holdAddress": status.hold_address or None,
-        "conditions": [_said(one) for one in item.status.conditions],
+        "conditions": [_condition_view(one) for one in item.status.conditions],
         "observed": status.observed_generation == meta.generation,
         "live": False,
     }
 
 
-def merged(seen: Mapping[str, Any], live: Mapping[str, Any] | None) -> dict[str, Any]:
-    """With the live figures, which are newer, when there are any."""
-    return {**seen, **live, "live": True} if live else dict(seen)
+def merged(shown: Mapping[str, Any], live: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a service's fields with the live figures, which are newer, if there are any."""
+    return {**shown, **live, "live": True} if live else dict(shown)
 
 
 def target(item: ScaledService) -> str:
-    """What is scaled, as `Kind/name`."""
+    """Return the scale target as `Kind/name`."""
     ref = item.spec.scale_target_ref
     return f"{ref.kind or 'Deployment'}/{ref.name or item.spec.service or item.metadata.name}"
 
 
 def condition(item: ScaledService, kind: str) -> Condition | None:
+    """Return the condition of a type, if the object has it."""
     return next((one for one in item.status.conditions if one.type == kind), None)
 
 
-def why(seen: Mapping[str, Any]) -> str:
-    """The reason to show: what is wrong, before why the state was entered."""
-    ready = next((one for one in seen["conditions"] if one["type"] == READY), None)
-    if seen["stalled"]:
-        return str(seen["stalled"])
+def shown_reason(shown: Mapping[str, Any]) -> str:
+    """Return the reason to show: a problem if there is one, otherwise the reason for the state."""
+    ready = next((one for one in shown["conditions"] if one["type"] == READY), None)
+    if shown["stalled"]:
+        return str(shown["stalled"])
     if ready and ready["status"] == "False" and ready["reason"] not in STATES:
         return str(ready["message"])
-    return str(seen["reason"])
+    return str(shown["reason"])
 
 
 def moment(at: datetime | None) -> str | None:
-    """As ISO 8601 with milliseconds, in UTC."""
+    """Return a time as ISO 8601 with milliseconds, in UTC."""
     return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def _said(one: Condition) -> dict[str, Any]:
+def _condition_view(one: Condition) -> dict[str, Any]:
     return {
         "type": one.type,
         "status": one.status,

@@ -1,4 +1,4 @@
-"""`zenvoy uninstall`: what sleeps gets its replicas back, and nothing of ours keeps an object from being deleted."""
+"""`zenvoy uninstall`: restored replicas, and removed finalizers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from reconciler.cluster_client.cluster import LEASE, Cluster
+from reconciler.cluster_client.cluster import LEASE, ClusterClient
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.status.restore import RestoreOutcome, restore_all
 from reconciler.kubernetes.types.objects import Object, decoder, path
@@ -15,12 +15,12 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL, Scal
 _DECODE, _OBJECT = decoder(ScaledService), decoder(Object)
 
 
-async def found(cluster: Cluster, namespaces: Sequence[str]) -> list[ScaledService]:
-    """All that would be left; none where there is no such kind. Raises `ApiError` and `Unreachable`."""
+async def services_to_restore(cluster: ClusterClient, namespaces: Sequence[str]) -> list[ScaledService]:
+    """Return the ScaledServices of the namespaces (none: all). Raises `ApiError` and `Unreachable`."""
     items: list[ScaledService] = []
     for namespace in namespaces or (None,):
         try:
-            items += await cluster.listed(path(API_VERSION, PLURAL, namespace), _read)
+            items += await cluster.list_objects(path(API_VERSION, PLURAL, namespace), _read)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -28,23 +28,23 @@ async def found(cluster: Cluster, namespaces: Sequence[str]) -> list[ScaledServi
 
 
 def _read(raw: msgspec.Raw) -> ScaledService:
-    """Return one that cannot be read with its metadata alone: it must not keep the others from being restored."""
+    """Return a ScaledService, or only its metadata if it is invalid, so that the others are restored."""
     try:
         return _DECODE(raw)
     except msgspec.DecodeError:
         return ScaledService(_OBJECT(raw).metadata)
 
 
-async def left(
-    cluster: Cluster, namespaces: Sequence[str], told: Callable[[RestoreOutcome], None]
+async def restore_services(
+    cluster: ClusterClient, namespaces: Sequence[str], report: Callable[[RestoreOutcome], None]
 ) -> list[RestoreOutcome]:
-    """Leave them all; `told` of each at once. Controllers that still run put nothing to sleep meanwhile.
+    """Restore the ScaledServices, and report each at once. Running controllers put nothing to sleep meanwhile.
 
-    Raises `ApiError` and `Unreachable` when it cannot begin.
+    Raises `ApiError` and `Unreachable` if it cannot start.
     """
-    lease: tuple[str, str] | None = (cluster.where.system, LEASE)
+    lease: tuple[str, str] | None = (cluster.options.system, LEASE)
     outcomes = []
     for namespace in namespaces or (None,):
-        outcomes += await restore_all(cluster.api, namespace, lease, told)
+        outcomes += await restore_all(cluster.api, namespace, lease, report)
         lease = None
     return outcomes

@@ -1,1 +1,1 @@
-"""Checks of `zenvoy doctor`, for one machine and for a cluster, and their findings."""
+"""The checks of `zenvoy doctor`, on one machine and in a cluster, and their findings."""

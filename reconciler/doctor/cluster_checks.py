@@ -1,109 +1,119 @@
-"""All checks, one after the other; what the person who asks may not see is noted, and the rest goes on."""
+"""The checks of a cluster, in order. A check that the user has no permission for becomes a note."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from reconciler.cluster_client.cluster import Cluster
-from reconciler.cluster_client.controllers import AtUrl, ByForward, Figures, Silent, proxies
+from reconciler.cluster_client.cluster import ClusterClient
+from reconciler.cluster_client.controllers import (
+    ControllerAtUrl,
+    ControllerInPod,
+    ControllerSilent,
+    LiveData,
+    proxy_pods,
+)
 from reconciler.cluster_client.status import READY, STATES, condition
 from reconciler.core.text import pluralize
 from reconciler.doctor import conflicts, connections, installation, permissions
 from reconciler.doctor.connections import World
-from reconciler.doctor.findings import Examined, Finding, Level
+from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.doctor.installation import Installation
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.scaled_service import KIND, ScaledService
 
-NOT_SEEN = "ask somebody who may, or grant it to yourself"
+STALLED = "Stalled"
+ASK_FOR_PERMISSION = "ask an administrator for the permission, or to run the check"
+ALLOW_PORTFORWARD = (
+    "ask an administrator for the permissions get and create on pods/portforward there, or name another address with "
+    "--controller URL"
+)
 
 
-async def check_cluster(cluster: Cluster) -> list[Examined]:
-    """Everything. Raises `Trouble` when the cluster cannot be reached at all."""
-    definition = await _tried("definition", lambda: installation.check_definition(cluster))
-    if definition and definition[0].problems and not await installation.served(cluster):
-        return definition  # without it there is nothing else to look at
+async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
+    """Run all checks. Raises `ClusterError` if the cluster is unreachable."""
+    definition = await _attempt("definition", lambda: installation.check_definition(cluster))
+    if definition and definition[0].problems and not await cluster.is_installed():
+        return definition  # without the definition there is nothing else to check
     installed = Installation()
-    found = definition + await _tried("controller", lambda: installation.check_controller(cluster, installed))
-    items = await cluster.all()
-    found += await _tried("permissions", lambda: permissions.check_permissions(cluster, installed, items))
+    results = definition + await _attempt("controller", lambda: installation.check_controller(cluster, installed))
+    items = await cluster.list_services()
+    results += await _attempt("permissions", lambda: permissions.check_permissions(cluster, installed, items))
     worlds, silent = await _worlds(cluster, installed)
-    found += (
-        [*connections.check_connections(worlds), connections.check_certificates(worlds, datetime.now(UTC))]
-        if worlds
-        else []
-    )
+    if worlds:
+        now = datetime.now(UTC)
+        results += [*connections.check_connections(worlds), connections.check_certificates(worlds, now)]
     if silent:
-        found.append(Examined("figures", "not every controller answers", tuple(silent)))
-    elif worlds and len(worlds) >= len(installed.ready):  # with --controller only one of them may have been asked
-        found += await _tried("proxies", lambda: _proxies(cluster, worlds))
-    found.append(check_services(items))
-    return found + await _tried("conflicts", lambda: _conflicts(cluster, items))
+        results.append(CheckResult("figures", "not every controller answers", tuple(silent)))
+    elif worlds and len(worlds) >= len(installed.ready):  # --controller names one replica, which knows its own proxies
+        results += await _attempt("proxies", lambda: _check_proxies(cluster, worlds))
+    results.append(check_services(items))
+    return results + await _attempt("conflicts", lambda: _check_conflicts(cluster, items))
 
 
-async def _tried(check: str, look: Callable[[], Awaitable[Examined]]) -> list[Examined]:
+async def _attempt(check: str, run: Callable[[], Awaitable[CheckResult]]) -> list[CheckResult]:
     try:
-        return [await look()]
+        return [await run()]
     except ApiError as error:
         if error.status != 403:
             raise
-        finding = Finding(check, f"not looked at, since you may not: {error.message}", NOT_SEEN, Level.NOTE)
-        return [Examined(check, "not looked at", (finding,))]
+        message = f"not checked, because you lack a permission: {error.message}"
+        finding = Finding(FindingCode.NOT_PERMITTED, check, message, ASK_FOR_PERMISSION, Severity.NOTE)
+        return [CheckResult(check, "not checked", (finding,))]
 
 
-async def _proxies(cluster: Cluster, worlds: Mapping[str, World]) -> Examined:
-    return connections.check_proxy_pods(cluster.where.system, await proxies(cluster), worlds)
+async def _check_proxies(cluster: ClusterClient, worlds: Mapping[str, World]) -> CheckResult:
+    return connections.check_proxy_pods(cluster.options.system, await proxy_pods(cluster), worlds)
 
 
-async def _worlds(cluster: Cluster, installed: Installation) -> tuple[dict[str, World], list[Finding]]:
-    """What each reconciler says of itself; and those that say nothing."""
-    url = cluster.where.controller
-    asked: dict[str, Figures] = {url: AtUrl(url)} if url else {pod: ByForward(cluster, pod) for pod in installed.ready}
+async def _worlds(cluster: ClusterClient, installed: Installation) -> tuple[dict[str, World], list[Finding]]:
+    """Return the live data of each reconciler, and a finding for each that does not answer."""
+    url = cluster.options.controller
+    sources: dict[str, LiveData] = (
+        {url: ControllerAtUrl(url)} if url else {pod: ControllerInPod(cluster, pod) for pod in installed.ready}
+    )
     worlds: dict[str, World] = {}
     silent = []
-    for name, figures in asked.items():
+    for name, source in sources.items():
         try:
-            worlds[name] = await figures.fetch("/v1/world")
-        except Silent as error:
-            remedy = "get the right to use pods/portforward there, or name another way to it with --controller URL"
-            silent.append(Finding(name, str(error), remedy))
+            worlds[name] = await source.fetch("/v1/world")
+        except ControllerSilent as error:
+            silent.append(Finding(FindingCode.CONTROLLER_SILENT, name, str(error), ALLOW_PORTFORWARD))
     return worlds, silent
 
 
-async def _conflicts(cluster: Cluster, items: list[ScaledService]) -> Examined:
-    autoscalers = await conflicts.autoscalers(cluster)
-    scaled = await conflicts.keda(cluster)
-    targets, missed = await conflicts.targets(cluster, items)
-    found = [
-        *conflicts.of_autoscalers(items, autoscalers),
-        *conflicts.of_keda(items, scaled),
-        *conflicts.of_owners(items, targets),
-        *missed,
+async def _check_conflicts(cluster: ClusterClient, items: list[ScaledService]) -> CheckResult:
+    autoscalers = await conflicts.read_autoscalers(cluster)
+    scaled_objects = await conflicts.read_scaled_objects(cluster)
+    targets, unreadable = await conflicts.read_targets(cluster, items)
+    findings = [
+        *conflicts.check_autoscalers(items, autoscalers),
+        *conflicts.check_scaled_objects(items, scaled_objects),
+        *conflicts.check_field_managers(items, targets),
+        *unreadable,
     ]
-    numbers = {"HPA": len(autoscalers), "ScaledObject": len(scaled), "target": len(targets)}
-    looked = ", ".join(pluralize(number, thing) for thing, number in numbers.items())
-    return Examined("conflicts", looked, tuple(found))
+    numbers = {"HPA": len(autoscalers), "ScaledObject": len(scaled_objects), "target": len(targets)}
+    summary = ", ".join(pluralize(number, thing) for thing, number in numbers.items())
+    return CheckResult("conflicts", summary, tuple(findings))
 
 
-STALLED = "Stalled"
+def check_services(items: list[ScaledService]) -> CheckResult:
+    """Find the ScaledServices whose conditions or generation show a problem."""
+    found = tuple(finding for item in items for finding in _check_service(item))
+    return CheckResult("services", pluralize(len(items), KIND), found)
 
 
-def check_services(items: list[ScaledService]) -> Examined:
-    """Each with a condition that is neither as expected nor a state."""
-    found = tuple(finding for item in items for finding in _of(item))
-    return Examined("services", pluralize(len(items), KIND), found)
-
-
-def _of(item: ScaledService) -> Iterator[Finding]:
-    where = f"{KIND} {item.metadata.key}"
+def _check_service(item: ScaledService) -> Iterator[Finding]:
+    place, controller = f"{KIND} {item.metadata.key}", "see the findings about the controller"
     stalled, ready = condition(item, STALLED), condition(item, READY)
     if stalled and stalled.status == "True":
-        yield Finding(where, f"its wake does not get on: {stalled.message}", "docs/runbooks/ServiceStuckWaking.md")
+        message, remedy = f"its wake is stalled: {stalled.message}", "docs/runbooks/ServiceStuckWaking.md"
+        yield Finding(FindingCode.WAKE_STALLED, place, message, remedy, reason=stalled.reason)
     elif ready and ready.status == "False" and ready.reason not in STATES:
-        yield Finding(where, ready.message, f"zenvoy explain {item.metadata.key}")
+        remedy = f"zenvoy explain {item.metadata.key}"
+        yield Finding(FindingCode.SERVICE_NOT_READY, place, ready.message, remedy, reason=ready.reason)
     elif ready is None:
-        yield Finding(where, "no controller has seen it yet", "see the findings about the controller")
+        yield Finding(FindingCode.SERVICE_NOT_SEEN, place, "no controller has reported on it yet", controller)
     elif item.status.observed_generation < item.metadata.generation:
-        what = f"its newest spec (generation {item.metadata.generation}) is not in force yet"
-        yield Finding(where, what, "wait a moment; see the findings about the controller if it stays so")
+        message = f"its latest spec (generation {item.metadata.generation}) is not applied yet"
+        yield Finding(FindingCode.SPEC_NOT_APPLIED, place, message, f"wait a moment; if it lasts, {controller}")

@@ -1,11 +1,12 @@
-"""Who else writes the replicas of a target, and fights over zero. Pure.
+"""Checks for other programs that write the replicas of a scale target, and conflict with zenvoy over zero.
 
-- A HorizontalPodAutoscaler with minReplicas ≥ 1 does not: at zero replicas it stops ("implicit maintenance mode"), and
-  begins again once there are some, which it then raises to its minimum: https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/
-- KEDA does: below `minReplicaCount` it scales up, and with a minimum of zero it scales down what zenvoy has woken, as
-  long as its own triggers are silent (its `scale_scaledobjects.go`).
-- GitOps does when what is in Git says `spec.replicas`. Who applied the field owns it until somebody else writes it, so
-  that `managedFields` tells only while the target has not been put to sleep since.
+- A HorizontalPodAutoscaler with minReplicas ≥ 1 does not conflict: at zero replicas it stops ("implicit maintenance
+  mode"). Once there are some, it raises them to its minimum:
+  https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/
+- KEDA conflicts: below `minReplicaCount` it scales up, and with a minimum of zero it scales down what zenvoy has woken
+  while its own triggers are inactive (its `scale_scaledobjects.go`).
+- GitOps conflicts if Git contains `spec.replicas`. A field belongs to its last writer, so `managedFields` shows the
+  other program only while the target has not been put to sleep since.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from reconciler.cluster_client.cluster import Cluster
-from reconciler.doctor.findings import Finding, Level
+from reconciler.cluster_client.cluster import ClusterClient
+from reconciler.doctor.findings import Finding, FindingCode, Severity
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.resolve import target_of
@@ -25,28 +26,28 @@ from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.types.target import Target
 
 PAUSED = ("autoscaling.keda.sh/paused", "autoscaling.keda.sh/paused-replicas")
-INSTEAD_OF_KEDA = (
-    "scale 1→n by a HorizontalPodAutoscaler instead, which leaves zero alone; "
+REPLACE_KEDA = (
+    "scale from 1 to n with a HorizontalPodAutoscaler instead, which does not act at zero; "
     'or pause it: kubectl annotate scaledobject {name} -n {namespace} autoscaling.keda.sh/paused="true"'
 )
 ARGO = (
     "in the Application: ignoreDifferences: [{{group: {group}, kind: {kind}, jsonPointers: [/spec/replicas]}}] and "
-    "syncPolicy.syncOptions: [RespectIgnoreDifferences=true]; or take spec.replicas out of Git"
+    "syncPolicy.syncOptions: [RespectIgnoreDifferences=true]; or remove spec.replicas from Git"
 )
-FLUX = "take spec.replicas out of what Flux applies (docs/how-to/argocd-and-flux.md)"
-CHART = "take spec.replicas out of the chart's template, or guard it by a value, as charts do for an HPA"
+FLUX = "remove spec.replicas from the manifests that Flux applies (docs/how-to/argocd-and-flux.md)"
+CHART = "remove spec.replicas from the chart's template, or make it conditional, as charts do for an HPA"
 HELM_CONTROLLER = (
-    f"{CHART}; with drift detection on: driftDetection.ignore: [{{paths: [/spec/replicas]}}] "
+    f"{CHART}; with drift detection, also set driftDetection.ignore: [{{paths: [/spec/replicas]}}] "
     "(docs/how-to/argocd-and-flux.md)"
 )
-MANIFEST = "take spec.replicas out of the manifest"
-OF_PEOPLE = "kubectl"
-"""The beginning of field managers that apply when a person says so, and not by themselves again and again."""
+MANIFEST = "remove spec.replicas from the manifest"
+INTERACTIVE = "kubectl"
+"""Prefix of the field managers that apply only when a user runs them."""
 REPLICAS = "f:replicas"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-class Ref(msgspec.Struct, rename="camel"):
+class AutoscalerTarget(msgspec.Struct, rename="camel"):
     """The target of an autoscaler."""
 
     name: str
@@ -54,150 +55,155 @@ class Ref(msgspec.Struct, rename="camel"):
     api_version: str = "apps/v1"
 
 
-class Meta(msgspec.Struct, rename="camel"):
-    """`metadata`, with who owns which fields."""
+class TargetMeta(msgspec.Struct, rename="camel"):
+    """`metadata`, with the managers of its fields."""
 
     name: str
     namespace: str = ""
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
-    managed_fields: list[Owned] = []
+    managed_fields: list[ManagedFields] = []
 
 
-class Fields(msgspec.Struct):
-    """https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management"""
+class FieldSet(msgspec.Struct):
+    """The fields of one manager: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management"""
 
     spec: dict[str, msgspec.Raw] = msgspec.field(default={}, name="f:spec")
 
 
-class Owned(msgspec.Struct, rename="camel"):
+class ManagedFields(msgspec.Struct, rename="camel"):
     """An entry of `managedFields`."""
 
     manager: str = ""
     operation: str = ""
     subresource: str = ""
-    fields: Fields = msgspec.field(default_factory=Fields, name="fieldsV1")
+    fields: FieldSet = msgspec.field(default_factory=FieldSet, name="fieldsV1")
 
 
 class AutoscalerSpec(msgspec.Struct, rename="camel"):
-    scale_target_ref: Ref
+    """The target and the minimum of a HorizontalPodAutoscaler."""
+
+    scale_target_ref: AutoscalerTarget
     min_replicas: int = 1
 
 
 class Autoscaler(msgspec.Struct):
     """A HorizontalPodAutoscaler."""
 
-    metadata: Meta
+    metadata: TargetMeta
     spec: AutoscalerSpec
 
 
-class KedaSpec(msgspec.Struct, rename="camel"):
-    scale_target_ref: Ref
+class ScaledObjectSpec(msgspec.Struct, rename="camel"):
+    """The target and the minimum of a ScaledObject."""
+
+    scale_target_ref: AutoscalerTarget
     min_replica_count: int = 0
     idle_replica_count: int | None = None
 
 
-class Keda(msgspec.Struct):
+class ScaledObject(msgspec.Struct):
     """A ScaledObject of KEDA."""
 
-    metadata: Meta
-    spec: KedaSpec
+    metadata: TargetMeta
+    spec: ScaledObjectSpec
 
 
-class Scaled(msgspec.Struct):
-    """A target."""
+class ManagedTarget(msgspec.Struct):
+    """A scale target."""
 
-    metadata: Meta
-
-
-_Scaler = TypeVar("_Scaler", Autoscaler, Keda)
+    metadata: TargetMeta
 
 
-def of_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Autoscaler]) -> Iterator[Finding]:
-    """Only with `minReplicas: 0` (feature gate HPAScaleToZero) is one active at zero replicas; others are noted."""
+_Scaler = TypeVar("_Scaler", Autoscaler, ScaledObject)
+
+
+def check_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Autoscaler]) -> Iterator[Finding]:
+    """Find autoscalers that act at zero replicas (feature gate HPAScaleToZero), and note the others."""
     for one, services in _on_targets(items, ((one, one.metadata, one.spec.scale_target_ref) for one in autoscalers)):
-        where, least = f"HorizontalPodAutoscaler {_key(one.metadata)}", one.spec.min_replicas
-        if least == 0:
-            what = f"its minReplicas is 0: it scales the target of {services} from and to zero by its own metrics"
-            yield Finding(where, what, "minReplicas: 1; at zero replicas it then leaves the target alone")
+        place, minimum = f"HorizontalPodAutoscaler {_key(one.metadata)}", one.spec.min_replicas
+        if minimum == 0:
+            message = f"its minReplicas is 0: it scales the target of {services} from and to zero by its own metrics"
+            remedy = "set minReplicas: 1; the autoscaler is then inactive at zero replicas"
+            yield Finding(FindingCode.AUTOSCALER_SCALES_TO_ZERO, place, message, remedy)
         else:
-            what = f"it rests while the target of {services} sleeps, and raises it to {least} or more once it is awake"
-            remedy = "nothing, if that many are wanted after each wake; lower minReplicas otherwise"
-            yield Finding(where, what, remedy, Level.NOTE)
+            message = (
+                f"it is inactive while the target of {services} sleeps; after a wake it raises it to {minimum} or more"
+            )
+            remedy = "none if you want that many replicas after each wake; otherwise lower minReplicas"
+            yield Finding(FindingCode.AUTOSCALER_RAISES_REPLICAS, place, message, remedy, Severity.NOTE)
 
 
-def of_keda(items: Iterable[ScaledService], scaled: Iterable[Keda]) -> Iterator[Finding]:
-    """One that is paused does nothing."""
-    for one, services in _on_targets(items, ((one, one.metadata, one.spec.scale_target_ref) for one in scaled)):
-        meta, least, idle = one.metadata, one.spec.min_replica_count, one.spec.idle_replica_count
+def check_scaled_objects(items: Iterable[ScaledService], scaled_objects: Iterable[ScaledObject]) -> Iterator[Finding]:
+    """Find the ScaledObjects of KEDA on our targets that are not paused."""
+    for one, services in _on_targets(items, ((one, one.metadata, one.spec.scale_target_ref) for one in scaled_objects)):
+        meta, minimum, idle = one.metadata, one.spec.min_replica_count, one.spec.idle_replica_count
         if any(meta.annotations.get(name, "false") != "false" for name in PAUSED):
             continue
-        if least >= 1 and idle != 0:
-            what = (
-                f"its minReplicaCount is {least}: it starts the target of {services} again when zenvoy put it to sleep"
-            )
+        if minimum >= 1 and idle != 0:
+            code = FindingCode.KEDA_RAISES_REPLICAS
+            message = f"its minReplicaCount is {minimum}: it starts the target of {services} again when zenvoy stops it"
         else:
-            what = (
-                f"while its triggers are silent it scales the target of {services} to zero, also what zenvoy has woken"
+            code = FindingCode.KEDA_SCALES_TO_ZERO
+            message = (
+                f"while its triggers are inactive it scales the target of {services} to zero, even after zenvoy woke it"
             )
-        remedy = INSTEAD_OF_KEDA.format(name=meta.name, namespace=meta.namespace)
-        yield Finding(f"ScaledObject {_key(meta)}", what, remedy)
+        remedy = REPLACE_KEDA.format(name=meta.name, namespace=meta.namespace)
+        yield Finding(code, f"ScaledObject {_key(meta)}", message, remedy)
 
 
-def of_owners(items: Iterable[ScaledService], targets: Mapping[Target, Scaled]) -> Iterator[Finding]:
-    """Whoever applies `spec.replicas` from somewhere else."""
+def check_field_managers(items: Iterable[ScaledService], targets: Mapping[Target, ManagedTarget]) -> Iterator[Finding]:
+    """Find other programs that apply `spec.replicas` of a target."""
     for target in {target_of(item): None for item in items}:
         if one := targets.get(target):
-            yield from _of_owner(target, one.metadata)
+            for message, remedy, severity in _other_managers(target, one.metadata):
+                yield Finding(FindingCode.REPLICAS_APPLIED, str(target), message, remedy, severity)
 
 
-def _of_owner(target: Target, meta: Meta) -> Iterator[Finding]:
-    group = target.api_version.rpartition("/")[0]
-    owners = [owned for owned in meta.managed_fields if REPLICAS in owned.fields.spec and not owned.subresource]
-    if manager := _by_argo(meta, owners):
-        what = f"Argo CD ({manager}) applies spec.replicas: each sync starts it again while it sleeps"
-        yield Finding(str(target), what, ARGO.format(group=group or '""', kind=target.kind))
+def _other_managers(target: Target, meta: TargetMeta) -> Iterator[tuple[str, str, Severity]]:
+    """Yield a message, a remedy and a severity for each program that applies the replicas."""
+    entries = [entry for entry in meta.managed_fields if REPLICAS in entry.fields.spec and not entry.subresource]
+    if manager := _argo_manager(meta, entries):
+        group = _group(target.api_version) or '""'
+        message = f"Argo CD ({manager}) applies spec.replicas: each sync starts it again while it sleeps"
+        yield message, ARGO.format(group=group, kind=target.kind), Severity.PROBLEM
         return
-    for owned in owners:
-        if owned.manager == "kustomize-controller":
-            what = (
-                "Flux (kustomize-controller) applies spec.replicas: each reconciliation starts it again while it sleeps"
-            )
-            yield Finding(str(target), what, FLUX)
-        elif owned.manager == "helm-controller":
-            what = "Flux (helm-controller) sets spec.replicas: each upgrade or corrected drift starts it again"
-            yield Finding(str(target), what, HELM_CONTROLLER)
-        elif owned.manager == "helm":
-            what = "helm owns spec.replicas: if its chart sets them, each upgrade starts it again"
-            yield Finding(str(target), what, CHART, Level.NOTE)
-        elif owned.operation == "Apply":
-            what = f"{owned.manager} applies spec.replicas: each time that it does, the target starts again"
-            level = Level.NOTE if owned.manager.startswith(OF_PEOPLE) else Level.PROBLEM
-            yield Finding(str(target), what, MANIFEST, level)
-    if "replicas" in applied(meta):
-        what = "its manifest (last-applied-configuration) says spec.replicas: `kubectl apply` starts it again"
-        yield Finding(str(target), what, MANIFEST, Level.NOTE)
+    for entry in entries:
+        if entry.manager == "kustomize-controller":
+            message = "Flux (kustomize-controller) applies spec.replicas: each reconciliation starts it again"
+            yield message, FLUX, Severity.PROBLEM
+        elif entry.manager == "helm-controller":
+            message = "Flux (helm-controller) sets spec.replicas: each upgrade or corrected drift starts it again"
+            yield message, HELM_CONTROLLER, Severity.PROBLEM
+        elif entry.manager == "helm":
+            message = "helm manages spec.replicas: if its chart sets them, each upgrade starts it again"
+            yield message, CHART, Severity.NOTE
+        elif entry.operation == "Apply":
+            severity = Severity.NOTE if entry.manager.startswith(INTERACTIVE) else Severity.PROBLEM
+            yield f"{entry.manager} applies spec.replicas: each apply starts it again", MANIFEST, severity
+    if "replicas" in last_applied_spec(meta):
+        message = "its manifest (last-applied-configuration) contains spec.replicas: `kubectl apply` starts it again"
+        yield message, MANIFEST, Severity.NOTE
 
 
-def _by_argo(meta: Meta, owners: Iterable[Owned]) -> str | None:
-    """Argo's name as an owner: by server-side apply, or by the annotation that its client-side apply leaves."""
-    for owned in owners:
-        if owned.manager.startswith("argocd") and owned.operation == "Apply":
-            return owned.manager
-    managers = [owned.manager for owned in meta.managed_fields if owned.manager.startswith("argocd")]
-    return managers[0] if managers and "replicas" in applied(meta) else None
+def _argo_manager(meta: TargetMeta, entries: Iterable[ManagedFields]) -> str | None:
+    """Return Argo CD's manager name: by server-side apply, or by the annotation of its client-side apply."""
+    for entry in entries:
+        if entry.manager.startswith("argocd") and entry.operation == "Apply":
+            return entry.manager
+    managers = [entry.manager for entry in meta.managed_fields if entry.manager.startswith("argocd")]
+    return managers[0] if managers and "replicas" in last_applied_spec(meta) else None
 
 
 def _on_targets(
-    items: Iterable[ScaledService], found: Iterable[tuple[_Scaler, Meta, Ref]]
+    items: Iterable[ScaledService], found: Iterable[tuple[_Scaler, TargetMeta, AutoscalerTarget]]
 ) -> Iterator[tuple[_Scaler, str]]:
-    """Those that scale a target of ours, and of which services."""
+    """Yield the scalers of our targets, each with the names of the services."""
     ours: dict[tuple[str, str, str, str], list[str]] = {}
     for item in items:
         target = target_of(item)
-        ours.setdefault((_group(target.api_version), target.kind, target.namespace, target.name), []).append(
-            item.metadata.key
-        )
+        identity = (_group(target.api_version), target.kind, target.namespace, target.name)
+        ours.setdefault(identity, []).append(item.metadata.key)
     for one, meta, ref in found:
         if services := ours.get((_group(ref.api_version), ref.kind, meta.namespace, ref.name)):
             yield one, ", ".join(services)
@@ -207,44 +213,45 @@ def _group(api_version: str) -> str:
     return api_version.rpartition("/")[0]
 
 
-def _key(meta: Meta) -> str:
+def _key(meta: TargetMeta) -> str:
     return f"{meta.namespace}/{meta.name}"
 
 
-async def autoscalers(cluster: Cluster) -> list[Autoscaler]:
-    """Raises `ApiError`."""
+async def read_autoscalers(cluster: ClusterClient) -> list[Autoscaler]:
+    """Return the HorizontalPodAutoscalers. Raises `ApiError`."""
     where = path("autoscaling/v2", "horizontalpodautoscalers", cluster.namespace)
-    return await cluster.listed(where, decoder(Autoscaler))
+    return await cluster.list_objects(where, decoder(Autoscaler))
 
 
-async def keda(cluster: Cluster) -> list[Keda]:
-    """None where KEDA is not installed. Raises `ApiError`."""
+async def read_scaled_objects(cluster: ClusterClient) -> list[ScaledObject]:
+    """Return the ScaledObjects; none if KEDA is not installed. Raises `ApiError`."""
+    where = path("keda.sh/v1alpha1", "scaledobjects", cluster.namespace)
     try:
-        return await cluster.listed(path("keda.sh/v1alpha1", "scaledobjects", cluster.namespace), decoder(Keda))
+        return await cluster.list_objects(where, decoder(ScaledObject))
     except ApiError as error:
         if error.status != 404:
             raise
         return []
 
 
-async def targets(cluster: Cluster, items: list[ScaledService]) -> tuple[dict[Target, Scaled], list[Finding]]:
-    """Those that exist; and notes of kinds that whoever asks may not see. Raises `ApiError`."""
+async def read_targets(
+    cluster: ClusterClient, items: list[ScaledService]
+) -> tuple[dict[Target, ManagedTarget], list[Finding]]:
+    """Return the targets that exist, and a note for each kind that you may not list. Raises `ApiError`."""
     wanted = {target_of(item) for item in items}
     discovery, notes = Discovery(cluster.api), []
-    found: dict[Target, Scaled] = {}
+    found: dict[Target, ManagedTarget] = {}
     for api_version, kind in sorted({(one.api_version, one.kind) for one in wanted}):
         try:
             resource = await discovery.find(api_version, kind)
-            listed: list[Scaled] = await cluster.listed(resource.path(cluster.namespace), decoder(Scaled))
+            where = resource.path(cluster.namespace)
+            listed: list[ManagedTarget] = await cluster.list_objects(where, decoder(ManagedTarget))
         except (NoSuchKind, msgspec.DecodeError):
-            continue  # which is told as the condition of whoever wants it
+            continue  # the condition of the ScaledService reports it
         except ApiError as error:
             if error.status != 403:
                 raise
-            remedy = "ask somebody who may see them"
-            notes.append(
-                Finding(kind, f"who owns their replicas was not looked at: {error.message}", remedy, Level.NOTE)
-            )
+            notes.append(_unreadable(kind, error))
             continue
         for one in listed:
             target = Target(api_version, kind, one.metadata.name, one.metadata.namespace)
@@ -253,8 +260,14 @@ async def targets(cluster: Cluster, items: list[ScaledService]) -> tuple[dict[Ta
     return found, notes
 
 
-def applied(meta: Meta) -> dict[str, Any]:
-    """The spec as it was last applied by a client, from its annotation; empty when by none."""
+def _unreadable(kind: str, error: ApiError) -> Finding:
+    message = f"the managers of their replicas were not checked: {error.message}"
+    remedy = "ask an administrator for the permission to list them"
+    return Finding(FindingCode.NOT_PERMITTED, kind, message, remedy, Severity.NOTE)
+
+
+def last_applied_spec(meta: TargetMeta) -> dict[str, Any]:
+    """Return the spec of the last client-side apply, from its annotation; empty without one."""
     try:
         spec = msgspec.json.decode(meta.annotations.get(LAST_APPLIED, "{}")).get("spec")
     except (msgspec.DecodeError, AttributeError):

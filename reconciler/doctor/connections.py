@@ -1,196 +1,185 @@
-"""What reconcilers say of themselves (`GET /v1/world`): who is connected to them, and whether samples can be believed.
+"""Checks of a reconciler's live data (`GET /v1/world`): connections, samples and certificates. Pure.
 
-Pure. One reconciler on one machine; in a cluster, one each replica: an Envoy is connected to any of them.
+On one machine there is one reconciler; in a cluster one for each replica, and an Envoy is connected to any of them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core.reasons import Reason
 from reconciler.core.text import pluralize
-from reconciler.doctor.findings import Examined, Finding
+from reconciler.doctor.findings import CheckResult, Finding, FindingCode
 
 if TYPE_CHECKING:
-    from reconciler.cluster_client.controllers import Pod
+    from reconciler.cluster_client.controllers import InstalledPod
 
 World = Mapping[str, Any]
-"""By the name of its reconciler."""
-PASSING = (
-    "no sample yet",
-    "only one sample so far",
-    "was not in the sample before",
-    "no complete sample yet",
-    "restarted",
-    "leads for a short time only",
+"""The live data of one reconciler."""
+TRANSIENT_CAUSES = frozenset({Reason.FIRST_SAMPLE, Reason.ENVOY_NEW, Reason.ENVOY_RESTARTED, Reason.LEADER_NEW})
+"""Causes of unknown usage that end without an action."""
+STATISTICS_REMEDY = "check that the reconciler can reach each Envoy's statistics port (9902)"
+PROMETHEUS_REMEDY = (
+    "check in Prometheus that the target of every Envoy is up and has the series envoy_server_uptime and "
+    "envoy_cluster_upstream_*, and that no metric_relabel_configs (metricRelabelings of a ServiceMonitor) drop them"
 )
-"""Doubts that go by themselves."""
-NO_ENVOY = "no Envoy is connected"
-REACH = "see that the reconciler can reach each Envoy's statistics port (9902)"
-SCRAPE = (
-    "see in Prometheus that every Envoy's target is up and has envoy_server_uptime and envoy_cluster_upstream_* series"
+RECENTLY_DISCONNECTED = (
+    "it disconnected less than 5 minutes ago and is still expected; until it is back or forgotten, no service sleeps"
 )
-LOST = re.compile(r"Prometheus lacks (.+) of it")
+RECONNECT = "start it again, or wait until it is forgotten"
+DESCRIBE = "kubectl describe pod {name} -n {system}"
+READ_LOGS = (
+    "kubectl logs {name} -n {system} --all-containers; check that a NetworkPolicy lets it reach a reconciler's gRPC "
+    "port, and that its certificates are signed by the same authority (docs/troubleshooting.md)"
+)
+EXPIRES_SOON = timedelta(days=7)
+"""Certificates are renewed a month before they expire; one that has less time left was not renewed."""
+RENEW = "see the log of the reconcilers (self-issued) or of cert-manager, or renew your own: docs/how-to/mtls.md"
+PLAINTEXT = (
+    "the gRPC port is open without TLS: every process that reaches it can read all routes, wake services and keep "
+    "them awake"
+)
 
 
-def check_connections(worlds: Mapping[str, World]) -> list[Examined]:
-    """One line each for Envoys, holders, samples."""
-    return [_envoys(worlds), _holders(worlds), _samples(worlds)]
+def check_connections(worlds: Mapping[str, World]) -> list[CheckResult]:
+    """Return the results for Envoys, holders and samples; `worlds` is keyed by the reconciler's name."""
+    return [_check_envoys(worlds), _check_holders(worlds), _check_samples(worlds)]
 
 
-def _envoys(worlds: Mapping[str, World]) -> Examined:
+def _check_envoys(worlds: Mapping[str, World]) -> CheckResult:
     found: list[Finding] = []
-    connected = [envoy for world in worlds.values() for envoy in world["envoys"] if not envoy.get("away")]
-    back = {envoy["id"] for envoy in connected}
+    connected = {envoy["id"] for world in worlds.values() for envoy in world["envoys"] if not envoy.get("away")}
     if not connected:
         found.append(
             Finding(
+                FindingCode.NO_ENVOY,
                 "Envoys",
-                "none is connected: nobody can reach a service through zenvoy, and none is put to sleep",
-                "look at the proxy's pods and their logs; an Envoy of your own joins with `zenvoy bootstrap`",
+                "no Envoy is connected: clients cannot reach services through zenvoy, and no service sleeps",
+                "check the proxy's pods and their logs; connect an external Envoy with `zenvoy bootstrap`",
             )
         )
     for name, world in worlds.items():
         for envoy in world["envoys"]:
-            if envoy.get("away") and envoy["id"] not in back:
-                what = "it went away less than 5 minutes ago and still counts: no service is put to sleep meanwhile"
-                found.append(Finding(f"Envoy {envoy['id']}", what, "start it again, or wait until it is forgotten"))
+            place = f"Envoy {envoy['id']}"
+            if envoy.get("away") and envoy["id"] not in connected:
+                found.append(Finding(FindingCode.ENVOY_DISCONNECTED, place, RECENTLY_DISCONNECTED, RECONNECT))
             elif nack := envoy.get("lastNack"):
-                what = f"it rejected a configuration of {name} at {nack['at']}: {nack['message']}"
-                remedy = "docs/runbooks/EnvoyRejectsConfig.md; it goes on with what it had"
-                found.append(Finding(f"Envoy {envoy['id']}", what, remedy))
-    return Examined("Envoys", f"{len(back)} connected", tuple(found))
+                message = f"it rejected a configuration from {name} at {nack['at']}: {nack['message']}"
+                remedy = "docs/runbooks/EnvoyRejectsConfig.md; it keeps its previous configuration"
+                found.append(Finding(FindingCode.CONFIGURATION_REJECTED, place, message, remedy))
+    return CheckResult("Envoys", f"{len(connected)} connected", tuple(found))
 
 
-def _holders(worlds: Mapping[str, World]) -> Examined:
+def _check_holders(worlds: Mapping[str, World]) -> CheckResult:
     holders = [holder for world in worlds.values() for holder in world["holders"]]
     connected = {holder["id"]: holder["mode"] for holder in holders if holder["connected"]}
     found: list[Finding] = []
     if not connected:
-        what = "none is connected: a service that sleeps cannot be woken by a connection, and none is put to sleep"
-        found.append(Finding("holders", what, "docs/runbooks/HolderDisconnected.md"))
-    for name in sorted({holder["id"] for holder in holders} - connected.keys()):
-        what = "it went away less than 5 minutes ago and still counts: no service is put to sleep meanwhile"
-        found.append(Finding(f"holder {name}", what, "start it again, or wait until it is forgotten"))
+        message = "no holder is connected: connections cannot wake services, and no service sleeps"
+        found.append(Finding(FindingCode.NO_HOLDER, "holders", message, "docs/runbooks/HolderDisconnected.md"))
+    found += [
+        Finding(FindingCode.HOLDER_DISCONNECTED, f"holder {name}", RECENTLY_DISCONNECTED, RECONNECT)
+        for name in sorted({holder["id"] for holder in holders} - connected.keys())
+    ]
     modes = sorted(set(connected.values()))
     if len(modes) > 1:
-        what = f"they run in different modes ({', '.join(modes)}), but a hold address leads to one of them only"
-        found.append(Finding("holders", what, "run all with the chart's one value `holdMode`"))
-    found += _rules(worlds)
-    said = f"{len(connected)} connected" + (f", mode {modes[0]}" if len(modes) == 1 else "")
-    return Examined("holders", said, tuple(found))
+        message = f"holders use different modes ({', '.join(modes)}), but a hold address is valid in one mode only"
+        remedy = "use one mode for all, with the chart's value `holdMode`"
+        found.append(Finding(FindingCode.HOLD_MODES_DIFFER, "holders", message, remedy))
+    found += _missing_rules(worlds)
+    summary = f"{len(connected)} connected" + (f", mode {modes[0]}" if len(modes) == 1 else "")
+    return CheckResult("holders", summary, tuple(found))
 
 
-def _rules(worlds: Mapping[str, World]) -> Iterator[Finding]:
-    """A connection that Envoy sends to a hold address must arrive: without the rules of mode tproxy none does."""
+def _missing_rules(worlds: Mapping[str, World]) -> Iterator[Finding]:
     for world in worlds.values():
         for holder in world["holders"]:
             if holder["connected"] and holder["mode"] == "tproxy" and holder.get("rules") is False:
-                what = "no TPROXY rules divert connections to it: what sleeps cannot be woken through it"
-                remedy = (
-                    "`zenvoy-tproxy rules --install` as root; in a cluster delete its pod, whose init step does that"
+                yield Finding(
+                    FindingCode.REDIRECT_RULES_MISSING,
+                    f"holder {holder['id']}",
+                    "no TPROXY rules redirect connections to it: it cannot wake sleeping services",
+                    "run `zenvoy-tproxy rules --install` as root; in a cluster delete its pod, whose init step does so",
                 )
-                yield Finding(f"holder {holder['id']}", what, remedy)
 
 
-def _samples(worlds: Mapping[str, World]) -> Examined:
-    """In a cluster only the leader takes samples."""
-    found, said = [], []
+def _check_samples(worlds: Mapping[str, World]) -> CheckResult:
+    """Check each reconciler that takes samples; in a cluster that is the leader."""
+    found, summaries = [], []
     for name, world in worlds.items():
         if not world["ready"]:
-            what = "it does not know every service yet, and answers no Envoy before that"
-            found.append(Finding(name, what, "look at its log; in a cluster, at the Ready condition of ScaledServices"))
+            message = "it does not know every service yet, and answers no Envoy until it does"
+            remedy = "see its log; in a cluster see also the Ready condition of each ScaledService"
+            found.append(Finding(FindingCode.RECONCILER_NOT_READY, name, message, remedy))
         standing = world["standing"] or {"leads": True}
         if standing["leads"]:
             sample = world["sample"]
             age = sample["ageSeconds"]
-            said.append(f"by {sample['source']}, {'none yet' if age is None else f'{age:.0f} s old'}")
-            found += _doubts(name, sample, standing.get("unknown"))
-    return Examined("samples", "; ".join(said) or "nobody leads", tuple(found))
+            summaries.append(f"by {sample['source']}, {'none yet' if age is None else f'{age:.0f} s old'}")
+            found += _unknown_usage(name, sample, standing)
+    return CheckResult("samples", "; ".join(summaries) or "there is no leader", tuple(found))
 
 
-def _doubts(name: str, sample: Mapping[str, Any], others: str | None) -> Iterator[Finding]:
-    """`others`: what the leader does not know of other replicas."""
-    unknown = sample["unknown"]
-    if others and not _passes(others):
-        remedy = "see that replicas reach one another at the gRPC port (18000)"
-        yield Finding(name, f"nothing is put to sleep: {others}", remedy)
-    elif unknown and unknown != NO_ENVOY and not _passes(unknown):
-        by_prometheus = str(sample["source"]).startswith("Prometheus")
-        remedy = _scraped(unknown) if by_prometheus else REACH
-        yield Finding(name, f"nothing is put to sleep, since samples are in doubt: {unknown}", remedy)
+def _unknown_usage(name: str, sample: Mapping[str, Any], standing: Mapping[str, Any]) -> Iterator[Finding]:
+    """Report an unknown that lasts: what the leader does not know of other replicas, or of Envoys."""
+    if standing.get("unknown") and standing.get("unknownReason") not in TRANSIENT_CAUSES:
+        message = f"no service sleeps: {standing['unknown']}"
+        remedy = "check that replicas can reach one another at the gRPC port (18000)"
+        yield Finding(FindingCode.REPLICAS_UNKNOWN, name, message, remedy)
+    elif sample["unknown"] and sample.get("unknownReason") not in TRANSIENT_CAUSES | {Reason.NO_ENVOY}:
+        message = f"no service sleeps, because usage is unknown: {sample['unknown']}"
+        remedy = PROMETHEUS_REMEDY if sample.get("provider") == "prometheus" else STATISTICS_REMEDY
+        yield Finding(FindingCode.SAMPLES_UNKNOWN, name, message, remedy)
 
 
-def _scraped(unknown: str) -> str:
-    """What to do in Prometheus."""
-    if lost := LOST.search(unknown):
-        rules = "metric_relabel_configs (metricRelabelings of a ServiceMonitor)"
-        return f"take away the rule of Prometheus' {rules} that drops {lost[1]}"
-    return SCRAPE
+def check_proxy_pods(system: str, pods: Iterable[InstalledPod], worlds: Mapping[str, World]) -> CheckResult:
+    """Find proxy pods whose Envoy or holder is not connected; `worlds` are those of all reconcilers.
 
-
-def _passes(doubt: str) -> bool:
-    return any(words in doubt for words in PASSING)
-
-
-DESCRIBE = "kubectl describe pod {name} -n {system}"
-LOOK = (
-    "kubectl logs {name} -n {system} --all-containers: can it reach a reconciler at its gRPC port (NetworkPolicy), "
-    "and are its certificates of that CA (docs/troubleshooting.md, A proxy pod is not ready)?"
-)
-
-
-def check_proxy_pods(system: str, pods: Iterable[Pod], worlds: Mapping[str, World]) -> Examined:
-    """`worlds` are of all reconcilers: who is missing at one may be at another."""
+    An Envoy's node id and a holder's id are their pod's name.
+    """
     joined = {
         "Envoy": {envoy["id"] for world in worlds.values() for envoy in world["envoys"]},
         "holder": {holder["id"] for world in worlds.values() for holder in world["holders"]},
     }
     listed = list(pods)
-    found = [finding for pod in listed for finding in _check_pod(system, pod, joined)]
-    return Examined("proxies", pluralize(len(listed), "pod"), tuple(found))
+    found = [finding for pod in listed for finding in _check_proxy_pod(system, pod, joined)]
+    return CheckResult("proxies", pluralize(len(listed), "pod"), tuple(found))
 
 
-def _check_pod(system: str, pod: Pod, joined: Mapping[str, set[str]]) -> Iterator[Finding]:
-    name = pod.metadata["name"]
-    missing = [part for part, names in joined.items() if name not in names]
+def _check_proxy_pod(system: str, pod: InstalledPod, joined: Mapping[str, set[str]]) -> Iterator[Finding]:
+    missing = [part for part, names in joined.items() if pod.name not in names]
     if not missing:
         return
-    who = f"its {missing[0]} is not" if len(missing) == 1 else "neither its Envoy nor its holder is"
-    remedy = LOOK if pod.status.get("phase") == "Running" else DESCRIBE
+    parts = f"its {missing[0]} is not" if len(missing) == 1 else "neither its Envoy nor its holder is"
     yield Finding(
-        f"pod {system}/{name}", f"{who} known to a reconciler: {pod.waits_for}", remedy.format(name=name, system=system)
+        FindingCode.PROXY_NOT_JOINED,
+        f"pod {system}/{pod.name}",
+        f"{parts} connected to a reconciler: {pod.waiting_reason}",
+        (READ_LOGS if pod.is_running else DESCRIBE).format(name=pod.name, system=system),
     )
 
 
-SOON = timedelta(days=7)
-"""Certificates are renewed a month before they expire; one with less time left than this was not."""
-RENEW = "see the log of the reconcilers (self-issued) or of cert-manager, or renew your own: docs/how-to/mtls.md"
-PLAINTEXT = (
-    "its gRPC port is open without TLS: every process that reaches it can read all routes, wake services and keep them "
-    "awake"
-)
-
-
-def check_certificates(worlds: Mapping[str, World], now: datetime) -> Examined:
-    """Return a finding for each reconciler in plaintext, and for each certificate that was not renewed in time."""
+def check_certificates(worlds: Mapping[str, World], now: datetime) -> CheckResult:
+    """Find reconcilers without TLS, and certificates that were not renewed in time."""
     found: list[Finding] = []
-    ends: list[datetime] = []
+    expiries: list[datetime] = []
     for name, world in worlds.items():
         standing = world.get("standing") or {}
         if standing.get("plaintext"):
-            found.append(Finding(name, PLAINTEXT, "helm upgrade with mtls.enabled=true: docs/how-to/mtls.md"))
+            remedy = "helm upgrade with mtls.enabled=true: docs/how-to/mtls.md"
+            found.append(Finding(FindingCode.PLAINTEXT, name, PLAINTEXT, remedy))
         until = {part: datetime.fromisoformat(text) for part, text in standing.get("certificates", {}).items()}
-        ends += until.values()
-        found += _late(name, until, now)
-    said = f"valid until {min(ends):%Y-%m-%d}" if ends else "none"
-    return Examined("certificates", said, tuple(found))
+        expiries += until.values()
+        found += _expiring(name, until, now)
+    summary = f"valid until {min(expiries):%Y-%m-%d}" if expiries else "none"
+    return CheckResult("certificates", summary, tuple(found))
 
 
-def _late(reconciler: str, until: Mapping[str, datetime], now: datetime) -> Iterator[Finding]:
+def _expiring(reconciler: str, until: Mapping[str, datetime], now: datetime) -> Iterator[Finding]:
     for part, end in until.items():
-        if end - now < SOON:
+        if end - now < EXPIRES_SOON:
             verb = "expired" if end <= now else "expires"
-            yield Finding(reconciler, f"the certificate of {part} {verb} at {end:%Y-%m-%d %H:%M} UTC", RENEW)
+            message = f"the certificate of {part} {verb} at {end:%Y-%m-%d %H:%M} UTC"
+            yield Finding(FindingCode.CERTIFICATE_EXPIRES, reconciler, message, RENEW)

@@ -1,4 +1,4 @@
-"""What doctor finds. Plain values."""
+"""Findings of `zenvoy doctor`: plain values, each with a code for programs and a message for people."""
 
 from __future__ import annotations
 
@@ -7,47 +7,113 @@ from enum import StrEnum
 from typing import Any
 
 
-class Level(StrEnum):
-    """How bad it is."""
+class Severity(StrEnum):
+    """The severity of a finding."""
 
     PROBLEM = "problem"
-    """Something does not work, or two fight over it; the exit code tells."""
+    """Something does not work, or two programs conflict; the exit code is 1."""
     NOTE = "note"
-    """Worth knowing; nothing is wrong as long as it is known."""
+    """Something to know; nothing is wrong."""
+
+
+class FindingCode(StrEnum):
+    """The kinds of findings; `zenvoy doctor -o json` shows them, and scripts may rely on them."""
+
+    NOT_PERMITTED = "NotPermitted"
+    """You lack the permission for this check."""
+
+    DEFINITION_MISSING = "DefinitionMissing"
+    DEFINITION_OUTDATED = "DefinitionOutdated"
+    CONTROLLER_MISSING = "ControllerMissing"
+    CONTROLLER_NOT_READY = "ControllerNotReady"
+    CONTROLLER_SILENT = "ControllerSilent"
+    """A controller does not return its live data."""
+    VERSIONS_DIFFER = "VersionsDiffer"
+    HOST_POLICY_INVALID = "HostPolicyInvalid"
+    HOST_POLICY_INCOMPLETE = "HostPolicyIncomplete"
+    NO_LEADER = "NoLeader"
+    LEADER_UNKNOWN = "LeaderUnknown"
+    """The Lease names a holder that is not a pod of the controller."""
+    LEASE_EXPIRED = "LeaseExpired"
+    PERMISSION_MISSING = "PermissionMissing"
+    """The controller lacks a permission."""
+
+    NO_ENVOY = "NoEnvoy"
+    ENVOY_DISCONNECTED = "EnvoyDisconnected"
+    CONFIGURATION_REJECTED = "ConfigurationRejected"
+    NO_HOLDER = "NoHolder"
+    HOLDER_DISCONNECTED = "HolderDisconnected"
+    HOLD_MODES_DIFFER = "HoldModesDiffer"
+    REDIRECT_RULES_MISSING = "RedirectRulesMissing"
+    PROXY_NOT_JOINED = "ProxyNotJoined"
+    RECONCILER_NOT_READY = "ReconcilerNotReady"
+    SAMPLES_UNKNOWN = "SamplesUnknown"
+    REPLICAS_UNKNOWN = "ReplicasUnknown"
+    PLAINTEXT = "Plaintext"
+    CERTIFICATE_EXPIRES = "CertificateExpires"
+
+    SERVICE_NOT_READY = "ServiceNotReady"
+    """The `reason` of the finding is that of the condition Ready."""
+    WAKE_STALLED = "WakeStalled"
+    """The `reason` of the finding is that of the condition Stalled."""
+    SERVICE_NOT_SEEN = "ServiceNotSeen"
+    SPEC_NOT_APPLIED = "SpecNotApplied"
+
+    AUTOSCALER_SCALES_TO_ZERO = "AutoscalerScalesToZero"
+    AUTOSCALER_RAISES_REPLICAS = "AutoscalerRaisesReplicas"
+    KEDA_RAISES_REPLICAS = "KedaRaisesReplicas"
+    KEDA_SCALES_TO_ZERO = "KedaScalesToZero"
+    REPLICAS_APPLIED = "ReplicasApplied"
+    """Another program applies `spec.replicas`."""
+
+    ENVOY_UNUSABLE = "EnvoyUnusable"
+    FILE_INVALID = "FileInvalid"
+    ADDRESS_IN_USE = "AddressInUse"
+    NOT_RUNNING = "NotRunning"
+    RECORDS_NOT_WRITTEN = "RecordsNotWritten"
+    RECORDS_SET_ASIDE = "RecordsSetAside"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """A problem or a note, with its remedy."""
 
-    where: str
-    what: str
+    code: FindingCode
+    place: str
+    """The object, file or process that it is about."""
+    message: str
     remedy: str
-    level: Level = Level.PROBLEM
+    severity: Severity = Severity.PROBLEM
+    reason: str | None = None
+    """The reason of the condition that the finding repeats, if it does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
-    """One thing that was looked at; `found` is empty when all is well with it."""
+class CheckResult:
+    """The result of one check; without findings, everything is in order."""
 
     check: str
-    said: str
-    """What was seen, in short."""
-    found: tuple[Finding, ...] = ()
+    summary: str
+    findings: tuple[Finding, ...] = ()
 
     @property
     def problems(self) -> int:
-        return sum(finding.level is Level.PROBLEM for finding in self.found)
+        return sum(finding.severity is Severity.PROBLEM for finding in self.findings)
 
 
-def as_data(examined: list[Examined]) -> dict[str, Any]:
-    """Of `-o json`."""
+def as_data(results: list[CheckResult]) -> dict[str, Any]:
+    """Return the content of `-o json`."""
     return {
-        "problems": sum(one.problems for one in examined),
-        "checks": [{"check": one.check, "problems": one.problems, "said": one.said} for one in examined],
+        "problems": sum(one.problems for one in results),
+        "checks": [{"check": one.check, "problems": one.problems, "summary": one.summary} for one in results],
         "findings": [
-            {"check": one.check, **asdict(finding), "level": finding.level.value}
-            for one in examined
-            for finding in one.found
+            {
+                "check": one.check,
+                **asdict(finding),
+                "code": finding.code.value,
+                "severity": finding.severity.value,
+            }
+            for one in results
+            for finding in one.findings
         ],
     }

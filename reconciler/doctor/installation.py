@@ -1,4 +1,4 @@
-"""Whether zenvoy is installed as this program knows it, and runs."""
+"""Checks of the installation: the CustomResourceDefinition, the controller's pods, and the leader."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cluster_client.cluster import LEASE, Cluster
-from reconciler.cluster_client.controllers import COMPONENT, Pod, controllers, lease
+from reconciler.cluster_client.cluster import LEASE, ClusterClient
+from reconciler.cluster_client.controllers import CONTROLLER_LABEL, InstalledPod, controller_pods, read_lease
 from reconciler.core.text import join_words, pluralize
-from reconciler.doctor.findings import Examined, Finding, Level
+from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.config.host_policy import BadPolicy, parse_policy
 from reconciler.kubernetes.types.builtin import Lease
-from reconciler.kubernetes.types.objects import api_path, path
+from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import (
     API_VERSION,
     GROUP,
@@ -32,54 +32,44 @@ DEFINITIONS = "apiextensions.k8s.io/v1"
 APPLY = "kubectl apply --server-side -f deploy/chart/crds (helm does not upgrade what is in a chart's crds folder)"
 VERSION_LABEL = "app.kubernetes.io/version"
 OVERDUE = 5
-"""Times the Lease's duration: after it, its holder is gone, however far the clocks are apart."""
+"""Factor of the Lease's duration after which its holder is gone, even if the clocks differ."""
 
 
 @dataclass
 class Installation:
-    """What was found of the controller."""
+    """The facts about the controller that other checks need."""
 
     ready: list[str] = field(default_factory=list)
-    """Pods that are ready."""
+    """Names of the pods that are ready."""
     accounts: set[str] = field(default_factory=set)
     """Service accounts of the controller's pods."""
     namespaces: tuple[str, ...] = ()
-    """Where it looks; empty: everywhere."""
+    """The namespaces that it watches; empty: all."""
     secrets: tuple[str, ...] = ()
-    """Secrets in which it keeps certificates that it issues."""
+    """Secrets that contain the certificates that it issues."""
     host_policy: str = ""
-    """As its argument `--host-policy` has it; empty where there is none."""
+    """The value of its argument `--host-policy`; empty without one."""
 
 
-async def served(cluster: Cluster) -> bool:
-    """Whether ScaledServices can be asked for. Raises `ApiError`."""
-    try:
-        await cluster.api.get(api_path(API_VERSION))
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        return False
-    return True
-
-
-async def check_definition(cluster: Cluster) -> Examined:
-    """The CustomResourceDefinition is there, and knows every field that we use. Raises `ApiError`."""
+async def check_definition(cluster: ClusterClient) -> CheckResult:
+    """Check that the CustomResourceDefinition exists and has every field that is used. Raises `ApiError`."""
     name = f"{PLURAL}.{GROUP}"
     try:
         found = json.loads(await cluster.api.get(path(DEFINITIONS, "customresourcedefinitions", name=name)))
     except ApiError as error:
         if error.status != 404:
             raise
-        finding = Finding(f"CustomResourceDefinition {name}", "it does not exist", APPLY)
-        return Examined("definition", "missing", (finding,))
-    return Examined("definition", API_VERSION, tuple(_lacks(name, found)))
+        place = f"CustomResourceDefinition {name}"
+        finding = Finding(FindingCode.DEFINITION_MISSING, place, "it does not exist", APPLY)
+        return CheckResult("definition", "missing", (finding,))
+    return CheckResult("definition", API_VERSION, tuple(_missing_fields(name, found)))
 
 
-def _lacks(name: str, found: dict[str, Any]) -> Iterator[Finding]:
-    where = f"CustomResourceDefinition {name}"
+def _missing_fields(name: str, found: dict[str, Any]) -> Iterator[Finding]:
+    place, outdated = f"CustomResourceDefinition {name}", FindingCode.DEFINITION_OUTDATED
     wanted = next((one for one in found["spec"]["versions"] if one["name"] == VERSION and one["served"]), None)
     if wanted is None:
-        yield Finding(where, f"it does not serve {VERSION}: it is not of this zenvoy ({_own()})", APPLY)
+        yield Finding(outdated, place, f"it does not serve {VERSION}, which zenvoy {_own_version()} uses", APPLY)
         return
     properties = wanted["schema"]["openAPIV3Schema"].get("properties", {})
     missing = []
@@ -90,84 +80,91 @@ def _lacks(name: str, found: dict[str, Any]) -> Iterator[Finding]:
         used = {one.encode_name for one in msgspec.structs.fields(struct)}
         missing += [f"{part}.{name}" for name in sorted(used - known.get("properties", {}).keys())]
     if missing:
-        yield Finding(where, f"it is older than this zenvoy ({_own()}): it lacks {', '.join(missing)}", APPLY)
+        message = f"it is older than this program (zenvoy {_own_version()}): it lacks {', '.join(missing)}"
+        yield Finding(outdated, place, message, APPLY)
 
 
-async def check_controller(cluster: Cluster, installed: Installation) -> Examined:
-    """Its pods are ready, and one of them leads. Raises `ApiError`."""
-    system = cluster.where.system
-    pods = await controllers(cluster)
+async def check_controller(cluster: ClusterClient, installed: Installation) -> CheckResult:
+    """Check that the controller's pods are ready and one of them leads; fill in `installed`. Raises `ApiError`."""
+    system = cluster.options.system
+    pods = await controller_pods(cluster)
     found = []
     if not pods:
-        what = f"there is no pod with the label {COMPONENT}: nothing wakes"
+        message = f"there is no pod with the label {CONTROLLER_LABEL}: services cannot wake"
         remedy = "helm install zenvoy deploy/chart -n zenvoy-system, or name its namespace with --system-namespace"
-        found.append(Finding(f"namespace {system}", what, remedy))
+        found.append(Finding(FindingCode.CONTROLLER_MISSING, f"namespace {system}", message, remedy))
     for pod in pods:
-        name = pod.metadata["name"]
         installed.accounts.add(pod.spec.service_account_name)
-        installed.namespaces = _watched(pod) or installed.namespaces
-        installed.secrets = _argument(pod, "--tls-ca-secret=", "--tls-proxy-secret=") or installed.secrets
-        installed.host_policy = "".join(_argument(pod, "--host-policy=")[:1]) or installed.host_policy
-        found += _pod(f"pod {system}/{name}", pod)
+        installed.namespaces = _watched_namespaces(pod) or installed.namespaces
+        installed.secrets = _arguments(pod, "--tls-ca-secret=", "--tls-proxy-secret=") or installed.secrets
+        installed.host_policy = "".join(_arguments(pod, "--host-policy=")[:1]) or installed.host_policy
+        found += _check_pod(system, pod)
         if pod.is_ready:
-            installed.ready.append(name)
+            installed.ready.append(pod.name)
     if pods:
-        found += _policy(installed.host_policy)
-    held = await lease(cluster)
-    found += _lease(f"Lease {system}/{LEASE}", held, {pod.metadata["name"] for pod in pods})
-    leader = (held and held.spec.holder_identity) or "nobody"
-    said = f"{len(installed.ready)} of {pluralize(len(pods), 'pod')} ready, {leader} leads"
-    return Examined("controller", said, tuple(found))
+        found += _check_policy(installed.host_policy)
+    lease = await read_lease(cluster)
+    found += _check_lease(f"Lease {system}/{LEASE}", lease, {pod.name for pod in pods})
+    leader = lease and lease.spec.holder_identity
+    role = f"{leader} leads" if leader else "no leader"
+    summary = f"{len(installed.ready)} of {pluralize(len(pods), 'pod')} ready, {role}"
+    return CheckResult("controller", summary, tuple(found))
 
 
-def _pod(where: str, pod: Pod) -> Iterator[Finding]:
+def _check_pod(system: str, pod: InstalledPod) -> Iterator[Finding]:
+    place = f"pod {system}/{pod.name}"
     if not pod.is_ready:
-        yield Finding(where, f"it is not ready: {pod.waits_for}", "kubectl describe it")
+        message, remedy = f"it is not ready: {pod.waiting_reason}", f"kubectl describe pod {pod.name} -n {system}"
+        yield Finding(FindingCode.CONTROLLER_NOT_READY, place, message, remedy)
     theirs = pod.metadata.get("labels", {}).get(VERSION_LABEL)
-    if theirs and theirs != _own():
-        what = f"it is zenvoy {theirs}, and this program is {_own()}"
-        yield Finding(where, what, "use programs of one version", Level.NOTE)
+    if theirs and theirs != _own_version():
+        message = f"it runs zenvoy {theirs}, and this program is {_own_version()}"
+        remedy = "install this version in both places"
+        yield Finding(FindingCode.VERSIONS_DIFFER, place, message, remedy, Severity.NOTE)
 
 
-def _lease(where: str, held: Lease | None, pods: set[str]) -> Iterator[Finding]:
+def _check_lease(place: str, lease: Lease | None, pods: set[str]) -> Iterator[Finding]:
     remedy = "docs/runbooks/NoLeader.md"
-    if held is None or not held.spec.holder_identity:
-        yield Finding(where, "nobody leads: nothing is put to sleep, and no status is written", remedy)
+    if lease is None or not lease.spec.holder_identity:
+        message = "there is no leader: no service sleeps, and no status is written"
+        yield Finding(FindingCode.NO_LEADER, place, message, remedy)
         return
-    if held.spec.holder_identity not in pods:
-        what = f"its holder {held.spec.holder_identity} is no pod of the controller"
-        yield Finding(where, what, f"wait until another takes over; if none does, {remedy}")
-    renewed, duration = held.spec.renew_time, held.spec.lease_duration_seconds or 15
+    if lease.spec.holder_identity not in pods:
+        message = f"its holder {lease.spec.holder_identity} is not a pod of the controller"
+        wait = f"wait until another pod becomes the leader; if none does, {remedy}"
+        yield Finding(FindingCode.LEADER_UNKNOWN, place, message, wait)
+    renewed, duration = lease.spec.renew_time, lease.spec.lease_duration_seconds or 15
     if renewed is None:
         return
     age = (datetime.now(UTC) - datetime.fromisoformat(renewed)).total_seconds()
     if age > OVERDUE * duration:
-        yield Finding(where, f"it was renewed {age:.0f} s ago, and lasts {duration} s: nobody leads", remedy)
+        message = f"it was renewed {age:.0f} s ago and is valid for {duration} s: there is no leader"
+        yield Finding(FindingCode.LEASE_EXPIRED, place, message, remedy)
 
 
-def _watched(pod: Pod) -> tuple[str, ...]:
-    return tuple(name for value in _argument(pod, "--namespaces=") for name in value.split(","))
+def _watched_namespaces(pod: InstalledPod) -> tuple[str, ...]:
+    return tuple(name for value in _arguments(pod, "--namespaces=") for name in value.split(","))
 
 
-def _argument(pod: Pod, *prefixes: str) -> tuple[str, ...]:
-    """Return the values of those arguments of its containers, in order."""
+def _arguments(pod: InstalledPod, *prefixes: str) -> tuple[str, ...]:
+    """Return the values of the arguments with these prefixes."""
     given = [argument for container in pod.spec.containers for argument in container.get("args", [])]
     return tuple(one.removeprefix(prefix) for prefix in prefixes for one in given if one.startswith(prefix))
 
 
-def _policy(text: str) -> Iterator[Finding]:
-    """Note the kinds of claims that no rule decides."""
-    where, example = "chart value hostPolicy", "docs/how-to/http.md, Hosts and namespaces"
+def _check_policy(text: str) -> Iterator[Finding]:
+    """Find an invalid policy, or note the kinds of claims that it has no rule for."""
+    place, example = "chart value hostPolicy", "docs/how-to/http.md, Hosts and namespaces"
     try:
         ungoverned = parse_policy(text or "[]").ungoverned
     except BadPolicy as error:
-        yield Finding(where, str(error).replace("\n", "; "), example)
+        yield Finding(FindingCode.HOST_POLICY_INVALID, place, str(error).replace("\n", "; "), example)
         return
     if ungoverned:
-        what = f"no rule decides which namespace may claim {join_words(ungoverned, 'or')}: the oldest claim wins"
-        remedy = f"if namespaces do not trust one another, add rules to it ({example})"
-        yield Finding(where, what, remedy, Level.NOTE)
+        message = f"no rule says which namespace may claim {join_words(ungoverned, 'or')}: the oldest claim wins"
+        remedy = f"if namespaces do not trust one another, add rules ({example})"
+        yield Finding(FindingCode.HOST_POLICY_INCOMPLETE, place, message, remedy, Severity.NOTE)
 
 
-def _own() -> str:
+def _own_version() -> str:
     return version("zenvoy")

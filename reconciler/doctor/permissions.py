@@ -1,6 +1,6 @@
-"""Whether the controller may do what it does: the API server is asked, for its service account, right by right.
+"""A check of the controller's permissions, by one SubjectAccessReview for each.
 
-The rights are those that `deploy/chart` grants; a test compares the two.
+The permissions are those that `deploy/chart` grants; a test compares the two.
 """
 
 from __future__ import annotations
@@ -12,109 +12,114 @@ from dataclasses import dataclass
 
 import msgspec
 
-from reconciler.cluster_client.cluster import LEASE, Cluster
-from reconciler.doctor.findings import Examined, Finding
+from reconciler.cluster_client.cluster import LEASE, ClusterClient
+from reconciler.doctor.findings import CheckResult, Finding, FindingCode
 from reconciler.doctor.installation import Installation
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind
 from reconciler.kubernetes.config.resolve import target_of
 from reconciler.kubernetes.types.scaled_service import GROUP, PLURAL, ScaledService
 
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-AT_ONCE = 10
+CONCURRENT_REVIEWS = 10
 WATCH = ("list", "watch")
 GRANT = "helm upgrade zenvoy deploy/chart, or grant it by hand: kubectl create clusterrole and clusterrolebinding"
 GRANT_TARGET = "name it in the chart's value `scaleTargets`"
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
-    """To do something with all objects of a resource, where the controller looks; or in its own namespace."""
+class Permission:
+    """A verb on a resource, in the namespaces that the controller watches, or in its own."""
 
     verb: str
     group: str
     resource: str
-    """With its subresource, as in `deployments/scale`."""
+    """The plural, with the subresource if any: `deployments/scale`."""
     own: bool = False
     name: str = ""
-    """Of the one object that it is about; empty: all."""
+    """The name of the only object; empty: all."""
 
     def __str__(self) -> str:
         return f"{self.verb} {self.resource}" + (f".{self.group}" if self.group else "")
 
 
-def _rights(verbs: Iterable[str], group: str, *resources: str, own: bool = False, name: str = "") -> Iterator[Right]:
-    return (Right(verb, group, resource, own, name) for resource in resources for verb in verbs)
+def _permissions(
+    verbs: Iterable[str], group: str, *resources: str, own: bool = False, name: str = ""
+) -> Iterator[Permission]:
+    return (Permission(verb, group, resource, own, name) for resource in resources for verb in verbs)
 
 
-RIGHTS = (
-    *_rights(("get", *WATCH, "create", "patch", "delete"), GROUP, PLURAL),
-    *_rights(("patch",), GROUP, f"{PLURAL}/status"),
-    *_rights(WATCH, "", "services", "pods", "events"),
-    *_rights(WATCH, "discovery.k8s.io", "endpointslices"),
-    *_rights(("create", "patch"), "events.k8s.io", "events"),
-    *_rights(("create",), "coordination.k8s.io", "leases", own=True),
-    *_rights(("get", "update", "patch"), "coordination.k8s.io", "leases", own=True, name=LEASE),
-    *_rights(WATCH, "discovery.k8s.io", "endpointslices", own=True),
+PERMISSIONS = (
+    *_permissions(("get", *WATCH, "create", "patch", "delete"), GROUP, PLURAL),
+    *_permissions(("patch",), GROUP, f"{PLURAL}/status"),
+    *_permissions(WATCH, "", "services", "pods", "events"),
+    *_permissions(WATCH, "discovery.k8s.io", "endpointslices"),
+    *_permissions(("create", "patch"), "events.k8s.io", "events"),
+    *_permissions(("create",), "coordination.k8s.io", "leases", own=True),
+    *_permissions(("get", "update", "patch"), "coordination.k8s.io", "leases", own=True, name=LEASE),
+    *_permissions(WATCH, "discovery.k8s.io", "endpointslices", own=True),
 )
 
 
 SECRET_VERBS = (*WATCH, "patch")
-"""On each Secret with certificates that the controller issues."""
+"""The verbs on each Secret that contains certificates that the controller issues."""
 
 
-async def check_permissions(cluster: Cluster, installed: Installation, items: list[ScaledService]) -> Examined:
-    """Raises `ApiError`, also when whoever asks may not ask for others."""
+async def check_permissions(cluster: ClusterClient, installed: Installation, items: list[ScaledService]) -> CheckResult:
+    """Find the permissions that the controller lacks. Raises `ApiError`, also if you may not create reviews."""
     accounts = sorted(installed.accounts)
     if not accounts:
-        return Examined("permissions", "no controller to ask for")
+        return CheckResult("permissions", "there is no controller")
     secrets = [
-        right for name in installed.secrets for right in _rights(SECRET_VERBS, "", "secrets", own=True, name=name)
+        right for name in installed.secrets for right in _permissions(SECRET_VERBS, "", "secrets", own=True, name=name)
     ]
-    everywhere = () if installed.namespaces else _rights(WATCH, "", "namespaces")
-    wanted = [*RIGHTS, *secrets, *everywhere, *await _of_targets(cluster, items)]
-    slots, found = asyncio.Semaphore(AT_ONCE), []
+    everywhere = () if installed.namespaces else _permissions(WATCH, "", "namespaces")
+    wanted = [*PERMISSIONS, *secrets, *everywhere, *await _of_targets(cluster, items)]
+    slots, found = asyncio.Semaphore(CONCURRENT_REVIEWS), []
 
-    async def asked(account: str, right: Right, namespace: str | None) -> None:
+    async def review(account: str, right: Permission, namespace: str | None) -> None:
         async with slots:
-            if why := await _denied(cluster, account, right, namespace):
-                found.append(_finding(cluster, account, right, namespace, why))
+            if reason := await _denied(cluster, account, right, namespace):
+                found.append(_finding(cluster, account, right, namespace, reason))
 
-    asks = [
-        asked(account, right, namespace)
+    reviews = [
+        review(account, right, namespace)
         for account in accounts
         for right in wanted
-        for namespace in ([cluster.where.system] if right.own else installed.namespaces or (None,))
+        for namespace in ([cluster.options.system] if right.own else installed.namespaces or (None,))
     ]
-    first, *others = asks
+    first, *others = reviews
     try:
-        await first  # whoever may not ask is told so once
+        await first  # a user who may not create reviews gets one error
     except BaseException:
         for other in others:
             other.close()
         raise
     await asyncio.gather(*others)
-    said = f"{len(wanted)} rights of {', '.join(f'{cluster.where.system}/{account}' for account in accounts)}"
-    return Examined("permissions", said, tuple(sorted(found, key=lambda finding: finding.what)))
+    summary = f"{len(wanted)} permissions of {', '.join(f'{cluster.options.system}/{account}' for account in accounts)}"
+    return CheckResult("permissions", summary, tuple(sorted(found, key=lambda finding: finding.message)))
 
 
-async def _of_targets(cluster: Cluster, items: list[ScaledService]) -> list[Right]:
-    """Of the kinds that are scaled."""
+async def _of_targets(cluster: ClusterClient, items: list[ScaledService]) -> list[Permission]:
+    """Return the permissions on the kinds of scale targets."""
     discovery, rights = Discovery(cluster.api), []
     for api_version, kind in sorted({(target_of(item).api_version, target_of(item).kind) for item in items}):
         try:
             found = await discovery.find(api_version, kind)
         except (NoSuchKind, msgspec.DecodeError):
-            continue  # which is told as the condition of whoever wants it
+            continue  # the condition of the ScaledService reports it
         group = api_version.rpartition("/")[0]
-        rights += [*_rights(WATCH, group, found.plural), *_rights(("get", "patch"), group, f"{found.plural}/scale")]
+        rights += [
+            *_permissions(WATCH, group, found.plural),
+            *_permissions(("get", "patch"), group, f"{found.plural}/scale"),
+        ]
     return rights
 
 
-async def _denied(cluster: Cluster, account: str, right: Right, namespace: str | None) -> str | None:
-    """Why it is not allowed; None when it is."""
+async def _denied(cluster: ClusterClient, account: str, right: Permission, namespace: str | None) -> str | None:
+    """Return the reason for which the permission is denied, or None if it is granted."""
     resource, _, subresource = right.resource.partition("/")
-    system = cluster.where.system
-    asked = {
+    system = cluster.options.system
+    review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
         "spec": {
@@ -130,13 +135,14 @@ async def _denied(cluster: Cluster, account: str, right: Right, namespace: str |
             },
         },
     }
-    status = json.loads(await cluster.api.call("POST", REVIEWS, asked))["status"]
+    status = json.loads(await cluster.api.call("POST", REVIEWS, review))["status"]
     return None if status.get("allowed") else status.get("reason") or "no rule allows it"
 
 
-def _finding(cluster: Cluster, account: str, right: Right, namespace: str | None, why: str) -> Finding:
-    where = f"ServiceAccount {cluster.where.system}/{account}"
-    place = f"in namespace {namespace}" if namespace else "in all namespaces"
-    ours = {("", "secrets"), ("", "namespaces"), *((one.group, one.resource) for one in RIGHTS)}
+def _finding(cluster: ClusterClient, account: str, right: Permission, namespace: str | None, reason: str) -> Finding:
+    account_place = f"ServiceAccount {cluster.options.system}/{account}"
+    scope = f"in namespace {namespace}" if namespace else "in all namespaces"
+    ours = {("", "secrets"), ("", "namespaces"), *((one.group, one.resource) for one in PERMISSIONS)}
     remedy = GRANT if (right.group, right.resource) in ours else GRANT_TARGET
-    return Finding(where, f"it may not {right} {place}: {why}", remedy)
+    message = f"it may not {right} {scope}: {reason}"
+    return Finding(FindingCode.PERMISSION_MISSING, account_place, message, remedy)

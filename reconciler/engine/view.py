@@ -64,6 +64,7 @@ def _wake(wake: Wake) -> dict[str, Any]:
     return {
         "at": moment(wake.began_at),
         "reason": wake.reason,
+        "readyAt": moment(wake.ready_at),
         "peer": wake.peer,
         "via": wake.via,
         "parts": {name: round(seconds, 6) for name, seconds in wake.parts().items()},

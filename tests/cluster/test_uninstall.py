@@ -82,7 +82,7 @@ async def test_uninstall_with_an_untouchable_target_restores_the_rest(
     code, said = await uninstalled(identity, system.namespace, namespace, "--best-effort")
     assert code == 0, said
     remedy = f"scale it by hand: kubectl -n {namespace} scale ReplicationController old --replicas=2"
-    assert remedy in said and f"could not be restored; each says what to do: {namespace}/old" in said
+    assert remedy in said and f"were not restored; see the message of each: {namespace}/old" in said
     listed = json.loads(await api.get(path("v1", "events", namespace)))["items"]
     failed = [one for one in listed if one["reason"] == "RestoreFailed"]
     assert [one["involvedObject"]["name"] for one in failed] == ["old"] and remedy in failed[0]["message"]

@@ -1,4 +1,4 @@
-"""Commands against a real `zenvoy up`: their output, their effect, and their exit codes."""
+"""The commands against a real `zenvoy up`: output, effects and exit codes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATES = {"ScaledToZero", "Waking", "Active", "Idle", "Draining"}
 
 
 PRINTS = "[red] no [/etc/db.conf] for {port} [/]"
-"""Output that rich would read as its own markup."""
+"""Output of a program; rich would interpret words in brackets."""
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_status_lists_services(z: Zenvoy) -> None:
 
 
 def test_state_directory_is_found_in_each_way(zenvoy: Start, tmp_path: Path) -> None:
-    """Also one whose path is longer than a Unix socket's may be."""
+    """Use a path that is longer than that of a Unix socket may be."""
     deep = tmp_path.joinpath(*["a-directory-with-a-long-name"] * 6)
     deep.mkdir(parents=True)
     z = Zenvoy(deep, {"services": [{"name": "web", "command": quick("http")}], "defaults": STAYS})
@@ -207,7 +207,7 @@ def test_state_directory_is_found_in_each_way(zenvoy: Start, tmp_path: Path) -> 
 
 
 def test_state_directory_long_path_works(zenvoy: Start) -> None:
-    """A Unix socket's path has at most 107 bytes."""
+    """Use a path of over 107 bytes, the maximum for a Unix socket."""
     z = zenvoy({"name": "web", "command": quick("http")}, defaults=STAYS, start=False)
     folder = z.directory / ("d" * 60) / ("e" * 60)
     z.state_dir = folder / ".zenvoy"
@@ -320,7 +320,7 @@ def test_watch_continues_until_interrupted(z: Zenvoy, output: str) -> None:
 
 
 def _sleeps(pid: int) -> bool:
-    """Return whether the process is between two looks, in a sleep of Python's."""
+    """Return whether the process waits for its next read."""
     return "clock_nanosleep" in Path(f"/proc/{pid}/wchan").read_text() or _call(pid) == 230
 
 

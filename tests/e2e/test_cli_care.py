@@ -1,4 +1,4 @@
-"""`zenvoy explain` and `zenvoy doctor` against a real `zenvoy up`, with a real Envoy and a real holder."""
+"""`zenvoy explain` and `zenvoy doctor` against a real `zenvoy up`, Envoy and holder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def test_explain_shows_the_evidence(zenvoy: Start) -> None:
     assert yaml.safe_load(z.cli("explain", "web", "-o", "yaml").stdout)["service"]["name"] == "web"
     told = z.cli("explain", "web").stdout
     assert told.startswith("web is ScaledToZero since ")
-    for words in ("Traffic, by Envoy's admin port (", "Route to 127.64.", "Held: 0 wait, 0 are relayed", "in force"):
+    for words in (
+        "Traffic, by Envoy's admin port (",
+        "Route to 127.64.",
+        "Connections in holders: 0 held, 0 relayed",
+        "applied",
+    ):
         assert words in told, told
     moves = [line.split()[1:5] for line in told.splitlines() if " → " in line]
     assert moves[0] == ["Draining", "→", "ScaledToZero", "Drained"] and len(moves) == 5

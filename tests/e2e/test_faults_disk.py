@@ -24,7 +24,7 @@ def test_records_damaged_stop_no_wake(zenvoy: Start) -> None:
     [kept] = z.state_dir.glob("records.db.2*")
     assert kept.read_bytes() == b"\0\xff" * 10_000
     said = _doctor(z)
-    assert f"kept as {kept.name}" in said and "seen for the first time" in said
+    assert "RecordsSetAside" in said and kept.name in said
     assert z.stop() == 0
     z.start()
     assert z.status("web")["replicas"] is not None and "no problems, no notes" in _doctor(z)
@@ -41,7 +41,8 @@ def test_records_locked_stop_no_wake(zenvoy: Start) -> None:
         z.kill("reconciler")
         assert request(z.http_port, "web", "/a").body == b"web /a\n"
         z.wait_state("web", "Active", "Idle")
-        assert "records cannot be written: database is locked" in _doctor(z)
+        text = _doctor(z)
+        assert "RecordsNotWritten" in text and "database is locked" in text
     finally:
         lock.close()
     until("its record is written", lambda: _recorded(path).get("web") in ("Active", "Idle"))

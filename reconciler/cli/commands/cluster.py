@@ -1,6 +1,6 @@
-"""Commands against a cluster. Counterpart: `reconciler.cluster_client`, which does what they say.
+"""Commands against a cluster. Counterpart: `reconciler.cluster_client`, which executes them.
 
-The client of Kubernetes is imported with it: a person waits for each command to start.
+This module imports the client of Kubernetes, so commands import it only when they need it.
 """
 
 from __future__ import annotations
@@ -17,116 +17,128 @@ import typer
 
 from reconciler.app.logging import printable_values
 from reconciler.cli import explanation, output, tables
-from reconciler.cli.context import Typed, missing
-from reconciler.cli.exit_codes import Exit
+from reconciler.cli.context import ContextOptions, kubeconfig_error
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import OutputFormat
 from reconciler.cluster_client import commands, errors
-from reconciler.cluster_client.cluster import Cluster, Where, reached
-from reconciler.cluster_client.commands import Verb
-from reconciler.cluster_client.controllers import figures
+from reconciler.cluster_client.cluster import ClusterClient, ClusterOptions, open_cluster
+from reconciler.cluster_client.controllers import live_data
 from reconciler.cluster_client.explain import explain_service
-from reconciler.cluster_client.status import look, view, watching, with_figures
+from reconciler.cluster_client.status import service_status, view, watching, with_figures
+from reconciler.kubernetes.config.commands import CommandVerb
 
-TICK_SECONDS = 1.0
-"""How often a table that is watched is drawn again though nothing has changed: ages grow."""
+REFRESH_SECONDS = 1.0
+"""Interval at which a watched table is drawn again without a change, because ages grow."""
 _T = TypeVar("_T")
 
 
-def status(typed: Typed, name: str | None, output_format: OutputFormat, watch: bool) -> None:
-    """ScaledServices; with `watch`, until Ctrl-C."""
+def status(selection: ContextOptions, name: str | None, output_format: OutputFormat, watch: bool) -> None:
+    """Show ScaledServices; with `watch`, until Ctrl-C."""
     if watch:
         with suppress(KeyboardInterrupt):
-            run(typed, lambda cluster: _watch(cluster, name, output_format))
+            run(selection, lambda cluster: _watch(cluster, name, output_format))
         return
-    answer = run(typed, lambda cluster: look(cluster, name, output_format is not OutputFormat.table, say))
+    live = output_format is not OutputFormat.table
+    answer = run(selection, lambda cluster: service_status(cluster, name, live, say))
     if output_format is not OutputFormat.table:
         output.data(answer, output_format)
         return
     found = [answer] if name is not None else answer["services"]
     if not found:
         say(
-            f"no ScaledService {_place(typed)}; label a Service zenvoy.dev/enabled=true, or create one; "
-            "if you did, `zenvoy doctor` says why nothing came of it"
+            f"no ScaledService {_place(selection)}; label a Service zenvoy.dev/enabled=true, or create a "
+            "ScaledService; if you have, run `zenvoy doctor`"
         )
         return
-    output.console().print(tables.cluster_table(found, typed.everywhere, datetime.now(UTC)))
+    output.console().print(tables.cluster_table(found, selection.everywhere, datetime.now(UTC)))
 
 
-def wake(typed: Typed, name: str, wait: bool, timeout: float) -> None:
-    _command(typed, name, Verb.WAKE, wait, timeout)
+def wake(selection: ContextOptions, name: str, wait: bool, timeout: float) -> None:
+    """Wake a service."""
+    _command(selection, name, CommandVerb.WAKE, wait, timeout)
 
 
-def sleep(typed: Typed, name: str, wait: bool, timeout: float) -> None:
-    _command(typed, name, Verb.SLEEP, wait, timeout)
+def sleep(selection: ContextOptions, name: str, wait: bool, timeout: float) -> None:
+    """Put a service to sleep."""
+    _command(selection, name, CommandVerb.SLEEP, wait, timeout)
 
 
-def _command(typed: Typed, name: str, verb: Verb, wait: bool, timeout: float) -> None:
-    """Ends with `Exit.FAILED` when it does not come about."""
+def _command(selection: ContextOptions, name: str, verb: CommandVerb, wait: bool, timeout: float) -> None:
+    """Run a command; exit with `ExitCode.FAILED` if it does not succeed."""
     if not wait:
-        run(typed, lambda cluster: commands.give(cluster, name, verb))
-        output.echo(f"{name} is told to {verb}; see how it gets on by `zenvoy status {name} --watch`")
+        run(selection, lambda cluster: commands.write_command(cluster, name, verb))
+        output.echo(f"{name}: {verb} requested; follow it with `zenvoy status {name} --watch`")
         return
-    outcome = run(typed, lambda cluster: commands.carried_out(cluster, name, verb, timeout, say))
-    output.echo(outcome.text)
-    if not outcome.done:
-        raise typer.Exit(Exit.FAILED)
+    result = run(selection, lambda cluster: commands.run_command(cluster, name, verb, timeout, say))
+    output.echo(result.message)
+    if not result.succeeded:
+        raise typer.Exit(ExitCode.FAILED)
 
 
-def pause(typed: Typed, name: str, paused: bool) -> None:
-    output.echo(run(typed, lambda cluster: commands.pause(cluster, name, paused)))
+def pause(selection: ContextOptions, name: str, paused: bool) -> None:
+    """Pause or resume a service."""
+    output.echo(run(selection, lambda cluster: commands.set_paused(cluster, name, paused)))
 
 
-def explain(typed: Typed, name: str, output_format: OutputFormat) -> None:
-    explanation.write(run(typed, lambda cluster: explain_service(cluster, name, say)), output_format)
+def explain(selection: ContextOptions, name: str, output_format: OutputFormat) -> None:
+    """Explain a service's state."""
+    explanation.write(run(selection, lambda cluster: explain_service(cluster, name, say)), output_format)
 
 
-def run(typed: Typed, act: Callable[[Cluster], Coroutine[Any, Any, _T]]) -> _T:
-    """Do it in the cluster that was meant; ends the program on trouble."""
-    if why := missing(typed.kubeconfig):
-        output.echo(f"zenvoy: {why}", err=True)
-        raise typer.Exit(Exit.NOT_RUNNING)
+def run(selection: ContextOptions, act: Callable[[ClusterClient], Coroutine[Any, Any, _T]]) -> _T:
+    """Return the result of `act` in the selected cluster; exit with an error's code and message."""
+    if message := kubeconfig_error(selection.kubeconfig):
+        output.error(message)
+        raise typer.Exit(ExitCode.NOT_RUNNING)
     *before, renderer = structlog.get_config()["processors"]
     processors = before if printable_values in before else [*before, printable_values]
     structlog.configure([*processors, renderer], logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
-    async def acted() -> _T:
-        async with reached(where(typed)) as cluster:
+    async def connected() -> _T:
+        async with open_cluster(cluster_options(selection)) as cluster:
             return await act(cluster)
 
     try:
-        return asyncio.run(acted())
-    except errors.Trouble as error:
-        output.echo(f"zenvoy: {error}", err=True)
-        raise typer.Exit(_exit(error)) from None
+        return asyncio.run(connected())
+    except errors.ClusterError as error:
+        output.error(str(error))
+        raise typer.Exit(_exit_code(error)) from None
 
 
-def where(typed: Typed) -> Where:
-    """What was typed, in the words of the application."""
-    return Where(typed.kubeconfig, typed.context, typed.namespace, typed.everywhere, typed.system, typed.controller)
+def cluster_options(selection: ContextOptions) -> ClusterOptions:
+    """Return the part of a selection that concerns a cluster."""
+    return ClusterOptions(
+        selection.kubeconfig,
+        selection.context,
+        selection.namespace,
+        selection.everywhere,
+        selection.system,
+        selection.controller,
+    )
 
 
 def say(text: str) -> None:
-    """Beside the answer: to standard error."""
+    """Write a message to standard error, apart from the answer."""
     output.echo(text, err=True)
 
 
-def _exit(error: errors.Trouble) -> Exit:
+def _exit_code(error: errors.ClusterError) -> ExitCode:
     match error:
-        case errors.NotReached():
-            return Exit.NOT_RUNNING
-        case errors.NoSuch():
-            return Exit.NO_SUCH_SERVICE
+        case errors.ClusterUnreachable():
+            return ExitCode.NOT_RUNNING
+        case errors.NoSuchService():
+            return ExitCode.NO_SUCH_SERVICE
         case _:
-            return Exit.FAILED
+            return ExitCode.FAILED
 
 
-def _place(typed: Typed) -> str:
-    if typed.everywhere:
+def _place(selection: ContextOptions) -> str:
+    if selection.everywhere:
         return "in this cluster"
-    return f"in namespace {typed.namespace}" if typed.namespace else "in the context's namespace"
+    return f"in namespace {selection.namespace}" if selection.namespace else "in the context's namespace"
 
 
-async def _watch(cluster: Cluster, name: str | None, output_format: OutputFormat) -> None:
+async def _watch(cluster: ClusterClient, name: str | None, output_format: OutputFormat) -> None:
     everywhere = cluster.namespace is None
     if output_format is OutputFormat.table and output.console().is_terminal:
         await _watch_table(cluster, name, everywhere)
@@ -139,10 +151,11 @@ async def _watch(cluster: Cluster, name: str | None, output_format: OutputFormat
                 for line in lines.of(view(item), datetime.now(UTC)) if item else [f"{key} is deleted"]:
                     output.echo(line)
             elif item:
-                output.data(await with_figures(figures(cluster), view(item), say), output_format, of_many=True)
+                shown = await with_figures(live_data(cluster), view(item), say)
+                output.data(shown, output_format, of_many=True)
 
 
-async def _watch_table(cluster: Cluster, name: str | None, everywhere: bool) -> None:
+async def _watch_table(cluster: ClusterClient, name: str | None, everywhere: bool) -> None:
     from rich.live import Live
 
     shown: dict[str, dict[str, Any]] = {}
@@ -150,7 +163,7 @@ async def _watch_table(cluster: Cluster, name: str | None, everywhere: bool) -> 
         async with watching(cluster, name) as changes:
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_SECONDS):
+                    async with asyncio.timeout(REFRESH_SECONDS):
                         key, item = await changes.get()
                         shown[key] = view(item) if item else {}
                 present = [shown[key] for key in sorted(shown) if shown[key]]

@@ -1,4 +1,4 @@
-"""`zenvoy controller`: one replica of the reconciler of a cluster, which the chart runs."""
+"""`zenvoy controller`: one replica of a cluster's reconciler; the chart runs it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reconciler.cli import output, validators
-from reconciler.cli.commands.up import Log, LogStyle
-from reconciler.cli.exit_codes import Exit
+from reconciler.cli.commands.up import Log, LogFormat
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import (
     PrometheusCa,
     PrometheusHeaders,
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from reconciler.kubernetes.config.host_policy import HostPolicy
     from reconciler.server.credentials import Files
 
-SHORTEST_LEASE_SECONDS = 1.0
-"""A Lease says how long it lasts in whole seconds."""
-PLACE, ENVOY, TLS = "Who and where", "Envoys and holders", "Mutual TLS on the gRPC port"
+LEASE_SECONDS_MIN = 1.0
+"""The duration of a Lease is a whole number of seconds."""
+PLACE, ENVOY, TLS = "Identity and location", "Envoys and holders", "Mutual TLS on the gRPC port"
 
 
 class HoldMode(StrEnum):
-    """How connections get to the holder."""
+    """The way in which connections reach a holder."""
 
     anyip = "anyip"
     tproxy = "tproxy"
 
 
-def _place(text: str, checked: Callable[[str], str | None], **more: Any) -> Any:
+def _identity(text: str, checked: Callable[[str], str | None], **more: Any) -> Any:
     return typer.Option(help=text, rich_help_panel=PLACE, callback=checked, **more)
 
 
@@ -52,12 +52,12 @@ def _tls(text: str, checked: Callable[[str], str | None] | None = None) -> Any:
 
 
 def controller(
-    pod_name: Annotated[str, _place("This replica's name.", validators.name, envvar="POD_NAME")],
-    pod_ip: Annotated[str, _place("This replica's IP address.", validators.ip, envvar="POD_IP")],
+    pod_name: Annotated[str, _identity("This replica's name.", validators.name, envvar="POD_NAME")],
+    pod_ip: Annotated[str, _identity("This replica's IP address.", validators.ip, envvar="POD_IP")],
     grpc: Annotated[
         str,
         typer.Option(
-            help="Where Envoys, holders and other replicas join.", metavar="IP:PORT", callback=validators.address
+            help="Address for Envoys, holders and other replicas.", metavar="IP:PORT", callback=validators.address
         ),
     ] = "0.0.0.0:18000",
     metrics: Annotated[
@@ -71,23 +71,23 @@ def controller(
     inspect: Annotated[
         str,
         typer.Option(
-            help="Serve /v1, for `zenvoy explain`, at this loopback address. In a pod, those who may use "
+            help="Serve /v1, for `zenvoy explain`, at this loopback address. In a pod, users with the permission "
             "pods/portforward reach it.",
             metavar="IP:PORT",
             callback=validators.loopback,
         ),
     ] = "127.0.0.1:18082",
-    http_port: Annotated[int, _port("Envoy's port for HTTP.")] = 10000,
-    tls_port: Annotated[int, _port("Envoy's port for TLS.")] = 10443,
+    http_port: Annotated[int, _port("Envoy's port for HTTP services.")] = 10000,
+    tls_port: Annotated[int, _port("Envoy's port for TLS services.")] = 10443,
     hold_mode: Annotated[
-        HoldMode, typer.Option(help="How connections get to holders.", rich_help_panel=ENVOY)
+        HoldMode, typer.Option(help="The way in which connections reach holders.", rich_help_panel=ENVOY)
     ] = HoldMode.anyip,
-    holder_port: Annotated[int, _port("Holders' port, in mode anyip.")] = 18001,
+    holder_port: Annotated[int, _port("Port of holders, in mode anyip.")] = 18001,
     hold_ports: Annotated[
         str, typer.Option(help="Ports of hold addresses, in mode tproxy.", metavar="FIRST-LAST", rich_help_panel=ENVOY)
     ] = "20000-32767",
     namespaces: Annotated[
-        str, _place("Only services of these; default: of all.", validators.comma_separated, metavar="A,B")
+        str, _identity("Watch only these namespaces; default: all.", validators.comma_separated, metavar="A,B")
     ] = "",
     host_policy: Annotated[
         str,
@@ -99,31 +99,34 @@ def controller(
     ] = "[]",
     bare_names: Annotated[
         bool,
-        typer.Option("--bare-names", help="A bare name leads to the only service that has it.", rich_help_panel=ENVOY),
+        typer.Option("--bare-names", help="Route a bare name to the only service that has it.", rich_help_panel=ENVOY),
     ] = False,
     cluster_domain: Annotated[
-        str, _place("The DNS domain of the cluster's Services.", validators.name, metavar="DOMAIN")
+        str, _identity("The DNS domain of the cluster's Services.", validators.name, metavar="DOMAIN")
     ] = "cluster.local",
-    lease_namespace: Annotated[str, _place("Where the Lease is.", validators.namespace)] = "zenvoy-system",
-    lease_name: Annotated[str, _place("The Lease of whoever leads.", validators.name)] = "zenvoy",
+    lease_namespace: Annotated[str, _identity("Namespace of the Lease.", validators.namespace)] = "zenvoy-system",
+    lease_name: Annotated[str, _identity("Name of the Lease for leader election.", validators.name)] = "zenvoy",
     lease_duration: Annotated[
-        str, typer.Option(help="When another replica takes over from one that vanished.", rich_help_panel=PLACE)
+        str,
+        typer.Option(
+            help="Time after which another replica replaces a leader that has disappeared.", rich_help_panel=PLACE
+        ),
     ] = "15s",
     peers_service: Annotated[
-        str, _place("The headless Service of all replicas.", validators.name)
+        str, _identity("The headless Service of all replicas.", validators.name)
     ] = "zenvoy-reconciler",
     proxies_service: Annotated[
         str,
-        _place(
-            "The headless Service of the proxy's pods, ready or not: one that left it is missed no longer.",
-            validators.maybe_name,
+        _identity(
+            "The headless Service of the proxy's pods, ready or not; a pod that has left it is no longer expected.",
+            validators.optional_name,
         ),
     ] = "",
-    sample_interval: Annotated[str, typer.Option(help="How often it is asked what is in use.")] = "1s",
+    sample_interval: Annotated[str, typer.Option(help="Interval between samples of usage.")] = "1s",
     stats_ports: Annotated[
         str,
         typer.Option(
-            help="Ports at which Envoys may have their statistics. Each is asked at the IP address of its own stream.",
+            help="Ports on which Envoys may serve their statistics, at the IP address from which they connect.",
             metavar="PORT|FIRST-LAST",
             rich_help_panel=ENVOY,
             callback=validators.ports,
@@ -137,32 +140,32 @@ def controller(
     tls_ca_secret: Annotated[
         str,
         _tls(
-            "Issue certificates, and keep their authority in this Secret of the Lease's namespace.",
-            validators.maybe_name,
+            "Issue certificates, and keep the authority in this Secret in the namespace of the Lease.",
+            validators.optional_name,
         ),
     ] = "",
     tls_proxy_secret: Annotated[
-        str, _tls("Keep the certificate of the proxy's pods in this Secret.", validators.maybe_name)
+        str, _tls("Keep the certificate of the proxy's pods in this Secret.", validators.optional_name)
     ] = "",
-    tls_cert: Annotated[Path | None, _tls("Certificate of this replica, PEM.")] = None,
+    tls_cert: Annotated[Path | None, _tls("Certificate of this replica (PEM).")] = None,
     tls_key: Annotated[Path | None, _tls("Private key of the certificate.")] = None,
     tls_ca: Annotated[Path | None, _tls("Authorities of all other certificates.")] = None,
     tls_server_name: Annotated[str, _tls("DNS name in the certificates of replicas.")] = "zenvoy-reconciler",
     plaintext: Annotated[
-        bool, _tls("Open the gRPC port without TLS, for debugging only: anyone who reaches it is trusted.")
+        bool, _tls("Open the gRPC port without TLS, for debugging only: every client that reaches it is trusted.")
     ] = False,
     kubeconfig: Annotated[
-        Path | None, typer.Option(help="Outside a cluster: how to reach one.", rich_help_panel=PLACE)
+        Path | None, typer.Option(help="Outside a cluster: the kubeconfig.", rich_help_panel=PLACE)
     ] = None,
-    context: Annotated[str | None, typer.Option(help="A context of it.", rich_help_panel=PLACE)] = None,
-    log_style: Log = LogStyle.plain,
+    context: Annotated[str | None, typer.Option(help="A context of the kubeconfig.", rich_help_panel=PLACE)] = None,
+    log_style: Log = LogFormat.plain,
 ) -> None:
-    """Run one replica of a cluster's reconciler, in the foreground; the chart does.
+    """Run one replica of a cluster's reconciler, in the foreground. The chart runs this command.
 
-    All replicas serve Envoys and holders, and wake services; whoever has the Lease puts them to sleep. SIGTERM hands
-    the Lease over.
+    All replicas serve Envoys and holders, and wake services. Only the leader, which holds the Lease, puts services to
+    sleep. SIGTERM releases the Lease.
 
-    Example, outside of the cluster:
+    Example, outside the cluster:
 
       zenvoy controller --pod-name me --pod-ip 127.0.0.1 --kubeconfig ~/.kube/config --grpc 127.0.0.1:18000 --plaintext
     """
@@ -191,7 +194,7 @@ def controller(
         policy=_policy(host_policy, bare_names, cluster_domain),
         lease_namespace=lease_namespace,
         lease_name=lease_name,
-        lease_duration=_seconds(lease_duration, "--lease-duration", SHORTEST_LEASE_SECONDS),
+        lease_duration=_seconds(lease_duration, "--lease-duration", LEASE_SECONDS_MIN),
         peers_service=peers_service,
         proxies_service=proxies_service,
         sample_interval=_seconds(sample_interval, "--sample-interval"),
@@ -203,8 +206,8 @@ def controller(
     try:
         asyncio.run(run_until_stopped(settings, kubeconfig, context))
     except (NoCluster, OSError) as error:
-        output.echo(f"zenvoy: {error}", err=True)
-        raise typer.Exit(Exit.FAILED) from None
+        output.error(str(error))
+        raise typer.Exit(ExitCode.FAILED) from None
 
 
 def _seconds(text: str, flag: str, least: float = 0.0) -> float:
@@ -212,9 +215,9 @@ def _seconds(text: str, flag: str, least: float = 0.0) -> float:
 
     seconds = parse_duration(text)
     if not seconds:
-        raise typer.BadParameter(f"'{text}' is not a duration; write it as 1s or 500ms", param_hint=flag)
+        raise typer.BadParameter(f"'{text}' is not a duration; use for example 1s or 500ms", param_hint=flag)
     if seconds < least:
-        raise typer.BadParameter(f"'{text}' is too short; write {least:g}s or more", param_hint=flag)
+        raise typer.BadParameter(f"'{text}' is too short; use at least {least:g}s", param_hint=flag)
     return seconds
 
 
@@ -225,7 +228,9 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
         return AnyIp(port)
     first, _, last = ports.partition("-")
     if not (first.isdecimal() and last.isdecimal() and 0 < int(first) < int(last) < 65536):
-        raise typer.BadParameter(f"'{ports}' is no range of ports; write it as 20000-32767", param_hint="--hold-ports")
+        raise typer.BadParameter(
+            f"'{ports}' is not a range of ports; use for example 20000-32767", param_hint="--hold-ports"
+        )
     return Tproxy(int(first), int(last))
 
 

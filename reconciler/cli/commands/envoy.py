@@ -1,4 +1,4 @@
-"""What needs no reconciler: `zenvoy diagram`, `zenvoy bootstrap`, and `zenvoy drain-envoy`."""
+"""`zenvoy bootstrap`, `certificate` and `drain-envoy`, for external Envoys, and `zenvoy diagram`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Annotated
 import typer
 
 from reconciler.cli import output, validators
-from reconciler.cli.context import Typed
-from reconciler.cli.exit_codes import Exit
+from reconciler.cli.context import ContextOptions
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import SYSTEM_NAMESPACE, Context, Kubeconfig, System
 
 TLS = "Mutual TLS"
 
 
 class Mode(StrEnum):
-    """How Envoy asks: changes only, or everything each time."""
+    """The variant of xDS that Envoy uses."""
 
     delta = "delta"
     sotw = "sotw"
 
 
 class BootstrapFormat(StrEnum):
-    """How a bootstrap is written."""
+    """The format of a bootstrap."""
 
     yaml = "yaml"
     json = "json"
@@ -37,8 +37,8 @@ Admin = Annotated[
 StatsAddress = Annotated[
     str | None,
     typer.Option(
-        help="Show others this Envoy's statistics (/stats/prometheus) and whether it is ready (/ready) here, and tell "
-        "the reconciler. Nothing else of the admin port.",
+        help="Serve this Envoy's /stats/prometheus and /ready at this address, without its other admin endpoints, "
+        "and report the address to the reconciler.",
         metavar="IP:PORT",
         callback=validators.address,
     ),
@@ -46,24 +46,27 @@ StatsAddress = Annotated[
 Directory = Annotated[
     Path | None,
     typer.Option(
-        help="Write envoy.yaml, and what it points to, into this directory instead of printing it.",
+        help="Write envoy.yaml and the files that it refers to into this directory instead of printing it.",
         exists=True,
         file_okay=False,
     ),
 ]
 Certificate = Annotated[
-    str | None, typer.Option("--tls-cert", help="Envoy's certificate, PEM.", metavar="PATH", rich_help_panel=TLS)
+    str | None, typer.Option("--tls-cert", help="Envoy's certificate (PEM).", metavar="PATH", rich_help_panel=TLS)
 ]
-Key = Annotated[str | None, typer.Option("--tls-key", help="Its key.", metavar="PATH", rich_help_panel=TLS)]
+Key = Annotated[
+    str | None,
+    typer.Option("--tls-key", help="The private key of the certificate.", metavar="PATH", rich_help_panel=TLS),
+]
 Authority = Annotated[
     str | None,
-    typer.Option("--tls-ca", help="CAs of the reconciler's certificate.", metavar="PATH", rich_help_panel=TLS),
+    typer.Option("--tls-ca", help="Authorities of the reconciler's certificate.", metavar="PATH", rich_help_panel=TLS),
 ]
 OpenFiles = Annotated[
     str,
     typer.Option(
-        help="How many files Envoy may have open (`ulimit -n`), which limits its connections: a number, or the soft or "
-        "the hard limit of this process. Envoy aborts when it lacks one, so it must really have as many.",
+        help="Limit on open files of Envoy (`ulimit -n`), which bounds its connections: a number, or the soft or hard "
+        "limit of this process. Envoy aborts if its real limit is lower.",
         metavar="NUMBER|soft|hard",
         callback=validators.open_files,
     ),
@@ -80,7 +83,7 @@ ServerName = Annotated[
 
 
 def diagram_command() -> None:
-    """Print the state machine as a Mermaid diagram, drawn from its table.
+    """Print the state machine as a Mermaid diagram.
 
     Example: zenvoy diagram > machine.mmd
     """
@@ -91,16 +94,18 @@ def diagram_command() -> None:
 
 def bootstrap_command(
     reconciler: Annotated[
-        str, typer.Option(help="Where the reconciler is: host:port, or unix:path.", metavar="HOST:PORT")
+        str, typer.Option(help="The reconciler's address: host:port, or unix:path.", metavar="HOST:PORT")
     ] = "127.0.0.1:18000",
     node: Annotated[
-        str, typer.Option(help="Envoy's node id; every Envoy needs its own.", callback=validators.something)
+        str, typer.Option(help="Envoy's node id; each Envoy needs a different one.", callback=validators.identifier)
     ] = "envoy",
     admin: Admin = "127.0.0.1:9901",
     stats_address: StatsAddress = None,
-    mode: Annotated[Mode, typer.Option(help="How Envoy asks: only for changes, or for everything.")] = Mode.delta,
+    mode: Annotated[
+        Mode, typer.Option(help="Variant of xDS: delta (changes only), or sotw (state of the world).")
+    ] = Mode.delta,
     output_format: Annotated[
-        BootstrapFormat, typer.Option("-o", "--output", help="How it is printed.")
+        BootstrapFormat, typer.Option("-o", "--output", help="Output format.")
     ] = BootstrapFormat.yaml,
     directory: Directory = None,
     open_files: OpenFiles = "soft",
@@ -109,9 +114,9 @@ def bootstrap_command(
     tls_ca: Authority = None,
     tls_server_name: ServerName = None,
 ) -> None:
-    """Make an Envoy bootstrap for joining a reconciler.
+    """Generate a bootstrap for an Envoy that connects to a reconciler.
 
-    Certificates are read anew when they are replaced, as Kubernetes replaces a mounted Secret.
+    Envoy reads certificates again when they are replaced, as Kubernetes replaces a mounted Secret.
 
     Examples:
 
@@ -141,22 +146,20 @@ def bootstrap_command(
             for path in envoy_bootstrap.write(asked, directory):
                 output.echo(f"wrote {path}")
     except (ValueError, OSError) as error:
-        output.echo(f"zenvoy: {error}", err=True)
-        raise typer.Exit(Exit.USAGE) from None
+        output.error(str(error))
+        raise typer.Exit(ExitCode.USAGE) from None
 
 
 def drain_envoy_command(
     admin: Admin = "127.0.0.1:9901",
     limit: Annotated[
         float,
-        typer.Option(
-            "--for", help="Seconds that clients have at most.", metavar="SECONDS", callback=validators.seconds
-        ),
+        typer.Option("--for", help="Longest drain, in seconds.", metavar="SECONDS", callback=validators.seconds),
     ] = 60.0,
     settle: Annotated[
         float,
         typer.Option(
-            help="Seconds until nobody sends new clients to an Envoy that is not ready.",
+            help="Seconds until load balancers stop sending new clients to an Envoy that is not ready.",
             metavar="SECONDS",
             callback=validators.seconds,
         ),
@@ -164,29 +167,29 @@ def drain_envoy_command(
     quiet: Annotated[
         float,
         typer.Option(
-            help="Seconds with nothing in flight after which idle clients are given up.",
+            help="Seconds without traffic after which idle clients are disconnected.",
             metavar="SECONDS",
             callback=validators.seconds,
         ),
     ] = 10.0,
 ) -> None:
-    """Take an Envoy out of service before it is ended: what is in flight is finished, new clients go elsewhere.
+    """Drain an Envoy before it stops: requests in flight finish, and new clients go to other Envoys.
 
-    Returns once nobody is connected, or those that are have been idle for --quiet, or --for is over.
+    The command returns when no client is connected, when all clients have been idle for --quiet, or after --for.
 
     Example: zenvoy drain-envoy --admin 127.0.0.1:9901 --for 60
 
-    Exit codes: 0 drained; 1 work was still in flight when --for was over, or there is no Envoy.
+    Exit codes: 0 drained; 1 requests were still in flight after --for, or Envoy does not answer.
     """
     from reconciler.envoy import drain
 
     try:
         drained = drain.drain(admin, limit, settle, quiet, output.echo)
     except drain.EnvoyUnreachable as error:
-        output.echo(f"zenvoy: {error}", err=True)
+        output.error(str(error))
         drained = False
     if not drained:
-        raise typer.Exit(Exit.FAILED)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _node(text: str) -> str:
@@ -200,13 +203,16 @@ def _node(text: str) -> str:
 
 def _directory(path: Path) -> Path:
     if not path.is_dir():
-        raise typer.BadParameter(f"{path} is not a directory; create it first")
+        raise typer.BadParameter(f"{path} is not a directory; create it with mkdir -p")
     return path
 
 
 def certificate(
     node: Annotated[
-        str, typer.Argument(help="Node id of the Envoy, and id of its holder.", metavar="NODE", callback=_node)
+        str,
+        typer.Argument(
+            help="Node id of the Envoy, which is also the id of its holder.", metavar="NODE", callback=_node
+        ),
     ],
     directory: Annotated[
         Path,
@@ -214,16 +220,17 @@ def certificate(
     ] = Path("."),
     days: Annotated[int, typer.Option(help="Days until the certificate expires.", min=1, max=90)] = 90,
     ca_secret: Annotated[
-        str, typer.Option(help="Secret of the authority.", metavar="NAME", callback=validators.name)
+        str,
+        typer.Option(help="Secret that contains the certificate authority.", metavar="NAME", callback=validators.name),
     ] = "zenvoy-self-issued-ca",
     context: Context = None,
     kubeconfig: Kubeconfig = None,
     system: System = SYSTEM_NAMESPACE,
 ) -> None:
-    """Issue a certificate for an Envoy and a holder that join a cluster from outside of the chart.
+    """Issue a certificate for an external Envoy and its holder.
 
-    You need the right to read the Secret of the authority. Run it again before the certificate expires: Envoy and the
-    holder use the new files without a restart. They also contain authorities that will sign later.
+    You need the permission to read the Secret of the authority. Repeat the command before the certificate expires;
+    Envoy and the holder use the new files without a restart. ca.crt also contains the authorities that sign next.
 
     Examples:
 
@@ -234,12 +241,12 @@ def certificate(
     from reconciler.cli.commands import cluster
     from reconciler.cluster_client import envoy_certificate
 
-    typed = Typed(None, False, context, kubeconfig, system)
-    found = cluster.run(typed, lambda one: envoy_certificate.issue(one, ca_secret, node, days))
+    selection = ContextOptions(None, False, context, kubeconfig, system)
+    material = cluster.run(selection, lambda one: envoy_certificate.issue(one, ca_secret, node, days))
     try:
-        written = envoy_certificate.write(found, directory)
+        written = envoy_certificate.write(material, directory)
     except OSError as error:
-        output.echo(f"zenvoy: cannot write {error.filename}: {error.strerror}", err=True)
-        raise typer.Exit(Exit.FAILED) from None
+        output.error(f"cannot write {error.filename}: {error.strerror}; choose another --directory")
+        raise typer.Exit(ExitCode.FAILED) from None
     for path in written:
         output.echo(f"wrote {path}")

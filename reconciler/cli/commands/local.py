@@ -1,6 +1,6 @@
 """Commands for a running `zenvoy up`, over its control socket.
 
-What only some commands need is imported by them: a person waits for each command to start.
+Modules that only some commands need are imported in functions, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import quote
 import typer
 
 from reconciler.cli import control_client, output
-from reconciler.cli.exit_codes import Exit
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import OutputFormat
 from reconciler.local.state_dir import StateDir
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WATCH_SECONDS = 0.5
+DRAIN_POLL_SECONDS = 0.02
 
 
 def status(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:
-    """What services are in; with `watch`, until Ctrl-C."""
+    """Show services; with `watch`, until Ctrl-C."""
     try:
         if watch and output_format is OutputFormat.table:
             _watch_table(state, name)
         elif output_format is OutputFormat.table:
-            _write_table(*_seen(state, name))
+            _write_table(*_services_and_complaints(state, name))
         else:
             _write_data(state, name, output_format, watch)
     except KeyboardInterrupt:
@@ -37,130 +38,136 @@ def status(state: StateDir, name: str | None, output_format: OutputFormat, watch
 
 
 def wake(state: StateDir, name: str) -> None:
-    output.echo(_said(_tell(state, name, "wake")))
+    """Wake a service."""
+    output.echo(_state_line(_post(state, name, "wake")))
 
 
 def sleep(state: StateDir, name: str, wait: bool) -> None:
-    """Ends with `Exit.FAILED` when it stays awake."""
-    service = _tell(state, name, "sleep")
+    """Put a service to sleep; exit with `ExitCode.FAILED` if it stays awake."""
+    service = _post(state, name, "sleep")
     while wait and service["state"] == "Draining":
-        time.sleep(0.02)  # a person waits for an answer over HTTP; there is nothing to be told by
-        service = ask(state, "GET", f"/v1/services/{quote(name, safe='')}")
-    output.echo(_said(service))
+        time.sleep(DRAIN_POLL_SECONDS)  # the control socket has no notification to wait for
+        service = ask(state, "GET", _path(name))
+    output.echo(_state_line(service))
     if wait and service["state"] != "ScaledToZero":
-        raise typer.Exit(Exit.FAILED)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def pause(state: StateDir, name: str) -> None:
-    _tell(state, name, "pause")
-    output.echo(f"{name} is paused: it is not put to sleep")
+    """Keep a service awake."""
+    _post(state, name, "pause")
+    output.echo(f"{name} is paused and stays awake until `zenvoy resume`")
 
 
 def resume(state: StateDir, name: str) -> None:
-    """Ends with `Exit.FAILED` when the services file pauses it."""
-    service = _tell(state, name, "resume")
+    """Let a service sleep again; exit with `ExitCode.FAILED` if the services file pauses it."""
+    service = _post(state, name, "resume")
     if service["paused"]:
-        output.echo(f"{name} is paused in the services file: take `paused: true` out there", err=True)
-        raise typer.Exit(Exit.FAILED)
-    output.echo(f"{name} may sleep again")
+        output.echo(f"{name} is paused in the services file; remove `paused: true` there", err=True)
+        raise typer.Exit(ExitCode.FAILED)
+    output.echo(f"{name} is resumed and may sleep")
 
 
 def explain(state: StateDir, name: str, output_format: OutputFormat) -> None:
+    """Explain a service's state."""
     from reconciler.cli import explanation
 
-    explanation.write(ask(state, "GET", f"/v1/services/{quote(name, safe='')}/explain"), output_format)
+    explanation.write(ask(state, "GET", f"{_path(name)}/explain"), output_format)
 
 
 def world(state: StateDir) -> dict[str, Any] | None:
-    """What the running one says of itself; None when none runs."""
+    """Return the live data of the running reconciler; None if none answers."""
     try:
-        return _asked(state, "GET", "/v1/world")
+        return _ask(state, "GET", "/v1/world")
     except control_client.NotRunning:
         return None
 
 
 def ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
-    """Ends the program when nobody answers, or when there is no such service."""
+    """Return the answer of the running reconciler; exit with an error if there is none."""
     try:
-        return _asked(state, method, path)
+        return _ask(state, method, path)
     except control_client.NotRunning as error:
-        output.echo(f"zenvoy: {error}; for one in a cluster, give -n NAMESPACE or --context NAME", err=True)
-        raise typer.Exit(Exit.NOT_RUNNING) from None
-    except control_client.Rejected as error:
-        output.echo(f"zenvoy: {error}", err=True)
-        raise typer.Exit(Exit.NO_SUCH_SERVICE) from None
+        output.error(f"{error}; for a cluster, give -n NAMESPACE or --context NAME")
+        raise typer.Exit(ExitCode.NOT_RUNNING) from None
+    except control_client.RequestRejected as error:
+        output.error(str(error))
+        raise typer.Exit(ExitCode.NO_SUCH_SERVICE) from None
 
 
-def _asked(state: StateDir, method: str, path: str) -> dict[str, Any]:
-    """Ends the program when the answer is none."""
+def _ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
+    """Return the answer; exit with an error if it is invalid."""
     try:
         answer: dict[str, Any] = control_client.ask(state.control, method, path)
-    except control_client.Broken as error:
-        output.echo(f"zenvoy: {error}", err=True)
-        raise typer.Exit(Exit.FAILED) from None
+    except control_client.InvalidAnswer as error:
+        output.error(str(error))
+        raise typer.Exit(ExitCode.FAILED) from None
     return answer
 
 
-def _said(service: dict[str, Any]) -> str:
+def _state_line(service: dict[str, Any]) -> str:
     return f"{service['name']} is {service['state']}: {service['stalled'] or service['reason']}"
 
 
-def _tell(state: StateDir, name: str, command: str) -> dict[str, Any]:
-    return ask(state, "POST", f"/v1/services/{quote(name, safe='')}/{command}")
+def _path(name: str) -> str:
+    return f"/v1/services/{quote(name, safe='')}"
 
 
-def _look(state: StateDir, name: str | None) -> dict[str, Any]:
-    return ask(state, "GET", "/v1/services" + ("" if name is None else f"/{quote(name, safe='')}"))
+def _post(state: StateDir, name: str, command: str) -> dict[str, Any]:
+    return ask(state, "POST", f"{_path(name)}/{command}")
 
 
-def _seen(state: StateDir, name: str | None) -> tuple[list[dict[str, Any]], list[str]]:
-    """Services, and what is wrong beyond them."""
+def _get(state: StateDir, name: str | None) -> dict[str, Any]:
+    return ask(state, "GET", "/v1/services" if name is None else _path(name))
+
+
+def _services_and_complaints(state: StateDir, name: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return services, and the problems that are not about one service."""
     from reconciler.cli import tables
 
-    answer = _look(state, name)
-    beyond = ask(state, "GET", "/v1/world")
-    busy = (beyond.get("listens") or {}).get("busy", [])
+    answer = _get(state, name)
+    live = ask(state, "GET", "/v1/world")
+    busy = (live.get("listens") or {}).get("busy", [])
     if name is None:
         return answer["services"], [*busy, *tables.complaints(answer["envoys"], answer["holders"])]
-    envoys = [envoy for envoy in beyond["envoys"] if not envoy.get("away")]
-    holders = [holder for holder in beyond["holders"] if holder["connected"]]
+    envoys = [envoy for envoy in live["envoys"] if not envoy.get("away")]
+    holders = [holder for holder in live["holders"] if holder["connected"]]
     return [answer], [*busy, *tables.complaints(envoys, holders)]
 
 
 def _write_data(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:
-
-    output.data(_look(state, name), output_format, of_many=watch)
+    output.data(_get(state, name), output_format, of_many=watch)
     while watch:
-        time.sleep(WATCH_SECONDS)  # between two looks
-        output.data(_look(state, name), output_format, of_many=watch)
+        time.sleep(WATCH_SECONDS)
+        output.data(_get(state, name), output_format, of_many=watch)
 
 
 def _write_table(services: list[dict[str, Any]], complaints: list[str]) -> None:
     from reconciler.cli import tables
 
-    wide = output.console()
-    wide.print(tables.table(services, width=wide.width))
+    console = output.console()
+    console.print(tables.table(services, width=console.width))
     for complaint in complaints:
-        wide.print(output.cell(complaint, "red"))
+        console.print(output.cell(complaint, "red"))
 
 
 def _watch_table(state: StateDir, name: str | None) -> None:
-    """Drawn anew again and again; where nobody looks, a line for each change."""
+    """Draw the table again and again; without a terminal, write a line for each change."""
     from reconciler.cli import tables
 
     console = output.console()
     if console.is_terminal:
         _watch_drawn(state, name, console)
         return
-    said: set[str] = set()
+    written: set[str] = set()
     while True:
-        services, complaints = _seen(state, name)
+        services, complaints = _services_and_complaints(state, name)
         lines = [*map(tables.line, services), *complaints]
         for line in lines:
-            if line not in said:
+            if line not in written:
                 output.echo(line)
-        said = set(lines)
-        time.sleep(WATCH_SECONDS)  # between two looks
+        written = set(lines)
+        time.sleep(WATCH_SECONDS)
 
 
 def _watch_drawn(state: StateDir, name: str | None, console: Console) -> None:
@@ -171,7 +178,7 @@ def _watch_drawn(state: StateDir, name: str | None, console: Console) -> None:
 
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            services, complaints = _seen(state, name)
+            services, complaints = _services_and_complaints(state, name)
             red = (output.cell(complaint, "red") for complaint in complaints)
             live.update(Group(tables.table(services, width=console.width), *red), refresh=True)
-            time.sleep(WATCH_SECONDS)  # between two looks
+            time.sleep(WATCH_SECONDS)

@@ -1,6 +1,6 @@
 """`zenvoy doctor` and `zenvoy uninstall`.
 
-What only some commands need is imported by them: a person waits for each command to start.
+Modules that only some commands need are imported in functions, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from reconciler.cli import output, validators
-from reconciler.cli.context import Typed, meant
-from reconciler.cli.exit_codes import Exit
+from reconciler.cli.context import ContextOptions, addresses_cluster
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import (
     SYSTEM_NAMESPACE,
     Context,
@@ -27,13 +27,13 @@ from reconciler.cli.options import (
     System,
 )
 from reconciler.core.text import join_words, pluralize
-from reconciler.doctor.findings import Examined, Level, as_data
+from reconciler.doctor.findings import CheckResult, Severity, as_data
 
 
 def doctor(
     file: Annotated[
         Path | None,
-        typer.Argument(help="On one machine: the services file to look at too.", metavar="[FILE]", exists=True),
+        typer.Argument(help="On one machine: the services file to check too.", metavar="[FILE]", exists=True),
     ] = None,
     output_format: OutputOption = OutputFormat.table,
     namespace: Namespace = None,
@@ -44,44 +44,44 @@ def doctor(
     controller: Controller = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Find what keeps zenvoy from working, and say what to do about each.
+    """Find problems with zenvoy, each with its remedy.
 
-    In a cluster: the CustomResourceDefinition and its version, the controller's pods and who leads, its rights, the
-    Envoys and holders that are connected, whether samples (of Prometheus, or of Envoys) can be believed, ScaledServices
-    with mistakes, and who fights over replicas: HPAs, KEDA's ScaledObjects, Argo CD, Flux.
+    In a cluster it checks the CustomResourceDefinition, the controller's pods and leader, its permissions, connected
+    Envoys and holders, samples, certificates, ScaledServices with mistakes, and other programs that set replicas: HPAs,
+    KEDA, Argo CD, Flux.
 
-    On one machine: Envoy, the services file and its ports, and what is connected to a running `zenvoy up`.
+    On one machine it checks Envoy, the services file and its ports, and the connections of a running `zenvoy up`.
 
-    The exit code is 1 when there is a problem; notes do not count.
+    The exit code is 1 if there is a problem. Notes do not change it. In JSON, each finding has a code.
 
     Examples:
 
       zenvoy doctor -A
 
-      zenvoy doctor -n shop -o json | jq -r '.findings[].remedy'
+      zenvoy doctor -n shop -o json | jq -r '.findings[] | .code, .remedy'
 
       zenvoy doctor services.yaml
     """
-    typed = Typed(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
-    if file is None and meant(typed):
+    selection = ContextOptions(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
+    if file is None and addresses_cluster(selection):
         from reconciler.cli.commands import cluster
         from reconciler.doctor import cluster_checks
 
-        _write_findings(cluster.run(typed, cluster_checks.check_cluster), output_format)
+        _write_results(cluster.run(selection, cluster_checks.check_cluster), output_format)
         return
     from reconciler.cli.commands import local
     from reconciler.doctor import local_checks
 
-    _write_findings(local_checks.check_machine(local.world(typed.state), file), output_format)
+    _write_results(local_checks.check_machine(local.world(selection.state), file), output_format)
 
 
 def uninstall(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     best_effort: Annotated[
         bool,
         typer.Option(
             "--best-effort",
-            help="Report a ScaledService that can never be restored, and end with 0: it does not stop an uninstall.",
+            help="Exit with 0 even if a ScaledService can never be restored, so that an uninstall continues.",
         ),
     ] = False,
     namespace: Annotated[
@@ -89,7 +89,7 @@ def uninstall(
         typer.Option(
             "-n",
             "--namespace",
-            help="Only in this one; may be repeated.",
+            help="Only this namespace; can be given several times.",
             metavar="NAMESPACE",
             callback=validators.namespaces,
         ),
@@ -98,10 +98,10 @@ def uninstall(
     kubeconfig: Kubeconfig = None,
     system: System = SYSTEM_NAMESPACE,
 ) -> None:
-    """Give everything that sleeps its replicas back, and take zenvoy's finalizers off, so that zenvoy can go.
+    """Wake all sleeping services and remove finalizers, in preparation for uninstalling zenvoy.
 
-    `helm uninstall` does it by itself. It works without a controller; one that still runs puts nothing to sleep for the
-    next ten minutes. It can be repeated. In all namespaces, unless some are named.
+    `helm uninstall` does this itself. The command works without a controller; a running controller puts nothing to
+    sleep for ten minutes afterwards. You can repeat it. Without --namespace it covers all namespaces.
 
     Examples:
 
@@ -110,64 +110,62 @@ def uninstall(
       zenvoy uninstall --yes --context staging
     """
     from reconciler.cli.commands import cluster
-    from reconciler.cluster_client import uninstall as leaving
+    from reconciler.cluster_client.uninstall import restore_services, services_to_restore
 
-    typed = Typed(None, namespace is None, context, kubeconfig, system)
-    items = cluster.run(typed, lambda one: leaving.found(one, namespace or ()))
+    selection = ContextOptions(None, namespace is None, context, kubeconfig, system)
+    items = cluster.run(selection, lambda one: services_to_restore(one, namespace or ()))
     if not items:
-        output.echo("there is no ScaledService: nothing has to be restored")
+        output.echo("there is no ScaledService; nothing to restore")
         return
     asleep = sum(item.status.state == "ScaledToZero" for item in items)
-    left = "1 ScaledService is" if len(items) == 1 else f"{len(items)} ScaledServices are"
-    restored = "those that are get their replicas back" if asleep else "nothing has to be restored"
-    output.echo(f"{left} left, {asleep} of them asleep: {restored}", err=True)
-    if not yes and not typer.confirm("Go on?"):
-        raise typer.Exit(Exit.FAILED)
+    question = f"This restores the replicas of {asleep} and removes the finalizers of all. Continue?"
+    output.echo(f"{pluralize(len(items), 'ScaledService')}, {asleep} asleep", err=True)
+    if not yes and not typer.confirm(question):
+        raise typer.Exit(ExitCode.FAILED)
     outcomes = cluster.run(
-        typed, lambda one: leaving.left(one, namespace or (), lambda done: output.echo(f"{done.name}: {done.text}"))
+        selection,
+        lambda one: restore_services(one, namespace or (), lambda done: output.echo(f"{done.name}: {done.text}")),
     )
     failed = [outcome for outcome in outcomes if outcome.failed]
     if failed:
-        again = "run the command again" if any(outcome.retry for outcome in failed) else "each says what to do"
+        again = "run the command again" if any(outcome.retry for outcome in failed) else "see the message of each"
         names = join_words([outcome.name for outcome in failed], "and")
-        output.echo(
-            f"{len(failed)} of {len(outcomes)} ScaledServices could not be restored; {again}: {names}", err=True
-        )
+        output.echo(f"{len(failed)} of {len(outcomes)} ScaledServices were not restored; {again}: {names}", err=True)
     if any(outcome.retry or not best_effort for outcome in failed):
-        raise typer.Exit(Exit.FAILED)
+        raise typer.Exit(ExitCode.FAILED)
 
 
-def _write_findings(examined: Sequence[Examined], output_format: OutputFormat) -> None:
-    """Ends with `Exit.FAILED` when there is a problem."""
+def _write_results(results: list[CheckResult], output_format: OutputFormat) -> None:
+    """Write the results; exit with `ExitCode.FAILED` if there is a problem."""
     if output_format is OutputFormat.table:
-        for line in _finding_lines(examined):
+        for line in _result_lines(results):
             output.echo(line)
     else:
-        output.data(as_data(list(examined)), output_format)
-    if any(one.problems for one in examined):
-        raise typer.Exit(Exit.FAILED)
+        output.data(as_data(results), output_format)
+    if any(one.problems for one in results):
+        raise typer.Exit(ExitCode.FAILED)
 
 
-def _finding_lines(examined: Sequence[Examined]) -> Iterator[str]:
-    """A line for each thing that was looked at, then what was found, with what to do about it."""
-    yield from output.columns([(_mark(one), one.check, one.said) for one in examined])
-    for one in examined:
-        for finding in one.found:
+def _result_lines(results: Sequence[CheckResult]) -> Iterator[str]:
+    """Yield a line for each check, then each finding with its remedy."""
+    yield from output.columns([(_mark(one), one.check, one.summary) for one in results])
+    for one in results:
+        for finding in one.findings:
             yield ""
-            yield f"{finding.level}: {finding.where}"
-            yield f"  what    {finding.what}"
-            yield f"  remedy  {finding.remedy}"
-    problems = sum(one.problems for one in examined)
-    notes = sum(finding.level is Level.NOTE for one in examined for finding in one.found)
+            yield f"{finding.severity}: {finding.place}: {finding.code}"
+            yield f"  message  {finding.message}"
+            yield f"  remedy   {finding.remedy}"
+    problems = sum(one.problems for one in results)
+    notes = sum(finding.severity is Severity.NOTE for one in results for finding in one.findings)
     yield ""
-    yield f"{_many(problems, 'problem')}, {_many(notes, 'note')}"
+    yield f"{_number(problems, 'problem')}, {_number(notes, 'note')}"
 
 
-def _mark(one: Examined) -> str:
+def _mark(one: CheckResult) -> str:
     if one.problems:
         return "bad"
-    return "note" if one.found else "ok"
+    return "note" if one.findings else "ok"
 
 
-def _many(count: int, of: str) -> str:
-    return pluralize(count, of) if count else f"no {of}s"
+def _number(count: int, thing: str) -> str:
+    return pluralize(count, thing) if count else f"no {thing}s"

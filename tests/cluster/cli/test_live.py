@@ -1,4 +1,4 @@
-"""Figures that only the controller has, fetched from a pod's loopback through a real API server's port-forward."""
+"""Live data from a pod's loopback, through a real API server's port-forward."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType, web
 
-from reconciler.cluster_client.cluster import Where, reached
-from reconciler.cluster_client.controllers import ByForward, Silent
+from reconciler.cluster_client.cluster import ClusterOptions, open_cluster
+from reconciler.cluster_client.controllers import ControllerInPod, ControllerSilent
 from reconciler.kubernetes.client.api import MERGE_PATCH
 from reconciler.kubernetes.types.objects import path
 from tests.certificates import Authority
@@ -22,7 +22,7 @@ from tests.cluster.harness import Cluster
 
 
 async def forward(request: web.Request) -> web.StreamResponse:
-    """Do what a kubelet does, where the pod's loopback is this machine's."""
+    """Forward a port as a kubelet does; the pod's loopback is this machine's."""
     port = int(request.query["port"])
     channels = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
     await channels.prepare(request)
@@ -81,14 +81,14 @@ async def test_live_figures_come_through_the_api_server(
         pod["spec"] = {"nodeName": node, "containers": [{"name": "reconciler", "image": "example/zenvoy:1"}]}
         await objects.make("v1", "pods", pod)
         controller.answers = {"/v1/services/shop/web": {"name": "shop/web", "held": 2}}
-        where = Where(kubeconfig=Path(apiserver.kubeconfig), system=objects.namespace)
+        where = ClusterOptions(kubeconfig=Path(apiserver.kubeconfig), system=objects.namespace)
         port = int(controller.url.rpartition(":")[2])
-        async with reached(where) as cluster:
-            figures = ByForward(cluster, "zenvoy-0", port)
+        async with open_cluster(where) as cluster:
+            figures = ControllerInPod(cluster, "zenvoy-0", port)
             assert await figures.fetch("/v1/services/shop/web") == {"name": "shop/web", "held": 2}
-            with pytest.raises(Silent, match="there is no /v1/services/shop/db"):
+            with pytest.raises(ControllerSilent, match="there is no /v1/services/shop/db"):
                 await figures.fetch("/v1/services/shop/db")
-            with pytest.raises(Silent, match="there is no such pod"):
-                await ByForward(cluster, "zenvoy-9", port).fetch("/v1/world")
-            with pytest.raises(Silent, match="error forwarding port 1"):
-                await ByForward(cluster, "zenvoy-0", 1).fetch("/v1/world")
+            with pytest.raises(ControllerSilent, match="pod not found"):
+                await ControllerInPod(cluster, "zenvoy-9", port).fetch("/v1/world")
+            with pytest.raises(ControllerSilent, match="error forwarding port 1"):
+                await ControllerInPod(cluster, "zenvoy-0", 1).fetch("/v1/world")

@@ -24,7 +24,7 @@ async def test_uninstall_command_restores_replicas(cli: Cli, objects: Objects) -
     assert told["db"].startswith(f"Deployment {key}db has 2 replicas")
     assert "does not exist" in told["gone"]
     assert all("finalizer removed" in words for words in told.values())
-    assert "3 ScaledServices are left, 2 of them asleep" in done.err
+    assert "3 ScaledServices, 2 asleep" in done.err
     assert (await objects.get("web", "apps/v1", "deployments"))["spec"]["replicas"] == 3
     assert (await objects.get("web"))["metadata"]["finalizers"] == ["example.com/other"]
     again = await cli("uninstall", "--yes", *where)
@@ -35,7 +35,7 @@ async def test_uninstall_command_restores_replicas(cli: Cli, objects: Objects) -
 
 async def test_uninstall_command_asks_for_confirmation(cli: Cli, objects: Objects) -> None:
     where = ("-n", cli.namespace, "--system-namespace", cli.namespace)
-    assert "nothing has to be restored" in (await cli("uninstall", *where)).out
+    assert "nothing to restore" in (await cli("uninstall", *where)).out
     await objects.deployment("web", 0)
     await objects.scaled_service("web", **entered("ScaledToZero", replicas=3))
     await cli("uninstall", *where, code=1)

@@ -1,4 +1,4 @@
-"""What a whole reconciler answers when somebody asks why a service is in its state; over its control socket."""
+"""The answers of a complete reconciler to `zenvoy explain`, over its control socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from reconciler.app.local_runtime import LocalRuntime
-from reconciler.cli.control_client import Rejected, ask
+from reconciler.cli.control_client import RequestRejected, ask
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import GRPC_SOCKET
 from tests.reconciler.app.test_local_runtime import Stage, eventually
@@ -42,7 +42,7 @@ async def asked(stage: Stage, path: str, method: str = "GET") -> Any:
     return await asyncio.to_thread(ask, stage.state_dir.control, method, path)
 
 
-async def test_explain_names_the_evidence_and_the_transitions(stage: Stage, running: LocalRuntime) -> None:
+async def test_explain_contains_evidence_and_transitions(stage: Stage, running: LocalRuntime) -> None:
     await asked(stage, "/v1/services/web/wake", "POST")
     async with asyncio.timeout(30):
         while (found := await asked(stage, "/v1/services/web/explain"))["service"]["state"] != "Active":
@@ -76,6 +76,6 @@ async def test_explain_tells_of_each_holder(stage: Stage, running: LocalRuntime)
     assert world["services"] == 1 and world["envoys"] == [] and world["sample"]["unknown"]
 
 
-async def test_explain_of_no_service_says_so(stage: Stage, running: LocalRuntime) -> None:
-    with pytest.raises(Rejected, match="there is no service 'other'"):
+async def test_explain_unknown_service_is_rejected(stage: Stage, running: LocalRuntime) -> None:
+    with pytest.raises(RequestRejected, match="there is no service 'other'"):
         await asked(stage, "/v1/services/other/explain")

@@ -1,4 +1,4 @@
-"""`zenvoy bootstrap` and `zenvoy drain-envoy`, as they are typed."""
+"""`zenvoy bootstrap` and `zenvoy drain-envoy`, and `zenvoy doctor` for a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def zenvoy(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_a_bootstrap_is_written_with_what_it_points_to(tmp_path: Path) -> None:
+def test_bootstrap_directory_receives_all_files(tmp_path: Path) -> None:
     where = ("--reconciler=zenvoy-reconciler.zenvoy-system.svc:18000", "--node=pod-1", "--stats-address=10.0.0.7:9902")
     code, said = zenvoy("bootstrap", *where, *CERTIFICATES, "--directory", str(tmp_path))
     assert code == 0, said
@@ -45,18 +45,18 @@ def test_a_bootstrap_is_written_with_what_it_points_to(tmp_path: Path) -> None:
         (("--reconciler=nowhere",), "write it as host:port"),
     ],
 )
-def test_what_cannot_be_is_told(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+def test_bootstrap_invalid_options_are_usage_errors(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     code, told = zenvoy("bootstrap", *(word.format(tmp_path) for word in arguments))
     assert (code, said in told) == (2, True), told
 
 
-def test_an_envoy_that_is_not_there_is_not_drained() -> None:
+def test_drain_without_envoy_fails() -> None:
     code, said = zenvoy("drain-envoy", f"--admin=127.0.0.1:{free_port()}")
     assert code == 1
     assert "refused" in said
 
 
-def test_doctor_counts_one_as_one(tmp_path: Path) -> None:
+def test_doctor_one_service_is_singular(tmp_path: Path) -> None:
     file = tmp_path / "services.yaml"
     listen = f"listen: {{http: 127.0.0.1:{free_port()}}}"
     file.write_text(f"{listen}\nservices:\n- {{name: web, hosts: [web.test], command: [sleep], port: 9001}}\n")

@@ -1,4 +1,4 @@
-"""The answer of `zenvoy explain` as people see it."""
+"""The text of `zenvoy explain`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def told(**changes: Any) -> str:
     return "\n".join(lines(answer(**changes), NOW))
 
 
-def test_the_whole_of_it() -> None:
+def test_explanation_complete_answer_shows_everything() -> None:
     assert (
         told()
         == f"""\
@@ -77,9 +77,9 @@ shop/web is Draining since {AT} (10 s): idle for all of idleAfter
   replicas      3
   endpoints     10.0.0.1:80
   hold address  127.64.0.7:18001
-  next          gives up draining in 20 s; not drained yet: the route is not acknowledged: Envoy edge-2
+  next          drain times out in 20 s; drain blocker: the route is not acknowledged: Envoy edge-2
   last wake     none since the controller started
-  leader        zenvoy-0 (its Lease was renewed at {AT})
+  leader        zenvoy-0 (Lease renewed at {AT})
 
 Traffic, by Envoys' statistics (1.25 s old): quiet, 0 requests moved, 0 in flight
   ENVOY   REQUESTS                     IN FLIGHT  CONNECTIONS  OPEN  BYTES  UP
@@ -89,12 +89,12 @@ Traffic, by Envoys' statistics (1.25 s old): quiet, 0 requests moved, 0 in fligh
 Route to 127.64.0.7:18001, version b8: not acknowledged by all: Envoy edge-2
   ENVOY   ACKNOWLEDGED  SINCE
   edge-1  b8            {AT}
-  edge-2  a7            not the present version
-  edge-3  away          not the present version
+  edge-2  a7            not the current version
+  edge-3  disconnected  not the current version
 
-Held: 0 wait, 1 is relayed
+Connections in holders: 0 held, 1 relayed
   HOLDER  MODE   HELD  RELAYED  RELEASED  REFUSED  GONE  ORDER
-  h-1     anyip  0     1        4         0        1     in force
+  h-1     anyip  0     1        4         0        1     applied
 
 Conditions
   Ready  False  Draining
@@ -104,24 +104,24 @@ Last transitions
     )
 
 
-def test_who_answered_among_replicas() -> None:
+def test_explanation_of_replica_shows_its_role() -> None:
     standing = {"replica": "zenvoy-1", "leads": False, "leader": "zenvoy-0", "connected": [], "unknown": None}
-    assert "told by       zenvoy-1, which follows zenvoy-0\n" in told(standing=standing)
+    assert "answered by   zenvoy-1, a follower of zenvoy-0\n" in told(standing=standing)
     leads = {**standing, "leads": True, "connected": ["10.0.0.2"], "unknown": "replica 10.0.0.3 is not connected"}
-    words = "which leads; connected to it: 10.0.0.2; nothing is put to sleep: replica 10.0.0.3 is not connected"
+    words = "the leader; connected: 10.0.0.2; no service sleeps: replica 10.0.0.3 is not connected"
     assert words in told(standing=leads)
 
 
-def test_doubts_are_told() -> None:
+def test_explanation_unknown_usage_is_shown() -> None:
     sample = {"source": "Prometheus at http://p", "ageSeconds": None, "unknown": "no Envoy is connected", "envoys": []}
     text = told(sample=sample, judged=None, holders=[], service={"held": None, "stalled": "no image", "paused": True})
     assert "Traffic, by Prometheus at http://p (no sample yet): none" in text
-    assert "in doubt, which keeps services awake: no Envoy is connected" in text
-    assert "Held: not known, as a holder is missing\n  nobody is connected" in text
+    assert "usage is unknown, so no service sleeps: no Envoy is connected" in text
+    assert "Connections in holders: unknown, because a holder is disconnected\n  none connected" in text
     assert "stalled       no image" in text and "until `zenvoy resume`" in text
 
 
-def test_what_comes_from_the_object_alone_has_no_gaps_and_says_nothing_twice() -> None:
+def test_explanation_of_object_alone_repeats_nothing() -> None:
     stalled = {"type": "Ready", "status": "False", "reason": "NoPods", "message": "NoPods: quota", "since": AT}
     event = {"at": AT, "from": None, "to": None, "event": "WakeStalled", "reason": "NoPods: quota"}
     shown = told(service={"conditions": [stalled]}, transitions=[event])

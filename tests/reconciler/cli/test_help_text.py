@@ -1,4 +1,4 @@
-"""What `--help` makes of a docstring."""
+"""The text of `--help`."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ from reconciler.cli.help_text import render_help
         ),
     ],
 )
-def test_a_paragraph_is_a_line_and_examples_stay_what_they_are(docstring: str | None, said: str) -> None:
+def test_help_joins_paragraphs_and_keeps_examples(docstring: str | None, said: str) -> None:
     assert render_help(docstring) == said

@@ -1,4 +1,4 @@
-"""What cannot be meant is told in a message that says what would be right; by every command, never by a traceback."""
+"""Invalid values of options: every command rejects them with an example, and without a traceback."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ WRONG = {
     "--tool": ("nonsense",),
     "--port": ("0", "65536", "nonsense"),
 }
-ANY_WILL_DO = {
+UNCHECKED = {
     "--envoy",
     "--context",
     "--kubeconfig",
@@ -95,12 +95,12 @@ ANY_WILL_DO = {
     "--keeper",
     "--health-socket",
 }
-"""What they name is looked for only when it is used, and what is not there is told then."""
-NOT_OF = {("bootstrap", flag) for flag in ("--tls-cert", "--tls-key", "--tls-ca")} | {
+"""Options whose value is read only when it is used, and reported then."""
+EXEMPT = {("bootstrap", flag) for flag in ("--tls-cert", "--tls-key", "--tls-ca")} | {
     ("reconcile", "--prometheus"),
     *((command, "--state-dir") for command in ("status", "explain", "wake", "sleep", "pause", "resume", "doctor")),
 }
-"""Whose values are Envoy's, or only a place to look at."""
+"""Options with values for Envoy, or with a directory that need not exist."""
 
 
 def options() -> list[tuple[typer.Typer, str, str, str]]:
@@ -112,13 +112,13 @@ def options() -> list[tuple[typer.Typer, str, str, str]]:
                 max(one.opts, key=len) for one in command.params if one.param_type_name == "option" and not one.is_flag
             ]
             found += [(program, command.name, flag, value) for flag in flags for value in WRONG.get(flag, ())]
-            assert {*flags} <= WRONG.keys() | ANY_WILL_DO, command.name
-    return [one for one in found if (one[1], one[2]) not in NOT_OF]
+            assert {*flags} <= WRONG.keys() | UNCHECKED, command.name
+    return [one for one in found if (one[1], one[2]) not in EXEMPT]
 
 
 @pytest.fixture(autouse=True)
 def log() -> Iterator[None]:
-    """Commands set up the log, to where their output went."""
+    """Restore the log that commands configure."""
     before = structlog.get_config()
     yield
     structlog.configure(**before)
@@ -134,7 +134,9 @@ def here(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("program", "command", "flag", "value"), options())
-def test_nonsense_is_wrong_usage(here: Path, program: typer.Typer, command: str, flag: str, value: str) -> None:
+def test_option_invalid_value_is_usage_error(
+    here: Path, program: typer.Typer, command: str, flag: str, value: str
+) -> None:
     needed = [word.format(here=here) for word in NEEDED.get(command, [])]
     cluster = [f"--kubeconfig={here}/kubeconfig"] if flag in ("--controller", "--timeout") else []
     more = {"--scrape-interval": ["--prometheus=http://127.0.0.1:1"], "--hold-ports": ["--hold-mode=tproxy"]}
@@ -146,7 +148,7 @@ def test_nonsense_is_wrong_usage(here: Path, program: typer.Typer, command: str,
 
 @pytest.mark.parametrize("url", ["http://me:secret@p:9090", "https://secret@p", "me:secret@p"])
 @pytest.mark.parametrize("command", ["up", "controller"])
-def test_a_password_in_a_url_is_not_shown(here: Path, command: str, url: str) -> None:
+def test_url_with_password_is_not_shown(here: Path, command: str, url: str) -> None:
     needed = [word.format(here=here) for word in NEEDED[command]]
     done = CliRunner().invoke(app, [command, *needed, f"--prometheus={url}"])
     assert done.exit_code == 2
@@ -154,17 +156,17 @@ def test_a_password_in_a_url_is_not_shown(here: Path, command: str, url: str) ->
     assert "secret" not in done.output
 
 
-def test_one_prometheus_and_another_is_wrong_usage(here: Path) -> None:
+def test_up_two_prometheus_servers_is_usage_error(here: Path) -> None:
     named = ["--prometheus=http://127.0.0.1:9090", "--metrics=127.0.0.1:18080"]
     done = CliRunner().invoke(app, ["up", f"{here}/services.yaml", *named, "--with-prometheus"])
     assert done.exit_code == 2
-    assert "leave one of both out" in " ".join(done.output.replace("│", "").split())
+    assert "remove one of the two" in " ".join(done.output.replace("│", "").split())
 
 
 @pytest.mark.parametrize(
     "text", ["", "[1, {a: 2}]", "just text", "{clusters: 5}", "{clusters: [5], contexts: {}}", "\x00"]
 )
-def test_a_file_that_is_no_kubeconfig(tmp_path: Path, text: str) -> None:
+def test_kubeconfig_invalid_is_exit_code_3(tmp_path: Path, text: str) -> None:
     file = tmp_path / "kubeconfig"
     file.write_text(text)
     done = CliRunner().invoke(app, ["status", f"--kubeconfig={file}"])

@@ -21,7 +21,11 @@ SERVICE: dict[str, Any] = {
     "requests": 41,
     "deadline": None,
     "traffic": None,
-    "lastWake": {"total": 0.0626, "parts": {"signal": 0.0007, "started": 0.004, "reachable": 0.0584}},
+    "lastWake": {
+        "readyAt": "2026-01-01T00:00:00+00:00",
+        "total": 0.0626,
+        "parts": {"signal": 0.0007, "started": 0.004, "reachable": 0.0584},
+    },
 }
 
 
@@ -33,16 +37,34 @@ def drawn(width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 150, 200])
-def test_names_states_and_figures_are_whole_in_every_terminal(width: int) -> None:
+def test_table_any_width_shows_names_and_states_whole(width: int) -> None:
     rows = drawn(width).splitlines()
     assert len(rows) <= 3
     assert rows[1].startswith("greeter  ScaledToZero  ")
     assert "62.6 ms" in rows[1]
-    assert ("41" in rows[1]) == (width >= tables.FOR_ALL)
-    assert ("reachable 58.4 ms" in rows[1]) == (width >= tables.FOR_PARTS)
+    assert ("41" in rows[1]) == (width >= tables.WIDTH_FOR_ALL)
+    assert ("reachable 58.4 ms" in rows[1]) == (width >= tables.WIDTH_FOR_PARTS)
 
 
-def test_a_line_says_what_of_a_service_has_changed() -> None:
+def test_line_contains_state_and_reason() -> None:
     said = " ".join(tables.line(SERVICE).split())
     assert said == "greeter ScaledToZero idle for all of idleAfter"
     assert "Active (paused)" in tables.line({**SERVICE, "state": "Active", "paused": True})
+
+
+@pytest.mark.parametrize(
+    ("state", "relayed", "ready_at", "outcome"),
+    [
+        ("Waking", 0, None, "in progress"),
+        ("Active", 1, "2026-01-01T00:00:00+00:00", "in progress"),
+        ("Active", 0, "2026-01-01T00:00:00+00:00", "abandoned"),
+        ("ScaledToZero", 0, "2026-01-01T00:00:00+00:00", "abandoned"),
+        ("ScaledToZero", 0, None, "failed"),
+        ("Draining", 0, None, "failed"),
+        ("Draining", 1, None, "failed"),
+    ],
+)
+def test_last_wake_unfinished_shows_its_outcome(state: str, relayed: int, ready_at: str | None, outcome: str) -> None:
+    wake = {"total": None, "readyAt": ready_at, "parts": {"signal": 0.001}}
+    service = {**SERVICE, "state": state, "relayed": relayed, "lastWake": wake}
+    assert tables.last_wake(service) == f"{outcome} (signal 1 ms)"

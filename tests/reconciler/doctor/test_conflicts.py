@@ -1,4 +1,4 @@
-"""Which autoscalers fight over zero; the rest of what doctor finds is tried on a real API server."""
+"""Findings about autoscalers; the other conflicts are tested on a real API server."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler.doctor.conflicts import Autoscaler, of_autoscalers
-from reconciler.doctor.findings import Level
+from reconciler.doctor.conflicts import Autoscaler, check_autoscalers
+from reconciler.doctor.findings import FindingCode, Severity
 from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import ScaledService
 
@@ -16,22 +16,24 @@ WEB = ScaledService(ObjectMeta("web", "shop"))
 
 
 def autoscaler(target: str, namespace: str = "shop", **spec: Any) -> Autoscaler:
+    """Return an autoscaler of a Deployment."""
     ref = {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}
     whole = {"metadata": {"name": "hpa", "namespace": namespace}, "spec": {"scaleTargetRef": ref, **spec}}
     return msgspec.convert(whole, Autoscaler)
 
 
-def test_one_that_is_active_at_zero_replicas() -> None:
-    (finding,) = of_autoscalers([WEB], [autoscaler("web", minReplicas=0)])
-    assert finding.where == "HorizontalPodAutoscaler shop/hpa"
-    assert "shop/web" in finding.what and "minReplicas: 1" in finding.remedy
+def test_autoscaler_minimum_zero_is_a_problem() -> None:
+    (finding,) = check_autoscalers([WEB], [autoscaler("web", minReplicas=0)])
+    assert (finding.code, finding.severity) == (FindingCode.AUTOSCALER_SCALES_TO_ZERO, Severity.PROBLEM)
+    assert finding.place == "HorizontalPodAutoscaler shop/hpa"
+    assert "shop/web" in finding.message and "minReplicas: 1" in finding.remedy
 
 
-@pytest.mark.parametrize(("one", "least"), [(autoscaler("web"), 1), (autoscaler("web", minReplicas=4), 4)])
-def test_one_that_rests_at_zero_is_a_note(one: Autoscaler, least: int) -> None:
-    (finding,) = of_autoscalers([WEB], [one])
-    assert finding.level is Level.NOTE
-    assert f"rests while the target of shop/web sleeps, and raises it to {least} or more" in finding.what
+@pytest.mark.parametrize(("one", "minimum"), [(autoscaler("web"), 1), (autoscaler("web", minReplicas=4), 4)])
+def test_autoscaler_minimum_above_zero_is_a_note(one: Autoscaler, minimum: int) -> None:
+    (finding,) = check_autoscalers([WEB], [one])
+    assert (finding.code, finding.severity) == (FindingCode.AUTOSCALER_RAISES_REPLICAS, Severity.NOTE)
+    assert "shop/web" in finding.message and f"raises it to {minimum} or more" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -42,5 +44,5 @@ def test_one_that_rests_at_zero_is_a_note(one: Autoscaler, least: int) -> None:
         autoscaler("web", "elsewhere", minReplicas=0),
     ],
 )
-def test_others_do_not(other: Autoscaler) -> None:
-    assert not [*of_autoscalers([WEB], [other])]
+def test_autoscaler_of_other_target_is_no_finding(other: Autoscaler) -> None:
+    assert not [*check_autoscalers([WEB], [other])]

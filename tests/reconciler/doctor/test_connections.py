@@ -1,4 +1,4 @@
-"""What doctor makes of what reconcilers say of themselves."""
+"""Findings of `zenvoy doctor` about the live data of reconcilers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,23 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.reasons import UNKNOWN_REASONS, Reason
 from reconciler.doctor.connections import check_certificates, check_connections
-from reconciler.doctor.findings import Finding
+from reconciler.doctor.findings import Finding, FindingCode
+
+TRANSIENT = {Reason.FIRST_SAMPLE, Reason.ENVOY_RESTARTED, Reason.ENVOY_NEW, Reason.LEADER_NEW}
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
 def world(**changes: Any) -> dict[str, Any]:
-    sample = {"source": "Envoy's statistics", "takenAt": None, "ageSeconds": 1.0, "unknown": None}
+    """Return the live data of a reconciler in which everything is connected, with changes."""
+    sample = {
+        "source": "Envoy's statistics",
+        "takenAt": None,
+        "ageSeconds": 1.0,
+        "unknown": None,
+        "unknownReason": None,
+    }
     healthy = {
         "ready": True,
         "services": 1,
@@ -24,34 +35,44 @@ def world(**changes: Any) -> dict[str, Any]:
     return healthy | changes
 
 
-def found(*worlds: dict[str, Any]) -> list[Finding]:
+def standing(leads: bool, **changes: Any) -> dict[str, Any]:
+    """Return the live data of a replica about itself and the others."""
+    alone = {"replica": "zenvoy-0", "leads": leads, "leader": None, "replicas": [], "connected": []}
+    return {**alone, "unknown": None, "unknownReason": None, **changes}
+
+
+def findings(*worlds: dict[str, Any]) -> list[Finding]:
     named = {f"zenvoy-{number}": one for number, one in enumerate(worlds)}
-    return [finding for one in check_connections(named) for finding in one.found]
+    return [finding for one in check_connections(named) for finding in one.findings]
 
 
-def test_nothing_is_wrong_where_all_are_connected() -> None:
-    assert found(world()) == []
-    assert [(one.check, one.said) for one in check_connections({"zenvoy-0": world()})] == [
+def codes(*worlds: dict[str, Any]) -> list[tuple[FindingCode, str]]:
+    return [(finding.code, finding.place) for finding in findings(*worlds)]
+
+
+def test_connections_all_connected_have_no_findings() -> None:
+    assert codes(world()) == []
+    assert [(one.check, one.summary) for one in check_connections({"zenvoy-0": world()})] == [
         ("Envoys", "1 connected"),
         ("holders", "1 connected, mode anyip"),
         ("samples", "by Envoy's statistics, 1 s old"),
     ]
 
 
-def test_an_envoy_is_connected_to_any_replica() -> None:
-    assert found(world(), world(envoys=[], holders=[])) == []
+def test_envoy_connected_to_other_replica_is_no_finding() -> None:
+    assert codes(world(), world(envoys=[], holders=[])) == []
     away = world(envoys=[{"id": "edge-1", "away": True}])
-    assert found(world(), away) == [], "it moved from one to the other"
+    assert codes(world(), away) == [], "it moved from one to the other"
 
 
-def test_nobody_is_connected() -> None:
-    envoys, holders = found(world(envoys=[], holders=[], sample={"unknown": "no Envoy is connected"}))
-    assert "nobody can reach a service" in envoys.what
-    assert "cannot be woken" in holders.what
+def test_connections_none_are_found() -> None:
+    unknown = {"unknown": "no Envoy is connected", "unknownReason": Reason.NO_ENVOY.value}
+    found = codes(world(envoys=[], holders=[], sample=unknown))
+    assert found == [(FindingCode.NO_ENVOY, "Envoys"), (FindingCode.NO_HOLDER, "holders")]
 
 
-def test_somebody_went_away() -> None:
-    envoy, holder = found(
+def test_connections_lost_are_found_by_name() -> None:
+    found = codes(
         world(
             envoys=[{"id": "edge-1", "lastNack": None}, {"id": "edge-2", "away": True}],
             holders=[
@@ -60,78 +81,92 @@ def test_somebody_went_away() -> None:
             ],
         )
     )
-    assert (envoy.where, holder.where) == ("Envoy edge-2", "holder holder-2")
+    assert found == [
+        (FindingCode.ENVOY_DISCONNECTED, "Envoy edge-2"),
+        (FindingCode.HOLDER_DISCONNECTED, "holder holder-2"),
+    ]
 
 
-@pytest.mark.parametrize(
-    "passing",
-    ["no sample yet", "only one sample so far", "Envoy edge-1 restarted", "Envoy edge-1 was not in the sample before"],
-)
-def test_a_doubt_that_goes_by_itself_is_none(passing: str) -> None:
-    assert found(world(sample={"unknown": passing})) == []
+@pytest.mark.parametrize("code", [Reason.FIRST_SAMPLE, Reason.ENVOY_RESTARTED, Reason.ENVOY_NEW])
+def test_samples_transient_unknown_is_no_finding(code: Reason) -> None:
+    assert codes(world(sample={"unknown": "any words", "unknownReason": code.value})) == []
 
 
-@pytest.mark.parametrize(("source", "remedy"), [("Prometheus at http://p", "target is up"), ("Envoys", "9902")])
-def test_a_doubt_that_stays(source: str, remedy: str) -> None:
-    (finding,) = found(world(sample={"source": source, "unknown": "Envoy edge-1 is missing: it cannot be reached"}))
-    assert "nothing is put to sleep" in finding.what and "edge-1" in finding.what
+@pytest.mark.parametrize("code", sorted(set(UNKNOWN_REASONS) - TRANSIENT - {Reason.NO_ENVOY}))
+@pytest.mark.parametrize(("provider", "remedy"), [("prometheus", "target of every Envoy is up"), ("envoy", "9902")])
+def test_samples_lasting_unknown_is_found(code: Reason, provider: str, remedy: str) -> None:
+    unknown = {"unknown": "Envoy edge-1 is missing: it cannot be reached", "unknownReason": code.value}
+    (finding,) = findings(world(sample={"provider": provider, **unknown}))
+    assert (finding.code, finding.place) == (FindingCode.SAMPLES_UNKNOWN, "zenvoy-0")
+    assert "edge-1" in finding.message
     assert remedy in finding.remedy
 
 
-def test_a_series_that_prometheus_lost_is_named_with_what_loses_it() -> None:
+def test_samples_unknown_without_cause_is_found() -> None:
+    """A reconciler of another version reports words alone."""
+    sample = {"source": "Envoys' statistics", "takenAt": None, "ageSeconds": 1.0, "unknown": "no sample yet"}
+    assert codes({**world(), "sample": sample}) == [(FindingCode.SAMPLES_UNKNOWN, "zenvoy-0")]
+
+
+def test_samples_lost_series_is_named_with_relabelling() -> None:
     lost = "envoy_cluster_upstream_rq_active, envoy_cluster_upstream_cx_active"
-    unknown = f"Envoy edge-1 is missing: Prometheus lacks {lost} of it"
-    (finding,) = found(world(sample={"source": "Prometheus at http://p", "unknown": unknown}))
-    assert lost in finding.what
-    assert "metric_relabel_configs" in finding.remedy and finding.remedy.endswith(lost)
+    unknown = {"unknown": f"Envoy edge-1 is missing: Prometheus lacks {lost} of it", "unknownReason": "envoy_missing"}
+    (finding,) = findings(world(sample={"provider": "prometheus", **unknown}))
+    assert lost in finding.message
+    assert "metric_relabel_configs" in finding.remedy
 
 
-def test_one_that_does_not_know_every_service_yet() -> None:
-    (finding,) = found(world(ready=False))
-    assert finding.where == "zenvoy-0"
+def test_reconciler_not_ready_is_found() -> None:
+    assert codes(world(ready=False)) == [(FindingCode.RECONCILER_NOT_READY, "zenvoy-0")]
 
 
-def standing(leads: bool, unknown: str | None = None) -> dict[str, Any]:
-    return {"replica": "zenvoy-0", "leads": leads, "leader": None, "replicas": [], "connected": [], "unknown": unknown}
-
-
-def test_only_the_leader_takes_samples() -> None:
+def test_samples_only_leader_takes_them() -> None:
     leader = world(standing=standing(leads=True))
-    follower = world(standing=standing(leads=False), sample={"unknown": "Envoy edge-1 is missing: not in the sample"})
-    assert found(leader, follower) == []
-    assert check_connections({"zenvoy-0": leader, "zenvoy-1": follower})[-1].said == "by Envoy's statistics, 1 s old"
+    missing = {"unknown": "Envoy edge-1 is missing: not in the sample", "unknownReason": "envoy_missing"}
+    follower = world(standing=standing(leads=False), sample=missing)
+    assert codes(leader, follower) == []
+    results = check_connections({"zenvoy-0": leader, "zenvoy-1": follower})
+    assert results[-1].summary == "by Envoy's statistics, 1 s old"
 
 
-def test_a_leader_that_misses_another_replica() -> None:
-    (finding,) = found(world(standing=standing(leads=True, unknown="replica 10.0.0.2 is not connected")))
-    assert "10.0.0.2" in finding.what and "18000" in finding.remedy
-    new = "this replica leads for a short time only; 3 s to go"
-    assert found(world(standing=standing(leads=True, unknown=new))) == []
+def test_leader_missing_replica_is_found() -> None:
+    unknown = {"unknown": "replica 10.0.0.2 is not connected", "unknownReason": Reason.REPLICA_MISSING.value}
+    (finding,) = findings(world(standing=standing(leads=True, **unknown)))
+    assert finding.code is FindingCode.REPLICAS_UNKNOWN
+    assert "10.0.0.2" in finding.message and "18000" in finding.remedy
+
+
+def test_leader_newly_elected_is_no_finding() -> None:
+    unknown = {
+        "unknown": "this replica leads for a short time only; 3 s to go",
+        "unknownReason": Reason.LEADER_NEW.value,
+    }
+    assert codes(world(standing=standing(leads=True, **unknown))) == []
 
 
 @pytest.mark.parametrize(("rules", "problems"), [(False, 1), (True, 0), (None, 0)])
-def test_a_holder_without_its_rules(rules: bool | None, problems: int) -> None:
+def test_holder_without_redirect_rules_is_found(rules: bool | None, problems: int) -> None:
     holder = {"id": "holder-1", "mode": "tproxy", "connected": True, "rules": rules}
-    told = found(world(holders=[holder]))
-    assert len(told) == problems
-    assert all("zenvoy-tproxy rules --install" in finding.remedy for finding in told)
+    found = findings(world(holders=[holder]))
+    assert [finding.code for finding in found] == [FindingCode.REDIRECT_RULES_MISSING] * problems
+    assert all("zenvoy-tproxy rules --install" in finding.remedy for finding in found)
 
 
-NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
-
-
-def test_doctor_certificate_not_renewed_is_found() -> None:
+def test_certificate_not_renewed_is_found() -> None:
     ends = {"ca": "2028-01-01T00:00:00+00:00", "proxy": "2026-12-05T00:00:00+00:00"}
     found = check_certificates({"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}, NOW)
-    assert [finding.what for finding in found.found] == ["the certificate of proxy expires at 2026-12-05 00:00 UTC"]
-    assert found.said == "valid until 2026-12-05"
+    (finding,) = found.findings
+    assert (finding.code, finding.place) == (FindingCode.CERTIFICATE_EXPIRES, "zenvoy-0")
+    assert "certificate of proxy" in finding.message and "2026-12-05 00:00 UTC" in finding.message
+    assert found.summary == "valid until 2026-12-05"
 
 
-def test_doctor_plaintext_is_found() -> None:
+def test_reconciler_in_plaintext_is_found() -> None:
     found = check_certificates({"zenvoy-0": {"standing": {"plaintext": True, "certificates": {}}}}, NOW)
-    assert ["open without TLS" in finding.what for finding in found.found] == [True]
+    assert [finding.code for finding in found.findings] == [FindingCode.PLAINTEXT]
 
 
-def test_doctor_renewed_certificates_are_no_finding() -> None:
+def test_certificates_renewed_have_no_findings() -> None:
     ends = {"ca": "2028-01-01T00:00:00+00:00", "proxy": "2027-01-05T00:00:00+00:00"}
-    assert check_certificates({"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}, NOW).found == ()
+    live = {"zenvoy-0": {"standing": {"plaintext": False, "certificates": ends}}}
+    assert check_certificates(live, NOW).findings == ()
