@@ -98,13 +98,24 @@ def _holder(port: int) -> str:
 
 def _owner(pid: int) -> str:
     """Name the `zenvoy up` that a process belongs to, if it does."""
+    state_dir = _state_dir(pid)
+    return f" (of the `zenvoy up` with the state directory {state_dir})" if state_dir else ""
+
+
+def _state_dir(pid: int) -> str | None:
+    """Return the state directory of the `zenvoy up` that a process belongs to, if it does."""
     try:
         environment = b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
-        where = os.readlink(f"/proc/{pid}/cwd")
+        state_dir = os.readlink(f"/proc/{pid}/cwd")
     except OSError:
-        return ""
-    is_ours = f"\0{CHILD_MARK}=".encode() in environment
-    return f" (of the `zenvoy up` with the state directory {where})" if is_ours else ""
+        return None
+    return state_dir if f"\0{CHILD_MARK}=".encode() in environment else None
+
+
+def state_dirs_listening(address: str) -> list[Path]:
+    """Return the state directories of each `zenvoy up` that listens on the port of `ip:port`."""
+    found = {_state_dir(pid) for pid in listeners(split(address)[1])}
+    return [Path(state_dir) for state_dir in sorted(filter(None, found))]
 
 
 def listeners(port: int) -> Iterator[int]:

@@ -69,4 +69,27 @@ def test_doctor_before_start_checks_the_machine(zenvoy: Start, tmp_path: Path) -
     assert "start it: zenvoy up services.yaml" in done.stdout
     taken.write_text("services: [{name: web, command: [cat], colour: blue}]\n")
     done = run("doctor", str(taken), cwd=tmp_path)
-    assert done.returncode == 1 and "colour" in done.stdout and "fix the file" in done.stdout
+    assert done.returncode == 1 and "colour" in done.stdout and "FileInvalid" in done.stdout
+
+
+def test_check_ignores_ports_of_up_with_this_file(zenvoy: Start, tmp_path: Path) -> None:
+    """Also with another state directory than the default; a copy of the file is another file."""
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=QUICK)
+    z.asleep("web")
+    assert z.state_dir.name != ".zenvoy"
+    own = run("check", str(z.file), cwd=tmp_path)
+    assert (own.returncode, own.stderr) == (0, "")
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(z.file.read_text())
+    other = run("check", str(copy), cwd=tmp_path)
+    assert other.returncode == 0 and f"cannot listen now: 127.0.0.1:{z.http_port}" in other.stderr
+
+
+def test_command_during_reconciler_restart_names_up(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=QUICK)
+    z.asleep("web")
+    (z.state_dir / "control.sock").rename(z.state_dir / "moved.sock")
+    done = z.cli("status")
+    (z.state_dir / "moved.sock").rename(z.state_dir / "control.sock")
+    assert done.returncode == 3
+    assert f"`zenvoy up` (process {z.pids()['up']}) runs with the state directory {z.state_dir}" in done.stderr

@@ -93,7 +93,7 @@ def check(file: File) -> None:
     Example: zenvoy check services.yaml && zenvoy up services.yaml
     """
     found = _read(file)
-    for why in _busy(found):
+    for why in _in_use_by_others(file, found):
         output.echo(f"{file}: cannot listen now: {why}", err=True)
     output.echo(f"{file}: {pluralize(len(found.services), 'service')}, no mistakes")
 
@@ -244,15 +244,33 @@ def _certificates(
     return files
 
 
-def _busy(file: ServicesFile) -> list[str]:
-    """Return why addresses of the file are in use, but for those that a running `zenvoy up` has here."""
-    from reconciler.cli.commands import local
+def _in_use_by_others(path: Path, file: ServicesFile) -> list[str]:
+    """Return why addresses are in use, except those of a `zenvoy up` that runs here or runs this file."""
     from reconciler.local.listen_addresses import wanted
-    from reconciler.local.sockets import in_use
+    from reconciler.local.sockets import in_use, state_dirs_listening
 
-    world = local.world(StateDir(Path(os.environ.get(STATE_DIR_VARIABLE) or STATE_DIR).absolute())) or {}
-    ours = (world.get("listens") or {}).get("on", [])
-    return [why for address in wanted(file).values() if address not in ours and (why := in_use(address))]
+    here = StateDir(Path(os.environ.get(STATE_DIR_VARIABLE) or STATE_DIR).absolute())
+    found = {address: why for address in wanted(file).values() if (why := in_use(address))}
+    for address in list(found):
+        running = [state for state in map(StateDir, state_dirs_listening(address)) if _runs_file(state, path)]
+        if any(address in _listen_addresses(state) for state in (here, *running)):
+            del found[address]
+    return list(found.values())
+
+
+def _runs_file(state: StateDir, file: Path) -> bool:
+    """Return whether a `zenvoy up` of this user keeps a copy of the file in its state directory."""
+    copy = state.last_good_of(file)
+    return copy.exists() and copy.stat().st_uid == os.geteuid()
+
+
+def _listen_addresses(state: StateDir) -> list[str]:
+    """Return the addresses on which a running `zenvoy up` listens."""
+    from reconciler.cli.commands import local
+
+    world = local.world(state) or {}
+    addresses: list[str] = (world.get("listens") or {}).get("on", [])
+    return addresses
 
 
 def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFile:
