@@ -1,7 +1,6 @@
 """Calls to the API server. The `kubernetes` package provides configuration, credentials, TLS, and connections.
 
-Requests and responses are bytes: docs/decisions explains why the package's generated models are not used. Callers retry
-and limit rates.
+Requests and responses are bytes, not models of the package: see docs/decisions/0020. Callers retry and limit rates.
 """
 
 from __future__ import annotations
