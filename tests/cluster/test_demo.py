@@ -20,6 +20,7 @@ def test_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop: S
     shop.until("web", "ScaledToZero")
     assert shop.replicas("web") == 0
     until("its pods are gone", lambda: not shop.kubectl("get", "pods", "-o", "name"))
+    shop.label("web", idle_after="10m")  # so that it is still awake when its replicas are counted
 
     answer = zenvoy.curl(shop.host("web"))
 
