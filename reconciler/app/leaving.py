@@ -18,7 +18,7 @@ from reconciler.engine.service import Service
 log = structlog.get_logger(__name__)
 
 CLOSING_SECONDS = 0.5
-"""How long Envoys may take to close the way; until then samples do not count."""
+"""Time for Envoys to remove the route; samples before its end do not count."""
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class _One:
     ticks: float
     """The same moment."""
     uses: int | None = None
-    """How often it was ever used, by the sample before."""
+    """Uses of it by the previous sample."""
 
 
 class Leaving:
@@ -59,7 +59,7 @@ class Leaving:
                 self._ones[name] = _One(before[name].spec, self._now(), self._ticks())
 
     def sampled(self, sample: Sample) -> bool:
-        """Forget those that are over; whether there were any."""
+        """Forget those that are unused; return whether there were any."""
         over = [name for name, one in self._ones.items() if self._is_over(one, sample)]
         for name in over:
             del self._ones[name]

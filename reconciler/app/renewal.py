@@ -31,7 +31,7 @@ def patience(spec: Spec) -> float:
 
 
 class Programs(Protocol):
-    """What runs the services."""
+    """The backend of the services."""
 
     def outdated(self) -> frozenset[str]: ...
 
@@ -59,7 +59,7 @@ class Renewal:
         self._since: dict[str, float] = {}
         """When each outdated service was seen to be, or was last tried in vain; in ticks."""
         self._withdrawn: dict[str, tuple[float, float]] = {}
-        """Since when: in seconds since the epoch, and in ticks."""
+        """Time of withdrawal, in seconds since the epoch and in ticks."""
         self._held: dict[str, int | None] = {}
 
     def look(self) -> None:
@@ -97,7 +97,7 @@ class Renewal:
             self._programs.restore(name)
 
     def _is_free(self, name: str, service: Service, sample: Sample) -> bool:
-        """Whether nobody is connected to what runs."""
+        """Return whether no client is connected to the running program."""
         held, seen, found = self._held.get(name), service.seen, evidence(sample, self._expected(), name)
         if held is None or seen.relayed != 0 or found is None:
             return False

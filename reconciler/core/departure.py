@@ -1,6 +1,6 @@
-"""When a service that is being deleted may go: not while somebody waits for it, nor while somebody may come to wait.
+"""Conditions under which a deleted service may be removed: no client is held, and none can still be routed to a holder.
 
-No I/O, no clock. Counterparts: `judge.py`, which wakes what departs, and whoever holds the deletion up.
+Pure. Counterparts: `judge.py`, which wakes a deleted service, and the finalizer, which delays the deletion.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 
 LAST_SECONDS = 0.5
-"""How long after the route to its endpoints was acknowledged somebody may still come to the hold address, uncounted."""
+"""Time after the acknowledgement of the route in which a connection may still reach the hold address uncounted."""
 
 
 def still_needed(record: Record, spec: Spec, seen: Observed, is_missing: bool, now: float) -> str | None:
-    """Why it may not go yet, for people; None when it may. `is_missing`: nothing is there that could get ready.
+    """Return why the service may not be removed yet, for people, or None if it may.
 
-    `now` is seconds since the epoch. It may go once new connections go to its endpoints everywhere and nobody is held.
-    Where nobody is held, it need not get ready if something keeps it from that.
+    It may be removed once every Envoy routes new connections to its endpoints and no connection is held. If none is
+    held, it need not become ready while something prevents that. `is_missing` means that its target does not exist;
+    `now` is seconds since the epoch.
     """
     if not spec.departing:
         return "its deletion is not in force yet"

@@ -1,4 +1,4 @@
-"""What can happen to a service: the input of the machine.
+"""Events of a service: the input of the state machine.
 
 Rule: an event is a fact in the past tense, or a command of a person; it carries what its guards need, nothing else.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to one service; `reason` tells people what and why."""
+    """An event of one service; `reason` explains it to people."""
 
     reason: str = ""
 
@@ -21,7 +21,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DemandSeen(Event):
-    """Somebody waits for the service."""
+    """A client is waiting for the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Ready(Event):
 
 @dataclass(frozen=True, slots=True)
 class WakeStalled(Event):
-    """The place where the service runs told why it does not get ready; `reason` says it."""
+    """The workload does not become ready; `reason` is the text of its diagnosis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,17 @@ class WakeTimedOut(Event):
     """The wake took longer than the service's `wakeTimeout`."""
 
     wanted: bool = True
-    """Whether somebody waits, or is still connected; true when that is not known."""
+    """True if a client is waiting or connected, or if that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicasAtZero(Event):
-    """The service was seen to have zero replicas."""
+    """Zero replicas were observed."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointsLost(Event):
-    """There are replicas, and none of them can be reached: a crash."""
+    """Replicas exist, and none of them is reachable, as after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +64,20 @@ class Traffic(Event):
 
 @dataclass(frozen=True, slots=True)
 class TrafficUnknown(Event):
-    """Whether there is traffic cannot be told; `reason` says why."""
+    """Usage is unknown; `reason` explains why."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdleElapsed(Event):
-    """The service was quiet for all of its `idleAfter`."""
+    """The service had no traffic for its `idleAfter`."""
 
     paused: bool = False
-    """Whether a person asked that the service is not put to sleep."""
+    """True if the service is paused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drained(Event):
-    """The route to the hold address is acknowledged everywhere, and nothing is in flight any more."""
+    """Every Envoy and holder acknowledged the route to the hold address, and nothing is in flight."""
 
 
 @dataclass(frozen=True, slots=True)

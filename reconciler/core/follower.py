@@ -1,4 +1,4 @@
-"""What follows for a record when several reconcilers have one, and one of them leads. Pure; counterpart: `judge.py`.
+"""Records on replicas that follow a leader. Pure; counterpart: `judge.py`.
 
 The leader's records are the truth. A follower steps its own copy only towards being awake, so that a wake needs no
 leader, and the step is undone by the leader's next word if that says otherwise. What the leader is about to decide on
@@ -17,15 +17,15 @@ from reconciler.core.record import Record, State
 
 
 def fenced(record: Record, seen: Observed) -> bool:
-    """Whether this record may end in ScaledToZero by the leader's decision, so that followers must not step it.
+    """Return whether the leader may decide to scale this service to zero, so that followers must not step its record.
 
-    A wake that nobody waits for may end so; one that somebody waits for does not, and followers get on with it.
+    A wake without a waiting client may end so; one with a waiting client does not, and followers continue it.
     """
     return record.state is State.Draining or (record.state is State.Waking and seen.held == 0)
 
 
 def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
-    """The event that a follower's copy must hear next, or None."""
+    """Return the next event for a follower's copy of a record, or None."""
     match record.state:
         case State.ScaledToZero:
             return events.DemandSeen("somebody waits") if seen.held else None
@@ -42,15 +42,17 @@ def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
 
 
 def tells_of(record: Record, event: Event) -> bool:
-    """Whether a follower brings about what a deadline brings: it says that a wake which somebody waits for takes long,
-    unless why it does is known. What keeps it is looked for by the leader alone, and is not said again."""
+    """Return whether a follower applies the event of a deadline.
+
+    It applies only a timed-out wake that a client waits for and that has no diagnosis: the leader alone diagnoses.
+    """
     return isinstance(event, events.WakeTimedOut) and event.wanted and not record.stalled
 
 
 def on_elected(record: Record, replicas: int | None, since: float) -> Record:
-    """A record that another leader left, in the hands of the one that leads since `since` (seconds since the epoch).
+    """Return the record of a previous leader as adopted by the one that leads since `since` (seconds since the epoch).
 
-    What the other was about to put to sleep is Active: whether it got so far is seen by whether there are replicas.
+    A service that was draining, or whose sleep is not confirmed by zero replicas, is Active.
     """
     record = replace(record, since=min(record.since, since))  # no clock but ours says when
     if record.state is State.Draining:
@@ -63,7 +65,7 @@ def on_elected(record: Record, replicas: int | None, since: float) -> Record:
 
 
 def on_demoted(record: Record, now: float) -> Record:
-    """A record of one that led, and does no more: nobody may be held for a drain that does not go on."""
+    """Return the record of a replica that no longer leads: its drain ends, so that no client is held for it."""
     return _active(record, now, "its drain ended with its leader") if record.state is State.Draining else record
 
 
@@ -72,7 +74,7 @@ def _active(record: Record, since: float, reason: str) -> Record:
 
 
 def in_force(record: Record, word: Record, fence: bool, seen: Observed) -> str | None:
-    """Why a follower's copy is not yet what the leader's `word` asks for, for people; None when it is, and stays so."""
+    """Return why the leader's `word` is not in force at a follower, for people, or None if it is and stays so."""
     if record.state is not word.state:
         return f"it is {record.state}"
     if record.state is State.Waking and not fence:

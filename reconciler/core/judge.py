@@ -1,4 +1,4 @@
-"""How observations become events: level-triggered, so that a lost edge or a restart loses nothing.
+"""Observations become events: level-triggered, so that a lost message or a restart loses nothing.
 
 `judge` looks at all that is known of a service now and names the one event that its state must hear, or None when the
 record and the world agree. Calling it again after each `step` until it is silent brings any record up to date.
@@ -18,12 +18,12 @@ from reconciler.core.text import pluralize
 from reconciler.core.traffic import ServiceUsage, Usage
 
 SETTLE_SECONDS = 0.1
-"""How long after an acknowledgement a sample counts: Envoy's main thread acknowledges, its workers follow."""
+"""Delay after an acknowledgement before a sample counts: Envoy's main thread acknowledges, its workers follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All that is seen of one service at this moment; nothing of it is persisted."""
+    """The observation of one service at this moment; never persisted."""
 
     replicas: int | None = None
     """Replicas that exist or are wanted by their owner; None while not known."""
@@ -40,15 +40,15 @@ class Observed:
     route_acked_at: float | None = None
     """When the last Envoy and the last holder acknowledged the present route; None until then."""
     waiting_for: str = "no Envoy is connected"
-    """Who has yet to acknowledge the route, for people."""
+    """The Envoys or holders that have not acknowledged the route, for people."""
     silent_since: float | None = None
-    """Since when nothing moved, as far as samples say; None when the latest does not say so."""
+    """Start of the period without traffic, by samples; None if the latest sample has traffic or is unknown."""
     sleep_commanded_at: float | None = None
-    """When it was last told to sleep: whatever used it before then does not matter to that drain."""
+    """Time of the last sleep command; usage before it does not count for that drain."""
 
 
 def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
-    """The event that this record must hear next, or None.
+    """Return the next event for this record, or None if record and observation agree.
 
     `now` is seconds since the epoch; a judgement older than `stale_after` seconds is unknown.
     """
@@ -68,7 +68,7 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
 
 
 def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event:
-    """The event that a deadline brings, filled with what is known when it passes."""
+    """Return the event of a passed deadline, filled from the observation."""
     if event is events.WakeTimedOut:
         wanted = spec.departing or spec.paused or _wanted(record, spec, seen)
         return events.WakeTimedOut(str(seen.diagnosis or UNEXPLAINED), wanted=wanted)
@@ -78,7 +78,7 @@ def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event
 
 
 def undrained(record: Record, spec: Spec, seen: Observed) -> str | None:
-    """Why a draining service may not be scaled to zero yet, or None when it may."""
+    """Return the drain blocker of a draining service, or None if it may be scaled to zero."""
     by = spec.idle_by
     if seen.held is None or seen.relayed is None:
         return "a holder is not connected"
@@ -106,12 +106,12 @@ def _silent_for(seen: Observed, traffic: ServiceUsage) -> float:
 
 
 def _was_commanded(record: Record, seen: Observed) -> bool:
-    """Whether the present drain was asked for, and does not come of silence."""
+    """Return whether the present drain was commanded, rather than caused by idleness."""
     return seen.sleep_commanded_at is not None and seen.sleep_commanded_at >= record.since
 
 
 def _wanted(record: Record, spec: Spec, seen: Observed) -> bool:
-    """Whether somebody waits or is still connected; saying no takes the evidence that a drain takes."""
+    """Return whether a client waits or is connected; a negative answer needs the evidence of a drain."""
     return bool(seen.held or seen.relayed) or undrained(record, spec, seen) is not None
 
 
@@ -129,7 +129,7 @@ def _asleep(record: Record, seen: Observed) -> Event | None:
 
 
 def waking(record: Record, seen: Observed) -> Event | None:
-    """What a wake hears of the place where the service runs."""
+    """Return the event of a waking service from the status of its workload."""
     if seen.endpoints and seen.replicas != 0:
         return events.Ready("reachable")
     if seen.diagnosis and (stalled := str(seen.diagnosis)) != record.stalled:

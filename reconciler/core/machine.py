@@ -45,17 +45,17 @@ Guard = Callable[[Record, Event], bool]
 
 
 def zero_was_confirmed(record: Record, _: Event) -> bool:
-    """Zero replicas were seen since we fell asleep: whoever is ready now was scaled up by somebody else."""
+    """Return whether zero replicas were observed while asleep: a ready endpoint was then scaled up by somebody else."""
     return record.zeroed
 
 
 def nobody_wants_it(_: Record, event: Event) -> bool:
-    """Nobody waits and nobody is connected, as far as is known; not known counts as wanted."""
+    """Return whether no client is waiting or connected; unknown counts as wanted."""
     return isinstance(event, events.WakeTimedOut) and not event.wanted
 
 
 def not_paused(_: Record, event: Event) -> bool:
-    """No person asked to keep the service awake."""
+    """Return whether the service is not paused."""
     return not (isinstance(event, events.IdleElapsed) and event.paused)
 
 
@@ -121,7 +121,7 @@ TABLE: tuple[Row, ...] = (
 
 @dataclass(slots=True)
 class _Subject:
-    """What `transitions` moves: the record with the event at hand."""
+    """The model that `transitions` moves: a record and the event to apply."""
 
     record: Record
     event: Event
@@ -147,9 +147,9 @@ _MACHINE = _machine()
 
 
 def step(record: Record, event: Event, now: float) -> Record:
-    """The record after `event`, which was handled at `now` (seconds since the epoch).
+    """Return the record after `event`, which is applied at `now` (seconds since the epoch).
 
-    The same record (by identity) comes back when nothing changed. Raises `UnlistedEvent` for a pair that the table does
+    Returns the same record (by identity) if nothing changed. Raises `UnlistedEvent` for a pair that the table does
     not list; the record is then as it was.
     """
     target = _target(record, event)
@@ -163,7 +163,7 @@ def step(record: Record, event: Event, now: float) -> Record:
 
 
 def _target(record: Record, event: Event) -> State | None:
-    """Where the table leads; None when every guard fails."""
+    """Return the target state by the table, or None if every guard fails."""
     subject = _Subject(record, event, record.state)
     try:
         taken = _MACHINE.events[event.name].trigger(subject)

@@ -1,4 +1,4 @@
-"""What the reconciler remembers of a service: its state and the few facts that cannot be observed again.
+"""The persisted record of a service: its state and the few facts that cannot be observed again.
 
 Rule: immutable values, no I/O, no clock. Counterpart: `machine.py`, which makes the next record out of this one.
 """
@@ -29,7 +29,7 @@ class Record:
     since: float
     """When the state was entered, in seconds since the epoch."""
     reason: str
-    """Why the state was entered, for people."""
+    """Reason for entering the state, for people."""
     replicas: int
     """The last number of replicas while awake, at least 1: what a wake restores."""
     hold_address: str
@@ -37,7 +37,7 @@ class Record:
     stalled: str | None = None
     """Text of the `Diagnosis` of a stalled wake; None while nothing is known to be wrong."""
     zeroed: bool = False
-    """Whether zero replicas were seen since ScaledToZero was entered."""
+    """True if zero replicas were observed since ScaledToZero was entered."""
 
     @property
     def diagnosis(self) -> Diagnosis | None:

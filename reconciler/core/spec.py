@@ -1,4 +1,4 @@
-"""What a person asked for: one service's settings, in the units that the code works with.
+"""The spec of a service, in the units that the code works with.
 
 Rule: plain immutable values; where they come from (a services file, a ScaledService) is an adapter's business.
 """
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Protocol(StrEnum):
-    """What a service speaks, as far as routing and refusing need to know."""
+    """Protocol of a service, as far as routing and refusing depend on it."""
 
     HTTP = "http"
     H2C = "h2c"
@@ -23,7 +23,7 @@ class Protocol(StrEnum):
 
 
 class IdleBy(StrEnum):
-    """Which of Envoy's figures says that a service is in use."""
+    """The Envoy counter by which idleness is judged."""
 
     REQUESTS = "requests"
     CONNECTIONS = "connections"
@@ -72,10 +72,10 @@ class Spec:
     max_held: int = 1024
     idle_by: IdleBy = IdleBy.REQUESTS
     ignore: tuple[Ignore, ...] = ()
-    """What neither wakes it nor keeps it awake."""
+    """Requests or connections that neither wake it nor keep it awake."""
     refusal_details: bool = False
-    """Whether a refused client is told the whole reason: it may contain output of the program, and names of nodes."""
+    """Include the whole reason in refusals; it may contain output of the program and names of nodes."""
     paused: bool = False
     """Never put to sleep while true."""
     departing: bool = False
-    """It is being deleted: it is woken, and stays awake until it is gone."""
+    """True while it is being deleted: it is woken, and stays awake until it is gone."""

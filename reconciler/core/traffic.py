@@ -1,4 +1,4 @@
-"""Whether a service is in use, from two samples of Envoy's counters.
+"""Usage of a service, from two samples of Envoy's counters.
 
 Rule 1 of the project lives here: unknown is not idle. A missing Envoy, a restarted one, a counter that went backwards,
 an old sample: each is `Usage.UNKNOWN`, with a reason. No I/O; a sample's source is an adapter (`reconciler.ports`).
@@ -18,7 +18,7 @@ from reconciler.core.text import pluralize
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What one Envoy counted for one service since that Envoy started; the last two are gauges."""
+    """Counters of one service in one Envoy since that Envoy started; the last two are gauges."""
 
     requests: int = 0
     connections: int = 0
@@ -42,14 +42,14 @@ class EnvoyReading:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All Envoys' counters, read at about the same time."""
+    """Counters of every Envoy, read at about the same time."""
 
     taken_at: float
     """When the reading began, in seconds since the epoch: everything before it is counted."""
     envoys: Mapping[str, EnvoyReading]
     """By Envoy's node id; only those that answered in full."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Why an Envoy that should have answered did not, by node id."""
+    """The error of each Envoy that should have answered and did not, by node id."""
     source_failed: bool = False
     """No Envoy is to blame: who was asked of all of them could not say."""
 
@@ -69,12 +69,12 @@ class Usage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How soon a source of samples tells of what happens, in seconds."""
+    """Timing of a source of samples, in seconds."""
 
     stale_after: float
-    """A sample that is older says nothing any more."""
+    """Age at which a sample is ignored."""
     lag: float = 0.0
-    """How long it may take, with nothing wrong, until there is a sample of what is now."""
+    """Longest delay, without a fault, until a sample covers the present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Window:
     away: frozenset[str] = frozenset()
 
     def unknown(self) -> Unknown | None:
-        """Why nothing can be said about any service, or None when this window is complete."""
+        """Return why usage is unknown for every service, or None if this window is complete."""
         if not self.expected:
             return Unknown(Reason.NO_ENVOY, "no Envoy is connected")
         if self.before is None:
@@ -193,7 +193,7 @@ def _unknown_process(envoy: str, was: EnvoyReading, now: EnvoyReading, elapsed: 
 
 @dataclass(slots=True)
 class _Sum:
-    """What a window has of one service, over Envoys."""
+    """Sum of one service's usage over Envoys in one window."""
 
     moved: int = 0
     in_flight: int = 0

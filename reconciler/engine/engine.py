@@ -52,7 +52,7 @@ class Adapters:
 
 
 class Engine(Roles):
-    """All services. `now` is the clock (seconds since the epoch); `pace` is that of samples.
+    """The engine of every service. `now` is the clock (seconds since the epoch); `pace` is that of samples.
 
     It is the wall clock, since records outlive the process and are compared with samples of other machines. It may be
     set: forward, all samples are old, so that what is Idle becomes Active; back, what seems to be of the future is of
@@ -82,7 +82,7 @@ class Engine(Roles):
         self._saved: dict[str, Record] = {}
         self.sample: Sample | None = None
         self.unknown: Unknown | None = NO_SAMPLE
-        """Why the latest sample says nothing, or None."""
+        """Reason why usage is unknown by the latest sample, or None."""
         self.tally = Tally(now())
         self.history = History()
         self.turns = Turns()
@@ -98,12 +98,12 @@ class Engine(Roles):
 
     @property
     def synced(self) -> bool:
-        """Whether a route is known for every service."""
+        """True if a route is known for every service."""
         return not self._service_index.unknown
 
     @in_turn
     def configure(self, specs: Iterable[Spec]) -> None:
-        """These are all services from now on. Those whose spec did not change are not touched."""
+        """Replace the services. Those whose spec did not change are not touched."""
         paused = self._adapters.store.paused()
         configured = {spec.name: spec for spec in specs}
         wanted = {**configured, **{name: replace(configured[name], paused=True) for name in paused & configured.keys()}}
@@ -124,7 +124,7 @@ class Engine(Roles):
 
     @in_turn
     def ran(self, running: WorkloadStatus) -> None:
-        """The backend says what runs."""
+        """Apply a report of the backend."""
         if service := self._services.get(running.service):
             service.saw_running(running)
             if service.record is None and self.leads:
@@ -133,14 +133,14 @@ class Engine(Roles):
 
     @in_turn
     def routed(self, state: RouteState) -> None:
-        """The router says how far a route has got."""
+        """Apply a report of the router."""
         if service := self._services.get(state.service):
             service.saw_route(state)
             self._settle(state.service)
 
     @in_turn
     def held(self, held: HoldStatus) -> None:
-        """The holders say who waits."""
+        """Apply a report of the holders."""
         if service := self._services.get(held.service):
             unserved = service.wake and service.wake.total() is None
             service.saw_held(held)

@@ -1,4 +1,4 @@
-"""Why a service is in its state: the evidence that the engine has for it, as plain JSON values. Pure.
+"""The evidence for a service's state, as plain JSON values. Pure.
 
 Counterpart: `view.py`, the service in short. What Envoys and holders acknowledged is told by `app/operations.py`.
 """
@@ -24,7 +24,7 @@ def unknown_fields(unknown: Unknown | None) -> dict[str, Any]:
 
 
 def sampled(name: str, sample: Sample | None, unknown: Unknown | None, source: str, now: float) -> dict[str, Any]:
-    """What the latest sample has of one service, Envoy by Envoy, and how old it is."""
+    """Return the latest sample of one service, Envoy by Envoy, and its age."""
     if sample is None:
         return {"source": source, "takenAt": None, "ageSeconds": None, **unknown_fields(unknown), "envoys": []}
     seen = [
@@ -49,7 +49,7 @@ def sampled(name: str, sample: Sample | None, unknown: Unknown | None, source: s
 
 
 def judged(service: Service) -> dict[str, Any] | None:
-    """What was concluded from it for this service."""
+    """Return the usage that was concluded for this service."""
     traffic = service.seen.traffic
     if traffic is None:
         return None
@@ -65,7 +65,7 @@ def judged(service: Service) -> dict[str, Any] | None:
 
 
 def obstacle(service: Service) -> str | None:
-    """What keeps a draining service from sleeping; None in other states, or when nothing does."""
+    """Return the drain blocker of a draining service; None in other states, or if there is none."""
     record = service.record
     if record is None or record.state is not State.Draining:
         return None
@@ -88,7 +88,7 @@ def moves(transitions: Sequence[Transition]) -> list[dict[str, Any]]:
 
 
 def settings(service: Service) -> dict[str, Any]:
-    """What was asked for, as far as the state depends on it; durations in seconds."""
+    """Return the part of the spec that the state depends on; durations in seconds."""
     spec = service.spec
     return {
         "hosts": list(spec.hosts),

@@ -23,7 +23,7 @@ class History:
         """Flat, so that one transition costs six references, in the order of `note`; oldest first."""
 
     def note(self, transition: Transition) -> None:
-        """It happened just now."""
+        """Append a transition."""
         move = (
             transition.at,
             transition.source,

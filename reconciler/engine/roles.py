@@ -53,7 +53,7 @@ class Roles:
         self.leads = True
         """False: another replica does, or it is not known which."""
         self._words: dict[str, tuple[Record, bool, str]] = {}
-        """What the leader said, also of services that were not yet configured here."""
+        """The leader's words, including those for services that are not configured here yet."""
         self._owners: dict[str, str] = {}
         """A leader's: whose a hold address is, of those that are in use."""
         self._forsaken = False
@@ -80,7 +80,7 @@ class Roles:
 
     @in_turn
     def lead(self, since: float) -> None:
-        """This replica leads since then (seconds since the epoch); backends should have reported before.
+        """Begin to lead, since `since` (seconds since the epoch); backends should have reported before.
 
         What another leader was about to put to sleep is awake again; what has no record gets one.
         """
@@ -105,7 +105,7 @@ class Roles:
         self._saved = {name: on_elected(record, None, since) for name, record in self._saved.items()}
 
     def untold(self) -> list[Transition]:
-        """What this replica did to services while nobody led, and so nobody told people of; each is given once."""
+        """Return the transitions of this replica while there was no leader to publish them; each is returned once."""
         found = [move for service in self._services.values() for move in service.untold]
         for service in self._services.values():
             service.untold = ()
@@ -113,7 +113,7 @@ class Roles:
 
     @in_turn
     def follow(self) -> None:
-        """This replica leads no more, or starts as one that does not."""
+        """Stop leading, or start as a follower."""
         if not self.leads:
             return
         self.leads, self._forsaken = False, False
@@ -153,7 +153,7 @@ class Roles:
             self._settle(name)
 
     def standing(self, name: str) -> Standing | None:
-        """What has come of the leader's word on a service; None while there is no word, or no such service."""
+        """Return the progress of the leader's word on a service; None without a word or service."""
         service = self._services.get(name)
         if service is None or service.record is None or service.word is None:
             return None
@@ -273,5 +273,5 @@ class Roles:
             self.history.note(Transition(name, word.state, stalled.name, word.state, stalled.reason, self._now()))
 
     def _may_wake(self, record: Record, event: Event) -> bool:
-        """Whether a follower may carry a command out by itself."""
+        """Return whether a follower may carry out a command by itself."""
         return isinstance(event, WakeCommanded) and record.state is State.ScaledToZero

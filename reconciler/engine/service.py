@@ -28,7 +28,7 @@ class Service:
     """Mutable, and only by the engine."""
 
     spec: Spec
-    """What was configured, with `paused` as it is in force."""
+    """The configured spec, with `paused` as it is in force."""
     record: Record | None = None
     """None until it is known whether the service runs."""
     seen: Observed = ASLEEP
@@ -37,16 +37,16 @@ class Service:
     route: tuple[str, ...] = ()
     """Where Envoys were last told to send connections."""
     ordered: HoldOrder | None = None
-    """What holders were last told."""
+    """The order that was last sent to holders."""
     deadline: Deadline | None = None
     wake: Wake | None = None
     """The wake that goes on, or the last one."""
     recovers: bool = False
-    """Whether it is Waking, or was so last, out of being awake: what it lost comes back, or is renewed. No wake."""
+    """True if the last Waking began while awake, as after a crash: a recovery, and not counted as a wake."""
     requests: int = 0
     """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
     always_paused: bool = False
-    """Whether it is paused by its configuration, which no command undoes."""
+    """True if its configuration pauses it, which no command changes."""
     word: Record | None = None
     """A follower's: what the leader said last."""
     fence: bool = False
@@ -63,7 +63,7 @@ class Service:
     running: tuple[str, ...] = ()
     """Endpoints as the backend told of them."""
     asks: ResourceRequests = UNKNOWN_REQUESTS
-    """What each replica asks for; the last that was known."""
+    """Resource requests of each replica; the last known ones."""
 
     def set_back(self, now: float) -> Record | None:
         """See that nothing seems to have happened later than `now` (seconds since the epoch): it did before somebody
@@ -105,7 +105,7 @@ class Service:
         return before or blake2s(f"{self.spec.name} {self.record.since}".encode(), digest_size=4).hexdigest()
 
     def is_in_force(self) -> bool:
-        """Whether what is known now changes nothing in the plan of a leader's awake service, which is most news."""
+        """Return whether the plan of a leader's awake service is already in force, as for most observations."""
         record, order, pods = self.record, self.ordered, self.seen.endpoints
         if not (record and order and pods) or self.shared is not record:
             return False
@@ -121,7 +121,7 @@ class Service:
         return None if self.seen.traffic and self.seen.traffic.taken_at >= at else at
 
     def awaits(self, coming: Deadline | None, now: float) -> bool:
-        """Whether the present deadline has passed but was not brought yet: the one after it must not take its place."""
+        """Return whether the present deadline has passed without its event: the next one must not replace it."""
         present = self.deadline
         return bool(present and coming and present.event is coming.event and present.at <= now < coming.at)
 
@@ -153,7 +153,7 @@ class Service:
             self.wake = replace(self.wake, milestones=running.milestones)
 
     def believes(self, ended: bool, zeroed: bool = False) -> None:
-        """Whether the endpoints that are there are about to end; `zeroed`: replicas were seen to be none."""
+        """Record whether the present endpoints are terminating; `zeroed`: zero replicas were observed."""
         if ended:
             self.ending = self.ending or TerminatingEndpoints()
             self.ending.begin(self.running, zeroed)

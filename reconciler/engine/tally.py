@@ -1,4 +1,4 @@
-"""How often each service was used since the sample before, for people and metrics; idleness is judged elsewhere."""
+"""New requests of each service since the previous sample, for people and metrics; idleness is judged elsewhere."""
 
 from __future__ import annotations
 

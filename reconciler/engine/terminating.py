@@ -1,4 +1,4 @@
-"""Endpoints that are about to end because the leader put the service to sleep. Only followers need it; no I/O.
+"""Endpoints that terminate because the leader scaled the service to zero. Pure; only followers need it.
 
 Whoever scales to zero knows at once that its endpoints are none any more. A follower learns it from the leader, while
 its own view of the cluster still shows them, and may not connect anybody to one of them.
@@ -19,7 +19,7 @@ class TerminatingEndpoints:
     endpoints: frozenset[str] = NONE
     awaits_zero: bool = False
     blocks: bool = False
-    """Whether an endpoint that may be about to end is none; otherwise it is one when there is no other."""
+    """True if a terminating endpoint is never used; otherwise it is used if there is no other."""
 
     def begin(self, seen: tuple[str, ...], zeroed: bool) -> None:
         """The leader's record is ScaledToZero; `zeroed`: it has seen zero."""
@@ -32,12 +32,12 @@ class TerminatingEndpoints:
         self.blocks = self.awaits_zero = False
 
     def saw(self, replicas: int | None, seen: tuple[str, ...]) -> None:
-        """This is there now."""
+        """Apply the observed replicas and endpoints."""
         self.endpoints = (frozenset(seen) if self.awaits_zero else self.endpoints.intersection(seen)) or NONE
         self.awaits_zero = self.awaits_zero and replicas != 0
 
     def left(self, seen: tuple[str, ...]) -> tuple[str, ...]:
-        """Those that may be connected to."""
+        """Return the endpoints that may be used."""
         if not self.endpoints:
             return seen
         left = tuple(endpoint for endpoint in seen if endpoint not in self.endpoints)

@@ -1,4 +1,4 @@
-"""How long a wake took, and which part of it what: signal, start, reachable, first byte.
+"""Duration of a wake and of its parts: signal, start, reachable, first byte.
 
 Pure values; the moments come from the holder (first held, first byte), the engine (decided) and the backend.
 """

@@ -17,7 +17,7 @@ from reconciler.core.spec import Spec
 
 
 class Route(StrEnum):
-    """Where connections to a service go."""
+    """Destination of connections to a service."""
 
     PODS = "pods"
     HOLD = "hold"
@@ -49,12 +49,12 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What adapters bring about for one service."""
+    """The desired levels of one service, which adapters converge to."""
 
     scale: Scale
     route: Route
     release: bool
-    """Whether holders connect those who wait to the endpoints, as soon as there are any."""
+    """True if holders connect waiting clients to the endpoints as soon as there are any."""
     deadline: Deadline | None
 
 
@@ -89,7 +89,7 @@ def plan(record: Record, spec: Spec, now: float, lag: float = 0.0) -> Plan:
 
 
 def followed(wanted: Plan, record: Record, fence: bool) -> Plan:
-    """What of a plan a follower brings about: it puts nothing to sleep, and connects nobody while another decides."""
+    """Return what a follower applies of a plan: it scales nothing to zero, and releases none while fenced."""
     scale = wanted.scale if isinstance(wanted.scale, AtLeast) else None
     deadline = wanted.deadline if record.state is State.Waking else None
     return Plan(scale, wanted.route, wanted.release and not (fence and record.state is State.Waking), deadline)

@@ -1,4 +1,4 @@
-"""What brings deadlines back as events."""
+"""The alarm, which turns deadlines into events."""
 
 from __future__ import annotations
 

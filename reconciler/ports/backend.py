@@ -12,7 +12,7 @@ from reconciler.plan import Scale
 
 @dataclass(frozen=True, slots=True)
 class ResourceRequests:
-    """What each replica asks for of the place where it runs; None: not known, or not said."""
+    """Resource requests of each replica; None if unknown or unset."""
 
     cpu_cores: float | None = None
     memory_bytes: float | None = None
@@ -23,7 +23,7 @@ UNKNOWN_REQUESTS = ResourceRequests()
 
 @dataclass(frozen=True, slots=True)
 class WorkloadStatus:
-    """All that a backend knows of one service; each report replaces the one before."""
+    """The status of one service's workload; each report replaces the previous one."""
 
     service: str
     replicas: int | None

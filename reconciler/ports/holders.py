@@ -14,7 +14,7 @@ from reconciler.core.spec import Spec
 
 @dataclass(frozen=True, slots=True)
 class HoldOrder:
-    """What holders do with the connections of one service."""
+    """Instructions to holders for the connections of one service."""
 
     spec: Spec
     address: str
@@ -47,13 +47,13 @@ class HoldStatus:
     held_since: float | None = None
     """When the first of those that wait (or waited last) came, in seconds since the epoch."""
     peer: str | None = None
-    """Who that was, once told: an HTTP client's `ip`, any other's `ip:port`; until then Envoy's end, `ip:port`."""
+    """Its client, once known: `ip` for HTTP, otherwise `ip:port`; until then Envoy's end, `ip:port`."""
     via: str | None = None
     """The holder that it came to; in a cluster it has the name of the Envoy beside it."""
     first_byte_at: float | None = None
     """When the latest wait that ended well saw its first byte."""
     refused_by: Mapping[str, int] = field(default_factory=lambda: NONE)
-    """Of `refused`, how many for which reason."""
+    """Number of refused connections by reason."""
 
 
 REASONS = frozenset(("max_held", "descriptors", "timeout", "removed", "draining", "unassigned"))
@@ -81,4 +81,4 @@ class Holders(Protocol):
     """Tells holders what to do. Reports every change of `HoldStatus`."""
 
     def order(self, service: str, order: HoldOrder | None) -> None:
-        """This is the service's order from now on; None: it is no more. The same value again costs nothing."""
+        """Replace the service's order; None if the service is gone. The same value again costs nothing."""

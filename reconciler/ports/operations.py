@@ -1,4 +1,4 @@
-"""What people may ask of a running reconciler."""
+"""Queries and commands of people to a running reconciler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Command(StrEnum):
-    """What a person may tell a service."""
+    """A command of a person to a service."""
 
     WAKE = "wake"
     SLEEP = "sleep"
@@ -21,13 +21,13 @@ View = Mapping[str, Any]
 
 
 class Operations(Protocol):
-    """Answers and obeys."""
+    """Answers queries and carries out commands."""
 
     def ready(self) -> bool:
-        """Whether Envoys are answered: every route is known."""
+        """Return whether Envoys are answered: every route is known."""
 
     def services(self) -> Sequence[View]:
-        """All services, by name."""
+        """Return every service, sorted by name."""
 
     def service(self, name: str) -> View:
         """One service. Raises `KeyError` when there is none of that name."""
@@ -36,7 +36,7 @@ class Operations(Protocol):
         """One service with the evidence for its state, and its last transitions. Raises `KeyError` likewise."""
 
     def world(self) -> View:
-        """All that is connected, how far samples can be trusted, and who leads: what `zenvoy doctor` asks for."""
+        """Return connections, the state of samples, and the leader, for `zenvoy doctor`."""
 
     def envoys(self) -> Sequence[View]:
         """The connected Envoys: those that are connected here with what they rejected last, and where there are several

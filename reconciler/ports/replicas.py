@@ -13,12 +13,12 @@ from reconciler.ports.router import RouteState
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What one service has come to at a follower."""
+    """Progress of one service at a follower."""
 
     in_force: bool
-    """Whether the leader's word is in force, at all of the follower's Envoys and holders, and stays so."""
+    """True if the leader's word is in force at every Envoy and holder of the follower, and stays so."""
     waiting_for: str
-    """What it waits for, for people."""
+    """The Envoys or holders that are missing, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Replicas(Protocol):
     """Tells followers the leader's records, and knows what stands against putting anything to sleep."""
 
     def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:
-        """This is the service's record from now on; None: it is no more. `fence`: followers do not step it. `cause`
+        """Share the service's record; None if the service is gone. `fence`: followers do not step it. `cause`
         names the event that brought its state about.
 
         The route's state as it is by that, since nobody has acknowledged it yet; None when that changes nothing.
         """
 
     def unknown(self) -> Unknown | None:
-        """Why nothing may be put to sleep now; None when it may."""
+        """Return why no service may be scaled to zero now, or None if it may."""
 
 
 class SingleReplica:

@@ -1,4 +1,4 @@
-"""What sends connections to a service, to its pods or to its hold address: Envoy, by xDS."""
+"""The router, which sends connections to a service's endpoints or to its hold address: Envoy, by xDS."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class RouteState:
-    """How far one service's present route has got."""
+    """Acknowledgement of one service's present route."""
 
     service: str
     acked_at: float | None
     """When the last connected Envoy acknowledged it (seconds since the epoch); None until then."""
     waiting_for: str
-    """Who has yet to acknowledge it, for people; empty when nobody."""
+    """The Envoys that have not acknowledged it, for people; empty if there are none."""
 
 
 Report = Callable[[RouteState], None]

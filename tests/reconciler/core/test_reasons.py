@@ -54,7 +54,7 @@ def test_stall_reasons_include_all_of_troubleshooting() -> None:
     explained = set(re.findall(r"^### (\w+)$", of_wakes, re.MULTILINE)) - OF_CONDITIONS_ONLY
 
     assert len(explained) > 20
-    assert explained | set(diagnosis.MOUNTS) <= set(STALL_REASONS)
+    assert explained | set(diagnosis.MOUNT_REASONS) <= set(STALL_REASONS)
 
 
 def test_stall_reasons_include_all_of_kubernetes() -> None:
