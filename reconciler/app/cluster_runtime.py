@@ -51,7 +51,7 @@ from reconciler.metrics import World
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.replicas import Connected
 from reconciler.replication import CLAIMS as PEER_CLAIMS
-from reconciler.replication import Peers, Terms
+from reconciler.replication import Peers, ReplicaContext
 from reconciler.server import credentials
 from reconciler.server.admission import Admission
 from reconciler.server.http import Http, report_exhaustion
@@ -134,7 +134,7 @@ class ClusterRuntime:
         settings, found = self._settings, self._certificates
         ended = self._proxies.ended if self._proxies else (lambda _: False)
         addresses, valid = self._replicas.addresses, self._elector.valid
-        terms = Terms(settings.pod_ip, addresses, valid, time.time, ticks, settings.lease_duration, ended)
+        terms = ReplicaContext(settings.pod_ip, addresses, valid, time.time, ticks, settings.lease_duration, ended)
         secure = (lambda: credentials.channel(found.read())) if found else None
         peers = Peers(terms, self.engine, self._elector.renew_now, secure, settings.server_name or None)
         reports = Reports(peers.routed, peers.held, _rejected, peers.merged.found, self._joined)

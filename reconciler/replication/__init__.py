@@ -1,12 +1,12 @@
-"""Between the replicas of the reconciler: the leader's records down, what they have come to up.
+"""Replication between the replicas of the reconciler: records from the leader, reports from the followers.
 
-`wire` has the messages; `presence`, `ledger`, `sums` and `merged` do no I/O; `server` is the leader's end and `client`
-a follower's; `peers` has all of it in one piece.
+`messages` are those of the peer stream; `fleet`, `aggregation` and `merged` do no I/O; `leader` and `follower` are its
+two ends; `peers` is all of it in one piece.
 """
 
-from reconciler.replication.ledger import Terms
+from reconciler.replication.fleet import ReplicaContext
+from reconciler.replication.leader import CLAIMS
 from reconciler.replication.merged import Merged
 from reconciler.replication.peers import Peers
-from reconciler.replication.server import CLAIMS
 
-__all__ = ["CLAIMS", "Merged", "Peers", "Terms"]
+__all__ = ["CLAIMS", "Merged", "Peers", "ReplicaContext"]

@@ -1,10 +1,9 @@
-"""All replicas as one: what the leader's engine is told of routes and holders, and when nothing may be put to sleep.
+"""All replicas as one router and one set of holders, for the engine of the leader.
 
-It stands between the engine and this replica's own router and holders, and is the engine's `Router`, `Holders` and
-`Replicas`. While this replica follows, the engine is told of its own Envoys and holders only, and so is the leader.
-A replica without any Envoy (or holder) has nothing to wait for there; that there is one somewhere is asked of all.
-No I/O here: `server` and `client` carry words and reports. A replica that vanished, or that should be there and is
-not, makes all usage unknown, which keeps services awake.
+It stands between the engine and this replica's own router and holders, and implements the engine's ports `Router`,
+`Holders` and `Replicas`. While this replica follows, its engine sees its own Envoys and holders only. A replica without
+Envoys (or holders) has nothing to wait for, but all replicas together need one. No I/O: `leader` and `follower` carry
+records and reports. A replica that vanished, or that should exist and never connected, makes all usage unknown.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from reconciler.core.record import Record
 from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
 from reconciler.ports.replicas import Connected, Standing
 from reconciler.ports.router import Router, RouteState
-from reconciler.replication.ledger import Follower, Ledger, Terms
-from reconciler.replication.sums import held_by_all, route_of_all
-from reconciler.replication.wire import MOST_REASON, Fleet, Report, Word
+from reconciler.replication.aggregation import slowest_route, total_held
+from reconciler.replication.fleet import FleetLedger, FollowerState, ReplicaContext
+from reconciler.replication.messages import MAX_TEXT_LENGTH, Fleet, RecordUpdate, Report
 
 
 class Engine(Protocol):
-    """What is told of the world, and asked what came of a word."""
+    """The engine of this replica."""
 
     def routed(self, state: RouteState, /) -> None: ...
 
@@ -33,96 +32,96 @@ class Engine(Protocol):
 
 
 class Merged:
-    """One replica's, in either role; it follows at first."""
+    """The view of one replica, in either role. It starts as a follower."""
 
-    def __init__(self, terms: Terms) -> None:
-        self._terms = terms
+    def __init__(self, context: ReplicaContext) -> None:
+        self._context = context
         self.leads = False
         self.fleet = Fleet()
-        """This replica's own Envoys and holders."""
+        """Envoys and holders that are connected to this replica."""
         self.memory = Fleet()
-        """Whom the leader last said that there are."""
-        self.ledger = Ledger(terms, 0.0, Fleet())
-        """As leader."""
+        """The fleet of the last leader."""
+        self.ledger = FleetLedger(context, 0.0, Fleet())
+        """The fleet of this term, as leader."""
         self._version = 0
-        self.words: dict[str, Word] = {}
-        """As leader: what was said; as follower: what was heard."""
+        self.updates: dict[str, RecordUpdate] = {}
+        """The latest update of each service: sent as leader, received as follower."""
         self._routes: dict[str, RouteState] = {}
         self._helds: dict[str, HoldStatus] = {}
         self._routed_at: dict[str, float] = {}
-        """When a service's route changed: since then a replica without Envoys has it in force."""
+        """Time of the last change of a route; from then on it is in force at a replica without Envoys."""
         self._ordered_at: dict[str, float] = {}
-        """The same, of orders and holders."""
-        self._told_route: dict[str, RouteState] = {}
-        self._told_held: dict[str, HoldStatus] = {}
-        self.on_word: Callable[[str], None] = lambda service: None
-        """The leader's word on a service is new: followers are to be told."""
+        """The same for orders and holders."""
+        self._notified_route: dict[str, RouteState] = {}
+        self._notified_held: dict[str, HoldStatus] = {}
+        self.on_update: Callable[[str], None] = lambda service: None
+        """Called when the leader's record of a service changed."""
         self.on_report: Callable[[str], None] = lambda service: None
-        """What has come of a service is new: the leader is to be told."""
+        """Called when a follower's report on a service changed."""
         self.on_fleet: list[Callable[[], None]] = []
-        """Who is connected has changed."""
+        """Called when the fleet changed."""
         self.own_faults: Mapping[str, str] = {}
-        """What this replica's own Envoys reject of services, by service."""
+        """By service, the error with which this replica's Envoys reject it."""
         self.on_faults: list[Callable[[], None]] = []
-        """What Envoys reject has changed."""
+        """Called when the errors of Envoys changed."""
 
     def attach(self, engine: Engine, own_router: Router, own_holders: Holders) -> None:
-        """Must come before anything else."""
+        """Set the engine and this replica's own adapters. Call it first."""
         self._engine, self._own_router, self._own_holders = engine, own_router, own_holders
 
     # The engine's ports
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
-        self._routed_at[service] = self._terms.now()
-        self._told_route.pop(service, None)  # whatever is said next is news
+        self._routed_at[service] = self._context.now()
+        self._notified_route.pop(service, None)  # the next state is a change, whatever it is
         self._own_router.route(service, endpoints, held)
-        self._tell_route(service)
+        self._notify_route(service)
 
     def order(self, service: str, order: HoldOrder | None) -> None:
-        self._told_held.pop(service, None)
+        self._notified_held.pop(service, None)
         if order is None:
-            for known in (self._routes, self._helds, self._routed_at, self._ordered_at, self._told_route):
+            for known in (self._routes, self._helds, self._routed_at, self._ordered_at, self._notified_route):
                 known.pop(service, None)
             self._own_holders.order(service, None)
         else:
-            self._ordered_at[service] = self._terms.now()
+            self._ordered_at[service] = self._context.now()
             self._own_holders.order(service, order)
-            self._tell_held(service)
+            self._notify_held(service)
 
     def envoys(self) -> frozenset[str]:
-        """Node ids of all that must be in a sample for it to be complete."""
+        """Return the node ids that a complete sample must have."""
         return self.ledger.envoys.known if self.leads else frozenset(self.fleet.envoys)
 
     def away(self) -> frozenset[str]:
-        """Those of them that are connected nowhere."""
+        """Return those of them that are not connected to any replica."""
         return self.ledger.envoys.away if self.leads else frozenset()
 
     def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:
         self._version += 1
         if record is None:
-            self.words.pop(service, None)
+            self.updates.pop(service, None)
         else:
-            self.words[service] = Word(service, self._version, record, fence, cause)
-        self.on_word(service)
+            self.updates[service] = RecordUpdate(service, self._version, record, fence, cause)
+        self.on_update(service)
         if record is None or not self.ledger.followers:
             return None
-        state = self._told_route[service] = self._route(service)
+        state = self._notified_route[service] = self._route(service)
         return state
 
     def unknown(self) -> Unknown | None:
-        if not self.leads or not self._terms.valid():
+        if not self.leads or not self._context.valid():
             return Unknown(Reason.NOT_LEADER, "this replica does not lead")
         return self.ledger.unknown()
 
     def forget(self) -> None:
-        """As leader: count those no longer that are gone for good. Call it regularly."""
-        if self.leads and self._terms.valid() and self.ledger.forget():
-            for told in self.on_fleet:  # the next leader would wait for them again
-                told()
-            self._tell_all()
+        """Drop members that are gone for good, if this replica leads. Call it regularly."""
+        if self.leads and self._context.valid() and self.ledger.forget():
+            for notify in self.on_fleet:  # the next leader would wait for them again
+                notify()
+            self._notify_all()
 
     def faults(self) -> Mapping[str, str]:
-        """Return what Envoys reject of services, by service; as leader, of the Envoys of all replicas."""
+        """Return, by service, the error with which Envoys reject it; as leader, of the Envoys of all replicas."""
         followers = self.ledger.followers.values() if self.leads else ()
         theirs = {
             name: message for follower in followers if follower.connected for name, message in follower.faults.items()
@@ -130,125 +129,124 @@ class Merged:
         return {**theirs, **self.own_faults}
 
     def stats(self) -> Mapping[str, str]:
-        """Where the statistics of each connected Envoy can be read, by node id; of those that said so."""
+        """Return, by node id, the address of the statistics of each connected Envoy that announces one."""
         return self.ledger.stats()
 
     def connected(self) -> Connected:
-        """Who is connected, as far as is known here: the leader knows of all."""
+        """Return the connected Envoys and holders: of all replicas as leader, else of this one."""
         if self.leads:
             return Connected(self.ledger.envoys.where(), self.ledger.holders.where())
-        me = self._terms.me
+        me = self._context.me
         return Connected(dict.fromkeys(self.fleet.envoys, me), dict.fromkeys(self.fleet.holders, me))
 
     # This replica's own router and holders
 
     def routed(self, state: RouteState) -> None:
-        """This replica's router says how far a route has got."""
+        """Take the state of a route from this replica's router."""
         self._routes[state.service] = state
-        self._tell_route(state.service)
+        self._notify_route(state.service)
 
     def held(self, held: HoldStatus) -> None:
-        """This replica's holders say who waits."""
+        """Take the held connections of a service from this replica's holders."""
         self._helds[held.service] = held
-        self._tell_held(held.service)
+        self._notify_held(held.service)
 
     def found(self, faults: Mapping[str, str]) -> None:
-        """Take what this replica's own Envoys reject of services, by service."""
+        """Take, by service, the error with which this replica's Envoys reject it."""
         self.own_faults = faults
-        self._tell_faults()
+        self._notify_faults()
 
-    def found_by(self, replica: str, follower: Follower, faults: dict[str, str]) -> None:
-        """Take what the Envoys of a follower reject."""
+    def set_follower_faults(self, replica: str, follower: FollowerState, faults: dict[str, str]) -> None:
+        """Take the errors of a follower's Envoys."""
         if self.ledger.followers.get(replica) is follower:
             follower.faults = faults
-            self._tell_faults()
+            self._notify_faults()
 
-    def _tell_faults(self) -> None:
-        for told in self.on_faults:
-            told()
+    def _notify_faults(self) -> None:
+        for notify in self.on_faults:
+            notify()
 
     def came_or_went(self, envoys: Mapping[str, str], connected_holders: Iterable[str]) -> None:
-        """All Envoys (with the address of their statistics) and holders that are connected here; said before what they
-        report."""
+        """Take all Envoys (with the addresses of their statistics) and holders connected here, before their reports."""
         fleet = Fleet(dict(envoys), tuple(sorted(connected_holders)))
         if fleet == self.fleet:
             return
         self.fleet = fleet
-        self._counts(self._terms.me, fleet)
+        self._set_connected(self._context.me, fleet)
 
     # Roles
 
     def lead(self, since: float) -> None:
-        """This replica has the lease since then (`ticks`); comes before the engine is told to lead."""
+        """Start a term that began at `since`, in `ticks`. Call it before the engine's `lead`."""
         self.leads = True
-        self.words.clear()
-        self.ledger = Ledger(self._terms, since, self.memory)
-        self._counts(self._terms.me, self.fleet)
-        self._tell_all()
-        self._tell_faults()
+        self.updates.clear()
+        self.ledger = FleetLedger(self._context, since, self.memory)
+        self._set_connected(self._context.me, self.fleet)
+        self._notify_all()
+        self._notify_faults()
 
     def follow(self) -> None:
-        """This replica does not have the lease; comes before the engine is told to follow."""
+        """End the term. Call it before the engine's `follow`."""
         if self.leads:
             self.memory = self.ledger.fleet()
         self.leads = False
-        self.words.clear()
-        self._tell_all()
+        self.updates.clear()
+        self._notify_all()
 
-    # As leader: what followers say
+    # As leader: messages of followers
 
-    def joined(self, replica: str, fleet: Fleet) -> Follower:
-        """A follower's stream begins; it takes the place of its old one."""
-        follower = self.ledger.followers[replica] = Follower()
-        self._counts(replica, fleet)
-        self._tell_all()
+    def add_follower(self, replica: str, fleet: Fleet) -> FollowerState:
+        """Add a follower whose stream starts; it replaces an earlier stream of the same replica."""
+        follower = self.ledger.followers[replica] = FollowerState()
+        self._set_connected(replica, fleet)
+        self._notify_all()
         return follower
 
-    def left(self, replica: str, follower: Follower) -> None:
-        """That stream ended."""
+    def remove_follower(self, replica: str, follower: FollowerState) -> None:
+        """Mark a follower whose stream ended as disconnected."""
         if self.leads and self.ledger.followers.get(replica) is follower:
             follower.connected = False
             follower.reports.clear()
-            self._counts(replica, Fleet())
-            self._tell_all()
-            self._tell_faults()
+            self._set_connected(replica, Fleet())
+            self._notify_all()
+            self._notify_faults()
 
-    def has(self, replica: str, follower: Follower, fleet: Fleet) -> None:
-        """A follower's Envoys and holders are these now."""
+    def set_follower_fleet(self, replica: str, follower: FollowerState, fleet: Fleet) -> None:
+        """Take the Envoys and holders that are connected to a follower."""
         if self.ledger.followers.get(replica) is follower:
-            self._counts(replica, fleet)
+            self._set_connected(replica, fleet)
 
-    def reported(self, replica: str, follower: Follower, report: Report) -> None:
-        """Take a follower's report on a word; ignore one on a word that was not given."""
-        if report.service not in self.words or report.version > self._version:
+    def add_report(self, replica: str, follower: FollowerState, report: Report) -> None:
+        """Take a follower's report. Ignore one on an update that was never sent."""
+        if report.service not in self.updates or report.version > self._version:
             return
         if self.ledger.followers.get(replica) is follower:
-            follower.says(report, self._terms.now())
-            self._tell_held(report.service)
-            self._tell_route(report.service)
+            follower.add_report(report, self._context.now())
+            self._notify_held(report.service)
+            self._notify_route(report.service)
 
-    # As follower: what the leader says
+    # As follower: messages of the leader
 
-    def heard(self, word: Word) -> None:
-        """Comes before the engine adopts it; nothing that was in force before is by this version, until it has."""
-        self.words[word.service] = word
-        self.on_report(word.service)
+    def add_update(self, update: RecordUpdate) -> None:
+        """Take an update before the engine adopts it. Its version is not in force until the engine has adopted it."""
+        self.updates[update.service] = update
+        self.on_report(update.service)
 
-    def waited_for(self, service: str) -> bool:
-        """Whether somebody waits for it here."""
+    def has_clients(self, service: str) -> bool:
+        """Return True if a client is waiting for the service at this replica."""
         return bool(self._own_held(service).held)
 
     def report(self, service: str) -> Report | None:
-        """What this replica has come to with the word that it heard last."""
-        word, standing = self.words.get(service), self._engine.standing(service)
-        if word is None or standing is None:
+        """Return the report on the last update of a service, or None if there is none."""
+        update, standing = self.updates.get(service), self._engine.standing(service)
+        if update is None or standing is None:
             return None
         held = self._own_held(service)
         return Report(
             service,
-            word.version,
+            update.version,
             standing.in_force,
-            standing.waiting_for[:MOST_REASON],
+            standing.waiting_for[:MAX_TEXT_LENGTH],
             held.held,
             held.relayed,
             held.released,
@@ -263,35 +261,35 @@ class Merged:
 
     # Inside
 
-    def _counts(self, replica: str, fleet: Fleet) -> None:
-        news = self.ledger.counts(replica, fleet) if self.leads else True
-        for told in self.on_fleet:
-            told()
-        if news:
-            self._tell_all()
+    def _set_connected(self, replica: str, fleet: Fleet) -> None:
+        changed = self.ledger.set_connected(replica, fleet) if self.leads else True
+        for notify in self.on_fleet:
+            notify()
+        if changed:
+            self._notify_all()
 
-    def _tell_all(self) -> None:
+    def _notify_all(self) -> None:
         for service in list(self._routed_at):
-            self._tell_held(service)
-            self._tell_route(service)
+            self._notify_held(service)
+            self._notify_route(service)
 
-    def _tell_route(self, service: str) -> None:
-        """Tell the engine, if it is news; and the leader."""
+    def _notify_route(self, service: str) -> None:
+        """Notify the engine of a changed state, and the leader of any."""
         if service not in self._routed_at:
             return
         state = self._route(service)
-        if self._told_route.get(service) != state:
-            self._told_route[service] = state
+        if self._notified_route.get(service) != state:
+            self._notified_route[service] = state
             self._engine.routed(state)
         if not self.leads:
             self.on_report(service)
 
-    def _tell_held(self, service: str) -> None:
+    def _notify_held(self, service: str) -> None:
         if service not in self._ordered_at:
             return
         held = self._held(service)
-        if self._told_held.get(service) != held:
-            self._told_held[service] = held
+        if self._notified_held.get(service) != held:
+            self._notified_held[service] = held
             self._engine.held(held)
         if not self.leads:
             self.on_report(service)
@@ -313,10 +311,11 @@ class Merged:
         known, away = self.ledger.envoys.known, self.ledger.envoys.away
         if not known or away:
             return RouteState(service, None, f"Envoy {', '.join(sorted(away))}" if away else "no Envoy is connected")
-        word, followers = self.words.get(service), self.ledger.followers
-        if not followers or word is None:
+        update, followers = self.updates.get(service), self.ledger.followers
+        if not followers or update is None:
             return mine
-        return route_of_all(mine, {name: one.said(service) for name, one in followers.items()}, word.version)
+        reports = {name: follower.latest_report(service) for name, follower in followers.items()}
+        return slowest_route(mine, reports, update.version)
 
     def _held(self, service: str) -> HoldStatus:
         mine = self._own_held(service)
@@ -324,4 +323,4 @@ class Merged:
             return mine
         reports = [follower.reports.get(service) for follower in self.ledger.followers.values()]
         complete = bool(self.ledger.holders.connected) and not self.ledger.holders.away
-        return mine if complete and not reports else held_by_all(mine, reports, complete)
+        return mine if complete and not reports else total_held(mine, reports, complete)

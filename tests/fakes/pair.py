@@ -21,9 +21,9 @@ from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
 from reconciler.ports.store import NoIndexLeft
 from reconciler.ports.transitions import Transition
-from reconciler.replication import Merged, Terms
-from reconciler.replication.ledger import Follower
-from reconciler.replication.wire import Fleet, Report, Word, common
+from reconciler.replication import Merged, ReplicaContext
+from reconciler.replication.fleet import FollowerState
+from reconciler.replication.messages import Fleet, RecordUpdate, Report, intersection
 
 NAME = "web"
 STALE_AFTER = 3.0
@@ -66,7 +66,7 @@ class Link:
 
     leader: str
     follower: str
-    place: Follower | None = None
+    place: FollowerState | None = None
     up: list[Callable[[], None]] = field(default_factory=list)
     down: list[Callable[[], None]] = field(default_factory=list)
     said: Fleet = field(default_factory=Fleet)
@@ -100,7 +100,7 @@ class Replica:
         self.deadline: Deadline | None = None
         self.samples: list[Sample] = []
         """Taken, and not yet delivered."""
-        terms = Terms(
+        terms = ReplicaContext(
             name,
             lambda: frozenset(pair.replicas),
             lambda: pair.now < self.valid_until,
@@ -115,7 +115,7 @@ class Replica:
             self.now, Pace(STALE_AFTER), lambda index: f"127.64.0.{index + 1}:1", self._listen, lambda *_: None
         )
         self.merged.attach(self.engine, self, self)
-        self.merged.on_word = lambda _: self.words_changed()
+        self.merged.on_update = lambda _: self.words_changed()
         self.merged.on_report = lambda _: setattr(self, "dirty", True)
         self.merged.on_fleet.append(self.fleet_changed)
         self.engine.start(Adapters(self, self.merged, self.merged, self, self, lambda at: None, self.merged))
@@ -222,7 +222,7 @@ class Replica:
     def words_changed(self) -> None:
         for link in self.pair.links:
             if link.leader == self.name and link.place is not None:
-                word = self.merged.words[NAME]
+                word = self.merged.updates[NAME]
                 link.down.append(lambda link=link, word=word: self.pair.replicas[link.follower].heard(link, word))  # type: ignore[misc]
 
     def fleet_changed(self) -> None:
@@ -236,9 +236,9 @@ class Replica:
         if self.link is link:
             self.merged.memory = fleet
 
-    def heard(self, link: Link, word: Word) -> None:
+    def heard(self, link: Link, word: RecordUpdate) -> None:
         if self.link is link:
-            self.merged.heard(word)
+            self.merged.add_update(word)
             self.engine.adopt(NAME, word.record, word.fence, word.cause)
 
     def flush(self) -> None:
@@ -248,21 +248,21 @@ class Replica:
         fleet, report = self.merged.fleet, self.merged.report(NAME)
         self.dirty = self.dirty_fleet = False
         link = self.link
-        stayed, link.said = common(link.said, fleet), fleet
+        stayed, link.said = intersection(link.said, fleet), fleet
         link.up.append(lambda: self.pair.replicas[link.leader].told(link, stayed, report))
         link.up.append(lambda: self.pair.replicas[link.leader].told(link, fleet, None))
 
     def told(self, link: Link, fleet: Fleet | None, report: Report | None) -> None:
         if link.place is not None:
             if fleet is not None:
-                self.merged.has(link.follower, link.place, fleet)
+                self.merged.set_follower_fleet(link.follower, link.place, fleet)
             if report is not None:
-                self.merged.reported(link.follower, link.place, report)
+                self.merged.add_report(link.follower, link.place, report)
 
     def greeted(self, link: Link, fleet: Fleet) -> None:
         if self.merged.leads and link in self.pair.links:
-            link.place = self.merged.joined(link.follower, fleet)
-            if NAME in self.merged.words:
+            link.place = self.merged.add_follower(link.follower, fleet)
+            if NAME in self.merged.updates:
                 self.words_changed()
             self.fleet_changed()
         else:
@@ -518,7 +518,7 @@ class Pair:
         link = Link(leader, follower.name)
         self.links.append(link)
         follower.link = link
-        follower.merged.words.clear()
+        follower.merged.updates.clear()
         fleet = link.said = follower.merged.fleet
         follower.dirty = True
         link.up.append(lambda: self.replicas[leader].greeted(link, fleet))
@@ -533,7 +533,7 @@ class Pair:
     def _ended(self, link: Link, name: str) -> None:
         replica = self.replicas[name]
         if name == link.leader and link.place is not None:
-            replica.merged.left(link.follower, link.place)
+            replica.merged.remove_follower(link.follower, link.place)
         if replica.link is link:
             replica.link, replica.lost_at = None, self.now
 

@@ -36,10 +36,10 @@ from reconciler.kubernetes.types.objects import ObjectMeta, decoder
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.local import services_file
 from reconciler.ports.holders import HoldOrder, HoldStatus
-from reconciler.replication import wire as peer_wire
-from reconciler.replication.ledger import Terms
+from reconciler.replication import messages as peer_wire
+from reconciler.replication.fleet import ReplicaContext
+from reconciler.replication.leader import PeerServer
 from reconciler.replication.merged import Merged
-from reconciler.replication.server import PeerServer
 from reconciler.server.holders import HolderStreams
 from tests.fuzz.messages import split
 from tproxy import wire as holder_wire
@@ -172,7 +172,9 @@ def holder_stream(data: bytes) -> None:
 def peer_stream(data: bytes) -> None:
     """Feed a follower's stream to the leader."""
     reports: list[Any] = []
-    terms = Terms("10.0.0.1", lambda: frozenset({"10.0.0.1", "10.0.0.2"}), lambda: True, lambda: NOW, lambda: 0.0, 0.0)
+    terms = ReplicaContext(
+        "10.0.0.1", lambda: frozenset({"10.0.0.1", "10.0.0.2"}), lambda: True, lambda: NOW, lambda: 0.0, 0.0
+    )
     merged = Merged(terms)
     engine = SimpleNamespace(routed=reports.append, held=reports.append, standing=lambda name: None)
     own = SimpleNamespace(route=lambda *_: None, order=lambda *_: None)

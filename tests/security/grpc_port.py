@@ -191,7 +191,9 @@ def introduces(method: str, name: str, *counts: wire.Count) -> bytes:
         return asks(name, EDS, WEB.name)
     if method == HOLDER:
         return wire.ENCODER.encode(wire.HolderReport(counts=counts, hello=wire.HolderHello(name, "anyip")))
-    return replication.wire.ENCODER.encode(replication.wire.Up(replication.wire.Hello(name), replication.wire.Fleet()))
+    return replication.messages.ENCODER.encode(
+        replication.messages.FollowerMessage(replication.messages.FollowerHello(name), replication.messages.Fleet())
+    )
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str]:

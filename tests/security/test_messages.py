@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.core.identity import PROXY, RECONCILER
 from reconciler.core.record import State
-from reconciler.replication import wire as peer
+from reconciler.replication import messages as peer
 from tests.reconciler.replication.test_peers import WEB
 from tests.security.grpc_port import (
     ADS,
@@ -226,7 +226,7 @@ async def test_report_of_a_replica_out_of_bounds_ends_its_stream(report: dict[st
         call = await at.dial(OTHER_REPLICA, RECONCILER.uri, PEER)
         await call.write(introduces(PEER, OTHER_REPLICA))
         await asyncio.wait_for(call.read(), 30)
-        bad = peer.Up(reports=(peer.Report(WEB.name, 1, **report),))
+        bad = peer.FollowerMessage(reports=(peer.Report(WEB.name, 1, **report),))
         code, _ = await says(call, peer.ENCODER.encode(bad))
         assert code is INVALID
 
@@ -240,11 +240,11 @@ async def test_report_on_what_was_not_sent_is_ignored() -> None:
         await until(lambda: OTHER_REPLICA in follower, "it follows")
         reports = [peer.Report(WEB.name, 1 << 50, in_force=True), peer.Report("shop/none", 1, held=7)]
         good = peer.Report(WEB.name, 1, held=1, via="v" * 10, waiting_for="w" * 5000)
-        await call.write(peer.ENCODER.encode(peer.Up(reports=(*reports, good))))
+        await call.write(peer.ENCODER.encode(peer.FollowerMessage(reports=(*reports, good))))
         await until(lambda: follower[OTHER_REPLICA].reports, "the reports")
         assert follower[OTHER_REPLICA].reports.keys() == {WEB.name}
         kept = follower[OTHER_REPLICA].reports[WEB.name]
-        assert (kept.version, len(kept.waiting_for)) == (1, peer.MOST_REASON)
+        assert (kept.version, len(kept.waiting_for)) == (1, peer.MAX_TEXT_LENGTH)
 
 
 async def test_replica_cannot_redirect_statistics_of_another() -> None:
@@ -255,6 +255,6 @@ async def test_replica_cannot_redirect_statistics_of_another() -> None:
         merged.came_or_went(ours, ())
         call = await at.dial(OTHER_REPLICA, RECONCILER.uri, PEER)
         claim = peer.Fleet({"proxy-a": f"{OTHER_REPLICA}:9902", "proxy-b": f"{PROXY_B}:9902"})
-        await call.write(peer.ENCODER.encode(peer.Up(peer.Hello(OTHER_REPLICA), claim)))
+        await call.write(peer.ENCODER.encode(peer.FollowerMessage(peer.FollowerHello(OTHER_REPLICA), claim)))
         await until(lambda: "proxy-b" in merged.stats(), "its fleet")
         assert merged.stats() == ours | {"proxy-b": f"{PROXY_B}:9902"}

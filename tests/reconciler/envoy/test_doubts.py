@@ -11,9 +11,9 @@ from reconciler.core.reasons import UNKNOWN_REASONS, Reason, Unknown
 from reconciler.core.traffic import NO_SAMPLE, EnvoyReading, Sample, Window
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
-from reconciler.replication.ledger import Ledger, Terms
+from reconciler.replication.fleet import FleetLedger, ReplicaContext
 from reconciler.replication.merged import Merged
-from reconciler.replication.wire import Fleet
+from reconciler.replication.messages import Fleet
 
 EDGE = frozenset({"edge"})
 ROOT = Path(__file__).parents[3]
@@ -23,12 +23,14 @@ def sample(at: float, *, uptime: float = 1000.0, missing: str | None = None) -> 
     return Sample(at, {}, {"edge": missing}) if missing else Sample(at, {"edge": EnvoyReading(uptime + at, {})})
 
 
-def terms(*listed: str, settle: float = 0.0) -> Terms:
-    return Terms("one", lambda: frozenset(listed), lambda: True, lambda: 0.0, lambda: 100.0, settle, return_seconds=0.0)
+def terms(*listed: str, settle: float = 0.0) -> ReplicaContext:
+    return ReplicaContext(
+        "one", lambda: frozenset(listed), lambda: True, lambda: 0.0, lambda: 100.0, settle, return_seconds=0.0
+    )
 
 
 def of_replicas(*listed: str, settle: float = 0.0) -> Unknown | None:
-    return Ledger(terms(*listed, settle=settle), 100.0, Fleet()).unknown()
+    return FleetLedger(terms(*listed, settle=settle), 100.0, Fleet()).unknown()
 
 
 async def of_prometheus() -> Unknown | None:

@@ -24,7 +24,7 @@ from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.replicas import Connected
-from reconciler.replication import Peers, Terms
+from reconciler.replication import Peers, ReplicaContext
 from reconciler.server.holders import HolderStreams
 from tests.ports import free_port
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, core_v3
@@ -98,7 +98,7 @@ class Replica:
         name: str,
         shared: Everything,
         specs: list[Spec],
-        forsaken_seconds: float,
+        alone_after_seconds: float,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         tls: Tls | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ class Replica:
             lambda _: None,
             lambda *_: None,
         )
-        terms = Terms(
+        terms = ReplicaContext(
             name,
             lambda: frozenset(shared.listed),
             lambda: shared.holder == name,
@@ -126,7 +126,7 @@ class Replica:
             return_seconds=0.0,
         )
         client, authority = (tls.client, tls.name) if tls else (None, None)
-        self.peers = Peers(terms, self.engine, self._lost, client, authority, forsaken_seconds)
+        self.peers = Peers(terms, self.engine, self._lost, client, authority, alone_after_seconds)
         self.router = XdsRouter(
             self.peers.routed, time.time, lambda *_: None, lambda _: None, self._joined, forget_seconds=0
         )
@@ -332,11 +332,11 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    specs: list[Spec] | None = None, replicas: int = 1, forsaken_seconds: float = 30.0
+    specs: list[Spec] | None = None, replicas: int = 1, alone_after_seconds: float = 30.0
 ) -> AsyncIterator[Scene]:
     shared = Everything({"one", "two"})
     specs = specs or [WEB]
-    one, two = (Replica(name, shared, specs, forsaken_seconds) for name in ("one", "two"))
+    one, two = (Replica(name, shared, specs, alone_after_seconds) for name in ("one", "two"))
     envoys, holders = {n: Envoy(f"envoy-{n}", WEB.name) for n in ("one", "two")}, {n: Holder(n) for n in ("one", "two")}
     async with AsyncExitStack() as stack:
         for replica in (one, two):
@@ -566,7 +566,7 @@ async def test_roles_are_exchanged_and_nobody_is_asked_to_sleep_by_the_one_that_
 
 
 async def test_without_a_leader_for_long_a_follower_gets_on_alone() -> None:
-    async with scene(forsaken_seconds=0.2) as s:
+    async with scene(alone_after_seconds=0.2) as s:
         await s.settled(s.one)
         s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
         await until(lambda: s.two.state() is State.Draining, "the leader's word")
@@ -579,7 +579,7 @@ async def test_without_a_leader_for_long_a_follower_gets_on_alone() -> None:
 async def test_a_follower_that_starts_alone_goes_by_what_was_saved() -> None:
     shared = Everything({"one", "two"}, holder="nobody")
     shared.saved[WEB.name] = Record(State.ScaledToZero, 1.0, "idle", 2, "127.64.0.9:1", zeroed=True)
-    two = Replica("two", shared, [WEB], forsaken_seconds=0.2)
+    two = Replica("two", shared, [WEB], alone_after_seconds=0.2)
     await two.start()
     two.runs(0)
     assert two.state() is None
@@ -610,7 +610,7 @@ async def test_services_that_are_removed_and_added_reach_the_follower() -> None:
         await until(lambda: s.two.state("shop/api") is State.Active, "the leader's word")
         for replica in (s.two, s.one):
             replica.engine.configure([WEB])
-        await until(lambda: "shop/api" not in s.two.peers.merged.words, "it to be dropped")
+        await until(lambda: "shop/api" not in s.two.peers.merged.updates, "it to be dropped")
 
 
 async def test_what_concerns_a_newcomer_is_said_before_it_and_what_one_that_left_no_longer_does_after() -> None:

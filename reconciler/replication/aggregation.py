@@ -1,4 +1,4 @@
-"""What one service's local state and its followers' reports come to together. Pure."""
+"""Aggregation of one service's observations: those of this replica and the reports of its followers. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from dataclasses import replace
 
 from reconciler.ports.holders import HoldStatus, added
 from reconciler.ports.router import RouteState
-from reconciler.replication.wire import Report
+from reconciler.replication.messages import Report
 
 Reports = Sequence[Report | None]
-"""One of each follower; None of one that is missing, or has not said anything yet."""
+"""One report for each follower; None for a follower that is missing or has not reported."""
 
 
-def held_by_all(mine: HoldStatus, reports: Reports, complete: bool) -> HoldStatus:
-    """All that wait and are relayed; not known while somebody is missing, but whoever waits for sure is counted."""
+def total_held(mine: HoldStatus, reports: Reports, complete: bool) -> HoldStatus:
+    """Return the held and relayed connections of all replicas.
+
+    If a report is missing, the counts are unknown; but held connections that are known to exist are counted.
+    """
     known = [report for report in reports if report is not None]
     complete = complete and len(known) == len(reports) and mine.held is not None and mine.relayed is not None
     complete = complete and all(report.held is not None and report.relayed is not None for report in known)
     parts: list[HoldStatus | Report] = [mine, *known]
     held = sum(part.held or 0 for part in parts)
-    first = min((part for part in parts if part.held_since), key=_began, default=None)
+    first = min((part for part in parts if part.held_since), key=_wait_order, default=None)
     return replace(
         mine,
         held=held if complete or held else None,
@@ -36,21 +39,24 @@ def held_by_all(mine: HoldStatus, reports: Reports, complete: bool) -> HoldStatu
     )
 
 
-def _began(part: HoldStatus | Report) -> tuple[bool, float]:
-    """Those that still wait come first, then the latest wait that is over."""
+def _wait_order(part: HoldStatus | Report) -> tuple[bool, float]:
+    """Return a sort key: first the oldest wait that goes on, then the latest wait that has ended."""
     since = part.held_since or 0.0
     return (False, since) if part.held else (True, -since)
 
 
-def route_of_all(mine: RouteState, reports: Mapping[str, tuple[Report | None, float]], version: int) -> RouteState:
-    """When the last of all had this version in force, or who has not. `reports` have the time when each came."""
+def slowest_route(mine: RouteState, reports: Mapping[str, tuple[Report | None, float]], version: int) -> RouteState:
+    """Return the route as acknowledged when the last replica had applied `version`, or with a replica that has not.
+
+    `reports` has, by replica, the latest report and the time at which its version took effect.
+    """
     if mine.acked_at is None:
         return mine
     at = mine.acked_at
-    for replica, (report, came) in reports.items():
+    for replica, (report, since) in reports.items():
         if report is None or report.version != version:
             return replace(mine, acked_at=None, waiting_for=f"replica {replica}")
         if not report.in_force:
             return replace(mine, acked_at=None, waiting_for=f"{report.waiting_for or '?'} (of replica {replica})")
-        at = max(at, came)
+        at = max(at, since)
     return replace(mine, acked_at=at)
