@@ -1,4 +1,4 @@
-"""All replicas as one router and one set of holders, for the engine of the leader.
+"""The routers and holders of all replicas as one, for the engine of the leader.
 
 It stands between the engine and this replica's own router and holders, and implements the engine's ports `Router`,
 `Holders` and `Replicas`. While this replica follows, its engine sees its own Envoys and holders only. A replica without

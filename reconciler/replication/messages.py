@@ -91,7 +91,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     service: ServiceName
     version: Total
     in_force: bool = False
-    """All Envoys and holders of the follower have applied the record of that version."""
+    """True if every Envoy and holder of the follower has applied the record of that version."""
     waiting_for: Text = ""
     held: Total | None = 0
     """None if it is unknown; so for `relayed`."""

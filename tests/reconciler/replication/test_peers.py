@@ -617,17 +617,17 @@ async def test_what_concerns_a_newcomer_is_said_before_it_and_what_one_that_left
     async with scene() as s:
         said: list[str | bool] = []
         merged = s.one.peers.merged
-        has, reported = merged.has, merged.reported
+        set_fleet, add_report = merged.set_follower_fleet, merged.add_report
 
         def hear_fleet(replica: str, follower: Any, fleet: Any) -> None:
             said.append("there" if "late" in fleet.holders else "not there")
-            has(replica, follower, fleet)
+            set_fleet(replica, follower, fleet)
 
         def hear_report(replica: str, follower: Any, report: Any) -> None:
             said.append(report.in_force)
-            reported(replica, follower, report)
+            add_report(replica, follower, report)
 
-        merged.has, merged.reported = hear_fleet, hear_report  # type: ignore[method-assign]
+        merged.set_follower_fleet, merged.add_report = hear_fleet, hear_report  # type: ignore[method-assign]
         late = Holder("late")
         await late.joins(s.two)
         await until(lambda: "there" in said, "the newcomer")
