@@ -173,7 +173,9 @@ def _old_definitions(kind: str, node_type: type | object) -> Iterator[str]:
 
 @cache
 def _documents() -> str:
-    return "\n".join(path.read_text() for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]))
+    """Return the text of all documents except the changelog, which lists what was renamed."""
+    paths = {*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")} - {ROOT / "CHANGELOG.md"}
+    return "\n".join(path.read_text() for path in sorted(paths))
 
 
 RULES: Mapping[str, Callable[[], list[str]]] = {
