@@ -1,4 +1,4 @@
-"""Calls that block, made in threads that no end of a process waits for.
+"""Blocking calls in daemon threads, which do not delay the end of the process.
 
 The executors of asyncio join their threads at exit: one call to a disk or a server that hangs would keep the process.
 """
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 def in_thread(call: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Start the call in a daemon thread; return its result, or what it raised, as a future of the running loop."""
+    """Run the call in a daemon thread; return its result or error as a future of the running loop."""
     made: Future[T] = Future()
-    made.set_running_or_notify_cancel()  # from now on, giving up the wait does not cancel it
+    made.set_running_or_notify_cancel()  # cancelling the wait does not cancel the call
 
     def run() -> None:
         try:

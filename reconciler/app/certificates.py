@@ -27,7 +27,7 @@ log = structlog.get_logger()
 REISSUE_ANNOTATION = "zenvoy.dev/reissue"
 """On the authority's Secret: replace the authority now, and trust no earlier one."""
 CHECK_SECONDS = 600.0
-"""The time between two checks whether a certificate is to be replaced."""
+"""The time between two checks for certificates that need renewal."""
 READ_SECONDS = 5.0
 """The time between two readings of mounted files."""
 PACE = WorkQueueTiming(batch_window=0.0)
@@ -44,7 +44,7 @@ class Certificates(Protocol):
         ...
 
     def read(self) -> Material:
-        """Return what is valid at present. Raises `NoCertificates` until there is something."""
+        """Return the present certificates. Raises `NoCertificates` until there are any."""
         ...
 
     async def run(self) -> None:
@@ -135,7 +135,7 @@ class SelfIssuedCertificates:
             self._queue.add(OWN)
 
     async def _renew(self, _: str) -> None:
-        """Bring Secrets and memory to what they should be. Raises `ApiError` and `Unreachable`; then it is retried."""
+        """Renew what is due, in Secrets and in memory. Raises `ApiError` and `Unreachable`; then it is retried."""
         self._queue.add_after(OWN, CHECK_SECONDS)
         found = self._find(self._settings.authority_secret)
         if found is None:
@@ -148,7 +148,7 @@ class SelfIssuedCertificates:
     async def _agreed(self, found: SecretContents) -> Authority:
         """Return the authority of all replicas, which is the stored one; store what is due first."""
         is_replaced = REISSUE_ANNOTATION in found.annotations
-        # Data that somebody has removed comes back from memory: `helm upgrade --force` must not replace the authority.
+        # Removed data comes back from memory: `helm upgrade --force` must not replace the authority.
         before = None if is_replaced else authority.stored(found.data) or self._authority
         made = authority.current(before, self._now())
         if is_replaced or made.data() != found.data:

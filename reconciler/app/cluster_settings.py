@@ -1,4 +1,4 @@
-"""What one replica of the reconciler is told. Plain values; where they come from is the CLI's business."""
+"""The settings of one replica in a cluster."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ class SelfIssue:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSettings:
-    """One replica's."""
+    """The settings of one replica. The CLI makes them from its options."""
 
     pod_name: str
     pod_ip: str
     grpc: str
-    """`ip:port` at which Envoys, holders and other replicas join."""
+    """`ip:port` for Envoys, holders and other replicas."""
     http: tuple[str, int]
-    """Where metrics and health are served, for everybody."""
+    """The address of metrics and health."""
     hold: AnyIp | Tproxy
     inspect: tuple[str, int] | None = None
-    """Where explanations are served: at the loopback, which the API server reaches for those who may."""
+    """The address of explanations: on the loopback device, which authorized users reach through the API server."""
     http_port: int = 10000
-    """Of Envoy's listener for HTTP."""
+    """The port of Envoy's listener for HTTP."""
     tls_port: int = 10443
-    """Of Envoy's listener for TLS."""
+    """The port of Envoy's listener for TLS."""
     namespaces: tuple[str, ...] = ()
-    """Where services are looked for; empty: everywhere."""
+    """The namespaces of services; empty: all."""
     policy: HostPolicy = field(default_factory=HostPolicy)
     """Hosts and ports that namespaces may claim."""
     lease_namespace: str = "zenvoy-system"
     lease_name: str = "zenvoy"
     lease_duration: float = 15.0
-    """Seconds until another replica takes over from one that vanished."""
+    """Seconds until another replica takes over from one that has failed."""
     peers_service: str = "zenvoy-reconciler"
     """The headless Service of all replicas."""
     proxies_service: str = ""
-    """The headless Service of all of the proxy's pods; empty: when one has ended is not known."""
+    """The headless Service of the proxy's pods; empty: the end of such a pod is not observed."""
     sample_interval: float = 1.0
     stats_ports: range = STATS_PORTS
-    """The ports at which an Envoy may have its statistics."""
+    """The ports at which Envoys may serve their statistics."""
     prometheus: PrometheusSettings | None = None
-    """None: each Envoy's own statistics say what is in use."""
+    """None: samples come from the Envoys' own statistics."""
     certificates: Files | SelfIssue | None = None
     """Certificates for mutual TLS on the gRPC port; None: plaintext, for debugging only."""
     server_name: str = ""
@@ -62,6 +62,6 @@ class ReplicaSettings:
 
     @property
     def peer_address(self) -> str:
-        """Where other replicas find this one."""
+        """The address of this replica for other replicas."""
         host = f"[{self.pod_ip}]" if ":" in self.pod_ip else self.pod_ip
         return f"{host}:{self.grpc.rpartition(':')[2]}"

@@ -31,8 +31,7 @@ from reconciler.engine.engine import Adapters
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.wake import Wake
 from reconciler.envoy.prometheus.settings import PrometheusSettings
-from reconciler.local.file_watch import watch
-from reconciler.local.last_good import load, log_problems
+from reconciler.local.file_watch import load, log_problems, watch
 from reconciler.local.listen_addresses import TLS, ListenAddresses, when_free
 from reconciler.local.open_files import raise_limit
 from reconciler.local.processes import ProcessBackend
@@ -248,7 +247,7 @@ class LocalRuntime:
             self._listening.retry()
         else:
             async with self._listening.lock:
-                await self._listening.look(file)
+                await self._listening.probe(file)
                 self._apply(file)
             self._listening.retry()
             log.info("the file is applied", file=str(self._settings.file), services=len(file.services))
@@ -312,7 +311,7 @@ class LocalRuntime:
     def _rejected(self, node: str, why: str) -> None:
         log.error("Envoy rejected a configuration update; keeping the previous one", envoy=node, why=why)
         if node == NODE:
-            self._listening.doubt()
+            self._listening.distrust()
 
     def _found_faults(self, faults: Mapping[str, str]) -> None:
         """Log what Envoy rejects of services, once."""

@@ -1,4 +1,4 @@
-"""Where samples come from: Envoy's admin port, or Prometheus when there is one."""
+"""Sources of samples: the admin port of Envoy, or Prometheus."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ ADMIN_SPACING_SECONDS = 0.02
 
 
 def admin(node: str, socket: Path) -> AdminStats:
-    """Of the one Envoy on this machine."""
+    """Return the statistics of the one Envoy on this machine."""
     return AdminStats(lambda: {node: socket}, time.time, ADMIN_TIMEOUT_SECONDS, service_of_stat)
 
 
 def prometheus(settings: PrometheusSettings, envoys: Callable[[], frozenset[str]]) -> PrometheusStats:
-    """Of all Envoys that Prometheus scrapes."""
+    """Return the statistics of all Envoys that Prometheus scrapes."""
     from reconciler.envoy.prometheus.stats import PrometheusStats
 
     return PrometheusStats(settings, time.time, envoys, service_of_stat)
 
 
 def spacing(settings: PrometheusSettings | None) -> float:
-    """Seconds between two samples at the least: Prometheus knows nothing new before it has scraped again."""
+    """Return the shortest time between two samples, in seconds: Prometheus has new values only after a scrape."""
     return ADMIN_SPACING_SECONDS if settings is None else settings.scrape_interval / 4
 
 
 def pace(sample_interval: float, settings: PrometheusSettings | None) -> Pace:
-    """How soon samples tell of what happens; Prometheus does when every Envoy was scraped once more."""
+    """Return the delay of samples; with Prometheus it includes the next scrape of every Envoy."""
     if settings is None:
         return Pace(5 * sample_interval + ADMIN_TIMEOUT_SECONDS)
     scrape, answer = settings.scrape_interval, settings.most

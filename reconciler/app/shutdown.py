@@ -1,8 +1,8 @@
-"""The orderly end of `zenvoy up`, service by service.
+"""The shutdown of `zenvoy up`, service by service.
 
-Envoy accepts no further connection. What is in flight to a service, or held for it, has the service's `drainTimeout` to
-finish. Then its program gets its stop signal, and `drainTimeout` once more until SIGKILL. Each further signal ends what
-is being waited for: the first cuts what is in flight, the second kills the programs. Counterpart: `up.py`.
+Envoy accepts no new connections. Requests and connections of a service, in flight or held, have its `drainTimeout` to
+finish. Then its program receives its stop signal, and SIGKILL after another `drainTimeout`. Each further signal to `up`
+ends a wait: the first cuts what is in flight, the second kills the programs.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from reconciler.local.state_dir import NODE
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.1
-SILENT_SECONDS = 0.7
-"""An end that takes no longer than this is not commented on."""
+FIRST_REPORT_SECONDS = 0.7
+"""A shorter wait is not reported."""
 REPORT_SECONDS = 10.0
 MOST_NAMED = 5
 
@@ -40,14 +40,14 @@ class EnvoyAdmin(Protocol):
 
 
 class Progress:
-    """Reports what is being waited for: after a moment, and again every 10 seconds."""
+    """Logs the cause of a wait: after a moment, and again every 10 seconds."""
 
     def __init__(self, ticks: Callable[[], float]) -> None:
         self._ticks = ticks
-        self._due = ticks() + SILENT_SECONDS
+        self._due = ticks() + FIRST_REPORT_SECONDS
 
     def report(self, what: Iterable[str], at_most: float, remedy: str) -> None:
-        """Log a line if one is due; `at_most` is in seconds."""
+        """Log a line if one is due; the wait ends after `at_most` seconds."""
         if self._ticks() >= self._due:
             self._due = self._ticks() + REPORT_SECONDS
             named = list(what)
@@ -57,9 +57,9 @@ class Progress:
 
 
 class Drain:
-    """The first part of the end: what is in flight finishes, and each service stops when nothing is.
+    """The first part of the shutdown: each service stops once nothing is in flight to it.
 
-    `others` are further Envoys that are connected; what is in flight through them is not known.
+    `others` returns further connected Envoys, whose connections in flight are unknown.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Drain:
         self._retired: set[str] = set()
 
     async def run(self, hurry: asyncio.Event) -> None:
-        """Return when every service has got its stop signal, or `hurry` is set; `hurry` is then clear again."""
+        """Return when every service has its stop signal, or when `hurry` is set, which is then cleared."""
         began, progress = self._ticks(), Progress(self._ticks)
         if await self._envoy.stop_listening(NODE):
             await asyncio.sleep(SETTLE_SECONDS)
@@ -84,7 +84,7 @@ class Drain:
             longest = max(self._services[name].spec.drain_timeout for name in waiting)
             progress.report(named, began + longest - self._ticks(), "cut what is in flight")
             if await is_set(hurry, POLL_SECONDS):
-                log.warning("what is in flight is cut", services=waiting)
+                log.warning("cutting what is in flight", services=waiting)
                 return
 
     async def _look(self, began: float) -> dict[str, str]:
@@ -101,16 +101,16 @@ class Drain:
                 waiting[name] = why
                 continue
             if why:
-                log.warning("what is in flight after all of drainTimeout is cut", service=name, in_flight=why)
+                log.warning("cutting what is in flight after drainTimeout", service=name, in_flight=why)
             self._retired.add(name)
             self._backend.retire(name)
         return waiting
 
 
 def blocker(service: Service, sample: Sample, expected: frozenset[str]) -> str | None:
-    """Return what is in flight to a service, or held for it, for people; None when it may stop.
+    """Return what is in flight to a service or held for it, for people; None when it may stop.
 
-    `expected` are the Envoys that still run: what another one had in flight is lost already.
+    `expected` are the Envoys that still run: connections of another Envoy are lost already.
     """
     seen, stalled = service.seen, service.record and service.record.stalled
     if seen.held and not stalled:
@@ -124,7 +124,7 @@ def blocker(service: Service, sample: Sample, expected: frozenset[str]) -> str |
 
 
 async def stop_programs(backend: ProcessBackend, hurry: asyncio.Event, ticks: Callable[[], float]) -> None:
-    """Stop every program; each has its drain time-out, and none more time once `hurry` is set."""
+    """Stop all programs, each within its drain timeout; kill them once `hurry` is set."""
     progress, began = Progress(ticks), ticks()
     for service in backend.ending:
         backend.retire(service)
@@ -133,7 +133,7 @@ async def stop_programs(backend: ProcessBackend, hurry: asyncio.Event, ticks: Ca
         if ending := backend.ending:
             progress.report(_named(ending), began + max(ending.values()) - ticks(), "kill what is left")
         if await is_set(hurry, POLL_SECONDS, closing):
-            log.warning("programs are killed", services=sorted(backend.ending))
+            log.warning("killing programs", services=sorted(backend.ending))
             backend.kill()
     await closing
 
@@ -143,7 +143,7 @@ def _named(ending: Mapping[str, float]) -> list[str]:
 
 
 async def is_set(event: asyncio.Event, seconds: float, *others: asyncio.Task[None]) -> bool:
-    """Wait until the event is set, at most so long or until one of the others is done; if it was, clear it."""
+    """Wait for the event, for `seconds`, or for one of the tasks; clear the event, and return whether it was set."""
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait({waiting, *others}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

@@ -30,7 +30,7 @@ from reconciler.local.open_files import limit
 from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes import ProcessBackend, read_notes
 from reconciler.local.services_file import ServicesFile
-from reconciler.local.sockets import free_port, listening_socket, taken, why_taken
+from reconciler.local.sockets import free_port, listening_socket, taken, unavailable
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
 from xds.bootstrap.document import Join, as_json
 
@@ -158,7 +158,7 @@ async def up(options: Options, file: ServicesFile) -> None:
     with locked(state_dir):
         children = ProcessSupervisor(state_dir.children, state_dir.path)
         await children.end_leftovers()
-        if in_use := [why for address in listens(file, options) if (why := why_taken(address))]:
+        if in_use := [why for address in listens(file, options) if (why := unavailable(address))]:
             raise CannotStart("cannot listen:", in_use)
         join = Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard"))
         private_files.write(state_dir.bootstrap, as_json(join).encode())

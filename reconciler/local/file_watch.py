@@ -1,28 +1,88 @@
-"""Notices when the services file changes. Rule: where that cannot be noticed, everything else goes on."""
+"""The services file on disk: changes are noticed, and a copy of its last valid content is kept.
+
+While the file has mistakes, the copy is in effect: at a reload, when the reconciler restarts, and when `zenvoy up`
+starts. All functions but `watch` block: a running reconciler calls them in a thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
-from watchfiles import awatch
+
+from reconciler.core.address import Address
+from reconciler.local import private_files
+from reconciler.local.services_file import Problem, ServicesFile, read, read_bounded
 
 log = structlog.get_logger()
 
-AGAIN_SECONDS = 10.0
+MAX_LOGGED = 20
+"""Mistakes in one log line."""
+RETRY_SECONDS = 10.0
 
 
-async def watch(file: Path, changed: Callable[[], None], again_seconds: float = AGAIN_SECONDS) -> None:
-    """Until cancelled. The folder is watched, since editors put a new file in the old one's place."""
-    said = False
+def load(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[Problem]:
+    """Return the file, after keeping a copy, or its mistakes. `taken` are the addresses of options, by option."""
+    try:
+        content = read_bounded(file)
+    except OSError:
+        return read(file)
+    found = read(file, content, taken)
+    if isinstance(found, ServicesFile):
+        try:
+            private_files.write(copy, content)
+        except OSError as error:
+            log.error("failed to keep a copy of the services file", copy=str(copy), error=str(error))
+    return found
+
+
+def last_good(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | None:
+    """Return the last valid content, if there is a copy that is still valid."""
+    try:
+        content = private_files.read(copy)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        log.error("failed to read the copy of the services file", copy=str(copy), error=str(error))
+        return None
+    found = read(file, content, taken)
+    return found if isinstance(found, ServicesFile) else None
+
+
+def load_or_last_good(
+    file: Path, copy: Path, taken: Mapping[str, Address]
+) -> tuple[ServicesFile | None, list[Problem]]:
+    """Return the file, or its last valid content with its mistakes; None if there is no valid content."""
+    found = load(file, copy, taken)
+    if isinstance(found, ServicesFile):
+        return found, []
+    return last_good(file, copy, taken), found
+
+
+def log_problems(problems: Sequence[Problem]) -> None:
+    """Log the mistakes that keep the file from being applied."""
+    listed = [str(problem) for problem in problems[:MAX_LOGGED]]
+    log.error(
+        "the file has mistakes; keeping the last valid content", problems=listed, more=len(problems) - len(listed)
+    )
+
+
+async def watch(file: Path, changed: Callable[[], None], retry_seconds: float = RETRY_SECONDS) -> None:
+    """Call `changed` when the file changes, until cancelled. Without inotify, only SIGHUP applies changes.
+
+    The folder is watched, since editors replace files.
+    """
+    from watchfiles import awatch  # slow to import, and the commands of the CLI do not need it
+
+    is_reported = False
     while True:
         try:
             async for _ in awatch(file.parent, watch_filter=lambda _, path: Path(path) == file, recursive=False):
                 changed()
-        except (OSError, RuntimeError) as error:  # a RuntimeError is how watchfiles says that inotify(7) has no more
-            if not said:
+        except (OSError, RuntimeError) as error:  # watchfiles raises a RuntimeError if inotify(7) is exhausted
+            if not is_reported:
                 log.warning("changes of the file are not noticed; SIGHUP applies it", file=str(file), error=str(error))
-            said = True
-        await asyncio.sleep(again_seconds)
+            is_reported = True
+        await asyncio.sleep(retry_seconds)

@@ -1,7 +1,7 @@
-"""Listen addresses of the services file: the ones that Envoy gets, and the ones that wait for another program.
+"""Listen addresses of the services file: those that Envoy listens on, and those that another program uses.
 
-An address that is in use is not given to Envoy. Its owner (a service, or `listen.http`, `listen.tls`) keeps the address
-that it had, and the new one is tried again every second. `choose` is pure; `Listening` looks and remembers.
+An address in use is not given to Envoy. Its owner (a service, or `listen.http`, `listen.tls`) keeps its previous
+address, and the new one is retried every second. `choose` is pure; `ListenAddresses` probes and keeps state.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ ENVOY = "envoy"
 
 @dataclass(frozen=True, slots=True)
 class BusyAddress:
-    """An address that another program has."""
+    """An address that another program uses."""
 
     owner: str
     wanted: str
     why: str
-    """The address, the error, and the program that has it, as far as it is known."""
+    """The address, the error, and the program that uses it, if known."""
     instead: str | None
     """The address that its owner keeps meanwhile."""
 
     def __str__(self) -> str:
         kept = f"it still listens on {self.instead}" if self.instead else "it does not listen"
-        return f"{self.owner} cannot listen on {self.why}; {kept}; it is tried again every second"
+        return f"{self.owner} cannot listen on {self.why}; {kept}; retrying every second"
 
 
 @dataclass(frozen=True, slots=True)
 class AddressChoice:
-    """The addresses to listen on, and those that are busy, both by owner."""
+    """The addresses to listen on, and the busy ones, by owner."""
 
     served: Mapping[str, str]
     busy: Mapping[str, BusyAddress]
 
 
 def wanted(file: ServicesFile) -> dict[str, str]:
-    """Return the addresses that the file asks for, by owner."""
+    """Return the addresses of the file, by owner."""
     shared = {HTTP: file.listen_http, TLS: file.listen_tls}
     own = {entry.spec.name: entry.spec.listen for entry in file.services}
     return {owner: address for owner, address in {**shared, **own}.items() if address}
 
 
 def choose(asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str, str]) -> AddressChoice:
-    """Choose an address for each owner: the one it asks for, or the one that it has while that one is `taken`.
+    """Choose an address for each owner: the configured one, or the previous one while that is `taken`.
 
-    `kept` are the addresses that owners had, `taken` says why an address cannot be listened on.
+    `kept` are the previous addresses by owner, `taken` the reasons why addresses are in use.
     """
     served = {owner: address for owner, address in asked.items() if address not in taken}
     busy = {}
@@ -72,7 +72,7 @@ def choose(asked: Mapping[str, str], kept: Mapping[str, str], taken: Mapping[str
 
 
 async def when_free(option: str, address: str, serve: Callable[[], Awaitable[None]]) -> None:
-    """Serve at the address of an option as soon as no other program has it; report once why it is not possible."""
+    """Serve at the address of an option as soon as no other program uses it; log the reason until then."""
     reported = None
     while True:
         why = await in_thread(lambda: in_use(address), "listen address")
@@ -83,24 +83,22 @@ async def when_free(option: str, address: str, serve: Callable[[], Awaitable[Non
             except (OSError, RuntimeError) as error:  # gRPC raises a RuntimeError
                 why = f"{address}: {error}"
         if why != reported:
-            log.error(
-                "cannot listen", owner=option, why=f"{option} cannot listen on {why}; it is tried again every second"
-            )
+            log.error("cannot listen", owner=option, why=f"{option} cannot listen on {why}; retrying every second")
         reported = why
         await asyncio.sleep(RETRY_SECONDS)
 
 
 class ListenAddresses:
-    """The listen addresses in force. Hold `lock` from a look to the choice that follows it."""
+    """The listen addresses in effect. Hold `lock` from `probe` to the `choose` that follows."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._choice = AddressChoice({}, {})
         self._before: Mapping[str, str] = {}
-        """The addresses in force before the latest change, which Envoy may reject."""
+        """The addresses before the latest change, which Envoy may reject."""
         self._taken: Mapping[str, str] = {}
-        self._in_doubt = False
-        self._hurry = asyncio.Event()
+        self._is_stale = False
+        self._wakeup = asyncio.Event()
         self.lock = asyncio.Lock()
 
     @property
@@ -110,27 +108,27 @@ class ListenAddresses:
 
     @property
     def busy(self) -> list[BusyAddress]:
-        """The addresses that another program has."""
+        """The addresses that another program uses."""
         return [busy for _, busy in sorted(self._choice.busy.items())]
 
-    def doubt(self) -> None:
-        """Note that Envoy rejected something: it may have found an address in use."""
-        self._in_doubt = True
-        self._hurry.set()
+    def distrust(self) -> None:
+        """Probe again: Envoy rejected an update, and may have found an address in use."""
+        self._is_stale = True
+        self._wakeup.set()
 
     def retry(self) -> None:
-        """Look at once whether busy addresses are free."""
-        self._hurry.set()
+        """Probe busy addresses at once."""
+        self._wakeup.set()
 
-    async def look(self, file: ServicesFile) -> None:
-        """Find out which addresses of the file another program has."""
+    async def probe(self, file: ServicesFile) -> None:
+        """Find the addresses of the file that another program uses."""
         asked, served = set(wanted(file).values()), set(self.served.values())
-        in_doubt, self._in_doubt = self._in_doubt, False
-        suspects = asked | served if in_doubt else asked - served
+        is_stale, self._is_stale = self._is_stale, False
+        suspects = asked | served if is_stale else asked - served
         self._taken = await in_thread(lambda: self._taken_of(suspects), "listen addresses") if suspects else {}
 
     def choose(self, file: ServicesFile) -> bool:
-        """Choose by the latest look; return whether other addresses are in force now."""
+        """Choose by the latest probe; return whether the addresses have changed."""
         before, asked = self._choice, wanted(file)
         kept = {owner: address for owner, address in before.served.items() if address not in self._taken}
         self._choice = choose(asked, {**self._before, **kept}, self._taken)
@@ -140,28 +138,25 @@ class ListenAddresses:
             if before.busy.get(busy.owner) != busy:
                 log.error("cannot listen", owner=busy.owner, why=str(busy))
         for owner in before.busy.keys() & self._choice.served.keys() - self._choice.busy.keys():
-            log.info("listens", owner=owner, address=self._choice.served[owner])
+            log.info("listening", owner=owner, address=self._choice.served[owner])
         return self._choice.served != before.served
 
     async def run(self, file: Callable[[], ServicesFile], changed: Callable[[], None]) -> None:
-        """Try busy addresses again until cancelled; call `changed` when others are in force."""
+        """Retry busy addresses until cancelled; call `changed` when the addresses have changed."""
         while True:
             try:
                 async with asyncio.timeout(RETRY_SECONDS if self._choice.busy else None):
-                    await self._hurry.wait()
+                    await self._wakeup.wait()
             except TimeoutError:
                 pass
-            self._hurry.clear()
+            self._wakeup.clear()
             async with self.lock:
-                await self.look(file())
+                await self.probe(file())
                 if self.choose(file()):
                     changed()
 
     def routed(self, file: ServicesFile) -> tuple[str | None, str | None, list[Spec], list[Spec]]:
-        """Return listen.http, listen.tls, and the services with their listeners, as they are in force.
-
-        Last come the services that can listen nowhere: what is in flight to them continues.
-        """
+        """Return listen.http, listen.tls, the services at their present addresses, and those without an address."""
         specs, nowhere = [], []
         for spec in (entry.spec for entry in file.services):
             at = self.served.get(spec.name)
@@ -174,7 +169,7 @@ class ListenAddresses:
         return self.served.get(HTTP), self.served.get(TLS), specs, nowhere
 
     def _taken_of(self, addresses: set[str]) -> dict[str, str]:
-        """Return why addresses are in use, but for those whose port our own Envoy has."""
+        """Return the reasons why addresses are in use, without those that zenvoy's own Envoy uses."""
         found = {address: why for address in addresses if (why := in_use(address))}
         if not found:
             return {}

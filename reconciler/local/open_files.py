@@ -1,7 +1,7 @@
-"""The limit on open files (RLIMIT_NOFILE) of our processes, of Envoy, and of the programs of services.
+"""Limits on open files (RLIMIT_NOFILE) of zenvoy's processes, of Envoy, and of the programs of services.
 
-Each process of ours raises its soft limit to the hard one, so that connections of strangers do not take the descriptors
-that a wake needs. Programs of services get back what they would have had: some break with more.
+zenvoy's processes raise their soft limit to the hard one, so that clients cannot use up the descriptors that a wake
+needs. Programs of services keep the original limit, since some break with a higher one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _inherited: tuple[int, int] | None = None
 
 
 def limit(asked: str) -> int:
-    """Return the number that is meant by a number, or by `soft` or `hard`: those limits of this process."""
+    """Return a limit that is given as a number, or as `soft` or `hard`, the limits of this process."""
     soft, hard = resource.getrlimit(LIMIT)
     return {"soft": soft, "hard": hard}.get(asked) or int(asked)
 
@@ -29,16 +29,16 @@ def raise_limit() -> int:
 
 
 def raise_of(pid: int) -> None:
-    """Raise the soft limit of a child to the hard one, if it still runs."""
+    """Raise the soft limit of a child to the hard one, unless it has ended."""
     with suppress(ProcessLookupError):
         hard = resource.prlimit(pid, LIMIT)[1]
         resource.prlimit(pid, LIMIT, (hard, hard))
 
 
 def restore_of(pid: int) -> None:
-    """Give a child the limits that this process had before `raise_limit`, if it still runs.
+    """Give a child the limits that this process had before `raise_limit`, unless it has ended.
 
-    Leave a child alone that has changed its limits itself, or its user: only CAP_SYS_RESOURCE permits that.
+    A child that has changed its limits or its user is skipped: changing it would need CAP_SYS_RESOURCE.
     """
     if _inherited:
         with suppress(ProcessLookupError, PermissionError):

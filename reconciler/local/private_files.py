@@ -1,7 +1,7 @@
-"""Directories and files that only their owner may change: those of the state directory.
+"""Directories and files that only their owner can change: those of the state directory.
 
-Rule: a directory is used only if no other user can change or replace it; a file in it is opened only if it is not a
-symbolic link, and has mode 0600 whatever the umask.
+A directory is used only if no other user can change or replace it. A file in it is opened only if it is not a symbolic
+link, and has mode 0600 whatever the umask.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REMEDY = "choose another with --state-dir"
 
 
 class NotPrivate(PermissionError):
-    """Another user could change or replace the directory; the text says why and what to do."""
+    """Another user could change or replace the directory; the text has the reason and the remedy."""
 
 
 class InUse(Exception):
@@ -28,7 +28,7 @@ class InUse(Exception):
 
 
 def make_directory(path: Path) -> None:
-    """Make the directory with mode 0700 if it is missing. Raises `NotPrivate` and OSError."""
+    """Create the directory with mode 0700 if it does not exist. Raises `NotPrivate` and OSError."""
     _check(path, may_be_missing=True)
     missing = [place for place in (path, *path.parents) if not place.exists()]
     for place in reversed(missing):
@@ -38,13 +38,13 @@ def make_directory(path: Path) -> None:
 
 
 def read(path: Path) -> bytes:
-    """Return the content. Raises OSError, also for a symbolic link."""
+    """Return the content of a file. Raises OSError, also for a symbolic link."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
         return file.read()
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace the file in one step. Raises OSError."""
+    """Replace a file atomically. Raises OSError."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(_opened(fresh, os.O_WRONLY | os.O_EXCL), "wb") as file:
@@ -58,7 +58,7 @@ def open_append(path: Path) -> int:
 
 
 def lock(path: Path) -> int:
-    """Lock the file, with our process id in it; closing the descriptor unlocks it. Raises `InUse` and OSError."""
+    """Lock a file and write the pid to it; closing the descriptor unlocks it. Raises `InUse` and OSError."""
     descriptor = _opened(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +78,7 @@ def _opened(path: Path, flags: int) -> int:
 
 
 def _check(path: Path, *, may_be_missing: bool) -> None:
-    """Follow the path name by name, each symbolic link too: who could change where it leads?"""
+    """Follow the path and its symbolic links; raise `NotPrivate` if another user could change where it leads."""
     place, links = Path("/"), 0
     names = list(path.absolute().parts[1:])
     while names:
@@ -126,13 +126,13 @@ def _check_own(path: Path, seen: os.stat_result) -> None:
 
 
 def _is_writable_by_others(seen: os.stat_result) -> bool:
-    """Return whether others can write there; a group with nobody but the user in it is not others."""
+    """Return whether other users can write; a group whose only member is the user does not count."""
     writable = seen.st_mode & WRITABLE_BY_OTHERS
     return bool(writable & stat.S_IWOTH or (writable and not _is_private_group(seen.st_gid)))
 
 
 def _is_private_group(gid: int) -> bool:
-    """Return whether it is the group of the user's own name, which many systems make for each user."""
+    """Return whether this is the user's own group, which many systems create for each user."""
     user = _user(os.geteuid())
     try:
         group = grp.getgrgid(gid)

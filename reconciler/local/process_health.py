@@ -1,6 +1,6 @@
-"""Health of the processes of `zenvoy up`: when a process that runs no longer works and must be replaced.
+"""Health of the child processes of `zenvoy up`: detection of a process that hangs and must be replaced.
 
-`Health` is pure: looks go in, with the clock; a verdict comes out. `answers` is the look itself.
+`Health` is pure: it receives the results of probes with the time. `answers` is the probe.
 """
 
 from __future__ import annotations
@@ -9,40 +9,40 @@ import asyncio
 import os
 from pathlib import Path
 
-LOOK_SECONDS = 1.0
-"""Pause between two looks."""
+PROBE_SECONDS = 1.0
+"""Pause between two probes."""
 ANSWER_SECONDS = 2.5
-"""Time that a process has for one answer."""
-LATE_SECONDS = LOOK_SECONDS + ANSWER_SECONDS + 2.0
-"""Two looks further apart than this: the supervisor itself was stopped, suspended, or short of processor time."""
+"""Timeout of a probe."""
+LATE_SECONDS = PROBE_SECONDS + ANSWER_SECONDS + 2.0
+"""A longer time between two probes means that the supervisor was stopped, suspended, or short of processor time."""
 HUNG_SECONDS = 10.0
-"""A process that answers nothing for so long, and computes nothing, is stopped or hung."""
+"""A process that neither answers nor computes for this time is stopped or hung."""
 BUSY_SECONDS = 45.0
-"""The same for a process that uses its processor: it may be at work on a large configuration."""
+"""The same for a process that computes: it may be processing a large configuration."""
 START_SECONDS = 60.0
 """The same for a process that has not answered yet."""
-LEAST_LOOKS = 3
+MIN_FAILURES = 3
 BUSY_SHARE = 0.02
-"""Processor time, as a share of the silence, from which on a process counts as busy."""
+"""The share of processor time from which a process counts as computing."""
 
 
 class Health:
-    """What the looks at one run of one process add up to. Clocks are monotonic, in seconds."""
+    """The health of one run of one process. Times are monotonic, in seconds."""
 
     def __init__(self, started: float, busy_seconds: float = BUSY_SECONDS) -> None:
         self._busy_seconds = busy_seconds
-        self._last_look = started
+        self._last_probe = started
         self._failures = 0
         self._silent_since, self._cpu_then = started, 0.0
         self.ready = False
-        """Whether it has answered at all."""
+        """True once it has answered."""
 
-    def saw(self, answered: bool, now: float, cpu_seconds: float) -> str | None:
-        """Take the result of a look, and the processor time that the process has used in all.
+    def probed(self, answered: bool, now: float, cpu_seconds: float) -> str | None:
+        """Record the result of a probe, and the total processor time of the process.
 
-        Returns why the process must be replaced.
+        Returns the reason why the process must be replaced.
         """
-        late, self._last_look = now - self._last_look > LATE_SECONDS, now
+        late, self._last_probe = now - self._last_probe > LATE_SECONDS, now
         if answered:
             self.ready = True
         if answered or late:
@@ -50,7 +50,7 @@ class Health:
             return None
         self._failures += 1
         silence = now - self._silent_since
-        if self._failures < LEAST_LOOKS or silence < self._bound(silence, cpu_seconds):
+        if self._failures < MIN_FAILURES or silence < self._bound(silence, cpu_seconds):
             return None
         return f"no answer for {silence:.0f} s"
 
@@ -61,9 +61,9 @@ class Health:
 
 
 async def answers(path: Path, timeout: float = ANSWER_SECONDS) -> bool:
-    """Return whether a process answers HTTP at a Unix socket in time; any status will do.
+    """Return whether a process answers HTTP at a Unix socket in time, with any status.
 
-    By way of an open directory: the path of a Unix socket is at most 107 bytes, ours may be longer.
+    It connects through an open directory, since the path may exceed the 107 bytes of a Unix socket's address.
     """
     try:
         async with asyncio.timeout(timeout):

@@ -1,4 +1,4 @@
-"""Whether a port can be listened on, and who has it if not."""
+"""Listening sockets: addresses that are available, and the processes that use the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BACKLOG = 65_535
 
 
 def split(address: str) -> tuple[str, int]:
-    """`ip:port`, IPv6 in brackets. Raises `ValueError`."""
+    """Return the parts of `ip:port`, with IPv6 in brackets. Raises `ValueError`."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
@@ -29,9 +29,9 @@ def joined(host: str, port: int) -> str:
 
 
 def parsed(text: str) -> str:
-    """`ip:port` as a person typed it. Raises `ValueError`, saying what would be right."""
+    """Return `ip:port` from user input. Raises `ValueError` with the remedy."""
     host, _, port = text.rpartition(":")
-    wrong = f"{text!r} is not ip:port; write it as 127.0.0.1:18080 or [::1]:18080"
+    wrong = f"{text!r} is not ip:port; use for example 127.0.0.1:18080 or [::1]:18080"
     try:
         ip = ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -43,7 +43,7 @@ def parsed(text: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this machine reaches that `ip:port`."""
+    """Return whether only this machine can reach an `ip:port`."""
     return ip_address(split(address)[0]).is_loopback
 
 
@@ -53,18 +53,18 @@ def taken(metrics: str | None, holder_metrics: str | None, grpc: str | None) -> 
     return {option: Address.of(*split(address)) for option, address in options.items() if address}
 
 
-def why_taken(address: str) -> str | None:
-    """Why nobody can listen on `ip:port` now, naming the process that has it if that can be told; None when one can."""
+def unavailable(address: str) -> str | None:
+    """Return why `ip:port` is unavailable, with the process that uses it if known; None if it is available."""
     error = _error_of_listening(address)
-    return None if error is None else f"{address}: {error.strerror}{_holder(split(address)[1])}"
+    return None if error is None else f"{address}: {error.strerror}{_user(split(address)[1])}"
 
 
 def in_use(address: str) -> str | None:
-    """Return why `ip:port` is in use, naming the process that has it; None when it is not, whatever else is wrong."""
+    """Return the reason why `ip:port` is in use, with the process that uses it; None also for other errors."""
     error = _error_of_listening(address)
     if error is None or error.errno != errno.EADDRINUSE:
         return None
-    return f"{address}: {error.strerror}{_holder(split(address)[1])}"
+    return f"{address}: {error.strerror}{_user(split(address)[1])}"
 
 
 def _error_of_listening(address: str) -> OSError | None:
@@ -81,18 +81,18 @@ def _error_of_listening(address: str) -> OSError | None:
 
 
 def listened_on() -> frozenset[int]:
-    """All TCP ports that anybody listens on."""
+    """Return all TCP ports that are listened on."""
     rows = [row for table in ("tcp", "tcp6") for row in _rows(table)]
     return frozenset(_port(row) for row in rows if row[3] == LISTEN)
 
 
-def _holder(port: int) -> str:
+def _user(port: int) -> str:
     for pid in listeners(port):
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has just ended
-        return f"; process {pid} has it: {' '.join(command.split())[:120]}{_owner(pid)}"
+        return f"; it is used by process {pid}: {' '.join(command.split())[:120]}{_owner(pid)}"
     return ""
 
 
@@ -119,7 +119,7 @@ def state_dirs_listening(address: str) -> list[Path]:
 
 
 def listeners(port: int) -> Iterator[int]:
-    """Yield the ids of the processes that listen on a port, as far as their sockets may be seen."""
+    """Yield the pids of processes that listen on a port, except those whose sockets this user cannot see."""
     inodes = {row[9] for table in ("tcp", "tcp6") for row in _rows(table) if _listens(row, port)}
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and inodes & _sockets(process):
@@ -127,7 +127,7 @@ def listeners(port: int) -> Iterator[int]:
 
 
 def _rows(table: str) -> list[list[str]]:
-    """https://docs.kernel.org/networking/proc_net_tcp.html"""
+    """Return the rows of /proc/net/tcp: https://docs.kernel.org/networking/proc_net_tcp.html"""
     try:
         return [line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
     except OSError:
@@ -143,7 +143,7 @@ def _port(row: list[str]) -> int:
 
 
 def _sockets(process: Path) -> set[str]:
-    """Inodes of the sockets of a process; none for one of somebody else."""
+    """Return the inodes of the sockets of a process; empty for a process of another user."""
     try:
         links = [os.readlink(entry) for entry in (process / "fd").iterdir()]
     except OSError:
@@ -152,17 +152,17 @@ def _sockets(process: Path) -> set[str]:
 
 
 def free_port() -> int:
-    """A TCP port that is free on all addresses."""
+    """Return a TCP port that is free on all addresses."""
     with listening_socket() as listening:
         return int(listening.getsockname()[1])
 
 
-def listening_socket(wanted: int = 0) -> socket.socket:
-    """A socket that listens on all IPv4 addresses: at the port `wanted` if that is free. Raises `OSError`."""
+def listening_socket(preferred: int = 0) -> socket.socket:
+    """Return a socket that listens on all IPv4 addresses, at the port `preferred` if it is free. Raises `OSError`."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind(("0.0.0.0", wanted))
+        listening.bind(("0.0.0.0", preferred))
     except OSError:
         listening.bind(("0.0.0.0", 0))
     listening.listen(BACKLOG)

@@ -1,6 +1,6 @@
-"""What is where in the state directory, and what else the processes of `zenvoy up` agree on.
+"""The layout of the state directory, and other names that the processes of `zenvoy up` share.
 
-Sockets are named relative to it, since a Unix socket's path is at most 107 bytes.
+Sockets are named relative to it, since the path of a Unix socket is at most 107 bytes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ ADMIN_SOCKET = "envoy.sock"
 KEEPER_SOCKET = "keeper.sock"
 HOLDER_SOCKET = "holder.sock"
 NODE = "local"
-"""Envoy's node id; there is one Envoy."""
+"""The node id of the one Envoy."""
 HURRY = signal.SIGURG
-"""From the supervisor to the reconciler that ends: end what is being waited for. By default, this signal is ignored."""
+"""From the supervisor to the reconciler during shutdown: stop waiting. By default, this signal is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class StateDir:
         return self.path / "records.db"
 
     def last_good_of(self, file: Path) -> Path:
-        """Return where the last good content of this services file is kept."""
+        """Return the file with the last good content of a services file."""
         return self.path / f"last-good-{blake2b(os.fsencode(file.absolute()), digest_size=6).hexdigest()}.yaml"
 
     @property
@@ -60,8 +60,8 @@ class StateDir:
         return self.path / "logs" / f"{process}.log"
 
     def make(self) -> None:
-        """Make it, and refuse one that another user could change. Raises `OSError`, of which `NotPrivate` is one."""
-        from reconciler.local import private_files  # not needed by the commands of the CLI
+        """Create the directory. Raises `OSError`, in particular `NotPrivate` if another user could change it."""
+        from reconciler.local import private_files  # the commands of the CLI do not need it
 
         for directory in (self.path, self.log("envoy").parent):
             private_files.make_directory(directory)

@@ -6,7 +6,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import SLOW_TO_SLEEP, Zenvoy, quick, request, until
 from tests.security.hostile_files import HOSTILE
 
-MISTAKES = "the file has mistakes; the last good one stays in force"
+MISTAKES = "the file has mistakes; keeping the last valid content"
 
 
 def _write(z: Zenvoy, case: str) -> None:

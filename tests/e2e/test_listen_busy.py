@@ -59,7 +59,7 @@ def test_listener_tcp_keeps_its_address_until_new_one_is_free(zenvoy: Start) -> 
     with socket.create_server((LOCAL, new)):
         before = write(z, WEB, db(new), {"name": "more", "command": quick("http")})
         why = busy(z, "db", before)
-        assert f"{LOCAL}:{new}: Address already in use; process {os.getpid()} has it: " in why
+        assert f"{LOCAL}:{new}: Address already in use; it is used by process {os.getpid()}: " in why
         assert f"it still listens on {LOCAL}:{old}" in why
         assert said(old) == "db x\n"
         until("the rest of the file is applied", lambda: request(z.http_port, "more").status == 200)
@@ -72,7 +72,7 @@ def test_listener_tcp_keeps_its_address_until_new_one_is_free(zenvoy: Start) -> 
         assert f"{LOCAL}:{z.http_port}" not in checked.stderr, "zenvoy's own"
     until("the new address is taken", lambda: said(new) == "db x\n")
     until("the old one is closed", lambda: said(old) is None)
-    z.wait_line("it says so", lambda entry: entry["event"] == "listens" and entry["owner"] == "db", before)
+    z.wait_line("it says so", lambda entry: entry["event"] == "listening" and entry["owner"] == "db", before)
     assert "cannot listen" not in z.cli("status").stdout
 
 

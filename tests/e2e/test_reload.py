@@ -202,7 +202,7 @@ def test_reload_invalid_file_reports_all_problems(zenvoy: Start) -> None:
         assert (ask("/1"), ask_line(client, "1")) == ("web /1\n", "db 1\n")
         bad = good.replace("idleAfter: 10m", "idleAfter: soon").replace("name: db", "name: web")
         bad = bad.replace("protocol: tcp", "protocl: tcp")
-        texts = (bad, ("soon", "protocl", "'web' is taken")), ("services: [", ("YAML",)), ("", ("empty",))
+        texts = (bad, ("soon", "protocl", "'web' is already used")), ("services: [", ("YAML",)), ("", ("empty",))
         for text, mistakes in texts:
             said = len(z.lines())
             z.file.write_text(text)

@@ -28,7 +28,7 @@ def test_up_ports_in_use_are_reported_with_owner(zenvoy: Start) -> None:
         text = z.log_path.read_text()
         first, *lines = text.splitlines()
         assert first == "zenvoy: cannot listen:"
-        mine = f"; process {os.getpid()} has it: "
+        mine = f"; it is used by process {os.getpid()}: "
         for line, address in zip(lines, addresses, strict=True):
             assert line.startswith(f"  {address}: Address already in use{mine}")
         assert not z.leftovers() and not list((z.state_dir / "logs").iterdir())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.last_good import last_good, load
+from reconciler.local.file_watch import last_good, load
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.services_file.problems import MAX_PROBLEMS, MAX_WORDS
 from tests.security.hostile_files import HOSTILE

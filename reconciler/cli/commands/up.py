@@ -194,7 +194,7 @@ def reconcile(
     from reconciler.app import logging
     from reconciler.app.local_runtime import LocalSettings, run_until_stopped
     from reconciler.envoy.prometheus.settings import PrometheusSettings
-    from reconciler.local.last_good import load_or_last_good, log_problems
+    from reconciler.local.file_watch import load_or_last_good, log_problems
     from reconciler.local.sockets import split, taken
 
     logging.configure(log_style.value)
@@ -281,7 +281,7 @@ def _read(file: Path, taken: Mapping[str, Address] | None = None) -> ServicesFil
 
 def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> ServicesFile:
     """Return the file; if it has mistakes, report them and return its last good content from an earlier run."""
-    from reconciler.local.last_good import last_good
+    from reconciler.local.file_watch import last_good
     from reconciler.local.services_file import ServicesFile, read
 
     found = read(file, taken=taken)

@@ -41,7 +41,7 @@ def test_bootstrap_directory_receives_all_files(tmp_path: Path) -> None:
         (CERTIFICATES, "certificates need --directory"),
         (("--tls-cert=/tls/tls.crt", "--directory={}"), "--tls-cert, --tls-key and --tls-ca go together"),
         (("--tls-cert=tls.crt", *CERTIFICATES[1:], "--directory={}"), "write it as an absolute path"),
-        (("--stats-address=9902",), "is not ip:port; write it as"),
+        (("--stats-address=9902",), "is not ip:port; use for example"),
         (("--reconciler=nowhere",), "write it as host:port"),
     ],
 )

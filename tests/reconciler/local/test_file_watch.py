@@ -16,7 +16,7 @@ async def test_a_folder_that_cannot_be_watched_is_tried_again(tmp_path: Path) ->
     file = tmp_path / "later" / "services.yaml"
     changed = asyncio.Event()
     with structlog.testing.capture_logs() as lines:
-        task = asyncio.create_task(watch(file, changed.set, again_seconds=0.01))
+        task = asyncio.create_task(watch(file, changed.set, retry_seconds=0.01))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not lines:
                 await asyncio.sleep(0.01)

@@ -12,14 +12,14 @@ def silent(health: Health, now: float, until: float, *, step: float = 3.0, cpu_s
     began = now
     while now < until:
         now += step
-        if health.saw(False, now, (now - began) * cpu_share):
+        if health.probed(False, now, (now - began) * cpu_share):
             return now
     return None
 
 
 def ready(now: float = 0.0) -> Health:
     health = Health(now)
-    assert health.saw(True, now + 0.1, 0.0) is None
+    assert health.probed(True, now + 0.1, 0.0) is None
     return health
 
 
@@ -44,7 +44,7 @@ def test_health_starting_process_has_more_time() -> None:
 def test_health_one_answer_starts_over() -> None:
     health = ready()
     assert silent(health, 0.1, HUNG_SECONDS - 3) is None
-    assert health.saw(True, HUNG_SECONDS - 1, 0.0) is None
+    assert health.probed(True, HUNG_SECONDS - 1, 0.0) is None
     assert silent(health, HUNG_SECONDS - 1, 2 * HUNG_SECONDS - 5) is None
 
 

@@ -49,7 +49,7 @@ async def test_what_cannot_be_noted_runs_nonetheless_and_once(tmp_path: Path) ->
         children.start(child(STAYS))
         await eventually((tmp_path / "here").exists)
         await children.close()
-    assert [line["event"] for line in lines] == ["cannot note which processes run"]
+    assert [line["event"] for line in lines] == ["failed to write the list of processes"]
 
 
 async def test_what_was_killed_before_it_could_note_its_child_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_what_was_killed_before_it_could_note_its_child_leaves_nothing_beh
         await killed.close()
     [adopted] = take_census(run_id(tmp_path)).by_mark[number]
     os.kill(adopted.pid, signal.SIGKILL)
-    ended = [line for line in lines if line["event"] == "a process of an earlier run is ended"]
+    ended = [line for line in lines if line["event"] == "ending a process of an earlier run"]
     assert [line["name"] for line in ended] == ["envoy"], "a service is not ended: it is adopted"
 
 
