@@ -68,7 +68,7 @@ def test_listener_tcp_keeps_its_address_until_new_one_is_free(zenvoy: Start) -> 
             assert f"{LOCAL}:{new}" in text and f"process {os.getpid()}" in text, command
         checked = z.cli("check", str(z.file))
         assert checked.returncode == 0
-        assert f"{LOCAL}:{new}: Address already in use; process {os.getpid()} has it" in checked.stderr
+        assert f"{LOCAL}:{new}: Address already in use; it is used by process {os.getpid()}" in checked.stderr
         assert f"{LOCAL}:{z.http_port}" not in checked.stderr, "zenvoy's own"
     until("the new address is taken", lambda: said(new) == "db x\n")
     until("the old one is closed", lambda: said(old) is None)
@@ -97,7 +97,7 @@ def test_listener_address_of_another_envoy_is_in_use(zenvoy: Start) -> None:
     first, second = zenvoy(WEB, defaults=SLOW_TO_SLEEP), zenvoy(WEB, defaults=SLOW_TO_SLEEP)
     before = write(second, WEB, listen={"http": f"{LOCAL}:{first.http_port}"})
     why = busy(second, "listen.http", before)
-    assert f"process {first.pids()['envoy']} has it" in why
+    assert f"it is used by process {first.pids()['envoy']}" in why
     assert f"(of the `zenvoy up` with the state directory {first.state_dir})" in why
     assert first.stop() == 0
     until("it listens there", lambda: http(second.http_port) == 200)
@@ -156,7 +156,7 @@ def test_option_ports_taken_in_restart_stop_nothing(zenvoy: Start) -> None:
             until("the port is taken", lambda taken=taken, port=port: bound(taken, port))
             taken.listen()
         for option in ("--metrics", "--grpc"):
-            assert f"process {os.getpid()} has it" in busy(z, option, before)
+            assert f"it is used by process {os.getpid()}" in busy(z, option, before)
         assert http(z.http_port) == 200
     until("metrics are served", lambda: answers(ports["--metrics"]) and answers(ports["--holder-metrics"]))
     until("others may join", lambda: is_open(ports["--grpc"]))
