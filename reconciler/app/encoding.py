@@ -1,4 +1,4 @@
-"""Output in any locale: characters that its encoding lacks become ASCII that looks alike."""
+"""Output in any locale: characters that an encoding lacks are replaced by similar ASCII."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ASCII = {
 
 
 def _look_alike(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace what cannot be encoded; anything without a likeness is written as an escape such as \\u20ac."""
+    """Replace what cannot be encoded, by similar ASCII or an escape such as \\u20ac."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -26,7 +26,7 @@ codecs.register_error(HANDLER, _look_alike)
 
 
 def degrade_output() -> None:
-    """Let no character end the process that writes it to standard output or standard error."""
+    """Replace, in standard output and standard error, characters that cannot be encoded."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=HANDLER)

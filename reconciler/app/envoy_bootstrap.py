@@ -1,4 +1,4 @@
-"""An Envoy bootstrap from what a person types."""
+"""Envoy bootstraps from the options of `zenvoy bootstrap`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xds.bootstrap.document import USUAL_OPEN_FILES, Join, Tls, as_json, as_yaml
 
 @dataclass(frozen=True, slots=True)
 class BootstrapOptions:
-    """The options of `zenvoy bootstrap`, as they were typed."""
+    """The options of `zenvoy bootstrap`, not validated."""
 
     reconciler: str
     node: str
@@ -28,53 +28,53 @@ class BootstrapOptions:
     open_files: int = USUAL_OPEN_FILES
 
 
-def text(asked: BootstrapOptions, as_json_text: bool) -> str:
-    """The bootstrap as YAML or JSON. Raises `ValueError` when an address is none."""
-    if asked.certificate or asked.key or asked.authority:
+def text(options: BootstrapOptions, as_json_text: bool) -> str:
+    """Return the bootstrap as YAML or JSON. Raises `ValueError`."""
+    if options.certificate or options.key or options.authority:
         raise ValueError(
-            "certificates need --directory: Envoy reads them anew only if other files point to them, which go there"
+            "certificates need --directory: Envoy reloads certificates only through files that point to them"
         )
-    join = _join(asked, None)
+    join = _join(options, None)
     return as_json(join) if as_json_text else as_yaml(join)
 
 
-def write(asked: BootstrapOptions, directory: Path) -> list[Path]:
-    """Write `envoy.yaml`, and what it points to, into a directory. Raises `ValueError` and `OSError`."""
+def write(options: BootstrapOptions, directory: Path) -> list[Path]:
+    """Write `envoy.yaml`, and the files that it refers to, into a directory. Raises `ValueError` and `OSError`."""
     directory = directory.absolute()
     written = []
-    for name, content in files(_join(asked, directory)).items():
+    for name, content in files(_join(options, directory)).items():
         path = directory / name
         path.write_text(content, encoding="utf-8")
         written.append(path)
     return written
 
 
-def _join(asked: BootstrapOptions, directory: Path | None) -> Join:
-    host, port = _target(asked.reconciler)
+def _join(options: BootstrapOptions, directory: Path | None) -> Join:
+    host, port = _target(options.reconciler)
     return Join(
-        asked.node,
+        options.node,
         host,
         port,
-        asked.admin,
-        mode=asked.mode,
-        stats=asked.stats,
-        tls=_tls(asked, host, directory),
-        open_files=asked.open_files,
+        options.admin,
+        mode=options.mode,
+        stats=options.stats,
+        tls=_tls(options, host, directory),
+        open_files=options.open_files,
     )
 
 
-def _tls(asked: BootstrapOptions, host: str, directory: Path | None) -> Tls | None:
-    certificate, key, authority = asked.certificate, asked.key, asked.authority
+def _tls(options: BootstrapOptions, host: str, directory: Path | None) -> Tls | None:
+    certificate, key, authority = options.certificate, options.key, options.authority
     if not (certificate or key or authority):
         return None
     if not (certificate and key and authority):
-        raise ValueError("--tls-cert, --tls-key and --tls-ca go together: each end proves who it is")
+        raise ValueError("--tls-cert, --tls-key and --tls-ca go together: both ends authenticate")
     for path in (certificate, key, authority):
         if not Path(path).is_absolute():
-            raise ValueError(f"{path!r}: write it as an absolute path, as Envoy sees it")
+            raise ValueError(f"{path}: not an absolute path; write it as an absolute path, as Envoy sees it")
     if Path(certificate).exists():  # Envoy may run on another machine, or see another path
-        _check(Files(Path(certificate), Path(key), Path(authority)), asked.node)
-    return Tls(certificate, key, authority, asked.server_name or host, str(directory))
+        _check(Files(Path(certificate), Path(key), Path(authority)), options.node)
+    return Tls(certificate, key, authority, options.server_name or host, str(directory))
 
 
 def _check(files: Files, node: str) -> None:
@@ -83,7 +83,7 @@ def _check(files: Files, node: str) -> None:
     found = check(material, str(files.certificate), Role.PROXY, Role.ENVOY)
     if found.role is Role.ENVOY and found.node != node:
         raise NoCertificates(
-            f"{files.certificate}: the certificate is for node id {found.node}, and this Envoy's is {node}; "
+            f"{files.certificate}: the certificate is for node id {found.node}, not {node}; "
             f"use --node {found.node}, or a certificate with the URI SAN {envoy(node).uri}"
         )
 
@@ -93,5 +93,5 @@ def _target(text: str) -> tuple[str, int]:
         return text, 0
     host, colon, port = text.rpartition(":")
     if not host or not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"reconciler {text!r}: write it as host:port, for instance 127.0.0.1:18000")
+        raise ValueError(f"--reconciler: {text!r} is not host:port; write it as host:port, for example 127.0.0.1:18000")
     return host, int(port)

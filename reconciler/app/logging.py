@@ -1,4 +1,4 @@
-"""How log lines look: one line an event for people, or JSON for machines."""
+"""Log output: one line per event for people, or JSON for machines."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ COLOURS = {"ScaledToZero": "34", "Waking": "33", "Active": "32", "Idle": "36", "
 
 
 def configure(style: str) -> None:
-    """Let log lines, and whatever else this process writes, go to its standard output and standard error for good.
+    """Write log lines to standard output, in the style `plain` or `json`.
 
-    `style` is `plain` or `json`; lines go to standard output. No write blocks or fails from now on.
+    From now on, no write of this process to standard output or standard error blocks or fails.
     """
     is_json = style == "json"
     output = _output(1, "utf-8" if is_json else sys.stdout.encoding)
@@ -56,7 +56,7 @@ def _report_lost(count: int, why: str) -> None:
 
 
 def _json(entry: Entry, **_: object) -> str:
-    """Ten times as fast as the standard library: a wake writes four lines."""
+    """Return an entry as JSON. msgspec is ten times as fast as the standard library, and a wake writes four lines."""
     try:
         return printable_json(msgspec.json.encode(entry, enc_hook=repr).decode())
     except UnicodeEncodeError:  # a file name that is not UTF-8
@@ -64,7 +64,7 @@ def _json(entry: Entry, **_: object) -> str:
 
 
 class _Lines:
-    """A logger of structlog: one write per line, since other processes write to the same place."""
+    """A structlog logger with one write per line, since other processes write to the same file."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
@@ -76,7 +76,7 @@ class _Lines:
 
 
 def printable_values(_: object, __: str, entry: Entry) -> Entry:
-    """Escape what a terminal would obey: much of what is logged comes from objects, peers and programs."""
+    """Escape control characters: many values come from objects, peers and programs."""
     for key, value in entry.items():
         if isinstance(value, str):
             entry[key] = _indented(value) if key == "exception" else printable(value)
@@ -84,7 +84,7 @@ def printable_values(_: object, __: str, entry: Entry) -> Entry:
 
 
 def _indented(trace: str) -> str:
-    """Indent a traceback, so that no line of it, or of a message in it, looks like one of the log."""
+    """Indent a traceback, so that none of its lines looks like a log line."""
     return "\n".join(f"  {printable(line)}" for line in trace.split("\n"))
 
 

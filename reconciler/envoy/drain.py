@@ -1,8 +1,8 @@
-"""Takes an Envoy out of service before it is ended, so that none of its clients loses anything.
+"""Draining of an Envoy before it is stopped, so that no client loses a request.
 
-It goes on serving all the while. First it says that it is not ready and asks HTTP clients to go after their next
-answer (`Connection: close`, GOAWAY); whoever sends clients to it needs `settle` to notice. It is done once nobody is
-connected, or when those that are have had nothing in flight for `quiet`; what is in flight has until `limit`.
+Envoy keeps serving meanwhile. First it fails health checks and asks HTTP clients to leave (`Connection: close`,
+GOAWAY); load balancers need `settle` seconds to notice. The drain is complete once no client is connected, or once
+nothing was in flight for `quiet` seconds; after `limit` seconds it ends in any case.
 https://www.envoyproxy.io/docs/envoy/latest/operations/admin#post--healthcheck-fail
 """
 
@@ -31,12 +31,12 @@ class EnvoyUnreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EnvoyLoad:
-    """What an Envoy has to do."""
+    """The connections and requests of an Envoy."""
 
     clients: int
-    """Connections to its listeners, idle ones too."""
+    """Connections to its listeners, including idle ones."""
     in_flight: int
-    """Requests, or connections where it knows no requests, in hand with services or holders."""
+    """Requests to services or holders; connections for protocols without requests."""
 
 
 def drain(
@@ -48,10 +48,10 @@ def drain(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Whether everybody could finish; times are in seconds. Raises `Gone` if Envoy does not answer at all."""
+    """Return whether all requests could finish; times are in seconds. Raises `Gone` if Envoy does not answer at all."""
     begun = idle_since = now()
     _ask(admin, "POST", "/healthcheck/fail")
-    say("Envoy asks its clients to go")
+    say("Envoy asks its clients to leave")
     try:
         while True:
             busy, elapsed = _busy(admin), now() - begun
@@ -62,10 +62,10 @@ def drain(
                 break
             if elapsed >= limit:
                 left = "1 client is" if busy.clients == 1 else f"{busy.clients} clients are"
-                say(f"after {limit:g} s: {left} still connected, {busy.in_flight} with work in hand")
+                say(f"after {limit:g} s: {left} still connected, {busy.in_flight} with requests in flight")
                 break
             sleep(POLL_SECONDS)
-        # Nobody should come any more; whoever does is better refused here than after the holder has gone.
+        # A client that connects now is better refused here than after the holder has ended.
         _ask(admin, "POST", "/drain_listeners")
     except EnvoyUnreachable:
         say("Envoy has ended")
@@ -83,7 +83,7 @@ def _busy(admin: str) -> EnvoyLoad:
 
 
 def _ask(admin: str, method: str, path: str) -> str:
-    connection = _Unix(admin) if "/" in admin else HTTPConnection(admin, timeout=TIMEOUT_SECONDS)
+    connection = _UnixConnection(admin) if "/" in admin else HTTPConnection(admin, timeout=TIMEOUT_SECONDS)
     try:
         connection.request(method, path)
         answer = connection.getresponse()
@@ -97,8 +97,8 @@ def _ask(admin: str, method: str, path: str) -> str:
     return body
 
 
-class _Unix(HTTPConnection):
-    """To a Unix socket."""
+class _UnixConnection(HTTPConnection):
+    """An HTTP connection to a Unix socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__("envoy", timeout=TIMEOUT_SECONDS)

@@ -1,15 +1,14 @@
-"""Records in one SQLite file, written by a thread of their own. Counterpart: `reconciler.ports.store`.
+"""Records in one SQLite file, written by a thread. Implements `reconciler.ports.store.Store`.
 
-Every call is answered from memory: no caller waits for a disk, and a wake goes out before its record is written. Of
-each service only the latest record waits to be written, so that a disk that hangs costs no more memory than there are
-services. What cannot be written is reported and tried again.
+Calls are answered from memory: no caller waits for the disk, and a wake does not wait for its record. Only the latest
+record of each service is queued, so a disk that hangs does not use more and more memory. Failed writes are retried.
 
-A file that is damaged or cannot be read is set aside under a name with the time, and services start as if seen for the
-first time. One that another process has locked, or that does not answer in time, stays where it is.
+A damaged or unreadable file is renamed with a timestamp, and services start without records. A file that another
+process has locked, or that does not answer in time, is left in place.
 
-Write-ahead log, one transaction for each round, and no sync at each: the file is consistent whatever ends the process.
-After SIGKILL or a power cut the last records may be missing, which costs a needless wake or wait, never a connection:
-the rest is observed again.
+The file uses a write-ahead log, one transaction per round, and no sync per transaction: it is consistent whatever ends
+the process. After SIGKILL or a power cut the latest records may be missing. That can cost a wake or a wait, never a
+connection, since everything else is observed again.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ import structlog
 from reconciler.core.record import Record
 
 log = structlog.get_logger(__name__)
-stamina.instrumentation.set_on_retry_hooks([])  # the store reports what failed itself
+stamina.instrumentation.set_on_retry_hooks([])  # the store logs failures itself
 
 OPEN_SECONDS = 2.0
-"""How long a start waits for the file."""
+"""Time to read the file at the start."""
 BUSY_SECONDS = 0.5
 CLOSE_SECONDS = 1.0
-"""How long an end waits for the disk."""
+"""Time to write the file at the end."""
 RETRY_SECONDS = (0.1, 5.0)
 BLOCK = 1024
-"""Numbers are reserved in blocks, before they are given out: after SIGKILL none is given out twice."""
+"""Indexes are reserved in blocks before use, so that none is used twice after SIGKILL."""
 _NUMBERS = 1 << 22
-"""Hold addresses on one machine; what counts from a random one of them meets hardly any that was given out before."""
+"""The number of hold addresses. Without a file, indexes start at a random one, so that few are used twice."""
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH)
 SCHEMA = """
@@ -56,21 +55,21 @@ INSERT OR IGNORE INTO counter VALUES ('hold address', 1);
 
 @dataclass(slots=True)
 class Content:
-    """What a file holds, or what is to be written to it."""
+    """The content of a file, or the changes to write."""
 
     records: dict[str, Record | None] = field(default_factory=dict)
-    """None: the service has none any more."""
+    """None: the record is deleted."""
     paused: dict[str, bool] = field(default_factory=dict)
     next_index: int | None = None
-    """The first number that no later process may give out; None: unchanged."""
+    """The first unreserved index; None: unchanged."""
 
 
 class NotAFile(OSError):
-    """Something else has the name of the file."""
+    """The path is not a regular file."""
 
 
 class _File:
-    """The file, as the thread sees it. Raises `sqlite3.Error` and `OSError`."""
+    """The file, used by the thread. Raises `sqlite3.Error` and `OSError`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,7 +77,7 @@ class _File:
         self._inode: int | None = None
 
     def read(self) -> Content:
-        """Return all that is in it, also where it cannot be written."""
+        """Return its content, even if it cannot be written."""
         try:
             return _content(self._open())
         except sqlite3.Error as error:
@@ -90,7 +89,7 @@ class _File:
         except sqlite3.OperationalError as error:
             if _code(error) in _BUSY:
                 raise
-            return self._read_only("mode=ro&immutable=1")  # mode=ro writes a file beside it, if there is room
+            return self._read_only("mode=ro&immutable=1")  # mode=ro creates a second file, if possible
 
     def _read_only(self, how: str) -> Content:
         uri = f"file:{_quoted(self.path)}?{how}"
@@ -98,7 +97,7 @@ class _File:
             return _content(database)
 
     def is_same(self) -> bool:
-        """Return whether what was opened is what has the name still."""
+        """Return whether the path still leads to the open file."""
         if self._database is None:
             return False
         with suppress(OSError):
@@ -106,7 +105,7 @@ class _File:
         return False
 
     def write(self, content: Content) -> None:
-        """Write all of it, or nothing."""
+        """Write all changes in one transaction."""
         database = self._open()
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -127,14 +126,14 @@ class _File:
             raise
 
     def set_aside(self) -> Path | None:
-        """Rename it and what belongs to it; return the new name, None where that cannot be done."""
+        """Rename the file and its companions; return the new path, or None on failure."""
         self.close()
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         aside = self.path.with_name(f"{self.path.name}.{moment}")
         try:
             self.path.rename(aside)
         except OSError as error:
-            log.error("the file with the records cannot be set aside", file=str(self.path), error=str(error))
+            log.error("failed to rename the file with the records", file=str(self.path), error=str(error))
             return None
         for suffix in ("-wal", "-shm"):
             with suppress(OSError):
@@ -156,7 +155,7 @@ class _File:
             f"file:{_quoted(self.path)}", uri=True, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=True
         )
         try:
-            with suppress(OSError):  # of somebody else, or on a disk that cannot be written
+            with suppress(OSError):  # owned by another user, or read-only
                 self.path.chmod(0o600)
             database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA)
             self._inode = os.stat(self.path).st_ino
@@ -168,12 +167,12 @@ class _File:
 
 
 class SqliteStore:
-    """Keeps records in memory, and in a file behind it. `open` comes first; `close` writes what is left."""
+    """Keeps records in memory and writes them to a file. `open` comes first; `close` writes the rest."""
 
     def __init__(self, path: Path) -> None:
         self._file = _File(path)
         self._lock = threading.Lock()
-        self._stirred = threading.Event()
+        self._changed = threading.Event()
         self._records: dict[str, Record] = {}
         self._paused: set[str] = set()
         self._next, self._reserved = random.randrange(1, _NUMBERS), 0
@@ -181,30 +180,30 @@ class SqliteStore:
         self._loaded, self._ended = threading.Event(), threading.Event()
         self._closing = False
         self.failing: str | None = None
-        """Why records are not being written, for people; None while they are."""
+        """The reason why records are not written; None while they are."""
         self.set_aside: str | None = None
-        """What was set aside since the start, and why; None: nothing."""
+        """The name of a renamed file, with the reason; None: none since the start."""
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
 
     async def open(self) -> None:
-        """Read the file, for `OPEN_SECONDS` at most: without it, services are seen for the first time."""
+        """Read the file within `OPEN_SECONDS`; otherwise services start without records."""
         self._thread.start()
         if not await _until(self._loaded, OPEN_SECONDS):
             with self._lock:
-                self.failing = self.failing or "it does not answer"
+                self.failing = self.failing or "the disk does not answer"
                 self._loaded.set()
-            log.error("start without records: the disk does not answer in time", file=str(self._file.path))
+            log.error("starting without records: the disk does not answer in time", file=str(self._file.path))
 
     async def close(self) -> None:
-        """Write what is left, for `CLOSE_SECONDS` at most."""
+        """Write the rest within `CLOSE_SECONDS`."""
         self._closing = True
-        self._stirred.set()
+        self._changed.set()
         if self._thread.is_alive() and not await _until(self._ended, CLOSE_SECONDS):
-            log.error("records are lost: the disk does not take them", services=self.unsaved)
+            log.error("records are lost: the disk does not answer in time", services=self.unsaved)
 
     @property
     def unsaved(self) -> int:
-        """Services whose latest record is not in the file yet."""
+        """The number of services whose latest record is not in the file yet."""
         with self._lock:
             return len(self._unsaved.records) + self._in_flight
 
@@ -215,7 +214,7 @@ class SqliteStore:
     def save(self, service: str, record: Record) -> None:
         with self._lock:
             self._records[service] = self._unsaved.records[service] = record
-        self._stirred.set()
+        self._changed.set()
 
     def forget(self, service: str) -> None:
         with self._lock:
@@ -223,7 +222,7 @@ class SqliteStore:
             self._paused.discard(service)
             self._unsaved.records[service] = None
             self._unsaved.paused[service] = False
-        self._stirred.set()
+        self._changed.set()
 
     def paused(self) -> frozenset[str]:
         with self._lock:
@@ -233,7 +232,7 @@ class SqliteStore:
         with self._lock:
             (self._paused.add if paused else self._paused.discard)(service)
             self._unsaved.paused[service] = paused
-        self._stirred.set()
+        self._changed.set()
 
     def next_index(self) -> int:
         with self._lock:
@@ -248,13 +247,13 @@ class SqliteStore:
         try:
             self._load()
             while not self._closing:
-                self._stirred.wait()
+                self._changed.wait()
                 try:
                     self._write_all()
-                except Exception as error:  # a fault of ours: the next record is another attempt
+                except Exception as error:  # a bug: the next record is another attempt
                     self._report(error)
             with self._lock:
-                self._unsaved.next_index = self._next  # none of the block is left over
+                self._unsaved.next_index = self._next  # release the rest of the block
             self._write_all()
             self._file.close()
         finally:
@@ -277,18 +276,18 @@ class SqliteStore:
             self._reserve()
         self._write_all(once=True)
         with self._lock:
-            if self.failing and not self._loaded.is_set():  # the same numbers could be given out after the next start
+            if self.failing and not self._loaded.is_set():  # the next process could use the same indexes
                 self._next = random.randrange(1, _NUMBERS)
                 self._reserve()
         self._loaded.set()
 
     def _reserve(self) -> None:
-        """Have numbers reserved; the lock is ours."""
+        """Reserve indexes. Needs the lock."""
         self._reserved = self._unsaved.next_index = self._next + BLOCK
-        self._stirred.set()
+        self._changed.set()
 
     def _unreadable(self, error: Exception) -> None:
-        """Set the file aside, but for one that is in use by another process: that could still write to it."""
+        """Rename the file, unless another process has locked it and could still write to it."""
         code = _code(error)
         if code in _BUSY:
             self._failed(error)
@@ -296,12 +295,10 @@ class SqliteStore:
         name = self._file.set_aside()
         if name is not None:
             self.set_aside = f"{name.name}: {error}"
-        log.error(
-            "records cannot be read; services start as if seen for the first time", error=str(error), kept=str(name)
-        )
+        log.error("failed to read records; services start without them", error=str(error), kept=str(name))
 
     def _write_all(self, once: bool = False) -> None:
-        """Write what is unsaved, again and again until it is written, or `close` was called."""
+        """Write unsaved changes, and retry until they are written or `close` is called."""
         first, longest = RETRY_SECONDS
         retries = stamina.retry_context(
             on=self._failed, attempts=None, timeout=None, wait_initial=first, wait_max=longest, wait_jitter=first
@@ -312,7 +309,7 @@ class SqliteStore:
                     self._write(once)
 
     def _write(self, once: bool) -> None:
-        self._stirred.clear()
+        self._changed.clear()
         if not (is_same := self._file.is_same()):
             self._file.close()
         with self._lock:
@@ -334,13 +331,13 @@ class SqliteStore:
             raise
 
     def _everything(self, unsaved: Content) -> Content:
-        """What a file needs that may be another one; the lock is ours."""
+        """Return all content, for a file that was replaced. Needs the lock."""
         gone = {name: None for name, record in unsaved.records.items() if record is None}
         paused = {**unsaved.paused, **dict.fromkeys(self._paused, True)}
         return Content({**gone, **self._records}, paused, max(self._reserved, unsaved.next_index or 0))
 
     def _put_back(self, content: Content) -> None:
-        """Have unsaved again what could not be written, but for what is newer."""
+        """Queue changes again that were not written, unless there are newer ones."""
         with self._lock:
             self._in_flight, newer = 0, self._unsaved
             newer.records = {**content.records, **newer.records}
@@ -348,15 +345,15 @@ class SqliteStore:
             newer.next_index = newer.next_index or content.next_index
 
     def _failed(self, error: Exception) -> bool:
-        """Report a failure; return whether to try again."""
+        """Log a failure; return whether to retry."""
         self._report(error)
         return isinstance(error, sqlite3.Error | OSError) and not self._closing
 
     def _report(self, error: Exception) -> None:
-        """Report a failure, once for each reason."""
+        """Log a failure once per reason."""
         if self.failing != str(error):
             self.failing = str(error)
-            log.error("records cannot be written; they are kept in memory, and written later", error=str(error))
+            log.error("failed to write records; keeping them in memory and retrying", error=str(error))
 
 
 def _content(database: sqlite3.Connection) -> Content:
@@ -365,24 +362,24 @@ def _content(database: sqlite3.Connection) -> Content:
         try:
             records[service] = msgspec.json.decode(encoded, type=Record)
         except (msgspec.DecodeError, TypeError) as error:
-            log.error("a record cannot be read; its service starts as if seen for the first time", error=str(error))
+            log.error("failed to read a record; its service starts without it", error=str(error))
     paused = {service: True for (service,) in database.execute("SELECT service FROM paused")}
     row = database.execute("SELECT next FROM counter WHERE name = 'hold address'").fetchone()
     return Content(dict(records), paused, int(row[0]) if row else None)
 
 
 def _code(error: Exception) -> int:
-    """Return SQLite's primary result code; 0 for other errors, and for what Python's module raises itself."""
+    """Return SQLite's primary result code; 0 for other errors, and for errors of Python's module."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _quoted(path: Path) -> str:
-    """Return a path as it may stand in a URI."""
+    """Return a path, quoted for a URI."""
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 async def _until(event: threading.Event, seconds: float) -> bool:
-    """Wait for a thread's event without blocking the loop, and without a thread that would have to end first."""
+    """Wait for an event of a thread without blocking the loop and without a further thread."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while not event.is_set() and loop.time() < end:

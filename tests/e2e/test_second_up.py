@@ -43,7 +43,7 @@ def test_up_equal_addresses_report_both_options(zenvoy: Start) -> None:
     assert refused(z) == 1
     assert z.log_path.read_text().splitlines() == [
         "zenvoy: cannot listen:",
-        f"  {LOCAL}:{port}: both --metrics and --holder-metrics ask for it",
+        f"  {LOCAL}:{port}: used by both --metrics and --holder-metrics",
     ]
     assert not z.state_dir.exists()
 
@@ -83,7 +83,7 @@ def test_up_started_twice_reports_the_first(zenvoy: Start) -> None:
     second.log_path = first.directory / "second.log"
     assert refused(second) == 1
     (line,) = second.log_path.read_text().splitlines()
-    assert line.startswith(f"zenvoy: process {pids['up']} already runs with the state directory {first.state_dir}; ")
+    assert line.startswith(f"zenvoy: the state directory {first.state_dir} is used by process {pids['up']}; ")
     assert (first.pids(), first.service_pids("web")) == (pids, services)
     assert request(first.http_port, "web").body == b"web /\n"
     first.sleep("web")

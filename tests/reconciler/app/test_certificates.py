@@ -59,7 +59,7 @@ def test_mounted_certificate_of_proxy_is_refused(authority: Authority, tmp_path:
     [
         (PROXY.uri, ""),
         (envoy("edge-1").uri, ""),
-        (envoy("edge-2").uri, "the certificate is for node id edge-2, and this Envoy's is edge-1"),
+        (envoy("edge-2").uri, "the certificate is for node id edge-2, not edge-1"),
         (RECONCILER.uri, "not of a proxy or envoy"),
         ("", "has no URI SAN of zenvoy"),
     ],

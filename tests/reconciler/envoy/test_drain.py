@@ -94,7 +94,7 @@ async def test_work_that_does_not_end_is_left_when_the_time_is_over(scene: Scene
     reader, writer = await asyncio.open_connection(LOCAL, scene.tcp)
     assert await reader.readline() == b"hi\n"
     assert not await scene.drained(limit=0.5)
-    assert "1 client is still connected, 1 with work in hand" in scene.said[-2]
+    assert "1 client is still connected, 1 with requests in flight" in scene.said[-2]
     writer.close()
 
 

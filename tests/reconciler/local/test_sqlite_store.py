@@ -124,7 +124,7 @@ async def test_file_that_cannot_be_read_is_set_aside(path: Path, break_it: Calla
     with structlog.testing.capture_logs() as lines:
         store = await opened(path)
     assert store.records() == {}
-    assert any("seen for the first time" in line["event"] for line in lines)
+    assert any("start without them" in line["event"] for line in lines)
     assert store.set_aside
     aside = path.with_name(store.set_aside.partition(": ")[0])
     assert aside.exists()
@@ -180,7 +180,7 @@ async def test_disk_that_takes_nothing_costs_one_record_a_service(path: Path) ->
     blocker.close()
     await eventually(lambda: store.failing is None and not store.unsaved)
     await store.close()
-    assert sum("cannot be written" in line["event"] for line in lines) == 1, "reported once"
+    assert sum("failed to write records" in line["event"] for line in lines) == 1, "reported once"
     assert await reread(path) == {f"s{at}": replace(STALLED, since=1990.0 + at) for at in range(10)}
 
 
