@@ -48,7 +48,7 @@ def drain(
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Return whether all requests could finish; times are in seconds. Raises `Gone` if Envoy does not answer at all."""
+    """Return whether all requests could finish; times are in seconds. Raises `EnvoyUnreachable`."""
     begun = idle_since = now()
     _ask(admin, "POST", "/healthcheck/fail")
     say("Envoy asks its clients to leave")

@@ -1,4 +1,4 @@
-"""Addresses and names as they may stand in a services file."""
+"""Addresses and names in a services file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
 def address(value: Value) -> Address | None:
-    """`ip:port`, IPv6 in brackets."""
+    """Return an `ip:port`, with IPv6 in brackets."""
     text = value.as_written('"127.0.0.1:10000"')
     if text is None:
         return None
@@ -25,25 +25,30 @@ def address(value: Value) -> Address | None:
 
 
 def service_name(value: Value) -> str:
-    """A DNS label; empty when it is none."""
+    """Return a DNS label; empty if it is not valid."""
     text = value.text("web")
     if text is None or _NAME.fullmatch(text):
         return text or ""
-    value.wrong(f"{text!r} is not a DNS label: at most 63 of a-z, 0-9 and -{_instead(text, _NAME)}")
+    value.wrong(f"{text!r} is not a DNS label; use at most 63 of a-z, 0-9 and -{_suggestion(text, _NAME)}")
     return ""
 
 
 def host_name(value: Value) -> str:
-    """A DNS name without a port; empty when it is none."""
+    """Return a DNS name without a port; empty if it is not valid."""
     text = value.text("shop.example.com")
     if text is None or (_HOST.fullmatch(text) and len(text) <= 253):
         return text or ""
     without_port = re.sub(r":\d+$", "", text)
-    value.wrong(f"{text!r} is not a host name, such as shop.example.com{_instead(without_port, _HOST)}")
+    value.wrong(f"{text!r} is not a host name; use for example {_close_to(without_port, _HOST) or 'shop.example.com'}")
     return ""
 
 
-def _instead(text: str, pattern: re.Pattern[str]) -> str:
-    """A name that is close to it and allowed."""
-    near = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")
-    return f"; write {near}" if pattern.fullmatch(near) else ""
+def _suggestion(text: str, pattern: re.Pattern[str]) -> str:
+    close = _close_to(text, pattern)
+    return f", for example {close}" if close else ""
+
+
+def _close_to(text: str, pattern: re.Pattern[str]) -> str:
+    """Return a valid name that is close to the text; empty if there is none."""
+    close = re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")
+    return close if pattern.fullmatch(close) else ""

@@ -1,7 +1,7 @@
-"""Bounds on a services file, checked on the stream of YAML events, before anything is built from it.
+"""Limits on a services file, checked on the stream of YAML events before nodes are built.
 
-An event costs little and never recurses; nodes do both. Aliases cost nothing in the file and a lot where they are read,
-so a value counts as often as an alias repeats it.
+Events are cheap and do not recurse. Aliases are short in the file and expensive when read, so a value counts once for
+each alias that repeats it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MAX_DEPTH = 32
 MAX_VALUES = 500_000
 """A service takes 10 to 30."""
 MAX_ENTRIES = 20_000
-"""Of one list, and so of services."""
+"""The most entries of one list, and so the most services."""
 MAX_TEXT = 128 * 2**10
-"""Linux passes no longer argument to a program."""
+"""The longest argument that Linux passes to a program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exceeded:
-    """A bound that the file exceeds, where, and how to fix it. Lines and columns count from 1."""
+    """A limit that the file exceeds, with its place and the fix. Lines and columns count from 1."""
 
     line: int
     column: int
@@ -33,21 +33,21 @@ class Exceeded:
 
 
 def read_bounded(path: Path) -> bytes:
-    """Return the content, and one byte more than the bound where there is more. Raises `OSError`."""
+    """Return the content, of which one byte more than the limit is read. Raises `OSError`."""
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)
 
 
 def too_large(content: bytes) -> str | None:
-    """Return what is wrong with the size of a file."""
+    """Return the problem with the size of a file, if any."""
     if len(content) <= MAX_BYTES:
         return None
-    return f"the file has more than {MAX_BYTES // 2**20} MiB; remove what does not belong into a services file"
+    return f"the file is larger than {MAX_BYTES // 2**20} MiB; remove what does not belong to it"
 
 
 @dataclass(slots=True)
 class _Extent:
-    """A value with what its aliases repeat: how many values it is, and how deep they are nested."""
+    """The size of a value, including what aliases repeat: the number of values, and their depth."""
 
     values: int = 1
     depth: int = 0
@@ -61,7 +61,7 @@ class _Extent:
 
 
 def exceeded(events: Iterable[yaml.Event]) -> Exceeded | None:
-    """Return the first bound that is exceeded. Raises `yaml.YAMLError` where this is not YAML."""
+    """Return the first limit that is exceeded. Raises `yaml.YAMLError`."""
     named: dict[str, _Extent] = {}
     around: list[tuple[_Extent, str | None]] = [(_Extent(), None)]
     for event in events:
@@ -70,7 +70,7 @@ def exceeded(events: Iterable[yaml.Event]) -> Exceeded | None:
         elif isinstance(event, yaml.ScalarEvent):
             ended, anchor = _Extent(), event.anchor
             if len(event.value) > MAX_TEXT:
-                return _at(event, f"this text has {len(event.value)} characters; at most {MAX_TEXT} are read")
+                return _at(event, f"this text has {len(event.value)} characters; use at most {MAX_TEXT}")
         elif isinstance(event, yaml.CollectionStartEvent):
             around.append((_Extent(), event.anchor))
             if len(around) > MAX_DEPTH:
@@ -86,13 +86,13 @@ def exceeded(events: Iterable[yaml.Event]) -> Exceeded | None:
         if len(around) + ended.depth > MAX_DEPTH:
             return _at(event, _DEEP)
         if around[-1][0].entries > MAX_ENTRIES:
-            return _at(event, f"this is entry {MAX_ENTRIES + 1} of a list; at most {MAX_ENTRIES} services are possible")
+            return _at(event, f"this is entry {MAX_ENTRIES + 1} of a list; use at most {MAX_ENTRIES} services")
         if around[-1][0].values > MAX_VALUES:
             return _at(event, f"with its aliases, the file has more than {MAX_VALUES} values; use fewer aliases")
     return None
 
 
-_DEEP = f"this is nested more than {MAX_DEPTH} deep; a services file needs 6 levels"
+_DEEP = f"nested more than {MAX_DEPTH} levels deep; use at most 6"
 
 
 def _at(event: yaml.Event, what: str) -> Exceeded:

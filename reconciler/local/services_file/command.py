@@ -1,7 +1,4 @@
-"""What a service runs, and whether it could run here: the command, its folder, its environment, its port.
-
-Rule: looks at the file system, starts nothing. Counterpart: `reconciler.local.processes.launch`.
-"""
+"""The program of a service: its command, folder, environment and port, checked against the file system."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ _PORT_VARIABLE = re.compile(r"\bPORT\b")
 
 
 def read_program(service: Value, fields: dict[str, Value], folder: Path, protocol: Protocol, drain: float) -> Program:
-    """What the fields of a service say of its program; `folder` is the services file's."""
+    """Return the program of a service; `folder` is the folder of the services file."""
     command = _command(fields["command"]) if "command" in fields else []
     if "command" not in fields:
-        service.wrong(f"command is missing; write what to run as command: {EXAMPLE}")
+        service.lacks("command", f"command: {EXAMPLE}")
     environment = fields["env"].mapping("env: {NAME: value}") if "env" in fields else {}
     variables = {name: value.as_written() or "" for name, value in environment.items()}
     directory, there = _directory(fields.get("workingDirectory"), folder)
@@ -64,28 +61,29 @@ def _command(value: Value) -> list[str]:
         try:
             words = list(shlex.split(written))
         except ValueError as error:
-            value.wrong(f"it cannot be split into words: {str(error).lower()}; write it as a list: {EXAMPLE}")
+            value.wrong(f"cannot be split into words: {str(error).lower()}; use a list, for example {EXAMPLE}")
             return []
     if not words or words[0] == "":
-        value.wrong(f"the command is empty; write it as {EXAMPLE}")
+        value.wrong(f"empty; for example {EXAMPLE}")
         return []
     return [word for word in words if word is not None] if None not in words else []
 
 
 def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
-    """Where it runs, and whether that is there."""
+    """Return the folder, and whether it exists."""
     if value is None:
         return folder, True  # one object for all services of a file
     written = value.text("data")
     directory = Path(os.path.abspath(folder / (written or "")))
     if written is None or directory.is_dir():
         return directory, True
-    value.wrong(f"{directory} is not a folder" if directory.exists() else f"there is no folder {directory}")
+    found = "is not a folder" if directory.exists() else "does not exist"
+    value.wrong(f"{directory} {found}; create it, or correct the path")
     return directory, False
 
 
 def _check_command(value: Value, name: str, directory: Path, path: str | None) -> None:
-    """Find it as execvp(3) would, from the service's folder and with its PATH."""
+    """Find the program as execvp(3) does, from the service's folder and with its PATH."""
     at = value.items(EXAMPLE)[0] if value.is_list() else value
     if "/" in name:
         places = [os.path.join(directory, name)]
@@ -96,28 +94,26 @@ def _check_command(value: Value, name: str, directory: Path, path: str | None) -
     if any(os.access(place, os.X_OK) for place in found):
         return
     if found:
-        at.wrong(f"{Path(found[0])} is not executable; chmod +x it, or put its interpreter before it")
+        at.wrong(f"{Path(found[0])} is not executable; run chmod +x, or put its interpreter before it")
     elif "/" in name:
-        at.wrong(f"there is no {Path(places[0])}")
+        at.wrong(f"{Path(places[0])} does not exist; correct the path")
     else:
         which = "the service's own PATH" if path is not None else "PATH"
-        at.wrong(f"{name!r} is not on {which}; install it, or write where it is: /path/to/{name}")
+        at.wrong(f"{name!r} not found on {which}; install it, or use its path: /path/to/{name}")
 
 
 def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:
     texts = _places(value, command)
     texts += [(place, place.as_written() or "") for place in environment.values()]
     _check_names(texts)
-    variable = "PORT" not in environment  # whose own value goes before ours
+    variable = "PORT" not in environment  # its own value replaces zenvoy's
     used = any(PLACEHOLDER.search(text) or (variable and _PORT_VARIABLE.search(text)) for _, text in texts)
     if not (used or fixed):
-        value.wrong(
-            'its port is never used: put "{port}" where the command or env takes it, or say which it is: port: 8080'
-        )
+        value.wrong('the port is not used; put "{port}" in command or env, or set a fixed one, for example port: 8080')
 
 
 def _places(value: Value, command: list[str]) -> list[tuple[Value, str]]:
-    """Each word of a command with its place in the file."""
+    """Return each word of a command with its place in the file."""
     return list(zip(value.items(EXAMPLE) if value.is_list() else [value] * len(command), command, strict=True))
 
 
@@ -125,26 +121,24 @@ def _check_names(texts: list[tuple[Value, str]]) -> None:
     for place, text in texts:
         for name in PLACEHOLDER.findall(text):
             if right := _right_placeholder(name, text):
-                place.wrong(f"unknown placeholder {{{name}}}; {right} (for the text itself write {{{{{name}}}}})")
+                place.wrong(f"unknown placeholder {{{name}}}; {right} For this text itself, use {{{{{name}}}}}")
 
 
 def _right_placeholder(name: str, text: str) -> str | None:
-    """What a name in braces should have been; None when it is right, or part of a script that has braces of its own."""
+    """Return the correct placeholder; None if it is valid, or belongs to a script with its own braces."""
     if name == "port":
         return None
     if closest_match(name, ["port"]):
         return "did you mean {port}?"
-    return None if re.search(r"\s", text) else "known here: {port}"
+    return None if re.search(r"\s", text) else "use {port}."
 
 
 def _ready_path(value: Value, path: Value, protocol: Protocol) -> str | None:
     written = path.text("/path")
     if written is not None and not re.fullmatch(r"/[!-~]*", written):
-        path.wrong(f"{written!r} is not a path; write it as /healthz")
+        path.wrong(f"{written!r} is not a path; use for example /healthz")
     if protocol is Protocol.TLS:
-        value.wrong(
-            "the port of a tls service does not speak plain HTTP; leave it out: a successful dial is waited for"
-        )
+        value.wrong("not available for tls services, which do not serve plain HTTP; remove it")
     return written
 
 
@@ -155,5 +149,5 @@ def _signal(value: Value) -> Signals:
     if name in known:
         return Signals[name]
     guess = closest_match(name, known)
-    value.wrong(f"{written!r} is not a signal; " + (f"did you mean {guess}?" if guess else "write SIGTERM or SIGINT"))
+    value.wrong(f"{written!r} is not a signal; " + (f"did you mean {guess}?" if guess else "use SIGTERM or SIGINT"))
     return Signals.SIGTERM

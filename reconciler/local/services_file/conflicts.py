@@ -1,6 +1,6 @@
-"""What services may not have in common: names, hosts, addresses, ports; and what is taken before the file is read.
+"""Conflicts between services: names, hosts, addresses and ports, also with the addresses of options.
 
-Rule: of two that collide, the later one in the file is shown, and it names the earlier.
+A conflict is reported at the later place in the file, and names the earlier one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOOPBACK = ip_address("127.0.0.1")
 def find_conflicts(
     listeners: Sequence[tuple[Address, Value]], services: Sequence[Draft], taken: Mapping[str, Address]
 ) -> None:
-    """Note every collision; `listeners` are those that services share, `taken` is what others have, by whose it is."""
+    """Record all conflicts. `listeners` are the shared ones; `taken` are the addresses of options, by option."""
     _names(services)
     for group in ((Protocol.HTTP, Protocol.H2C), (Protocol.TLS,)):
         _hosts([draft for draft in services if draft.entry.spec.protocol in group])
@@ -35,25 +35,25 @@ def _names(services: Iterable[Draft]) -> None:
         if name := draft.entry.spec.name:
             place = draft.fields["name"]
             if name in first:
-                place.wrong(f"{name!r} is taken by {_place(first[name])}; give it another name")
+                place.wrong(f"{name!r} is already used by {_place(first[name])}; choose another name")
             first.setdefault(name, place)
 
 
 def _hosts(services: Iterable[Draft]) -> None:
-    """Names are hosts too; that two names differ is said elsewhere."""
+    """Record hosts that two services use. Names count as hosts; equal names are reported by `_names`."""
     pairs = [(host, place, draft) for draft in services for host, place in draft.hosts]
     first = {host: (place, draft) for host, place, draft in reversed(pairs)}
     for host, place, draft in pairs:
         other, owner = first[host]
         if owner is draft or (place is draft.fields.get("name") and other is owner.fields.get("name")):
             continue
-        place.wrong(f"{host!r} leads to {_place(other)} already; a host leads to one service")
+        place.wrong(f"{host!r} is already used by {_place(other)}; remove it or choose another host")
 
 
 def _addresses(
     others: Iterable[tuple[Address, str]], listeners: Iterable[tuple[Address, Value]]
 ) -> list[tuple[Address, str]]:
-    """All that listens, and whose that is."""
+    """Return all listen addresses with their owners."""
     everything = list(others)
     earlier: defaultdict[int, list[tuple[Address, str]]] = defaultdict(list)
     for address, whose in everything:
@@ -61,14 +61,14 @@ def _addresses(
     for address, place in listeners:
         on_port, claim = earlier[address.port], (address, _place(place))
         if whose := next((whose for other, whose in on_port if address.overlaps(other)), ""):
-            place.wrong(f"{address} is taken by {whose}; give it another port")
+            place.wrong(f"{address} is already used by {whose}; choose another port")
         on_port.append(claim)
         everything.append(claim)
     return everything
 
 
 def _ports(listeners: Iterable[tuple[Address, str]], services: Iterable[Draft]) -> None:
-    """Fixed ports of commands, among each other and against all that listens, on the loopback."""
+    """Record conflicts of the ports of commands, with each other and with listen addresses on the loopback device."""
     taken = {address.port: whose for address, whose in listeners if address.overlaps(Address(_LOOPBACK, address.port))}
     for draft in services:
         port = draft.entry.program.port
@@ -76,7 +76,7 @@ def _ports(listeners: Iterable[tuple[Address, str]], services: Iterable[Draft]) 
             continue
         place = draft.fields["port"]
         if port in taken:
-            place.wrong(f"{port} is taken by {taken[port]}; give it another, or none: a free one is chosen")
+            place.wrong(f"{port} is already used by {taken[port]}; choose another, or remove it to use a free port")
         taken.setdefault(port, _place(place))
 
 

@@ -1,7 +1,4 @@
-"""What a services file says, once it is known to be right.
-
-Rule: plain immutable values; two that are equal mean that nothing changed.
-"""
+"""The content of a valid services file: immutable values. Two equal ones mean that nothing changed."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from reconciler.local.processes import Program
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One service: how it sleeps and wakes, and what runs."""
+    """One service: its spec and its program."""
 
     spec: Spec
     program: Program
@@ -21,11 +18,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ServicesFile:
-    """A whole file. Durations are seconds."""
+    """A whole file. Durations are in seconds."""
 
     listen_http: str | None
-    """`ip:port` of the listener that all http and h2c services share."""
+    """`ip:port` of the shared listener of http and h2c services."""
     listen_tls: str | None
-    """`ip:port` of the listener that all tls services share."""
+    """`ip:port` of the shared listener of tls services."""
     sample_interval: float
     services: tuple[Entry, ...]

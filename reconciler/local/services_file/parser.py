@@ -1,7 +1,6 @@
-"""Reads a services file, for `zenvoy up` and `zenvoy check`.
+"""The parser of the services file. It returns a `ServicesFile`, or all problems; it does not raise for mistakes.
 
-Rule: either everything is right and there is a `ServicesFile`, or there is the list of all that is wrong; nothing is
-raised for a mistake of a person. The words in the file are those of the ScaledService resource.
+The keys of the file are those of the ScaledService resource.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from reconciler.local.services_file.values import Value
 
 SAMPLE_INTERVAL_SECONDS = 1.0
 SHORTEST_INTERVAL_SECONDS = 0.01
-WORDED_CHARACTERS = 512 * 2**10
-"""Beyond, the loader in Python takes many seconds to find a mistake."""
+EXPLAINED_CHARACTERS = 512 * 2**10
+"""In a longer file, the loader in Python, which has better messages, takes many seconds."""
 NOTHING: Mapping[str, Address] = MappingProxyType({})
 _KEYS = ("listen", "defaults", "services", "sampleInterval")
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -36,8 +35,10 @@ _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read(
     path: Path, content: bytes | None = None, taken: Mapping[str, Address] = NOTHING
 ) -> ServicesFile | list[Problem]:
-    """The file, or all its mistakes in order. `content` is what it says, where that is known already; `taken` is where
-    nothing of it can listen, by whose that is."""
+    """Return the file, or all its problems in order.
+
+    `content` is its content, if already read; `taken` are the addresses of options, by option.
+    """
     problems = Problems(str(path))
     try:
         file = _read(path, content, taken, problems)
@@ -48,9 +49,9 @@ def read(
 
 
 def _unforeseen(error: Exception) -> str:
-    """Word a failure that no check foresaw: the file is not applied, and nothing else happens."""
+    """Return the message for an unexpected error: the file is not applied."""
     named = type(error).__name__ + (f": {error}" if str(error) else "")
-    return f"it cannot be read ({named}); undo the latest change, and report this as a fault of zenvoy"
+    return f"cannot be read ({named}), which is a bug in zenvoy; undo the latest change, and report it"
 
 
 def _read(path: Path, content: bytes | None, taken: Mapping[str, Address], problems: Problems) -> ServicesFile | None:
@@ -59,7 +60,7 @@ def _read(path: Path, content: bytes | None, taken: Mapping[str, Address], probl
 
 
 def _gathered(file: ServicesFile) -> ServicesFile:
-    """The same, copied once the nodes are gone: what lasts lay scattered among them, and kept all of their memory."""
+    """Return a copy in new memory: the original is scattered among nodes, and would keep their memory allocated."""
     copied: ServicesFile = pickle.loads(pickle.dumps(file, pickle.HIGHEST_PROTOCOL))
     return copied
 
@@ -68,7 +69,7 @@ def _root(path: Path, content: bytes | None, problems: Problems) -> Value | None
     try:
         content = read_bounded(path) if content is None else content
     except OSError as error:
-        problems.add(0, 0, "", f"it cannot be read: {error.strerror or error}")
+        problems.add(0, 0, "", f"cannot be read: {error.strerror or error}")
         return None
     if large := too_large(content):
         problems.add(0, 0, "", large)
@@ -79,12 +80,12 @@ def _root(path: Path, content: bytes | None, problems: Problems) -> Value | None
     except UnicodeDecodeError as error:
         before = content[: error.start]
         column = error.start - before.rfind(b"\n")
-        problems.add(before.count(b"\n") + 1, column, "", "this is not UTF-8; save the file as UTF-8")
+        problems.add(before.count(b"\n") + 1, column, "", "not UTF-8; save the file as UTF-8")
         return None
     except yaml.reader.ReaderError as error:
         before_it = text[: error.position]
         line, column = before_it.count("\n") + 1, error.position - before_it.rfind("\n")
-        problems.add(line, column, "", f"character {error.character:#x} may not be in YAML; take it out")
+        problems.add(line, column, "", f"character {error.character:#x} is not allowed in YAML; remove it")
         return None
     except yaml.MarkedYAMLError as error:
         _syntax(error, problems)
@@ -92,29 +93,29 @@ def _root(path: Path, content: bytes | None, problems: Problems) -> Value | None
     if problems.any:
         return None
     if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
-        problems.add(0, 0, "", f"the file is empty; write at least services: [{EXAMPLE}]")
+        problems.add(0, 0, "", f"the file is empty; for example services: [{EXAMPLE}]")
         return None
     return Value(node, "", problems)
 
 
 def _graph(text: str, problems: Problems) -> yaml.Node | None:
-    """Build the nodes, within bounds; mistakes are worded by the loader in Python, better than by that in C."""
+    """Build the nodes within limits. On errors use the loader in Python, whose messages are better than in C."""
     try:
         if over := exceeded(yaml.parse(text, Loader=_Loader)):
             problems.add(over.line, over.column, "", over.what)
             return None
         return yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError:
-        if len(text) > WORDED_CHARACTERS:
+        if len(text) > EXPLAINED_CHARACTERS:
             raise
         return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 def _syntax(error: yaml.MarkedYAMLError, problems: Problems) -> None:
     mark = error.problem_mark or error.context_mark
-    what = f"this is not YAML: {error.problem or error.context}"
+    what = f"not YAML: {error.problem or error.context}"
     if error.context and error.problem and error.problem.startswith("but "):
-        what = f"this is not YAML: {error.context}, {error.problem}"
+        what = f"not YAML: {error.context}, {error.problem}"
     elif error.context and error.context_mark and error.problem:
         what += f", {error.context} that began in line {error.context_mark.line + 1}"
     if "'\\t'" in what:
@@ -144,11 +145,11 @@ def _services(root: Value, fields: Mapping[str, Value], folder: Path) -> list[Dr
     otherwise = read_timing(defaults, Spec(name=""))
     if "services" not in fields:
         if root.is_mapping():
-            root.wrong(f"services is missing; write at least services: [{EXAMPLE}]")
+            root.lacks("services", f"services: [{EXAMPLE}]")
         return []
     items = fields["services"].items(f"services: [{EXAMPLE}]")
     if fields["services"].is_list() and not items:
-        fields["services"].wrong(f"there is no service; write at least services: [{EXAMPLE}]")
+        fields["services"].wrong(f"empty; for example services: [{EXAMPLE}]")
     for item in items:
         if not item.is_mapping():
             item.mapping(EXAMPLE)
@@ -156,13 +157,13 @@ def _services(root: Value, fields: Mapping[str, Value], folder: Path) -> list[Dr
 
 
 def _need_listeners(services: list[Draft], listen: Mapping[str, Value]) -> None:
-    """Said once for each kind, at the first service that needs it."""
+    """Record missing shared listeners, at the first service that needs each."""
     needed = {_kind(draft.entry.spec.protocol): draft for draft in reversed(services)}
     for kind, port in (("http", 10000), ("tls", 10443)):
         if kind in needed and kind not in listen:
             place = needed[kind].fields.get("protocol", needed[kind].value)
             right = f'listen: {{{kind}: "127.0.0.1:{port}"}}'
-            place.wrong(f"{kind} services need a listener that they share; write at the top of the file {right}")
+            place.wrong(f"{kind} services share a listener; add {right} at the top of the file")
 
 
 def _kind(protocol: Protocol) -> str:

@@ -1,7 +1,7 @@
-"""The mistakes in a file: all of them, in the order of the file.
+"""Problems of a services file, in the order of the file.
 
-Rule: a problem says where it is, what is wrong, and what would be right. Its words hold parts of the file: they are
-printable and bounded, and so is their number.
+A problem has a place, a message and a fix. Messages quote parts of the file: they are printable and limited in length
+and number.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One mistake; `str()` is the line for people."""
+    """One problem; `str()` is the line for people."""
 
     file: str
     line: int
-    """From 1; 0: the file as a whole."""
+    """Counted from 1; 0: the whole file."""
     column: int
     where: str
-    """The place in words of the file, as in `services[1].idleAfter`; empty: nowhere in particular."""
+    """The field, for example `services[1].idleAfter`; empty: the whole file."""
     what: str
 
     def __str__(self) -> str:
@@ -27,29 +27,29 @@ class Problem:
 
 
 MAX_WORDS = 600
-"""Characters of one problem."""
+"""The longest message, in characters."""
 MAX_PROBLEMS = 500
 
 
 class Problems:
-    """Collects the mistakes in one file."""
+    """Collects the problems of one file."""
 
     def __init__(self, file: str) -> None:
         self._file = file
         self._found: set[Problem] = set()
 
     def add(self, line: int, column: int, where: str, what: str) -> None:
-        """Lines and columns count from 1; the same mistake counts once."""
+        """Record a problem once. Lines and columns count from 1."""
         if len(self._found) < MAX_PROBLEMS:
             self._found.add(Problem(self._file, line, column, _printable(where), _printable(what)))
 
     @property
     def any(self) -> bool:
-        """Whether there is a mistake."""
+        """True if there is a problem."""
         return bool(self._found)
 
     def found(self) -> list[Problem]:
-        """All of them, in order."""
+        """Return all problems in order."""
         return sorted(self._found)
 
 

@@ -1,7 +1,6 @@
-"""One service of a file: its fields, each checked by itself and against its protocol.
+"""One service of a file: its fields, checked one by one and against its protocol.
 
-Rule: a service with mistakes is still read as far as it goes, so that it can be compared with the others.
-Counterpart: `conflicts.py`, which does that.
+A service with mistakes is still read as far as possible, so that conflicts with other services are reported, too.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from reconciler.local.services_file.model import Entry
 from reconciler.local.services_file.values import Value
 
 TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld", "refusalDetails")
-"""The keys that `defaults` may give for all services."""
+"""The keys that `defaults` may set for all services."""
 KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "ignore", "paused")
 EXAMPLE = f"{{name: web, command: {command.EXAMPLE}}}"
 _IDLE_BY = {
@@ -28,23 +27,23 @@ _IDLE_BY = {
     Protocol.TCP: (IdleBy.CONNECTIONS, IdleBy.BYTES),
     Protocol.TLS: (IdleBy.CONNECTIONS, IdleBy.BYTES),
 }
-"""What can be counted of each protocol; the first is the default."""
+"""The counters of each protocol; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A service as it was read, with the places of what must differ between services."""
+    """A service as read, with the places of values that must be unique."""
 
     value: Value
     fields: Mapping[str, Value]
     entry: Entry
     listen: Address | None
     hosts: tuple[tuple[str, Value], ...]
-    """Names that lead to it, its own first, with the places where they are said."""
+    """Its host names with their places, its own name first."""
 
 
 def read_timing(fields: Mapping[str, Value], otherwise: Spec) -> Spec:
-    """`otherwise` with those of `TIMING` that are there and right."""
+    """Return `otherwise`, with the valid fields of `TIMING`."""
 
     def seconds(key: str) -> float | None:
         return fields[key].seconds() if key in fields else None
@@ -63,10 +62,10 @@ def read_timing(fields: Mapping[str, Value], otherwise: Spec) -> Spec:
 
 
 def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
-    """Read one service; `folder` is what relative paths start from."""
+    """Read one service; relative paths start at `folder`."""
     fields = value.fields(KEYS, EXAMPLE)
     if "name" not in fields:
-        value.wrong("name is missing; write one as name: web")
+        value.lacks("name", "name: web")
     name = service_name(fields["name"]) if "name" in fields else ""
     protocol = (fields["protocol"].word(Protocol) if "protocol" in fields else None) or Protocol.HTTP
     listen = _listen(value, fields.get("listen"), protocol)
@@ -97,12 +96,13 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
 def _listen(service: Value, value: Value | None, protocol: Protocol) -> Address | None:
     if protocol is Protocol.TCP:
         if value is None:
-            service.wrong('a tcp service is told by its address alone; give it one as listen: "127.0.0.1:15432"')
+            required = "required for tcp services, which are identified by their address"
+            service.lacks("listen", 'listen: "127.0.0.1:15432"', required)
             return None
         return address(value)
     if value is not None:
         shared = "http" if protocol.is_http else protocol
-        value.wrong(f"only tcp services listen by themselves; leave it out: {protocol} services share listen.{shared}")
+        value.wrong(f"only available for tcp services; remove it, since {protocol} services share listen.{shared}")
     return None
 
 
@@ -110,7 +110,7 @@ def _hosts(value: Value | None, protocol: Protocol) -> list[Value]:
     if value is None:
         return []
     if protocol is Protocol.TCP:
-        value.wrong("a tcp service is told by its address alone; leave it out")
+        value.wrong("not available for tcp services, which are identified by their address; remove it")
         return []
     return value.items("[shop.example.com]")
 
@@ -120,5 +120,5 @@ def _idle_by(value: Value | None, protocol: Protocol) -> IdleBy:
     by = value.fields(["by"], f"{{by: {allowed[0]}}}").get("by") if value else None
     word = by.word(IdleBy) if by else None
     if by is not None and word is not None and word not in allowed:
-        by.wrong(f"{word} cannot be told of {protocol}; write {allowed[0]} or {allowed[1]}")
+        by.wrong(f"{word} is not available for {protocol}; use {allowed[0]} or {allowed[1]}")
     return word or allowed[0]

@@ -1,7 +1,7 @@
-"""YAML nodes read as what they should be; each keeps its place, so that a mistake found later can still be shown.
+"""Typed reading of YAML nodes, which keep their place in the file for messages.
 
-Rule: nothing is raised for a mistake of a person; it is noted, and None or nothing stands for the value.
-Built on PyYAML's node graph, which is what it has before it makes Python values, and the last that knows lines.
+A mistake is recorded as a problem, not raised; the value is then None or empty. The nodes are those of PyYAML's node
+graph, the last stage with line numbers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from reconciler.local.services_file.problems import Problems
 _TAG = "tag:yaml.org,2002:"
 LONGEST_SECONDS = 10 * 365 * 24 * 3600
 MAX_DIGITS = 18
-"""Of a number; Python refuses to read thousands of them."""
+"""The longest number; Python refuses to read thousands of digits."""
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One node of the file, and where it is."""
+    """One node of the file, with its place."""
 
     node: yaml.Node
     where: str
@@ -38,45 +38,50 @@ class Value:
 
     @property
     def shown(self) -> str:
-        """The value for people."""
+        """The value, for messages."""
         if isinstance(self.node, yaml.ScalarNode):
             return "nothing" if self._is("null") and not self.node.value else repr(shorten(self.node.value, 60))
         return "a list" if isinstance(self.node, yaml.SequenceNode) else "a mapping"
 
     def wrong(self, what: str) -> None:
-        """Note a mistake in this value."""
+        """Record a problem of this value."""
         self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what)
 
+    def lacks(self, name: str, example: str, required: str = "required") -> None:
+        """Record that a required field is missing."""
+        mark = self.node.start_mark
+        self.problems.add(self.line, int(mark.column) + 1, self._at(name), f"{required}; for example {example}")
+
     def mapping(self, example: str) -> dict[str, Value]:
-        """Its fields by key, in order; each key once."""
+        """Return its fields by key, in order."""
         if not isinstance(self.node, yaml.MappingNode):
-            self.wrong(f"{self.shown} where keys with values should be; write it as {example}")
+            self.wrong(f"expected a mapping, found {self.shown}; for example {example}")
             return {}
         fields: dict[str, Value] = {}
         for key, node in self._pairs(self.node):
             name = str(key.value)
             if name in fields:
                 said = fields[name].line
-                Value(key, self._at(name), self.problems).wrong(f"the key is there twice, first in line {said}")
+                Value(key, self._at(name), self.problems).wrong(f"duplicate key, first used in line {said}; remove one")
             else:
                 fields[name] = Value(node, self._at(name), self.problems)
         return fields
 
     def fields(self, known: Collection[str], example: str) -> dict[str, Value]:
-        """Like `mapping`, for a fixed set of keys."""
+        """Return its fields by key, of a fixed set of keys."""
         fields = self.mapping(example)
         keys = dict(self._pairs_by_name())
         for name in fields.keys() - set(known):
             guess = closest_match(name, known)
-            right = f"did you mean {guess}?" if guess else f"known here: {join_words(known, 'and')}"
+            right = f"did you mean {guess}?" if guess else f"known keys: {join_words(known, 'and')}"
             Value(keys[name], self._at(name), self.problems).wrong(f"unknown key; {right}")
             del fields[name]
         return fields
 
     def items(self, example: str) -> list[Value]:
-        """Its elements."""
+        """Return its elements."""
         if not isinstance(self.node, yaml.SequenceNode):
-            self.wrong(f"{self.shown} where a list should be; write it as {example}")
+            self.wrong(f"expected a list, found {self.shown}; for example {example}")
             return []
         return [Value(node, f"{self.where}[{number}]", self.problems) for number, node in enumerate(self.node.value)]
 
@@ -87,67 +92,66 @@ class Value:
         return isinstance(self.node, yaml.MappingNode)
 
     def text(self, example: str) -> str | None:
-        """A string; YAML takes some words for something else, which quotes prevent."""
+        """Return a string; YAML reads some words as other types, which quotes prevent."""
         if self._is("str"):
             return str(self.node.value)
         if isinstance(self.node, yaml.ScalarNode) and self.node.value:
-            self.wrong(f'{self.node.value} is not text in YAML; put it in quotes: "{self.node.value}"')
+            self.wrong(f'{self.node.value} is not text in YAML; quote it: "{self.node.value}"')
         else:
-            self.wrong(f"{self.shown} where text should be; write it as {example}")
+            self.wrong(f"expected text, found {self.shown}; for example {example}")
         return None
 
     def as_written(self, example: str = '""') -> str | None:
-        """Any single value, as it stands in the file."""
+        """Return a scalar as it is written in the file."""
         if isinstance(self.node, yaml.ScalarNode) and not (self._is("null") and not self.node.value):
             return str(self.node.value)
         if isinstance(self.node, yaml.MappingNode) and len(self.node.value) == 1 and not self.node.value[0][1].value:
             braced = f"{{{self.node.value[0][0].value}}}"
-            self.wrong(f'{braced} is a mapping in YAML; put it in quotes: "{braced}"')
+            self.wrong(f'{braced} is a mapping in YAML; quote it: "{braced}"')
         else:
-            self.wrong(f"{self.shown} where text should be; write it as {example}")
+            self.wrong(f"expected text, found {self.shown}; for example {example}")
         return None
 
     def word(self, kind: type[_Word]) -> _Word | None:
-        """One of a few words."""
+        """Return one of a few words."""
         known = [str(word) for word in kind]
         if isinstance(self.node, yaml.ScalarNode) and self.node.value in known:
             return kind(self.node.value)
         guess = closest_match(self.node.value, known) if isinstance(self.node, yaml.ScalarNode) else None
-        advice = f"did you mean {guess}?" if guess else f"write {join_words(known)}"
-        self.wrong(f"{self.shown} is not known; {advice}")
+        self.wrong(f"{self.shown} is not valid; " + (f"did you mean {guess}?" if guess else f"use {join_words(known)}"))
         return None
 
     def yes_no(self) -> bool | None:
-        """true or false."""
+        """Return true or false."""
         if self._is("bool"):
             return str(self.node.value).lower() in ("true", "yes", "on")
-        self.wrong(f"{self.shown} is neither true nor false; write true or false")
+        self.wrong(f"{self.shown} is not valid; use true or false")
         return None
 
     def whole(self, least: int, most: int) -> int | None:
-        """A whole number within bounds."""
+        """Return a whole number within bounds."""
         written = str(self.node.value) if self._is("int") else ""
         if written.isdecimal() and len(written) <= MAX_DIGITS and least <= int(written) <= most:
             return int(written)
-        self.wrong(f"{self.shown} is not a number from {least} to {most}")
+        self.wrong(f"{self.shown} is not valid; use a number from {least} to {most}")
         return None
 
     def seconds(self, least: float = 0.001) -> float | None:
-        """A duration of at least `least` seconds."""
+        """Return a duration of at least `least` seconds."""
         written = self.node.value if isinstance(self.node, yaml.ScalarNode) else ""
         seconds = parse_duration(written)
         if seconds is not None and least <= seconds <= LONGEST_SECONDS:
             return seconds
         if seconds == 0:
-            self.wrong(f"{self.shown} is no time at all; write it as 5m, 30s or 1h30m")
+            self.wrong(f"{self.shown} is zero; use for example 5m, 30s or 1h30m")
         elif seconds is not None and seconds > least:
-            self.wrong(f"{self.shown} is too long; at most {LONGEST_SECONDS // 3600}h")
+            self.wrong(f"{self.shown} is too long; use at most {LONGEST_SECONDS // 3600}h")
         elif seconds is not None:
-            self.wrong(f"{self.shown} is too short; at least {least * 1000:g}ms")
+            self.wrong(f"{self.shown} is too short; use at least {least * 1000:g}ms")
         elif self._is("int") or self._is("float"):
-            self.wrong(f"{self.shown} has no unit; write it as {written}s or {written}m")
+            self.wrong(f"{self.shown} has no unit; use for example {written}s or {written}m")
         else:
-            self.wrong(f"{self.shown} is not a duration; write it as 5m, 30s or 1h30m")
+            self.wrong(f"{self.shown} is not a duration; use for example 5m, 30s or 1h30m")
         return None
 
     def _is(self, kind: str) -> bool:
@@ -157,7 +161,7 @@ class Value:
         return f"{self.where}.{name}" if self.where else name
 
     def _pairs(self, node: yaml.MappingNode, around: tuple[yaml.Node, ...] = ()) -> list[tuple[yaml.Node, yaml.Node]]:
-        """Keys and values; those merged in with `<<` come last, and only where they are not given.
+        """Return keys and values; those merged with `<<` come last, unless the key exists.
 
         `around` are the mappings that this one is merged into.
         """
@@ -168,10 +172,10 @@ class Value:
                 continue
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if not isinstance(source, yaml.MappingNode):
-                    Value(value, self._at("<<"), self.problems).wrong("<< takes a mapping, or a list of mappings")
+                    Value(value, self._at("<<"), self.problems).wrong("expected a mapping, or a list of mappings")
                     continue
                 if source is node or source in around:
-                    Value(value, self._at("<<"), self.problems).wrong("<< merges a mapping into itself; take it out")
+                    Value(value, self._at("<<"), self.problems).wrong("a mapping is merged into itself; remove it")
                     continue
                 merged = [pair for pair in self._pairs(source, (*around, node)) if str(pair[0].value) not in names]
                 names.update(str(key.value) for key, _ in merged)

@@ -1,4 +1,4 @@
-"""`zenvoy controller` where something that it needs is not there: it says so, and ends when it is told to."""
+"""`zenvoy controller` without an API server or a free port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ END_SECONDS = 10.0
 
 @contextmanager
 def controller(folder: Path, http: int) -> Iterator[subprocess.Popen[str]]:
-    """One whose API server is not there."""
+    """Run `zenvoy controller` without an API server."""
     cluster = {"name": "none", "cluster": {"server": f"http://127.0.0.1:{free_port()}"}}
     context = {"name": "none", "context": {"cluster": "none", "user": "none"}}
     users = [{"name": "none", "user": {}}]
@@ -47,7 +47,7 @@ def lives(http: int) -> bool:
         return False
 
 
-def test_one_that_never_saw_an_api_server_ends_as_any_other(tmp_path: Path) -> None:
+def test_controller_without_api_server_ends_on_sigterm(tmp_path: Path) -> None:
     http = free_port()
     with controller(tmp_path, http) as process:
         until("it has started", lambda: lives(http), PATIENCE_SECONDS)
@@ -57,7 +57,7 @@ def test_one_that_never_saw_an_api_server_ends_as_any_other(tmp_path: Path) -> N
         assert "Traceback" not in said
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+def test_controller_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, controller(tmp_path, other.getsockname()[1]) as process:
         _, said = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 1

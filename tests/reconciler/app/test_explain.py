@@ -59,7 +59,7 @@ async def test_explain_contains_evidence_and_transitions(stage: Stage, running: 
     assert found["settings"]["idleAfter"] == 300.0
 
 
-async def test_explain_tells_of_each_holder(stage: Stage, running: LocalRuntime) -> None:
+async def test_explain_connected_holder_is_listed(stage: Stage, running: LocalRuntime) -> None:
     async def up() -> AsyncIterator[wire.HolderReport]:
         yield wire.HolderReport(hello=wire.HolderHello("holder-1", "anyip"))
         await asyncio.sleep(3600)

@@ -1,4 +1,4 @@
-"""Hold addresses of a cluster: read back from a status, into which anybody may have written anything."""
+"""Hold addresses, also as read from a status into which anything may have been written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ANYIP, TPROXY = AnyIp(18001), Tproxy(20000, 20003)
 
 
 @pytest.mark.parametrize("hold", [ANYIP, TPROXY], ids=["anyip", "tproxy"])
-def test_an_address_leads_back_to_its_index(hold: AnyIp | Tproxy) -> None:
+def test_hold_address_of_index_maps_back_to_it(hold: AnyIp | Tproxy) -> None:
     assert [hold.index(hold.address(index)) for index in range(4)] == [0, 1, 2, 3]
     assert hold.address(hold.size + 2) == hold.address(2)
 
@@ -23,7 +23,7 @@ def test_an_address_leads_back_to_its_index(hold: AnyIp | Tproxy) -> None:
         "127.0.0.1:" + "2" * 5000,
     ],
 )
-def test_what_is_no_hold_address_has_no_index(address: str) -> None:
+def test_hold_address_outside_range_has_no_index(address: str) -> None:
     for hold in (ANYIP, TPROXY):
         assert hold.index(address) is None
         assert not hold.listens_at(address)

@@ -1,4 +1,4 @@
-"""A whole reconciler within the test, with real processes and without an Envoy: what a fault of it does to services."""
+"""The local runtime with real processes and without an Envoy: effects of its failures on services."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def services_file(path: Path, *names: str, **more: object) -> ServicesFile:
 
 
 class Stage:
-    """Reconcilers of one state directory, which is the working directory."""
+    """Runtimes with one state directory, which is the working directory."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "services.yaml"
@@ -57,7 +57,7 @@ class Stage:
         return LocalRuntime(LocalSettings(self.file, self.state_dir, 18001, None, None), file)
 
     def is_known(self, reconciler: LocalRuntime, name: str) -> bool:
-        """Whether the reconciler serves, and knows whether the service runs."""
+        """Return whether the runtime serves, and has the status of the service."""
         service = reconciler.engine.services.get(name)
         return service is not None and service.record is not None and self.state_dir.control.exists()
 
@@ -80,13 +80,13 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 class Broken:
-    """A source of samples with a fault."""
+    """A source of samples that fails."""
 
     async def sample(self) -> Sample:
         raise ZeroDivisionError
 
 
-async def test_a_fault_ends_the_reconciler_and_no_service(stage: Stage) -> None:
+async def test_runtime_failed_task_ends_it_and_no_service(stage: Stage) -> None:
     first = stage.reconciler("web")
     running = asyncio.create_task(first.run())
     await eventually(lambda: stage.is_known(first, "web"))
@@ -106,9 +106,7 @@ async def test_a_fault_ends_the_reconciler_and_no_service(stage: Stage) -> None:
     assert not list((stage.state_dir.path / "processes").glob("*.json")), "services end with it"
 
 
-async def test_a_file_that_cannot_be_applied_leaves_the_last_good_one_in_force(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_runtime_failed_reload_keeps_last_configuration(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = stage.reconciler("web")
     running = asyncio.create_task(subject.run())
     await eventually(lambda: stage.is_known(subject, "web"))
@@ -130,7 +128,7 @@ async def test_a_file_that_cannot_be_applied_leaves_the_last_good_one_in_force(
     await asyncio.wait_for(running, PATIENCE_SECONDS)
 
 
-async def test_a_sample_interval_that_is_raised_makes_no_sample_old(stage: Stage) -> None:
+async def test_runtime_longer_sample_interval_raises_staleness(stage: Stage) -> None:
     subject = stage.reconciler("web")
     running = asyncio.create_task(subject.run())
     await eventually(lambda: stage.is_known(subject, "web"))
@@ -142,7 +140,7 @@ async def test_a_sample_interval_that_is_raised_makes_no_sample_old(stage: Stage
     await asyncio.wait_for(running, PATIENCE_SECONDS)
 
 
-def test_a_copy_that_cannot_be_written_fails_nobody(tmp_path: Path) -> None:
+def test_load_copy_not_writable_returns_file(tmp_path: Path) -> None:
     services_file(tmp_path / "services.yaml", "web")
     with structlog.testing.capture_logs() as lines:
         found = load(tmp_path / "services.yaml", tmp_path / "no-such-folder" / "last-good.yaml", {})

@@ -1,4 +1,4 @@
-"""What a service waits for at the end of `zenvoy up`."""
+"""Drain blockers of services during the shutdown of `zenvoy up`."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ def test_service_waits_for_nothing_of_an_envoy_that_is_gone() -> None:
     ("seconds", "text"),
     [(120, "2m"), (119.6, "2m"), (5400, "1h30m"), (2.4, "2s"), (0.25, "250ms"), (-1, "0ms"), (3601, "1h1s")],
 )
-def test_duration_is_written_as_people_write_it(seconds: float, text: str) -> None:
+def test_duration_is_formatted_for_people(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text

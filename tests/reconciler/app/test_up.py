@@ -1,4 +1,4 @@
-"""What `zenvoy up` makes of its state directory."""
+"""The state directory of `zenvoy up`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from reconciler.local.state_dir import StateDir
 
 
 @pytest.mark.parametrize("noted", [None, "", "\0\0\0", "-1"], ids=["none", "empty", "zeroes", "negative"])
-def test_the_holder_has_a_port_and_keeps_it(tmp_path: Path, noted: str | None) -> None:
-    """Whatever a power cut left of the note."""
+def test_holder_socket_restart_keeps_port(tmp_path: Path, noted: str | None) -> None:
+    """Notes as a power cut can leave them."""
     state_dir = StateDir(tmp_path)
     if noted is not None:
         state_dir.holder_port.write_text(noted)

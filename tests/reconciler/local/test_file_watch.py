@@ -1,4 +1,4 @@
-"""A file is watched as soon as that can be, and it is said once when it cannot."""
+"""Watching of the services file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconciler.local.file_watch import watch
 PATIENCE_SECONDS = 20.0
 
 
-async def test_a_folder_that_cannot_be_watched_is_tried_again(tmp_path: Path) -> None:
+async def test_watch_missing_folder_is_retried_and_logged_once(tmp_path: Path) -> None:
     file = tmp_path / "later" / "services.yaml"
     changed = asyncio.Event()
     with structlog.testing.capture_logs() as lines:

@@ -1,4 +1,4 @@
-"""When a process that does not answer is replaced: only after looks that the supervisor itself made on time."""
+"""Replacement of a process that does not answer: only after probes that were made on time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reconciler.local.process_health import BUSY_SECONDS, HUNG_SECONDS, LATE_SEC
 
 
 def silent(health: Health, now: float, until: float, *, step: float = 3.0, cpu_share: float = 0.0) -> float | None:
-    """Make looks that fail; return when the process has to be replaced."""
+    """Report failed probes; return the time of the replacement."""
     began = now
     while now < until:
         now += step

@@ -1,4 +1,4 @@
-"""The processes of `zenvoy up` are kept running, whatever keeps them from it for a while."""
+"""The supervisor of the child processes of `zenvoy up`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def child(code: str, program: str = sys.executable) -> ChildProcess:
     return ChildProcess("envoy", [program, "-S", "-E", "-c", code])
 
 
-async def test_what_cannot_be_started_is_tried_again_until_it_can(tmp_path: Path) -> None:
+async def test_child_start_failure_is_retried(tmp_path: Path) -> None:
     """As while its package is being replaced."""
     program = tmp_path / "program"
     children = ProcessSupervisor(tmp_path / "children.json", tmp_path)
@@ -43,7 +43,7 @@ async def test_what_cannot_be_started_is_tried_again_until_it_can(tmp_path: Path
     await children.close()
 
 
-async def test_what_cannot_be_noted_runs_nonetheless_and_once(tmp_path: Path) -> None:
+async def test_child_note_not_writable_runs_once(tmp_path: Path) -> None:
     children = ProcessSupervisor(tmp_path / "no-such-folder" / "children.json", tmp_path)
     with structlog.testing.capture_logs() as lines:
         children.start(child(STAYS))
@@ -52,7 +52,7 @@ async def test_what_cannot_be_noted_runs_nonetheless_and_once(tmp_path: Path) ->
     assert [line["event"] for line in lines] == ["failed to write the list of processes"]
 
 
-async def test_what_was_killed_before_it_could_note_its_child_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_supervisor_killed_before_note_leaves_no_child(tmp_path: Path) -> None:
     killed = ProcessSupervisor(tmp_path / "no-such-folder" / "children.json", tmp_path)
     service = [sys.executable, "-S", "-E", "-c", STAYS.replace("here", "service")]
     number = mark(run_id(tmp_path), "web")
@@ -78,7 +78,7 @@ async def test_what_was_killed_before_it_could_note_its_child_leaves_nothing_beh
         ("import os; os.kill(os.getpid(), 40)", "killed by signal 40"),
     ],
 )
-async def test_who_ends_is_started_again_and_it_is_said_how_it_ended(tmp_path: Path, code: str, how: str) -> None:
+async def test_child_end_is_logged_and_restarted(tmp_path: Path, code: str, how: str) -> None:
     children = ProcessSupervisor(tmp_path / "children.json", tmp_path)
     with structlog.testing.capture_logs() as lines:
         children.start(child(code))

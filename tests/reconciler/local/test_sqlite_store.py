@@ -1,4 +1,4 @@
-"""Records survive the process, whatever ends it, and a disk that fails stops nobody."""
+"""Persistence of records, and failures of the disk."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def filled(path: Path) -> None:
     database.close()
 
 
-async def test_what_was_saved_is_there_again(path: Path) -> None:
+async def test_store_reopened_has_records(path: Path) -> None:
     store = await opened(path)
     store.save("web", STALLED)
     store.save("web", ASLEEP)
@@ -104,7 +104,7 @@ async def test_what_was_saved_is_there_again(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-async def test_numbers_are_never_given_out_twice(path: Path) -> None:
+async def test_next_index_is_never_repeated(path: Path) -> None:
     store = await opened(path)
     first = [store.next_index() for _ in range(3000)]
     await store.close()
@@ -118,7 +118,7 @@ async def test_numbers_are_never_given_out_twice(path: Path) -> None:
     [damaged, not_a_database, truncated, a_directory, a_symlink, of_another_schema],
     ids=lambda f: f.__name__,
 )
-async def test_file_that_cannot_be_read_is_set_aside(path: Path, break_it: Callable[[Path], None]) -> None:
+async def test_store_unreadable_file_is_renamed(path: Path, break_it: Callable[[Path], None]) -> None:
     break_it(path)
     before = path.read_bytes() if path.is_file() else b""
     with structlog.testing.capture_logs() as lines:
@@ -136,7 +136,7 @@ async def test_file_that_cannot_be_read_is_set_aside(path: Path, break_it: Calla
     assert await reread(path) == {"web": ASLEEP}
 
 
-async def test_record_that_cannot_be_read_loses_itself_alone(path: Path) -> None:
+async def test_store_unreadable_record_loses_only_itself(path: Path) -> None:
     filled(path)
     with sqlite3.connect(path) as database:
         database.execute("UPDATE record SET record = 'x' WHERE service = 's7'")
@@ -146,7 +146,7 @@ async def test_record_that_cannot_be_read_loses_itself_alone(path: Path) -> None
     await store.close()
 
 
-async def test_file_that_another_process_locks_stops_nobody(path: Path) -> None:
+async def test_store_locked_file_blocks_no_call(path: Path) -> None:
     filled(path)
     lock = sqlite3.connect(path, isolation_level=None)
     lock.executescript("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; INSERT INTO paused VALUES ('s1');")
@@ -162,7 +162,7 @@ async def test_file_that_another_process_locks_stops_nobody(path: Path) -> None:
     assert (await reread(path))["web"] == STALLED
 
 
-async def test_disk_that_takes_nothing_costs_one_record_a_service(path: Path) -> None:
+async def test_store_full_disk_queues_one_record_per_service(path: Path) -> None:
     """A lock stands for a disk that is full: both end with the next attempt that succeeds."""
     store = await opened(path)
     store.save("gone", ASLEEP)
@@ -184,7 +184,7 @@ async def test_disk_that_takes_nothing_costs_one_record_a_service(path: Path) ->
     assert await reread(path) == {f"s{at}": replace(STALLED, since=1990.0 + at) for at in range(10)}
 
 
-async def test_file_that_is_damaged_while_in_use_is_replaced(path: Path) -> None:
+async def test_store_file_damaged_in_use_is_replaced(path: Path) -> None:
     store = await opened(path)
     store.save("web", ASLEEP)
     store.pause("web", True)
@@ -201,7 +201,7 @@ async def test_file_that_is_damaged_while_in_use_is_replaced(path: Path) -> None
     await again.close()
 
 
-async def test_read_only_file_is_read_and_reported() -> None:
+async def test_store_read_only_file_is_read_and_reported() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "records.db"
         filled(path)
@@ -230,7 +230,7 @@ asyncio.run(main())
 """
 
 
-async def test_disk_that_hangs_delays_no_start(path: Path, hanging: Callable[[Path], None]) -> None:
+async def test_store_hanging_disk_delays_no_start(path: Path, hanging: Callable[[Path], None]) -> None:
     hanging(path)
     async with asyncio.timeout(20):
         store = await opened(path)
@@ -276,7 +276,7 @@ asyncio.run(main())
 """
 
 
-async def test_file_is_whole_after_sigkill_at_any_moment(path: Path) -> None:
+async def test_store_sigkill_leaves_consistent_file(path: Path) -> None:
     highest = 0
     for lines in (1, 3, 10):
         child = Popen([sys.executable, "-c", KILLED_IN_THE_MIDDLE, str(path)], stdout=PIPE, cwd=os.getcwd())

@@ -1,4 +1,4 @@
-"""Scenes that are cleared away after each test."""
+"""Scenes, removed after each test."""
 
 from __future__ import annotations
 

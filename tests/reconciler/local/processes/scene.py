@@ -1,4 +1,4 @@
-"""A backend with real processes on a stage: small programs to run, and what the backend said of them."""
+"""A backend with small real programs, and its reports."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ if os.fork() == 0:
 
 
 def children(log: str) -> list[int]:
-    """The pids that `CHILDREN` or `DAEMON` wrote."""
+    """Return the pids that `CHILDREN` or `DAEMON` wrote."""
     return [int(line.split()[1]) for line in log.splitlines() if line.startswith("child")]
 
 
 def python(code: str, *arguments: str) -> tuple[str, ...]:
-    """A command that runs this code with a Python that starts fast."""
+    """Return a command that runs this code in a Python that starts fast."""
     return (sys.executable, "-S", "-E", "-c", code, *arguments)
 
 
 def server(before: str = "", *, delay: float = 0.0, drain_timeout: float = 20.0) -> Program:
-    """A server on its port; `before` is code that runs first."""
+    """Return a server on its port; `before` is code that runs first."""
     return program(*python(before + SERVER, "{port}", str(delay)), drain_timeout=drain_timeout)
 
 
 def shell(script: str, *, drain_timeout: float = 20.0) -> Program:
-    """A shell script; `$PORT` is its port."""
+    """Return a shell script; `$PORT` is its port."""
     return program("sh", "-c", script, drain_timeout=drain_timeout)
 
 
@@ -88,14 +88,14 @@ class Scene:
         self._news.set()
 
     def now(self, service: str = "s") -> WorkloadStatus:
-        """The latest report of the service."""
+        """Return the latest report of the service."""
         return next(report for report in reversed(self.reports) if report.service == service)
 
     def all(self, service: str = "s") -> Iterator[WorkloadStatus]:
         return (report for report in self.reports if report.service == service)
 
     async def until(self, holds: Callable[[WorkloadStatus], object], service: str = "s") -> WorkloadStatus:
-        """The first report from now on that it holds for, the latest one included."""
+        """Return the first matching report, from the latest one on."""
         start = len(self.reports) - 1 - [report.service for report in reversed(self.reports)].index(service)
         async with asyncio.timeout(GENEROUS_SECONDS):
             while True:
@@ -118,13 +118,13 @@ class Scene:
         self.backend.converge(service, scale)
 
     def log(self, service: str = "s") -> str:
-        """The whole log file of the service, if there is one."""
+        """Return the log file of the service, if there is one."""
         path = self.backend.log_of(service)
         return path.read_text() if path.exists() else ""
 
 
 async def reply(running: WorkloadStatus) -> list[str]:
-    """What the server says: its pid, its service, its port."""
+    """Return the answer of the server: its pid, its service, its port."""
     host, _, port = running.endpoints[0].rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -139,7 +139,7 @@ async def pid_of(running: WorkloadStatus) -> int:
 
 
 def is_running(pid: int) -> bool:
-    """Whether it runs, a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -148,7 +148,7 @@ def is_running(pid: int) -> bool:
 
 
 async def eventually(holds: Callable[[], object]) -> None:
-    """Wait until it holds."""
+    """Wait until the condition is true."""
     end = time.monotonic() + GENEROUS_SECONDS
     while not holds():
         assert time.monotonic() < end, "it never came true"

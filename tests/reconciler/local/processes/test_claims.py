@@ -1,4 +1,4 @@
-"""Which service waits for which other one, by what passes from one program to another."""
+"""Succession of services, by the claims that pass between programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def waits(succession: Succession, heir: str) -> set[str]:
     return set(succession.predecessors(heir))
 
 
-def test_renamed_service_waits_until_the_old_one_ended() -> None:
+def test_succession_renamed_service_waits_for_old_one() -> None:
     old, succession = program("/data"), Succession()
     succession.configure({"cache": old}, {})
     succession.configure({"store": old}, {"cache": claims(old)})
@@ -30,7 +30,7 @@ def test_renamed_service_waits_until_the_old_one_ended() -> None:
     assert not waits(succession, "store")
 
 
-def test_service_that_returns_is_waited_for_no_more() -> None:
+def test_succession_returned_service_is_not_waited_for() -> None:
     old, succession = program("/data"), Succession()
     succession.configure({"cache": old}, {})
     succession.configure({"store": old}, {"cache": claims(old)})
@@ -38,7 +38,7 @@ def test_service_that_returns_is_waited_for_no_more() -> None:
     assert not waits(succession, "store")
 
 
-def test_neighbours_in_one_folder_do_not_wait() -> None:
+def test_succession_neighbours_in_one_folder_do_not_wait() -> None:
     before = {name: program("/app", name) for name in "abc"}
     after = {name: program("/app", name, "--new") for name in "ab"}
     succession, running = Succession(), {name: claims(before[name]) for name in "abc"}
@@ -48,7 +48,7 @@ def test_neighbours_in_one_folder_do_not_wait() -> None:
     assert not waits(succession, "b")
 
 
-def test_folder_that_passes_between_two_is_waited_for() -> None:
+def test_succession_passed_folder_is_waited_for() -> None:
     one, two = program("/one", "a"), program("/two", "b")
     succession = Succession()
     succession.configure({"a": one, "b": two}, {})
@@ -57,7 +57,7 @@ def test_folder_that_passes_between_two_is_waited_for() -> None:
     assert not waits(succession, "a")
 
 
-def test_each_claim_alone_is_waited_for() -> None:
+def test_succession_any_passed_claim_is_waited_for() -> None:
     old = program("/old", "serve", "--data=/srv/data", port=7000, addresses=("127.0.0.1:5432",))
     heirs = {
         "command": program("/new", "serve", "--data=/srv/data"),
@@ -73,13 +73,13 @@ def test_each_claim_alone_is_waited_for() -> None:
     assert {name for name in heirs if waits(succession, name)} == heirs.keys() - {"nothing"}
 
 
-def test_process_of_which_nothing_is_known_is_waited_for() -> None:
+def test_succession_process_without_note_is_waited_for() -> None:
     succession = Succession()
     succession.configure({"web": program("/new"), "known": program("/known")}, {"gone": ANYTHING, "known": ANYTHING})
     assert waits(succession, "web") == {"gone"}
 
 
-async def test_change_between_a_look_and_the_wait_is_noticed() -> None:
+async def test_succession_change_before_wait_is_noticed() -> None:
     old, succession = program("/data"), Succession()
     succession.configure({"cache": old}, {})
     succession.configure({"store": old}, {"cache": claims(old)})

@@ -1,4 +1,4 @@
-"""A service starts, can be used, and ends with everything that it started."""
+"""Start, use and end of a service with all its processes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.reconciler.local.processes.scene import (
 )
 
 
-async def test_what_does_not_run_is_reported_at_once(stage: Stage) -> None:
+async def test_configure_sleeping_service_is_reported_at_once(stage: Stage) -> None:
     scene = stage(server())
     assert [(report.replicas, report.endpoints) for report in scene.reports] == [(0, ())]
 
 
-async def test_it_starts_and_stops(stage: Stage) -> None:
+async def test_converge_starts_and_stops_service(stage: Stage) -> None:
     scene = stage(server())
     before = time.time()
     running = await scene.up()
@@ -45,7 +45,7 @@ async def test_it_starts_and_stops(stage: Stage) -> None:
     assert scene.now().endpoints == ()
 
 
-async def test_endpoints_go_before_the_process_does(stage: Stage) -> None:
+async def test_stop_removes_endpoints_before_process_ends(stage: Stage) -> None:
     scene = stage(server())
     await scene.up()
     await scene.down()
@@ -58,14 +58,14 @@ async def test_endpoints_go_before_the_process_does(stage: Stage) -> None:
     ]
 
 
-async def test_the_port_stays_the_same(stage: Stage) -> None:
+async def test_restart_keeps_port(stage: Stage) -> None:
     scene = stage(server())
     first = await scene.up()
     await scene.down()
     assert (await scene.up()).endpoints == first.endpoints
 
 
-async def test_who_ignores_the_signal_is_killed_after_the_drain_timeout(stage: Stage) -> None:
+async def test_stop_ignored_signal_kills_after_drain_timeout(stage: Stage) -> None:
     scene = stage(server(STUBBORN, drain_timeout=0.3))
     pid = await pid_of(await scene.up())
     before = time.monotonic()
@@ -74,7 +74,7 @@ async def test_who_ignores_the_signal_is_killed_after_the_drain_timeout(stage: S
     assert not is_running(pid)
 
 
-async def test_the_stop_signal_can_be_chosen(stage: Stage) -> None:
+async def test_stop_sends_configured_signal(stage: Stage) -> None:
     polite = "import signal, sys\nsignal.signal(signal.SIGINT, lambda *_: (print('bye', flush=True), sys.exit()))\n"
     scene = stage(replace(server(STUBBORN + polite), stop_signal=signal.SIGINT))
     await scene.up()
@@ -82,7 +82,7 @@ async def test_the_stop_signal_can_be_chosen(stage: Stage) -> None:
     assert "bye" in scene.log()
 
 
-async def test_grandchildren_end_too(stage: Stage) -> None:
+async def test_stop_ends_grandchildren(stage: Stage) -> None:
     scene = stage(server(CHILDREN, drain_timeout=0.3))
     await scene.up()
     await eventually(lambda: scene.log().count("child") == 4)
@@ -92,7 +92,7 @@ async def test_grandchildren_end_too(stage: Stage) -> None:
     assert not any(map(is_running, pids))
 
 
-async def test_who_left_for_another_session_ends_too(stage: Stage) -> None:
+async def test_stop_ends_process_in_other_session(stage: Stage) -> None:
     scene = stage(server(DAEMON))
     await scene.up()
     await eventually(lambda: "child" in scene.log())
@@ -100,7 +100,7 @@ async def test_who_left_for_another_session_ends_too(stage: Stage) -> None:
     assert not any(map(is_running, children(scene.log())))
 
 
-async def test_a_wake_while_it_ends_waits_until_it_is_gone(stage: Stage) -> None:
+async def test_wake_while_ending_waits_for_the_end(stage: Stage) -> None:
     scene = stage(server(STUBBORN, drain_timeout=0.3))
     old = await pid_of(await scene.up())
     scene.converge(DOWN)
@@ -113,7 +113,7 @@ async def test_a_wake_while_it_ends_waits_until_it_is_gone(stage: Stage) -> None
     assert all(report.replicas for report in list(scene.all())[1:])
 
 
-async def test_no_opinion_leaves_it_as_it_is(stage: Stage) -> None:
+async def test_converge_without_scale_changes_nothing(stage: Stage) -> None:
     scene = stage(a=server(), b=server())
     pid = await pid_of(await scene.up("a"))
     for service in "ab":
@@ -122,14 +122,14 @@ async def test_no_opinion_leaves_it_as_it_is(stage: Stage) -> None:
     assert scene.now("b").replicas == 0
 
 
-async def test_slow_starts_are_waited_for(stage: Stage) -> None:
+async def test_start_slow_program_is_waited_for(stage: Stage) -> None:
     scene = stage(server(delay=2.5))
     running = await scene.up()
     assert running.milestones["reachable"] - running.milestones["started"] >= 2.5
     assert not any(report.diagnosis for report in scene.reports)
 
 
-async def test_it_inherits_nothing_but_its_log(stage: Stage) -> None:
+async def test_start_inherits_only_its_log(stage: Stage) -> None:
     held = os.open("/", os.O_RDONLY)
     os.set_inheritable(held, True)
     scene = stage(server("import os; print('fds', sorted(os.listdir('/proc/self/fd')), flush=True)\n"))
@@ -140,7 +140,7 @@ async def test_it_inherits_nothing_but_its_log(stage: Stage) -> None:
     assert os.getsid(pid) == pid
 
 
-async def test_many_start_side_by_side(stage: Stage) -> None:
+async def test_start_many_services_run_in_parallel(stage: Stage) -> None:
     names = [f"s{number}" for number in range(20)]
     scene = stage(**{name: server() for name in names})
     await asyncio.gather(*(scene.up(name) for name in names))
@@ -149,7 +149,7 @@ async def test_many_start_side_by_side(stage: Stage) -> None:
     assert {(await reply(scene.now(name)))[1] for name in names} == set(names)
 
 
-async def test_close_gives_each_its_drain_timeout(stage: Stage) -> None:
+async def test_close_waits_for_each_drain_timeout(stage: Stage) -> None:
     slow = "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(4), print('saved'), exit()))\n"
     scene = stage(a=server(slow, drain_timeout=1000), b=server(), c=server(STUBBORN, drain_timeout=0.3))
     pids = [await pid_of(await scene.up(name)) for name in "abc"]
@@ -170,7 +170,7 @@ async def test_kill_ends_close_at_once(stage: Stage) -> None:
     assert not any(map(is_running, pids))
 
 
-async def test_a_hard_limit_on_the_mark_is_reported() -> None:
+async def test_start_hard_limit_on_mark_is_reported() -> None:
     """In a process of its own: a hard limit cannot be raised again without a privilege."""
     limits = "import resource, sys; resource.setrlimit(10, (1, 1)); from reconciler.local.processes.mark import marking"
     code = f"{limits}\ntry:\n    with marking(1 << 61): pass\nexcept ValueError as error: print(error)"

@@ -1,4 +1,4 @@
-"""One zenvoy is killed and another takes over; services change while they run."""
+"""Adoption of processes after a zenvoy was killed, and changes of running services."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Leave = Callable[..., None]
 
 @pytest.fixture
 def leave(tmp_path: Path) -> Leave:
-    """Have a zenvoy start these services, and kill it: `leave(s=program)`."""
+    """Let a zenvoy start these services, and kill it: `leave(s=program)`."""
 
     def start(**programs: Program) -> None:
         command = [sys.executable, "-c", PREDECESSOR, str(tmp_path / "state"), ",".join(programs)]
@@ -71,11 +71,11 @@ def leave(tmp_path: Path) -> Leave:
 
 
 def noted(tmp_path: Path, service: str = "s") -> int:
-    """The pid in the note of a service."""
+    """Return the pid in the note of a service."""
     return int(json.loads((tmp_path / "state" / "processes" / f"{service}.json").read_text())["pid"])
 
 
-async def test_what_still_runs_is_adopted(stage: Stage, leave: Leave, tmp_path: Path) -> None:
+async def test_backend_restart_adopts_running_process(stage: Stage, leave: Leave, tmp_path: Path) -> None:
     leave(s=server())
     pid = noted(tmp_path)
     scene = stage(server())
@@ -87,7 +87,7 @@ async def test_what_still_runs_is_adopted(stage: Stage, leave: Leave, tmp_path: 
     assert not is_running(pid)
 
 
-async def test_an_adopted_one_that_crashes_is_started_again(stage: Stage, leave: Leave, tmp_path: Path) -> None:
+async def test_adopted_process_crash_is_restarted(stage: Stage, leave: Leave, tmp_path: Path) -> None:
     leave(s=server())
     scene = stage(server())
     pid = noted(tmp_path)
@@ -98,7 +98,7 @@ async def test_an_adopted_one_that_crashes_is_started_again(stage: Stage, leave:
     assert await pid_of(await scene.until(lambda running: running.endpoints)) != pid
 
 
-async def test_a_whole_adopted_family_ends(stage: Stage, leave: Leave, tmp_path: Path) -> None:
+async def test_adopted_process_stop_ends_its_children(stage: Stage, leave: Leave, tmp_path: Path) -> None:
     program = server(CHILDREN + DAEMON, drain_timeout=0.3)
     leave(s=program)
     scene = stage(program)
@@ -107,7 +107,7 @@ async def test_a_whole_adopted_family_ends(stage: Stage, leave: Leave, tmp_path:
     assert not any(map(is_running, children(scene.log())))
 
 
-async def test_another_program_takes_its_place(stage: Stage, leave: Leave, tmp_path: Path) -> None:
+async def test_backend_restart_with_other_program_replaces_it(stage: Stage, leave: Leave, tmp_path: Path) -> None:
     leave(s=server())
     old = noted(tmp_path)
     scene = stage(server("# another\n"))
@@ -118,7 +118,7 @@ async def test_another_program_takes_its_place(stage: Stage, leave: Leave, tmp_p
     assert all(report.replicas == 1 for report in scene.reports)
 
 
-async def test_who_is_no_service_any_more_ends(stage: Stage, leave: Leave, tmp_path: Path) -> None:
+async def test_backend_restart_removed_service_ends(stage: Stage, leave: Leave, tmp_path: Path) -> None:
     leave(s=server(), t=server())
     gone = noted(tmp_path, "t")
     scene = stage(server())
@@ -128,7 +128,7 @@ async def test_who_is_no_service_any_more_ends(stage: Stage, leave: Leave, tmp_p
 
 
 @pytest.mark.parametrize("lost", ["unlink", "spoil"])
-async def test_what_was_not_noted_is_found(stage: Stage, leave: Leave, tmp_path: Path, lost: str) -> None:
+async def test_backend_restart_process_without_note_ends(stage: Stage, leave: Leave, tmp_path: Path, lost: str) -> None:
     leave(s=server(), t=server())
     pids = [noted(tmp_path, service) for service in "st"]
     for service in "st":
@@ -140,7 +140,7 @@ async def test_what_was_not_noted_is_found(stage: Stage, leave: Leave, tmp_path:
     await eventually(lambda: not any(map(is_running, pids)))
 
 
-async def test_a_leaderless_family_is_found(stage: Stage, leave: Leave, tmp_path: Path) -> None:
+async def test_backend_restart_children_without_leader_end(stage: Stage, leave: Leave, tmp_path: Path) -> None:
     leave(s=server(CHILDREN, drain_timeout=0.3))
     log = tmp_path / "state" / "logs" / "s.log"
     await eventually(lambda: log.read_text().count("child") == 4)
@@ -152,7 +152,7 @@ async def test_a_leaderless_family_is_found(stage: Stage, leave: Leave, tmp_path
     assert not any(map(is_running, children(log.read_text())))
 
 
-async def test_a_pid_that_is_another_process_now_is_left_alone(stage: Stage, leave: Leave, tmp_path: Path) -> None:
+async def test_backend_restart_reused_pid_is_left_alone(stage: Stage, leave: Leave, tmp_path: Path) -> None:
     leave(s=server())
     note = tmp_path / "state" / "processes" / "s.json"
     ours = noted(tmp_path)
@@ -165,13 +165,13 @@ async def test_a_pid_that_is_another_process_now_is_left_alone(stage: Stage, lea
         other.kill()
 
 
-async def test_a_state_directory_has_one_zenvoy(stage: Stage, tmp_path: Path) -> None:
+async def test_state_directory_in_use_is_refused(stage: Stage, tmp_path: Path) -> None:
     stage(server())
     with pytest.raises(StateDirInUse, match=f"in use by another zenvoy \\(pid {os.getpid()}\\)"):
         ProcessBackend(tmp_path / "state", lambda _: None)
 
 
-async def test_a_reload_touches_what_changed_only(stage: Stage) -> None:
+async def test_configure_touches_changed_services_only(stage: Stage) -> None:
     scene = stage(a=server(), b=server(), c=server())
     pids = {service: await pid_of(await scene.up(service)) for service in "abc"}
     said = len(scene.reports)
@@ -188,7 +188,7 @@ async def test_a_reload_touches_what_changed_only(stage: Stage) -> None:
     assert not any(report.service == "c" for report in scene.reports[said:])
 
 
-async def test_an_outdated_one_is_up_to_date_after_its_sleep(stage: Stage) -> None:
+async def test_outdated_service_after_sleep_is_current(stage: Stage) -> None:
     scene = stage(server())
     await scene.up()
     scene.backend.configure({"s": server("print('another', flush=True)\n")})
@@ -198,7 +198,7 @@ async def test_an_outdated_one_is_up_to_date_after_its_sleep(stage: Stage) -> No
     assert not scene.backend.outdated()
 
 
-async def test_settings_that_are_not_the_programs_apply_as_it_runs(stage: Stage) -> None:
+async def test_configure_stop_settings_apply_while_running(stage: Stage) -> None:
     stubborn = server(STUBBORN, drain_timeout=1000)
     scene = stage(stubborn)
     await scene.up()

@@ -1,4 +1,4 @@
-"""Programs that crash, that cannot be started, that are not ready: what is said, and that they are tried again."""
+"""Programs that crash, do not start, or are not ready: reports and retries."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_reachable(running: WorkloadStatus) -> object:
     return running.endpoints
 
 
-async def test_a_crash_is_told_and_mended(stage: Stage) -> None:
+async def test_crash_is_reported_and_restarted(stage: Stage) -> None:
     scene = stage(server())
     pid = await pid_of(await scene.up())
     os.kill(pid, signal.SIGKILL)
@@ -69,7 +69,7 @@ async def test_a_crash_is_told_and_mended(stage: Stage) -> None:
     assert all(report.replicas == 1 for report in list(scene.all())[1:])
 
 
-async def test_who_dies_at_once_is_quoted(stage: Stage) -> None:
+async def test_crash_at_once_quotes_last_output(stage: Stage) -> None:
     scene = stage(shell("for line in 1 2 3 4 5 6 7; do echo line $line; done; echo 'no such table' >&2; exit 3"))
     scene.converge(UP)
     trouble = (await scene.until(has_trouble)).diagnosis
@@ -79,7 +79,7 @@ async def test_who_dies_at_once_is_quoted(stage: Stage) -> None:
     assert lines == "line 4 | line 5 | line 6 | line 7 | no such table"
 
 
-async def test_a_quote_is_short_and_printable(stage: Stage) -> None:
+async def test_crash_output_quoted_is_short_and_printable(stage: Stage) -> None:
     scene = stage(
         program(*python("print('\\x1b[31m' + 'x' * 10_000, '\\x07the end', '{port}'[:0]); raise SystemExit(1)"))
     )
@@ -90,7 +90,7 @@ async def test_a_quote_is_short_and_printable(stage: Stage) -> None:
     assert trouble.message.endswith("x the end")
 
 
-async def test_only_this_run_is_quoted(stage: Stage, tmp_path: Path) -> None:
+async def test_crash_output_of_earlier_run_is_not_quoted(stage: Stage, tmp_path: Path) -> None:
     scene = stage(shell(f"test -e {tmp_path}/again && exit 1; touch {tmp_path}/again; echo first; exit 2"))
     scene.converge(UP)
     told = (await scene.until(has_trouble)).diagnosis
@@ -102,7 +102,7 @@ async def test_only_this_run_is_quoted(stage: Stage, tmp_path: Path) -> None:
     assert "first" not in told.message
 
 
-async def test_the_pauses_between_crashes_grow(stage: Stage) -> None:
+async def test_crash_repeated_pauses_grow(stage: Stage) -> None:
     scene = stage(shell("exit 1"))
     scene.converge(UP)
     starts: list[float] = [0.0]
@@ -115,7 +115,7 @@ async def test_the_pauses_between_crashes_grow(stage: Stage) -> None:
     assert pauses[3] > pauses[0]
 
 
-async def test_what_cannot_be_started_says_why(stage: Stage, tmp_path: Path) -> None:
+async def test_start_failure_reports_reason(stage: Stage, tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("text")
     scene = stage(
@@ -135,7 +135,7 @@ async def test_what_cannot_be_started_says_why(stage: Stage, tmp_path: Path) -> 
         assert scene.now(service).diagnosis is None
 
 
-async def test_it_can_be_stopped_while_it_waits_for_its_next_start(stage: Stage) -> None:
+async def test_stop_during_pause_after_crash_works(stage: Stage) -> None:
     scene = stage(shell("exit 1"))
     scene.converge(UP)
     await scene.until(has_trouble)
@@ -143,7 +143,7 @@ async def test_it_can_be_stopped_while_it_waits_for_its_next_start(stage: Stage)
     assert scene.now() == WorkloadStatus("s", 0)
 
 
-async def test_what_a_crash_leaves_behind_ends_first(stage: Stage) -> None:
+async def test_crash_leftover_children_end_before_restart(stage: Stage) -> None:
     scene = stage(server(CHILDREN))
     up = await scene.up()
     await eventually(lambda: scene.log().count("child") == 4)
@@ -153,7 +153,7 @@ async def test_what_a_crash_leaves_behind_ends_first(stage: Stage) -> None:
     assert not any(map(is_running, orphans))
 
 
-async def test_who_goes_into_the_background_is_told_not_to(stage: Stage) -> None:
+async def test_daemonized_program_is_reported(stage: Stage) -> None:
     scene = stage(program(*python(DAEMON, "{port}")))
     scene.converge(UP)
     trouble = (await scene.until(has_trouble)).diagnosis
@@ -165,7 +165,7 @@ async def test_who_goes_into_the_background_is_told_not_to(stage: Stage) -> None
     assert not any(map(is_running, children(scene.log())))
 
 
-async def test_a_fixed_port_in_use_is_told_until_it_is_free(stage: Stage) -> None:
+async def test_fixed_port_in_use_is_reported_until_free(stage: Stage) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         scene = stage(replace(server(), port=port))
@@ -178,7 +178,7 @@ async def test_a_fixed_port_in_use_is_told_until_it_is_free(stage: Stage) -> Non
     assert (await scene.until(is_reachable)).endpoints == (f"127.0.0.1:{port}",)
 
 
-async def test_a_chosen_port_that_somebody_took_is_given_up(stage: Stage) -> None:
+async def test_allocated_port_in_use_is_replaced(stage: Stage) -> None:
     scene = stage(server())
     first = await scene.up()
     await scene.down()
@@ -189,7 +189,7 @@ async def test_a_chosen_port_that_somebody_took_is_given_up(stage: Stage) -> Non
         assert await pid_of(second)
 
 
-async def test_ready_is_what_the_program_says(stage: Stage, tmp_path: Path) -> None:
+async def test_readiness_waits_for_http_probe(stage: Stage, tmp_path: Path) -> None:
     health = program(*python(HEALTH, "{port}"))
     scene = stage(replace(health, working_directory=tmp_path, ready_path="/healthz"))
     scene.converge(UP)
@@ -199,7 +199,7 @@ async def test_ready_is_what_the_program_says(stage: Stage, tmp_path: Path) -> N
     assert (await scene.until(is_reachable)).diagnosis is None
 
 
-async def test_ready_is_what_a_command_says(stage: Stage, tmp_path: Path) -> None:
+async def test_readiness_waits_for_command_probe(stage: Stage, tmp_path: Path) -> None:
     ask = ("sh", "-c", 'test -e healthy && test "$PORT" = {port}')
     scene = stage(replace(server(), working_directory=tmp_path, ready_command=ask))
     scene.converge(UP)
@@ -209,7 +209,7 @@ async def test_ready_is_what_a_command_says(stage: Stage, tmp_path: Path) -> Non
     assert (await scene.until(is_reachable)).diagnosis is None
 
 
-async def test_the_log_goes_on_and_is_put_aside_when_it_is_long(stage: Stage) -> None:
+async def test_log_file_long_is_rotated(stage: Stage) -> None:
     scene = stage(shell("echo out; echo err >&2; exec sleep 1000"))
     log = scene.backend.log_of("s")
     for expected in ("out\nerr\n", "out\nerr\nout\nerr\n"):
@@ -222,7 +222,7 @@ async def test_the_log_goes_on_and_is_put_aside_when_it_is_long(stage: Stage) ->
     assert log.with_suffix(".log.1").stat().st_size == 11 * 1024 * 1024
 
 
-async def test_ten_thousand_that_sleep_cost_nothing(stage: Stage) -> None:
+async def test_configure_ten_thousand_sleeping_starts_nothing(stage: Stage) -> None:
     scene = stage(**{f"s{number}": server() for number in range(10_000)})
     for number in range(10_000):
         scene.converge(DOWN, f"s{number}")

@@ -1,6 +1,6 @@
-"""Every file in `golden/` with mistakes gets exactly the answer that stands beside it.
+"""Golden files: each invalid services file in `golden/` has its expected problems beside it.
 
-To add a case, drop a YAML file there and run with `ZENVOY_GOLDEN=write`; answers without a file are removed.
+To add a case, add a YAML file there and run with `ZENVOY_GOLDEN=write`; outputs without a file are removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WRITE = os.environ.get("ZENVOY_GOLDEN") == "write"
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_file_with_mistakes_has_its_problems(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(GOLDEN)
     monkeypatch.setenv("PATH", "bin")
     problems = read(Path(name))
@@ -31,7 +31,7 @@ def test_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer == golden.read_text()
 
 
-def test_every_answer_has_its_file() -> None:
+def test_golden_output_has_its_input() -> None:
     stale = [path for path in GOLDEN.glob("*.out") if f"{path.stem}.yaml" not in INPUTS]
     if WRITE:
         for path in stale:

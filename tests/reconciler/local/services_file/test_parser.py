@@ -1,4 +1,4 @@
-"""Files that are right, and what they say."""
+"""Valid services files."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def changed(path: Path, old: str, new: str) -> ServicesFile:
     return right(path)
 
 
-def test_everything_that_can_be_said(file: Path) -> None:
+def test_parser_full_file_reads_every_field(file: Path) -> None:
     said = right(file)
     assert (said.listen_http, said.listen_tls, said.sample_interval) == ("127.0.0.1:10000", "[::1]:10443", 0.5)
     web = said.services[0]
@@ -90,7 +90,7 @@ def test_everything_that_can_be_said(file: Path) -> None:
     )
 
 
-def test_what_is_not_said_follows_from_the_protocol_and_the_defaults(file: Path) -> None:
+def test_parser_missing_fields_use_defaults(file: Path) -> None:
     _, api, db, mail = right(file).services
     assert api.spec == Spec(
         name="api", hosts=("api",), protocol=Protocol.H2C, idle_after=600, max_held=5, idle_by=IdleBy.BYTES
@@ -103,7 +103,7 @@ def test_what_is_not_said_follows_from_the_protocol_and_the_defaults(file: Path)
     assert api.program.working_directory == file.parent
 
 
-def test_the_same_file_is_equal_wherever_it_is_read_from(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parser_relative_path_reads_equal_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = right(file)
     monkeypatch.chdir(file.parent)
     assert right(Path("services.yaml")) == said
@@ -119,17 +119,17 @@ def test_the_same_file_is_equal_wherever_it_is_read_from(file: Path, monkeypatch
         ("paused: true", ""),
     ],
 )
-def test_a_change_changes_its_service_only(file: Path, old: str, new: str) -> None:
+def test_parser_change_affects_its_service_only(file: Path, old: str, new: str) -> None:
     before, after = right(file), changed(file, old, new)
     assert [a == b for a, b in zip(before.services, after.services, strict=True)] == [False, True, True, True]
 
 
-def test_rewriting_it_otherwise_changes_nothing(file: Path) -> None:
+def test_parser_equivalent_syntax_reads_equal_file(file: Path) -> None:
     before = right(file)
     assert changed(file, "idleAfter: 1h30m", "idleAfter: 90m  # as before") == before
 
 
-def test_anchors_and_merges(file: Path) -> None:
+def test_parser_anchors_and_merges_are_resolved(file: Path) -> None:
     before = right(file)
     merged = FULL.replace("- name: web", "- &web\n    name: web") + "  - {<<: *web, name: other, hosts: [o]}\n"
     file.write_text(merged)
@@ -140,7 +140,7 @@ def test_anchors_and_merges(file: Path) -> None:
     )
 
 
-def test_a_command_is_found_from_the_services_own_folder_and_path(tmp_path: Path) -> None:
+def test_parser_command_is_found_by_service_path(tmp_path: Path) -> None:
     own = tmp_path / "site" / "own"
     own.parent.mkdir()
     own.write_text("#!/bin/sh\n")
@@ -151,25 +151,25 @@ def test_a_command_is_found_from_the_services_own_folder_and_path(tmp_path: Path
         file.write_text(start + rest)
         right(file)
     file.write_text(start + "command: own}")
-    assert "not on PATH" in str(read(file))
+    assert "not found on PATH" in str(read(file))
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_parser_unreadable_file_is_reported(tmp_path: Path) -> None:
     missing = read(tmp_path / "none.yaml")
-    assert list(map(str, missing)) == [f"{tmp_path}/none.yaml: it cannot be read: No such file or directory"]
+    assert list(map(str, missing)) == [f"{tmp_path}/none.yaml: cannot be read: No such file or directory"]
     folder = read(tmp_path)
-    assert list(map(str, folder)) == [f"{tmp_path}: it cannot be read: Is a directory"]
+    assert list(map(str, folder)) == [f"{tmp_path}: cannot be read: Is a directory"]
 
 
-def test_text_that_is_no_text(tmp_path: Path) -> None:
+def test_parser_invalid_text_is_reported_with_place(tmp_path: Path) -> None:
     file = tmp_path / "services.yaml"
     file.write_bytes(b"services:\n  - name: \xff\n")
-    assert [str(problem) for problem in read(file)] == [f"{file}:2:11: this is not UTF-8; save the file as UTF-8"]
+    assert [str(problem) for problem in read(file)] == [f"{file}:2:11: not UTF-8; save the file as UTF-8"]
     file.write_bytes(b"services:\n  - name: \x01\n")
-    assert [str(problem) for problem in read(file)] == [f"{file}:2:11: character 0x1 may not be in YAML; take it out"]
+    assert [str(problem) for problem in read(file)] == [f"{file}:2:11: character 0x1 is not allowed in YAML; remove it"]
 
 
-def test_ten_thousand_services(tmp_path: Path) -> None:
+def test_parser_ten_thousand_services_are_read(tmp_path: Path) -> None:
     service = '  - {{name: s{0}, command: [sh, "{{port}}"], hosts: [h{0}.example.com]}}\n'
     file = tmp_path / "services.yaml"
     file.write_text('listen: {http: "127.0.0.1:1"}\nservices:\n' + "".join(map(service.format, range(10_000))))
@@ -177,7 +177,7 @@ def test_ten_thousand_services(tmp_path: Path) -> None:
     assert os.environ["PATH"]
 
 
-def test_what_services_have_in_common_is_there_once(tmp_path: Path) -> None:
+def test_parser_common_values_are_shared(tmp_path: Path) -> None:
     path = tmp_path / "services.yaml"
     services = ", ".join(f"{{name: {name}, command: [sh, '{{port}}']}}" for name in ("web", "api"))
     path.write_text(f"{{listen: {{http: '127.0.0.1:10000'}}, services: [{services}]}}")
