@@ -62,9 +62,9 @@ def test_up_option_address_in_file_is_a_problem(zenvoy: Start) -> None:
     for mistake, words in zip(
         mistakes,
         (
-            f": listen.http: 0.0.0.0:{http} is taken by --metrics; give it another port",
-            f": services[0].port: {fixed} is taken by --grpc; give it another, or none: a free one is chosen",
-            f": services[1].listen: {LOCAL}:{db} is taken by --holder-metrics; give it another port",
+            f": listen.http: 0.0.0.0:{http} is already used by --metrics; choose another port",
+            f": services[0].port: {fixed} is already used by --grpc; choose another, or remove it to use a free port",
+            f": services[1].listen: {LOCAL}:{db} is already used by --holder-metrics; choose another port",
         ),
         strict=True,
     ):
