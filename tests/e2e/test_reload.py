@@ -234,7 +234,9 @@ def test_reload_port_of_an_option_is_a_problem(zenvoy: Start) -> None:
     entry = z.wait_line("it is told", lambda entry: entry["event"].startswith("the file has mistakes"))
     for number, ((option, port), line) in enumerate(zip(ours.items(), entry["problems"], strict=True), 1):
         assert line.startswith(f"{z.file}:")
-        assert line.endswith(f": services[{number}].listen: {LOCAL}:{port} is already used by {option}; choose another port")
+        assert line.endswith(
+            f": services[{number}].listen: {LOCAL}:{port} is already used by {option}; choose another port"
+        )
     said = len(z.lines())
     z.kill("reconciler")
     z.wait_line("it is told again", lambda entry: entry["event"].startswith("the file has mistakes"), said)
