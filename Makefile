@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 # Tests wait for half of their time: three workers keep two processors busy. The tests of a file share what they start.
-TEST_OPTIONS := --numprocesses 3 --dist loadfile --durations 20 -p tests.product_coverage
+TEST_OPTIONS := --numprocesses 3 --dist loadfile --durations 20
 
 help: ## list all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -19,6 +19,10 @@ demo: setup ## watch two services fall asleep and wake up; KEEP=1 keeps running
 test: setup ## run all tests; installs the programs that they need, if it may
 	scripts/system-packages
 	$(BIN)/pytest $(TEST_OPTIONS)
+
+coverage: setup ## run all tests and report the coverage of the product by lines and branches
+	scripts/system-packages
+	$(BIN)/pytest $(TEST_OPTIONS) -p tests.product_coverage
 
 lint: setup ## check format, lint, types, and import contracts
 	$(BIN)/ruff format --check .
@@ -71,4 +75,4 @@ pin-images: setup ## pin the images of deploy/Dockerfile and the chart by their 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .import_linter_cache
 
-.PHONY: help setup demo test lint check golden install-yaml session fuzz bench cluster cluster-test bench-cluster lock sbom pin-images clean
+.PHONY: help setup demo test coverage lint check golden install-yaml session fuzz bench cluster cluster-test bench-cluster lock sbom pin-images clean

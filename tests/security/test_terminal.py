@@ -224,4 +224,4 @@ async def test_log_line_of_a_holder_never_controls_a_terminal(style: str) -> Non
 def test_no_command_writes_past_the_cleaning() -> None:
     folder = Path(__file__).parents[2] / "reconciler" / "cli"
     past = re.compile(r"typer\.(echo|secho)|click\.echo|(?<![.\w])print\(|sys\.std(out|err)\.write")
-    assert [file.name for file in folder.glob("*.py") if past.search(file.read_text())] == ["writing.py"]
+    assert [file.name for file in folder.glob("*.py") if past.search(file.read_text())] == ["output.py"]
