@@ -18,7 +18,7 @@ from tests.rules.source import PRODUCT, ROOT
 
 RESULT = ROOT / "build" / "coverage.json"
 _FOLDERS = [str(ROOT / folder) for folder in PRODUCT]
-_OMITTED = ["*/tproxy/relay/*"]
+_OMITTED = ["*/tproxy/*"]
 """Instrumented code keeps connections alive longer than the tests of memory allow."""
 _measured = slipcover.Slipcover(branch=True, source=_FOLDERS, omit=_OMITTED)
 _imports = slipcover.ImportManager(_measured, slipcover.FileMatcher(sources=_FOLDERS, omit=_OMITTED))
