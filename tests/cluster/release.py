@@ -205,7 +205,7 @@ class Shop:
     def first_client(self, name: str) -> str:
         """Return the client that woke a service, from the Event; assert that it is not Envoy or another pod."""
         told = self.told(name)["WakeRequested"]
-        said = re.search(r", first ([\d.]+)(?::\d+)? through Envoy", told)
+        said = re.search(r", first client ([\d.]+)(?::\d+)? through Envoy", told)
         assert said, told
         pods = self.node.kubectl("get", "pods", "-A", "-o", "jsonpath={.items[*].status.podIP}").split()
         assert said[1] not in pods
