@@ -153,7 +153,7 @@ async def test_annotations_invalid_keep_the_last_good_ones(shop: Shop) -> None:
     await shop.annotate(idle_after="5", max_hold="3")
     await until(lambda: shop.problems)
     assert shop.problems == [
-        "zenvoy.dev/idle-after: 5 has no unit; write it as 5s or 5m",
+        "zenvoy.dev/idle-after: 5 has no unit; use for example 5s or 5m",
         "zenvoy.dev/max-hold: unknown annotation; did you mean zenvoy.dev/max-held?",
     ]
     assert shop.entry
@@ -183,8 +183,9 @@ async def test_annotations_invalid_from_the_start_are_reported(shop: Shop) -> No
     await until(lambda: shop.problems)
     assert shop.entry is None
     assert shop.problems == [
-        "zenvoy.dev/paused: 'perhaps' is neither true nor false; write true or false",
-        "zenvoy.dev/listen: a tcp service is told by its port alone; give it one as zenvoy.dev/listen: 5432",
+        "zenvoy.dev/paused: 'perhaps' is neither true nor false; use true or false",
+        "zenvoy.dev/listen: required for tcp services, which are identified by port; set for example "
+        "zenvoy.dev/listen: 5432",
     ]
     await shop.annotate(listen="5432", paused="true")
     await until(lambda: shop.entry and not shop.problems)

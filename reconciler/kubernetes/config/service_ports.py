@@ -1,4 +1,4 @@
-"""Which port of a Service is meant, and what is spoken at it. Pure."""
+"""Selection of a Service port and of its protocol. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from reconciler.core.text import closest_match, join_words
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 
 PREFERRED = ("http", "https", "http2", "tcp")
-_WHERE = "spec.port"
 _SPOKEN = {
     Protocol.HTTP: ("http", "http1", "grpc-web", "ws", "kubernetes.io/ws"),
     Protocol.H2C: ("h2c", "http2", "grpc", "kubernetes.io/h2c"),
     Protocol.TLS: ("https", "tls", "wss", "kubernetes.io/wss", "grpcs", "ssl"),
     Protocol.TCP: ("tcp", "postgres", "postgresql", "mysql", "redis", "mongo", "mongodb", "amqp", "mqtt", "nats"),
 }
-"""What `appProtocol`, or the first word of a port's name, says."""
+"""Values of `appProtocol`, and first words of port names, for each protocol."""
 _PROTOCOL = {word: protocol for protocol, words in _SPOKEN.items() for word in words}
 
 
 def protocol_of(port: ServicePort) -> Protocol | None:
-    """What the port says of its protocol: `appProtocol` before the name, as Kubernetes has it; None: nothing."""
+    """Return the protocol that `appProtocol`, or else the name, indicates; None if neither does."""
     name = port.name.lower()
     first_words = (name, re.sub(r"-[^-]*$", "", name), name.partition("-")[0])
     for word in (port.app_protocol.lower(), *first_words):
@@ -32,27 +31,27 @@ def protocol_of(port: ServicePort) -> Protocol | None:
     return None
 
 
-def select_port(service: Service, wanted: int | str | None) -> ServicePort | Problem:
-    """The port that is asked for, or the one that is meant where none is."""
+def select_port(service: Service, wanted: int | str | None, place: str) -> ServicePort | Problem:
+    """Return the port with the wanted name or number, or the default; `place` is the field of a problem."""
     name = service.metadata.key
     ports = [port for port in service.spec.ports if port.protocol == "TCP"]
     if not ports:
         others = join_words({port.protocol for port in service.spec.ports}, "and") if service.spec.ports else ""
         what = f"Service {name} has only {others} ports" if others else f"Service {name} has no port"
-        return Problem(Reason.PORT_NOT_FOUND, _WHERE, what, "give the Service the TCP port that its pods listen on")
+        return Problem(Reason.PORT_NOT_FOUND, place, what, "add the TCP port that its pods listen on")
     if wanted is not None:
-        return _asked_for(name, ports, wanted)
+        return _find_port(name, ports, wanted, place)
     if len(ports) == 1:
         return ports[0]
     by_name = {port.name: port for port in reversed(ports)}
     for preferred in PREFERRED:
         if preferred in by_name:
             return by_name[preferred]
-    what = f"Service {name} has {len(ports)} ports, and none is called {join_words(PREFERRED)}"
-    return Problem(Reason.PORT_AMBIGUOUS, _WHERE, what, f"write {join_words(map(_shown, ports))}")
+    what = f"Service {name} has {len(ports)} ports, none of them named {join_words(PREFERRED)}"
+    return Problem(Reason.PORT_AMBIGUOUS, place, what, f"use {join_words(map(_shown, ports))}")
 
 
-def _asked_for(service: str, ports: Sequence[ServicePort], wanted: int | str) -> ServicePort | Problem:
+def _find_port(service: str, ports: Sequence[ServicePort], wanted: int | str, place: str) -> ServicePort | Problem:
     for port in ports:
         if str(wanted) in (port.name, str(port.port)):
             return port
@@ -60,12 +59,12 @@ def _asked_for(service: str, ports: Sequence[ServicePort], wanted: int | str) ->
     behind = [port for port in ports if str(wanted) == str(port.target_port)]
     guess = closest_match(str(wanted), [port.name for port in ports if port.name])
     if behind:
-        right = f"that is where its port {_shown(behind[0])} leads; write {_shown(behind[0])}"
+        right = f"that is the target port of {_shown(behind[0])}; use {_shown(behind[0])}"
     elif guess:
         right = f"did you mean {guess}?"
     else:
-        right = f"write {join_words(map(_shown, ports))}"
-    return Problem(Reason.PORT_NOT_FOUND, _WHERE, what, right)
+        right = f"use {join_words(map(_shown, ports))}"
+    return Problem(Reason.PORT_NOT_FOUND, place, what, right)
 
 
 def _shown(port: ServicePort) -> str:

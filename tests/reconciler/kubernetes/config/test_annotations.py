@@ -13,19 +13,19 @@ from reconciler.kubernetes.config.resolve import ClusterConfig
 from tests.reconciler.kubernetes.objects import WEB, service
 
 BAD = [
-    ("target", "web", "'web' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db"),
+    ("target", "web", "'web' is not a valid target; use for example Deployment/web or apps/v1/StatefulSet/db"),
     (
         "target",
         "a/b/c/D/web",
-        "'a/b/c/D/web' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
+        "'a/b/c/D/web' is not a valid target; use for example Deployment/web or apps/v1/StatefulSet/db",
     ),
     (
         "target",
         "Deployment/Web!",
-        "'Deployment/Web!' is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db",
+        "'Deployment/Web!' is not a valid target; use for example Deployment/web or apps/v1/StatefulSet/db",
     ),
     *(
-        ("target", text, f"{text!r} is not what can be scaled; write it as Deployment/web or apps/v1/StatefulSet/db")
+        ("target", text, f"{text!r} is not a valid target; use for example Deployment/web or apps/v1/StatefulSet/db")
         for text in (
             "Deployment/../../victim/deployments/db",
             "Deployment/..",
@@ -40,81 +40,85 @@ BAD = [
             "apps/v1/Deployment/" + "a" * 254,
         )
     ),
-    ("target", "deployment/web", "deployment is no kind; did you mean Deployment/web?"),
+    ("target", "deployment/web", "deployment is not a known kind; did you mean Deployment/web?"),
     (
         "target",
         "Rollout/web",
-        "Rollout is of an API group that is not said; write it as example.com/v1/Rollout/web",
+        "the API group of Rollout is missing; use for example example.com/v1/Rollout/web",
     ),
-    ("port", "0", "'0' is not a number from 1 to 65535; write one, such as 80"),
-    ("port", "Http!", "'Http!' is not a port; write a port of the Service by name or number, such as http or 80"),
+    ("port", "0", "0 is not a number from 1 to 65535; use for example 80"),
+    (
+        "port",
+        "Http!",
+        "'Http!' is not a valid port; use the name or number of a port of the Service, for example http or 80",
+    ),
     ("port", "htpp", "Service shop/web has no TCP port htpp; did you mean http?"),
-    ("port", "8080", "Service shop/web has no TCP port 8080; that is where its port http leads; write http"),
+    ("port", "8080", "Service shop/web has no TCP port 8080; that is the target port of http; use http"),
     ("protocol", "HTTP", "'HTTP' is not known; did you mean http?"),
-    ("protocol", "gopher", "'gopher' is not known; write http, h2c, tcp or tls"),
-    ("hosts", " , ", "there is no host in it; write them as shop.example.com,www.example.com"),
+    ("protocol", "gopher", "'gopher' is not known; use http, h2c, tcp or tls"),
+    ("hosts", " , ", "empty; use for example shop.example.com,www.example.com"),
     (
         "hosts",
         "https://Shop.example.com:80/x",
-        "'https://Shop.example.com:80/x' is not a host name; write shop.example.com",
+        "'https://Shop.example.com:80/x' is not a valid host name; use shop.example.com",
     ),
-    ("hosts", "a.example,*.example", "'*.example' is not a host name; write it as shop.example.com"),
-    ("replicas", "0", "'0' is not what to wake to; write last, or a number from 1 to 100000"),
-    ("replicas", "many", "'many' is not what to wake to; write last, or a number from 1 to 100000"),
-    ("replicas", "9999999", "'9999999' is not a number from 1 to 100000; write one, such as 3"),
-    ("idle-after", "5", "5 has no unit; write it as 5s or 5m"),
-    ("idle-after", "soon", "'soon' is not a duration; write it as 5m, 30s or 1h30m"),
-    ("idle-after", "", "'' is not a duration; write it as 5m, 30s or 1h30m"),
-    ("wake-timeout", "0s", "0s is out of range; at least 1ms and at most 87600h"),
-    ("hold-timeout", "90000h", "90000h is out of range; at least 1ms and at most 87600h"),
-    ("drain-timeout", "-5m", "'-5m' is not a duration; write it as 5m, 30s or 1h30m"),
-    ("max-held", "0", "'0' is not a number from 1 to 1000000; write one, such as 1024"),
-    ("max-held", "1e3", "'1e3' is not a number from 1 to 1000000; write one, such as 1024"),
-    ("max-held", "²", "'²' is not a number from 1 to 1000000; write one, such as 1024"),
+    ("hosts", "a.example,*.example", "'*.example' is not a valid host name; use for example shop.example.com"),
+    ("replicas", "0", "0 is not valid; use last, or a number from 1 to 100000"),
+    ("replicas", "many", "'many' is not valid; use last, or a number from 1 to 100000"),
+    ("replicas", "9999999", "9999999 is not valid; use last, or a number from 1 to 100000"),
+    ("idle-after", "5", "5 has no unit; use for example 5s or 5m"),
+    ("idle-after", "soon", "'soon' is not a valid duration; use for example 5m, 30s, or 1h30m"),
+    ("idle-after", "", "'' is not a valid duration; use for example 5m, 30s, or 1h30m"),
+    ("wake-timeout", "0s", "0s is out of range; use at least 1ms and at most 87600h"),
+    ("hold-timeout", "90000h", "90000h is out of range; use at least 1ms and at most 87600h"),
+    ("drain-timeout", "-5m", "'-5m' is not a valid duration; use for example 5m, 30s, or 1h30m"),
+    ("max-held", "0", "0 is not a number from 1 to 1000000; use for example 1024"),
+    ("max-held", "1e3", "'1e3' is not a number from 1 to 1000000; use for example 1024"),
+    ("max-held", "²", "'²' is not a number from 1 to 1000000; use for example 1024"),
     ("idle-by", "request", "'request' is not known; did you mean requests?"),
     (
         "idle-by",
         "connections",
-        "connections cannot be told of http (as the Service port's name http says); write requests or bytes",
+        "connections is not available for http (from the Service port's name http); use requests or bytes",
     ),
     (
         "ignore-paths",
         "/ok, healthz",
-        "'healthz' is not a path; it begins with / and only its end may be *, as in /metrics/*",
+        "'healthz' is not a valid path; start it with /; it may end with *, for example /metrics/*",
     ),
-    ("ignore-paths", "/a*b", "'/a*b' is not a path; it begins with / and only its end may be *, as in /metrics/*"),
-    ("ignore-paths", "", "there is nothing in it; write it as /healthz,/metrics/*"),
-    ("ignore-user-agents", ",", "there is nothing in it; write it as kube-probe/,Prometheus/"),
+    ("ignore-paths", "/a*b", "'/a*b' is not a valid path; start it with /; it may end with *, for example /metrics/*"),
+    ("ignore-paths", "", "empty; use for example /healthz,/metrics/*"),
+    ("ignore-user-agents", ",", "empty; use for example kube-probe/,Prometheus/"),
     (
         "ignore-sources",
         "10.0.0.0/40",
-        "'10.0.0.0/40' is neither an IP address nor a range; write it as 10.0.0.0/8 or fd00::/8",
+        "'10.0.0.0/40' is not a valid IP address or range; use for example 10.0.0.0/8 or fd00::/8",
     ),
     (
         "ignore-answer",
         "asleep",
-        "'asleep' does not begin with a status; write it as 200, or with a body as 200 asleep",
+        "'asleep' does not start with a status; use for example 200, or with a body 200 asleep",
     ),
-    ("ignore-answer", "199", "199 is not the status of an answer; write a number from 200 to 599"),
-    ("ignore-answer", f"200 {'a' * 4097}", "it has more than 4096 bytes; shorten it"),
-    ("ignore-answer", "503", "nothing is ignored; say what is ignored, as in zenvoy.dev/ignore-paths: /healthz"),
-    ("paused", "yes", "'yes' is neither true nor false; write true or false"),
+    ("ignore-answer", "199", "199 is not a number from 200 to 599; use for example 200"),
+    ("ignore-answer", f"200 {'a' * 4097}", "longer than 4096 bytes; shorten it"),
+    ("ignore-answer", "503", "no requests are ignored; set for example zenvoy.dev/ignore-paths: /healthz"),
+    ("paused", "yes", "'yes' is neither true nor false; use true or false"),
     (
         "listen",
         "5432",
-        "only tcp services listen by themselves, and this is http (as the Service port's name http says); leave "
-        "listen out, or write zenvoy.dev/protocol: tcp",
+        "only for tcp services, and this one is http (from the Service port's name http); remove zenvoy.dev/listen, "
+        "or set zenvoy.dev/protocol: tcp",
     ),
-    ("listen", "http", "'http' is not a number from 1 to 65535; write one, such as 5432"),
+    ("listen", "http", "'http' is not a number from 1 to 65535; use for example 5432"),
     ("idleAfter", "5m", "unknown annotation; did you mean zenvoy.dev/idle-after?"),
     ("wake-timout", "5m", "unknown annotation; did you mean zenvoy.dev/wake-timeout?"),
-    ("enabled", "true", "it is a label, not an annotation; take the annotation out, as the label is there"),
+    ("enabled", "true", "a label, not an annotation; remove the annotation"),
     (
         "x",
         "y",
-        "unknown annotation; known are target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
+        "unknown annotation; use target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
         "hold-timeout, drain-timeout, max-held, idle-by, ignore-paths, ignore-user-agents, ignore-sources, "
-        "ignore-answer, refusal-details and paused",
+        "ignore-answer, refusal-details or paused",
     ),
 ]
 """By annotation and its value, what is said of it."""
@@ -213,34 +217,35 @@ def test_annotation_invalid_reports_place_and_remedy(key: str, value: str, probl
         (
             {"protocol": "tcp"},
             WEB,
-            "zenvoy.dev/listen: a tcp service is told by its port alone; give it one as zenvoy.dev/listen: 5432",
+            "zenvoy.dev/listen: required for tcp services, which are identified by port; set for example "
+            "zenvoy.dev/listen: 5432",
         ),
         (
             {"hosts": "a.example", "listen": "5432"},
             "ports: [{port: 5432}]",
-            "zenvoy.dev/hosts: a tcp service (as zenvoy.dev/listen is given) is told by its port alone; leave hosts "
-            "out, or say what it speaks as zenvoy.dev/protocol: http",
+            "zenvoy.dev/hosts: not available for tcp services (because zenvoy.dev/listen is set), which are identified "
+            "by port; remove zenvoy.dev/hosts, or set zenvoy.dev/protocol: http",
         ),
         (
             {"protocol": "tls", "ignore-paths": "/healthz", "ignore-sources": "10.0.0.1"},
             WEB,
-            "zenvoy.dev/ignore-paths: of tls connections only sources are known, and they get no answer; leave it out",
+            "zenvoy.dev/ignore-paths: not available for tls services, whose connections have only sources; remove it",
         ),
         (
             {"protocol": "tls", "ignore-answer": "200", "ignore-sources": "10.0.0.1"},
             WEB,
-            "zenvoy.dev/ignore-answer: of tls connections only sources are known, and they get no answer; leave it out",
+            "zenvoy.dev/ignore-answer: not available for tls services, whose connections have only sources; remove it",
         ),
         (
             {},
             "{selector: {}, ports: [{port: 80}]}",
-            "spec: Service shop/web has no selector, so no pods are known to be its own; give it one, or name a "
-            "Service that has one",
+            "spec: Service shop/web has no selector, so its pods are not known; add a selector, or use a Service "
+            "that has one",
         ),
         (
             {},
             "ports: [{name: a, port: 80}, {name: b, port: 81}]",
-            "zenvoy.dev/port: Service shop/web has 2 ports, and none is called http, https, http2 or tcp; write a or b",
+            "zenvoy.dev/port: Service shop/web has 2 ports, none of them named http, https, http2 or tcp; use a or b",
         ),
     ],
 )
@@ -264,7 +269,7 @@ def test_label_other_than_true_or_false_is_reported() -> None:
     assert [annotations.is_enabled(one) for one in (yes, no, odd, service())] == [True, False, False, False]
     assert [annotations.label_problem(one) for one in (yes, no, service())] == [None, None, None]
     problem = annotations.label_problem(odd)
-    assert str(problem) == "zenvoy.dev/enabled: 'yes' is neither true nor false; write true"
+    assert str(problem) == "zenvoy.dev/enabled: 'yes' is neither true nor false; use true"
     assert problem and problem.harmless
 
 

@@ -47,6 +47,6 @@ def test_annotations_cover_every_spec_field() -> None:
 
 
 def test_problem_reasons_are_documented() -> None:
-    sources = (ROOT / "reconciler/kubernetes").rglob("*.py")
+    sources = [*(ROOT / "reconciler/kubernetes").rglob("*.py"), ROOT / "reconciler/core/validation.py"]
     said = {reason for path in sources for reason in re.findall(r"Problem\(\s*Reason\.(\w+)", path.read_text())}
     assert {Reason[name] for name in said} == set(REASONS)

@@ -39,7 +39,7 @@ def test_ignore_sources_of_connections_are_accepted(protocol: str) -> None:
     assert read(protocol + "ignore: [{sources: [10.0.0.1]}]}") == (Ignore(sources=("10.0.0.1/32",)),)
 
 
-PATH = "it begins with / and only its end may be *, as in /metrics/*"
+PATH = "start it with /; it may end with *, for example /metrics/*"
 
 
 @pytest.mark.parametrize(
@@ -47,24 +47,25 @@ PATH = "it begins with / and only its end may be *, as in /metrics/*"
     [
         (
             "{}",
-            ": a rule names paths, userAgents or sources; write it as {paths: [/healthz], userAgents: [kube-probe/]}",
+            ": a rule needs paths, userAgents, or sources; use for example {paths: [/healthz], userAgents: "
+            "[kube-probe/]}",
         ),
-        ("{paths: []}", ".paths: an empty list matches nothing; leave it out"),
-        ("{paths: [/ok, healthz]}", f".paths[1]: 'healthz' is not a path; {PATH}"),
-        ("{paths: [/a*b]}", f".paths[0]: '/a*b' is not a path; {PATH}"),
-        ('{paths: [""]}', f".paths[0]: '' is not a path; {PATH}"),
-        ('{userAgents: [""]}', ".userAgents[0]: '' is the beginning of every user agent; write it as kube-probe/"),
+        ("{paths: []}", ".paths: an empty list matches nothing; remove it"),
+        ("{paths: [/ok, healthz]}", f".paths[1]: 'healthz' is not a valid path; {PATH}"),
+        ("{paths: [/a*b]}", f".paths[0]: '/a*b' is not a valid path; {PATH}"),
+        ('{paths: [""]}', f".paths[0]: '' is not a valid path; {PATH}"),
+        ('{userAgents: [""]}', ".userAgents[0]: '' matches every user agent; use for example kube-probe/"),
         (
             "{sources: [10.0.0.0/40]}",
-            ".sources[0]: '10.0.0.0/40' is neither an IP address nor a range; write it as 10.0.0.0/8 or fd00::/8",
+            ".sources[0]: '10.0.0.0/40' is not a valid IP address or range; use for example 10.0.0.0/8 or fd00::/8",
         ),
         (
             "{paths: [/], answer: {status: 99}}",
-            ".answer.status: 99 is not the status of an answer; write a number from 200 to 599",
+            ".answer.status: 99 is not a number from 200 to 599; use for example 200",
         ),
         (
             f"{{paths: [/], answer: {{body: {'é' * 2049}}}}}",
-            ".answer.body: it has more than 4096 bytes; shorten it",
+            ".answer.body: longer than 4096 bytes; shorten it",
         ),
     ],
 )
@@ -76,6 +77,6 @@ def test_ignore_invalid_reports_place_and_remedy(rule: str, problem: str) -> Non
 def test_ignore_paths_of_connections_are_rejected(name: str, value: str) -> None:
     spec = f"ignore: [{{sources: [10.0.0.1]}}, {{sources: [10.0.0.2], {name}: {value}}}]"
     assert said(spec, "ports: [{name: https, port: 443}]") == [
-        f"IgnoreNotUsed: spec.ignore[1].{name}: of tls connections (as the Service port's name https says) only "
-        "sources are known, and they get no answer; leave it out"
+        f"IgnoreNotUsed: spec.ignore[1].{name}: not available for tls services (from the Service port's "
+        "name https), whose connections have only sources; remove it"
     ]

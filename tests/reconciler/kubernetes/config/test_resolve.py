@@ -166,32 +166,29 @@ def test_resolve_listen_implies_tcp(port: str) -> None:
         (
             "",
             "type: ExternalName",
-            "ServiceUnusable: spec.service: Service shop/web is an ExternalName, which has no pods; name a Service "
+            "ServiceUnusable: spec.service: Service shop/web is an ExternalName, which has no pods; use a Service "
             "with a selector",
         ),
         (
             "",
             "{selector: {}, ports: [{port: 80}]}",
-            "ServiceUnusable: spec.service: Service shop/web has no selector, so no pods are known to be its own; "
-            "give it one, or name a Service that has one",
+            "ServiceUnusable: spec.service: Service shop/web has no selector, so its pods are not known; "
+            "add a selector, or use a Service that has one",
         ),
         (
             "",
             "ports: []",
-            "PortNotFound: spec.port: Service shop/web has no port; give the Service the TCP port that its pods "
-            "listen on",
+            "PortNotFound: spec.port: Service shop/web has no port; add the TCP port that its pods listen on",
         ),
         (
             "",
             "ports: [{port: 53, protocol: UDP}]",
-            "PortNotFound: spec.port: Service shop/web has only UDP ports; give the Service the TCP port that its pods "
-            "listen on",
+            "PortNotFound: spec.port: Service shop/web has only UDP ports; add the TCP port that its pods listen on",
         ),
         (
             "port: 8080",
             WEB,
-            "PortNotFound: spec.port: Service shop/web has no TCP port 8080; that is where its port http leads; write "
-            "http",
+            "PortNotFound: spec.port: Service shop/web has no TCP port 8080; that is the target port of http; use http",
         ),
         (
             "port: htp",
@@ -201,59 +198,59 @@ def test_resolve_listen_implies_tcp(port: str) -> None:
         (
             "port: 7",
             "ports: [{name: a, port: 80}, {name: b, port: 81}]",
-            "PortNotFound: spec.port: Service shop/web has no TCP port 7; write a or b",
+            "PortNotFound: spec.port: Service shop/web has no TCP port 7; use a or b",
         ),
         (
             "",
             "ports: [{name: a, port: 80}, {name: b, port: 81}]",
-            "PortAmbiguous: spec.port: Service shop/web has 2 ports, and none is called http, https, http2 or tcp; "
-            "write a or b",
+            "PortAmbiguous: spec.port: Service shop/web has 2 ports, none of them named http, https, http2 or tcp; "
+            "use a or b",
         ),
         (
             "",
             "ports: [{name: tcp, port: 5432}]",
-            "ListenMissing: spec.listen: a tcp service (as the Service port's name tcp says) is told by its port "
-            "alone; give it one as listen: 5432, or say what it speaks as protocol: http",
+            "ListenMissing: spec.listen: required for tcp services (from the Service port's name tcp), which are "
+            "identified by port; set for example listen: 5432, or set protocol: http",
         ),
         (
             "protocol: tcp",
             WEB,
-            "ListenMissing: spec.listen: a tcp service is told by its port alone; give it one as listen: 5432",
+            "ListenMissing: spec.listen: required for tcp services, which are identified by port; set for "
+            "example listen: 5432",
         ),
         (
             "listen: 5432",
             WEB,
-            "ListenNotUsed: spec.listen: only tcp services listen by themselves, and this is http (as the Service "
-            "port's name http says); leave listen out, or write protocol: tcp",
+            "ListenNotUsed: spec.listen: only for tcp services, and this one is http (from the Service "
+            "port's name http); remove listen, or set protocol: tcp",
         ),
         (
             "{listen: 5432, hosts: [a.example]}",
             "ports: [{port: 5432}]",
-            "HostsNotUsed: spec.hosts: a tcp service (as spec.listen is given) is told by its port alone; leave hosts "
-            "out, or say what it speaks as protocol: http",
+            "HostsNotUsed: spec.hosts: not available for tcp services (because spec.listen is set), which are "
+            "identified by port; remove hosts, or set protocol: http",
         ),
         (
             "idle: {by: connections}",
             "ports: [{port: 80, appProtocol: grpc}]",
-            "IdleByUnknown: spec.idle.by: connections cannot be told of h2c (as the Service port's appProtocol grpc "
-            "says); write requests or bytes",
+            "IdleByUnknown: spec.idle.by: connections is not available for h2c (from the Service port's appProtocol "
+            "grpc); use requests or bytes",
         ),
         (
             "idle: {by: connections}",
             "ports: [{port: 80}]",
-            "IdleByUnknown: spec.idle.by: connections cannot be told of http (as nothing says otherwise); write "
-            "requests or bytes",
+            "IdleByUnknown: spec.idle.by: connections is not available for http (the default); use requests or bytes",
         ),
-        ('idleAfter: "5"', WEB, "BadSpec: spec.idleAfter: '5' is not a duration; write it as 5m, 30s or 1h30m"),
-        ("wakeTimeout: 0s", WEB, "BadSpec: spec.wakeTimeout: 0s is out of range; at least 1ms and at most 87600h"),
-        ("protocol: udp", WEB, "BadSpec: spec.protocol: 'udp' is not known; write http, h2c, tcp or tls"),
-        ("replicas: 0", WEB, "BadSpec: spec.replicas: 0 is not what to wake to; write last, or 1 or more"),
-        ("replicas: all", WEB, "BadSpec: spec.replicas: 'all' is not what to wake to; write last, or 1 or more"),
-        ("maxHeld: 0", WEB, "BadSpec: spec.maxHeld: 0 is too few; write 1 or more"),
+        ('idleAfter: "5"', WEB, "BadSpec: spec.idleAfter: 5 has no unit; use for example 5s or 5m"),
+        ("wakeTimeout: 0s", WEB, "BadSpec: spec.wakeTimeout: 0s is out of range; use at least 1ms and at most 87600h"),
+        ("protocol: udp", WEB, "BadSpec: spec.protocol: 'udp' is not known; use http, h2c, tcp or tls"),
+        ("replicas: 0", WEB, "BadSpec: spec.replicas: 0 is not valid; use last, or a number from 1 to 100000"),
+        ("replicas: all", WEB, "BadSpec: spec.replicas: 'all' is not valid; use last, or a number from 1 to 100000"),
+        ("maxHeld: 0", WEB, "BadSpec: spec.maxHeld: 0 is not a number from 1 to 1000000; use for example 1024"),
         (
             "{protocol: tcp, listen: 70000}",
             WEB,
-            "BadSpec: spec.listen: 70000 is not a port; write one from 1 to 65535, as in 5432",
+            "BadSpec: spec.listen: 70000 is not a number from 1 to 65535; use for example 5432",
         ),
         (
             "scaleTargetRef: {name: ../../victim/deployments/db}",
@@ -273,7 +270,7 @@ def test_resolve_listen_implies_tcp(port: str) -> None:
             "BadSpec: spec.scaleTargetRef.apiVersion: 'apps/v1/x' is not a valid apiVersion; write group/version, as "
             "in apps/v1",
         ),
-        ("idle: {by: luck}", WEB, "BadSpec: spec.idle.by: 'luck' is not known; write requests, connections or bytes"),
+        ("idle: {by: luck}", WEB, "BadSpec: spec.idle.by: 'luck' is not known; use requests, connections or bytes"),
     ],
 )
 def test_resolve_invalid_reports_place_and_remedy(spec: str, ports: str, problem: str) -> None:
@@ -282,15 +279,15 @@ def test_resolve_invalid_reports_place_and_remedy(spec: str, ports: str, problem
 
 def test_resolve_missing_service_is_a_problem() -> None:
     assert said("", None) == [
-        "ServiceNotFound: spec.service: there is no Service shop/web; create it, or name the one that there is"
+        "ServiceNotFound: spec.service: Service shop/web does not exist; create it, or name an existing one"
     ]
 
 
 def test_resolve_invalid_service_name_is_rejected() -> None:
     service_name, target_name = said("service: ../victim/web", None)[1:]
     assert service_name == (
-        "BadSpec: spec.service: '../victim/web' is not a Service's name; write one such as web: at most 63 of a-z, "
-        "0-9 and -"
+        "BadSpec: spec.service: '../victim/web' is not a valid Service name; use at most 63 characters from a-z, "
+        "0-9, and -, for example web"
     )
     assert target_name.startswith("BadSpec: spec.scaleTargetRef.name: '../victim/web' is not a valid name")
 
@@ -309,8 +306,8 @@ def test_resolve_too_long_name_is_a_problem() -> None:
     found = resolve(long, service(), CLUSTER)
     assert not isinstance(found, ServiceConfig)
     assert [str(problem) for problem in found] == [
-        "metadata.name: with its namespace and a slash it has 254 characters, of which there can be 253; "
-        "give it a shorter name, and the Service's as spec.service"
+        "metadata.name: with its namespace and a slash it has 254 characters; the maximum is 253; "
+        "use a shorter name, and set spec.service to the name of the Service"
     ]
     just = resolve(scaled("service: web", name="a" * 248), service(), CLUSTER)
     assert isinstance(just, ServiceConfig)

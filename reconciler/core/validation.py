@@ -1,0 +1,169 @@
+"""The rules for specs that ScaledServices, annotations, and the services file share. Pure.
+
+Each rule returns a `Problem`, or None if the value is valid. The CRD has the same limits and patterns, which a test
+compares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_network
+
+from reconciler.core.reasons import Problem, Reason
+from reconciler.core.spec import IdleBy, Protocol
+from reconciler.core.text import closest_match, join_words, parse_duration
+
+MIN_SECONDS, MAX_SECONDS = 0.001, 10 * 365 * 24 * 3600
+MAX_PORT = 65535
+MAX_HELD = 1_000_000
+MAX_REPLICAS = 100_000
+MIN_STATUS, MAX_STATUS = 200, 599
+MAX_BODY_BYTES = 4096
+"""Envoy rejects its whole configuration for one longer response."""
+MAX_HOST_LENGTH = 253
+LAST = "last"
+"""The value of `replicas` for the number before the service fell asleep."""
+_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+HOST_PATTERN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+PATH_PATTERN = re.compile(r"/[^*]*\*?", re.DOTALL)
+IDLE_BY = {
+    Protocol.HTTP: (IdleBy.REQUESTS, IdleBy.BYTES),
+    Protocol.H2C: (IdleBy.REQUESTS, IdleBy.BYTES),
+    Protocol.TCP: (IdleBy.CONNECTIONS, IdleBy.BYTES),
+    Protocol.TLS: (IdleBy.CONNECTIONS, IdleBy.BYTES),
+}
+"""Available values of `idle.by` for each protocol; the first is the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """The names of fields in one kind of configuration."""
+
+    place: Callable[[str], str]
+    """Returns the place of a field, such as `spec.idle.by` for `idle.by`."""
+    key: Callable[[str], str]
+    """Returns the name under which a person writes a field, as a remedy shows it."""
+
+
+def duration_problem(place: str, text: str) -> Problem | None:
+    """Check a duration such as `1h30m`."""
+    seconds = parse_duration(text)
+    if seconds is not None and MIN_SECONDS <= seconds <= MAX_SECONDS:
+        return None
+    if seconds is not None:
+        remedy = f"use at least {MIN_SECONDS * 1000:g}ms and at most {MAX_SECONDS // 3600}h"
+        return _bad(place, f"{text} is out of range", remedy)
+    if text.isdecimal():
+        return _bad(place, f"{text} has no unit", f"use for example {text}s or {text}m")
+    return _bad(place, f"{text!r} is not a valid duration", "use for example 5m, 30s, or 1h30m")
+
+
+def number_problem(place: str, number: int, most: int, example: int, least: int = 1) -> Problem | None:
+    """Check a number against its limits."""
+    if least <= number <= most:
+        return None
+    return _bad(place, f"{number} is not a number from {least} to {most}", f"use for example {example}")
+
+
+def replicas_problem(place: str, replicas: int | str) -> Problem | None:
+    """Check the number of replicas after a wake."""
+    if replicas == LAST or (isinstance(replicas, int) and 1 <= replicas <= MAX_REPLICAS):
+        return None
+    return _bad(place, f"{replicas!r} is not valid", f"use {LAST}, or a number from 1 to {MAX_REPLICAS}")
+
+
+def choice_problem(place: str, text: str, known: Iterable[str]) -> Problem | None:
+    """Check one of several words."""
+    words = [str(word) for word in known]
+    if text in words:
+        return None
+    guess = closest_match(text, words)
+    return _bad(place, f"{text!r} is not known", f"did you mean {guess}?" if guess else f"use {join_words(words)}")
+
+
+def host_problem(place: str, host: str) -> Problem | None:
+    """Check a host name or a server name; the remedy is a valid name that is close to it, if there is one."""
+    if HOST_PATTERN.fullmatch(host) and len(host) <= MAX_HOST_LENGTH:
+        return None
+    bare = re.sub(r"^[a-z]+://|[:/].*$", "", host.lower(), flags=re.DOTALL)
+    near = re.sub(r"[^a-z0-9.-]+", "-", bare).strip("-.") if "*" not in bare else ""
+    valid = HOST_PATTERN.fullmatch(near) and len(near) <= MAX_HOST_LENGTH
+    return _bad(place, f"{host!r} is not a valid host name", f"use {near if valid else 'for example shop.example.com'}")
+
+
+def path_problem(place: str, path: str) -> Problem | None:
+    """Check a path of an ignore rule."""
+    if PATH_PATTERN.fullmatch(path):
+        return None
+    return _bad(place, f"{path!r} is not a valid path", "start it with /; it may end with *, for example /metrics/*")
+
+
+def user_agent_problem(place: str, user_agent: str) -> Problem | None:
+    """Check a user agent of an ignore rule."""
+    return None if user_agent else _bad(place, "'' matches every user agent", "use for example kube-probe/")
+
+
+def source_problem(place: str, source: str) -> Problem | None:
+    """Check a source of an ignore rule."""
+    try:
+        ip_network(source, strict=False)
+    except ValueError:
+        what = f"{source!r} is not a valid IP address or range"
+        return _bad(place, what, "use for example 10.0.0.0/8 or fd00::/8")
+    return None
+
+
+def status_problem(place: str, status: int) -> Problem | None:
+    """Check the status of the response to ignored requests."""
+    return number_problem(place, status, MAX_STATUS, 200, MIN_STATUS)
+
+
+def body_problem(place: str, body: str) -> Problem | None:
+    """Check the body of the response to ignored requests."""
+    if len(body.encode(errors="replace")) <= MAX_BODY_BYTES:
+        return None
+    return _bad(place, f"longer than {MAX_BODY_BYTES} bytes", "shorten it")
+
+
+def ignore_part_problem(place: str, part: str, protocol: Protocol, origin: str = "") -> Problem | None:
+    """Check whether a part of an ignore rule is available for a protocol."""
+    if protocol.is_http or part == "sources":
+        return None
+    what = f"not available for {protocol} services{origin}, whose connections have only sources"
+    return Problem(Reason.IGNORE_NOT_USED, place, what, "remove it")
+
+
+def listen_problem(protocol: Protocol, given: bool, names: Notation, example: str, origin: str = "") -> Problem | None:
+    """Check whether `listen` is present exactly for tcp; `origin` says where a protocol that is not set comes from."""
+    place, key, other = names.place("listen"), names.key("listen"), names.key("protocol")
+    if protocol is Protocol.TCP and not given:
+        what = f"required for tcp services{origin}, which are identified by port"
+        remedy = f"set for example {key}: {example}" + (f", or set {other}: http" if origin else "")
+        return Problem(Reason.LISTEN_MISSING, place, what, remedy)
+    if protocol is not Protocol.TCP and given:
+        what = f"only for tcp services, and this one is {protocol}{origin}"
+        return Problem(Reason.LISTEN_NOT_USED, place, what, f"remove {key}, or set {other}: tcp")
+    return None
+
+
+def hosts_problem(protocol: Protocol, given: bool, names: Notation, origin: str = "") -> Problem | None:
+    """Check that a tcp service has no `hosts`."""
+    if protocol is not Protocol.TCP or not given:
+        return None
+    what = f"not available for tcp services{origin}, which are identified by port"
+    remedy = f"remove {names.key('hosts')}" + (f", or set {names.key('protocol')}: http" if origin else "")
+    return Problem(Reason.HOSTS_NOT_USED, names.place("hosts"), what, remedy)
+
+
+def idle_by_problem(protocol: Protocol, by: IdleBy, names: Notation, origin: str = "") -> Problem | None:
+    """Check whether `idle.by` is available for a protocol."""
+    if by in IDLE_BY[protocol]:
+        return None
+    what, remedy = f"{by} is not available for {protocol}{origin}", f"use {join_words(IDLE_BY[protocol])}"
+    return Problem(Reason.IDLE_BY_UNKNOWN, names.place("idle.by"), what, remedy)
+
+
+def _bad(place: str, message: str, remedy: str) -> Problem:
+    return Problem(Reason.BAD_SPEC, place, message, remedy)
