@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.diagram import diagram
+from reconciler.core.machine import diagram
 from tests.rules.source import ROOT, modules
 
 ARCHITECTURE_LINES_MAX = 200

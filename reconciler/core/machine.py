@@ -24,7 +24,7 @@ Counterparts: `events.py` (what can happen), `judge.py` (how observations become
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -170,6 +170,26 @@ def _target(record: Record, event: Event) -> State | None:
     except (KeyError, MachineError):
         raise UnlistedEvent(f"{event.name} is not listed for {record.state}") from None
     return subject.state if taken else None
+
+
+def diagram(table: Iterable[Row] = TABLE) -> str:
+    """Return the table as a Mermaid `stateDiagram-v2`, without a newline at its end.
+
+    Events with the same source and target share an arrow, with the guard in brackets. Rows that do not change the state
+    are left out.
+    """
+    arrows: dict[tuple[State, State], list[str]] = {}
+    for row in table:
+        if row.target is not row.source:
+            arrows.setdefault((row.source, row.target), []).append(_label(row))
+    lines = ["stateDiagram-v2"]
+    lines += [f"    {source} --> {target}: {'<br/>'.join(labels)}" for (source, target), labels in arrows.items()]
+    return "\n".join(lines)
+
+
+def _label(row: Row) -> str:
+    name = row.event.__name__
+    return f"{name} [{row.when.__name__.replace('_', ' ')}]" if row.when else name
 
 
 def _refreshed(record: Record, event: Event) -> Record:

@@ -16,7 +16,7 @@ from urllib.error import HTTPError
 import pytest
 import yaml
 
-from reconciler.core.diagram import diagram
+from reconciler.core.machine import diagram
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, QUICK, ZENVOY, Zenvoy, quick, request, until
 from tests.ports import free_port

@@ -87,7 +87,7 @@ def diagram_command() -> None:
 
     Example: zenvoy diagram > machine.mmd
     """
-    from reconciler.core.diagram import diagram
+    from reconciler.core.machine import diagram
 
     output.document(diagram())
 

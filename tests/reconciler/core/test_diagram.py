@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from reconciler.core import events
-from reconciler.core.diagram import diagram
-from reconciler.core.machine import TABLE, Row, not_paused
+from reconciler.core.machine import TABLE, Row, diagram, not_paused
 from reconciler.core.record import State
 
 
