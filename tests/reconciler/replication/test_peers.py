@@ -47,7 +47,7 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 class InCluster:
     """The facts of a replica; a `Deployment`."""
 
-    sample_source = "Envoys' statistics"
+    sample_source, uses_prometheus = "Envoys' statistics", False
 
     def __init__(self, connected: Callable[[], Connected]) -> None:
         self.connected = connected
