@@ -103,9 +103,9 @@ async def test_discovery_kinds_with_scale_are_found(
         (
             "apps/v1",
             "DaemonSet",
-            "NotScalable: DaemonSet (apps/v1) has no scale subresource, so it cannot be put to sleep or woken",
+            "NotScalable: DaemonSet (apps/v1) has no scale subresource",
         ),
-        ("v1", "Node", "NotScalable: Node (v1) is not namespaced, and so runs nobody's pods"),
+        ("v1", "Node", "NotScalable: Node (v1) is not namespaced"),
     ],
 )
 async def test_discovery_kind_without_scale_is_reported(api: Api, api_version: str, kind: str, said: str) -> None:
