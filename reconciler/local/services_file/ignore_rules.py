@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import ip_network
 
+from reconciler.core import validation
 from reconciler.core.spec import Ignore, Protocol
+from reconciler.core.validation import MAX_STATUS, MIN_STATUS
 from reconciler.local.services_file.values import Value
 
 EXAMPLE = "[{paths: [/healthz], userAgents: [kube-probe/]}]"
 _PATHS, _AGENTS, _SOURCES = "[/healthz, /metrics/*]", "[kube-probe/, Prometheus/]", "[10.0.0.0/8]"
-LONGEST_BODY_BYTES = 4096
-"""Envoy rejects its whole configuration if one answer is longer."""
 _WHAT = ("paths", "userAgents", "sources")
 
 
@@ -34,7 +34,7 @@ def _rule(value: Value, protocol: Protocol) -> Ignore | None:
         paths=_texts(fields.get("paths"), _PATHS, _path),
         user_agents=_texts(fields.get("userAgents"), _AGENTS, _agent),
         sources=_texts(fields.get("sources"), _SOURCES, _source),
-        status=(answer["status"].whole(200, 599) if "status" in answer else None) or 200,
+        status=(answer["status"].whole(MIN_STATUS, MAX_STATUS) if "status" in answer else None) or 200,
         body=_body(answer["body"]) if "body" in answer else "",
     )
 
@@ -48,30 +48,22 @@ def _texts(value: Value | None, example: str, read: Callable[[Value], str | None
 
 def _body(value: Value) -> str:
     body = value.text("asleep") or ""
-    if len(body.encode()) > LONGEST_BODY_BYTES:
-        value.wrong(f"longer than {LONGEST_BODY_BYTES} bytes; shorten it")
+    value.follows(validation.body_problem, body)
     return body
 
 
 def _agent(value: Value) -> str | None:
     agent = value.text("kube-probe/")
-    if agent == "":
-        value.wrong("'' matches every user agent; use for example kube-probe/")
-    return agent
+    return agent if agent is not None and value.follows(validation.user_agent_problem, agent) else None
 
 
 def _path(value: Value) -> str | None:
     path = value.text("/healthz")
-    if path is not None and (not path.startswith("/") or "*" in path[:-1]):
-        value.wrong(f"{path!r} is not a path; start it with /, and use * only at its end, as in /metrics/*")
-        return None
-    return path
+    return path if path is not None and value.follows(validation.path_problem, path) else None
 
 
 def _source(value: Value) -> str | None:
     source = value.text("10.0.0.0/8")
-    try:
-        return source and str(ip_network(source, strict=False))
-    except ValueError:
-        value.wrong(f"{source!r} is not an IP address or range; use for example 10.0.0.0/8 or fd00::/8")
+    if source is None or not value.follows(validation.source_problem, source):
         return None
+    return str(ip_network(source, strict=False))

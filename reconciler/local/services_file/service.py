@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reconciler.core.address import Address
 from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.core.validation import IDLE_BY, MAX_HELD
 from reconciler.local.services_file import command
 from reconciler.local.services_file.addresses import address, host_name, service_name
 from reconciler.local.services_file.ignore_rules import read_ignore
@@ -21,13 +22,6 @@ TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld", 
 """The keys that `defaults` may set for all services."""
 KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "ignore", "paused")
 EXAMPLE = f"{{name: web, command: {command.EXAMPLE}}}"
-_IDLE_BY = {
-    Protocol.HTTP: (IdleBy.REQUESTS, IdleBy.BYTES),
-    Protocol.H2C: (IdleBy.REQUESTS, IdleBy.BYTES),
-    Protocol.TCP: (IdleBy.CONNECTIONS, IdleBy.BYTES),
-    Protocol.TLS: (IdleBy.CONNECTIONS, IdleBy.BYTES),
-}
-"""The counters of each protocol; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,7 @@ def read_timing(fields: Mapping[str, Value], otherwise: Spec) -> Spec:
         wake_timeout=seconds("wakeTimeout") or otherwise.wake_timeout,
         hold_timeout=seconds("holdTimeout") or otherwise.hold_timeout,
         drain_timeout=seconds("drainTimeout") or otherwise.drain_timeout,
-        max_held=(fields["maxHeld"].whole(1, 1_000_000) if "maxHeld" in fields else None) or otherwise.max_held,
+        max_held=(fields["maxHeld"].whole(1, MAX_HELD) if "maxHeld" in fields else None) or otherwise.max_held,
         refusal_details=fields["refusalDetails"].yes_no() is True
         if "refusalDetails" in fields
         else otherwise.refusal_details,
@@ -116,7 +110,7 @@ def _hosts(value: Value | None, protocol: Protocol) -> list[Value]:
 
 
 def _idle_by(value: Value | None, protocol: Protocol) -> IdleBy:
-    allowed = _IDLE_BY[protocol]
+    allowed = IDLE_BY[protocol]
     by = value.fields(["by"], f"{{by: {allowed[0]}}}").get("by") if value else None
     word = by.word(IdleBy) if by else None
     if by is not None and word is not None and word not in allowed:

@@ -6,7 +6,7 @@ graph, the last stage with line numbers.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from textwrap import shorten
@@ -14,11 +14,12 @@ from typing import TypeVar
 
 import yaml
 
+from reconciler.core.reasons import Problem
 from reconciler.core.text import closest_match, join_words, parse_duration
+from reconciler.core.validation import MAX_SECONDS, MIN_SECONDS
 from reconciler.local.services_file.problems import Problems
 
 _TAG = "tag:yaml.org,2002:"
-LONGEST_SECONDS = 10 * 365 * 24 * 3600
 MAX_DIGITS = 18
 """The longest number; Python refuses to read thousands of digits."""
 _Word = TypeVar("_Word", bound=StrEnum)
@@ -46,6 +47,13 @@ class Value:
     def wrong(self, what: str) -> None:
         """Record a problem of this value."""
         self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what)
+
+    def follows(self, rule: Callable[[str, str], Problem | None], text: str) -> bool:
+        """Return whether the text is valid by a rule of `core.validation`; if not, record the problem."""
+        problem = rule(self.where, text)
+        if problem:
+            self.wrong(f"{problem.message}; {problem.remedy}")
+        return problem is None
 
     def lacks(self, name: str, example: str, required: str = "required") -> None:
         """Record that a required field is missing."""
@@ -136,16 +144,16 @@ class Value:
         self.wrong(f"{self.shown} is not valid; use a number from {least} to {most}")
         return None
 
-    def seconds(self, least: float = 0.001) -> float | None:
+    def seconds(self, least: float = MIN_SECONDS) -> float | None:
         """Return a duration of at least `least` seconds."""
         written = self.node.value if isinstance(self.node, yaml.ScalarNode) else ""
         seconds = parse_duration(written)
-        if seconds is not None and least <= seconds <= LONGEST_SECONDS:
+        if seconds is not None and least <= seconds <= MAX_SECONDS:
             return seconds
         if seconds == 0:
             self.wrong(f"{self.shown} is zero; use for example 5m, 30s or 1h30m")
         elif seconds is not None and seconds > least:
-            self.wrong(f"{self.shown} is too long; use at most {LONGEST_SECONDS // 3600}h")
+            self.wrong(f"{self.shown} is too long; use at most {MAX_SECONDS // 3600}h")
         elif seconds is not None:
             self.wrong(f"{self.shown} is too short; use at least {least * 1000:g}ms")
         elif self._is("int") or self._is("float"):
