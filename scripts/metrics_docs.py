@@ -15,7 +15,7 @@ from prometheus_client.core import Metric
 from reconciler.core.machine import TABLE
 from reconciler.core.reasons import STALL_REASONS, UNKNOWN_REASONS
 from reconciler.core.record import State
-from reconciler.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
+from reconciler.metrics.definitions import CLUSTER_PARTS, CONTROL_FAMILIES, PARTS, SERVICE_FAMILIES, Family, Kind
 from tproxy.hold_queue import RefusalCause
 from tproxy.holder import Holder
 from tproxy.metrics import NO_SERVICE, HolderCollector

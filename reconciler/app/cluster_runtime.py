@@ -47,7 +47,7 @@ from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.wake_client import WARM_CONNECTIONS
 from reconciler.local.open_files import raise_limit
-from reconciler.metrics import World
+from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.replicas import Connected
 from reconciler.replication import CLAIMS as PEER_CLAIMS
@@ -82,7 +82,7 @@ class ClusterRuntime:
         self._started = False
         self._observed: set[str] = set()
         pace = sample_source.pace(settings.sample_interval, settings.prometheus)
-        self._runtime = Runtime(self._world(), pace, settings.hold)
+        self._runtime = Runtime(self._sources(), pace, settings.hold)
         self.engine = self._runtime.engine
         api.called = wake_api.called = self._runtime.metrics.called
         self._certificates = certificates(settings, api)
@@ -166,9 +166,9 @@ class ClusterRuntime:
         spacing = sample_source.spacing(prometheus)
         return Sampler(self._source, settings.sample_interval, spacing, time.time, self._sampled)
 
-    def _world(self) -> World:
+    def _sources(self) -> Sources:
         """Return the sources of metrics. Only the leader counts services, or each would be counted by every replica."""
-        return World(
+        return Sources(
             services=lambda: self.engine.services if self.engine.leads else {},
             envoys=lambda: self._streams.router.nodes(),
             holders=lambda: self._streams.holders.connected,

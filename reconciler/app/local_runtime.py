@@ -39,7 +39,7 @@ from reconciler.local.services_file import ServicesFile
 from reconciler.local.sockets import joined, listened_on, split
 from reconciler.local.sqlite_store import SqliteStore
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir
-from reconciler.metrics import World
+from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.replicas import Connected
@@ -88,7 +88,7 @@ class LocalRuntime:
         self._late: list[asyncio.Task[None]] = []
         directory, prometheus = settings.state_dir, settings.prometheus
         pace = sample_source.pace(file.sample_interval, prometheus)
-        self._runtime = Runtime(self._world(), pace, AnyIp(settings.holder_port))
+        self._runtime = Runtime(self._sources(), pace, AnyIp(settings.holder_port))
         self.engine = self._runtime.engine
         self._runtime.notifier.add(self)
         self._store = SqliteStore(directory.records)
@@ -108,8 +108,8 @@ class LocalRuntime:
         metrics, statistics = self._runtime.metrics, self._admin.prometheus_text
         self._http = Http(operations, metrics.scrape, lambda: statistics(NODE))
 
-    def _world(self) -> World:
-        return World(
+    def _sources(self) -> Sources:
+        return Sources(
             services=lambda: self.engine.services,
             envoys=lambda: self._streams.router.nodes(),
             holders=lambda: self._streams.holders.connected,

@@ -28,7 +28,7 @@ from reconciler.engine.engine import Adapters, Engine
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import FORGET_SECONDS, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
-from reconciler.metrics import Metrics, World
+from reconciler.metrics import Metrics, Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.replicas import Standing
@@ -112,9 +112,9 @@ class StreamServer:
 class Runtime:
     """The engine with its inputs and its audience. Inputs may arrive before `start`, which adds the outputs."""
 
-    def __init__(self, world: World, pace: Pace, hold: AnyIp | Tproxy) -> None:
-        self._world = world
-        self.metrics = Metrics(world)
+    def __init__(self, sources: Sources, pace: Pace, hold: AnyIp | Tproxy) -> None:
+        self._sources = sources
+        self.metrics = Metrics(sources)
         self.notifier = TransitionNotifier(self.metrics)
         saw, woke = self.notifier.saw, self.notifier.woke
         self.engine = Engine(time.time, pace, hold.address, saw, woke, hold.listens_at, hold.size)
@@ -178,7 +178,7 @@ class Runtime:
 
     def sampled(self, sample: Sample) -> bool:
         """Receive a sample; return whether a removed service is no longer in use, and has left the routes."""
-        if self._world.leads():
+        if self._sources.leads():
             self.engine.sampled(sample)
             self.metrics.sampled(sample, self.engine.unknown)
         if self._served is None or not self.removal.sampled(sample):

@@ -1,6 +1,6 @@
-"""What the reconciler tells Prometheus. Names, meanings and cardinality: `table.py`, and docs/metrics.md made of it."""
+"""What the reconciler tells Prometheus. Names, meanings and cardinality: `definitions.py`, and docs/metrics.md made of it."""
 
 from reconciler.metrics.metrics import Metrics
-from reconciler.metrics.world import World
+from reconciler.metrics.sources import Sources
 
-__all__ = ["Metrics", "World"]
+__all__ = ["Metrics", "Sources"]

@@ -17,8 +17,8 @@ from reconciler.core.traffic import Sample
 from reconciler.metrics.loop_lag import LoopLag
 from reconciler.metrics.registry import Registry
 from reconciler.metrics.services import Page
-from reconciler.metrics.tally import Tally
-from reconciler.metrics.world import Service, World
+from reconciler.metrics.service_counters import ServiceCounters
+from reconciler.metrics.sources import ServiceSource, Sources
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.transitions import Transition
 
@@ -36,11 +36,11 @@ def acceptable(accept: str) -> str:
 class Metrics:
     """Counts, and answers scrapes. Everything but the writing happens on the event loop."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._tallies: dict[str, Tally] = {}
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._counters: dict[str, ServiceCounters] = {}
         self._holders: frozenset[str] = frozenset()
-        self._registry = Registry(world)
+        self._registry = Registry(sources)
         self._lag = LoopLag(self._registry.lag.observe)
 
     def start(self) -> None:
@@ -52,14 +52,14 @@ class Metrics:
 
     def lead(self) -> None:
         """Services are told of here from now on: counters begin anew, as what was counted meanwhile was elsewhere."""
-        self._tallies.clear()
-        for name in self._world.services():
+        self._counters.clear()
+        for name in self._sources.services():
             self._known(name)
 
     def configured(self) -> None:
         """Services came or went."""
-        for name in self._tallies.keys() - self._world.services().keys():
-            del self._tallies[name]
+        for name in self._counters.keys() - self._sources.services().keys():
+            del self._counters[name]
 
     def ran(self, service: str) -> None:
         """It was seen whether the service runs; from the first time on it is counted."""
@@ -68,28 +68,28 @@ class Metrics:
 
     def held(self, held: HoldStatus) -> None:
         if found := self._known(held.service):
-            holders = frozenset(self._world.all_holders())
+            holders = frozenset(self._sources.all_holders())
             if holders != self._holders:
-                self._holders = holders  # one object for all tallies, of which there may be many
-            found[1].saw_held(held, self._holders, self._world.ticks())
+                self._holders = holders  # one object for all counters, of which there may be many
+            found[1].saw_held(held, self._holders, self._sources.ticks())
 
     def saw(self, transition: Transition) -> None:
         found = self._known(transition.service)
         if found is None:
             return
-        service, tally, record = found
-        tally.saw_transition(transition, record, service.requests, service.spec.wake_timeout)
-        self._sleeps(service, tally, record)
-        if record.state is State.ScaledToZero and tally.before_wake:
-            requests, released = tally.before_wake
-            self._registry.served(transition.service, service.requests - requests, tally.released.total - released)
+        service, counters, record = found
+        counters.saw_transition(transition, record, service.requests, service.spec.wake_timeout)
+        self._sleeps(service, counters, record)
+        if record.state is State.ScaledToZero and counters.before_wake:
+            requests, released = counters.before_wake
+            self._registry.served(transition.service, service.requests - requests, counters.released.total - released)
 
     def woke(self, service: str, total: float | None, parts: Mapping[str, float]) -> None:
         """A wake is over; `parts` are seconds by name, in order."""
         if total is not None:
             self._registry.woke(service, total, parts)
-            if tally := self._tallies.get(service):
-                tally.last_wake = (total, parts)
+            if counters := self._counters.get(service):
+                counters.last_wake = (total, parts)
 
     def sampled(self, sample: Sample, unknown: Unknown | None) -> None:
         """A sample was taken; `unknown` is why it says nothing, or None."""
@@ -99,7 +99,7 @@ class Metrics:
         """An Envoy acknowledged endpoints."""
         acks = self._registry.acks
         if len(acks) >= MOST_ENVOYS and envoy not in acks:
-            for gone in acks.keys() - self._world.envoys().keys():
+            for gone in acks.keys() - self._sources.envoys().keys():
                 del acks[gone]
         acks[envoy] += 1
 
@@ -110,31 +110,31 @@ class Metrics:
     async def scrape(self, accept: str) -> tuple[bytes, str]:
         """The page in the format that the `Accept` header asks for, and its content type."""
         encode, content_type = choose_encoder(acceptable(accept))
-        for envoy in self._registry.acks.keys() - self._world.envoys().keys():
+        for envoy in self._registry.acks.keys() - self._sources.envoys().keys():
             del self._registry.acks[envoy]
         rest = self._registry.text(encode)
-        present = list(self._world.services().items())
+        present = list(self._sources.services().items())
         openmetrics = content_type.startswith(OPENMETRICS)
         return await asyncio.to_thread(self._write, present, openmetrics, rest), content_type
 
-    def _write(self, present: list[tuple[str, Service]], openmetrics: bool, rest: bytes) -> bytes:
+    def _write(self, present: list[tuple[str, ServiceSource]], openmetrics: bool, rest: bytes) -> bytes:
         """In a thread: it looks, and changes nothing."""
-        page = Page(self._world.now(), self._world.ticks())
+        page = Page(self._sources.now(), self._sources.ticks())
         for name, service in present:
-            page.add(name, service, self._tallies.get(name))
+            page.add(name, service, self._counters.get(name))
         return page.text(openmetrics, rest)
 
-    def _known(self, name: str) -> tuple[Service, Tally, Record] | None:
-        """A service, its tally (made when it is the first time) and its record; None while it has none."""
-        service = self._world.services().get(name)
+    def _known(self, name: str) -> tuple[ServiceSource, ServiceCounters, Record] | None:
+        """A service, its counters (made when it is the first time) and its record; None while it has none."""
+        service = self._sources.services().get(name)
         if service is None or service.record is None:
             return None
-        tally = self._tallies.get(name)
-        if tally is None:
-            tally = self._tallies[name] = Tally.of(service.record, service.asks, self._world.ticks())
-        return service, tally, service.record
+        counters = self._counters.get(name)
+        if counters is None:
+            counters = self._counters[name] = ServiceCounters.of(service.record, service.asks, self._sources.ticks())
+        return service, counters, service.record
 
-    def _sleeps(self, service: Service, tally: Tally, record: Record) -> None:
+    def _sleeps(self, service: ServiceSource, counters: ServiceCounters, record: Record) -> None:
         """Count from now on what is not run while it sleeps, if it does."""
         asleep = record.state is State.ScaledToZero
-        tally.sleeps(record.replicas if asleep else 0, service.asks, self._world.ticks())
+        counters.sleeps(record.replicas if asleep else 0, service.asks, self._sources.ticks())

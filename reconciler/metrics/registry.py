@@ -1,6 +1,6 @@
 """The metrics that are not about one service, by prometheus-client: wakes, samples, xDS, holders, ourselves.
 
-Counterparts: `table.py`, which says what there is; `services.py`, the other half.
+Counterparts: `definitions.py`, which says what there is; `services.py`, the other half.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 
 from reconciler.core.reasons import UNKNOWN_REASONS, Reason, Unknown
 from reconciler.core.traffic import Sample
-from reconciler.metrics import table
-from reconciler.metrics.table import Family
-from reconciler.metrics.world import World
+from reconciler.metrics import definitions
+from reconciler.metrics.definitions import Family
+from reconciler.metrics.sources import Sources
 
 WAKE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 COUNT_BUCKETS = (0, 1, 2, 5, 10, 100, 1_000, 10_000)
@@ -62,68 +62,70 @@ class Present(Collector):
     """What is so at the moment of the scrape."""
 
     def __init__(
-        self, world: World, samples: Samples, acks: Mapping[str, int], calls: Mapping[tuple[str, ...], int]
+        self, sources: Sources, samples: Samples, acks: Mapping[str, int], calls: Mapping[tuple[str, ...], int]
     ) -> None:
-        self._world, self._samples, self._acks, self._calls = world, samples, acks, calls
+        self._sources, self._samples, self._acks, self._calls = sources, samples, acks, calls
 
     def describe(self) -> Iterable[Metric]:
         """Registering must not look."""
         return []
 
     def collect(self) -> Iterable[Metric]:
-        world = self._world
+        sources = self._sources
         yield from self._of_samples()
         yield from self._of_envoys()
-        yield _single(table.HOLDERS, len(world.holders()))
-        yield _single(table.SERVICES, len(world.services()))
-        yield _single(table.READY, world.ready())
-        failing = self._world.records_failing
-        yield _single(table.RECORDS_FAILING, failing() if failing else None)
-        yield _single(table.LEADER, world.leads())
-        yield _family(table.API_CALLS, self._calls)
-        yield _family(table.REFUSED_STREAMS, world.refused_streams())
-        yield _single(table.PLAINTEXT, world.plaintext())
-        yield _family(table.CERTIFICATE_EXPIRY, {(name,): until for name, until in world.expiries().items()})
-        yield _family(table.BUILD, {(version("zenvoy"), platform.python_version()): 1})
+        yield _single(definitions.HOLDERS, len(sources.holders()))
+        yield _single(definitions.SERVICES, len(sources.services()))
+        yield _single(definitions.READY, sources.ready())
+        failing = self._sources.records_failing
+        yield _single(definitions.RECORDS_FAILING, failing() if failing else None)
+        yield _single(definitions.LEADER, sources.leads())
+        yield _family(definitions.API_CALLS, self._calls)
+        yield _family(definitions.REFUSED_STREAMS, sources.refused_streams())
+        yield _single(definitions.PLAINTEXT, sources.plaintext())
+        yield _family(definitions.CERTIFICATE_EXPIRY, {(name,): until for name, until in sources.expiries().items()})
+        yield _family(definitions.BUILD, {(version("zenvoy"), platform.python_version()): 1})
 
     def _of_samples(self) -> Iterable[Metric]:
         samples = self._samples
-        yield _single(table.SAMPLES, samples.taken)
-        yield _family(table.SAMPLES_UNKNOWN, {(cause,): count for cause, count in samples.unknown.items()})
-        takes = self._world.leads()
-        yield _single(table.SAMPLE_COMPLETE, samples.complete if takes else None)
-        yield _family(table.SAMPLE_UNKNOWN, {(cause,): cause is samples.cause for cause in UNKNOWN_REASONS if takes})
-        yield _single(table.SAMPLE_TAKEN, samples.latest if takes else None)
-        yield _single(table.SAMPLE_COMPLETE_TAKEN, samples.latest_complete if takes else None)
+        yield _single(definitions.SAMPLES, samples.taken)
+        yield _family(definitions.SAMPLES_UNKNOWN, {(cause,): count for cause, count in samples.unknown.items()})
+        takes = self._sources.leads()
+        yield _single(definitions.SAMPLE_COMPLETE, samples.complete if takes else None)
+        yield _family(
+            definitions.SAMPLE_UNKNOWN, {(cause,): cause is samples.cause for cause in UNKNOWN_REASONS if takes}
+        )
+        yield _single(definitions.SAMPLE_TAKEN, samples.latest if takes else None)
+        yield _single(definitions.SAMPLE_COMPLETE_TAKEN, samples.latest_complete if takes else None)
 
     def _of_envoys(self) -> Iterable[Metric]:
-        envoys = self._world.envoys()
+        envoys = self._sources.envoys()
         acked: dict[tuple[str, ...], float] = {
             (name, kind, acked): 1.0 for name, envoy in envoys.items() for kind, acked in _versions(envoy.versions)
         }
-        yield _single(table.ENVOYS, len(envoys))
-        yield _family(table.ENVOY_CONNECTED, {(name,): envoy.since for name, envoy in envoys.items()})
-        yield _family(table.ACKED, acked)
-        yield _family(table.ACKS, {(name,): self._acks.get(name, 0) for name in envoys})
-        yield _family(table.NACKS, {(name,): envoy.nacks for name, envoy in envoys.items()})
+        yield _single(definitions.ENVOYS, len(envoys))
+        yield _family(definitions.ENVOY_CONNECTED, {(name,): envoy.since for name, envoy in envoys.items()})
+        yield _family(definitions.ACKED, acked)
+        yield _family(definitions.ACKS, {(name,): self._acks.get(name, 0) for name in envoys})
+        yield _family(definitions.NACKS, {(name,): envoy.nacks for name, envoy in envoys.items()})
 
 
 class Registry:
     """Everything that prometheus-client keeps and writes."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, sources: Sources) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.samples = Samples()
         self.acks: Counts[str] = Counts()
         self.calls: Counts[tuple[str, ...]] = Counts()
         """Of the API server, by method and code."""
         self._registry = CollectorRegistry()
-        self._wakes = self._histogram(table.WAKE, WAKE_BUCKETS)
-        self._parts = self._histogram(table.WAKE_PART, WAKE_BUCKETS)
-        self._requests = self._histogram(table.WAKE_REQUESTS, COUNT_BUCKETS)
-        self._connections = self._histogram(table.WAKE_CONNECTIONS, COUNT_BUCKETS)
-        self.lag = self._histogram(table.LOOP_LAG, LAG_BUCKETS)
-        self._registry.register(Present(world, self.samples, self.acks, self.calls))
+        self._wakes = self._histogram(definitions.WAKE, WAKE_BUCKETS)
+        self._parts = self._histogram(definitions.WAKE_PART, WAKE_BUCKETS)
+        self._requests = self._histogram(definitions.WAKE_REQUESTS, COUNT_BUCKETS)
+        self._connections = self._histogram(definitions.WAKE_CONNECTIONS, COUNT_BUCKETS)
+        self.lag = self._histogram(definitions.LOOP_LAG, LAG_BUCKETS)
+        self._registry.register(Present(sources, self.samples, self.acks, self.calls))
         prometheus_client.ProcessCollector(registry=self._registry)
 
     def woke(self, service: str, total: float, parts: Mapping[str, float]) -> None:

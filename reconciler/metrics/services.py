@@ -8,7 +8,7 @@ and https://prometheus.io/docs/specs/om/open_metrics_spec/
 from __future__ import annotations
 
 from reconciler.core.record import Record, State
-from reconciler.metrics.table import (
+from reconciler.metrics.definitions import (
     FIGURES,
     LAST_WAKE,
     LAST_WAKE_PART,
@@ -20,38 +20,38 @@ from reconciler.metrics.table import (
     WAKES,
     Family,
 )
-from reconciler.metrics.tally import Tally
-from reconciler.metrics.world import Service
+from reconciler.metrics.service_counters import ServiceCounters
+from reconciler.metrics.sources import ServiceSource
 
 Figure = float | None
-_FRESH = Tally()
+_FRESH = ServiceCounters()
 _STATES = {
     present: tuple((f',state="{state.value}"}} ', int(state is present)) for state in State) for present in State
 }
 
 
 class Page:
-    """Lines by metric; `now` is seconds since the epoch, `ticks` those of the tallies."""
+    """Lines by metric; `now` is seconds since the epoch, `ticks` those of the counters."""
 
     def __init__(self, now: float, ticks: float) -> None:
         self._now, self._ticks = now, ticks
         self._lines: dict[str, list[str]] = {family.name: [] for family in SERVICE_FAMILIES}
         self._figures = tuple((self._lines[family.name].append, family.sample_name) for family in FIGURES)
 
-    def add(self, name: str, service: Service, tally: Tally | None) -> None:
+    def add(self, name: str, service: ServiceSource, counters: ServiceCounters | None) -> None:
         """Everything about one service; nothing while it is not known whether it runs."""
         if (record := service.record) is None:
             return
         tag = f'{{service="{escaped(name)}"'
         self._add_state(tag, record.state)
-        known = figures(service, record, tally or _FRESH, self._ticks)
+        known = figures(service, record, counters or _FRESH, self._ticks)
         for (append, metric), figure in zip(self._figures, known, strict=True):
             if figure is not None:
                 append(f"{metric}{tag}}} {figure}\n")
         if diagnosis := record.diagnosis:
             self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},why="{diagnosis.code}"}} 1\n')
-        if tally is not None:
-            self._add_events(tag, tally, service.spec.wake_timeout)
+        if counters is not None:
+            self._add_events(tag, counters, service.spec.wake_timeout)
 
     def text(self, openmetrics: bool, rest: bytes) -> bytes:
         """All of it, and prometheus-client's part behind it. Joined bit by bit: one large join lets nobody else in."""
@@ -65,34 +65,34 @@ class Page:
         for label, value in _STATES[state]:
             append(f"{metric}{label}{value}\n")
 
-    def _add_events(self, tag: str, tally: Tally, wake_timeout: float) -> None:
+    def _add_events(self, tag: str, counters: ServiceCounters, wake_timeout: float) -> None:
         transitions = self._lines[TRANSITIONS.name]
-        for (source, target, event), count in tally.transitions.items():
+        for (source, target, event), count in counters.transitions.items():
             labels = f'{tag},from="{source}",to="{target}",event="{event}"}}'
             transitions.append(f"{TRANSITIONS.sample_name}{labels} {count}\n")
         refusals = self._lines[REFUSALS.name]
-        for reason, refused in tally.refusals.items():
+        for reason, refused in counters.refusals.items():
             labels = f'{tag},reason="{escaped(reason)}"}}'
             refusals.append(f"{REFUSALS.sample_name}{labels} {refused.total}\n")
-        if tally.begun:
-            late = tally.timed_out(self._now, wake_timeout)
+        if counters.begun:
+            late = counters.timed_out(self._now, wake_timeout)
             self._lines[WAKES.name] += [
                 f'{WAKES.sample_name}{tag},result="{result}"}} {count}\n'
                 for result, count in (
-                    ("woken", tally.wakes_ready),
-                    ("stalled", tally.wakes_stalled),
+                    ("woken", counters.wakes_ready),
+                    ("stalled", counters.wakes_stalled),
                     ("timed_out", late),
                 )
             ]
-        if tally.last_wake:
-            total, parts = tally.last_wake
+        if counters.last_wake:
+            total, parts = counters.last_wake
             self._lines[LAST_WAKE.name].append(f"{LAST_WAKE.name}{tag}}} {total}\n")
             self._lines[LAST_WAKE_PART.name] += [
                 f'{LAST_WAKE_PART.name}{tag},part="{escaped(part)}"}} {seconds}\n' for part, seconds in parts.items()
             ]
 
 
-def figures(service: Service, record: Record, tally: Tally, ticks: float) -> tuple[Figure, ...]:
+def figures(service: ServiceSource, record: Record, counters: ServiceCounters, ticks: float) -> tuple[Figure, ...]:
     """One value for each of `FIGURES`, in their order; None: no series."""
     spec, seen, deadline = service.spec, service.seen, service.deadline
     return (
@@ -102,18 +102,18 @@ def figures(service: Service, record: Record, tally: Tally, ticks: float) -> tup
         seen.replicas,
         seen.held,
         seen.relayed,
-        tally.released.total,
-        tally.refused.total,
-        tally.gone.total,
+        counters.released.total,
+        counters.refused.total,
+        counters.gone.total,
         service.requests,
         spec.wake_timeout,
         spec.idle_after,
         spec.hold_timeout,
         deadline.at if deadline else None,
-        tally.slept.read(ticks),
-        tally.slept_cpu.read(ticks) if service.asks.cpu_cores is not None else None,
-        tally.slept_memory.read(ticks) if service.asks.memory_bytes is not None else None,
-        tally.waited.read(ticks),
+        counters.slept.read(ticks),
+        counters.slept_cpu.read(ticks) if service.asks.cpu_cores is not None else None,
+        counters.slept_memory.read(ticks) if service.asks.memory_bytes is not None else None,
+        counters.waited.read(ticks),
     )
 
 

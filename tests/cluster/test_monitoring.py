@@ -19,7 +19,7 @@ from grafana.build import BOARDS
 from grafana.control_plane import LEADER, NO_PODS
 from grafana.fleet_wakes import NO_REQUESTS
 from grafana.queries import IN_A_CLUSTER, NO_API_SERVER
-from reconciler.metrics.table import CLUSTER_PARTS
+from reconciler.metrics.definitions import CLUSTER_PARTS
 from tests.cluster.harness import Cluster
 from tests.cluster.monitoring import Discovery, jobs_of, write_rules
 from tests.cluster.release import CHART, PATIENCE_SECONDS, ROOT, SYSTEM, WEB, Release, Shop, web

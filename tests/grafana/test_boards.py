@@ -13,7 +13,7 @@ from grafana.build import BOARDS, DASHBOARDS
 from grafana.model import GRID_WIDTH, Board
 from grafana.theme import CAUSE_COLORS, PART_COLORS
 from reconciler.core.reasons import UNKNOWN_REASONS
-from reconciler.metrics.table import CLUSTER_PARTS, PARTS
+from reconciler.metrics.definitions import CLUSTER_PARTS, PARTS
 from xds.bootstrap.document import ADS_CLUSTER
 from xds.bootstrap.stats_listener import ADMIN_CLUSTER
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.metrics.table import CONTROL_FAMILIES, SERVICE_FAMILIES
+from reconciler.metrics.definitions import CONTROL_FAMILIES, SERVICE_FAMILIES
 
 pytestmark = pytest.mark.prometheus
 

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parsed_pl
 from reconciler.core.judge import Observed
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.metrics import Metrics, World
+from reconciler.metrics import Metrics, Sources
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests
 from reconciler.ports.holders import NONE, HoldStatus
@@ -44,7 +44,7 @@ class FakeEnvoy:
 
 
 class Scene:
-    """One `Metrics` and the world that it looks at; `now` moves by `passes` only."""
+    """One `Metrics` and the sources that it looks at; `now` moves by `passes` only."""
 
     def __init__(self, *services: FakeService) -> None:
         self.now = START
@@ -53,7 +53,7 @@ class Scene:
         self.holders: list[str] = []
         self.ready = self.leads = True
         self.metrics = Metrics(
-            World(
+            Sources(
                 services=lambda: self.services if self.leads else {},
                 envoys=lambda: self.envoys,
                 holders=lambda: self.holders,

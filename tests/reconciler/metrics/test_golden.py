@@ -14,7 +14,7 @@ from typing import get_args
 from reconciler.core import events
 from reconciler.core.machine import TABLE
 from reconciler.core.record import State
-from reconciler.metrics.table import CLUSTER_PARTS, CONTROL_FAMILIES, HISTOGRAMS, PARTS, SERVICE_FAMILIES
+from reconciler.metrics.definitions import CLUSTER_PARTS, CONTROL_FAMILIES, HISTOGRAMS, PARTS, SERVICE_FAMILIES
 from reconciler.plan import Deadline
 from reconciler.ports.backend import ResourceRequests
 from reconciler.ports.holders import HoldStatus

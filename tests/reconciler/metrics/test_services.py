@@ -9,8 +9,8 @@ import pytest
 from reconciler.core import events
 from reconciler.core.judge import Observed
 from reconciler.core.record import State
-from reconciler.metrics.table import FIGURES
-from reconciler.metrics.tally import Tally
+from reconciler.metrics.definitions import FIGURES
+from reconciler.metrics.service_counters import ServiceCounters
 from reconciler.plan import Deadline
 from reconciler.ports.backend import ResourceRequests
 from reconciler.ports.holders import HoldStatus
@@ -366,9 +366,9 @@ async def test_refusals_have_their_reason_and_begin_with_the_first() -> None:
 
 
 def test_what_did_not_happen_is_one_object_for_all_services() -> None:
-    one, other = Tally(), Tally()
-    for tally in (one, other):
-        tally.saw_held(HoldStatus("web", 0, 0), frozenset({"local"}), 1.0)
+    one, other = ServiceCounters(), ServiceCounters()
+    for counters in (one, other):
+        counters.saw_held(HoldStatus("web", 0, 0), frozenset({"local"}), 1.0)
     assert one.released is other.released
     assert one.transitions is other.transitions
     assert one.refusals is other.refusals

@@ -54,7 +54,7 @@ class Meter:
 
 
 @dataclass(slots=True)
-class Tally:
+class ServiceCounters:
     """One service."""
 
     slept: Meter = Meter()
@@ -91,14 +91,14 @@ class Tally:
     _holders: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, record: Record, asks: ResourceRequests, ticks: float) -> Tally:
+    def of(cls, record: Record, asks: ResourceRequests, ticks: float) -> ServiceCounters:
         """For a service seen for the first time by this process."""
-        tally = cls()
+        counters = cls()
         if record.state is State.ScaledToZero:
-            tally.sleeps(record.replicas, asks, ticks)
+            counters.sleeps(record.replicas, asks, ticks)
         elif record.state is State.Waking:
-            tally.waking_since, tally.begun, tally.stalled = record.since, True, record.stalled is not None
-        return tally
+            counters.waking_since, counters.begun, counters.stalled = record.since, True, record.stalled is not None
+        return counters
 
     def timed_out(self, now: float, wake_timeout: float) -> int:
         """Wakes that outlasted `wake_timeout`, the present one included."""

@@ -17,7 +17,7 @@ from reconciler.ports.backend import ResourceRequests
 from reconciler.ports.holders import HoldStatus
 
 
-class Service(Protocol):
+class ServiceSource(Protocol):
     """One service as the engine has it."""
 
     @property
@@ -36,7 +36,7 @@ class Service(Protocol):
     def asks(self) -> ResourceRequests: ...
 
 
-class Envoy(Protocol):
+class EnvoySource(Protocol):
     """One connected Envoy as the xDS server has it; times are seconds since the epoch."""
 
     @property
@@ -48,11 +48,11 @@ class Envoy(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Sources:
     """How to look; each call is made on the event loop and must be quick."""
 
-    services: Callable[[], Mapping[str, Service]]
-    envoys: Callable[[], Mapping[str, Envoy]]
+    services: Callable[[], Mapping[str, ServiceSource]]
+    envoys: Callable[[], Mapping[str, EnvoySource]]
     holders: Callable[[], Sequence[str]]
     """Those that are connected here."""
     all_holders: Callable[[], Iterable[str]]
