@@ -40,5 +40,5 @@ def pace(sample_interval: float, settings: PrometheusSettings | None) -> Pace:
     """Return the delay of samples; with Prometheus it includes the next scrape of every Envoy."""
     if settings is None:
         return Pace(5 * sample_interval + ADMIN_TIMEOUT_SECONDS)
-    scrape, answer = settings.scrape_interval, settings.most
+    scrape, answer = settings.scrape_interval, settings.seconds_max
     return Pace(2 * scrape + sample_interval + answer, scrape + spacing(settings) + sample_interval + answer)

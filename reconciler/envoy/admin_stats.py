@@ -1,10 +1,10 @@
 """Samples from Envoy's admin port. Counterpart: `reconciler.ports.traffic`.
 
-Only counters that were used, filtered by Envoy itself: https://www.envoyproxy.io/docs/envoy/latest/operations/admin#get--stats
+Envoy itself selects the counters that were used: https://www.envoyproxy.io/docs/envoy/latest/operations/admin#get--stats
 
 An answer is not trusted: an Envoy is a peer. Redirects are not followed, nothing is decompressed, and size, time, lines
-and numbers are bounded. An answer that breaks a bound, or that cannot be parsed, makes this one reading unknown; the
-words that say so are our own, never bytes of the answer.
+and numbers are bounded. An answer that exceeds a bound, or that cannot be parsed, makes this reading unknown. Error
+messages never contain bytes of the answer.
 """
 
 from __future__ import annotations
@@ -39,27 +39,29 @@ QUERY = {
     "filter": r"^(cluster\..*\.upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|server\.uptime)$",
 }
 MOST_LINES = 2 * 10_000 * len(FIELDS)
-"""Twice what 10,000 services have, the number that zenvoy is built for."""
+"""Twice the lines of 10,000 services, the number that zenvoy is built for."""
 MOST_LINE_BYTES = 512
-"""A namespace and a name have 317 characters at most; the rest is Envoy's, and a number."""
+"""A namespace and a name have at most 317 characters; the rest is a statistic's name and a number."""
 MOST_BYTES = 200 * MOST_LINES
 MOST_SCRAPE_BYTES = 4 * MOST_BYTES
-"""Prometheus' format names each statistic with labels, and its type."""
+"""Prometheus' format adds labels to each statistic, and a line with its type."""
 STATS_PORTS = range(9902, 9903)
-"""The ports that an Envoy may name by default: the one that the chart uses."""
+"""The ports that an Envoy may name by default: the port that the chart uses."""
 _LINE = re.compile(rb"(?:cluster\.(.+)\.(" + "|".join(FIELDS).encode() + rb")|server\.uptime): ([0-9]{1,18})")
 _HEADERS = {"Accept-Encoding": "identity", "Accept": "text/plain"}
 Admin = Path | str
 """A Unix socket, or `ip:port`; empty for an Envoy that named no port."""
 
 
-class Unusable(Exception):
-    """An answer, or an address, that nothing may be concluded from; the words are ours."""
+class UnusableStatsError(Exception):
+    """An answer or an address that cannot be used. Its message contains no bytes of the answer."""
 
 
 class AdminStats:
-    """Samples from each Envoy's admin port. `admins` returns the present Envoys and their addresses, by node id;
-    `ports` are those that an address may have."""
+    """A source of samples: the admin ports of all Envoys.
+
+    `admins` returns the addresses of the present Envoys, by node id; `ports` are the ports that an address may have.
+    """
 
     def __init__(
         self,
@@ -78,17 +80,17 @@ class AdminStats:
             await session.close()
 
     async def prometheus_text(self, envoy: str) -> bytes:
-        """Return what Prometheus would scrape from an Envoy. Raises `OSError` and `TimeoutError`."""
+        """Return an Envoy's metrics in Prometheus' format. Raises `OSError` and `TimeoutError`."""
         parts: list[bytes] = []
         try:
             async with asyncio.timeout(self._timeout):
                 await self._fetch(self._admins()[envoy], SCRAPE, {"usedonly": ""}, MOST_SCRAPE_BYTES, parts.append)
-        except (Unusable, aiohttp.ClientError) as error:
-            raise OSError(_words(error)) from error
+        except (UnusableStatsError, aiohttp.ClientError) as error:
+            raise OSError(_describe(error)) from error
         return b"".join(parts)
 
     async def stop_listening(self, envoy: str) -> bool:
-        """Have an Envoy accept no further connection, and ask its HTTP clients to close theirs.
+        """Make an Envoy refuse new connections and ask its HTTP clients to close theirs.
 
         Return False if it does not answer.
         """
@@ -127,14 +129,14 @@ class AdminStats:
 
     async def _read(self, admin: Admin) -> EnvoyReading | str:
         if not admin:
-            return "it did not say where its statistics are; its bootstrap lacks --stats-address"
+            return "it did not report the address of its statistics; generate its bootstrap with --stats-address"
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._reading(admin)
         except TimeoutError:
             return f"its admin port did not answer within {self._timeout:g} s"
-        except (Unusable, aiohttp.ClientError, OSError, ValueError) as error:
-            return f"its admin port: {_words(error)}"
+        except (UnusableStatsError, aiohttp.ClientError, OSError, ValueError) as error:
+            return f"its admin port: {_describe(error)}"
 
     async def _reading(self, admin: Admin) -> EnvoyReading:
         parser = Parser(self._service_of)
@@ -144,20 +146,20 @@ class AdminStats:
     async def _fetch(
         self, admin: Admin, path: str, query: Mapping[str, str], most_bytes: int, take: Callable[[bytes], None]
     ) -> int:
-        """Hand the body of an answer to `take`, in pieces. Raises `Unusable`, and what aiohttp raises.
+        """Pass the body of an answer to `take`, in pieces; return the id of the process that answered, 0 if unknown.
 
-        Returns the id of the process that answered, 0 where it is not known.
+        Raises `UnusableStatsError`, and the errors of aiohttp.
         """
         async with self._session(admin).get(path, params=query, headers=_HEADERS, allow_redirects=False) as response:
             if response.status != 200:
-                raise Unusable(f"HTTP status {response.status}")
+                raise UnusableStatsError(f"HTTP status {response.status}")
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise Unusable("its answer is encoded, and was asked for plain")
+                raise UnusableStatsError("its answer is compressed, although plain text was requested")
             process, received = _process_of(response), 0
             async for chunk in response.content.iter_any():
                 received += len(chunk)
                 if received > most_bytes:
-                    raise Unusable(f"its answer has over {most_bytes} bytes")
+                    raise UnusableStatsError(f"its answer exceeds {most_bytes} bytes")
                 take(chunk)
         return process
 
@@ -171,24 +173,24 @@ class AdminStats:
             self._sessions[admin] = aiohttp.ClientSession(
                 url,
                 connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None),  # the time-out is around the whole call
+                timeout=aiohttp.ClientTimeout(total=None),  # a timeout is set around the whole call
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
         return self._sessions[admin]
 
     def _checked(self, admin: str) -> str:
-        """Return an address that may be asked. Raises `Unusable`."""
+        """Return the address if it is allowed. Raises `UnusableStatsError`."""
         host, _, port = admin.rpartition(":")
         try:
             ip_address(host.strip("[]"))
             number = int(port)
         except ValueError:
-            raise Unusable("its address is not ip:port") from None
+            raise UnusableStatsError("its address is not ip:port") from None
         if number not in self._ports:
             first, last = self._ports[0], self._ports[-1]
             allowed = f"{first}" if first == last else f"{first}-{last}"
-            raise Unusable(f"port {number} is not allowed; allowed by --stats-ports: {allowed}")
+            raise UnusableStatsError(f"port {number} is not allowed; allowed by --stats-ports: {allowed}")
         return admin
 
     async def _forget(self, admins: frozenset[Admin]) -> None:
@@ -197,7 +199,7 @@ class AdminStats:
 
 
 class Parser:
-    """Envoy's plain text, `name: value` on each line, as it arrives."""
+    """An incremental parser of Envoy's plain text: `name: value` on each line."""
 
     def __init__(self, service_of: Callable[[str], str]) -> None:
         self._service_of = service_of
@@ -206,28 +208,28 @@ class Parser:
         self._lines, self._rest = 0, b""
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece. Raises `Unusable` for a line that was not asked for, too long, or one too many."""
+        """Parse the next piece. Raises `UnusableStatsError` for an unexpected or long line, or too many lines."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._add(line)
         if len(self._rest) > MOST_LINE_BYTES:
-            raise Unusable(f"line {self._lines + 1} of its answer has over {MOST_LINE_BYTES} bytes")
+            raise UnusableStatsError(f"line {self._lines + 1} of its answer exceeds {MOST_LINE_BYTES} bytes")
 
     def reading(self) -> EnvoyReading:
-        """Return what was read. Raises `Unusable` when it is not whole."""
+        """Return the reading. Raises `UnusableStatsError` if the text is incomplete."""
         if self._rest:
-            raise Unusable("its answer is cut short")
+            raise UnusableStatsError("its answer is cut short")
         if self._uptime is None:
-            raise Unusable("its answer has no server.uptime")
+            raise UnusableStatsError("its answer has no server.uptime")
         return EnvoyReading(self._uptime, {service: Counters(**values) for service, values in self._counted.items()})
 
     def _add(self, line: bytes) -> None:
         self._lines += 1
         if self._lines > MOST_LINES:
-            raise Unusable(f"its answer has over {MOST_LINES} lines")
+            raise UnusableStatsError(f"its answer exceeds {MOST_LINES} lines")
         found = _LINE.fullmatch(line) if len(line) <= MOST_LINE_BYTES else None
         if found is None:
-            raise Unusable(f"line {self._lines} of its answer is not one of the statistics that were asked for")
+            raise UnusableStatsError(f"line {self._lines} of its answer is not a requested statistic")
         cluster, figure, value = found.groups()
         if cluster is None:
             self._uptime = float(value)
@@ -238,9 +240,9 @@ class Parser:
 
 
 def _process_of(response: aiohttp.ClientResponse) -> int:
-    """Return the id of the process that answers at a Unix socket; 0 where there is none, or it is not known.
+    """Return the id of the process that listens on a Unix socket; 0 for another socket.
 
-    SO_PEERCRED of unix(7): the process that called listen(2).
+    By SO_PEERCRED of unix(7).
     """
     transport = response.connection.transport if response.connection else None
     peer = transport.get_extra_info("socket") if transport else None
@@ -250,10 +252,10 @@ def _process_of(response: aiohttp.ClientResponse) -> int:
     return int(pid)
 
 
-def _words(error: Exception) -> str:
-    """Return the reason in our own words: an error of aiohttp may quote the answer."""
+def _describe(error: Exception) -> str:
+    """Describe an error without quoting the answer, as aiohttp may do."""
     match error:
-        case Unusable():
+        case UnusableStatsError():
             return str(error)
         case aiohttp.ClientConnectorError() | ConnectionError() | FileNotFoundError():
             return "it cannot be reached"

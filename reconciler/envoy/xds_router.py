@@ -1,7 +1,7 @@
-"""Routes by xDS: what Envoys are told, and what they have acknowledged. Counterparts: `reconciler.ports.router`, `xds`.
+"""The router port by xDS: sends routes to Envoys and reports acknowledgements.
 
-An Envoy that went away may go on routing by what it last knew, so for a while it still counts as one that must
-acknowledge and must be in a sample; one that comes back under its node id takes its own place.
+Counterparts: `reconciler.ports.router`, `xds`. An Envoy that disconnected may continue to route by its last state, so
+for `forget_seconds` it must still acknowledge and be in each sample, unless it reconnects with the same node id.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ __all__ = ["CLAIMS", "GRPC_OPTIONS", "XdsRouter", "grpc_options", "service_of_st
 
 
 MOST_CONNECTIONS = 10_240
-"""Connections of one port of a gRPC server: two for each of 5,000 nodes, and more.
+"""The limit on connections of a gRPC port: two for each of 5,000 nodes, and a few more.
 
-One that never begins a TLS handshake takes 60 kB for 10 s, whoever opens it: 600 MB in all.
+A connection that never begins a TLS handshake takes 60 kB for 10 s: at most 600 MB in total.
 """
 
 
 def grpc_options(open_files: int) -> tuple[tuple[str, int], ...]:
-    """Return options of a gRPC server in a process that may have so many files open: half of them are for wakes."""
+    """Return options of a gRPC server, which uses at most half of the process's open files: wakes need the rest."""
     return (*GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", min(MOST_CONNECTIONS, open_files // 2)))
 
 
 FORGET_SECONDS = 300.0
-"""How long an Envoy may be away before it no longer counts."""
+"""Time after which a disconnected Envoy no longer counts."""
 
 
 CLAIMS = {method: (StreamKind.XDS, claimed) for method, claimed in CLAIMED_NODE.items()}
-"""By method, the kind of stream and how to get the node id from its first message."""
+"""By method, the kind of stream, and how to read the node id from its first message."""
 service_of_stat = service_name
-"""The service of a name in Envoy's statistics."""
+"""Returns the service that a name in Envoy's statistics belongs to."""
 
 
 def address(text: str) -> ir.SocketAddress:
-    """`ip:port`, IPv6 in brackets, as an address."""
+    """Parse `ip:port`, with IPv6 in brackets."""
     host, _, port = text.rpartition(":")
     return ir.SocketAddress(host.strip("[]"), int(port))
 
 
 def service(spec: Spec) -> ir.Upstream:
-    """A spec in the words of xDS."""
+    """Translate a spec to the model of xDS."""
     listen = address(spec.listen) if spec.listen else None
     ignore = tuple(
         ir.IgnoreMatch(rule.paths, rule.user_agents, rule.sources, rule.status, rule.body) for rule in spec.ignore
@@ -61,11 +61,12 @@ def service(spec: Spec) -> ir.Upstream:
 
 
 class XdsRouter:
-    """All Envoys. `ticks` are seconds that nobody can set; `rejected` is told of each NACK, by node id and Envoy's
-    words, `acked` of each acknowledgement, and `joined` of an Envoy that came or went, before any route is reported.
+    """The routes of all Envoys.
 
-    One that is away for `forget_seconds` no longer counts; with 0 it is somebody else's to tell away from elsewhere.
-    `faults` receives what is wrong with services, or was rejected of them, by service, whenever that changes.
+    `ticks` returns a monotonic time. `rejected` is called for each NACK, with the node id and Envoy's message; `acked`
+    for each acknowledgement; `joined` when an Envoy connects or disconnects, before any route is reported; `faults`
+    when the errors of services change, including rejections by Envoys, by service. With 0 for `forget_seconds`,
+    another replica may serve the Envoy: the caller then decides whether it counts.
     """
 
     def __init__(
@@ -86,11 +87,10 @@ class XdsRouter:
         self._server = XdsServer(on_change=self._changed, on_node=self._node, on_faults=faults)
 
     def configure(self, http: str | None, tls: str | None, specs: Iterable[Spec], leaving: Iterable[Spec] = ()) -> None:
-        """These are all services from now on. A service that cannot be served is among the faults, and left out.
+        """Replace the services. A service that cannot be served is left out, and is among the faults.
 
-        Raises `ValueError` when none can be served.
-
-        No new connection gets to those that are `leaving`; what is in flight there goes on.
+        Services in `leaving` receive no new connections; requests in flight continue.
+        Raises `ValueError` if no service can be served.
         """
         listen = ir.Listen(address(http) if http else None, address(tls) if tls else None)
         present = [self._translated(spec) for spec in specs]
@@ -100,20 +100,20 @@ class XdsRouter:
         self._routed &= {entry.name for entry in services}
 
     def _translated(self, spec: Spec) -> tuple[Spec, ir.Upstream]:
-        """One that did not change is not translated again, of which there may be ten thousand."""
+        """Return a spec with its translation, which is reused if the spec did not change: there may be 10,000."""
         known = self._known.get(spec.name)
         return known if known and (known[0] is spec or known[0] == spec) else (spec, service(spec))
 
     def open(self) -> None:
-        """Answer Envoys from now on; before, a route may be missing."""
+        """Start to answer Envoys: all routes are known."""
         self._server.open()
 
     async def close(self) -> None:
-        """Say good-bye to Envoys; to be awaited before the gRPC server stops."""
+        """End all streams. Await this before the gRPC server stops."""
         await self._server.close()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """To be added to the gRPC server."""
+        """Return the handler for the gRPC server."""
         return self._server.handler()
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
@@ -125,36 +125,36 @@ class XdsRouter:
         return frozenset(self._server.nodes()) | self.away()
 
     def nodes(self) -> Mapping[str, Node]:
-        """Connected Envoys by node id, for people."""
+        """Return the connected Envoys by node id, for display."""
         return self._server.nodes()
 
     def stats(self) -> Mapping[str, str]:
-        """Return where the statistics of each connected Envoy can be read, as `ip:port`, by node id.
+        """Return the address of each connected Envoy's statistics, as `ip:port`, by node id; empty without a port.
 
-        The IP address is that of its stream. The metadata of its node names the port and nothing else: an Envoy cannot
-        lead to another host. Empty where it names none.
+        The IP address is that of its stream and only the port comes from its node metadata: an Envoy cannot point to
+        another host.
         """
         return {node.id: _stats_address(node) for node in self._server.nodes().values()}
 
     def faults(self) -> Mapping[str, str]:
-        """Return what is wrong with services, or was rejected of them, by service."""
+        """Return the errors of services, including rejections by Envoys, by service."""
         return self._server.faults()
 
     def has(self, service: str) -> Mapping[str, AckedVersion]:
-        """What each connected Envoy has of a service's route, by node id, for people."""
+        """Return the version of a service's route that each connected Envoy acknowledged, by node id, for display."""
         return self._server.has(service)
 
     def version(self, service: str) -> str:
-        """The version of a service's present route, for people."""
+        """Return the version of a service's present route, for display."""
         return self._server.version(service)
 
     def serves(self, node: str) -> bool:
-        """Whether an Envoy has its listeners."""
+        """Return whether an Envoy has acknowledged its listeners."""
         envoy = self._server.nodes().get(node)
         return envoy is not None and bool(envoy.versions.get(LDS))
 
     def away(self) -> frozenset[str]:
-        """Node ids of the Envoys that went away, and still count."""
+        """Return the node ids of disconnected Envoys that still count."""
         return frozenset(self._gone)
 
     def _changed(self, ack: ResourceAck) -> None:
@@ -164,7 +164,7 @@ class XdsRouter:
                 self._report(self._state(service))
 
     def _node(self, event: NodeEvent) -> None:
-        """Who has to acknowledge has changed, and so has every route's state."""
+        """Handle an Envoy that connected, disconnected or rejected a message."""
         if event.kind == "nacked":
             if event.node.nack:
                 self._rejected(event.node.id, event.node.nack.message)
@@ -180,7 +180,7 @@ class XdsRouter:
         asyncio.get_running_loop().call_later(seconds, self._forget, node)
 
     def _forget(self, node: str) -> None:
-        """Its time may be over; after it came back and went again, that is later."""
+        """Forget an Envoy if its time is over; if it reconnected and left again meanwhile, wait for the rest of it."""
         if (at := self._gone.get(node)) is None:
             return
         if (left := at + self._forget_seconds - self._ticks()) > 0:
@@ -190,7 +190,7 @@ class XdsRouter:
             self._report_all()
 
     def _report_all(self) -> None:
-        """Who has to acknowledge is another now."""
+        """Report all routes: the Envoys that must acknowledge have changed."""
         self._joined()
         for name in list(self._routed):
             self._report(self._state(name))

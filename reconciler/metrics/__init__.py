@@ -1,4 +1,4 @@
-"""What the reconciler tells Prometheus. Names, meanings and cardinality: `definitions.py`, and docs/metrics.md made of it."""
+"""Metrics of the reconciler for Prometheus. `definitions.py` lists them; docs/metrics.md is generated from it."""
 
 from reconciler.metrics.metrics import Metrics
 from reconciler.metrics.sources import Sources

@@ -7,17 +7,16 @@ that a scrape of ten thousand services keeps nobody waiting. A service that is n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client.exposition import choose_encoder
 
 from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State
 from reconciler.core.traffic import Sample
-from reconciler.metrics.loop_lag import LoopLag
 from reconciler.metrics.registry import Registry
-from reconciler.metrics.services import Page
 from reconciler.metrics.service_counters import ServiceCounters
+from reconciler.metrics.services import Page
 from reconciler.metrics.sources import ServiceSource, Sources
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.transitions import Transition
@@ -25,6 +24,7 @@ from reconciler.ports.transitions import Transition
 MOST_ENVOYS = 4096
 """Node ids of which acknowledgements are counted before those that are not connected are forgotten."""
 OPENMETRICS = "application/openmetrics-text"
+LAG_INTERVAL_SECONDS = 1.0
 
 
 def acceptable(accept: str) -> str:
@@ -138,3 +138,27 @@ class Metrics:
         """Count from now on what is not run while it sleeps, if it does."""
         asleep = record.state is State.ScaledToZero
         counters.sleeps(record.replicas if asleep else 0, service.asks, self._sources.ticks())
+
+
+class LoopLag:
+    """The lag of the event loop: the delay of a timer that is due each second."""
+
+    def __init__(self, observe: Callable[[float], None]) -> None:
+        self._observe = observe
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Start to measure. Needs a running event loop."""
+        self._arm(asyncio.get_running_loop())
+
+    def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = loop.time() + LAG_INTERVAL_SECONDS
+        self._timer = loop.call_at(due, self._ring, loop, due)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._observe(max(0.0, loop.time() - due))
+        self._arm(loop)

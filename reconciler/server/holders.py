@@ -37,7 +37,7 @@ CLAIMS = {wire.METHOD: (StreamKind.HOLDER, _claimed)}
 
 
 @dataclass(slots=True)
-class Holder:
+class HolderState:
     """One holder process: what it said, and what it was told."""
 
     name: str
@@ -70,7 +70,7 @@ class HolderStreams:
         joined: Callable[[], None] = lambda: None,
     ) -> None:
         self._report, self._now, self._forget_seconds, self._joined = report, now, forget_seconds, joined
-        self._holders: dict[str, Holder] = {}
+        self._holders: dict[str, HolderState] = {}
         self._version = 0
         self._orders: dict[str, HoldOrder] = {}
         """By hold address; what holders are told is made of them when it is told."""
@@ -89,11 +89,11 @@ class HolderStreams:
         return [holder.name for holder in self._holders.values() if not holder.gone]
 
     @property
-    def known(self) -> Sequence[Holder]:
+    def known(self) -> Sequence[HolderState]:
         """All that count, connected or not, for people."""
         return tuple(self._holders.values())
 
-    def shares(self, service: str) -> Iterator[tuple[Holder, wire.Count | None, bool]]:
+    def shares(self, service: str) -> Iterator[tuple[HolderState, wire.Count | None, bool]]:
         """What each holder has of a service, None for nothing yet, and whether its present order is in force there."""
         address, version = self._addresses.get(service, ""), self._versions.get(service, 0)
         for holder in self._holders.values():
@@ -162,7 +162,7 @@ class HolderStreams:
             listening.cancel()
             self._lost(holder)
 
-    def _join(self, hello: wire.HolderHello, counts: tuple[wire.Count, ...]) -> Holder:
+    def _join(self, hello: wire.HolderHello, counts: tuple[wire.Count, ...]) -> HolderState:
         """A holder that comes back takes the place of its old stream, which ends: were it another holder with the same
         id, nobody would know who waits there. The two then take turns, and nothing counts as acknowledged for long.
         """
@@ -171,12 +171,12 @@ class HolderStreams:
             log.warning("a holder comes back before its old stream has ended, or two have one id", holder=hello.holder)
             before.replaced = True
             before.wake_up.set()
-        holder = self._holders[hello.holder] = Holder(hello.holder, hello.mode, hello.rules)
+        holder = self._holders[hello.holder] = HolderState(hello.holder, hello.mode, hello.rules)
         now = self._now()
         holder.counts = {count.address: _plausible(count, now) for count in counts}
         return holder
 
-    def _lost(self, holder: Holder) -> None:
+    def _lost(self, holder: HolderState) -> None:
         if self._holders.get(holder.name) is holder:
             holder.gone = True
             holder.acked = 0
@@ -188,19 +188,19 @@ class HolderStreams:
                 del self._holders[holder.name]
             self._report_all()
 
-    def _forget(self, holder: Holder) -> None:
+    def _forget(self, holder: HolderState) -> None:
         if self._holders.get(holder.name) is holder:
             del self._holders[holder.name]
             self._report_all()
 
-    def _everything(self, holder: Holder) -> wire.AssignmentUpdate:
+    def _everything(self, holder: HolderState) -> wire.AssignmentUpdate:
         holder.changed.clear()
         holder.told = self._version
         return wire.AssignmentUpdate(
             self._version, tuple(assigned(order) for order in self._orders.values()), full=True
         )
 
-    def _changes(self, holder: Holder) -> wire.AssignmentUpdate:
+    def _changes(self, holder: HolderState) -> wire.AssignmentUpdate:
         known = self._orders
         assign = tuple(assigned(known[address]) for address in holder.changed if address in known)
         remove = tuple(address for address in holder.changed if address not in known)
@@ -208,7 +208,7 @@ class HolderStreams:
         holder.told = self._version
         return wire.AssignmentUpdate(self._version, assign, remove)
 
-    async def _listen(self, holder: Holder, messages: AsyncIterator[wire.HolderReport]) -> str:
+    async def _listen(self, holder: HolderState, messages: AsyncIterator[wire.HolderReport]) -> str:
         """Take what a holder reports until its stream ends; return what is wrong with the last message, if anything."""
         async for message in messages:
             if message.acked > holder.told:

@@ -24,7 +24,7 @@ import msgspec
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
-from reconciler.envoy.admin_stats import Parser, Unusable
+from reconciler.envoy.admin_stats import Parser, UnusableStatsError
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.envoy.xds_router import service, service_of_stat
@@ -153,7 +153,7 @@ def _translate(specs: list[Spec]) -> None:
 def admin_stats(data: bytes) -> None:
     """Read the statistics that an Envoy's admin port answers with."""
     parser = Parser(service_of_stat)
-    with suppress(Unusable, ValueError):
+    with suppress(UnusableStatsError, ValueError):
         parser.feed(data)
         parser.reading()
 

@@ -76,13 +76,13 @@ HOSTILE = {
     "not-a-number": (answer(f"cluster.x.upstream_rq_total: {SECRET}\n".encode() + GOOD), "line 1 of its answer"),
     "negative": (answer(b"cluster.x.upstream_rq_total: -1\n" + GOOD), "line 1 of its answer"),
     "many-digits": (answer(b"server.uptime: " + b"9" * 5000 + b"\n"), "line 1 of its answer"),
-    "long-line": (answer(b"x" * 100_000), "has over 512 bytes"),
+    "long-line": (answer(b"x" * 100_000), "exceeds 512 bytes"),
     "no-uptime": (answer(b"cluster.x.upstream_rq_total: 1\n"), "no server.uptime"),
-    "gzip": (answer(gzip.compress(GOOD), "200 OK", "Content-Encoding: gzip"), "encoded"),
+    "gzip": (answer(gzip.compress(GOOD), "200 OK", "Content-Encoding: gzip"), "compressed"),
     "redirect": (answer(b"", "302 Found", f"Location: http://{SECRET}/"), "HTTP status 302"),
     "reason-phrase": (answer(b"", f"500 {SECRET}\x1b[31m"), "HTTP status 500"),
     "not-http": (answer(b"", f"{SECRET} {SECRET}"), "not valid HTTP"),
-    "endless": (endless, "has over 120000 lines"),
+    "endless": (endless, "exceeds 120000 lines"),
 }
 
 
@@ -138,14 +138,15 @@ def asked(result: object, **more: object) -> bytes:
 
 
 PROMETHEUS = {
-    "deep": (answer(b"[" * 1_000_000), "nested too deep"),
-    "not-json": (answer(SECRET.encode()), "cannot be understood"),
+    "deep": (answer(b'{"data":' + b"[" * 1_000_000), "nested too deeply"),
+    "array": (answer(b"[" * 1_000_000), "cannot be parsed"),
+    "not-json": (answer(SECRET.encode()), "cannot be parsed"),
     "nan-time": (answer(asked([0, "NaN"])), "its time is not a number"),
     "warning": (answer(asked([], warnings=[SECRET])), "it has warnings"),
     "error": (answer(json.dumps({"status": "error", "error": SECRET}).encode(), "400 Bad"), "HTTP status 400"),
-    "redirect": (answer(b"", "302 Found", "Location: http://127.0.0.1:1/"), "it redirects"),
-    "gzip": (answer(gzip.compress(asked([])), "200 OK", "Content-Encoding: gzip"), "encoded"),
-    "key": (answer(json.dumps({SECRET: 1}).encode()), "cannot be understood"),
+    "redirect": (answer(b"", "302 Found", "Location: http://127.0.0.1:1/"), "redirects are not followed"),
+    "gzip": (answer(gzip.compress(asked([])), "200 OK", "Content-Encoding: gzip"), "compressed"),
+    "key": (answer(json.dumps({SECRET: 1}).encode()), "cannot be parsed"),
 }
 
 
@@ -174,4 +175,4 @@ async def test_prometheus_answer_that_never_ends_is_cut() -> None:
         stats = PrometheusStats(settings, time.time, lambda: frozenset({"one"}), str)
         sample = await stats.sample()
         await stats.close()
-    assert "not whole after 0.6 s" in sample.missing["one"]
+    assert "not complete after 0.6 s" in sample.missing["one"]

@@ -1,7 +1,7 @@
-"""One question to Prometheus, and an answer that is whole: by prometheus-api-client. Counterpart: `stats.py`.
+"""A client for Prometheus' query API, by prometheus-api-client. Counterpart: `stats.py`.
 
-An answer is not trusted: redirects are not followed, nothing is decompressed, and size, depth and time are bounded. The
-words that say what is wrong with one are our own, never bytes of the answer.
+An answer is not trusted: redirects are not followed, nothing is decompressed, and size, depth and time are bounded.
+Error messages never contain bytes of the answer.
 """
 
 from __future__ import annotations
@@ -18,49 +18,52 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util.retry import Retry
 
-from reconciler.envoy.prometheus.rows import Unusable
+from reconciler.envoy.prometheus.rows import UnusableAnswerError
 from reconciler.envoy.prometheus.settings import PrometheusSettings, read_headers, read_secret
 
-MOST_BYTES_PER_ENVOY = 48_000_000
-"""10,000 services, six figures each, twice 400 bytes a row: labels of a scrape's job come with each."""
-MOST_BYTES = 512_000_000
+BYTES_PER_ENVOY_MAX = 48_000_000
+"""10,000 services with six figures each, and twice 400 bytes a row: each row repeats the labels of its scrape job."""
+BYTES_MAX = 512_000_000
 _CHUNK_BYTES = 262_144
 
 
 class Client:
-    """A blocking client. `timeout` bounds each read of an answer; `most` the whole of it."""
+    """A blocking client. `timeout` bounds each read of an answer, `seconds_max` the whole answer."""
 
     def __init__(self, settings: PrometheusSettings) -> None:
         self._settings = settings
         session = requests.Session()
         session.verify = settings.ca_file or True
-        once = Retry(0, read=False)  # a time-out stays a time-out
+        once = Retry(0, read=False)  # a timeout is raised as a timeout
         self._prometheus = PrometheusConnect(settings.url, session=session, timeout=settings.timeout, retry=once)
-        self._bounded = _Bounded(settings.most, once)
-        session.mount(settings.url, self._bounded)
+        self._transport = _Transport(settings.seconds_max, once)
+        session.mount(settings.url, self._transport)
 
     def close(self) -> None:
         self._prometheus.close()
 
-    def ask(self, query: str, envoys: int = 1) -> Any:
-        """Return the result, a vector's rows or a scalar, of whatever shape; its size may be that of so many Envoys.
+    def query(self, text: str, envoys: int = 1) -> Any:
+        """Return the result of a query: the rows of a vector, or a scalar. Its shape is not checked.
 
-        Raises `Unusable`.
+        `envoys` is the number of Envoys that the result may describe; it bounds the size.
+        Raises `UnusableAnswerError`, and `ValueError` for an answer that is not JSON.
         """
-        self._bounded.most_bytes = min(MOST_BYTES, MOST_BYTES_PER_ENVOY * max(1, envoys))
+        self._transport.bytes_max = min(BYTES_MAX, BYTES_PER_ENVOY_MAX * max(1, envoys))
         try:
             self._prometheus.headers = self._headers()
-            return self._prometheus.custom_query(query)
+            return self._prometheus.custom_query(text)
         except requests.Timeout:
-            raise Unusable("it did not answer in time") from None
+            raise UnusableAnswerError("it did not answer in time") from None
         except requests.ConnectionError:
-            raise Unusable("it cannot be reached") from None
+            raise UnusableAnswerError("it cannot be reached") from None
+        except RecursionError:
+            raise UnusableAnswerError("its answer is nested too deeply") from None
         except OSError as error:
             if isinstance(error, requests.RequestException):
-                raise Unusable(f"its answer is not valid HTTP ({type(error).__name__})") from None
-            raise Unusable(f"the file with its headers or its bearer token cannot be read: {error.strerror}") from error
+                raise UnusableAnswerError(f"its answer is not valid HTTP ({type(error).__name__})") from None
+            raise UnusableAnswerError(f"its file of headers or its token cannot be read: {error.strerror}") from error
         except PrometheusApiClientException:
-            raise Unusable("it answered with an error") from None
+            raise UnusableAnswerError("it answered with an error") from None
 
     def _headers(self) -> dict[str, str]:
         settings = self._settings
@@ -69,57 +72,43 @@ class Client:
             if settings.bearer_token_file:
                 headers["Authorization"] = f"Bearer {read_secret(settings.bearer_token_file)}"
         except ValueError as error:
-            raise Unusable(str(error)[:200]) from None
+            raise UnusableAnswerError(str(error)[:200]) from None
         return {**headers, "Accept-Encoding": "identity"}
 
 
-class _Answer(requests.Response):
-    """An answer whose JSON is decoded within bounds, and is whole."""
+class _Envelope(msgspec.Struct):
+    """The marks of partial data in an answer, which prometheus-api-client drops."""
 
-    def json(self, **_: Any) -> Any:
-        """Return the decoded body. Raises `Unusable` for one that is partial or too deep, `ValueError` for no JSON.
-
-        Partial data comes with warnings, or as `isPartial` from VictoriaMetrics; the client drops both.
-        """
-        try:
-            whole = msgspec.json.decode(self.content)
-        except RecursionError:
-            raise Unusable("its answer is nested too deep") from None
-        if whole.get("warnings"):
-            raise Unusable("it has warnings, so its answer may be partial")
-        if whole.get("isPartial"):
-            raise Unusable("its answer is partial")
-        return whole
+    warnings: Any = None
+    is_partial: Any = msgspec.field(default=None, name="isPartial")
+    """Set by VictoriaMetrics."""
 
 
-class _Bounded(HTTPAdapter):
-    """A transport that takes no more than `most_bytes` in `most_seconds`, as they are, from the address configured."""
+class _Transport(HTTPAdapter):
+    """A transport that bounds an answer in size and time, and refuses one that is not complete."""
 
-    def __init__(self, most_seconds: float, retry: Retry) -> None:
+    def __init__(self, seconds_max: float, retry: Retry) -> None:
         super().__init__(max_retries=retry)
-        self._most_seconds = most_seconds
-        self.most_bytes = MOST_BYTES_PER_ENVOY
-
-    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        answer = _Answer()
-        answer.__dict__.update(super().build_response(req, resp).__dict__)
-        return answer
+        self._seconds_max = seconds_max
+        self.bytes_max = BYTES_PER_ENVOY_MAX
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
-        """Send a request, and read its answer. Raises `Unusable`."""
-        deadline = time.monotonic() + self._most_seconds
+        """Send a request and read its answer. Raises as `Client.query` does."""
+        deadline = time.monotonic() + self._seconds_max
         response = super().send(request, *args, **{**options, "stream": True})
         try:
             if response.is_redirect:
-                raise Unusable(f"HTTP status {response.status_code}: it redirects, which is not followed")
+                raise UnusableAnswerError(f"HTTP status {response.status_code}: redirects are not followed")
             if response.status_code != 200:
-                raise Unusable(f"HTTP status {response.status_code}")
+                raise UnusableAnswerError(f"HTTP status {response.status_code}")
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise Unusable("its answer is encoded, and was asked for plain")
+                raise UnusableAnswerError("its answer is compressed, although plain text was requested")
             body = self._read(response, deadline)
         finally:
             response.close()
+        _check_complete(body)
         response.raw = BytesIO(body)
+        response.encoding = "utf-8"  # JSON is; the answer's own claim is not trusted, and guessing is slow
         return response
 
     def _read(self, response: requests.Response, deadline: float) -> bytes:
@@ -127,12 +116,20 @@ class _Bounded(HTTPAdapter):
         try:
             while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
                 body += chunk
-                if len(body) > self.most_bytes:
-                    raise Unusable(f"its answer has over {self.most_bytes} bytes")
+                if len(body) > self.bytes_max:
+                    raise UnusableAnswerError(f"its answer exceeds {self.bytes_max} bytes")
                 if time.monotonic() > deadline:
-                    raise Unusable(f"its answer is not whole after {self._most_seconds:g} s")
+                    raise UnusableAnswerError(f"its answer is not complete after {self._seconds_max:g} s")
         except ReadTimeoutError:
-            raise Unusable("it did not answer in time") from None
+            raise UnusableAnswerError("it did not answer in time") from None
         except HTTPError:
-            raise Unusable("its answer is cut short") from None
+            raise UnusableAnswerError("its answer is cut short") from None
         return bytes(body)
+
+
+def _check_complete(body: bytes) -> None:
+    envelope = msgspec.json.decode(body, type=_Envelope)
+    if envelope.warnings:
+        raise UnusableAnswerError("it has warnings, so its answer may be partial")
+    if envelope.is_partial:
+        raise UnusableAnswerError("its answer is partial")

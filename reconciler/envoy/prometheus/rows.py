@@ -1,11 +1,10 @@
-"""What is asked of Prometheus, and what the rows of its answer say of each Envoy. Pure.
+"""The query to Prometheus, and the parser of its rows. Pure.
 
-Everything is asked at once: an answer is evaluated at one instant, so that an Envoy's counters, its uptime and the time
-of the scrape that they are from belong together. Which Envoy a series is from is told by the label that the bootstrap
-makes Envoy put on all of them.
+One query selects everything: Prometheus evaluates it at one instant, so an Envoy's counters, its uptime and the time of
+their scrape belong together. A label that the bootstrap adds to all series identifies the Envoy.
 
-A series that is not there reads as a service that was never used, and a rule of Prometheus can drop any. So every
-figure must be there for a cluster that each Envoy uses as long as it is connected.
+An absent series means a service that was never used, but a relabelling rule of Prometheus can also drop it. Therefore
+each figure must be present for the ADS cluster, which every connected Envoy uses.
 """
 
 from __future__ import annotations
@@ -27,53 +26,53 @@ FIELDS = {
 }
 UPTIME = "envoy_server_uptime"
 CLUSTER_TAG = "envoy_cluster_name"
-MOST = 2.0**63
-"""No figure is larger; NaN and infinity are not below it."""
+FIGURE_LIMIT = 2.0**63
+"""Exceeds every valid figure; NaN and infinity fail the comparison."""
 SCRAPED = "zenvoy_scraped"
-"""The label of rows whose value is the time of an Envoy's scrape: `or` drops rows whose labels are another's."""
+"""The label of rows whose value is the time of a scrape. It makes them distinct: `or` drops rows with equal labels."""
 QUERY = (
     '{__name__=~"envoy_cluster_upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|envoy_server_uptime",'
     f'{NODE_TAG}!=""}} or label_replace(timestamp({UPTIME}{{{NODE_TAG}!=""}}), "{SCRAPED}", "at", "", "")'
 )
 
 
-class Unusable(Exception):
-    """What Prometheus said, if anything, is nothing that a judgement could stand on; in words for people."""
+class UnusableAnswerError(Exception):
+    """An answer from which usage cannot be determined, or no answer; the message is for display."""
 
 
 @dataclass(slots=True)
 class Scraped:
-    """One Envoy, by its latest scrape."""
+    """The latest scrape of one Envoy."""
 
     uptime: float | None = None
     at: float | None = None
-    """By Prometheus' clock, in seconds since the epoch."""
+    """The time of the scrape by Prometheus' clock, in seconds since the epoch."""
     services: dict[str, dict[str, int]] = field(default_factory=dict)
-    surely: set[str] = field(default_factory=set)
-    """The figures that are there for what is always in use."""
-    nameless: str | None = None
-    """A figure of which nobody can tell whose it is."""
-    wrong: str | None = None
-    """A figure that is not a number, or not one that Envoy counts to."""
+    ads_figures: set[str] = field(default_factory=set)
+    """The figures that are present for the ADS cluster."""
+    unlabelled: str | None = None
+    """A figure without the label that names its cluster."""
+    invalid: str | None = None
+    """A figure whose value is not a valid number."""
 
     def counters(self) -> dict[str, Counters]:
         return {service: Counters(**figures) for service, figures in self.services.items()}
 
-    def lacks(self) -> str | None:
-        """Return what a judgement needs of it and is not there, for people."""
-        if self.nameless:
-            return f"Prometheus lacks the label {CLUSTER_TAG} in {self.nameless} of it"
-        absent = [name for name in FIELDS if name not in self.surely]
+    def absent(self) -> str | None:
+        """Describe the data that is needed but absent, for display."""
+        if self.unlabelled:
+            return f"Prometheus lacks the label {CLUSTER_TAG} in {self.unlabelled} of it"
+        absent = [name for name in FIELDS if name not in self.ads_figures]
         return f"Prometheus lacks {', '.join(absent)} of it" if absent else None
 
 
 def read(
     rows: Iterable[Mapping[str, Any]], expected: Collection[str], service_of: Callable[[str], str]
 ) -> dict[str, Scraped]:
-    """Return what rows say of each expected Envoy. Raises whatever Python does for rows that are none.
+    """Return the scrape of each expected Envoy. Raises Python's own errors for malformed rows.
 
-    A row of any other Envoy is ignored: a series with this label may be anybody's. Two jobs may scrape one Envoy: the
-    older of both scrapes is the one with the lower uptime.
+    Rows of other Envoys are ignored: any target may have this label. If two jobs scrape one Envoy, the older scrape
+    counts, which has the lower uptime.
     """
     envoys: dict[str, Scraped] = {}
     for row in rows:
@@ -82,8 +81,10 @@ def read(
         if node not in expected:
             continue
         envoy = envoys.get(node) or envoys.setdefault(node, Scraped())
-        if not 0 <= value < MOST:
-            envoy.wrong = figure if (figure := labels.get("__name__")) in (*FIELDS, UPTIME) else "the time of a scrape"
+        if not 0 <= value < FIGURE_LIMIT:
+            envoy.invalid = (
+                figure if (figure := labels.get("__name__")) in (*FIELDS, UPTIME) else "the time of a scrape"
+            )
             continue
         if SCRAPED in labels:
             envoy.at = value if envoy.at is None else min(envoy.at, value)
@@ -99,9 +100,9 @@ def read(
 def _count(envoy: Scraped, name: str, cluster: str | None, value: int, service_of: Callable[[str], str]) -> None:
     figure = FIELDS[name]
     if not cluster:
-        envoy.nameless = name
+        envoy.unlabelled = name
     elif cluster == ADS_CLUSTER:
-        envoy.surely.add(name)
+        envoy.ads_figures.add(name)
     else:
         counted = envoy.services.setdefault(service_of(cluster), {})
         counted[figure] = counted.get(figure, 0) + value

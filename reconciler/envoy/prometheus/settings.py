@@ -1,4 +1,4 @@
-"""Where Prometheus is: apart from the client, which takes half a second to import and which not everybody needs."""
+"""Settings for Prometheus. Separate from the client, which takes half a second to import and is rarely needed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class PrometheusSettings:
-    """Where Prometheus is, and how to ask it."""
+    """The address of Prometheus, with credentials and intervals."""
 
     url: str
     scrape_interval: float
-    """Seconds between two scrapes of Envoy; one that is two of them old is too old."""
+    """Seconds between two scrapes of Envoy. A scrape older than two intervals is stale."""
     timeout: float = 5.0
-    """Seconds that it may be silent for within an answer."""
+    """Seconds without data after which a request fails."""
     headers_file: str | None = None
-    """One `Name: value` a line. Read again for each round, as is the token, since both may be rotated."""
+    """One `Name: value` per line. Read for each sample, like the token, since both may be rotated."""
     bearer_token_file: str | None = None
     ca_file: str | None = None
 
     @property
-    def most(self) -> float:
-        """Seconds that one sample may take: an answer may come in any number of pieces."""
+    def seconds_max(self) -> float:
+        """The limit on a whole answer, in seconds: it may arrive in any number of pieces."""
         return 3 * self.timeout
 
 
@@ -33,7 +33,7 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def read_headers(path: str) -> Mapping[str, str]:
-    """Return the headers in a file. Raises `OSError`, and `ValueError` with the line, but never with what it says."""
+    """Return the headers in a file. Raises `OSError`, and `ValueError` with the line number but not its content."""
     headers = {}
     for number, line in enumerate(read_secret(path).splitlines(), 1):
         name, colon, value = (part.strip() for part in line.partition(":"))
@@ -46,7 +46,7 @@ def read_headers(path: str) -> Mapping[str, str]:
 
 
 def read_secret(path: str) -> str:
-    """Return what a file with a secret says, without spaces around it. Raises `OSError` and `ValueError`."""
+    """Return the content of a file with a secret, stripped. Raises `OSError` and `ValueError`."""
     with Path(path).open("rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     if len(content) > MAX_FILE_BYTES:

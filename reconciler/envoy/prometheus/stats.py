@@ -1,7 +1,7 @@
 """Samples from Prometheus, which scrapes Envoy. Counterpart: `reconciler.ports.traffic`.
 
-Raw counters, one query for all services: differences are taken by us, since `increase()` does not see a counter's first
-appearance, which is traffic. When a scrape was made is translated to our own clock.
+One query returns the raw counters of all services. Differences are computed here, since `increase()` ignores the first
+appearance of a counter, which is traffic. The time of a scrape is converted to our own clock.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from math import isfinite
 
 from reconciler.core.traffic import EnvoyReading, Sample
 from reconciler.envoy.prometheus.client import Client
-from reconciler.envoy.prometheus.rows import QUERY, UPTIME, Scraped, Unusable, read
+from reconciler.envoy.prometheus.rows import QUERY, UPTIME, Scraped, UnusableAnswerError, read
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.threads import in_thread
 
 CLOCK_TOLERANCE_SECONDS = 1.0
-"""Beyond this, Prometheus' clock and ours disagree too much to say what a scrape had seen."""
+"""Beyond this difference between the clocks, the time of a scrape is too uncertain."""
 
 
 class PrometheusStats:
-    """Takes samples; `now` is our clock, `expected` names the Envoys that have to be in them."""
+    """A source of samples: Prometheus. `expected` returns the Envoys that must be in each sample."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class PrometheusStats:
     ) -> None:
         self._settings, self._now, self._expected, self._service_of = settings, now, expected, service_of
         self._scrapes: dict[str, tuple[float, float]] = {}
-        """By Envoy, when it was scraped last: by Prometheus' clock, and by ours."""
+        """By Envoy, the time of its latest scrape by Prometheus' clock, and by ours."""
         self._client = Client(settings)
         self._asking: asyncio.Future[Sample] | None = None
 
@@ -40,44 +40,44 @@ class PrometheusStats:
         self._client.close()
 
     async def sample(self) -> Sample:
-        """In a thread, since the client blocks: one at a time, however long it hangs."""
+        """Take a sample in a thread, since the client blocks: one at a time, even if it hangs."""
         asked_at, expected = self._now(), self._expected()
         try:
-            async with asyncio.timeout(self._settings.most):
-                if self._asking:  # whoever waited for this has given up; who was expected then may be others now
+            async with asyncio.timeout(self._settings.seconds_max):
+                if self._asking:  # its caller has given up, and the expected Envoys may have changed
                     await asyncio.wait({self._asking})
                 self._asking = in_thread(lambda: self._sample(expected), "prometheus")
                 return await asyncio.shield(self._asking)
         except TimeoutError:
-            return _failed(asked_at, expected, f"its answer is not whole after {self._settings.most:g} s")
+            return _failed(asked_at, expected, f"its answer is not complete after {self._settings.seconds_max:g} s")
 
     def _sample(self, expected: frozenset[str]) -> Sample:
-        """In the thread: who is expected was asked before, on the loop, where Envoys come and go."""
+        """Take a sample; runs in the thread, and the expected Envoys are determined on the event loop before."""
         asked_at = self._now()
         try:
             ahead = self._clock_ahead()
-            known_at = self._now()  # how long a large answer takes says nothing of how well Prometheus scrapes
-            rows = self._client.ask(QUERY, len(expected))
+            known_at = self._now()  # the transfer of a large answer must not make its scrapes look old
+            rows = self._client.query(QUERY, len(expected))
             return self._made(expected, known_at, ahead, read(rows, expected, self._service_of))
-        except Unusable as error:
+        except UnusableAnswerError as error:
             return _failed(asked_at, expected, str(error))
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
-            return _failed(asked_at, expected, f"its answer cannot be understood ({type(error).__name__})")
+            return _failed(asked_at, expected, f"its answer cannot be parsed ({type(error).__name__})")
 
     def _clock_ahead(self) -> float:
-        """Seconds by which Prometheus' clock is ahead of ours. Raises `Unusable` beyond the tolerance."""
+        """Return the lead of Prometheus' clock in seconds. Raises `UnusableAnswerError` beyond the tolerance."""
         before = self._now()
-        moment = float(self._client.ask("time()")[1])
+        moment = float(self._client.query("time()")[1])
         after = self._now()
         if not isfinite(moment):
-            raise Unusable("its time is not a number")
+            raise UnusableAnswerError("its time is not a number")
         ahead = moment - (before + after) / 2
         if abs(ahead) > CLOCK_TOLERANCE_SECONDS + (after - before) / 2:
-            raise Unusable(f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours")
+            raise UnusableAnswerError(f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} ours")
         return ahead
 
     def _made(self, expected: frozenset[str], known_at: float, ahead: float, envoys: Mapping[str, Scraped]) -> Sample:
-        """The sample; `known_at` is when Prometheus was asked for it, by our clock."""
+        """Return the sample; `known_at` is the time of the query by our clock."""
         scraped = self._scraped_at(envoys, ahead)
         readings: dict[str, EnvoyReading] = {}
         missing: dict[str, str] = {}
@@ -85,25 +85,25 @@ class PrometheusStats:
             envoy, at = envoys.get(node), scraped.get(node)
             if envoy is None:
                 missing[node] = "Prometheus has no recent scrape of it"
-            elif envoy.wrong:
-                missing[node] = f"Prometheus has {envoy.wrong} of it, and that is not a number"
+            elif envoy.invalid:
+                missing[node] = f"Prometheus has {envoy.invalid} of it, and that is not a number"
             elif at is None or envoy.uptime is None:
                 missing[node] = f"Prometheus lacks {UPTIME} of it"
-            elif why := envoy.lacks():
-                missing[node] = why
+            elif absent := envoy.absent():
+                missing[node] = absent
             elif (age := known_at - at) > 2 * self._settings.scrape_interval:
                 every = self._settings.scrape_interval
-                missing[node] = f"Prometheus scraped it {age:.0f} s ago, and should every {every:g} s"
+                missing[node] = f"Prometheus scraped it {age:.0f} s ago; expected every {every:g} s"
             else:
                 readings[node] = EnvoyReading(envoy.uptime, envoy.counters(), at)
         taken_at = min((scraped[node] for node in readings), default=known_at)
         return Sample(taken_at, readings, missing)
 
     def _scraped_at(self, envoys: Mapping[str, Scraped], ahead: float) -> dict[str, float]:
-        """When each Envoy was scraped last, by our clock.
+        """Return the time of each Envoy's latest scrape by our clock.
 
-        A scrape keeps the time that it was given when it was first seen: the clocks' difference is never measured twice
-        the same, and one scrape must not look like two.
+        A scrape keeps its first converted time: each measurement of the clocks' difference varies, and one scrape must
+        not look like two.
         """
         before = self._scrapes
         self._scrapes = {
@@ -114,6 +114,6 @@ class PrometheusStats:
         return {node: ours for node, (_, ours) in self._scrapes.items()}
 
 
-def _failed(asked_at: float, expected: frozenset[str], why: str) -> Sample:
-    """Prometheus is to blame, and no Envoy."""
-    return Sample(asked_at, {}, dict.fromkeys(expected, f"Prometheus: {why}"), source_failed=True)
+def _failed(asked_at: float, expected: frozenset[str], error: str) -> Sample:
+    """Return a sample without readings, for an error of Prometheus and not of an Envoy."""
+    return Sample(asked_at, {}, dict.fromkeys(expected, f"Prometheus: {error}"), source_failed=True)

@@ -1,4 +1,4 @@
-"""A real Prometheus for a test, what it scrapes in Envoy's place, and the source of samples that asks it."""
+"""A real Prometheus for a test, an exporter in Envoy's place, and a source of samples."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from reconciler.envoy.prometheus.stats import PrometheusStats
 from xds.bootstrap.document import ADS_CLUSTER, NODE_TAG
 
 Rule = Mapping[str, object]
-"""Of `metric_relabel_configs`."""
+"""An entry of `metric_relabel_configs`."""
 PATIENCE_SECONDS = 60.0
 SCRAPE_SECONDS = 0.25
 
 
 def text(node: str, requests: float, uptime: float) -> str:
-    """As Envoy writes it: of itself, of its connection to the reconciler, and of one service."""
+    """Return metrics as Envoy writes them: its own, its ADS cluster's and one service's."""
     label = f'zenvoy_node="{node}"'
     return "".join(f'{name}{{{label},envoy_cluster_name="{ADS_CLUSTER}"}} 1\n' for name in FIELDS) + (
         f"envoy_server_uptime{{{label}}} {uptime}\n"
@@ -36,7 +36,7 @@ def text(node: str, requests: float, uptime: float) -> str:
 
 
 def rows(node: str, at: float, uptime: float, services: int = 1) -> list[dict[str, object]]:
-    """The same as Prometheus answers with it, scraped at `at`."""
+    """Return the same metrics as rows of Prometheus, scraped at `at`."""
     of: dict[str, object] = {NODE_TAG: node}
     clusters = (ADS_CLUSTER, *(f"web-{number}" for number in range(services)))
     figures = [{**of, "__name__": name, CLUSTER_TAG: cluster} for name in FIELDS for cluster in clusters]
@@ -48,7 +48,7 @@ def rows(node: str, at: float, uptime: float, services: int = 1) -> list[dict[st
 
 
 class Exporter:
-    """Two Envoys' metrics, as Prometheus scrapes them; an answer of None hangs."""
+    """An exporter of the metrics of two Envoys; an answer of None hangs."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -77,7 +77,7 @@ async def served(app: web.Application) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def prometheus(directory: Path, target: str, rules: Mapping[str, Sequence[Rule]]) -> AsyncIterator[str]:
-    """A real Prometheus that scrapes these paths of `target`, an `ip:port`; `rules` relabel what it finds."""
+    """Run a real Prometheus that scrapes these paths of `target`, an `ip:port`, with relabelling `rules`."""
     jobs = [
         {
             "job_name": path.replace("/", "-"),

@@ -1,4 +1,4 @@
-"""Samples from Envoy's admin port: what its text says, and what becomes of an Envoy that does not answer."""
+"""Samples from Envoy's admin port: parsed text, and Envoys that do not answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from reconciler.core.traffic import Counters, EnvoyReading
-from reconciler.envoy.admin_stats import Admin, AdminStats, Parser, Unusable
+from reconciler.envoy.admin_stats import Admin, AdminStats, Parser, UnusableStatsError
 
 TEXT = """\
 cluster.echo.upstream_cx_active: 1
@@ -35,7 +35,7 @@ def reading(text: str) -> EnvoyReading:
     return parser.reading()
 
 
-def test_counters_are_read_by_service_and_bytes_of_both_directions_are_added() -> None:
+def test_parser_adds_bytes_of_both_directions_by_service() -> None:
     read = reading(TEXT)
     assert read.uptime == 99
     assert read.services == {
@@ -45,8 +45,8 @@ def test_counters_are_read_by_service_and_bytes_of_both_directions_are_added() -
 
 
 @pytest.mark.parametrize("text", ["", "cluster.echo.upstream_rq_total: 7\n", "half a li", TEXT + "cluster.echo.upst"])
-def test_a_text_that_is_cut_short_is_no_reading(text: str) -> None:
-    with pytest.raises(Unusable, match=r"uptime|cut short"):
+def test_parser_incomplete_text_raises_unusable(text: str) -> None:
+    with pytest.raises(UnusableStatsError, match=r"uptime|cut short"):
         reading(text)
 
 
@@ -75,7 +75,7 @@ async def sampled(admins: Mapping[str, Admin]) -> tuple[set[str], dict[str, str]
     return set(sample.envoys), dict(sample.missing), sample.taken_at
 
 
-async def test_an_envoy_that_does_not_answer_is_missing_with_the_reason(tmp_path: Path) -> None:
+async def test_sample_silent_envoy_is_missing_with_reason(tmp_path: Path) -> None:
     good, slow, broken = tmp_path / "good", tmp_path / "slow", tmp_path / "broken"
     runners = [
         await serve(good, web.Response(text=TEXT)),
@@ -93,7 +93,7 @@ async def test_an_envoy_that_does_not_answer_is_missing_with_the_reason(tmp_path
         await runner.cleanup()
 
 
-async def test_an_envoy_elsewhere_is_asked_at_its_address(tmp_path: Path) -> None:
+async def test_sample_remote_envoy_is_read_at_its_address(tmp_path: Path) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(text=TEXT)
 

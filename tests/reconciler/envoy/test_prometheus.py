@@ -16,7 +16,7 @@ from xds.bootstrap.document import NODE_TAG
 
 
 @pytest.mark.prometheus
-async def test_a_sample_is_complete_then_knows_what_is_missing_and_is_complete_again(tmp_path: Path) -> None:
+async def test_prometheus_sample_names_missing_envoy_until_back(tmp_path: Path) -> None:
     exporter = Exporter()
     app = web.Application()
     app.router.add_get("/{node}", exporter.answer)
@@ -50,7 +50,7 @@ async def test_a_sample_is_complete_then_knows_what_is_missing_and_is_complete_a
 
 
 @pytest.mark.prometheus
-async def test_a_clock_that_disagrees_makes_everything_unknown(tmp_path: Path) -> None:
+async def test_prometheus_clock_difference_makes_sample_unknown(tmp_path: Path) -> None:
     exporter = Exporter()
     app = web.Application()
     app.router.add_get("/{node}", exporter.answer)
@@ -66,7 +66,7 @@ async def test_a_clock_that_disagrees_makes_everything_unknown(tmp_path: Path) -
 
 
 def drop(name: str, **more: str) -> dict[str, object]:
-    """A rule that some use to store less."""
+    """Return a rule that drops a series, which some people use to save storage."""
     labels = {"__name__": name, **more}
     return {"source_labels": list(labels), "regex": ";".join(labels.values()), "action": "drop"}
 
@@ -83,11 +83,11 @@ LOSSES = {
     "cluster": (labeldrop("envoy_cluster_name"), "Prometheus lacks the label envoy_cluster_name in envoy_cluster_"),
     "node": (labeldrop(NODE_TAG), "Prometheus has no recent scrape of it"),
 }
-"""What a rule of Prometheus may lose, and what must be said of it, by a name for the Envoy that it is lost of."""
+"""Relabelling rules and the expected reason, by the name of the Envoy that they affect."""
 
 
 @pytest.mark.prometheus
-async def test_an_envoy_of_which_a_rule_loses_a_series_is_missing(tmp_path: Path) -> None:
+async def test_prometheus_dropped_series_makes_envoy_missing(tmp_path: Path) -> None:
     exporter = Exporter()
     exporter.requests = dict.fromkeys((*LOSSES, "whole"), 7)
     app = web.Application()

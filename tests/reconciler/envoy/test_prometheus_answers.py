@@ -1,4 +1,4 @@
-"""Every way in which Prometheus can fail to answer, or answer with what proves nothing."""
+"""Failures of Prometheus, and answers from which usage cannot be determined."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from reconciler.envoy.prometheus.stats import PrometheusStats
 from tests.reconciler.envoy.prometheus_parts import SCRAPE_SECONDS, rows, served, source
 
 
-async def test_a_prometheus_that_is_down_makes_everything_unknown() -> None:
+async def test_prometheus_down_makes_sample_unknown() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     stats = source(f"http://127.0.0.1:{port}", {"one"})
@@ -29,7 +29,7 @@ async def test_a_prometheus_that_is_down_makes_everything_unknown() -> None:
 
 
 def answers(body: object, status: int = 200, everything: bool = False) -> web.Application:
-    """A server that answers every query with this, but the one for the time, unless it means `everything`."""
+    """Return a server that gives this answer to each query; to that for the time only if `everything`."""
 
     async def answer(request: web.Request) -> web.Response:
         if request.query["query"] == "time()" and not everything:
@@ -43,7 +43,7 @@ def answers(body: object, status: int = 200, everything: bool = False) -> web.Ap
 
 
 LONG = rows("one", time.time(), 60.0, services=100)
-"""More than any tail of an answer."""
+"""Rows that are longer than any tail of an answer."""
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ LONG = rows("one", time.time(), 60.0, services=100)
         ({"status": "success", "warnings": ["early"], "data": {"result": LONG}}, 200, "it has warnings"),
         ({"status": "success", "isPartial": True, "data": {"result": LONG}}, 200, "its answer is partial"),
         ({"status": "error", "error": "overloaded"}, 503, "503"),
-        ({"status": "success"}, 200, "cannot be understood"),
+        ({"status": "success"}, 200, "cannot be parsed"),
         ({"status": "success", "data": {"result": []}}, 200, "no recent scrape"),
     ],
     ids=["warnings", "long warnings", "warnings before all", "partial", "error", "nonsense", "empty"],
 )
-async def test_an_answer_that_proves_nothing_is_unknown(body: object, status: int, why: str) -> None:
+async def test_prometheus_inconclusive_answer_is_unknown(body: object, status: int, why: str) -> None:
     async with served(answers(body, status)) as port:
         stats = source(f"http://127.0.0.1:{port}", {"one"})
         sample = await stats.sample()
@@ -76,11 +76,11 @@ UPTIME = {"__name__": "envoy_server_uptime", "zenvoy_node": "one"}
     [[], [0], {}, None, "text", [{"metric": {}, "value": [0, "1"]}]],
     ids=["nothing", "half", "mapping", "null", "text", "vector"],
 )
-async def test_a_time_that_is_none_is_unknown(result: object) -> None:
+async def test_prometheus_malformed_time_is_unknown(result: object) -> None:
     body = {"status": "success", "data": {"result": result}}
     async with served(answers(body, everything=True)) as port:
         stats = source(f"http://127.0.0.1:{port}", {"one"})
-        assert "cannot be understood" in (await stats.sample()).missing["one"]
+        assert "cannot be parsed" in (await stats.sample()).missing["one"]
         await stats.close()
 
 
@@ -94,16 +94,16 @@ async def test_a_time_that_is_none_is_unknown(result: object) -> None:
     ],
     ids=["no value", "no values", "no labels", "unknown name"],
 )
-async def test_a_row_that_is_none_is_unknown(row: object) -> None:
+async def test_prometheus_malformed_row_is_unknown(row: object) -> None:
     async with served(answers({"status": "success", "data": {"result": [row]}})) as port:
         stats = source(f"http://127.0.0.1:{port}", {"one"})
-        assert "cannot be understood" in (await stats.sample()).missing["one"]
+        assert "cannot be parsed" in (await stats.sample()).missing["one"]
         await stats.close()
 
 
 @pytest.mark.parametrize("number", ["NaN", "+Inf", "-Inf"])
 @pytest.mark.parametrize("row", [0, -2, -1], ids=["figure", "uptime", "scrape"])
-async def test_a_value_that_is_no_number_is_unknown(row: int, number: str) -> None:
+async def test_prometheus_value_not_a_number_is_unknown(row: int, number: str) -> None:
     found = rows("one", time.time(), 60.0)
     found[row]["value"] = [time.time(), number]
     async with served(answers({"status": "success", "data": {"result": found}})) as port:
@@ -112,7 +112,7 @@ async def test_a_value_that_is_no_number_is_unknown(row: int, number: str) -> No
         await stats.close()
 
 
-async def test_who_is_expected_is_asked_where_envoys_come_and_go() -> None:
+async def test_prometheus_expected_is_called_on_the_event_loop() -> None:
     threads: set[int] = set()
 
     def expected() -> frozenset[str]:
@@ -125,7 +125,7 @@ async def test_who_is_expected_is_asked_where_envoys_come_and_go() -> None:
     await stats.close()
 
 
-async def test_a_prometheus_that_is_slow_is_unknown() -> None:
+async def test_prometheus_slow_is_unknown() -> None:
     async def hang(_: web.Request) -> web.Response:
         await asyncio.Event().wait()
         raise AssertionError
@@ -142,7 +142,7 @@ Evaluate = Callable[[str], list[dict[str, object]]]
 
 
 def evaluates(now: Callable[[], float], vector: Evaluate, asked: list[str]) -> web.Application:
-    """A Prometheus by this clock, that answers other queries with these rows."""
+    """Return a Prometheus with this clock, which answers other queries with these rows."""
 
     async def answer(request: web.Request) -> web.Response:
         query = request.query["query"]
@@ -155,7 +155,7 @@ def evaluates(now: Callable[[], float], vector: Evaluate, asked: list[str]) -> w
     return app
 
 
-async def test_a_large_answer_that_takes_long_does_not_make_the_scrape_old() -> None:
+async def test_prometheus_slow_large_answer_keeps_scrapes_fresh() -> None:
     now = 1_000_000.0
 
     def slowly(_: str) -> list[dict[str, object]]:
@@ -173,8 +173,8 @@ async def test_a_large_answer_that_takes_long_does_not_make_the_scrape_old() -> 
     assert sample.taken_at == 1_000_000.0 - SCRAPE_SECONDS
 
 
-async def test_a_scrape_between_two_queries_makes_nobody_look_restarted() -> None:
-    """An Envoy that started at 1,000,000 is scraped again before each query."""
+async def test_prometheus_scrape_between_queries_is_not_a_restart() -> None:
+    """Scrape an Envoy that started at 1,000,000 again before each query."""
     now = 1_000_000.0
 
     def scraped(query: str) -> list[dict[str, object]]:
@@ -193,7 +193,7 @@ async def test_a_scrape_between_two_queries_makes_nobody_look_restarted() -> Non
 
 
 @pytest.mark.parametrize("services", [1, 1_000])
-async def test_a_round_asks_as_much_for_many_services_as_for_one(services: int) -> None:
+async def test_prometheus_many_services_need_no_more_queries(services: int) -> None:
     asked: list[str] = []
     vector: Evaluate = lambda _: rows("one", time.time(), 60.0, services)  # noqa: E731
     async with served(evaluates(time.time, vector, asked)) as port:
@@ -203,8 +203,8 @@ async def test_a_round_asks_as_much_for_many_services_as_for_one(services: int) 
     assert len(asked) == 2  # its clock, and everything else
 
 
-async def test_an_answer_that_never_ends_is_given_up() -> None:
-    """Also by the thread that reads it: the next round asks again."""
+async def test_prometheus_endless_answer_times_out() -> None:
+    """The thread that reads it ends too: the next sample sends a new query."""
     asked = 0
 
     async def trickle(request: web.Request) -> web.StreamResponse:
@@ -224,13 +224,13 @@ async def test_an_answer_that_never_ends_is_given_up() -> None:
         stats = source(f"http://127.0.0.1:{port}", {"one"}, timeout=0.1)
         for _ in range(2):
             sample = await stats.sample()
-            assert sample.missing == {"one": "Prometheus: its answer is not whole after 0.3 s"}
+            assert sample.missing == {"one": "Prometheus: its answer is not complete after 0.3 s"}
             assert sample.source_failed
         assert asked == 2
         await stats.close()
 
 
-async def test_headers_and_a_rotated_token_are_sent(tmp_path: Path) -> None:
+async def test_prometheus_headers_and_rotated_token_are_sent(tmp_path: Path) -> None:
     seen: list[tuple[str, str]] = []
 
     async def answer(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Which Envoys have to acknowledge a route, as they come, go and stay away; told by real xDS clients."""
+"""Acknowledgements by real xDS clients that connect, disconnect and stay away."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT_SECONDS = 0.3
 
 @dataclass
 class Reconciler:
-    """A router behind a real gRPC server, and what it reported."""
+    """A router behind a real gRPC server, and its reports."""
 
     address: str
     router: XdsRouter

@@ -1,4 +1,4 @@
-"""Every cause for which nothing may be put to sleep, each by who utters it."""
+"""Each code of unknown usage, from the source that reports it."""
 
 from __future__ import annotations
 
@@ -54,32 +54,32 @@ UTTERED: dict[Reason, Callable[[], Unknown | None]] = {
     Reason.REPLICA_MISSING: lambda: of_replicas("one", "two"),
     Reason.NOT_LEADER: Merged(terms("one")).unknown,
 }
-"""`PROMETHEUS` has a test of its own, since it is asked for."""
+"""`PROMETHEUS` has a test of its own, which needs a request."""
 
 
 @pytest.mark.parametrize("cause", UTTERED)
-def test_a_doubt_has_its_cause(cause: Reason) -> None:
+def test_unknown_usage_has_its_code(cause: Reason) -> None:
     unknown = UTTERED[cause]()
 
     assert unknown
     assert unknown.code is cause
 
 
-async def test_no_envoy_is_to_blame_where_prometheus_cannot_be_reached() -> None:
+async def test_unknown_usage_prometheus_down_names_no_envoy() -> None:
     unknown = await of_prometheus()
 
     assert unknown == Unknown(Reason.PROMETHEUS, "Envoy edge is missing: Prometheus: it cannot be reached")
 
 
-def test_an_envoy_that_is_away_and_answers_is_not_missed() -> None:
+def test_usage_disconnected_envoy_that_answers_is_known() -> None:
     assert Window(sample(1.0), sample(2.0), EDGE, EDGE).unknown() is None
 
 
-def test_before_the_first_sample_there_is_doubt() -> None:
+def test_usage_before_first_sample_is_unknown() -> None:
     assert NO_SAMPLE.code is Reason.FIRST_SAMPLE
 
 
-def test_every_cause_is_uttered_and_explained() -> None:
+def test_unknown_codes_are_all_used_and_documented() -> None:
     page = (ROOT / "docs/runbooks/TrafficUnknown.md").read_text()
 
     assert {*UTTERED, Reason.PROMETHEUS} == set(UNKNOWN_REASONS)
