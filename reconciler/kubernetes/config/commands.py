@@ -26,7 +26,7 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)"
 
 
 class CommandVerb(StrEnum):
-    """What a service is told."""
+    """A command for a service."""
 
     WAKE = "wake"
     SLEEP = "sleep"
@@ -45,7 +45,7 @@ class ServiceCommand:
 
 
 def parse_command(value: str) -> ServiceCommand | Problem:
-    """What an annotation says."""
+    """The content of the annotation of a command."""
     verb, _, time = value.partition("@")
     if verb not in set(CommandVerb) or not _RFC3339.fullmatch(time):
         where = f"metadata.annotations[{COMMAND_ANNOTATION}]"

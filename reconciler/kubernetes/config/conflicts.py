@@ -41,7 +41,7 @@ FIRST_COME = HostPolicy()
 
 @dataclass(slots=True)
 class Resolution:
-    """What is in force of what was asked, and who does not have all that was asked."""
+    """The services in effect, and the problems of those that lost a claim."""
 
     entries: dict[str, ServiceConfig] = field(default_factory=dict)
     problems: dict[str, tuple[Problem, ...]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What is in force of all that is asked for, kept up as single ScaledServices change. Pure.
+"""The configuration in effect, updated as single ScaledServices change. Pure.
 
 Rule: who asks for what it cannot have keeps what it had, as long as nobody older wants that. Counterpart:
 `conflicts.py`, which says who has what. It is called only when a claim has changed.

@@ -28,7 +28,7 @@ from reconciler.kubernetes.types.objects import Object, decoder
 from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, PLURAL, ScaledService
 
 ANEW_SECONDS = 10.0
-"""How long one that has gone stays in force where its Service asks for it."""
+"""Time for which a removed ScaledService stays in effect if its Service is labeled."""
 PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
 """After each telling, in multiples of what it took."""
 ServiceConfigs = Mapping[str, ServiceConfig]
@@ -38,7 +38,7 @@ OnScaledService = Callable[[str, ScaledService | None], None]
 
 
 class KubernetesProvider:
-    """What is asked for in a cluster. Keys are `namespace/name`, of a ScaledService or of a labelled Service.
+    """The services configured in a cluster. Keys are `namespace/name`, of a ScaledService or of a labelled Service.
 
     `on_entries` is told all that is in force and all that is wrong, whenever any of it changed; `on_scaled_service` of
     each ScaledService as it comes, changes and goes; `leads` says whether those of labelled Services are ours to write.
@@ -215,7 +215,7 @@ class KubernetesProvider:
 
 
 def _is_released(item: ScaledService) -> bool:
-    """Whether it is being deleted, and no longer by our leave."""
+    """Return whether it is being deleted without our finalizer."""
     return item.metadata.deletion_timestamp is not None and FINALIZER not in item.metadata.finalizers
 
 
@@ -224,7 +224,7 @@ def _departing(entry: ServiceConfig) -> ServiceConfig:
 
 
 def _as_before(asked: ServiceConfig | None, item: ScaledService) -> ServiceConfig | None:
-    """What was last right, of this very object; keeping it awake needs nothing else to be right."""
+    """Return the last valid configuration of this object, which is enough to keep it awake."""
     if asked is None or asked.uid != item.metadata.uid:
         return None
     return replace(asked, spec=replace(asked.spec, paused=asked.spec.paused or item.spec.paused))

@@ -1,4 +1,4 @@
-"""What a ScaledService comes to, read beside its Service; or what is wrong with it. Plain immutable values."""
+"""The configuration that results from a ScaledService and its Service, and the reasons of its problems. Pure."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         Reason.REFUSED: "The API server refused the ScaledService that zenvoy created from the annotations.",
     }
 )
-"""Of problems, with what they mean."""
+"""The reasons of problems, with their descriptions."""
 
 
 def rejected_by_envoy(message: str) -> Problem:
-    """Return the problem of a service that Envoy rejects a part of; `message` is Envoy's, or says why it would."""
+    """Return the problem of a service of which Envoy rejects a part; `message` is the reason."""
     right = "change the spec; what Envoy accepted last of it stays in force, and other services are not affected"
     return Problem(Reason.REJECTED_BY_ENVOY, "spec", f"Envoy rejects a part of it: {message}", right)
 
@@ -63,7 +63,7 @@ class ServiceConfig:
     """Seconds since the epoch."""
     uid: str
     generation: int
-    """Of the object that this was made of, which is not the newest one while that has mistakes."""
+    """Generation of the object that this was made from: an older one while the newest has problems."""
 
     @property
     def service_key(self) -> str:

@@ -39,7 +39,7 @@ UNREAD = f"{PREFIX}unread"
 
 
 def is_owned(item: ScaledService) -> bool:
-    """Whether it was made of a Service."""
+    """Return whether it was created from a Service."""
     owner = _owner(item)
     return item.metadata.labels.get(MANAGED_LABEL) == "true" and owner is not None
 
@@ -204,7 +204,7 @@ class ServiceController:
 
 
 def _is_of(item: ScaledService, service: Service) -> bool:
-    """Whether it was made of this very Service, and not of one before it."""
+    """Return whether it was created from this Service, and not from an earlier one with its name."""
     owner = _owner(item)
     return owner is not None and owner.uid == service.metadata.uid
 
