@@ -1,7 +1,7 @@
-"""All metrics of one reconciler: told of what happens, and read at each scrape.
+"""The metrics of one reconciler: notified of events, rendered at each scrape.
 
-Between scrapes nothing is done but to count what happens. What there is of each service is written in a thread, so
-that a scrape of ten thousand services keeps nobody waiting. A service that is no more vanishes.
+Between scrapes, events are only counted. The metrics of services are rendered in a thread, so that a scrape of 10,000
+services does not block the event loop. A removed service has no metrics.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from reconciler.ports.holders import HoldStatus
 from reconciler.ports.transitions import Transition
 
 MOST_ENVOYS = 4096
-"""Node ids of which acknowledgements are counted before those that are not connected are forgotten."""
+"""Node ids with counted acknowledgements, above which those of disconnected Envoys are forgotten."""
 OPENMETRICS = "application/openmetrics-text"
 LAG_INTERVAL_SECONDS = 1.0
 
 
 def acceptable(accept: str) -> str:
-    """Return an `Accept` header that prometheus-client can parse: it raises on, and repeats, what a client sends."""
+    """Return an `Accept` header that prometheus-client can parse: its errors would repeat the client's header."""
     types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
     return f"{OPENMETRICS}; version=1.0.0" if OPENMETRICS in types else ""
 
 
 class Metrics:
-    """Counts, and answers scrapes. Everything but the writing happens on the event loop."""
+    """The counters, and the answers to scrapes. Everything except rendering runs on the event loop."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -44,25 +44,25 @@ class Metrics:
         self._lag = LoopLag(self._registry.lag.observe)
 
     def start(self) -> None:
-        """Needs a running event loop."""
+        """Start to measure the lag of the running event loop."""
         self._lag.start()
 
     def close(self) -> None:
         self._lag.close()
 
     def lead(self) -> None:
-        """Services are told of here from now on: counters begin anew, as what was counted meanwhile was elsewhere."""
+        """Reset the counters of services: this replica now leads, and another one counted before."""
         self._counters.clear()
         for name in self._sources.services():
             self._known(name)
 
     def configured(self) -> None:
-        """Services came or went."""
+        """Forget removed services."""
         for name in self._counters.keys() - self._sources.services().keys():
             del self._counters[name]
 
     def ran(self, service: str) -> None:
-        """It was seen whether the service runs; from the first time on it is counted."""
+        """Note that a service was observed; its counters begin with the first observation."""
         if found := self._known(service):
             self._sleeps(*found)
 
@@ -70,7 +70,7 @@ class Metrics:
         if found := self._known(held.service):
             holders = frozenset(self._sources.all_holders())
             if holders != self._holders:
-                self._holders = holders  # one object for all counters, of which there may be many
+                self._holders = holders  # one object for all services, of which there may be many
             found[1].saw_held(held, self._holders, self._sources.ticks())
 
     def saw(self, transition: Transition) -> None:
@@ -85,18 +85,18 @@ class Metrics:
             self._registry.served(transition.service, service.requests - requests, counters.released.total - released)
 
     def woke(self, service: str, total: float | None, parts: Mapping[str, float]) -> None:
-        """A wake is over; `parts` are seconds by name, in order."""
+        """Record a completed wake; `parts` are seconds by name, in order."""
         if total is not None:
             self._registry.woke(service, total, parts)
             if counters := self._counters.get(service):
                 counters.last_wake = (total, parts)
 
     def sampled(self, sample: Sample, unknown: Unknown | None) -> None:
-        """A sample was taken; `unknown` is why it says nothing, or None."""
+        """Record a sample; `unknown` is the cause if usage is unknown."""
         self._registry.samples.saw(sample, unknown)
 
     def acked(self, envoy: str) -> None:
-        """An Envoy acknowledged endpoints."""
+        """Count an acknowledgement of endpoints by an Envoy."""
         acks = self._registry.acks
         if len(acks) >= MOST_ENVOYS and envoy not in acks:
             for gone in acks.keys() - self._sources.envoys().keys():
@@ -104,11 +104,11 @@ class Metrics:
         acks[envoy] += 1
 
     def called(self, method: str, code: str) -> None:
-        """A call to the API server ended, with that code."""
+        """Count a call to the API server."""
         self._registry.calls[method, code] += 1
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
-        """The page in the format that the `Accept` header asks for, and its content type."""
+        """Return the metrics in the format that the `Accept` header requests, and the content type."""
         encode, content_type = choose_encoder(acceptable(accept))
         for envoy in self._registry.acks.keys() - self._sources.envoys().keys():
             del self._registry.acks[envoy]
@@ -118,14 +118,14 @@ class Metrics:
         return await asyncio.to_thread(self._write, present, openmetrics, rest), content_type
 
     def _write(self, present: list[tuple[str, ServiceSource]], openmetrics: bool, rest: bytes) -> bytes:
-        """In a thread: it looks, and changes nothing."""
+        """Render all metrics. Runs in a thread, and changes nothing."""
         page = Page(self._sources.now(), self._sources.ticks())
         for name, service in present:
             page.add(name, service, self._counters.get(name))
         return page.text(openmetrics, rest)
 
     def _known(self, name: str) -> tuple[ServiceSource, ServiceCounters, Record] | None:
-        """A service, its counters (made when it is the first time) and its record; None while it has none."""
+        """Return a service, its counters, which are created if absent, and its record; None without a record."""
         service = self._sources.services().get(name)
         if service is None or service.record is None:
             return None
@@ -135,7 +135,7 @@ class Metrics:
         return service, counters, service.record
 
     def _sleeps(self, service: ServiceSource, counters: ServiceCounters, record: Record) -> None:
-        """Count from now on what is not run while it sleeps, if it does."""
+        """Start or stop to count the replicas that a sleeping service does not run."""
         asleep = record.state is State.ScaledToZero
         counters.sleeps(record.replicas if asleep else 0, service.asks, self._sources.ticks())
 
@@ -148,7 +148,7 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Start to measure. Needs a running event loop."""
+        """Start to measure the running event loop."""
         self._arm(asyncio.get_running_loop())
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The metrics that are not about one service, by prometheus-client: wakes, samples, xDS, holders, ourselves.
+"""The metrics that do not belong to one service, by prometheus-client: wakes, samples, xDS, holders, the process.
 
-Counterparts: `definitions.py`, which says what there is; `services.py`, the other half.
+Counterparts: `definitions.py`, which lists them; `services.py`, the metrics of services.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ WAKE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
 COUNT_BUCKETS = (0, 1, 2, 5, 10, 100, 1_000, 10_000)
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 MOST_EXEMPLAR = 128
-"""Characters of an exemplar's labels, names and values together, by OpenMetrics."""
+"""The maximum length of an exemplar's label names and values in OpenMetrics."""
 ENDPOINTS = "ClusterLoadAssignment"
 
 
 class Samples:
-    """What is known of the samples so far."""
+    """Counters and the latest results of samples."""
 
     def __init__(self) -> None:
         self.taken = 0
         self.unknown = Counts(dict.fromkeys(UNKNOWN_REASONS, 0))
         self.latest: float | None = None
-        """When the latest that has an Envoy in it was taken: one that failed says nothing, however new it is."""
+        """Time of the latest sample with an Envoy in it."""
         self.latest_complete: float | None = None
         self.complete = False
         self.cause: Reason | None = None
@@ -44,7 +44,7 @@ class Samples:
         self._seen: float | None = None
 
     def saw(self, sample: Sample, unknown: Unknown | None) -> None:
-        """Record a sample and why it is unknown; a sample that was recorded before is ignored."""
+        """Record a sample and the cause if usage is unknown; ignore a sample that was recorded before."""
         if sample.envoys and sample.taken_at == self._seen:
             return
         self.taken += 1
@@ -59,7 +59,7 @@ class Samples:
 
 
 class Present(Collector):
-    """What is so at the moment of the scrape."""
+    """The metrics that are read at the moment of a scrape."""
 
     def __init__(
         self, sources: Sources, samples: Samples, acks: Mapping[str, int], calls: Mapping[tuple[str, ...], int]
@@ -67,7 +67,7 @@ class Present(Collector):
         self._sources, self._samples, self._acks, self._calls = sources, samples, acks, calls
 
     def describe(self) -> Iterable[Metric]:
-        """Registering must not look."""
+        """Return nothing: registration must not read the sources."""
         return []
 
     def collect(self) -> Iterable[Metric]:
@@ -111,14 +111,14 @@ class Present(Collector):
 
 
 class Registry:
-    """Everything that prometheus-client keeps and writes."""
+    """The metrics that prometheus-client stores and renders."""
 
     def __init__(self, sources: Sources) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.samples = Samples()
         self.acks: Counts[str] = Counts()
         self.calls: Counts[tuple[str, ...]] = Counts()
-        """Of the API server, by method and code."""
+        """Calls to the API server, by method and code."""
         self._registry = CollectorRegistry()
         self._wakes = self._histogram(definitions.WAKE, WAKE_BUCKETS)
         self._parts = self._histogram(definitions.WAKE_PART, WAKE_BUCKETS)
@@ -135,7 +135,7 @@ class Registry:
             self._parts.labels(part).observe(seconds, exemplar)
 
     def served(self, service: str, requests: int, connections: int) -> None:
-        """What one wake was good for, once the service sleeps again."""
+        """Record the requests and connections that a wake served, when the service sleeps again."""
         exemplar = _exemplar(service)
         self._requests.observe(requests, exemplar)
         self._connections.observe(connections, exemplar)
@@ -152,7 +152,7 @@ def _exemplar(service: str) -> dict[str, str] | None:
 
 
 def _versions(versions: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    """By short name of the type; without endpoints, whose version is another with each wake."""
+    """Yield short type names and versions, without endpoints, whose version changes with each wake."""
     for type_url, acked in versions.items():
         kind = type_url.rpartition(".")[2]
         if acked and kind != ENDPOINTS:

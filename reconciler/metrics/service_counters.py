@@ -1,9 +1,9 @@
-"""What is counted of one service as things happen to it: transitions, wakes, the ledger of sleep against waiting.
+"""The counters of one service: transitions, wakes, and the time that it slept and that its clients waited.
 
-Rule: times are arguments: seconds since the epoch, but `ticks`, which are seconds of a clock that is never set. Only
-what a counter needs and no record has is kept here; it begins anew with the process, as Prometheus expects of counters.
-What did not happen to a service, which is nearly everything, is one object for all of them.
-Fed by `metrics.py` on the event loop, read by `services.py` in a thread.
+Times are arguments: seconds since the epoch, except `ticks`, which are seconds of a monotonic clock. Only counters that
+no record has are kept here; they start at 0 with the process, as Prometheus expects. Counters of events that never
+happened, which are most of them, are one object shared by all services.
+Written by `metrics.py` on the event loop, read by `services.py` in a thread.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from reconciler.ports.transitions import Transition
 
 @dataclass(frozen=True, slots=True)
 class Rising:
-    """A total over all holders that never falls, though the holders' own do when one of them goes."""
+    """A total over all holders that never falls, although the sum of the present holders does when one leaves."""
 
     total: int = 0
     _last: int = 0
 
     def saw(self, value: int, news: bool) -> Rising:
-        """What was counted before a holder came to us is no news: it would look as if it had happened just now."""
+        """Add the increase to the total if it is news: what a new holder counted before did not happen just now."""
         if value == self._last:
             return self
         return Rising(self.total + max(0, value - self._last) if news else self.total, value)
@@ -39,7 +39,7 @@ NO_TRANSITIONS: Mapping[tuple[str, str, str], int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Something that grows by `rate` a second. Replaced whole, so that a thread that reads it sees all of a change."""
+    """A total that grows by `rate` per second. Immutable, so that a reading thread never sees half a change."""
 
     total: float = 0.0
     rate: float = 0.0
@@ -49,22 +49,22 @@ class Meter:
         return self.total + self.rate * max(0.0, ticks - self.at)
 
     def at_rate(self, rate: float, ticks: float) -> Meter:
-        """From now on it grows by this rate."""
+        """Return a meter that grows by this rate from `ticks` on."""
         return self if rate == self.rate else Meter(self.read(ticks), rate, ticks)
 
 
 @dataclass(slots=True)
 class ServiceCounters:
-    """One service."""
+    """The counters of one service."""
 
     slept: Meter = Meter()
-    """Replica-seconds not run."""
+    """Replica-seconds that were not run."""
     slept_cpu: Meter = Meter()
-    """Core-seconds not asked for."""
+    """Core-seconds that were not requested."""
     slept_memory: Meter = Meter()
-    """Byte-seconds not asked for."""
+    """Byte-seconds that were not requested."""
     waited: Meter = Meter()
-    """Seconds that held connections waited, all added up."""
+    """Sum of the seconds that held connections waited."""
     waking_since: float | None = None
     stalled: bool = False
     """Whether the present wake has stalled."""
@@ -72,27 +72,27 @@ class ServiceCounters:
     """Wakes that ended awake."""
     wakes_stalled: int = 0
     wakes_late: int = 0
-    """Wakes that outlasted their time-out, but for the present one."""
+    """Wakes that exceeded their timeout, without the present one."""
     begun: bool = False
-    """Whether there was a wake at all."""
+    """Whether there was a wake."""
     recovers: bool = False
-    """Whether it is Waking without having slept: what it lost comes back, or is renewed."""
+    """Whether it is Waking without having slept: lost endpoints return, or are replaced."""
     before_wake: tuple[int, int] | None = None
-    """Requests and released connections when the last wake began; None: it was awake when we came."""
+    """Requests and released connections when the last wake began; None if this process saw no wake begin."""
     last_wake: tuple[float, Mapping[str, float]] | None = None
-    """Seconds, whole and by part."""
+    """Seconds in total, and by part."""
     transitions: Mapping[tuple[str, str, str], int] = field(default_factory=lambda: NO_TRANSITIONS)
-    """By state before, state after, and event."""
+    """By source state, target state and event."""
     released: Rising = NEVER
     refused: Rising = NEVER
     gone: Rising = NEVER
     refusals: Mapping[str, Rising] = field(default_factory=lambda: NO_REFUSALS)
-    """By reason, from the first on."""
+    """By reason, from its first refusal on."""
     _holders: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, record: Record, asks: ResourceRequests, ticks: float) -> ServiceCounters:
-        """For a service seen for the first time by this process."""
+        """Return the counters of a service that this process observes for the first time."""
         counters = cls()
         if record.state is State.ScaledToZero:
             counters.sleeps(record.replicas, asks, ticks)
@@ -101,12 +101,12 @@ class ServiceCounters:
         return counters
 
     def timed_out(self, now: float, wake_timeout: float) -> int:
-        """Wakes that outlasted `wake_timeout`, the present one included."""
+        """Return the wakes that exceeded `wake_timeout`, including the present one."""
         present = self.waking_since is not None and now - self.waking_since >= wake_timeout
         return self.wakes_late + present
 
     def saw_held(self, held: HoldStatus, holders: frozenset[str], ticks: float) -> None:
-        """`holders` are those that are connected. Totals of some of them only are waited with until all have told."""
+        """Record the counts of the connected `holders`. Totals are ignored until all holders have reported."""
         self.waited = self.waited.at_rate(held.held or 0, ticks)
         if held.relayed is None:
             return
@@ -121,7 +121,7 @@ class ServiceCounters:
             }
 
     def saw_transition(self, transition: Transition, record: Record, requests: int, wake_timeout: float) -> None:
-        """`record` is the one after it, `requests` are all so far."""
+        """Record a transition; `record` is the record after it, `requests` the total so far."""
         source, target = transition.source, transition.target
         move = (source.value, target.value, transition.event)
         self.transitions = {**self.transitions, move: self.transitions.get(move, 0) + 1}
@@ -139,7 +139,7 @@ class ServiceCounters:
                 self.before_wake = (requests, self.released.total)
 
     def sleeps(self, replicas: int, asks: ResourceRequests, ticks: float) -> None:
-        """From now on so many replicas, which ask for so much, are not run for being asleep."""
+        """Count, from now on, replicas with these resource requests as not run."""
         self.slept = self.slept.at_rate(replicas, ticks)
         self.slept_cpu = self.slept_cpu.at_rate(replicas * (asks.cpu_cores or 0), ticks)
         self.slept_memory = self.slept_memory.at_rate(replicas * (asks.memory_bytes or 0), ticks)

@@ -1,7 +1,7 @@
-"""The metrics that every service has, as text. Pure, and quick: ten thousand services are a quarter of a million lines.
+"""The metrics of each service, as text. Pure, and fast: 10,000 services have a quarter of a million lines.
 
-prometheus-client takes 5 to 13 µs for each line, which for so many would be seconds; so these are written here, in both
-of its formats, and what is not about services is left to it. Formats: https://prometheus.io/docs/instrumenting/exposition_formats/
+prometheus-client takes 5 to 13 µs per line, which is seconds for so many. Therefore these metrics are rendered here, in
+both of its formats. Formats: https://prometheus.io/docs/instrumenting/exposition_formats/
 and https://prometheus.io/docs/specs/om/open_metrics_spec/
 """
 
@@ -31,7 +31,7 @@ _STATES = {
 
 
 class Page:
-    """Lines by metric; `now` is seconds since the epoch, `ticks` those of the counters."""
+    """The lines by metric; `now` is seconds since the epoch, `ticks` is for the counters."""
 
     def __init__(self, now: float, ticks: float) -> None:
         self._now, self._ticks = now, ticks
@@ -39,7 +39,7 @@ class Page:
         self._figures = tuple((self._lines[family.name].append, family.sample_name) for family in FIGURES)
 
     def add(self, name: str, service: ServiceSource, counters: ServiceCounters | None) -> None:
-        """Everything about one service; nothing while it is not known whether it runs."""
+        """Add all metrics of one service; none while it has no record."""
         if (record := service.record) is None:
             return
         tag = f'{{service="{escaped(name)}"'
@@ -54,7 +54,7 @@ class Page:
             self._add_events(tag, counters, service.spec.wake_timeout)
 
     def text(self, openmetrics: bool, rest: bytes) -> bytes:
-        """All of it, and prometheus-client's part behind it. Joined bit by bit: one large join lets nobody else in."""
+        """Return all metrics, followed by `rest`. Joined by metric: one large join would block other threads."""
         parts = [
             "".join((head(family, openmetrics), *self._lines[family.name])).encode() for family in SERVICE_FAMILIES
         ]
@@ -93,7 +93,7 @@ class Page:
 
 
 def figures(service: ServiceSource, record: Record, counters: ServiceCounters, ticks: float) -> tuple[Figure, ...]:
-    """One value for each of `FIGURES`, in their order; None: no series."""
+    """Return one value for each of `FIGURES`, in their order; None for no series."""
     spec, seen, deadline = service.spec, service.seen, service.deadline
     return (
         record.since,
@@ -118,13 +118,13 @@ def figures(service: ServiceSource, record: Record, counters: ServiceCounters, t
 
 
 def head(family: Family, openmetrics: bool) -> str:
-    """The two lines before a metric's own."""
+    """Return the two lines that introduce a metric."""
     name = family.name if openmetrics else family.sample_name
     return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n"
 
 
 def escaped(value: str) -> str:
-    """A label's value."""
+    """Escape the value of a label."""
     if "\\" in value or '"' in value or "\n" in value:
         return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
     return value

@@ -1,6 +1,6 @@
-"""What metrics look at, as protocols: the engine's services and the connected Envoys, read at each scrape.
+"""Sources of metrics, as protocols: the engine's services and the connected Envoys, read at each scrape.
 
-The engine is a sibling of adapters, which do not import it; its services are what they look like.
+Adapters do not import the engine, so its services are described by their structure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reconciler.ports.holders import HoldStatus
 
 
 class ServiceSource(Protocol):
-    """One service as the engine has it."""
+    """One service of the engine."""
 
     @property
     def spec(self) -> Spec: ...
@@ -37,7 +37,7 @@ class ServiceSource(Protocol):
 
 
 class EnvoySource(Protocol):
-    """One connected Envoy as the xDS server has it; times are seconds since the epoch."""
+    """One connected Envoy of the xDS server; times are seconds since the epoch."""
 
     @property
     def since(self) -> float: ...
@@ -49,21 +49,21 @@ class EnvoySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """How to look; each call is made on the event loop and must be quick."""
+    """Functions that return present values. Called on the event loop, so they must be fast."""
 
     services: Callable[[], Mapping[str, ServiceSource]]
     envoys: Callable[[], Mapping[str, EnvoySource]]
     holders: Callable[[], Sequence[str]]
-    """Those that are connected here."""
+    """Holders that are connected to this replica."""
     all_holders: Callable[[], Iterable[str]]
-    """Those that are connected to any replica, of which `held` tells."""
+    """Holders that are connected to any replica; `held` includes all of them."""
     ready: Callable[[], bool]
     leads: Callable[[], bool]
-    """Whether it is here that services may be put to sleep."""
+    """Whether this replica may put services to sleep."""
     now: Callable[[], float]
     """Seconds since the epoch."""
     ticks: Callable[[], float]
-    """Seconds of a clock that is never set."""
+    """Seconds of a monotonic clock."""
     refused_streams: Callable[[], Mapping[tuple[str, ...], int]] = dict
     """Streams on the gRPC port that were refused, by kind and gRPC status."""
     plaintext: Callable[[], bool] = lambda: False

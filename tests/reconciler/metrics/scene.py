@@ -1,4 +1,4 @@
-"""Services, Envoys and holders as metrics see them, set by hand; and what a scrape of them says."""
+"""Fake services, Envoys and holders as sources of metrics, and the parsed scrape."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FakeEnvoy:
 
 
 class Scene:
-    """One `Metrics` and the sources that it looks at; `now` moves by `passes` only."""
+    """One `Metrics` with its sources; only `passes` advances `now`."""
 
     def __init__(self, *services: FakeService) -> None:
         self.now = START
@@ -72,7 +72,7 @@ class Scene:
         self.now += seconds
 
     def goes(self, name: str, event: str, target: State, stalled: str | None = None) -> None:
-        """The service makes a transition, as the engine tells it."""
+        """Make a transition of a service, and report it as the engine does."""
         service = self.services[name]
         assert service.record
         source = service.record.state
@@ -101,7 +101,7 @@ class Scene:
         return body.decode()
 
     async def values(self, name: str, **labels: str) -> dict[frozenset[tuple[str, str]], float]:
-        """The present series of that name and these labels, by their other labels."""
+        """Return the present series of that name and these labels, by their other labels."""
         return {
             frozenset(set(sample.labels.items()) - set(labels.items())): sample.value
             for family in parsed_plain(await self.scrape())
@@ -110,17 +110,17 @@ class Scene:
         }
 
     async def value(self, name: str, **labels: str) -> float | None:
-        """The one series of that name and these labels, or None."""
+        """Return the value of the only series of that name and these labels, or None."""
         return (await self.values(name, **labels)).get(frozenset())
 
     async def families(self, accept: str) -> dict[str, Metric]:
-        """By name, as prometheus-client reads the page."""
+        """Return the families by name, as prometheus-client parses them."""
         text = await self.scrape(accept)
         read = parsed_openmetrics if accept == OPENMETRICS else parsed_plain
         return {family.name: family for family in read(text)}
 
 
 def service(name: str = "web", state: State = State.ScaledToZero, *, replicas: int = 1, **spec: object) -> FakeService:
-    """A service that has been in its state for a while."""
+    """Return a service that has been in its state for a while."""
     record = Record(state, START - 100.0, "", replicas, "127.64.0.1:18000")
     return FakeService(Spec(name=name, **spec), record)  # type: ignore[arg-type]

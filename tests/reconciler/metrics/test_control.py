@@ -1,4 +1,4 @@
-"""What a scrape says of the reconciler itself: wakes, samples, Envoys, holders; and in which format."""
+"""Metrics of the reconciler itself: wakes, samples, Envoys, holders; and the formats of a scrape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERYTHING = ["text/plain", PLAIN, OPENMETRICS, "application/openmetrics-text", 
 
 
 @pytest.mark.parametrize("accept", EVERYTHING)
-async def test_the_scraper_chooses_the_format(accept: str) -> None:
+async def test_scrape_accept_header_selects_the_format(accept: str) -> None:
     scene = Scene(service("web"))
 
     body, content_type = await scene.metrics.scrape(accept)
@@ -29,7 +29,7 @@ async def test_the_scraper_chooses_the_format(accept: str) -> None:
     assert is_openmetrics or b"# TYPE zenvoy_service_requests_total counter\n" in body
 
 
-async def test_both_formats_say_the_same() -> None:
+async def test_scrape_formats_have_equal_samples() -> None:
     scene = Scene(service("web", State.Active), service("db"))
     scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "abc"})
     scene.goes("db", "DemandSeen", State.Waking)
@@ -47,7 +47,7 @@ async def test_both_formats_say_the_same() -> None:
         }
 
 
-async def test_an_exemplar_names_the_service_of_a_wake() -> None:
+async def test_wake_exemplar_names_the_service() -> None:
     scene = Scene(service("web"), service("x" * 250))
     scene.metrics.woke("web", 0.2, {"signal": 0.02})
     scene.metrics.woke("x" * 250, 2.0, {"signal": 0.02})
@@ -59,7 +59,7 @@ async def test_an_exemplar_names_the_service_of_a_wake() -> None:
         assert [exemplar.labels for exemplar in exemplars] == [{"service": "web"}], "a name too long for one has none"
 
 
-async def test_a_wake_is_judged_by_what_it_served_until_the_next_sleep() -> None:
+async def test_wake_served_counts_until_next_sleep() -> None:
     scene = Scene(service("web"))
     scene.services["web"].requests = 100
     scene.holders = ["one"]
@@ -75,14 +75,14 @@ async def test_a_wake_is_judged_by_what_it_served_until_the_next_sleep() -> None
     assert await scene.value("zenvoy_wake_served_requests_count") == 1
 
 
-async def test_a_service_that_was_awake_when_we_came_served_no_wake() -> None:
+async def test_wake_served_service_awake_at_start_has_none() -> None:
     scene = Scene(service("web", State.Active))
     scene.goes("web", "ReplicasAtZero", State.ScaledToZero)
 
     assert await scene.value("zenvoy_wake_served_requests_count") == 0
 
 
-async def test_samples_are_counted_by_what_they_say() -> None:
+async def test_samples_are_counted_by_cause() -> None:
     scene = Scene()
     reading = {"edge": EnvoyReading(100.0, {})}
     scene.metrics.sampled(Sample(5.0, reading), None)
@@ -106,7 +106,7 @@ async def test_samples_are_counted_by_what_they_say() -> None:
     assert not await scene.values("zenvoy_sample_unknown")
 
 
-async def test_envoys_are_told_while_they_are_connected() -> None:
+async def test_envoys_have_series_while_connected() -> None:
     scene = Scene()
     prefix = "type.googleapis.com/envoy.config"
     scene.envoys["edge"] = FakeEnvoy(
@@ -133,7 +133,7 @@ async def test_envoys_are_told_while_they_are_connected() -> None:
     assert await scene.value("zenvoy_xds_connected_envoys") == 0
 
 
-async def test_what_runs_is_told() -> None:
+async def test_build_info_names_versions() -> None:
     scene = Scene(service("web"), service("db"))
     scene.holders = ["one"]
     scene.ready = False
@@ -146,7 +146,7 @@ async def test_what_runs_is_told() -> None:
     assert "zenvoy_ready 0.0" in await scene.scrape()
 
 
-async def test_the_loops_lag_is_measured() -> None:
+async def test_loop_lag_is_measured() -> None:
     scene = Scene()
     scene.metrics.start()
     begun = time.monotonic()
@@ -159,7 +159,7 @@ async def test_the_loops_lag_is_measured() -> None:
     assert (await scene.value("zenvoy_event_loop_lag_seconds_sum") or 0) >= 0
 
 
-async def test_ten_thousand_services_are_scraped_within_a_second_of_processor_time() -> None:
+async def test_scrape_ten_thousand_services_takes_under_a_second() -> None:
     scene = Scene(*(service(f"shop/service-{number}") for number in range(10_000)))
     for name in list(scene.services)[:100]:
         scene.goes(name, "DemandSeen", State.Waking)

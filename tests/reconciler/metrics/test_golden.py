@@ -1,6 +1,6 @@
-"""docs/metrics.md is what the code exports: generated from its table, and its table held against a scrape.
+"""docs/metrics.md equals the definitions of metrics, and the definitions equal a scrape.
 
-`ZENVOY_GOLDEN=write` (`make golden`) writes it anew.
+`ZENVOY_GOLDEN=write` (`make golden`) generates it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DOCUMENT = ROOT / "docs/metrics.md"
 USUAL = ("DemandSeen", State.Waking), ("Ready", State.Active), ("Quiet", State.Idle), ("IdleElapsed", State.Draining)
 
 
-def test_golden_the_document_is_what_the_code_says() -> None:
+def test_golden_document_equals_definitions() -> None:
     script = [sys.executable, str(ROOT / "scripts/metrics_docs.py")]
     said = subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT, timeout=60).stdout
     if os.environ.get("ZENVOY_GOLDEN") == "write":
@@ -35,14 +35,14 @@ def test_golden_the_document_is_what_the_code_says() -> None:
     assert DOCUMENT.read_text() == said, "make golden writes it anew"
 
 
-def test_names_are_told_once_and_say_their_kind() -> None:
+def test_definitions_names_are_unique_and_show_the_kind() -> None:
     families = [*SERVICE_FAMILIES, *CONTROL_FAMILIES]
 
     assert len({family.name for family in families}) == len(families)
     assert all(family.name.startswith("zenvoy_") and family.help.endswith(".") for family in families)
 
 
-async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
+async def test_scrape_has_exactly_the_defined_metrics() -> None:
     scene = Scene(service("web"))
     scene.envoys["edge"] = FakeEnvoy(versions={"type.googleapis.com/envoy.config.cluster.v3.Cluster": "v"})
     scene.goes("web", "DemandSeen", State.Waking, stalled="Exited: exited with code 1")
@@ -60,7 +60,7 @@ async def test_a_scrape_has_what_the_table_has_and_nothing_else() -> None:
             assert set(sample.labels) - {"le"} == set(family.labels)
 
 
-async def test_the_series_are_as_many_as_the_document_says() -> None:
+async def test_scrape_has_as_many_series_as_documented() -> None:
     scene = Scene(service("web"), service("all", State.Idle))
     for one in scene.services.values():
         one.asks = ResourceRequests(0.5, 1024.0)
@@ -85,7 +85,7 @@ async def test_the_series_are_as_many_as_the_document_says() -> None:
     assert f"The maximum is {most}: a service" in _document()
 
 
-async def test_histograms_have_as_many_series_as_the_table_says() -> None:
+async def test_histograms_have_as_many_series_as_defined() -> None:
     scene = Scene()
     scene.metrics.woke("web", 1.0, {"signal": 1.0})
 

@@ -1,4 +1,4 @@
-"""What a scrape says of services: their states and figures, wakes, transitions, and the ledger."""
+"""Metrics of services: states, figures, wakes, transitions, and the time asleep and waited."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.reconciler.metrics.scene import OPENMETRICS, START, Scene, service
 P = "zenvoy_service_"
 
 
-async def test_each_state_is_a_series_and_one_of_them_is_1() -> None:
+async def test_state_has_one_series_each_and_one_is_1() -> None:
     scene = Scene(service("web", State.Idle), service("db", State.Waking))
 
     states = {name: await scene.values(f"{P}state", service=name) for name in ("web", "db")}
@@ -29,7 +29,7 @@ async def test_each_state_is_a_series_and_one_of_them_is_1() -> None:
     assert one == {"web": ["Idle"], "db": ["Waking"]}
 
 
-async def test_the_spec_and_the_record_are_told() -> None:
+async def test_service_spec_and_record_have_series() -> None:
     scene = Scene(service("web", State.Waking, wake_timeout=7.5, idle_after=60.0, hold_timeout=5.0, paused=True))
     one = scene.services["web"]
     assert one.record
@@ -64,7 +64,7 @@ async def test_the_spec_and_the_record_are_told() -> None:
     assert figures == {P + name: value for name, value in expected.items()}
 
 
-async def test_why_it_is_stalled_is_told_of_the_record_and_while_it_is() -> None:
+async def test_stalled_info_has_the_code_while_stalled() -> None:
     scene = Scene(service("web", State.Waking))
     info = f"{P}stalled_info"
     assert await scene.values(info, service="web") == {}
@@ -90,7 +90,7 @@ async def test_why_it_is_stalled_is_told_of_the_record_and_while_it_is() -> None
     assert info not in [line.partition("{")[0] for line in (await scene.scrape()).splitlines()]
 
 
-async def test_what_is_not_known_has_no_series() -> None:
+async def test_service_unknown_values_have_no_series() -> None:
     scene = Scene(service("web"))
     scene.services["web"].seen = Observed()
 
@@ -98,14 +98,14 @@ async def test_what_is_not_known_has_no_series() -> None:
         assert await scene.value(P + figure, service="web") is None
 
 
-async def test_a_service_without_a_record_has_no_series() -> None:
+async def test_service_without_record_has_no_series() -> None:
     one = service("web")
     one.record = None
 
     assert 'service="web"' not in await Scene(one).scrape()
 
 
-async def test_a_deleted_service_vanishes_and_begins_anew_when_it_comes_back() -> None:
+async def test_service_removed_and_added_starts_at_zero() -> None:
     scene = Scene(service("web"), service("db"))
     scene.passes(10.0)
     gone = scene.services.pop("web")
@@ -119,7 +119,7 @@ async def test_a_deleted_service_vanishes_and_begins_anew_when_it_comes_back() -
     assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 0
 
 
-async def test_only_who_leads_tells_of_services_and_counts_from_then_on() -> None:
+async def test_service_counters_restart_when_elected() -> None:
     scene = Scene(service("web", replicas=2))
     scene.passes(10.0)
     assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 20
@@ -135,7 +135,7 @@ async def test_only_who_leads_tells_of_services_and_counts_from_then_on() -> Non
     assert await scene.value(f"{P}slept_replica_seconds_total", service="web") == 10
 
 
-async def test_who_leads_only_now_counts_what_sleeps_already() -> None:
+async def test_slept_sleeping_service_counts_when_elected() -> None:
     scene = Scene()
     scene.leads = False
     scene.services["web"] = service("web", replicas=2)
@@ -149,7 +149,7 @@ async def test_who_leads_only_now_counts_what_sleeps_already() -> None:
 
 
 @pytest.mark.parametrize("accept", ["text/plain", OPENMETRICS])
-async def test_names_are_escaped(accept: str) -> None:
+async def test_service_name_is_escaped(accept: str) -> None:
     name = 'a"b\\c\nd'
     scene = Scene(service(name))
     scene.goes(name, "DemandSeen", State.Waking)
@@ -160,7 +160,7 @@ async def test_names_are_escaped(accept: str) -> None:
         assert {sample.labels["service"] for sample in read[P + family].samples} == {name}
 
 
-async def test_transitions_are_counted_by_from_to_and_event() -> None:
+async def test_transitions_are_counted_by_states_and_event() -> None:
     scene = Scene(service("web"), service("db"))
     for _ in range(2):
         scene.goes("web", "DemandSeen", State.Waking)
@@ -182,7 +182,7 @@ async def results(scene: Scene) -> dict[str, float]:
     return {dict(labels)["result"]: value for labels, value in found.items()}
 
 
-async def test_wakes_are_counted_from_the_first_one_on() -> None:
+async def test_wakes_are_counted_from_the_first() -> None:
     scene = Scene(service("web"))
     assert await results(scene) == {}
 
@@ -193,7 +193,7 @@ async def test_wakes_are_counted_from_the_first_one_on() -> None:
     assert await results(scene) == {"woken": 1, "stalled": 0, "timed_out": 0}
 
 
-async def test_a_wake_stalls_and_times_out_once_however_often_it_is_said() -> None:
+async def test_wake_stalled_twice_counts_once() -> None:
     scene = Scene(service("web", wake_timeout=10.0))
     scene.goes("web", "DemandSeen", State.Waking)
     scene.passes(1.0)
@@ -214,7 +214,7 @@ async def test_a_wake_stalls_and_times_out_once_however_often_it_is_said() -> No
     assert await results(scene) == {"woken": 2, "stalled": 1, "timed_out": 1}
 
 
-async def test_what_comes_back_without_having_slept_has_not_woken() -> None:
+async def test_wake_without_sleep_does_not_count_as_woken() -> None:
     scene = Scene(service("web"))
     scene.goes("web", "DemandSeen", State.Waking)
     scene.goes("web", "Ready", State.Active)
@@ -227,13 +227,13 @@ async def test_what_comes_back_without_having_slept_has_not_woken() -> None:
     assert (await results(scene))["timed_out"] == 1, "it is looked after as a wake would be"
 
 
-async def test_a_wake_that_was_going_on_before_a_restart_still_times_out() -> None:
+async def test_wake_begun_before_restart_still_times_out() -> None:
     scene = Scene(service("web", State.Waking, wake_timeout=60.0))
 
     assert await results(scene) == {"woken": 0, "stalled": 0, "timed_out": 1}
 
 
-async def test_the_last_wake_is_told_with_its_parts() -> None:
+async def test_last_wake_has_duration_and_parts() -> None:
     scene = Scene(service("web"))
     scene.goes("web", "DemandSeen", State.Waking)
     scene.metrics.woke("web", 0.75, {"signal": 0.25, "reachable": 0.5})
@@ -244,7 +244,7 @@ async def test_the_last_wake_is_told_with_its_parts() -> None:
     assert {dict(labels)["part"]: value for labels, value in parts.items()} == {"signal": 0.25, "reachable": 0.5}
 
 
-async def test_the_ledger_counts_replicas_not_run_while_asleep() -> None:
+async def test_slept_counts_replicas_not_run() -> None:
     scene = Scene(service("web", replicas=3))
     slept = f"{P}slept_replica_seconds_total"
     assert await scene.value(slept, service="web") == 0, "only what is seen counts, or a restart would count twice"
@@ -261,7 +261,7 @@ async def test_the_ledger_counts_replicas_not_run_while_asleep() -> None:
     assert await scene.value(slept, service="web") == 36.0
 
 
-async def test_the_ledger_counts_what_replicas_that_sleep_would_ask_for() -> None:
+async def test_slept_counts_requests_of_replicas_not_run() -> None:
     cpu, memory = f"{P}slept_cpu_core_seconds_total", f"{P}slept_memory_byte_seconds_total"
     scene = Scene(service("web", replicas=2), service("db"))
     assert await scene.value(cpu, service="web") is None, "not known is no series"
@@ -282,7 +282,7 @@ async def test_the_ledger_counts_what_replicas_that_sleep_would_ask_for() -> Non
     assert await scene.value(cpu, service="db") is None
 
 
-async def test_the_ledger_counts_what_all_who_wait_wait() -> None:
+async def test_waited_adds_up_all_held_connections() -> None:
     scene = Scene(service("web"))
     waited = f"{P}waited_seconds_total"
     scene.holds("web", 1)
@@ -299,7 +299,7 @@ async def test_the_ledger_counts_what_all_who_wait_wait() -> None:
     assert await scene.value(waited, service="web") == 5.0
 
 
-async def test_holders_totals_never_fall_and_what_was_before_is_no_news() -> None:
+async def test_holder_totals_new_holder_never_fall_nor_jump() -> None:
     scene = Scene(service("web"))
 
     async def counted() -> list[float | None]:
@@ -325,7 +325,7 @@ async def test_holders_totals_never_fall_and_what_was_before_is_no_news() -> Non
     assert await counted() == [4, 1, 1]
 
 
-async def test_what_holders_counted_before_they_came_to_another_replica_is_no_news() -> None:
+async def test_holder_totals_holder_of_other_replica_do_not_jump() -> None:
     scene = Scene(service("web"))
     released = f"{P}released_total"
     scene.holders = ["one", "two"]
@@ -333,19 +333,19 @@ async def test_what_holders_counted_before_they_came_to_another_replica_is_no_ne
     scene.holds("web", 0, released=12)
     assert await scene.value(released, service="web") == 2
 
-    scene.holds("web", None, released=5)  # that of the other replica is not known for a moment
+    scene.holds("web", None, released=5)  # the total of the other replica is unknown for a moment
     scene.holds("web", 0, released=13)
     assert await scene.value(released, service="web") == 3
 
     scene.holders = ["one"]
     scene.holds("web", 0, released=5)
     scene.holders = ["one", "two"]
-    scene.holds("web", None, released=5)  # it has come, and has not told yet
+    scene.holds("web", None, released=5)  # it is connected, and has not reported yet
     scene.holds("web", 0, released=14)
     assert await scene.value(released, service="web") == 3
 
 
-async def test_refusals_have_their_reason_and_begin_with_the_first() -> None:
+async def test_refusals_are_counted_by_reason_from_the_first() -> None:
     scene = Scene(service("web"))
 
     async def refused(reason: str) -> float | None:
@@ -365,7 +365,7 @@ async def test_refusals_have_their_reason_and_begin_with_the_first() -> None:
     assert [await refused(reason) for reason in ("timeout", "max_held", "draining")] == [4, 1, 0]
 
 
-def test_what_did_not_happen_is_one_object_for_all_services() -> None:
+def test_counters_without_events_share_objects() -> None:
     one, other = ServiceCounters(), ServiceCounters()
     for counters in (one, other):
         counters.saw_held(HoldStatus("web", 0, 0), frozenset({"local"}), 1.0)
