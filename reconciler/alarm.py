@@ -15,7 +15,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from reconciler.plan import Deadline
 
 MAX_INSTANCES = 1_000_000
-"""APScheduler drops a job that is due while as many of its runs have not quite ended."""
+"""APScheduler skips a run of a job while this many earlier runs of it have not ended."""
 
 
 class Alarm:
@@ -28,21 +28,21 @@ class Alarm:
         )
         self._armed: dict[str, Deadline] = {}
         self._changed: set[str] = set()
-        """Services whose job is not yet that of their deadline."""
+        """Services whose job does not match their deadline yet."""
 
     def start(self) -> None:
         """Start the scheduler; needs a running event loop."""
         self._scheduler.start()
 
     def close(self) -> None:
-        """Stop the scheduler; no deadline passes from now on."""
+        """Stop the scheduler; `passed` is not called again."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
         """Replace the service's deadline; None disarms it.
 
-        The job follows in the next turn of the event loop: adding it costs as much as the decision to wake.
+        The job is replaced in the next turn of the event loop, because that costs as much as the decision to wake.
         """
         if self._armed.get(service) == deadline:
             return

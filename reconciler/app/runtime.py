@@ -73,7 +73,7 @@ class Served:
 
 
 class StreamServer:
-    """The xDS and holder streams, and the rule who may open one."""
+    """The xDS and holder streams; `admission` decides who may open one."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class StreamServer:
 
 
 class Runtime:
-    """The engine with its inputs and its audience. Inputs may arrive before `start`, which adds the outputs."""
+    """The engine, its inputs, and its observers. Inputs may arrive before `start`, which connects the outputs."""
 
     def __init__(self, sources: Sources, pace: Pace, hold: AnyIp | Tproxy) -> None:
         self._sources = sources
@@ -136,7 +136,7 @@ class Runtime:
     def configure(self, specs: Sequence[Spec], served: Served) -> None:
         """Replace all services. Raises `ValueError` if none can be served; the engine then keeps the present ones.
 
-        Routes come first: a new service is routed before it runs, a removed one has no route before it stops.
+        Routes come first: a new service is routed before it runs, and a removed one loses its route before it stops.
         """
         self.removal.configure(self.engine.services, {spec.name for spec in specs})
         self.route(served)
@@ -144,7 +144,7 @@ class Runtime:
         self.metrics.configured()
 
     def route(self, served: Served) -> None:
-        """Send listeners and services to Envoys, and removed services that are still in use. Raises `ValueError`."""
+        """Send Envoys the listeners, the services, and removed services that are still in use. Raises `ValueError`."""
         present = {spec.name for spec in (*served.specs, *served.unreachable)}
         removed = [spec for spec in self.removal.specs if spec.name not in present]
         self._router.configure(served.http, served.tls, served.specs, [*served.unreachable, *removed])
@@ -168,16 +168,16 @@ class Runtime:
         self.engine.routed(state)
 
     def held(self, held: HoldStatus) -> None:
-        """Receive the connections that holders have of a service."""
+        """Receive the held and relayed connections of a service."""
         self.engine.held(held)
         self.metrics.held(held)
 
     def standing(self, name: str) -> Standing | None:
-        """Return what a service has come to here."""
+        """Return the progress of a service at this replica."""
         return self.engine.standing(name)
 
     def sampled(self, sample: Sample) -> bool:
-        """Receive a sample; return whether a removed service is no longer in use, and has left the routes."""
+        """Receive a sample; return whether it completes the removal of a service, whose route then ends."""
         if self._sources.leads():
             self.engine.sampled(sample)
             self.metrics.sampled(sample, self.engine.unknown)
@@ -240,7 +240,7 @@ class BackgroundTasks:
 def tune_gc() -> None:
     """Exempt all present objects from garbage collection, and collect less often.
 
-    To be called once services, routes and messages exist: scanning them costs a fifth of a wake among many services.
+    Call it once services, routes, and messages exist. With many services, scanning them takes a fifth of each wake.
     """
     gc.collect()
     gc.freeze()

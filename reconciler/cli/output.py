@@ -1,7 +1,7 @@
 """Output of commands: data, lines and tables.
 
 Rule: text for people is written by `echo`, `error`, `columns` or `cell`. Names, messages and output of programs come
-from objects, files and other processes; they must neither control a terminal nor look like something else.
+from objects, files, and other processes. They must not control the terminal or imitate other output.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE = 200
-"""Columns of a table that is not written to a terminal: enough that nothing is cut."""
+"""Width of a table that is not written to a terminal, in characters: enough that nothing is cut."""
 
 
 def data(answer: Any, output_format: OutputFormat, of_many: bool = False) -> None:
-    """Write JSON or YAML, with control characters escaped by its own rules; `of_many`: similar documents follow."""
+    """Write JSON or YAML, which escape control characters; `of_many` means that more documents follow."""
     if output_format is OutputFormat.json:
         typer.echo(json.dumps(answer, indent=2))
         return
@@ -52,14 +52,14 @@ def error(message: str) -> None:
 
 
 def cell(text: str, style: str = "") -> Text:
-    """Return the cell of a table, without markup, emoji codes and control characters."""
+    """Return a table cell that shows markup and emoji codes as text, and has no control characters."""
     from rich.text import Text
 
     return Text(printable(text), style)
 
 
 def console() -> Console:
-    """Return standard output as a console of rich."""
+    """Return a rich console that writes to standard output."""
     from rich.console import Console
 
     found = Console()

@@ -1,6 +1,6 @@
 """Commands against a cluster. Counterpart: `reconciler.cluster_client`, which executes them.
 
-This module imports the client of Kubernetes, so commands import it only when they need it.
+This module imports the Kubernetes client, so other modules import it only for a command against a cluster.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from reconciler.cluster_client.status import service_status, view, watching, wit
 from reconciler.kubernetes.config.commands import CommandVerb
 
 REFRESH_SECONDS = 1.0
-"""Interval at which a watched table is drawn again without a change, because ages grow."""
+"""Interval at which a watched table is redrawn even if nothing changed, because it shows ages."""
 _T = TypeVar("_T")
 
 

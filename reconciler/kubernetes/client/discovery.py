@@ -43,7 +43,7 @@ class ScalableResource:
 
     @property
     def is_plain(self) -> bool:
-        """True if `spec.replicas` is known to be the replicas; other kinds are read through their scale subresource."""
+        """True if `spec.replicas` is known to be the number of replicas; other kinds need the scale subresource."""
         if self.api_version == "v1":
             return self.kind == "ReplicationController"
         return self.api_version == "apps/v1" and self.kind in PLAIN
@@ -143,7 +143,7 @@ def _find_scalable(resources: list[_Resource], api_version: str, kind: str) -> S
 
 
 def _explain_missing(resources: list[_Resource], api_version: str, kind: str) -> Diagnosis:
-    """Return why the kind is missing, or cannot be used."""
+    """Return a diagnosis of a kind that is missing or cannot be scaled."""
     main = [one for one in resources if "/" not in one.name]
     same = next((one for one in main if one.kind == kind), None)
     if same is not None and not same.namespaced:

@@ -20,7 +20,7 @@ def convert_rules(rules: tuple[IgnoreRule, ...]) -> tuple[Ignore, ...]:
 
 
 def rule_problems(rules: tuple[IgnoreRule, ...], names: Notation) -> Iterator[Problem]:
-    """Return the problems that do not depend on the protocol."""
+    """Yield the problems that do not depend on the protocol."""
     for number, rule in enumerate(rules):
         place = f"ignore[{number}]"
         if rule.paths is rule.user_agents is rule.sources is None:
@@ -33,7 +33,7 @@ def rule_problems(rules: tuple[IgnoreRule, ...], names: Notation) -> Iterator[Pr
 
 
 def answer_problems(place: str, answer: IgnoreAnswer) -> Iterator[Problem]:
-    """Return the problems of the response to ignored requests."""
+    """Yield the problems of the answer to ignored requests."""
     if problem := validation.status_problem(f"{place}.status", answer.status):
         yield problem
     if problem := validation.body_problem(f"{place}.body", answer.body):
@@ -43,7 +43,7 @@ def answer_problems(place: str, answer: IgnoreAnswer) -> Iterator[Problem]:
 def unavailable_parts(
     protocol: Protocol, origin: str, rules: tuple[IgnoreRule, ...], names: Notation
 ) -> Iterator[Problem]:
-    """Return the parts that are not available for a protocol; `origin` says where the protocol comes from."""
+    """Yield a problem for each key that the protocol does not allow; `origin` is the origin of the protocol."""
     for number, rule in enumerate(rules):
         parts = {"paths": rule.paths, "userAgents": rule.user_agents, "answer": rule.answer}
         for name in [name for name, value in parts.items() if value is not None]:

@@ -1,4 +1,4 @@
-"""Conflicts between services: names, hosts, addresses and ports, also with the addresses of options.
+"""Conflicts between services over names, hosts, addresses, and ports, and with the addresses of command-line options.
 
 A conflict is reported at the later place in the file, and names the earlier one.
 """
@@ -20,7 +20,7 @@ _LOOPBACK = ip_address("127.0.0.1")
 def find_conflicts(
     listeners: Sequence[tuple[Address, Value]], services: Sequence[Draft], taken: Mapping[str, Address]
 ) -> None:
-    """Record all conflicts. `listeners` are the shared ones; `taken` are the addresses of options, by option."""
+    """Record all conflicts. `listeners` are the shared ones; `taken` has addresses by command-line option."""
     _names(services)
     for group in ((Protocol.HTTP, Protocol.H2C), (Protocol.TLS,)):
         _hosts([draft for draft in services if draft.entry.spec.protocol in group])
