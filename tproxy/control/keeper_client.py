@@ -1,7 +1,7 @@
 """The holder's end of the keeper: sends it every held connection, and adopts those of an earlier holder.
 
-Each round of the loop sends at most a few messages, after the wake that they could delay. Nothing blocks, except for
-the adoption before the holder listens. Without a keeper, or while it does not answer, everything else continues.
+Messages are sent at the end of a round of the loop, so that they do not delay a wake. Only the adoption blocks, before
+the holder listens. Without a keeper, or while it does not answer, everything else continues.
 Counterpart: `tproxy/keeper.py`.
 """
 
@@ -30,14 +30,14 @@ ADOPT_SECONDS = 5.0
 """Timeout of each message during adoption."""
 RECONNECT_SECONDS = 1.0
 PING_SECONDS = 3.0
-"""Interval of pings. A keeper that does not answer before the next ping is killed: a connection cannot be closed while
+"""Interval of pings. A keeper that does not answer before the next ping is killed: a connection stays open as long as
 the keeper has a descriptor of it."""
 MAX_QUEUED = 1024
 """Messages that a keeper has not read; beyond this number the link is closed."""
 
 
 class KeeperClient:
-    """Keeps a second descriptor of every held connection in the keeper at a Unix socket; `path` None: no keeper."""
+    """Stores a second descriptor of every held connection in the keeper at the Unix socket `path`; None: no keeper."""
 
     def __init__(self, loop: Loop, path: Path | None, held: Callable[[], Iterable[HeldConnection]]) -> None:
         self._loop, self._path, self._all_held = loop, path, held
@@ -57,7 +57,7 @@ class KeeperClient:
     def adopt(self) -> list[tuple[int, float]]:
         """Return the connections of an earlier holder, oldest first: descriptors and monotonic hold times.
 
-        Connections that were read from or written to are closed: they had been released.
+        Connections that the earlier holder read from or wrote to are closed: they had been released.
         """
         if self._path is None or (link := self._connect()) is None:
             return []

@@ -1,9 +1,9 @@
 """Mode tproxy: a periodic check that the rules redirect connections to the holder, by dialling a redirected port.
 
 The check needs no tool and no privilege. It dials the IP address that hold addresses have. The accepted end is
-recognized by both of its addresses, which no other connection has while this one is open. It goes no further than
-`takes`, so it is not held and wakes no service. If the result is unclear (another process listens there, or accepting
-is late), the previous result stands.
+recognized by both of its addresses, which no other connection has while this one is open. `takes` closes it, so it is
+not held and wakes no service. If the result is unclear (another process listens there, or the holder accepts it too
+late), the previous result stands.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tproxy.io.loop import Loop, Timer
 CHECK_SECONDS = 30.0
 HOST = "127.0.0.1"
 PORT_ATTEMPTS = 8
-"""Attempts to find a port that no hold address has."""
+"""Attempts to find a port that no hold address uses."""
 _PENDING = (0, errno.EINPROGRESS)
 _NO_LISTENER = (errno.ECONNREFUSED, errno.ETIMEDOUT)
 
@@ -58,12 +58,12 @@ class SelfCheck:
         self._timer: Timer | None = None
 
     def start(self, known: bool | None) -> None:
-        """Start to check; `known` is the result that the observer already has."""
+        """Start checking; `known` is the result that the observer already has."""
         self._result = known
         self._check()
 
     def stop(self) -> None:
-        """Stop to check."""
+        """Stop checking."""
         if self._timer:
             self._timer.cancel()
         self._finish(None)
@@ -102,7 +102,7 @@ class SelfCheck:
         self._loop.register(sock.fileno(), select.EPOLLOUT, self._on_answer)
 
     def _unused_port(self) -> int:
-        """Return a port in the range; if the dial is accepted too late to be recognized, it wakes no service."""
+        """Return a port, preferably one that no service has: a dial that is recognized too late then wakes none."""
         for _ in range(PORT_ATTEMPTS):
             port = random.randint(*self._ports)
             if address.join(HOST, port) not in self._observer.assignments:

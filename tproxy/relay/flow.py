@@ -29,8 +29,8 @@ INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
 UNUSUAL = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI
 
 SOURCE, SINK, TURN, BATCH, NOTHING, SOURCE_ENDED, SOURCE_FAILED, SINK_FAILED = range(8)
-"""`waits`: for bytes from the source, for room in the sink, for the turn of the flow after it had its share, for the
-reads of other flows, or for nothing any more. The last three are results of `_pump` only."""
+"""`waits`: for bytes from the source, for room in the sink, for its next turn after it has used its share, for
+the reads of other flows, or for nothing any more. The last three are results of `_pump` only."""
 
 COPY_SIZE = 1 << 16
 SMALL = 1 << 12
@@ -47,11 +47,11 @@ PATIENCE_SECONDS = 0.005
 """Interval of the checks. A last message is delayed by twice this time at most."""
 COPY_ROUNDS = 8
 SPLICE_SHARE = 4 << 20
-"""Buffers, and bytes, that a flow may move before it is the turn of other flows."""
+"""Buffers that a flow may copy, and bytes that it may splice, before other flows have their turn."""
 
 
 class FlowOwner(Protocol):
-    """The relayed connection that a flow is one direction of. `on_source_broken` may be called more than once."""
+    """The relayed connection that consists of a flow and its twin. `on_source_broken` may be called more than once."""
 
     loop: Loop
     pipes: Pipes
