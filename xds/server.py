@@ -54,7 +54,7 @@ GRPC_OPTIONS = (
 MOST_UNANSWERED = 5 * MOST_NAMES
 """Resources of one type that an Envoy may leave unanswered while it requests more."""
 OVERDUE_SECONDS = 5.0
-"""Half of the time that an inquiry waits for an answer."""
+"""Half of the time that an inquiry (`ads/attribution.py`) waits for an answer."""
 LAST_WRITE_SECONDS = 2.0
 """The time for unfinished writes when the server closes."""
 _CLOSING = (grpc.StatusCode.UNAVAILABLE, "the server is closing")
@@ -83,7 +83,7 @@ class Acked:
     nodes: frozenset[str]
     missing: frozenset[str]
     at: float | None
-    """When the last of `nodes` did (seconds since the epoch); None if there is none."""
+    """When the last of `nodes` acknowledged them (seconds since the epoch); None if `nodes` is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class AckedVersion:
     version: str
     """The version that it last acknowledged; empty until then."""
     at: float | None
-    """When it did (seconds since the epoch), if that is the current version; otherwise None."""
+    """When that was (seconds since the epoch) if `version` is the current one; otherwise None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class XdsServer:
         return (session.stream.types[type_url] for id_, session in self._sessions.items() if id_ != node)
 
     def _inquire(self, changes: Iterable[Change]) -> None:
-        """Send the changes of an inquiry, and limit the time it waits."""
+        """Send the changes of an inquiry, and limit the time for which it waits."""
         self._spread(changes)
         if self._attribution.is_waiting and self._overdue is None and not self._closed:
             self._overdue = asyncio.get_running_loop().call_later(OVERDUE_SECONDS, self._continue)

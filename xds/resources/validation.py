@@ -29,7 +29,7 @@ class Faults:
     """The errors of a configuration."""
 
     shared: tuple[str, ...]
-    """Errors of the shared listeners or the whole configuration, of which nothing can be served."""
+    """Errors of the shared listeners or of the whole configuration. If there are any, nothing of it can be served."""
     services: Mapping[str, tuple[str, ...]]
     """Errors of single services, by name."""
 
@@ -41,7 +41,8 @@ def faults(
 ) -> Faults:
     """Return all errors. If two services conflict, the error is that of the later one.
 
-    `is_good` returns whether a service by itself was valid before with these listeners, and is not validated again.
+    `is_good` returns whether a service was already found valid with these listeners. Only its conflicts are then
+    checked.
     """
     shared = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
     found: dict[str, tuple[str, ...]] = {}
@@ -82,7 +83,7 @@ def is_name(name: str) -> bool:
 
 
 def _domain_claims(owners: dict[str, str], service: ir.Upstream) -> list[str]:
-    """Claim a service's host names. Errors are formatted only if there are any, because every change claims all."""
+    """Claim a service's host names. Formats text for errors only, because each change claims all names again."""
     name = service.name
     taken = [domain for domain in service.domains if owners.get(domain.lower(), name) != name]
     if not taken:
@@ -161,7 +162,7 @@ def _domain_problems(where: str, domain: str, *, tls: bool) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def _is_ip(name: str) -> bool:
-    """Return whether this is an IP address. Cached, because this is as costly as a change of one endpoint."""
+    """Return whether this is an IP address. Cached, because parsing costs as much as changing one endpoint."""
     try:
         ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
