@@ -67,16 +67,16 @@ class ServiceCounters:
     """Sum of the seconds that held connections waited."""
     waking_since: float | None = None
     stalled: bool = False
-    """Whether the present wake has stalled."""
+    """True if the present wake has stalled."""
     wakes_ready: int = 0
     """Wakes that ended awake."""
     wakes_stalled: int = 0
     wakes_late: int = 0
     """Wakes that exceeded their timeout, without the present one."""
     begun: bool = False
-    """Whether there was a wake."""
+    """True after the first wake began."""
     recovers: bool = False
-    """Whether it is Waking without having slept: lost endpoints return, or are replaced."""
+    """True while Waking without having slept: lost endpoints return, or are replaced."""
     before_wake: tuple[int, int] | None = None
     """Requests and released connections when the last wake began; None if this process saw no wake begin."""
     last_wake: tuple[float, Mapping[str, float]] | None = None

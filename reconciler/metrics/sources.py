@@ -59,7 +59,7 @@ class Sources:
     """Holders that are connected to any replica; `held` includes all of them."""
     ready: Callable[[], bool]
     leads: Callable[[], bool]
-    """Whether this replica may put services to sleep."""
+    """True if this replica may put services to sleep."""
     now: Callable[[], float]
     """Seconds since the epoch."""
     ticks: Callable[[], float]

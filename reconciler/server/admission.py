@@ -40,15 +40,15 @@ class Limits:
     """Bounds on streams."""
 
     total: int = 16_384
-    """Two for each Envoy with its holder, in the largest cluster that Kubernetes supports (5,000 nodes), and more."""
+    """More than two per node, for Envoy and holder, in the largest cluster that Kubernetes supports (5,000 nodes)."""
     unidentified: int = 256
-    """Streams of peers whose name is not known yet."""
+    """Streams of peers whose name is unknown."""
     of_one_name: int = 4
-    """One, and those that have not ended yet, as their peer does not read what was sent."""
+    """One, and old streams that have not ended because their peer does not read."""
     chosen_names: int = 256
-    """Names that peers chose themselves, in five minutes: for so long one that is missed has its name."""
+    """Names that peers chose themselves, in five minutes: a disconnected peer keeps its name for so long."""
     listing_seconds: float = 5.0
-    """For the EndpointSlices to name an address."""
+    """Time for an address to appear in the EndpointSlices."""
     first_message_seconds: float = 10.0
 
 
@@ -91,7 +91,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Streams that were refused, by kind and gRPC status."""
 
     def relisted(self) -> None:
-        """Note that the endpoints changed."""
+        """Check waiting streams again: the endpoints changed."""
         self._relisted.set()
         self._relisted = asyncio.Event()
 
@@ -121,7 +121,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             with self._counted():
                 entitled = await self._entitled(kind, peer)
                 with ExitStack() as named:
-                    if entitled.name is not None:  # known before a message comes, so it bounds silent streams, too
+                    if entitled.name is not None:  # known before the first message, so silent streams are bounded too
                         self._check(kind, entitled.name, entitled, peer)
                         named.enter_context(self._named(kind, entitled.name, peer.address))
                     with self._unidentified_stream(entitled):
@@ -166,7 +166,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 first = await anext(aiter(requests), None)
         except TimeoutError:
             raise RefusedError(
-                grpc.StatusCode.DEADLINE_EXCEEDED, "no message came; the first one must name its sender"
+                grpc.StatusCode.DEADLINE_EXCEEDED, "no message received in time; the first message must name its sender"
             ) from None
         try:
             name = "" if first is None else name_in(_readable(first))
@@ -193,7 +193,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             self._choose(kind, name)
 
     def _choose(self, kind: StreamKind, name: str) -> None:
-        """Note a name that a peer chose itself. Raises `RefusedError` when there are too many."""
+        """Record a name that a peer chose itself. Raises `RefusedError` if there are too many."""
         now = time.monotonic()
         if (kind, name) not in self._chosen and len(self._chosen) >= self._limits.chosen_names:
             recent = {key: at for key, at in self._chosen.items() if key in self._open or now - at < CHOSEN_SECONDS}
@@ -216,7 +216,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     @contextmanager
     def _unidentified_stream(self, entitled: Entitled) -> Iterator[None]:
-        """Count a stream whose peer could have any name; one with a name is bounded by that."""
+        """Count a stream whose peer could have any name; streams with a name are bounded by name."""
         if entitled.name is not None:
             yield
             return
@@ -232,12 +232,12 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     @contextmanager
     def _named(self, kind: StreamKind, name: str, address: str) -> Iterator[None]:
-        """Open a stream under a name: of one address at a time, and few of them."""
+        """Register a stream under a name: from one address at a time, and few of them."""
         present = self._open.setdefault((kind, name), [])
         if any(one != address for one in present):
             raise RefusedError(
                 grpc.StatusCode.ALREADY_EXISTS,
-                "a stream from another address has this name; give each Envoy and holder a name of its own, or retry",
+                "a stream from another address has this name; give each Envoy and holder its own name, or retry",
             )
         if len(present) >= self._limits.of_one_name:
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{len(present)} streams have this name; retry")
@@ -250,7 +250,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 del self._open[kind, name]
 
     def _report(self, kind: StreamKind, peer: Peer, refused: RefusedError) -> None:
-        """Log a refusal, that of one peer once in a while."""
+        """Count a refusal, and log it at most once a minute for each peer."""
         code, now = refused.code.name, time.monotonic()
         self.refused[kind, code] += 1
         key = (peer.address, code)
@@ -259,11 +259,11 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if len(self._logged) >= MOST_LOGGED:
             self._logged.clear()
         self._logged[key] = now
-        log.warning("a stream is refused", stream=kind.value, address=peer.address, code=code, why=str(refused))
+        log.warning("stream refused", stream=kind.value, address=peer.address, code=code, error=str(refused))
 
 
 class _Messages:
-    """The first message of a stream, which is read already, and all others. Keeps none of them."""
+    """The messages of a stream: the first one, which was read before, and the rest. Keeps none of them."""
 
     def __init__(self, first: Any, rest: AsyncIterator[Any]) -> None:
         self._first, self._rest = [first], rest
@@ -289,25 +289,25 @@ async def _run(serve: Any, messages: _Messages, context: Any) -> None:
 
 
 def clean(text: str) -> str:
-    """Return text of a peer without control characters, and not too much of it."""
+    """Return the beginning of a peer's text, without control characters."""
     return "".join(char if char.isprintable() else "?" for char in text[:MOST_TEXT])
 
 
 def _readable(message: Any) -> Any:
     if isinstance(message, _Unreadable):
-        raise ValueError(f"a message cannot be read: {message.reason}")
+        raise ValueError(f"message cannot be decoded: {message.reason}")
     return message
 
 
 def _reader(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Return a decoder that never fails: what gRPC does with a failure has the peer's bytes in the log."""
+    """Return a decoder that never fails: gRPC would log a failure with the peer's bytes."""
     if decode is None:
         return None
 
     def read(data: bytes) -> Any:
         try:
             return decode(data)
-        except Exception as error:  # any failure of a decoder is one of its input
+        except Exception as error:  # any failure is caused by the input
             return _Unreadable(str(error))
 
     return read

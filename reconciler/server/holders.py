@@ -1,7 +1,8 @@
-"""The reconciler's end of the holder stream. Counterparts: `reconciler.ports.holders`, `tproxy.wire`.
+"""The reconciler's end of the holder streams: sends orders, receives counts.
 
-An order has a version; a holder echoes the version that it has in force. A holder that went away is still counted as
-missing for a while, since it may go on holding and relaying; one that comes back under its old name takes its place.
+Counterparts: `reconciler.ports.holders`, `tproxy.wire`. Each order has a version, and a holder acknowledges the version
+that is in force. A disconnected holder counts as missing for a while, since it may continue to hold and relay; a holder
+that reconnects with the same id replaces it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from tproxy import wire
 log = structlog.get_logger(__name__)
 
 FORGET_SECONDS = 300.0
-"""How long a holder may be away before it no longer counts."""
+"""Time after which a disconnected holder no longer counts."""
 CLOCK_SKEW_SECONDS = 300.0
-"""How far a holder's clock may be ahead of ours; a time beyond it is not known."""
+"""Tolerated lead of a holder's clock; times beyond it are ignored."""
 HOLD = wire.Hold()
 
 
@@ -33,33 +34,35 @@ def _claimed(first: wire.HolderReport) -> str:
 
 
 CLAIMS = {wire.METHOD: (StreamKind.HOLDER, _claimed)}
-"""By method, the kind of stream and how to get the holder's id from its first message."""
+"""By method, the kind of stream, and how to read the holder's id from its first message."""
 
 
 @dataclass(slots=True)
 class HolderState:
-    """One holder process: what it said, and what it was told."""
+    """One holder process: its reports, and the changes to send to it."""
 
     name: str
     mode: str = ""
     rules: bool | None = None
-    """Mode tproxy: whether rules divert connections to it; None: it does not know yet, or says nothing of it."""
+    """In mode tproxy, whether rules divert connections to it; None if unknown."""
     acked: int = 0
     counts: dict[str, wire.Count] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
-    """Addresses whose assignment it has yet to be told."""
-    told: int = 0
+    """Addresses whose assignments it has not been sent yet."""
+    sent: int = 0
     """The latest version that was sent to it."""
-    wake_up: asyncio.Event = field(default_factory=asyncio.Event)
+    wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     gone: bool = False
-    """Whether its stream ended, and it did not come back."""
+    """True if its stream ended, and it has not reconnected."""
     replaced: bool = False
-    """Whether another stream came under its name."""
+    """True if another stream with its id began."""
 
 
 class HolderStreams:
-    """All holders, and what they are to do; one that is away for `forget_seconds` no longer counts, with 0 it is
-    somebody else's to tell away from elsewhere. `joined` is told of one that came or went, before anything is reported.
+    """Streams of all holders, and their orders.
+
+    `joined` is called when a holder connects or disconnects, before any report. With 0 for `forget_seconds`, another
+    replica may serve a disconnected holder: the caller then decides whether it counts.
     """
 
     def __init__(
@@ -73,14 +76,14 @@ class HolderStreams:
         self._holders: dict[str, HolderState] = {}
         self._version = 0
         self._orders: dict[str, HoldOrder] = {}
-        """By hold address; what holders are told is made of them when it is told."""
+        """By hold address. Assignments are built from them when they are sent."""
         self._addresses: dict[str, str] = {}
         self._versions: dict[str, int] = {}
         self._acked_at: dict[str, float] = {}
         self._pending: set[str] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """To be added to the gRPC server."""
+        """Return the handler for the gRPC server."""
         stream = grpc.stream_stream_rpc_method_handler(self._stream, wire.UP.decode, wire.ENCODER.encode)
         return grpc.method_handlers_generic_handler(wire.SERVICE, {"Stream": stream})
 
@@ -90,11 +93,11 @@ class HolderStreams:
 
     @property
     def known(self) -> Sequence[HolderState]:
-        """All that count, connected or not, for people."""
+        """The holders that count, connected or not, for display."""
         return tuple(self._holders.values())
 
     def shares(self, service: str) -> Iterator[tuple[HolderState, wire.Count | None, bool]]:
-        """What each holder has of a service, None for nothing yet, and whether its present order is in force there."""
+        """Yield each holder with its count of a service, if any, and whether the present order is in force there."""
         address, version = self._addresses.get(service, ""), self._versions.get(service, 0)
         for holder in self._holders.values():
             yield holder, holder.counts.get(address), not holder.gone and holder.acked >= version
@@ -110,7 +113,7 @@ class HolderStreams:
         if before is not None and assigned(before) == assigned(order):
             return
         self._addresses[service] = order.address
-        self._tell(order.address)
+        self._add_change(order.address)
         self._versions[service] = self._version
         self._acked_at.pop(service, None)
         self._pending.add(service)
@@ -120,63 +123,67 @@ class HolderStreams:
             del self._orders[address]
             for holder in self._holders.values():
                 holder.counts.pop(address, None)
-            self._tell(address)
+            self._add_change(address)
         self._pending.discard(service)
         self._versions.pop(service, None)
         self._acked_at.pop(service, None)
 
-    def _tell(self, address: str) -> None:
+    def _add_change(self, address: str) -> None:
         self._version += 1
         for holder in self._holders.values():
             if not holder.gone:
                 holder.changed.add(address)
-                holder.wake_up.set()
+                holder.wakeup.set()
 
     async def _stream(
         self,
-        messages: AsyncIterator[wire.HolderReport],
+        received: AsyncIterator[wire.HolderReport],
         context: grpc.aio.ServicerContext[wire.HolderReport, wire.AssignmentUpdate],
     ) -> AsyncIterator[wire.AssignmentUpdate]:
-        first = await anext(aiter(messages), None)
+        first = await anext(aiter(received), None)
         if first is None or first.hello is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")
             return
         holder = self._join(first.hello, first.counts)
         del first  # it may be large, and the stream lasts
-        listening = asyncio.create_task(self._listen(holder, messages))
-        listening.add_done_callback(lambda _: holder.wake_up.set())
+        receiving = asyncio.create_task(self._receive(holder, received))
+        receiving.add_done_callback(lambda _: holder.wakeup.set())
         try:
             self._report_all()
-            yield self._everything(holder)
-            while not listening.done():
-                await holder.wake_up.wait()
-                holder.wake_up.clear()
+            yield self._all_assignments(holder)
+            while not receiving.done():
+                await holder.wakeup.wait()
+                holder.wakeup.clear()
                 if holder.replaced:
-                    await context.abort(grpc.StatusCode.ALREADY_EXISTS, "another stream came under this holder's id")
+                    await context.abort(grpc.StatusCode.ALREADY_EXISTS, "another stream has this holder id")
                 if holder.changed:
                     yield self._changes(holder)
-            # A holder that nobody listens to must not look connected: it comes back, and says all again.
-            if wrong := await listening:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
+            # A holder whose reports are not read must not look connected: it reconnects, and reports everything again.
+            if error := await receiving:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error)
         finally:
-            listening.cancel()
-            self._lost(holder)
+            receiving.cancel()
+            self._leave(holder)
 
     def _join(self, hello: wire.HolderHello, counts: tuple[wire.Count, ...]) -> HolderState:
-        """A holder that comes back takes the place of its old stream, which ends: were it another holder with the same
-        id, nobody would know who waits there. The two then take turns, and nothing counts as acknowledged for long.
+        """Add a holder; it replaces a stream with the same id, which ends.
+
+        Two holders with one id replace each other repeatedly, so that nothing counts as acknowledged for long: their
+        counts could not be told apart.
         """
         before = self._holders.get(hello.holder)
         if before is not None and not before.gone:
-            log.warning("a holder comes back before its old stream has ended, or two have one id", holder=hello.holder)
+            log.warning(
+                "holder reconnected before its old stream ended, or two holders have one id", holder=hello.holder
+            )
             before.replaced = True
-            before.wake_up.set()
+            before.wakeup.set()
         holder = self._holders[hello.holder] = HolderState(hello.holder, hello.mode, hello.rules)
         now = self._now()
         holder.counts = {count.address: _plausible(count, now) for count in counts}
         return holder
 
-    def _lost(self, holder: HolderState) -> None:
+    def _leave(self, holder: HolderState) -> None:
         if self._holders.get(holder.name) is holder:
             holder.gone = True
             holder.acked = 0
@@ -193,9 +200,9 @@ class HolderStreams:
             del self._holders[holder.name]
             self._report_all()
 
-    def _everything(self, holder: HolderState) -> wire.AssignmentUpdate:
+    def _all_assignments(self, holder: HolderState) -> wire.AssignmentUpdate:
         holder.changed.clear()
-        holder.told = self._version
+        holder.sent = self._version
         return wire.AssignmentUpdate(
             self._version, tuple(assigned(order) for order in self._orders.values()), full=True
         )
@@ -205,23 +212,23 @@ class HolderStreams:
         assign = tuple(assigned(known[address]) for address in holder.changed if address in known)
         remove = tuple(address for address in holder.changed if address not in known)
         holder.changed.clear()
-        holder.told = self._version
+        holder.sent = self._version
         return wire.AssignmentUpdate(self._version, assign, remove)
 
-    async def _listen(self, holder: HolderState, messages: AsyncIterator[wire.HolderReport]) -> str:
-        """Take what a holder reports until its stream ends; return what is wrong with the last message, if anything."""
-        async for message in messages:
-            if message.acked > holder.told:
-                return "the holder acknowledges a version that it was not sent"
+    async def _receive(self, holder: HolderState, received: AsyncIterator[wire.HolderReport]) -> str:
+        """Process the reports of a holder until its stream ends; return the error of the last message, if any."""
+        async for message in received:
+            if message.acked > holder.sent:
+                return "acked is a version that was not sent to this holder"
             if len(holder.counts) > wire.MAX_COUNTS:
-                return f"the holder counts connections to more than {wire.MAX_COUNTS} addresses"
+                return f"counts has more than {wire.MAX_COUNTS} addresses"
             if message.rules is not None:
                 holder.rules = message.rules
             now = self._now()
             for count in message.counts:
                 holder.counts[count.address] = _plausible(count, now)
                 if not (count.held or count.relayed or count.address in self._orders):
-                    del holder.counts[count.address]  # it is no more, or never was
+                    del holder.counts[count.address]  # the address is unknown or was withdrawn
             changed = {order.spec.name for c in message.counts if (order := self._orders.get(c.address))}
             if message.acked > holder.acked:
                 holder.acked = message.acked
@@ -231,7 +238,7 @@ class HolderStreams:
         return ""
 
     def _acknowledged(self) -> set[str]:
-        """Services whose present order has just come in force everywhere."""
+        """Return the services whose present order is now in force on all holders, and was not before."""
         acked = min((holder.acked for holder in self._holders.values()), default=0)
         done = {service for service in self._pending if self._versions[service] <= acked}
         self._pending -= done
@@ -241,7 +248,7 @@ class HolderStreams:
         return done
 
     def _report_all(self) -> None:
-        """A holder came or went: what was acknowledged by all has to be so again."""
+        """Report all services: a holder connected or disconnected, so all orders must be acknowledged again."""
         self._joined()
         self._pending = set(self._versions)
         self._acked_at.clear()
@@ -278,14 +285,14 @@ class HolderStreams:
         )
 
     def _first(self, address: str) -> tuple[str | None, wire.Count | None]:
-        """Where the first of those that wait (or waited last) came to, and what was counted there."""
+        """Return the holder of the oldest held connection, or else of the latest one, and its count."""
         known = ((name, holder.counts.get(address)) for name, holder in self._holders.items())
         began = [(name, count) for name, count in known if count and count.held_since]
-        return min(began, key=lambda pair: _began(pair[1]), default=(None, None))
+        return min(began, key=lambda pair: _sort_key(pair[1]), default=(None, None))
 
 
-def _began(count: wire.Count) -> tuple[bool, float]:
-    """Those that still wait come first, then the latest wait that is over."""
+def _sort_key(count: wire.Count) -> tuple[bool, float]:
+    """Return the sort key: held connections first, oldest first; then past ones, latest first."""
     since = count.held_since or 0.0
     return (False, since) if count.held else (True, -since)
 
@@ -299,7 +306,7 @@ def _plausible(count: wire.Count, now: float) -> wire.Count:
 
 
 def assigned(order: HoldOrder) -> wire.Assignment:
-    """The order in the words of the wire."""
+    """Translate an order to the message for holders."""
     spec: Spec = order.spec
     verdict: wire.Verdict = wire.Go(order.release_to) if order.release_to else HOLD
     return wire.Assignment(
@@ -310,13 +317,13 @@ def assigned(order: HoldOrder) -> wire.Assignment:
         spec.max_held,
         spec.hold_timeout,
         _reason(order),
-        has_header=not spec.protocol.is_http,  # as xds/messages.py has Envoy do it
+        has_header=not spec.protocol.is_http,  # Envoy sends one for these protocols only
         reference=order.reference,
     )
 
 
 def _reason(order: HoldOrder) -> str | None:
-    """Return what clients may read of a stalled wake: the code, or all of it if the spec allows that."""
+    """Return the diagnosis for clients: its code, or all of it if the spec allows that."""
     if order.diagnosis is None:
         return None
     if order.spec.refusal_details:

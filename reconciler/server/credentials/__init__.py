@@ -1,4 +1,4 @@
-"""Mutual TLS on the gRPC port: certificates, where they come from, and the credentials made of them.
+"""Mutual TLS on the gRPC port: certificates, their sources, and gRPC credentials.
 
 Only `x509` imports the library for certificates, and only `tls` imports gRPC.
 """

@@ -1,6 +1,6 @@
-"""The authority of one installation: kept in a Secret, replaced before it expires, and what it signs.
+"""The certificate authority of one installation: stored in a Secret, and replaced before it expires.
 
-Everything here is a function of the stored bytes and the clock, apart from the keys that it creates.
+All functions depend only on the stored bytes and the time, except for the keys that they create.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def stored(data: Data) -> Authority | None:
 
 
 def current(found: Authority | None, now: float) -> Authority:
-    """Return the authority as it should be at this time: the same object while nothing is due."""
+    """Return the authority for this time: the same object if no change is due."""
     while True:
         active = found.validity if found else None
         successor = x509.read(found.successor.certificate).validity if found and found.successor else None
@@ -82,7 +82,7 @@ def current(found: Authority | None, now: float) -> Authority:
 
 
 def issued(before: Material | None, authority: Authority, subject: Subject, now: float) -> Material:
-    """Return a certificate of the authority for the subject: the one before if it is usable, and not to be replaced."""
+    """Return a certificate of the authority for the subject: the previous one if it is usable and not due."""
     if before is not None and _is_usable(before, authority, subject, now):
         return Material(before.certificate, before.key, authority.bundle)
     return certificate(authority, subject, now)

@@ -11,7 +11,7 @@ from reconciler.server.credentials import x509
 
 
 class NoCertificates(OSError):
-    """There is nothing usable to prove an identity with; the text names the place and the remedy."""
+    """No usable certificate to prove an identity; the message names the place and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Material:
 
 
 Source = Callable[[], Material]
-"""Returns what is valid at present. Raises `NoCertificates`. Called in any thread, for each handshake."""
+"""Returns the current material. Raises `NoCertificates`. Called in any thread, for each handshake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Files:
     authority: Path
 
     def read(self) -> Material:
-        """Return what the files contain at present. Raises `NoCertificates` if that is unusable."""
+        """Return the current contents of the files. Raises `NoCertificates` if they are unusable."""
         contents = []
         for file in (self.certificate, self.key, self.authority):
             try:
@@ -51,7 +51,7 @@ class Files:
 
 
 def check(material: Material, where: str, *roles: Role) -> Identity:
-    """Return the identity that the parts give together. Raises `NoCertificates`, also for a role other than these."""
+    """Return the identity in the certificate. Raises `NoCertificates`, also if its role is not one of `roles`."""
     try:
         leaf = x509.read(material.certificate)
         x509.read(material.authority)
@@ -59,7 +59,7 @@ def check(material: Material, where: str, *roles: Role) -> Identity:
     except ValueError as error:
         raise NoCertificates(f"{where}: {error}") from None
     if not matches:
-        raise NoCertificates(f"{where}: the key is not the certificate's; replace both at the same time")
+        raise NoCertificates(f"{where}: the key does not belong to the certificate; replace both at the same time")
     try:
         found = identity(leaf.uris)
     except NoIdentity as error:

@@ -1,4 +1,4 @@
-"""Credentials of gRPC, made of certificates that may be replaced while the program runs."""
+"""gRPC credentials from certificates that may be replaced at run time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ log = structlog.get_logger()
 
 
 class Server:
-    """The server's end: clients without a certificate of a trusted authority are refused."""
+    """Server credentials, which refuse clients without a certificate of a trusted authority."""
 
     def __init__(self, source: Source) -> None:
-        """Raises `NoCertificates`."""
+        """Read the first certificate. Raises `NoCertificates`."""
         self._source = source
         self._present = source()
         self._trouble = ""
@@ -23,14 +23,14 @@ class Server:
         )
 
     def _newest(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what has changed since the last handshake, or None to continue with what was valid then.
+        """Return the new configuration if it changed since the last handshake, or None.
 
-        A changed configuration also has new keys for session tickets: no client resumes a session that an authority
-        vouched for which is no longer trusted.
+        A new configuration also has new keys for session tickets: no client resumes a session with a certificate of an
+        authority that is no longer trusted.
         """
         try:
             found = self._source()
-        except NoCertificates as error:  # half replaced, perhaps: the old pair still matches
+        except NoCertificates as error:  # perhaps only one file is replaced so far; the old pair still matches
             if self._trouble != str(error):
                 log.error("certificates cannot be used; the previous ones stay in use", error=str(error))
                 self._trouble = str(error)
@@ -43,7 +43,7 @@ class Server:
 
 
 def channel(material: Material) -> grpc.ChannelCredentials:
-    """Return a client's end."""
+    """Return client credentials."""
     return grpc.ssl_channel_credentials(material.authority, material.key, material.certificate)
 
 

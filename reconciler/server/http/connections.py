@@ -1,8 +1,8 @@
-"""A bound on the connections of our HTTP ports, in number and in time, so that strangers leave descriptors for wakes.
+"""Limits on connections to the HTTP ports, in number and time, so that file descriptors remain for wakes.
 
-A connection has `HEADERS_SECONDS` for its first request, and `IDLE_SECONDS` after an answer for the next one, however
-it spends them. Beyond the limit, the one that has been without a request for longest is closed for a new one: probes
-are answered while a stranger keeps connections open.
+A connection has `HEADERS_SECONDS` for its first request, and `IDLE_SECONDS` after each response for the next request.
+At the limit, a new connection replaces the connection that has been idle for longest: probes are answered even while
+strangers keep connections open.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ HEADERS_SECONDS = 10.0
 IDLE_SECONDS = 75.0
 """Longer than the usual interval of a scrape."""
 MOST = 256
-"""Connections of one process, with an eighth of its descriptors at most."""
+"""Connections of one process, in addition to the limit of an eighth of its descriptors."""
 BACKLOG = 64
 REPORT_SECONDS = 60.0
-"""The least between two lines of the log about one shortage."""
+"""Minimum time between two log lines about one shortage."""
 _OUT_OF_RESOURCE = "socket.accept() out of system resource"
 """As asyncio reports it to an exception handler."""
 
 
 class Connections:
-    """All connections of a process's HTTP ports."""
+    """The connections to all HTTP ports of a process."""
 
     def __init__(self, most: int | None = None) -> None:
         self.most = most or min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
         self._open: set[Guarded] = set()
-        self._report = Reporter("HTTP connections are at their limit; idle ones are closed for new ones")
+        self._report = Reporter("HTTP connections are at their limit; new ones replace idle ones")
 
     def __len__(self) -> int:
         return len(self._open)
@@ -46,7 +46,7 @@ class Connections:
         return lambda: Guarded(self, make())
 
     def admit(self, connection: Guarded) -> bool:
-        """Count a new connection, in the place of an idle one if need be; return whether there is room."""
+        """Add a connection, replacing an idle one at the limit; return whether there is room."""
         if len(self._open) >= self.most:
             self._report(limit=self.most)
             idle = [one for one in self._open if one.waits_since is not None]
@@ -63,14 +63,14 @@ class Connections:
 
 
 class Guarded(asyncio.Protocol):
-    """A connection of aiohttp's, which is closed when it makes no request in time."""
+    """A connection of aiohttp that is closed if it sends no request in time."""
 
     def __init__(self, connections: Connections, inner: asyncio.Protocol) -> None:
         self._connections, self._inner = connections, inner
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.waits_since: float | None = None
-        """By the loop's clock, since when it has no request; None while one is handled."""
+        """Time since when it is idle, by the loop's clock; None while a request is handled."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -101,13 +101,13 @@ class Guarded(asyncio.Protocol):
         self._inner.resume_writing()
 
     def begin(self) -> None:
-        """Let a request take the time that its handler takes."""
+        """Stop the timer while a request is handled."""
         self.waits_since = None
         if self._timer:
             self._timer.cancel()
 
     def end(self) -> None:
-        """Give it time to take the answer, and to make another request."""
+        """Start the timer for reading the response and sending the next request."""
         self._wait(IDLE_SECONDS)
 
     def abort(self) -> None:
@@ -122,7 +122,7 @@ class Guarded(asyncio.Protocol):
 
 @web.middleware
 async def timed(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
-    """Note on a request's connection when it is handled."""
+    """Stop the timer of a connection while its request is handled."""
     guarded = request.transport.get_protocol() if request.transport else None
     if not isinstance(guarded, Guarded):
         return await handler(request)
@@ -134,21 +134,21 @@ async def timed(request: web.Request, handler: Callable[[web.Request], Awaitable
 
 
 class Reporter:
-    """A line of the log that is written at most once in `REPORT_SECONDS`."""
+    """A log line that is written at most once in `REPORT_SECONDS`."""
 
-    def __init__(self, what: str) -> None:
-        self._what, self._last = what, -REPORT_SECONDS
+    def __init__(self, message: str) -> None:
+        self._message, self._last = message, -REPORT_SECONDS
 
     def __call__(self, **more: Any) -> None:
         now = time.monotonic()
         if now - self._last >= REPORT_SECONDS:
             self._last = now
-            log.error(self._what, **more)
+            log.error(self._message, **more)
 
 
 def report_exhaustion() -> None:
-    """Have the running loop report a lack of descriptors once in a while, not at each attempt to accept."""
-    report = Reporter("connections cannot be accepted: raise the limit on open files, or find who keeps them open")
+    """Make the running loop report a lack of descriptors once a minute, not at each failed accept."""
+    report = Reporter("connections cannot be accepted: too many open files; raise the limit, or close connections")
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if context.get("message") == _OUT_OF_RESOURCE:

@@ -24,7 +24,7 @@ Scrape = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
 class Http:
-    """Serves until `close`. `metrics` gives Prometheus' text; `envoy` that of Envoy, which has no port of its own."""
+    """The HTTP server. `metrics` and `envoy` return the metrics of the reconciler and of Envoy for Prometheus."""
 
     def __init__(self, operations: Operations, metrics: Scrape, envoy: Callable[[], Awaitable[bytes]]) -> None:
         self._operations, self._metrics, self._envoy = operations, metrics, envoy
@@ -33,9 +33,9 @@ class Http:
         self._connections: Connections | None = None
 
     async def serve_control(self, path: Path) -> None:
-        """Everything, at a Unix socket that only we may use.
+        """Serve everything at a Unix socket that only this user may use.
 
-        By way of an open directory: the path of a Unix socket is at most 107 bytes, ours may be longer.
+        Opens the directory first: the path of a Unix socket has at most 107 bytes, and this one may be longer.
         """
         path.unlink(missing_ok=True)
         runner = await self._runner([*self._probes(), *self._controls()])
@@ -49,14 +49,11 @@ class Http:
             os.close(directory)
 
     async def serve_probes(self, host: str, port: int) -> None:
-        """Serve metrics and health at a TCP port, for everybody. Raises `OSError` when it is taken."""
+        """Serve metrics and health at a public TCP port. Raises `OSError` if it is in use."""
         await self._serve_tcp(host, port, self._probes())
 
     async def serve_readings(self, host: str, port: int) -> None:
-        """Serve what explains states too, at a TCP port of the loopback; nothing there commands.
-
-        Raises `OSError` when it is taken.
-        """
+        """Serve metrics, health and read-only views at a loopback TCP port. Raises `OSError` if it is in use."""
         await self._serve_tcp(host, port, [*self._probes(), *self._readings()])
 
     async def _serve_tcp(self, host: str, port: int, routes: list[web.RouteDef]) -> None:
@@ -93,7 +90,7 @@ class Http:
         ]
 
     def _readings(self) -> list[web.RouteDef]:
-        """A service's name may hold a slash."""
+        """Return the read-only routes; the name of a service may contain a slash."""
         return [
             web.get("/v1/world", self._answer_world),
             web.get("/v1/services", self._answer_services),
@@ -109,7 +106,7 @@ class Http:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _answer_envoy(self, _: web.Request) -> web.Response:
-        """Envoy's own admin port can stop it, and is not for everybody."""
+        """Return the metrics of Envoy, whose admin port must stay private: it can stop Envoy."""
         try:
             return web.Response(body=await self._envoy(), headers={"Content-Type": CONTENT_TYPE})
         except OSError as error:  # a TimeoutError is one
@@ -120,7 +117,7 @@ class Http:
 
     async def _answer_ready(self, _: web.Request) -> web.Response:
         ready = self._operations.ready()
-        return web.Response(text="ok\n" if ready else "not every service is known yet\n", status=200 if ready else 503)
+        return web.Response(text="ok\n" if ready else "not all services are known yet\n", status=200 if ready else 503)
 
     async def _answer_services(self, _: web.Request) -> web.Response:
         asked = self._operations
@@ -137,7 +134,7 @@ class Http:
         return web.json_response(self._operations.world())
 
     async def _answer_explain(self, request: web.Request) -> web.Response:
-        """A service that is itself called `…/explain` is meant when there is no other."""
+        """Explain a service; a service that is itself named `…/explain` is second choice."""
         name = request.match_info["name"]
         try:
             return web.json_response(self._operations.explain(name))
@@ -155,7 +152,7 @@ class Http:
         except KeyError:
             return _unknown(name)
         except ValueError:
-            return web.json_response({"error": f"there is no command {word!r}"}, status=400)
+            return web.json_response({"error": f"{word!r} is not a command"}, status=400)
 
 
 def _unknown(name: str) -> web.Response:
