@@ -1,6 +1,6 @@
 """Blocking calls in daemon threads, which do not delay the end of the process.
 
-The executors of asyncio join their threads at exit: one call to a disk or a server that hangs would keep the process.
+The executors of asyncio join their threads at exit, so that a hanging call to a disk or server would block the exit.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
 | other certificate | refused | refused |
 | without encryption | as the proxy's; any name where the proxy's Service is not known | as a replica's |
 
-An address that the EndpointSlices do not have may be that of a pod which has just started: the answer may change.
+An address that is missing from the EndpointSlices may belong to a pod that has just started: the answer may change.
 """
 
 from __future__ import annotations

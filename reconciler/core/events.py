@@ -1,6 +1,6 @@
 """Events of a service: the input of the state machine.
 
-Rule: an event is a fact in the past tense, or a command of a person; it carries what its guards need, nothing else.
+Rule: an event is a fact in the past tense, or a command of a person; it carries only the values that its guards need.
 """
 
 from __future__ import annotations

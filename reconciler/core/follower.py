@@ -1,9 +1,9 @@
 """Records on replicas that follow a leader. Pure; counterpart: `judge.py`.
 
-The leader's records are the truth. A follower steps its own copy only towards being awake, so that a wake needs no
-leader, and the step is undone by the leader's next word if that says otherwise. What the leader is about to decide on
-evidence, it fences: a fenced record stays as it is until the leader's next word, so that a follower's acknowledgement
-still holds when the leader acts on it.
+The leader's records are authoritative. A follower steps its own copy only towards being awake, so that a wake needs no
+leader; the leader's next record replaces that step. The leader fences a record before it decides on evidence: a fenced
+record does not change until the leader's next record, so that a follower's acknowledgement still holds when the leader
+acts on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reconciler.core.record import Record, State
 def fenced(record: Record, seen: Observed) -> bool:
     """Return whether the leader may decide to scale this service to zero, so that followers must not step its record.
 
-    A wake without a waiting client may end so; one with a waiting client does not, and followers continue it.
+    A wake may end this way only if no client is waiting; followers continue a wake with a waiting client.
     """
     return record.state is State.Draining or (record.state is State.Waking and seen.held == 0)
 
@@ -33,7 +33,7 @@ def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
             event = waking(record, seen)
             return None if fence and isinstance(event, events.Ready) else event
         case State.Active | State.Idle:
-            # Zero replicas are the leader's to tell of, unless somebody is kept waiting by them.
+            # Only the leader reports zero replicas, except while a client is held because of them.
             if (seen.replicas or (seen.replicas == 0 and seen.held)) and not seen.endpoints:
                 return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
             return None
@@ -44,17 +44,17 @@ def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
 def tells_of(record: Record, event: Event) -> bool:
     """Return whether a follower applies the event of a deadline.
 
-    It applies only a timed-out wake that a client waits for and that has no diagnosis: the leader alone diagnoses.
+    It applies only the time-out of a wake that has a waiting client and no diagnosis; only the leader diagnoses.
     """
     return isinstance(event, events.WakeTimedOut) and event.wanted and not record.stalled
 
 
 def on_elected(record: Record, replicas: int | None, since: float) -> Record:
-    """Return the record of a previous leader as adopted by the one that leads since `since` (seconds since the epoch).
+    """Return the record of a previous leader as the leader since `since` (seconds since the epoch) adopts it.
 
     A service that was draining, or whose sleep is not confirmed by zero replicas, is Active.
     """
-    record = replace(record, since=min(record.since, since))  # no clock but ours says when
+    record = replace(record, since=min(record.since, since))  # the previous leader's clock may be ahead
     if record.state is State.Draining:
         return _active(record, since, "its drain ended with its leader")
     if record.state is State.ScaledToZero and not record.zeroed:
@@ -65,7 +65,7 @@ def on_elected(record: Record, replicas: int | None, since: float) -> Record:
 
 
 def on_demoted(record: Record, now: float) -> Record:
-    """Return the record of a replica that no longer leads: its drain ends, so that no client is held for it."""
+    """Return the record of a former leader: a drain ends, so that no client is held because of it."""
     return _active(record, now, "its drain ended with its leader") if record.state is State.Draining else record
 
 
@@ -74,7 +74,7 @@ def _active(record: Record, since: float, reason: str) -> Record:
 
 
 def in_force(record: Record, word: Record, fence: bool, seen: Observed) -> str | None:
-    """Return why the leader's `word` is not in force at a follower, for people, or None if it is and stays so."""
+    """Return why the leader's record `word` is not in force at a follower, for people; None if it is and stays so."""
     if record.state is not word.state:
         return f"it is {record.state}"
     if record.state is State.Waking and not fence:

@@ -6,8 +6,8 @@
 | `spiffe://zenvoy/proxy` | an Envoy or a holder in any pod of the chart's proxy |
 | `spiffe://zenvoy/envoy/<node-id>` | one named Envoy and its holder, which join from outside the chart |
 
-A certificate that another authority signed never gets here: the TLS handshake refuses it. So the trust domain in the
-URI is a constant, and the authority decides to which installation a certificate belongs.
+The TLS handshake refuses a certificate that another authority signed. Therefore the trust domain in the URI is a
+constant, and the authority determines the installation of a certificate.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Observations become events: level-triggered, so that a lost message or a restart loses nothing.
+"""Derivation of events from observations: level-triggered, so that a lost message or a restart loses nothing.
 
-`judge` looks at all that is known of a service now and names the one event that its state must hear, or None when the
-record and the world agree. Calling it again after each `step` until it is silent brings any record up to date.
-No I/O, no clock. Counterpart: `machine.py`.
+`judge` compares a service's record with its observation and returns the next event, or None if they agree. Calling it
+after each `step` until it returns None brings any record up to date. No I/O, no clock. Counterpart: `machine.py`.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ class Observed:
     """The observation of one service at this moment; never persisted."""
 
     replicas: int | None = None
-    """Replicas that exist or are wanted by their owner; None while not known."""
+    """Replicas that exist or that their owner requests; None while unknown."""
     endpoints: tuple[str, ...] = ()
-    """`ip:port` of everything that can be dialled now."""
+    """`ip:port` of every endpoint that can be dialled now."""
     diagnosis: Diagnosis | None = None
-    """The reason why it does not become ready; None while nothing is known to be wrong."""
+    """The reason why it does not become ready; None while no fault is known."""
     held: int | None = None
-    """Connections that wait, in all holders; None while a holder is missing."""
+    """Held connections in all holders; None while a holder is missing."""
     relayed: int | None = None
-    """Connections that run through a holder; None while a holder is missing."""
+    """Relayed connections in all holders; None while a holder is missing."""
     traffic: ServiceUsage | None = None
-    """The latest judgement; None before the first."""
+    """The latest usage; None before the first."""
     route_acked_at: float | None = None
     """When the last Envoy and the last holder acknowledged the present route; None until then."""
     waiting_for: str = "no Envoy is connected"
@@ -50,7 +49,7 @@ class Observed:
 def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
     """Return the next event for this record, or None if record and observation agree.
 
-    `now` is seconds since the epoch; a judgement older than `stale_after` seconds is unknown.
+    `now` is seconds since the epoch; usage older than `stale_after` seconds is unknown.
     """
     if spec.departing and record.state in (State.ScaledToZero, State.Draining):
         return events.WakeCommanded("it is being deleted")
@@ -93,8 +92,8 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> str | None:
         return "no sample since the route was acknowledged"
     if seen.traffic.in_flight:
         return f"{pluralize(seen.traffic.in_flight, by.one)} in flight"
-    # One window without a byte is no proof that nothing is computed for whoever is connected. Idle has proved it by all
-    # of `idleAfter`; a command takes as much of that as a drain has the time for.
+    # One window without a byte does not prove that the service computes nothing for a connected client. All of
+    # `idleAfter` without a byte is accepted as proof; a commanded drain has time for only a part of it.
     silence = min(spec.idle_after, spec.drain_timeout / 2)
     if by is IdleBy.BYTES and seen.traffic.open and _silent_for(seen, seen.traffic) < silence:
         return f"{seen.traffic.open} open, and not yet silent for {silence:g} s"
@@ -111,7 +110,7 @@ def _was_commanded(record: Record, seen: Observed) -> bool:
 
 
 def _wanted(record: Record, spec: Spec, seen: Observed) -> bool:
-    """Return whether a client waits or is connected; a negative answer needs the evidence of a drain."""
+    """Return whether a client is waiting or connected; a negative answer needs the evidence of a drain."""
     return bool(seen.held or seen.relayed) or undrained(record, spec, seen) is not None
 
 
@@ -172,10 +171,10 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
         return events.DemandSeen(_waits(seen.held))
     if unknown := _unknown(record, seen, now, stale_after, patient=_was_commanded(record, seen)):
         return unknown
-    # What was in flight before may finish, for as long as `drainTimeout`; what comes anew makes it active.
+    # Work that was in flight before the drain may finish within `drainTimeout`; new work makes the service active.
     if seen.traffic and seen.traffic.moved and _is_anew(record, seen, seen.traffic):
         return events.Traffic(seen.traffic.reason)
-    # An acknowledgement from before the drain is the pods' route's: this look at the world may precede the new route.
+    # An acknowledgement from before the drain is for the route to the pods: the observation may precede the new route.
     acked = seen.route_acked_at is not None and seen.route_acked_at >= record.since
     if acked and undrained(record, spec, seen) is None:
         return events.Drained(record.reason)
@@ -183,14 +182,17 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
 
 
 def _is_anew(record: Record, seen: Observed, traffic: ServiceUsage) -> bool:
-    """A window that began before the drain may tell of use in the last moments of `idleAfter`, which was then not
-    idle; before a command, anybody may have used it."""
+    """Return whether the traffic of a window makes a draining service active.
+
+    A window that began before the drain may show use at the end of `idleAfter`: the service was then not idle. Use
+    before a sleep command does not count.
+    """
     began = traffic.window_start if _was_commanded(record, seen) else traffic.taken_at
     return began >= record.since
 
 
 def _unknown(record: Record, seen: Observed, now: float, stale_after: float, *, patient: bool = False) -> Event | None:
-    """Return the event for a service whose use is not known; `patient` waits for the first two samples of an Envoy."""
+    """Return the event for unknown usage, or None; `patient` allows for the first two samples of an Envoy."""
     if seen.replicas is None and seen.diagnosis:
         return events.TrafficUnknown(f"what runs is not known: {seen.diagnosis}")
     if seen.held is None:

@@ -1,25 +1,24 @@
 """The state machine of a service: the whole product in one table.
 
-A service is asleep (`ScaledToZero`), on its way up (`Waking`), in use (`Active`), quiet for a while (`Idle`), or on its
-way down (`Draining`). While asleep, waking or draining, its route is the hold address, so a connection that arrives is
-held and never lost; while active or idle it goes straight to the pods. `reconciler.plan` says so as a function of the
-state.
+A service is asleep (`ScaledToZero`), starting (`Waking`), in use (`Active`), without traffic (`Idle`), or about to stop
+(`Draining`). While it is asleep, waking or draining, its route leads to the hold address, so that a new connection is
+held and never lost. While it is active or idle, its route leads to the pods. `reconciler.plan` derives the route from
+the state.
 
-How to read the table: a row is `(from, event, guard, to)`. The rows of one state and event are tried from the top; the
-first whose guard holds is taken; a row whose `to` is its `from` keeps the state and `since`, and may refresh what is
-known (`stalled`, `zeroed`). When every guard fails the record stays as it is. A pair of state and event without a row
-is a fault of the caller and raises `UnlistedEvent`.
+A row of the table is `(source, event, when, target)`. The rows of one state and event are tried from the top, and the
+first whose guard holds is taken. A row whose target is its source keeps the state and `since`; it may update `stalled`
+or `zeroed`. If every guard fails, the record does not change. A pair of state and event without a row is an error of
+the caller and raises `UnlistedEvent`.
 
-Three rules shaped it:
+Invariants of the table:
 
-- Unknown usage keeps a service awake and never blocks a wake: `TrafficUnknown` undoes `Idle` and `Draining`, and
-  nothing else.
-- Nothing leads to `ScaledToZero` while somebody could be served: from `Draining` only by `Drained`, from `Waking` only
-  when nobody wants it, and by `ReplicasAtZero`, which says that somebody else has already done it.
-- Events come late and twice. Where that is harmless, a self-loop says so.
+- Unknown usage keeps a service awake and never blocks a wake: `TrafficUnknown` ends only `Idle` and `Draining`.
+- A service that has a client never becomes `ScaledToZero` by our decision: `Draining` ends there only by `Drained`,
+  and `Waking` only if the service has no client. `ReplicasAtZero` reports that someone else scaled it to zero.
+- Events may be late or repeated. Where that is harmless, the table has a row that keeps the state.
 
-No I/O here and no clock: `now` is an argument. The table is run by the `transitions` library.
-Counterparts: `events.py` (what can happen), `judge.py` (how observations become events), `record.py` (what is kept).
+Sans-IO and without a clock: `now` is an argument. The `transitions` library runs the table.
+Counterparts: `events.py` (the input), `judge.py` (events from observations), `record.py` (the persisted values).
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ Guard = Callable[[Record, Event], bool]
 
 
 def zero_was_confirmed(record: Record, _: Event) -> bool:
-    """Return whether zero replicas were observed while asleep: a ready endpoint was then scaled up by somebody else."""
+    """Return whether zero replicas were observed while asleep: a ready endpoint then means an external scale-up."""
     return record.zeroed
 
 
-def nobody_wants_it(_: Record, event: Event) -> bool:
-    """Return whether no client is waiting or connected; unknown counts as wanted."""
+def no_client(_: Record, event: Event) -> bool:
+    """Return whether no client is waiting or connected; unknown counts as a client."""
     return isinstance(event, events.WakeTimedOut) and not event.wanted
 
 
@@ -60,7 +59,7 @@ def not_paused(_: Record, event: Event) -> bool:
 
 
 class Row(NamedTuple):
-    """One line of the table; `when` is None where the event alone decides."""
+    """A row of the table; `when` is the guard, or None if there is none."""
 
     source: State
     event: type[Event]
@@ -69,16 +68,16 @@ class Row(NamedTuple):
 
 
 TABLE: tuple[Row, ...] = (
-    # Asleep: demand wakes it, and a person may have scaled it up behind our back.
+    # Asleep: demand wakes it; a ready endpoint after an observed zero was scaled up by someone else.
     Row(ScaledToZero, events.DemandSeen, None, Waking),
     Row(ScaledToZero, events.WakeCommanded, None, Waking),
     Row(ScaledToZero, events.Ready, zero_was_confirmed, Active),
     Row(ScaledToZero, events.ReplicasAtZero, None, ScaledToZero),
     Row(ScaledToZero, events.SleepCommanded, None, ScaledToZero),
-    # Waking: only a successful dial ends it well; a time-out ends it only when nobody wants the service any more.
+    # Waking: a successful dial completes it; a time-out ends it only without a client.
     Row(Waking, events.Ready, None, Active),
     Row(Waking, events.WakeStalled, None, Waking),
-    Row(Waking, events.WakeTimedOut, nobody_wants_it, ScaledToZero),
+    Row(Waking, events.WakeTimedOut, no_client, ScaledToZero),
     Row(Waking, events.WakeTimedOut, None, Waking),
     Row(Waking, events.ReplicasAtZero, None, ScaledToZero),
     Row(Waking, events.DemandSeen, None, Waking),
@@ -94,7 +93,7 @@ TABLE: tuple[Row, ...] = (
     Row(Active, events.Traffic, None, Active),
     Row(Active, events.TrafficUnknown, None, Active),
     Row(Active, events.WakeCommanded, None, Active),
-    # Idle: quiet so far; any sign of use, and unknown usage, makes it active again.
+    # Idle: traffic and unknown usage make it active again.
     Row(Idle, events.Traffic, None, Active),
     Row(Idle, events.DemandSeen, None, Active),
     Row(Idle, events.TrafficUnknown, None, Active),
@@ -105,7 +104,7 @@ TABLE: tuple[Row, ...] = (
     Row(Idle, events.ReplicasAtZero, None, ScaledToZero),
     Row(Idle, events.Ready, None, Idle),
     Row(Idle, events.Quiet, None, Idle),
-    # Draining: the pods are still there, so coming back costs nothing.
+    # Draining: the pods still run, so becoming active again costs nothing.
     Row(Draining, events.Traffic, None, Active),
     Row(Draining, events.DemandSeen, None, Active),
     Row(Draining, events.TrafficUnknown, None, Active),
@@ -121,7 +120,7 @@ TABLE: tuple[Row, ...] = (
 
 @dataclass(slots=True)
 class _Subject:
-    """The model that `transitions` moves: a record and the event to apply."""
+    """The model for `transitions`: a record and the event to apply."""
 
     record: Record
     event: Event
@@ -149,8 +148,7 @@ _MACHINE = _machine()
 def step(record: Record, event: Event, now: float) -> Record:
     """Return the record after `event`, which is applied at `now` (seconds since the epoch).
 
-    Returns the same record (by identity) if nothing changed. Raises `UnlistedEvent` for a pair that the table does
-    not list; the record is then as it was.
+    Returns the same object if nothing changed. Raises `UnlistedEvent` for a pair that the table does not list.
     """
     target = _target(record, event)
     if target is None:

@@ -50,7 +50,7 @@ class Reason(StrEnum):
     TIMED_OUT = "TimedOut"
     OTHER = "other"
 
-    # Unknown usage: a sample says nothing about any service. docs/runbooks/TrafficUnknown.md explains them.
+    # Unknown usage: a sample proves nothing about any service. docs/runbooks/TrafficUnknown.md explains them.
     PROMETHEUS = "prometheus"
     NO_ENVOY = "no_envoy"
     ENVOY_MISSING = "envoy_missing"
@@ -141,7 +141,7 @@ class Diagnosis:
 
     @classmethod
     def of(cls, code: str, message: str) -> Diagnosis:
-        """Return a diagnosis with a code from elsewhere, such as a kubelet's; an unknown code stays in the message."""
+        """Return a diagnosis with an external code, such as a kubelet's; an unlisted code moves to the message."""
         if reason := _STALLS_BY_VALUE.get(code):
             return cls(reason, message)
         return cls(Reason.OTHER, f"{code}: {message}" if code else message)

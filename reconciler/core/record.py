@@ -1,6 +1,6 @@
-"""The persisted record of a service: its state and the few facts that cannot be observed again.
+"""The persisted record of a service: its state and the facts that cannot be observed again.
 
-Rule: immutable values, no I/O, no clock. Counterpart: `machine.py`, which makes the next record out of this one.
+Rule: immutable values, no I/O, no clock. Counterpart: `machine.py`, which returns the next record.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from reconciler.core.reasons import Diagnosis
 
 
 class State(StrEnum):
-    """Where a service stands between asleep and awake."""
+    """A state of the machine."""
 
     ScaledToZero = "ScaledToZero"
     Waking = "Waking"
@@ -23,23 +23,23 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One service, as it is persisted."""
+    """The record of one service."""
 
     state: State
     since: float
-    """When the state was entered, in seconds since the epoch."""
+    """Time at which the state was entered, in seconds since the epoch."""
     reason: str
     """Reason for entering the state, for people."""
     replicas: int
-    """The last number of replicas while awake, at least 1: what a wake restores."""
+    """The last number of replicas while awake, at least 1; a wake restores it."""
     hold_address: str
-    """Where Envoy sends connections while there is nobody else to take them, as `host:port`."""
+    """Destination of connections while the service has no endpoints, as `host:port`."""
     stalled: str | None = None
-    """Text of the `Diagnosis` of a stalled wake; None while nothing is known to be wrong."""
+    """Text of the `Diagnosis` of a stalled wake; None while no fault is known."""
     zeroed: bool = False
     """True if zero replicas were observed since ScaledToZero was entered."""
 
     @property
     def diagnosis(self) -> Diagnosis | None:
-        """The reason why the wake is stalled; None while nothing is known to be wrong."""
+        """The reason why the wake is stalled; None while no fault is known."""
         return None if self.stalled is None else Diagnosis.parse(self.stalled)

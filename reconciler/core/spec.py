@@ -1,6 +1,6 @@
-"""The spec of a service, in the units that the code works with.
+"""The spec of a service, in the units that the code uses.
 
-Rule: plain immutable values; where they come from (a services file, a ScaledService) is an adapter's business.
+Rule: plain immutable values; adapters read them from a services file or from ScaledServices.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Protocol(StrEnum):
-    """Protocol of a service, as far as routing and refusing depend on it."""
+    """Protocol of a service; routes and refusals depend on it."""
 
     HTTP = "http"
     H2C = "h2c"
@@ -23,7 +23,7 @@ class Protocol(StrEnum):
 
 
 class IdleBy(StrEnum):
-    """The Envoy counter by which idleness is judged."""
+    """The Envoy counter that decides whether a service is idle."""
 
     REQUESTS = "requests"
     CONNECTIONS = "connections"
@@ -31,40 +31,40 @@ class IdleBy(StrEnum):
 
     @property
     def one(self) -> str:
-        """One of what it counts, for people."""
+        """The counted noun in the singular, for people."""
         return self.value.removesuffix("s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ignore:
-    """Requests, or connections, that are no use of a service: probes and scrapes.
+    """A rule for requests or connections that do not count as use of a service, such as probes and scrapes.
 
-    Each kind that is given must match, by any of its values. Of TCP and TLS only sources are known.
+    A request matches if each non-empty field has a matching value. TCP and TLS connections have only sources.
     """
 
     paths: tuple[str, ...] = ()
-    """Whole paths, or their beginnings when they end with `*`."""
+    """Whole paths, or prefixes if they end with `*`."""
     user_agents: tuple[str, ...] = ()
-    """Beginnings of the User-Agent header."""
+    """Prefixes of the User-Agent header."""
     sources: tuple[str, ...] = ()
-    """IP addresses or CIDR ranges of those who connect to Envoy."""
+    """IP addresses or CIDR ranges of clients of Envoy."""
     status: int = 200
-    """The answer while the service does not run."""
+    """Status of the response while the service does not run."""
     body: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """One service. Durations are seconds."""
+    """The spec of one service. Durations are seconds."""
 
     name: str
     protocol: Protocol = Protocol.HTTP
     hosts: tuple[str, ...] = ()
-    """Every host name (HTTP) or server name (TLS) that leads to it; none for TCP."""
+    """Host names (HTTP) or server names (TLS) that are routed to it; none for TCP."""
     listen: str | None = None
     """`ip:port` of Envoy's listener; TCP only."""
     replicas: int | None = None
-    """Replicas on waking; None: what it had last."""
+    """Replicas after a wake; None: the last number while awake."""
     idle_after: float = 300.0
     wake_timeout: float = 60.0
     hold_timeout: float = 60.0
@@ -74,8 +74,8 @@ class Spec:
     ignore: tuple[Ignore, ...] = ()
     """Requests or connections that neither wake it nor keep it awake."""
     refusal_details: bool = False
-    """Include the whole reason in refusals; it may contain output of the program and names of nodes."""
+    """Include the full diagnosis in refusals; it may contain output of the program and names of nodes."""
     paused: bool = False
-    """Never put to sleep while true."""
+    """True if it must not be put to sleep."""
     departing: bool = False
-    """True while it is being deleted: it is woken, and stays awake until it is gone."""
+    """True while it is being deleted: it is woken, and stays awake until the deletion."""

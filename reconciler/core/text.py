@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 MAX_MATCHED_LENGTH = 100
-"""Characters: the time of a comparison grows with their square."""
+"""In characters; the time of a comparison grows with their square."""
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 _UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -57,10 +57,10 @@ def pluralize(number: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with everything escaped, as in `\\x1b`, that a terminal would obey or not show.
+    """Return the text with each character escaped, as in `\\x1b`, that a terminal would interpret or not show.
 
-    Those are control characters with line breaks, C1 controls, marks of writing direction, characters without width,
-    and bytes that are not UTF-8. The function is idempotent.
+    These are control characters including line breaks, C1 controls, marks of writing direction, characters without
+    width, and bytes that are not UTF-8. The function is idempotent.
     """
     if text.isprintable():
         return text
@@ -68,8 +68,8 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Return a JSON text with the same meaning in which all that `printable` escapes is escaped as JSON does it."""
-    if text.isascii():  # JSON itself escapes control characters
+    """Return an equivalent JSON text in which the characters that `printable` escapes have JSON escapes."""
+    if text.isascii():  # JSON already escapes the other control characters
         return text.replace("\x7f", "\\u007f")
     return "".join(character if _is_shown(character) else json.dumps(character)[1:-1] for character in text)
 

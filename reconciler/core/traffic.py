@@ -1,7 +1,7 @@
 """Usage of a service, from two samples of Envoy's counters.
 
-Rule 1 of the project lives here: unknown is not idle. A missing Envoy, a restarted one, a counter that went backwards,
-an old sample: each is `Usage.UNKNOWN`, with a reason. No I/O; a sample's source is an adapter (`reconciler.ports`).
+Rule: unknown is not idle. A missing Envoy, a restarted Envoy, a counter that went backwards, and an old sample each
+give `Usage.UNKNOWN`, with a reason. No I/O; the source of samples is an adapter (`reconciler.ports`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class EnvoyReading:
-    """One Envoy's counters. A service that it does not name was never used through it."""
+    """One Envoy's counters. A service without an entry was never used through it."""
 
     uptime: float
     """Whole seconds since this Envoy started, as of its latest flush of statistics."""
     services: Mapping[str, Counters]
     at: float | None = None
-    """When it was read, in seconds since the epoch, where each Envoy is read at a time of its own."""
+    """Time of the reading, in seconds since the epoch, if each Envoy is read at its own time."""
     process: int = 0
-    """Process id of the Envoy that answered; 0 where it is not known, as for an Envoy on another machine."""
+    """Process id of the Envoy; 0 if unknown, as for an Envoy on another machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,22 @@ class Sample:
     """Counters of every Envoy, read at about the same time."""
 
     taken_at: float
-    """When the reading began, in seconds since the epoch: everything before it is counted."""
+    """Start of the reading, in seconds since the epoch: all earlier use is counted."""
     envoys: Mapping[str, EnvoyReading]
-    """By Envoy's node id; only those that answered in full."""
+    """Complete readings by node id."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """The error of each Envoy that should have answered and did not, by node id."""
+    """Error of each Envoy without a reading, by node id."""
     source_failed: bool = False
-    """No Envoy is to blame: who was asked of all of them could not say."""
+    """True if the common source of all readings failed, not an Envoy."""
 
     def read_at(self, envoy: str) -> float:
-        """When this Envoy's reading is from, in seconds since the epoch. Raises `KeyError` for one that is missing."""
+        """Return the time of an Envoy's reading, in seconds since the epoch. Raises `KeyError` if it is missing."""
         at = self.envoys[envoy].at
         return self.taken_at if at is None else at
 
 
 class Usage(StrEnum):
-    """The judgement on one service over one window between two samples."""
+    """The verdict on one service in the window between two samples."""
 
     QUIET = "quiet"
     TRAFFIC = "traffic"
@@ -79,36 +79,36 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class ServiceUsage:
-    """One service's use between `window_start` and `taken_at` (seconds since the epoch)."""
+    """Usage of one service between `window_start` and `taken_at` (seconds since the epoch)."""
 
     usage: Usage
     taken_at: float
     window_start: float
     in_flight: int
-    """Requests, connections, or 1 while bytes move, at `taken_at`; meaningless when unknown."""
+    """Requests, connections, or 1 while bytes move, at `taken_at`; not valid if usage is unknown."""
     reason: str
     moved: int = 0
-    """Requests, connections or bytes that came within the window. When unknown: those that are known of."""
+    """New requests, connections or bytes in the window; if usage is unknown, the known part."""
     arrived: int = 0
-    """New requests and connections within the window, whichever figure is judged by. When unknown: those known of."""
+    """New requests and connections in the window, whatever `idle.by` is; if usage is unknown, the known part."""
     open: int = 0
-    """Requests, or connections where Envoy knows no requests, that are open at `taken_at`, silent or not."""
+    """Open requests at `taken_at`, or open connections if Envoy counts no requests; includes silent ones."""
     starting: bool = False
-    """Unknown only because there are no two samples of each Envoy yet: the next samples decide."""
+    """True if usage is unknown only until there are two samples of each Envoy."""
 
     @property
     def seen(self) -> str:
-        """The use in the window, for people; when unknown, the known part of it."""
+        """The use in the window, for people; if usage is unknown, the known part."""
         return f"{self.arrived} arrived, {self.moved} moved, {self.in_flight} in flight"
 
 
 RESTART_TOLERANCE_SECONDS = 2.0
-"""Envoy's uptime is whole seconds and as old as the latest flush; a reading may also take a while to arrive."""
+"""Tolerance for uptimes: whole seconds, as old as Envoy's latest flush, and delayed by the reading itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Two samples that follow one another, and the Envoys that had to be in both; those in `away` are not connected."""
+    """Two consecutive samples and the Envoys that both must contain; those in `away` are not connected."""
 
     before: Sample | None
     after: Sample
@@ -147,7 +147,7 @@ class Window:
     def judge(self, service: str, by: IdleBy, unknown: Unknown | None) -> ServiceUsage:
         """Return the usage of a service in this window; `unknown` is the window's own `unknown()`, computed once.
 
-        When unknown, it has what is known to have come: that is enough to wake, and never enough to sleep.
+        Unknown usage includes the known new work, which can cause a wake but never a sleep.
         """
         if self.before is None:
             unknown = unknown or FIRST_SAMPLE
@@ -177,10 +177,10 @@ class Window:
 
 
 def _unknown_process(envoy: str, was: EnvoyReading, now: EnvoyReading, elapsed: float) -> Unknown | None:
-    """Return why both readings may not be of one process.
+    """Return why the two readings may come from different processes, or None if they do not.
 
-    An uptime that is no longer than the window proves neither a restart nor its absence: an Envoy that has just started
-    shows the same as one that was replaced meanwhile. Only the process id tells these apart.
+    An uptime that is not longer than the window proves neither a restart nor its absence: a new Envoy and a replaced
+    one show the same. Only the process id distinguishes them.
     """
     known = was.process != 0 and now.process != 0
     ran = now.uptime - was.uptime
@@ -229,9 +229,9 @@ class UsageEvidence:
 
 
 def evidence(sample: Sample, expected: frozenset[str], service: str) -> UsageEvidence | None:
-    """Return what a sample proves about a service, or None if one of the `expected` Envoys, or every one, is missing.
+    """Return the evidence about a service, or None if an `expected` Envoy is missing or none is expected.
 
-    Nothing may be stopped, replaced or scaled to zero on the evidence of an incomplete sample.
+    No service may be stopped, replaced or scaled to zero on the evidence of an incomplete sample.
     """
     if not expected or expected - sample.envoys.keys():
         return None
@@ -244,19 +244,19 @@ def evidence(sample: Sample, expected: frozenset[str], service: str) -> UsageEvi
 
 
 def in_flight(spec: Spec, sample: Sample, expected: frozenset[str]) -> int | None:
-    """Return the work in flight to a service, or None if the sample is not complete."""
+    """Return the number of requests or connections in flight to a service, or None if the sample is incomplete."""
     found = evidence(sample, expected, spec.name)
     return None if found is None else found.in_flight(spec)
 
 
 @lru_cache(maxsize=len(IdleBy))
 def _quiet(start: float, taken_at: float, by: IdleBy) -> ServiceUsage:
-    """One object for all services of a window that were not used: most of those that are awake."""
+    """Return the usage that all unused services of a window share; most awake services are unused."""
     return ServiceUsage(Usage.QUIET, taken_at, start, 0, f"{pluralize(0, by.one)} moved, 0 in flight")
 
 
 STARTING = frozenset({Reason.FIRST_SAMPLE, Reason.ENVOY_NEW})
-"""Doubts that end with the next samples of the same Envoys."""
+"""Causes that end with the next samples of the same Envoys."""
 NO_SAMPLE = Unknown(Reason.FIRST_SAMPLE, "no sample yet")
 FIRST_SAMPLE = Unknown(Reason.FIRST_SAMPLE, "only one sample so far")
 

@@ -24,7 +24,7 @@ MAX_BODY_BYTES = 4096
 """Envoy rejects its whole configuration for one longer response."""
 MAX_HOST_LENGTH = 253
 LAST = "last"
-"""The value of `replicas` for the number before the service fell asleep."""
+"""The value of `replicas` for the last number while awake."""
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 HOST_PATTERN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 PATH_PATTERN = re.compile(r"/[^*]*\*?", re.DOTALL)
@@ -42,9 +42,9 @@ class Notation:
     """The names of fields in one kind of configuration."""
 
     place: Callable[[str], str]
-    """Returns the place of a field, such as `spec.idle.by` for `idle.by`."""
+    """Function that returns the place of a field, such as `spec.idle.by` for `idle.by`."""
     key: Callable[[str], str]
-    """Returns the name under which a person writes a field, as a remedy shows it."""
+    """Function that returns the name of a field in the configuration, for remedies."""
 
 
 def duration_problem(place: str, text: str) -> Problem | None:
@@ -136,7 +136,7 @@ def ignore_part_problem(place: str, part: str, protocol: Protocol, origin: str =
 
 
 def listen_problem(protocol: Protocol, given: bool, names: Notation, example: str, origin: str = "") -> Problem | None:
-    """Check whether `listen` is present exactly for tcp; `origin` says where a protocol that is not set comes from."""
+    """Check that tcp services, and no others, have `listen`; `origin` names the source of an unset protocol."""
     place, key, other = names.place("listen"), names.key("listen"), names.key("protocol")
     if protocol is Protocol.TCP and not given:
         what = f"required for tcp services{origin}, which are identified by port"

@@ -1,7 +1,7 @@
-"""The levels that follow from a record: what the world should look like while a service is in its state.
+"""Plans: the desired levels that follow from a record.
 
-Pure. Adapters converge to a plan by diff, with retries; a restart computes it again, so nothing is forgotten half-way.
-Counterpart: `reconciler.core.machine`, which makes the records.
+Pure. Adapters converge to a plan by diff, with retries. A restart computes the plan again, so no step is lost.
+Counterpart: `reconciler.core.machine`, which returns the records.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ class Route(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """A wake: this many replicas, when there are none."""
+    """Scale for a wake: this number of replicas if there are none."""
 
     replicas: int
 
 
 @dataclass(frozen=True, slots=True)
 class Zero:
-    """Sleep: exactly no replica."""
+    """Scale for sleep: zero replicas."""
 
 
 Scale = AtLeast | Zero | None
-"""None: no opinion; whoever owns the number may change it."""
+"""None: the plan does not determine the number of replicas; its owner may change it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """An event that is due at `at` (seconds since the epoch) unless the state changes before."""
+    """An event that is due at `at` (seconds since the epoch) unless the state changes earlier."""
 
     at: float
     event: type[Event]
@@ -49,12 +49,12 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The desired levels of one service, which adapters converge to."""
+    """The desired levels of one service."""
 
     scale: Scale
     route: Route
     release: bool
-    """True if holders connect waiting clients to the endpoints as soon as there are any."""
+    """True if holders connect waiting clients to the endpoints once there are any."""
     deadline: Deadline | None
 
 
@@ -64,14 +64,14 @@ _AWAKE = Plan(None, Route.PODS, True, None)
 
 
 def plan(record: Record, spec: Spec, now: float, lag: float = 0.0) -> Plan:
-    """The plan of one service at `now` (seconds since the epoch).
+    """Return the plan of one service at `now` (seconds since the epoch).
 
-    `lag` is how many seconds it may take until there is a sample of what is now: `drainTimeout` is for work in flight,
-    not for the proof that there is none.
+    `lag` is the longest delay in seconds until a sample covers the present. It is added to `drainTimeout`, which limits
+    the work in flight and not the wait for evidence.
     """
     match record.state:
         case State.ScaledToZero:
-            # Once zero was seen, a number that is not zero is somebody else's: theirs to choose, until it is ready.
+            # After an observed zero, another number was set by someone else: leave it, and become active when ready.
             return _ASLEEP if record.zeroed else _FALLS_ASLEEP
         case State.Waking:
             wanted = AtLeast(spec.replicas or record.replicas)
@@ -89,14 +89,14 @@ def plan(record: Record, spec: Spec, now: float, lag: float = 0.0) -> Plan:
 
 
 def followed(wanted: Plan, record: Record, fence: bool) -> Plan:
-    """Return what a follower applies of a plan: it scales nothing to zero, and releases none while fenced."""
+    """Return the part of a plan that a follower applies: no scale to zero, and no release while fenced."""
     scale = wanted.scale if isinstance(wanted.scale, AtLeast) else None
     deadline = wanted.deadline if record.state is State.Waking else None
     return Plan(scale, wanted.route, wanted.release and not (fence and record.state is State.Waking), deadline)
 
 
 def _next_time_out(record: Record, spec: Spec, now: float) -> float:
-    """A wake that does not end times out again and again, every `wake_timeout`."""
+    """Return the next time-out of a wake, which times out every `wake_timeout` until it ends."""
     passed = max(0, floor((now - record.since) / spec.wake_timeout))
     coming = record.since + (passed + 1) * spec.wake_timeout
     return coming if coming > now else coming + spec.wake_timeout

@@ -1,4 +1,4 @@
-"""The alarm, which turns deadlines into events."""
+"""Port for deadlines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reconciler.plan import Deadline
 
 
 class Alarm(Protocol):
-    """Calls back, with the service and the deadline, once a deadline has passed; late is allowed, never is not."""
+    """Alarm that calls back with the service and its deadline once the deadline has passed, perhaps late."""
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
-        """The service's only deadline from now on; None: it has none."""
+        """Replace the service's deadline; None disarms it."""

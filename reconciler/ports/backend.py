@@ -1,4 +1,4 @@
-"""The place where services run: processes on this machine, or workloads of a cluster."""
+"""Port for the workloads of services: local processes, or workloads of a cluster."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class WorkloadStatus:
 
     service: str
     replicas: int | None
-    """Replicas that exist or that their owner keeps up; 0 only when nothing runs any more; None: not known."""
+    """Replicas that exist or that their owner requests; 0 only if no replica runs; None: unknown."""
     endpoints: tuple[str, ...] = ()
-    """`ip:port` (IPv6 in brackets) of everything that can be dialled now."""
+    """`ip:port` (IPv6 in brackets) of every endpoint that can be dialled now."""
     diagnosis: Diagnosis | None = None
-    """The reason why the service does not become ready; None while nothing is known to be wrong."""
+    """The reason why the service does not become ready; None while no fault is known."""
     milestones: Mapping[str, float] = field(default_factory=dict)
-    """When the parts of the latest wake were reached, by name, in seconds since the epoch; in order."""
+    """Times at which the parts of the latest wake were reached, by name, in order (seconds since the epoch)."""
     asks: ResourceRequests = UNKNOWN_REQUESTS
 
 
@@ -41,14 +41,14 @@ Report = Callable[[WorkloadStatus], None]
 
 
 class Backend(Protocol):
-    """Starts and stops services. Reports through the callback that it was made with, first of all what runs already."""
+    """Backend that starts and stops services. Reports to its callback, beginning with the services that already run."""
 
     def converge(self, service: str, scale: Scale) -> None:
-        """Make it so, now and until told otherwise. Returns at once; the same value again costs nothing.
+        """Converge to a scale until the next call. Returns immediately; the same value again costs nothing.
 
-        What shall end is no endpoint any more, however long it takes to: that is reported before this returns, or
-        whoever comes in the next moment is sent to what is about to end.
+        A terminating replica is not an endpoint, however long its end takes. The change is reported before this method
+        returns; otherwise a new client could be routed to a terminating endpoint.
         """
 
     async def close(self) -> None:
-        """Stop working; what becomes of the services is the backend's own business."""
+        """Stop converging; the backend decides whether the services continue to run."""

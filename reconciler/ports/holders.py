@@ -1,4 +1,4 @@
-"""The holders, which keep connections waiting while a service wakes."""
+"""Port for holders, which keep connections waiting while a service wakes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class HoldOrder:
     address: str
     """The hold address, `ip:port`."""
     release_to: tuple[str, ...]
-    """Endpoints to connect them to; empty: they wait."""
+    """Endpoints to connect waiting clients to; empty: they keep waiting."""
     diagnosis: Diagnosis | None
-    """The reason why the wake is stalled, in full."""
+    """The reason why the wake is stalled."""
     reference: str = ""
-    """The id by which a refusal names the present hold; empty while connections are not held."""
+    """Id of the present hold in refusals; empty while connections are not held."""
 
 
 NONE: Mapping[str, int] = MappingProxyType({})
-"""One object for all services of which no connection was refused."""
+"""Shared by all services without a refused connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,30 +40,30 @@ class HoldStatus:
     """None while a holder is missing."""
     relayed: int | None
     acked_at: float | None = None
-    """When the last holder had the present order in force (seconds since the epoch); None until then."""
+    """Time at which the last holder acknowledged the present order (seconds since the epoch); None until then."""
     released: int = 0
     refused: int = 0
     gone: int = 0
     held_since: float | None = None
-    """When the first of those that wait (or waited last) came, in seconds since the epoch."""
+    """Arrival of the first connection of the present or the last hold, in seconds since the epoch."""
     peer: str | None = None
-    """Its client, once known: `ip` for HTTP, otherwise `ip:port`; until then Envoy's end, `ip:port`."""
+    """Client of that connection: `ip` for HTTP, otherwise `ip:port`; until it is known, Envoy's end, `ip:port`."""
     via: str | None = None
-    """The holder that it came to; in a cluster it has the name of the Envoy beside it."""
+    """Holder of that connection; in a cluster it has the name of its Envoy."""
     first_byte_at: float | None = None
-    """When the latest wait that ended well saw its first byte."""
+    """Time of the first byte after the latest hold that ended in a release."""
     refused_by: Mapping[str, int] = field(default_factory=lambda: NONE)
     """Number of refused connections by reason."""
 
 
 REASONS = frozenset(("max_held", "descriptors", "timeout", "removed", "draining", "unassigned"))
-"""The reasons for which holders refuse a connection."""
+"""Reasons of holders for refusing a connection."""
 OTHER = "other"
-"""Stands for every other reason, so that a holder cannot add labels to metrics."""
+"""Replacement for every other reason, so that a holder cannot add labels to metrics."""
 
 
 def added(parts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
-    """Return the reasons of several holders, added up."""
+    """Return the sums of several holders' counts by reason."""
     told = [part for part in parts if part]
     if not told:
         return NONE
@@ -78,7 +78,7 @@ Report = Callable[[HoldStatus], None]
 
 
 class Holders(Protocol):
-    """Tells holders what to do. Reports every change of `HoldStatus`."""
+    """Holders of all services. Report every change of `HoldStatus`."""
 
     def order(self, service: str, order: HoldOrder | None) -> None:
-        """Replace the service's order; None if the service is gone. The same value again costs nothing."""
+        """Replace the service's order; None removes it. The same value again costs nothing."""

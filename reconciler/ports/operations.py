@@ -1,4 +1,4 @@
-"""Queries and commands of people to a running reconciler."""
+"""Port for queries and commands of people to a running reconciler."""
 
 from __future__ import annotations
 
@@ -21,29 +21,32 @@ View = Mapping[str, Any]
 
 
 class Operations(Protocol):
-    """Answers queries and carries out commands."""
+    """Queries and commands."""
 
     def ready(self) -> bool:
-        """Return whether Envoys are answered: every route is known."""
+        """Return whether every route is known, so that Envoys receive responses."""
 
     def services(self) -> Sequence[View]:
         """Return every service, sorted by name."""
 
     def service(self, name: str) -> View:
-        """One service. Raises `KeyError` when there is none of that name."""
+        """Return one service. Raises `KeyError` for an unknown name."""
 
     def explain(self, name: str) -> View:
-        """One service with the evidence for its state, and its last transitions. Raises `KeyError` likewise."""
+        """Return one service with the evidence for its state and its last transitions. Raises `KeyError`."""
 
     def world(self) -> View:
         """Return connections, the state of samples, and the leader, for `zenvoy doctor`."""
 
     def envoys(self) -> Sequence[View]:
-        """The connected Envoys: those that are connected here with what they rejected last, and where there are several
-        replicas each with its `replica` (an IP address), as far as is known here."""
+        """Return the connected Envoys that this replica knows.
+
+        Those that are connected to this replica include their last rejection. With several replicas, each Envoy has its
+        `replica` (an IP address).
+        """
 
     def holders(self) -> Sequence[str]:
-        """The connected holders, to whichever replica, as far as is known here."""
+        """Return the holders that are connected to any replica, as far as this replica knows."""
 
     def tell(self, name: str, command: Command) -> View:
-        """Carry the command out; the service as it then is. Raises `KeyError` when there is none of that name."""
+        """Carry out a command; return the service after it. Raises `KeyError` for an unknown name."""

@@ -1,4 +1,4 @@
-"""The other replicas of the reconciler, as the one that leads sees them; one machine has none."""
+"""Port for the other replicas of the reconciler, as the leader uses it; a local reconciler has none."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ class Standing:
     """Progress of one service at a follower."""
 
     in_force: bool
-    """True if the leader's word is in force at every Envoy and holder of the follower, and stays so."""
+    """True if the leader's record is in force at every Envoy and holder of the follower, and stays so."""
     waiting_for: str
-    """The Envoys or holders that are missing, for people."""
+    """The Envoys or holders that have not acknowledged it, for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """By name, to which replica (its IP address) each is connected."""
+    """The replica (its IP address) of each connected Envoy and holder, by name."""
 
     envoys: Mapping[str, str] = field(default_factory=dict)
     holders: Mapping[str, str] = field(default_factory=dict)
 
 
 class Replicas(Protocol):
-    """Tells followers the leader's records, and knows what stands against putting anything to sleep."""
+    """Followers of a leader: they receive its records, and they can prevent sleep."""
 
     def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:
-        """Share the service's record; None if the service is gone. `fence`: followers do not step it. `cause`
-        names the event that brought its state about.
+        """Share the service's record; None if the service is gone.
 
-        The route's state as it is by that, since nobody has acknowledged it yet; None when that changes nothing.
+        With `fence`, followers do not step the record. `cause` is the name of the event that led to its state. Returns
+        the state of the route, which no follower has acknowledged yet; None if that does not change.
         """
 
     def unknown(self) -> Unknown | None:
@@ -44,7 +44,7 @@ class Replicas(Protocol):
 
 
 class SingleReplica:
-    """No other replica."""
+    """A reconciler without other replicas."""
 
     def share(self, service: str, record: Record | None, fence: bool, cause: str = "") -> RouteState | None:
         return None

@@ -1,4 +1,4 @@
-"""The router, which sends connections to a service's endpoints or to its hold address: Envoy, by xDS."""
+"""Port for the router of connections to a service's endpoints or its hold address: Envoy, by xDS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class RouteState:
 
     service: str
     acked_at: float | None
-    """When the last connected Envoy acknowledged it (seconds since the epoch); None until then."""
+    """Time at which the last connected Envoy acknowledged it (seconds since the epoch); None until then."""
     waiting_for: str
     """The Envoys that have not acknowledged it, for people; empty if there are none."""
 
@@ -22,16 +22,16 @@ Report = Callable[[RouteState], None]
 
 
 class Router(Protocol):
-    """Brings routes about. Reports every change of `RouteState`, also when an Envoy comes or goes."""
+    """Router of all services. Reports every change of `RouteState`, also when an Envoy connects or disconnects."""
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
-        """Send connections for `service` to these `ip:port` from now on. The same value again costs nothing.
+        """Route connections for `service` to these `ip:port`. The same value again costs nothing.
 
-        `held` says that it is the hold address: what is ignored is not sent there.
+        `held` is true for the hold address, to which requests of ignore rules are not routed.
         """
 
     def envoys(self) -> frozenset[str]:
-        """Node ids of the Envoys that must be in a sample for it to be complete."""
+        """Return the node ids of the Envoys that a complete sample must contain."""
 
     def away(self) -> frozenset[str]:
-        """Those of them that are not connected."""
+        """Return the node ids in `envoys()` that are not connected."""

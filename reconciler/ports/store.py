@@ -1,4 +1,4 @@
-"""Where records outlive the process."""
+"""Port for the storage of records, which outlives the process."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from reconciler.core.record import Record
 
 
 class NoIndexLeft(Exception):
-    """None of the numbers that were set aside is left; the engine asks again when it hears of more (`allocate`)."""
+    """No reserved index is left; the engine retries when there are more (`allocate`)."""
 
 
 class Store(Protocol):
-    """Keeps records by service name, and which services a person paused."""
+    """Storage of records and of pauses, by service name."""
 
     def records(self) -> dict[str, Record]:
-        """Everything that was saved."""
+        """Return all saved records by service name."""
 
     def save(self, service: str, record: Record) -> None:
-        """Keep this record. Never waits; it is on its way to the disk when this returns."""
+        """Save a record. Does not wait: the write has started when this method returns."""
 
     def forget(self, service: str) -> None:
-        """Drop what is known of the service."""
+        """Delete the record and the pause of a service."""
 
     def paused(self) -> frozenset[str]:
-        """The services that a person paused."""
+        """Return the names of the services that a person paused."""
 
     def pause(self, service: str, paused: bool) -> None:
-        """Remember that a person paused, or resumed, the service."""
+        """Save that a person paused or resumed the service."""
 
     def next_index(self) -> int:
-        """A number that was never given out before: 0, 1, 2, …; hold addresses are made of it. Raises `NoIndexLeft`."""
+        """Return the next unused index for a hold address: 0, 1, 2, … Raises `NoIndexLeft`."""

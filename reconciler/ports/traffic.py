@@ -1,4 +1,4 @@
-"""Where samples of Envoy's counters come from: Envoy's admin port, or Prometheus."""
+"""Port for samples of Envoy's counters, from Envoy's admin port or Prometheus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reconciler.core.traffic import Sample
 
 
 class TrafficSource(Protocol):
-    """Takes samples. An Envoy that does not answer is in `Sample.missing`; nothing is raised for it."""
+    """Source of samples. An Envoy that does not respond is in `Sample.missing` and raises no error."""
 
     async def sample(self) -> Sample:
-        """Read all Envoys' counters now."""
+        """Read the counters of all Envoys."""

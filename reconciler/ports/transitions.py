@@ -1,4 +1,4 @@
-"""Edges: each change of a state, told to whoever listens (logs, metrics, events)."""
+"""Port for transitions, which logs, metrics and Events report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconciler.core.record import State
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One change of one service's state, or a wake that became stalled (then `source` equals `target`)."""
+    """A change of one service's state, or a wake that became stalled (then `source` equals `target`)."""
 
     service: str
     source: State
@@ -19,7 +19,7 @@ class Transition:
     reason: str
     at: float
     reference: str = ""
-    """The id by which refusals to clients name this wake."""
+    """Id of this wake in refusals to clients."""
 
 
 Listener = Callable[[Transition], None]
