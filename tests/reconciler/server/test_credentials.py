@@ -1,4 +1,4 @@
-"""gRPC by mutual TLS: who is let in, and certificates that are replaced under way."""
+"""gRPC with mutual TLS: accepted and refused clients, and replaced certificates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def files_in(directory: Path) -> Files:
 
 @asynccontextmanager
 async def echoing(files: Files) -> AsyncIterator[int]:
-    """A server that answers what it is sent; its port."""
+    """Run a server that echoes each message; yield its port."""
 
     async def say(request: bytes, _: object) -> bytes:
         return request
@@ -51,7 +51,7 @@ async def said(port: int, credentials: grpc.ChannelCredentials) -> bytes:
     return answer
 
 
-async def test_both_ends_prove_who_they_are(tmp_path: Path) -> None:
+async def test_tls_both_ends_are_authenticated(tmp_path: Path) -> None:
     ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
     server = files_in(ours.sign(tmp_path / "server", NAME, RECONCILER.uri))
     holder, stranger = ours.sign(tmp_path / "holder", "holder"), others.sign(tmp_path / "stranger", "holder")
@@ -66,7 +66,7 @@ async def test_both_ends_prove_who_they_are(tmp_path: Path) -> None:
                 await said(port, nobody)
 
 
-async def test_a_new_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+async def test_tls_new_certificate_is_used_without_restart(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     server, holder = (
         authority.sign(tmp_path / "server", NAME, RECONCILER.uri),
@@ -82,7 +82,7 @@ async def test_a_new_certificate_is_shown_without_a_restart(tmp_path: Path) -> N
 
 
 async def _shown(port: int, client: Path) -> bytes:
-    """The certificate that the server shows, as DER."""
+    """Return the certificate of the server, as DER."""
 
     context = ssl.create_default_context(cafile=str(client / "ca.crt"))
     context.load_cert_chain(client / "tls.crt", client / "tls.key")
@@ -116,7 +116,7 @@ def test_files_without_role_are_refused_with_remedy(tmp_path: Path) -> None:
         files_in(signed).read()
 
 
-async def test_a_holder_joins_by_it(tmp_path: Path) -> None:
+async def test_tls_holder_connects(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     server, holder = (
         authority.sign(tmp_path / "server", NAME, RECONCILER.uri),

@@ -1,4 +1,4 @@
-"""The reconciler's end of the holder stream, spoken to by real gRPC clients in the holder's place."""
+"""The reconciler's end of the holder streams, with real gRPC clients as holders."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def order(name: str = "web", address: str = WEB, release_to: tuple[str, ...] = (
 
 
 class Reconciler:
-    """The adapter behind a real gRPC server, and all that it reported last."""
+    """The adapter behind a real gRPC server, and its latest reports."""
 
     def __init__(self, forget_seconds: float) -> None:
         self.held: dict[str, HoldStatus] = {}
         self._changed = asyncio.Event()
         self.now = 100.0
         self.faults = 0
-        """How many reports are yet to fail."""
+        """The number of reports that will fail."""
         self.streams = HolderStreams(self._report, lambda: self.now, forget_seconds)
 
     def _report(self, held: HoldStatus) -> None:
@@ -65,7 +65,7 @@ async def reconciler(forget_seconds: float = 300.0) -> AsyncIterator[tuple[Recon
 
 
 class Holder:
-    """A holder as the wire sees it."""
+    """A holder at the level of messages."""
 
     def __init__(self, target: str, name: str = "one") -> None:
         self._channel = grpc.aio.insecure_channel(target)
@@ -93,7 +93,7 @@ def count(address: str = WEB, **figures: int) -> wire.Count:
     return wire.Count(address, **{"held": 0, "relayed": 0, "released": 0, "refused": 0, "gone": 0} | figures)
 
 
-async def test_a_holder_is_first_told_everything_then_only_what_changes() -> None:
+async def test_holder_first_message_is_full_then_changes() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         subject.streams.order("db", order("db", DB))
@@ -110,7 +110,7 @@ async def test_a_holder_is_first_told_everything_then_only_what_changes() -> Non
         await holder.leave()
 
 
-async def test_an_order_is_acknowledged_once_every_holder_has_it_in_force() -> None:
+async def test_order_is_acknowledged_once_in_force_everywhere() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         one, two = Holder(target, "one"), Holder(target, "two")
@@ -129,7 +129,7 @@ async def test_an_order_is_acknowledged_once_every_holder_has_it_in_force() -> N
         await two.leave()
 
 
-async def test_counts_of_all_holders_are_added_and_the_oldest_wait_is_named() -> None:
+async def test_counts_are_added_and_name_the_oldest_connection() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         one, two = Holder(target, "one"), Holder(target, "two")
@@ -142,7 +142,7 @@ async def test_counts_of_all_holders_are_added_and_the_oldest_wait_is_named() ->
         await two.leave()
 
 
-async def test_nothing_is_known_while_a_holder_is_missing_until_it_is_back() -> None:
+async def test_counts_missing_holder_makes_them_unknown() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         holder = Holder(target)
@@ -158,7 +158,7 @@ async def test_nothing_is_known_while_a_holder_is_missing_until_it_is_back() -> 
         await again.leave()
 
 
-async def test_a_holder_that_stays_away_no_longer_counts() -> None:
+async def test_holder_disconnected_for_long_no_longer_counts() -> None:
     async with reconciler(forget_seconds=0.2) as (subject, target):
         subject.streams.order("web", order())
         here, gone = Holder(target, "here"), Holder(target, "gone")
@@ -173,7 +173,7 @@ async def test_a_holder_that_stays_away_no_longer_counts() -> None:
         await here.leave()
 
 
-async def test_a_holder_that_comes_back_in_time_is_not_forgotten_for_having_been_away() -> None:
+async def test_holder_reconnected_in_time_is_not_forgotten() -> None:
     async with reconciler(forget_seconds=0.2) as (subject, target):
         subject.streams.order("web", order())
         first = Holder(target)
@@ -190,8 +190,8 @@ async def test_a_holder_that_comes_back_in_time_is_not_forgotten_for_having_been
         await again.leave()
 
 
-async def test_a_stream_ends_when_nobody_listens_to_it_any_more() -> None:
-    """Or its holder would look connected, and nobody would hear who waits there."""
+async def test_stream_ends_when_its_reports_are_not_read() -> None:
+    """Otherwise its holder would look connected while its counts are lost."""
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         holder = Holder(target)
@@ -206,7 +206,7 @@ async def test_a_stream_ends_when_nobody_listens_to_it_any_more() -> None:
         await again.leave()
 
 
-async def test_a_holder_whose_arrival_cannot_be_told_of_is_not_connected() -> None:
+async def test_holder_whose_report_fails_is_not_connected() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         holder = Holder(target)
@@ -216,7 +216,7 @@ async def test_a_holder_whose_arrival_cannot_be_told_of_is_not_connected() -> No
         assert subject.streams.connected == []
 
 
-async def test_rules_that_come_or_go_are_known() -> None:
+async def test_holder_rules_changed_are_recorded() -> None:
     async with reconciler() as (subject, target):
         holder = Holder(target)
 
@@ -234,7 +234,7 @@ async def test_rules_that_come_or_go_are_known() -> None:
         await holder.leave()
 
 
-async def test_a_stream_that_does_not_introduce_itself_is_sent_away() -> None:
+async def test_stream_without_hello_is_refused() -> None:
     async with reconciler() as (_, target):
         stranger = Holder(target)
         await stranger.say(wire.HolderReport(acked=1))
@@ -246,7 +246,7 @@ async def test_a_stream_that_does_not_introduce_itself_is_sent_away() -> None:
         await stranger.leave()
 
 
-async def test_two_holders_with_one_id_take_turns_and_nothing_is_acknowledged_for_long() -> None:
+async def test_holders_with_one_id_replace_each_other() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         one, two = Holder(target, "same"), Holder(target, "same")
@@ -264,7 +264,7 @@ async def test_two_holders_with_one_id_take_turns_and_nothing_is_acknowledged_fo
         await again.leave()
 
 
-async def test_totals_that_begin_again_with_a_new_process_of_the_same_name_are_taken_as_they_are() -> None:
+async def test_counts_restarted_holder_starts_at_zero() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         first = Holder(target)
@@ -278,7 +278,7 @@ async def test_totals_that_begin_again_with_a_new_process_of_the_same_name_are_t
         await again.leave()
 
 
-async def test_what_holders_say_of_addresses_that_are_no_more_is_not_kept() -> None:
+async def test_counts_of_unknown_addresses_are_not_kept() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         subject.streams.order("db", order("db", DB))
@@ -293,7 +293,7 @@ async def test_what_holders_say_of_addresses_that_are_no_more_is_not_kept() -> N
         await holder.leave()
 
 
-async def test_one_who_waits_before_its_address_is_known_is_told_of_with_the_order() -> None:
+async def test_counts_before_the_order_are_reported_with_it() -> None:
     async with reconciler() as (subject, target):
         holder = Holder(target)
         await holder.hello(count(held=1))
@@ -303,7 +303,7 @@ async def test_one_who_waits_before_its_address_is_known_is_told_of_with_the_ord
         await holder.leave()
 
 
-async def test_reasons_of_refusals_are_added_up_and_a_holder_that_does_not_tell_them_is_understood() -> None:
+async def test_refusals_are_added_by_reason_where_reported() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         one, two = Holder(target, "one"), Holder(target, "two")
@@ -319,13 +319,13 @@ async def test_reasons_of_refusals_are_added_up_and_a_holder_that_does_not_tell_
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_header_comes_first_where_envoy_sends_one(protocol: Protocol) -> None:
+def test_assignment_has_header_where_envoy_sends_one(protocol: Protocol) -> None:
     made = MESSAGES[CDS].parse(cluster("web", ir.ServiceProtocol(protocol)))
     said = assigned(HoldOrder(Spec(name="web", protocol=protocol), WEB, (), None))
     assert said.has_header == bool(made.transport_socket_matches)
 
 
-async def test_holder_that_is_missed_keeps_counts_of_services_only() -> None:
+async def test_holder_disconnected_keeps_counts_of_services_only() -> None:
     async with reconciler() as (subject, target):
         subject.streams.order("web", order())
         holder = Holder(target)

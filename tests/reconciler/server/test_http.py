@@ -1,4 +1,4 @@
-"""What is asked over TCP: readings, of services whose names hold a slash too, and no commands."""
+"""HTTP over TCP: read-only views, also of services with a slash in the name, and no commands."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ async def got(url: str, method: str = "GET") -> tuple[int, Any]:
     return await asyncio.to_thread(fetch)
 
 
-async def test_a_name_may_hold_a_slash(url: str) -> None:
+async def test_http_service_name_may_contain_a_slash(url: str) -> None:
     for path in ("shop/web", "shop%2Fweb"):
         assert await got(f"{url}/v1/services/{path}") == (200, {"name": "shop/web"})
         assert await got(f"{url}/v1/services/{path}/explain") == (200, {"service": {"name": "shop/web"}})
 
 
-async def test_a_service_may_be_called_explain(url: str) -> None:
+async def test_http_service_may_be_named_explain(url: str) -> None:
     assert await got(f"{url}/v1/services/shop/explain") == (200, {"name": "shop/explain"})
     assert await got(f"{url}/v1/services/shop/explain/explain") == (200, {"service": {"name": "shop/explain"}})
 
 
-async def test_the_world_and_all_services(url: str) -> None:
+async def test_http_world_and_services_are_returned(url: str) -> None:
     assert await got(f"{url}/v1/world") == (200, {"services": 2})
     assert (await got(f"{url}/v1/services"))[1]["services"] == [{"name": "shop/web"}, {"name": "shop/explain"}]
 
 
-async def test_no_such_service(url: str) -> None:
+async def test_http_unknown_service_returns_404(url: str) -> None:
     status, text = await got(f"{url}/v1/services/shop/db/explain")
     assert status == 404 and "there is no service 'shop/db'" in json.loads(text)["error"]
 
 
-async def test_nothing_is_commanded_over_tcp(url: str) -> None:
+async def test_http_tcp_port_has_no_commands(url: str) -> None:
     assert (await got(f"{url}/v1/services/shop/web/sleep", "POST"))[0] == 405

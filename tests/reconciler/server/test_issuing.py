@@ -1,4 +1,4 @@
-"""When certificates and their authority are replaced, and that every file in use is trusted meanwhile."""
+"""Replacement of certificates and their authority; all files in use stay trusted meanwhile."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_stored_of_unusable_data_is_none(wrong: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("algorithm", ["ed25519", "rsa:2048", "ec"])
 def test_stored_authority_of_openssl_is_used_or_replaced(tmp_path: Path, algorithm: str) -> None:
-    """A person may have put an authority of any kind there: no kind may stop the reconcilers."""
+    """A user may have stored an authority of any kind: none may stop the reconcilers."""
     more = ["-pkeyopt", "ec_paramgen_curve:prime256v1"] if algorithm == "ec" else []
     files = ("-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "crt"))
     made = ["openssl", "req", "-x509", "-newkey", algorithm, *more, "-nodes", "-days", "999", "-subj", "/CN=a", *files]
