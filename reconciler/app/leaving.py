@@ -1,7 +1,7 @@
-"""Services that were taken out while they ran: no way leads to them any more; what is in flight goes on.
+"""Removal of services from the configuration while they run: their routes are gone; work in flight continues.
 
-They are over once two samples in a row, taken after the way was closed, show nothing in flight and nothing new, and
-after `drainTimeout` in any case. One that did not run yet and was waited for has its refusals in flight.
+A removal ends when two consecutive samples after the removal of the route show nothing in flight and no new use, and
+at the latest after `drainTimeout`. A service that did not run but held connections has refusals in flight.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ class _One:
     since: float
     """In seconds since the epoch."""
     ticks: float
-    """The same moment."""
+    """The same time on the monotonic clock."""
     uses: int | None = None
-    """Uses of it by the previous sample."""
+    """Uses of the service in the previous sample."""
 
 
 class Leaving:
-    """`now` is seconds since the epoch, which are compared with those of samples; `ticks` are seconds that nobody can
-    set, by which it is waited; `expected` are the Envoys that must be in a sample."""
+    """Removals in progress.
+
+    `now` is seconds since the epoch, for comparison with samples; `ticks` is the monotonic clock for time-outs;
+    `expected` returns the Envoys that a sample must contain.
+    """
 
     def __init__(
         self, now: Callable[[], float], ticks: Callable[[], float], expected: Callable[[], frozenset[str]]
@@ -51,7 +54,7 @@ class Leaving:
         return frozenset(self._ones)
 
     def configure(self, before: Mapping[str, Service], names: Collection[str]) -> None:
-        """Services were `before`; from now on they are `names`."""
+        """Start and cancel removals after the configuration changed from `before` to `names`."""
         for name in names:
             self._ones.pop(name, None)
         for name in before.keys() - set(names):
@@ -59,7 +62,7 @@ class Leaving:
                 self._ones[name] = _One(before[name].spec, self._now(), self._ticks())
 
     def sampled(self, sample: Sample) -> bool:
-        """Forget those that are unused; return whether there were any."""
+        """Apply a sample; return whether it ended a removal."""
         over = [name for name, one in self._ones.items() if self._is_over(one, sample)]
         for name in over:
             del self._ones[name]

@@ -1,11 +1,11 @@
-"""Services whose program changed while they are in use all the time, so that they never sleep and wake as the new one.
+"""Rollout of a changed program of a service that is never idle, and so never wakes with the new program.
 
-One that was not idle for all of `idleAfter` is withdrawn: it counts as lost, so that its state is Waking and new
-connections are held, while those in flight go on. When nothing is in flight any more the program is replaced, and those
-who wait are let through to the new one. When that takes longer than `patience` they are let through to the old one, and
-it is tried again later: nothing is ever cut, and nobody refused.
+A service that was not idle for `idleAfter` is withdrawn: its endpoints count as lost, so that its state is Waking and
+new connections are held, while connections in flight continue. When nothing is in flight, the program is replaced, and
+held connections are released to the new one. If that takes longer than `patience`, they are released to the old one,
+and the rollout is retried later. No connection is cut or refused.
 
-What is in flight is what Envoys are connected to, without those connections that holders keep waiting.
+Connections in flight are those of Envoys to the service, without the held ones.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ log = structlog.get_logger(__name__)
 
 
 def patience(spec: Spec) -> float:
-    """Seconds that new connections may wait for those in flight: the new program has to start, too, before
-    `hold_timeout` refuses them."""
+    """Return the seconds for which new connections may wait for those in flight.
+
+    The new program must also start before `hold_timeout`, when the connections are refused.
+    """
     return min(spec.drain_timeout, spec.hold_timeout / 2)
 
 
 class Programs(Protocol):
-    """The backend of the services."""
+    """The part of the backend that replaces programs."""
 
     def outdated(self) -> frozenset[str]: ...
 
@@ -43,8 +45,11 @@ class Programs(Protocol):
 
 
 class Renewal:
-    """`now` is seconds since the epoch, which are compared with those of acknowledgements; `ticks` are seconds that
-    nobody can set, by which it is waited; `expected` are the Envoys that must be in a sample."""
+    """Rollouts in progress.
+
+    `now` is seconds since the epoch, for comparison with acknowledgements; `ticks` is the monotonic clock for
+    time-outs; `expected` returns the Envoys that a sample must contain.
+    """
 
     def __init__(
         self,
@@ -57,17 +62,17 @@ class Renewal:
         self._now, self._ticks, self._programs = now, ticks, programs
         self._services, self._expected = services, expected
         self._since: dict[str, float] = {}
-        """When each outdated service was seen to be, or was last tried in vain; in ticks."""
+        """Time at which each service was first outdated, or its rollout last failed; in ticks."""
         self._withdrawn: dict[str, tuple[float, float]] = {}
         """Time of withdrawal, in seconds since the epoch and in ticks."""
         self._held: dict[str, int | None] = {}
 
     def look(self) -> None:
-        """A sample is about to be taken: who waits now is among those that it counts."""
+        """Note the held connections before a sample, which counts them as active."""
         self._held = {name: self._services[name].seen.held for name in self._withdrawn if name in self._services}
 
     def sampled(self, sample: Sample) -> None:
-        """Go on with every one."""
+        """Apply a sample: start, complete or postpone rollouts."""
         outdated = self._programs.outdated() & self._services.keys()
         ticks = self._ticks()
         self._since = {name: self._since.get(name, ticks) for name in outdated}

@@ -1,7 +1,7 @@
-"""The engine: observations in, plans out. It owns every record and is the only one that steps them.
+"""The engine, which turns observations into plans. It owns all records; no other component steps them.
 
-Rule: single-threaded and synchronous; each input touches one service, and costs the same however many others sleep.
-It decides nothing itself: `core` says what state follows, `plan` says what that asks of the world, adapters do it.
+Rule: single-threaded and synchronous; each input affects one service, at a cost that does not depend on the number of
+sleeping services. `core` derives the next state, `plan` the desired levels, and adapters converge to them.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from reconciler.ports.store import Store
 from reconciler.ports.transitions import Listener, Transition
 
 MOST_EVENTS_AT_ONCE = 16
-"""One observation leads to at most a few events; more would be a fault in the table, and is cut short."""
+"""Limit for the events after one observation, which are few; only an error in the table would exceed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """Everything that the engine makes plans come true with."""
+    """The adapters that converge to the engine's plans."""
 
     backend: Backend
     router: Router
@@ -47,16 +47,16 @@ class Adapters:
     alarm: Alarm
     store: Store
     ask_for_sample: Callable[[float], None]
-    """Take a sample at this moment (seconds since the epoch) if none is due before: a drain waits for it."""
+    """Request a sample at a time (seconds since the epoch), if none is due earlier; drains need it."""
     replicas: Replicas = field(default_factory=SingleReplica)
 
 
 class Engine(Roles):
     """The engine of every service. `now` is the clock (seconds since the epoch); `pace` is that of samples.
 
-    It is the wall clock, since records outlive the process and are compared with samples of other machines. It may be
-    set: forward, all samples are old, so that what is Idle becomes Active; back, what seems to be of the future is of
-    now, so that no sleep is later than by one `idleAfter`. Nothing that is in use sleeps for either.
+    `now` is the wall clock, because records outlive the process and are compared with samples of other machines. After
+    a step forward, all samples are old, and Idle services become Active. After a step back, times in the future become
+    the present, so that a sleep is late by at most one `idleAfter`. Neither puts a service in use to sleep.
     """
 
     def __init__(
@@ -69,8 +69,11 @@ class Engine(Roles):
         listens_at: Callable[[str], bool] | None = None,
         hold_addresses: float = math.inf,
     ) -> None:
-        """`listens_at` says whether holders listen at a hold address that was given out before; by default they do at
-        those with the port of all others. `hold_addresses` is how many there are."""
+        """Create an engine without services.
+
+        `listens_at` returns whether holders listen on a hold address from a record; by default, they listen on those
+        with the current port. `hold_addresses` is the number of hold addresses.
+        """
         super().__init__()
         self._now = now
         self.pace = pace
@@ -88,7 +91,7 @@ class Engine(Roles):
         self.turns = Turns()
 
     def start(self, adapters: Adapters) -> None:
-        """Restore the records. Must come before anything else."""
+        """Restore the records. Must be called first."""
         self._adapters = adapters
         self._saved = adapters.store.records()
 
@@ -118,7 +121,7 @@ class Engine(Roles):
                 self._settle(name)
             elif self._services[name].spec != spec:
                 self._services[name].spec = spec
-                self._services[name].route = ()  # what is ignored may have changed: say again where all goes
+                self._services[name].route = ()  # ignore rules may have changed: send the route again
                 self._settle(name)
             self._services[name].always_paused = configured[name].paused
 
@@ -150,7 +153,7 @@ class Engine(Roles):
 
     @in_turn
     def sampled(self, sample: Sample) -> None:
-        """A sample. A service that sleeps and was not used costs nothing; one that was seen before says nothing."""
+        """Apply a sample, unless it is a repetition. A sleeping service without use costs nothing."""
         if not self.leads or (self.sample and sample.envoys and sample.taken_at == self.sample.taken_at):
             return
         router = self._adapters.router
@@ -166,10 +169,10 @@ class Engine(Roles):
 
     @in_turn
     def passed(self, name: str, deadline: Deadline) -> None:
-        """A deadline has passed. One that is not the service's present one is stale, and ignored."""
+        """Apply a passed deadline, unless the service has another one now."""
         if (service := self._services.get(name)) is None or service.deadline != deadline:
             return
-        before, service.deadline = service.record, None  # it has rung: whatever is wanted now is armed anew
+        before, service.deadline = service.record, None  # it has passed: the next plan arms the alarm again
         self._settle(name)
         if before and service.record and service.record.since == before.since:
             event = due(service.record, service.spec, service.seen, deadline.event)
@@ -179,7 +182,7 @@ class Engine(Roles):
 
     @in_turn
     def command(self, name: str, event: Event) -> None:
-        """A person's command; a follower can only wake. Raises `KeyError` for an unknown service."""
+        """Apply a command of a person; a follower only wakes. Raises `KeyError` for an unknown service."""
         service = self._services[name]
         if service.record and (self.leads or self._may_wake(service.record, event)):
             now = self._now()
@@ -190,7 +193,7 @@ class Engine(Roles):
 
     @in_turn
     def pause(self, name: str, paused: bool) -> None:
-        """Keep the service awake, or no longer. Raises `KeyError` for an unknown service."""
+        """Pause or resume a service. Raises `KeyError` for an unknown service."""
         service = self._services[name]
         self._adapters.store.pause(name, paused)
         service.spec = replace(service.spec, paused=paused or service.always_paused)
@@ -209,11 +212,11 @@ class Engine(Roles):
             self._adapters.store.forget(name)
             self._adapters.replicas.share(name, None, False)
         self.history.forget(name)
-        if len(self._owners) + 1 >= self._hold_addresses:  # somebody may wait for its hold address
+        if len(self._owners) + 1 >= self._hold_addresses:  # a service may be waiting for its hold address
             self.allocate()
 
     def _settle(self, name: str) -> None:
-        """Step until record and world agree, then make the plan come true; each step has done so already."""
+        """Step until record and observation agree, then converge to the plan unless a step did so."""
         service = self._services[name]
         if record := service.set_back(self._now()):
             self._save(name, record)
@@ -234,7 +237,7 @@ class Engine(Roles):
             self._converge(name, service)
 
     def _step(self, name: str, service: Service, event: Event, now: float) -> bool:
-        """Apply one event; whether it changed the record."""
+        """Apply one event; return whether it changed the record."""
         before = service.record
         assert before is not None
         after = step(before, event, now)
@@ -246,7 +249,7 @@ class Engine(Roles):
             self._service_index.note(name, after)
             if wake := service.stepped(before, after, event.name):
                 self._woken(name, wake)
-        if after.state in (State.Waking, State.Active):  # a wake does not wait for the disk
+        if after.state in (State.Waking, State.Active):  # a wake must not wait for the disk
             self._converge(name, service)
             self._save(name, after)
         else:
@@ -260,7 +263,7 @@ class Engine(Roles):
         return True
 
     def _remember_replicas(self, name: str, service: Service) -> None:
-        """Record the number that a wake restores: the last one seen before the service was at zero."""
+        """Record the number of replicas that a wake restores: the last one observed before zero."""
         record, replicas = service.record, service.seen.replicas
         if not self.leads or record is None or record.state is State.Waking or record.zeroed:
             return
@@ -269,7 +272,7 @@ class Engine(Roles):
             self._save(name, service.record)
 
     def _converge(self, name: str, service: Service) -> None:
-        """A wake starts the service before anything else; sleep stops it after everything else."""
+        """Converge to the plan: a wake scales before all other effects, sleep after them."""
         assert service.record is not None
         now, adapters = self._now(), self._adapters
         wanted = plan(service.record, service.spec, now, self.pace.lag)
@@ -288,7 +291,7 @@ class Engine(Roles):
             adapters.backend.converge(name, wanted.scale)
 
     def _direct(self, name: str, service: Service, wanted: Plan) -> None:
-        """Tell holders and Envoys where connections go; whatever they acknowledged before counts no longer."""
+        """Send the order to holders and the route to Envoys; a change invalidates earlier acknowledgements."""
         assert service.record is not None
         pods, hold = service.seen.endpoints, service.record.hold_address
         release_to = pods if wanted.release else ()

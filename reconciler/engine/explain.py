@@ -1,6 +1,6 @@
 """The evidence for a service's state, as plain JSON values. Pure.
 
-Counterpart: `view.py`, the service in short. What Envoys and holders acknowledged is told by `app/operations.py`.
+Counterparts: `view.py`, the summary; `app/operations.py`, which adds the acknowledgements of Envoys and holders.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from reconciler.ports.transitions import Transition
 
 
 def unknown_fields(unknown: Unknown | None) -> dict[str, Any]:
-    """Return the JSON fields that tell why usage is unknown; null if it is known."""
+    """Return the JSON fields for the cause of unknown usage; null if usage is known."""
     return {"unknown": unknown and unknown.message, "unknownReason": unknown and unknown.code.value}
 
 
 def sampled(name: str, sample: Sample | None, unknown: Unknown | None, source: str, now: float) -> dict[str, Any]:
-    """Return the latest sample of one service, Envoy by Envoy, and its age."""
+    """Return the latest sample of one service by Envoy, and its age."""
     if sample is None:
         return {"source": source, "takenAt": None, "ageSeconds": None, **unknown_fields(unknown), "envoys": []}
     seen = [
@@ -49,7 +49,7 @@ def sampled(name: str, sample: Sample | None, unknown: Unknown | None, source: s
 
 
 def judged(service: Service) -> dict[str, Any] | None:
-    """Return the usage that was concluded for this service."""
+    """Return the latest usage of a service; None before the first."""
     traffic = service.seen.traffic
     if traffic is None:
         return None
@@ -73,7 +73,7 @@ def obstacle(service: Service) -> str | None:
 
 
 def moves(transitions: Sequence[Transition]) -> list[dict[str, Any]]:
-    """The last transitions, the latest first."""
+    """Return the transitions as JSON, in the given order."""
     return [
         {
             "at": moment(move.at),

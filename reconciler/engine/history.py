@@ -1,6 +1,6 @@
-"""The last transitions of each service, for people who ask why. Pure.
+"""The last transitions of each service, for `zenvoy explain`. Pure.
 
-Rule: bounded and compact, since every sleeping service has one; a service that never moved costs nothing.
+Rule: bounded and compact, because every sleeping service has a history; a service without transitions costs nothing.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 from reconciler.ports.transitions import Transition
 
 LAST = 10
-"""Transitions that are remembered of each service."""
+"""Number of transitions per service."""
 _FIELDS = 6
 
 
 class History:
-    """By service, its last transitions; they last as long as the process."""
+    """Last transitions by service; kept in memory only."""
 
     def __init__(self) -> None:
         self._moves: dict[str, tuple[Any, ...]] = {}
-        """Flat, so that one transition costs six references, in the order of `note`; oldest first."""
+        """Fields of all transitions in one flat tuple, oldest first, so that a transition costs six references."""
 
     def note(self, transition: Transition) -> None:
         """Append a transition."""
@@ -36,7 +36,7 @@ class History:
         self._moves[transition.service] = (*before[-_FIELDS * (LAST - 1) :], *move)
 
     def of(self, service: str) -> tuple[Transition, ...]:
-        """The latest first."""
+        """Return the transitions of a service, the latest first."""
         flat = self._moves.get(service, ())
         moves = (flat[at : at + _FIELDS] for at in range(0, len(flat), _FIELDS))
         return tuple(
@@ -45,5 +45,5 @@ class History:
         )[::-1]
 
     def forget(self, service: str) -> None:
-        """The service is no more."""
+        """Remove a service."""
         self._moves.pop(service, None)

@@ -1,6 +1,6 @@
-"""Leading and following: whose record counts, and what changes when that changes. Counterpart: `core.follow`.
+"""Leading and following: the effects of leader election on records. Counterpart: `core.follower`.
 
-Rule: the one that leads judges, allocates, saves and shares; a follower takes its records, and brings them about.
+Rule: the leader judges, allocates, saves and shares; a follower adopts the leader's records and converges to them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from reconciler.engine.engine import Adapters
 
 MOST_UNTOLD = 4
-"""Own steps that a follower remembers of each service, for when it leads."""
+"""Number of own transitions per service that a follower keeps until it leads."""
 
 
 class Roles:
-    """The part of the engine that knows whether it leads."""
+    """The part of the engine that depends on whether it leads."""
 
     _now: Callable[[], float]
     _hold_address: Callable[[int], str]
@@ -51,11 +51,11 @@ class Roles:
 
     def __init__(self) -> None:
         self.leads = True
-        """False: another replica does, or it is not known which."""
+        """False if another replica leads, or if the leader is unknown."""
         self._words: dict[str, tuple[Record, bool, str]] = {}
-        """The leader's words, including those for services that are not configured here yet."""
+        """The leader's records, fences and causes, including those of services that are not configured here yet."""
         self._owners: dict[str, str] = {}
-        """A leader's: whose a hold address is, of those that are in use."""
+        """Leader only: the service of each hold address in use."""
         self._forsaken = False
 
     def _settle(self, name: str) -> None:
@@ -63,9 +63,9 @@ class Roles:
 
     @in_turn
     def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "") -> None:
-        """The leader's record is this now; None: the service is no more there. `fence`: step nothing until the next.
+        """Adopt the leader's record; None if the service is gone. With `fence`, do not step it until the next record.
 
-        `cause` names the event that brought its state about, where the leader knows it.
+        `cause` is the name of the event that led to its state; empty if the leader does not know it.
         """
         if self.leads:
             return
@@ -80,9 +80,9 @@ class Roles:
 
     @in_turn
     def lead(self, since: float) -> None:
-        """Begin to lead, since `since` (seconds since the epoch); backends should have reported before.
+        """Start to lead at `since` (seconds since the epoch); backends should have reported before.
 
-        What another leader was about to put to sleep is awake again; what has no record gets one.
+        A service whose sleep the previous leader did not complete is awake again. A service without a record gets one.
         """
         self.leads, self._forsaken = True, False
         self.sample, self.unknown, self.tally = None, NO_SAMPLE, Tally(since)
@@ -99,9 +99,9 @@ class Roles:
                 self._save(name, service.record)
             else:
                 self._begin(name, service)
-            service.believes(ended=False)  # nobody but us puts anything to sleep from now on
+            service.believes(ended=False)  # from now on only this replica puts services to sleep
             self._settle(name)
-        # What is not configured yet was left by another leader too, and is configured when who knows what runs of it.
+        # Saved records of services that are not configured yet also come from another leader, and may be outdated.
         self._saved = {name: on_elected(record, None, since) for name, record in self._saved.items()}
 
     def untold(self) -> list[Transition]:
@@ -129,9 +129,9 @@ class Roles:
 
     @in_turn
     def forsake(self) -> None:
-        """There was no leader for so long that none can act on what it heard of us: get on alone.
+        """Continue without a leader, after so long that no leader can act on this replica's reports.
 
-        What the leader fenced is not any more, and what has no record goes by the one that was saved.
+        Fences end, and a service without a record gets its saved record.
         """
         if self.leads:
             return
@@ -147,13 +147,13 @@ class Roles:
 
     @in_turn
     def allocate(self) -> None:
-        """There are indexes for hold addresses again."""
+        """Retry services without a record, after new indexes for hold addresses are available."""
         for name in list(self._service_index.unknown):
             self._begin(name, self._services[name])
             self._settle(name)
 
     def standing(self, name: str) -> Standing | None:
-        """Return the progress of the leader's word on a service; None without a word or service."""
+        """Return the progress of the leader's record of a service; None without that record."""
         service = self._services.get(name)
         if service is None or service.record is None or service.word is None:
             return None
@@ -161,7 +161,7 @@ class Roles:
         return Standing(why is None, why or "")
 
     def _take_word(self, name: str, service: Service) -> None:
-        """Let the leader's word be the record."""
+        """Replace the record by the leader's."""
         word, fence, cause = self._words[name]
         before, service.record, service.word = service.record, word, word
         service.fence, service.untold = fence and not self._forsaken, ()
@@ -169,7 +169,7 @@ class Roles:
             service.believes(ended=True, zeroed=word.zeroed)
         elif word.state is not State.Waking:
             service.believes(ended=False)
-        elif before is None:  # what went before is not known, so it may have been a sleep
+        elif before is None:  # the earlier state is unknown and may have been asleep
             service.believes(ended=True, zeroed=True)
         if before is None or before.state is not word.state:
             self._service_index.note(name, word)
@@ -181,7 +181,7 @@ class Roles:
         self._note_step(name, before, word, cause)
 
     def _origin(self, name: str) -> Record | None:
-        """The record of a service that is configured for the first time, if there is one."""
+        """Return the initial record of a service, or None if there is none."""
         return self._restored(name) if self.leads else None
 
     def _restored(self, name: str) -> Record | None:
@@ -198,15 +198,15 @@ class Roles:
         return restored
 
     def _hold_address_like(self, name: str, address: str) -> str:
-        """The same address while holders listen there, and nobody else has it; a new one otherwise."""
+        """Return the same address if holders listen there and it has no other service; otherwise a new one."""
         if self._listens_at(address) and self._owners.setdefault(address, name) == name:
             return address
         return self._new_hold_address(name)
 
     def _new_hold_address(self, name: str) -> str:
-        """One that no other service has: there are fewer addresses than indexes, so they come again.
+        """Return an address without a service. Raises `NoIndexLeft`, also if every address is in use.
 
-        Raises `NoIndexLeft`, also when each address is somebody's.
+        There are fewer addresses than indexes, so that addresses repeat.
         """
         if len(self._owners) >= self._hold_addresses:
             raise NoIndexLeft
@@ -219,8 +219,10 @@ class Roles:
         return address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]
 
     def _begin(self, name: str, service: Service) -> None:
-        """Make the record of a service that is seen for the first time: Active when it runs, or may run for all that
-        is known, so that it gets a full `idleAfter`."""
+        """Create the record of a service that is observed for the first time.
+
+        Its state is Active unless zero replicas are observed, so that a running service gets a full `idleAfter`.
+        """
         replicas, diagnosis = service.seen.replicas, service.seen.diagnosis
         if (replicas is None and diagnosis is None) or not self.leads:
             return
@@ -238,7 +240,7 @@ class Roles:
             self._adapters.store.save(name, record)
 
     def _share(self, name: str, service: Service) -> None:
-        """Tell followers what is new; whoever acknowledged what was before has not acknowledged this."""
+        """Share a changed record with followers; this invalidates earlier acknowledgements."""
         assert service.record is not None
         if not self.leads:
             return
@@ -249,7 +251,7 @@ class Roles:
                 service.saw_route(state)
 
     def _changed(self, name: str, service: Service, before: Record, event: str) -> None:
-        """A record changed by a change of leaders."""
+        """Report a record that a change of leaders changed."""
         after = service.record
         assert after is not None
         self._service_index.note(name, after)
@@ -258,14 +260,14 @@ class Roles:
             self._moved(service, Transition(name, before.state, event, after.state, after.reason, after.since))
 
     def _moved(self, service: Service, transition: Transition) -> None:
-        """A record was changed here: for people."""
+        """Report a transition of this replica."""
         self.history.note(transition)
         if not self.leads:
             service.untold = (*service.untold[1 - MOST_UNTOLD :], transition)
         self._listen(transition)
 
     def _note_step(self, name: str, before: Record, word: Record, cause: str) -> None:
-        """Remember what the leader did, as whoever leads next is asked for it."""
+        """Add the leader's transition to the history, which people query on the next leader."""
         if before.state is not word.state:
             self.history.note(Transition(name, before.state, cause, word.state, word.reason, word.since))
         elif word.stalled and before.stalled != word.stalled:

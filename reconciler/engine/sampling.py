@@ -1,4 +1,4 @@
-"""The loop that takes samples: every interval, and earlier when a drain waits for one."""
+"""The loop that takes samples: once per interval, and earlier if a drain needs one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from reconciler.ports.traffic import TrafficSource
 
 
 class Sampler:
-    """Takes a sample every `interval` seconds and hands it to `sampled`; two are at least `spacing` seconds apart.
+    """Loop that passes a sample to `sampled` every `interval` seconds, with at least `spacing` seconds between two.
 
-    What to wait for is said in seconds since the epoch (`now`), and waited for by `ticks`, which nobody can set.
+    Requested times are seconds since the epoch (`now`); waiting uses the monotonic clock `ticks`.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class Sampler:
         self._asked = asyncio.Event()
 
     def ask(self, at: float) -> None:
-        """Take a sample at `at` (seconds since the epoch), if none is due before."""
+        """Request a sample at `at` (seconds since the epoch), if none is due earlier."""
         due = self._ticks() + at - self._now()
         if self._asked_for is None or due < self._asked_for:
             self._asked_for = due
             self._asked.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Take samples until cancelled."""
         while True:
             if self._asked_for is not None and self._asked_for <= self._ticks():
                 self._asked_for = None

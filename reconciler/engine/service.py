@@ -1,4 +1,4 @@
-"""One service as the engine has it in its hands: what was asked, what is remembered, what is seen."""
+"""The engine's state of one service: spec, record, observation, and the values last sent to adapters."""
 
 from __future__ import annotations
 
@@ -19,57 +19,56 @@ from reconciler.ports.transitions import Transition
 
 ASLEEP = Observed()
 SLACK_SECONDS = 1.0
-"""A clock that is set back by less is let be: a deadline may ring a little early, and samples may be a little ahead."""
+"""Tolerance for times in the future: deadlines may pass slightly early, and samples may be slightly ahead."""
 NOT_ROUTED = RouteState("", None, "no route yet")
 
 
 @dataclass(slots=True)
 class Service:
-    """Mutable, and only by the engine."""
+    """One service. Only the engine changes it."""
 
     spec: Spec
-    """The configured spec, with `paused` as it is in force."""
+    """The configured spec, with the effective `paused`."""
     record: Record | None = None
-    """None until it is known whether the service runs."""
+    """None until the number of replicas is known."""
     seen: Observed = ASLEEP
     routed: RouteState = NOT_ROUTED
     held: HoldStatus | None = None
     route: tuple[str, ...] = ()
-    """Where Envoys were last told to send connections."""
+    """The route that was last sent to Envoys."""
     ordered: HoldOrder | None = None
     """The order that was last sent to holders."""
     deadline: Deadline | None = None
     wake: Wake | None = None
-    """The wake that goes on, or the last one."""
+    """The present wake, or the last one."""
     recovers: bool = False
-    """True if the last Waking began while awake, as after a crash: a recovery, and not counted as a wake."""
+    """True if the last Waking began while awake, as after a crash: a recovery is not counted as a wake."""
     requests: int = 0
     """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
     always_paused: bool = False
-    """True if its configuration pauses it, which no command changes."""
+    """True if the configuration pauses it; commands do not change that."""
     word: Record | None = None
-    """A follower's: what the leader said last."""
+    """Follower only: the leader's latest record."""
     fence: bool = False
-    """A follower's: whether the leader is about to decide, so that the record stays as it is."""
+    """Follower only: True if the record must not be stepped, because the leader may decide on it."""
     ending: TerminatingEndpoints | None = None
-    """A follower's, from the first time that the leader put the service to sleep."""
+    """Follower only: set when the leader first puts the service to sleep."""
     untold: tuple[Transition, ...] = ()
-    """A follower's: its own steps since the leader's last word. Whoever leads tells people, so nobody told of these."""
+    """Follower only: own transitions since the leader's latest record. The leader does not publish them."""
     cause: str = ""
-    """The name of the event that brought the record's state about; empty when that was not seen."""
+    """Name of the event that led to the record's state; empty if unknown."""
     shared: Record | None = None
-    """A leader's: what followers were told last, and beside it whether it was fenced."""
+    """Leader only: the record that was last shared with followers; `shared_fence` is its fence."""
     shared_fence: bool = False
     running: tuple[str, ...] = ()
-    """Endpoints as the backend told of them."""
+    """Endpoints in the backend's latest report."""
     asks: ResourceRequests = UNKNOWN_REQUESTS
-    """Resource requests of each replica; the last known ones."""
+    """The last known resource requests of each replica."""
 
     def set_back(self, now: float) -> Record | None:
-        """See that nothing seems to have happened later than `now` (seconds since the epoch): it did before somebody
-        set the clock back. The record, if it had to change; None otherwise, which is nearly always.
+        """Move times after `now` (seconds since the epoch) to `now`, after the clock was set back.
 
-        What was acknowledged was so now at the latest, and a sample that is of no known age says nothing.
+        Discards a sample from the future, because its age is unknown. Returns the record if it changed, otherwise None.
         """
         latest = now + SLACK_SECONDS
         if (self.seen.route_acked_at or 0.0) > latest:
@@ -96,8 +95,9 @@ class Service:
         self._acknowledged()
 
     def reference(self, release_to: tuple[str, ...]) -> str:
-        """Return the id of a hold that ends with these endpoints: one from its first moment to its last, so that
-        neither a wake nor what follows from it gives holders a new order. A restart may begin another.
+        """Return the id of the present hold; empty if connections are released.
+
+        The id is constant during a hold, so that a wake does not need a new order. A restart may change it.
         """
         if release_to or self.record is None:
             return ""
@@ -114,7 +114,7 @@ class Service:
         return record.state is (State.Active if self.deadline is None else State.Idle)
 
     def lacks_sample_after(self) -> float | None:
-        """When a sample is due for a drain to get on (seconds since the epoch); None: not (yet)."""
+        """Return the time from which a drain needs a sample (seconds since the epoch); None if it needs none yet."""
         if self.seen.route_acked_at is None:
             return None
         at = self.seen.route_acked_at + SETTLE_SECONDS
@@ -126,7 +126,7 @@ class Service:
         return bool(present and coming and present.event is coming.event and present.at <= now < coming.at)
 
     def stepped(self, before: Record, after: Record, cause: str) -> Wake | None:
-        """Its state is another now, by that event. The wake that is over by that, as nobody waited for it."""
+        """Apply a change of state with its cause; return a wake that it completes, if no client was held."""
         self.cause = cause
         if after.state is State.Waking:
             self.recovers = before.state is not State.ScaledToZero
@@ -153,7 +153,7 @@ class Service:
             self.wake = replace(self.wake, milestones=running.milestones)
 
     def believes(self, ended: bool, zeroed: bool = False) -> None:
-        """Record whether the present endpoints are terminating; `zeroed`: zero replicas were observed."""
+        """Set whether the present endpoints are terminating; `zeroed` is true if zero replicas were observed."""
         if ended:
             self.ending = self.ending or TerminatingEndpoints()
             self.ending.begin(self.running, zeroed)
@@ -186,16 +186,16 @@ class Service:
             return
         waking = self.record is not None and self.record.state is State.Waking
         if waking and held.held and self.wake and self.wake.held_since is None:
-            # Envoy's counters, or a command, were the first to ask; whoever waits is nonetheless who is served.
+            # Envoy's counters or a command caused the wake; its duration is that of the first held client.
             self.wake = replace(self.wake, held_since=held.held_since, peer=held.peer, via=held.via)
         elif self.wake and held.peer and self.wake.held_since == held.held_since and self.wake.peer != held.peer:
-            self.wake = replace(self.wake, peer=held.peer)  # the request has come, and says who sent it
+            self.wake = replace(self.wake, peer=held.peer)  # the request has arrived and names its client
         wake, first_byte = self.wake, held.first_byte_at
         if wake and first_byte and wake.first_byte_at is None and wake.held_since and first_byte > wake.held_since:
             self.wake = replace(wake, first_byte_at=first_byte)
 
     def _acknowledged(self) -> None:
-        """The route is in force when both Envoys and holders say so: the later of the two counts."""
+        """Update the acknowledgement of the route: the later of those of Envoys and holders."""
         at, waiting_for = self.routed.acked_at, self.routed.waiting_for
         held_at = self.held.acked_at if self.held else None
         if at is not None and held_at is None:
@@ -215,7 +215,7 @@ class ServiceIndex:
 
     def __init__(self) -> None:
         self.unknown: set[str] = set()
-        """Services without a record: whether they run is not known yet."""
+        """Services without a record, whose number of replicas is unknown."""
         self.awake: set[str] = set()
         """Services with a record in any state except ScaledToZero."""
 
@@ -232,5 +232,5 @@ class ServiceIndex:
         if name in self.unknown:
             self.unknown.discard(name)
             if not self.unknown:
-                self.unknown.clear()  # at the start it was all services, and a set never shrinks by itself
+                self.unknown.clear()  # frees the memory: at the start the set had all services
         self.awake.discard(name)

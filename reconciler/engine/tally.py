@@ -1,4 +1,4 @@
-"""New requests of each service since the previous sample, for people and metrics; idleness is judged elsewhere."""
+"""New requests of each service since the previous sample, for people and metrics; not used to judge idleness."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from reconciler.core.traffic import NEVER_USED, RESTART_TOLERANCE_SECONDS, Count
 
 
 class Tally:
-    """Everything since `since` (seconds since the epoch): an Envoy that began earlier may have counted for another."""
+    """Counts since `since` (seconds since the epoch); earlier counts of an Envoy may belong to another process."""
 
     def __init__(self, since: float) -> None:
         self._since = since
         self._known: dict[str, EnvoyReading] = {}
-        """The latest reading of each Envoy; one that was missing for a while goes on where it was."""
+        """Latest reading of each Envoy, including those that are missing from the latest sample."""
 
     def requests(self, sample: Sample) -> dict[str, int]:
-        """New requests by service, or connections where Envoy knows no requests; a service is named when a figure
-        of it changed, or when it has work in flight."""
+        """Return new requests by service, or new connections if Envoy counts no requests.
+
+        The result contains every service with a changed counter or with work in flight.
+        """
         used: dict[str, int] = {}
         for envoy, reading in sample.envoys.items():
             before = self._known.get(envoy)
@@ -33,7 +35,7 @@ class Tally:
 
 
 def _growth(was: Counters, now: Counters) -> int:
-    """A counter that went backwards started again from zero."""
+    """Return the growth of a counter; one that went backwards started again at zero."""
     before, after = _uses(was), _uses(now)
     return after - before if after >= before else after
 

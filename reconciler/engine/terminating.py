@@ -1,7 +1,7 @@
-"""Endpoints that terminate because the leader scaled the service to zero. Pure; only followers need it.
+"""Endpoints that are terminating because the leader scaled the service to zero. Pure; only followers need it.
 
-Whoever scales to zero knows at once that its endpoints are none any more. A follower learns it from the leader, while
-its own view of the cluster still shows them, and may not connect anybody to one of them.
+The leader stops using the endpoints when it scales to zero. A follower learns of the scale from the leader while its
+informers still show the endpoints; it must not connect a client to one of them.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NONE: frozenset[str] = frozenset()
-"""One object for all services, of which most have no endpoint: each empty set would take 216 bytes."""
+"""Shared by all services without endpoints: each empty set would take 216 bytes."""
 
 
 @dataclass(slots=True)
 class TerminatingEndpoints:
-    """One service's. What is seen after zero was seen, and was not there before, is new."""
+    """Terminating endpoints of one service. An endpoint that first appears after an observed zero is new."""
 
     endpoints: frozenset[str] = NONE
     awaits_zero: bool = False
@@ -22,13 +22,13 @@ class TerminatingEndpoints:
     """True if a terminating endpoint is never used; otherwise it is used if there is no other."""
 
     def begin(self, seen: tuple[str, ...], zeroed: bool) -> None:
-        """The leader's record is ScaledToZero; `zeroed`: it has seen zero."""
+        """Apply a leader's ScaledToZero; `zeroed` is true if the leader observed zero replicas."""
         if not self.blocks:
             self.endpoints = frozenset(seen) or NONE
         self.blocks, self.awaits_zero = True, not zeroed
 
     def over(self) -> None:
-        """The leader believes in what is there, or there is no leader who could end it."""
+        """End the block: the leader uses the endpoints, or no leader can stop them."""
         self.blocks = self.awaits_zero = False
 
     def saw(self, replicas: int | None, seen: tuple[str, ...]) -> None:

@@ -1,6 +1,6 @@
-"""One input after another: one that comes while another is being handled waits for its turn.
+"""A queue of inputs: an input that arrives while another is handled is handled after it.
 
-Adapters may report from within a call of the engine; a record must not be stepped in the middle of a step.
+Adapters may report during a call from the engine; a record must not be stepped in the middle of a step.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Protocol
 
 
 class Turns:
-    """The inputs that wait."""
+    """A queue of inputs."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
         self._busy = False
 
     def take(self, act: Callable[[], None]) -> None:
-        """Do it now, and what came meanwhile after it; or later, if something is being done."""
+        """Handle an input now, followed by those that it causes; queue it if another is being handled."""
         if self._busy:
             self._waiting.append(act)
             return
@@ -33,13 +33,13 @@ class Turns:
 
 
 class HasTurns(Protocol):
-    """Whoever takes inputs in turn."""
+    """An object with a queue of inputs."""
 
     turns: Turns
 
 
 def in_turn(act: Callable[..., None]) -> Callable[..., None]:
-    """Make a method an input."""
+    """Turn a method into an input."""
 
     @wraps(act)
     def queued(self: HasTurns, *values: object) -> None:

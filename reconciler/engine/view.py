@@ -1,4 +1,4 @@
-"""A service as people see it: plain JSON values, times as ISO 8601 in UTC. Pure."""
+"""The summary of a service as plain JSON values; times are ISO 8601 in UTC. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.engine.wake import Wake
 
 
 def view(service: Service) -> dict[str, Any]:
-    """Every field of `zenvoy status -o json`."""
+    """Return the fields of `zenvoy status -o json`."""
     record, seen = service.record, service.seen
     return {
         "name": service.spec.name,
@@ -39,7 +39,7 @@ def view(service: Service) -> dict[str, Any]:
 
 
 def moment(at: float | None) -> str | None:
-    """Seconds since the epoch as ISO 8601 with milliseconds."""
+    """Return seconds since the epoch as ISO 8601 with milliseconds."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 

@@ -1,6 +1,6 @@
 """Duration of a wake and of its parts: signal, start, reachable, first byte.
 
-Pure values; the moments come from the holder (first held, first byte), the engine (decided) and the backend.
+Pure values; the times come from the holder (first held, first byte), the engine (decided) and the backend.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """One wake. Moments are seconds since the epoch; None where it did not happen (yet)."""
+    """One wake. Times are seconds since the epoch; None until they are known."""
 
     decided_at: float
     held_since: float | None = None
-    """When the first of those that waited came; None when nobody did (a command)."""
+    """Arrival of the first held connection; None without one, as after a command."""
     peer: str | None = None
     via: str | None = None
-    """The holder that the first of them came to."""
+    """Holder of that connection."""
     reason: str = ""
     milestones: Mapping[str, float] = field(default_factory=dict)
     ready_at: float | None = None
@@ -29,7 +29,7 @@ class Wake:
         return self.held_since or self.decided_at
 
     def parts(self) -> dict[str, float]:
-        """Seconds for each part that is over, by name, in order; their sum is `total`'s value."""
+        """Return the seconds of each completed part, by name, in order; their sum is `total()`."""
         moments = {"signal": self.decided_at}
         moments |= {name: at for name, at in self.milestones.items() if at >= self.decided_at}
         if not self.milestones and self.ready_at is not None:
@@ -43,6 +43,6 @@ class Wake:
         return parts
 
     def total(self) -> float | None:
-        """Seconds from the first held connection to its first byte, or to readiness when nobody waited."""
+        """Return the seconds from the first held connection to its first byte, or to readiness without one."""
         end = self.ready_at if self.held_since is None else self.first_byte_at
         return None if end is None else max(0.0, end - self.began_at)
