@@ -35,7 +35,7 @@ class _One:
 class Leaving:
     """Removals in progress.
 
-    `now` is seconds since the epoch, for comparison with samples; `ticks` is the monotonic clock for time-outs;
+    `now` is seconds since the epoch, for comparison with samples; `ticks` is the monotonic clock for timeouts;
     `expected` returns the Envoys that a sample must contain.
     """
 

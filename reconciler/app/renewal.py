@@ -48,7 +48,7 @@ class Renewal:
     """Rollouts in progress.
 
     `now` is seconds since the epoch, for comparison with acknowledgements; `ticks` is the monotonic clock for
-    time-outs; `expected` returns the Envoys that a sample must contain.
+    timeouts; `expected` returns the Envoys that a sample must contain.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ class Entitled:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The peer may not open the stream; the text says why and what to change."""
+    """The peer may not open the stream; `reason` gives the cause and the remedy."""
 
     reason: str
 

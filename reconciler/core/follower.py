@@ -44,7 +44,7 @@ def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
 def tells_of(record: Record, event: Event) -> bool:
     """Return whether a follower applies the event of a deadline.
 
-    It applies only the time-out of a wake that has a waiting client and no diagnosis; only the leader diagnoses.
+    It applies only the timeout of a wake that has a waiting client and no diagnosis; only the leader diagnoses.
     """
     return isinstance(event, events.WakeTimedOut) and event.wanted and not record.stalled
 

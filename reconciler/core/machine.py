@@ -74,7 +74,7 @@ TABLE: tuple[Row, ...] = (
     Row(ScaledToZero, events.Ready, zero_was_confirmed, Active),
     Row(ScaledToZero, events.ReplicasAtZero, None, ScaledToZero),
     Row(ScaledToZero, events.SleepCommanded, None, ScaledToZero),
-    # Waking: a successful dial completes it; a time-out ends it only without a client.
+    # Waking: a successful dial completes it; a timeout ends it only without a client.
     Row(Waking, events.Ready, None, Active),
     Row(Waking, events.WakeStalled, None, Waking),
     Row(Waking, events.WakeTimedOut, no_client, ScaledToZero),

@@ -96,7 +96,7 @@ def followed(wanted: Plan, record: Record, fence: bool) -> Plan:
 
 
 def _next_time_out(record: Record, spec: Spec, now: float) -> float:
-    """Return the next time-out of a wake, which times out every `wake_timeout` until it ends."""
+    """Return the next timeout of a wake, which times out every `wake_timeout` until it ends."""
     passed = max(0, floor((now - record.since) / spec.wake_timeout))
     coming = record.since + (passed + 1) * spec.wake_timeout
     return coming if coming > now else coming + spec.wake_timeout

@@ -1,7 +1,7 @@
-"""An API server over real HTTP that can be made to fail as real ones do. Counterpart: `kubernetes/client/api.py`.
+"""A fake API server over real HTTP that can fail as real ones do. Counterpart: `kubernetes/client/api.py`.
 
-One collection of objects, listed in pages and watched; every change has a version of its own. Faults are asked for by
-the attributes of `Faults`; each holds until it is taken back, those called `next_…` once.
+It has one collection of objects with lists in pages and watches; each change has its own version. The attributes of
+`Faults` cause faults until they are reset; those called `next_…` cause one.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ def status(code: int, reason: str) -> Object:
 @dataclass
 class Faults:
     refuse: tuple[int, str] | None = None
-    """Answer everything with this."""
+    """Respond to every request with this status."""
     refuse_watches: tuple[int, str] | None = None
     silent: bool = False
-    """Take requests and never answer."""
+    """Accept requests and never respond."""
     refuse_page: int | None = None
-    """Fail this page of a list, from 0, once."""
+    """Number of the page of a list that fails once, from 0."""
     refuse_page_with: tuple[int, str] = (500, "InternalError")
     end_watches_at_once: bool = False
     page: int | None = None
-    """At most so many objects a page, whatever is asked for."""
+    """Maximum number of objects per page, whatever the request is."""
 
 
 @dataclass
 class ApiServer:
     objects: dict[str, Object] = field(default_factory=dict)
-    """By namespace/name."""
+    """Objects by namespace/name."""
     version: int = 100
     log: list[Object] = field(default_factory=list)
     forgotten: int = 0
-    """Watches from before this version are told that it is gone."""
+    """Watches from before this version fail with 410 Gone."""
     faults: Faults = field(default_factory=Faults)
     lists: int = 0
     watches: list[str] = field(default_factory=list)
-    """The version that each watch began at."""
+    """First version of each watch."""
     open: set[web.StreamResponse] = field(default_factory=set)
 
     def put(self, name: str, namespace: str = "shop", metadata: Object | None = None, **rest: Any) -> None:
-        """Make it, or change it."""
+        """Create or replace an object."""
         key = f"{namespace}/{name}"
         self.version += 1
         meta = {**(metadata or {}), "name": name, "namespace": namespace, "resourceVersion": str(self.version)}
@@ -73,17 +73,17 @@ class ApiServer:
         self._say("BOOKMARK", {"metadata": {"resourceVersion": str(self.version)}})
 
     def forget(self) -> None:
-        """Like a compaction: watches can begin at the present only."""
+        """Compact the history: new watches can start only at the present version."""
         self.version += 1
         self.forgotten = self.version
 
     async def tell(self, line: bytes) -> None:
-        """Write to every open watch, as it is."""
+        """Write raw text to every open watch."""
         for stream in self.open:
             await stream.write(line)
 
     def cut(self) -> None:
-        """End the connections of all watches, wherever in a line they are."""
+        """Close the connections of all watches, perhaps in the middle of a line."""
         for stream in list(self.open):
             assert stream._req and stream._req.transport
             stream._req.transport.abort()
@@ -151,7 +151,7 @@ class ApiServer:
 
 @asynccontextmanager
 async def serving(server: ApiServer, **others: ApiServer) -> AsyncIterator[Api]:
-    """The server on a free port, and who talks to it; `others` have the collections of those names."""
+    """Run the server on a free port with a client; `others` are servers of further collections by name."""
     app = web.Application()
     for name, other in others.items():
         app.router.add_route("*", f"/{{before:.*}}/{name}", other.handle)

@@ -1,6 +1,6 @@
-"""Objects as an API server keeps them, in memory: versions, conflicts, merge patches, JSON patches of a scale.
+"""A fake API server in memory: versions, conflicts, merge patches, and JSON patches of a scale.
 
-It has what `reconciler.kubernetes.client.api.Api` has of calls. What is put into `faults` meets the next calls.
+It has the methods of `reconciler.kubernetes.client.api.Api`. The errors in `faults` are raised by the next calls.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ SERVICES = "/apis/zenvoy.dev/v1alpha1/namespaces/shop/scaledservices"
 
 
 class Objects:
-    """By path. `calls` is every call that was made, as (method, path, body)."""
+    """Objects by path. `calls` has every call as (method, path, body)."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Any] = {}
         self.calls: list[tuple[str, str, Any]] = []
         self.faults: deque[Exception] = deque()
         self.refused: dict[str, Exception] = {}
-        """What every call to a path meets."""
+        """Error of every call to a path."""
         self.most_at_once = self._at_once = 0
         self._version = 100
         self._uids = 0
 
     def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Somebody else writes the object, as it is to be."""
+        """Replace an object as another client."""
         kept = copy.deepcopy(dict(body))
         metadata = kept.setdefault("metadata", {})
         if named := _NAMED.search(path):
@@ -50,13 +50,13 @@ class Objects:
         return kept
 
     def scaled_service(self, name: str, **fields: Any) -> str:
-        """Make a ScaledService `shop/name`; its path."""
+        """Create a ScaledService `shop/name`; return its path."""
         metadata = {"name": name, "namespace": "shop", "generation": 1} | fields.pop("metadata", {})
         self.put(f"{SERVICES}/{name}", {"metadata": metadata, "spec": {}, **fields})
         return f"{SERVICES}/{name}"
 
     def deployment(self, name: str, replicas: int) -> str:
-        """Make a Deployment `shop/name`; the path of its scale, which alone is kept."""
+        """Create the scale of a Deployment `shop/name`; return its path."""
         kinds = [{"name": "deployments", "kind": "Deployment"}, {"name": "deployments/scale", "kind": "Scale"}]
         self.put("/apis/apps/v1", {"resources": [{"namespaced": True, **kind} for kind in kinds]})
         path = f"/apis/apps/v1/namespaces/shop/deployments/{name}/scale"
@@ -64,7 +64,7 @@ class Objects:
         return path
 
     def items(self) -> dict[str, ScaledService]:
-        """All ScaledServices, as an informer that is up to date has them."""
+        """Return all ScaledServices, as in a current informer."""
         read = decoder(ScaledService)
         found = [read(json.dumps(kept).encode()) for path, kept in self.kept.items() if path.startswith(SERVICES)]
         return {item.metadata.key: item for item in found}
@@ -134,7 +134,7 @@ class Objects:
 
 
 def _merged(kept: Any, change: Any) -> Any:
-    """RFC 7386."""
+    """Apply a merge patch (RFC 7386)."""
     if not isinstance(change, dict):
         return change
     merged = dict(kept) if isinstance(kept, dict) else {}
@@ -147,7 +147,7 @@ def _merged(kept: Any, change: Any) -> Any:
 
 
 def _json_patched(kept: Any, operations: list[dict[str, Any]]) -> Any:
-    """RFC 6902, as far as it is used."""
+    """Apply a JSON patch (RFC 6902), as far as the product uses it."""
     patched = copy.deepcopy(kept)
     for operation in operations:
         *way, last = operation["path"].strip("/").split("/")

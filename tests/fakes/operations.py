@@ -1,4 +1,4 @@
-"""Operations on services that only have names."""
+"""Fake operations on services that have only names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from reconciler.ports.operations import Command, View
 
 
 class FakeOperations:
-    """Knows these services, and is ready; `told` are the commands that it got."""
+    """Ready operations with these services; `told` has the received commands."""
 
     def __init__(self, *names: str) -> None:
         self._views: dict[str, View] = {name: {"name": name} for name in names}

@@ -1,7 +1,7 @@
-"""Two replicas of the reconciler around one service: real engines and real merging, all between them by hand.
+"""A simulation of two replicas around one service, with real engines and real merging of reports.
 
-Nothing happens by itself, as in `world`. What is true is kept apart from what each replica was told: its informers lag,
-its words and reports travel in queues that a test delivers or cuts, its clock is its own, and it may be frozen.
+As in `world`, nothing happens by itself. The actual state is separate from each replica's observations: informers lag,
+messages stay in queues until a test delivers or drops them, each replica has its own clock, and it may be frozen.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXCUSED = ("crash", "somebody else", "Envoy died", "holder died", "hold timed ou
 
 @dataclass
 class Client:
-    """One connection with one request in it."""
+    """A connection with one request."""
 
     envoy: str
     arrived: float
@@ -45,7 +45,7 @@ class Client:
 
 @dataclass
 class Proxy:
-    """An Envoy and the holder beside it; both are connected to the same replica, or to none."""
+    """An Envoy and its holder, connected to the same replica or to none."""
 
     up: bool = True
     started: float = 0.0
@@ -54,7 +54,7 @@ class Proxy:
     route: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     acked_at: float | None = None
-    """When Envoy had the route that its replica told it last; on the true clock."""
+    """Time at which Envoy applied its replica's latest route, on the actual clock."""
     order: HoldOrder | None = None
     obeyed_at: float | None = None
     requests: int = 0
@@ -62,7 +62,7 @@ class Proxy:
 
 @dataclass
 class Link:
-    """One peer stream. `up` and `down` are on their way."""
+    """A peer stream; `up` and `down` have the undelivered messages."""
 
     leader: str
     follower: str
@@ -71,11 +71,11 @@ class Link:
     down: list[Callable[[], None]] = field(default_factory=list)
     said: Fleet = field(default_factory=Fleet)
     cut_at: float | None = None
-    """Since when nothing gets through; each end notices for itself."""
+    """Time since which nothing is delivered; each end notices it separately."""
 
 
 class Replica:
-    """One process: its engine and what stands between it and the world."""
+    """A process of the reconciler: its engine and the engine's ports."""
 
     def __init__(self, pair: Pair, name: str, skew: float) -> None:
         self.pair, self.name, self.skew = pair, name, skew
@@ -94,12 +94,12 @@ class Replica:
         self.counts: dict[str, tuple[int, int]] = {}
         self.scale: Scale = None
         self.sent: float | None = None
-        """When a zero was sent whose outcome is not known yet."""
+        """Time at which a scale to zero was sent whose result is not known yet."""
         self.hides = False
         self.view: tuple[int, int, tuple[str, ...], Diagnosis | None] | None = None
         self.deadline: Deadline | None = None
         self.samples: list[Sample] = []
-        """Taken, and not yet delivered."""
+        """Samples that are taken and not yet delivered."""
         terms = ReplicaContext(
             name,
             lambda: frozenset(pair.replicas),
@@ -126,7 +126,7 @@ class Replica:
         return self.pair.now + self.skew
 
     def hear(self, act: Callable[[], None]) -> None:
-        """Something reaches this process; while it is frozen, it waits."""
+        """Deliver an input to this process, or queue it while the process is frozen."""
         if self.frozen:
             self.inbox.append(act)
         else:
@@ -188,7 +188,7 @@ class Replica:
         self.pair.indexes += 1
         return self.pair.indexes
 
-    # What its own parts report
+    # Reports of its own components
 
     def tell_route(self) -> None:
         late = [name for name, at in sorted(self.acks.items()) if at is None]
@@ -217,7 +217,7 @@ class Replica:
             replicas, _, pods, diagnosis = self.view
             self.engine.ran(WorkloadStatus(NAME, replicas, () if self.hides else pods, diagnosis))
 
-    # The peer stream, as `server` and `client` have it
+    # The peer stream, as in `leader` and `follower`
 
     def words_changed(self) -> None:
         for link in self.pair.links:
@@ -242,7 +242,7 @@ class Replica:
             self.engine.adopt(NAME, word.record, word.fence, word.cause)
 
     def flush(self) -> None:
-        """Say what is due, if there is a stream."""
+        """Send the due messages if there is a stream."""
         if self.frozen or self.link is None or not (self.dirty or self.dirty_fleet):
             return
         fleet, report = self.merged.fleet, self.merged.report(NAME)
@@ -270,7 +270,7 @@ class Replica:
 
 
 class Pair:
-    """The world: clients, two proxies, pods, a Lease, and the two replicas among them."""
+    """The world: clients, two proxies, pods, a Lease, and two replicas."""
 
     def __init__(self, spec: Spec, skews: tuple[float, float]) -> None:
         self.spec, self.now = spec, 1_000_000.0
@@ -322,7 +322,7 @@ class Pair:
         self.count(name)
 
     def count(self, name: str) -> None:
-        """A holder's counts are told the moment that they change."""
+        """Report a holder's counts when they change."""
         proxy = self.proxies[name]
         mine = [client for client in self.living() if client.envoy == name and not client.direct]
         counts = (sum(c.pod is None for c in mine), sum(c.pod is not None for c in mine))
@@ -351,7 +351,7 @@ class Pair:
         self.count(name)
 
     def leaves(self, name: str) -> None:
-        """Its streams break; its replica hears of it when it can."""
+        """Break a proxy's streams; its replica learns of it unless it is frozen."""
         proxy = self.proxies[name]
         if proxy.at:
             replica, proxy.at, proxy.lost_at = self.replicas[proxy.at], None, self.now
@@ -359,13 +359,13 @@ class Pair:
 
     def _gone(self, replica: Replica, name: str) -> None:
         if self.proxies[name].at == replica.name:
-            return  # it is back
+            return  # it is connected again
         replica.acks.pop(name, None)
         replica.obeyed.pop(name, None)
         replica.tell_fleet()
 
     def obeys(self, name: str) -> None:
-        """Envoy and the holder do what their replica told them last."""
+        """Let Envoy and the holder apply the latest values from their replica."""
         proxy = self.proxies[name]
         replica = self.replicas[proxy.at] if proxy.at else None
         if replica is None or replica.frozen or not proxy.up:
@@ -423,7 +423,7 @@ class Pair:
             self._pod_ends(pod, "crash")
 
     def observes(self, name: str) -> None:
-        """The informers of a replica get the news."""
+        """Update the informers of a replica."""
         replica = self.replicas[name]
         if not replica.frozen:
             ready = tuple(pod for pod, state in self.pods.items() if state == "ready")
@@ -433,7 +433,7 @@ class Pair:
             replica.tell_running()
 
     def scales(self, name: str) -> None:
-        """A replica sends what its plan asks for."""
+        """Let a replica send the scale of its plan."""
         replica = self.replicas[name]
         if replica.frozen or replica.view is None:
             return
@@ -479,7 +479,7 @@ class Pair:
     # The Lease
 
     def elects(self, name: str) -> None:
-        """A replica looks after the Lease: renews it, takes it, or learns who has it."""
+        """Let a replica renew the Lease, acquire it, or learn its holder."""
         replica = self.replicas[name]
         if replica.frozen:
             return
@@ -504,7 +504,7 @@ class Pair:
         replica.engine.lead(replica.now())
 
     def notices(self, name: str) -> None:
-        """A replica finds out that it leads no more."""
+        """Let a replica learn that it no longer leads."""
         replica = self.replicas[name]
         if replica.leading and not replica.frozen and self.now >= replica.valid_until:
             replica.leading = False
@@ -524,7 +524,7 @@ class Pair:
         link.up.append(lambda: self.replicas[leader].greeted(link, fleet))
 
     def end(self, link: Link) -> None:
-        """Both ends hear of it, a frozen one later."""
+        """End a stream; both ends learn of it, a frozen one later."""
         if link in self.links:
             self.links.remove(link)
             for name in (link.leader, link.follower):
@@ -545,11 +545,11 @@ class Pair:
                     queue.pop(0)()
 
     def cuts(self) -> None:
-        """The peer streams carry nothing any more; nobody knows yet."""
+        """Stop delivery on all peer streams before either end notices."""
         for link in self.links:
             link.cut_at = link.cut_at or self.now
 
-    # Life and death of replicas
+    # Faults and restarts of replicas
 
     def freezes(self, name: str) -> None:
         self.replicas[name].frozen = True
@@ -557,7 +557,7 @@ class Pair:
             link.cut_at = link.cut_at or self.now
 
     def thaws(self, name: str, notices_first: bool = False) -> None:
-        """What came meanwhile is handled, perhaps before it looks at the Lease."""
+        """Thaw a replica, which handles queued inputs, perhaps before it reads the Lease."""
         replica = self.replicas[name]
         replica.frozen = False
         if notices_first:
@@ -567,7 +567,7 @@ class Pair:
             act()
 
     def restarts(self, name: str, releases: bool) -> None:
-        """The process ends, and another of the same name starts."""
+        """Replace a replica's process by a new one of the same name."""
         old = self.replicas[name]
         if releases and self.now < old.valid_until and self.holder == name:
             self.zero_arrives(name)
@@ -592,7 +592,7 @@ class Pair:
             self._meanwhile()
 
     def _meanwhile(self) -> None:
-        """What the clock alone brings about."""
+        """Apply all effects of the time that has passed."""
         for client in self.held():
             if self.now > client.arrived + self.spec.hold_timeout:
                 self.end_client(client, "hold timed out")
@@ -629,7 +629,7 @@ class Pair:
             replica.engine.passed(NAME, due)
 
     def writes_status(self) -> None:
-        """The leader's records get into the objects; a record that no leader stands for does not."""
+        """Write the leader's records to the objects; records without a valid leader are not written."""
         if self.holder and self.now < self.replicas[self.holder].valid_until:
             self.status |= self.unsaved
         self.unsaved.clear()

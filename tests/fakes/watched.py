@@ -1,4 +1,4 @@
-"""Objects of several kinds, listed and watched in memory, besides what `objects.py` has of calls."""
+"""A fake API server in memory with lists and watches of several kinds, in addition to `objects.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ APPS = {
 
 
 class Watched(Objects):
-    """Collections exist once something was put into them, or once `exists` was called. Selectors select everything."""
+    """Collections by path. A collection exists after a first object or `exists`. Selectors select everything."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Watched(Objects):
             self._collections.setdefault(collection, {})
 
     def say(self, collection: str, namespace: str, name: str, body: Mapping[str, Any] | None) -> None:
-        """The object is so now; or it is no more."""
+        """Replace an object, or delete it."""
         self.exists(collection)
         kept, key = self._collections[collection], f"{namespace}/{name}"
         self._version += 1

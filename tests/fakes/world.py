@@ -1,8 +1,8 @@
-"""A small world around one service: clients, two Envoys, a holder, pods, and the reconciler's engine among them.
+"""A simulated world around one service: clients, two Envoys, a holder, pods, and the reconciler's engine.
 
-Nothing happens by itself: each method is one thing that happens, at the present moment of `now`. What the engine knows
-is only what was reported to it; what is true is kept apart, so that a test can compare the two. It stands behind every
-port of the engine at once. A restart of the engine keeps what the store has, and nothing else.
+Nothing happens by itself: each method is one event at the time `now`. The actual state is separate from the reports to
+the engine, so that a test can compare the two. The world implements all ports of the engine. A restart of the engine
+keeps only the store.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from reconciler.ports.transitions import Transition
 NAME = "web"
 STALE_AFTER = 3.0
 INSTANT = 0.001
-"""No client comes at the very time for which a sample speaks."""
+"""Offset that keeps arrivals of clients apart from the times of samples."""
 EXCUSED = ("crash", "somebody else", "Envoy died", "holder died", "hold timed out", "gave up")
-"""Ends of a connection that are not the fault of going to sleep."""
+"""Ends of connections that sleep did not cause."""
 
 EXITED = Diagnosis(Reason.EXITED, "exit code 1")
 
 
 @dataclass
 class Client:
-    """One connection with one request in it."""
+    """A connection with one request."""
 
     envoy: str
     arrived: float
     pod: str | None = None
-    """Who serves it; None while it is held."""
+    """The pod that serves it; None while it is held."""
     direct: bool = False
     ended: float | None = None
     end: str | None = None
-    """`served`, or what became of it instead."""
+    """`served`, or the reason for another end."""
 
 
 @dataclass
 class Envoy:
-    """What one Envoy does and was told. Its workers may go the old way until SETTLE_SECONDS after it acknowledged."""
+    """An Envoy with its latest route. Workers may use the old route until SETTLE_SECONDS after the acknowledgement."""
 
     up: bool = True
     started: float = 0.0
@@ -66,7 +66,7 @@ class Envoy:
 
 @dataclass
 class Holder:
-    """One holder: it obeys `told` when the test says so, and goes on with `order` until then."""
+    """A holder, which uses `order` until the test lets it apply `told`."""
 
     up: bool = True
     connected: bool = True
@@ -77,22 +77,22 @@ class Holder:
 
 @dataclass
 class World:
-    """See the module. The spec's durations are small, so that few steps cross them."""
+    """A simulated world. Durations in the spec are short, so that few steps exceed them."""
 
     spec: Spec
     now: float = 1_000_000.0
     replicas: int = 0
     pods: dict[str, str] = field(default_factory=dict)
-    """By address: `starting`, `ready`, `crashed`."""
+    """Phase of each pod by address: `starting`, `ready` or `crashed`."""
     fates: dict[str, str] = field(default_factory=dict)
-    """Why a pod is no longer ready."""
+    """The reason why a pod is no longer ready."""
     fleet: dict[str, Envoy] = field(default_factory=lambda: {"a": Envoy(), "b": Envoy()})
     holder: Holder = field(default_factory=Holder)
     clients: list[Client] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
-    """Taken, and not yet delivered."""
+    """The sample that is taken and not yet delivered."""
     sampled_of: frozenset[str] = frozenset()
-    """Which Envoys were connected when the latest sample was delivered."""
+    """Envoys that were connected when the latest sample was delivered."""
     saved: dict[str, Record] = field(default_factory=dict)
     on_pause: set[str] = field(default_factory=set)
     transitions: list[Transition] = field(default_factory=list)
@@ -100,7 +100,7 @@ class World:
     scale: Scale = None
     deadline: Deadline | None = None
     theirs: bool = False
-    """Whether somebody else scaled the service up, and nobody scaled it to zero since."""
+    """True if someone else scaled the service up and it was not scaled to zero since."""
     _indexes: int = 0
     _addresses: int = 0
 
@@ -110,10 +110,10 @@ class World:
         self.restart()
         self.report_backend()
 
-    # What the engine is told, and tells
+    # Inputs and outputs of the engine
 
     def restart(self) -> None:
-        """The reconciler dies and starts again."""
+        """Restart the reconciler after a crash."""
         self.samples.clear()
         self.deadline, self.scale = None, None
         self.holder.told = self.holder.acked_at = None
@@ -229,7 +229,7 @@ class World:
     # The holder
 
     def report_holder(self) -> None:
-        """Counts are told the moment that they change, while there is a stream."""
+        """Report the holder's counts if there is a stream; called when they change."""
         relayed = [client for client in self.served() if not client.direct]
         if self.holder.up and self.holder.connected:
             self.engine.held(HoldStatus(NAME, len(self.held()), len(relayed), self.holder.acked_at))
@@ -258,7 +258,7 @@ class World:
         self.report_holder()
 
     def holder_stream(self, connected: bool) -> None:
-        """The stream breaks, or is back (a dead holder starts): whatever was acknowledged must be so again."""
+        """Break or restore the stream (a dead holder starts); acknowledgements before that become void."""
         self.holder.up = self.holder.up or connected
         self.holder.connected, self.holder.acked_at = connected, None
         self.report_holder()
@@ -272,7 +272,7 @@ class World:
         return frozenset()
 
     def report_router(self) -> None:
-        """When the last connected Envoy acknowledged, or that one has not."""
+        """Report the acknowledgement of the last connected Envoy, or the Envoys that lack one."""
         acks = {name: self.fleet[name].acked_at for name in sorted(self.envoys())}
         late = [name for name, at in acks.items() if at is None]
         times = [at for at in acks.values() if at is not None]
@@ -304,7 +304,7 @@ class World:
     # The clock
 
     def clock_is_set(self, seconds: float) -> None:
-        """Somebody sets it: on by so much, or back. What is true goes by the new time, what was reported does not."""
+        """Change the clock by some seconds. Actual times move with it; reported times do not."""
         self.now += seconds
         for envoy in self.fleet.values():
             envoy.started += seconds
@@ -327,7 +327,7 @@ class World:
         self.samples.append(Sample(self.now, readings, {without: "timed out"} if without else {}))
 
     def _counters(self, name: str) -> dict[str, Counters]:
-        """Envoy names a service only once it was used."""
+        """Return an Envoy's counters, which include the service only after its first use."""
         envoy, active = self.fleet[name], sum(client.envoy == name for client in self.living())
         requests = envoy.requests
         return {NAME: Counters(requests, requests, envoy.bytes, active, active)} if requests else {}
@@ -345,7 +345,7 @@ class World:
         self.engine.ran(WorkloadStatus(NAME, self.replicas, ready, diagnosis))
 
     def backend_works(self) -> None:
-        """Carry out what the plan asks for; the backend knows of its own doing at once."""
+        """Apply the scale of the plan; the backend observes its own changes immediately."""
         match self.scale:
             case Zero() if self.replicas:
                 self._set_replicas(0, "asleep")
@@ -388,7 +388,7 @@ class World:
     # Time and people
 
     def pass_time(self, seconds: float) -> None:
-        """The clock moves; nobody looks at it yet, but the holder refuses who waited for too long."""
+        """Advance the clock without alarms; the holder refuses clients that have waited too long."""
         self.now += seconds
         for client in self.held():
             if self.now > client.arrived + self.spec.hold_timeout:
@@ -396,7 +396,7 @@ class World:
         self.report_holder()
 
     def alarms(self) -> None:
-        """What is due is said, late or not, and once."""
+        """Report the due deadline once, perhaps late."""
         due = self.deadline
         if due and due.at <= self.now:
             self.deadline = None
@@ -406,7 +406,7 @@ class World:
         self.engine.command(NAME, event)
 
     def all_goes_well(self, seconds: int, finishing: bool, but: str = "") -> None:
-        """Second by second everything happens that should, and no new client comes; `but` begins what does not."""
+        """Run all components each second without new clients; `but` is the prefix of components that do not run."""
         for _ in range(seconds):
             for part, happens in self.parts().items():
                 if not but or not part.startswith(but):
@@ -423,7 +423,7 @@ class World:
                 self.alarms()
 
     def parts(self) -> dict[str, Callable[[], None]]:
-        """What each part does when it gets on with it, in an order that ends well."""
+        """Return the action of each component, in an order without faults."""
         return {
             "restarts of pods": self.pods_start_again,
             "backend": self.backend_works,

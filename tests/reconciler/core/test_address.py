@@ -1,4 +1,4 @@
-"""Parsing and comparing addresses."""
+"""Tests of socket addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds a deletion up, and what does not."""
+"""Tests of the conditions under which a deleted service may be removed."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ def needed(
 
 
 @pytest.mark.parametrize("state", [State.Active, State.Idle])
-def test_it_may_go_once_it_is_awake_and_every_new_connection_goes_to_its_endpoints(state: State) -> None:
+def test_deletion_of_routed_awake_service_is_allowed(state: State) -> None:
     assert needed(state, AWAKE) is None
     assert needed(state, AWAKE, now=ACKED) == "the route was acknowledged just now"
     unacked = replace(AWAKE, route_acked_at=None, waiting_for="Envoy b")
     assert needed(state, unacked) == "the route is not acknowledged: Envoy b"
 
 
-def test_it_may_not_go_while_somebody_waits_or_that_is_not_known() -> None:
+def test_deletion_with_held_or_unknown_clients_is_delayed() -> None:
     assert needed(State.Active, replace(AWAKE, held=2)) == "2 waiting"
     assert needed(State.Active, replace(AWAKE, held=None)) == "a holder is not connected"
 
 
 @pytest.mark.parametrize("state", [State.ScaledToZero, State.Waking, State.Draining])
-def test_it_may_not_go_before_it_is_awake(state: State) -> None:
+def test_deletion_of_sleeping_service_is_delayed(state: State) -> None:
     for held in (0, 1, None):
         assert needed(state, replace(STARTS, held=held)) == "TimedOut: not ready, and no reason is reported"
     assert needed(State.Active, STARTS) == "TimedOut: not ready, and no reason is reported"
 
 
-def test_nobody_waits_for_what_something_keeps_from_getting_ready() -> None:
+def test_deletion_of_stalled_service_is_delayed_by_clients_only() -> None:
     assert needed(State.Waking, STALLED) is None
     assert needed(State.Waking, replace(STALLED, held=1)) == "ImagePullBackOff: no such image"
     assert needed(State.Waking, replace(STALLED, held=None)) == "ImagePullBackOff: no such image"
 
 
-def test_a_target_that_is_gone_is_not_waited_for_whoever_waits() -> None:
+def test_deletion_with_missing_target_is_allowed() -> None:
     gone = replace(
         STARTS, replicas=0, held=1, diagnosis=Diagnosis.parse("TargetNotFound: Deployment shop/web does not exist")
     )
@@ -59,5 +59,5 @@ def test_a_target_that_is_gone_is_not_waited_for_whoever_waits() -> None:
     assert needed(State.Active, replace(AWAKE, held=1), is_missing=True) == "1 waiting"
 
 
-def test_it_may_not_go_before_its_deletion_is_in_force() -> None:
+def test_deletion_without_departing_spec_is_delayed() -> None:
     assert needed(State.Idle, AWAKE, replace(SPEC, departing=False)) == "its deletion is not in force yet"

@@ -1,4 +1,4 @@
-"""The picture of the machine shows the table: each arrow once, guards in words, no loops."""
+"""Tests of the diagram of the state machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from reconciler.core.machine import TABLE, Row, diagram, not_paused
 from reconciler.core.record import State
 
 
-def test_rows_between_the_same_states_share_an_arrow_and_loops_are_left_out() -> None:
+def test_diagram_merges_arrows_and_omits_loops() -> None:
     table = (
         Row(State.Idle, events.IdleElapsed, not_paused, State.Draining),
         Row(State.Idle, events.Quiet, None, State.Idle),
@@ -21,7 +21,7 @@ def test_rows_between_the_same_states_share_an_arrow_and_loops_are_left_out() ->
     ]
 
 
-def test_the_machine_s_own_picture_shows_every_change_of_state() -> None:
+def test_diagram_of_machine_has_every_change_of_state() -> None:
     picture = diagram()
     for row in TABLE:
         arrow = f"{row.source} --> {row.target}: "

@@ -1,4 +1,4 @@
-"""What follows for a record when another replica leads, or did: a follower's steps, fences, an heir's records."""
+"""Tests of records on followers: their events, fences, plans, and changes of leaders."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def record(state: State, **more: object) -> Record:
         (State.Draining, replace(RUNS, replicas=0, endpoints=()), True, None),
     ],
 )
-def test_a_follower_steps_only_towards_being_awake(
+def test_follower_event_leads_only_towards_awake(
     state: State, seen: Observed, fence: bool, event: type[Event] | None
 ) -> None:
     found = follower_event(record(state), seen, fence)
@@ -58,12 +58,12 @@ def test_a_follower_steps_only_towards_being_awake(
 
 @pytest.mark.parametrize("state", list(State))
 @pytest.mark.parametrize("held", [None, 0, 1])
-def test_what_the_leader_may_end_is_fenced(state: State, held: int | None) -> None:
+def test_fenced_is_true_for_records_that_may_end_asleep(state: State, held: int | None) -> None:
     ends = state is State.Draining or (state is State.Waking and held == 0)
     assert fenced(record(state), replace(RUNS, held=held)) is ends
 
 
-def test_a_follower_puts_nothing_to_sleep() -> None:
+def test_followed_plan_never_scales_to_zero() -> None:
     asleep = record(State.ScaledToZero)
     assert plan(asleep, SPEC, 100.0).scale == Zero()
     assert followed(plan(asleep, SPEC, 100.0), asleep, False).scale is None
@@ -71,19 +71,19 @@ def test_a_follower_puts_nothing_to_sleep() -> None:
     assert followed(plan(waking, SPEC, 100.0), waking, False).scale == AtLeast(2)
 
 
-def test_a_follower_connects_nobody_while_another_decides() -> None:
+def test_followed_plan_with_fence_does_not_release() -> None:
     waking = record(State.Waking)
     assert followed(plan(waking, SPEC, 100.0), waking, False).release
     assert not followed(plan(waking, SPEC, 100.0), waking, True).release
 
 
-def test_a_follower_has_deadlines_of_wakes_only() -> None:
+def test_followed_plan_has_deadline_for_waking_only() -> None:
     for state in State:
         one = record(state)
         assert (followed(plan(one, SPEC, 100.0), one, False).deadline is not None) is (state is State.Waking)
 
 
-def test_a_word_is_in_force_when_its_route_is_and_the_follower_did_not_go_ahead() -> None:
+def test_in_force_needs_equal_state_and_acknowledged_route() -> None:
     draining, waking = record(State.Draining), record(State.Waking)
     assert in_force(draining, draining, True, RUNS) is None
     assert in_force(record(State.Active), draining, True, RUNS) == "it is Active"
@@ -105,7 +105,7 @@ def test_a_word_is_in_force_when_its_route_is_and_the_follower_did_not_go_ahead(
         (record(State.Active), 2, State.Active, False),
     ],
 )
-def test_a_new_leader_undoes_what_was_not_confirmed(
+def test_on_elected_makes_unconfirmed_sleep_active(
     before: Record, replicas: int | None, state: State, zeroed: bool
 ) -> None:
     after = on_elected(before, replicas, 100.0)
@@ -113,10 +113,10 @@ def test_a_new_leader_undoes_what_was_not_confirmed(
     assert after.since == (100.0 if state is not before.state else 50.0)
 
 
-def test_no_clock_but_our_own_says_when() -> None:
+def test_on_elected_limits_since_to_own_clock() -> None:
     assert on_elected(record(State.Idle, since=9e9), 2, 100.0).since == 100.0
 
 
-def test_who_leads_no_more_drains_nothing() -> None:
+def test_on_demoted_ends_drains_only() -> None:
     assert on_demoted(record(State.Draining), 100.0).state is State.Active
     assert on_demoted(record(State.ScaledToZero), 100.0).state is State.ScaledToZero

@@ -1,4 +1,4 @@
-"""Roles in the URI SANs of certificates."""
+"""Tests of the roles in the URI SANs of certificates."""
 
 from __future__ import annotations
 

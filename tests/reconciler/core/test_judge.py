@@ -1,4 +1,4 @@
-"""What each state hears of what is seen: one rule a test, with its opposite beside it."""
+"""Tests of the events that follow from observations: one rule per test, with its opposite."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def a_judgement(usage: Usage, at: float = 1009.0, start: float = 1004.0, in_flig
 
 QUIET, TRAFFIC, UNKNOWN = map(a_judgement, Usage)
 IN_USE = Observed(3, ("10.0.0.1:80",), None, 0, 0, QUIET, 900.0, "")
-"""Three replicas, reachable; nobody waits; quiet; the route was acknowledged long ago."""
+"""Three reachable replicas without clients or traffic; the route was acknowledged earlier."""
 DRAINED = replace(IN_USE, route_acked_at=1002.0)
 
 
@@ -43,7 +43,7 @@ def heard(state: State, seen: Observed, spec: Spec = SPEC, now: float = NOW, **k
 
 
 @pytest.mark.parametrize("state", [State.Active, State.Idle, State.Draining])
-def test_judge_with_an_unseen_target_keeps_it_awake(state: State) -> None:
+def test_judge_with_unseen_target_keeps_service_awake(state: State) -> None:
     unseen = replace(DRAINED, replicas=None, diagnosis=Diagnosis.parse("Forbidden: no right to watch it"))
     unknown = events.TrafficUnknown("what runs is not known: Forbidden: no right to watch it")
     assert heard(state, unseen) == (None if state is State.Active else unknown)
@@ -52,12 +52,12 @@ def test_judge_with_an_unseen_target_keeps_it_awake(state: State) -> None:
 # Asleep
 
 
-def test_somebody_who_waits_wakes_it_whatever_else_is_known_or_not() -> None:
+def test_asleep_with_held_client_is_demand() -> None:
     assert heard(State.ScaledToZero, Observed(held=1)) == events.DemandSeen("somebody waits")
     assert heard(State.ScaledToZero, Observed(0, held=2, traffic=UNKNOWN)) == events.DemandSeen("2 waiting")
 
 
-def test_traffic_that_envoy_counted_since_it_fell_asleep_wakes_it_also_without_a_holder() -> None:
+def test_asleep_with_counted_traffic_is_demand() -> None:
     busy = replace(TRAFFIC, moved=1, arrived=1)
     assert heard(State.ScaledToZero, Observed(0, traffic=busy)) == events.DemandSeen(
         "Envoy saw traffic: 1 arrived, 1 moved, 0 in flight"
@@ -66,23 +66,23 @@ def test_traffic_that_envoy_counted_since_it_fell_asleep_wakes_it_also_without_a
     assert heard(State.ScaledToZero, Observed(0, traffic=before), zeroed=True) is None
 
 
-def test_what_is_known_to_have_come_wakes_it_in_doubt_too_whatever_is_judged_by() -> None:
+def test_asleep_with_arrivals_in_unknown_usage_is_demand() -> None:
     for usage in (Usage.UNKNOWN, Usage.QUIET):
         seen = Observed(0, traffic=replace(a_judgement(usage), arrived=1))
         assert isinstance(heard(State.ScaledToZero, seen, replace(SPEC, idle_by=IdleBy.BYTES)), events.DemandSeen)
 
 
-def test_doubt_does_not_wake_it() -> None:
+def test_asleep_with_unknown_usage_has_no_event() -> None:
     assert heard(State.ScaledToZero, Observed(traffic=UNKNOWN)) is None
     assert heard(State.ScaledToZero, Observed()) is None
 
 
-def test_zero_is_confirmed_once() -> None:
+def test_asleep_at_zero_is_confirmed_once() -> None:
     assert heard(State.ScaledToZero, Observed(0)) == events.ReplicasAtZero("confirmed")
     assert heard(State.ScaledToZero, Observed(0), zeroed=True) is None
 
 
-def test_ready_after_zero_was_seen_means_that_somebody_else_scaled_it_up() -> None:
+def test_asleep_after_zero_with_endpoints_is_ready() -> None:
     assert heard(State.ScaledToZero, IN_USE, zeroed=True) == events.Ready("somebody else scaled it up")
     assert heard(State.ScaledToZero, IN_USE) is None
     assert heard(State.ScaledToZero, replace(IN_USE, endpoints=()), zeroed=True) is None
@@ -91,17 +91,17 @@ def test_ready_after_zero_was_seen_means_that_somebody_else_scaled_it_up() -> No
 # Waking
 
 
-def test_it_is_awake_once_an_endpoint_can_be_dialled() -> None:
+def test_waking_with_endpoint_is_ready() -> None:
     assert heard(State.Waking, IN_USE) == events.Ready("reachable")
     assert heard(State.Waking, replace(IN_USE, replicas=None)) == events.Ready("reachable")
     assert heard(State.Waking, Observed(3, held=1)) is None
 
 
-def test_an_endpoint_of_nothing_is_not_ready() -> None:
+def test_waking_with_endpoint_at_zero_replicas_is_not_ready() -> None:
     assert heard(State.Waking, replace(IN_USE, replicas=0, held=1)) is None
 
 
-def test_trouble_is_told_once_each() -> None:
+def test_waking_with_diagnosis_is_stalled_once() -> None:
     stuck = Observed(3, diagnosis=Diagnosis.parse("exit code 1"), held=1)
     assert heard(State.Waking, stuck) == events.WakeStalled("exit code 1")
     assert heard(State.Waking, stuck, stalled="exit code 1") is None
@@ -112,7 +112,7 @@ def test_trouble_is_told_once_each() -> None:
 
 
 @pytest.mark.parametrize("state", [State.Active, State.Idle])
-def test_a_crash_and_somebody_else_s_zero_are_told_apart(state: State) -> None:
+def test_awake_without_endpoints_is_lost_or_at_zero(state: State) -> None:
     assert heard(state, replace(IN_USE, endpoints=())) == events.EndpointsLost("no endpoint can be reached")
     assert heard(state, replace(IN_USE, endpoints=(), diagnosis=Diagnosis.parse("exit 139"))) == events.EndpointsLost(
         "exit 139"
@@ -120,7 +120,7 @@ def test_a_crash_and_somebody_else_s_zero_are_told_apart(state: State) -> None:
     assert heard(state, replace(IN_USE, replicas=0)) == events.ReplicasAtZero("somebody else scaled it to zero")
 
 
-def test_a_complete_quiet_sample_from_after_it_became_active_makes_it_idle() -> None:
+def test_active_with_later_quiet_sample_is_quiet() -> None:
     assert heard(State.Active, IN_USE) == events.Quiet("no traffic")
 
 
@@ -131,16 +131,16 @@ def test_a_complete_quiet_sample_from_after_it_became_active_makes_it_idle() -> 
         pytest.param(replace(IN_USE, traffic=UNKNOWN), id="unknown"),
         pytest.param(replace(IN_USE, traffic=None), id="no sample yet"),
         pytest.param(replace(IN_USE, traffic=a_judgement(Usage.QUIET, at=SINCE)), id="sample from before"),
-        pytest.param(replace(IN_USE, held=1), id="somebody waits"),
+        pytest.param(replace(IN_USE, held=1), id="held client"),
         pytest.param(replace(IN_USE, held=None), id="holder missing"),
         pytest.param(Observed(), id="just restarted"),
     ],
 )
-def test_anything_less_keeps_it_active(seen: Observed) -> None:
+def test_active_without_evidence_has_no_event(seen: Observed) -> None:
     assert heard(State.Active, seen) is None
 
 
-def test_a_quiet_sample_that_is_too_old_keeps_it_active() -> None:
+def test_active_with_stale_sample_has_no_event() -> None:
     assert heard(State.Active, IN_USE, now=QUIET.taken_at + STALE_AFTER) == events.Quiet("no traffic")
     assert heard(State.Active, IN_USE, now=QUIET.taken_at + STALE_AFTER + 1) is None
 
@@ -148,11 +148,11 @@ def test_a_quiet_sample_that_is_too_old_keeps_it_active() -> None:
 # Idle
 
 
-def test_idle_stays_idle_while_quiet_samples_keep_coming() -> None:
+def test_idle_with_quiet_samples_has_no_event() -> None:
     assert heard(State.Idle, IN_USE) is None
 
 
-def test_any_use_makes_it_active() -> None:
+def test_idle_with_use_is_demand_or_traffic() -> None:
     assert heard(State.Idle, replace(IN_USE, held=1)) == events.DemandSeen("somebody waits")
     assert heard(State.Idle, replace(IN_USE, traffic=TRAFFIC)) == events.Traffic("it is traffic")
 
@@ -168,11 +168,11 @@ def test_any_use_makes_it_active() -> None:
         pytest.param(Observed(3, IN_USE.endpoints), NOW, "a holder is not connected", id="just restarted"),
     ],
 )
-def test_any_doubt_makes_it_active(state: State, seen: Observed, now: float, reason: str) -> None:
+def test_idle_or_draining_with_unknown_usage_is_unknown(state: State, seen: Observed, now: float, reason: str) -> None:
     assert heard(state, seen, now=now) == events.TrafficUnknown(reason)
 
 
-def test_a_sample_is_waited_for_a_while_after_the_state_was_entered() -> None:
+def test_draining_without_new_sample_is_unknown_after_delay() -> None:
     old = replace(IN_USE, traffic=a_judgement(Usage.QUIET, at=990))
     assert heard(State.Draining, old, now=SINCE + STALE_AFTER) is None
     assert isinstance(heard(State.Draining, old, now=SINCE + STALE_AFTER + 0.1), events.TrafficUnknown)
@@ -181,7 +181,7 @@ def test_a_sample_is_waited_for_a_while_after_the_state_was_entered() -> None:
 # Draining
 
 
-def test_drained_once_everybody_acknowledged_and_a_later_sample_shows_nothing() -> None:
+def test_draining_after_acknowledged_quiet_sample_is_drained() -> None:
     assert heard(State.Draining, DRAINED) == events.Drained("idle for 5m")
 
 
@@ -208,53 +208,53 @@ def test_drained_once_everybody_acknowledged_and_a_later_sample_shows_nothing() 
         ),
     ],
 )
-def test_until_then_it_waits_and_says_what_for(seen: Observed, why: str) -> None:
+def test_draining_with_blocker_has_no_event(seen: Observed, why: str) -> None:
     assert heard(State.Draining, seen) is None
     assert undrained(a_record(State.Draining), SPEC, seen) == why
 
 
-def test_the_acknowledgement_of_the_route_before_is_not_this_one_s() -> None:
-    """The first look after entering Draining sees what was acknowledged for the pods, whatever the clocks say."""
+def test_draining_with_earlier_acknowledgement_has_no_event() -> None:
+    """The first observation in Draining has the acknowledgement of the route to the pods."""
     for traffic in (QUIET, a_judgement(Usage.QUIET, at=SINCE)):
         seen = replace(IN_USE, route_acked_at=900.0, traffic=traffic)
         assert heard(State.Draining, seen) is None
 
 
-def test_a_sample_counts_once_the_workers_had_time_to_follow() -> None:
+def test_draining_sample_after_settling_is_drained() -> None:
     just = a_judgement(Usage.QUIET, at=1002.0 + SETTLE_SECONDS)
     assert heard(State.Draining, replace(DRAINED, traffic=just)) == events.Drained("idle for 5m")
 
 
-def test_who_comes_while_it_drains_makes_it_active() -> None:
+def test_draining_with_new_client_is_demand_or_traffic() -> None:
     assert heard(State.Draining, replace(DRAINED, held=1)) == events.DemandSeen("somebody waits")
     new = replace(TRAFFIC, moved=1)
     assert heard(State.Draining, replace(DRAINED, traffic=new)) == events.Traffic("it is traffic")
 
 
-def test_what_was_in_flight_before_a_drain_may_finish() -> None:
+def test_draining_with_earlier_work_in_flight_has_no_event() -> None:
     assert heard(State.Draining, replace(DRAINED, traffic=replace(TRAFFIC, in_flight=1))) is None
 
 
 CROSSING = replace(a_judgement(Usage.TRAFFIC, at=1009, start=999), moved=1)
 
 
-def test_traffic_in_a_window_from_before_a_commanded_drain_counts_only_for_what_is_in_flight() -> None:
-    """So that `zenvoy sleep` works right after a request."""
+def test_commanded_drain_ignores_traffic_before_the_command() -> None:
+    """Otherwise `zenvoy sleep` would fail right after a request."""
     commanded = replace(DRAINED, traffic=CROSSING, sleep_commanded_at=SINCE)
     assert heard(State.Draining, commanded) == events.Drained("idle for 5m")
     assert heard(State.Draining, replace(commanded, traffic=replace(CROSSING, in_flight=1))) is None
     earlier = replace(commanded, sleep_commanded_at=SINCE - 1)
-    assert isinstance(heard(State.Draining, earlier), events.Traffic), "that command is not of this drain"
+    assert isinstance(heard(State.Draining, earlier), events.Traffic), "the command was for an earlier drain"
 
 
 @pytest.mark.parametrize("by", IdleBy)
-def test_a_drain_of_idleness_ends_when_the_last_moments_of_it_were_not_idle(by: IdleBy) -> None:
+def test_idle_drain_with_traffic_before_it_ends(by: IdleBy) -> None:
     seen = replace(DRAINED, traffic=CROSSING)
     assert heard(State.Draining, seen, replace(SPEC, idle_by=by)) == events.Traffic("it is traffic")
 
 
-def test_by_bytes_an_open_connection_has_to_be_silent_for_a_while() -> None:
-    """A query is computed in silence, and one window without a byte may be a short one."""
+def test_drain_by_bytes_needs_silent_connections() -> None:
+    """A service may compute a response in silence, for longer than one window."""
     spec = replace(SPEC, idle_by=IdleBy.BYTES, idle_after=300, drain_timeout=30)
     quiet = replace(a_judgement(Usage.QUIET, at=1020), open=1)
     for silent_since in (None, 1006.0):
@@ -268,13 +268,13 @@ def test_by_bytes_an_open_connection_has_to_be_silent_for_a_while() -> None:
         assert isinstance(heard(State.Draining, seen, spec, now=1020), events.Drained)
 
 
-def test_silent_relayed_connections_do_not_keep_a_service_awake_that_is_judged_by_bytes() -> None:
+def test_drain_by_bytes_ignores_silent_relayed_connections() -> None:
     relayed = replace(DRAINED, relayed=4)
     assert heard(State.Draining, relayed, replace(SPEC, idle_by=IdleBy.BYTES)) == events.Drained("idle for 5m")
     assert heard(State.Draining, relayed, replace(SPEC, idle_by=IdleBy.CONNECTIONS)) is None
 
 
-def test_somebody_else_s_zero_ends_the_drain() -> None:
+def test_draining_at_zero_replicas_is_at_zero() -> None:
     assert heard(State.Draining, replace(DRAINED, replicas=0)) == events.ReplicasAtZero(
         "somebody else scaled it to zero"
     )
@@ -287,24 +287,24 @@ DEPARTING = replace(SPEC, departing=True)
 
 @pytest.mark.parametrize("state", [State.ScaledToZero, State.Draining])
 @pytest.mark.parametrize("seen", [Observed(), Observed(0, held=0), DRAINED])
-def test_one_that_is_deleted_is_woken_whatever_is_seen(state: State, seen: Observed) -> None:
+def test_deleted_sleeping_service_is_woken(state: State, seen: Observed) -> None:
     assert heard(state, seen, DEPARTING) == events.WakeCommanded("it is being deleted")
 
 
 @pytest.mark.parametrize("state", [State.Waking, State.Active, State.Idle])
-def test_what_is_awake_hears_the_same_while_it_is_deleted(state: State) -> None:
+def test_deleted_awake_service_has_the_same_events(state: State) -> None:
     for seen in (IN_USE, replace(IN_USE, endpoints=()), replace(IN_USE, traffic=TRAFFIC), replace(IN_USE, held=1)):
         assert heard(state, seen, DEPARTING) == heard(state, seen)
 
 
-def test_the_wake_of_one_that_is_deleted_is_wanted_though_nobody_is_there() -> None:
+def test_due_wake_of_deleted_service_is_wanted() -> None:
     nobody = replace(DRAINED, endpoints=())
     event = due(a_record(State.Waking), DEPARTING, nobody, events.WakeTimedOut)
     assert isinstance(event, events.WakeTimedOut)
     assert event.wanted
 
 
-def test_nobody_stops_what_is_paused_and_takes_long_to_come_back() -> None:
+def test_due_wake_of_paused_service_is_wanted() -> None:
     nobody = replace(DRAINED, endpoints=())
     event = due(a_record(State.Waking), replace(SPEC, paused=True), nobody, events.WakeTimedOut)
     assert isinstance(event, events.WakeTimedOut)
@@ -320,7 +320,7 @@ def wanted(seen: Observed) -> bool:
     return event.wanted
 
 
-def test_a_wake_that_times_out_is_wanted_unless_it_is_known_that_nobody_is_there() -> None:
+def test_due_wake_is_wanted_unless_proved_unused() -> None:
     nobody = replace(DRAINED, endpoints=())
     assert not wanted(nobody)
     for unknown in (
@@ -337,7 +337,7 @@ def test_a_wake_that_times_out_is_wanted_unless_it_is_known_that_nobody_is_there
         assert wanted(unknown), unknown
 
 
-def test_a_wake_that_times_out_says_why() -> None:
+def test_due_wake_has_diagnosis_as_reason() -> None:
     record, stuck = (
         a_record(State.Waking),
         replace(IN_USE, endpoints=(), diagnosis=Diagnosis.parse("exit code 1"), held=1),
@@ -347,14 +347,14 @@ def test_a_wake_that_times_out_says_why() -> None:
     assert unexplained.reason == "TimedOut: not ready, and no reason is reported"
 
 
-def test_a_drain_that_times_out_says_what_was_in_the_way() -> None:
+def test_due_drain_has_blocker_as_reason() -> None:
     seen = replace(DRAINED, traffic=a_judgement(Usage.TRAFFIC, start=999, in_flight=2))
     event = due(a_record(State.Draining), SPEC, seen, events.DrainTimedOut)
     assert event == events.DrainTimedOut("2 requests in flight")
     assert due(a_record(State.Draining), SPEC, DRAINED, events.DrainTimedOut).reason == "the drain took too long"
 
 
-def test_idle_elapsed_carries_the_pause() -> None:
+def test_due_idle_of_paused_service_is_paused() -> None:
     assert due(a_record(State.Idle), replace(SPEC, paused=True), IN_USE, events.IdleElapsed) == events.IdleElapsed(
         "idle for all of idleAfter", paused=True
     )
@@ -384,7 +384,7 @@ RECORDS = st.builds(
 
 
 @given(RECORDS, SEEN, st.sampled_from(list(IdleBy)), st.booleans(), st.sampled_from([NOW, NOW + 60]))
-def test_judge_and_step_agree_after_a_few_rounds_whatever_is_seen(
+def test_judge_and_step_converge_in_few_rounds(
     record: Record, seen: Observed, by: IdleBy, departing: bool, now: float
 ) -> None:
     heard_events = []
@@ -396,11 +396,11 @@ def test_judge_and_step_agree_after_a_few_rounds_whatever_is_seen(
 
 
 @given(RECORDS, SEEN, st.sampled_from([events.WakeTimedOut, events.DrainTimedOut, events.IdleElapsed]))
-def test_a_deadline_always_says_why(record: Record, seen: Observed, event: type[Event]) -> None:
+def test_due_event_always_has_a_reason(record: Record, seen: Observed, event: type[Event]) -> None:
     assert due(record, SPEC, seen, event).reason
 
 
-def test_commanded_drain_waits_for_the_first_samples() -> None:
+def test_commanded_drain_allows_for_first_samples() -> None:
     starting = replace(UNKNOWN, starting=True)
     commanded = replace(DRAINED, traffic=starting, sleep_commanded_at=SINCE)
     assert heard(State.Draining, commanded) is None

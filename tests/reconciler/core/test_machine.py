@@ -1,4 +1,4 @@
-"""The machine: every state x every event, against a table written from the design and not from the code."""
+"""Tests of the machine: every state and event, against a table written from the design, not from the code."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from reconciler.core.record import Record, State
 
 ScaledToZero, Waking, Active, Idle, Draining = State
 
-# One row an event, one column a state: the state that follows, `=` where nothing but a refresh happens, and `!` where
-# the pair is a fault of the caller.
+# A row per event and a column per state: the next state; `=` for no change of state; `!` for a pair that is an error of
+# the caller.
 COLUMNS = (ScaledToZero, Waking, Active, Idle, Draining)
 LETTERS = {"Z": ScaledToZero, "W": Waking, "A": Active, "I": Idle, "D": Draining}
 EXPECTED = """
@@ -63,7 +63,7 @@ VARIANTS: dict[str, Event] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One cell of the table."""
+    """A cell of the table."""
 
     record: Record
     event: Event
@@ -95,13 +95,13 @@ def all_events() -> set[type[Event]]:
     }
 
 
-def test_the_expectation_covers_every_state_and_every_event() -> None:
+def test_expected_table_covers_every_state_and_event() -> None:
     covered = {(case.record.state, type(case.event)) for case in cases()}
     assert covered == set(itertools.product(State, all_events()))
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
-def test_every_state_hears_every_event(case: Case) -> None:
+def test_step_for_every_state_and_event_matches_table(case: Case) -> None:
     if case.cell == "!":
         kept = replace(case.record)
         with pytest.raises(UnlistedEvent) as raised:
@@ -118,14 +118,14 @@ def test_every_state_hears_every_event(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.cell not in "=!"], ids=str)
-def test_a_change_of_state_forgets_the_stall_and_keeps_zeroed_only_when_zero_was_seen(case: Case) -> None:
+def test_step_to_other_state_resets_stalled_and_zeroed(case: Case) -> None:
     after = step(replace(case.record, stalled="it was stuck"), case.event, 107.0)
     assert after.stalled is None
     assert after.zeroed is isinstance(case.event, ReplicasAtZero)
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.cell == "="], ids=str)
-def test_a_self_loop_refreshes_what_is_known_and_nothing_else(case: Case) -> None:
+def test_step_to_same_state_updates_details_only(case: Case) -> None:
     after = step(case.record, case.event, 107.0)
     match case.event:
         case ReplicasAtZero():
@@ -136,7 +136,7 @@ def test_a_self_loop_refreshes_what_is_known_and_nothing_else(case: Case) -> Non
             assert after is case.record
 
 
-def test_the_same_refresh_twice_is_the_same_record() -> None:
+def test_step_without_change_returns_same_object() -> None:
     asleep = step(a_record(ScaledToZero), ReplicasAtZero(), 101.0)
     assert step(asleep, ReplicasAtZero(), 102.0) is asleep
     waking = step(a_record(Waking), WakeStalled("no image"), 101.0)
@@ -144,7 +144,7 @@ def test_the_same_refresh_twice_is_the_same_record() -> None:
     assert step(waking, WakeStalled("no node"), 103.0).stalled == "no node"
 
 
-def test_an_event_that_nobody_defined_is_unlisted_everywhere() -> None:
+def test_step_with_undefined_event_raises() -> None:
     class Invented(Event):
         pass
 
@@ -153,14 +153,14 @@ def test_an_event_that_nobody_defined_is_unlisted_everywhere() -> None:
             step(a_record(state), Invented(), 0.0)
 
 
-def test_no_row_is_hidden_by_an_unguarded_one_above_it() -> None:
+def test_table_has_no_unreachable_rows() -> None:
     for pair, rows in itertools.groupby(TABLE, key=lambda row: (row.source, row.event)):
         guards = [row.when for row in rows]
         assert None not in guards[:-1], pair
 
 
 class Talk:
-    """A conversation with the machine: `>> event` says something, `>> 5` lets 5 seconds pass, `<< state` expects."""
+    """A sequence of steps: `>> event` applies an event, `>> 5` advances the clock, `<< state` asserts the state."""
 
     def __init__(self, state: State) -> None:
         self.record = a_record(state)
@@ -178,7 +178,7 @@ class Talk:
         return self
 
 
-def test_a_day_in_the_life_of_a_service() -> None:
+def test_machine_runs_whole_cycle() -> None:
     talk = Talk(ScaledToZero)
     assert (
         talk
@@ -200,17 +200,17 @@ def test_a_day_in_the_life_of_a_service() -> None:
     assert talk.record == Record(ScaledToZero, 533.5, "idle for all of idleAfter", 3, "127.64.0.7:18001")
 
 
-def test_who_comes_during_the_drain_is_served_at_once() -> None:
+def test_demand_while_draining_leads_to_active() -> None:
     assert Talk(Idle) >> IdleElapsed() << Draining >> DemandSeen("somebody waits") << Active
 
 
-def test_doubt_undoes_idle_and_draining_and_nothing_else() -> None:
+def test_unknown_usage_ends_idle_and_draining_only() -> None:
     assert Talk(Idle) >> TrafficUnknown("Envoy b is missing") << Active
     assert Talk(Draining) >> TrafficUnknown("no Envoy is connected") << Active
     assert Talk(Active) >> TrafficUnknown("no Envoy is connected") << Active
 
 
-def test_a_wake_that_gets_stuck_goes_on_and_says_why() -> None:
+def test_stalled_wake_continues_with_reason() -> None:
     talk = Talk(ScaledToZero)
     assert talk >> DemandSeen() << Waking >> 5 >> WakeStalled("exit code 1") << Waking
     assert talk.record.stalled == "exit code 1"
@@ -221,28 +221,28 @@ def test_a_wake_that_gets_stuck_goes_on_and_says_why() -> None:
     assert talk.record.stalled is None
 
 
-def test_a_wake_that_nobody_wants_any_more_ends() -> None:
+def test_timed_out_wake_without_client_ends_asleep() -> None:
     assert Talk(ScaledToZero) >> DemandSeen() << Waking >> 60 >> WakeTimedOut(wanted=False) << ScaledToZero
 
 
-def test_somebody_else_scales_it_up_once_it_was_seen_at_zero() -> None:
+def test_ready_while_asleep_counts_after_zero_only() -> None:
     talk = Talk(Draining)
     assert talk >> Drained() << ScaledToZero >> Ready("the old pod, still there") << ScaledToZero
     assert talk >> ReplicasAtZero("confirmed") << ScaledToZero >> Ready("somebody else scaled it up") << Active
 
 
-def test_somebody_else_scales_it_to_zero_while_it_wakes_and_it_wakes_again() -> None:
+def test_zero_while_waking_allows_another_wake() -> None:
     assert Talk(Waking) >> ReplicasAtZero() << ScaledToZero >> DemandSeen("somebody waits") << Waking
 
 
-def test_a_crash_holds_until_it_is_back() -> None:
+def test_lost_endpoints_lead_to_waking_until_ready() -> None:
     assert Talk(Active) >> EndpointsLost("exit code 139") << Waking >> Ready() << Active
 
 
-def test_sleep_by_command_drains_first() -> None:
+def test_sleep_command_drains_first() -> None:
     assert Talk(Active) >> SleepCommanded("a person asked") << Draining >> Drained() << ScaledToZero
     assert Talk(Active) >> SleepCommanded() << Draining >> DrainTimedOut("1 request in flight") << Active
 
 
-def test_a_pause_keeps_it_awake_until_somebody_commands_sleep() -> None:
+def test_paused_service_stays_idle_until_sleep_command() -> None:
     assert Talk(Idle) >> IdleElapsed(paused=True) << Idle >> SleepCommanded() << Draining >> WakeCommanded() << Active

@@ -1,4 +1,4 @@
-"""The plan of each state: scale, route, release, deadline."""
+"""Tests of the plan of each state: scale, route, release, deadline."""
 
 from __future__ import annotations
 
@@ -22,55 +22,55 @@ def a_record(state: State, **known: object) -> Record:
     return replace(Record(state, 1000.0, "", 3, "127.64.0.7:18001"), **known)  # type: ignore[arg-type]
 
 
-def test_asleep_nothing_runs_and_connections_are_held() -> None:
+def test_plan_asleep_scales_to_zero_and_holds() -> None:
     assert plan(a_record(State.ScaledToZero), SPEC, 1001) == Plan(Zero(), Route.HOLD, release=False, deadline=None)
 
 
-def test_asleep_once_zero_was_seen_whoever_scales_it_up_is_not_fought() -> None:
+def test_plan_asleep_after_zero_does_not_scale() -> None:
     planned = plan(a_record(State.ScaledToZero, zeroed=True), SPEC, 1001)
     assert planned == Plan(None, Route.HOLD, release=False, deadline=None)
 
 
-def test_waking_brings_back_what_it_had_and_connects_those_who_wait() -> None:
+def test_plan_waking_restores_replicas_and_releases() -> None:
     deadline = Deadline(1060, events.WakeTimedOut)
     assert plan(a_record(State.Waking), SPEC, 1001) == Plan(AtLeast(3), Route.HOLD, release=True, deadline=deadline)
 
 
-def test_waking_to_a_fixed_number() -> None:
+def test_plan_waking_uses_configured_replicas() -> None:
     assert plan(a_record(State.Waking), replace(SPEC, replicas=2), 1001).scale == AtLeast(2)
 
 
-def test_active_leaves_the_number_to_its_owner() -> None:
+def test_plan_active_does_not_scale() -> None:
     assert plan(a_record(State.Active), SPEC, 1001) == Plan(None, Route.PODS, release=True, deadline=None)
 
 
-def test_idle_is_active_with_a_deadline() -> None:
+def test_plan_idle_adds_a_deadline_to_active() -> None:
     deadline = Deadline(1300, events.IdleElapsed)
     assert plan(a_record(State.Idle), SPEC, 1001) == Plan(None, Route.PODS, release=True, deadline=deadline)
     assert plan(a_record(State.Idle), SPEC, 5000).deadline == deadline
 
 
 @pytest.mark.parametrize("spec", [replace(SPEC, paused=True), replace(SPEC, departing=True)])
-def test_what_is_paused_or_deleted_has_no_deadline_when_idle(spec: Spec) -> None:
+def test_plan_idle_and_paused_or_deleted_has_no_deadline(spec: Spec) -> None:
     assert plan(a_record(State.Idle), spec, 1001).deadline is None
 
 
-def test_draining_holds_what_comes_and_keeps_what_runs() -> None:
+def test_plan_draining_holds_without_scaling() -> None:
     deadline = Deadline(1030, events.DrainTimedOut)
     assert plan(a_record(State.Draining), SPEC, 1001) == Plan(None, Route.HOLD, release=False, deadline=deadline)
 
 
-def test_a_drain_has_the_time_that_a_sample_takes_besides() -> None:
-    """With a Prometheus that scrapes every minute, the proof that nothing is in flight may be a minute late."""
+def test_plan_draining_adds_sample_lag_to_deadline() -> None:
+    """If Prometheus scrapes every minute, the evidence for an end of the drain may be a minute late."""
     slow = sample_source.pace(1.0, PrometheusSettings("http://prometheus:9090", scrape_interval=60, timeout=5))
     deadline = plan(a_record(State.Draining), SPEC, 1001, slow.lag).deadline
     assert deadline
     assert deadline.at >= a_record(State.Draining).since + SPEC.drain_timeout + 60
-    assert sample_source.pace(1.0, None).lag == 0, "Envoy itself says it when it is asked"
+    assert sample_source.pace(1.0, None).lag == 0, "Envoy's admin port has the present counters"
 
 
 @pytest.mark.parametrize(("now", "due"), [(1000, 1060), (1059.9, 1060), (1060, 1120), (1061, 1120), (4242, 4300)])
-def test_a_stalled_wake_times_out_again_and_again(now: float, due: float) -> None:
+def test_plan_stalled_wake_repeats_its_deadline(now: float, due: float) -> None:
     assert plan(a_record(State.Waking, stalled="no image"), SPEC, now).deadline == Deadline(due, events.WakeTimedOut)
 
 
@@ -79,9 +79,7 @@ def test_a_stalled_wake_times_out_again_and_again(now: float, due: float) -> Non
     timeout=st.floats(0.05, 7200),
     rounds=st.integers(0, 20),
 )
-def test_a_wake_s_deadline_is_ahead_of_the_clock_also_when_it_has_just_passed(
-    since: float, timeout: float, rounds: int
-) -> None:
+def test_plan_waking_deadline_is_in_the_future(since: float, timeout: float, rounds: int) -> None:
     spec, record = replace(SPEC, wake_timeout=timeout), a_record(State.Waking, since=since)
     now = since
     for _ in range(rounds + 1):
@@ -91,5 +89,5 @@ def test_a_wake_s_deadline_is_ahead_of_the_clock_also_when_it_has_just_passed(
         now = deadline.at
 
 
-def test_a_clock_that_was_set_back_delays_and_never_drops_a_deadline() -> None:
+def test_plan_with_clock_set_back_keeps_deadline() -> None:
     assert plan(a_record(State.Waking), SPEC, 10).deadline == Deadline(1060, events.WakeTimedOut)

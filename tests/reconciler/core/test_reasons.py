@@ -1,4 +1,4 @@
-"""Reasons, and the values that carry them."""
+"""Tests of reasons and of the values that carry them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.kubernetes.workloads import diagnosis, wake_client
 
 TROUBLESHOOTING = Path(__file__).parents[3] / "docs" / "troubleshooting.md"
 OF_CONDITIONS_ONLY = {"TargetUnavailable", "NotSeenYet"}
-"""Reasons of conditions that no diagnosis has."""
+"""Reasons of conditions that are not codes of diagnoses."""
 
 
 def test_reason_values_are_unique() -> None:

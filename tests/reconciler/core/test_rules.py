@@ -1,7 +1,7 @@
-"""The design's rules as invariants of a small world, whatever happens in it and in whatever order.
+"""The rules of the design as invariants of a simulated world, for any order of events.
 
-Hypothesis plays clients, Envoys, the holder, pods, other people and the clock against the core, which is driven by the
-real engine, so by the loop that also drives it in production. The reconciler may restart between any two steps.
+Hypothesis acts as clients, Envoys, the holder, pods, other people and the clock. The real engine drives the core, as in
+production. The reconciler may restart between any two steps.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BREAKS = {
     "pods": "restarts of pods",
     "reconciler": "",
 }
-"""What may break, and the part of the world that would mend it."""
+"""Faults, each with the part of the world that repairs it."""
 BROKEN = [*PARTS, "samples", "sample of b", "alarms"]
 
 
@@ -56,10 +56,10 @@ EXCUSED_HERE = (*EXCUSED, "was silent")
 
 
 class Watched(World):
-    """The world, with an eye on every transition in the moment that it happens, when what is true can be compared."""
+    """A world that checks each transition against the actual state when it happens."""
 
     def busy(self) -> list[Client]:
-        """Who must not be cut: by bytes, those that were not silent for as long as that takes."""
+        """Return the clients that must not be cut; by bytes, only those that were not silent for long enough."""
         return [client for client in self.living() if not self._may_be_cut(client)]
 
     def _may_be_cut(self, client: Client) -> bool:
@@ -80,10 +80,10 @@ class Watched(World):
             check(transition)
         if transition.target is State.ScaledToZero and transition.event != "ReplicasAtZero":
             assert transition.event in ("Drained", "WakeTimedOut"), transition
-            assert not self.busy(), f"asleep although somebody is there: {transition} {self.busy()}"
+            assert not self.busy(), f"asleep although a client is present: {transition} {self.busy()}"
 
     def _entered_before(self) -> float:
-        """When the state was entered that the latest transition left."""
+        """Return the time at which the source state of the latest transition was entered."""
         changes = [t for t in self.transitions if t.source is not t.target]
         return changes[-2].at if len(changes) > 1 else 0.0
 
@@ -92,7 +92,7 @@ class Watched(World):
         return bool(traffic) and self.now - traffic.taken_at <= STALE_AFTER  # type: ignore[union-attr]
 
     def _unseen(self, start: float, end: float) -> list[Client]:
-        """Whom a complete look at Envoys from `start` to `end` must have seen: new ones, and those still there."""
+        """Return the clients that a complete sample from `start` to `end` must include: new and present ones."""
         return [
             client
             for client in self.clients
@@ -101,7 +101,7 @@ class Watched(World):
         ]
 
     def _is_seen_after(self, client: Client, start: float, end: float) -> bool:
-        """Whether one that had come before `start` is seen in a look until `end`: while it is there, or by its end."""
+        """Return whether a sample until `end` includes a client from before `start`: it is present, or it has ended."""
         if self.spec.idle_by is IdleBy.BYTES:
             return client.end == "served" and client.ended is not None and start <= client.ended < end
         return client.ended is None or client.ended > end
@@ -130,7 +130,7 @@ class Watched(World):
         assert self.envoys(), "no Envoy is connected"
         acks = [self.fleet[name].acked_at for name in self.envoys()] + [self.holder.acked_at]
         for at in acks:
-            assert at is not None, "somebody did not acknowledge"
+            assert at is not None, "an acknowledgement is missing"
             assert at >= since, "that acknowledgement was for the route before"
             assert traffic.taken_at >= at + SETTLE_SECONDS, "the sample was too early"
         assert all(self.fleet[name].route[0].startswith("127.") for name in self.envoys())
@@ -142,13 +142,13 @@ class Watched(World):
 
 
 class Rules(RuleBasedStateMachine):
-    """What may happen, and what must hold after it."""
+    """Possible events, and the invariants after each."""
 
     spec = SPEC
 
     @initialize(phase=st.sampled_from(["asleep", "waking", "awake", "draining"]), seconds=SECONDS, in_use=st.booleans())
     def begin(self, phase: str, seconds: int, in_use: bool) -> None:
-        """So that what follows starts anywhere, and not only where chance gets to."""
+        """Start in any phase, including those that random steps rarely reach."""
         world = self.world = Watched(self.spec)
         world.all_goes_well(2, finishing=True)
         if phase == "asleep":
@@ -248,7 +248,7 @@ class Rules(RuleBasedStateMachine):
             case _:
                 self.world.engine.pause("web", what == "pause")
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def nobody_is_lost_by_sleep(self) -> None:
@@ -295,7 +295,7 @@ class Rules(RuleBasedStateMachine):
             assert self.world.saved["web"] == self.world.record
 
     def teardown(self) -> None:
-        """From wherever this got to, once all goes well everybody who waits is served, and then it sleeps again."""
+        """Check that, without faults, all held clients are served and the service then sleeps."""
         if not hasattr(self, "world"):
             return
         waiting = self.world.held()
@@ -309,7 +309,7 @@ class Rules(RuleBasedStateMachine):
 
 
 class RulesByBytes(Rules):
-    """The same for a service that sleeps under silent connections."""
+    """The same rules for a service that may sleep while silent connections are open."""
 
     spec = replace(SPEC, idle_by=IdleBy.BYTES)
 

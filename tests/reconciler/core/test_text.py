@@ -1,4 +1,4 @@
-"""Words for people."""
+"""Tests of durations, lists, plurals and similar words."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from reconciler.core.text import closest_match, join_words, parse_duration, plur
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0 targets"), (1, "1 target"), (2, "2 targets")])
-def test_one_is_singular(number: int, said: str) -> None:
+def test_pluralize_one_is_singular(number: int, said: str) -> None:
     assert pluralize(number, "target") == said
 
 
 @pytest.mark.parametrize(
     ("by", "said"), [("requests", "1 request"), ("connections", "1 connection"), ("bytes", "1 byte")]
 )
-def test_one_of_what_idleness_is_judged_by(by: str, said: str) -> None:
+def test_idle_by_one_is_singular(by: str, said: str) -> None:
     assert pluralize(1, IdleBy(by).one) == said
 
 

@@ -1,4 +1,4 @@
-"""Rule 1, unknown is not idle: what two samples say of a service, and all the ways in which they say nothing."""
+"""Tests of usage from two samples, and of all causes of unknown usage, which never counts as idle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USED = Counters(requests=7, connections=3, bytes=900)
 
 
 def sample(at: float, missing: dict[str, str] | None = None, **envoys: tuple[float, Counters | None]) -> Sample:
-    """What each Envoy said at `at`: its uptime, and what it counted for `web` (None: never used)."""
+    """Return a sample with the uptime and the counters for `web` of each Envoy (None: never used)."""
     readings = {
         name: EnvoyReading(uptime, {} if counters is None else {"web": counters})
         for name, (uptime, counters) in envoys.items()
@@ -32,15 +32,15 @@ def judged(
 QUIET_BEFORE = sample(1000, a=(500, USED))
 
 
-def test_of_one_window_all_that_is_quiet_is_one_judgement_by_each_figure() -> None:
+def test_window_quiet_usages_share_one_object() -> None:
     window = Window(QUIET_BEFORE, sample(1005, a=(505, USED)), frozenset({"a"}))
     for by in IdleBy:
         assert window.judge("web", by, None) is window.judge("never used", by, None)
     assert len({window.judge("web", by, None).reason for by in IdleBy}) == len(IdleBy)
 
 
-def test_envoys_that_are_read_at_times_of_their_own_are_not_taken_for_restarted() -> None:
-    """Prometheus scrapes each at an offset of its own, and asks for all at once."""
+def test_window_with_offset_readings_is_not_a_restart() -> None:
+    """Prometheus scrapes each Envoy at its own offset and returns all of them together."""
 
     def scraped(a: float, b: float) -> Sample:
         return Sample(min(a, b), {"a": EnvoyReading(a - 500, {}, a), "b": EnvoyReading(b - 500, {}, b)})
@@ -50,13 +50,13 @@ def test_envoys_that_are_read_at_times_of_their_own_are_not_taken_for_restarted(
         assert judged(before, after, "a b").usage is Usage.QUIET
 
 
-def test_an_envoy_that_restarted_is_found_by_its_own_time() -> None:
+def test_window_finds_restart_by_time_of_reading() -> None:
     before = Sample(1000, {"a": EnvoyReading(500, {}, 1000), "b": EnvoyReading(500, {}, 1007)})
     after = Sample(1007, {"a": EnvoyReading(515, {}, 1015), "b": EnvoyReading(3, {}, 1007.5)})
     assert judged(before, after, "a b").reason == "Envoy b restarted"
 
 
-def test_nothing_moved_and_nothing_in_flight_is_quiet() -> None:
+def test_window_without_use_is_quiet() -> None:
     verdict = judged(QUIET_BEFORE, sample(1005, a=(505, USED)))
     assert verdict == ServiceUsage(Usage.QUIET, 1005, 1000, 0, "0 requests moved, 0 in flight", moved=0)
 
@@ -69,32 +69,32 @@ def test_nothing_moved_and_nothing_in_flight_is_quiet() -> None:
         (IdleBy.BYTES, Counters(9, 9, 900, 4, 4), Counters(7, 3, 901)),
     ],
 )
-def test_only_the_figure_that_was_asked_for_counts(by: IdleBy, idle_changes: Counters, busy_changes: Counters) -> None:
+def test_window_uses_only_the_configured_counter(by: IdleBy, idle_changes: Counters, busy_changes: Counters) -> None:
     assert judged(QUIET_BEFORE, sample(1005, a=(505, idle_changes)), by=by).usage is Usage.QUIET
     assert judged(QUIET_BEFORE, sample(1005, a=(505, busy_changes)), by=by).usage is Usage.TRAFFIC
 
 
-def test_a_long_request_is_traffic_although_no_counter_moves() -> None:
+def test_window_with_active_request_is_traffic() -> None:
     verdict = judged(QUIET_BEFORE, sample(1005, a=(505, Counters(7, 3, 900, active_requests=1))))
     assert (verdict.usage, verdict.in_flight) == (Usage.TRAFFIC, 1)
 
 
-def test_an_open_connection_is_traffic_when_judged_by_connections_and_silence_is_not_when_judged_by_bytes() -> None:
+def test_window_open_connection_is_quiet_by_bytes_only() -> None:
     after = sample(1005, a=(505, Counters(7, 3, 900, active_connections=2)))
     assert judged(QUIET_BEFORE, after, by=IdleBy.CONNECTIONS).in_flight == 2
     assert judged(QUIET_BEFORE, after, by=IdleBy.BYTES).usage is Usage.QUIET
 
 
-def test_moving_bytes_are_in_flight() -> None:
+def test_window_moving_bytes_are_in_flight() -> None:
     verdict = judged(QUIET_BEFORE, sample(1005, a=(505, Counters(7, 3, 1900))), by=IdleBy.BYTES)
     assert (verdict.usage, verdict.in_flight) == (Usage.TRAFFIC, 1)
 
 
-def test_the_first_appearance_of_a_counter_is_traffic() -> None:
+def test_window_with_new_counter_is_traffic() -> None:
     assert judged(sample(1000, a=(500, None)), sample(1005, a=(505, USED))).usage is Usage.TRAFFIC
 
 
-def test_in_doubt_it_is_unknown_with_what_is_known_to_have_come() -> None:
+def test_window_unknown_includes_known_new_work() -> None:
     before = sample(1000, a=(500, USED), b=(500, USED))
     after = sample(1005, {"b": "it did not answer"}, a=(505, Counters(8, 4, 950, active_requests=1)))
     verdict = judged(before, after, "a b")
@@ -102,12 +102,12 @@ def test_in_doubt_it_is_unknown_with_what_is_known_to_have_come() -> None:
     assert verdict.reason == "Envoy b is missing: it did not answer"
 
 
-def test_a_connection_on_which_the_server_has_to_speak_first_has_arrived_though_no_byte_moved() -> None:
+def test_window_counts_connection_without_bytes_as_arrived() -> None:
     verdict = judged(sample(1000, a=(500, None)), sample(1005, a=(505, Counters(0, 1, 0, 0, 1))), by=IdleBy.BYTES)
     assert (verdict.usage, verdict.arrived, verdict.open) == (Usage.QUIET, 1, 1)
 
 
-def test_the_sample_after_one_that_prometheus_could_not_give_is_in_doubt_for_that_reason() -> None:
+def test_window_after_prometheus_failure_has_its_reason() -> None:
     failed = Sample(1003, {}, {"a": "Prometheus: it cannot be reached"}, source_failed=True)
     window = Window(failed, sample(1002, a=(502, USED)), frozenset({"a"}))
     unknown = window.unknown()
@@ -115,17 +115,17 @@ def test_the_sample_after_one_that_prometheus_could_not_give_is_in_doubt_for_tha
     assert unknown.code is Reason.PROMETHEUS
 
 
-def test_a_service_that_was_never_used_is_quiet() -> None:
+def test_window_of_unused_service_is_quiet() -> None:
     assert judged(sample(1000, a=(500, None)), sample(1005, a=(505, None))).usage is Usage.QUIET
 
 
-def test_all_envoys_count_together() -> None:
+def test_window_sums_all_envoys() -> None:
     before = sample(1000, a=(500, USED), b=(90, USED))
     verdict = judged(before, sample(1005, a=(505, USED), b=(95, Counters(8, 4, 950, 2, 2))), "a b")
     assert (verdict.usage, verdict.in_flight, verdict.moved) == (Usage.TRAFFIC, 2, 1)
 
 
-def test_an_envoy_that_left_in_good_order_is_not_missed() -> None:
+def test_window_ignores_envoy_that_is_not_expected() -> None:
     before = sample(1000, a=(500, USED), b=(90, USED))
     assert judged(before, sample(1005, a=(505, USED)), "a").usage is Usage.QUIET
 
@@ -143,7 +143,7 @@ def test_an_envoy_that_left_in_good_order_is_not_missed() -> None:
             id="missing",
         ),
         pytest.param(
-            QUIET_BEFORE, sample(1005), "a", "Envoy a is missing: not in the sample", id="missing without a word"
+            QUIET_BEFORE, sample(1005), "a", "Envoy a is missing: not in the sample", id="missing without an error"
         ),
         pytest.param(
             QUIET_BEFORE,
@@ -193,32 +193,32 @@ def test_an_envoy_that_left_in_good_order_is_not_missed() -> None:
         ),
     ],
 )
-def test_unknown_is_not_idle(before: Sample | None, after: Sample, expected: str, reason: str) -> None:
+def test_window_incomplete_is_unknown(before: Sample | None, after: Sample, expected: str, reason: str) -> None:
     verdict = judged(before, after, expected)
     assert (verdict.usage, verdict.reason) == (Usage.UNKNOWN, reason)
 
 
-def test_one_envoy_s_silence_does_not_hide_another_s_doubt() -> None:
+def test_window_with_one_unknown_envoy_is_unknown() -> None:
     before = sample(1000, a=(500, USED), b=(500, USED))
     after = sample(1005, a=(505, USED), b=(505, Counters(1, 1, 1)))
     assert judged(before, after, "a b").usage is Usage.UNKNOWN
 
 
-def test_not_a_number_is_never_quiet() -> None:
+def test_window_with_nan_is_not_quiet() -> None:
     nan = float("nan")
     for broken in (Counters(requests=nan, connections=3, bytes=900), Counters(7, 3, 900, nan)):  # type: ignore[arg-type]
         assert judged(QUIET_BEFORE, sample(1005, a=(505, broken))).usage is not Usage.QUIET
 
 
-def test_uptimes_are_whole_seconds() -> None:
-    """Two readings 0.5 s apart may show the same uptime, or one that is a second later: neither is a restart."""
+def test_window_tolerates_whole_second_uptimes() -> None:
+    """Two readings 0.5 s apart may show equal uptimes, or uptimes that differ by a second; neither is a restart."""
     assert judged(QUIET_BEFORE, sample(1000.5, a=(500, USED))).usage is Usage.QUIET
     assert judged(QUIET_BEFORE, sample(1000.5, a=(501, USED))).usage is Usage.QUIET
     assert judged(QUIET_BEFORE, sample(1005.9, a=(505, USED))).usage is Usage.QUIET
 
 
 def test_window_of_a_new_envoy_is_judged_by_its_process() -> None:
-    """Uptimes of 0 and 0 say nothing: the process id does."""
+    """Two uptimes of 0 prove nothing; the process id does."""
 
     def of(at: float, process: int) -> Sample:
         return Sample(at, {"a": EnvoyReading(0, {}, process=process)})
@@ -230,8 +230,8 @@ def test_window_of_a_new_envoy_is_judged_by_its_process() -> None:
     assert unknown.reason == "Envoy a has just started: no complete sample yet"
 
 
-def test_restart_behind_a_slow_reading_is_not_missed() -> None:
-    """The second reading took 1.9 s, in which the new Envoy became as old as the old one was."""
+def test_window_finds_restart_behind_slow_reading() -> None:
+    """The second reading took 1.9 s, after which the new Envoy has the uptime that the old one had."""
     assert judged(sample(1000, a=(1, USED)), sample(1000.2, a=(1, USED))).usage is Usage.UNKNOWN
 
 

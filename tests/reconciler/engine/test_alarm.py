@@ -1,4 +1,4 @@
-"""Deadlines by APScheduler: each comes back once, late rather than never, and a replaced one never."""
+"""Tests of the alarm: it reports each deadline once, perhaps late, and never a replaced one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class Bell:
-    """Collects what an alarm says."""
+    """A collector of the alarm's reports."""
 
     def __init__(self) -> None:
         self.heard: asyncio.Queue[tuple[str, Deadline]] = asyncio.Queue()
@@ -24,7 +24,7 @@ class Bell:
         return await asyncio.wait_for(self.heard.get(), PATIENCE_SECONDS)
 
 
-async def test_a_deadline_comes_back_when_it_has_passed_even_when_it_already_had() -> None:
+async def test_alarm_reports_passed_and_past_deadlines() -> None:
     bell = Bell()
     past, soon = Deadline(time.time() - 3600, IdleElapsed), Deadline(time.time() + 0.1, DrainTimedOut)
     bell.alarm.arm("late", past)
@@ -34,7 +34,7 @@ async def test_a_deadline_comes_back_when_it_has_passed_even_when_it_already_had
     bell.alarm.close()
 
 
-async def test_only_the_present_deadline_of_a_service_comes_back() -> None:
+async def test_alarm_reports_only_the_present_deadline() -> None:
     bell = Bell()
     first, second = Deadline(time.time() + 0.05, IdleElapsed), Deadline(time.time() + 0.1, IdleElapsed)
     bell.alarm.arm("web", first)
@@ -47,7 +47,7 @@ async def test_only_the_present_deadline_of_a_service_comes_back() -> None:
     bell.alarm.close()
 
 
-async def test_the_same_deadline_may_be_armed_again_after_it_passed() -> None:
+async def test_alarm_rearmed_with_same_deadline_reports_again() -> None:
     bell = Bell()
     deadline = Deadline(time.time(), IdleElapsed)
     bell.alarm.arm("web", deadline)
@@ -57,8 +57,8 @@ async def test_the_same_deadline_may_be_armed_again_after_it_passed() -> None:
     bell.alarm.close()
 
 
-async def test_a_deadline_that_is_due_while_another_rings_rings_too() -> None:
-    """A crowd of deadlines a few microseconds apart, and each arms one more, which is due at once."""
+async def test_alarm_with_simultaneous_deadlines_reports_all() -> None:
+    """Many deadlines are due within microseconds, and each arms another one that is due immediately."""
     began, number = time.time() + 0.05, 500
     rung: list[str] = []
     done = asyncio.Event()

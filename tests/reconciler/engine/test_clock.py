@@ -1,4 +1,4 @@
-"""The wall clock is set while services are awake: a sleep is late by one idle time at most, and never unjustified."""
+"""Tests of changes of the wall clock: a sleep is late by at most one `idleAfter`, and never early."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fakes.world import NAME, World
 IDLE_AFTER = 6
 SPEC = Spec(name=NAME, replicas=1, idle_after=IDLE_AFTER, wake_timeout=50, drain_timeout=4, hold_timeout=600)
 FEW = 4
-"""Seconds for samples, and for all to acknowledge."""
+"""Seconds for samples and acknowledgements."""
 HOUR = 3600
 
 
@@ -37,7 +37,7 @@ def awake(state: State, in_use: bool = False) -> World:
 
 @pytest.mark.parametrize("state", [State.Active, State.Idle, State.Draining])
 @given(back=st.integers(2, 100 * HOUR))
-def test_set_back_it_sleeps_one_idle_time_later_at_most(state: State, back: int) -> None:
+def test_clock_set_back_delays_sleep_by_one_idle_after(state: State, back: int) -> None:
     world = awake(state)
     world.clock_is_set(-back)
     world.all_goes_well(IDLE_AFTER + FEW, finishing=True)
@@ -45,7 +45,7 @@ def test_set_back_it_sleeps_one_idle_time_later_at_most(state: State, back: int)
 
 
 @given(step=st.integers(-100 * HOUR, 100 * HOUR), seconds=st.integers(0, 3), asked=st.booleans())
-def test_what_is_in_use_does_not_sleep_however_it_is_set(step: int, seconds: int, asked: bool) -> None:
+def test_clock_change_does_not_put_used_service_to_sleep(step: int, seconds: int, asked: bool) -> None:
     world = awake(State.Active, in_use=True)
     world.all_goes_well(seconds, finishing=False)
     if asked:
@@ -58,7 +58,7 @@ def test_what_is_in_use_does_not_sleep_however_it_is_set(step: int, seconds: int
         assert len(world.living()) == 1
 
 
-def test_a_sample_from_before_says_nothing_for_long() -> None:
+def test_clock_set_back_discards_future_sample() -> None:
     world = awake(State.Idle)
     world.clock_is_set(-HOUR)
     world.all_goes_well(IDLE_AFTER + FEW, finishing=True, but="samples")
@@ -66,13 +66,13 @@ def test_a_sample_from_before_says_nothing_for_long() -> None:
 
 
 class Source:
-    """Samples of nothing."""
+    """A source of empty samples."""
 
     async def sample(self) -> Sample:
         return Sample(0.0, {})
 
 
-async def test_samples_go_on_though_the_clock_is_set_back() -> None:
+async def test_clock_set_back_does_not_stop_sampler() -> None:
     walls, taken = iter([5000.0] + [1000.0] * 1000), asyncio.Event()
     seen: list[Sample] = []
 

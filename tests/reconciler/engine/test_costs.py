@@ -1,4 +1,4 @@
-"""What many services cost: what sleeps shares what it can, and news that changes nothing is brought to nobody."""
+"""Tests of the cost of many services: shared objects, and no calls without changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PODS = ("127.0.0.1:80",)
 
 
 class Ports:
-    """Every adapter of an engine; `asked` is what its backend heard."""
+    """The adapters of an engine; `asked` has the scales that its backend received."""
 
     def __init__(self) -> None:
         self.asked: list[Scale] = []
@@ -62,7 +62,7 @@ class Ports:
 
 
 class Place:
-    """A service `web` that runs, and an Envoy through which nothing moves."""
+    """A running service `web` and an Envoy without traffic."""
 
     def __init__(self) -> None:
         self.ports, self.spec, self.uptime = Ports(), Spec(name="web"), 100.0
@@ -84,7 +84,7 @@ class Place:
         self.engine.sampled(Sample(NOW - 200.0 + self.uptime, {"one": EnvoyReading(self.uptime, {})}))
 
 
-def test_what_changes_nothing_is_not_brought_about_again() -> None:
+def test_engine_without_news_does_not_converge() -> None:
     place = Place()
     place.sampled()
     before = place.asked
@@ -94,7 +94,7 @@ def test_what_changes_nothing_is_not_brought_about_again() -> None:
     assert place.asked == before
 
 
-def test_what_changes_the_plan_of_one_that_is_awake_is_brought_about() -> None:
+def test_engine_with_changed_plan_converges() -> None:
     place = Place()
     service = place.engine.services["web"]
     for news in (
@@ -109,12 +109,12 @@ def test_what_changes_the_plan_of_one_that_is_awake_is_brought_about() -> None:
     assert service.record is not None and service.record.state is State.Draining
 
 
-def test_a_service_keeps_the_spec_that_it_was_given() -> None:
+def test_service_shares_its_configured_spec() -> None:
     place = Place()
     assert place.engine.services["web"].spec is place.spec
 
 
-def test_who_is_known_leaves_no_room_behind_among_the_unknown() -> None:
+def test_service_index_without_unknown_frees_memory() -> None:
     roll = ServiceIndex()
     names = [f"service-{number}" for number in range(1000)]
     for name in names:
@@ -124,7 +124,7 @@ def test_who_is_known_leaves_no_room_behind_among_the_unknown() -> None:
     assert sys.getsizeof(roll.unknown) == sys.getsizeof(set())
 
 
-def test_endpoints_of_one_that_has_none_are_one_object() -> None:
+def test_terminating_endpoints_share_the_empty_set() -> None:
     ending = TerminatingEndpoints()
     ending.begin((), zeroed=True)
     assert ending.endpoints is NONE

@@ -1,4 +1,4 @@
-"""Services that are deleted while one or two replicas serve them: whoever came before is served, and nothing sleeps."""
+"""Tests of deleted services with one and two replicas: earlier clients are served, and nothing sleeps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draining() -> World:
     return world
 
 
-def test_one_that_sleeps_is_woken() -> None:
+def test_deleted_service_asleep_is_woken() -> None:
     world = deleted(asleep())
     assert (world.state, world.scale) == (State.Waking, AtLeast(2))
     world.all_goes_well(3, finishing=True)
@@ -55,7 +55,7 @@ def test_one_that_sleeps_is_woken() -> None:
     assert needed(world.engine, world.now) is None
 
 
-def test_whoever_waits_is_served_before_it_may_go() -> None:
+def test_deleted_service_serves_held_clients_first() -> None:
     world = asleep()
     world.holder_obeys()
     world.arrive("a", False)
@@ -67,7 +67,7 @@ def test_whoever_waits_is_served_before_it_may_go() -> None:
     assert [client.pod for client in world.clients[-1:]] != [None]
 
 
-def test_it_may_not_go_while_an_envoy_leads_to_the_hold_address() -> None:
+def test_deleted_service_needs_all_envoys_on_its_endpoints() -> None:
     world = deleted(asleep())
     world.all_goes_well(3, finishing=True, but="envoy b")
     assert needed(world.engine, world.now) == "the route is not acknowledged: b"
@@ -79,14 +79,14 @@ def test_it_may_not_go_while_an_envoy_leads_to_the_hold_address() -> None:
     assert needed(world.engine, world.now) is None
 
 
-def test_a_drain_ends_with_it_awake() -> None:
+def test_deleted_service_draining_becomes_active() -> None:
     world = deleted(draining())
     assert world.state is State.Active
     world.all_goes_well(3, finishing=False)
     assert needed(world.engine, world.now) is None
 
 
-def test_it_never_sleeps_again() -> None:
+def test_deleted_service_never_sleeps() -> None:
     world = deleted(asleep())
     world.all_goes_well(60, finishing=True)
     assert world.state is State.Idle
@@ -94,20 +94,20 @@ def test_it_never_sleeps_again() -> None:
     assert world.state is State.Active
 
 
-def test_a_wake_that_takes_too_long_is_not_given_up() -> None:
+def test_deleted_service_continues_timed_out_wake() -> None:
     world = deleted(asleep())
     world.all_goes_well(30, finishing=True, but="readiness")
     assert (world.state, world.scale) == (State.Waking, AtLeast(2))
 
 
-def test_a_restart_forgets_nothing_of_it() -> None:
+def test_deleted_service_survives_restart() -> None:
     world = deleted(asleep())
     world.restart()
     world.report_backend()
     assert world.state is State.Waking
 
 
-def test_the_next_one_of_that_name_sleeps_as_any_other() -> None:
+def test_service_after_deleted_namesake_sleeps() -> None:
     world = deleted(asleep())
     world.all_goes_well(5, finishing=True)
     world.spec = SPEC
@@ -117,7 +117,7 @@ def test_the_next_one_of_that_name_sleeps_as_any_other() -> None:
 
 
 @pytest.mark.parametrize("first", ["L", "F"])
-def test_somebody_who_waits_at_a_follower_is_served_before_it_may_go(first: str) -> None:
+def test_deleted_service_serves_clients_of_follower_first(first: str) -> None:
     world = Pair(SPEC, (0.0, 0.0))
     world.all_goes_well(20)
     world.arrive("b")

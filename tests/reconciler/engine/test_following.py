@@ -1,4 +1,4 @@
-"""Single stories of two replicas, each with one thing that must not happen; `test_two_replicas` has all at random."""
+"""Tests of two replicas in single scenarios; `test_two_replicas` covers random ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPEC = Spec(name=NAME, replicas=2, idle_after=600, wake_timeout=5, drain_timeout
 
 
 def pair() -> Pair:
-    """`L` leads, `F` follows; proxy `a` is at `L`, `b` at `F`; all is well, and the service is asleep."""
+    """Return a world in which `L` leads with proxy `a`, `F` follows with `b`, and the service is asleep."""
     made = Pair(SPEC, (0.0, 0.0))
     made.all_goes_well(12)
     assert state(made, "L") is state(made, "F") is State.ScaledToZero
@@ -34,7 +34,7 @@ def state(world: Pair, name: str) -> State | None:
 
 
 def talk(world: Pair, seconds: float = 0.2) -> None:
-    """Words and reports travel, and proxies obey."""
+    """Deliver records and reports, and let proxies apply them."""
     for _ in range(4):
         for name, replica in world.replicas.items():
             world.elects(name)
@@ -63,7 +63,7 @@ def draining() -> Pair:
 
 
 def unwanted() -> Pair:
-    """A wake that nobody waits for any more, and everybody knows."""
+    """Return a world with a wake whose client is gone, which all components know."""
     world = pair()
     world.arrive("b")
     talk(world)
@@ -90,19 +90,19 @@ def lost(world: Pair) -> list[str]:
     return [client.end for client in world.clients if client.end == "asleep"]
 
 
-def test_a_wake_that_nobody_waits_for_ends_when_its_time_is_over() -> None:
+def test_wake_without_client_ends_at_time_out() -> None:
     world = unwanted()
     look(world)
     times_out(world.replicas["L"])
     assert state(world, "L") is State.ScaledToZero
 
 
-def test_a_follower_does_not_get_on_with_a_wake_that_nobody_waits_for() -> None:
+def test_follower_does_not_continue_wake_without_client() -> None:
     world = unwanted()
     world.pods_get_ready()
     world.observes("F")
     assert state(world, "F") is State.Waking
-    world.arrive("b")  # now somebody does, but the leader does not know yet
+    world.arrive("b")  # a client that the leader does not know yet
     world.obeys("b")
     world.releases("b")
     assert world.held()
@@ -115,7 +115,7 @@ def test_a_follower_does_not_get_on_with_a_wake_that_nobody_waits_for() -> None:
     assert not world.held()
 
 
-def test_a_wake_that_somebody_waits_for_is_the_follower_s_to_get_on_with() -> None:
+def test_follower_continues_wake_with_client() -> None:
     world = pair()
     world.arrive("b")
     world.freezes("L")
@@ -129,7 +129,7 @@ def test_a_wake_that_somebody_waits_for_is_the_follower_s_to_get_on_with() -> No
     assert world.served()
 
 
-def test_whoever_waits_at_a_follower_is_told_what_the_leader_knows_of_the_wake() -> None:
+def test_follower_adopts_diagnosis_of_leader() -> None:
     world = pair()
     world.arrive("b")
     talk(world)
@@ -145,7 +145,7 @@ def test_whoever_waits_at_a_follower_is_told_what_the_leader_knows_of_the_wake()
     assert follower.record.stalled == "there is no such image"
 
 
-def test_a_follower_holds_while_the_leader_drains() -> None:
+def test_follower_holds_while_leader_drains() -> None:
     world = draining()
     world.arrive("b")
     world.obeys("b")
@@ -157,7 +157,7 @@ def test_a_follower_holds_while_the_leader_drains() -> None:
     assert state(world, "L") is State.Active
 
 
-def test_a_follower_believes_in_no_pod_that_is_about_to_end() -> None:
+def test_follower_does_not_connect_to_terminating_pod() -> None:
     world = draining()
     look(world)
     world.scales("L")
@@ -176,14 +176,14 @@ def test_a_follower_believes_in_no_pod_that_is_about_to_end() -> None:
     assert not world.held()
 
 
-def test_nothing_sleeps_by_the_word_of_one_whose_lease_is_over() -> None:
+def test_leader_with_expired_lease_puts_nothing_to_sleep() -> None:
     world = draining()
     world.now = world.replicas["L"].valid_until
     look(world)
     assert state(world, "L") is not State.ScaledToZero
 
 
-def test_a_thawed_leader_puts_nothing_to_sleep() -> None:
+def test_leader_after_freeze_puts_nothing_to_sleep() -> None:
     world = draining()
     world.sample("L")
     world.freezes("L")
@@ -196,21 +196,21 @@ def test_a_thawed_leader_puts_nothing_to_sleep() -> None:
     assert world.number
 
 
-def test_an_acknowledgement_of_another_word_is_none() -> None:
+def test_acknowledgement_of_earlier_record_does_not_count() -> None:
     world = draining()
     leader = world.replicas["L"]
     leader.engine.command(NAME, events.WakeCommanded("a person asked"))
     leader.engine.command(NAME, events.SleepCommanded("a person asked"))
     world.obeys("a")
     world.replicas["F"].dirty = True
-    world.replicas["F"].flush()  # of the word before: the same state, and it holds
+    world.replicas["F"].flush()  # for the earlier record, whose state is the same
     world.delivers(up=True, many=9)
     assert leader.engine.services[NAME].seen.route_acked_at is None
     talk(world)
     assert leader.engine.services[NAME].seen.route_acked_at is not None
 
 
-def test_sleep_waits_for_an_envoy_that_is_nowhere() -> None:
+def test_sleep_with_disconnected_envoy_is_delayed() -> None:
     world = draining()
     world.leaves("b")
     talk(world)
@@ -218,7 +218,7 @@ def test_sleep_waits_for_an_envoy_that_is_nowhere() -> None:
     assert state(world, "L") is not State.ScaledToZero
 
 
-def test_sleep_waits_for_a_replica_that_is_gone() -> None:
+def test_sleep_with_lost_replica_is_prevented() -> None:
     world = draining()
     for link in list(world.links):
         world.end(link)
@@ -226,7 +226,7 @@ def test_sleep_waits_for_a_replica_that_is_gone() -> None:
     assert state(world, "L") is State.Active
 
 
-def test_a_new_leader_misses_the_envoys_of_the_one_before() -> None:
+def test_new_leader_expects_envoys_of_previous_leader() -> None:
     world = awake()
     talk(world)
     world.restarts("L", releases=True)
@@ -234,7 +234,7 @@ def test_a_new_leader_misses_the_envoys_of_the_one_before() -> None:
     assert world.replicas["F"].merged.envoys() == {"a", "b"}
 
 
-def test_a_leader_that_is_lost_in_a_drain_keeps_nobody_waiting_for_long() -> None:
+def test_follower_after_lost_leader_ends_drain() -> None:
     world = draining()
     world.cuts()
     world.arrive("b")
@@ -247,14 +247,14 @@ def test_a_leader_that_is_lost_in_a_drain_keeps_nobody_waiting_for_long() -> Non
     assert world.served()
 
 
-def test_a_leader_that_is_no_more_makes_its_drains_active() -> None:
+def test_leader_after_demotion_ends_drain() -> None:
     world = draining()
     world.now = world.replicas["L"].valid_until
     world.notices("L")
     assert state(world, "L") is State.Active
 
 
-def test_a_service_for_which_there_is_no_index_waits_for_one() -> None:
+def test_service_without_index_waits_for_allocation() -> None:
     world = Pair(SPEC, (0.0, 0.0))
     world.no_indexes = True
     world.all_goes_well(3)
@@ -268,7 +268,7 @@ def test_a_service_for_which_there_is_no_index_waits_for_one() -> None:
     assert leader.engine.synced
 
 
-def test_a_follower_allocates_and_saves_nothing() -> None:
+def test_follower_allocates_and_saves_nothing() -> None:
     world = pair()
     world.unsaved.clear()
     indexes = world.indexes
@@ -282,11 +282,11 @@ def test_a_follower_allocates_and_saves_nothing() -> None:
 
 
 def moves(world: Pair, name: str) -> list[tuple[State, str, State]]:
-    """What that replica remembers, the latest first."""
+    """Return the transitions in a replica's history, the latest first."""
     return [(move.source, move.event, move.target) for move in world.replicas[name].engine.history.of(NAME)]
 
 
-def test_a_follower_remembers_what_the_leader_did() -> None:
+def test_follower_history_has_transitions_of_leader() -> None:
     world = pair()
     world.replicas["L"].engine.command(NAME, events.WakeCommanded("a person asked"))
     talk(world)
@@ -305,7 +305,7 @@ def test_a_follower_remembers_what_the_leader_did() -> None:
     assert moves(world, "L")[:4] == moves(world, "F")[:4]
 
 
-def test_a_step_of_both_is_remembered_once() -> None:
+def test_follower_history_has_common_transition_once() -> None:
     world = pair()
     world.arrive("b")
     talk(world)
@@ -314,7 +314,7 @@ def test_a_step_of_both_is_remembered_once() -> None:
     assert wakes == [(State.ScaledToZero, "DemandSeen", State.Waking)]
 
 
-def test_what_a_follower_did_while_nobody_led_is_told_by_it_once_it_leads() -> None:
+def test_follower_publishes_own_steps_once_it_leads() -> None:
     world = pair()
     world.freezes("L")
     world.arrive("b")
@@ -329,7 +329,7 @@ def test_what_a_follower_did_while_nobody_led_is_told_by_it_once_it_leads() -> N
     assert engine.untold() == []
 
 
-def test_what_the_leader_heard_of_is_told_by_nobody_else() -> None:
+def test_follower_does_not_publish_known_steps_of_leader() -> None:
     world = pair()
     world.arrive("b")
     talk(world)
@@ -341,7 +341,7 @@ def test_what_the_leader_heard_of_is_told_by_nobody_else() -> None:
     assert world.replicas["F"].engine.untold() == []
 
 
-def test_engine_scaled_while_draining_is_remembered() -> None:
+def test_engine_scaled_while_draining_records_replicas() -> None:
     world = draining()
     leader = world.replicas["L"]
     leader.engine.ran(WorkloadStatus(NAME, 3, leader.engine.services[NAME].seen.endpoints))
@@ -349,8 +349,8 @@ def test_engine_scaled_while_draining_is_remembered() -> None:
     assert (leader.record.state, leader.record.replicas) == (State.Draining, 3)
 
 
-def test_engine_scaled_before_zero_is_seen_is_remembered() -> None:
-    """A patch to zero fails when somebody else has scaled the target meanwhile; the number is known only then."""
+def test_engine_scaled_before_zero_records_replicas() -> None:
+    """A patch to zero fails if someone else has scaled the target since; the number is known only then."""
     world = draining()
     leader = world.replicas["L"]
     for client in world.served():

@@ -1,4 +1,4 @@
-"""What is remembered of each service's transitions."""
+"""Tests of the history of transitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def moved(service: str, at: float, target: State = State.Waking) -> Transition:
     return Transition(service, State.ScaledToZero, "DemandSeen", target, f"{at:g} waited", at)
 
 
-def test_the_latest_comes_first() -> None:
+def test_history_returns_latest_first() -> None:
     history = History()
     first, second = moved("web", 1.0), moved("web", 2.0, State.Active)
     history.note(first)
@@ -19,7 +19,7 @@ def test_the_latest_comes_first() -> None:
     assert history.of("web") == (second, first)
 
 
-def test_only_so_many_are_kept_and_of_each_service_its_own() -> None:
+def test_history_is_bounded_per_service() -> None:
     history = History()
     history.note(moved("db", 0.0))
     for at in range(LAST + 5):
@@ -28,7 +28,7 @@ def test_only_so_many_are_kept_and_of_each_service_its_own() -> None:
     assert history.of("db") == (moved("db", 0.0),)
 
 
-def test_who_is_no_more_is_forgotten() -> None:
+def test_history_of_removed_service_is_empty() -> None:
     history = History()
     history.note(moved("web", 1.0))
     history.forget("web")

@@ -1,4 +1,4 @@
-"""A hold address is one service's: what comes there goes to the pods of whoever has it."""
+"""Tests of hold addresses: each has one service, because its connections go to that service's pods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def asleep(address: str, since: float = SINCE, zeroed: bool = True) -> Record:
 
 
 class Place(Pair):
-    """Only its replicas' ports are used, which keep what they are told."""
+    """An engine with the recording ports of a replica from `Pair`."""
 
     def __init__(self, saved: dict[str, Record], leads: bool, addresses: int = 100) -> None:
         super().__init__(Spec(name="web"), (0.0, 0.0))
@@ -41,7 +41,7 @@ class Place(Pair):
         return [one.record.hold_address for one in self.engine.services.values() if one.record]
 
 
-def test_of_two_records_with_one_address_one_gets_another() -> None:
+def test_hold_address_of_two_records_is_changed_for_one() -> None:
     place = Place({"web": asleep("127.64.0.7:1"), "api": asleep("127.64.0.7:1")}, leads=True)
     place.configure("web", "api")
     assert place.addresses()[0] == "127.64.0.7:1"
@@ -49,14 +49,14 @@ def test_of_two_records_with_one_address_one_gets_another() -> None:
     assert place.unsaved["api"].hold_address == place.addresses()[1]
 
 
-def test_of_two_that_another_leader_left_one_gets_another() -> None:
+def test_hold_address_of_two_adopted_records_is_changed() -> None:
     place = Place({"web": asleep("127.64.0.7:1"), "api": asleep("127.64.0.7:1")}, leads=False)
     place.configure("web", "api")
     place.engine.lead(NOW)
     assert len(set(place.addresses())) == 2
 
 
-def test_an_address_that_comes_again_is_given_to_nobody_while_another_has_it() -> None:
+def test_hold_address_in_use_is_not_reused() -> None:
     place = Place({"web": asleep("127.64.0.2:1")}, leads=True, addresses=4)
     place.configure("web", "a", "b", "c")
     for name in "abc":
@@ -67,7 +67,7 @@ def test_an_address_that_comes_again_is_given_to_nobody_while_another_has_it() -
     assert sorted(place.addresses()) == [f"127.64.0.{number}:1" for number in range(4)]
 
 
-def test_one_more_than_there_are_addresses_waits_awake_until_another_goes() -> None:
+def test_hold_addresses_exhausted_delay_new_service() -> None:
     place = Place({}, leads=True, addresses=2)
     place.configure("a", "b", "c")
     for name in "abc":
@@ -78,7 +78,7 @@ def test_one_more_than_there_are_addresses_waits_awake_until_another_goes() -> N
     assert len(set(place.addresses())) == 2
 
 
-def test_a_record_of_the_future_is_of_now() -> None:
+def test_record_from_the_future_starts_now() -> None:
     place = Place({"web": asleep("127.64.0.7:1", since=NOW + 1e9)}, leads=True)
     place.configure("web")
     record = place.engine.services["web"].record
@@ -86,7 +86,7 @@ def test_a_record_of_the_future_is_of_now() -> None:
     assert place.unsaved == {"web": record}
 
 
-def test_who_is_configured_late_is_not_put_to_sleep_by_what_another_leader_left() -> None:
+def test_service_configured_after_election_stays_awake() -> None:
     place = Place({"web": asleep("127.64.0.7:1", zeroed=False)}, leads=False)
     place.configure()
     place.engine.lead(NOW)
@@ -95,7 +95,7 @@ def test_who_is_configured_late_is_not_put_to_sleep_by_what_another_leader_left(
     assert record is not None and record.state is State.Active
 
 
-def test_who_gets_on_alone_leaves_out_an_address_that_is_none() -> None:
+def test_forsaken_follower_skips_invalid_hold_address() -> None:
     place = Place({"web": asleep("rubbish"), "api": asleep("127.64.0.7:1")}, leads=False)
     place.configure("web", "api")
     place.engine.forsake()

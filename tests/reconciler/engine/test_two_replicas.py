@@ -1,4 +1,4 @@
-"""The design's rules with two replicas, a leader that changes, words that are late or lost, and a frozen ex-leader."""
+"""The rules of the design with two replicas: changes of leaders, late and lost messages, and frozen replicas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUT = ["lease", "peers", "proxy a", "proxy b", "samples"]
 
 
 def check(replica: Replica, transition: Transition) -> None:
-    """In the moment that a replica decides, what is true can be compared."""
+    """Check a replica's transition against the actual state of the world."""
     pair = replica.pair
     if transition.target is not State.ScaledToZero or transition.source is State.ScaledToZero:
         return
@@ -29,7 +29,7 @@ def check(replica: Replica, transition: Transition) -> None:
     assert transition.event in ("Drained", "WakeTimedOut"), transition
     assert pair.now < replica.valid_until, "it does not lead"
     assert pair.holder == replica.name
-    assert not pair.served(), f"asleep although somebody is served: {transition}"
+    assert not pair.served(), f"asleep although a client is served: {transition}"
     for proxy in pair.proxies.values():
         if proxy.up and proxy.route:
             assert proxy.route[0].startswith("127."), "an Envoy does not hold"
@@ -38,7 +38,7 @@ def check(replica: Replica, transition: Transition) -> None:
 
 
 class Rules(RuleBasedStateMachine):
-    """What may happen, and what must hold after it."""
+    """Possible events, and the invariants after each."""
 
     @initialize(
         phase=st.sampled_from(
@@ -57,7 +57,7 @@ class Rules(RuleBasedStateMachine):
         if phase == "waking":
             return
         if phase == "unwanted":
-            self._nobody_wants_it(seconds)
+            self._wake_without_client(seconds)
             return
         pair.all_goes_well(3)
         pair.all_goes_well(seconds)
@@ -174,8 +174,8 @@ class Rules(RuleBasedStateMachine):
     def somebody_else_scales(self, number: int) -> None:
         self.pair.scale_to(number, "somebody else")
 
-    def _nobody_wants_it(self, seconds: int) -> None:
-        """A wake that is to end: whoever asked for it is gone, and all know that."""
+    def _wake_without_client(self, seconds: int) -> None:
+        """Bring about a wake whose client is gone, which all components know."""
         pair = self.pair
         self.all_acknowledge(0.2)
         for name in pair.replicas:
@@ -196,7 +196,7 @@ class Rules(RuleBasedStateMachine):
 
     @rule(name=REPLICAS, seconds=st.sampled_from([0.0, 0.2, 1.0]), late=st.booleans())
     def a_replica_goes_ahead(self, name: str, seconds: float, late: bool) -> None:
-        """It believes what it sees, its proxies obey it, and somebody comes; others hear of nothing."""
+        """Let one replica and its proxies proceed with new clients, without messages to the other."""
         pair = self.pair
         if not late:
             pair.observes(name)
@@ -252,7 +252,7 @@ class Rules(RuleBasedStateMachine):
         if not replica.frozen and replica.record:
             replica.engine.command(NAME, events.WakeCommanded("a person asked"))
 
-    # What must hold
+    # Invariants
 
     @invariant()
     def nobody_is_lost_by_sleep(self) -> None:
@@ -270,13 +270,13 @@ class Rules(RuleBasedStateMachine):
 
     @invariant()
     def demand_wakes_wherever_it_is_held(self) -> None:
-        """A replica that holds somebody does not leave the service asleep, leader or not."""
+        """Check that no replica, leader or follower, leaves a service asleep whose client it holds."""
         for replica in self.pair.replicas.values():
             if not replica.frozen and replica.record and replica.engine.services[NAME].seen.held:
                 assert replica.record.state is not State.ScaledToZero
 
     def teardown(self) -> None:
-        """From wherever this got to, once all goes well everybody who waits is served, and then it sleeps again."""
+        """Check that, without faults, all held clients are served and the service then sleeps."""
         if not hasattr(self, "pair"):
             return
         pair = self.pair

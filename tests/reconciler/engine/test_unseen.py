@@ -1,4 +1,4 @@
-"""A service whose target zenvoy may not see: it counts as awake, whatever samples say."""
+"""Tests of services whose target zenvoy may not read: they count as awake."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORBIDDEN = Diagnosis.parse("Forbidden: zenvoy may not watch rollouts")
 
 
 class Unseen(World):
-    """Its backend may not see the target, until it is `visible`."""
+    """A world whose backend may not read the target until it is `visible`."""
 
     visible = False
 
@@ -24,7 +24,7 @@ class Unseen(World):
             self.engine.ran(WorkloadStatus(NAME, None, (), FORBIDDEN))
 
 
-def test_service_that_was_never_seen_is_active_and_stays_so() -> None:
+def test_unseen_service_is_active_and_stays_active() -> None:
     world = Unseen(SPEC)
     assert world.state is State.Active
     world.all_goes_well(60, finishing=True)
@@ -33,7 +33,7 @@ def test_service_that_was_never_seen_is_active_and_stays_so() -> None:
     assert world.service.ordered and world.service.ordered.diagnosis == FORBIDDEN, "held clients get the reason"
 
 
-def test_service_that_is_seen_at_zero_at_last_is_asleep() -> None:
+def test_unseen_service_at_zero_later_is_asleep() -> None:
     world = Unseen(SPEC)
     world.all_goes_well(10, finishing=True)
     world.visible = True
@@ -41,7 +41,7 @@ def test_service_that_is_seen_at_zero_at_last_is_asleep() -> None:
     assert world.state is State.ScaledToZero
 
 
-def test_service_that_is_seen_no_more_is_kept_awake() -> None:
+def test_unseen_service_after_observation_is_kept_awake() -> None:
     world = Unseen(SPEC)
     world.visible = True
     world.somebody_scales(1)

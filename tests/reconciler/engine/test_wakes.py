@@ -1,4 +1,4 @@
-"""What counts as a wake: what slept, and nothing else."""
+"""Tests of the wakes that are counted: only those from sleep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def woken() -> World:
     return world
 
 
-def test_endpoints_that_are_renewed_wake_nothing() -> None:
+def test_recovery_of_awake_service_is_not_a_wake() -> None:
     world = woken()
     told, pods = view(world.service)["lastWake"], world.service.running
     world.now += 1
@@ -36,7 +36,7 @@ def test_endpoints_that_are_renewed_wake_nothing() -> None:
     assert view(world.service)["lastWake"] == told
 
 
-def test_who_waits_is_told_better_once_the_request_has_come() -> None:
+def test_wake_peer_is_updated_by_request() -> None:
     world = World(SPEC)
     since = world.now
     world.engine.held(HoldStatus(NAME, 1, 0, held_since=since, peer="127.0.0.1:5"))
@@ -48,7 +48,7 @@ def test_who_waits_is_told_better_once_the_request_has_come() -> None:
     assert world.service.wake.peer == "192.0.2.7", "that is another wait"
 
 
-def test_the_next_one_after_a_sleep_does() -> None:
+def test_wake_after_sleep_is_counted() -> None:
     world = woken()
     pods = world.service.running
     world.engine.ran(WorkloadStatus(NAME, 1, ()))
