@@ -62,11 +62,13 @@ class EngineOperations:
 
     def explain(self, name: str) -> dict[str, Any]:
         service, engine = self._engine.services[name], self._engine
+        blocker = explain.drain_blocker(service)
         return {
             "service": self.service(name),
             "settings": explain.settings(service),
             "judged": explain.judged(service),
-            "obstacle": explain.obstacle(service),
+            "drainBlocker": blocker.message if blocker else None,
+            "drainBlockerReason": blocker.code if blocker else None,
             "sample": explain.sampled(name, engine.sample, engine.unknown, self._deployment.sample_source, time.time()),
             "envoys": self._routed(name),
             "holders": self._held(name),

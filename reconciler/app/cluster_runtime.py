@@ -347,7 +347,8 @@ class ClusterRuntime:
         if not (service.seen.held or merged.envoys() or merged.unknown()):
             return None  # there is no Envoy
         is_missing = self._backend.is_missing(name)
-        return still_needed(service.record, service.spec, service.seen, is_missing, time.time())
+        reason = still_needed(service.record, service.spec, service.seen, is_missing, time.time())
+        return str(reason) if reason else None
 
     def _listed(self) -> Listed:
         """Return the endpoints that decide what streams are accepted."""

@@ -49,7 +49,7 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
     if (diagnosis := service.get("diagnosis")) and diagnosis != service["stalled"]:
         yield "diagnosis", diagnosis
     yield "hold address", service["holdAddress"] or "none yet"
-    if "obstacle" in answer:
+    if "drainBlocker" in answer:
         yield "next", _next(answer, now)
         yield "last wake", last_wake(service) or "none since the controller started"
     if leader := answer.get("leader"):
@@ -74,7 +74,10 @@ def _next(answer: View, now: datetime) -> str:
         return "no deadline"
     left = (datetime.fromisoformat(deadline["at"]) - now).total_seconds()
     text = f"{EVENTS.get(deadline['event'], deadline['event'])} in {duration(max(0.0, left))}"
-    return f"{text}; drain blocker: {answer['obstacle']}" if answer["obstacle"] else text
+    if (blocker := answer["drainBlocker"]) is None:
+        return text
+    code = answer.get("drainBlockerReason")
+    return f"{text}; drain blocker: {f'{code}: ' if code else ''}{blocker}"
 
 
 def _sample(answer: View, now: datetime) -> Iterator[str]:

@@ -6,7 +6,7 @@ Pure. Counterparts: `judge.py`, which wakes a deleted service, and the finalizer
 from __future__ import annotations
 
 from reconciler.core.judge import Observed
-from reconciler.core.reasons import UNEXPLAINED
+from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 
@@ -14,7 +14,9 @@ LAST_SECONDS = 0.5
 """Time after the acknowledgement of the route in which a connection may still reach the hold address uncounted."""
 
 
-def still_needed(record: Record, spec: Spec, seen: Observed, is_missing: bool, now: float) -> str | None:
+def still_needed(
+    record: Record, spec: Spec, seen: Observed, is_missing: bool, now: float
+) -> Blocker | Diagnosis | None:
     """Return why the service may not be removed yet, for people, or None if it may.
 
     It may be removed once every Envoy routes new connections to its endpoints and no connection is held. If none is
@@ -22,14 +24,16 @@ def still_needed(record: Record, spec: Spec, seen: Observed, is_missing: bool, n
     `now` is seconds since the epoch.
     """
     if not spec.departing:
-        return "its deletion is not in force yet"
+        return Blocker(Reason.DELETION_NOT_APPLIED, "its deletion is not in force yet")
     if record.state not in (State.Active, State.Idle) or not seen.endpoints:
         hopeless = is_missing or (seen.diagnosis is not None and seen.held == 0)
-        return None if hopeless else str(seen.diagnosis or UNEXPLAINED)
+        return None if hopeless else seen.diagnosis or UNEXPLAINED
     if seen.held is None:
-        return "a holder is not connected"
+        return Blocker(Reason.HOLDER_MISSING, "a holder is not connected")
     if seen.held:
-        return f"{seen.held} waiting"
+        return Blocker(Reason.CONNECTIONS_HELD, f"{seen.held} waiting")
     if seen.route_acked_at is None:
-        return f"the route is not acknowledged: {seen.waiting_for}"
-    return "the route was acknowledged just now" if now < seen.route_acked_at + LAST_SECONDS else None
+        return Blocker(Reason.ROUTE_NOT_ACKNOWLEDGED, f"the route is not acknowledged: {seen.waiting_for}")
+    if now < seen.route_acked_at + LAST_SECONDS:
+        return Blocker(Reason.ROUTE_JUST_ACKNOWLEDGED, "the route was acknowledged just now")
+    return None

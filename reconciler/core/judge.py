@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reconciler.core import events
 from reconciler.core.events import Event
-from reconciler.core.reasons import UNEXPLAINED, Diagnosis
+from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.text import pluralize
@@ -72,31 +72,33 @@ def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event
         wanted = spec.departing or spec.paused or _wanted(record, spec, seen)
         return events.WakeTimedOut(str(seen.diagnosis or UNEXPLAINED), wanted=wanted)
     if event is events.DrainTimedOut:
-        return events.DrainTimedOut(undrained(record, spec, seen) or "the drain took too long")
+        return events.DrainTimedOut(str(undrained(record, spec, seen) or "the drain took too long"))
     return events.IdleElapsed("idle for all of idleAfter", paused=spec.paused)
 
 
-def undrained(record: Record, spec: Spec, seen: Observed) -> str | None:
+def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
     """Return the drain blocker of a draining service, or None if it may be scaled to zero."""
     by = spec.idle_by
     if seen.held is None or seen.relayed is None:
-        return "a holder is not connected"
+        return Blocker(Reason.HOLDER_MISSING, "a holder is not connected")
     if seen.relayed and by is not IdleBy.BYTES:
-        return f"{pluralize(seen.relayed, 'connection')} {'is' if seen.relayed == 1 else 'are'} relayed"
+        relayed = f"{pluralize(seen.relayed, 'connection')} {'is' if seen.relayed == 1 else 'are'} relayed"
+        return Blocker(Reason.CONNECTIONS_RELAYED, relayed)
     if seen.route_acked_at is None:
-        return f"the route is not acknowledged: {seen.waiting_for}"
+        return Blocker(Reason.ROUTE_NOT_ACKNOWLEDGED, f"the route is not acknowledged: {seen.waiting_for}")
     if seen.traffic is None or seen.traffic.usage is Usage.UNKNOWN:
-        starting = seen.traffic is not None and seen.traffic.starting
-        return "there is no complete sample yet" if starting else "whether anything is in flight is not known"
+        if seen.traffic is not None and seen.traffic.starting:
+            return Blocker(Reason.NO_COMPLETE_SAMPLE, "there is no complete sample yet")
+        return Blocker(Reason.USAGE_UNKNOWN, "whether anything is in flight is not known")
     if seen.traffic.taken_at < max(seen.route_acked_at + SETTLE_SECONDS, record.since):
-        return "no sample since the route was acknowledged"
+        return Blocker(Reason.SAMPLE_TOO_OLD, "no sample since the route was acknowledged")
     if seen.traffic.in_flight:
-        return f"{pluralize(seen.traffic.in_flight, by.one)} in flight"
+        return Blocker(Reason.IN_FLIGHT, f"{pluralize(seen.traffic.in_flight, by.one)} in flight")
     # One window without a byte does not prove that the service computes nothing for a connected client. All of
     # `idleAfter` without a byte is accepted as proof; a commanded drain has time for only a part of it.
     silence = min(spec.idle_after, spec.drain_timeout / 2)
     if by is IdleBy.BYTES and seen.traffic.open and _silent_for(seen, seen.traffic) < silence:
-        return f"{seen.traffic.open} open, and not yet silent for {silence:g} s"
+        return Blocker(Reason.NOT_SILENT, f"{seen.traffic.open} open, and not yet silent for {silence:g} s")
     return None
 
 

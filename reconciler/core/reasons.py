@@ -182,3 +182,6 @@ class Blocker:
 
     code: Reason
     message: str
+
+    def __str__(self) -> str:
+        return self.message

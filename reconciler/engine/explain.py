@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from reconciler.core.judge import undrained
-from reconciler.core.reasons import Unknown
+from reconciler.core.reasons import Blocker, Unknown
 from reconciler.core.record import State
 from reconciler.core.traffic import NEVER_USED, Sample
 from reconciler.engine.service import Service
@@ -64,7 +64,7 @@ def judged(service: Service) -> dict[str, Any] | None:
     }
 
 
-def obstacle(service: Service) -> str | None:
+def drain_blocker(service: Service) -> Blocker | None:
     """Return the drain blocker of a draining service; None in other states, or if there is none."""
     record = service.record
     if record is None or record.state is not State.Draining:

@@ -56,7 +56,8 @@ def explained() -> dict[str, Any]:
     return {
         "service": service(),
         "judged": {"usage": "quiet", "reason": "nothing moved"},
-        "obstacle": "why",
+        "drainBlocker": "why",
+        "drainBlockerReason": "why",
         "sample": {"source": "Envoy", "takenAt": at, "ageSeconds": 1.0, "unknown": "why", "envoys": seen},
         "envoys": {"version": "v1", "each": each},
         "holders": [{"id": "holder", "mode": "anyip", "connected": True, "inForce": True, **held}],

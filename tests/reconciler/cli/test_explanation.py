@@ -28,14 +28,15 @@ def answer(**changes: Any) -> dict[str, Any]:
         "lastWake": None,
         "held": 0,
         "relayed": 1,
-        "route": {"to": ["127.64.0.7:18001"], "ackedAt": None, "waitingFor": "Envoy edge-2"},
+        "route": {"to": ["127.64.0.7:18001"], "ackedAt": None, "waitingFor": "Envoy edge"},
         "conditions": [{"type": "Ready", "status": "False", "reason": "Draining", "message": "", "since": AT}],
     }
     counters = {"requests": 17, "connections": 3, "bytes": 900, "active_requests": 1, "active_connections": 2}
     holder = {"id": "h-1", "mode": "anyip", "connected": True, "inForce": True, "held": 0, "relayed": 1}
     whole = {
         "service": service | changes.pop("service", {}),
-        "obstacle": "the route is not acknowledged: Envoy edge-2",
+        "drainBlocker": "the route is not acknowledged: Envoy edge",
+        "drainBlockerReason": "RouteNotAcknowledged",
         "leader": {"pod": "zenvoy-0", "renewedAt": AT, "leaseSeconds": 15, "changes": 2},
         "judged": {"usage": "quiet", "reason": "0 requests moved, 0 in flight"},
         "sample": {
@@ -77,7 +78,7 @@ shop/web is Draining since {AT} (10 s): idle for all of idleAfter
   replicas      3
   endpoints     10.0.0.1:80
   hold address  127.64.0.7:18001
-  next          drain times out in 20 s; drain blocker: the route is not acknowledged: Envoy edge-2
+  next          drain times out in 20 s; drain blocker: RouteNotAcknowledged: the route is not acknowledged: Envoy edge
   last wake     none since the controller started
   leader        zenvoy-0 (Lease renewed at {AT})
 
@@ -86,7 +87,7 @@ Traffic, by Envoys' statistics (1.25 s old): quiet, 0 requests moved, 0 in fligh
   edge-1  17                           1          3            2     900    1h0m
   edge-2  missing: it does not answer
 
-Route to 127.64.0.7:18001, version b8: not acknowledged by all: Envoy edge-2
+Route to 127.64.0.7:18001, version b8: not acknowledged by all: Envoy edge
   ENVOY   ACKNOWLEDGED  SINCE
   edge-1  b8            {AT}
   edge-2  a7            not the current version

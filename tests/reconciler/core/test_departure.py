@@ -22,7 +22,8 @@ STALLED = replace(STARTS, diagnosis=Diagnosis.parse("ImagePullBackOff: no such i
 def needed(
     state: State, seen: Observed, spec: Spec = SPEC, is_missing: bool = False, now: float = ACKED + LAST_SECONDS
 ) -> str | None:
-    return still_needed(Record(state, 900.0, "", 1, "127.64.0.7:18001"), spec, seen, is_missing, now)
+    reason = still_needed(Record(state, 900.0, "", 1, "127.64.0.7:18001"), spec, seen, is_missing, now)
+    return str(reason) if reason else None
 
 
 @pytest.mark.parametrize("state", [State.Active, State.Idle])

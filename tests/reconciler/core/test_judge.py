@@ -12,7 +12,7 @@ from reconciler.core import events
 from reconciler.core.events import Event
 from reconciler.core.judge import SETTLE_SECONDS, Observed, due, judge, undrained
 from reconciler.core.machine import step
-from reconciler.core.reasons import Diagnosis
+from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.traffic import ServiceUsage, Usage
@@ -186,31 +186,41 @@ def test_draining_after_acknowledged_quiet_sample_is_drained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "why"),
+    ("seen", "blocker"),
     [
-        pytest.param(replace(DRAINED, relayed=2), "2 connections are relayed", id="relayed"),
-        pytest.param(replace(DRAINED, relayed=1), "1 connection is relayed", id="one relayed"),
-        pytest.param(replace(DRAINED, relayed=None), "a holder is not connected", id="relayed not known"),
+        pytest.param(
+            replace(DRAINED, relayed=2), Blocker(Reason.CONNECTIONS_RELAYED, "2 connections are relayed"), id="relayed"
+        ),
+        pytest.param(
+            replace(DRAINED, relayed=1),
+            Blocker(Reason.CONNECTIONS_RELAYED, "1 connection is relayed"),
+            id="one relayed",
+        ),
+        pytest.param(
+            replace(DRAINED, relayed=None),
+            Blocker(Reason.HOLDER_MISSING, "a holder is not connected"),
+            id="relayed not known",
+        ),
         pytest.param(
             replace(DRAINED, route_acked_at=None, waiting_for="Envoy b"),
-            "the route is not acknowledged: Envoy b",
+            Blocker(Reason.ROUTE_NOT_ACKNOWLEDGED, "the route is not acknowledged: Envoy b"),
             id="no acknowledgement",
         ),
         pytest.param(
             replace(DRAINED, traffic=a_judgement(Usage.QUIET, at=1002.05)),
-            "no sample since the route was acknowledged",
+            Blocker(Reason.SAMPLE_TOO_OLD, "no sample since the route was acknowledged"),
             id="sample too soon",
         ),
         pytest.param(
             replace(DRAINED, traffic=a_judgement(Usage.TRAFFIC, start=999, in_flight=1)),
-            "1 request in flight",
+            Blocker(Reason.IN_FLIGHT, "1 request in flight"),
             id="in flight",
         ),
     ],
 )
-def test_draining_with_blocker_has_no_event(seen: Observed, why: str) -> None:
+def test_draining_with_blocker_has_no_event(seen: Observed, blocker: Blocker) -> None:
     assert heard(State.Draining, seen) is None
-    assert undrained(a_record(State.Draining), SPEC, seen) == why
+    assert undrained(a_record(State.Draining), SPEC, seen) == blocker
 
 
 def test_draining_with_earlier_acknowledgement_has_no_event() -> None:
@@ -260,7 +270,9 @@ def test_drain_by_bytes_needs_silent_connections() -> None:
     for silent_since in (None, 1006.0):
         seen = replace(DRAINED, traffic=quiet, silent_since=silent_since)
         assert heard(State.Draining, seen, spec, now=1020) is None
-        assert undrained(a_record(State.Draining), spec, seen) == "1 open, and not yet silent for 15 s"
+        assert undrained(a_record(State.Draining), spec, seen) == Blocker(
+            Reason.NOT_SILENT, "1 open, and not yet silent for 15 s"
+        )
     for seen in (
         replace(DRAINED, traffic=quiet, silent_since=1005.0),
         replace(DRAINED, traffic=replace(quiet, open=0)),
@@ -404,7 +416,9 @@ def test_commanded_drain_allows_for_first_samples() -> None:
     starting = replace(UNKNOWN, starting=True)
     commanded = replace(DRAINED, traffic=starting, sleep_commanded_at=SINCE)
     assert heard(State.Draining, commanded) is None
-    assert undrained(a_record(State.Draining), SPEC, commanded) == "there is no complete sample yet"
+    assert undrained(a_record(State.Draining), SPEC, commanded) == Blocker(
+        Reason.NO_COMPLETE_SAMPLE, "there is no complete sample yet"
+    )
     unknown = events.TrafficUnknown(UNKNOWN.reason)
     assert heard(State.Draining, replace(commanded, sleep_commanded_at=None)) == unknown
     assert heard(State.Draining, replace(commanded, traffic=UNKNOWN)) == unknown

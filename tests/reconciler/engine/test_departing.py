@@ -22,7 +22,8 @@ DEPARTING = replace(SPEC, departing=True)
 def needed(engine: Engine, now: float) -> str | None:
     service = engine.services[NAME]
     assert service.record
-    return still_needed(service.record, service.spec, service.seen, False, now)
+    reason = still_needed(service.record, service.spec, service.seen, False, now)
+    return str(reason) if reason else None
 
 
 def asleep() -> World:
