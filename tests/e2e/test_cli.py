@@ -119,10 +119,10 @@ def test_check_reports_problems_of_a_file(tmp_path: Path) -> None:
         for line, words in (
             (2, "soon"),
             (4, "no-such-program"),
-            (5, "'web' is taken"),
+            (5, "'web' is already used"),
             (5, "{port}"),
             (5, "colour"),
-            (6, "127.0.0.1:10000 is taken"),
+            (6, "127.0.0.1:10000 is already used"),
         ):
             told = [text for text in done.stderr.splitlines() if text.startswith(f"{file}:{line}:") and words in text]
             assert len(told) == 1, (line, words, done.stderr)

@@ -202,7 +202,7 @@ def test_up_second_in_state_directory_is_refused(zenvoy: Start) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1, done
     assert str(first.state_dir) in done.stderr
-    assert f"process {pids[0]['up']} " in done.stderr
+    assert f"process {pids[0]['up']};" in done.stderr
     assert "Traceback" not in done.stderr
     assert (first.pids(), first.service_pids("web")) == pids
     assert request(first.http_port, "web").body == b"web /\n"

@@ -40,7 +40,7 @@ def test_envoy_relative_path_starts_at_current_directory(zenvoy: Start) -> None:
         (None, "No such file or directory"),
         ("neither a script nor a program", "Exec format error"),
         ("#!/no/such/interpreter\n", "No such file or directory"),
-        ("#!/bin/sh\nexit 3\n", "`--version` ended with exit code 3"),
+        ("#!/bin/sh\nexit 3\n", "--version exited with code 3"),
     ],
 )
 def test_envoy_unusable_is_reported_before_any_start(zenvoy: Start, content: str | None, reason: str) -> None:
@@ -49,8 +49,8 @@ def test_envoy_unusable_is_reported_before_any_start(zenvoy: Start, content: str
         script(z.directory / "envoy", content)
     code, text = ended(z)
     assert code == 1
-    assert text.startswith(f"zenvoy: {z.directory}/envoy is not ")
-    assert reason in text and "give --envoy the path of Envoy's binary" in text
+    assert text.startswith(f"zenvoy: {z.directory}/envoy: ")
+    assert reason in text and "set --envoy to the path of Envoy's binary" in text
     assert not z.state_dir.exists()
 
 

@@ -93,7 +93,7 @@ def test_grpc_refusal_is_unavailable_with_reason(z: Zenvoy) -> None:
         channel_.unary_unary("/test.Echo/Unary")(b"hello", timeout=TIMEOUT_SECONDS)
     error = raised.value
     assert error.code() is grpc.StatusCode.UNAVAILABLE
-    assert "broken did not wake" in error.details()
+    assert "broken did not start" in error.details()
     assert "holdTimeout): Exited (reference " in error.details()
     assert "cannot use port" not in error.details()
     trailing = dict(error.trailing_metadata() or ())

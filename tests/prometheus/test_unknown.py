@@ -180,8 +180,8 @@ def test_incomplete_prometheus_data_keeps_a_service_awake(
             gate.touch()
             assert last.result().status == 200
             scene.up.stays_awake("web", LONGER_SECONDS)
-            _, doubted, why = scene.said("explain", "web").partition("in doubt, which keeps services awake: ")
-            assert doubted and re.search(words, why)
+            _, unknown, why = scene.said("explain", "web").partition("usage is unknown, so no service sleeps: ")
+            assert unknown and re.search(words, why)
             assert scene.unknown(cause) > before
         until("a sample is complete", scene.complete)
 
