@@ -11,6 +11,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import psutil
@@ -171,6 +172,18 @@ class Stage:
         """Wait until the controllers have carried out a zero; a wake before that would keep the pods."""
         async with asyncio.timeout(GENEROUS_SECONDS):
             while any("deletionTimestamp" not in pod["metadata"] for pod in await self.pods(app)):
+                await asyncio.sleep(0.02)
+
+    async def until_pods_may_be_made(self) -> None:
+        """Wait until the namespace has its default service account, which a controller adds."""
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while True:
+                try:
+                    await self.api.get(path("v1", "serviceaccounts", self.namespace, "default"))
+                    return
+                except ApiError as error:
+                    if error.status != HTTPStatus.NOT_FOUND:
+                        raise
                 await asyncio.sleep(0.02)
 
     async def until_no_pod_may_be_made(self) -> None:

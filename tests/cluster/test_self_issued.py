@@ -216,7 +216,7 @@ async def test_certificate_command_issues_for_one_node(installed: Installed, tmp
         installed.cluster.run(program, "certificate", "edge-1", *where, *by_admin)
     async with installed.replica() as one:
         found = await issued(installed, one)
-    with pytest.raises(ToolFailed, match="forbids it"):
+    with pytest.raises(ToolFailed, match="denied the request"):
         installed.cluster.run(program, "certificate", "edge-1", *where, *by_account)
     installed.cluster.run(program, "certificate", "edge-1", *where, *by_admin, "--days", "7")
     facts = x509.read((folder / "tls.crt").read_bytes())

@@ -169,6 +169,7 @@ async def test_target_without_selector_uses_the_services_pods(stage: Stage, api:
     await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)
     await stage.make("services", {"metadata": {"name": "f"}, "spec": {"selector": {"app": "f"}, "ports": PORTS}}, "v1")
     pod = {"metadata": {"name": "f-0", "labels": {"app": "f"}}, "spec": {"containers": [{"name": "app", "image": "x"}]}}
+    await stage.until_pods_may_be_made()
     made = await stage.make("pods", pod, "v1")
     stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
     await stage.until("f", lambda running: running.replicas == 0)

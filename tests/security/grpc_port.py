@@ -85,10 +85,11 @@ async def dialling_from(address: str, port: int) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             there = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+            await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
         except OSError:
+            pass
+        finally:
             writer.close()
-            return
-        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:

@@ -85,9 +85,11 @@ async def holding() -> AsyncIterator[ir.SocketAddress]:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(100):
-        writer.write(data)
-    writer.close()
+    try:
+        while data := await reader.read(100):
+            writer.write(data)
+    finally:
+        writer.close()
 
 
 class EchoClient:

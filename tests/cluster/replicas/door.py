@@ -50,27 +50,30 @@ class Door:
         self._ready.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        for host, port in list(self.replicas):
-            try:
-                dial = asyncio.open_connection(host, port, local_addr=self._source)
-                far_reader, far_writer = await asyncio.wait_for(dial, 1)
-            except (OSError, TimeoutError):
-                continue
-            await asyncio.wait(
-                [asyncio.ensure_future(_copy(reader, far_writer)), asyncio.ensure_future(_copy(far_reader, writer))],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            far_writer.close()
-            break
-        self._writers.discard(writer)
-        writer.close()
+        try:
+            for host, port in list(self.replicas):
+                try:
+                    dial = asyncio.open_connection(host, port, local_addr=self._source)
+                    far_reader, far_writer = await asyncio.wait_for(dial, 1)
+                except (OSError, TimeoutError):
+                    continue
+                try:
+                    copies = _copy(reader, far_writer), _copy(far_reader, writer)
+                    await asyncio.wait(map(asyncio.ensure_future, copies), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    far_writer.close()
+                break
+        finally:
+            self._writers.discard(writer)
+            writer.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
