@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from reconciler.doctor.conflicts import MANIFEST
 from tests.cluster.release import PATIENCE_SECONDS, SYSTEM, Release, Shop, service, web
 from tests.e2e.harness import until
 
@@ -19,7 +20,6 @@ CHECKS = (
 )
 VERDICTS = [(check, "note" if check in ("controller", "conflicts") else "ok") for check in CHECKS]
 """Findings about default values without a host policy, and about a Deployment with replicas in its manifest."""
-STARTS_AGAIN = "its manifest (last-applied-configuration) says spec.replicas"
 
 
 def run(release: Release, *arguments: str) -> tuple[int, str]:
@@ -107,9 +107,9 @@ def test_doctor_on_the_node_reports_a_fault(zenvoy: Release, shop: Shop) -> None
     until("all is in order", lambda: verdicts() == VERDICTS, PATIENCE_SECONDS)
     code, said = run(zenvoy, "doctor", "-A")
     assert code == 0
-    assert "note: chart value hostPolicy\n  what    no rule decides which namespace may claim hosts or ports" in said
-    assert f"note: Deployment {shop.namespace}/web\n  what    {STARTS_AGAIN}" in said
-    assert "  remedy  take spec.replicas out of the manifest" in said
+    assert "note: chart value hostPolicy: HostPolicyIncomplete\n" in said
+    assert f"note: Deployment {shop.namespace}/web: ReplicasApplied\n" in said
+    assert f"  remedy   {MANIFEST}\n" in said
 
     shop.apply(service("lost", 80, "http"))
     shop.label("lost")
