@@ -5,7 +5,7 @@ Pure. Counterparts: `judge.py`, which wakes a deleted service, and the finalizer
 
 from __future__ import annotations
 
-from reconciler.core.judge import Observed
+from reconciler.core.judge import HOLDER_MISSING, Observed, route_blocker
 from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
@@ -29,11 +29,11 @@ def still_needed(
         hopeless = is_missing or (seen.diagnosis is not None and seen.held == 0)
         return None if hopeless else seen.diagnosis or UNEXPLAINED
     if seen.held is None:
-        return Blocker(Reason.HOLDER_MISSING, "a holder is not connected")
+        return HOLDER_MISSING
     if seen.held:
         return Blocker(Reason.CONNECTIONS_HELD, f"{seen.held} waiting")
     if seen.route_acked_at is None:
-        return Blocker(Reason.ROUTE_NOT_ACKNOWLEDGED, f"the route is not acknowledged: {seen.waiting_for}")
+        return route_blocker(seen)
     if now < seen.route_acked_at + LAST_SECONDS:
         return Blocker(Reason.ROUTE_JUST_ACKNOWLEDGED, "the route was acknowledged just now")
     return None

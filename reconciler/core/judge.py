@@ -18,6 +18,7 @@ from reconciler.core.traffic import ServiceUsage, Usage
 
 SETTLE_SECONDS = 0.1
 """Delay after an acknowledgement before a sample counts: Envoy's main thread acknowledges, its workers follow."""
+HOLDER_MISSING = Blocker(Reason.HOLDER_MISSING, "a holder is not connected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,21 @@ def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event
     return events.IdleElapsed("idle for all of idleAfter", paused=spec.paused)
 
 
+def route_blocker(seen: Observed) -> Blocker:
+    """Return the drain blocker of a route that is not acknowledged."""
+    return Blocker(Reason.ROUTE_NOT_ACKNOWLEDGED, f"the route is not acknowledged: {seen.waiting_for}")
+
+
 def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
     """Return the drain blocker of a draining service, or None if it may be scaled to zero."""
     by = spec.idle_by
     if seen.held is None or seen.relayed is None:
-        return Blocker(Reason.HOLDER_MISSING, "a holder is not connected")
+        return HOLDER_MISSING
     if seen.relayed and by is not IdleBy.BYTES:
         relayed = f"{pluralize(seen.relayed, 'connection')} {'is' if seen.relayed == 1 else 'are'} relayed"
         return Blocker(Reason.CONNECTIONS_RELAYED, relayed)
     if seen.route_acked_at is None:
-        return Blocker(Reason.ROUTE_NOT_ACKNOWLEDGED, f"the route is not acknowledged: {seen.waiting_for}")
+        return route_blocker(seen)
     if seen.traffic is None or seen.traffic.usage is Usage.UNKNOWN:
         if seen.traffic is not None and seen.traffic.starting:
             return Blocker(Reason.NO_COMPLETE_SAMPLE, "there is no complete sample yet")
@@ -198,7 +204,7 @@ def _unknown(record: Record, seen: Observed, now: float, stale_after: float, *, 
     if seen.replicas is None and seen.diagnosis:
         return events.TrafficUnknown(f"what runs is not known: {seen.diagnosis}")
     if seen.held is None:
-        return events.TrafficUnknown("a holder is not connected")
+        return events.TrafficUnknown(HOLDER_MISSING.message)
     seen_at = seen.traffic.taken_at if seen.traffic else 0.0
     if now - max(seen_at, record.since) > stale_after:
         return events.TrafficUnknown("there is no recent sample")
