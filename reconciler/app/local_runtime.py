@@ -22,7 +22,7 @@ from reconciler.app.hold_ranges import AnyIp
 from reconciler.app.renewal import Renewal
 from reconciler.app.runtime import STREAM_CLAIMS, BackgroundTasks, Reports, Runtime, Served, StreamServer, tune_gc
 from reconciler.app.shutdown import Drain, stop_programs
-from reconciler.core.address import Address
+from reconciler.core.address import Address, join_address, split_address
 from reconciler.core.events import SleepCommanded
 from reconciler.core.record import State
 from reconciler.core.spec import Protocol
@@ -36,7 +36,7 @@ from reconciler.local.listen_addresses import TLS, ListenAddresses, when_free
 from reconciler.local.open_files import raise_limit
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.services_file import ServicesFile
-from reconciler.local.sockets import joined, listened_on, split
+from reconciler.local.sockets import listened_on
 from reconciler.local.sqlite_store import SqliteStore
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir
 from reconciler.metrics import Sources
@@ -167,7 +167,7 @@ class LocalRuntime:
         """Listen on the addresses of options. If another program has one, the rest starts without it."""
         metrics, further = self._settings.metrics, self._settings.grpc
         if metrics:
-            serving = when_free("--metrics", joined(*metrics), lambda: self._http.serve_probes(*metrics))
+            serving = when_free("--metrics", join_address(*metrics), lambda: self._http.serve_probes(*metrics))
             self._late.append(asyncio.create_task(serving))
         if further:
             joining = when_free("--grpc", further, lambda: self._join(further, self._settings.certificates))
@@ -201,7 +201,7 @@ class LocalRuntime:
         """Return whether all listeners are open: one that Envoy has acknowledged may still wait for its routes."""
         has_tls = any(entry.spec.protocol is Protocol.TLS for entry in self._file.services)
         addresses = [at for owner, at in self._listening.served.items() if has_tls or owner != TLS]
-        return listened_on().issuperset(split(address)[1] for address in addresses)
+        return listened_on().issuperset(split_address(address)[1] for address in addresses)
 
     async def _end_services(self, hurry: asyncio.Event) -> None:
         """Drain and stop all services, while everything else still works."""

@@ -29,10 +29,10 @@ def address(text: str | None) -> str | None:
 
 def loopback(text: str) -> str:
     """Validate `ip:port` of the loopback interface."""
-    from ipaddress import ip_address
+    from reconciler.local.sockets import is_loopback
 
     address(text)
-    if not ip_address(text.rpartition(":")[0].strip("[]")).is_loopback:
+    if not is_loopback(text):
         raise typer.BadParameter(f"{text!r} is not a loopback address; use for example 127.0.0.1:18082")
     return text
 

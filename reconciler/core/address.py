@@ -1,4 +1,4 @@
-"""A socket address: the only type and the only parser of `ip:port` in the reconciler. Pure."""
+"""Socket addresses: the type, its parser, and the two ways between `ip:port` and its parts. Pure."""
 
 from __future__ import annotations
 
@@ -60,6 +60,12 @@ class Address:
 def join_address(host: str, port: int) -> str:
     """Return `ip:port` for a host without brackets, which is not checked."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Return the host without brackets and the port of `ip:port`; the host is not checked. Raises `ValueError`."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _unmapped(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import aiohttp
 
+from reconciler.core.address import split_address
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 
 FIELDS = {
@@ -181,10 +182,9 @@ class AdminStats:
 
     def _checked(self, admin: str) -> str:
         """Return the address if it is allowed. Raises `UnusableStatsError`."""
-        host, _, port = admin.rpartition(":")
         try:
-            ip_address(host.strip("[]"))
-            number = int(port)
+            host, number = split_address(admin)
+            ip_address(host)
         except ValueError:
             raise UnusableStatsError("its address is not ip:port") from None
         if number not in self._ports:

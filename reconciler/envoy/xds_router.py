@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import grpc
 
+from reconciler.core.address import split_address
 from reconciler.core.entitlement import StreamKind
 from reconciler.core.spec import Spec
 from reconciler.ports.router import Report, RouteState
@@ -47,8 +48,7 @@ service_of_stat = service_name
 
 def address(text: str) -> ir.SocketAddress:
     """Parse `ip:port`, with IPv6 in brackets."""
-    host, _, port = text.rpartition(":")
-    return ir.SocketAddress(host.strip("[]"), int(port))
+    return ir.SocketAddress(*split_address(text))
 
 
 def service(spec: Spec) -> ir.Upstream:

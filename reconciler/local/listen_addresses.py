@@ -13,10 +13,11 @@ from pathlib import Path
 
 import structlog
 
+from reconciler.core.address import split_address
 from reconciler.core.spec import Spec
 from reconciler.local.processes.procfs import children_of, run_id
 from reconciler.local.services_file import ServicesFile
-from reconciler.local.sockets import in_use, listeners, split
+from reconciler.local.sockets import in_use, listeners
 from reconciler.threads import in_thread
 
 log = structlog.get_logger()
@@ -174,4 +175,4 @@ class ListenAddresses:
         if not found:
             return {}
         ours = {seen.pid for name, seen in children_of(run_id(self._state_dir)) if name == ENVOY}
-        return {address: why for address, why in found.items() if ours.isdisjoint(listeners(split(address)[1]))}
+        return {address: why for address, why in found.items() if ours.isdisjoint(listeners(split_address(address)[1]))}

@@ -9,23 +9,12 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-from reconciler.core.address import Address
+from reconciler.core.address import Address, split_address
 from reconciler.local.processes.procfs import CHILD_MARK
 
 LISTEN = "0A"
 BACKLOG = 65_535
 """The kernel takes net.core.somaxconn when that is less."""
-
-
-def split(address: str) -> tuple[str, int]:
-    """Return the parts of `ip:port`, with IPv6 in brackets. Raises `ValueError`."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def joined(host: str, port: int) -> str:
-    """Return `ip:port`, IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parsed(text: str) -> str:
@@ -44,19 +33,19 @@ def parsed(text: str) -> str:
 
 def is_loopback(address: str) -> bool:
     """Return whether only this machine can reach an `ip:port`."""
-    return ip_address(split(address)[0]).is_loopback
+    return ip_address(split_address(address)[0]).is_loopback
 
 
 def taken(metrics: str | None, holder_metrics: str | None, grpc: str | None) -> dict[str, Address]:
     """Return what these options of `zenvoy up` listen on, by option. Raises `ValueError`."""
     options = {"--metrics": metrics, "--holder-metrics": holder_metrics, "--grpc": grpc}
-    return {option: Address.of(*split(address)) for option, address in options.items() if address}
+    return {option: Address.of(*split_address(address)) for option, address in options.items() if address}
 
 
 def unavailable(address: str) -> str | None:
     """Return why `ip:port` is unavailable, with the process that uses it if known; None if it is available."""
     error = _error_of_listening(address)
-    return None if error is None else f"{address}: {error.strerror}{_user(split(address)[1])}"
+    return None if error is None else f"{address}: {error.strerror}{_user(split_address(address)[1])}"
 
 
 def in_use(address: str) -> str | None:
@@ -64,11 +53,11 @@ def in_use(address: str) -> str | None:
     error = _error_of_listening(address)
     if error is None or error.errno != errno.EADDRINUSE:
         return None
-    return f"{address}: {error.strerror}{_user(split(address)[1])}"
+    return f"{address}: {error.strerror}{_user(split_address(address)[1])}"
 
 
 def _error_of_listening(address: str) -> OSError | None:
-    host, port = split(address)
+    host, port = split_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -114,7 +103,7 @@ def _state_dir(pid: int) -> str | None:
 
 def state_dirs_listening(address: str) -> list[Path]:
     """Return the state directories of each `zenvoy up` that listens on the port of `ip:port`."""
-    found = {_state_dir(pid) for pid in listeners(split(address)[1])}
+    found = {_state_dir(pid) for pid in listeners(split_address(address)[1])}
     return [Path(state_dir) for state_dir in sorted(filter(None, found))]
 
 

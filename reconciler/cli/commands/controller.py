@@ -174,8 +174,8 @@ def controller(
     from reconciler.app import logging
     from reconciler.app.cluster_runtime import run_until_stopped
     from reconciler.app.cluster_settings import ReplicaSettings
+    from reconciler.core.address import split_address
     from reconciler.kubernetes.client.errors import NoCluster
-    from reconciler.local.sockets import split
 
     logging.configure(log_style.value)
     asked = prometheus and prometheus_settings(
@@ -185,9 +185,9 @@ def controller(
         pod_name,
         pod_ip,
         grpc,
-        split(metrics),
+        split_address(metrics),
         _hold(hold_mode, holder_port, hold_ports),
-        inspect=split(inspect),
+        inspect=split_address(inspect),
         http_port=http_port,
         tls_port=tls_port,
         namespaces=tuple(name for name in namespaces.replace(" ", "").split(",") if name),

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 
+from reconciler.core.address import split_address
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.target_observer import Spawn
 from reconciler.kubernetes.workloads.wake_client import backoff
@@ -46,13 +47,12 @@ class ConnectProbe:
 
 async def accepts(address: str) -> bool | None:
     """Return whether a dial is accepted; None if it is not answered."""
-    host, _, port = address.rpartition(":")
-    ip = host.strip("[]")
+    ip, port = split_address(address)
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as dial:
             async with asyncio.timeout(NO_ANSWER_SECONDS):
-                await asyncio.get_running_loop().sock_connect(dial, (ip, int(port)))
+                await asyncio.get_running_loop().sock_connect(dial, (ip, port))
             # Without a listener, a dial from an ephemeral port can connect to itself.
             return bool(dial.getpeername() != dial.getsockname())
     except TimeoutError:
