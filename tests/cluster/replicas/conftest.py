@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.cluster.harness import Cluster
-from tests.cluster.replicas.scene import Scene
+from tests.cluster.replicas.scene import Scene, opened
 
 _SCENE = pytest.StashKey[Scene]()
 
@@ -42,8 +42,5 @@ def pytest_runtest_makereport(
 
 def _opened(request: pytest.FixtureRequest, made: Scene) -> Iterator[Scene]:
     request.node.stash[_SCENE] = made
-    try:
-        made.open()
+    with opened(made):
         yield made
-    finally:
-        made.close()

@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -355,3 +355,16 @@ class Scene:
         envoys = [envoy["id"] for name in self.replicas for envoy in self.world(name)["envoys"]]
         holders = [holder["id"] for name in self.replicas for holder in self.world(name)["holders"]]
         return "proxy" in envoys and "proxy" in holders
+
+
+@contextmanager
+def opened(made: Scene) -> Iterator[Scene]:
+    """Open a scene and close it; print its logs if it does not open."""
+    try:
+        made.open()
+        yield made
+    except BaseException:
+        print(made.logs())
+        raise
+    finally:
+        made.close()

@@ -18,21 +18,14 @@ from reconciler.server.credentials.authority import Authority, current, stored
 from reconciler.server.credentials.issuing import DAY_SECONDS, Validity
 from tests.certificates import accepted
 from tests.cluster.harness import Cluster
-from tests.cluster.replicas.scene import CA_SECRET, GRPC, PEERS, Scene
+from tests.cluster.replicas.scene import CA_SECRET, GRPC, PEERS, Scene, opened
 from tests.e2e.harness import until
 
 
 @pytest.fixture
 def own_scene(control_plane: Cluster, tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(control_plane, tmp_path / "scene")
-    try:
-        made.open()
+    with opened(Scene(control_plane, tmp_path / "scene")) as made:
         yield made
-    except BaseException:
-        print(made.logs())
-        raise
-    finally:
-        made.close()
 
 
 def found(scene: Scene) -> Authority:

@@ -11,19 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.harness import Cluster
-from tests.cluster.replicas.scene import BIN, LEASE_SECONDS, Scene
+from tests.cluster.replicas.scene import BIN, LEASE_SECONDS, Scene, opened
 from tests.e2e.harness import until
 
 
 @pytest.fixture
 def leaving(control_plane: Cluster, tmp_path: Path) -> Iterator[Scene]:
     """Provide a scene of its own, as nobody leads in it afterwards."""
-    made = Scene(control_plane, tmp_path / "scene")
-    try:
-        made.open()
+    with opened(Scene(control_plane, tmp_path / "scene")) as made:
         yield made
-    finally:
-        made.close()
 
 
 def finalizers(scene: Scene) -> str:

@@ -21,7 +21,7 @@ from reconciler.server.credentials import channel, x509
 from reconciler.server.credentials.material import Material
 from tests.cluster.harness import Cluster
 from tests.cluster.replicas.door import Door
-from tests.cluster.replicas.scene import CA_SECRET, PATIENCE_SECONDS, PEERS, PROXIES, Scene
+from tests.cluster.replicas.scene import CA_SECRET, PATIENCE_SECONDS, PEERS, PROXIES, Scene, opened
 from tests.e2e.harness import until
 from tests.security.grpc_port import ADS, HOLDER, PEER, introduces
 
@@ -31,15 +31,8 @@ WAIT_SECONDS = 30
 
 @pytest.fixture
 def scene(control_plane: Cluster, tmp_path: Path) -> Iterator[Scene]:
-    made = Scene(control_plane, tmp_path / "scene")
-    try:
-        made.open()
+    with opened(Scene(control_plane, tmp_path / "scene")) as made:
         yield made
-    except BaseException:
-        print(made.logs())
-        raise
-    finally:
-        made.close()
 
 
 class Attacker:
