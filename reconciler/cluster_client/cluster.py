@@ -32,7 +32,7 @@ class ClusterOptions:
     context: str | None = None
     namespace: str | None = None
     everywhere: bool = False
-    """All namespaces."""
+    """True for all namespaces."""
     system: str = SYSTEM
     """The namespace of the controller."""
     controller: str | None = None

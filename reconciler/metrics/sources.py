@@ -67,8 +67,8 @@ class Sources:
     refused_streams: Callable[[], Mapping[tuple[str, ...], int]] = dict
     """Streams on the gRPC port that were refused, by kind and gRPC status."""
     plaintext: Callable[[], bool] = lambda: False
-    """Whether the gRPC port is open without mutual TLS."""
+    """True if the gRPC port is open without mutual TLS."""
     expiries: Callable[[], Mapping[str, float]] = dict
     """Ends of validity of certificates, in seconds since the epoch, by certificate."""
     records_failing: Callable[[], bool] | None = None
-    """Whether records cannot be written to their file; None where there is no file."""
+    """True if records cannot be written to their file; None without a file."""

@@ -59,9 +59,9 @@ class Join:
     stats: str | None = None
     """`ip:port` of the listener for statistics and readiness; the admin port is only for the Envoy's own user."""
     tls: Tls | None = None
-    """How both ends prove who they are; without it neither does."""
+    """Certificates for mutual TLS; None for plaintext."""
     open_files: int = USUAL_OPEN_FILES
-    """How many files this Envoy may have open (RLIMIT_NOFILE); its limits on connections follow from it."""
+    """Maximum number of open files of this Envoy (RLIMIT_NOFILE), from which its connection limits follow."""
 
 
 def bootstrap(join: Join) -> dict[str, Any]:

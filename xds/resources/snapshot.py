@@ -45,7 +45,7 @@ def resource(name: str, body: bytes) -> Resource:
 
 
 class Table:
-    """All resources of one type."""
+    """The resources of one type."""
 
     def __init__(self) -> None:
         self._resources: dict[str, Resource] = {}

@@ -1,8 +1,8 @@
-"""Commands of people to a service, as an annotation: `wake@<time>` or `sleep@<time>`, each value carried out once.
+"""Commands to a service in an annotation: `wake@<time>` or `sleep@<time>`. Each value is executed once.
 
-Rules: what was carried out is noted in the status, so that a restart or another leader does not do it again. A wake
-needs no leader; a sleep is the leader's. The time only makes a value another one: no clock is compared with it.
-Counterparts: `zenvoy wake` and `zenvoy sleep`, which write it, and `status_writer.py`, which notes it.
+An executed value is recorded in the status, so that a restart or another leader does not execute it again. A wake needs
+no leader; only the leader executes a sleep. The time makes values different; no clock is compared with it.
+Counterparts: `zenvoy wake` and `zenvoy sleep`, which write the annotation, and `status_writer.py`, which records it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CommandVerb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServiceCommand:
-    """One command; `value` is the annotation's, which is what tells it from others."""
+    """One command; `value` is that of the annotation, which identifies the command."""
 
     verb: CommandVerb
     value: str
@@ -45,7 +45,7 @@ class ServiceCommand:
 
 
 def parse_command(value: str) -> ServiceCommand | Problem:
-    """The content of the annotation of a command."""
+    """Return the command in an annotation, or its problem."""
     verb, _, time = value.partition("@")
     if verb not in set(CommandVerb) or not _RFC3339.fullmatch(time):
         where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
@@ -54,7 +54,7 @@ def parse_command(value: str) -> ServiceCommand | Problem:
 
 
 def pending_command(item: ScaledService) -> ServiceCommand | Problem | None:
-    """The command of an object that was not carried out yet, or what is wrong with it."""
+    """Return the command of an object that was not executed yet, or its problem."""
     value = item.metadata.annotations.get(COMMAND_ANNOTATION)
     if value is None or value == item.status.observed_command or item.metadata.deletion_timestamp:
         return None
@@ -62,10 +62,10 @@ def pending_command(item: ScaledService) -> ServiceCommand | Problem | None:
 
 
 class CommandController:
-    """Carries out what is asked for, once it can be.
+    """Executes commands once they can be executed.
 
-    `obey` hands an event to the engine, and says whether there was a service with a record to hear it; `note` keeps the
-    value as carried out; `leads` says whether a sleep is ours to carry out.
+    `obey` sends an event to the engine and returns whether a service with a record received it; `note` records an
+    executed value; `leads` returns whether this replica executes sleeps.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class CommandController:
     ) -> None:
         self._items, self._leads, self._obey, self._note = items, leads, obey, note
         self._open: dict[str, ServiceCommand] = {}
-        """What could not be carried out so far."""
+        """Commands that could not be executed yet."""
         self._done: dict[str, str] = {}
-        """The latest value that was carried out here; the status may not say so yet."""
+        """By service, the latest value executed here; the status may not have it yet."""
         self._problems: dict[str, Problem] = {}
 
     def saw(self, service: str, item: ScaledService | None) -> None:
-        """The informer has a new version of the object, or it is gone."""
+        """Take a new version of an object, or None if it is gone."""
         found = pending_command(item) if item else None
         self._open.pop(service, None)
         self._problems.pop(service, None)
@@ -96,15 +96,15 @@ class CommandController:
             self._try(service, found)
 
     def again(self, service: str | None = None) -> None:
-        """Try again what could not be carried out: of a service that may have a record now, or of all."""
+        """Retry open commands: those of a service that may have a record now, or all."""
         for name in [service] if service else list(self._open):
             if command := self._open.get(name):
                 self._try(name, command)
 
     def lead(self) -> None:
-        """We lead from now on: sleeps are ours to carry out, and what was carried out here is ours to note.
+        """Execute open sleeps and record executed values, as the new leader.
 
-        A wake is carried out again, as a follower may not have been able to: it does no harm.
+        A wake is executed again, because a follower may have failed to; repeating it is harmless.
         """
         for service, value in self._done.items():
             item = self._items.get(service)
@@ -123,7 +123,7 @@ class CommandController:
         return frozenset(self._problems)
 
     def problems(self, service: str) -> tuple[Problem, ...]:
-        """What is wrong with the service's command."""
+        """Return the problem of a service's command."""
         found = self._problems.get(service)
         return (found,) if found else ()
 

@@ -1,8 +1,8 @@
-"""Hosts and ports of the proxy, which two ScaledServices may not share. The older one has it, the younger reports it.
+"""Conflicts over hosts and ports of the proxy: the older ScaledService owns it, the younger one reports a problem.
 
-Pure. A service that loses some of its hosts keeps the others; one that loses everything is not in force. The names of a
-Service that several ScaledServices stand for are lost without a report, as long as other hosts remain. Counterpart:
-`host_policy.py`, which decides what a namespace may claim at all.
+Pure. A service that loses some of its hosts keeps the others; one that loses everything is not in effect. If several
+ScaledServices name one Service, the younger ones lose its names without a problem as long as they have other hosts.
+Counterpart: `host_policy.py`, which decides what a namespace may claim at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def reserved_ports(http: int = 10000, tls: int = 10443, diverted: range = range(
 
 RESERVED_PORTS: Mapping[int, str] = MappingProxyType(dict(reserved_ports()))
 FIRST_COME = HostPolicy()
-"""The policy of a cluster whose administrator gave none."""
+"""The default policy."""
 
 
 @dataclass(slots=True)
@@ -53,9 +53,9 @@ def resolve_conflicts(
     policy: HostPolicy = FIRST_COME,
     namespaces: Container[str] | None = None,
 ) -> Resolution:
-    """Give every host and port to the oldest that asks for it and may have it; of the same age, to the first by name.
+    """Assign each host and port to the oldest ScaledService that may claim it; at equal age, to the first by name.
 
-    `namespaces` are those of the cluster; None when they are not known.
+    `namespaces` are those of the cluster; None if they are unknown.
     """
     allowed = _Allowed(policy, namespaces, asked)
     settled, owners = Resolution(), _Owners(reserved_ports, allowed)
@@ -70,20 +70,20 @@ def resolve_conflicts(
 
 
 class _Allowed:
-    """The hosts and ports that a ScaledService may claim, whoever else claims them."""
+    """The hosts and ports that a ScaledService may claim, regardless of other claims."""
 
     def __init__(
         self, policy: HostPolicy, namespaces: Container[str] | None, asked: Mapping[str, ServiceConfig]
     ) -> None:
         self._policy, self._namespaces = policy, namespaces
         self._services: dict[str, set[str]] = {}
-        """Namespaces that have a service of that name; only where bare names lead anywhere."""
+        """By name, the namespaces with a service of that name; empty if bare names are not routed."""
         if policy.bare_names:
             for entry in asked.values():
                 self._services.setdefault(entry.service, set()).add(entry.target.namespace)
 
     def hosts(self, entry: ServiceConfig, problems: list[Problem]) -> tuple[str, ...]:
-        """Return the hosts that it may have; a bare name that several services have is left out without a problem."""
+        """Return the permitted hosts. A bare name that several services have is left out without a problem."""
         left = []
         for host in entry.spec.hosts:
             refusal = self._policy.host_refusal(host, entry.target.namespace, entry.service, self._namespaces)
@@ -94,7 +94,7 @@ class _Allowed:
         return tuple(left)
 
     def port(self, entry: ServiceConfig, port: int) -> Problem | None:
-        """Return why it may not have a port."""
+        """Return the problem of a port that is not permitted."""
         refusal = self._policy.port_refusal(port, entry.target.namespace)
         return Problem(Reason.LISTEN_NOT_ALLOWED, "spec.listen", *refusal) if refusal else None
 
@@ -128,9 +128,9 @@ class _Owners:
         owners = {host: self._hosts.setdefault((tls, normalize_host(host)), entry) for host in asked}
         lost = {host: owner for host, owner in owners.items() if owner is not entry}
         left = tuple(host for host in asked if host not in lost)
-        told = {host: owner for host, owner in lost.items() if not left or not _is_own_name(host, entry, owner)}
-        for owner in {owner.spec.name: owner for owner in told.values()}.values():
-            names = [host for host, has in told.items() if has is owner]
+        reported = {host: owner for host, owner in lost.items() if not left or not _is_own_name(host, entry, owner)}
+        for owner in {owner.spec.name: owner for owner in reported.values()}.values():
+            names = [host for host, has in reported.items() if has is owner]
             what = f"{join_words(names, 'and')} {'lead' if names[1:] else 'leads'} to {owner.spec.name}, which is older"
             problems.append(Problem(Reason.HOST_TAKEN, "spec.hosts", what, "give it hosts of its own"))
         if left == entry.spec.hosts:
@@ -139,11 +139,11 @@ class _Owners:
 
 
 def listen_port(spec: Spec) -> int:
-    """The port that a tcp service listens on."""
+    """Return the port that a tcp service listens on."""
     return int((spec.listen or "").rpartition(":")[2])
 
 
 def _is_own_name(host: str, entry: ServiceConfig, owner: ServiceConfig) -> bool:
-    """Return whether it is a name of the Service that both stand for."""
+    """Return whether the host is a name of the Service that both ScaledServices name."""
     own = host == entry.service or host.startswith(f"{entry.service}.{entry.target.namespace}")
     return own and owner.service_key == entry.service_key

@@ -1,7 +1,7 @@
 """The configuration in effect, updated as single ScaledServices change. Pure.
 
-Rule: who asks for what it cannot have keeps what it had, as long as nobody older wants that. Counterpart:
-`conflicts.py`, which says who has what. It is called only when a claim has changed.
+A ScaledService that requests a host or port that it cannot have keeps its earlier ones, as long as no older
+ScaledService requests them. Counterpart: `conflicts.py`, which assigns them. It runs only if a claim changed.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ class EffectiveConfig:
         self._reserved, self._policy, self._namespaces = reserved, policy, namespaces
         self._asked: dict[str, ServiceConfig] = {}
         self._had: dict[str, ServiceConfig] = {}
-        """What each in force asked for, when it got it."""
+        """The request of each service in effect that was granted."""
         self._entries: dict[str, ServiceConfig] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
         self._changed: set[str] = set()
-        """Those that changed, but for what they claim."""
+        """Services that changed without changing their claim."""
         self._outdated = False
 
     def requested(self, key: str) -> ServiceConfig | None:
-        """What it asked for last."""
+        """Return the latest request of a ScaledService."""
         return self._asked.get(key)
 
     def request(self, key: str, entry: ServiceConfig | None) -> None:
-        """This is what it asks for from now on; None: nothing."""
+        """Replace the request of a ScaledService; None withdraws it."""
         before = self._asked.pop(key, None)
         if entry:
             self._asked[key] = entry
@@ -61,7 +61,7 @@ class EffectiveConfig:
         self._outdated = True
 
     def resolve(self) -> tuple[dict[str, ServiceConfig], Problems]:
-        """What is in force, and who does not have all that it asked for. Not to be changed."""
+        """Return the configurations in effect, and the problems of lost claims. Callers must not change them."""
         if self._outdated:
             self._settle()
         elif self._changed:
@@ -82,7 +82,7 @@ class EffectiveConfig:
         return resolve_conflicts(asked, self._reserved, self._policy, self._namespaces)
 
     def _with_hosts(self, key: str) -> ServiceConfig:
-        """As it is asked for, with the hosts that it has."""
+        """Return the requested configuration with the hosts that the service owns."""
         asked, hosts = self._asked[key], self._entries[key].spec.hosts
         return asked if asked.spec.hosts == hosts else replace(asked, spec=replace(asked.spec, hosts=hosts))
 

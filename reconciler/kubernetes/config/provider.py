@@ -1,11 +1,11 @@
-"""All services of the cluster: ScaledServices beside the Services that they name, and who may have what.
+"""The services of the cluster: ScaledServices with their Services, after conflicts over hosts and ports.
 
-Rules: nothing is told before all kinds were seen whole. What has mistakes stays in force as it was last without; what
-is being deleted stays in force, as departing, until our finalizer is off it; and for a moment longer where it is about
-to be made anew of its Service, or clients would be told that nothing is there. Changes that come at once are told at
-once; to tell costs the more the more services there are, so it has its pauses, in which whoever waits for a service is
-served. Counterparts: `resolve.py` and `conflicts.py`, which judge;
-`service_controller.py`, which makes ScaledServices of labelled Services; `finalizer.py`, which removes finalizers.
+Nothing is published before every informer has synced. A ScaledService with mistakes keeps its last valid configuration.
+One that is being deleted stays in effect, as departing, until our finalizer is removed. One that its Service is about
+to recreate stays a moment longer; otherwise clients would be refused. Changes that arrive together are published
+together. Publishing takes longer the more services there are, so pauses follow, in which clients are served.
+Counterparts: `resolve.py` and `conflicts.py`, which decide; `service_controller.py`, which creates ScaledServices from
+labeled Services; `finalizer.py`, which removes finalizers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from reconciler.kubernetes.types.scaled_service import API_VERSION, FINALIZER, P
 ANEW_SECONDS = 10.0
 """Time for which a removed ScaledService stays in effect if its Service is labeled."""
 PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
-"""After each telling, in multiples of what it took."""
+"""The pause after a publication, in multiples of its duration, and its limit."""
 ServiceConfigs = Mapping[str, ServiceConfig]
 Problems = Mapping[str, tuple[Problem, ...]]
 OnConfigs = Callable[[ServiceConfigs, Problems], None]
@@ -38,10 +38,11 @@ OnScaledService = Callable[[str, ScaledService | None], None]
 
 
 class KubernetesProvider:
-    """The services configured in a cluster. Keys are `namespace/name`, of a ScaledService or of a labelled Service.
+    """The services configured in a cluster. Keys are `namespace/name`, of a ScaledService or of a labeled Service.
 
-    `on_entries` is told all that is in force and all that is wrong, whenever any of it changed; `on_scaled_service` of
-    each ScaledService as it comes, changes and goes; `leads` says whether those of labelled Services are ours to write.
+    `on_entries` is called with all configurations in effect and all problems when any of them changes;
+    `on_scaled_service` is called for each added, changed, or removed ScaledService. `leads` returns whether this
+    replica writes the ScaledServices of labeled Services.
     """
 
     def __init__(
@@ -60,12 +61,12 @@ class KubernetesProvider:
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
         self._users: dict[str, set[str]] = {}
-        """Of a Service: the ScaledServices that name it."""
+        """By Service, the ScaledServices that name it."""
         self._uses: dict[str, str] = {}
         self._changed = False
         self._pause_until = 0.0
         self._whole = asyncio.Event()
-        self._told: tuple[ServiceConfigs, Problems] | None = None
+        self._published: tuple[ServiceConfigs, Problems] | None = None
         self.scaled_services = MultiNamespaceInformer(
             api, (API_VERSION, PLURAL), namespaces, decoder(ScaledService), self._saw_scaled_service, self._synced
         )
@@ -85,17 +86,17 @@ class KubernetesProvider:
 
     @property
     def synced(self) -> bool:
-        """Whether all kinds were seen whole."""
+        """True once every informer has synced."""
         namespaces = self._namespaces is None or self._namespaces.synced
         return self.scaled_services.synced and self.services.synced and namespaces
 
     def lead(self) -> None:
-        """We lead from now on: make ScaledServices of labelled Services."""
+        """Start to write the ScaledServices of labeled Services."""
         if self.synced:
             self._owned.lead()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.scaled_services.run())
             tasks.create_task(self.services.run())
@@ -122,7 +123,7 @@ class KubernetesProvider:
         self._owned.look(key)
 
     def _saw_namespace(self, name: str, item: Object | None) -> None:
-        """A host of two labels belongs to a namespace as soon as there is one of that name."""
+        """Update the namespaces: a host such as `web.shop` belongs to namespace `shop` as soon as that exists."""
         if (item is not None) != (name in self._namespace_names):
             (self._namespace_names.add if item else self._namespace_names.discard)(name)
             self._effective.invalidate()
@@ -144,7 +145,7 @@ class KubernetesProvider:
             del self._uses[key]
 
     def _judge(self, key: str, item: ScaledService | None) -> None:
-        """What this one asks for now, when it is right; otherwise what it asked for last."""
+        """Request the configuration of an object, or keep its last valid one if the object has mistakes."""
         asked, mistakes = self._effective.requested(key), self._mistakes.get(key, ())
         if item is None or _is_released(item) or UNREAD in item.metadata.annotations:
             found: ServiceConfig | tuple[Problem, ...] = ()
@@ -167,7 +168,7 @@ class KubernetesProvider:
     def _synced(self) -> None:
         if not self.synced:
             return
-        # A ScaledService that came before its Service was known looked as if it had none.
+        # A ScaledService that arrived before its Service seemed to have none.
         for key, item in self.scaled_services.items.items():
             self._judge(key, item)
         for key in self.scaled_services.items.keys() | self.services.items.keys():
@@ -177,41 +178,41 @@ class KubernetesProvider:
         self._schedule()
 
     def _schedule(self) -> None:
-        """Tell, once everything that comes in this moment has come."""
+        """Publish soon, so that changes that arrive together are published together."""
         if self._changed or not self.synced:
             return
         self._changed = True
         loop, pause = asyncio.get_running_loop(), self._pause_until - time.monotonic()
         if pause > 0:
-            loop.call_later(pause, self._tell)
+            loop.call_later(pause, self._publish_and_pause)
         else:
-            loop.call_soon(self._tell)
+            loop.call_soon(self._publish_and_pause)
 
-    def _tell(self) -> None:
+    def _publish_and_pause(self) -> None:
         began = time.monotonic()
-        self._tell_all()
+        self._publish()
         ended = time.monotonic()
         self._pause_until = ended + min(PAUSES * (ended - began), LONGEST_PAUSE_SECONDS)
 
-    def _tell_all(self) -> None:
+    def _publish(self) -> None:
         self._changed = False
         entries, claims = self._effective.resolve()
         if departing := self._departing & entries.keys():
             entries = entries | {key: _departing(entries[key]) for key in departing}
         keys = {*self._mistakes, *claims, *self._owned.troubled}
         found = {key: self._problems_of(key, claims.get(key, ())) for key in keys}
-        problems = {key: told for key, told in found.items() if told}
-        if (entries, problems) == self._told:
+        problems = {key: its for key, its in found.items() if its}
+        if (entries, problems) == self._published:
             return
-        self._told = entries, problems
+        self._published = entries, problems
         self._on_entries(entries, problems)
 
     def _problems_of(self, key: str, claims: tuple[Problem, ...]) -> tuple[Problem, ...]:
-        """Each mistake once: what the annotations are told is not told of what was made of them too."""
-        told = self._owned.problems(key)
-        known = {(problem.reason, problem.message) for problem in told}
+        """Return each problem once: a mistake in the annotations also appears in the ScaledService made from them."""
+        of_service = self._owned.problems(key)
+        known = {(problem.reason, problem.message) for problem in of_service}
         rest = (*self._mistakes.get(key, ()), *claims)
-        return (*told, *(problem for problem in rest if (problem.reason, problem.message) not in known))
+        return (*of_service, *(problem for problem in rest if (problem.reason, problem.message) not in known))
 
 
 def _is_released(item: ScaledService) -> bool:

@@ -1,9 +1,9 @@
-"""The ScaledServices of labelled Services: made, changed and deleted as the Services' label and annotations say.
+"""A controller that creates, updates, and deletes the ScaledServices of labeled Services.
 
-Rules: only the leader writes. A ScaledService that was made by somebody else is never touched, nor are fields of ours
-that the annotations do not give: `zenvoy pause` keeps its word. What is scaled cannot be changed: the ScaledService is
-deleted then, which restores the replicas, and made anew. While annotations have mistakes, the last good ones stay.
-Counterparts: `annotations.py`, which reads, and `provider.py`, which says when.
+Only the leader writes. A ScaledService that was not created from the label is never changed. Fields that the
+annotations do not set are kept, so `zenvoy pause` stays in effect. The target of a ScaledService cannot change: the
+object is deleted, which restores the replicas, and created again. While annotations have mistakes, the last valid ones
+stay in effect. Counterparts: `annotations.py`, which parses them, and `provider.py`, which calls `look`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from reconciler.kubernetes.types.scaled_service import (
 )
 
 MADE_OF = f"{PREFIX}made-of"
-"""On an owned ScaledService: the spec that the annotations gave, to tell what they give no more."""
+"""On an owned ScaledService: the spec from the annotations, which shows the fields that they no longer set."""
 UNREAD = f"{PREFIX}unread"
-"""On an owned ScaledService whose Service's annotations had mistakes from the first: it is not in force."""
+"""On an owned ScaledService whose Service has had mistakes from the start: it is not in effect."""
 
 
 def is_owned(item: ScaledService) -> bool:
@@ -50,8 +50,10 @@ def _owner(item: ScaledService) -> OwnerReference | None:
 
 
 class ServiceController:
-    """Brings about what the Services ask for. `scaled` and `services` are what informers keep; `leads` says whether
-    to write; `on_problems` is told whenever the problems of a Service changed."""
+    """A controller; `scaled` and `services` are the objects of informers.
+
+    It writes while `leads` returns True, and calls `on_problems` when the problems of a Service change.
+    """
 
     def __init__(
         self,
@@ -75,12 +77,12 @@ class ServiceController:
         return {*self._found, *self._refused}
 
     def problems(self, key: str) -> tuple[Problem, ...]:
-        """What is wrong with that Service's label and annotations."""
+        """Return the problems of a Service's label and annotations."""
         refused = self._refused.get(key)
         return (*self._found.get(key, ()), *((refused,) if refused else ()))
 
     def look(self, key: str) -> None:
-        """Service, or ScaledService, of that name may have changed."""
+        """Process a name whose Service or ScaledService may have changed."""
         before = self._found.pop(key, ())
         if found := self._mistakes(key):
             self._found[key] = found
@@ -92,20 +94,20 @@ class ServiceController:
             self._on_problems(key)
 
     def makes(self, key: str) -> bool:
-        """Whether there is a Service of that name which asks for one, so that one that goes is made anew."""
+        """Return whether a labeled Service of that name exists, so that a deleted ScaledService is created again."""
         return self._asked(key) is not None
 
     def lead(self) -> None:
-        """We lead from now on: bring about whatever is asked for."""
+        """Process all objects, as the new leader."""
         for key in self._services.keys() | self._scaled.keys():
             self.look(key)
 
     async def run(self) -> None:
-        """Until cancelled; to be begun once both kinds were seen whole."""
+        """Write until cancelled. Start it once both informers have synced."""
         await self._queue.run()
 
     async def _bring_about(self, key: str) -> None:
-        """Write what differs."""
+        """Write the difference for one name."""
         if not self._leads():
             self._queue.add_after(key)
             return
@@ -113,7 +115,7 @@ class ServiceController:
             await self._write(key)
         except ApiError as error:
             if error.status in (NOT_FOUND, CONFLICT) or is_namespace_terminating(error):
-                return  # whatever changed meanwhile is on its way to us, and brings us back here
+                return  # the informer will report that change, which queues the name again
             if not is_transient(error):
                 self._refuse(key, error)
             raise

@@ -38,7 +38,7 @@ class Subject:
     uri: str
     dns: tuple[str, ...] = ()
     serves: bool = False
-    """Whether it may also be a server's."""
+    """True if it may also be a server's."""
 
 
 @dataclass(frozen=True, slots=True)
