@@ -154,13 +154,15 @@ class Window:
             return self._judgement(Usage.UNKNOWN, unknown.message, _Sum(), unknown.code in STARTING)
         total, words = _Sum(), unknown and unknown.message
         starting = unknown is not None and unknown.code in STARTING
+        is_restart = unknown is not None and unknown.code is Reason.ENVOY_RESTARTED
         for envoy, reading in self.after.envoys.items():
             before = self.before.envoys.get(envoy)
             if before is None or envoy not in self.expected:
                 continue
             was, now = before.services.get(service, NEVER_USED), reading.services.get(service, NEVER_USED)
             if now.requests < was.requests or now.connections < was.connections or now.bytes < was.bytes:
-                words, starting = words or f"a counter of Envoy {envoy} went backwards", False
+                words = words or f"a counter of Envoy {envoy} went backwards"
+                starting = starting and is_restart  # those of another process begin at 0
             else:
                 total.add(was, now, by)
         if words:
@@ -255,7 +257,7 @@ def _quiet(start: float, taken_at: float, by: IdleBy) -> ServiceUsage:
     return ServiceUsage(Usage.QUIET, taken_at, start, 0, f"{pluralize(0, by.one)} moved, 0 in flight")
 
 
-STARTING = frozenset({Reason.FIRST_SAMPLE, Reason.ENVOY_NEW})
+STARTING = frozenset({Reason.FIRST_SAMPLE, Reason.ENVOY_NEW, Reason.ENVOY_RESTARTED})
 """Causes that end with the next samples of the same Envoys."""
 NO_SAMPLE = Unknown(Reason.FIRST_SAMPLE, "no sample yet")
 FIRST_SAMPLE = Unknown(Reason.FIRST_SAMPLE, "only one sample so far")

@@ -230,6 +230,18 @@ def test_window_of_a_new_envoy_is_judged_by_its_process() -> None:
     assert unknown.reason == "Envoy a has just started: no complete sample yet"
 
 
+def test_window_with_restart_is_unknown_only_until_the_next_sample() -> None:
+    """The counters of the new process are lower, which its restart explains."""
+
+    def of(at: float, process: int, used: int) -> Sample:
+        return Sample(at, {"a": EnvoyReading(0, {"web": Counters(requests=used)}, process=process)})
+
+    restarted = judged(of(1000, 7, used=3), of(1000.2, 8, used=0))
+    assert (restarted.reason, restarted.starting) == ("Envoy a restarted", True)
+    backwards = judged(of(1000, 7, used=3), of(1000.2, 7, used=0))
+    assert (backwards.reason, backwards.starting) == ("a counter of Envoy a went backwards", False)
+
+
 def test_window_finds_restart_behind_slow_reading() -> None:
     """The second reading took 1.9 s, after which the new Envoy has the uptime that the old one had."""
     assert judged(sample(1000, a=(1, USED)), sample(1000.2, a=(1, USED))).usage is Usage.UNKNOWN
