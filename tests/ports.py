@@ -6,8 +6,9 @@ import os
 import random
 import socket
 
-FIRST, LAST = 10_240, 29_999
-"""Below the ephemeral range, so that no outgoing connection takes a port between its choice and its use."""
+FIRST, LAST = 10_240, 19_999
+"""Below the ephemeral range, so that no outgoing connection takes a port between its choice and its use; and below the
+ports that `zenvoy up` gives to programs."""
 WORKERS = 8
 """Parallel test processes with ports of their own. Envoy shares a port with another Envoy without an error."""
 _random = random.SystemRandom()

@@ -29,8 +29,9 @@ from reconciler.local import bundled_prometheus, private_files
 from reconciler.local.open_files import limit
 from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes import ProcessBackend, read_notes
+from reconciler.local.processes.ports import free_port
 from reconciler.local.services_file import ServicesFile
-from reconciler.local.sockets import free_port, listening_socket, taken, unavailable
+from reconciler.local.sockets import listening_socket, taken, unavailable
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
 from xds.bootstrap.document import Join, as_json
 

@@ -140,12 +140,6 @@ def _sockets(process: Path) -> set[str]:
     return {link[8:-1] for link in links if link.startswith("socket:[")}
 
 
-def free_port() -> int:
-    """Return a TCP port that is free on all addresses."""
-    with listening_socket() as listening:
-        return int(listening.getsockname()[1])
-
-
 def listening_socket(preferred: int = 0) -> socket.socket:
     """Return a socket that listens on all IPv4 addresses, at the port `preferred` if it is free. Raises `OSError`."""
     listening = socket.socket()

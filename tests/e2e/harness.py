@@ -205,7 +205,8 @@ class Zenvoy:
 
         def serves() -> bool:
             assert self.process
-            assert self.process.poll() is None, f"`zenvoy up` ended with {self.process.returncode}"
+            code = self.process.poll()
+            assert code is None, f"`zenvoy up` ended with {code}: {self.log_path.read_text(errors='replace')[-2000:]}"
             return any(entry["event"] == "serving" for entry in self.lines()[self._started_at :])
 
         until("`zenvoy up` serves", serves)

@@ -1,9 +1,20 @@
-"""Loopback ports for services that have no port of their own."""
+"""Free ports for programs that have no port of their own.
+
+They are below the kernel's ephemeral range: otherwise an outgoing connection can take a port between its choice and the
+program's start.
+"""
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterable
+from pathlib import Path
+
+EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""https://docs.kernel.org/networking/ip-sysctl.html"""
+FIRST_PORT = 20_000
+ATTEMPTS = 1_000
 
 
 class PortAllocator:
@@ -24,12 +35,7 @@ class PortAllocator:
         port = self._latest.get(service)
         if port is not None and port not in self._in_use | self._reserved and is_free(port):
             return port
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = int(probe.getsockname()[1])
-            if port not in self._in_use | self._reserved:
-                return port
+        return free_port(self._in_use | self._reserved)
 
     def keep(self, service: str, port: int) -> None:
         """Note that the service listens on this port, until `release`."""
@@ -45,15 +51,38 @@ class PortAllocator:
         self._latest.pop(service, None)
 
 
-def is_free(port: int, *, reusing: bool = False) -> bool:
-    """Return whether a program can listen on the port.
+def free_port(excluded: Iterable[int] = ()) -> int:
+    """Return a port that is free on all addresses, from below the ephemeral range if possible. Raises `OSError`."""
+    without = frozenset(excluded)
+    below = range(FIRST_PORT, _first_ephemeral())
+    for port in random.sample(below, min(ATTEMPTS, len(below))):
+        if port not in without and is_free(port, host=""):
+            return port
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = int(probe.getsockname()[1])
+        if port not in without:
+            return port
+
+
+def _first_ephemeral() -> int:
+    """Return the first port of the ephemeral range; `FIRST_PORT`, so that there is none below, if it is not known."""
+    try:
+        return int(EPHEMERAL_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return FIRST_PORT
+
+
+def is_free(port: int, *, reusing: bool = False, host: str = "127.0.0.1") -> bool:
+    """Return whether a program can listen on the port at this address; "" means all addresses.
 
     With `reusing`, as a program that sets SO_REUSEADDR: old connections do not count.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reusing)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except PermissionError:
             return True
         except OSError:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.local.sockets import free_port
 from reconciler.server.http import Http
 from tests.fakes.operations import FakeOperations
+from tests.ports import free_port
 
 
 @pytest.fixture
