@@ -230,7 +230,7 @@ def test_window_of_a_new_envoy_is_judged_by_its_process() -> None:
     assert unknown.reason == "Envoy a has just started: no complete sample yet"
 
 
-def test_window_with_restart_is_unknown_only_until_the_next_sample() -> None:
+def test_window_with_restart_clears_with_next_sample() -> None:
     """The counters of the new process are lower, which its restart explains."""
 
     def of(at: float, process: int, used: int) -> Sample:
