@@ -123,9 +123,9 @@ class EngineOperations:
     def tell(self, name: str, command: Command) -> dict[str, Any]:
         match command:
             case Command.WAKE:
-                self._engine.command(name, WakeCommanded("a person asked for it"))
+                self._engine.command(name, WakeCommanded("requested by a user"))
             case Command.SLEEP:
-                self._engine.command(name, SleepCommanded("a person asked for it"))
+                self._engine.command(name, SleepCommanded("requested by a user"))
             case Command.PAUSE | Command.RESUME:
                 self._engine.pause(name, command is Command.PAUSE)
         return self.service(name)

@@ -5,7 +5,7 @@ Pure. Counterparts: `judge.py`, which wakes a deleted service, and the finalizer
 
 from __future__ import annotations
 
-from reconciler.core.judge import HOLDER_MISSING, Observed, route_blocker
+from reconciler.core.judge import HOLDER_MISSING, Observed, route_blocker, waiting_clients
 from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
@@ -31,7 +31,7 @@ def still_needed(
     if seen.held is None:
         return HOLDER_MISSING
     if seen.held:
-        return Blocker(Reason.CONNECTIONS_HELD, f"{seen.held} waiting")
+        return Blocker(Reason.CONNECTIONS_HELD, waiting_clients(seen.held))
     if seen.route_acked_at is None:
         return route_blocker(seen)
     if now < seen.route_acked_at + LAST_SECONDS:

@@ -28,7 +28,7 @@ def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
     """Return the next event for a follower's copy of a record, or None."""
     match record.state:
         case State.ScaledToZero:
-            return events.DemandSeen("somebody waits") if seen.held else None
+            return events.DemandSeen("a client is waiting") if seen.held else None
         case State.Waking:
             event = waking(record, seen)
             return None if fence and isinstance(event, events.Ready) else event
@@ -38,7 +38,7 @@ def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
                 return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
             return None
         case State.Draining:
-            return events.DemandSeen("somebody waits, and there is no leader") if seen.held and not fence else None
+            return events.DemandSeen("a client is waiting, and there is no leader") if seen.held and not fence else None
 
 
 def tells_of(record: Record, event: Event) -> bool:

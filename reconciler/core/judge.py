@@ -95,7 +95,7 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
     if seen.traffic is None or seen.traffic.usage is Usage.UNKNOWN:
         if seen.traffic is not None and seen.traffic.starting:
             return Blocker(Reason.NO_COMPLETE_SAMPLE, "there is no complete sample yet")
-        return Blocker(Reason.USAGE_UNKNOWN, "whether anything is in flight is not known")
+        return Blocker(Reason.USAGE_UNKNOWN, "usage is unknown")
     if seen.traffic.taken_at < max(seen.route_acked_at + SETTLE_SECONDS, record.since):
         return Blocker(Reason.SAMPLE_TOO_OLD, "no sample since the route was acknowledged")
     if seen.traffic.in_flight:
@@ -124,14 +124,14 @@ def _wanted(record: Record, spec: Spec, seen: Observed) -> bool:
 
 def _asleep(record: Record, seen: Observed) -> Event | None:
     if seen.held:
-        return events.DemandSeen(_waits(seen.held))
+        return events.DemandSeen(waiting_clients(seen.held))
     traffic = seen.traffic
     if traffic and traffic.window_start >= record.since and (traffic.arrived or traffic.moved or traffic.in_flight):
-        return events.DemandSeen(f"Envoy saw traffic: {traffic.seen}")
+        return events.DemandSeen(f"Envoy reported traffic: {traffic.seen}")
     if seen.replicas == 0 and not record.zeroed:
         return events.ReplicasAtZero("confirmed")
     if record.zeroed and seen.replicas and seen.endpoints:
-        return events.Ready("somebody else scaled it up")
+        return events.Ready("scaled up by another controller or user")
     return None
 
 
@@ -146,7 +146,7 @@ def waking(record: Record, seen: Observed) -> Event | None:
 
 def _lost(seen: Observed) -> Event | None:
     if seen.replicas == 0:
-        return events.ReplicasAtZero("somebody else scaled it to zero")
+        return events.ReplicasAtZero("scaled to zero by another controller or user")
     if seen.replicas and not seen.endpoints:
         return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
     return None
@@ -162,7 +162,7 @@ def _active(record: Record, seen: Observed, now: float, stale_after: float) -> E
 
 def _idle(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
     if seen.held:
-        return events.DemandSeen(_waits(seen.held))
+        return events.DemandSeen(waiting_clients(seen.held))
     if unknown := _unknown(record, seen, now, stale_after):
         return unknown
     if seen.traffic is None:
@@ -174,9 +174,9 @@ def _idle(record: Record, seen: Observed, now: float, stale_after: float) -> Eve
 
 def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
     if seen.replicas == 0:
-        return events.ReplicasAtZero("somebody else scaled it to zero")
+        return events.ReplicasAtZero("scaled to zero by another controller or user")
     if seen.held:
-        return events.DemandSeen(_waits(seen.held))
+        return events.DemandSeen(waiting_clients(seen.held))
     if unknown := _unknown(record, seen, now, stale_after, patient=_was_commanded(record, seen)):
         return unknown
     # Work that was in flight before the drain may finish within `drainTimeout`; new work makes the service active.
@@ -202,7 +202,7 @@ def _is_anew(record: Record, seen: Observed, traffic: ServiceUsage) -> bool:
 def _unknown(record: Record, seen: Observed, now: float, stale_after: float, *, patient: bool = False) -> Event | None:
     """Return the event for unknown usage, or None; `patient` allows for the first two samples of an Envoy."""
     if seen.replicas is None and seen.diagnosis:
-        return events.TrafficUnknown(f"what runs is not known: {seen.diagnosis}")
+        return events.TrafficUnknown(f"the state of the workload is unknown: {seen.diagnosis}")
     if seen.held is None:
         return events.TrafficUnknown(HOLDER_MISSING.message)
     seen_at = seen.traffic.taken_at if seen.traffic else 0.0
@@ -215,5 +215,6 @@ def _unknown(record: Record, seen: Observed, now: float, stale_after: float, *, 
     return None
 
 
-def _waits(held: int) -> str:
-    return f"{held} waiting" if held > 1 else "somebody waits"
+def waiting_clients(held: int) -> str:
+    """Return the reason for a wake, for people."""
+    return f"{held} clients are waiting" if held > 1 else "a client is waiting"

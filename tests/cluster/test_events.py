@@ -61,7 +61,7 @@ async def test_events_tell_the_life_of_a_service(scene: Scene, control_plane: Cl
     events.saw(scene.moved(State.Active, "Quiet", State.Idle, "no traffic"))
     events.saw(scene.moved(State.Idle, "IdleElapsed", State.Draining, "idle for all of idleAfter"))
     events.saw(scene.moved(State.Draining, "Drained", State.ScaledToZero, "idle for all of idleAfter"))
-    events.saw(scene.moved(State.ScaledToZero, "DemandSeen", State.Waking, "somebody waits"), "10.1.2.3:4567")
+    events.saw(scene.moved(State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting"), "10.1.2.3:4567")
     events.saw(scene.moved(State.Waking, "WakeStalled", State.Waking, "ImagePullBackOff: image web:1 cannot be pulled"))
     events.woke(scene.named(), 1.5, {"signal": 0.002, "scale": 0.011, "firstByte": 0.001}, "10.1.2.3:4567")
     assert await events.flush(GENEROUS_SECONDS)
@@ -72,7 +72,7 @@ async def test_events_tell_the_life_of_a_service(scene: Scene, control_plane: Cl
             ("Normal", "Idle", "no traffic"),
             ("Normal", "Draining", "idle for all of idleAfter"),
             ("Normal", "ScaledToZero", "idle for all of idleAfter"),
-            ("Normal", "WakeRequested", "somebody waits, first client 10.1.2.3:4567"),
+            ("Normal", "WakeRequested", "a client is waiting, first client 10.1.2.3:4567"),
             ("Warning", "WakeStalled", "ImagePullBackOff: image web:1 cannot be pulled"),
             (
                 "Normal",

@@ -24,7 +24,9 @@ from tests.cluster.written import GENEROUS_SECONDS, Written, until
 
 ACTIVE = Record(State.Active, 1_795_000_000.123457, "reachable", 2, "127.64.0.1:18001")
 ASLEEP = Record(State.ScaledToZero, 1_795_000_060.0, "idle for all of idleAfter", 2, "127.64.0.1:18001", zeroed=True)
-STALLED = Record(State.Waking, 1_795_000_090.5, "somebody waits", 2, "127.64.0.1:18001", "ImagePullBackOff: no web:1")
+STALLED = Record(
+    State.Waking, 1_795_000_090.5, "a client is waiting", 2, "127.64.0.1:18001", "ImagePullBackOff: no web:1"
+)
 BAD = Problem(Reason.PORT_NOT_FOUND, "spec.port", "Service shop/web has no port 81", "write 80")
 
 

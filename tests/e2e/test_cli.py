@@ -437,8 +437,8 @@ def test_log_text_format_is_readable(zenvoy: Start) -> None:
     lines = log.read_text().splitlines()
     assert all(re.match(r"\d\d:\d\d:\d\d\.\d\d\d  ", line) for line in lines), lines
     # Either the holder or a sample is the first to report the request.
-    assert any(re.search(r"web +ScaledToZero +→ Waking +(somebody waits|Envoy saw traffic)", line) for line in lines), (
-        lines
-    )
+    assert any(
+        re.search(r"web +ScaledToZero +→ Waking +(a client is waiting|Envoy reported traffic)", line) for line in lines
+    ), lines
     assert any("woken in" in line or "firstByte" in line or "first byte" in line for line in lines), lines
     assert "\x1b" not in log.read_text()

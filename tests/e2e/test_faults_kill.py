@@ -50,7 +50,7 @@ class Scene:
                 z.asleep(name)
             case "Waking":
                 self.under_way = self.ask()
-                z.wait_status("somebody waits", name, lambda view: view["state"] == state and view["held"] == 1)
+                z.wait_status("a client is waiting", name, lambda view: view["state"] == state and view["held"] == 1)
             case "Active" | "Draining":
                 z.wake(name)
                 z.wait_status("Envoy goes past the holder", name, lambda view: view["route"]["ackedAt"])

@@ -72,7 +72,7 @@ def test_up_signal_ends_all_in_order(
     z = zenvoy({"name": "web", "command": quick("http", *options)}, defaults={**STAYS, "drainTimeout": "1s"})
     if state == "Waking":
         waiting = pool.submit(request, z.http_port, "web")
-        z.wait_status("somebody waits", "web", lambda view: view["held"] == 1)
+        z.wait_status("a client is waiting", "web", lambda view: view["held"] == 1)
     elif state != "ScaledToZero":
         z.wake("web")
         waiting = pool.submit(request, z.http_port, "web", f"/until{gate}")
@@ -124,7 +124,7 @@ def test_up_after_a_kill_starts_again(zenvoy: Start, tmp_path: Path, pool: Threa
         z.wake("web")
     elif state == "Waking":
         pool.submit(request, z.http_port, "web")
-        z.wait_status("somebody waits", "web", lambda view: view["held"] == 1)
+        z.wait_status("a client is waiting", "web", lambda view: view["held"] == 1)
     pids = z.service_pids("web")
     assert len(pids) == (state != "ScaledToZero")
     z.kill("up")

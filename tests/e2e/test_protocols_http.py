@@ -200,7 +200,7 @@ def test_idle_service_sleeps_and_wakes_again(z: Zenvoy) -> None:
         z.wait_state("alone", "ScaledToZero")
     assert z.states("alone") == ["Waking", "Active", "Idle", "Draining", "ScaledToZero"] * 2
     reasons = [entry["reason"] for entry in z.transitions("alone")][:5]
-    assert reasons[0] == "somebody waits"
+    assert reasons[0] == "a client is waiting"
     assert "idleAfter" in reasons[3]
     until("its process is gone", lambda: not z.service_pids("alone"))
 

@@ -29,7 +29,7 @@ NAME = "web"
 STALE_AFTER = 3.0
 LEASE, MARGIN, NOTICE, FORSAKEN, FORGET, ENVOY_RETURNS = 6.0, 2.0, 2.0, 10.0, 40.0, 8.0
 INSTANT = 0.001
-EXCUSED = ("crash", "somebody else", "Envoy died", "holder died", "hold timed out", "gave up")
+EXCUSED = ("crash", "another controller", "Envoy died", "holder died", "hold timed out", "gave up")
 
 
 @dataclass

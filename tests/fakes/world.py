@@ -30,7 +30,7 @@ NAME = "web"
 STALE_AFTER = 3.0
 INSTANT = 0.001
 """Offset that keeps arrivals of clients apart from the times of samples."""
-EXCUSED = ("crash", "somebody else", "Envoy died", "holder died", "hold timed out", "gave up")
+EXCUSED = ("crash", "another controller", "Envoy died", "holder died", "hold timed out", "gave up")
 """Ends of connections that sleep did not cause."""
 
 EXITED = Diagnosis(Reason.EXITED, "exit code 1")
@@ -355,7 +355,7 @@ class World:
                 self.report_backend()
 
     def somebody_scales(self, replicas: int) -> None:
-        self._set_replicas(replicas, "somebody else")
+        self._set_replicas(replicas, "another controller")
         self.theirs = replicas > 0
 
     def _set_replicas(self, replicas: int, why: str) -> None:

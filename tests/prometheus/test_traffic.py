@@ -62,7 +62,7 @@ def test_traffic_seen_only_by_prometheus_wakes_a_service(
         up.wait_state("web", "Active", "Idle", timeout=PATIENCE_SECONDS)
         woke = [entry for entry in up.transitions("web") if entry["target"] == "Waking"][-1]
         assert woke["cause"] == "DemandSeen"
-        assert woke["reason"].startswith("Envoy saw traffic")
+        assert woke["reason"].startswith("Envoy reported traffic")
         assert value(ports.holder, "zenvoy_holder_held", service="web") == 1
         assert not waiting.done()
         line.restore()

@@ -21,7 +21,7 @@ from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, Scale
 log = structlog.get_logger(__name__)
 
 RIGHT = "write wake@<time> or sleep@<time>, as in wake@2026-11-23T10:00:00Z"
-REQUESTED = "a person asked for it"
+REQUESTED = "requested by a user"
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 

@@ -106,7 +106,7 @@ class Objects:
     async def deployment(self, name: str, replicas: int | None = 1, **metadata: Any) -> None:
         await self.make("apps/v1", "deployments", deployment(name, replicas, **metadata))
 
-    async def answering(self, name: str, *states: str, reason: str = "a person asked for it") -> str:
+    async def answering(self, name: str, *states: str, reason: str = "requested by a user") -> str:
         """Stand in for the leader: wait for a command, take the object through these states, and return the command."""
         while not (told := (await self.get(name))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
             await asyncio.sleep(0.02)

@@ -21,7 +21,9 @@ async def test_status_table_looks_like_kubectl(cli: Cli, objects: Objects) -> No
     await objects.scaled_service("web", state="ScaledToZero", since=SINCE, reason="idle for 5m", conditions=asleep)
     broken = [condition("Ready", "False", "BadSpec", "spec.port: the Service has no port 'htpp'; write http")]
     await objects.scaled_service("bad", {"scaleTargetRef": {"kind": "StatefulSet", "name": "db"}}, conditions=broken)
-    await objects.scaled_service("slow", {"paused": True}, **entered("Waking", "somebody waits", stalled="no image"))
+    await objects.scaled_service(
+        "slow", {"paused": True}, **entered("Waking", "a client is waiting", stalled="no image")
+    )
     head, *rows = [line.rstrip() for line in (await cli("status", "-n", cli.namespace)).out.splitlines()]
     assert head.split() == ["NAME", "STATE", "TARGET", "READY", "SINCE", "WHY"]
     assert [row.split()[:3] for row in rows] == [
@@ -105,7 +107,7 @@ async def test_wake_command_waits_until_awake(cli: Cli, objects: Objects) -> Non
     await objects.scaled_service("web", **entered("ScaledToZero", "idle for 5m"))
     leader = asyncio.create_task(objects.answering("web", "Waking", "Active"))
     done = await cli("wake", "web", "-n", cli.namespace)
-    assert done.out == f"{cli.namespace}/web is Active: a person asked for it\n"
+    assert done.out == f"{cli.namespace}/web is Active: requested by a user\n"
     assert f"{cli.namespace}/web: wake requested" in done.err
     verb, _, at = (await leader).partition("@")
     assert verb == "wake" and at.endswith("Z") and len(at) == len("2026-01-02T03:04:05.678901Z")
@@ -115,7 +117,7 @@ async def test_sleep_command_waits_until_asleep(cli: Cli, objects: Objects) -> N
     await objects.scaled_service("web", **entered("Active", "reachable"))
     leader = asyncio.create_task(objects.answering("web", "Draining", "ScaledToZero"))
     done = await cli("sleep", f"{cli.namespace}/web")
-    assert done.out == f"{cli.namespace}/web is ScaledToZero: a person asked for it\n"
+    assert done.out == f"{cli.namespace}/web is ScaledToZero: requested by a user\n"
     assert (await leader).startswith("sleep@")
 
 
@@ -128,12 +130,12 @@ async def test_sleep_command_service_in_use_exits_1(cli: Cli, objects: Objects) 
 
 
 async def test_command_without_effect_ends(cli: Cli, objects: Objects) -> None:
-    await objects.scaled_service("web", **entered("Waking", "somebody waits"))
+    await objects.scaled_service("web", **entered("Waking", "a client is waiting"))
     given = asyncio.create_task(cli("sleep", "web", "-n", cli.namespace, code=1))
     while not (told := (await objects.get("web"))["metadata"].get("annotations", {}).get(COMMAND_ANNOTATION)):
         await asyncio.sleep(0.02)
     await objects.status("web", observedCommand=told)
-    assert (await given).out == f"{cli.namespace}/web stays Waking: somebody waits\n"
+    assert (await given).out == f"{cli.namespace}/web stays Waking: a client is waiting\n"
 
 
 async def test_command_without_controller_names_the_next_step(cli: Cli, objects: Objects) -> None:
@@ -175,7 +177,7 @@ async def test_pause_of_a_labelled_service_sets_its_annotation(cli: Cli, objects
 async def test_explain_without_controller_uses_object_and_events(cli: Cli, objects: Objects) -> None:
     stalled = {"stalled": "ImagePullBackOff: no such image", "replicas": 3}
     conditions = [condition("Ready", "False", "ImagePullBackOff", "ImagePullBackOff: no such image")]
-    await objects.scaled_service("web", **entered("Waking", "somebody waits", conditions=conditions, **stalled))
+    await objects.scaled_service("web", **entered("Waking", "a client is waiting", conditions=conditions, **stalled))
     for at, reason in ((1, "Idle"), (2, "WakeRequested"), (3, "WakeStalled")):
         await objects.make(
             "v1",
@@ -193,7 +195,7 @@ async def test_explain_without_controller_uses_object_and_events(cli: Cli, objec
     done = await cli("explain", "web", "-n", cli.namespace, "--system-namespace", cli.namespace)
     assert "showing the object and its Events only" in done.err
     first, *_ = done.out.splitlines()
-    assert first.startswith(f"{cli.namespace}/web is Waking since ") and first.endswith("somebody waits")
+    assert first.startswith(f"{cli.namespace}/web is Waking since ") and first.endswith("a client is waiting")
     for words in ("Deployment/web", "ImagePullBackOff: no such image", "127.64.0.7:18001", "Ready"):
         assert words in done.out
     told = [line.split()[1] for line in done.out.splitlines() if " message " in line]

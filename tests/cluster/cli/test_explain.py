@@ -59,7 +59,7 @@ async def told(objects: Objects) -> AsyncIterator[Told]:
 
 TO_IDLE = (State.Active, "Quiet", State.Idle, "no traffic")
 TO_ACTIVE = (State.Idle, "Traffic", State.Active, "3 requests moved")
-TO_WAKING = (State.ScaledToZero, "DemandSeen", State.Waking, "somebody waits")
+TO_WAKING = (State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting")
 
 
 async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: Told) -> None:
@@ -71,7 +71,7 @@ async def test_explain_repeated_event_is_shown_at_its_last_time(cli: Cli, told: 
     assert [(move["event"], move["reason"]) for move in done.json["transitions"]] == [
         ("Idle", "no traffic (2 times)"),
         ("Active", "3 requests moved"),
-        ("WakeRequested", "somebody waits"),
+        ("WakeRequested", "a client is waiting"),
     ]
     last, *_ = done.json["transitions"]
     assert datetime.fromisoformat(last["at"]) == told.now.replace(microsecond=told.now.microsecond // 1000 * 1000)
@@ -88,8 +88,8 @@ async def test_explain_events_precede_the_first_transition(cli: Cli, told: Told,
     done = await cli("explain", "web", *where)
     rows = done.out.partition("Last transitions\n")[2].splitlines()
     assert [" ".join(row.split()[1:]) for row in rows] == [
-        "ScaledToZero → Waking DemandSeen somebody waits",
+        "ScaledToZero → Waking DemandSeen a client is waiting",
         "Idle → Active Traffic 3 requests moved",
         "Idle no traffic",
-        "WakeRequested somebody waits (2 times)",
+        "WakeRequested a client is waiting (2 times)",
     ]

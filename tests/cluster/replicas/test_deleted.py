@@ -68,7 +68,7 @@ def test_deletion_asleep_serves_a_new_client(scene: Scene, tmp_path: Path, pool:
     delete(scene, act.name)
     scene.wait(act.name, "Waking")
     act.under_way = act.ask()
-    until("somebody waits", lambda: scene.view(act.name).get("held"))
+    until("a client is waiting", lambda: scene.view(act.name).get("held"))
     act.answered()
     until("it has gone", lambda: uid(scene, act.name) != before, PATIENCE_SECONDS)
 

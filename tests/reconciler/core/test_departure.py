@@ -35,7 +35,7 @@ def test_deletion_of_routed_awake_service_is_allowed(state: State) -> None:
 
 
 def test_deletion_with_held_or_unknown_clients_is_delayed() -> None:
-    assert needed(State.Active, replace(AWAKE, held=2)) == "2 waiting"
+    assert needed(State.Active, replace(AWAKE, held=2)) == "2 clients are waiting"
     assert needed(State.Active, replace(AWAKE, held=None)) == "a holder is not connected"
 
 
@@ -57,7 +57,7 @@ def test_deletion_with_missing_target_is_allowed() -> None:
         STARTS, replicas=0, held=1, diagnosis=Diagnosis.parse("TargetNotFound: Deployment shop/web does not exist")
     )
     assert needed(State.Waking, gone, is_missing=True) is None
-    assert needed(State.Active, replace(AWAKE, held=1), is_missing=True) == "1 waiting"
+    assert needed(State.Active, replace(AWAKE, held=1), is_missing=True) == "a client is waiting"
 
 
 def test_deletion_without_departing_spec_is_delayed() -> None:

@@ -45,7 +45,7 @@ def heard(state: State, seen: Observed, spec: Spec = SPEC, now: float = NOW, **k
 @pytest.mark.parametrize("state", [State.Active, State.Idle, State.Draining])
 def test_judge_with_unseen_target_keeps_service_awake(state: State) -> None:
     unseen = replace(DRAINED, replicas=None, diagnosis=Diagnosis.parse("Forbidden: no right to watch it"))
-    unknown = events.TrafficUnknown("what runs is not known: Forbidden: no right to watch it")
+    unknown = events.TrafficUnknown("the state of the workload is unknown: Forbidden: no right to watch it")
     assert heard(state, unseen) == (None if state is State.Active else unknown)
 
 
@@ -53,14 +53,14 @@ def test_judge_with_unseen_target_keeps_service_awake(state: State) -> None:
 
 
 def test_asleep_with_held_client_is_demand() -> None:
-    assert heard(State.ScaledToZero, Observed(held=1)) == events.DemandSeen("somebody waits")
-    assert heard(State.ScaledToZero, Observed(0, held=2, traffic=UNKNOWN)) == events.DemandSeen("2 waiting")
+    assert heard(State.ScaledToZero, Observed(held=1)) == events.DemandSeen("a client is waiting")
+    assert heard(State.ScaledToZero, Observed(0, held=2, traffic=UNKNOWN)) == events.DemandSeen("2 clients are waiting")
 
 
 def test_asleep_with_counted_traffic_is_demand() -> None:
     busy = replace(TRAFFIC, moved=1, arrived=1)
     assert heard(State.ScaledToZero, Observed(0, traffic=busy)) == events.DemandSeen(
-        "Envoy saw traffic: 1 arrived, 1 moved, 0 in flight"
+        "Envoy reported traffic: 1 arrived, 1 moved, 0 in flight"
     )
     before = replace(busy, window_start=999)
     assert heard(State.ScaledToZero, Observed(0, traffic=before), zeroed=True) is None
@@ -83,7 +83,7 @@ def test_asleep_at_zero_is_confirmed_once() -> None:
 
 
 def test_asleep_after_zero_with_endpoints_is_ready() -> None:
-    assert heard(State.ScaledToZero, IN_USE, zeroed=True) == events.Ready("somebody else scaled it up")
+    assert heard(State.ScaledToZero, IN_USE, zeroed=True) == events.Ready("scaled up by another controller or user")
     assert heard(State.ScaledToZero, IN_USE) is None
     assert heard(State.ScaledToZero, replace(IN_USE, endpoints=()), zeroed=True) is None
 
@@ -117,7 +117,9 @@ def test_awake_without_endpoints_is_lost_or_at_zero(state: State) -> None:
     assert heard(state, replace(IN_USE, endpoints=(), diagnosis=Diagnosis.parse("exit 139"))) == events.EndpointsLost(
         "exit 139"
     )
-    assert heard(state, replace(IN_USE, replicas=0)) == events.ReplicasAtZero("somebody else scaled it to zero")
+    assert heard(state, replace(IN_USE, replicas=0)) == events.ReplicasAtZero(
+        "scaled to zero by another controller or user"
+    )
 
 
 def test_active_with_later_quiet_sample_is_quiet() -> None:
@@ -153,7 +155,7 @@ def test_idle_with_quiet_samples_has_no_event() -> None:
 
 
 def test_idle_with_use_is_demand_or_traffic() -> None:
-    assert heard(State.Idle, replace(IN_USE, held=1)) == events.DemandSeen("somebody waits")
+    assert heard(State.Idle, replace(IN_USE, held=1)) == events.DemandSeen("a client is waiting")
     assert heard(State.Idle, replace(IN_USE, traffic=TRAFFIC)) == events.Traffic("it is traffic")
 
 
@@ -236,7 +238,7 @@ def test_draining_sample_after_settling_is_drained() -> None:
 
 
 def test_draining_with_new_client_is_demand_or_traffic() -> None:
-    assert heard(State.Draining, replace(DRAINED, held=1)) == events.DemandSeen("somebody waits")
+    assert heard(State.Draining, replace(DRAINED, held=1)) == events.DemandSeen("a client is waiting")
     new = replace(TRAFFIC, moved=1)
     assert heard(State.Draining, replace(DRAINED, traffic=new)) == events.Traffic("it is traffic")
 
@@ -288,7 +290,7 @@ def test_drain_by_bytes_ignores_silent_relayed_connections() -> None:
 
 def test_draining_at_zero_replicas_is_at_zero() -> None:
     assert heard(State.Draining, replace(DRAINED, replicas=0)) == events.ReplicasAtZero(
-        "somebody else scaled it to zero"
+        "scaled to zero by another controller or user"
     )
 
 

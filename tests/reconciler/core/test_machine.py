@@ -183,7 +183,7 @@ def test_machine_runs_whole_cycle() -> None:
     assert (
         talk
         >> ReplicasAtZero("confirmed") << ScaledToZero
-        >> DemandSeen("somebody waits") << Waking
+        >> DemandSeen("a client is waiting") << Waking
         >> 2.5
         >> Ready("reachable") << Active
         >> 60
@@ -201,7 +201,7 @@ def test_machine_runs_whole_cycle() -> None:
 
 
 def test_demand_while_draining_leads_to_active() -> None:
-    assert Talk(Idle) >> IdleElapsed() << Draining >> DemandSeen("somebody waits") << Active
+    assert Talk(Idle) >> IdleElapsed() << Draining >> DemandSeen("a client is waiting") << Active
 
 
 def test_unknown_usage_ends_idle_and_draining_only() -> None:
@@ -228,11 +228,17 @@ def test_timed_out_wake_without_client_ends_asleep() -> None:
 def test_ready_while_asleep_counts_after_zero_only() -> None:
     talk = Talk(Draining)
     assert talk >> Drained() << ScaledToZero >> Ready("the old pod, still there") << ScaledToZero
-    assert talk >> ReplicasAtZero("confirmed") << ScaledToZero >> Ready("somebody else scaled it up") << Active
+    assert (
+        talk
+        >> ReplicasAtZero("confirmed")
+        << ScaledToZero
+        >> Ready("scaled up by another controller or user")
+        << Active
+    )
 
 
 def test_zero_while_waking_allows_another_wake() -> None:
-    assert Talk(Waking) >> ReplicasAtZero() << ScaledToZero >> DemandSeen("somebody waits") << Waking
+    assert Talk(Waking) >> ReplicasAtZero() << ScaledToZero >> DemandSeen("a client is waiting") << Waking
 
 
 def test_lost_endpoints_lead_to_waking_until_ready() -> None:
@@ -240,7 +246,7 @@ def test_lost_endpoints_lead_to_waking_until_ready() -> None:
 
 
 def test_sleep_command_drains_first() -> None:
-    assert Talk(Active) >> SleepCommanded("a person asked") << Draining >> Drained() << ScaledToZero
+    assert Talk(Active) >> SleepCommanded("requested by a user") << Draining >> Drained() << ScaledToZero
     assert Talk(Active) >> SleepCommanded() << Draining >> DrainTimedOut("1 request in flight") << Active
 
 

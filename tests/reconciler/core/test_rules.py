@@ -162,7 +162,7 @@ class Rules(RuleBasedStateMachine):
             world.arrive("b", lagging_worker=False)
             world.all_goes_well(1, finishing=False)
         if phase == "draining":
-            world.command(events.SleepCommanded("a person asked"))
+            world.command(events.SleepCommanded("requested by a user"))
 
     @rule(envoy=ENVOYS, lagging_worker=st.booleans())
     def somebody_comes(self, envoy: str, lagging_worker: bool) -> None:
@@ -242,9 +242,9 @@ class Rules(RuleBasedStateMachine):
     def a_person_commands(self, what: str) -> None:
         match what:
             case "wake":
-                self.world.command(events.WakeCommanded("a person asked"))
+                self.world.command(events.WakeCommanded("requested by a user"))
             case "sleep":
-                self.world.command(events.SleepCommanded("a person asked"))
+                self.world.command(events.SleepCommanded("requested by a user"))
             case _:
                 self.world.engine.pause("web", what == "pause")
 

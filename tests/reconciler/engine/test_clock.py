@@ -62,7 +62,7 @@ def test_clock_set_back_discards_future_sample() -> None:
     world = awake(State.Idle)
     world.clock_is_set(-HOUR)
     world.all_goes_well(IDLE_AFTER + FEW, finishing=True, but="samples")
-    assert world.state is State.Active, "whether anything is in flight is not known"
+    assert world.state is State.Active, "usage is unknown"
 
 
 class Source:

@@ -43,7 +43,7 @@ def draining() -> World:
     world = asleep()
     world.arrive("a", False)
     world.all_goes_well(5, finishing=False)
-    world.engine.command(NAME, SleepCommanded("a person asked"))
+    world.engine.command(NAME, SleepCommanded("requested by a user"))
     assert world.state is State.Draining
     return world
 
@@ -91,7 +91,7 @@ def test_deleted_service_never_sleeps() -> None:
     world = deleted(asleep())
     world.all_goes_well(60, finishing=True)
     assert world.state is State.Idle
-    world.engine.command(NAME, SleepCommanded("a person asked"))
+    world.engine.command(NAME, SleepCommanded("requested by a user"))
     assert world.state is State.Active
 
 

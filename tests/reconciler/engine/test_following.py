@@ -56,7 +56,7 @@ def look(world: Pair) -> None:
 
 def draining() -> Pair:
     world = awake()
-    world.replicas["L"].engine.command(NAME, events.SleepCommanded("a person asked"))
+    world.replicas["L"].engine.command(NAME, events.SleepCommanded("requested by a user"))
     talk(world)
     assert state(world, "L") is state(world, "F") is State.Draining
     return world
@@ -199,8 +199,8 @@ def test_leader_after_freeze_puts_nothing_to_sleep() -> None:
 def test_acknowledgement_of_earlier_record_does_not_count() -> None:
     world = draining()
     leader = world.replicas["L"]
-    leader.engine.command(NAME, events.WakeCommanded("a person asked"))
-    leader.engine.command(NAME, events.SleepCommanded("a person asked"))
+    leader.engine.command(NAME, events.WakeCommanded("requested by a user"))
+    leader.engine.command(NAME, events.SleepCommanded("requested by a user"))
     world.obeys("a")
     world.replicas["F"].dirty = True
     world.replicas["F"].flush()  # for the earlier record, whose state is the same
@@ -288,13 +288,13 @@ def moves(world: Pair, name: str) -> list[tuple[State, str, State]]:
 
 def test_follower_history_has_transitions_of_leader() -> None:
     world = pair()
-    world.replicas["L"].engine.command(NAME, events.WakeCommanded("a person asked"))
+    world.replicas["L"].engine.command(NAME, events.WakeCommanded("requested by a user"))
     talk(world)
     world.replicas["L"].engine.ran(WorkloadStatus(NAME, 0, (), "ImagePullBackOff: no such image"))
     talk(world)
     world.replicas["L"].engine.ran(WorkloadStatus(NAME, 2, ("10.0.0.1:80",)))
     talk(world)
-    world.replicas["L"].engine.command(NAME, events.SleepCommanded("a person asked"))
+    world.replicas["L"].engine.command(NAME, events.SleepCommanded("requested by a user"))
     talk(world)
     assert moves(world, "F")[:4] == [
         (State.Active, "SleepCommanded", State.Draining),

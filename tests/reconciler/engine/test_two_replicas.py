@@ -172,7 +172,7 @@ class Rules(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from([0, 1, 3]))
     def somebody_else_scales(self, number: int) -> None:
-        self.pair.scale_to(number, "somebody else")
+        self.pair.scale_to(number, "another controller")
 
     def _wake_without_client(self, seconds: int) -> None:
         """Bring about a wake whose client is gone, which all components know."""
@@ -244,13 +244,13 @@ class Rules(RuleBasedStateMachine):
     def a_person_commands_sleep(self) -> None:
         for replica in self.pair.replicas.values():
             if not replica.frozen and replica.record:
-                replica.engine.command(NAME, events.SleepCommanded("a person asked"))
+                replica.engine.command(NAME, events.SleepCommanded("requested by a user"))
 
     @rule(name=REPLICAS)
     def a_person_commands_a_wake(self, name: str) -> None:
         replica = self.pair.replicas[name]
         if not replica.frozen and replica.record:
-            replica.engine.command(NAME, events.WakeCommanded("a person asked"))
+            replica.engine.command(NAME, events.WakeCommanded("requested by a user"))
 
     # Invariants
 

@@ -50,4 +50,4 @@ def test_unseen_service_after_observation_is_kept_awake() -> None:
     world.visible = False
     world.all_goes_well(30, finishing=True)
     assert world.state is State.Active
-    assert world.record and world.record.reason == f"what runs is not known: {FORBIDDEN}"
+    assert world.record and world.record.reason == f"the state of the workload is unknown: {FORBIDDEN}"

@@ -21,7 +21,7 @@ from reconciler.local import sqlite_store
 from reconciler.local.sqlite_store import SqliteStore
 
 ASLEEP = Record(State.ScaledToZero, 12.5, "idle for all of idleAfter", 3, "127.64.0.1:18001", zeroed=True)
-STALLED = Record(State.Waking, 99.0, "somebody waits", 1, "127.64.0.2:18001", stalled="exited with code 1")
+STALLED = Record(State.Waking, 99.0, "a client is waiting", 1, "127.64.0.2:18001", stalled="exited with code 1")
 
 
 @pytest.fixture

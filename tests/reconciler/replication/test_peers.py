@@ -324,7 +324,7 @@ class Scene:
         """The service, that runs, is asked to sleep, and nothing stands against it."""
         await self.settled(self.one)
         await self.one.quiet()
-        self.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        self.one.engine.command(WEB.name, SleepCommanded("requested by a user"))
         assert self.one.state() is State.Draining
         await self.settled(self.one)
         await self.one.quiet()
@@ -392,7 +392,7 @@ async def test_sleep_waits_for_the_follower_s_envoys() -> None:
         await s.settled(s.one)
         await s.one.quiet()
         s.envoys["two"].quick.clear()
-        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        s.one.engine.command(WEB.name, SleepCommanded("requested by a user"))
         await until(lambda: s.two.state() is State.Draining, "the leader's word")
         await until(lambda: "envoy-two" in (s.one.waiting_for() or ""), "to know who is slow")
         await s.one.quiet()
@@ -412,7 +412,7 @@ async def test_who_is_held_or_relayed_at_a_follower_keeps_the_service_awake() ->
         await s.one.quiet()
         await s.holders["two"].counts(s.hold_address, held=0, relayed=2)
         await until(lambda: s.one.engine.services[WEB.name].seen.relayed == 2, "the count")
-        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        s.one.engine.command(WEB.name, SleepCommanded("requested by a user"))
         await s.settled(s.one)
         await s.one.quiet()
         assert s.one.state() is State.Draining
@@ -424,7 +424,7 @@ async def test_a_follower_that_vanished_is_unknown_until_it_is_back() -> None:
     async with scene() as s:
         await s.settled(s.one)
         await s.one.quiet()
-        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        s.one.engine.command(WEB.name, SleepCommanded("requested by a user"))
         await s.two.stop()
         await until(lambda: s.one.state() is State.Active, "doubt to keep it awake")
         assert s.one.engine.services[WEB.name].seen.held is None
@@ -484,7 +484,7 @@ async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None
 async def test_a_replica_that_should_be_there_and_is_not_forbids_sleep() -> None:
     async with scene() as s:
         s.shared.listed.add("three")
-        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        s.one.engine.command(WEB.name, SleepCommanded("requested by a user"))
         assert s.one.state() is State.Draining
         await until(lambda: s.one.waiting_for() is None, "all to acknowledge")
         await s.one.quiet()
@@ -552,7 +552,7 @@ async def test_a_new_leader_undoes_a_sleep_that_was_not_confirmed_and_misses_who
 async def test_roles_are_exchanged_and_nobody_is_asked_to_sleep_by_the_one_that_was() -> None:
     async with scene() as s:
         await s.settled(s.one)
-        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        s.one.engine.command(WEB.name, SleepCommanded("requested by a user"))
         await until(lambda: s.two.state() is State.Draining, "the leader's word")
         s.shared.holder = "two"
         await s.one.quiet()
@@ -568,7 +568,7 @@ async def test_roles_are_exchanged_and_nobody_is_asked_to_sleep_by_the_one_that_
 async def test_without_a_leader_for_long_a_follower_gets_on_alone() -> None:
     async with scene(alone_after_seconds=0.2) as s:
         await s.settled(s.one)
-        s.one.engine.command(WEB.name, SleepCommanded("a person asked"))
+        s.one.engine.command(WEB.name, SleepCommanded("requested by a user"))
         await until(lambda: s.two.state() is State.Draining, "the leader's word")
         await s.one.stop()
         await s.holders["two"].counts(s.hold_address, held=1)
@@ -591,9 +591,9 @@ async def test_a_follower_that_starts_alone_goes_by_what_was_saved() -> None:
 
 async def test_a_command_to_wake_is_obeyed_by_any_replica_and_one_to_sleep_by_the_leader() -> None:
     async with scene(replicas=0) as s:
-        s.two.engine.command(WEB.name, SleepCommanded("a person asked"))
+        s.two.engine.command(WEB.name, SleepCommanded("requested by a user"))
         assert s.two.state() is State.ScaledToZero
-        s.two.engine.command(WEB.name, WakeCommanded("a person asked"))
+        s.two.engine.command(WEB.name, WakeCommanded("requested by a user"))
         assert s.two.state() is State.Waking
         s.runs(1, POD)
         await until(lambda: s.two.state() is s.one.state() is State.Active, "both to see it")

@@ -54,8 +54,8 @@ class Scene:
 @pytest.mark.parametrize(
     ("value", "verb", "event"),
     [
-        (WAKE, CommandVerb.WAKE, WakeCommanded("a person asked for it")),
-        (SLEEP, CommandVerb.SLEEP, SleepCommanded("a person asked for it")),
+        (WAKE, CommandVerb.WAKE, WakeCommanded("requested by a user")),
+        (SLEEP, CommandVerb.SLEEP, SleepCommanded("requested by a user")),
     ],
 )
 def test_parse_command_valid_returns_command(value: str, verb: CommandVerb, event: Event) -> None:

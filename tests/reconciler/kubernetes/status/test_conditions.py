@@ -17,7 +17,7 @@ from reconciler.kubernetes.types.scaled_service import ScaledServiceStatus
 
 SINCE = 1_795_000_000.123456
 ASLEEP = Record(State.ScaledToZero, SINCE, "idle for all of idleAfter", 3, "127.64.0.1:18001", zeroed=True)
-STALLED = Record(State.Waking, SINCE, "somebody waits", 1, "127.64.0.2:18001", "ImagePullBackOff: no such image")
+STALLED = Record(State.Waking, SINCE, "a client is waiting", 1, "127.64.0.2:18001", "ImagePullBackOff: no such image")
 ACTIVE = Record(State.Active, SINCE, "reachable", 2, "127.64.0.3:18001")
 NEW = ScaledServiceStatus()
 NOW = SINCE + 60
@@ -74,8 +74,8 @@ def test_record_of_incomplete_status_is_none(status: ScaledServiceStatus) -> Non
             ("False", "AsExpected", ""),
         ),
         (
-            StatusInputs(Record(State.Waking, SINCE, "somebody waits", 2, "a:1")),
-            ("False", "Waking", "somebody waits"),
+            StatusInputs(Record(State.Waking, SINCE, "a client is waiting", 2, "a:1")),
+            ("False", "Waking", "a client is waiting"),
             ("False", "AsExpected", ""),
         ),
         (

@@ -37,7 +37,7 @@ def transition(source: State, event: str, target: State, reason: str) -> Transit
 
 TO_IDLE = transition(State.Active, "Quiet", State.Idle, "no traffic")
 TO_ACTIVE = transition(State.Idle, "Traffic", State.Active, "3 requests moved, 0 in flight")
-TO_WAKING = transition(State.ScaledToZero, "DemandSeen", State.Waking, "somebody waits")
+TO_WAKING = transition(State.ScaledToZero, "DemandSeen", State.Waking, "a client is waiting")
 STALLED = transition(State.Waking, "WakeStalled", State.Waking, "ImagePullBackOff: image web:1 cannot be pulled")
 
 
@@ -80,7 +80,7 @@ async def writing(scene: Scene) -> AsyncIterator[None]:
     [
         (TO_IDLE, EventMessage("Idle", "no traffic", "Idle", like_others=True)),
         (TO_ACTIVE, EventMessage("Active", "3 requests moved, 0 in flight", "Active", like_others=True)),
-        (TO_WAKING, EventMessage("WakeRequested", "somebody waits", "Waking")),
+        (TO_WAKING, EventMessage("WakeRequested", "a client is waiting", "Waking")),
         (
             transition(State.Idle, "IdleElapsed", State.Draining, "idle for all of idleAfter"),
             EventMessage("Draining", "idle for all of idleAfter", "Draining", like_others=True),
@@ -119,10 +119,10 @@ def test_transition_message_always_has_text(source: State, target: State) -> Non
 def test_transition_message_names_client_and_envoy() -> None:
     assert (
         event_messages.transition_message(TO_WAKING, "10.1.2.3:4567").text
-        == "somebody waits, first client 10.1.2.3:4567"
+        == "a client is waiting, first client 10.1.2.3:4567"
     )
     through = event_messages.transition_message(TO_WAKING, "10.1.2.3:4567", "proxy-0")
-    assert through.text == "somebody waits, first client 10.1.2.3:4567 through Envoy proxy-0"
+    assert through.text == "a client is waiting, first client 10.1.2.3:4567 through Envoy proxy-0"
 
 
 def test_wake_message_lists_parts() -> None:
@@ -166,7 +166,7 @@ async def test_event_regards_the_object() -> None:
         "type": "Normal",
         "reason": "WakeRequested",
         "action": "Waking",
-        "note": "somebody waits, first client 10.1.2.3:4567",
+        "note": "a client is waiting, first client 10.1.2.3:4567",
         "regarding": {
             "apiVersion": "zenvoy.dev/v1alpha1",
             "kind": "ScaledService",
@@ -210,8 +210,8 @@ async def test_event_with_other_text_is_new() -> None:
         scene.events.saw(TO_WAKING, "10.1.2.3:4567")
         scene.events.saw(TO_WAKING, "10.1.2.4:4567")
     assert [note for _, _, note, _ in scene.written()] == [
-        "somebody waits, first client 10.1.2.3:4567",
-        "somebody waits, first client 10.1.2.4:4567",
+        "a client is waiting, first client 10.1.2.3:4567",
+        "a client is waiting, first client 10.1.2.4:4567",
     ]
 
 

@@ -263,7 +263,7 @@ async def test_deletion_is_reported_once_despite_errors() -> None:
 
 
 async def test_deletion_waits_until_not_needed() -> None:
-    scene = Scene(needed="1 waiting")
+    scene = Scene(needed="a client is waiting")
     scale = scene.server.deployment("web", 0)
     async with running(scene):
         path = scene.deleted(ASLEEP)
@@ -294,7 +294,7 @@ async def test_deletion_waits_at_most_wake_timeout() -> None:
 
 
 async def test_deletion_failed_restore_does_not_wait() -> None:
-    scene = Scene(needed="1 waiting")
+    scene = Scene(needed="a client is waiting")
     scale = scene.server.deployment("web", 0)
     scene.server.refused[scale] = ApiError(403, "Forbidden", "no right to deployments/scale")
     async with running(scene):
@@ -305,7 +305,7 @@ async def test_deletion_failed_restore_does_not_wait() -> None:
 
 
 async def test_deletion_waiting_does_not_block_others() -> None:
-    scene = Scene(needed="1 waiting")
+    scene = Scene(needed="a client is waiting")
     for number in range(2 * FAST.concurrency):
         scene.server.deployment(f"old-{number}", 1)
         meta = {"finalizers": [FINALIZER], **DELETED}
@@ -321,7 +321,7 @@ async def test_deletion_waiting_does_not_block_others() -> None:
 
 
 async def test_deletion_after_term_keeps_finalizer() -> None:
-    scene = Scene(needed="1 waiting")
+    scene = Scene(needed="a client is waiting")
     scene.server.deployment("web", 1)
     async with running(scene):
         path = scene.deleted(ASLEEP)
