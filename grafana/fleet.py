@@ -13,7 +13,7 @@ WAKING_FOR = where(f"(time() - {each(services('state_entered_timestamp_seconds')
 MOST_IN_TIMELINE = 25
 _CHANGES = each(f"changes({services('state_entered_timestamp_seconds')}[$__range] @ end())")
 CHANGED_MOST = f"topk({MOST_IN_TIMELINE}, {_CHANGES})"
-WHY = each(services("stalled_info"), f"{SERVICE_LABELS}, why")
+STALL_REASON = each(services("stalled_info"), f"{SERVICE_LABELS}, reason")
 
 
 def _number(title: str, description: str, expr: str, *levels: Level, unit: Unit = Unit.COUNT) -> Panel:
@@ -137,7 +137,7 @@ WAKING_NOW = Row(
             "`zenvoy status NAME` have the full message.",
             Kind.TABLE,
             tuple(
-                Query(where(beside(value, WHY), STALLED), may_be_empty="no service is stalled")
+                Query(where(beside(value, STALL_REASON), STALLED), may_be_empty="no service is stalled")
                 for value in (
                     f"(time() - {each(services('state_entered_timestamp_seconds'))})",
                     each(services("held")),
@@ -150,7 +150,7 @@ WAKING_NOW = Row(
             sort="For",
             columns=(
                 _SERVICE,
-                Column("why", "Cause"),
+                Column("reason", "Cause"),
                 Column("A", "For", Unit.SECONDS),
                 Column("B", "Held", Unit.COUNT),
                 Column("C", "Refused", Unit.COUNT),

@@ -26,7 +26,7 @@ ENVOY = 'envoy_cluster_name=~"$service"'
 
 _LAST_WAKE = service("last_wake_duration_seconds")
 _TRANSITIONS = service("transitions_total")
-_WHY = service("stalled_info")
+_STALL_REASON = service("stalled_info")
 _REFUSED = counted(service("refusals_total"))
 _HAPPENED = (
     f"{_TRANSITIONS} > {_TRANSITIONS} offset $__interval or {_TRANSITIONS} unless {_TRANSITIONS} offset $__interval"
@@ -203,14 +203,14 @@ REASONS = Row(
             Kind.TABLE,
             (
                 Query(
-                    f"1000 * max by (why) (max_over_time(timestamp({_WHY})[$__range:$__interval]))",
+                    f"1000 * max by (reason) (max_over_time(timestamp({_STALL_REASON})[$__range:$__interval]))",
                     may_be_empty="no wake stalled",
                 ),
             ),
             width=4,
             no_value="No wake stalled",
             sort="Last seen",
-            columns=(Column("why", "Cause"), Column("A", "Last seen", Unit.MOMENT)),
+            columns=(Column("reason", "Cause"), Column("A", "Last seen", Unit.MOMENT)),
         ),
         Panel(
             "Refused by reason",

@@ -47,15 +47,16 @@ status`, but never in labels. The label values:
 - `state`, `from`, `to`: {states}.
 - `event`: the events of the state machine; `zenvoy diagram` prints them.
 - `result`: `woken`, `stalled`, `timed_out`.
-- `why`: {whys}. [Troubleshooting](troubleshooting.md#a-service-does-not-wake) explains those of a cluster. On one
-  machine, `Exited` and `Killed`: the program ended by itself; `NotStarted`: it could not be started; `NotReady`: it
-  does not answer. `TimedOut`: there is no known cause.
+- `reason` of `zenvoy_service_stalled_info`: {stall_reasons}.
+  [Troubleshooting](troubleshooting.md#a-service-does-not-wake) explains those of a cluster. On one machine, `Exited`
+  and `Killed`: the program ended by itself; `NotStarted`: it could not be started; `NotReady`: it does not answer.
+  `TimedOut`: there is no known cause.
 - `part`, in order: {parts}; in a cluster {cluster_parts}. The first part is from
   the first held connection to the decision.
 - `service` (holder): empty for connections without a service: held at an address that is not assigned yet, relayed for
   a service that was removed, or refused at an address that is not assigned.
 - `cause`: {causes}.
-- `reason` (holder): {reasons}.
+- `reason` of refusals: {refusal_reasons}.
 - `method`, `code`: the HTTP method, or `WATCH` for a watch, and the status code, or `none` without an answer.
 - `envoy`: node ids of connected Envoys. `type` and `version` change with the services file.
 """
@@ -135,10 +136,10 @@ def _cardinality() -> str:
         total=MANY * least,
         states=_words(State),
         causes=_words(UNKNOWN_REASONS),
-        whys=_words(STALL_REASONS),
+        stall_reasons=_words(STALL_REASONS),
         parts=_words(PARTS),
         cluster_parts=_words(CLUSTER_PARTS),
-        reasons=_words(get_args(RefusalCause)),
+        refusal_reasons=_words(get_args(RefusalCause)),
     )
 
 

@@ -83,7 +83,7 @@ STALLED_INFO = _a_service(
     "stalled_info",
     "gauge",
     "1 for the reason why the wake is stalled; present while zenvoy_service_stalled is 1; survives a restart.",
-    "why",
+    "reason",
     series="1 a service that is stalled",
 )
 TRANSITIONS = _a_service(

@@ -49,7 +49,7 @@ class Page:
             if figure is not None:
                 append(f"{metric}{tag}}} {figure}\n")
         if diagnosis := record.diagnosis:
-            self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},why="{diagnosis.code}"}} 1\n')
+            self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},reason="{diagnosis.code}"}} 1\n')
         if counters is not None:
             self._add_events(tag, counters, service.spec.wake_timeout)
 

@@ -225,13 +225,13 @@ def test_alert_for_an_unpullable_image_resolves(monitored: Monitored, shop: Shop
         assert told[0]["annotations"]["summary"] == f"{name} does not wake"
         assert waiting.result().status == 503
     assert monitored.value(f'zenvoy_service_stalled{{service="{name}"}}') == 1
-    why = f'zenvoy_service_stalled_info{{service="{name}"}}'
-    assert [row["metric"]["why"] for row in monitored.rows(why)] == ["ImagePullBackOff"]
+    stalled = f'zenvoy_service_stalled_info{{service="{name}"}}'
+    assert [row["metric"]["reason"] for row in monitored.rows(stalled)] == ["ImagePullBackOff"]
 
     shop.kubectl("set", "image", "deployment/web", f"web={WEB}")
 
     until("the webhook is told", lambda: monitored.webhook.received(STUCK, "resolved"))
-    assert not monitored.rows(why)
+    assert not monitored.rows(stalled)
     assert monitored.zenvoy.curl(shop.host("web")).status == 200
 
 

@@ -57,9 +57,9 @@ def test_refused_total_equals_the_sum_by_reason(eventful_viewer: Viewer) -> None
 def test_stalled_tables_have_one_row_per_service(eventful_viewer: Viewer) -> None:
     table = next(panel for panel in fleet.WAKING_NOW.panels if panel.title == "Stalled")
     for found in eventful_viewer.answers(table):
-        assert [(one.labels["service"], one.labels["why"]) for one in found] == [("broken", "Exited")]
+        assert [(one.labels["service"], one.labels["reason"]) for one in found] == [("broken", "Exited")]
     stumbled = eventful_viewer.answers(panel_of("zenvoy-service", "Causes of stalls"))[0]
-    assert [one.labels["why"] for one in stumbled] == ["Exited"]
+    assert [one.labels["reason"] for one in stumbled] == ["Exited"]
 
 
 def test_envoy_connections_match_the_stat_name_of_a_service(eventful_viewer: Viewer) -> None:

@@ -44,22 +44,22 @@ def pod_of(scene: Scene, name: str) -> str:
     return until("there is a pod", live)[0]
 
 
-def places(scene: Scene, name: str, why: str) -> dict[str, Callable[[], str]]:
+def places(scene: Scene, name: str, reason: str) -> dict[str, Callable[[], str]]:
     """Return the places to look at, each with a function that returns its reason, if any."""
 
     def condition() -> str:
         path = "jsonpath={.status.conditions[?(@.type=='Stalled')]}"
         stalled = json.loads(scene.kubectl("get", "ssvc", name, "-o", path))
-        return str(stalled["message"]) if (stalled["status"], stalled["reason"]) == ("True", why) else ""
+        return str(stalled["message"]) if (stalled["status"], stalled["reason"]) == ("True", reason) else ""
 
     def events() -> str:
         ours = f"involvedObject.name={name},reason=WakeStalled"
         return scene.kubectl("get", "events", "--field-selector", ours, "-o", "jsonpath={.items[*].message}")
 
     def metrics() -> str:
-        series = f'zenvoy_service_stalled_info{{service="{scene.namespace}/{name}",why="{why}"}} 1'
+        series = f'zenvoy_service_stalled_info{{service="{scene.namespace}/{name}",reason="{reason}"}} 1'
         with urllib.request.urlopen(f"http://{scene.replicas[scene.leader()]}:{HTTP}/metrics", timeout=5) as answer:
-            return why if series in answer.read().decode() else ""
+            return reason if series in answer.read().decode() else ""
 
     return {
         "condition": condition,
@@ -70,23 +70,23 @@ def places(scene: Scene, name: str, why: str) -> dict[str, Callable[[], str]]:
 
 
 @pytest.mark.parametrize(
-    ("why", "where", "details"), [("ImagePullBackOff", "leader", False), ("CrashLoopBackOff", "follower", True)]
+    ("reason", "where", "details"), [("ImagePullBackOff", "leader", False), ("CrashLoopBackOff", "follower", True)]
 )
 def test_reason_reaches_every_replica_at_once(
-    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, why: str, where: str, details: bool
+    scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor, reason: str, where: str, details: bool
 ) -> None:
     """`details`: clients may read the whole reason, and not its class and reference alone."""
     scene.proxy_joins(scene.leader() if where == "leader" else scene.follower())
-    act = Act(scene, f"why-{why.lower()}", tmp_path, pool)
+    act = Act(scene, f"reason-{reason.lower()}", tmp_path, pool)
     # Who comes when the reason comes waits for as long as it may take to be known everywhere, and no longer.
     timing = {"idle_after": "10m", "wake_timeout": "5s", "hold_timeout": f"{KNOWN_SECONDS}s"}
     scene.serve(act.name, **timing, refusal_details=str(details).lower())
     act.sleep()
     scene.kubelet.hold(act.name)
-    assert act.ask().result().status == 503, "it does not start, and nothing says why"
+    assert act.ask().result().status == 503, "it does not start, and nothing reports the reason"
     pod = pod_of(scene, act.name)
-    status, words = REASONS[why]
-    looks = places(scene, act.name, why)
+    status, words = REASONS[reason]
+    looks = places(scene, act.name, reason)
     patch = json.dumps({"status": {"containerStatuses": [status]}})
 
     scene.kubectl("patch", "pod", pod, "--subresource=status", "--type=merge", "-p", patch)
@@ -100,7 +100,7 @@ def test_reason_reaches_every_replica_at_once(
         def look() -> bool:
             nonlocal began
             began = time.monotonic()
-            return why in looks[place]()
+            return reason in looks[place]()
 
         until(f"it is seen in {place}", look)
         return began - known
@@ -115,7 +115,7 @@ def test_reason_reaches_every_replica_at_once(
         refused = clients.pop(0).result()
         assert refused.status == 503
         body, reference = refused.body.decode(), scene.view(act.name)["reference"]
-        assert re.search(rf": {why}\b.* \(reference {reference}\)$", body.strip()), body
+        assert re.search(rf": {reason}\b.* \(reference {reference}\)$", body.strip()), body
         assert (words in body) == details, body
     scene.kubelet.let_go(act.name)
     act.lives_on()

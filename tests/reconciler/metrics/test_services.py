@@ -74,17 +74,17 @@ async def test_stalled_info_has_the_code_while_stalled() -> None:
         ("Exited: exited with code 1 after 0.1 s: no database", "Exited"),
     ):
         scene.goes("web", "WakeStalled", State.Waking, stalled=sentence)
-        assert await scene.values(info, service="web") == {frozenset({("why", word)}): 1}
+        assert await scene.values(info, service="web") == {frozenset({("reason", word)}): 1}
 
     restarted = Scene(scene.services["web"])
-    assert await restarted.value(info, service="web", why="Exited") == 1, "the record survives a restart"
+    assert await restarted.value(info, service="web", reason="Exited") == 1, "the record survives a restart"
 
     scene.goes("web", "Ready", State.Active)
     assert await scene.values(info, service="web") == {}
 
     scene.goes("web", "EndpointsLost", State.Waking)
     scene.goes("web", "WakeTimedOut", State.Waking, stalled="TimedOut: not ready, and no reason is reported")
-    assert await scene.value(info, service="web", why="TimedOut") == 1
+    assert await scene.value(info, service="web", reason="TimedOut") == 1
     del scene.services["web"]
     scene.metrics.configured()
     assert info not in [line.partition("{")[0] for line in (await scene.scrape()).splitlines()]
