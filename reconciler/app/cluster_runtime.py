@@ -20,9 +20,9 @@ from reconciler.app.certificates import certificates
 from reconciler.app.cluster_notifier import EventNotifier, ProblemNotifier
 from reconciler.app.cluster_settings import ReplicaSettings
 from reconciler.app.runtime import STREAM_CLAIMS, BackgroundTasks, Reports, Runtime, Served, StreamServer
-from reconciler.core.departure import still_needed
 from reconciler.core.entitlement import Listed
 from reconciler.core.events import Event
+from reconciler.core.lifecycle import Stage, deletion_blocker
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
@@ -347,7 +347,8 @@ class ClusterRuntime:
         if not (service.seen.held or merged.envoys() or merged.unknown()):
             return None  # there is no Envoy
         is_missing = self._backend.is_missing(name)
-        reason = still_needed(service.record, service.spec, service.seen, is_missing, time.time())
+        stage = Stage.Deleting if service.spec.departing else Stage.Current
+        reason = deletion_blocker(stage, service.record, service.seen, is_missing, time.time())
         return str(reason) if reason else None
 
     def _listed(self) -> Listed:

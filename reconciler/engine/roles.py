@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.events import Event, WakeCommanded, WakeStalled
 from reconciler.core.follower import fenced, in_force, on_demoted, on_elected
+from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn, ScaledDown
 from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State
 from reconciler.core.traffic import NO_SAMPLE, Sample
@@ -99,7 +100,7 @@ class Roles:
                 self._save(name, service.record)
             else:
                 self._begin(name, service)
-            service.believes(ended=False)  # from now on only this replica puts services to sleep
+            service.set_terminating(EndpointsRestored())  # from now on only this replica puts services to sleep
             self._settle(name)
         # Saved records of services that are not configured yet also come from another leader, and may be outdated.
         self._saved = {name: on_elected(record, None, since) for name, record in self._saved.items()}
@@ -124,7 +125,7 @@ class Roles:
                 service.record = on_demoted(before, self._now())
                 self._changed(name, service, before, "LeaderChanged")
                 if service.record.state is State.ScaledToZero:
-                    service.believes(ended=True, zeroed=service.record.zeroed)
+                    service.set_terminating(_scaled_down(service.record))
             self._settle(name)
 
     @in_turn
@@ -139,7 +140,7 @@ class Roles:
         saved = self._adapters.store.records()
         for name, service in self._services.items():
             service.fence = False
-            service.believes(ended=False)
+            service.set_terminating(EndpointsRestored())
             if service.record is None and name in saved and self._listens_at(saved[name].hold_address):
                 service.record = saved[name]
                 self._service_index.note(name, service.record)
@@ -166,11 +167,11 @@ class Roles:
         before, service.record, service.word = service.record, word, word
         service.fence, service.untold = fence and not self._forsaken, ()
         if word.state is State.ScaledToZero:
-            service.believes(ended=True, zeroed=word.zeroed)
+            service.set_terminating(_scaled_down(word))
         elif word.state is not State.Waking:
-            service.believes(ended=False)
+            service.set_terminating(EndpointsRestored())
         elif before is None:  # the earlier state is unknown and may have been asleep
-            service.believes(ended=True, zeroed=True)
+            service.set_terminating(EndpointsWithdrawn())
         if before is None or before.state is not word.state:
             self._service_index.note(name, word)
         if before is None:
@@ -277,3 +278,8 @@ class Roles:
     def _may_wake(self, record: Record, event: Event) -> bool:
         """Return whether a follower may carry out a command by itself."""
         return isinstance(event, WakeCommanded) and record.state is State.ScaledToZero
+
+
+def _scaled_down(asleep: Record) -> EndpointEvent:
+    """Return the event of the endpoints of a service that fell asleep; after an observed zero, others are new."""
+    return EndpointsWithdrawn() if asleep.zeroed else ScaledDown()

@@ -6,10 +6,14 @@ from dataclasses import dataclass, replace
 from hashlib import blake2s
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
+from reconciler.core.lifecycle import (
+    NOT_TERMINATING,
+    EndpointEvent,
+    TerminatingEndpoints,
+)
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import ServiceUsage, Usage
-from reconciler.engine.terminating import TerminatingEndpoints
 from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests, WorkloadStatus
@@ -51,8 +55,7 @@ class Service:
     """Follower only: the leader's latest record."""
     fence: bool = False
     """Follower only: True if the record must not be stepped, because the leader may decide on it."""
-    ending: TerminatingEndpoints | None = None
-    """Follower only: set when the leader first puts the service to sleep."""
+    terminating: TerminatingEndpoints = NOT_TERMINATING
     untold: tuple[Transition, ...] = ()
     """Follower only: own transitions since the leader's latest record. The leader does not publish them."""
     cause: str = ""
@@ -145,25 +148,16 @@ class Service:
         self.running = running.endpoints
         if running.asks != UNKNOWN_REQUESTS:
             self.asks = running.asks
-        if self.ending:
-            self.ending.saw(running.replicas, running.endpoints)
-        endpoints, diagnosis = self._dialled(), running.diagnosis
+        self.terminating = self.terminating.observed(running.replicas, running.endpoints)
+        endpoints, diagnosis = self.terminating.usable(running.endpoints), running.diagnosis
         self.seen = replace(self.seen, replicas=running.replicas, endpoints=endpoints, diagnosis=diagnosis)
         if self.wake and not self.recovers and self.record and self.record.state is State.Waking:
             self.wake = replace(self.wake, milestones=running.milestones)
 
-    def believes(self, ended: bool, zeroed: bool = False) -> None:
-        """Set whether the present endpoints are terminating; `zeroed` is true if zero replicas were observed."""
-        if ended:
-            self.ending = self.ending or TerminatingEndpoints()
-            self.ending.begin(self.running, zeroed)
-        elif self.ending:
-            self.ending.over()
-        self.seen = replace(self.seen, endpoints=self._dialled())
-
-    def _dialled(self) -> tuple[str, ...]:
-        """Endpoints that may be connected to."""
-        return self.ending.left(self.running) if self.ending else self.running
+    def set_terminating(self, event: EndpointEvent) -> None:
+        """Apply an event of its endpoints."""
+        self.terminating = self.terminating.after(event, self.running)
+        self.seen = replace(self.seen, endpoints=self.terminating.usable(self.running))
 
     def saw_traffic(self, traffic: ServiceUsage) -> None:
         since = self.seen.silent_since

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.core.departure import still_needed
 from reconciler.core.events import SleepCommanded
+from reconciler.core.lifecycle import Stage, deletion_blocker
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.engine.engine import Engine
@@ -22,7 +22,8 @@ DEPARTING = replace(SPEC, departing=True)
 def needed(engine: Engine, now: float) -> str | None:
     service = engine.services[NAME]
     assert service.record
-    reason = still_needed(service.record, service.spec, service.seen, False, now)
+    stage = Stage.Deleting if service.spec.departing else Stage.Current
+    reason = deletion_blocker(stage, service.record, service.seen, False, now)
     return str(reason) if reason else None
 
 

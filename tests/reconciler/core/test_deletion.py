@@ -1,4 +1,4 @@
-"""Tests of the conditions under which a deleted service may be removed."""
+"""Tests of the conditions under which the object of a deleted service may be removed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.core.departure import LAST_SECONDS, still_needed
 from reconciler.core.judge import Observed
+from reconciler.core.lifecycle import CLOSING_SECONDS, Stage, deletion_blocker
 from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import Record, State
-from reconciler.core.spec import Spec
 
-SPEC = Spec(name="web", departing=True)
 ACKED = 1000.0
 AWAKE = Observed(1, ("10.0.0.1:80",), held=0, relayed=0, route_acked_at=ACKED)
 STARTS = replace(AWAKE, endpoints=())
@@ -20,9 +18,13 @@ STALLED = replace(STARTS, diagnosis=Diagnosis.parse("ImagePullBackOff: no such i
 
 
 def needed(
-    state: State, seen: Observed, spec: Spec = SPEC, is_missing: bool = False, now: float = ACKED + LAST_SECONDS
+    state: State,
+    seen: Observed,
+    stage: Stage = Stage.Deleting,
+    is_missing: bool = False,
+    now: float = ACKED + CLOSING_SECONDS,
 ) -> str | None:
-    reason = still_needed(Record(state, 900.0, "", 1, "127.64.0.7:18001"), spec, seen, is_missing, now)
+    reason = deletion_blocker(stage, Record(state, 900.0, "", 1, "127.64.0.7:18001"), seen, is_missing, now)
     return str(reason) if reason else None
 
 
@@ -60,5 +62,6 @@ def test_deletion_with_missing_target_is_allowed() -> None:
     assert needed(State.Active, replace(AWAKE, held=1), is_missing=True) == "a client is waiting"
 
 
-def test_deletion_without_departing_spec_is_delayed() -> None:
-    assert needed(State.Idle, AWAKE, replace(SPEC, departing=False)) == "its deletion is not in force yet"
+@pytest.mark.parametrize("stage", sorted(set(Stage) - {Stage.Deleting}))
+def test_deletion_in_another_stage_is_delayed(stage: Stage) -> None:
+    assert needed(State.Idle, AWAKE, stage) == "its deletion is not in force yet"

@@ -1,0 +1,418 @@
+"""The lifecycle of a service beside its sleep: removal, deletion, rollout, and terminating endpoints.
+
+Two tables, run by the `transitions` library like that of `machine.py`:
+
+- `LIFECYCLE` has the stages of the service's configuration. A removed service loses its routes, and its work in flight
+  continues. A deleted one stays awake until no client needs it. A changed program waits until the service is idle; if
+  it never is, new connections are held until no client is connected to the earlier program.
+- `ENDPOINTS` has the endpoints that exist and must not be used, because they are about to end.
+
+Stages are never persisted: the configuration and the workloads show them again after a restart. Evidence becomes an
+event in `removal_event` and `rollout_event`, which return None if the stage does not change. As everywhere, unknown is
+not idle: an incomplete sample ends nothing.
+
+Sans-IO and without a clock: `Instant` is an argument. Counterpart: `reconciler.engine.lifecycles`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+from transitions import Machine, MachineError
+
+from reconciler.core.judge import HOLDER_MISSING, SETTLE_SECONDS, Observed, route_blocker, waiting_clients
+from reconciler.core.machine import UnlistedEvent
+from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import UsageEvidence
+
+CLOSING_SECONDS = 0.5
+"""Time after the removal or acknowledgement of a route in which a connection may still take the earlier one."""
+
+
+class Instant(NamedTuple):
+    """A moment on two clocks."""
+
+    time: float
+    """Seconds since the epoch, for comparison with samples and acknowledgements."""
+    ticks: float
+    """Seconds of the monotonic clock, for timeouts."""
+
+
+class Stage(StrEnum):
+    """A stage of the lifecycle."""
+
+    Current = "Current"
+    """Configured; what runs is what is configured."""
+    Outdated = "Outdated"
+    """An earlier program runs, and gets new connections."""
+    Withdrawn = "Withdrawn"
+    """An earlier program runs, and new connections are held."""
+    Replacing = "Replacing"
+    """The earlier program is being ended, and new connections are held."""
+    Deleting = "Deleting"
+    """Its object is being deleted; it stays awake."""
+    Removed = "Removed"
+    """Not configured; no route leads to it, and work in flight continues."""
+    Ended = "Ended"
+    """Not configured, and without work in flight: it may be stopped."""
+
+
+Current, Outdated, Withdrawn, Replacing, Deleting, Removed, Ended = Stage
+
+
+@dataclass(frozen=True, slots=True)
+class LifecycleEvent:
+    """An event of a lifecycle: a fact in the past tense."""
+
+
+class ServiceConfigured(LifecycleEvent):
+    """The configuration has the service, and its object is not being deleted."""
+
+
+class ServiceRemoved(LifecycleEvent):
+    """The configuration no longer has the service."""
+
+
+class DeletionRequested(LifecycleEvent):
+    """The object of the service is being deleted."""
+
+
+class ProgramChanged(LifecycleEvent):
+    """The configured program differs from the running one."""
+
+
+class ProgramCurrent(LifecycleEvent):
+    """The configured program runs, or none does."""
+
+
+class RolloutBecameDue(LifecycleEvent):
+    """The service was not idle for its `idleAfter` since its program changed."""
+
+
+class ConnectionsEnded(LifecycleEvent):
+    """No client is connected to the earlier program."""
+
+
+class RolloutTimedOut(LifecycleEvent):
+    """New connections were held for as long as they may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsesCounted(LifecycleEvent):
+    """A complete sample did not end the removal."""
+
+    uses: int
+    """Requests and connections so far."""
+
+
+class RemovalDrained(LifecycleEvent):
+    """Two consecutive samples show nothing in flight and no use between them."""
+
+
+class RemovalTimedOut(LifecycleEvent):
+    """The service was in use, or not known to be unused, for its `drainTimeout` after the removal."""
+
+
+class LifecycleRow(NamedTuple):
+    """A row of a table."""
+
+    source: StrEnum
+    event: type[LifecycleEvent]
+    target: StrEnum
+
+
+LIFECYCLE: tuple[LifecycleRow, ...] = (
+    LifecycleRow(Current, ServiceConfigured, Current),
+    LifecycleRow(Current, ProgramChanged, Outdated),
+    LifecycleRow(Current, ProgramCurrent, Current),
+    LifecycleRow(Current, DeletionRequested, Deleting),
+    LifecycleRow(Current, ServiceRemoved, Removed),
+    # Outdated: it usually sleeps first, and wakes with the new program.
+    LifecycleRow(Outdated, ServiceConfigured, Outdated),
+    LifecycleRow(Outdated, ProgramChanged, Outdated),
+    LifecycleRow(Outdated, ProgramCurrent, Current),
+    LifecycleRow(Outdated, RolloutBecameDue, Withdrawn),
+    LifecycleRow(Outdated, DeletionRequested, Deleting),
+    LifecycleRow(Outdated, ServiceRemoved, Removed),
+    # Withdrawn: held connections go to the new program, or after a timeout to the earlier one.
+    LifecycleRow(Withdrawn, ServiceConfigured, Withdrawn),
+    LifecycleRow(Withdrawn, ProgramChanged, Withdrawn),
+    LifecycleRow(Withdrawn, ProgramCurrent, Current),
+    LifecycleRow(Withdrawn, ConnectionsEnded, Replacing),
+    LifecycleRow(Withdrawn, RolloutTimedOut, Outdated),
+    LifecycleRow(Withdrawn, DeletionRequested, Deleting),
+    LifecycleRow(Withdrawn, ServiceRemoved, Removed),
+    # Replacing: the earlier program no longer accepts connections; only its end is awaited.
+    LifecycleRow(Replacing, ServiceConfigured, Replacing),
+    LifecycleRow(Replacing, ProgramChanged, Replacing),
+    LifecycleRow(Replacing, ProgramCurrent, Current),
+    LifecycleRow(Replacing, DeletionRequested, Deleting),
+    LifecycleRow(Replacing, ServiceRemoved, Removed),
+    # Deleting: an object with the same name may follow.
+    LifecycleRow(Deleting, ServiceConfigured, Current),
+    LifecycleRow(Deleting, DeletionRequested, Deleting),
+    LifecycleRow(Deleting, ServiceRemoved, Removed),
+    # Removed: a service that is added again continues.
+    LifecycleRow(Removed, ServiceConfigured, Current),
+    LifecycleRow(Removed, DeletionRequested, Deleting),
+    LifecycleRow(Removed, ServiceRemoved, Removed),
+    LifecycleRow(Removed, UsesCounted, Removed),
+    LifecycleRow(Removed, RemovalDrained, Ended),
+    LifecycleRow(Removed, RemovalTimedOut, Ended),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """The lifecycle of one service."""
+
+    stage: Stage
+    since: Instant
+    """Moment at which the stage was entered."""
+    uses: int | None = None
+    """Uses of a removed service in the latest complete sample."""
+
+    @property
+    def runs_earlier_program(self) -> bool:
+        """True while an earlier program may have clients although new connections are held."""
+        return self.stage in (Withdrawn, Replacing)
+
+
+def advance(lifecycle: Lifecycle, event: LifecycleEvent, now: Instant) -> Lifecycle:
+    """Return the lifecycle after `event`, which is applied at `now`.
+
+    Returns the same object if nothing changed. Raises `UnlistedEvent` for a pair that the table does not list.
+    """
+    target = Stage(_run(_LIFECYCLE, lifecycle.stage, event))
+    if target is not lifecycle.stage:
+        return Lifecycle(target, now)
+    if isinstance(event, UsesCounted) and event.uses != lifecycle.uses:
+        return replace(lifecycle, uses=event.uses)
+    return lifecycle
+
+
+# Evidence
+
+
+def removal_event(
+    lifecycle: Lifecycle, spec: Spec, found: UsageEvidence | None, taken_at: float, now: Instant
+) -> LifecycleEvent | None:
+    """Return the event of a removed service after a sample that was taken at `taken_at`.
+
+    `found` is the sample's evidence about the service; None if the sample is incomplete.
+    """
+    if lifecycle.stage is not Removed:
+        return None
+    if now.ticks >= lifecycle.since.ticks + spec.drain_timeout:
+        return RemovalTimedOut()
+    if found is None or taken_at < lifecycle.since.time + CLOSING_SECONDS:
+        return None
+    if found.in_flight(spec) or found.uses != lifecycle.uses:
+        return UsesCounted(found.uses)
+    return RemovalDrained()
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutEvidence:
+    """The observations of one service that decide about its rollout."""
+
+    is_outdated: bool
+    """True if it runs an earlier program."""
+    state: State | None
+    """State of its record; None without a record."""
+    seen: Observed
+    found: UsageEvidence | None
+    """The sample's evidence about the service; None if the sample is incomplete."""
+    taken_at: float
+    """Time of the sample, in seconds since the epoch."""
+    held_before: int | None
+    """Held connections before the sample, which counts them as active; None if unknown."""
+
+
+def rollout_event(lifecycle: Lifecycle, spec: Spec, evidence: RolloutEvidence, now: Instant) -> LifecycleEvent | None:
+    """Return the event of a configured service after a sample."""
+    stage = lifecycle.stage
+    if stage not in (Current, Outdated, Withdrawn, Replacing):
+        return None
+    if not evidence.is_outdated:
+        return None if stage is Current else ProgramCurrent()
+    if stage is Current:
+        return ProgramChanged()
+    if stage is Outdated:
+        is_due = now.ticks >= lifecycle.since.ticks + spec.idle_after
+        return RolloutBecameDue() if is_due and evidence.state is State.Active and not spec.paused else None
+    if stage is Withdrawn and _is_unused(lifecycle.since.time, evidence):
+        return ConnectionsEnded()
+    if stage is Withdrawn and now.ticks >= lifecycle.since.ticks + longest_rollout(spec):
+        return RolloutTimedOut()
+    return None
+
+
+def longest_rollout(spec: Spec) -> float:
+    """Return the seconds for which new connections may wait for those in flight.
+
+    The new program must also start before `hold_timeout`, when the connections are refused.
+    """
+    return min(spec.drain_timeout, spec.hold_timeout / 2)
+
+
+def _is_unused(withdrawn_at: float, evidence: RolloutEvidence) -> bool:
+    """Return whether no client is connected to the earlier program: the active connections are the held ones."""
+    seen, held, found = evidence.seen, evidence.held_before, evidence.found
+    if held is None or seen.relayed != 0 or found is None:
+        return False
+    acked = seen.route_acked_at
+    if acked is None or acked < withdrawn_at or evidence.taken_at < acked + SETTLE_SECONDS:
+        return False
+    return found.active_connections <= held
+
+
+def deletion_blocker(
+    stage: Stage, record: Record, seen: Observed, is_missing: bool, now: float
+) -> Blocker | Diagnosis | None:
+    """Return why the object of a service may not be removed yet, or None if it may.
+
+    It may be removed once every Envoy routes new connections to its endpoints and no connection is held. If none is
+    held, it need not become ready while something prevents that. `is_missing` means that its target does not exist;
+    `now` is seconds since the epoch.
+    """
+    if stage is not Deleting:
+        return Blocker(Reason.DELETION_NOT_APPLIED, "its deletion is not in force yet")
+    if record.state not in (State.Active, State.Idle) or not seen.endpoints:
+        hopeless = is_missing or (seen.diagnosis is not None and seen.held == 0)
+        return None if hopeless else seen.diagnosis or UNEXPLAINED
+    if seen.held is None:
+        return HOLDER_MISSING
+    if seen.held:
+        return Blocker(Reason.CONNECTIONS_HELD, waiting_clients(seen.held))
+    if seen.route_acked_at is None:
+        return route_blocker(seen)
+    if now < seen.route_acked_at + CLOSING_SECONDS:
+        return Blocker(Reason.ROUTE_JUST_ACKNOWLEDGED, "the route was acknowledged just now")
+    return None
+
+
+# Terminating endpoints
+
+
+class Block(StrEnum):
+    """The endpoints of one service that are not used."""
+
+    Lifted = "Lifted"
+    """None; but terminating endpoints are used only if there is no other."""
+    Every = "Every"
+    """Each one: zero replicas are desired and were not observed yet."""
+    Marked = "Marked"
+    """The terminating ones; others are new."""
+
+
+Lifted, Every, Marked = Block
+
+
+class EndpointEvent(LifecycleEvent):
+    """An event of the endpoints of one service."""
+
+
+class ScaledDown(EndpointEvent):
+    """The leader scaled to zero, and did not observe zero replicas yet."""
+
+
+class ZeroReached(EndpointEvent):
+    """Zero replicas were observed."""
+
+
+class EndpointsWithdrawn(EndpointEvent):
+    """The present endpoints are about to end, and no others are."""
+
+
+class EndpointsRestored(EndpointEvent):
+    """The present endpoints do not end, or no leader can end them."""
+
+
+ENDPOINTS: tuple[LifecycleRow, ...] = (
+    LifecycleRow(Lifted, ScaledDown, Every),
+    LifecycleRow(Lifted, ZeroReached, Lifted),
+    LifecycleRow(Lifted, EndpointsWithdrawn, Marked),
+    LifecycleRow(Lifted, EndpointsRestored, Lifted),
+    LifecycleRow(Every, ScaledDown, Every),
+    LifecycleRow(Every, ZeroReached, Marked),
+    LifecycleRow(Every, EndpointsWithdrawn, Marked),
+    LifecycleRow(Every, EndpointsRestored, Lifted),
+    LifecycleRow(Marked, ScaledDown, Every),
+    LifecycleRow(Marked, ZeroReached, Marked),
+    LifecycleRow(Marked, EndpointsWithdrawn, Marked),
+    LifecycleRow(Marked, EndpointsRestored, Lifted),
+)
+
+NONE: frozenset[str] = frozenset()
+"""Shared by all services without endpoints: each empty set would take 216 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TerminatingEndpoints:
+    """The terminating endpoints of one service.
+
+    A follower learns of a scale to zero from the leader, while its informers still show the endpoints; it must not
+    connect a client to one of them. In a rollout, the endpoints of the earlier program are terminating.
+    """
+
+    block: Block = Lifted
+    endpoints: frozenset[str] = NONE
+
+    def after(self, event: EndpointEvent, seen: tuple[str, ...]) -> TerminatingEndpoints:
+        """Return the terminating endpoints after `event`, while the endpoints `seen` exist."""
+        block = Block(_run(_ENDPOINTS, self.block, event))
+        if block is self.block:
+            return self
+        begins = self.block is Lifted
+        return TerminatingEndpoints(block, (frozenset(seen) or NONE) if begins else self.endpoints)
+
+    def observed(self, replicas: int | None, seen: tuple[str, ...]) -> TerminatingEndpoints:
+        """Return the terminating endpoints after an observation. Those that no longer exist have ended."""
+        endpoints = (frozenset(seen) if self.block is Every else self.endpoints.intersection(seen)) or NONE
+        block = Block(_run(_ENDPOINTS, self.block, ZeroReached())) if replicas == 0 else self.block
+        same = block is self.block and endpoints == self.endpoints
+        return self if same else TerminatingEndpoints(block, endpoints)
+
+    def usable(self, seen: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the endpoints that may be used."""
+        if not self.endpoints:
+            return seen
+        left = tuple(endpoint for endpoint in seen if endpoint not in self.endpoints)
+        return left if left or self.block is not Lifted else seen
+
+
+NOT_TERMINATING = TerminatingEndpoints()
+
+
+# The tables as machines
+
+
+@dataclass(slots=True)
+class _Model:
+    """The model for `transitions`."""
+
+    state: str
+
+
+def _machine(states: type[StrEnum], rows: tuple[LifecycleRow, ...]) -> Machine:
+    machine = Machine(model=None, states=states, initial=None, auto_transitions=False)
+    for row in rows:
+        machine.add_transition(row.event.__name__, row.source, row.target)
+    return machine
+
+
+_LIFECYCLE, _ENDPOINTS = _machine(Stage, LIFECYCLE), _machine(Block, ENDPOINTS)
+
+
+def _run(machine: Machine, state: StrEnum, event: LifecycleEvent) -> str:
+    model, name = _Model(state), type(event).__name__
+    try:
+        machine.events[name].trigger(model)
+    except (KeyError, MachineError):
+        raise UnlistedEvent(f"{name} is not listed for {state}") from None
+    return model.state

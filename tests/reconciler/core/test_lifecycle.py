@@ -1,0 +1,172 @@
+"""Tests of the tables of the lifecycle: every state and event, against tables written from the design."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import pytest
+
+from reconciler.core import lifecycle
+from reconciler.core.lifecycle import (
+    ENDPOINTS,
+    LIFECYCLE,
+    NONE,
+    Block,
+    EndpointEvent,
+    EndpointsRestored,
+    EndpointsWithdrawn,
+    Instant,
+    Lifecycle,
+    LifecycleEvent,
+    ScaledDown,
+    Stage,
+    TerminatingEndpoints,
+    UsesCounted,
+    ZeroReached,
+    advance,
+)
+from reconciler.core.machine import UnlistedEvent
+
+# A row per event and a column per stage: the next stage; `=` for no change; `!` for a pair that is an error of the
+# caller.
+STAGES = {
+    "C": Stage.Current,
+    "O": Stage.Outdated,
+    "W": Stage.Withdrawn,
+    "P": Stage.Replacing,
+    "D": Stage.Deleting,
+    "R": Stage.Removed,
+    "E": Stage.Ended,
+}
+EXPECTED = """
+                     C  O  W  P  D  R  E
+  ServiceConfigured  =  =  =  =  C  C  !
+  ServiceRemoved     R  R  R  R  R  =  !
+  DeletionRequested  D  D  D  D  =  D  !
+  ProgramChanged     O  =  =  =  !  !  !
+  ProgramCurrent     =  C  C  C  !  !  !
+  RolloutBecameDue   !  W  !  !  !  !  !
+  ConnectionsEnded   !  !  P  !  !  !  !
+  RolloutTimedOut    !  !  O  !  !  !  !
+  UsesCounted        !  !  !  !  !  =  !
+  RemovalDrained     !  !  !  !  !  E  !
+  RemovalTimedOut    !  !  !  !  !  E  !
+"""
+BLOCKS = {"L": Block.Lifted, "E": Block.Every, "M": Block.Marked}
+EXPECTED_ENDPOINTS = """
+                      L  E  M
+  ScaledDown          E  =  E
+  ZeroReached         =  M  =
+  EndpointsWithdrawn  M  M  =
+  EndpointsRestored   =  L  L
+"""
+BEFORE, NOW = Instant(1000.0, 100.0), Instant(1007.0, 107.0)
+OLD, NEW = "10.0.0.1:80", "10.0.0.2:80"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cell of a table; `target` is None for an error of the caller."""
+
+    source: StrEnum
+    event: type[LifecycleEvent]
+    target: StrEnum | None
+
+    def __str__(self) -> str:
+        return f"{self.source}-{self.event.__name__}"
+
+
+def cases(expected: str, letters: dict[str, StrEnum]) -> list[Case]:
+    found = []
+    for line in expected.strip("\n").splitlines()[1:]:
+        name, *cells = line.split()
+        for (letter, source), cell in zip(letters.items(), cells, strict=True):
+            target = None if cell == "!" else letters[letter if cell == "=" else cell]
+            found.append(Case(source, getattr(lifecycle, name), target))
+    return found
+
+
+def all_events() -> set[type[LifecycleEvent]]:
+    kinds = {kind for kind in vars(lifecycle).values() if isinstance(kind, type) and issubclass(kind, LifecycleEvent)}
+    return kinds - {LifecycleEvent, EndpointEvent}
+
+
+def an_event(kind: type[LifecycleEvent]) -> Any:
+    return UsesCounted(7) if kind is UsesCounted else kind()
+
+
+STAGE_CASES, BLOCK_CASES = cases(EXPECTED, dict(STAGES)), cases(EXPECTED_ENDPOINTS, dict(BLOCKS))
+
+
+def test_expected_tables_cover_every_state_and_event() -> None:
+    of_endpoints = {event for event in all_events() if issubclass(event, EndpointEvent)}
+    assert {(case.source, case.event) for case in STAGE_CASES} == set(
+        itertools.product(Stage, all_events() - of_endpoints)
+    )
+    assert {(case.source, case.event) for case in BLOCK_CASES} == set(itertools.product(Block, of_endpoints))
+
+
+def test_tables_list_each_pair_once() -> None:
+    for table, expected in ((LIFECYCLE, STAGE_CASES), (ENDPOINTS, BLOCK_CASES)):
+        listed = [(row.source, row.event) for row in table]
+        assert len(listed) == len(set(listed))
+        assert set(listed) == {(case.source, case.event) for case in expected if case.target}
+
+
+@pytest.mark.parametrize("case", STAGE_CASES, ids=str)
+def test_advance_for_every_stage_and_event_matches(case: Case) -> None:
+    before = Lifecycle(Stage(case.source), BEFORE, uses=3)
+    if case.target is None:
+        with pytest.raises(UnlistedEvent, match=f"{case.event.__name__} is not listed for {case.source}"):
+            advance(before, an_event(case.event), NOW)
+        return
+    after = advance(before, an_event(case.event), NOW)
+    if case.target is not case.source:
+        assert after == Lifecycle(Stage(case.target), NOW)
+    elif case.event is UsesCounted:
+        assert after == Lifecycle(before.stage, BEFORE, uses=7)
+    else:
+        assert after is before
+
+
+def test_advance_with_same_uses_returns_same_object() -> None:
+    counted = Lifecycle(Stage.Removed, BEFORE, uses=7)
+    assert advance(counted, UsesCounted(7), NOW) is counted
+
+
+@pytest.mark.parametrize("case", BLOCK_CASES, ids=str)
+def test_terminating_endpoints_for_every_event_match(case: Case) -> None:
+    before = TerminatingEndpoints(Block(case.source), frozenset({OLD}))
+    after = before.after(an_event(case.event), (NEW,))
+    assert after.block is case.target
+    begins = case.source is Block.Lifted and case.target is not Block.Lifted
+    assert after.endpoints == {NEW if begins else OLD}
+
+
+def test_endpoints_after_scale_down_are_unusable_until_zero() -> None:
+    asleep = TerminatingEndpoints().after(ScaledDown(), (OLD,))
+    assert asleep.usable((OLD,)) == ()
+    late = asleep.observed(1, (OLD, NEW))
+    assert late.usable((OLD, NEW)) == (), "an informer may show pods of the earlier scale late"
+    zero = late.observed(0, (OLD, NEW))
+    assert zero.usable((OLD, NEW, "10.0.0.3:80")) == ("10.0.0.3:80",)
+
+
+def test_endpoint_with_address_of_ended_one_is_usable() -> None:
+    zero = TerminatingEndpoints().after(EndpointsWithdrawn(), (OLD,))
+    assert zero.observed(1, (OLD,)).usable((OLD,)) == ()
+    assert zero.observed(1, ()).observed(1, (OLD,)).usable((OLD,)) == (OLD,)
+
+
+def test_restored_endpoints_are_used_without_another() -> None:
+    restored = TerminatingEndpoints().after(EndpointsWithdrawn(), (OLD,)).after(EndpointsRestored(), (OLD,))
+    assert restored.usable((OLD,)) == (OLD,)
+    assert restored.usable((OLD, NEW)) == (NEW,)
+    assert restored.observed(1, (NEW,)).endpoints is NONE
+
+
+def test_zero_reached_without_scale_down_blocks_nothing() -> None:
+    assert TerminatingEndpoints().after(ZeroReached(), (OLD,)).usable((OLD,)) == (OLD,)
