@@ -30,6 +30,9 @@ class Deployment(Protocol):
     def opened(self) -> bool:
         """Return whether Envoys are answered."""
 
+    def unready(self) -> str | None:
+        """Return why clients are not served yet, or None if they are."""
+
     def replicas(self) -> Mapping[str, Any] | None:
         """Return the leader and the connected replicas; None on one machine."""
 
@@ -49,8 +52,8 @@ class EngineOperations:
     def __init__(self, engine: Engine, router: XdsRouter, holders: HolderStreams, deployment: Deployment) -> None:
         self._engine, self._router, self._holders, self._deployment = engine, router, holders, deployment
 
-    def ready(self) -> bool:
-        return self._deployment.opened()
+    def unready(self) -> str | None:
+        return self._deployment.unready()
 
     def services(self) -> list[dict[str, Any]]:
         faults = self._router.faults()
@@ -80,6 +83,7 @@ class EngineOperations:
         sample, engine = self._engine.sample, self._engine
         return {
             "ready": self._deployment.opened(),
+            "unready": self._deployment.unready(),
             "services": len(engine.services),
             "rejected": dict(self._router.faults()),
             "sample": {

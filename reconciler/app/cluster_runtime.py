@@ -19,7 +19,15 @@ from reconciler.app.admin import EngineOperations
 from reconciler.app.certificates import certificates
 from reconciler.app.cluster_notifier import EventNotifier, ProblemNotifier
 from reconciler.app.cluster_settings import ReplicaSettings
-from reconciler.app.runtime import STREAM_CLAIMS, BackgroundTasks, Reports, Runtime, Served, StreamServer
+from reconciler.app.runtime import (
+    STREAM_CLAIMS,
+    UNKNOWN_SERVICES,
+    BackgroundTasks,
+    Reports,
+    Runtime,
+    Served,
+    StreamServer,
+)
 from reconciler.core.entitlement import Listed
 from reconciler.core.events import Event
 from reconciler.core.lifecycle import Stage, deletion_blocker
@@ -384,6 +392,9 @@ class ClusterRuntime:
 
     def opened(self) -> bool:
         return self._runtime.opened
+
+    def unready(self) -> str | None:
+        return None if self._runtime.opened else UNKNOWN_SERVICES
 
     def replicas(self) -> dict[str, Any]:
         return {

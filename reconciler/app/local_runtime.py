@@ -20,7 +20,16 @@ from reconciler.app import sample_source
 from reconciler.app.admin import EngineOperations
 from reconciler.app.hold_ranges import AnyIp
 from reconciler.app.renewal import Renewal
-from reconciler.app.runtime import STREAM_CLAIMS, BackgroundTasks, Reports, Runtime, Served, StreamServer, tune_gc
+from reconciler.app.runtime import (
+    STREAM_CLAIMS,
+    UNKNOWN_SERVICES,
+    BackgroundTasks,
+    Reports,
+    Runtime,
+    Served,
+    StreamServer,
+    tune_gc,
+)
 from reconciler.app.shutdown import Drain, stop_programs
 from reconciler.core.address import Address, join_address, split_address
 from reconciler.core.events import SleepCommanded
@@ -193,15 +202,28 @@ class LocalRuntime:
 
     async def _announce(self) -> None:
         """Log once connections are accepted."""
-        while not (self._streams.router.serves(NODE) and self._streams.holders.connected and self._listens()):
+        while self._starting():
             await asyncio.sleep(ANNOUNCE_SECONDS)
         log.info("serving", http=self._file.listen_http, tls=self._file.listen_tls, services=len(self._file.services))
 
-    def _listens(self) -> bool:
-        """Return whether all listeners are open: one that Envoy has acknowledged may still wait for its routes."""
+    def _starting(self) -> str | None:
+        """Return what clients still wait for, or None once they are served at every address in force."""
+        if not self._runtime.opened:
+            return UNKNOWN_SERVICES
+        if not self._streams.router.serves(NODE):
+            return "Envoy has not applied its listeners yet"
+        if not self._streams.holders.connected:
+            return "the holder is not connected yet"
+        if closed := self._closed_addresses():
+            return f"Envoy does not listen on {', '.join(closed)} yet"
+        return None
+
+    def _closed_addresses(self) -> list[str]:
+        """Return where Envoy does not listen yet: a listener that it has acknowledged may still wait for its routes."""
         has_tls = any(entry.spec.protocol is Protocol.TLS for entry in self._file.services)
-        addresses = [at for owner, at in self._listening.served.items() if has_tls or owner != TLS]
-        return listened_on().issuperset(split_address(address)[1] for address in addresses)
+        addresses = {at for owner, at in self._listening.served.items() if has_tls or owner != TLS}
+        ports = listened_on()
+        return sorted(address for address in addresses if split_address(address)[1] not in ports)
 
     async def _end_services(self, hurry: asyncio.Event) -> None:
         """Drain and stop all services, while everything else still works."""
@@ -340,6 +362,10 @@ class LocalRuntime:
 
     def opened(self) -> bool:
         return self._runtime.opened
+
+    def unready(self) -> str | None:
+        busy = self._listening.busy
+        return self._starting() or (str(busy[0]) if busy else None)
 
     def replicas(self) -> None:
         return None

@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 STREAM_CLAIMS: Claims = {**XDS_CLAIMS, **HOLDER_CLAIMS}
 """The gRPC methods of Envoys and holders, with the roles that may call them."""
+UNKNOWN_SERVICES = "not all services are known yet"
+"""The reason why a runtime that is not `opened` is not ready."""
 GC_ALLOCATIONS = 20_000
 """Allocations between two garbage collections. Python's default, 700, is a fraction of one wake."""
 

@@ -27,9 +27,11 @@ from reconciler.core.address import Address
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.local import bundled_prometheus, private_files
 from reconciler.local.open_files import limit
+from reconciler.local.process_health import unready
 from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes import ProcessBackend, read_notes
 from reconciler.local.processes.ports import free_port
+from reconciler.local.service_manager import READY, STOPPING, ServiceManager, status
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.sockets import listening_socket, taken, unavailable
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
@@ -55,6 +57,8 @@ ENVOY_BUSY_SECONDS = 120.0
 
 VERSION_SECONDS = 30.0
 PROMETHEUS_TIMEOUT_SECONDS = 2.0
+READY_POLL_SECONDS = 0.05
+"""Pause between two questions whether clients are served, until they are."""
 
 
 class CannotStart(Exception):
@@ -153,6 +157,7 @@ async def up(options: Options, file: ServicesFile) -> None:
     if twice := wanted_twice(options):
         raise CannotStart("cannot listen:", twice)
     envoy = envoy_binary(options.envoy)
+    manager = ServiceManager.from_environment()
     state_dir.make()
     with locked(state_dir):
         children = ProcessSupervisor(state_dir.children, state_dir.path)
@@ -170,23 +175,40 @@ async def up(options: Options, file: ServicesFile) -> None:
             try:
                 for child in (_reconciler(options, port), *holding, _envoy(options, envoy), *bundled):
                     children.start(child)
-                await _until_stopped(stops, children)
+                await _until_stopped(stops, children, manager, state_dir)
                 log.info("stopping")
             finally:
+                manager.notify(STOPPING)
                 await _end(children, stops, state_dir)
             if children.failure:
                 raise CannotStart(children.failure)
 
 
-async def _until_stopped(stops: StopSignals, children: ProcessSupervisor) -> None:
+async def _until_stopped(
+    stops: StopSignals, children: ProcessSupervisor, manager: ServiceManager, state_dir: StateDir
+) -> None:
     """Wait for the first signal, or for a child that cannot start.
 
     SIGHUP does not count, although it is sent when the terminal is closed: services stay available.
     """
     waiting = [asyncio.create_task(stops.next()), asyncio.create_task(children.failed.wait())]
+    announcing = asyncio.create_task(_announce_ready(manager, state_dir))
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
+    for task in (*waiting, announcing):
         task.cancel()
+
+
+async def _announce_ready(manager: ServiceManager, state_dir: StateDir) -> None:
+    """Notify the service manager once every listener accepts connections, and until then of what is missing."""
+    if not manager.is_present:
+        return
+    reported = None
+    while why := await unready(state_dir.control):
+        if why != reported:
+            manager.notify(status(why))
+        reported = why
+        await asyncio.sleep(READY_POLL_SECONDS)
+    manager.notify(READY, status("serving"))
 
 
 async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: StateDir) -> None:

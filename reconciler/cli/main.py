@@ -34,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": services.explain,
     "wake": services.wake,
     "sleep": services.sleep,
+    "wait": services.wait,
     "pause": services.pause,
     "resume": services.resume,
     "doctor": maintenance.doctor,

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli import validators
+from reconciler.core.record import State
 
 if TYPE_CHECKING:
     from reconciler.envoy.prometheus.settings import PrometheusSettings
 
 CLUSTER, MACHINE, PROMETHEUS = "In a cluster", "On one machine", "Prometheus"
 SYSTEM_NAMESPACE = "zenvoy-system"
+READY = "ready"
+"""The goal of `zenvoy wait` that is not a state."""
 
 
 class OutputFormat(StrEnum):
@@ -87,11 +90,21 @@ Controller = Annotated[
         callback=validators.url,
     ),
 ]
-Wait = Annotated[bool, typer.Option(help="Wait for the result.")]
-Timeout = Annotated[
-    str,
-    typer.Option(help="Longest wait.", metavar="DURATION", rich_help_panel=CLUSTER),
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Names of services; in a cluster NAME or NAMESPACE/NAME.", metavar="[NAME]..."),
 ]
+Wait = Annotated[bool, typer.Option(help="Wait for the result.")]
+Goal = Annotated[
+    str,
+    typer.Option(
+        "--for",
+        help=f"{READY}, or a state: {', '.join(State)}.",
+        metavar="ready|STATE",
+        callback=validators.goal,
+    ),
+]
+Timeout = Annotated[str, typer.Option(help="Longest wait.", metavar="DURATION")]
 
 
 def seconds(text: str) -> float:

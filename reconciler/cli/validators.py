@@ -27,6 +27,19 @@ def address(text: str | None) -> str | None:
         raise typer.BadParameter(str(error)) from None
 
 
+def goal(text: str) -> str:
+    """Validate a state, in any case, or `ready`."""
+    from reconciler.core.record import State
+    from reconciler.core.text import closest_match
+
+    known = {name.lower(): str(name) for name in ("ready", *State)}
+    if found := known.get(text.lower()):
+        return found
+    guess = closest_match(text, known.values())
+    hint = f"did you mean {guess}?" if guess else f"use one of: {', '.join(known.values())}"
+    raise typer.BadParameter(f"{text!r} is not a state; {hint}")
+
+
 def loopback(text: str) -> str:
     """Validate `ip:port` of the loopback interface."""
     from reconciler.local.sockets import is_loopback

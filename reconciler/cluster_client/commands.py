@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from reconciler.cluster_client.cluster import ClusterClient
@@ -106,6 +106,31 @@ async def _await_result(
             return found
         if item.status.observed_command == pending.value and (line := _state_line(item)) != reported:
             progress(reported := line)
+
+
+async def wait_for_states(
+    cluster: ClusterClient, names: Sequence[str], states: Collection[str], timeout: float
+) -> CommandResult:
+    """Wait until each service is in one of the states, at most `timeout` seconds. Raises `ClusterError`."""
+    latest: dict[str, str] = {}
+    try:
+        async with asyncio.timeout(timeout):
+            await asyncio.gather(*(_await_state(cluster, name, states, latest) for name in dict.fromkeys(names)))
+    except TimeoutError:
+        return CommandResult(False, f"not within {timeout:g} s: {'; '.join(latest.values())}")
+    return CommandResult(True, "; ".join(latest.values()))
+
+
+async def _await_state(cluster: ClusterClient, name: str, states: Collection[str], latest: dict[str, str]) -> None:
+    """Wait until a service is in one of the states; `latest` receives its state."""
+    async with watching(cluster, name) as changes:
+        while True:
+            key, item = await changes.get()
+            if item is None:
+                raise NoSuchService(f"ScaledService {key} was deleted while the command waited; create it again")
+            latest[name] = _state_line(item)
+            if item.status.state in states:
+                return
 
 
 def _state_line(item: ScaledService) -> str:

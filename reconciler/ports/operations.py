@@ -23,8 +23,12 @@ View = Mapping[str, Any]
 class Operations(Protocol):
     """Queries and commands."""
 
-    def ready(self) -> bool:
-        """Return whether every route is known, so that Envoys receive responses."""
+    def unready(self) -> str | None:
+        """Return why clients are not served yet, or None if they are.
+
+        In a cluster, a replica is ready once every route is known, so that Envoys receive responses. On one machine,
+        every listener must also accept connections.
+        """
 
     def services(self) -> Sequence[View]:
         """Return every service, sorted by name."""

@@ -23,7 +23,7 @@ from tests.ports import free_port
 
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 COMMANDS = (
-    *("up", "check", "status", "wake", "sleep", "pause", "resume", "explain", "doctor", "uninstall"),
+    *("up", "check", "status", "wake", "sleep", "wait", "pause", "resume", "explain", "doctor", "uninstall"),
     *("diagram", "bootstrap", "certificate", "controller", "drain-envoy"),
 )
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}

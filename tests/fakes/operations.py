@@ -12,8 +12,8 @@ class FakeOperations:
         self._views: dict[str, View] = {name: {"name": name} for name in names}
         self.told: list[tuple[str, Command]] = []
 
-    def ready(self) -> bool:
-        return True
+    def unready(self) -> None:
+        return None
 
     def services(self) -> list[View]:
         return list(self._views.values())

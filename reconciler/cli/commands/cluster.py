@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -19,12 +19,12 @@ from reconciler.app.logging import printable_values
 from reconciler.cli import explanation, output, tables
 from reconciler.cli.context import ContextOptions, kubeconfig_error
 from reconciler.cli.exit_codes import ExitCode
-from reconciler.cli.options import OutputFormat
+from reconciler.cli.options import READY, OutputFormat
 from reconciler.cluster_client import commands, errors
 from reconciler.cluster_client.cluster import ClusterClient, ClusterOptions, open_cluster
 from reconciler.cluster_client.controllers import live_data
 from reconciler.cluster_client.explain import explain_service
-from reconciler.cluster_client.status import service_status, view, watching, with_figures
+from reconciler.cluster_client.status import AWAKE, service_status, view, watching, with_figures
 from reconciler.kubernetes.config.commands import CommandVerb
 
 REFRESH_SECONDS = 1.0
@@ -71,6 +71,18 @@ def _command(selection: ContextOptions, name: str, verb: CommandVerb, wait: bool
         return
     result = run(selection, lambda cluster: commands.run_command(cluster, name, verb, timeout, say))
     output.echo(result.message)
+    if not result.succeeded:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def wait(selection: ContextOptions, names: Sequence[str], goal: str, timeout: float) -> None:
+    """Wait for services to be in a state, or to be awake; exit with `ExitCode.FAILED` if they are not in time."""
+    if not names:
+        output.error("name the services to wait for; `kubectl rollout status` waits for zenvoy itself")
+        raise typer.Exit(ExitCode.USAGE)
+    states = AWAKE if goal == READY else (goal,)
+    result = run(selection, lambda cluster: commands.wait_for_states(cluster, names, states, timeout))
+    output.echo(result.message, err=not result.succeeded)
     if not result.succeeded:
         raise typer.Exit(ExitCode.FAILED)
 

@@ -6,12 +6,13 @@ Modules that only some commands need are imported in functions, so that commands
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import typer
 
 from reconciler.cli import control_client, output
+from reconciler.cli.commands.local_wait import AWAKE, service_path, state_line, until_awake, until_drained
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import OutputFormat
 from reconciler.local.state_dir import StateDir
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WATCH_SECONDS = 0.5
-DRAIN_POLL_SECONDS = 0.02
 
 
 def status(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:
@@ -37,18 +37,22 @@ def status(state: StateDir, name: str | None, output_format: OutputFormat, watch
             raise
 
 
-def wake(state: StateDir, name: str) -> None:
-    """Wake a service."""
-    output.echo(_state_line(_post(state, name, "wake")))
+def wake(state: StateDir, name: str, wait: bool, timeout: float) -> None:
+    """Wake a service; with `wait`, exit with `ExitCode.FAILED` if it is not awake in time."""
+    service = _post(state, name, "wake")
+    if wait:
+        service = _checked(lambda: until_awake(state, service, timeout))
+    output.echo(state_line(service))
+    if wait and service["state"] not in AWAKE:
+        raise typer.Exit(ExitCode.FAILED)
 
 
-def sleep(state: StateDir, name: str, wait: bool) -> None:
-    """Put a service to sleep; exit with `ExitCode.FAILED` if it stays awake."""
+def sleep(state: StateDir, name: str, wait: bool, timeout: float) -> None:
+    """Put a service to sleep; with `wait`, exit with `ExitCode.FAILED` if it does not sleep in time."""
     service = _post(state, name, "sleep")
-    while wait and service["state"] == "Draining":
-        time.sleep(DRAIN_POLL_SECONDS)  # the control socket has no notification to wait for
-        service = ask(state, "GET", _path(name))
-    output.echo(_state_line(service))
+    if wait:
+        service = _checked(lambda: until_drained(state, service, timeout))
+    output.echo(state_line(service))
     if wait and service["state"] != "ScaledToZero":
         raise typer.Exit(ExitCode.FAILED)
 
@@ -72,7 +76,7 @@ def explain(state: StateDir, name: str, output_format: OutputFormat) -> None:
     """Explain a service's state."""
     from reconciler.cli import explanation
 
-    explanation.write(ask(state, "GET", f"{_path(name)}/explain"), output_format)
+    explanation.write(ask(state, "GET", f"{service_path(name)}/explain"), output_format)
 
 
 def world(state: StateDir) -> dict[str, Any] | None:
@@ -85,14 +89,22 @@ def world(state: StateDir) -> dict[str, Any] | None:
 
 def ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
     """Return the answer of the running reconciler; exit with an error if there is none."""
+    return _checked(lambda: _ask(state, method, path))
+
+
+def _checked(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the answer of the running reconciler; exit with an error if there is none."""
     try:
-        return _ask(state, method, path)
+        return call()
     except control_client.NotRunning as error:
         output.error(f"{error}; for a cluster, give -n NAMESPACE or --context NAME")
         raise typer.Exit(ExitCode.NOT_RUNNING) from None
     except control_client.RequestRejected as error:
         output.error(str(error))
         raise typer.Exit(ExitCode.NO_SUCH_SERVICE) from None
+    except control_client.InvalidAnswer as error:
+        output.error(str(error))
+        raise typer.Exit(ExitCode.FAILED) from None
 
 
 def _ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
@@ -105,20 +117,12 @@ def _ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
     return answer
 
 
-def _state_line(service: dict[str, Any]) -> str:
-    return f"{service['name']} is {service['state']}: {service['stalled'] or service['reason']}"
-
-
-def _path(name: str) -> str:
-    return f"/v1/services/{quote(name, safe='')}"
-
-
 def _post(state: StateDir, name: str, command: str) -> dict[str, Any]:
-    return ask(state, "POST", f"{_path(name)}/{command}")
+    return ask(state, "POST", f"{service_path(name)}/{command}")
 
 
 def _get(state: StateDir, name: str | None) -> dict[str, Any]:
-    return ask(state, "GET", "/v1/services" if name is None else _path(name))
+    return ask(state, "GET", "/v1/services" if name is None else service_path(name))
 
 
 def _services_and_complaints(state: StateDir, name: str | None) -> tuple[list[dict[str, Any]], list[str]]:
@@ -129,10 +133,15 @@ def _services_and_complaints(state: StateDir, name: str | None) -> tuple[list[di
     live = ask(state, "GET", "/v1/world")
     busy = (live.get("listens") or {}).get("busy", [])
     if name is None:
-        return answer["services"], [*busy, *tables.complaints(answer["envoys"], answer["holders"])]
-    envoys = [envoy for envoy in live["envoys"] if not envoy.get("away")]
-    holders = [holder for holder in live["holders"] if holder["connected"]]
-    return [answer], [*busy, *tables.complaints(envoys, holders)]
+        found, envoys, holders = answer["services"], answer["envoys"], answer["holders"]
+    else:
+        found = [answer]
+        envoys = [envoy for envoy in live["envoys"] if not envoy.get("away")]
+        holders = [holder for holder in live["holders"] if holder["connected"]]
+    complaints = [*busy, *tables.complaints(envoys, holders)]
+    if not complaints and live.get("unready"):
+        complaints.append(f"not ready: {live['unready']}")
+    return found, complaints
 
 
 def _write_data(state: StateDir, name: str | None, output_format: OutputFormat, watch: bool) -> None:

@@ -12,13 +12,16 @@ import typer
 from reconciler.cli.commands import local
 from reconciler.cli.context import ContextOptions, addresses_cluster
 from reconciler.cli.options import (
+    READY,
     SYSTEM_NAMESPACE,
     Context,
     Controller,
     Everywhere,
+    Goal,
     Kubeconfig,
     MaybeName,
     Name,
+    Names,
     Namespace,
     OutputFormat,
     OutputOption,
@@ -77,19 +80,22 @@ def wake(
     kubeconfig: Kubeconfig = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Wake a service, as a connection does.
+    """Wake a service, as a connection does, and wait until it is ready.
 
-    On one machine the command returns before the service is ready; connections wait until it is.
+    If it is not awake within --timeout, the exit code is 1, and the reason is printed; the wake continues. With
+    --no-wait the command returns at once; connections wait until the service is ready.
 
     Examples:
 
       zenvoy wake db && psql -h 127.0.0.1 -p 15432
 
+      zenvoy wake web --no-wait
+
       zenvoy wake web -n shop --timeout 5m
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
     if not addresses_cluster(selection, name):
-        local.wake(selection.state, name)
+        local.wake(selection.state, name, wait, seconds(timeout))
         return
     from reconciler.cli.commands import cluster
 
@@ -117,11 +123,47 @@ def sleep(
     """
     selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
     if not addresses_cluster(selection, name):
-        local.sleep(selection.state, name, wait)
+        local.sleep(selection.state, name, wait, seconds(timeout))
         return
     from reconciler.cli.commands import cluster
 
     cluster.sleep(selection, name, wait, seconds(timeout))
+
+
+def wait(
+    names: Names = None,
+    goal: Goal = READY,
+    timeout: Timeout = WAKE_TIMEOUT,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    state_dir: StateDirOption = None,
+) -> None:
+    """Wait until zenvoy is ready, or until services are in a state.
+
+    A service is ready while it is awake and reachable. Without names, `--for ready` waits until every listener of
+    `zenvoy up` accepts connections, also if it is started later, and `--for STATE` waits for all services.
+
+    If that does not happen within --timeout, the exit code is 1, and what is missing is printed.
+
+    Examples:
+
+      zenvoy wait --timeout 30s && curl http://127.0.0.1:10000/
+
+      zenvoy wait web db --for ScaledToZero
+
+      zenvoy wait web -n shop --for ready
+    """
+    selection = ContextOptions(namespace, False, context, kubeconfig, state_dir=state_dir)
+    most, wanted = seconds(timeout), names or []
+    if not addresses_cluster(selection, wanted[0] if wanted else None):
+        from reconciler.cli.commands import local_wait
+
+        local_wait.wait(selection.state, wanted, goal, most)
+        return
+    from reconciler.cli.commands import cluster
+
+    cluster.wait(selection, wanted, goal, most)
 
 
 def pause(

@@ -116,12 +116,13 @@ class Http:
         return web.Response(text="ok\n")
 
     async def _answer_ready(self, _: web.Request) -> web.Response:
-        ready = self._operations.ready()
-        return web.Response(text="ok\n" if ready else "not all services are known yet\n", status=200 if ready else 503)
+        why = self._operations.unready()
+        return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
 
     async def _answer_services(self, _: web.Request) -> web.Response:
         asked = self._operations
-        return web.json_response({"services": asked.services(), "envoys": asked.envoys(), "holders": asked.holders()})
+        answer = {"services": asked.services(), "envoys": asked.envoys(), "holders": asked.holders()}
+        return web.json_response(answer | {"unready": asked.unready()})
 
     async def _answer_service(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

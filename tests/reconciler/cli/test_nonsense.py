@@ -21,7 +21,7 @@ NEEDED = {
     "controller": ["--pod-name=me", "--pod-ip=127.0.0.1", "--kubeconfig={here}/kubeconfig", "--plaintext"],
     "certificate": ["edge-1"],
     "run": ["--reconciler=127.0.0.1:18000"],
-    **{name: ["web"] for name in ("explain", "wake", "sleep", "pause", "resume")},
+    **{name: ["web"] for name in ("explain", "wake", "sleep", "wait", "pause", "resume")},
 }
 WRONG = {
     "--grpc": ("", "nonsense", "127.0.0.1:0", "127.0.0.1:99999", "::1:1"),
@@ -98,7 +98,10 @@ UNCHECKED = {
 """Options whose value is read only when it is used, and reported then."""
 EXEMPT = {("bootstrap", flag) for flag in ("--tls-cert", "--tls-key", "--tls-ca")} | {
     ("reconcile", "--prometheus"),
-    *((command, "--state-dir") for command in ("status", "explain", "wake", "sleep", "pause", "resume", "doctor")),
+    *(
+        (command, "--state-dir")
+        for command in ("status", "explain", "wake", "sleep", "wait", "pause", "resume", "doctor")
+    ),
 }
 """Options with values for Envoy, or with a directory that need not exist."""
 

@@ -1,0 +1,40 @@
+"""Readiness of `zenvoy up`: `zenvoy wait`, `/readyz`, and the service manager report it once every listener answers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, ZENVOY, quick, request
+
+
+def test_up_is_ready_once_every_listener_answers(zenvoy: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{tmp_path}/notify.sock")
+        manager.settimeout(60)
+        z = zenvoy(
+            {"name": "web", "command": quick("http")},
+            {"name": "db", "protocol": "tcp", "command": quick("tcp")},
+            defaults=SLOW_TO_SLEEP,
+            environment={"NOTIFY_SOCKET": f"{tmp_path}/notify.sock"},
+            start=False,
+        )
+        environment = {**os.environ, "ZENVOY_STATE_DIR": str(z.state_dir)}
+        waiting = subprocess.Popen([str(ZENVOY), "wait", "--timeout", "60s"], env=environment)
+        z.start(wait=False)
+        assert waiting.wait(60) == 0
+        for port in (z.http_port, z.port("db")):
+            socket.create_connection((LOCAL, port), timeout=30).close()
+        said = b""
+        while b"READY=1" not in said:
+            said = manager.recv(4096)
+        assert request(z.http_port, "web").status == 200
+        assert z.cli("wait", "web", "--for", "ready").returncode == 0
+        assert z.cli("sleep", "web").returncode == 0
+        assert z.cli("wait", "web", "--for", "scaledtozero").returncode == 0
+        assert z.stop() == 0
+        assert manager.recv(4096) == b"STOPPING=1"
+    assert not z.leftovers()
