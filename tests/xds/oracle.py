@@ -31,6 +31,7 @@ with warnings.catch_warnings():
         "filters.network.http_connection_manager",
         "filters.network.set_filter_state",
         "filters.network.tcp_proxy",
+        "http.header_formatters.preserve_case",
         "transport_sockets.proxy_protocol",
         "transport_sockets.raw_buffer",
         "upstreams.http",

@@ -13,6 +13,7 @@ from typing import Any
 
 from xds import ir
 from xds.names import ANSWERS, HELD, IGNORED_STAT, ignored, stat_name
+from xds.resources.http_options import http1_options
 from xds.resources.proto import (
     Cluster,
     ClusterLoadAssignment,
@@ -74,7 +75,7 @@ def _common(protocol: ir.ServiceProtocol) -> bytes:
 def _upstream_protocol(protocol: ir.ServiceProtocol) -> dict[str, Any]:
     config: dict[str, Any]
     if protocol is ir.ServiceProtocol.HTTP:
-        idle_timeout, config = _HTTP1_UPSTREAM_IDLE, {"http_protocol_options": {}}
+        idle_timeout, config = _HTTP1_UPSTREAM_IDLE, {"http_protocol_options": http1_options()}
     elif protocol is ir.ServiceProtocol.H2C:
         idle_timeout, config = _H2C_UPSTREAM_IDLE, {"http2_protocol_options": {"allow_connect": True}}
     else:

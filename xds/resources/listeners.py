@@ -14,6 +14,7 @@ from typing import Any
 from xds import ir
 from xds.names import ANSWERS, HTTP_LISTENER, ROUTES, SOURCE, TLS_LISTENER, TRIAL, ignored, tcp_listener_name
 from xds.resources.clusters import ads, socket_address
+from xds.resources.http_options import PASSED_UPGRADES, http1_options, ignored_upgrades
 from xds.resources.ignore_rules import source_ranges
 from xds.resources.proto import (
     HttpConnectionManager,
@@ -39,7 +40,7 @@ _TCP_PROXY = packed(
     TcpProxy(stat_prefix="tcp", idle_timeout=UNLIMITED, max_connect_attempts=MOST_RETRIES, backoff_options=BACKOFF)
 )
 """The part of each filter that is the same for all services."""
-_ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router())}
+_ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(suppress_envoy_headers=True))}
 
 
 def http_listener(address: ir.SocketAddress) -> bytes:
@@ -131,8 +132,13 @@ def _connection_manager(stat_prefix: str, routes: str) -> Any:
         codec_type="AUTO",
         rds={"config_source": ads(UNLIMITED), "route_config_name": routes},
         http_filters=[_ROUTER],
-        upgrade_configs=[{"upgrade_type": "websocket"}],
-        http_protocol_options={"accept_http_10": True},
+        upgrade_configs=[{"upgrade_type": one} for one in PASSED_UPGRADES],
+        http_protocol_options={
+            **http1_options(),
+            "accept_http_10": True,
+            "allow_custom_methods": True,
+            "ignore_http_11_upgrade": ignored_upgrades(),
+        },
         common_http_protocol_options={"idle_timeout": _CLIENT_IDLE_TIMEOUT},
         http2_protocol_options={
             "allow_connect": True,
@@ -144,6 +150,10 @@ def _connection_manager(stat_prefix: str, routes: str) -> Any:
         request_timeout=UNLIMITED,
         request_headers_timeout=_REQUEST_HEADERS_TIMEOUT,
         use_remote_address={"value": True},
+        strip_trailing_host_dot=True,
+        generate_request_id={"value": False},
+        proxy_100_continue=True,
         normalize_path={"value": False},
+        path_with_escaped_slashes_action="KEEP_UNCHANGED",
         server_header_transformation="PASS_THROUGH",
     )

@@ -37,6 +37,7 @@ UpstreamHttpOptions = message_class("envoy.extensions.upstreams.http.v3.HttpProt
 ProxyProtocolTransport = message_class(
     "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
 )
+PreserveCase = message_class("envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig")
 RawBuffer = message_class("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer")
 
 Listener = message_class("envoy.config.listener.v3.Listener")

@@ -19,6 +19,8 @@ UNLIMITED: dict[str, int] = {}
 MOST_RETRIES = {"value": 16}
 BACKOFF = {"base_interval": timedelta(milliseconds=25), "max_interval": timedelta(seconds=1)}
 """Each pause is random below a bound that doubles: 6 s in all on average, the time in which a holder restarts."""
+ADDED_REQUEST_HEADERS = ("x-envoy-external-address", "x-envoy-internal")
+"""Headers that Envoy adds to requests, and that no service asked for."""
 _HOST = {
     "routes": [{"match": {"prefix": "/"}, "route": {"timeout": UNLIMITED}}],
     "retry_policy": {
@@ -67,7 +69,11 @@ def answering_configuration(hosts: Iterable[bytes]) -> bytes:
 
 
 def _head(name: str) -> bytes:
-    return encode(RouteConfiguration(name=name, ignore_port_in_host_matching=True))
+    return encode(
+        RouteConfiguration(
+            name=name, ignore_port_in_host_matching=True, request_headers_to_remove=ADDED_REQUEST_HEADERS
+        )
+    )
 
 
 def _unknown_host() -> bytes:

@@ -1,0 +1,108 @@
+"""A request through zenvoy, asleep and awake, is the one that the program would have received, and so is its answer."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO
+
+import pytest
+
+from tests.e2e.conftest import Start
+from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, until
+from tests.ports import free_port
+
+REQUESTS = {
+    "case": "GET / HTTP/1.1\r\nHost: case\r\nX-CamelCase: Yes\r\nx-lower: 1\r\nX-UPPER: 2\r\n\r\n",
+    "repeated": "GET / HTTP/1.1\r\nHost: repeated\r\nCookie: a=1\r\nX-Two: 1\r\nX-Two: 2\r\nX_Under: 3\r\n\r\n",
+    "trailers": "POST /chunked HTTP/1.1\r\nHost: trailers\r\nTE: trailers\r\nTrailer: X-Md5\r\n"
+    "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Md5: abc\r\n\r\n",
+    "path": "GET /a/%7Efoo/./b%41/../c//d%2Fe%5C\\f;g?h=%7E&i=a/../b HTTP/1.1\r\nHost: path\r\n\r\n",
+    "latin": "GET / HTTP/1.1\r\nHost: latin\r\nX-Name: Zoë\r\n\r\n",
+    "request-id": "GET / HTTP/1.1\r\nHost: request-id\r\nX-Request-Id: mine\r\n\r\n",
+    "upgrade": "GET / HTTP/1.1\r\nHost: upgrade\r\nConnection: Upgrade\r\nUpgrade: TLS/1.2\r\n\r\n",
+    "tcp": "GET / HTTP/1.1\r\nHost: tcp\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+    "dot": "GET / HTTP/1.1\r\nHost: dot.\r\n\r\n",
+    "method": "PURGE / HTTP/1.1\r\nHost: method\r\nContent-Length: 2\r\n\r\nab",
+    "expect": "POST / HTTP/1.1\r\nHost: expect\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+    "old": "GET / HTTP/1.0\r\nHost: old\r\n\r\n",
+}
+"""Requests by name, which is also the host: each has a service of its own, so that one asks each while it sleeps."""
+ADDED = re.compile(rb"X-Forwarded-(For: [0-9.]+|Proto: http)\r\n")
+CHANGED = {
+    "trailers": {b"X-Md5: abc": b"x-md5: abc", b"X-Sum: 42": b"x-sum: 42"},
+    "upgrade": {b"Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n": b""},
+    "tcp": {b"\r\n\r\nGET": b"\r\nConnection: close\r\n\r\nGET"},
+    "dot": {b"Host: dot.": b"Host: dot"},
+    "old": {
+        b"GET / HTTP/1.0": b"GET / HTTP/1.1",
+        b"HTTP/1.1 200": b"HTTP/1.0 200",
+        b"\r\n\r\nGET": b"\r\nConnection: close\r\n\r\nGET",
+    },
+}
+"""The changes that docs/envoy-defaults.md lists, in addition to the headers of `ADDED`."""
+
+
+@pytest.fixture(scope="module")
+def direct() -> Iterator[int]:
+    """The port of the program without zenvoy."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-I", "-S", str(SERVERS / "raw_http.py"), str(port)])
+
+    def listens() -> bool:
+        with suppress(OSError), socket.create_connection((LOCAL, port)):
+            return True
+        return False
+
+    until("the program listens", listens)
+    yield port
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def z(shared_zenvoy: Start) -> Zenvoy:
+    command = [sys.executable, "-I", "-S", str(SERVERS / "raw_http.py"), "{port}"]
+    return shared_zenvoy(*({"name": name, "command": command} for name in REQUESTS), defaults=SLOW_TO_SLEEP)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_request_asleep_and_awake_passes_as_it_is(z: Zenvoy, direct: int, name: str) -> None:
+    expected = exchange(direct, REQUESTS[name])
+    for old, new in CHANGED.get(name, {}).items():
+        assert old in expected
+        expected = expected.replace(old, new, 1)
+    z.asleep(name)
+    asleep = exchange(z.http_port, REQUESTS[name])
+    z.woken(name)
+    awake = exchange(z.http_port, REQUESTS[name])
+    assert ADDED.sub(b"", asleep) == expected
+    assert ADDED.sub(b"", awake) == expected
+
+
+def exchange(port: int, request: str) -> bytes:
+    """Send a request, and return its answer: the head without the length of the body, the body without chunks."""
+    with socket.create_connection((LOCAL, port), 30) as client, client.makefile("rb") as file:
+        client.sendall(request.encode())
+        head = _lines(file)
+        if head.startswith(b"HTTP/1.1 100"):
+            head += _lines(file)
+        if b"\nTransfer-Encoding: chunked" in head:
+            return head + b"".join(iter(lambda: _chunk(file), b"")) + _lines(file)
+        before, length, after = re.split(rb"Content-Length: (\d+)\r\n", head, maxsplit=1)
+        return before + after + file.read(int(length))
+
+
+def _lines(file: BinaryIO) -> bytes:
+    """Return the lines up to an empty one, which is included."""
+    return b"".join(iter(file.readline, b"\r\n")) + b"\r\n"
+
+
+def _chunk(file: BinaryIO) -> bytes:
+    """Return the next chunk of a body; empty at its end."""
+    size = int(file.readline(), 16)
+    return file.read(size + 2)[:-2] if size else b""
