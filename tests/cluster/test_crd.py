@@ -294,7 +294,8 @@ async def test_crd_target_may_be_written_differently(
 async def test_crd_status_is_read_as_it_was_written(api: Api, namespace: str) -> None:
     made = await make(api, namespace, "")
     told = yaml.safe_load(STATUS)
-    assert "status" not in await change(api, namespace, {"status": told, "metadata": {"labels": {"a": "b"}}})
+    unwritten = await change(api, namespace, {"status": told, "metadata": {"labels": {"a": "b"}}})
+    assert unwritten["status"] == {"observedGeneration": -1}
     changed = await change(api, namespace, {"status": told, "spec": {"paused": True}}, "status")
     assert changed["status"] == told
     assert changed["spec"] == made["spec"]
@@ -319,9 +320,9 @@ async def test_crd_kubectl_get_shows_its_columns(api: Api, namespace: str, contr
     await make(api, namespace, "")
     await change(api, namespace, {"status": yaml.safe_load(STATUS)}, "status")
     head, row = control_plane.kubectl("get", "ssvc", "-n", namespace).splitlines()
-    assert head.split() == ["NAME", "STATE", "TARGET", "READY", "SINCE", "AGE"]
+    assert head.split() == ["NAME", "STATE", "TARGET", "READY", "AWAKE", "SINCE", "AGE"]
     assert row.split()[:4] == ["web", "Active", "Deployment/web", "True"]
-    assert row.split()[4] not in ("<invalid>", "<unknown>")
+    assert row.split()[5] not in ("<invalid>", "<unknown>")
     assert "web" in control_plane.kubectl("get", "zenvoy", "-n", namespace)
     assert "3" in control_plane.kubectl("get", "ssvc", "web", "-o", "wide", "-n", namespace)
 

@@ -71,8 +71,8 @@ async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cl
     store.save(scene.named(), STALLED)
     assert await store.flush(GENEROUS_SECONDS)
     titles, row = (line.split() for line in control_plane.kubectl("get", "ssvc", "-n", scene.namespace).splitlines())
-    assert titles == ["NAME", "STATE", "TARGET", "READY", "SINCE", "AGE"]
-    assert row[:4] == ["web", "Waking", "Deployment/web", "False"]
+    assert titles == ["NAME", "STATE", "TARGET", "READY", "AWAKE", "SINCE", "AGE"]
+    assert row[:5] == ["web", "Waking", "Deployment/web", "False", "False"]
     wide, row = control_plane.kubectl("get", "ssvc", "-n", scene.namespace, "-o", "wide").splitlines()
     assert wide.split() == [*titles, "SERVICE", "REPLICAS", "REASON", "STALLED"]
     for title, said in (("REASON", STALLED.reason), ("STALLED", STALLED.stalled)):
@@ -99,6 +99,13 @@ async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cl
                 "status": "False",
                 "reason": "PortNotFound",
                 "message": "spec.port: Service shop/web has no port 81; write 80",
+                "observedGeneration": 1,
+            },
+            {
+                "type": "Awake",
+                "status": "True",
+                "reason": "Active",
+                "message": "reachable",
                 "observedGeneration": 1,
             },
             {"type": "Stalled", "status": "False", "reason": "AsExpected", "message": "", "observedGeneration": 1},

@@ -1,7 +1,9 @@
 """Conditions and status of a ScaledService, computed from everything that is known about it. Pure.
 
-`Ready` is the column in `kubectl get`: True while the service is awake and its configuration has no problems. `Stalled`
-is True while a wake makes no progress. Both follow the API conventions for conditions.
+`Ready` is True while the service is awake, or asleep and able to wake. It is False during a wake, and while its
+configuration or target has a problem. `Awake` is True while connections go directly to the pods. `Stalled` is True
+while a wake makes no progress. All follow the API conventions, so that tools that compute health from conditions
+(kstatus) accept a sleeping service.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from reconciler.core.record import Record, State
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.scaled_service import ScaledServiceStatus
 
-READY, STALLED = "Ready", "Stalled"
-AWAKE = (State.Active, State.Idle)
+READY, AWAKE, STALLED = "Ready", "Awake", "Stalled"
+AWAKE_STATES = (State.Active, State.Idle)
 AS_EXPECTED = "AsExpected"
 NOT_SEEN_YET = "NotSeenYet"
 TARGET_UNAVAILABLE = "TargetUnavailable"
@@ -50,9 +52,9 @@ def compute_status(
     inputs: StatusInputs, before: ScaledServiceStatus, now: float, target: str = ""
 ) -> ScaledServiceStatus:
     """Return the new status; unchanged parts are those of `before`. `target` is the scaled object."""
-    generation = inputs.generation or before.observed_generation
-    found = (_ready(inputs), _stalled(inputs.record))
-    others = tuple(one for one in before.conditions if one.type not in (READY, STALLED))
+    generation = inputs.generation or max(0, before.observed_generation)
+    found = (_ready(inputs), _awake(inputs.record), _stalled(inputs.record))
+    others = tuple(one for one in before.conditions if one.type not in (READY, AWAKE, STALLED))
     conditions = tuple(_timed(one, before.conditions, generation, now) for one in found)
     kept = msgspec.structs.replace(
         before,
@@ -115,19 +117,30 @@ def _ready(inputs: StatusInputs) -> Condition:
     if problems := [problem for problem in inputs.problems if not problem.harmless]:
         return Condition(READY, "False", problems[0].reason, "; ".join(str(problem) for problem in problems))
     if diagnosis := inputs.diagnosis:
-        return Condition(READY, "False", condition_reason(diagnosis, TARGET_UNAVAILABLE), str(diagnosis))
+        return Condition(READY, "False", condition_reason(diagnosis, TARGET_UNAVAILABLE), diagnosis.message)
     if record is None:
         return Condition(READY, "False", NOT_SEEN_YET, "not observed yet")
-    awake = "True" if record.state in AWAKE else "False"
     if record.stalled:
-        return Condition(READY, awake, condition_reason(Diagnosis.parse(record.stalled), STALLED), record.stalled)
-    return Condition(READY, awake, record.state.value, record.reason)
+        return _stall(READY, "False", record.stalled)
+    return Condition(READY, "False" if record.state is State.Waking else "True", record.state.value, record.reason)
+
+
+def _awake(record: Record | None) -> Condition:
+    if record is None:
+        return Condition(AWAKE, "Unknown", NOT_SEEN_YET, "not observed yet")
+    return Condition(AWAKE, "True" if record.state in AWAKE_STATES else "False", record.state.value, record.reason)
 
 
 def _stalled(record: Record | None) -> Condition:
     if record and record.stalled:
-        return Condition(STALLED, "True", condition_reason(Diagnosis.parse(record.stalled), STALLED), record.stalled)
+        return _stall(STALLED, "True", record.stalled)
     return Condition(STALLED, "False", AS_EXPECTED, "")
+
+
+def _stall(type: str, status: str, stalled: str) -> Condition:
+    """Return the condition of a stalled wake. Its message does not repeat its reason: tools show both."""
+    diagnosis = Diagnosis.parse(stalled)
+    return Condition(type, status, condition_reason(diagnosis, STALLED), diagnosis.message)
 
 
 def _timed(found: Condition, before: Sequence[Condition], generation: int, now: float) -> Condition:

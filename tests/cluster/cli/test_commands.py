@@ -17,7 +17,7 @@ LIVE = {"held": 2, "relayed": 1, "requests": 17, "deadline": None, "lastWake": N
 
 
 async def test_status_table_looks_like_kubectl(cli: Cli, objects: Objects) -> None:
-    asleep = [condition("Ready", "False", "ScaledToZero", "idle for 5m")]
+    asleep = [condition("Ready", "True", "ScaledToZero", "idle for 5m")]
     await objects.scaled_service("web", state="ScaledToZero", since=SINCE, reason="idle for 5m", conditions=asleep)
     broken = [condition("Ready", "False", "BadSpec", "spec.port: the Service has no port 'htpp'; write http")]
     await objects.scaled_service("bad", {"scaleTargetRef": {"kind": "StatefulSet", "name": "db"}}, conditions=broken)
@@ -33,7 +33,7 @@ async def test_status_table_looks_like_kubectl(cli: Cli, objects: Objects) -> No
     ]
     assert rows[0].endswith("spec.port: the Service has no port 'htpp'; write http")
     assert rows[1].endswith("no image")
-    assert rows[2].split()[3] == "False" and rows[2].endswith("idle for 5m")
+    assert rows[2].split()[3] == "True" and rows[2].endswith("idle for 5m")
     one = (await cli("status", "web", "-n", cli.namespace)).out
     assert "web" in one and "slow" not in one
     head, *rows = (await cli("status", "-A")).out.rstrip().splitlines()

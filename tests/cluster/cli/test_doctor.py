@@ -145,7 +145,7 @@ async def installed(
 
 
 async def test_doctor_healthy_cluster_has_no_findings(installed: Installed) -> None:
-    ready = [condition("Ready", "False", "ScaledToZero"), condition("Stalled", "False", "AsExpected")]
+    ready = [condition("Ready", "True", "ScaledToZero"), condition("Stalled", "False", "AsExpected")]
     await installed.objects.scaled_service(
         "web", **entered("ScaledToZero", "idle for 5m", conditions=ready, observedGeneration=1)
     )

@@ -50,7 +50,7 @@ def places(scene: Scene, name: str, reason: str) -> dict[str, Callable[[], str]]
     def condition() -> str:
         path = "jsonpath={.status.conditions[?(@.type=='Stalled')]}"
         stalled = json.loads(scene.kubectl("get", "ssvc", name, "-o", path))
-        return str(stalled["message"]) if (stalled["status"], stalled["reason"]) == ("True", reason) else ""
+        return f"{reason}: {stalled['message']}" if (stalled["status"], stalled["reason"]) == ("True", reason) else ""
 
     def events() -> str:
         ours = f"involvedObject.name={name},reason=WakeStalled"

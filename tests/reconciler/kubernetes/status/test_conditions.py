@@ -65,12 +65,12 @@ def test_record_of_incomplete_status_is_none(status: ScaledServiceStatus) -> Non
         ),
         (
             StatusInputs(Record(State.Draining, SINCE, "idle for all of idleAfter", 2, "a:1")),
-            ("False", "Draining", "idle for all of idleAfter"),
+            ("True", "Draining", "idle for all of idleAfter"),
             ("False", "AsExpected", ""),
         ),
         (
             StatusInputs(ASLEEP),
-            ("False", "ScaledToZero", "idle for all of idleAfter"),
+            ("True", "ScaledToZero", "idle for all of idleAfter"),
             ("False", "AsExpected", ""),
         ),
         (
@@ -80,13 +80,13 @@ def test_record_of_incomplete_status_is_none(status: ScaledServiceStatus) -> Non
         ),
         (
             StatusInputs(STALLED),
-            ("False", "ImagePullBackOff", "ImagePullBackOff: no such image"),
-            ("True", "ImagePullBackOff", "ImagePullBackOff: no such image"),
+            ("False", "ImagePullBackOff", "no such image"),
+            ("True", "ImagePullBackOff", "no such image"),
         ),
         (
             StatusInputs(Record(State.Waking, SINCE, "", 1, "a:1", "TimedOut: not ready, and no reason is reported")),
-            ("False", "TimedOut", "TimedOut: not ready, and no reason is reported"),
-            ("True", "TimedOut", "TimedOut: not ready, and no reason is reported"),
+            ("False", "TimedOut", "not ready, and no reason is reported"),
+            ("True", "TimedOut", "not ready, and no reason is reported"),
         ),
         (
             StatusInputs(None, diagnosis=Diagnosis(Reason.OTHER, "there is no Deployment web")),
@@ -95,7 +95,7 @@ def test_record_of_incomplete_status_is_none(status: ScaledServiceStatus) -> Non
         ),
         (
             StatusInputs(ACTIVE, diagnosis=Diagnosis(Reason.TARGET_NOT_FOUND, "there is no Deployment web")),
-            ("False", "TargetNotFound", "TargetNotFound: there is no Deployment web"),
+            ("False", "TargetNotFound", "there is no Deployment web"),
             ("False", "AsExpected", ""),
         ),
         (StatusInputs(), ("False", "NotSeenYet", "not observed yet"), ("False", "AsExpected", "")),
@@ -126,6 +126,23 @@ def test_conditions_follow_the_inputs(
     assert (condition(found, "Ready"), condition(found, "Stalled")) == (ready, stalled)
 
 
+@pytest.mark.parametrize(
+    ("record", "awake"),
+    [
+        (ACTIVE, ("True", "Active", "reachable")),
+        (Record(State.Idle, SINCE, "no traffic", 2, "a:1"), ("True", "Idle", "no traffic")),
+        (Record(State.Draining, SINCE, "idle", 2, "a:1"), ("False", "Draining", "idle")),
+        (ASLEEP, ("False", "ScaledToZero", "idle for all of idleAfter")),
+        (STALLED, ("False", "Waking", "a client is waiting")),
+        (None, ("Unknown", "NotSeenYet", "not observed yet")),
+    ],
+    ids=["active", "idle", "draining", "asleep", "waking", "new"],
+)
+def test_condition_awake_follows_the_state(record: Record | None, awake: tuple[str, str, str]) -> None:
+    problems = (BAD,) if record is ACTIVE else ()  # a mistake in the spec does not put a service to sleep
+    assert condition(conditions.compute_status(StatusInputs(record, problems), NEW, NOW), "Awake") == awake
+
+
 def test_condition_time_changes_with_status_only() -> None:
     first = conditions.compute_status(StatusInputs(ACTIVE, generation=1), NEW, NOW)
     idle = Record(State.Idle, SINCE + 5, "no traffic", 2, "a:1")
@@ -133,9 +150,9 @@ def test_condition_time_changes_with_status_only() -> None:
     third = conditions.compute_status(StatusInputs(ASLEEP, generation=2), second, NOW + 200)
     times = [[one.last_transition_time for one in status.conditions] for status in (first, second, third)]
     now, later = datetime.fromtimestamp(int(NOW), UTC), datetime.fromtimestamp(int(NOW + 200), UTC)
-    assert times == [[now, now], [now, now], [later, now]]
+    assert times == [[now, now, now], [now, now, now], [now, later, now]]
     assert [status.observed_generation for status in (first, second, third)] == [1, 2, 2]
-    assert [one.observed_generation for one in third.conditions] == [2, 2]
+    assert [one.observed_generation for one in third.conditions] == [2, 2, 2]
 
 
 def test_status_unknown_inputs_keep_stored_values() -> None:
@@ -149,8 +166,8 @@ def test_conditions_of_others_are_kept() -> None:
     other = Condition("Audited", "True", "Yes", "", datetime.fromtimestamp(5, UTC))
     before = ScaledServiceStatus(conditions=(other,))
     after = conditions.compute_status(StatusInputs(ASLEEP), before, NOW)
-    assert [one.type for one in after.conditions] == ["Ready", "Stalled", "Audited"]
-    assert conditions.status_patch(before, after)["conditions"][2] == {
+    assert [one.type for one in after.conditions] == ["Ready", "Awake", "Stalled", "Audited"]
+    assert conditions.status_patch(before, after)["conditions"][3] == {
         "type": "Audited",
         "status": "True",
         "reason": "Yes",

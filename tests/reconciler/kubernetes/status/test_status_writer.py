@@ -107,6 +107,7 @@ async def test_status_has_record_and_conditions(scene: Scene) -> None:
         "observedCommand": "wake@2026-11-23T10:00:00.000000Z",
         "conditions": [
             {"type": "Ready", "status": "True", "reason": "Active", "message": "reachable", **about},
+            {"type": "Awake", "status": "True", "reason": "Active", "message": "reachable", **about},
             {"type": "Stalled", "status": "False", "reason": "AsExpected", "message": "", **about},
         ],
     }
@@ -356,7 +357,7 @@ async def test_status_observed_generation_follows_informer(scene: Scene) -> None
         scene.listen()
         await scene.written()
     assert scene.status()["observedGeneration"] == 2
-    assert [one["observedGeneration"] for one in scene.status()["conditions"]] == [2, 2]
+    assert [one["observedGeneration"] for one in scene.status()["conditions"]] == [2, 2, 2]
 
 
 async def test_status_problems_without_record_are_written(scene: Scene) -> None:
