@@ -24,6 +24,7 @@ from reconciler.kubernetes.workloads.probing import EndpointProber
 from reconciler.kubernetes.workloads.scale import ObservedScale
 from reconciler.kubernetes.workloads.scaler import TargetScaler
 from reconciler.kubernetes.workloads.target_informers import TargetInformers, TargetObject
+from reconciler.kubernetes.workloads.target_search import TargetSearch
 from reconciler.kubernetes.workloads.wake_client import WakeClient
 from reconciler.kubernetes.workloads.wake_monitor import WakeMonitor
 from reconciler.kubernetes.workloads.workload import Workload, ordered_milestones
@@ -72,6 +73,7 @@ class KubernetesBackend:
         within: Sequence[str | None] = namespaces or (None,)
         self._target_informers = TargetInformers(api, within, self._object_changed, self._watch_changed, self.spawn)
         self._prober = EndpointProber(self._refresh_soon, self.spawn)
+        self._target_search = TargetSearch(api, self._refresh_soon, self.spawn)
         self._wake_monitor = WakeMonitor(api, self._refresh_soon, self.spawn)
         self._endpoint_slices = EndpointSlices(api, within, self._endpoints_changed, self._all_changed)
         for work in self._endpoint_slices.run():
@@ -125,9 +127,11 @@ class KubernetesBackend:
     def lead(self, leads: bool) -> None:
         """Start or stop diagnosing wakes, which only the leader does."""
         self._diagnoses = leads
-        for workload in filter(lambda workload: workload.is_waking, self._workloads.values()):
-            workload.scaler.observer.find_selector()
-            self._refresh_soon(workload.name)
+        for workload in self._workloads.values():
+            if workload.is_waking:
+                workload.scaler.observer.find_selector()
+            if workload.is_waking or workload.scaler.observer.is_missing:
+                self._refresh_soon(workload.name)
 
     async def close(self) -> None:
         """Stop observing and scaling, after pending patches to zero are answered. Workloads stay as they are."""
@@ -178,6 +182,7 @@ class KubernetesBackend:
     def _add(self, config: ServiceConfig) -> None:
         name = config.spec.name
         before = self._workloads.get(name)
+        self._target_search.leave(name)
         if before is not None and before.config.target == config.target:
             before.config, before.selector = config, None
             return
@@ -194,6 +199,7 @@ class KubernetesBackend:
         workload.close()
         workload.scaler.leave(workload.name)
         self._wake_monitor.leave(workload)
+        self._target_search.leave(workload.name)
         if not workload.scaler.services:
             workload.scaler.close()
             self._targets.pop(workload.scaler.target, None)
@@ -277,6 +283,10 @@ class KubernetesBackend:
             diagnosis = diagnosis or cause
         else:
             self._wake_monitor.leave(workload)
+        if diagnosis and diagnosis.code is Reason.TARGET_NOT_FOUND and self._diagnoses:
+            diagnosis = self._target_search.explain(workload.config, diagnosis)
+        else:
+            self._target_search.leave(workload.name)
         replicas = current.replicas if current else None
         if scaler.observer.is_absent:  # while pods exist, assume the replicas that were last observed
             pods = {endpoint.pod for endpoint in routable}

@@ -1,0 +1,123 @@
+"""Search for the workload that a Service selects, for services whose target does not exist.
+
+Most charts name a Deployment after the release and its Service differently. The diagnosis then names the workload whose
+pods the Service selects, and what to write. The search is repeated less and less often until the target exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from reconciler.core.reasons import Diagnosis
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError, Unreachable
+from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.objects import ObjectMeta, Struct, decoder, name_selector, path
+from reconciler.kubernetes.types.scaled_service import PREFIX
+from reconciler.kubernetes.workloads.target_observer import Spawn, Task
+from reconciler.kubernetes.workloads.wake_client import backoff
+
+log = structlog.get_logger()
+
+KINDS = (("Deployment", "deployments"), ("StatefulSet", "statefulsets"))
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+MAX_NAMED = 3
+"""Number of workloads that a diagnosis names."""
+
+
+class _Template(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+
+
+class _Spec(Struct, frozen=True):
+    template: _Template = _Template()
+
+
+class _Workload(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: _Spec = _Spec()
+
+
+class _Workloads(Struct, frozen=True):
+    items: tuple[_Workload, ...] = ()
+
+
+class _Services(Struct, frozen=True):
+    items: tuple[Service, ...] = ()
+
+
+_DECODE_WORKLOADS, _DECODE_SERVICES = decoder(_Workloads), decoder(_Services)
+
+
+class TargetSearch:
+    """The searches for all services whose target does not exist."""
+
+    def __init__(self, api: Api, changed: Callable[[str], None], spawn: Spawn) -> None:
+        """Create a search; `changed` is called with a service for which a different workload was found."""
+        self._api, self._changed, self._spawn = api, changed, spawn
+        self._tasks: dict[str, Task] = {}
+        self._found: dict[str, tuple[str, ...]] = {}
+
+    def explain(self, config: ServiceConfig, diagnosis: Diagnosis) -> Diagnosis:
+        """Return the diagnosis of a missing target, with the workload to use instead once it is known."""
+        name = config.spec.name
+        if name not in self._tasks:
+            self._tasks[name] = self._spawn(self._search(config), f"search for the target of {name}")
+        found = self._found.get(name, ())
+        return Diagnosis(diagnosis.code, f"{diagnosis.message}; {_remedy(config, found)}") if found else diagnosis
+
+    def leave(self, service: str) -> None:
+        """Stop searching for a service."""
+        self._found.pop(service, None)
+        if task := self._tasks.pop(service, None):
+            task.cancel()
+
+    async def _search(self, config: ServiceConfig) -> None:
+        name = config.spec.name
+        for pause in backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS):
+            try:
+                found = await self._selected(config)
+            except (ApiError, Unreachable, msgspec.DecodeError) as error:
+                log.debug("failed to search for a target", service=name, error=str(error))
+            else:
+                if found != self._found.get(name, ()):
+                    self._found[name] = found
+                    self._changed(name)
+            await asyncio.sleep(pause)
+
+    async def _selected(self, config: ServiceConfig) -> tuple[str, ...]:
+        """Return the workloads whose pods the Service selects, as `Kind/name`."""
+        namespace = config.target.namespace
+        query = {"fieldSelector": name_selector("metadata.name", config.service)}
+        services = _DECODE_SERVICES(await self._api.get(path("v1", "services", namespace), query)).items
+        selector = services[0].spec.selector.items() if services else None
+        found: list[str] = []
+        for kind, plural in KINDS if selector else ():
+            workloads = await self._listed(path("apps/v1", plural, namespace))
+            selected = [one for one in workloads if selector and selector <= one.spec.template.metadata.labels.items()]
+            found += sorted(f"{kind}/{one.metadata.name}" for one in selected)
+        return tuple(found)
+
+    async def _listed(self, collection: str) -> tuple[_Workload, ...]:
+        """Return the workloads of one kind; none if zenvoy may not list that kind."""
+        try:
+            return _DECODE_WORKLOADS(await self._api.get(collection)).items
+        except ApiError as error:
+            if error.status == FORBIDDEN:
+                return ()
+            raise
+
+
+def _remedy(config: ServiceConfig, found: tuple[str, ...]) -> str:
+    named = " and ".join(found[:MAX_NAMED]) + (" and others" if len(found) > MAX_NAMED else "")
+    kind, _, name = found[0].partition("/")
+    return (
+        f"Service {config.service_key} selects the pods of {named}: annotate the Service with "
+        f"{PREFIX}target: {found[0]}, or create the ScaledService again with "
+        f"scaleTargetRef: {{kind: {kind}, name: {name}}}"
+    )

@@ -1,0 +1,107 @@
+"""The diagnosis of a service whose target does not exist."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reconciler.core.reasons import Reason
+from reconciler.core.spec import Spec
+from reconciler.kubernetes.client.errors import ApiError
+from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.types.builtin import ServicePort
+from reconciler.kubernetes.types.target import Target
+from reconciler.kubernetes.workloads import target_search
+from reconciler.kubernetes.workloads.backend import KubernetesBackend
+from reconciler.ports.backend import WorkloadStatus
+from tests.fakes.watched import Watched
+
+WATCHED = "/apis/apps/v1/deployments"
+DEPLOYMENTS, STATEFUL_SETS = (f"/apis/apps/v1/namespaces/shop/{plural}" for plural in ("deployments", "statefulsets"))
+SERVICES, SLICES = "/api/v1/namespaces/shop/services", "/apis/discovery.k8s.io/v1/endpointslices"
+CONFIG = ServiceConfig(
+    Spec(name="shop/web"), Target("apps/v1", "Deployment", "web", "shop"), "web", ServicePort("", 80), 0.0, "uid", 1
+)
+MISSING = "Deployment shop/web does not exist"
+LABELS = {"app": "web", "release": "mine"}
+GENEROUS_SECONDS = 10.0
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.api = Watched()
+        self.api.exists(WATCHED, DEPLOYMENTS, STATEFUL_SETS, SLICES)
+        self.api.say(SERVICES, "shop", "web", {"spec": {"selector": {"app": "web"}}})
+        self.reports: list[WorkloadStatus] = []
+        api: Any = self.api
+        self.backend = KubernetesBackend(api, api, self.reports.append, lambda: True)
+
+    def workload(self, collection: str, name: str, labels: dict[str, str]) -> None:
+        self.api.say(collection, "shop", name, {"spec": {"template": {"metadata": {"labels": labels}}}})
+
+    async def diagnosis(self, holds: Callable[[str], object]) -> str:
+        """Return the message of the first diagnosis that holds."""
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            while not any(holds(self._message(one)) for one in self.reports):
+                await asyncio.sleep(0.002)
+        return next(found for one in self.reports if holds(found := self._message(one)))
+
+    def _message(self, report: WorkloadStatus) -> str:
+        assert report.diagnosis is None or report.diagnosis.code is Reason.TARGET_NOT_FOUND
+        return report.diagnosis.message if report.diagnosis else ""
+
+
+@pytest.fixture
+async def scene(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(target_search, "FIRST_PAUSE_SECONDS", 0.01)
+    made = Scene()
+    yield made
+    await made.backend.close()
+
+
+@pytest.mark.parametrize(
+    ("collection", "found"), [(DEPLOYMENTS, "Deployment/mine-web"), (STATEFUL_SETS, "StatefulSet/mine-web")]
+)
+async def test_missing_target_names_the_selected_workload(scene: Scene, collection: str, found: str) -> None:
+    scene.workload(collection, "mine-web", LABELS)
+    scene.workload(collection, "other", {"app": "other"})
+    scene.backend.configure({"shop/web": CONFIG})
+    kind, _, name = found.partition("/")
+    assert await scene.diagnosis(lambda message: found in message) == (
+        f"{MISSING}; Service shop/web selects the pods of {found}: annotate the Service with "
+        f"zenvoy.dev/target: {found}, or create the ScaledService again with "
+        f"scaleTargetRef: {{kind: {kind}, name: {name}}}"
+    )
+
+
+async def test_missing_target_without_selected_workload_is_plain(scene: Scene) -> None:
+    scene.workload(DEPLOYMENTS, "other", {"app": "other"})
+    scene.backend.configure({"shop/web": CONFIG})
+    assert await scene.diagnosis(bool) == MISSING
+
+
+async def test_missing_target_later_workload_is_named(scene: Scene) -> None:
+    scene.backend.configure({"shop/web": CONFIG})
+    assert await scene.diagnosis(bool) == MISSING
+    scene.workload(DEPLOYMENTS, "mine-web", LABELS)
+    await scene.diagnosis(lambda message: "Deployment/mine-web" in message)
+
+
+async def test_missing_target_kind_that_is_forbidden_is_skipped(scene: Scene) -> None:
+    scene.api.refused[DEPLOYMENTS] = ApiError(403, "Forbidden", "no")
+    scene.workload(STATEFUL_SETS, "mine-web", LABELS)
+    scene.backend.configure({"shop/web": CONFIG})
+    await scene.diagnosis(lambda message: "StatefulSet/mine-web" in message)
+
+
+async def test_missing_target_that_appears_has_no_diagnosis(scene: Scene) -> None:
+    scene.workload(DEPLOYMENTS, "mine-web", LABELS)
+    scene.backend.configure({"shop/web": CONFIG})
+    await scene.diagnosis(lambda message: "mine-web" in message)
+    scene.api.say(WATCHED, "shop", "web", {"spec": {"replicas": 2}})
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        while scene.reports[-1] != WorkloadStatus("shop/web", 2, ()):
+            await asyncio.sleep(0.002)
