@@ -37,7 +37,7 @@ def relay() -> list[Row]:
             mine, theirs = (statistics.median(one.figures[figure]) for one in (ours, others[name]))
             most = bench.TARGETS.get((figure, name))
             ratio = bench.ratio(ours, others[name], figure)
-            rows.append(Row(what, mine, unit, name, theirs, most_ratio=most, spread=ratio))
+            rows.append(Row(what, mine, unit, name, theirs, max_ratio=most, spread=ratio))
     return rows
 
 

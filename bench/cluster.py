@@ -34,7 +34,7 @@ from tests.cluster.release import Release, Shop, load_images, web, workload
 ROUNDS = 20
 MANY = (25, 50)
 MANY_ROUNDS = 5
-MOST_RATIO, MOST_RATIO_OF_MANY = 1.05, 1.1
+MAX_RATIO, MAX_RATIO_OF_MANY = 1.05, 1.1
 NAMESPACE = "bench"
 PATIENCE_SECONDS = 180
 LOOK_SECONDS = 2.0
@@ -174,7 +174,7 @@ async def one_by_one(cold: Cold) -> list[Row]:
             floor.append(beside * 1000)
     middle = statistics.median
     what = f"cold start of a pod, median of {ROUNDS}"
-    return [Row(what, middle(measured), "ms", "scale call to its first answer", middle(floor), most_ratio=MOST_RATIO)]
+    return [Row(what, middle(measured), "ms", "scale call to its first answer", middle(floor), max_ratio=MAX_RATIO)]
 
 
 async def many_at_once(cold: Cold, count: int) -> list[Row]:
@@ -197,7 +197,7 @@ async def many_at_once(cold: Cold, count: int) -> list[Row]:
     half, last = _usual(measured, statistics.median), _usual(measured, max)
     all_by_hand, what = _usual(by_hand, max), f"{count} at once"
     return [
-        Row(f"{what}, median", half, "s", "scaling them all by hand", all_by_hand, most_ratio=MOST_RATIO_OF_MANY),
+        Row(f"{what}, median", half, "s", "scaling them all by hand", all_by_hand, max_ratio=MAX_RATIO_OF_MANY),
         Row(f"{what}, median", half, "s", "the median by hand", _usual(by_hand, statistics.median)),
         Row(f"{what}, the slowest", last, "s", "the slowest by hand", all_by_hand),
         Row(f"{what}, lost", lost, "", most=0),

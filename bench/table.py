@@ -12,7 +12,7 @@ HEAD = ("what", "measured", "reference", "ratio", "target", "met")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One result. Values are in `unit`; `most` and `most_ratio` are the target, or None without a target."""
+    """One result. Values are in `unit`; `most` and `max_ratio` are the target, or None without a target."""
 
     what: str
     measured: float
@@ -21,7 +21,7 @@ class Row:
     """The name of the reference."""
     reference: float | None = None
     most: float | None = None
-    most_ratio: float | None = None
+    max_ratio: float | None = None
     spread: float | None = None
     """The ratio if it differs from `measured / reference`, for example a median of ratios."""
 
@@ -35,16 +35,16 @@ class Row:
     @property
     def met(self) -> bool | None:
         """True if the target is met; None without a target."""
-        if self.most is None and self.most_ratio is None:
+        if self.most is None and self.max_ratio is None:
             return None
         small = self.most is None or self.measured <= self.most
-        return small and (self.most_ratio is None or (self.ratio is not None and self.ratio <= self.most_ratio))
+        return small and (self.max_ratio is None or (self.ratio is not None and self.ratio <= self.max_ratio))
 
     @property
     def target(self) -> str:
         """The target as text."""
         parts = [] if self.most is None else [f"≤ {_number(self.most)} {self.unit}"]
-        parts += [] if self.most_ratio is None else [f"ratio ≤ {self.most_ratio:g}"]
+        parts += [] if self.max_ratio is None else [f"ratio ≤ {self.max_ratio:g}"]
         return ", ".join(parts)
 
 

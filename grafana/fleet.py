@@ -10,9 +10,9 @@ from grafana.theme import BAD, GOOD, STATE_COLORS, STATE_NAMES, WARNING
 STALLED = f"{each(services('stalled'))} == 1"
 WAKING = f"{each(services('state', state='Waking'))} == 1"
 WAKING_FOR = where(f"(time() - {each(services('state_entered_timestamp_seconds'))})", WAKING)
-MOST_IN_TIMELINE = 25
+MAX_IN_TIMELINE = 25
 _CHANGES = each(f"changes({services('state_entered_timestamp_seconds')}[$__range] @ end())")
-CHANGED_MOST = f"topk({MOST_IN_TIMELINE}, {_CHANGES})"
+MOST_CHANGED = f"topk({MAX_IN_TIMELINE}, {_CHANGES})"
 STALL_REASON = each(services("stalled_info"), f"{SERVICE_LABELS}, reason")
 
 
@@ -86,13 +86,13 @@ STATES = Row(
         ),
         Panel(
             "State of each service",
-            f"State over time of the {MOST_IN_TIMELINE} services with the most transitions. Red: Waking and stalled.",
+            f"State over time of the {MAX_IN_TIMELINE} services with the most transitions. Red: Waking and stalled.",
             Kind.TIMELINE,
             (
                 Query(
                     where(
                         state_code(services),
-                        CHANGED_MOST,
+                        MOST_CHANGED,
                     ),
                     "{{service}}",
                 ),

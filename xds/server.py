@@ -18,7 +18,7 @@ import grpc
 
 from xds import ir
 from xds.ads.attribution import Attribution
-from xds.ads.codec import MOST_NAMES, MalformedError, NodeId, delta_node_id, sotw_node_id
+from xds.ads.codec import MAX_NAMES, MalformedError, NodeId, delta_node_id, sotw_node_id
 from xds.ads.delta import DeltaStream
 from xds.ads.sotw import SotwStream
 from xds.ads.stream import Nack, Stream
@@ -26,7 +26,7 @@ from xds.ads.subscription import Subscription
 from xds.resources.snapshot import Change, Snapshot
 from xds.types import EDS
 
-MOST_MESSAGE_BYTES = 8 * 1024 * 1024
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """The largest message on any stream.
 
 It fits the first request of an Envoy that reconnects with 10,000 services: each is named twice, once with a version
@@ -42,7 +42,7 @@ GRPC_OPTIONS = (
     # Envoys send pings too (`bootstrap/document.py`), and must not be disconnected for them.
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.max_receive_message_length", MOST_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Limits connections without streams, and those that do not finish their handshake.
     ("grpc.max_connection_idle_ms", 60_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
@@ -51,7 +51,7 @@ GRPC_OPTIONS = (
 )
 """The options that the application's grpc.aio.server needs."""
 
-MOST_UNANSWERED = 5 * MOST_NAMES
+MAX_UNANSWERED = 5 * MAX_NAMES
 """Resources of one type that an Envoy may leave unanswered while it requests more."""
 OVERDUE_SECONDS = 5.0
 """Half of the time that an inquiry (`ads/attribution.py`) waits for an answer."""
@@ -176,12 +176,12 @@ class XdsServer:
         on_change: Callable[[ResourceAck], None],
         on_node: Callable[[NodeEvent], None],
         on_faults: Callable[[Mapping[str, str]], None] = lambda _: None,
-        world: Snapshot | None = None,
+        snapshot: Snapshot | None = None,
     ) -> None:
         """`on_faults` receives the errors of services that are not served as configured, whenever they change."""
         self._on_change, self._on_node, self._on_faults = on_change, on_node, on_faults
-        self._world = world or Snapshot()
-        self._attribution = Attribution(self._world, self._others)
+        self._snapshot = snapshot or Snapshot()
+        self._attribution = Attribution(self._snapshot, self._others)
         self._overdue: asyncio.TimerHandle | None = None
         self._faults: Mapping[str, str] = {}
         self._sessions: dict[str, _Session] = {}
@@ -194,7 +194,7 @@ class XdsServer:
         A service with an error is left out and reported. Raises `ValueError` with all errors, one a line, if the
         configuration as a whole is invalid; the current configuration then stays.
         """
-        self._spread([self._world.configure(listen, services)])
+        self._spread([self._snapshot.configure(listen, services)])
         self._report_faults()
 
     def _spread(self, changes: Iterable[Change]) -> None:
@@ -223,9 +223,9 @@ class XdsServer:
         for session in self._sessions.values():
             for type_url, sub in session.stream.types.items():
                 for resource, message in sub.rejections.items():
-                    if service := self._world.owner(type_url, resource):
+                    if service := self._snapshot.owner(type_url, resource):
                         found[service] = message
-        return found | dict(self._world.faults)
+        return found | dict(self._snapshot.faults)
 
     def _report_faults(self) -> None:
         if (found := self.faults()) != self._faults:
@@ -238,7 +238,7 @@ class XdsServer:
         Raises `ValueError` if they are not addresses, or the service is unknown. Envoys that request the endpoints of a
         service wait until this was called once for it.
         """
-        for name in self._world.route(service, endpoints, held):
+        for name in self._snapshot.route(service, endpoints, held):
             for session in self._sessions.values():
                 session.stream.route(name)
                 session.wake.set()
@@ -261,7 +261,7 @@ class XdsServer:
 
     def version(self, service: str) -> str:
         """Return the version of a service's current endpoints; empty while it has none."""
-        present = self._world.table(EDS).get(service)
+        present = self._snapshot.table(EDS).get(service)
         return present.version if present else ""
 
     def nodes(self) -> Mapping[str, Node]:
@@ -287,10 +287,10 @@ class XdsServer:
         """Return the handler for a grpc.aio server (`add_generic_rpc_handlers`)."""
 
         async def delta(requests: AsyncIterator[bytes], context: Any) -> None:
-            await self._serve(DeltaStream(self._world), requests, context)
+            await self._serve(DeltaStream(self._snapshot), requests, context)
 
         async def sotw(requests: AsyncIterator[bytes], context: Any) -> None:
-            await self._serve(SotwStream(self._world), requests, context)
+            await self._serve(SotwStream(self._snapshot), requests, context)
 
         methods = {
             "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(delta),
@@ -369,8 +369,8 @@ class XdsServer:
         now = time.time()
         had_rejections = session.stream.has_rejections
         receipt = session.stream.receive(data, now)
-        if any(sub.unanswered > MOST_UNANSWERED for sub in session.stream.types.values()):
-            raise MalformedError(f"more than {MOST_UNANSWERED} resources are sent and not acknowledged")
+        if any(sub.unanswered > MAX_UNANSWERED for sub in session.stream.types.values()):
+            raise MalformedError(f"more than {MAX_UNANSWERED} resources are sent and not acknowledged")
         session.wake.set()
         if receipt.acked:
             self._on_change(ResourceAck(session.id, receipt.acked, now))

@@ -79,7 +79,7 @@ class EngineOperations:
             "transitions": explain.moves(engine.history.of(name)),
         }
 
-    def world(self) -> dict[str, Any]:
+    def overview(self) -> dict[str, Any]:
         sample, engine = self._engine.sample, self._engine
         return {
             "ready": self._deployment.opened(),

@@ -289,7 +289,7 @@ class ClusterRuntime:
         self._commands.lead()
         self._catalogue.lead()
         self._runtime.metrics.lead()
-        self._transitions.repeat(self.engine.untold())
+        self._transitions.repeat(self.engine.unreported())
 
     def _follow(self, leader: str | None) -> None:
         if self._started:

@@ -47,7 +47,7 @@ from reconciler.local.processes import ProcessBackend
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.sockets import listened_on
 from reconciler.local.sqlite_store import SqliteStore
-from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HURRY, NODE, StateDir
+from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, SHORTEN_STOP, StateDir
 from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.holders import HoldStatus
@@ -136,10 +136,10 @@ class LocalRuntime:
     async def run(self) -> None:
         """Run until SIGTERM, which ends all services. Raises the error of a failed task; then services keep running."""
         report_exhaustion()
-        loop, reload, hurry = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        loop, reload, shorten = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         tasks = BackgroundTasks()
         loop.add_signal_handler(signal.SIGHUP, reload.set)
-        loop.add_signal_handler(HURRY, hurry.set)
+        loop.add_signal_handler(SHORTEN_STOP, shorten.set)
         await self._start()
         tasks.start(
             self._sampler.run(),
@@ -151,7 +151,7 @@ class LocalRuntime:
         failure = await tasks.until_stopped()
         await tasks.cancel()
         if not failure:
-            await self._end_services(hurry)
+            await self._end_services(shorten)
         await self._close()
         if failure:
             raise failure
@@ -225,15 +225,15 @@ class LocalRuntime:
         ports = listened_on()
         return sorted(address for address in addresses if split_address(address)[1] not in ports)
 
-    async def _end_services(self, hurry: asyncio.Event) -> None:
+    async def _end_services(self, shorten: asyncio.Event) -> None:
         """Drain and stop all services, while everything else still works."""
         self._ending = True
-        hurry.clear()
+        shorten.clear()
         others = self._streams.router.envoys
         drain = Drain(self._backend, self.engine.services, self._admin, lambda: others() - {NODE}, time.monotonic)
-        await drain.run(hurry)
+        await drain.run(shorten)
         self._runtime.closing = True
-        await stop_programs(self._backend, hurry, time.monotonic)
+        await stop_programs(self._backend, shorten, time.monotonic)
 
     async def _close(self) -> None:
         self._runtime.closing = True

@@ -26,7 +26,7 @@ POLL_SECONDS = 0.1
 FIRST_REPORT_SECONDS = 0.7
 """A shorter wait is not reported."""
 REPORT_SECONDS = 10.0
-MOST_NAMED = 5
+MAX_NAMED = 5
 
 
 class EnvoyAdmin(Protocol):
@@ -51,8 +51,8 @@ class Progress:
         if self._ticks() >= self._due:
             self._due = self._ticks() + REPORT_SECONDS
             named = list(what)
-            rest = [f"{len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
-            words = join_words([*named[:MOST_NAMED], *rest], "and")
+            rest = [f"{len(named) - MAX_NAMED} more"] if len(named) > MAX_NAMED else []
+            words = join_words([*named[:MAX_NAMED], *rest], "and")
             log.info(f"waiting for {words} (up to {format_duration(at_most)}); press Ctrl-C again to {remedy}")
 
 
@@ -74,8 +74,8 @@ class Drain:
         self._others, self._ticks = others, ticks
         self._retired: set[str] = set()
 
-    async def run(self, hurry: asyncio.Event) -> None:
-        """Return when every service has its stop signal, or when `hurry` is set, which is then cleared."""
+    async def run(self, shorten: asyncio.Event) -> None:
+        """Return when every service has its stop signal, or when `shorten` is set, which is then cleared."""
         began, progress = self._ticks(), Progress(self._ticks)
         if await self._envoy.stop_listening(NODE):
             await asyncio.sleep(SETTLE_SECONDS)
@@ -83,7 +83,7 @@ class Drain:
             named = [f"{why} to {name}" for name, why in sorted(waiting.items())]
             longest = max(self._services[name].spec.drain_timeout for name in waiting)
             progress.report(named, began + longest - self._ticks(), "cut what is in flight")
-            if await is_set(hurry, POLL_SECONDS):
+            if await is_set(shorten, POLL_SECONDS):
                 log.warning("cutting what is in flight", services=waiting)
                 return
 
@@ -123,8 +123,8 @@ def blocker(service: Service, sample: Sample, expected: frozenset[str]) -> str |
     return pluralize(count, "request" if service.spec.protocol.is_http else "connection") if count else None
 
 
-async def stop_programs(backend: ProcessBackend, hurry: asyncio.Event, ticks: Callable[[], float]) -> None:
-    """Stop all programs, each within its drain timeout; kill them once `hurry` is set."""
+async def stop_programs(backend: ProcessBackend, shorten: asyncio.Event, ticks: Callable[[], float]) -> None:
+    """Stop all programs, each within its drain timeout; kill them once `shorten` is set."""
     progress, began = Progress(ticks), ticks()
     for service in backend.ending:
         backend.retire(service)
@@ -132,7 +132,7 @@ async def stop_programs(backend: ProcessBackend, hurry: asyncio.Event, ticks: Ca
     while not closing.done():
         if ending := backend.ending:
             progress.report(_named(ending), began + max(ending.values()) - ticks(), "kill what is left")
-        if await is_set(hurry, POLL_SECONDS, closing):
+        if await is_set(shorten, POLL_SECONDS, closing):
             log.warning("killing programs", services=sorted(backend.ending))
             backend.kill()
     await closing

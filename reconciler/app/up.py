@@ -34,7 +34,15 @@ from reconciler.local.processes.ports import free_port
 from reconciler.local.service_manager import READY, STOPPING, ServiceManager, status
 from reconciler.local.services_file import ServicesFile
 from reconciler.local.sockets import listening_socket, taken, unavailable
-from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, HOLDER_SOCKET, HURRY, KEEPER_SOCKET, NODE, StateDir
+from reconciler.local.state_dir import (
+    ADMIN_SOCKET,
+    GRPC_SOCKET,
+    HOLDER_SOCKET,
+    KEEPER_SOCKET,
+    NODE,
+    SHORTEN_STOP,
+    StateDir,
+)
 from xds.bootstrap.document import Join, as_json
 
 if TYPE_CHECKING:
@@ -219,7 +227,7 @@ async def _end(children: ProcessSupervisor, stops: StopSignals, state_dir: State
     latest = ticks() + 2 * longest_drain(state_dir) + RECONCILER_SECONDS
     while not ended.done() and ticks() < latest:
         if await is_set(stops.again, latest - ticks(), ended):
-            children.signal("reconciler", HURRY)
+            children.signal("reconciler", SHORTEN_STOP)
             latest = ticks() + KILLING_SECONDS if stops.count > 2 else latest
     ended.cancel()
     await children.close()

@@ -98,7 +98,7 @@ class LiveData(Protocol):
     """A source of one controller's live data."""
 
     async def fetch(self, path: str) -> Any:
-        """Return the JSON of a path such as `/v1/world`. Raises `ControllerSilent`."""
+        """Return the JSON of a path such as `/v1/overview`. Raises `ControllerSilent`."""
 
 
 class ControllerAtUrl:

@@ -41,7 +41,7 @@ def follower_event(record: Record, seen: Observed, fence: bool) -> Event | None:
             return events.DemandSeen("a client is waiting, and there is no leader") if seen.held and not fence else None
 
 
-def tells_of(record: Record, event: Event) -> bool:
+def follows_deadline(record: Record, event: Event) -> bool:
     """Return whether a follower applies the event of a deadline.
 
     It applies only the timeout of a wake that has a waiting client and no diagnosis; only the leader diagnoses.

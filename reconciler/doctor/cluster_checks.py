@@ -16,7 +16,7 @@ from reconciler.cluster_client.controllers import (
 from reconciler.cluster_client.status import READY, STATES, condition
 from reconciler.core.text import pluralize
 from reconciler.doctor import conflicts, connections, installation, permissions
-from reconciler.doctor.connections import World
+from reconciler.doctor.connections import Overview
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.doctor.installation import Installation
 from reconciler.kubernetes.client.errors import ApiError
@@ -39,14 +39,16 @@ async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     results = definition + await _attempt("controller", lambda: installation.check_controller(cluster, installed))
     items = await cluster.list_services()
     results += await _attempt("permissions", lambda: permissions.check_permissions(cluster, installed, items))
-    worlds, silent = await _worlds(cluster, installed)
-    if worlds:
+    overviews, silent = await _overviews(cluster, installed)
+    if overviews:
         now = datetime.now(UTC)
-        results += [*connections.check_connections(worlds), connections.check_certificates(worlds, now)]
+        results += [*connections.check_connections(overviews), connections.check_certificates(overviews, now)]
     if silent:
         results.append(CheckResult("figures", "not every controller answers", tuple(silent)))
-    elif worlds and len(worlds) >= len(installed.ready):  # --controller names one replica, which knows its own proxies
-        results += await _attempt("proxies", lambda: _check_proxies(cluster, worlds))
+    elif overviews and len(overviews) >= len(
+        installed.ready
+    ):  # --controller names one replica, which knows its own proxies
+        results += await _attempt("proxies", lambda: _check_proxies(cluster, overviews))
     results.append(check_services(items))
     return results + await _attempt("conflicts", lambda: _check_conflicts(cluster, items))
 
@@ -62,24 +64,24 @@ async def _attempt(check: str, run: Callable[[], Awaitable[CheckResult]]) -> lis
         return [CheckResult(check, "not checked", (finding,))]
 
 
-async def _check_proxies(cluster: ClusterClient, worlds: Mapping[str, World]) -> CheckResult:
-    return connections.check_proxy_pods(cluster.options.system, await proxy_pods(cluster), worlds)
+async def _check_proxies(cluster: ClusterClient, overviews: Mapping[str, Overview]) -> CheckResult:
+    return connections.check_proxy_pods(cluster.options.system, await proxy_pods(cluster), overviews)
 
 
-async def _worlds(cluster: ClusterClient, installed: Installation) -> tuple[dict[str, World], list[Finding]]:
+async def _overviews(cluster: ClusterClient, installed: Installation) -> tuple[dict[str, Overview], list[Finding]]:
     """Return the live data of each reconciler, and a finding for each that does not answer."""
     url = cluster.options.controller
     sources: dict[str, LiveData] = (
         {url: ControllerAtUrl(url)} if url else {pod: ControllerInPod(cluster, pod) for pod in installed.ready}
     )
-    worlds: dict[str, World] = {}
+    overviews: dict[str, Overview] = {}
     silent = []
     for name, source in sources.items():
         try:
-            worlds[name] = await source.fetch("/v1/world")
+            overviews[name] = await source.fetch("/v1/overview")
         except ControllerSilent as error:
             silent.append(Finding(FindingCode.CONTROLLER_SILENT, name, str(error), ALLOW_PORTFORWARD))
-    return worlds, silent
+    return overviews, silent
 
 
 async def _check_conflicts(cluster: ClusterClient, items: list[ScaledService]) -> CheckResult:

@@ -1,4 +1,4 @@
-"""Checks of a reconciler's live data (`GET /v1/world`): connections, samples and certificates. Pure.
+"""Checks of a reconciler's live data (`GET /v1/overview`): connections, samples and certificates. Pure.
 
 On one machine there is one reconciler; in a cluster one for each replica, and an Envoy is connected to any of them.
 """
@@ -16,7 +16,7 @@ from reconciler.doctor.findings import CheckResult, Finding, FindingCode
 if TYPE_CHECKING:
     from reconciler.cluster_client.controllers import InstalledPod
 
-World = Mapping[str, Any]
+Overview = Mapping[str, Any]
 """The live data of one reconciler."""
 TRANSIENT_CAUSES = frozenset({Reason.FIRST_SAMPLE, Reason.ENVOY_NEW, Reason.ENVOY_RESTARTED, Reason.LEADER_NEW})
 """Causes of unknown usage that end without an action."""
@@ -43,14 +43,16 @@ PLAINTEXT = (
 )
 
 
-def check_connections(worlds: Mapping[str, World]) -> list[CheckResult]:
-    """Return the results for Envoys, holders and samples; `worlds` is keyed by the reconciler's name."""
-    return [_check_envoys(worlds), _check_holders(worlds), _check_samples(worlds)]
+def check_connections(overviews: Mapping[str, Overview]) -> list[CheckResult]:
+    """Return the results for Envoys, holders and samples; `overviews` is keyed by the reconciler's name."""
+    return [_check_envoys(overviews), _check_holders(overviews), _check_samples(overviews)]
 
 
-def _check_envoys(worlds: Mapping[str, World]) -> CheckResult:
+def _check_envoys(overviews: Mapping[str, Overview]) -> CheckResult:
     found: list[Finding] = []
-    connected = {envoy["id"] for world in worlds.values() for envoy in world["envoys"] if not envoy.get("away")}
+    connected = {
+        envoy["id"] for overview in overviews.values() for envoy in overview["envoys"] if not envoy.get("away")
+    }
     if not connected:
         found.append(
             Finding(
@@ -60,8 +62,8 @@ def _check_envoys(worlds: Mapping[str, World]) -> CheckResult:
                 "check the proxy's pods and their logs; connect an external Envoy with `zenvoy bootstrap`",
             )
         )
-    for name, world in worlds.items():
-        for envoy in world["envoys"]:
+    for name, overview in overviews.items():
+        for envoy in overview["envoys"]:
             place = f"Envoy {envoy['id']}"
             if envoy.get("away") and envoy["id"] not in connected:
                 found.append(Finding(FindingCode.ENVOY_DISCONNECTED, place, RECENTLY_DISCONNECTED, RECONNECT))
@@ -72,8 +74,8 @@ def _check_envoys(worlds: Mapping[str, World]) -> CheckResult:
     return CheckResult("Envoys", f"{len(connected)} connected", tuple(found))
 
 
-def _check_holders(worlds: Mapping[str, World]) -> CheckResult:
-    holders = [holder for world in worlds.values() for holder in world["holders"]]
+def _check_holders(overviews: Mapping[str, Overview]) -> CheckResult:
+    holders = [holder for overview in overviews.values() for holder in overview["holders"]]
     connected = {holder["id"]: holder["mode"] for holder in holders if holder["connected"]}
     found: list[Finding] = []
     if not connected:
@@ -88,14 +90,14 @@ def _check_holders(worlds: Mapping[str, World]) -> CheckResult:
         message = f"holders use different modes ({', '.join(modes)}), but a hold address is valid in one mode only"
         remedy = "use one mode for all, with the chart's value `holdMode`"
         found.append(Finding(FindingCode.HOLD_MODES_DIFFER, "holders", message, remedy))
-    found += _missing_rules(worlds)
+    found += _missing_rules(overviews)
     summary = f"{len(connected)} connected" + (f", mode {modes[0]}" if len(modes) == 1 else "")
     return CheckResult("holders", summary, tuple(found))
 
 
-def _missing_rules(worlds: Mapping[str, World]) -> Iterator[Finding]:
-    for world in worlds.values():
-        for holder in world["holders"]:
+def _missing_rules(overviews: Mapping[str, Overview]) -> Iterator[Finding]:
+    for overview in overviews.values():
+        for holder in overview["holders"]:
             if holder["connected"] and holder["mode"] == "tproxy" and holder.get("rules") is False:
                 yield Finding(
                     FindingCode.REDIRECT_RULES_MISSING,
@@ -105,17 +107,17 @@ def _missing_rules(worlds: Mapping[str, World]) -> Iterator[Finding]:
                 )
 
 
-def _check_samples(worlds: Mapping[str, World]) -> CheckResult:
+def _check_samples(overviews: Mapping[str, Overview]) -> CheckResult:
     """Check each reconciler that takes samples; in a cluster that is the leader."""
     found, summaries = [], []
-    for name, world in worlds.items():
-        if not world["ready"]:
+    for name, overview in overviews.items():
+        if not overview["ready"]:
             message = "it does not know every service yet, and answers no Envoy until it does"
             remedy = "see its log; in a cluster see also the Ready condition of each ScaledService"
             found.append(Finding(FindingCode.RECONCILER_NOT_READY, name, message, remedy))
-        standing = world["standing"] or {"leads": True}
+        standing = overview["standing"] or {"leads": True}
         if standing["leads"]:
-            sample = world["sample"]
+            sample = overview["sample"]
             age = sample["ageSeconds"]
             summaries.append(f"by {sample['source']}, {'none yet' if age is None else f'{age:.0f} s old'}")
             found += _unknown_usage(name, sample, standing)
@@ -134,14 +136,14 @@ def _unknown_usage(name: str, sample: Mapping[str, Any], standing: Mapping[str, 
         yield Finding(FindingCode.SAMPLES_UNKNOWN, name, message, remedy)
 
 
-def check_proxy_pods(system: str, pods: Iterable[InstalledPod], worlds: Mapping[str, World]) -> CheckResult:
-    """Find proxy pods whose Envoy or holder is not connected; `worlds` are those of all reconcilers.
+def check_proxy_pods(system: str, pods: Iterable[InstalledPod], overviews: Mapping[str, Overview]) -> CheckResult:
+    """Find proxy pods whose Envoy or holder is not connected; `overviews` are those of all reconcilers.
 
     An Envoy's node id and a holder's id are their pod's name.
     """
     joined = {
-        "Envoy": {envoy["id"] for world in worlds.values() for envoy in world["envoys"]},
-        "holder": {holder["id"] for world in worlds.values() for holder in world["holders"]},
+        "Envoy": {envoy["id"] for overview in overviews.values() for envoy in overview["envoys"]},
+        "holder": {holder["id"] for overview in overviews.values() for holder in overview["holders"]},
     }
     listed = list(pods)
     found = [finding for pod in listed for finding in _check_proxy_pod(system, pod, joined)]
@@ -161,12 +163,12 @@ def _check_proxy_pod(system: str, pod: InstalledPod, joined: Mapping[str, set[st
     )
 
 
-def check_certificates(worlds: Mapping[str, World], now: datetime) -> CheckResult:
+def check_certificates(overviews: Mapping[str, Overview], now: datetime) -> CheckResult:
     """Find reconcilers without TLS, and certificates that were not renewed in time."""
     found: list[Finding] = []
     expiries: list[datetime] = []
-    for name, world in worlds.items():
-        standing = world.get("standing") or {}
+    for name, overview in overviews.items():
+        standing = overview.get("standing") or {}
         if standing.get("plaintext"):
             remedy = "helm upgrade with mtls.enabled=true: docs/how-to/mtls.md"
             found.append(Finding(FindingCode.PLAINTEXT, name, PLAINTEXT, remedy))

@@ -19,30 +19,30 @@ WAIT_OR_READ = "wait some seconds; if it lasts, see envoy.log and holder.log in 
 FREE_ADDRESS = "stop that program, or choose another port in the file"
 
 
-def check_machine(world: Mapping[str, Any] | None, file: Path | None) -> list[CheckResult]:
-    """Run all checks; `world` is the live data of a running `zenvoy up`, and `file` the services file, if any."""
+def check_machine(overview: Mapping[str, Any] | None, file: Path | None) -> list[CheckResult]:
+    """Run all checks; `overview` is the live data of a running `zenvoy up`, and `file` the services file, if any."""
     results = [_check_envoy(lambda: envoy_binary(None)), _check_prometheus()]
     if file:
-        results.append(_check_file(file, runs=world is not None))
-    if world is None:
+        results.append(_check_file(file, runs=overview is not None))
+    if overview is None:
         message, remedy = "zenvoy is not running", "start it: zenvoy up services.yaml"
         finding = Finding(FindingCode.NOT_RUNNING, "zenvoy up", message, remedy, Severity.NOTE)
         return [*results, CheckResult("zenvoy up", "not running", (finding,))]
     return [
         *results,
-        _check_ready(world),
-        _check_records(world.get("records") or {}),
-        _check_rejections(world.get("rejected") or {}),
-        _check_listen_addresses(world.get("listens") or {}),
-        *connections.check_connections({"up": world}),
+        _check_ready(overview),
+        _check_records(overview.get("records") or {}),
+        _check_rejections(overview.get("rejected") or {}),
+        _check_listen_addresses(overview.get("listens") or {}),
+        *connections.check_connections({"up": overview}),
     ]
 
 
-def _check_ready(world: Mapping[str, Any]) -> CheckResult:
+def _check_ready(overview: Mapping[str, Any]) -> CheckResult:
     """Find the reason why clients are not served yet, unless another check has it."""
-    summary = f"running with {pluralize(world['services'], 'service')}"
-    why, busy = world.get("unready"), (world.get("listens") or {}).get("busy")
-    if not why or busy or not world["ready"] or not world["envoys"] or not world["holders"]:
+    summary = f"running with {pluralize(overview['services'], 'service')}"
+    why, busy = overview.get("unready"), (overview.get("listens") or {}).get("busy")
+    if not why or busy or not overview["ready"] or not overview["envoys"] or not overview["holders"]:
         return CheckResult("zenvoy up", summary)
     finding = Finding(FindingCode.RECONCILER_NOT_READY, "zenvoy up", f"clients are not served: {why}", WAIT_OR_READ)
     return CheckResult("zenvoy up", summary, (finding,))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.events import Event, ReplicasAtZero, SleepCommanded, WakeCommanded
-from reconciler.core.follower import follower_event, tells_of
+from reconciler.core.follower import follower_event, follows_deadline
 from reconciler.core.judge import due, judge
 from reconciler.core.machine import step
 from reconciler.core.reasons import Unknown
@@ -33,7 +33,7 @@ from reconciler.ports.router import Router, RouteState
 from reconciler.ports.store import Store
 from reconciler.ports.transitions import Listener, Transition
 
-MOST_EVENTS_AT_ONCE = 16
+MAX_EVENTS_AT_ONCE = 16
 """Limit for the events after one observation, which are few; only an error in the table would exceed it."""
 
 
@@ -176,7 +176,7 @@ class Engine(Roles):
         self._settle(name)
         if before and service.record and service.record.since == before.since:
             event = due(service.record, service.spec, service.seen, deadline.event)
-            if self.leads or tells_of(service.record, event):
+            if self.leads or follows_deadline(service.record, event):
                 self._step(name, service, event, max(self._now(), deadline.at))
                 self._settle(name)
 
@@ -221,7 +221,7 @@ class Engine(Roles):
         if record := service.set_back(self._now()):
             self._save(name, record)
         stepped = False
-        for _ in range(MOST_EVENTS_AT_ONCE):
+        for _ in range(MAX_EVENTS_AT_ONCE):
             if service.record is None:
                 return
             now = self._now()

@@ -27,7 +27,7 @@ from reconciler.ports.transitions import Listener, Transition
 if TYPE_CHECKING:
     from reconciler.engine.engine import Adapters
 
-MOST_UNTOLD = 4
+MAX_UNREPORTED = 4
 """Number of own transitions per service that a follower keeps until it leads."""
 
 
@@ -57,7 +57,7 @@ class Roles:
         """The leader's records, fences and causes, including those of services that are not configured here yet."""
         self._owners: dict[str, str] = {}
         """Leader only: the service of each hold address in use."""
-        self._forsaken = False
+        self._detached = False
 
     def _settle(self, name: str) -> None:
         raise NotImplementedError
@@ -70,7 +70,7 @@ class Roles:
         """
         if self.leads:
             return
-        self._forsaken = False
+        self._detached = False
         if record is None:
             self._words.pop(name, None)
         else:
@@ -85,7 +85,7 @@ class Roles:
 
         A service whose sleep the previous leader did not complete is awake again. A service without a record gets one.
         """
-        self.leads, self._forsaken = True, False
+        self.leads, self._detached = True, False
         self.sample, self.unknown, self.tally = None, NO_SAMPLE, Tally(since)
         self._words.clear()
         self._saved = self._adapters.store.records()
@@ -105,11 +105,11 @@ class Roles:
         # Saved records of services that are not configured yet also come from another leader, and may be outdated.
         self._saved = {name: on_elected(record, None, since) for name, record in self._saved.items()}
 
-    def untold(self) -> list[Transition]:
+    def unreported(self) -> list[Transition]:
         """Return the transitions of this replica while there was no leader to publish them; each is returned once."""
-        found = [move for service in self._services.values() for move in service.untold]
+        found = [move for service in self._services.values() for move in service.unreported]
         for service in self._services.values():
-            service.untold = ()
+            service.unreported = ()
         return sorted(found, key=lambda move: move.at)
 
     @in_turn
@@ -117,7 +117,7 @@ class Roles:
         """Stop leading, or start as a follower."""
         if not self.leads:
             return
-        self.leads, self._forsaken = False, False
+        self.leads, self._detached = False, False
         self._words.clear()
         for name, service in self._services.items():
             service.word, service.fence = None, False
@@ -129,14 +129,14 @@ class Roles:
             self._settle(name)
 
     @in_turn
-    def forsake(self) -> None:
+    def detach(self) -> None:
         """Continue without a leader, after so long that no leader can act on this replica's reports.
 
         Fences end, and a service without a record gets its saved record.
         """
         if self.leads:
             return
-        self._forsaken = True
+        self._detached = True
         saved = self._adapters.store.records()
         for name, service in self._services.items():
             service.fence = False
@@ -165,7 +165,7 @@ class Roles:
         """Replace the record by the leader's."""
         word, fence, cause = self._words[name]
         before, service.record, service.word = service.record, word, word
-        service.fence, service.untold = fence and not self._forsaken, ()
+        service.fence, service.unreported = fence and not self._detached, ()
         if word.state is State.ScaledToZero:
             service.set_terminating(_scaled_down(word))
         elif word.state is not State.Waking:
@@ -264,7 +264,7 @@ class Roles:
         """Report a transition of this replica."""
         self.history.note(transition)
         if not self.leads:
-            service.untold = (*service.untold[1 - MOST_UNTOLD :], transition)
+            service.unreported = (*service.unreported[1 - MAX_UNREPORTED :], transition)
         self._listen(transition)
 
     def _note_step(self, name: str, before: Record, word: Record, cause: str) -> None:

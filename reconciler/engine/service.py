@@ -56,7 +56,7 @@ class Service:
     fence: bool = False
     """Follower only: True if the record must not be stepped, because the leader may decide on it."""
     terminating: TerminatingEndpoints = NOT_TERMINATING
-    untold: tuple[Transition, ...] = ()
+    unreported: tuple[Transition, ...] = ()
     """Follower only: own transitions since the leader's latest record. The leader does not publish them."""
     cause: str = ""
     """Name of the event that led to the record's state; empty if unknown."""

@@ -39,12 +39,12 @@ QUERY = {
     "usedonly": "",
     "filter": r"^(cluster\..*\.upstream_((rq|cx)_(total|active)|cx_(rx|tx)_bytes_total)|server\.uptime)$",
 }
-MOST_LINES = 2 * 10_000 * len(FIELDS)
+MAX_LINES = 2 * 10_000 * len(FIELDS)
 """Twice the lines of 10,000 services, the number that zenvoy is built for."""
-MOST_LINE_BYTES = 512
+MAX_LINE_BYTES = 512
 """A namespace and a name have at most 317 characters; the rest is a statistic's name and a number."""
-MOST_BYTES = 200 * MOST_LINES
-MOST_SCRAPE_BYTES = 4 * MOST_BYTES
+MAX_BYTES = 200 * MAX_LINES
+MAX_SCRAPE_BYTES = 4 * MAX_BYTES
 """Prometheus' format adds labels to each statistic, and a line with its type."""
 STATS_PORTS = range(9902, 9903)
 """The ports that an Envoy may name by default: the port that the chart uses."""
@@ -85,7 +85,7 @@ class AdminStats:
         parts: list[bytes] = []
         try:
             async with asyncio.timeout(self._timeout):
-                await self._fetch(self._admins()[envoy], SCRAPE, {"usedonly": ""}, MOST_SCRAPE_BYTES, parts.append)
+                await self._fetch(self._admins()[envoy], SCRAPE, {"usedonly": ""}, MAX_SCRAPE_BYTES, parts.append)
         except (UnusableStatsError, aiohttp.ClientError) as error:
             raise OSError(_describe(error)) from error
         return b"".join(parts)
@@ -141,7 +141,7 @@ class AdminStats:
 
     async def _reading(self, admin: Admin) -> EnvoyReading:
         parser = Parser(self._service_of)
-        process = await self._fetch(admin, PATH, QUERY, MOST_BYTES, parser.feed)
+        process = await self._fetch(admin, PATH, QUERY, MAX_BYTES, parser.feed)
         return replace(parser.reading(), process=process)
 
     async def _fetch(
@@ -212,8 +212,8 @@ class Parser:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._add(line)
-        if len(self._rest) > MOST_LINE_BYTES:
-            raise UnusableStatsError(f"line {self._lines + 1} of its answer exceeds {MOST_LINE_BYTES} bytes")
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise UnusableStatsError(f"line {self._lines + 1} of its answer exceeds {MAX_LINE_BYTES} bytes")
 
     def reading(self) -> EnvoyReading:
         """Return the reading. Raises `UnusableStatsError` if the text is incomplete."""
@@ -225,9 +225,9 @@ class Parser:
 
     def _add(self, line: bytes) -> None:
         self._lines += 1
-        if self._lines > MOST_LINES:
-            raise UnusableStatsError(f"its answer exceeds {MOST_LINES} lines")
-        found = _LINE.fullmatch(line) if len(line) <= MOST_LINE_BYTES else None
+        if self._lines > MAX_LINES:
+            raise UnusableStatsError(f"its answer exceeds {MAX_LINES} lines")
+        found = _LINE.fullmatch(line) if len(line) <= MAX_LINE_BYTES else None
         if found is None:
             raise UnusableStatsError(f"line {self._lines} of its answer is not a requested statistic")
         cluster, figure, value = found.groups()

@@ -24,7 +24,7 @@ from xds.types import LDS
 __all__ = ["CLAIMS", "GRPC_OPTIONS", "XdsRouter", "grpc_options", "service_of_stat"]
 
 
-MOST_CONNECTIONS = 10_240
+MAX_CONNECTIONS = 10_240
 """The limit on connections of a gRPC port: two for each of 5,000 nodes, and a few more.
 
 A connection that never begins a TLS handshake takes 60 kB for 10 s: at most 600 MB in total.
@@ -33,7 +33,7 @@ A connection that never begins a TLS handshake takes 60 kB for 10 s: at most 600
 
 def grpc_options(open_files: int) -> tuple[tuple[str, int], ...]:
     """Return options of a gRPC server, which uses at most half of the process's open files: wakes need the rest."""
-    return (*GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", min(MOST_CONNECTIONS, open_files // 2)))
+    return (*GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", min(MAX_CONNECTIONS, open_files // 2)))
 
 
 FORGET_SECONDS = 300.0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = 0
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-MOST_LINKS = 40
+MAX_LINKS = 40
 REMEDY = "choose another with --state-dir"
 
 
@@ -97,7 +97,7 @@ def _check(path: Path, *, may_be_missing: bool) -> None:
         if stat.S_ISLNK(seen.st_mode):
             if seen.st_uid not in (ROOT, os.geteuid()):
                 raise NotPrivate(f"{path}: the symbolic link {place} belongs to {_user(seen.st_uid)}; {REMEDY}")
-            if (links := links + 1) > MOST_LINKS:
+            if (links := links + 1) > MAX_LINKS:
                 raise NotPrivate(f"{path}: too many symbolic links; {REMEDY}")
             target = place.readlink()
             names = [*target.parts[target.is_absolute() :], *names]

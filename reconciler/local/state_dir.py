@@ -17,7 +17,7 @@ KEEPER_SOCKET = "keeper.sock"
 HOLDER_SOCKET = "holder.sock"
 NODE = "local"
 """The node id of the one Envoy."""
-HURRY = signal.SIGURG
+SHORTEN_STOP = signal.SIGURG
 """From the supervisor to the reconciler during shutdown: stop waiting. By default, this signal is ignored."""
 
 

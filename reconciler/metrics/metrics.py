@@ -21,7 +21,7 @@ from reconciler.metrics.sources import ServiceSource, Sources
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.transitions import Transition
 
-MOST_ENVOYS = 4096
+MAX_ENVOYS = 4096
 """Node ids with counted acknowledgements, above which those of disconnected Envoys are forgotten."""
 OPENMETRICS = "application/openmetrics-text"
 LAG_INTERVAL_SECONDS = 1.0
@@ -98,7 +98,7 @@ class Metrics:
     def acked(self, envoy: str) -> None:
         """Count an acknowledgement of endpoints by an Envoy."""
         acks = self._registry.acks
-        if len(acks) >= MOST_ENVOYS and envoy not in acks:
+        if len(acks) >= MAX_ENVOYS and envoy not in acks:
             for gone in acks.keys() - self._sources.envoys().keys():
                 del acks[gone]
         acks[envoy] += 1

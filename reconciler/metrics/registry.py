@@ -24,7 +24,7 @@ from reconciler.metrics.sources import Sources
 WAKE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 COUNT_BUCKETS = (0, 1, 2, 5, 10, 100, 1_000, 10_000)
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
-MOST_EXEMPLAR = 128
+MAX_EXEMPLAR = 128
 """The maximum length of an exemplar's label names and values in OpenMetrics."""
 ENDPOINTS = "ClusterLoadAssignment"
 
@@ -148,7 +148,7 @@ class Registry:
 
 
 def _exemplar(service: str) -> dict[str, str] | None:
-    return {"service": service} if len("service") + len(service) <= MOST_EXEMPLAR else None
+    return {"service": service} if len("service") + len(service) <= MAX_EXEMPLAR else None
 
 
 def _versions(versions: Mapping[str, str]) -> Iterable[tuple[str, str]]:

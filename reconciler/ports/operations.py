@@ -39,7 +39,7 @@ class Operations(Protocol):
     def explain(self, name: str) -> View:
         """Return one service with the evidence for its state and its last transitions. Raises `KeyError`."""
 
-    def world(self) -> View:
+    def overview(self) -> View:
         """Return connections, the state of samples, and the leader, for `zenvoy doctor`."""
 
     def envoys(self) -> Sequence[View]:

@@ -53,7 +53,7 @@ class Engine(Protocol):
 
     def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "", /) -> None: ...
 
-    def forsake(self) -> None: ...
+    def detach(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class PeerClient:
         self._alone = None
         log.warning("no leader found; this replica goes on alone", seconds=self._alone_after_seconds)
         self.synced = True
-        self._engine.forsake()
+        self._engine.detach()
 
     def _report(self, service: str) -> None:
         (self._pending.with_clients if self._merged.has_clients(service) else self._pending.services).add(service)

@@ -25,11 +25,11 @@ from xds.server import peer_address
 
 log = structlog.get_logger()
 
-MOST_LOGGED = 1024
+MAX_LOGGED = 1024
 LOGGED_EVERY_SECONDS = 60.0
-MOST_NAME_BYTES = 256
+MAX_NAME_BYTES = 256
 CHOSEN_SECONDS = 300.0
-MOST_TEXT = 200
+MAX_TEXT = 200
 
 Claims = Mapping[str, tuple[StreamKind, Callable[[Any], str]]]
 """By gRPC method, its kind of stream, and how to get the sender's name from the first message (empty: none)."""
@@ -172,10 +172,10 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             name = "" if first is None else name_in(_readable(first))
         except ValueError as error:
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, clean(str(error))) from None
-        if not 0 < len(name.encode()) <= MOST_NAME_BYTES or not name.isprintable():
+        if not 0 < len(name.encode()) <= MAX_NAME_BYTES or not name.isprintable():
             raise RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"the first message must name its sender in 1 to {MOST_NAME_BYTES} bytes of printable characters",
+                f"the first message must name its sender in 1 to {MAX_NAME_BYTES} bytes of printable characters",
             )
         return first, name
 
@@ -256,7 +256,7 @@ class Admission(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         key = (peer.address, code)
         if now - self._logged.get(key, -LOGGED_EVERY_SECONDS) < LOGGED_EVERY_SECONDS:
             return
-        if len(self._logged) >= MOST_LOGGED:
+        if len(self._logged) >= MAX_LOGGED:
             self._logged.clear()
         self._logged[key] = now
         log.warning("stream refused", stream=kind.value, address=peer.address, code=code, error=str(refused))
@@ -290,7 +290,7 @@ async def _run(serve: Any, messages: _Messages, context: Any) -> None:
 
 def clean(text: str) -> str:
     """Return the beginning of a peer's text, without control characters."""
-    return "".join(char if char.isprintable() else "?" for char in text[:MOST_TEXT])
+    return "".join(char if char.isprintable() else "?" for char in text[:MAX_TEXT])
 
 
 def _readable(message: Any) -> Any:

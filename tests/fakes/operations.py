@@ -24,7 +24,7 @@ class FakeOperations:
     def explain(self, name: str) -> View:
         return {"service": self._views[name]}
 
-    def world(self) -> View:
+    def overview(self) -> View:
         return {"services": len(self._views)}
 
     def envoys(self) -> list[View]:

@@ -27,7 +27,7 @@ from reconciler.replication.messages import Fleet, RecordUpdate, Report, interse
 
 NAME = "web"
 STALE_AFTER = 3.0
-LEASE, MARGIN, NOTICE, FORSAKEN, FORGET, ENVOY_RETURNS = 6.0, 2.0, 2.0, 10.0, 40.0, 8.0
+LEASE, MARGIN, NOTICE, DETACH_AFTER, FORGET, ENVOY_RETURNS = 6.0, 2.0, 2.0, 10.0, 40.0, 8.0
 INSTANT = 0.001
 EXCUSED = ("crash", "another controller", "Envoy died", "holder died", "hold timed out", "gave up")
 
@@ -608,9 +608,9 @@ class Pair:
                         self.leaves(proxy)
                 continue
             replica.merged.forget()
-            alone = replica.link is None and not replica.leading and self.now - replica.lost_at >= FORSAKEN
-            if alone and not replica.engine._forsaken:
-                replica.engine.forsake()
+            alone = replica.link is None and not replica.leading and self.now - replica.lost_at >= DETACH_AFTER
+            if alone and not replica.engine._detached:
+                replica.engine.detach()
         for proxy, one in self.proxies.items():
             if one.up and not one.at and self.now - one.lost_at >= ENVOY_RETURNS:
                 for name in self.replicas:

@@ -8,14 +8,14 @@ import grpc
 import pytest
 
 from reconciler.core.identity import PROXY, RECONCILER
-from reconciler.envoy.xds_router import MOST_CONNECTIONS, grpc_options
+from reconciler.envoy.xds_router import MAX_CONNECTIONS, grpc_options
 from reconciler.server.credentials import Server, channel
 from tests.security.grpc_port import NAME, Authority
 
 LOCAL, LIMIT = "127.0.0.1", 20
 
 
-@pytest.mark.parametrize(("open_files", "most"), [(40, 20), (1_048_576, MOST_CONNECTIONS)])
+@pytest.mark.parametrize(("open_files", "most"), [(40, 20), (1_048_576, MAX_CONNECTIONS)])
 def test_connections_follow_from_files_up_to_a_bound(open_files: int, most: int) -> None:
     assert dict(grpc_options(open_files))["grpc.max_allowed_incoming_connections"] == most
 

@@ -31,7 +31,7 @@ from tests.security.grpc_port import (
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status
 from tproxy import wire
 from xds import server
-from xds.server import MOST_MESSAGE_BYTES
+from xds.server import MAX_MESSAGE_BYTES
 from xds.types import CDS, EDS
 
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -177,7 +177,7 @@ async def test_subscription_is_bounded() -> None:
 
 async def test_asking_without_acknowledging_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each question for the same resource is a response that is remembered until it is answered."""
-    monkeypatch.setattr(server, "MOST_UNANSWERED", 20)
+    monkeypatch.setattr(server, "MAX_UNANSWERED", 20)
     async with port() as at:
         call = await at.dial(PROXY_A, PROXY.uri)
         code, details = await says(call, *[asks("proxy-a", EDS, WEB.name)] * 1000)
@@ -202,7 +202,7 @@ async def test_envoy_reconnects_with_10000_services_of_longest_names() -> None:
     """The bound on messages follows from this one."""
     names = [f"{number:05d}{'n' * 58}/{'s' * 253}" for number in range(10_000)]
     message = asks("proxy-a", EDS, *names, initial_resource_versions=dict.fromkeys(names, "0123456789abcdef"))
-    assert 6_000_000 < len(message) < MOST_MESSAGE_BYTES
+    assert 6_000_000 < len(message) < MAX_MESSAGE_BYTES
     async with port() as at:
         call = await at.dial(PROXY_A, PROXY.uri)
         await call.write(message)

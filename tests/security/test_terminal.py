@@ -66,7 +66,7 @@ def explained() -> dict[str, Any]:
     }
 
 
-def world() -> dict[str, Any]:
+def overview() -> dict[str, Any]:
     nack = {"at": "2026-11-23T10:00:00+00:00", "message": "why"}
     envoy = {"id": "envoy", "since": nack["at"], "mode": "delta", "versions": {}, "nacks": 1, "lastNack": nack}
     sample = {"source": "Envoy", "takenAt": nack["at"], "ageSeconds": 99.0, "unknown": "why"}
@@ -78,10 +78,10 @@ def world() -> dict[str, Any]:
 async def state_dir(tmp_path: Path) -> AsyncIterator[Path]:
     """Provide a state directory in whose control socket something else answers."""
     answers = {
-        "/v1/services": {"services": [service()], "envoys": world()["envoys"], "holders": []},
+        "/v1/services": {"services": [service()], "envoys": overview()["envoys"], "holders": []},
         f"/v1/services/{NAME}": service(),
         f"/v1/services/{NAME}/explain": explained(),
-        "/v1/world": world(),
+        "/v1/overview": overview(),
     }
 
     async def answer(request: web.Request) -> web.Response:

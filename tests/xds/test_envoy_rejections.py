@@ -54,7 +54,7 @@ def with_domains(encoded: bytes, domains: list[str]) -> bytes:
 
 
 def served(events: list[NodeEvent]) -> XdsServer:
-    return XdsServer(on_change=lambda _: None, on_node=events.append, world=Snapshot(rejected))
+    return XdsServer(on_change=lambda _: None, on_node=events.append, snapshot=Snapshot(rejected))
 
 
 @pytest_asyncio.fixture(params=["delta", "sotw"])

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tests.xds.oracle import DeltaDiscoveryRequest, DiscoveryRequest, Status, core_v3
 from xds.ads.codec import (
-    MOST_ERROR_BYTES,
-    MOST_NAME_BYTES,
-    MOST_NAMES,
-    MOST_WORD_BYTES,
+    MAX_ERROR_BYTES,
+    MAX_NAME_BYTES,
+    MAX_NAMES,
+    MAX_WORD_BYTES,
     DeltaRequest,
     MalformedError,
     NodeId,
@@ -24,7 +24,7 @@ from xds.ads.codec import (
 )
 from xds.types import CDS, EDS
 
-text = st.text(max_size=MOST_WORD_BYTES // 4)
+text = st.text(max_size=MAX_WORD_BYTES // 4)
 some_names = st.lists(text, max_size=6)
 nodes = st.none() | st.builds(
     lambda id_, cluster, build: core_v3.Node(id=id_, cluster=cluster, user_agent_name=build), text, text, text
@@ -134,7 +134,7 @@ def test_requests_truncated_are_malformed(data: bytes) -> None:
         delta_request(data)
 
 
-LONG_WORD, LONG_NAME = "x" * (MOST_WORD_BYTES + 1), "x" * (MOST_NAME_BYTES + 1)
+LONG_WORD, LONG_NAME = "x" * (MAX_WORD_BYTES + 1), "x" * (MAX_NAME_BYTES + 1)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ LONG_WORD, LONG_NAME = "x" * (MOST_WORD_BYTES + 1), "x" * (MOST_NAME_BYTES + 1)
         DeltaDiscoveryRequest(resource_names_unsubscribe=[LONG_NAME]),
         DeltaDiscoveryRequest(initial_resource_versions={LONG_NAME: "1"}),
         DeltaDiscoveryRequest(initial_resource_versions={"a": LONG_WORD}),
-        DeltaDiscoveryRequest(resource_names_subscribe=["x"] * (MOST_NAMES + 1)),
-        DeltaDiscoveryRequest(resource_names_unsubscribe=["x"] * (MOST_NAMES + 1)),
-        DeltaDiscoveryRequest(initial_resource_versions={str(n): "1" for n in range(MOST_NAMES + 1)}),
+        DeltaDiscoveryRequest(resource_names_subscribe=["x"] * (MAX_NAMES + 1)),
+        DeltaDiscoveryRequest(resource_names_unsubscribe=["x"] * (MAX_NAMES + 1)),
+        DeltaDiscoveryRequest(initial_resource_versions={str(n): "1" for n in range(MAX_NAMES + 1)}),
     ],
 )
 def test_delta_request_out_of_bounds_is_malformed(message: DeltaDiscoveryRequest) -> None:
@@ -166,7 +166,7 @@ def test_delta_request_out_of_bounds_is_malformed(message: DeltaDiscoveryRequest
         DiscoveryRequest(type_url=LONG_WORD),
         DiscoveryRequest(response_nonce=LONG_WORD),
         DiscoveryRequest(resource_names=[LONG_NAME]),
-        DiscoveryRequest(resource_names=["x"] * (MOST_NAMES + 1)),
+        DiscoveryRequest(resource_names=["x"] * (MAX_NAMES + 1)),
     ],
 )
 def test_sotw_request_out_of_bounds_is_malformed(message: DiscoveryRequest) -> None:
@@ -176,7 +176,7 @@ def test_sotw_request_out_of_bounds_is_malformed(message: DiscoveryRequest) -> N
 
 def test_requests_long_rejection_is_truncated() -> None:
     message = DeltaDiscoveryRequest(error_detail=Status(code=13, message="x" * 5_000_000))
-    assert delta_request(bytes(message)).error == "x" * MOST_ERROR_BYTES
+    assert delta_request(bytes(message)).error == "x" * MAX_ERROR_BYTES
 
 
 def test_requests_repeated_node_is_admitted_as_served() -> None:

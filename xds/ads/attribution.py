@@ -120,8 +120,8 @@ class _Inquiry:
 class Attribution:
     """Inquiries into rejected shared resources, one after the other."""
 
-    def __init__(self, world: Snapshot, others: Others = lambda *_: ()) -> None:
-        self._world, self._others = world, others
+    def __init__(self, snapshot: Snapshot, others: Others = lambda *_: ()) -> None:
+        self._snapshot, self._others = snapshot, others
         self._inquiry: _Inquiry | None = None
         self._waiting: dict[tuple[str, SharedResource], int] = {}
         """Rejections without an inquiry so far, with the calls of `overdue` since."""
@@ -143,7 +143,7 @@ class Attribution:
             if kind.type_url != verdict.type_url or kind.resource not in verdict.versions or self._is_asked(kind):
                 continue
             if verdict.message is None:
-                self._world.accept(kind, verdict.versions[kind.resource])
+                self._snapshot.accept(kind, verdict.versions[kind.resource])
                 if self._sole.get(kind, node) != node and node not in self._mute:
                     self._reviews[node, kind] = None
             elif kind.resource in verdict.blamed and node not in self._mute:
@@ -222,7 +222,7 @@ class Attribution:
         if review.answer is not None:
             return self._ended({})
         self._inquiry = None
-        return self._world.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
+        return self._snapshot.pardon([name for name, found in review.tried.items() if review.kind.part(found)])
 
     def _begun(self) -> Change | None:
         """Start the next inquiry into a resource that no Envoy accepts, or the next review."""
@@ -232,15 +232,15 @@ class Attribution:
             if not is_accepted and age < LATE and any(other.has_unanswered(kind.resource) for other in others):
                 continue
             del self._waiting[node, kind]
-            known, suspects = self._world.suspects(kind)
+            known, suspects = self._snapshot.suspects(kind)
             if not is_accepted and (known or suspects):
                 found = search(known, suspects)
-                self._inquiry = _Inquiry(node, kind, self._world.served, found)
+                self._inquiry = _Inquiry(node, kind, self._snapshot.served, found)
                 return self._ask(self._inquiry, next(found))
         while self._reviews:
             node, kind = self._reviews.popitem()[0]
             if kind in self._sole:
-                everyone = self._world.wanted
+                everyone = self._snapshot.wanted
                 found = search([name for name, part in everyone.items() if kind.part(part)], ())
                 self._inquiry = _Inquiry(node, kind, everyone, found, is_review=True)
                 return self._ask(self._inquiry, next(found))
@@ -248,12 +248,12 @@ class Attribution:
 
     def _is_accepted(self, node: str, kind: SharedResource) -> bool:
         """Return whether another Envoy accepts the current version of a shared resource."""
-        present = self._world.table(kind.type_url).get(kind.resource)
+        present = self._snapshot.table(kind.type_url).get(kind.resource)
         others = self._others(node, kind.type_url)
         return present is not None and any(other.has_accepted(kind.resource, present.version) for other in others)
 
     def _ask(self, inquiry: _Inquiry, question: Question) -> Change:
-        change, inquiry.version = self._world.ask(inquiry.kind, [inquiry.tried[name] for name in question])
+        change, inquiry.version = self._snapshot.ask(inquiry.kind, [inquiry.tried[name] for name in question])
         inquiry.is_answered, inquiry.answer, inquiry.age = False, None, 0
         return change
 
@@ -263,4 +263,4 @@ class Attribution:
         tried = ended.tried
         if found and not any(True for _ in self._others(ended.node, LDS)):
             self._sole[ended.kind] = ended.node
-        return self._world.conclude(tried, found)
+        return self._snapshot.conclude(tried, found)

@@ -21,13 +21,13 @@ from xds.resources.proto import (
 from xds.resources.snapshot import Resource
 from xds.types import ORDER
 
-MOST_NAMES = 20_000
+MAX_NAMES = 20_000
 """Resources of one type: twice the supported number of services, because services may be replaced."""
-MOST_NAME_BYTES = 400
+MAX_NAME_BYTES = 400
 """A resource's name; the longest name of a service (namespace, name and a suffix) is shorter."""
-MOST_WORD_BYTES = 256
+MAX_WORD_BYTES = 256
 """A node id, a cluster, a version, a nonce, a type URL."""
-MOST_ERROR_BYTES = 4096
+MAX_ERROR_BYTES = 4096
 """The part of a rejection's text that is kept."""
 _QUOTES, _QUOTED = b"goo.gle/debug", b"Proto constraint validation failed"
 """Between these, Envoy quotes a resource that violates a constraint of its fields."""
@@ -172,22 +172,22 @@ def _error(message: Any) -> str | None:
     begin, end = text.find(_QUOTES), text.rfind(_QUOTED)
     if 0 <= begin < end:  # the quoted resource contains other tenants' settings
         text = text[:begin] + text[end:]
-    decoded = text[:MOST_ERROR_BYTES].decode(errors="replace")
+    decoded = text[:MAX_ERROR_BYTES].decode(errors="replace")
     return "".join(char if char.isprintable() else " " for char in decoded)
 
 
 def _names(encoded: Collection[str]) -> list[str]:
     """Return the names of resources. Their number is checked before they are converted."""
-    if (count := len(encoded)) > MOST_NAMES:
-        raise MalformedError(f"{count} resources in a request; at most {MOST_NAMES} are supported")
+    if (count := len(encoded)) > MAX_NAMES:
+        raise MalformedError(f"{count} resources in a request; at most {MAX_NAMES} are supported")
     names = list(encoded)
     for name in names:
-        if len(name) > MOST_NAME_BYTES // 4 and (size := len(name.encode())) > MOST_NAME_BYTES:
-            raise MalformedError(f"a resource name of {size} bytes; at most {MOST_NAME_BYTES} are supported")
+        if len(name) > MAX_NAME_BYTES // 4 and (size := len(name.encode())) > MAX_NAME_BYTES:
+            raise MalformedError(f"a resource name of {size} bytes; at most {MAX_NAME_BYTES} are supported")
     return names
 
 
 def _word(value: str) -> str:
-    if (size := len(value.encode())) > MOST_WORD_BYTES:
-        raise MalformedError(f"a field of {size} bytes; at most {MOST_WORD_BYTES} are supported")
+    if (size := len(value.encode())) > MAX_WORD_BYTES:
+        raise MalformedError(f"a field of {size} bytes; at most {MAX_WORD_BYTES} are supported")
     return value

@@ -6,7 +6,7 @@ https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xd
 
 from __future__ import annotations
 
-from xds.ads.codec import MOST_NAMES, DeltaRequest, MalformedError, NodeId, delta_request, delta_response
+from xds.ads.codec import MAX_NAMES, DeltaRequest, MalformedError, NodeId, delta_request, delta_response
 from xds.ads.stream import Receipt, Stream
 from xds.ads.subscription import UNKNOWN, Subscription
 from xds.resources.snapshot import Resource
@@ -48,8 +48,8 @@ class DeltaStream(Stream):
             for name in names:
                 sub.forget(name)  # a repeated subscription requests the resource again
         sub.names.update(dict.fromkeys(names))
-        if len(sub.names) > MOST_NAMES:
-            raise MalformedError(f"the stream subscribes to more than {MOST_NAMES} resources of one type")
+        if len(sub.names) > MAX_NAMES:
+            raise MalformedError(f"the stream subscribes to more than {MAX_NAMES} resources of one type")
         sub.dirty.update(dict.fromkeys(names))
 
     def _unsubscribe(self, sub: Subscription, request: DeltaRequest) -> None:
@@ -85,7 +85,7 @@ class DeltaStream(Stream):
     def _may_go(self, sub: Subscription, name: str) -> bool:
         if name not in sub.sent and name not in sub.names:
             return False
-        if sub.type_url == EDS and name in self.world:
+        if sub.type_url == EDS and name in self.snapshot:
             return False  # its endpoints are not known yet, so Envoy waits
         return sub.type_url not in (CDS, EDS) or name not in self.types[CDS].retiring
 

@@ -19,8 +19,8 @@ class SotwStream(Stream):
 
     mode = "sotw"
 
-    def __init__(self, world: Snapshot) -> None:
-        super().__init__(world)
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__(snapshot)
         self._decoder = SotwDecoder()
         self._named: dict[str, tuple[str, ...]] = {}
         """By type URL, the names in the request that was applied last."""

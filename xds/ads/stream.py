@@ -50,9 +50,9 @@ class Stream(ABC):
 
     mode: str
 
-    def __init__(self, world: Snapshot) -> None:
-        self.world = world
-        self.types = {type_url: Subscription(type_url, world.table(type_url)) for type_url in ORDER}
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.types = {type_url: Subscription(type_url, snapshot.table(type_url)) for type_url in ORDER}
         self.nacks: dict[str, Nack] = {}
         """By type URL, the last rejection, until Envoy has accepted other versions of all rejected resources."""
         self._fresh: set[str] = set()

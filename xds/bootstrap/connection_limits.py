@@ -14,8 +14,8 @@ from xds.bootstrap.stats_listener import LISTENER as STATS_LISTENER
 from xds.names import HTTP_LISTENER, TLS_LISTENER
 
 LEAST_RESERVE = 128
-MOST_CONNECTIONS = 1_000_000
-MOST_SCRAPES = 512
+MAX_CONNECTIONS = 1_000_000
+MAX_SCRAPES = 512
 """Connections to the statistics listener: Prometheus, reconcilers and probes need a few."""
 LEAST_OPEN_FILES = 256
 """The minimum with which Envoy starts reliably."""
@@ -28,7 +28,7 @@ def most_connections(open_files: int) -> int:
     """Return the number of clients that an Envoy with this limit of open files accepts. Raises `ValueError`."""
     if open_files < LEAST_OPEN_FILES:
         raise ValueError(f"open files {open_files}: Envoy needs {LEAST_OPEN_FILES} at least; raise `ulimit -n`")
-    return min(MOST_CONNECTIONS, (open_files - max(LEAST_RESERVE, open_files // 4)) // 2)
+    return min(MAX_CONNECTIONS, (open_files - max(LEAST_RESERVE, open_files // 4)) // 2)
 
 
 def overload_manager(open_files: int) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def overload_manager(open_files: int) -> dict[str, Any]:
 def layered_runtime(open_files: int) -> dict[str, Any]:
     """Return the limits of single listeners, so that the clients of a shared listener leave room for others."""
     shared = most_connections(open_files) * 3 // 4
-    limits = {HTTP_LISTENER: shared, TLS_LISTENER: shared, STATS_LISTENER: min(MOST_SCRAPES, open_files // 16)}
+    limits = {HTTP_LISTENER: shared, TLS_LISTENER: shared, STATS_LISTENER: min(MAX_SCRAPES, open_files // 16)}
     listeners = {name: {"connection_limit": limit} for name, limit in limits.items()}
     layer = {"envoy": {"resource_limits": {"listener": listeners}}}
     return {"layers": [{"name": "zenvoy", "static_layer": layer}, {"name": "admin", "admin_layer": {}}]}

@@ -14,7 +14,7 @@ LISTENER = "zenvoy_stats"
 READY, SCRAPE, STATS_PATH = "/ready", "/stats/prometheus", "/stats"
 STATS_QUERY = ("usedonly", "filter")
 """With both parameters, `/stats` returns only used and matching statistics; without, up to 157 MB."""
-MOST_ASKED = 16
+MAX_ASKED = 16
 """Concurrent requests to the admin port, whose one thread answers them one after the other."""
 _TYPE = "type.googleapis.com/envoy.extensions.filters"
 
@@ -44,7 +44,7 @@ def cluster(admin: dict[str, Any]) -> dict[str, Any]:
         "name": ADMIN_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "circuit_breakers": {"thresholds": [{"max_connections": MOST_ASKED, "max_pending_requests": 8 * MOST_ASKED}]},
+        "circuit_breakers": {"thresholds": [{"max_connections": MAX_ASKED, "max_pending_requests": 8 * MAX_ASKED}]},
         "load_assignment": {"cluster_name": ADMIN_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
 

@@ -26,18 +26,18 @@ from xds.resources.proto import (
     encode,
     packed,
 )
-from xds.resources.routes import BACKOFF, MOST_RETRIES, UNLIMITED
+from xds.resources.routes import BACKOFF, MAX_RETRIES, UNLIMITED
 
 _REQUEST_HEADERS_TIMEOUT = timedelta(seconds=10)
 """From a request's first byte to the end of its headers. Nothing has been sent upstream by then."""
 _CLIENT_IDLE_TIMEOUT = timedelta(seconds=900)
 """For a client's connection without a request. A held connection has one."""
-_MOST_STREAMS = {"value": 1024}
+_MAX_STREAMS = {"value": 1024}
 """Concurrent requests on one HTTP/2 connection."""
 _STREAM_WINDOW, _CONNECTION_WINDOW = {"value": 64 * 1024}, {"value": 1024 * 1024}
 """The limits on what Envoy buffers of held HTTP/2 requests, in bytes."""
 _TCP_PROXY = packed(
-    TcpProxy(stat_prefix="tcp", idle_timeout=UNLIMITED, max_connect_attempts=MOST_RETRIES, backoff_options=BACKOFF)
+    TcpProxy(stat_prefix="tcp", idle_timeout=UNLIMITED, max_connect_attempts=MAX_RETRIES, backoff_options=BACKOFF)
 )
 """The part of each filter that is the same for all services."""
 _ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(suppress_envoy_headers=True))}
@@ -142,7 +142,7 @@ def _connection_manager(stat_prefix: str, routes: str) -> Any:
         common_http_protocol_options={"idle_timeout": _CLIENT_IDLE_TIMEOUT},
         http2_protocol_options={
             "allow_connect": True,
-            "max_concurrent_streams": _MOST_STREAMS,
+            "max_concurrent_streams": _MAX_STREAMS,
             "initial_stream_window_size": _STREAM_WINDOW,
             "initial_connection_window_size": _CONNECTION_WINDOW,
         },

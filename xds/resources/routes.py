@@ -16,7 +16,7 @@ from xds.resources.proto import Route, RouteConfiguration, encode
 
 UNLIMITED: dict[str, int] = {}
 """The empty Duration is zero, which turns a timeout off. Protobuf converts a timedelta much more slowly."""
-MOST_RETRIES = {"value": 16}
+MAX_RETRIES = {"value": 16}
 BACKOFF = {"base_interval": timedelta(milliseconds=25), "max_interval": timedelta(seconds=1)}
 """Each pause is random below a bound that doubles: 6 s in all on average, the time in which a holder restarts."""
 ADDED_REQUEST_HEADERS = ("x-envoy-external-address", "x-envoy-internal")
@@ -25,7 +25,7 @@ _HOST = {
     "routes": [{"match": {"prefix": "/"}, "route": {"timeout": UNLIMITED}}],
     "retry_policy": {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
-        "num_retries": MOST_RETRIES,
+        "num_retries": MAX_RETRIES,
         "retry_back_off": BACKOFF,
     },
 }

@@ -19,7 +19,7 @@ from xds.resources.translation import Parts, SharedResource, Translation, parts,
 from xds.resources.validation import address_problems
 from xds.types import CDS, EDS, LDS, ORDER, RDS
 
-MOST_VERSIONS = 8
+MAX_VERSIONS = 8
 """Versions of a shared resource whose acknowledgement is still accepted."""
 
 
@@ -210,7 +210,7 @@ class Snapshot:
                 continue
             sent.pop(present.version, None)
             sent[present.version] = self.served
-            if len(sent) > MOST_VERSIONS:
+            if len(sent) > MAX_VERSIONS:
                 del sent[next(iter(sent))]
 
     def route(self, service: str, endpoints: tuple[ir.SocketAddress, ...], held: bool = False) -> tuple[str, ...]:

@@ -79,10 +79,10 @@ def explain(state: StateDir, name: str, output_format: OutputFormat) -> None:
     explanation.write(ask(state, "GET", f"{service_path(name)}/explain"), output_format)
 
 
-def world(state: StateDir) -> dict[str, Any] | None:
+def overview(state: StateDir) -> dict[str, Any] | None:
     """Return the live data of the running reconciler; None if none answers."""
     try:
-        return _ask(state, "GET", "/v1/world")
+        return _ask(state, "GET", "/v1/overview")
     except control_client.NotRunning:
         return None
 
@@ -130,7 +130,7 @@ def _services_and_complaints(state: StateDir, name: str | None) -> tuple[list[di
     from reconciler.cli import tables
 
     answer = _get(state, name)
-    live = ask(state, "GET", "/v1/world")
+    live = ask(state, "GET", "/v1/overview")
     busy = (live.get("listens") or {}).get("busy", [])
     if name is None:
         found, envoys, holders = answer["services"], answer["envoys"], answer["holders"]

@@ -65,7 +65,7 @@ def _look(missing: Find) -> tuple[Sequence[str], ExitCode]:
 
 def unready(state: StateDir) -> list[str]:
     """Return why clients are not served yet; empty if they are."""
-    why = control_client.ask(state.control, "GET", "/v1/world").get("unready")
+    why = control_client.ask(state.control, "GET", "/v1/overview").get("unready")
     return [f"not ready: {why}"] if why else []
 
 

@@ -72,7 +72,7 @@ def doctor(
     from reconciler.cli.commands import local
     from reconciler.doctor import local_checks
 
-    _write_results(local_checks.check_machine(local.world(selection.state), file), output_format)
+    _write_results(local_checks.check_machine(local.overview(selection.state), file), output_format)
 
 
 def uninstall(

@@ -269,8 +269,8 @@ def _listen_addresses(state: StateDir) -> list[str]:
     """Return the addresses on which a running `zenvoy up` listens."""
     from reconciler.cli.commands import local
 
-    world = local.world(state) or {}
-    addresses: list[str] = (world.get("listens") or {}).get("on", [])
+    overview = local.overview(state) or {}
+    addresses: list[str] = (overview.get("listens") or {}).get("on", [])
     return addresses
 
 

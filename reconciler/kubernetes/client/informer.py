@@ -34,7 +34,7 @@ WATCH_GRACE_SECONDS = 10.0
 BRIEF_SECONDS = 1.0
 """A watch that ends sooner than this without an event counts as failed."""
 MAX_ERRORS_IN_ROW = 5
-WAIT_FIRST_SECONDS, WAIT_MOST_SECONDS, WAIT_JITTER_SECONDS = 0.1, 5.0, 1.0
+WAIT_FIRST_SECONDS, WAIT_MAX_SECONDS, WAIT_JITTER_SECONDS = 0.1, 5.0, 1.0
 
 
 class HasMetadata(Protocol):
@@ -128,7 +128,7 @@ class Informer(Generic[_T]):
                 attempts=None,
                 timeout=None,
                 wait_initial=WAIT_FIRST_SECONDS,
-                wait_max=WAIT_MOST_SECONDS,
+                wait_max=WAIT_MAX_SECONDS,
                 wait_jitter=WAIT_JITTER_SECONDS,
             ):
                 with attempt:

@@ -23,7 +23,7 @@ _DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _PATTERN = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
 _NAMESPACES = re.compile(r"[-a-z0-9*?]{1,63}")
 _PORTS = re.compile(r"([0-9]{1,5})(-([0-9]{1,5}))?")
-_MOST_RULES = 1000
+_MAX_RULES = 1000
 
 
 class Refusal(NamedTuple):
@@ -148,8 +148,8 @@ def parse_policy(text: str, bare_names: bool = False, domain: str = CLUSTER_DOMA
 
 
 def _mistakes(rules: tuple[Rule, ...]) -> Iterator[str]:
-    if len(rules) > _MOST_RULES:
-        yield f"hostPolicy: there are {len(rules)} rules; at most {_MOST_RULES} are allowed"
+    if len(rules) > _MAX_RULES:
+        yield f"hostPolicy: there are {len(rules)} rules; at most {_MAX_RULES} are allowed"
         return
     for number, rule in enumerate(rules):
         where = f"hostPolicy[{number}]"

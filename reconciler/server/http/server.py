@@ -92,7 +92,7 @@ class Http:
     def _readings(self) -> list[web.RouteDef]:
         """Return the read-only routes; the name of a service may contain a slash."""
         return [
-            web.get("/v1/world", self._answer_world),
+            web.get("/v1/overview", self._answer_overview),
             web.get("/v1/services", self._answer_services),
             web.get("/v1/services/{name:.+}/explain", self._answer_explain),
             web.get("/v1/services/{name:.*}", self._answer_service),
@@ -131,8 +131,8 @@ class Http:
         except KeyError:
             return _unknown(name)
 
-    async def _answer_world(self, _: web.Request) -> web.Response:
-        return web.json_response(self._operations.world())
+    async def _answer_overview(self, _: web.Request) -> web.Response:
+        return web.json_response(self._operations.overview())
 
     async def _answer_explain(self, request: web.Request) -> web.Response:
         """Explain a service; a service that is itself named `…/explain` is second choice."""

@@ -22,7 +22,7 @@ CHART = Path(__file__).parents[3] / "deploy" / "chart"
 RBAC = "rbac.authorization.k8s.io/v1"
 SAMPLE = {"source": "Envoy's statistics", "takenAt": "2026-01-02T03:04:05+00:00", "ageSeconds": 1.0, "unknown": None}
 ENVOY = {"id": "edge-1", "since": "2026-01-02T03:04:05+00:00", "mode": "delta", "versions": {}, "nacks": 0}
-WORLD: dict[str, Any] = {
+OVERVIEW: dict[str, Any] = {
     "ready": True,
     "services": 1,
     "sample": SAMPLE,
@@ -51,7 +51,7 @@ SCALED_OBJECTS = {
 
 
 class Installed:
-    """zenvoy as the chart installs it, without its processes, and a controller that answers `WORLD`."""
+    """zenvoy as the chart installs it, without its processes, and a controller that answers `OVERVIEW`."""
 
     def __init__(self, cli: Cli, objects: Objects, controller: FakeController) -> None:
         self.objects, self._cli, self.controller = objects, cli, controller
@@ -72,7 +72,7 @@ class Installed:
         lease = {"holderIdentity": "zenvoy-0", "leaseDurationSeconds": 10, "renewTime": micro_time(4e9)}
         body = {"kind": "Lease", "metadata": {"name": "zenvoy"}, "spec": lease}
         await self.objects.make("coordination.k8s.io/v1", "leases", body)
-        self.controller.answers = {"/v1/world": WORLD}
+        self.controller.answers = {"/v1/overview": OVERVIEW}
 
     async def runs_with(self, arguments: list[str]) -> None:
         """Create a pod of the controller with these arguments."""
@@ -227,7 +227,7 @@ async def test_doctor_unknown_proxy_pod_is_reported(installed: Installed) -> Non
     await installed.proxy("edge-4", {"phase": "Failed", "reason": "Evicted"})
     holders = [{"id": name, "mode": "anyip", "connected": True} for name in ("edge-1", "holder-1")]
     envoys = [{**ENVOY, "id": name, "lastNack": None} for name in ("edge-1", "edge-2")]
-    installed.controller.answers["/v1/world"] = {**WORLD, "holders": holders, "envoys": envoys}
+    installed.controller.answers["/v1/overview"] = {**OVERVIEW, "holders": holders, "envoys": envoys}
     second, third = await installed.findings()
     assert (second["check"], second["place"]) == ("proxies", f"pod {installed.objects.namespace}/edge-2")
     assert second["code"] == third["code"] == "ProxyNotJoined"
@@ -264,8 +264,8 @@ async def test_doctor_expired_lease_is_reported(installed: Installed) -> None:
 
 async def test_doctor_shows_the_controllers_findings(installed: Installed) -> None:
     nack = {"at": "2026-01-02T03:04:05+00:00", "message": "no such cluster"}
-    installed.controller.answers["/v1/world"] = {
-        **WORLD,
+    installed.controller.answers["/v1/overview"] = {
+        **OVERVIEW,
         "envoys": [{**ENVOY, "lastNack": nack}, {"id": "edge-2", "away": True}],
         "holders": [
             {"id": "holder-1", "mode": "anyip", "connected": True},

@@ -89,6 +89,6 @@ async def test_live_figures_come_through_the_api_server(
             with pytest.raises(ControllerSilent, match="there is no /v1/services/shop/db"):
                 await figures.fetch("/v1/services/shop/db")
             with pytest.raises(ControllerSilent, match="pod not found"):
-                await ControllerInPod(cluster, "zenvoy-9", port).fetch("/v1/world")
+                await ControllerInPod(cluster, "zenvoy-9", port).fetch("/v1/overview")
             with pytest.raises(ControllerSilent, match="error forwarding port 1"):
-                await ControllerInPod(cluster, "zenvoy-0", 1).fetch("/v1/world")
+                await ControllerInPod(cluster, "zenvoy-0", 1).fetch("/v1/overview")

@@ -88,7 +88,7 @@ class Scene:
         until("one leads", self.leader, PATIENCE_SECONDS)
         until("all serve", lambda: all(self.is_ready(name) for name in self.replicas), PATIENCE_SECONDS)
         self._start_proxy()
-        until("the proxy has joined", lambda: self.world(self.leader())["standing"] and self.proxy_is_known())
+        until("the proxy has joined", lambda: self.overview(self.leader())["standing"] and self.proxy_is_known())
 
     def close(self) -> None:
         for process in self._running.values():
@@ -292,12 +292,12 @@ class Scene:
 
     def unknown(self) -> str | None:
         """Return the reason why the leader may put nothing to sleep, if there is one."""
-        standing = self.world(self.leader())["standing"]
+        standing = self.overview(self.leader())["standing"]
         return str(standing["unknown"]) if standing["unknown"] or not standing["leads"] else None
 
-    def world(self, name: str) -> dict[str, Any]:
+    def overview(self, name: str) -> dict[str, Any]:
         """Return a replica's own state."""
-        return self._ask(name, "/v1/world")
+        return self._ask(name, "/v1/overview")
 
     def connected(self, name: str) -> tuple[dict[str, str], list[str]]:
         """Return the replica of each connected Envoy, and the connected holders, as one replica sees them."""
@@ -341,19 +341,19 @@ class Scene:
         return "\n".join(f"---- {log.name}\n{log.read_text()[-6000:]}" for log in sorted(self.folder.glob("*.log")))
 
     def _proxy_is_at(self, replica: str) -> bool:
-        world = self.world(replica)
-        joined = [one["id"] for kind in ("envoys", "holders") for one in world[kind] if not one.get("away")]
+        overview = self.overview(replica)
+        joined = [one["id"] for kind in ("envoys", "holders") for one in overview[kind] if not one.get("away")]
         return joined == ["proxy", "proxy"]
 
     def has_proxy(self) -> bool:
         """Return whether Envoy and the holder have streams now."""
-        worlds = [self.world(name) for name in self.replicas]
-        envoys = [envoy for world in worlds for envoy in world["envoys"] if not envoy.get("away")]
-        return bool(envoys) and any(holder["connected"] for world in worlds for holder in world["holders"])
+        overviews = [self.overview(name) for name in self.replicas]
+        envoys = [envoy for overview in overviews for envoy in overview["envoys"] if not envoy.get("away")]
+        return bool(envoys) and any(holder["connected"] for overview in overviews for holder in overview["holders"])
 
     def proxy_is_known(self) -> bool:
-        envoys = [envoy["id"] for name in self.replicas for envoy in self.world(name)["envoys"]]
-        holders = [holder["id"] for name in self.replicas for holder in self.world(name)["holders"]]
+        envoys = [envoy["id"] for name in self.replicas for envoy in self.overview(name)["envoys"]]
+        holders = [holder["id"] for name in self.replicas for holder in self.overview(name)["holders"]]
         return "proxy" in envoys and "proxy" in holders
 
 

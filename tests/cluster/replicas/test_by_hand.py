@@ -146,7 +146,7 @@ def test_unknown_replicas_let_nothing_sleep(scene: Scene, tmp_path: Path, pool: 
     listed = json.loads(scene.kubectl("get", "endpointslice", "replicas", "-o", "json"))
     scene.kubectl("delete", "endpointslice", "replicas")
     unknown = "which replicas there are is not known"
-    until("the leader is in doubt", lambda: scene.world(scene.leader())["standing"]["unknown"] == unknown)
+    until("the leader is in doubt", lambda: scene.overview(scene.leader())["standing"]["unknown"] == unknown)
     scene.command(act.name, "sleep")
     until("the command was heard", lambda: "observedCommand" in status(scene, act.name))
     assert scene.wanted(act.name) == 1

@@ -111,8 +111,8 @@ def test_authority_replaced_under_traffic_loses_nothing(own_scene: Scene, tmp_pa
 
 def joined(scene: Scene) -> set[str]:
     """Return when Envoy's present streams began: one, or two while it moves between replicas."""
-    worlds = [scene.world(name) for name in scene.replicas]
-    return {envoy["since"] for world in worlds for envoy in world["envoys"] if not envoy.get("away")}
+    overviews = [scene.overview(name) for name in scene.replicas]
+    return {envoy["since"] for overview in overviews for envoy in overview["envoys"] if not envoy.get("away")}
 
 
 def serve_by(scene: Scene, authority: bytes) -> bool:

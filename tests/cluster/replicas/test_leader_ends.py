@@ -51,7 +51,7 @@ def test_leader_thawed_puts_nothing_to_sleep(scene: Scene, tmp_path: Path, pool:
     while time.monotonic() < end:
         assert scene.wanted(act.name) == 1
         assert scene.leader() == after
-    assert scene.world(before)["standing"]["leads"] is False
+    assert scene.overview(before)["standing"]["leads"] is False
     act.answered()
     act.lives_on()
 
@@ -114,7 +114,7 @@ def test_leader_frozen_before_a_sleep_leaves_it_awake(
     watch(scene, act, before, asked=False)
     scene.between[before].give_its_lease()
     watch(scene, act, before, asked=True)
-    until("it knows who leads", lambda: scene.world(before)["standing"]["leads"] is False)
+    until("it knows who leads", lambda: scene.overview(before)["standing"]["leads"] is False)
     assert len(scene.between[before].zeroed) == zeroed
     act.lives_on()
 

@@ -15,7 +15,7 @@ def test_proxy_at_a_follower_sleeps_and_wakes_a_service(scene: Scene) -> None:
     until("it is at zero", lambda: scene.wanted("web") == 0)
     assert scene.request("web", "/hello").body == b"web /hello\n"
     assert scene.wanted("web") == 1
-    joined = {name: [envoy["id"] for envoy in scene.world(name)["envoys"]] for name in (leader, follower)}
+    joined = {name: [envoy["id"] for envoy in scene.overview(name)["envoys"]] for name in (leader, follower)}
     assert sorted(map(len, joined.values())) == [0, 1], "one of them has the only proxy"
     address = next(scene.replicas[name] for name, envoys in joined.items() if envoys)
     assert scene.connected(leader) == ({"proxy": address}, ["proxy"])

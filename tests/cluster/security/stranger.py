@@ -53,7 +53,7 @@ def main() -> None:
     for address in sys.argv[1:cut]:
         for method in STREAMS:
             tried += [(f"stream {method}", stream(address, method, secure)) for secure in (False, True)]
-        for path in ("/v1/services", "/v1/world"):
+        for path in ("/v1/services", "/v1/overview"):
             tried += [(f"GET {port}{path}", http(address, port, "GET", path)) for port in (18080, 18082)]
         tried.append(("POST wake", http(address, 18080, "POST", "/v1/services/shop/web/wake")))
     for address in sys.argv[cut + 1 :]:

@@ -68,12 +68,12 @@ async def test_explain_connected_holder_is_listed(stage: Stage, running: LocalRu
         stream = channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)(up())
         assert isinstance(await stream.read(), wire.AssignmentUpdate)
         found = await asked(stage, "/v1/services/web/explain")
-        world = await asked(stage, "/v1/world")
+        overview = await asked(stage, "/v1/overview")
         stream.cancel()
     (holder,) = found["holders"]
     assert (holder["id"], holder["mode"], holder["connected"], holder["held"]) == ("holder-1", "anyip", True, 0)
-    assert world["holders"] == [{"id": "holder-1", "mode": "anyip", "connected": True, "rules": None}]
-    assert world["services"] == 1 and world["envoys"] == [] and world["sample"]["unknown"]
+    assert overview["holders"] == [{"id": "holder-1", "mode": "anyip", "connected": True, "rules": None}]
+    assert overview["services"] == 1 and overview["envoys"] == [] and overview["sample"]["unknown"]
 
 
 async def test_explain_unknown_service_is_rejected(stage: Stage, running: LocalRuntime) -> None:

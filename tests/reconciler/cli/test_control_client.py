@@ -65,14 +65,14 @@ def test_control_answer_too_long_is_rejected(tmp_path: Path, monkeypatch: pytest
     control = tmp_path / "control.sock"
     answer = head.encode() + b"1" * 2_000_000
     with answering(control, answer), pytest.raises(control_client.InvalidAnswer, match="too long"):
-        control_client.ask(control, "GET", "/v1/world")
+        control_client.ask(control, "GET", "/v1/overview")
 
 
 def test_control_answer_nested_too_deeply_is_rejected(tmp_path: Path) -> None:
     body, control = b"[" * 200_000, tmp_path / "control.sock"
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     with answering(control, head + body), pytest.raises(control_client.InvalidAnswer, match="failed"):
-        control_client.ask(control, "GET", "/v1/world")
+        control_client.ask(control, "GET", "/v1/overview")
 
 
 def test_control_silent_while_locked_names_running_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

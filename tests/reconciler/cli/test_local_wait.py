@@ -33,7 +33,7 @@ class Changing(FakeOperations):
     def services(self) -> list[Mapping[str, Any]]:
         return [self.service("web")]
 
-    def world(self) -> Mapping[str, Any]:
+    def overview(self) -> Mapping[str, Any]:
         return {"unready": self._unready.pop(0) if len(self._unready) > 1 else self._unready[0]}
 
     def tell(self, name: str, command: Any) -> Mapping[str, Any]:

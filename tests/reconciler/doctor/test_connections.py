@@ -15,7 +15,7 @@ TRANSIENT = {Reason.FIRST_SAMPLE, Reason.ENVOY_RESTARTED, Reason.ENVOY_NEW, Reas
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
-def world(**changes: Any) -> dict[str, Any]:
+def overview(**changes: Any) -> dict[str, Any]:
     """Return the live data of a reconciler in which everything is connected, with changes."""
     sample = {
         "source": "Envoy's statistics",
@@ -41,18 +41,18 @@ def standing(leads: bool, **changes: Any) -> dict[str, Any]:
     return {**alone, "unknown": None, "unknownReason": None, **changes}
 
 
-def findings(*worlds: dict[str, Any]) -> list[Finding]:
-    named = {f"zenvoy-{number}": one for number, one in enumerate(worlds)}
+def findings(*overviews: dict[str, Any]) -> list[Finding]:
+    named = {f"zenvoy-{number}": one for number, one in enumerate(overviews)}
     return [finding for one in check_connections(named) for finding in one.findings]
 
 
-def codes(*worlds: dict[str, Any]) -> list[tuple[FindingCode, str]]:
-    return [(finding.code, finding.place) for finding in findings(*worlds)]
+def codes(*overviews: dict[str, Any]) -> list[tuple[FindingCode, str]]:
+    return [(finding.code, finding.place) for finding in findings(*overviews)]
 
 
 def test_connections_all_connected_have_no_findings() -> None:
-    assert codes(world()) == []
-    assert [(one.check, one.summary) for one in check_connections({"zenvoy-0": world()})] == [
+    assert codes(overview()) == []
+    assert [(one.check, one.summary) for one in check_connections({"zenvoy-0": overview()})] == [
         ("Envoys", "1 connected"),
         ("holders", "1 connected, mode anyip"),
         ("samples", "by Envoy's statistics, 1 s old"),
@@ -60,20 +60,20 @@ def test_connections_all_connected_have_no_findings() -> None:
 
 
 def test_envoy_connected_to_other_replica_is_no_finding() -> None:
-    assert codes(world(), world(envoys=[], holders=[])) == []
-    away = world(envoys=[{"id": "edge-1", "away": True}])
-    assert codes(world(), away) == [], "it moved from one to the other"
+    assert codes(overview(), overview(envoys=[], holders=[])) == []
+    away = overview(envoys=[{"id": "edge-1", "away": True}])
+    assert codes(overview(), away) == [], "it moved from one to the other"
 
 
 def test_connections_none_are_found() -> None:
     unknown = {"unknown": "no Envoy is connected", "unknownReason": Reason.NO_ENVOY.value}
-    found = codes(world(envoys=[], holders=[], sample=unknown))
+    found = codes(overview(envoys=[], holders=[], sample=unknown))
     assert found == [(FindingCode.NO_ENVOY, "Envoys"), (FindingCode.NO_HOLDER, "holders")]
 
 
 def test_connections_lost_are_found_by_name() -> None:
     found = codes(
-        world(
+        overview(
             envoys=[{"id": "edge-1", "lastNack": None}, {"id": "edge-2", "away": True}],
             holders=[
                 {"id": "holder-1", "mode": "tproxy", "connected": True},
@@ -89,14 +89,14 @@ def test_connections_lost_are_found_by_name() -> None:
 
 @pytest.mark.parametrize("code", [Reason.FIRST_SAMPLE, Reason.ENVOY_RESTARTED, Reason.ENVOY_NEW])
 def test_samples_transient_unknown_is_no_finding(code: Reason) -> None:
-    assert codes(world(sample={"unknown": "any words", "unknownReason": code.value})) == []
+    assert codes(overview(sample={"unknown": "any words", "unknownReason": code.value})) == []
 
 
 @pytest.mark.parametrize("code", sorted(set(UNKNOWN_REASONS) - TRANSIENT - {Reason.NO_ENVOY}))
 @pytest.mark.parametrize(("provider", "remedy"), [("prometheus", "target of every Envoy is up"), ("envoy", "9902")])
 def test_samples_lasting_unknown_is_found(code: Reason, provider: str, remedy: str) -> None:
     unknown = {"unknown": "Envoy edge-1 is missing: it cannot be reached", "unknownReason": code.value}
-    (finding,) = findings(world(sample={"provider": provider, **unknown}))
+    (finding,) = findings(overview(sample={"provider": provider, **unknown}))
     assert (finding.code, finding.place) == (FindingCode.SAMPLES_UNKNOWN, "zenvoy-0")
     assert "edge-1" in finding.message
     assert remedy in finding.remedy
@@ -105,25 +105,25 @@ def test_samples_lasting_unknown_is_found(code: Reason, provider: str, remedy: s
 def test_samples_unknown_without_cause_is_found() -> None:
     """A reconciler of another version reports words alone."""
     sample = {"source": "Envoys' statistics", "takenAt": None, "ageSeconds": 1.0, "unknown": "no sample yet"}
-    assert codes({**world(), "sample": sample}) == [(FindingCode.SAMPLES_UNKNOWN, "zenvoy-0")]
+    assert codes({**overview(), "sample": sample}) == [(FindingCode.SAMPLES_UNKNOWN, "zenvoy-0")]
 
 
 def test_samples_lost_series_is_named_with_relabelling() -> None:
     lost = "envoy_cluster_upstream_rq_active, envoy_cluster_upstream_cx_active"
     unknown = {"unknown": f"Envoy edge-1 is missing: Prometheus lacks {lost} of it", "unknownReason": "envoy_missing"}
-    (finding,) = findings(world(sample={"provider": "prometheus", **unknown}))
+    (finding,) = findings(overview(sample={"provider": "prometheus", **unknown}))
     assert lost in finding.message
     assert "metric_relabel_configs" in finding.remedy
 
 
 def test_reconciler_not_ready_is_found() -> None:
-    assert codes(world(ready=False)) == [(FindingCode.RECONCILER_NOT_READY, "zenvoy-0")]
+    assert codes(overview(ready=False)) == [(FindingCode.RECONCILER_NOT_READY, "zenvoy-0")]
 
 
 def test_samples_only_leader_takes_them() -> None:
-    leader = world(standing=standing(leads=True))
+    leader = overview(standing=standing(leads=True))
     missing = {"unknown": "Envoy edge-1 is missing: not in the sample", "unknownReason": "envoy_missing"}
-    follower = world(standing=standing(leads=False), sample=missing)
+    follower = overview(standing=standing(leads=False), sample=missing)
     assert codes(leader, follower) == []
     results = check_connections({"zenvoy-0": leader, "zenvoy-1": follower})
     assert results[-1].summary == "by Envoy's statistics, 1 s old"
@@ -131,7 +131,7 @@ def test_samples_only_leader_takes_them() -> None:
 
 def test_leader_missing_replica_is_found() -> None:
     unknown = {"unknown": "replica 10.0.0.2 is not connected", "unknownReason": Reason.REPLICA_MISSING.value}
-    (finding,) = findings(world(standing=standing(leads=True, **unknown)))
+    (finding,) = findings(overview(standing=standing(leads=True, **unknown)))
     assert finding.code is FindingCode.REPLICAS_UNKNOWN
     assert "10.0.0.2" in finding.message and "18000" in finding.remedy
 
@@ -141,13 +141,13 @@ def test_leader_newly_elected_is_no_finding() -> None:
         "unknown": "this replica leads for a short time only; 3 s to go",
         "unknownReason": Reason.LEADER_NEW.value,
     }
-    assert codes(world(standing=standing(leads=True, **unknown))) == []
+    assert codes(overview(standing=standing(leads=True, **unknown))) == []
 
 
 @pytest.mark.parametrize(("rules", "problems"), [(False, 1), (True, 0), (None, 0)])
 def test_holder_without_redirect_rules_is_found(rules: bool | None, problems: int) -> None:
     holder = {"id": "holder-1", "mode": "tproxy", "connected": True, "rules": rules}
-    found = findings(world(holders=[holder]))
+    found = findings(overview(holders=[holder]))
     assert [finding.code for finding in found] == [FindingCode.REDIRECT_RULES_MISSING] * problems
     assert all("zenvoy-tproxy rules --install" in finding.remedy for finding in found)
 

@@ -7,7 +7,7 @@ from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.ports.backend import WorkloadStatus
-from tests.fakes.pair import FORSAKEN, LEASE, NAME, NOTICE, Pair, Replica
+from tests.fakes.pair import DETACH_AFTER, LEASE, NAME, NOTICE, Pair, Replica
 
 SPEC = Spec(name=NAME, replicas=2, idle_after=600, wake_timeout=5, drain_timeout=60, hold_timeout=600)
 
@@ -238,7 +238,7 @@ def test_follower_after_lost_leader_ends_drain() -> None:
     world = draining()
     world.cuts()
     world.arrive("b")
-    world.passes(NOTICE + FORSAKEN - 1)
+    world.passes(NOTICE + DETACH_AFTER - 1)
     assert state(world, "F") is State.Draining
     world.passes(2)
     assert state(world, "F") is State.Active
@@ -324,9 +324,9 @@ def test_follower_publishes_own_steps_once_it_leads() -> None:
     world.elects("F")
     engine = world.replicas["F"].engine
     assert engine.leads
-    (untold,) = engine.untold()
-    assert (untold.event, untold.target) == ("DemandSeen", State.Waking)
-    assert engine.untold() == []
+    (unreported,) = engine.unreported()
+    assert (unreported.event, unreported.target) == ("DemandSeen", State.Waking)
+    assert engine.unreported() == []
 
 
 def test_follower_does_not_publish_known_steps_of_leader() -> None:
@@ -338,7 +338,7 @@ def test_follower_does_not_publish_known_steps_of_leader() -> None:
     world.passes(LEASE + NOTICE)
     world.elects("F")
     assert world.replicas["F"].engine.leads
-    assert world.replicas["F"].engine.untold() == []
+    assert world.replicas["F"].engine.unreported() == []
 
 
 def test_engine_scaled_while_draining_records_replicas() -> None:

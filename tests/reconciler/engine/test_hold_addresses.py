@@ -95,8 +95,8 @@ def test_service_configured_after_election_stays_awake() -> None:
     assert record is not None and record.state is State.Active
 
 
-def test_forsaken_follower_skips_invalid_hold_address() -> None:
+def test_detached_follower_skips_invalid_hold_address() -> None:
     place = Place({"web": asleep("rubbish"), "api": asleep("127.64.0.7:1")}, leads=False)
     place.configure("web", "api")
-    place.engine.forsake()
+    place.engine.detach()
     assert place.addresses() == ["127.64.0.7:1"]

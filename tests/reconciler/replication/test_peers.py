@@ -501,7 +501,7 @@ async def test_people_are_told_by_the_leader_of_all_that_are_connected_and_to_wh
         def told(replica: Replica) -> tuple[dict[str, Any], list[str]]:
             router, holders, connected = replica.router, replica.holders, replica.peers.merged.connected
             operations = EngineOperations(replica.engine, router, holders, InCluster(connected))
-            assert [one["id"] for one in operations.world()["envoys"]] == [f"envoy-{replica.name}"]
+            assert [one["id"] for one in operations.overview()["envoys"]] == [f"envoy-{replica.name}"]
             return {one["id"]: one for one in operations.envoys()}, list(operations.holders())
 
         (envoys, holders), (theirs, one) = told(s.one), told(s.two)

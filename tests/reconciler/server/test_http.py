@@ -51,7 +51,7 @@ async def test_http_service_may_be_named_explain(url: str) -> None:
 
 
 async def test_http_world_and_services_are_returned(url: str) -> None:
-    assert await got(f"{url}/v1/world") == (200, {"services": 2})
+    assert await got(f"{url}/v1/overview") == (200, {"services": 2})
     assert (await got(f"{url}/v1/services"))[1]["services"] == [{"name": "shop/web"}, {"name": "shop/explain"}]
 
 
