@@ -222,12 +222,14 @@ class Roles:
     def _begin(self, name: str, service: Service) -> None:
         """Create the record of a service that is observed for the first time.
 
-        Its state is Active unless zero replicas are observed, so that a running service gets a full `idleAfter`.
+        Its state is Active if it runs, so that it gets a full `idleAfter`, and Waking if it is only just starting.
         """
         replicas, diagnosis = service.seen.replicas, service.seen.diagnosis
         if (replicas is None and diagnosis is None) or not self.leads:
             return
         state = State.ScaledToZero if replicas == 0 else State.Active
+        if replicas and not service.seen.endpoints:
+            state, service.recovers = State.Waking, True  # nobody waited for this start: it is not counted as a wake
         try:
             address = self._new_hold_address(name)
         except NoIndexLeft:

@@ -131,7 +131,9 @@ class Metrics:
             return None
         counters = self._counters.get(name)
         if counters is None:
-            counters = self._counters[name] = ServiceCounters.of(service.record, service.asks, self._sources.ticks())
+            counters = self._counters[name] = ServiceCounters.of(
+                service.record, service.asks, self._sources.ticks(), service.recovers
+            )
         return service, counters, service.record
 
     def _sleeps(self, service: ServiceSource, counters: ServiceCounters, record: Record) -> None:

@@ -91,9 +91,9 @@ class ServiceCounters:
     _holders: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, record: Record, asks: ResourceRequests, ticks: float) -> ServiceCounters:
+    def of(cls, record: Record, asks: ResourceRequests, ticks: float, recovers: bool = False) -> ServiceCounters:
         """Return the counters of a service that this process observes for the first time."""
-        counters = cls()
+        counters = cls(recovers=recovers)
         if record.state is State.ScaledToZero:
             counters.sleeps(record.replicas, asks, ticks)
         elif record.state is State.Waking:

@@ -33,6 +33,7 @@ class FakeService:
     held: HoldStatus | None = None
     deadline: Deadline | None = None
     requests: int = 0
+    recovers: bool = False
     asks: ResourceRequests = UNKNOWN_REQUESTS
 
 
