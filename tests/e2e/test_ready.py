@@ -7,6 +7,8 @@ import socket
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, ZENVOY, quick, request
 
@@ -37,4 +39,21 @@ def test_up_is_ready_once_every_listener_answers(zenvoy: Start, tmp_path: Path) 
         assert z.cli("wait", "web", "--for", "scaledtozero").returncode == 0
         assert z.stop() == 0
         assert manager.recv(4096) == b"STOPPING=1"
+    assert not z.leftovers()
+
+
+def test_up_wait_returns_ready_or_with_the_reason(zenvoy: Start) -> None:
+    z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP, start=False)
+    command = [str(ZENVOY), "up", str(z.file), "--state-dir", str(z.state_dir), "--wait", "--timeout", "60s"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=z.directory, timeout=90)
+    process = psutil.Process(int((z.state_dir / "lock").read_text()))
+    try:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert request(z.http_port, "web").status == 200
+        again = subprocess.run(command, capture_output=True, text=True, cwd=z.directory, timeout=90)
+        assert again.returncode == 1
+        assert f"is used by process {process.pid}" in again.stderr
+    finally:
+        process.terminate()
+        psutil.wait_procs([process], 60)
     assert not z.leftovers()

@@ -14,6 +14,7 @@ from reconciler.cli.context import ContextOptions, addresses_cluster
 from reconciler.cli.options import (
     READY,
     SYSTEM_NAMESPACE,
+    WAKE_TIMEOUT,
     Context,
     Controller,
     Everywhere,
@@ -32,7 +33,7 @@ from reconciler.cli.options import (
     seconds,
 )
 
-WAKE_TIMEOUT, SLEEP_TIMEOUT = "3m", "3m"
+SLEEP_TIMEOUT = "3m"
 
 
 def status(

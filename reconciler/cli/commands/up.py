@@ -6,7 +6,8 @@ Modules that only some commands need are imported in functions, so that commands
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,16 +15,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli import output, validators
+from reconciler.cli.commands import background
 from reconciler.cli.context import STATE_DIR, STATE_DIR_VARIABLE
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import (
+    WAKE_TIMEOUT,
     PrometheusCa,
     PrometheusHeaders,
     PrometheusToken,
     PrometheusUrl,
     ScrapeInterval,
+    Timeout,
     WithPrometheus,
     prometheus_settings,
+    seconds,
 )
 from reconciler.core.text import pluralize
 from reconciler.local.state_dir import StateDir
@@ -117,6 +122,8 @@ def up_command(
     prometheus_headers_file: PrometheusHeaders = None,
     prometheus_bearer_token_file: PrometheusToken = None,
     prometheus_ca_file: PrometheusCa = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Run in the background, and return once it is ready.")] = False,
+    timeout: Timeout = WAKE_TIMEOUT,
 ) -> None:
     """Run the services of a file. They sleep until a client connects, and sleep again when they are idle.
 
@@ -124,9 +131,14 @@ def up_command(
     SIGTERM stops all of them. SIGHUP, or a change of the file, applies the new file. If the terminal is closed,
     everything continues: `zenvoy status` still works, and SIGTERM stops it.
 
+    With --wait, the command runs in the background, with its log in the state directory, and returns once every
+    listener accepts connections. If it ends before, its output and its exit code are passed on.
+
     Examples:
 
       zenvoy up services.yaml
+
+      zenvoy up services.yaml --wait && curl http://127.0.0.1:10000/
 
       zenvoy up services.yaml --log json --metrics 127.0.0.1:18080
 
@@ -135,7 +147,7 @@ def up_command(
     import asyncio
 
     from reconciler.app import logging
-    from reconciler.app.up import CannotStart, Options, up
+    from reconciler.app.up import Options, up
     from reconciler.local.sockets import taken
 
     if prometheus and with_prometheus:
@@ -143,10 +155,14 @@ def up_command(
             "--prometheus (or ZENVOY_PROMETHEUS_URL) already names a Prometheus; remove one of the two",
             param_hint="--with-prometheus",
         )
-    certificates = _certificates(grpc, tls_cert, tls_key, tls_ca)
-    umask = os.umask(PRIVATE_UMASK)
+    certificates, most = _certificates(grpc, tls_cert, tls_key, tls_ca), seconds(timeout)
     directory = StateDir(state_dir.absolute())
     found = _in_force(file, directory, taken(metrics, holder_metrics, grpc))
+    if wait:
+        with _exiting():
+            background.start(directory, most)
+        return
+    umask = os.umask(PRIVATE_UMASK)
     logging.configure(log_style.value)
     asked = prometheus and prometheus_settings(
         prometheus, scrape_interval, prometheus_headers_file, prometheus_bearer_token_file, prometheus_ca_file
@@ -164,8 +180,17 @@ def up_command(
         with_prometheus=with_prometheus,
         umask=umask,
     )
-    try:
+    with _exiting():
         asyncio.run(up(options, found))
+
+
+@contextmanager
+def _exiting() -> Iterator[None]:
+    """Exit with the reason if `up` cannot start."""
+    from reconciler.app.up import CannotStart
+
+    try:
+        yield
     except (CannotStart, OSError) as error:
         output.error(str(error))
         for detail in error.details if isinstance(error, CannotStart) else ():

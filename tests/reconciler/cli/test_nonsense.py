@@ -141,7 +141,7 @@ def test_option_invalid_value_is_usage_error(
     here: Path, program: typer.Typer, command: str, flag: str, value: str
 ) -> None:
     needed = [word.format(here=here) for word in NEEDED.get(command, [])]
-    cluster = [f"--kubeconfig={here}/kubeconfig"] if flag in ("--controller", "--timeout") else []
+    cluster = [f"--kubeconfig={here}/kubeconfig"] if flag in ("--controller", "--timeout") and command != "up" else []
     more = {"--scrape-interval": ["--prometheus=http://127.0.0.1:1"], "--hold-ports": ["--hold-mode=tproxy"]}
     done = CliRunner().invoke(program, [command, *needed, *cluster, *more.get(flag, []), f"{flag}={value}"])
     assert done.exit_code == 2, (done.output, done.exception)
