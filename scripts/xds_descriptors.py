@@ -98,7 +98,7 @@ MESSAGES = {
 """By protobuf package, the messages that `xds` builds or reads. The wrappers are in a file of their own, because
 protobuf's JSON conversion recognizes them by its name."""
 ANY_BYTES = {("google.rpc.Status", "message")}
-"""String fields that a peer fills with whatever it quotes. As bytes they are accepted when they are not UTF-8."""
+"""String fields that a peer fills with quoted text. As bytes they are accepted when they are not UTF-8."""
 
 
 def descriptor_set() -> bytes:

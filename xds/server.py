@@ -36,7 +36,7 @@ GRPC_OPTIONS = (
     # Detects within 15 s that an Envoy is gone without closing its connection.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    # Without it, a frozen peer is never disconnected, whatever the timeout above.
+    # Without it, a frozen peer is never disconnected, despite the timeout above.
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # Envoys send pings too (`bootstrap/document.py`), and must not be disconnected for them.

@@ -90,7 +90,7 @@ class ServiceUsage:
     moved: int = 0
     """New requests, connections or bytes in the window; if usage is unknown, the known part."""
     arrived: int = 0
-    """New requests and connections in the window, whatever `idle.by` is; if usage is unknown, the known part."""
+    """New requests and connections in the window, regardless of `idle.by`; if usage is unknown, the known part."""
     open: int = 0
     """Open requests at `taken_at`, or open connections if Envoy counts no requests; includes silent ones."""
     starting: bool = False

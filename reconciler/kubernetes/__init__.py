@@ -2,4 +2,4 @@
 
 import stamina.instrumentation
 
-stamina.instrumentation.set_on_retry_hooks([])  # whoever tries again says so itself: stamina cannot name what failed
+stamina.instrumentation.set_on_retry_hooks([])  # callers log their retries: stamina cannot name what failed

@@ -1,7 +1,7 @@
 """Directories and files that only their owner can change: those of the state directory.
 
 A directory is used only if no other user can change or replace it. A file in it is opened only if it is not a symbolic
-link, and has mode 0600 whatever the umask.
+link, and has mode 0600 regardless of the umask.
 """
 
 from __future__ import annotations

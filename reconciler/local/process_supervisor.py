@@ -88,7 +88,7 @@ class ProcessSupervisor:
         self.failed = asyncio.Event()
 
     async def end_leftovers(self) -> None:
-        """End the marked processes that an earlier `up` left running, whatever the notes say."""
+        """End the marked processes that an earlier `up` left running, regardless of the notes."""
         left = [ChildNote(name, seen.pid, seen.started_ticks) for name, seen in children_of(run_id(self._cwd))]
         for note in left:
             log.info("ending a process of an earlier run", name=note.name, pid=note.pid)

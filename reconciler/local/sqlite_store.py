@@ -6,8 +6,8 @@ record of each service is queued, so a disk that hangs does not use more and mor
 A damaged or unreadable file is renamed with a timestamp, and services start without records. A file that another
 process has locked, or that does not answer in time, is left in place.
 
-The file uses a write-ahead log, one transaction per round, and no sync per transaction: it is consistent whatever ends
-the process. After SIGKILL or a power cut the latest records may be missing. That can cost a wake or a wait, never a
+The file uses a write-ahead log, one transaction per round, and no sync per transaction: it is consistent however the
+process ends. After SIGKILL or a power cut the latest records may be missing. That can cost a wake or a wait, never a
 connection, since everything else is observed again.
 """
 

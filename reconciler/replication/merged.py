@@ -73,7 +73,7 @@ class Merged:
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
         self._routed_at[service] = self._context.now()
-        self._notified_route.pop(service, None)  # the next state is a change, whatever it is
+        self._notified_route.pop(service, None)  # any next state is a change
         self._own_router.route(service, endpoints, held)
         self._notify_route(service)
 

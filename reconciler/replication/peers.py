@@ -84,7 +84,7 @@ class Peers:
         self._client.follow(address)
 
     async def run(self) -> None:
-        """Drop members that are gone for good, until cancelled; independent of anybody who reads the state."""
+        """Drop members that are gone for good, until cancelled; independent of readers of the state."""
         while True:
             await asyncio.sleep(FORGET_EVERY_SECONDS)
             self.merged.forget()

@@ -121,7 +121,7 @@ class Stage:
         await self.api.call("DELETE", path(api_version, plural, self.namespace, name), {"gracePeriodSeconds": 0})
 
     async def scale(self, name: str, replicas: int, plural: str = "deployments", api_version: str = "apps/v1") -> None:
-        """Scale it like a person or an HPA, whatever the number was."""
+        """Scale it like a user or an HPA, regardless of the present number."""
         at = path(api_version, plural, self.namespace, name, "scale")
         await self.api.patch(at, {"spec": {"replicas": replicas}}, MERGE_PATCH)
 

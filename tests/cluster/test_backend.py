@@ -266,7 +266,7 @@ async def test_target_changed_service_moves_to_it(stage: Stage) -> None:
     stage.reports.clear()
     await stage.scale("two", 3)
     await stage.until("web", lambda running: running.replicas == 3)
-    assert not stage.all("other"), "nobody asks for it any more"
+    assert not stage.all("other"), "it is no longer configured"
     assert len(stage.backend.targets) == 1
 
 

@@ -87,7 +87,7 @@ async def test_wake_new_leader_reports_the_diagnosis(stage: Stage) -> None:
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
     await stage.until("web", lambda running: running.replicas == 1)
     await asyncio.sleep(KNOWN_SECONDS)
-    assert all(running.diagnosis is None for running in stage.all("web")), "whoever leads tells it"
+    assert all(running.diagnosis is None for running in stage.all("web")), "only the leader reports it"
     stage.leads = True
     stage.backend.lead(True)
     await told(stage, "Unschedulable")

@@ -173,8 +173,8 @@ async def test_informer_missing_kind_is_waited_for(api: Api) -> None:
 async def test_informer_forbidden_list_is_reported(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
     account = path("v1", "serviceaccounts", namespace)
     admin = await connect(control_plane.kubeconfig)
-    await admin.call("POST", account, {"metadata": {"name": "nobody"}})
-    said = await admin.call("POST", f"{account}/nobody/token", {"kind": "TokenRequest", "spec": {}})
+    await admin.call("POST", account, {"metadata": {"name": "without-rights"}})
+    said = await admin.call("POST", f"{account}/without-rights/token", {"kind": "TokenRequest", "spec": {}})
     await admin.close()
     kubeconfig = json.loads(control_plane.kubectl("config", "view", "--raw", "-o", "json"))
     for user in kubeconfig["users"]:

@@ -66,7 +66,7 @@ class Monitored:
 
     def leader(self) -> str:
         """Return the leader's pod, as Prometheus sees it."""
-        return str(until("somebody leads", lambda: self.rows("zenvoy_leader == 1"))[0]["metric"]["pod"])
+        return str(until("a replica leads", lambda: self.rows("zenvoy_leader == 1"))[0]["metric"]["pod"])
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,7 @@ def test_monitoring_continues_with_a_new_leader(monitored: Monitored, shop: Shop
 
     until("another leads", lambda: monitored.value(f'sum(zenvoy_leader{{pod!="{before}"}}) == 1'))
     until("it tells", lambda: monitored.value(slept))
-    until("nobody else does", lambda: state(monitored, name) == "ScaledToZero")
+    until("it is asleep again", lambda: state(monitored, name) == "ScaledToZero")
     fires = {alert for alert, _ in monitored.prometheus.firing()}
     assert not fires & {STUCK, "NoLeader", "ControllerDown", "HolderDisconnected", "ServiceFlapping"}
 

@@ -1,7 +1,8 @@
 """A real `zenvoy up` for a test: its services file, processes, log, status, and end.
 
-Rule: nothing here sleeps to wait; `until` polls for what is awaited, with a time-out that only a fault reaches. Every
-process is ended by its id, whatever the test did to it. Counterpart: `conftest.py`, whose `zenvoy` fixture makes these.
+Rule: nothing here sleeps to wait; `until` polls for what is awaited, with a timeout that only a fault reaches. Every
+process is ended by its id, regardless of what the test did to it. Counterpart: `conftest.py`, whose `zenvoy` fixture
+makes these.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ class Zenvoy:
         return list(found.values())
 
     def close(self) -> None:
-        """End everything that this started, and whatever that started."""
+        """End everything that this started, and its descendants."""
         if self.process is None:
             return
         self._remember()

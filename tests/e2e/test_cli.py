@@ -358,7 +358,7 @@ def test_up_serves_metrics_and_health(zenvoy: Start) -> None:
         assert get(address, "/healthz")[0] == 200
         assert get(address, "/readyz")[0] == 200
         assert get(address, "/nothing")[0] == 404
-    assert get(metrics, "/v1/services")[0] == 404, "nobody may command over TCP"
+    assert get(metrics, "/v1/services")[0] == 404, "commands are not served over TCP"
     text = get(metrics, "/metrics")[1]
     states = samples(text, "zenvoy_service_state")
     assert len(states) == 2 * len(STATES)

@@ -43,7 +43,7 @@ def test_explain_shows_the_evidence(zenvoy: Start) -> None:
         assert words in told, told
     moves = [line.split()[1:5] for line in told.splitlines() if " → " in line]
     assert moves[0] == ["Draining", "→", "ScaledToZero", "Drained"] and len(moves) == 5
-    assert z.cli("explain", "nobody").returncode == 4
+    assert z.cli("explain", "missing").returncode == 4
 
 
 def test_doctor_of_running_zenvoy_checks_it(zenvoy: Start) -> None:

@@ -155,7 +155,7 @@ def test_postgres_open_transaction_is_not_cut(postgresql: Zenvoy) -> None:
         session.tell("begin; create table kept (n int); insert into kept values (42); select 'begun';")
         session.reads("begun")
         z.stays_awake("used", 3)
-        assert z.cli("sleep", "used").returncode == 1, "nor when somebody asks for sleep"
+        assert z.cli("sleep", "used").returncode == 1, "nor on a sleep command"
         assert z.wait_state("used", "Active", "Idle")["reason"]
         session.tell("insert into kept values (43); commit; select 'done';")
         session.reads("done")

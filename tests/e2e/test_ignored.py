@@ -48,7 +48,7 @@ def test_ignore_asleep_answers_without_a_wake(z: Zenvoy) -> None:
     assert ask(z, "web", "/anything", source=ELSEWHERE) == (202, "")
     view = z.status("web")
     assert (view["state"], view["requests"], view["held"]) == ("ScaledToZero", 0, 0)
-    assert ask(z, "web", "/ready") == (200, "web /ready\n"), "another agent is somebody"
+    assert ask(z, "web", "/ready") == (200, "web /ready\n"), "another user agent wakes it"
     assert z.wakes("web") == 1
 
 
@@ -72,7 +72,7 @@ def test_ignore_awake_requests_do_not_keep_it_awake(z: Zenvoy) -> None:
 def test_ignore_tcp_source_is_known(z: Zenvoy) -> None:
     z.asleep("db")
     with socket.create_connection((LOCAL, z.port("db")), 20, (ELSEWHERE, 0)) as probe:
-        assert probe.recv(10) == b"", "closed, and nobody was woken"
+        assert probe.recv(10) == b"", "closed, and no service woke"
     assert z.state("db") == "ScaledToZero"
     assert said_to_db(z, LOCAL) == b"db hello\n"
     until("Envoy lets everybody in", lambda: said_to_db(z, ELSEWHERE) == b"db hello\n")

@@ -131,9 +131,9 @@ def test_grpc_cancelled_calls_are_not_held(z: Zenvoy) -> None:
         last = call.future(b"last", timeout=TIMEOUT_SECONDS)
         calls[0].cancel()
         last.cancel()
-        z.wait_status("nobody is", "given-up", lambda view: view["held"] == 0)
+        z.wait_status("no client is held", "given-up", lambda view: view["held"] == 0)
         patient = call.future(b"patient", timeout=TIMEOUT_SECONDS)
-        z.wait_status("somebody is", "given-up", lambda view: view["held"] == 1)
+        z.wait_status("a client is held", "given-up", lambda view: view["held"] == 1)
         z.open_gate("given-up")
         assert patient.result() == b"patient"
     assert z.status("given-up")["refused"] == 0

@@ -186,8 +186,8 @@ def test_keep_alive_connection_survives_a_sleep(z: Zenvoy) -> None:
 
 
 def test_unknown_host_gets_an_explanation(z: Zenvoy) -> None:
-    reply = request(z.http_port, "nobody.localhost")
-    assert (reply.status, reply.body) == (404, b"zenvoy: no service has the host name nobody.localhost\n")
+    reply = request(z.http_port, "unknown.localhost")
+    assert (reply.status, reply.body) == (404, b"zenvoy: no service has the host name unknown.localhost\n")
     z.asleep("named")
     for name in ("named", "NAMED", f"named.localhost:{z.http_port}", "named.localhost:80"):
         assert request(z.http_port, name, "/hello").body == hello("named")

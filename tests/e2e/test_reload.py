@@ -108,7 +108,7 @@ def test_reload_removed_service_finishes_requests(zenvoy: Start, tmp_path: Path)
         long = pool.submit(request, z.http_port, "goes", f"/until{gate}")
         until("the request is with the service", lambda: "asked" in z.output("goes"))
         apply(z, web("stays"))
-        until("nobody gets there any more", lambda: request(z.http_port, "goes").status == 404)
+        until("requests are no longer routed there", lambda: request(z.http_port, "goes").status == 404)
         until("nor there", lambda: refused(old_port))
         time.sleep(3)  # longer than two samples take
         assert ask_line(client, "2") == "old 2\n"
@@ -425,7 +425,7 @@ def test_status_shows_envoy_rejection_until_fixed(zenvoy: Start) -> None:
         told = "rejected a configuration"
         until("it is told", lambda: told in z.cli("status").stdout)
         assert told in z.cli("status", "web").stdout
-        until("whoever watches is told", lambda: told in watched.read_text())
+        until("the watching client is notified", lambda: told in watched.read_text())
         assert told not in z.cli("status", "web", "-o", "json").stdout
         rejected = {
             one["name"]: one["rejected"] for one in json.loads(z.cli("status", "-o", "json").stdout)["services"]

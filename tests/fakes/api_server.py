@@ -37,7 +37,7 @@ class Faults:
     refuse_page_with: tuple[int, str] = (500, "InternalError")
     end_watches_at_once: bool = False
     page: int | None = None
-    """Maximum number of objects per page, whatever the request is."""
+    """Maximum number of objects per page, regardless of the request."""
 
 
 @dataclass

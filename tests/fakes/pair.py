@@ -318,7 +318,7 @@ class Pair:
         if not route[0].startswith("127."):
             ready = [pod for pod in route if self.pods.get(pod) == "ready"]
             client.pod, client.direct = (ready[0], True) if ready else (None, False)
-            client.end = None if ready else self.fates.get(route[0], "nobody there")
+            client.end = None if ready else self.fates.get(route[0], "no listener")
         self.count(name)
 
     def count(self, name: str) -> None:

@@ -212,7 +212,7 @@ class World:
         if ready:
             client.pod, client.direct = ready[0], True
         else:
-            self.end(client, self.fates.get(route[0], "nobody there"))
+            self.end(client, self.fates.get(route[0], "no listener"))
 
     def end(self, client: Client, how: str) -> None:
         client.ended, client.end = self.now, how

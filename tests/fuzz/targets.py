@@ -100,7 +100,7 @@ def first_bytes(data: bytes) -> None:
 
 
 def refused_http2(data: bytes) -> None:
-    """Refuse an HTTP/2 client, whatever it sends and however it is cut into reads."""
+    """Refuse an HTTP/2 client, regardless of its bytes and of how they are cut into reads."""
     at_once, piecewise = Http2Refusal("not ready", 5), Http2Refusal("not ready", 5)
     out = at_once.receive(data)
     assert len(out) <= LONGEST_REFUSAL_BYTES * (len(data) + 1)

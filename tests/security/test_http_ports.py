@@ -103,7 +103,7 @@ def test_port_unfinished_headers_are_given_up(ports: Ports) -> None:
             sock.sendall(b"GET /metrics HTTP/1.1\r\n")
             began = time.monotonic()
             assert sock.recv(1) == b""
-            assert time.monotonic() - began < 25, "nobody else closes it before"
+            assert time.monotonic() - began < 25, "no other part closes it before"
 
 
 def test_port_of_up_explains_nothing(ports: Ports) -> None:

@@ -121,7 +121,7 @@ def test_port_with_certificates_lets_named_envoys_in_only(callers: dict[str, Cal
         assert "spiffe://zenvoy/envoy/<node-id>" in details
         for name in ("edge-2", "local"):
             assert callers["edge"].is_refused(method, name)[0] is denied
-        assert callers["local"].is_refused(method, "local")[0] is denied, "whatever its certificate says"
+        assert callers["local"].is_refused(method, "local")[0] is denied, "regardless of its certificate"
     assert known(z) == ["local"]
     call = callers["edge"].joins(HOLDER, "edge-1")
     assert wire.DOWN.decode(next(call)).full

@@ -42,8 +42,8 @@ class Holding(RuleBasedStateMachine):
         self.entry = socket.create_server(("127.0.0.1", 0))
         self.pod = socket.create_server(("127.0.0.1", 0))
         self.pod.setblocking(False)
-        self.nobody = socket.socket()
-        self.nobody.bind(("127.0.0.1", 0))  # and never listens: a dial to it is refused
+        self.refusing = socket.socket()
+        self.refusing.bind(("127.0.0.1", 0))  # and never listens: a dial to it is refused
         self.holder = Holder(self.loop, Budget(1_000), HolderHello("h", "anyip"))
         self.unused = self.holder.budget.used
         self.clients: list[socket.socket] = []
@@ -99,7 +99,7 @@ class Holding(RuleBasedStateMachine):
     @rule()
     def it_is_ready_and_not_reachable(self) -> None:
         self.endpoint = False
-        self.say(Go((name_of(self.nobody),)))
+        self.say(Go((name_of(self.refusing),)))
 
     @rule()
     def address_gets_another_service(self) -> None:
@@ -144,7 +144,7 @@ class Holding(RuleBasedStateMachine):
                 break
             self.run()
         assert self.holder.budget.used == self.unused, "every descriptor was given back"
-        for sock in (self.entry, self.pod, self.nobody):
+        for sock in (self.entry, self.pod, self.refusing):
             sock.close()
         self.loop.close()
 

@@ -61,7 +61,7 @@ async def test_stats_listener_other_admin_paths_are_refused(tmp_path) -> None:
         for path in ("/stats/prometheus/../../quitquitquit", "/stats/prometheus/%2e%2e/config_dump"):
             assert (await asked(stats, path))[0] == 404, path
 
-        # Whoever takes it out of service sees the same at the probe.
+        # A load balancer sees the same at the probe.
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(joined.admin))) as session,
             session.post("http://admin/healthcheck/fail") as answer,
@@ -128,7 +128,7 @@ async def test_tls_client_without_certificate_does_not_join(tmp_path, fault: str
     mounted = Mounted(tmp_path / "mounted")
     key, certificate = (other if fault == "another authority" else ca).issue("zenvoy-proxy")
     mounted.write(tls_crt=certificate, tls_key=key, ca_crt=ca.certificate)
-    wanted = "somebody-else" if fault == "another name" else NAME
+    wanted = "another-name" if fault == "another name" else NAME
     told = None if fault == "no certificate" else tls(mounted, tmp_path / "secrets", wanted)
     async with plane(credentials=credentials(ca, NAME)) as running, envoy(tmp_path, running.port, tls=told) as joined:
         open_with_a_listener(running)

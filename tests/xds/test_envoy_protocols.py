@@ -212,7 +212,7 @@ async def test_h2c_grpc_streams_both_ways(stage: Stage) -> None:
 
 
 async def test_envoy_many_held_connections_exceed_default_limits(stage: Stage) -> None:
-    """Envoy's circuit breakers stop at 1,024 connections and 1,024 waiting requests, without a word to anybody."""
+    """Envoy's circuit breakers stop at 1,024 connections and 1,024 waiting requests, without a log line."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     count, port = 1100, free_port()

@@ -423,7 +423,7 @@ def test_delta_reconnect_gets_changes_and_removals() -> None:
 
 def test_delta_endpoints_of_unknown_service_are_removed() -> None:
     client = DeltaClient(world(http("a")))
-    assert [str(answer) for answer in client.asks(EDS, "a", "nobody")] == ["EDS a -nobody"]
+    assert [str(answer) for answer in client.asks(EDS, "a", "missing")] == ["EDS a -missing"]
 
 
 def test_delta_repeated_subscription_is_sent_again() -> None:

@@ -1,8 +1,8 @@
 """Any sequence of changes and acknowledgements, against a model of Envoy.
 
-The model applies responses in order, asks for endpoints and routes as Envoy does, and rejects some of both. Whatever
-happens: no route leads to a cluster that it does not have, or has no endpoints for; nothing is called acknowledged that
-it has not applied; a wake or a sleep alone is told by endpoints alone; and in the end it has the world.
+The model applies responses in order, asks for endpoints and routes as Envoy does, and rejects some of both. After every
+step, no route leads to a cluster that the client does not have or that has no endpoints, and nothing is acknowledged
+that it has not applied. A wake or a sleep alone changes endpoints only. In the end, the client has all of it.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def _static(join: Join, admin: dict[str, Any]) -> dict[str, Any]:
 
 def _admin(where: str) -> dict[str, Any]:
     if "/" in where or where.startswith("@"):
-        # Clients of the admin port can stop Envoy: allow only its own user, whatever the umask. `@` has no mode.
+        # Clients of the admin port can stop Envoy: allow only its own user, regardless of the umask. `@` has no mode.
         return {"pipe": {"path": where} if where.startswith("@") else {"path": where, "mode": OWNER_ONLY}}
     try:
         return _socket(*stats_listener.address_of(where))

@@ -20,7 +20,7 @@ from xds.names import SOURCE
 def source_ranges(rules: Iterable[ir.IgnoreMatch]) -> list[dict[str, Any]]:
     """Return the fewest ranges that cover the sources of these rules.
 
-    Envoy rejects a listener whose filter chains name one range twice, in whatever notation.
+    Envoy rejects a listener whose filter chains name one range twice, even in different notations.
     """
     networks = {ip_network(source, strict=False) for rule in rules for source in rule.sources}
     ipv4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))

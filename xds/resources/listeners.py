@@ -105,7 +105,7 @@ def _tls_filter_chain(cluster: str, match: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tcp_proxy(cluster: str) -> dict[str, Any]:
-    """Return the filter that joins a connection to a cluster, whatever is spoken over it."""
+    """Return the filter that joins a connection to a cluster, independent of the protocol."""
     config = {"type_url": _TCP_PROXY.type_url, "value": encode(TcpProxy(cluster=cluster)) + _TCP_PROXY.value}
     return {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}
 

@@ -2,8 +2,8 @@
 
 No wall clock is trusted. A Lease has expired once this candidate has seen it unchanged for its duration. A term lasts
 from an accepted write until the duration, less a margin, after that write was *sent*. The next leader therefore starts
-at least a margin after the previous one stopped, whatever was frozen, late, or lost in between. `now` is CLOCK_BOOTTIME
-in seconds. An error never ends a term early and never extends it.
+at least a margin after the previous one stopped, even if processes froze or messages were late or lost. `now` is
+CLOCK_BOOTTIME in seconds. An error never ends a term early and never extends it.
 
 The Lease also contains the leader's address and the reserved indexes of hold addresses. Indexes are reserved in blocks,
 written before they are used, so that none is used twice.

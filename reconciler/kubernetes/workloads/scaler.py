@@ -1,6 +1,6 @@
 """Scaling of one target to what its services desire.
 
-- A wake is sent at once, whatever the observed replicas are, because its patch changes zero only. It is retried until
+- A wake is sent at once, regardless of the observed replicas, because its patch changes zero only. It is retried until
   it is no longer desired. A follower first waits briefly for the leader, which sends the same wake.
 - The target is scaled to zero if all its services desire that and `may_sleep` agrees right before each attempt. The
   patch names the observed version. If someone else changed the replicas meanwhile, that is logged, and the new number

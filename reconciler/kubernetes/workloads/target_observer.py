@@ -25,7 +25,7 @@ from reconciler.kubernetes.workloads.scale import ObservedScale, parse_scale
 log = structlog.get_logger()
 
 WATCH_CAUGHT_UP_AFTER_SECONDS = 10.0
-"""Time after which the watch has caught up with an answer: from then on it counts, whatever the versions are."""
+"""Time after which the watch has caught up with an answer: from then on it counts, regardless of versions."""
 Task = asyncio.Task[None]
 
 

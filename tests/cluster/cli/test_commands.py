@@ -206,8 +206,8 @@ async def test_explain_without_controller_uses_object_and_events(cli: Cli, objec
 
 async def test_command_unknown_service_exits_4(cli: Cli, objects: Objects) -> None:
     for arguments in (("status",), ("wake",), ("sleep",), ("pause",), ("resume",), ("explain",), ("status", "-w")):
-        done = await cli(arguments[0], "nobody", "-n", cli.namespace, *arguments[1:], code=4)
-        assert f"ScaledService 'nobody' does not exist in namespace '{cli.namespace}'" in done.err
+        done = await cli(arguments[0], "missing", "-n", cli.namespace, *arguments[1:], code=4)
+        assert f"ScaledService 'missing' does not exist in namespace '{cli.namespace}'" in done.err
         assert done.out == ""
 
 

@@ -50,7 +50,7 @@ class Kubelet:
         self._held.discard(name)
 
     def forgive(self, name: str, path: str) -> None:
-        """Do not record that this request was cut, now or later: somebody else did it."""
+        """Do not record that this request was cut, now or later: the test cut it."""
         self._forgiven.add(f"{name} {path}")
         self.cut = [cut for cut in self.cut if cut not in self._forgiven]
 

@@ -52,7 +52,7 @@ def test_status_invalid_at_start_is_replaced(
         return scene.request(name, "/").body.decode() == f"{name} /\n"
 
     if address != "of another":
-        assert answers(other.name), "who kept its address is held at it, whoever is connected"
+        assert answers(other.name), "a service that kept its address is held at it, regardless of connected holders"
     for name in (other.name, act.name):
         until(f"{name} answers", lambda name=name: answers(name))  # type: ignore[misc]
     act.lives_on()

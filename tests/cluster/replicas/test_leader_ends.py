@@ -88,7 +88,7 @@ def frozen(scene: Scene, name: str) -> Iterator[None]:
 
 
 def watch(scene: Scene, act: Act, before: str, *, asked: bool) -> None:
-    """Assert for a while that nobody scales it, and that the former leader does not try."""
+    """Assert for a while that no replica scales it, and that the former leader does not try."""
     changes, zeroed = scene.changes(act.name), len(scene.between[before].zeroed)
     end = time.monotonic() + LEASE_SECONDS
     while time.monotonic() < end:

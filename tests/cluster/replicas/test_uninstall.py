@@ -17,7 +17,7 @@ from tests.e2e.harness import until
 
 @pytest.fixture
 def leaving(control_plane: Cluster, tmp_path: Path) -> Iterator[Scene]:
-    """Provide a scene of its own, as nobody leads in it afterwards."""
+    """Provide a scene of its own, because no replica leads in it afterwards."""
     with opened(Scene(control_plane, tmp_path / "scene")) as made:
         yield made
 

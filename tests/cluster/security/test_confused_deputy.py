@@ -154,7 +154,7 @@ async def replicas_of(objects: Objects, name: str) -> int:
 
 
 async def assert_untouched(victim: Objects) -> None:
-    """Assert that nobody has changed the replicas of the victim's Deployments, not even there and back."""
+    """Assert that the replicas of the victim's Deployments never changed, not even temporarily."""
     listed = json.loads(await victim.api.get(path("apps/v1", "deployments", victim.namespace)))["items"]
     found = {one["metadata"]["name"]: (one["spec"]["replicas"], one["metadata"]["generation"]) for one in listed}
     assert found == {"asleep": (0, 1), "awake": (3, 1)}

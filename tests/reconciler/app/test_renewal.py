@@ -16,7 +16,7 @@ ACTIVE = Record(State.Active, 0.0, "", 1, "127.64.0.1:1")
 
 
 class Programs:
-    """What was asked of whatever runs them."""
+    """Recorded calls to the backend."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -312,15 +312,15 @@ def test_deleted_awake_service_has_the_same_events(state: State) -> None:
 
 
 def test_due_wake_of_deleted_service_is_wanted() -> None:
-    nobody = replace(DRAINED, endpoints=())
-    event = due(a_record(State.Waking), DEPARTING, nobody, events.WakeTimedOut)
+    unused = replace(DRAINED, endpoints=())
+    event = due(a_record(State.Waking), DEPARTING, unused, events.WakeTimedOut)
     assert isinstance(event, events.WakeTimedOut)
     assert event.wanted
 
 
 def test_due_wake_of_paused_service_is_wanted() -> None:
-    nobody = replace(DRAINED, endpoints=())
-    event = due(a_record(State.Waking), replace(SPEC, paused=True), nobody, events.WakeTimedOut)
+    unused = replace(DRAINED, endpoints=())
+    event = due(a_record(State.Waking), replace(SPEC, paused=True), unused, events.WakeTimedOut)
     assert isinstance(event, events.WakeTimedOut)
     assert event.wanted
 
@@ -335,18 +335,18 @@ def wanted(seen: Observed) -> bool:
 
 
 def test_due_wake_is_wanted_unless_proved_unused() -> None:
-    nobody = replace(DRAINED, endpoints=())
-    assert not wanted(nobody)
+    unused = replace(DRAINED, endpoints=())
+    assert not wanted(unused)
     for unknown in (
-        replace(nobody, held=1),
-        replace(nobody, held=None),
-        replace(nobody, relayed=1),
-        replace(nobody, relayed=None),
-        replace(nobody, traffic=None),
-        replace(nobody, traffic=UNKNOWN),
-        replace(nobody, traffic=a_judgement(Usage.QUIET, at=SINCE)),
-        replace(nobody, traffic=a_judgement(Usage.TRAFFIC, in_flight=1)),
-        replace(nobody, route_acked_at=None),
+        replace(unused, held=1),
+        replace(unused, held=None),
+        replace(unused, relayed=1),
+        replace(unused, relayed=None),
+        replace(unused, traffic=None),
+        replace(unused, traffic=UNKNOWN),
+        replace(unused, traffic=a_judgement(Usage.QUIET, at=SINCE)),
+        replace(unused, traffic=a_judgement(Usage.TRAFFIC, in_flight=1)),
+        replace(unused, route_acked_at=None),
     ):
         assert wanted(unknown), unknown
 

@@ -97,7 +97,7 @@ async def test_samples_are_counted_by_cause() -> None:
         cause: float(cause is Reason.ENVOY_MISSING) for cause in UNKNOWN_REASONS
     }
     assert await scene.value("zenvoy_sample_complete") == 0
-    assert await scene.value("zenvoy_sample_timestamp_seconds") == 5.0, "there was nobody in the second"
+    assert await scene.value("zenvoy_sample_timestamp_seconds") == 5.0, "the second had no Envoy"
     assert await scene.value("zenvoy_sample_complete_timestamp_seconds") == 5.0
 
     scene.leads = False

@@ -224,7 +224,7 @@ class Replica:
 
 
 class Envoy:
-    """An xDS client that takes whatever it is told, unless it is slow."""
+    """An xDS client that accepts every response, unless it is slow."""
 
     def __init__(self, node: str, *services: str) -> None:
         self._node, self._services = node, services
@@ -577,7 +577,7 @@ async def test_without_a_leader_for_long_a_follower_gets_on_alone() -> None:
 
 
 async def test_a_follower_that_starts_alone_goes_by_what_was_saved() -> None:
-    shared = Everything({"one", "two"}, holder="nobody")
+    shared = Everything({"one", "two"}, holder="unknown")
     shared.saved[WEB.name] = Record(State.ScaledToZero, 1.0, "idle", 2, "127.64.0.9:1", zeroed=True)
     two = Replica("two", shared, [WEB], alone_after_seconds=0.2)
     await two.start()
@@ -672,7 +672,7 @@ async def test_whose_pod_has_ended_is_missed_no_longer_here_or_by_whoever_leads_
         await until(lambda: "late" in s.two.peers.merged.memory.holders, "all to know the newcomer")
         s.shared.ended = {"late"}
         merged.forget()
-        assert "late" in merged.ledger.holders.connected, "who is connected has not ended, whatever is said"
+        assert "late" in merged.ledger.holders.connected, "a connected holder has not ended, regardless of reports"
         s.shared.ended = set()
         await late.leaves()
         await until(lambda: "late" in merged.ledger.holders.away, "it to be missed")

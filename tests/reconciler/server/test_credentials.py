@@ -58,12 +58,12 @@ async def test_tls_both_ends_are_authenticated(tmp_path: Path) -> None:
     (stranger / "ca.crt").write_bytes((holder / "ca.crt").read_bytes())
     async with echoing(server) as port:
         assert await said(port, channel(files_in(holder).read())) == b"hello"
-        for nobody in (
+        for invalid in (
             channel(files_in(stranger).read()),
             grpc.ssl_channel_credentials((holder / "ca.crt").read_bytes()),
         ):
             with pytest.raises(grpc.aio.AioRpcError):
-                await said(port, nobody)
+                await said(port, invalid)
 
 
 async def test_tls_new_certificate_is_used_without_restart(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Reconciler:
     def _report(self, held: HoldStatus) -> None:
         if self.faults:
             self.faults -= 1
-            raise RuntimeError("a fault of whoever is told")
+            raise RuntimeError("a fault of the callback")
         self.held[held.service] = held
         self._changed.set()
 

@@ -80,7 +80,7 @@ def test_write_without_reader_does_not_raise(pipe: tuple[int, int]) -> None:
     os.close(reading)
     output = LogOutput(writing, str.encode, lambda *_: None)
     for _ in range(3):
-        output.write("nobody reads this\n")
+        output.write("this is never read\n")
     output.close(PATIENCE_SECONDS)
 
 

@@ -47,7 +47,7 @@ def test_relay_slow_reader_gets_all_and_slows_the_sender(rig: Rig, up: bool) -> 
     sender, reader = (client, upstream) if up else (upstream, client)
     data = random.Random(1).randbytes(50_000_000)
     with sending(sender, data, then_end=True):
-        # Nobody reads: what the sender gets rid of is what the kernel's buffers and one pipe take.
+        # No reader: the sender can send only what the kernel's buffers and one pipe take.
         moved = -1
         while moved != (now := relayed.bytes_up + relayed.bytes_down) or not moved:
             moved = now

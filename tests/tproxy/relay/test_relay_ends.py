@@ -145,7 +145,7 @@ def test_write_to_a_closed_peer_resets_the_writer(rig: Rig) -> None:
     client, upstream, _ = rig.connect()
     upstream.close()
     assert read_all(client) == b""
-    client.sendall(b"anybody there?")
+    client.sendall(b"is it open?")
     wait_for_reset(client)
     rig.finished()
 

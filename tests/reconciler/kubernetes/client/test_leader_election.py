@@ -1,4 +1,4 @@
-"""Who leads, whatever is late, lost, frozen or set: all steps of candidates and of the API server in any order."""
+"""Leader election with late, lost, and frozen messages and changed clocks, in any order of steps."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Elections(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 0.5, 1, 2, 4, 5, 6, 9, 10, 11, 14.9, 15, 16, 60]))
     def time_passes(self, seconds: float) -> None:
-        """Whoever does nothing meanwhile was frozen."""
+        """Advance time; a candidate that takes no step meanwhile is frozen."""
         self.time += seconds
 
     @rule(name=st.sampled_from(NAMES))
@@ -200,7 +200,7 @@ class Elections(RuleBasedStateMachine):
         assert len(set(self.given)) == len(self.given)
 
     def teardown(self) -> None:
-        """From wherever this got to, somebody leads in the end, and has indexes."""
+        """Assert that a candidate leads in the end, and has indexes."""
         self.all_goes_well(40.0)
         (leader,) = [one for one in self.candidates.values() if one.election.valid(self.clock(one))]
         assert leader.election.left() >= SPARE_INDEXES / 2

@@ -65,7 +65,7 @@ async def test_proxy_list_missing_pod_has_ended(place: Place) -> None:
     assert not place.list.ended("two")
     place.now += REMEMBER_ENDED_SECONDS
     await place.has("a", "two", "three")
-    assert not place.list.ended("one"), "nobody asks any more"
+    assert not place.list.ended("one"), "no caller is left"
 
 
 async def test_proxy_list_moving_pod_has_not_ended(place: Place) -> None:

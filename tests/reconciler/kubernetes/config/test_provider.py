@@ -31,7 +31,7 @@ class Shop:
     told: list[tuple[ServiceConfigs, Problems]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     takes_seconds: float = 0.0
-    """How long whoever is told is busy with it."""
+    """Seconds for which the callback is busy."""
     busy: list[tuple[float, float]] = field(default_factory=list)
 
     def hear(self, entries: ServiceConfigs, problems: Problems) -> None:

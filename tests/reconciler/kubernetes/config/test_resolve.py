@@ -140,7 +140,7 @@ def test_resolve_port_by_name_number_or_default(asked: str, ports: str, chosen: 
         ("{port: 80, name: http2}", "h2c"),
         ("{port: 443, name: https}", "tls"),
         ("{port: 443, name: tls-sni}", "tls"),
-        ("{port: 80, name: whatever}", "http"),
+        ("{port: 80, name: other}", "http"),
         ("{port: 80, name: tcp, appProtocol: http}", "http"),
         ("{port: 80, name: http, appProtocol: kubernetes.io/h2c}", "h2c"),
         ("{port: 80, appProtocol: https}", "tls"),

@@ -1,4 +1,4 @@
-"""Whoever deletes a ScaledService, or zenvoy, gets the replicas back."""
+"""Restoration of replicas when a ScaledService is deleted or zenvoy is uninstalled."""
 
 from __future__ import annotations
 

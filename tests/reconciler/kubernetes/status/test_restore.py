@@ -1,4 +1,4 @@
-"""Who may lead after `zenvoy uninstall` took the Lease: nobody who ran by then, but soon whoever comes after it."""
+"""Leadership after `zenvoy uninstall` took the Lease: not for replicas that ran then, but soon for later ones."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ async def test_backend_wake_by_someone_else_is_reported(scene: Scene, port: int)
     await scene.until(lambda running: running.replicas == 0)
     scene.slice(port, "new")
     await asyncio.sleep(0.02)
-    assert not scene.now.endpoints, "it is at zero, whatever a slice says"
+    assert not scene.now.endpoints, "it is at zero, regardless of the slices"
     scene.deploy(3)
     await scene.until(lambda running: running.replicas == 3)
     scene.slice(port, "newer")

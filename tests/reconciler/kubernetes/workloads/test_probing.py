@@ -1,4 +1,4 @@
-"""Dials before anybody is sent to an endpoint: what is reached, what is believed, and what is waited for."""
+"""Dials before an endpoint is used: reachable, trusted, and pending endpoints."""
 
 from __future__ import annotations
 

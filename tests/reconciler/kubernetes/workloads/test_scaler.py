@@ -288,7 +288,7 @@ async def test_sleep_without_answer_retries_and_keeps_marks(owner: Owner) -> Non
     owner.objects.faults.append(Unreachable("cut"))
     owner.scaled.set_desired("web", Zero())
     await owner.until(lambda: owner.replicas == 0)
-    assert owner.spared == 0, "nobody knows whether it took effect"
+    assert owner.spared == 0, "its effect is unknown"
     await owner.until(lambda: not owner.scaled.zero_pending)
 
 
