@@ -118,10 +118,75 @@ class ContainerStatus(Struct, frozen=True):
     last_state: ContainerState = ContainerState()
 
 
+class HttpHeader(Struct, frozen=True):
+    name: str = ""
+    value: str = ""
+
+
+class HttpGet(Struct, frozen=True):
+    """`httpGet` of a probe; `host` is empty for the pod itself."""
+
+    path: str = ""
+    port: int | str = 0
+    host: str = ""
+    scheme: str = "HTTP"
+    http_headers: tuple[HttpHeader, ...] = ()
+
+
+class TcpSocket(Struct, frozen=True):
+    """`tcpSocket` of a probe; `host` is empty for the pod itself."""
+
+    port: int | str = 0
+    host: str = ""
+
+
+class GrpcAction(Struct, frozen=True):
+    """`grpc` of a probe."""
+
+    port: int = 0
+    service: str | None = None
+
+
+class Probe(Struct, frozen=True):
+    """A probe. None of these actions is set for an `exec` probe."""
+
+    http_get: HttpGet | None = None
+    tcp_socket: TcpSocket | None = None
+    grpc: GrpcAction | None = None
+    timeout_seconds: int = 1
+    success_threshold: int = 1
+
+
+class ContainerPort(Struct, frozen=True):
+    name: str = ""
+    container_port: int = 0
+
+
+class PodContainer(Struct, frozen=True):
+    name: str = ""
+    ports: tuple[ContainerPort, ...] = ()
+    startup_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    restart_policy: str = ""
+    """`Always` for an init container that is a sidecar."""
+
+
+class ReadinessGate(Struct, frozen=True):
+    condition_type: str = ""
+
+
 class PodSpec(Struct, frozen=True):
     node_name: str = ""
     """Empty until the pod is scheduled."""
     scheduler_name: str = ""
+    host_network: bool = False
+    init_containers: tuple[PodContainer, ...] = ()
+    containers: tuple[PodContainer, ...] = ()
+    readiness_gates: tuple[ReadinessGate, ...] = ()
+
+
+class PodIP(Struct, frozen=True):
+    ip: str = ""
 
 
 class PodStatus(Struct, frozen=True):
@@ -129,6 +194,7 @@ class PodStatus(Struct, frozen=True):
     reason: str = ""
     message: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
     start_time: datetime | None = None
     conditions: tuple[Condition, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()

@@ -20,6 +20,7 @@ from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices, PodEndpoint
+from reconciler.kubernetes.workloads.probes.early_endpoints import EarlyEndpoints
 from reconciler.kubernetes.workloads.probing import EndpointProber
 from reconciler.kubernetes.workloads.scale import ObservedScale
 from reconciler.kubernetes.workloads.scaler import TargetScaler
@@ -74,6 +75,7 @@ class KubernetesBackend:
         self._target_informers = TargetInformers(api, within, self._object_changed, self._watch_changed, self.spawn)
         self._prober = EndpointProber(self._refresh_soon, self.spawn)
         self._target_search = TargetSearch(api, self._refresh_soon, self.spawn)
+        self._early_endpoints = EarlyEndpoints(self._refresh_soon, self.spawn)
         self._wake_monitor = WakeMonitor(api, self._refresh_soon, self.spawn)
         self._endpoint_slices = EndpointSlices(api, within, self._endpoints_changed, self._all_changed)
         for work in self._endpoint_slices.run():
@@ -146,6 +148,7 @@ class KubernetesBackend:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._early_endpoints.close()
 
     # The owner of targets
 
@@ -272,15 +275,18 @@ class KubernetesBackend:
         if self._closing or not self._endpoint_slices.synced or not (known or workload.reported):
             return
         endpoints = self._endpoints(workload)
-        routable = workload.routable(endpoints)
+        usable = workload.routable(endpoints)
+        routable = [endpoint for endpoint in usable if not endpoint.starting]
         workload.unmark_later(endpoints, lambda: self._unmark(workload))
+        early = self._early_endpoints.usable(workload, usable)
         reachable = self._prober.reachable(workload, routable)
+        if early:
+            reachable = tuple(sorted({*reachable, *early}))
         diagnosis = scaler.observer.diagnosis
         if not workload.is_waking or reachable:
             self._wake_monitor.finish(workload)
-        elif current and current.replicas and self._diagnoses:
-            cause = self._wake_monitor.diagnose(workload, self._failures(scaler), bool(routable))
-            diagnosis = diagnosis or cause
+        elif current and current.replicas:
+            diagnosis = diagnosis or self._follow_wake(workload, usable, routable)
         else:
             self._wake_monitor.leave(workload)
         if diagnosis and diagnosis.code is Reason.TARGET_NOT_FOUND and self._diagnoses:
@@ -294,6 +300,18 @@ class KubernetesBackend:
         asks = item.asks if (item := self._item(scaler)) else UNKNOWN_REQUESTS
         milestones = ordered_milestones(workload.milestones)
         self._report_status(workload, WorkloadStatus(workload.name, replicas, reachable, diagnosis, milestones, asks))
+
+    def _follow_wake(
+        self, workload: Workload, usable: Sequence[PodEndpoint], routable: Sequence[PodEndpoint]
+    ) -> Diagnosis | None:
+        """Probe the pods of a waking workload, and return why it does not become ready, if this replica leads."""
+        if not self._diagnoses:
+            workload.scaler.observer.find_selector()
+        pods = self._wake_monitor.observe(workload)
+        self._early_endpoints.probe(workload, usable, pods or ())
+        if not self._diagnoses:
+            return None
+        return self._wake_monitor.diagnose(workload, pods, self._failures(workload.scaler), bool(routable))
 
     def _unmark(self, workload: Workload) -> None:
         workload.unmark(self._endpoints(workload))

@@ -1,6 +1,7 @@
 """Endpoints of a Service, from its EndpointSlices.
 
 Ready endpoints are preferred. If none is ready, terminating endpoints that still serve are used, as kube-proxy does.
+Endpoints that are starting are used only if the pod's own probes pass (`probes/early_endpoints.py`).
 IPv4 is preferred to IPv6: both families of a dual-stack Service lead to the same pods, and an Envoy or a holder without
 IPv6 is more common than one without IPv4.
 """
@@ -32,15 +33,20 @@ class PodEndpoint:
     terminating: bool = False
     """True if the pod is terminating but still serves."""
     ipv6: bool = False
+    starting: bool = False
+    """True if Kubernetes does not call the pod ready, and it is not terminating."""
 
     @property
-    def rank(self) -> tuple[bool, bool]:
+    def rank(self) -> tuple[bool, bool, bool]:
         """Preference; only endpoints of the lowest rank are used."""
-        return self.terminating, self.ipv6
+        return self.starting, self.terminating, self.ipv6
 
 
 def pod_endpoints(slices: Iterable[EndpointSlice], port: str) -> tuple[PodEndpoint, ...]:
-    """Return the endpoints of a Service port, best rank first; the name of a Service's only port may be empty."""
+    """Return the endpoints of a Service port, best rank first, those that are starting last.
+
+    The name of a Service's only port may be empty.
+    """
     found: dict[str, PodEndpoint] = {}
     for each in slices:
         if each.address_type not in FAMILIES:
@@ -66,7 +72,9 @@ def _pod_endpoint(endpoint: Endpoint, ipv6: bool, port: int) -> PodEndpoint | No
     serving = ready if conditions.serving is None else conditions.serving
     if ready:
         return PodEndpoint(address, pod, terminating=False, ipv6=ipv6)
-    return PodEndpoint(address, pod, terminating=True, ipv6=ipv6) if serving and conditions.terminating else None
+    if conditions.terminating:
+        return PodEndpoint(address, pod, terminating=True, ipv6=ipv6) if serving else None
+    return PodEndpoint(address, pod, ipv6=ipv6, starting=True)
 
 
 @lru_cache(maxsize=65536)

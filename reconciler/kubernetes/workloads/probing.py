@@ -45,13 +45,13 @@ class ConnectProbe:
         raise AssertionError("backoff does not end")
 
 
-async def accepts(address: str) -> bool | None:
-    """Return whether a dial is accepted; None if it is not answered."""
+async def accepts(address: str, seconds: float | None = None) -> bool | None:
+    """Return whether a dial is accepted; None if it is not answered in time, by default `NO_ANSWER_SECONDS`."""
     ip, port = split_address(address)
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as dial:
-            async with asyncio.timeout(NO_ANSWER_SECONDS):
+            async with asyncio.timeout(NO_ANSWER_SECONDS if seconds is None else seconds):
                 await asyncio.get_running_loop().sock_connect(dial, (ip, port))
             # Without a listener, a dial from an ephemeral port can connect to itself.
             return bool(dial.getpeername() != dial.getsockname())

@@ -12,7 +12,7 @@ import structlog
 from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError, Unreachable
-from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.builtin import Pod, Service
 from reconciler.kubernetes.types.objects import Condition, Struct, decoder, name_selector, path
 from reconciler.kubernetes.types.selectors import selector_of
 from reconciler.kubernetes.workloads import diagnosis
@@ -54,11 +54,8 @@ class WakeMonitor:
         """Stop watching pods."""
         self._pods.close()
 
-    def diagnose(self, workload: Workload, failures: Sequence[Condition], has_ready_endpoint: bool) -> Diagnosis | None:
-        """Return why the workload does not become ready, or None.
-
-        `failures` are failure conditions of the target. `has_ready_endpoint` is Kubernetes' readiness of an endpoint.
-        """
+    def observe(self, workload: Workload) -> list[Pod] | None:
+        """Record the progress of the workload, and return the pods of this wake; None while they are not known."""
         selector = workload.scaler.observer.selector or workload.selector
         if not selector:
             if workload.scaler.observer.selector == "" and workload.selector is None:
@@ -68,18 +65,31 @@ class WakeMonitor:
         if self._pods.follow(workload.name, workload.scaler.target, selector):
             workload.awaited_since = time.monotonic()
         if (seen := self._pods.of(workload.name)) is None:
-            return self._pods.diagnosis(workload.name)
+            return None
         waited = time.monotonic() - workload.awaited_since
         ending = (
             workload.terminating | workload.previous_pods if waited < UNMARK_AFTER_SECONDS else workload.terminating
         )
         pods = [pod for pod in seen[0] if pod.metadata.uid not in ending]
+        workload.record_milestones(pods, time.time())
+        return pods
+
+    def diagnose(
+        self, workload: Workload, pods: list[Pod] | None, failures: Sequence[Condition], has_ready_endpoint: bool
+    ) -> Diagnosis | None:
+        """Return why the workload does not become ready, or None.
+
+        `pods` are those that `observe` returned, and `failures` are failure conditions of the target.
+        `has_ready_endpoint` is Kubernetes' readiness of an endpoint.
+        """
+        seen = self._pods.of(workload.name)
+        if pods is None or seen is None:
+            return self._pods.diagnosis(workload.name)
         now, reached, config = time.time(), workload.milestones, workload.config
-        workload.record_milestones(pods, now)
         return diagnosis.diagnose(
             Evidence(
                 str(config.target),
-                waited,
+                time.monotonic() - workload.awaited_since,
                 running_seconds=now - reached.get("running", now),
                 ready_seconds=now - reached.get("ready", now),
                 desired=workload.scaler.observer.current.replicas if workload.scaler.observer.current else 0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Pod
@@ -21,12 +22,26 @@ UNMARK_AFTER_SECONDS = 3.0
 MILESTONES = ("scale", "scheduled", "running", "ready")
 
 
+NONE: frozenset[str] = frozenset()
+"""Shared by all workloads: each empty set would take 216 bytes."""
+
+
+@dataclass(slots=True)
+class EarlyEndpoint:
+    """An endpoint whose pod zenvoy probes, because Kubernetes does not call it ready."""
+
+    pod: str
+    task: asyncio.Task[None]
+    passed_at: float | None = None
+    """Time since which it is used, in seconds since the epoch; None before."""
+
+
 class Workload:
     """The mutable state of one service, which only the backend changes."""
 
     __slots__ = (
-        "awaited_since", "began_at", "config", "desired", "milestones", "name", "previous_pods", "probes", "reachable",
-        "reported", "scaler", "selector", "terminating", "trusts_kubernetes", "unmark_timer",
+        "awaited_since", "began_at", "config", "desired", "early", "milestones", "name", "previous_pods", "probes",
+        "reachable", "reported", "scaler", "selector", "terminating", "trusts_kubernetes", "unmark_timer", "unready",
     )  # fmt: skip
 
     def __init__(self, config: ServiceConfig, scaler: TargetScaler) -> None:
@@ -39,6 +54,10 @@ class Workload:
         self.reachable: dict[str, str] = {}
         """Pods by the address that gets connections."""
         self.probes: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self.early: dict[str, EarlyEndpoint] = {}
+        """Endpoints that are probed, by address."""
+        self.unready = NONE
+        """Uids of pods that Kubernetes called ready before, and no longer."""
         self.trusts_kubernetes = False
         """True if dials are not answered, so that Kubernetes' readiness is trusted."""
         self.selector: str | None = None
@@ -68,7 +87,7 @@ class Workload:
         return added
 
     def routable(self, endpoints: Sequence[PodEndpoint]) -> list[PodEndpoint]:
-        """Return the endpoints that may get connections."""
+        """Return the endpoints that may get connections, those that are starting last."""
         current = self.scaler.observer.current
         if self.terminating:
             self.terminating &= {endpoint.pod for endpoint in endpoints}
@@ -120,9 +139,22 @@ class Workload:
             self.milestones.setdefault("scale", self.scaler.woken_at)
         self.milestones.setdefault("ready", now)
 
+    def drop_early(self, address: str) -> None:
+        """Stop probing an endpoint, and using it before Kubernetes calls its pod ready."""
+        self.early.pop(address).task.cancel()
+
+    def hand_over(self, address: str) -> None:
+        """Leave an endpoint to Kubernetes, which now calls its pod ready; if it is in use, without another dial."""
+        early = self.early.pop(address)
+        early.task.cancel()
+        if early.passed_at is not None:
+            self.reachable[address] = early.pod
+
     def close(self) -> None:
-        """Cancel timers and dials."""
+        """Cancel timers, dials and probes."""
         self.cancel_unmark()
+        for early in self.early.values():
+            early.task.cancel()
         for dial in self.probes.values():
             dial.cancel()
 

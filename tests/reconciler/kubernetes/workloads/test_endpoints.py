@@ -70,7 +70,9 @@ def test_endpoints_terminating_serve_if_none_is_ready() -> None:
     starting = pod("10.0.0.4", "d", ready=False, serving=False, terminating=False)
     assert pod_endpoints([slice_of(ending, dead, starting)], "") == (
         PodEndpoint("10.0.0.1:8080", "a", terminating=True),
+        PodEndpoint("10.0.0.4:8080", "d", starting=True),
     )
+    assert addresses(slice_of(ending, dead, starting)) == ["10.0.0.1:8080"]
     assert addresses(slice_of(ending, pod("10.0.0.2"))) == ["10.0.0.2:8080"]
 
 

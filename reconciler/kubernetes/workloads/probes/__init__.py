@@ -1,0 +1,1 @@
+"""zenvoy's own run of the pods' probes, during wakes."""

@@ -1,0 +1,117 @@
+"""Endpoints that are used before Kubernetes calls their pods ready, because zenvoy ran the pods' own probes.
+
+The kubelet probes every `periodSeconds`, by default 10 s, so a pod may wait that long after it could serve. While a
+service is waking, zenvoy runs the probes of its pods itself, much more often. An endpoint whose pod passes is used at
+once. From then on it is probed each second, and no longer used after the first failure, until Kubernetes calls the pod
+ready. After that, Kubernetes alone decides about this pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from reconciler.core.address import split_address
+from reconciler.kubernetes.types.builtin import Pod
+from reconciler.kubernetes.workloads.endpoints import PodEndpoint
+from reconciler.kubernetes.workloads.probes.checks import PodChecks, PodReadiness, pod_checks
+from reconciler.kubernetes.workloads.probes.client import ProbeClient
+from reconciler.kubernetes.workloads.probing import accepts
+from reconciler.kubernetes.workloads.target_observer import Spawn
+from reconciler.kubernetes.workloads.wake_client import backoff
+from reconciler.kubernetes.workloads.workload import EarlyEndpoint, Workload
+
+BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_FACTOR = 0.01, 0.1, 1.3
+VERIFY_EVERY_SECONDS = 1.0
+"""Interval of the probes of an endpoint in use."""
+MAX_PODS = 16
+"""Number of pods of a service that are probed at once."""
+
+
+class EarlyEndpoints:
+    """Probes of the pods of waking services."""
+
+    def __init__(self, changed: Callable[[str], None], spawn: Spawn) -> None:
+        """Create it; `changed` is called with a service of which an endpoint may be used, or no longer."""
+        self._changed, self._spawn = changed, spawn
+        self._client = ProbeClient()
+
+    def usable(self, workload: Workload, endpoints: Sequence[PodEndpoint]) -> list[str]:
+        """Return the addresses that passed, after comparing with the endpoints that may get connections."""
+        _record_unready(workload, endpoints)
+        if not workload.early:
+            return []
+        present = {endpoint.address: endpoint for endpoint in endpoints}
+        for address, early in list(workload.early.items()):
+            endpoint = present.get(address)
+            if endpoint is None or endpoint.pod != early.pod:
+                workload.drop_early(address)
+            elif not endpoint.starting:
+                workload.hand_over(address)
+            elif early.passed_at is None and not workload.is_waking:
+                workload.drop_early(address)
+        return [address for address, early in workload.early.items() if early.passed_at is not None]
+
+    def probe(self, workload: Workload, endpoints: Sequence[PodEndpoint], pods: Sequence[Pod]) -> None:
+        """Start to probe the pods of starting endpoints; only those of the best rank."""
+        starting = [endpoint for endpoint in endpoints if endpoint.starting]
+        if not starting:
+            return
+        by_uid = {pod.metadata.uid: pod for pod in pods}
+        for endpoint in (one for one in starting if one.rank == starting[0].rank):
+            if endpoint.address in workload.early or endpoint.pod in workload.unready:
+                continue
+            pod = by_uid.get(endpoint.pod)
+            checks = pod_checks(pod) if pod and _has_address(pod, endpoint) else None
+            if checks and len(workload.early) < MAX_PODS:
+                work = self._follow(workload, endpoint, checks)
+                task = self._spawn(work, f"probes of {endpoint.address} for {workload.name}")
+                workload.early[endpoint.address] = EarlyEndpoint(endpoint.pod, task)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def _follow(self, workload: Workload, endpoint: PodEndpoint, checks: PodChecks) -> None:
+        readiness = PodReadiness(checks)
+        await self._until_ready(endpoint.address, checks.ip, readiness)
+        workload.early[endpoint.address].passed_at = time.time()
+        self._changed(workload.name)
+        try:
+            passes = True
+            while passes:
+                await asyncio.sleep(VERIFY_EVERY_SECONDS)
+                passes = await self._round(checks.ip, readiness) and await accepts(endpoint.address) is True
+        finally:
+            early = workload.early.get(endpoint.address)
+            if early and early.task is asyncio.current_task():
+                del workload.early[endpoint.address]
+                self._changed(workload.name)
+
+    async def _until_ready(self, address: str, ip: str, readiness: PodReadiness) -> None:
+        for pause in backoff(BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_FACTOR):
+            passed = await self._round(ip, readiness)
+            if readiness.is_ready and await accepts(address):
+                return
+            # After a success, the next check of the pod is due: another success, or the readiness probe.
+            await asyncio.sleep(BACKOFF_MIN_SECONDS if passed and not readiness.is_ready else pause)
+
+    async def _round(self, ip: str, readiness: PodReadiness) -> bool:
+        due = list(readiness.due())
+        passed = await asyncio.gather(*(self._client.run(ip, check) for _, check in due))
+        return readiness.record([(at, one) for (at, _), one in zip(due, passed, strict=True)])
+
+
+def _record_unready(workload: Workload, endpoints: Sequence[PodEndpoint]) -> None:
+    """Record the pods that Kubernetes called ready before, and no longer."""
+    starting = {endpoint.pod for endpoint in endpoints if endpoint.starting}
+    if not starting:
+        workload.unready = frozenset()
+    elif former := starting & {*workload.unready, *workload.reachable.values(), *(pod for _, pod in workload.probes)}:
+        workload.unready = frozenset(former)
+
+
+def _has_address(pod: Pod, endpoint: PodEndpoint) -> bool:
+    """Return whether the endpoint is the pod's own: whoever writes an EndpointSlice can put any address into it."""
+    return split_address(endpoint.address)[0] in {one.ip for one in pod.status.pod_ips}
