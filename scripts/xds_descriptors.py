@@ -20,6 +20,7 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 TARGET = Path(__file__).parent.parent / "xds" / "resources" / "descriptors.binpb"
 MESSAGES = {
+    "envoy.config.accesslog.v3": ("AccessLogFilter", "ComparisonFilter", "StatusCodeFilter"),
     "envoy.config.cluster.v3": (
         "CircuitBreakers",
         "CircuitBreakers.Thresholds",
@@ -42,6 +43,7 @@ MESSAGES = {
         "Metadata",
         "Node",
         "ProxyProtocolConfig",
+        "RuntimeUInt32",
         "SocketAddress",
         "SubstitutionFormatString",
         "TransportSocket",
@@ -74,7 +76,9 @@ MESSAGES = {
         "HttpConnectionManager",
         "HttpConnectionManager.UpgradeConfig",
         "HttpFilter",
+        "LocalReplyConfig",
         "Rds",
+        "ResponseMapper",
     ),
     "envoy.extensions.filters.network.set_filter_state.v3": ("Config",),
     "envoy.extensions.filters.network.tcp_proxy.v3": ("TcpProxy",),
@@ -131,7 +135,7 @@ class _Schema:
         self._listed = {f"{_package(key)}.{name}" for key, names in MESSAGES.items() for name in names}
         missing = self._listed - set(self._messages.values())
         assert not missing, f"not in envoy-data-plane: {sorted(missing)}"
-        for python, name in self._messages.items():
+        for python, name in sorted(self._messages.items(), key=lambda item: item[1]):
             if name in self._listed:
                 self._add_message(python, name)
         for file in self.files.values():

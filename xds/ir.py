@@ -66,8 +66,21 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class ListenerOptions:
+    """The settings of listeners that do not depend on a service."""
+
+    trusted_hops: int = 0
+    """The number of proxies in front of the HTTP listener."""
+    max_headers_kib: int = 256
+    """The longest head of a request, in KiB."""
+    max_headers: int = 1000
+    """The most headers of a request."""
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
-    """The addresses of the shared listeners; None for a listener that does not exist."""
+    """The addresses of the shared listeners, and their settings; None for a listener that does not exist."""
 
     http: SocketAddress | None = None
     tls: SocketAddress | None = None
+    options: ListenerOptions = ListenerOptions()

@@ -332,7 +332,8 @@ class ClusterRuntime:
         self._problems.configured(problems)
 
     def _served(self, specs: Sequence[Spec]) -> Served:
-        return Served(f"{ANY}:{self._settings.http_port}", f"{ANY}:{self._settings.tls_port}", specs)
+        http, tls = f"{ANY}:{self._settings.http_port}", f"{ANY}:{self._settings.tls_port}"
+        return Served(http, tls, specs, proxy=self._settings.proxy)
 
     def _saw_object(self, name: str, item: ScaledService | None) -> None:
         self._store.saw(name, item)

@@ -8,6 +8,7 @@ from reconciler.app.hold_ranges import AnyIp, Tproxy
 from reconciler.envoy.admin_stats import STATS_PORTS
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.kubernetes.config.host_policy import HostPolicy
+from reconciler.ports.proxy import ProxySettings
 from reconciler.server.credentials import Files
 
 
@@ -38,6 +39,8 @@ class ReplicaSettings:
     """The port of Envoy's listener for HTTP."""
     tls_port: int = 10443
     """The port of Envoy's listener for TLS."""
+    proxy: ProxySettings = field(default_factory=ProxySettings)
+    """The settings of Envoy's listeners."""
     namespaces: tuple[str, ...] = ()
     """The namespaces of services; empty: all."""
     policy: HostPolicy = field(default_factory=HostPolicy)

@@ -290,7 +290,7 @@ class LocalRuntime:
 
     def _served(self, file: ServicesFile) -> Served:
         """Return the listeners and services of a file, at the addresses that are in force."""
-        return Served(*self._listening.routed(file))
+        return Served(*self._listening.routed(file), proxy=file.proxy)
 
     def _move(self) -> None:
         """Give Envoy other listen addresses for the same file."""

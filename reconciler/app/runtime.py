@@ -26,11 +26,12 @@ from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
-from reconciler.envoy.xds_router import FORGET_SECONDS, XdsRouter, grpc_options
+from reconciler.envoy.xds_router import DEFAULT_PROXY, FORGET_SECONDS, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
 from reconciler.metrics import Metrics, Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.holders import HoldStatus
+from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.replicas import Standing
 from reconciler.ports.router import RouteState
 from reconciler.server.admission import Admission, Claims
@@ -72,6 +73,8 @@ class Served:
     specs: Sequence[Spec]
     unreachable: Sequence[Spec] = ()
     """Services without a listener; connections to them continue."""
+    proxy: ProxySettings = DEFAULT_PROXY
+    """The settings of the listeners."""
 
 
 class StreamServer:
@@ -149,7 +152,7 @@ class Runtime:
         """Send Envoys the listeners, the services, and removed services that are still in use. Raises `ValueError`."""
         present = {spec.name for spec in (*served.specs, *served.unreachable)}
         removed = [spec for spec in self.removal.specs if spec.name not in present]
-        self._router.configure(served.http, served.tls, served.specs, [*served.unreachable, *removed])
+        self._router.configure(served.http, served.tls, served.specs, [*served.unreachable, *removed], served.proxy)
         self._served = served
 
     def open(self) -> None:

@@ -12,9 +12,10 @@ from dataclasses import replace
 
 import grpc
 
-from reconciler.core.address import split_address
+from reconciler.core.address import Address, split_address
 from reconciler.core.entitlement import StreamKind
 from reconciler.core.spec import Spec
+from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.router import Report, RouteState
 from xds import ir
 from xds.names import service_name
@@ -40,6 +41,7 @@ FORGET_SECONDS = 300.0
 """Time after which a disconnected Envoy no longer counts."""
 
 
+DEFAULT_PROXY = ProxySettings()
 CLAIMS = {method: (StreamKind.XDS, claimed) for method, claimed in CLAIMED_NODE.items()}
 """By method, the kind of stream, and how to read the node id from its first message."""
 service_of_stat = service_name
@@ -49,6 +51,14 @@ service_of_stat = service_name
 def address(text: str) -> ir.SocketAddress:
     """Parse `ip:port`, with IPv6 in brackets."""
     return ir.SocketAddress(*split_address(text))
+
+
+def options(proxy: ProxySettings, http: str | None) -> ir.ListenerOptions:
+    """Translate settings to the model of xDS; `http` is the address of the HTTP listener."""
+    hops = proxy.http.trusted_hops
+    if hops is None:
+        hops = int(http is not None and Address.parse(http).is_loopback)
+    return ir.ListenerOptions(hops, proxy.http.max_headers_kib, proxy.http.max_headers)
 
 
 def service(spec: Spec) -> ir.Upstream:
@@ -86,13 +96,20 @@ class XdsRouter:
         self._routed: set[str] = set()
         self._server = XdsServer(on_change=self._changed, on_node=self._node, on_faults=faults)
 
-    def configure(self, http: str | None, tls: str | None, specs: Iterable[Spec], leaving: Iterable[Spec] = ()) -> None:
+    def configure(
+        self,
+        http: str | None,
+        tls: str | None,
+        specs: Iterable[Spec],
+        leaving: Iterable[Spec] = (),
+        proxy: ProxySettings = DEFAULT_PROXY,
+    ) -> None:
         """Replace the services. A service that cannot be served is left out, and is among the faults.
 
         Services in `leaving` receive no new connections; requests in flight continue.
         Raises `ValueError` if no service can be served.
         """
-        listen = ir.Listen(address(http) if http else None, address(tls) if tls else None)
+        listen = ir.Listen(address(http) if http else None, address(tls) if tls else None, options(proxy, http))
         present = [self._translated(spec) for spec in specs]
         services = [entry for _, entry in present] + [replace(service(spec), leaving=True) for spec in leaving]
         self._server.configure(listen, services)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from reconciler.local.services_file.proxy import proxy_of
+from reconciler.ports.proxy import HttpProxy, ProxySettings
 from tests.deploy.containers import containers, documents, unknown_options
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,12 @@ def test_containers_use_only_existing_options() -> None:
             assert not unknown_options(command), f"{container.owner}, {container.name}: {command[:2]}"
             seen.add(command[0])
     assert seen == {"zenvoy", "zenvoy-tproxy", "zenvoy-keeper", "/bin/sh"}  # which runs Envoy
+
+
+def test_chart_proxy_settings_are_the_defaults() -> None:
+    [arguments] = [one.content["args"] for one in containers(INSTALL) if one.name == "reconciler"]
+    [text] = [one.removeprefix("--proxy=") for one in arguments if one.startswith("--proxy=")]
+    assert proxy_of(text, "--proxy") == ProxySettings(http=HttpProxy(trusted_hops=0))
 
 
 def test_schema_describes_every_value() -> None:

@@ -16,6 +16,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, until
 from tests.ports import free_port
 
+MANY = "".join(f"X-H{number}: v\r\n" for number in range(400))
 REQUESTS = {
     "case": "GET / HTTP/1.1\r\nHost: case\r\nX-CamelCase: Yes\r\nx-lower: 1\r\nX-UPPER: 2\r\n\r\n",
     "repeated": "GET / HTTP/1.1\r\nHost: repeated\r\nCookie: a=1\r\nX-Two: 1\r\nX-Two: 2\r\nX_Under: 3\r\n\r\n",
@@ -24,6 +25,10 @@ REQUESTS = {
     "path": "GET /a/%7Efoo/./b%41/../c//d%2Fe%5C\\f;g?h=%7E&i=a/../b HTTP/1.1\r\nHost: path\r\n\r\n",
     "latin": "GET / HTTP/1.1\r\nHost: latin\r\nX-Name: Zoë\r\n\r\n",
     "request-id": "GET / HTTP/1.1\r\nHost: request-id\r\nX-Request-Id: mine\r\n\r\n",
+    "edge": "GET / HTTP/1.1\r\nHost: edge\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n",
+    "many": f"GET / HTTP/1.1\r\nHost: many\r\n{MANY}\r\n",
+    "large": f"GET / HTTP/1.1\r\nHost: large\r\nX-A: {'a' * 61 * 1024}\r\nX-B: {'b' * 61 * 1024}\r\n\r\n",
+    "long": f"GET /{'p' * 70 * 1024} HTTP/1.1\r\nHost: long\r\n\r\n",
     "upgrade": "GET / HTTP/1.1\r\nHost: upgrade\r\nConnection: Upgrade\r\nUpgrade: TLS/1.2\r\n\r\n",
     "tcp": "GET / HTTP/1.1\r\nHost: tcp\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
     "dot": "GET / HTTP/1.1\r\nHost: dot.\r\n\r\n",
@@ -32,10 +37,11 @@ REQUESTS = {
     "old": "GET / HTTP/1.0\r\nHost: old\r\n\r\n",
 }
 """Requests by name, which is also the host: each has a service of its own, so that one asks each while it sleeps."""
-ADDED = re.compile(rb"X-Forwarded-(For: [0-9.]+|Proto: http)\r\n")
+ADDED = re.compile(rb"X-Forwarded-For: [0-9.]+\r\n|(?<=[0-9],)[0-9.]+|X-Forwarded-Proto: http\r\n")
 CHANGED = {
     "trailers": {b"X-Md5: abc": b"x-md5: abc", b"X-Sum: 42": b"x-sum: 42"},
     "upgrade": {b"Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n": b""},
+    "edge": {b"X-Forwarded-For: 192.0.2.9\r\n": b"X-Forwarded-For: 192.0.2.9,\r\n"},
     "tcp": {b"\r\n\r\nGET": b"\r\nConnection: close\r\n\r\nGET"},
     "dot": {b"Host: dot.": b"Host: dot"},
     "old": {
@@ -84,6 +90,12 @@ def test_request_asleep_and_awake_passes_as_it_is(z: Zenvoy, direct: int, name: 
     assert ADDED.sub(b"", awake) == expected
 
 
+def test_request_too_large_names_who_refused_it(z: Zenvoy) -> None:
+    answer = exchange(z.http_port, f"GET / HTTP/1.1\r\nHost: case\r\nX-A: {'a' * 300 * 1024}\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"zenvoy: the headers of the request exceed 256 KiB (maxHeadersKiB)" in answer
+
+
 def exchange(port: int, request: str) -> bytes:
     """Send a request, and return its answer: the head without the length of the body, the body without chunks."""
     with socket.create_connection((LOCAL, port), 30) as client, client.makefile("rb") as file:
@@ -93,7 +105,7 @@ def exchange(port: int, request: str) -> bytes:
             head += _lines(file)
         if b"\nTransfer-Encoding: chunked" in head:
             return head + b"".join(iter(lambda: _chunk(file), b"")) + _lines(file)
-        before, length, after = re.split(rb"Content-Length: (\d+)\r\n", head, maxsplit=1)
+        before, length, after = re.split(rb"(?i:Content-Length): (\d+)\r\n", head, maxsplit=1)
         return before + after + file.read(int(length))
 
 

@@ -47,7 +47,8 @@ def world(path: Path) -> Snapshot:
         for service in document["services"]
     ]
     made = Snapshot()
-    made.configure(ir.Listen(**listen), services)
+    options = ir.ListenerOptions(**document.get("options", {}))
+    made.configure(ir.Listen(**listen, options=options), services)
     for service in document["services"]:
         held = "held" in service
         if "endpoints" in service or held:

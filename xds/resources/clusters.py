@@ -35,6 +35,8 @@ _HTTP1_UPSTREAM_IDLE = timedelta(seconds=1)
 moment cannot be retried safely."""
 _H2C_UPSTREAM_IDLE = timedelta(seconds=60)
 """HTTP/2 servers announce with GOAWAY that they close a connection."""
+_MOST_HEADERS, _MOST_KIB = {"value": 100_000}, {"value": 8192}
+"""The limits of a response. Envoy's defaults, 100 and 60 KiB, would cut the answers of some services."""
 _IS_HELD = Struct(fields={HELD: {"bool_value": True}})
 _HELD_METADATA = Metadata(filter_metadata={"envoy.transport_socket_match": _IS_HELD})
 
@@ -80,7 +82,7 @@ def _upstream_protocol(protocol: ir.ServiceProtocol) -> dict[str, Any]:
         idle_timeout, config = _H2C_UPSTREAM_IDLE, {"http2_protocol_options": {"allow_connect": True}}
     else:
         return {}
-    common = {"idle_timeout": idle_timeout}
+    common = {"idle_timeout": idle_timeout, "max_headers_count": _MOST_HEADERS, "max_response_headers_kb": _MOST_KIB}
     options = UpstreamHttpOptions(common_http_protocol_options=common, explicit_http_config=config)
     return {options.DESCRIPTOR.full_name: packed(options)}
 

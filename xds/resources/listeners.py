@@ -40,12 +40,15 @@ _TCP_PROXY = packed(
     TcpProxy(stat_prefix="tcp", idle_timeout=UNLIMITED, max_connect_attempts=MAX_RETRIES, backoff_options=BACKOFF)
 )
 """The part of each filter that is the same for all services."""
+_ANSWER_OPTIONS = ir.ListenerOptions(max_headers_kib=8192, max_headers=100_000)
+"""The options of the listener `answers`, which only receives requests that the HTTP listener has accepted."""
 _ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(suppress_envoy_headers=True))}
 
 
-def http_listener(address: ir.SocketAddress) -> bytes:
+def http_listener(address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all HTTP services share."""
-    chain = {"filters": [_source_filter(), _http_filter(_connection_manager(HTTP_LISTENER, ROUTES))]}
+    manager = _connection_manager(HTTP_LISTENER, ROUTES, options)
+    chain = {"filters": [_source_filter(), _http_filter(manager)]}
     return encode(Listener(name=HTTP_LISTENER, address=socket_address(address), filter_chains=[chain]))
 
 
@@ -76,7 +79,7 @@ def tcp_listener(service: ir.Upstream, address: ir.SocketAddress) -> bytes:
 
 def answers_listener() -> bytes:
     """Encode Envoy's own listener that answers ignored requests to services that are not running."""
-    chain = {"filters": [_http_filter(_connection_manager(ANSWERS, ANSWERS))]}
+    chain = {"filters": [_http_filter(_connection_manager(ANSWERS, ANSWERS, _ANSWER_OPTIONS))]}
     return encode(Listener(name=ANSWERS, internal_listener={}, filter_chains=[chain]))
 
 
@@ -126,7 +129,7 @@ def _source_filter() -> dict[str, Any]:
     return {"name": "envoy.filters.network.set_filter_state", "typed_config": packed(config)}
 
 
-def _connection_manager(stat_prefix: str, routes: str) -> Any:
+def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptions) -> Any:
     return HttpConnectionManager(
         stat_prefix=stat_prefix,
         codec_type="AUTO",
@@ -139,7 +142,12 @@ def _connection_manager(stat_prefix: str, routes: str) -> Any:
             "allow_custom_methods": True,
             "ignore_http_11_upgrade": ignored_upgrades(),
         },
-        common_http_protocol_options={"idle_timeout": _CLIENT_IDLE_TIMEOUT},
+        common_http_protocol_options={
+            "idle_timeout": _CLIENT_IDLE_TIMEOUT,
+            "max_headers_count": {"value": options.max_headers},
+        },
+        max_request_headers_kb={"value": options.max_headers_kib},
+        local_reply_config=_local_replies(options),
         http2_protocol_options={
             "allow_connect": True,
             "max_concurrent_streams": _MAX_STREAMS,
@@ -150,6 +158,7 @@ def _connection_manager(stat_prefix: str, routes: str) -> Any:
         request_timeout=UNLIMITED,
         request_headers_timeout=_REQUEST_HEADERS_TIMEOUT,
         use_remote_address={"value": True},
+        xff_num_trusted_hops=options.trusted_hops,
         strip_trailing_host_dot=True,
         generate_request_id={"value": False},
         proxy_100_continue=True,
@@ -157,3 +166,11 @@ def _connection_manager(stat_prefix: str, routes: str) -> Any:
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         server_header_transformation="PASS_THROUGH",
     )
+
+
+def _local_replies(options: ir.ListenerOptions) -> dict[str, Any]:
+    """Return the texts of Envoy's own answers, which name who refused a request."""
+    limits = f"{options.max_headers_kib} KiB (maxHeadersKiB) or {options.max_headers} headers (maxHeaders)"
+    text = f"zenvoy: the headers of the request exceed {limits}\n"
+    is_431 = {"comparison": {"op": "EQ", "value": {"default_value": 431, "runtime_key": "zenvoy.too_large"}}}
+    return {"mappers": [{"filter": {"status_code_filter": is_431}, "body": {"inline_string": text}}]}

@@ -94,7 +94,7 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     used = {name for part in tcp for name in part.clusters}
     if listen.http:
         hosts = [part for part in everything if part.virtual_host]
-        all_listeners[HTTP_LISTENER] = listeners.http_listener(listen.http)
+        all_listeners[HTTP_LISTENER] = listeners.http_listener(listen.http, listen.options)
         all_routes[ROUTES] = _routes(hosts)
         used.update(name for part in hosts for name in part.clusters)
         if answers := [part.answering_host for part in hosts if part.answering_host]:

@@ -165,3 +165,8 @@ topologySpreadConstraints:
       matchLabels: {{ include "zenvoy.selector" $ | nindent 8 }}
   {{- end }}
 {{- end -}}
+
+{{/* The settings of Envoy's listeners, in the words of the services file. */}}
+{{- define "zenvoy.proxySettings" -}}
+{{- dict "http" (omit .Values.proxy.http "port" "servicePort" "nodePort") | toJson -}}
+{{- end }}

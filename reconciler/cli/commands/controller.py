@@ -22,9 +22,10 @@ from reconciler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from reconciler.app.cluster_settings import SelfIssue
+    from reconciler.app.cluster_settings import ReplicaSettings, SelfIssue
     from reconciler.app.hold_ranges import AnyIp, Tproxy
     from reconciler.kubernetes.config.host_policy import HostPolicy
+    from reconciler.ports.proxy import ProxySettings
     from reconciler.server.credentials import Files
 
 LEASE_SECONDS_MIN = 1.0
@@ -89,6 +90,14 @@ def controller(
     namespaces: Annotated[
         str, _identity("Watch only these namespaces; default: all.", validators.comma_separated, metavar="A,B")
     ] = "",
+    proxy: Annotated[
+        str,
+        typer.Option(
+            help="Settings of Envoy's listeners, as JSON: the same as `proxy` in a services file.",
+            metavar="SETTINGS",
+            rich_help_panel=ENVOY,
+        ),
+    ] = "{}",
     host_policy: Annotated[
         str,
         typer.Option(
@@ -169,13 +178,9 @@ def controller(
 
       zenvoy controller --pod-name me --pod-ip 127.0.0.1 --kubeconfig ~/.kube/config --grpc 127.0.0.1:18000 --plaintext
     """
-    import asyncio
-
     from reconciler.app import logging
-    from reconciler.app.cluster_runtime import run_until_stopped
     from reconciler.app.cluster_settings import ReplicaSettings
     from reconciler.core.address import split_address
-    from reconciler.kubernetes.client.errors import NoCluster
 
     logging.configure(log_style.value)
     asked = prometheus and prometheus_settings(
@@ -190,6 +195,7 @@ def controller(
         inspect=split_address(inspect),
         http_port=http_port,
         tls_port=tls_port,
+        proxy=_proxy(proxy),
         namespaces=tuple(name for name in namespaces.replace(" ", "").split(",") if name),
         policy=_policy(host_policy, bare_names, cluster_domain),
         lease_namespace=lease_namespace,
@@ -203,6 +209,15 @@ def controller(
         certificates=_certificates((tls_cert, tls_key, tls_ca), tls_ca_secret, tls_proxy_secret, plaintext),
         server_name=tls_server_name,
     )
+    _run(settings, kubeconfig, context)
+
+
+def _run(settings: ReplicaSettings, kubeconfig: Path | None, context: str | None) -> None:
+    import asyncio
+
+    from reconciler.app.cluster_runtime import run_until_stopped
+    from reconciler.kubernetes.client.errors import NoCluster
+
     try:
         asyncio.run(run_until_stopped(settings, kubeconfig, context))
     except (NoCluster, OSError) as error:
@@ -232,6 +247,15 @@ def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
             f"'{ports}' is not a range of ports; use for example 20000-32767", param_hint="--hold-ports"
         )
     return Tproxy(int(first), int(last))
+
+
+def _proxy(text: str) -> ProxySettings:
+    from reconciler.local.services_file.proxy import proxy_of
+
+    found = proxy_of(text, "--proxy")
+    if isinstance(found, list):
+        raise typer.BadParameter("\n".join(str(problem) for problem in found), param_hint="--proxy")
+    return found
 
 
 def _policy(rules: str, bare_names: bool, domain: str) -> HostPolicy:

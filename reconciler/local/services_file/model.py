@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from reconciler.core.spec import Spec
 from reconciler.local.processes import Program
+from reconciler.ports.proxy import ProxySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +25,7 @@ class ServicesFile:
     """`ip:port` of the shared listener of http and h2c services."""
     listen_tls: str | None
     """`ip:port` of the shared listener of tls services."""
+    proxy: ProxySettings
+    """The settings of Envoy's listeners."""
     sample_interval: float
     services: tuple[Entry, ...]

@@ -20,15 +20,17 @@ from reconciler.local.services_file.bounds import exceeded, read_bounded, too_la
 from reconciler.local.services_file.conflicts import find_conflicts
 from reconciler.local.services_file.model import ServicesFile
 from reconciler.local.services_file.problems import Problem, Problems
+from reconciler.local.services_file.proxy import read_proxy
 from reconciler.local.services_file.service import EXAMPLE, TIMING, Draft, read_service, read_timing
 from reconciler.local.services_file.values import Value
+from reconciler.ports.proxy import ProxySettings
 
 SAMPLE_INTERVAL_SECONDS = 1.0
 SHORTEST_INTERVAL_SECONDS = 0.01
 EXPLAINED_CHARACTERS = 512 * 2**10
 """In a longer file, the loader in Python, which has better messages, takes many seconds."""
 NOTHING: Mapping[str, Address] = MappingProxyType({})
-_KEYS = ("listen", "defaults", "services", "sampleInterval")
+_KEYS = ("listen", "proxy", "defaults", "services", "sampleInterval")
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -135,6 +137,7 @@ def _file(root: Value, folder: Path, taken: Mapping[str, Address]) -> ServicesFi
     return ServicesFile(
         listen_http=_said(shared, "http"),
         listen_tls=_said(shared, "tls"),
+        proxy=read_proxy(fields["proxy"]) if "proxy" in fields else ProxySettings(),
         sample_interval=interval or SAMPLE_INTERVAL_SECONDS,
         services=tuple(draft.entry for draft in services),
     )

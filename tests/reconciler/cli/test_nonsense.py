@@ -42,6 +42,7 @@ WRONG = {
     "--holder-port": ("0", "65536", "nonsense"),
     "--hold-ports": ("nonsense", "2-1", "1-65536"),
     "--namespaces": ("a,B", "a/b"),
+    "--proxy": ("", "nonsense", "[]", '{"https":{}}', '{"http":{"maxHeaders":0}}'),
     "--host-policy": ("", "nonsense", "{}", '[{"namespaces":["a"]}]', '[{"namespaces":["a"],"hosts":["a.*"]}]'),
     "--cluster-domain": ("", "a b", "-"),
     "--lease-namespace": ("", "a.b"),

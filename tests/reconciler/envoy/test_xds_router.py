@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
+from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter, options
+from reconciler.ports.proxy import HttpProxy, ProxySettings
 from reconciler.ports.router import RouteState
 from tests.reconciler.replication.test_peers import POD, WEB, Envoy, until
 
@@ -51,3 +52,17 @@ async def test_router_reports_a_route_once_an_envoy_is_forgotten(reconciler: Rec
     await until(lambda: reconciler.states[-1].acked_at is not None, "it to be removed without a query")
     assert reconciler.router.away() == frozenset()
     await here.leaves()
+
+
+@pytest.mark.parametrize(
+    ("address", "hops", "trusted"),
+    [
+        ("127.0.0.1:80", None, 1),
+        ("[::1]:80", None, 1),
+        ("0.0.0.0:80", None, 0),
+        (None, None, 0),
+        ("127.0.0.1:80", 0, 0),
+    ],
+)
+def test_options_unset_hops_trust_this_machine(address: str | None, hops: int | None, trusted: int) -> None:
+    assert options(ProxySettings(http=HttpProxy(trusted_hops=hops)), address).trusted_hops == trusted

@@ -12,6 +12,7 @@ import pytest
 from reconciler.core.spec import IdleBy, Ignore, Protocol, Spec
 from reconciler.local.processes import Program
 from reconciler.local.services_file import ServicesFile, read
+from reconciler.ports.proxy import HttpProxy, ProxySettings
 
 FULL = """
 listen: {http: "127.0.0.1:10000", tls: "[::1]:10443"}
@@ -88,6 +89,13 @@ def test_parser_full_file_reads_every_field(file: Path) -> None:
         stop_signal=Signals.SIGINT,
         drain_timeout=120,
     )
+
+
+def test_parser_proxy_reads_every_setting(file: Path) -> None:
+    assert right(file).proxy == ProxySettings()
+    block = "proxy: {http: {trustedHops: 0, maxHeadersKiB: 512, maxHeaders: 2000}}\nservices:"
+    http = HttpProxy(trusted_hops=0, max_headers_kib=512, max_headers=2000)
+    assert changed(file, "services:", block).proxy == ProxySettings(http=http)
 
 
 def test_parser_missing_fields_use_defaults(file: Path) -> None:

@@ -1,0 +1,53 @@
+"""The `proxy` block: the settings of Envoy's listeners. The chart's values have the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import yaml
+
+from reconciler.local.services_file.problems import Problem, Problems
+from reconciler.local.services_file.values import Value
+from reconciler.ports.proxy import MAX_HEADERS, MAX_HEADERS_KIB, MAX_TRUSTED_HOPS, HttpProxy, ProxySettings
+
+EXAMPLE = "{http: {trustedHops: 1}}"
+_T = TypeVar("_T")
+
+
+def read_proxy(value: Value) -> ProxySettings:
+    """Return the valid settings; problems of the others are recorded."""
+    fields = value.fields(("http",), EXAMPLE)
+    return ProxySettings(http=_http(fields["http"]) if "http" in fields else HttpProxy())
+
+
+def proxy_of(text: str, name: str) -> ProxySettings | list[Problem]:
+    """Read settings from YAML or JSON, or return all problems; `name` is the name of the text in them."""
+    problems = Problems(name)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        node = None
+    if node is None:
+        problems.add(0, 0, "", f"neither YAML nor JSON; use for example {EXAMPLE}")
+        return problems.found()
+    settings = read_proxy(Value(node, "proxy", problems))
+    return problems.found() or settings
+
+
+def _http(value: Value) -> HttpProxy:
+    fields = value.fields(("trustedHops", "maxHeadersKiB", "maxHeaders"), "{trustedHops: 1}")
+    default = HttpProxy()
+    return HttpProxy(
+        trusted_hops=_read(fields, "trustedHops", lambda hops: hops.whole(0, MAX_TRUSTED_HOPS), default.trusted_hops),
+        max_headers_kib=_read(
+            fields, "maxHeadersKiB", lambda size: size.whole(1, MAX_HEADERS_KIB), default.max_headers_kib
+        ),
+        max_headers=_read(fields, "maxHeaders", lambda number: number.whole(1, MAX_HEADERS), default.max_headers),
+    )
+
+
+def _read(fields: Mapping[str, Value], key: str, read: Callable[[Value], _T | None], default: _T) -> _T:
+    """Return the value of a key; the default if it is missing or not valid."""
+    found = read(fields[key]) if key in fields else None
+    return default if found is None else found

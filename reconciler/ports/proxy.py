@@ -1,0 +1,33 @@
+"""The settings of Envoy's listeners, which all services share. Pure.
+
+The services file and the chart have the same settings, under `proxy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MAX_HEADERS_KIB = 8192
+"""The most that Envoy can be configured for."""
+MAX_HEADERS = 100_000
+MAX_TRUSTED_HOPS = 100
+MIN_KEEPALIVE_SECONDS, MAX_KEEPALIVE_SECONDS = 1, 7200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpProxy:
+    """The settings of the listener that HTTP services share."""
+
+    trusted_hops: int | None = None
+    """Proxies in front of the listener, whose X-Forwarded-Proto is kept; None: one if only this machine can connect."""
+    max_headers_kib: int = 256
+    """The longest head of a request; a longer one is refused with 431."""
+    max_headers: int = 1000
+    """The most headers of a request; one with more is refused with 431."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """The settings of all listeners."""
+
+    http: HttpProxy = field(default_factory=HttpProxy)
