@@ -104,7 +104,7 @@ class ProblemNotifier:
         found = {name: rejected_by_envoy(message) for name, message in known.items()}
         for name in [name for name, problem in found.items() if problem != self._rejected.get(name)]:
             log.error(
-                "Envoy rejected part of a service; other services are not affected", service=name, why=known[name]
+                "Envoy rejected part of a service; other services are not affected", service=name, reason=known[name]
             )
         self._rejected = found
         self._notify()

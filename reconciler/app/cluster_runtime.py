@@ -438,5 +438,5 @@ async def _no_envoy() -> bytes:
     raise OSError("this pod has no Envoy; each Envoy serves its own statistics")
 
 
-def _rejected(node: str, why: str) -> None:
-    log.error("Envoy rejected a configuration update; keeping the previous one", envoy=node, why=why)
+def _rejected(node: str, reason: str) -> None:
+    log.error("Envoy rejected a configuration update; keeping the previous one", envoy=node, reason=reason)

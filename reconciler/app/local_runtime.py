@@ -330,15 +330,15 @@ class LocalRuntime:
         if has_removed:
             self._run_programs()
 
-    def _rejected(self, node: str, why: str) -> None:
-        log.error("Envoy rejected a configuration update; keeping the previous one", envoy=node, why=why)
+    def _rejected(self, node: str, reason: str) -> None:
+        log.error("Envoy rejected a configuration update; keeping the previous one", envoy=node, reason=reason)
         if node == NODE:
             self._listening.distrust()
 
     def _found_faults(self, faults: Mapping[str, str]) -> None:
         """Log what Envoy rejects of services, once."""
         for name, message in faults.items() - self._faults.items():
-            log.error("Envoy rejected part of a service; other services are not affected", service=name, why=message)
+            log.error("Envoy rejected part of a service; other services are not affected", service=name, reason=message)
         self._faults = faults
 
     def saw(self, transition: Transition) -> None:

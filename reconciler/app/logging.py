@@ -51,8 +51,8 @@ def _output(descriptor: int, encoding: str) -> LogOutput:
     return LogOutput(descriptor, partial(encode, encoding=encoding), _report_lost)
 
 
-def _report_lost(count: int, why: str) -> None:
-    log.warning("log lines were lost", count=count, why=why)
+def _report_lost(count: int, reason: str) -> None:
+    log.warning("log lines were lost", count=count, reason=reason)
 
 
 def _json(entry: Entry, **_: object) -> str:

@@ -80,7 +80,7 @@ class Drain:
         if await self._envoy.stop_listening(NODE):
             await asyncio.sleep(SETTLE_SECONDS)
         while waiting := await self._look(began):
-            named = [f"{why} to {name}" for name, why in sorted(waiting.items())]
+            named = [f"{reason} to {name}" for name, reason in sorted(waiting.items())]
             longest = max(self._services[name].spec.drain_timeout for name in waiting)
             progress.report(named, began + longest - self._ticks(), "cut what is in flight")
             if await is_set(shorten, POLL_SECONDS):
@@ -96,12 +96,12 @@ class Drain:
         for name, service in self._services.items():
             if name in self._retired:
                 continue
-            why = blocker(service, sample, expected)
-            if why and elapsed < service.spec.drain_timeout:
-                waiting[name] = why
+            reason = blocker(service, sample, expected)
+            if reason and elapsed < service.spec.drain_timeout:
+                waiting[name] = reason
                 continue
-            if why:
-                log.warning("cutting what is in flight after drainTimeout", service=name, in_flight=why)
+            if reason:
+                log.warning("cutting what is in flight after drainTimeout", service=name, in_flight=reason)
             self._retired.add(name)
             self._backend.retire(name)
         return waiting

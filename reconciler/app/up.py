@@ -170,7 +170,7 @@ async def up(options: Options, file: ServicesFile) -> None:
     with locked(state_dir):
         children = ProcessSupervisor(state_dir.children, state_dir.path)
         await children.end_leftovers()
-        if in_use := [why for address in listens(file, options) if (why := unavailable(address))]:
+        if in_use := [reason for address in listens(file, options) if (reason := unavailable(address))]:
             raise CannotStart("cannot listen:", in_use)
         join = Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard"))
         private_files.write(state_dir.bootstrap, as_json(join).encode())
@@ -211,10 +211,10 @@ async def _announce_ready(manager: ServiceManager, state_dir: StateDir) -> None:
     if not manager.is_present:
         return
     reported = None
-    while why := await unready(state_dir.control):
-        if why != reported:
-            manager.notify(status(why))
-        reported = why
+    while reason := await unready(state_dir.control):
+        if reason != reported:
+            manager.notify(status(reason))
+        reported = reason
         await asyncio.sleep(READY_POLL_SECONDS)
     manager.notify(READY, status("serving"))
 

@@ -71,12 +71,12 @@ def _row(service: Mapping[str, Any], now: datetime, parts: bool) -> list[str]:
 
 def _why(service: Mapping[str, Any]) -> str:
     """Return the reason for the state, and the reason why usage is unknown if that keeps the service awake."""
-    why: str = service["stalled"] or service["reason"]
+    reason: str = service["stalled"] or service["reason"]
     traffic = service["traffic"]
     doubtful = service["state"] == "Active" and traffic and traffic["usage"] == "unknown"
     if rejected := service.get("rejected"):
-        return f"Envoy rejects a part of it: {rejected}; {why}"
-    return why if not doubtful or traffic["reason"] in why else f"{why}; kept awake: {traffic['reason']}"
+        return f"Envoy rejects a part of it: {rejected}; {reason}"
+    return reason if not doubtful or traffic["reason"] in reason else f"{reason}; kept awake: {traffic['reason']}"
 
 
 def last_wake(service: Mapping[str, Any], parts: bool = True) -> str:

@@ -126,14 +126,14 @@ class Window:
         if self.after.taken_at <= self.before.taken_at:
             return Unknown(Reason.SAMPLE_NOT_NEWER, "the sample is older than the one before")
         for envoy in sorted(self.expected):
-            if why := self._unknown_envoy(envoy, self.before):
-                return why
+            if reason := self._unknown_envoy(envoy, self.before):
+                return reason
         return None
 
     def _unknown_envoy(self, envoy: str, before: Sample) -> Unknown | None:
         if envoy not in self.after.envoys:
-            why = self.after.missing.get(envoy, "not in the sample")
-            return Unknown(self._cause_of_missing(envoy), f"Envoy {envoy} is missing: {why}")
+            reason = self.after.missing.get(envoy, "not in the sample")
+            return Unknown(self._cause_of_missing(envoy), f"Envoy {envoy} is missing: {reason}")
         if envoy not in before.envoys:
             return Unknown(Reason.ENVOY_NEW, f"Envoy {envoy} was not in the sample before")
         elapsed = self.after.read_at(envoy) - before.read_at(envoy)

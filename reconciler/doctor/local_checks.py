@@ -43,10 +43,10 @@ def check_machine(overview: Mapping[str, Any] | None, file: Path | None) -> list
 def _check_ready(overview: Mapping[str, Any]) -> CheckResult:
     """Find the reason why clients are not served yet, unless another check has it."""
     summary = f"running with {pluralize(overview['services'], 'service')}"
-    why, busy = overview.get("unready"), (overview.get("listens") or {}).get("busy")
-    if not why or busy or not overview["ready"] or not overview["envoys"] or not overview["holders"]:
+    reason, busy = overview.get("unready"), (overview.get("listens") or {}).get("busy")
+    if not reason or busy or not overview["ready"] or not overview["envoys"] or not overview["holders"]:
         return CheckResult("zenvoy up", summary)
-    finding = Finding(FindingCode.RECONCILER_NOT_READY, "zenvoy up", f"clients are not served: {why}", WAIT_OR_READ)
+    finding = Finding(FindingCode.RECONCILER_NOT_READY, "zenvoy up", f"clients are not served: {reason}", WAIT_OR_READ)
     return CheckResult("zenvoy up", summary, (finding,))
 
 
@@ -111,8 +111,8 @@ def _check_file(path: Path, runs: bool) -> CheckResult:
         )
         return CheckResult("services file", pluralize(len(mistakes), "mistake"), mistakes)
     addresses = (found.listen_http, found.listen_tls, *(entry.spec.listen for entry in found.services))
-    taken = [] if runs else [why for address in addresses if address and (why := unavailable(address))]
+    taken = [] if runs else [reason for address in addresses if address and (reason := unavailable(address))]
     in_use = tuple(
-        Finding(FindingCode.ADDRESS_IN_USE, str(path), f"cannot listen on {why}", FREE_ADDRESS) for why in taken
+        Finding(FindingCode.ADDRESS_IN_USE, str(path), f"cannot listen on {reason}", FREE_ADDRESS) for reason in taken
     )
     return CheckResult("services file", pluralize(len(found.services), "service"), in_use)

@@ -36,7 +36,7 @@ def sampled(name: str, sample: Sample | None, unknown: Unknown | None, source: s
         }
         for envoy, reading in sorted(sample.envoys.items())
     ]
-    missing = [{"id": envoy, "missing": why} for envoy, why in sorted(sample.missing.items())]
+    missing = [{"id": envoy, "missing": reason} for envoy, reason in sorted(sample.missing.items())]
     age = round(max(0.0, now - sample.taken_at), 3)
     taken_at = moment(sample.taken_at)
     return {

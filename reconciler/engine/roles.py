@@ -158,8 +158,8 @@ class Roles:
         service = self._services.get(name)
         if service is None or service.record is None or service.word is None:
             return None
-        why = in_force(service.record, service.word, service.fence, service.seen)
-        return Standing(why is None, why or "")
+        reason = in_force(service.record, service.word, service.fence, service.seen)
+        return Standing(reason is None, reason or "")
 
     def _take_word(self, name: str, service: Service) -> None:
         """Replace the record by the leader's."""

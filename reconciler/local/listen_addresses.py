@@ -33,14 +33,14 @@ class BusyAddress:
 
     owner: str
     wanted: str
-    why: str
+    reason: str
     """The address, the error, and the program that uses it, if known."""
     instead: str | None
     """The address that its owner keeps meanwhile."""
 
     def __str__(self) -> str:
         kept = f"it still listens on {self.instead}" if self.instead else "it does not listen"
-        return f"{self.owner} cannot listen on {self.why}; {kept}; retrying every second"
+        return f"{self.owner} cannot listen on {self.reason}; {kept}; retrying every second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,18 @@ async def when_free(option: str, address: str, serve: Callable[[], Awaitable[Non
     """Serve at the address of an option as soon as no other program uses it; log the reason until then."""
     reported = None
     while True:
-        why = await in_thread(lambda: in_use(address), "listen address")
-        if why is None:
+        reason = await in_thread(lambda: in_use(address), "listen address")
+        if reason is None:
             try:
                 await serve()
                 return
             except (OSError, RuntimeError) as error:  # gRPC raises a RuntimeError
-                why = f"{address}: {error}"
-        if why != reported:
-            log.error("cannot listen", owner=option, why=f"{option} cannot listen on {why}; retrying every second")
-        reported = why
+                reason = f"{address}: {error}"
+        if reason != reported:
+            log.error(
+                "cannot listen", owner=option, reason=f"{option} cannot listen on {reason}; retrying every second"
+            )
+        reported = reason
         await asyncio.sleep(RETRY_SECONDS)
 
 
@@ -137,7 +139,7 @@ class ListenAddresses:
             self._before = before.served
         for busy in self.busy:
             if before.busy.get(busy.owner) != busy:
-                log.error("cannot listen", owner=busy.owner, why=str(busy))
+                log.error("cannot listen", owner=busy.owner, reason=str(busy))
         for owner in before.busy.keys() & self._choice.served.keys() - self._choice.busy.keys():
             log.info("listening", owner=owner, address=self._choice.served[owner])
         return self._choice.served != before.served
@@ -171,8 +173,12 @@ class ListenAddresses:
 
     def _taken_of(self, addresses: set[str]) -> dict[str, str]:
         """Return the reasons why addresses are in use, without those that zenvoy's own Envoy uses."""
-        found = {address: why for address in addresses if (why := in_use(address))}
+        found = {address: reason for address in addresses if (reason := in_use(address))}
         if not found:
             return {}
         ours = {seen.pid for name, seen in children_of(run_id(self._state_dir)) if name == ENVOY}
-        return {address: why for address, why in found.items() if ours.isdisjoint(listeners(split_address(address)[1]))}
+        return {
+            address: reason
+            for address, reason in found.items()
+            if ours.isdisjoint(listeners(split_address(address)[1]))
+        }

@@ -196,8 +196,8 @@ class ProcessSupervisor:
         while True:
             await asyncio.sleep(PROBE_SECONDS if health.ready else START_PROBE_SECONDS)
             answered = await answers(at)
-            if why := health.probed(answered, clock(), cpu_seconds(process.pid)):
-                log.error(f"{child.name} hangs and is killed", why=why)
+            if reason := health.probed(answered, clock(), cpu_seconds(process.pid)):
+                log.error(f"{child.name} hangs and is killed", reason=reason)
                 with suppress(ProcessLookupError):
                     process.kill()
                 return

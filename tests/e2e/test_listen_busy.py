@@ -49,7 +49,7 @@ def busy(z: Zenvoy, owner: str, after: int) -> str:
     def is_it(entry: dict[str, Any]) -> bool:
         return entry["event"] == "cannot listen" and entry["owner"] == owner
 
-    return str(z.wait_line(f"{owner} cannot listen", is_it, after)["why"])
+    return str(z.wait_line(f"{owner} cannot listen", is_it, after)["reason"])
 
 
 def test_listener_tcp_keeps_its_address_until_new_one_is_free(zenvoy: Start) -> None:

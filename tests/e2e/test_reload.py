@@ -407,7 +407,7 @@ def test_reload_listen_address_in_use_is_reported(zenvoy: Start) -> None:
     with socket.create_server((LOCAL, free_port())) as taken:
         port = taken.getsockname()[1]
         z.write({"services": [web(), db(listen=f"{LOCAL}:{port}")], "defaults": STAYS})
-        z.wait_line("Envoy says why", lambda entry: str(port) in str(entry.get("why")))
+        z.wait_line("Envoy reports the reason", lambda entry: str(port) in str(entry.get("reason")))
         assert request(z.http_port, "web").body == b"web /\n"
         assert str(port) in z.cli("status").stdout
     z.sleep("web")

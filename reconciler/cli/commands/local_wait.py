@@ -65,8 +65,8 @@ def _look(missing: Find) -> tuple[Sequence[str], ExitCode]:
 
 def unready(state: StateDir) -> list[str]:
     """Return why clients are not served yet; empty if they are."""
-    why = control_client.ask(state.control, "GET", "/v1/overview").get("unready")
-    return [f"not ready: {why}"] if why else []
+    reason = control_client.ask(state.control, "GET", "/v1/overview").get("unready")
+    return [f"not ready: {reason}"] if reason else []
 
 
 def until_awake(state: StateDir, service: dict[str, Any], timeout: float) -> dict[str, Any]:

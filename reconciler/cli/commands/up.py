@@ -98,8 +98,8 @@ def check(file: File) -> None:
     Example: zenvoy check services.yaml && zenvoy up services.yaml
     """
     found = _read(file)
-    for why in _in_use_by_others(file, found):
-        output.echo(f"{file}: cannot listen now: {why}", err=True)
+    for reason in _in_use_by_others(file, found):
+        output.echo(f"{file}: cannot listen now: {reason}", err=True)
     output.echo(f"{file}: {pluralize(len(found.services), 'service')}, no mistakes")
 
 
@@ -276,7 +276,7 @@ def _in_use_by_others(path: Path, file: ServicesFile) -> list[str]:
     from reconciler.local.sockets import in_use, state_dirs_listening
 
     here = StateDir(Path(os.environ.get(STATE_DIR_VARIABLE) or STATE_DIR).absolute())
-    found = {address: why for address in wanted(file).values() if (why := in_use(address))}
+    found = {address: reason for address in wanted(file).values() if (reason := in_use(address))}
     for address in list(found):
         running = [state for state in map(StateDir, state_dirs_listening(address)) if _runs_file(state, path)]
         if any(address in _listen_addresses(state) for state in (here, *running)):

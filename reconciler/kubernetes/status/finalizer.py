@@ -132,13 +132,13 @@ class FinalizerController:
             deletion.restored_at = time.monotonic()
             log.info("restored the replicas of a deleted service", service=service, result=text, failed=deletion.may_go)
             self._on_restored(service, text, deletion.may_go)
-        if not deletion.may_go and (why := self._needed_for(service)):
+        if not deletion.may_go and (reason := self._needed_for(service)):
             if time.monotonic() - deletion.restored_at < wake_timeout(item):
                 self._queue.add_after(service, CHECK_AGAIN_SECONDS)
                 return
             deletion.may_go = True
-            text = f"still needed after its wakeTimeout, deleting anyway: {why}"
-            log.warning("deletion timed out, continuing", service=service, reason=why)
+            text = f"still needed after its wakeTimeout, deleting anyway: {reason}"
+            log.warning("deletion timed out, continuing", service=service, reason=reason)
             self._on_restored(service, text, True)
         await remove_finalizer(self._api, item)
         del self._deletions[uid]

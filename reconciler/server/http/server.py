@@ -116,8 +116,8 @@ class Http:
         return web.Response(text="ok\n")
 
     async def _answer_ready(self, _: web.Request) -> web.Response:
-        why = self._operations.unready()
-        return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
+        reason = self._operations.unready()
+        return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
     async def _answer_services(self, _: web.Request) -> web.Response:
         asked = self._operations
