@@ -67,6 +67,7 @@ async def test_crd_defaults_equal_those_of_the_code(api: Api, namespace: str) ->
         "holdTimeout": "60s",
         "drainTimeout": "30s",
         "maxHeld": 1024,
+        "readiness": "probes",
         "refusalDetails": False,
         "paused": False,
     }
@@ -185,6 +186,7 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ("{protocol: h2c, idle: {by: connections}}", "spec.idle.by", IDLE),
         ("{protocol: tcp, listen: 1, idle: {by: requests}}", "spec.idle.by", IDLE),
         ("{protocol: tls, idle: {by: requests}}", "spec.idle.by", IDLE),
+        ("readiness: luck", "spec.readiness", 'supported values: "probes", "kubernetes"'),
         ("idle: {by: luck}", "spec.idle.by", 'supported values: "requests", "connections", "bytes"'),
         ("replicas: 0", "spec.replicas", REPLICAS),
         ("replicas: 100001", "spec.replicas", REPLICAS),

@@ -19,7 +19,7 @@ from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, Notation
 from reconciler.kubernetes.config import ignore_rules
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, resolve
-from reconciler.kubernetes.config.service_config import SERVICE, ServiceConfig
+from reconciler.kubernetes.config.service_config import SERVICE, Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.names import is_api_version, is_kind, is_subdomain
 from reconciler.kubernetes.types.objects import ObjectMeta
@@ -156,7 +156,7 @@ def _port(text: str) -> int | str:
     return text
 
 
-def _word(known: type[Protocol] | type[IdleBy]) -> Callable[[str], str]:
+def _word(known: type[Protocol] | type[IdleBy] | type[Readiness]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         _check(validation.choice_problem("", text, known))
         return text
@@ -255,6 +255,7 @@ FIELDS: Mapping[str, Field] = {
         "ignore.sources", _texts(validation.source_problem, "10.8.0.0/16,fd00::/8"), "10.8.0.0/16,fd00::/8"
     ),
     "ignore-answer": Field("ignore.answer", _answer, "200 asleep"),
+    "readiness": Field("readiness", _word(Readiness), "kubernetes"),
     "refusal-details": Field("refusalDetails", _yes_no, "true"),
     "paused": Field("paused", _yes_no, "true"),
 }

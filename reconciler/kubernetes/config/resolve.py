@@ -16,7 +16,7 @@ from reconciler.core.text import parse_duration
 from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, Notation
 from reconciler.kubernetes.config import ignore_rules, service_ports
 from reconciler.kubernetes.config.host_policy import HostPolicy
-from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 from reconciler.kubernetes.types.names import is_label
 from reconciler.kubernetes.types.objects import LONGEST_SHOWN
@@ -105,7 +105,8 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
         paused=said.paused,
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
-    return ServiceConfig(spec, target_of(item), service, port, created, meta.uid, meta.generation)
+    readiness = Readiness(said.readiness or Readiness.PROBES)
+    return ServiceConfig(spec, target_of(item), service, port, created, meta.uid, meta.generation, readiness)
 
 
 def _port(item: ScaledService, service: Service | None, names: Notation) -> ServicePort | Problem:
@@ -173,6 +174,8 @@ def _value_problems(said: ScaledServiceSpec, names: Notation) -> Iterator[Proble
         found.append(validation.number_problem(place("listen"), said.listen, MAX_PORT, 5432))
     if said.idle.by:
         found.append(validation.choice_problem(place("idle.by"), said.idle.by, IdleBy))
+    if said.readiness:
+        found.append(validation.choice_problem(place("readiness"), said.readiness, Readiness))
     yield from filter(None, found)
     yield from ignore_rules.rule_problems(said.ignore, names)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
 from reconciler.core.reasons import Problem, Reason
@@ -49,6 +50,14 @@ def rejected_by_envoy(message: str) -> Problem:
     return Problem(Reason.REJECTED_BY_ENVOY, "spec", f"Envoy rejects a part of it: {message}", right)
 
 
+class Readiness(StrEnum):
+    """The first to call a pod of a waking service ready; the first value is the default."""
+
+    PROBES = "probes"
+    """zenvoy, which runs the pod's own probes."""
+    KUBERNETES = "kubernetes"
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
     """One ScaledService that is in force."""
@@ -64,6 +73,7 @@ class ServiceConfig:
     uid: str
     generation: int
     """Generation of the object that this was made from: an older one while the newest has problems."""
+    readiness: Readiness = Readiness.PROBES
 
     @property
     def service_key(self) -> str:

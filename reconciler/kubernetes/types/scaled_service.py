@@ -72,6 +72,7 @@ class ScaledServiceSpec(Struct, frozen=True):
     max_held: int | None = None
     idle: Idle = Idle()
     ignore: tuple[IgnoreRule, ...] = ()
+    readiness: str = ""
     refusal_details: bool = False
     paused: bool = False
 

@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices, PodEndpoint
@@ -285,7 +285,7 @@ class KubernetesBackend:
         diagnosis = scaler.observer.diagnosis
         if not workload.is_waking or reachable:
             self._wake_monitor.finish(workload)
-        elif current and current.replicas:
+        elif current and current.replicas and (self._diagnoses or workload.runs_probes):
             diagnosis = diagnosis or self._follow_wake(workload, usable, routable)
         else:
             self._wake_monitor.leave(workload)
@@ -335,6 +335,6 @@ class KubernetesBackend:
             log.error("internal error in a task", task=task.get_name(), exc_info=error)
 
 
-def _place(config: ServiceConfig) -> tuple[Target, str, str]:
+def _place(config: ServiceConfig) -> tuple[Target, str, str, Readiness]:
     """Return the parts of a configuration that the backend depends on."""
-    return config.target, config.service, config.port.name
+    return config.target, config.service, config.port.name, config.readiness

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.scaler import TargetScaler
@@ -74,6 +74,11 @@ class Workload:
     def is_waking(self) -> bool:
         """True if replicas are desired."""
         return isinstance(self.desired, AtLeast)
+
+    @property
+    def runs_probes(self) -> bool:
+        """True if zenvoy runs the probes of its pods."""
+        return self.config.readiness is Readiness.PROBES
 
     def begin(self, at: float) -> None:
         """Start a wake."""

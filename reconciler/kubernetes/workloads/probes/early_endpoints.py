@@ -49,14 +49,14 @@ class EarlyEndpoints:
                 workload.drop_early(address)
             elif not endpoint.starting:
                 workload.hand_over(address)
-            elif early.passed_at is None and not workload.is_waking:
+            elif early.passed_at is None and not (workload.is_waking and workload.runs_probes):
                 workload.drop_early(address)
         return [address for address, early in workload.early.items() if early.passed_at is not None]
 
     def probe(self, workload: Workload, endpoints: Sequence[PodEndpoint], pods: Sequence[Pod]) -> None:
         """Start to probe the pods of starting endpoints; only those of the best rank."""
         starting = [endpoint for endpoint in endpoints if endpoint.starting]
-        if not starting:
+        if not starting or not workload.runs_probes:
             return
         by_uid = {pod.metadata.uid: pod for pod in pods}
         for endpoint in (one for one in starting if one.rank == starting[0].rank):

@@ -118,7 +118,7 @@ BAD = [
         "y",
         "unknown annotation; use target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
         "hold-timeout, drain-timeout, max-held, idle-by, ignore-paths, ignore-user-agents, ignore-sources, "
-        "ignore-answer, refusal-details or paused",
+        "ignore-answer, readiness, refusal-details or paused",
     ),
 ]
 """By annotation and its value, what is said of it."""
@@ -159,6 +159,7 @@ def test_annotation_valid_sets_its_field() -> None:
         "ignore-user-agents": "kube-probe/, Prometheus/2",
         "ignore-sources": "10.1.2.3/16",
         "ignore-answer": "503 it is  asleep",
+        "readiness": "kubernetes",
         "refusal-details": "true",
         "paused": "true",
     }
@@ -180,6 +181,7 @@ def test_annotation_valid_sets_its_field() -> None:
                 {"sources": ["10.1.2.3/16"], "answer": {"status": 503, "body": "it is  asleep"}},
                 {"userAgents": ["kube-probe/", "Prometheus/2"], "answer": {"status": 503, "body": "it is  asleep"}},
             ],
+            "readiness": "kubernetes",
             "refusalDetails": True,
             "paused": True,
         },

@@ -8,7 +8,7 @@ from reconciler.core.spec import IdleBy, Protocol, Spec
 from reconciler.envoy import xds_router
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
-from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
 from reconciler.kubernetes.types.target import Target
 from tests.reconciler.kubernetes.objects import WEB, scaled, service
@@ -68,6 +68,7 @@ def test_resolve_full_spec_sets_every_field() -> None:
         drainTimeout: 1m
         maxHeld: 5
         idle: {by: bytes}
+        readiness: kubernetes
         paused: true
     """
     item = scaled(spec)
@@ -75,6 +76,7 @@ def test_resolve_full_spec_sets_every_field() -> None:
     assert isinstance(found, ServiceConfig)
     assert found.target == Target("argoproj.io/v1alpha1", "Rollout", "backend", "shop")
     assert (found.service, found.service_key, found.port.port) == ("front", "shop/front", 80)
+    assert found.readiness is Readiness.KUBERNETES
     assert found.spec == Spec(
         name="shop/web",
         protocol=Protocol.H2C,
@@ -270,6 +272,7 @@ def test_resolve_listen_implies_tcp(port: str) -> None:
             "BadSpec: spec.scaleTargetRef.apiVersion: 'apps/v1/x' is not a valid apiVersion; write group/version, as "
             "in apps/v1",
         ),
+        ("readiness: probe", WEB, "BadSpec: spec.readiness: 'probe' is not known; did you mean probes?"),
         ("idle: {by: luck}", WEB, "BadSpec: spec.idle.by: 'luck' is not known; use requests, connections or bytes"),
     ],
 )

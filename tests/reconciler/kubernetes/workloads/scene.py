@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.errors import ApiError
-from reconciler.kubernetes.config.service_config import ServiceConfig
+from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
@@ -23,9 +23,11 @@ UP, DOWN = AtLeast(2), Zero()
 GENEROUS_SECONDS = 10.0
 
 
-def entry(name: str = "web", kind: str = "Deployment", target: str | None = None) -> ServiceConfig:
+def entry(
+    name: str = "web", kind: str = "Deployment", target: str | None = None, readiness: Readiness = Readiness.PROBES
+) -> ServiceConfig:
     ref = Target("apps/v1", kind, target or name, "shop")
-    return ServiceConfig(Spec(name=f"shop/{name}"), ref, name, ServicePort("", 80), 0.0, "uid", 1)
+    return ServiceConfig(Spec(name=f"shop/{name}"), ref, name, ServicePort("", 80), 0.0, "uid", 1, readiness)
 
 
 class Scene:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from reconciler.kubernetes.config.service_config import Readiness
 from reconciler.kubernetes.workloads.probes import early_endpoints
-from tests.reconciler.kubernetes.workloads.scene import DOWN, PODS, UP, Scene
+from tests.reconciler.kubernetes.workloads.scene import DOWN, PODS, UP, Scene, entry
 
 HERE = "127.0.0.1"
 RUNS = {"running": {}}
@@ -226,3 +227,17 @@ async def test_probes_stop_if_clients_are_gone(scene: Scene, app: tuple[App, int
     before = server.requests
     await asyncio.sleep(0.2)
     assert server.requests - before <= 1
+
+
+async def test_readiness_of_kubernetes_is_awaited_if_configured(scene: Scene, app: tuple[App, int]) -> None:
+    server, port = app
+    await woken(scene)
+    uid = put_pod(scene, http(port))
+    scene.slice(port, uid, ready=False)
+    await server.until_asked()
+    scene.configure(entry(readiness=Readiness.KUBERNETES))
+    server.status = 200
+    await asyncio.sleep(0.2)
+    assert not scene.now.endpoints
+    scene.slice(port, uid, ready=True)
+    await scene.until(lambda running: running.endpoints)
