@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from reconciler.app.encoding import degrade_output
-from reconciler.cli import output
-from reconciler.cli.commands import controller, envoy, maintenance, services, up
+from reconciler.cli import options, output
+from reconciler.cli.commands import controller, envoy, logs, maintenance, services, up
+from reconciler.cli.completion import complete_service
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.help_text import PROGRAM_HELP, render_help
 
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": up.check,
     "status": services.status,
     "explain": services.explain,
+    "logs": logs.logs,
     "wake": services.wake,
     "sleep": services.sleep,
     "wait": services.wait,
@@ -47,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, function in COMMANDS.items():
     app.command(name, help=render_help(function.__doc__))(function)
+options.completions.append(complete_service)
 app.command("reconcile", hidden=True)(up.reconcile)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,9 +29,30 @@ class OutputFormat(StrEnum):
     yaml = "yaml"
 
 
-Name = Annotated[str, typer.Argument(help="Name of the service; in a cluster NAME or NAMESPACE/NAME.", metavar="NAME")]
+completions: list[Callable[[typer.Context, str], list[str]]] = []
+"""The functions that complete names of services. The program adds them, because they call commands."""
+
+
+def complete_service(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a service."""
+    return [name for complete in completions for name in complete(ctx, incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the service; in a cluster NAME or NAMESPACE/NAME.",
+        metavar="NAME",
+        autocompletion=complete_service,
+    ),
+]
 MaybeName = Annotated[
-    str | None, typer.Argument(help="One service; default: all. In a cluster NAME or NAMESPACE/NAME.", metavar="[NAME]")
+    str | None,
+    typer.Argument(
+        help="One service; default: all. In a cluster NAME or NAMESPACE/NAME.",
+        metavar="[NAME]",
+        autocompletion=complete_service,
+    ),
 ]
 OutputOption = Annotated[OutputFormat, typer.Option("-o", "--output", help="Output format.")]
 StateDirOption = Annotated[
@@ -92,7 +114,11 @@ Controller = Annotated[
 ]
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Names of services; in a cluster NAME or NAMESPACE/NAME.", metavar="[NAME]..."),
+    typer.Argument(
+        help="Names of services; in a cluster NAME or NAMESPACE/NAME.",
+        metavar="[NAME]...",
+        autocompletion=complete_service,
+    ),
 ]
 Wait = Annotated[bool, typer.Option(help="Wait for the result.")]
 Goal = Annotated[

@@ -55,9 +55,13 @@ class StateDir:
     def bootstrap(self) -> Path:
         return self.path / "bootstrap.json"
 
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
     def log(self, process: str) -> Path:
-        """Return the log file of a process of `zenvoy up`."""
-        return self.path / "logs" / f"{process}.log"
+        """Return the log file of a service, or of a process of `zenvoy up`."""
+        return self.logs / f"{process}.log"
 
     def make(self) -> None:
         """Create the directory. Raises `OSError`, in particular `NotPrivate` if another user could change it."""

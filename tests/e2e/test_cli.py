@@ -24,7 +24,7 @@ from tests.ports import free_port
 STAYS = {**QUICK, "idleAfter": "10m", "drainTimeout": "30s"}
 COMMANDS = (
     *("up", "check", "status", "wake", "sleep", "wait", "pause", "resume", "explain", "doctor", "uninstall"),
-    *("diagram", "bootstrap", "certificate", "controller", "drain-envoy"),
+    *("logs", "diagram", "bootstrap", "certificate", "controller", "drain-envoy"),
 )
 FIELDS = {"name", "state", "since", "reason", "held", "relayed", "requests", "deadline", "lastWake"}
 GOOD = 'listen: {http: "127.0.0.1:10000"}\nservices: [{name: web, command: [sleep, "{port}"]}]\n'
@@ -219,6 +219,50 @@ def test_state_directory_long_path_works(zenvoy: Start) -> None:
     assert json.loads(done.stdout)["state"] in ("Active", "Idle")
     assert z.stop() == 0
     assert not z.leftovers()
+
+
+def test_logs_command_shows_output_of_a_service(z: Zenvoy) -> None:
+    z.ask("POST", "/v1/services/broken/wake")
+    until("its program printed", lambda: "db.conf" in z.output("broken"))
+    assert z.cli("logs", "broken").stdout.startswith("[red] no [/etc/db.conf] for ")
+    done = z.cli("logs", "broken", "--tail", "1")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    for name in ("wib", "../db", ""):
+        done = z.cli("logs", name)
+        assert done.returncode == 4, done
+        assert "broken" in done.stderr
+
+
+def test_logs_follow_continues_in_the_next_file(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "web.log"
+    log.parent.mkdir()
+    log.write_bytes(b"old\nlast\n")
+    command = [str(ZENVOY), "logs", "web", "-f", "--tail", "1", "--state-dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as following:
+        try:
+            assert following.stdout
+            assert following.stdout.readline() == b"last\n"
+            with log.open("ab") as more:
+                more.write(b"added\n")
+            log.replace(log.with_suffix(".log.1"))
+            log.write_bytes(b"new\n")
+            assert [following.stdout.readline() for _ in range(2)] == [b"added\n", b"new\n"]
+            following.send_signal(signal.SIGINT)
+            assert following.wait(30) == 0
+        finally:
+            following.kill()
+
+
+def test_completion_lists_names_of_services(z: Zenvoy) -> None:
+    environment = {
+        **os.environ,
+        "ZENVOY_STATE_DIR": str(z.state_dir),
+        "_ZENVOY_COMPLETE": "complete_bash",
+        "COMP_WORDS": "zenvoy wake t",
+        "COMP_CWORD": "2",
+    }
+    done = subprocess.run([str(ZENVOY)], capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.stdout.split() == ["table", "told"]
 
 
 def test_command_unknown_service_exits_4(z: Zenvoy) -> None:

@@ -21,7 +21,7 @@ NEEDED = {
     "controller": ["--pod-name=me", "--pod-ip=127.0.0.1", "--kubeconfig={here}/kubeconfig", "--plaintext"],
     "certificate": ["edge-1"],
     "run": ["--reconciler=127.0.0.1:18000"],
-    **{name: ["web"] for name in ("explain", "wake", "sleep", "wait", "pause", "resume")},
+    **{name: ["web"] for name in ("explain", "wake", "logs", "sleep", "wait", "pause", "resume")},
 }
 WRONG = {
     "--grpc": ("", "nonsense", "127.0.0.1:0", "127.0.0.1:99999", "::1:1"),
@@ -71,6 +71,7 @@ WRONG = {
     "--open-files": ("", "0", "-1", "many"),
     "--stats-ports": ("", "0", "2-1", "1-65536", "nonsense"),
     "--mode": ("nonsense",),
+    "--tail": ("nonsense", "-1"),
     "--directory": ("/nowhere", "/dev/null"),
     "--for": ("nonsense", "-1", "nan", "inf"),
     "--settle": ("nonsense", "-1", "nan", "inf"),
@@ -101,7 +102,7 @@ EXEMPT = {("bootstrap", flag) for flag in ("--tls-cert", "--tls-key", "--tls-ca"
     ("reconcile", "--prometheus"),
     *(
         (command, "--state-dir")
-        for command in ("status", "explain", "wake", "sleep", "wait", "pause", "resume", "doctor")
+        for command in ("status", "explain", "wake", "sleep", "wait", "logs", "pause", "resume", "doctor")
     ),
 }
 """Options with values for Envoy, or with a directory that need not exist."""
