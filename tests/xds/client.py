@@ -77,7 +77,7 @@ def leads_to(resources: Iterable[api.Any]) -> frozenset[str]:
 
 
 class Client(ABC):
-    """What both protocols' clients do."""
+    """The common part of the clients of both protocols."""
 
     world: Snapshot
     stream: Stream

@@ -1,4 +1,4 @@
-"""What the tests with real Envoy are made of: the xDS server on a port, an Envoy that joins it, waiting.
+"""Parts of tests with a real Envoy: an xDS server on a port, an Envoy that joins it, and waiting.
 
 Everything that is started is ended by the context manager that started it.
 """

@@ -224,7 +224,7 @@ async def test_envoy_rejects_cluster_others_are_served(tmp_path: Path) -> None:
 
 
 async def test_envoy_joining_later_rejects_only_the_trial(stage: Stage, tmp_path: Path) -> None:
-    """What the only Envoy rejected is tried at the next one, apart from what is served; both reject it."""
+    """The next Envoy tries the rejected part apart from the served configuration; both Envoys reject it."""
     async with upstream(pages("page")) as page:
         await stage.serve((http("a"), (page,)), (http("bad"), (page,)))
         await found(stage, "bad")

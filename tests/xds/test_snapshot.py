@@ -1,4 +1,4 @@
-"""What is wrong is said at once and changes nothing; versions follow the content."""
+"""Snapshots: problems are reported at once and change nothing; versions follow the content."""
 
 from __future__ import annotations
 

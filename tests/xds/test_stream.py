@@ -459,7 +459,7 @@ def test_sotw_stale_nonce_keeps_the_subscription() -> None:
 
 
 def test_sotw_one_request_answers_several_responses() -> None:
-    """Whether the first was applied cannot be known, so it is sent again; it is not taken for acknowledged."""
+    """The first response may not have been applied: it is sent again and does not count as acknowledged."""
     client = SotwClient(world(http("a"), http("b")))
     client.joins(endpoints=("a", "b"))
     route(client, "a", PODS)

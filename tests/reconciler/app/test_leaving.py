@@ -37,7 +37,7 @@ def test_one_that_is_waited_for_is_left_the_time_to_say_no() -> None:
     assert Stage(seen=Observed(replicas=0, held=1)).leaving.names == {"web"}
 
 
-def test_a_clock_that_is_set_on_takes_no_time_from_what_is_in_flight() -> None:
+def test_leaving_clock_set_forward_does_not_shorten_the_drain() -> None:
     stage = Stage()
     stage.set_by = 3600.0
     assert not stage.is_over(29, Counters(requests=1, active_requests=1))

@@ -60,7 +60,7 @@ class Stage:
         self.service.seen = replace(Observed(), held=held, relayed=relayed, route_acked_at=acked_at)
 
 
-def test_it_is_withdrawn_once_it_was_not_idle_for_all_of_idle_after() -> None:
+def test_renewal_withdraws_after_idle_after_without_idleness() -> None:
     stage = Stage()
     assert stage.sample(9, connections=3) == []
     assert stage.sample(10, connections=3) == ["withdraw"]
@@ -82,7 +82,7 @@ def test_it_is_replaced_when_all_who_are_connected_are_held() -> None:
     assert stage.sample(12, connections=3) == ["withdraw", "restart"]
 
 
-def test_doubt_replaces_nothing_and_after_the_drain_timeout_it_is_tried_again_later() -> None:
+def test_renewal_unknown_usage_restores_and_retries_later() -> None:
     stage = Stage()
     stage.sample(10, connections=3)
     stage.sees(held=3, acked_at=None)

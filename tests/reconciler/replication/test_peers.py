@@ -76,7 +76,7 @@ class Tls:
 
 @dataclass
 class Everything:
-    """What all replicas share: who should be there, whose the lease is, records, and a clock that can be advanced."""
+    """The state that replicas share: expected proxies, the lease, records, and a clock that can be advanced."""
 
     listed: set[str] = field(default_factory=set)
     holder: str = "one"
@@ -309,7 +309,7 @@ class Scene:
         self.two.runs(replicas, *endpoints)
 
     async def known(self) -> None:
-        """What the leader has yet to hear of, it would not miss."""
+        """Wait until the leader knows every Envoy and holder, since it misses only known ones."""
         ledger = self.one.peers.merged.ledger
         nodes, names = {f"envoy-{name}" for name in self.envoys}, set(self.holders)
         await until(
@@ -366,7 +366,7 @@ async def test_a_follower_has_the_leader_s_records() -> None:
         assert first.hold_address == second.hold_address
 
 
-async def test_the_first_demand_at_a_follower_wakes_there_and_reaches_the_leader() -> None:
+async def test_demand_at_follower_wakes_there_and_reaches_the_leader() -> None:
     async with scene(replicas=0) as s:
         await s.holders["two"].counts(s.hold_address, held=1)
         await until(lambda: s.two.state() is s.one.state() is State.Waking, "both to wake")
@@ -406,7 +406,7 @@ async def test_sleep_waits_for_the_follower_s_envoys() -> None:
         assert s.two.scales[WEB.name] is None
 
 
-async def test_who_is_held_or_relayed_at_a_follower_keeps_the_service_awake() -> None:
+async def test_connections_at_follower_keep_the_service_awake() -> None:
     async with scene() as s:
         await s.settled(s.one)
         await s.one.quiet()
@@ -495,7 +495,7 @@ async def test_a_replica_that_should_be_there_and_is_not_forbids_sleep() -> None
         assert s.one.state() is State.ScaledToZero
 
 
-async def test_people_are_told_by_the_leader_of_all_that_are_connected_and_to_which_replica() -> None:
+async def test_leader_lists_the_proxies_of_all_replicas() -> None:
     async with scene() as s:
 
         def told(replica: Replica) -> tuple[dict[str, Any], list[str]]:
@@ -511,7 +511,7 @@ async def test_people_are_told_by_the_leader_of_all_that_are_connected_and_to_wh
         assert [envoy["replica"] for envoy in theirs.values()] == ["two"] and one == ["two"]
 
 
-async def test_an_envoy_and_a_holder_that_move_to_another_replica_are_not_missed() -> None:
+async def test_proxy_that_moves_to_another_replica_is_not_missed() -> None:
     async with scene() as s:
         await s.envoys["two"].joins(s.one)
         await s.holders["two"].joins(s.one)
@@ -535,7 +535,7 @@ async def test_an_envoy_that_is_nowhere_is_missed() -> None:
         assert s.one.engine.unknown and s.one.engine.unknown.code is Reason.ENVOY_AWAY
 
 
-async def test_a_new_leader_undoes_a_sleep_that_was_not_confirmed_and_misses_who_was_the_old_one_s() -> None:
+async def test_new_leader_undoes_unconfirmed_sleep_and_misses_proxies() -> None:
     async with scene() as s:
         await s.drained()
         assert s.one.state() is State.ScaledToZero
@@ -549,7 +549,7 @@ async def test_a_new_leader_undoes_a_sleep_that_was_not_confirmed_and_misses_who
         assert s.two.peers.merged.envoys() == {"envoy-one", "envoy-two"}
 
 
-async def test_roles_are_exchanged_and_nobody_is_asked_to_sleep_by_the_one_that_was() -> None:
+async def test_former_leader_puts_nothing_to_sleep_after_the_exchange() -> None:
     async with scene() as s:
         await s.settled(s.one)
         s.one.engine.command(WEB.name, SleepCommanded("requested by a user"))
@@ -589,7 +589,7 @@ async def test_a_follower_that_starts_alone_goes_by_what_was_saved() -> None:
     await two.stop()
 
 
-async def test_a_command_to_wake_is_obeyed_by_any_replica_and_one_to_sleep_by_the_leader() -> None:
+async def test_follower_applies_wake_commands_and_no_sleep_commands() -> None:
     async with scene(replicas=0) as s:
         s.two.engine.command(WEB.name, SleepCommanded("requested by a user"))
         assert s.two.state() is State.ScaledToZero
@@ -613,7 +613,7 @@ async def test_services_that_are_removed_and_added_reach_the_follower() -> None:
         await until(lambda: "shop/api" not in s.two.peers.merged.updates, "it to be dropped")
 
 
-async def test_what_concerns_a_newcomer_is_said_before_it_and_what_one_that_left_no_longer_does_after() -> None:
+async def test_reports_precede_arrivals_and_follow_departures() -> None:
     async with scene() as s:
         said: list[str | bool] = []
         merged = s.one.peers.merged
@@ -639,7 +639,7 @@ async def test_what_concerns_a_newcomer_is_said_before_it_and_what_one_that_left
         assert said[0] == "not there"
 
 
-async def test_who_came_and_went_before_the_leader_heard_of_it_is_missed() -> None:
+async def test_leader_misses_proxy_that_left_before_it_was_reported() -> None:
     async with scene() as s:
         merged, there = s.one.peers.merged, s.two.peers.merged.fleet
         s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
@@ -652,7 +652,7 @@ async def test_who_came_and_went_before_the_leader_heard_of_it_is_missed() -> No
         assert s.one.state() is State.ScaledToZero
 
 
-async def test_who_came_and_went_while_nobody_led_is_missed_by_whoever_leads_next() -> None:
+async def test_next_leader_misses_proxy_that_left_without_a_leader() -> None:
     async with scene() as s:
         await s.one.stop()
         await until(lambda: bool(s.two.lost), "to notice")
@@ -664,7 +664,7 @@ async def test_who_came_and_went_while_nobody_led_is_missed_by_whoever_leads_nex
         assert "late" in ledger.envoys.away and "late" in ledger.holders.away
 
 
-async def test_whose_pod_has_ended_is_missed_no_longer_here_or_by_whoever_leads_next() -> None:
+async def test_ended_proxy_is_missed_neither_by_this_nor_next_leader() -> None:
     async with scene() as s:
         merged = s.one.peers.merged
         late = Holder("late")
@@ -684,7 +684,7 @@ async def test_whose_pod_has_ended_is_missed_no_longer_here_or_by_whoever_leads_
         await until(lambda: "late" not in s.two.peers.merged.memory.holders, "the follower to forget it too")
 
 
-async def test_a_follower_that_cannot_say_anything_does_not_look_connected_and_tries_again() -> None:
+async def test_follower_with_failing_reports_disconnects_and_retries() -> None:
     async with scene(replicas=0) as s:
         merged, faults = s.two.peers.merged, ["a fault"]
         report = merged.report
@@ -710,7 +710,7 @@ async def test_a_stream_that_says_no_hello_is_refused(first: str) -> None:
         assert s.one.peers.merged.unknown() is None
 
 
-async def test_rejections_at_a_follower_reach_the_leader_until_it_leaves() -> None:
+async def test_follower_rejections_reach_the_leader_until_it_leaves() -> None:
     async with scene() as s:
         leader, follower = s.one.peers.merged, s.two.peers.merged
         told: list[dict[str, str]] = []

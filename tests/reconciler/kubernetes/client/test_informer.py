@@ -42,7 +42,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def copy() -> AsyncIterator[Copy]:
-    """Of a server with two slices, in step with it and watching."""
+    """Provide an up-to-date, watching copy of a server with two slices."""
     server = ApiServer()
     server.put("a")
     server.put("b")

@@ -155,7 +155,7 @@ class Elections(RuleBasedStateMachine):
         self._start_again(self.candidates[name])
 
     def _start_again(self, one: Candidate) -> None:
-        """What it had sent is gone by then: a process that died sends nothing, and its name is only one process's."""
+        """Replace the candidate by a new process of the same name; its calls in flight are lost."""
         one.call, one.lost, one.election = None, [], LeaderElection(one.name, TERMS)
 
     @rule(name=st.sampled_from(NAMES), many=st.sampled_from([1, 3, 40]))

@@ -1,4 +1,4 @@
-"""What people write into an annotation, and what comes of it."""
+"""Commands in annotations, and their effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has a host, or a port, that several ScaledServices ask for."""
+"""Conflicts over a host or a port between ScaledServices."""
 
 from __future__ import annotations
 

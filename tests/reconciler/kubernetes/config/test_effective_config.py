@@ -1,4 +1,4 @@
-"""What is in force as single ScaledServices change is what comes out when everything is looked at anew."""
+"""The effective configuration after single changes equals a complete resolution."""
 
 from __future__ import annotations
 

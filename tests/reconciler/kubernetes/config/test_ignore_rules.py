@@ -1,4 +1,4 @@
-"""What is no use of a service: as it is read, and every mistake with its words."""
+"""Ignore rules of ScaledServices, and every problem with its message."""
 
 from __future__ import annotations
 

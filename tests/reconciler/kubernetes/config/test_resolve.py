@@ -1,4 +1,4 @@
-"""What a ScaledService comes to beside its Service: defaults, and every mistake with its words."""
+"""Resolution of a ScaledService with its Service: defaults, and every problem with its message."""
 
 from __future__ import annotations
 

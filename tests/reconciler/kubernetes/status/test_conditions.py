@@ -1,4 +1,4 @@
-"""What `kubectl get ssvc` and `kubectl wait` are told."""
+"""Conditions and columns for `kubectl get ssvc` and `kubectl wait`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `kubectl describe` and `kubectl get events` tell of a service, and how much of it is written."""
+"""Events of a service, as `kubectl describe` shows them, and their rate limit."""
 
 from __future__ import annotations
 

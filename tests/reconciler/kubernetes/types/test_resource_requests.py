@@ -1,4 +1,4 @@
-"""What pods ask for, by a workload's template."""
+"""Resource requests of pods, from a workload's template."""
 
 from __future__ import annotations
 

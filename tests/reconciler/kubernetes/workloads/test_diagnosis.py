@@ -16,7 +16,7 @@ TARGET, AWAITED = "Deployment shop/web", "Service shop/web"
 
 
 def pod(name: str = "web-1", *, deleted: bool = False, node: str = "node-1", **status: Any) -> Pod:
-    """Of phase Pending, unless something else is said."""
+    """Return a pod, by default of phase Pending."""
     metadata = {"name": name, "namespace": "shop", "uid": name}
     if deleted:
         metadata["deletionTimestamp"] = "2026-11-23T10:00:00Z"

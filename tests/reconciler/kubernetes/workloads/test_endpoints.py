@@ -1,4 +1,4 @@
-"""What a Service's EndpointSlices offer, whichever way they are cut."""
+"""Endpoints of a Service, independent of the division into EndpointSlices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pod(ip: str, uid: str = "", **conditions: bool) -> dict[str, Any]:
 
 
 def addresses(*slices: EndpointSlice, port: str = "") -> list[str]:
-    """Of the best rank."""
+    """Return the addresses of the best rank."""
     found = pod_endpoints(slices, port)
     return [offer.address for offer in found if offer.rank == found[0].rank]
 

@@ -26,12 +26,12 @@ GENEROUS_SECONDS = 10.0
 
 
 class FakeWakeClient:
-    """What wakes go out on."""
+    """A client for wakes."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self.slow_seconds = 0.0
-        """How long the API server takes; a call that is cut off before is as if it never came."""
+        """Seconds until the API server answers; a call with a shorter timeout has no effect."""
 
     async def patch(self, path: str, patch: Any, timeout: float) -> bytes:
         self._wait(timeout)
@@ -47,7 +47,7 @@ class FakeWakeClient:
 
 
 class Owner:
-    """Who is told, and what was told."""
+    """The owner of a scaler, with a record of the calls to it."""
 
     def __init__(self) -> None:
         self.objects = Objects()
