@@ -9,12 +9,20 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 from tproxy.control.keeper_client import KeeperClient
 from tproxy.control.reporter import HoldReporter
 from tproxy.dial.dialer import Dialer, DialLimiter
-from tproxy.hold_queue import UNASSIGNED_TIMEOUT_SECONDS, HeldConnection, HoldQueue, RefusalCause, unassigned
+from tproxy.hold_queue import (
+    ASSIGNMENT_GRACE_SECONDS,
+    UNASSIGNED_TIMEOUT_SECONDS,
+    HeldConnection,
+    HoldQueue,
+    RefusalCause,
+    unassigned,
+)
 from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop, Timer
@@ -45,6 +53,8 @@ class HolderContext:
     keeper: KeeperClient
     addresses: dict[str, HoldAddress]
     """By address, those that have ever had a connection; the others cost no more than their assignment."""
+    refused: Counter[str]
+    """By cause, the refused connections that belong to no service."""
 
 
 class HoldAddress:
@@ -52,9 +62,9 @@ class HoldAddress:
 
     __slots__ = ("_context", "_dialer", "_timeout", "queue", "relayed")
 
-    def __init__(self, context: HolderContext, address: str, assignment: Assignment | None = None) -> None:
+    def __init__(self, context: HolderContext, address: str, assignment: Assignment) -> None:
         self._context = context
-        self.queue = HoldQueue(address, self._on_held_events, assignment or unassigned(address))
+        self.queue = HoldQueue(address, self._on_held_events, assignment)
         self.relayed: set[RelayedConnection] = set()
         self._dialer = Dialer(context.limiter, self, self.queue.endpoints)
         self._timeout: Timer | None = None
@@ -103,12 +113,15 @@ class HoldAddress:
             self._rearm_timeout()
         if queue.endpoints != endpoints:
             self._dialer.set_endpoints(queue.endpoints)
+        if not was_assigned:
+            self._context.reporter.report(queue)
         self._dialer.pump()
 
     def remove(self, cause: RefusalCause) -> None:
         """Refuse all held connections of an address that is no longer used. Relayed connections continue."""
         self.refuse_all(cause)
-        self.queue.assignment = unassigned(self.queue.address)
+        self.queue.assignment = unassigned(self.queue.address, ASSIGNMENT_GRACE_SECONDS)
+        self._rearm_timeout()
         self._dialer.set_endpoints(())
         self._context.reporter.report(self.queue)
         self._forget_if_unused()
@@ -254,7 +267,8 @@ class HoldAddress:
 
     def _refuse(self, fd: int, cause: RefusalCause, waited_seconds: float = 0.0, last: int | None = None) -> None:
         queue = self.queue
-        queue.refused[cause] += 1
+        refused = queue.refused if queue.is_assigned else self._context.refused
+        refused[cause] += 1
         reason, retry_after = queue.refusal_reason(cause, waited_seconds), _RETRY_AFTER_SECONDS.get(cause, 1)
         self._context.refuser.refuse(fd, queue.assignment.protocol, reason, retry_after, last)
         self._context.reporter.report(queue)
@@ -267,7 +281,8 @@ class HoldAddress:
         if last == 0:
             self._return_requests(held)
         else:
-            self._refuse(self._leave(held), "timeout", now - held.since, last)
+            cause: RefusalCause = "timeout" if self.queue.is_assigned else "unassigned"
+            self._refuse(self._leave(held), cause, now - held.since, last)
 
     def _arm_timeout(self) -> None:
         oldest = self.queue.oldest()
@@ -288,3 +303,4 @@ class HoldAddress:
             self._time_out(oldest)
         self._arm_timeout()
         self._dialer.pump()
+        self._forget_if_unused()

@@ -19,6 +19,8 @@ from tproxy.wire import HTTP, Assignment, Count, Go, Hold
 UNASSIGNED_TIMEOUT_SECONDS = 10.0
 """Hold timeout of an address before the first message from the reconciler."""
 UNASSIGNED_MAX_HELD = 1024
+ASSIGNMENT_GRACE_SECONDS = 2.0
+"""Hold timeout of an address without an assignment, after that message: Envoy may learn of a new service first."""
 
 RefusalCause = Literal["max_held", "descriptors", "timeout", "removed", "draining", "unassigned"]
 

@@ -18,7 +18,13 @@ from tproxy.control.keeper_client import KeeperClient
 from tproxy.control.reporter import HoldReporter, Link
 from tproxy.dial.dialer import DialLimiter
 from tproxy.hold_address import HoldAddress, HolderContext
-from tproxy.hold_queue import HeldConnection, HoldQueue
+from tproxy.hold_queue import (
+    ASSIGNMENT_GRACE_SECONDS,
+    UNASSIGNED_TIMEOUT_SECONDS,
+    HeldConnection,
+    HoldQueue,
+    unassigned,
+)
 from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop
@@ -29,6 +35,8 @@ from tproxy.wire import Assignment, AssignmentUpdate, Go, HolderHello
 
 log = structlog.get_logger("tproxy")
 
+MAX_UNASSIGNED_ADDRESSES = 64
+"""Addresses without an assignment at which connections are held; their number is the client's choice."""
 DRAIN_POLL_SECONDS = 0.02
 REFUSAL_SECONDS = 0.5
 """The time that clients have to read their refusals at the end of a drain."""
@@ -58,7 +66,7 @@ class Holder:
         self.keeper = KeeperClient(loop, keeper_path, self._held_connections)
         limiter = DialLimiter(loop, budget)
         self._context = HolderContext(
-            loop, budget, limiter, self.relay, self.refuser, self.reporter, self.keeper, self.addresses
+            loop, budget, limiter, self.relay, self.refuser, self.reporter, self.keeper, self.addresses, self.refused
         )
 
     def adopt(self) -> None:
@@ -80,11 +88,11 @@ class Holder:
         except OSError:  # reset before it was examined
             self.refuser.refuse(fd)
             return
-        if self.is_informed and name not in self.assignments:
+        if name in self.assignments or not self.is_informed or self._may_be_assigned(name):
+            self._address(name).accept(fd)
+        else:
             self.refused["unassigned"] += 1
             self.refuser.refuse(fd)
-        else:
-            self._address(name).accept(fd)
 
     def set_redirected(self, redirected: bool) -> None:
         """Mode tproxy: report whether rules redirect connections to the holder."""
@@ -118,9 +126,8 @@ class Holder:
             self._assign(name, assignment)
         if down.full and not self.is_informed:
             self.is_informed = True
-            for unassigned in [one for one in self.addresses.values() if not one.queue.is_assigned]:
-                unassigned.remove("unassigned")
-                self.refused.update(unassigned.queue.refused)
+            for without in [one for one in self.addresses.values() if not one.queue.is_assigned]:
+                without.remove("unassigned")
         self.reporter.acknowledge(link, down.version)
 
     def closed(self, link: Link, error: str) -> None:
@@ -173,8 +180,17 @@ class Holder:
 
     def _address(self, name: str) -> HoldAddress:
         if name not in self.addresses:
-            self.addresses[name] = HoldAddress(self._context, name, self.assignments.get(name))
+            timeout = ASSIGNMENT_GRACE_SECONDS if self.is_informed else UNASSIGNED_TIMEOUT_SECONDS
+            assignment = self.assignments.get(name) or unassigned(name, timeout)
+            self.addresses[name] = HoldAddress(self._context, name, assignment)
         return self.addresses[name]
+
+    def _may_be_assigned(self, name: str) -> bool:
+        """Return whether to hold connections to an address without an assignment for a moment, in case it comes."""
+        if name in self.addresses:
+            return True
+        without = sum(1 for one in self.addresses.values() if not one.queue.is_assigned)
+        return without < MAX_UNASSIGNED_ADDRESSES
 
     def _assign(self, name: str, assignment: Assignment) -> None:
         if error := _assignment_error(assignment):

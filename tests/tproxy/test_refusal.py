@@ -29,6 +29,7 @@ from tests.tproxy.harness import (
     reset,
     unused_port,
 )
+from tproxy.holder import MAX_UNASSIGNED_ADDRESSES
 from tproxy.protocols import http2
 
 WAITED = r"web did not start within \d\.\d s \(holdTimeout\)"
@@ -231,6 +232,31 @@ def test_unassigned_address_holds_until_first_assignments(world: World) -> None:
     world.accept(upstream).sendall(b"known")
     assert known.recv(10) == b"known"
     assert all(is_reset(late) for late in _attempt(world, 1, "127.64.0.9"))
+
+
+def test_unassigned_address_holds_until_its_assignment(world: World) -> None:
+    """Envoy may learn of a new service before the holder does."""
+    other = f"127.64.0.9:{world.holder.port}"
+    world.assign()
+    early = world.client("127.64.0.9")
+    world.reconciler.sees(other, held=1)
+    upstream = world.upstream()
+    world.reconciler.say(world.assignment(go(upstream), address=other, service="new"))
+    world.accept(upstream).sendall(b"new")
+    assert early.recv(10) == b"new"
+
+
+def test_unassigned_addresses_that_hold_are_limited(world: World) -> None:
+    world.assign()
+    waiting = [world.client(f"127.64.1.{at}") for at in range(MAX_UNASSIGNED_ADDRESSES)]
+    world.reconciler.sees(f"127.64.1.{MAX_UNASSIGNED_ADDRESSES - 1}:{world.holder.port}", held=1)
+    another = f"127.64.2.1:{world.holder.port}"
+    assert all(is_reset(late) for late in _attempt(world, 1, "127.64.2.1"))
+    assert world.reconciler.count(another) is None, "it was held"
+    assert all(is_reset(each) for each in waiting)
+    again = world.client("127.64.2.1")
+    world.reconciler.sees(another, held=1)
+    assert is_reset(again)
 
 
 def test_address_of_another_service_refuses_held_clients(world: World) -> None:
