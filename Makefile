@@ -45,6 +45,9 @@ session: setup ## record the terminal session in the README
 fuzz: setup ## fuzz all external input, one minute each; SECONDS_EACH=3600 for longer
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),60)
 
+soak: setup ## send random traffic and kill random processes, for an hour; MINUTES=5 for less
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
+
 bench: setup ## run the measurements, as ratios to a reference from the same run
 	scripts/system-packages golang-go
 	$(BIN)/python -m bench
@@ -75,4 +78,4 @@ pin-images: setup ## pin the images of deploy/Dockerfile and the chart by their 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .import_linter_cache
 
-.PHONY: help setup demo test coverage lint check golden install-yaml session fuzz bench cluster cluster-test bench-cluster lock sbom pin-images clean
+.PHONY: help setup demo test coverage lint check golden install-yaml session fuzz soak bench cluster cluster-test bench-cluster lock sbom pin-images clean
