@@ -30,7 +30,7 @@ from reconciler.app.runtime import (
 )
 from reconciler.core.entitlement import Listed
 from reconciler.core.events import Event
-from reconciler.core.lifecycle import Stage, deletion_blocker
+from reconciler.core.lifecycle import deletion_blocker
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
@@ -356,7 +356,7 @@ class ClusterRuntime:
         if not (service.seen.held or merged.envoys() or merged.unknown()):
             return None  # there is no Envoy
         is_missing = self._backend.is_missing(name)
-        stage = Stage.Deleting if service.spec.departing else Stage.Current
+        stage = self._runtime.lifecycles.stage(name)
         reason = deletion_blocker(stage, service.record, service.seen, is_missing, time.time())
         return str(reason) if reason else None
 

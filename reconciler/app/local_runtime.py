@@ -19,7 +19,6 @@ import structlog
 from reconciler.app import sample_source
 from reconciler.app.admin import EngineOperations
 from reconciler.app.hold_ranges import AnyIp
-from reconciler.app.renewal import Renewal
 from reconciler.app.runtime import (
     STREAM_CLAIMS,
     UNKNOWN_SERVICES,
@@ -108,7 +107,6 @@ class LocalRuntime:
         envoys = self._streams.router.envoys
         self._listening = ListenAddresses(directory.path)
         self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
-        self._renewal = Renewal(time.time, time.monotonic, self._backend, self.engine.services, envoys)
         self._admin = sample_source.admin(NODE, Path(ADMIN_SOCKET))
         self._source = sample_source.prometheus(prometheus, envoys) if prometheus else self._admin
         spacing = sample_source.spacing(prometheus)
@@ -160,7 +158,7 @@ class LocalRuntime:
         await self._store.open()
         router, holders = self._streams.router, self._streams.holders
         adapters = Adapters(self._backend, router, holders, self._runtime.alarm, self._store, self._sampler.ask)
-        self._runtime.start(adapters, router)
+        self._runtime.start(adapters, router, self._backend)
         self._apply(self._file)
         before = os.umask(0o177)  # a process that connects there acts as an Envoy or a holder
         try:
@@ -286,7 +284,7 @@ class LocalRuntime:
 
     def _run_programs(self) -> None:
         programs = {entry.spec.name: entry.program for entry in self._file.services}
-        self._backend.configure(programs, self._runtime.removal.names)
+        self._backend.configure(programs, frozenset(self._runtime.lifecycles.removed))
 
     def _served(self, file: ServicesFile) -> Served:
         """Return the listeners and services of a file, at the addresses that are in force."""
@@ -319,15 +317,13 @@ class LocalRuntime:
 
     async def sample(self) -> Sample:
         """Return the next sample, for the sampler."""
-        self._renewal.look()
+        self._runtime.lifecycles.before_sample()
         return await self._source.sample()
 
     def _sampled(self, sample: Sample) -> None:
         if self._runtime.closing:
             return
-        has_removed = self._runtime.sampled(sample)
-        self._renewal.sampled(sample)
-        if has_removed:
+        if self._runtime.sampled(sample):
             self._run_programs()
 
     def _rejected(self, node: str, reason: str) -> None:

@@ -20,11 +20,12 @@ import structlog
 
 from reconciler.alarm import Alarm
 from reconciler.app.hold_ranges import AnyIp, Tproxy
-from reconciler.app.leaving import Leaving
 from reconciler.app.notifier import TransitionNotifier
+from reconciler.core.lifecycle import Instant
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.lifecycles import Lifecycles, Programs
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import DEFAULT_PROXY, FORGET_SECONDS, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
@@ -130,10 +131,10 @@ class Runtime:
         """True while the process ends: reports then describe the end, not the services."""
         self._served: Served | None = None
 
-    def start(self, adapters: Adapters, router: XdsRouter) -> None:
-        """Start timers and metrics, and restore the records."""
+    def start(self, adapters: Adapters, router: XdsRouter, programs: Programs | None = None) -> None:
+        """Start timers and metrics, and restore the records. Without `programs`, no program is replaced here."""
         self._router = router
-        self.removal = Leaving(time.time, time.monotonic, router.envoys)
+        self.lifecycles = Lifecycles(_now, self.engine, router.envoys, programs)
         self.alarm.start()
         self.metrics.start()
         self.engine.start(adapters)
@@ -143,7 +144,7 @@ class Runtime:
 
         Routes come first: a new service is routed before it runs, and a removed one loses its route before it stops.
         """
-        self.removal.configure(self.engine.services, {spec.name for spec in specs})
+        self.lifecycles.configure(specs)
         self.route(served)
         self.engine.configure(specs)
         self.metrics.configured()
@@ -151,7 +152,7 @@ class Runtime:
     def route(self, served: Served) -> None:
         """Send Envoys the listeners, the services, and removed services that are still in use. Raises `ValueError`."""
         present = {spec.name for spec in (*served.specs, *served.unreachable)}
-        removed = [spec for spec in self.removal.specs if spec.name not in present]
+        removed = [spec for name, spec in self.lifecycles.removed.items() if name not in present]
         self._router.configure(served.http, served.tls, served.specs, [*served.unreachable, *removed], served.proxy)
         self._served = served
 
@@ -186,7 +187,7 @@ class Runtime:
         if self._sources.leads():
             self.engine.sampled(sample)
             self.metrics.sampled(sample, self.engine.unknown)
-        if self._served is None or not self.removal.sampled(sample):
+        if self._served is None or not self.lifecycles.sampled(sample):
             return False
         try:
             self.route(self._served)
@@ -250,6 +251,10 @@ def tune_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 10, 10)
+
+
+def _now() -> Instant:
+    return Instant(time.time(), time.monotonic())
 
 
 def _errors(tasks: Iterable[asyncio.Task[None]]) -> list[BaseException]:

@@ -53,6 +53,11 @@ class EndpointsLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutStarted(Event):
+    """The endpoints of an earlier program are withdrawn, so that the program can be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
 class Quiet(Event):
     """A complete sample showed no traffic."""
 

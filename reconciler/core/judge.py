@@ -45,6 +45,8 @@ class Observed:
     """Start of the period without traffic, by samples; None if the latest sample has traffic or is unknown."""
     sleep_commanded_at: float | None = None
     """Time of the last sleep command; usage before it does not count for that drain."""
+    withdrawn: bool = False
+    """True if endpoints exist and every one is withdrawn or terminating."""
 
 
 def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
@@ -147,6 +149,8 @@ def waking(record: Record, seen: Observed) -> Event | None:
 def _lost(seen: Observed) -> Event | None:
     if seen.replicas == 0:
         return events.ReplicasAtZero("scaled to zero by another controller or user")
+    if seen.withdrawn:
+        return events.RolloutStarted("new connections wait for the new program")
     if seen.replicas and not seen.endpoints:
         return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
     return None

@@ -262,13 +262,13 @@ def longest_rollout(spec: Spec) -> float:
 
 def _is_unused(withdrawn_at: float, evidence: RolloutEvidence) -> bool:
     """Return whether no client is connected to the earlier program: the active connections are the held ones."""
-    seen, held, found = evidence.seen, evidence.held_before, evidence.found
-    if held is None or seen.relayed != 0 or found is None:
+    seen, before, found = evidence.seen, evidence.held_before, evidence.found
+    if before is None or seen.held is None or seen.relayed != 0 or found is None:
         return False
     acked = seen.route_acked_at
     if acked is None or acked < withdrawn_at or evidence.taken_at < acked + SETTLE_SECONDS:
         return False
-    return found.active_connections <= held
+    return found.active_connections <= min(before, seen.held)
 
 
 def deletion_blocker(

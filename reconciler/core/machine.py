@@ -86,6 +86,7 @@ TABLE: tuple[Row, ...] = (
     # Active: in use, or not known to be unused.
     Row(Active, events.Quiet, None, Idle),
     Row(Active, events.EndpointsLost, None, Waking),
+    Row(Active, events.RolloutStarted, None, Waking),
     Row(Active, events.ReplicasAtZero, None, ScaledToZero),
     Row(Active, events.SleepCommanded, None, Draining),
     Row(Active, events.Ready, None, Active),
@@ -101,6 +102,7 @@ TABLE: tuple[Row, ...] = (
     Row(Idle, events.IdleElapsed, not_paused, Draining),
     Row(Idle, events.SleepCommanded, None, Draining),
     Row(Idle, events.EndpointsLost, None, Waking),
+    Row(Idle, events.RolloutStarted, None, Waking),
     Row(Idle, events.ReplicasAtZero, None, ScaledToZero),
     Row(Idle, events.Ready, None, Idle),
     Row(Idle, events.Quiet, None, Idle),

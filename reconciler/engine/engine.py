@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from reconciler.core.events import Event, ReplicasAtZero, SleepCommanded, WakeCommanded
 from reconciler.core.follower import follower_event, follows_deadline
 from reconciler.core.judge import due, judge
+from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn
 from reconciler.core.machine import step
 from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State
@@ -200,6 +201,21 @@ class Engine(Roles):
         if paused and self.leads and service.record and service.record.state is State.Draining:
             self._step(name, service, WakeCommanded("paused"), self._now())
         self._settle(name)
+
+    @in_turn
+    def withdraw(self, name: str) -> None:
+        """Withdraw the present endpoints: new connections are held until there are others, or these are restored."""
+        self._set_endpoints(name, EndpointsWithdrawn())
+
+    @in_turn
+    def restore(self, name: str) -> None:
+        """Undo `withdraw`."""
+        self._set_endpoints(name, EndpointsRestored())
+
+    def _set_endpoints(self, name: str, event: EndpointEvent) -> None:
+        if service := self._services.get(name):
+            service.set_terminating(event)
+            self._settle(name)
 
     def _remove(self, name: str) -> None:
         record = self._services.pop(name).record

@@ -150,14 +150,18 @@ class Service:
             self.asks = running.asks
         self.terminating = self.terminating.observed(running.replicas, running.endpoints)
         endpoints, diagnosis = self.terminating.usable(running.endpoints), running.diagnosis
-        self.seen = replace(self.seen, replicas=running.replicas, endpoints=endpoints, diagnosis=diagnosis)
+        withdrawn = bool(running.endpoints) and not endpoints
+        self.seen = replace(
+            self.seen, replicas=running.replicas, endpoints=endpoints, withdrawn=withdrawn, diagnosis=diagnosis
+        )
         if self.wake and not self.recovers and self.record and self.record.state is State.Waking:
             self.wake = replace(self.wake, milestones=running.milestones)
 
     def set_terminating(self, event: EndpointEvent) -> None:
         """Apply an event of its endpoints."""
         self.terminating = self.terminating.after(event, self.running)
-        self.seen = replace(self.seen, endpoints=self.terminating.usable(self.running))
+        endpoints = self.terminating.usable(self.running)
+        self.seen = replace(self.seen, endpoints=endpoints, withdrawn=bool(self.running) and not endpoints)
 
     def saw_traffic(self, traffic: ServiceUsage) -> None:
         since = self.seen.silent_since

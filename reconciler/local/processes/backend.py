@@ -87,16 +87,6 @@ class ProcessBackend:
         programs = self._programs or {}
         return frozenset(unit.service for unit in self._units.values() if unit.outdated and unit.service in programs)
 
-    def withdraw(self, service: str) -> None:
-        """Report the service without endpoints: new connections are held, those in flight continue."""
-        if unit := self._units.get(service):
-            self._tell(unit.withdraw())
-
-    def restore(self, service: str) -> None:
-        """Undo `withdraw`."""
-        if unit := self._units.get(service):
-            self._tell(unit.restore())
-
     def restart(self, service: str) -> None:
         """Stop the service and start it from its present program. Cuts its connections."""
         if unit := self._units.get(service):

@@ -61,8 +61,6 @@ class ServiceProcess:
         self._shared = shared
         self._running = WorkloadStatus(service, 1)
         self._reported: WorkloadStatus | None = None
-        self._withdrawn: tuple[str, ...] = ()
-        """Endpoints that accept connections and are not reported."""
         self.wanted = False
         """True while it should run."""
         self._interrupt = asyncio.Event()
@@ -118,7 +116,6 @@ class ServiceProcess:
         Returns the report without endpoints, which the caller passes on.
         """
         self.wanted = False
-        self._withdrawn = ()
         self._at_most = min(self._at_most, at_most)
         if self._termination is not None:
             self._termination.shorten(at_most)
@@ -131,27 +128,12 @@ class ServiceProcess:
         changed, self.program = self.program != program, program
         if self._note and self._note != (note := _noted(self._note, program)):
             self._write(note)
-        if changed and not self._running.endpoints and not self._withdrawn:
+        if changed and not self._running.endpoints:
             self.restart()
-
-    def withdraw(self) -> WorkloadStatus:
-        """Return a report without endpoints, for the caller to pass on, until `restore` or `restart`."""
-        if self._running.endpoints:
-            self._withdrawn = self._running.endpoints
-            self._running = self._reported = replace(self._running, endpoints=())
-        return self._running
-
-    def restore(self) -> WorkloadStatus:
-        """Return a report with the endpoints again, if it still runs, for the caller to pass on."""
-        if self._withdrawn:
-            self._running = self._reported = replace(self._running, endpoints=self._withdrawn)
-            self._withdrawn = ()
-        return self._running
 
     def restart(self) -> None:
         """End the process; if the service should run, start it from the present program."""
         self._crashes = 0
-        self._withdrawn = ()
         self._interrupt.set()
 
     async def run(self, report: Callable[[WorkloadStatus], None]) -> None:
@@ -234,7 +216,6 @@ class ServiceProcess:
         process, shared, again = self._process, self._shared, True
         if process is None and not self._strays:
             return again
-        self._withdrawn = ()
         diagnosis = self._running.diagnosis
         if process and failed:
             again = not (process.exit_code == 0 and await self._daemonized(process))

@@ -122,6 +122,17 @@ def test_awake_without_endpoints_is_lost_or_at_zero(state: State) -> None:
     )
 
 
+@pytest.mark.parametrize("state", [State.Active, State.Idle])
+def test_awake_with_withdrawn_endpoints_starts_rollout(state: State) -> None:
+    withdrawn = replace(IN_USE, endpoints=(), withdrawn=True)
+    assert heard(state, withdrawn) == events.RolloutStarted("new connections wait for the new program")
+    assert isinstance(heard(state, replace(withdrawn, replicas=0)), events.ReplicasAtZero)
+
+
+def test_waking_with_withdrawn_endpoints_continues() -> None:
+    assert heard(State.Waking, replace(IN_USE, endpoints=(), withdrawn=True)) is None
+
+
 def test_active_with_later_quiet_sample_is_quiet() -> None:
     assert heard(State.Active, IN_USE) == events.Quiet("no traffic")
 

@@ -18,6 +18,7 @@ from reconciler.core.events import (
     Quiet,
     Ready,
     ReplicasAtZero,
+    RolloutStarted,
     SleepCommanded,
     Traffic,
     TrafficUnknown,
@@ -44,6 +45,7 @@ EXPECTED = """
   WakeTimedOut, unwanted  !  Z  !  !  !
   ReplicasAtZero          =  Z  Z  Z  Z
   EndpointsLost           !  !  W  W  !
+  RolloutStarted          !  !  W  W  !
   Quiet                   !  !  I  =  =
   Traffic                 !  !  =  A  A
   TrafficUnknown          !  !  =  A  A
@@ -243,6 +245,10 @@ def test_zero_while_waking_allows_another_wake() -> None:
 
 def test_lost_endpoints_lead_to_waking_until_ready() -> None:
     assert Talk(Active) >> EndpointsLost("exit code 139") << Waking >> Ready() << Active
+
+
+def test_rollout_of_service_in_use_holds_until_ready() -> None:
+    assert Talk(Active) >> RolloutStarted("new connections wait") << Waking >> Ready() << Active
 
 
 def test_sleep_command_drains_first() -> None:

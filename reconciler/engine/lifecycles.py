@@ -1,0 +1,171 @@
+"""Lifecycles in progress: samples and configurations become events of `core.lifecycle`, and stages become effects.
+
+A service without a lifecycle here is Current. The cost of a sample does not depend on the number of those services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import structlog
+
+from reconciler.core.lifecycle import (
+    DeletionRequested,
+    Instant,
+    Lifecycle,
+    LifecycleEvent,
+    RemovalTimedOut,
+    RolloutEvidence,
+    ServiceConfigured,
+    ServiceRemoved,
+    Stage,
+    advance,
+    removal_event,
+    rollout_event,
+)
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import Sample, evidence
+from reconciler.engine.service import Service
+
+log = structlog.get_logger(__name__)
+
+
+class Programs(Protocol):
+    """The part of a backend that replaces programs."""
+
+    def outdated(self) -> frozenset[str]: ...
+
+    def restart(self, service: str) -> None: ...
+
+
+class NoPrograms:
+    """A backend whose owner replaces programs, as Kubernetes does."""
+
+    def outdated(self) -> frozenset[str]:
+        """Return the services that run an earlier program."""
+        return frozenset()
+
+    def restart(self, service: str) -> None:
+        """Do nothing: no service is outdated."""
+
+
+class Withdrawals(Protocol):
+    """The part of the engine that withdraws endpoints."""
+
+    @property
+    def services(self) -> Mapping[str, Service]: ...
+
+    def withdraw(self, name: str) -> None: ...
+
+    def restore(self, name: str) -> None: ...
+
+
+class Lifecycles:
+    """The lifecycles in progress. `expected` returns the Envoys that a sample must contain."""
+
+    def __init__(
+        self,
+        now: Callable[[], Instant],
+        engine: Withdrawals,
+        expected: Callable[[], frozenset[str]],
+        programs: Programs | None = None,
+    ) -> None:
+        self._now, self._engine, self._expected = now, engine, expected
+        self._programs = programs or NoPrograms()
+        self._lifecycles: dict[str, Lifecycle] = {}
+        self._removed: dict[str, Spec] = {}
+        self._held: dict[str, int | None] = {}
+
+    @property
+    def removed(self) -> Mapping[str, Spec]:
+        """The removed services that may still have work in flight."""
+        return self._removed
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of a service."""
+        return self._lifecycles[name].stage if name in self._lifecycles else Stage.Current
+
+    def configure(self, specs: Iterable[Spec]) -> None:
+        """Apply a configuration; call it before the engine applies it."""
+        configured, present = {spec.name: spec for spec in specs}, self._engine.services
+        for name in present.keys() - configured.keys():
+            if self._is_in_use(present[name]):
+                self._removed[name] = present[name].spec
+                self._apply(name, ServiceRemoved())
+            else:
+                self._lifecycles.pop(name, None)
+                self._removed.pop(name, None)
+        for name, spec in configured.items():
+            if spec.departing:
+                self._apply(name, DeletionRequested())
+            elif name in self._lifecycles:
+                self._apply(name, ServiceConfigured())
+
+    def before_sample(self) -> None:
+        """Note the held connections, which the next sample counts as active."""
+        services = self._engine.services
+        self._held = {
+            name: services[name].seen.held
+            for name, lifecycle in self._lifecycles.items()
+            if lifecycle.stage is Stage.Withdrawn and name in services
+        }
+
+    def sampled(self, sample: Sample) -> bool:
+        """Apply a sample; return whether it ended a removal."""
+        services, outdated = self._engine.services, self._programs.outdated()
+        for name in (outdated | self._lifecycles.keys()) & services.keys():
+            self._roll_out(name, services[name], sample, name in outdated)
+        before = len(self._removed)
+        for name, spec in list(self._removed.items()):
+            found = evidence(sample, self._expected(), name)
+            self._apply(name, removal_event(self._lifecycles[name], spec, found, sample.taken_at, self._now()))
+        return len(self._removed) < before
+
+    def _roll_out(self, name: str, service: Service, sample: Sample, is_outdated: bool) -> None:
+        known = RolloutEvidence(
+            is_outdated,
+            service.record.state if service.record else None,
+            service.seen,
+            evidence(sample, self._expected(), name),
+            sample.taken_at,
+            self._held.get(name),
+        )
+        self._apply(name, rollout_event(self._of(name), service.spec, known, self._now()))
+
+    def _of(self, name: str) -> Lifecycle:
+        return self._lifecycles.get(name) or Lifecycle(Stage.Current, self._now())
+
+    def _is_in_use(self, service: Service) -> bool:
+        """Return whether a removed service may have work in flight, or connections to refuse."""
+        return bool(service.seen.endpoints or service.seen.held) or self._of(service.spec.name).runs_earlier_program
+
+    def _apply(self, name: str, event: LifecycleEvent | None) -> None:
+        if event is None:
+            return
+        before = self._of(name)
+        after = advance(before, event, self._now())
+        if after.stage in (Stage.Current, Stage.Ended):
+            self._lifecycles.pop(name, None)
+        else:
+            self._lifecycles[name] = after
+        if after.stage is not Stage.Removed:
+            self._removed.pop(name, None)
+        if isinstance(event, RemovalTimedOut):
+            log.warning("taken out, and not known to be unused for all of drainTimeout", service=name)
+        if after.stage is not before.stage:
+            self._converge(name, before, after)
+
+    def _converge(self, name: str, before: Lifecycle, after: Lifecycle) -> None:
+        """Apply the effects of a new stage."""
+        match after.stage:
+            case Stage.Withdrawn:
+                log.info("its program changed, and it is never idle: new connections wait", service=name)
+                self._engine.withdraw(name)
+            case Stage.Replacing:
+                log.info("nothing is in flight: its program is replaced", service=name)
+                self._programs.restart(name)
+            case Stage.Outdated if before.stage is Stage.Withdrawn:
+                log.warning("in use all the time that others may wait: its program is replaced later", service=name)
+        if before.runs_earlier_program and not after.runs_earlier_program and after.stage is not Stage.Removed:
+            self._engine.restore(name)

@@ -1,0 +1,116 @@
+"""Tests of removed services: the samples that end their removal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.core.judge import Observed
+from reconciler.core.lifecycle import CLOSING_SECONDS, Instant, Stage
+from reconciler.core.spec import Protocol, Spec
+from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from reconciler.engine.lifecycles import Lifecycles
+from reconciler.engine.service import Service
+
+RUNS = Observed(replicas=1, endpoints=("127.0.0.1:9",))
+SPEC = Spec(name="web", drain_timeout=30)
+
+
+class Engine:
+    """An engine with one service, which does nothing."""
+
+    def __init__(self, service: Service) -> None:
+        self.services = {service.spec.name: service}
+
+    def withdraw(self, name: str) -> None:
+        """Withdraw endpoints."""
+
+    def restore(self, name: str) -> None:
+        """Restore endpoints."""
+
+
+class Scene:
+    """One service that is removed at second 0."""
+
+    def __init__(self, spec: Spec = SPEC, seen: Observed = RUNS) -> None:
+        self.now, self.set_by = 0.0, 0.0
+        self.envoys = frozenset({"envoy"})
+        self.engine = Engine(Service(spec, seen=seen))
+        self.lifecycles = Lifecycles(
+            lambda: Instant(self.now + self.set_by, self.now), self.engine, lambda: self.envoys
+        )
+        self.lifecycles.configure([])
+        self.engine.services = {}
+
+    def is_over(self, at: float, counters: Counters | None) -> bool:
+        """Return whether a sample of that second ends the removal; None for counters means that Envoy is missing."""
+        self.now = at
+        readings = {} if counters is None else {"envoy": EnvoyReading(at, {"web": counters})}
+        return self.lifecycles.sampled(Sample(at, readings))
+
+
+def test_removal_of_sleeping_service_ends_at_once() -> None:
+    scene = Scene(seen=Observed(replicas=0))
+    assert not scene.lifecycles.removed
+    assert scene.lifecycles.stage("web") is Stage.Current
+
+
+def test_removal_with_held_client_leaves_time_to_refuse_it() -> None:
+    assert Scene(seen=Observed(replicas=0, held=1)).lifecycles.removed == {"web": SPEC}
+
+
+def test_removal_after_clock_change_keeps_its_timeout() -> None:
+    scene = Scene()
+    scene.set_by = 3600.0
+    assert not scene.is_over(29, Counters(requests=1, active_requests=1))
+    assert scene.is_over(30, Counters(requests=1, active_requests=1))
+
+
+def test_removal_ends_after_two_quiet_samples() -> None:
+    scene = Scene()
+    assert not scene.is_over(CLOSING_SECONDS / 2, Counters(5))
+    assert not scene.is_over(1, Counters(5))
+    assert scene.is_over(2, Counters(5))
+    assert not scene.lifecycles.removed
+
+
+def test_removal_with_work_in_flight_or_new_use_continues() -> None:
+    scene = Scene()
+    assert not scene.is_over(1, Counters(5, active_requests=1))
+    assert not scene.is_over(2, Counters(5, active_requests=1))
+    assert not scene.is_over(3, Counters(6))
+    assert scene.is_over(4, Counters(6))
+
+
+def test_removal_of_tcp_service_waits_for_connections() -> None:
+    scene = Scene(Spec(name="web", protocol=Protocol.TCP, drain_timeout=30))
+    for second in range(1, 10):
+        assert not scene.is_over(second, Counters(connections=3, active_connections=1))
+    assert scene.is_over(10, Counters(connections=3))
+
+
+def test_removal_without_envoy_ends_after_drain_timeout() -> None:
+    scene = Scene()
+    assert not any(scene.is_over(second, None) for second in range(1, 30))
+    assert scene.is_over(30, None)
+
+
+@pytest.mark.parametrize(("departing", "stage"), [(False, Stage.Current), (True, Stage.Deleting)])
+def test_removal_of_service_added_again_is_cancelled(departing: bool, stage: Stage) -> None:
+    scene = Scene()
+    scene.lifecycles.configure([replace(SPEC, departing=departing)])
+    assert not scene.lifecycles.removed
+    assert scene.lifecycles.stage("web") is stage
+    assert not scene.is_over(60, None)
+
+
+def test_removal_after_deletion_waits_for_work_in_flight() -> None:
+    scene = Scene()
+    scene.engine.services = {"web": Service(SPEC, seen=RUNS)}
+    scene.lifecycles.configure([replace(SPEC, departing=True)])
+    scene.lifecycles.configure([])
+    assert scene.lifecycles.stage("web") is Stage.Removed
+    scene.engine.services = {}
+    assert not scene.is_over(1, Counters(5))
+    assert scene.is_over(2, Counters(5))

@@ -1,0 +1,148 @@
+"""Tests of rollouts: the samples and reports on which a program in use is replaced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.core.judge import Observed
+from reconciler.core.lifecycle import Instant, Stage
+from reconciler.core.record import Record, State
+from reconciler.core.spec import Spec
+from reconciler.core.traffic import Counters, EnvoyReading, Sample
+from reconciler.engine.lifecycles import Lifecycles
+from reconciler.engine.service import Service
+
+SPEC = Spec(name="web", idle_after=10, drain_timeout=5)
+ACTIVE = Record(State.Active, 0.0, "", 1, "127.64.0.1:1")
+
+
+class Parts:
+    """The engine and the programs of one service: they note their calls."""
+
+    def __init__(self, service: Service) -> None:
+        self.services = {service.spec.name: service}
+        self.calls: list[str] = []
+        self.is_outdated = True
+
+    def outdated(self) -> frozenset[str]:
+        """Return the services that run an earlier program."""
+        return frozenset({"web"} if self.is_outdated else ())
+
+    def withdraw(self, name: str) -> None:
+        """Withdraw endpoints."""
+        self.calls.append("withdraw")
+
+    def restore(self, name: str) -> None:
+        """Restore endpoints."""
+        self.calls.append("restore")
+
+    def restart(self, service: str) -> None:
+        """Replace the program."""
+        self.calls.append("restart")
+
+
+class Scene:
+    """One service in use, whose program is outdated at second 0."""
+
+    def __init__(self, spec: Spec = SPEC) -> None:
+        self.now, self.set_by = 0.0, 0.0
+        self.service = Service(spec, ACTIVE)
+        self.parts, envoys = Parts(self.service), frozenset({"envoy"})
+        self.lifecycles = Lifecycles(
+            lambda: Instant(self.now + self.set_by, self.now), self.parts, lambda: envoys, self.parts
+        )
+        self.sample(0, connections=3)
+
+    @property
+    def stage(self) -> Stage:
+        return self.lifecycles.stage("web")
+
+    def sample(self, at: float, connections: int | None) -> list[str]:
+        """Apply a sample of that second with some open connections, or None without Envoy; return all calls so far."""
+        self.now = at
+        self.lifecycles.before_sample()
+        counted = {"web": Counters(active_connections=connections or 0)}
+        readings = {} if connections is None else {"envoy": EnvoyReading(at, counted)}
+        assert not self.lifecycles.sampled(Sample(at, readings))
+        return self.parts.calls
+
+    def sees(self, held: int | None, relayed: int | None = 0, acked_at: float | None = 10.5) -> None:
+        self.service.seen = replace(Observed(), held=held, relayed=relayed, route_acked_at=acked_at)
+
+
+def test_rollout_of_never_idle_service_begins_after_idle_after() -> None:
+    scene = Scene()
+    assert scene.sample(9, connections=3) == []
+    assert scene.sample(10, connections=3) == ["withdraw"]
+
+
+def test_rollout_of_paused_or_sleeping_service_waits() -> None:
+    assert Scene(replace(SPEC, paused=True)).sample(100, connections=3) == []
+    scene = Scene()
+    scene.service.record = replace(ACTIVE, state=State.ScaledToZero)
+    assert scene.sample(100, connections=0) == []
+
+
+def test_rollout_replaces_program_when_every_client_is_held() -> None:
+    scene = Scene()
+    scene.sample(10, connections=3)
+    scene.sees(held=2)
+    assert scene.sample(11, connections=3) == ["withdraw"], "one is still connected to the earlier program"
+    scene.sees(held=3)
+    assert scene.sample(12, connections=3) == ["withdraw", "restart"]
+    assert scene.stage is Stage.Replacing
+    assert scene.sample(99, connections=3) == ["withdraw", "restart"], "the earlier program is still ending"
+    scene.parts.is_outdated = False
+    assert scene.sample(100, connections=3) == ["withdraw", "restart", "restore"]
+    assert scene.stage is Stage.Current
+
+
+def test_rollout_with_unknown_usage_is_postponed() -> None:
+    scene = Scene()
+    scene.sample(10, connections=3)
+    scene.sees(held=3, acked_at=None)
+    scene.sample(11, connections=3)
+    scene.sees(held=3, relayed=1)
+    scene.sample(12, connections=3)
+    scene.sees(held=None, relayed=None)
+    scene.sample(13, connections=0)
+    scene.sees(held=3)
+    assert scene.sample(14, connections=None) == ["withdraw"]
+    assert scene.sample(15, connections=4) == ["withdraw", "restore"]
+    assert scene.sample(24, connections=4) == ["withdraw", "restore"]
+    assert scene.sample(25, connections=4) == ["withdraw", "restore", "withdraw"]
+
+
+def test_rollout_is_postponed_before_clients_are_refused() -> None:
+    scene = Scene(replace(SPEC, hold_timeout=4))
+    scene.sample(10, connections=3)
+    scene.sees(held=2)
+    assert scene.sample(11, connections=3) == ["withdraw"]
+    assert scene.sample(12, connections=3) == ["withdraw", "restore"]
+
+
+def test_rollout_after_clock_change_keeps_its_timing() -> None:
+    scene = Scene()
+    scene.set_by = 3600.0
+    assert scene.sample(9, connections=3) == []
+    assert scene.sample(10, connections=3) == ["withdraw"]
+    scene.set_by = -3600.0
+    scene.sees(held=3, relayed=1)
+    assert scene.sample(14, connections=3) == ["withdraw"]
+    assert scene.sample(15, connections=3) == ["withdraw", "restore"]
+
+
+def test_rollout_ends_if_the_new_program_runs_already() -> None:
+    scene = Scene()
+    scene.sample(10, connections=3)
+    scene.parts.is_outdated = False
+    assert scene.sample(11, connections=3) == ["withdraw", "restore"]
+    assert scene.stage is Stage.Current
+
+
+def test_removal_during_rollout_waits_for_work_in_flight() -> None:
+    scene = Scene()
+    scene.sample(10, connections=3)
+    scene.lifecycles.configure([])
+    assert scene.lifecycles.removed == {"web": SPEC}, "it has no usable endpoint, but clients"
+    assert scene.parts.calls == ["withdraw"]
