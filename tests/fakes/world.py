@@ -59,6 +59,7 @@ class Envoy:
     route: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     told: tuple[str, ...] | None = None
+    told_at: float = 0.0
     acked_at: float | None = None
     requests: int = 0
     bytes: int = 0
@@ -72,6 +73,7 @@ class Holder:
     connected: bool = True
     order: HoldOrder | None = None
     told: HoldOrder | None = None
+    told_at: float = 0.0
     acked_at: float | None = None
 
 
@@ -150,10 +152,10 @@ class World:
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
         for envoy in self.fleet.values():
-            envoy.told, envoy.acked_at = endpoints, None
+            envoy.told, envoy.told_at, envoy.acked_at = endpoints, self.now, None
 
     def order(self, service: str, order: HoldOrder | None) -> None:
-        self.holder.told, self.holder.acked_at = order, None
+        self.holder.told, self.holder.told_at, self.holder.acked_at = order, self.now, None
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
         self.deadline = deadline
@@ -254,7 +256,7 @@ class World:
         for client in self.living():
             if not client.direct:
                 self.end(client, "holder died")
-        self.holder = Holder(up=False, connected=False, told=self.holder.told)
+        self.holder = Holder(False, False, told=self.holder.told, told_at=self.holder.told_at)
         self.report_holder()
 
     def holder_stream(self, connected: bool) -> None:
@@ -291,7 +293,8 @@ class World:
         for client in self.living():
             if client.envoy == name:
                 self.end(client, "Envoy died")
-        self.fleet[name] = Envoy(up=False, started=inf, told=self.fleet[name].told)
+        before = self.fleet[name]
+        self.fleet[name] = Envoy(up=False, started=inf, told=before.told, told_at=before.told_at)
         self.report_holder()
         self.report_router()
 
@@ -308,7 +311,9 @@ class World:
         self.now += seconds
         for envoy in self.fleet.values():
             envoy.started += seconds
+            envoy.told_at += seconds
             envoy.acked_at = None if envoy.acked_at is None else envoy.acked_at + seconds
+        self.holder.told_at += seconds
         if self.holder.acked_at is not None:
             self.holder.acked_at += seconds
         for client in self.clients:
