@@ -15,7 +15,7 @@ def test_soak_answers_every_request_once(tmp_path: Path) -> None:
     assert {kill.victim for kill in report.kills} <= {*COMPONENTS, PROGRAM}
 
 
-def test_report_excuses_only_requests_in_flight_through_the_victim() -> None:
+def test_report_excuses_requests_through_the_victim() -> None:
     report = Report(kills=[Kill("program", "web0", 10, 11), Kill("reconciler", None, 20, 21)])
     excused = Loss("web0", "1", sent=9, failed=10.5, error="cut")
     later = Loss("web0", "2", sent=11.5, failed=12, error="cut")
