@@ -27,6 +27,7 @@ MESSAGES = {
         "Cluster",
         "Cluster.EdsClusterConfig",
         "Cluster.TransportSocketMatch",
+        "UpstreamConnectionOptions",
     ),
     "envoy.config.core.v3": (
         "Address",
@@ -46,6 +47,7 @@ MESSAGES = {
         "RuntimeUInt32",
         "SocketAddress",
         "SubstitutionFormatString",
+        "TcpKeepalive",
         "TransportSocket",
         "TypedExtensionConfig",
     ),

@@ -11,6 +11,7 @@ import typer
 
 from tproxy import address
 from tproxy.control.stream import KEEPALIVE_SECONDS, TlsFiles
+from tproxy.io import tcp
 from tproxy.io.listener import INHERITED, CannotListen, Mode
 from tproxy.process import HolderExit, HolderSettings, LogStyle, RulesChoice, configure_log
 from tproxy.process import run as run_holder
@@ -184,6 +185,14 @@ def run_command(
             *("KEEPALIVE", 1),
         ),
     ] = KEEPALIVE_SECONDS,
+    tcp_keepalive: Annotated[
+        float,
+        _seconds(
+            "Seconds without data after which the peer of a connection is probed. Without an answer for as long again, "
+            "the connection is closed.",
+            *("TCP_KEEPALIVE", 1),
+        ),
+    ] = tcp.KEEPALIVE_SECONDS,
     log: Annotated[LogStyle, _option("Format of log lines.", "LOG")] = "plain",
     holder_id: Annotated[
         str | None,
@@ -249,6 +258,7 @@ def run_command(
         metrics=metrics or None,
         drain_timeout=drain_timeout,
         keepalive=keepalive,
+        tcp_keepalive=int(tcp_keepalive),
         holder_id=holder_id,
         listen_file=listen_file,
         health_socket=health_socket,

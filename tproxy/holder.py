@@ -45,7 +45,14 @@ REFUSAL_SECONDS = 0.5
 class Holder:
     """The hold addresses of one listening socket."""
 
-    def __init__(self, loop: Loop, budget: Budget, hello: HolderHello, keeper_path: Path | None = None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        budget: Budget,
+        hello: HolderHello,
+        keeper_path: Path | None = None,
+        keepalive_seconds: int = tcp.KEEPALIVE_SECONDS,
+    ) -> None:
         self.loop = loop
         self.budget = budget
         self.addresses: dict[str, HoldAddress] = {}
@@ -64,7 +71,7 @@ class Holder:
         self.refuser = Refuser(loop, budget)
         self.reporter = HoldReporter(loop, hello, self._queues)
         self.keeper = KeeperClient(loop, keeper_path, self._held_connections)
-        limiter = DialLimiter(loop, budget)
+        limiter = DialLimiter(loop, budget, keepalive_seconds)
         self._context = HolderContext(
             loop, budget, limiter, self.relay, self.refuser, self.reporter, self.keeper, self.addresses, self.refused
         )

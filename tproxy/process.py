@@ -19,6 +19,7 @@ import structlog
 from tproxy import address
 from tproxy.control.stream import KEEPALIVE_SECONDS, ReconcilerStream, TlsFiles
 from tproxy.holder import Holder
+from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
 from tproxy.io.health import HealthSocket
 from tproxy.io.listener import CannotListen, Listener, Mode, open_socket
@@ -66,6 +67,8 @@ class HolderSettings:
     metrics: str | None = None
     drain_timeout: float = 30.0
     keepalive: float = KEEPALIVE_SECONDS
+    tcp_keepalive: int = tcp.KEEPALIVE_SECONDS
+    """Seconds without data after which the peers of held and relayed connections are probed."""
     holder_id: str | None = None
     listen_file: Path | None = None
     health_socket: Path | None = None
@@ -120,12 +123,13 @@ class _Process:
         settings = self._settings
         with ExitStack() as stack:
             sock = stack.enter_context(open_socket(settings.listen, settings.mode))
+            tcp.keep_alive(sock, settings.tcp_keepalive)
             budget = Budget()
             self._loop = loop = Loop(lambda error: log.error("a callback failed", exc_info=error))
             stack.callback(loop.close)
             holder_id = settings.holder_id or claim_id(address.join(*sock.getsockname()[:2]), stack)
             hello = HolderHello(holder_id, settings.mode)
-            self._holder = holder = Holder(loop, budget, hello, settings.keeper)
+            self._holder = holder = Holder(loop, budget, hello, settings.keeper, settings.tcp_keepalive)
             stack.callback(holder.keeper.close)
             holder.adopt()
             self._listener = listener = Listener(loop, sock, holder)

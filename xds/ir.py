@@ -75,6 +75,8 @@ class ListenerOptions:
     """The longest head of a request, in KiB."""
     max_headers: int = 1000
     """The most headers of a request."""
+    keepalive_seconds: int = 60
+    """Time without data after which the peer of a connection is probed; it is closed without an answer in that time."""
 
 
 @dataclass(frozen=True, slots=True)

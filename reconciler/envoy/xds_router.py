@@ -58,7 +58,7 @@ def options(proxy: ProxySettings, http: str | None) -> ir.ListenerOptions:
     hops = proxy.http.trusted_hops
     if hops is None:
         hops = int(http is not None and Address.parse(http).is_loopback)
-    return ir.ListenerOptions(hops, proxy.http.max_headers_kib, proxy.http.max_headers)
+    return ir.ListenerOptions(hops, proxy.http.max_headers_kib, proxy.http.max_headers, proxy.keepalive_seconds)
 
 
 def service(spec: Spec) -> ir.Upstream:

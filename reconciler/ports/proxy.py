@@ -31,3 +31,5 @@ class ProxySettings:
     """The settings of all listeners."""
 
     http: HttpProxy = field(default_factory=HttpProxy)
+    keepalive_seconds: int = 60
+    """Time without data after which Envoy probes the peer of a connection; no answer in that time closes it."""

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO
 
+import psutil
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, until
+from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, quick, until
 from tests.ports import free_port
 
 MANY = "".join(f"X-H{number}: v\r\n" for number in range(400))
@@ -38,6 +40,7 @@ REQUESTS = {
 }
 """Requests by name, which is also the host: each has a service of its own, so that one asks each while it sleeps."""
 ADDED = re.compile(rb"X-Forwarded-For: [0-9.]+\r\n|(?<=[0-9],)[0-9.]+|X-Forwarded-Proto: http\r\n")
+KEEPALIVE_TIMER = "02"
 CHANGED = {
     "trailers": {b"X-Md5: abc": b"x-md5: abc", b"X-Sum: 42": b"x-sum: 42"},
     "upgrade": {b"Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n": b""},
@@ -73,7 +76,9 @@ def direct() -> Iterator[int]:
 @pytest.fixture(scope="module")
 def z(shared_zenvoy: Start) -> Zenvoy:
     command = [sys.executable, "-I", "-S", str(SERVERS / "raw_http.py"), "{port}"]
-    return shared_zenvoy(*({"name": name, "command": command} for name in REQUESTS), defaults=SLOW_TO_SLEEP)
+    services = [{"name": name, "command": command} for name in REQUESTS]
+    db = {"name": "db", "protocol": "tcp", "command": gated(quick("tcp"), "db")}
+    return shared_zenvoy(*services, db, defaults=SLOW_TO_SLEEP)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -94,6 +99,30 @@ def test_request_too_large_names_who_refused_it(z: Zenvoy) -> None:
     answer = exchange(z.http_port, f"GET / HTTP/1.1\r\nHost: case\r\nX-A: {'a' * 300 * 1024}\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"zenvoy: the headers of the request exceed 256 KiB (maxHeadersKiB)" in answer
+
+
+def test_vanished_peer_is_detected_on_all_four_sockets(z: Zenvoy) -> None:
+    with socket.create_connection((LOCAL, z.port("db"))) as client:
+        z.wait_status("it is held", "db", lambda view: view["held"] == 1)
+        z.open_gate("db")
+        client.sendall(b"hello\n")
+        assert client.recv(100) == b"db hello\n"
+        pids = z.pids()
+
+        def are_probed() -> bool:
+            both = [timers(pids["envoy"]), timers(pids["holder"])]
+            return all(len(found) >= 2 and set(found) == {KEEPALIVE_TIMER} for found in both)
+
+        until("Envoy and the holder have keepalive timers on both sides", are_probed)
+
+
+def timers(pid: int) -> list[str]:
+    """Return the timers of a process's TCP connections, as proc(5) numbers them."""
+    connections = psutil.Process(pid).net_connections("tcp4")
+    ours = {(one.laddr.port, one.raddr.port) for one in connections if one.status == psutil.CONN_ESTABLISHED}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    pairs = [tuple(int(address.rpartition(":")[2], 16) for address in row[1:3]) for row in rows]
+    return [row[5][:2] for row, pair in zip(rows, pairs, strict=True) if pair in ours]
 
 
 def exchange(port: int, request: str) -> bytes:

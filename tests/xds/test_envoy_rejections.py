@@ -25,9 +25,9 @@ from xds.types import LDS, RDS
 pytestmark = pytest.mark.envoy
 
 
-def rejected(service: ir.Upstream) -> Parts:
+def rejected(service: ir.Upstream, options: ir.ListenerOptions) -> Parts:
     """Translate a service; what Envoy gets for a name or host that begins with `bad` it rejects, and no check does."""
-    made = parts(service)
+    made = parts(service, options)
     if service.leaving or not any(text.startswith("bad") for text in (service.name, *service.domains)):
         return made
     if "cluster" in service.name:

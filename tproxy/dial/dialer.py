@@ -26,10 +26,11 @@ DESCRIPTOR_POLL_SECONDS = 0.05
 class DialLimiter:
     """The limits that all dialers of a holder share: descriptors, and the number of services that are retried."""
 
-    __slots__ = ("_poll", "_waiting", "budget", "loop", "retrying")
+    __slots__ = ("_poll", "_waiting", "budget", "keepalive_seconds", "loop", "retrying")
 
-    def __init__(self, loop: Loop, budget: Budget) -> None:
+    def __init__(self, loop: Loop, budget: Budget, keepalive_seconds: int = tcp.KEEPALIVE_SECONDS) -> None:
         self.loop = loop
+        self.keepalive_seconds = keepalive_seconds
         self.budget = budget
         self.retrying = 0
         """Services whose dials are refused at present; each one lengthens the interval between retries of all."""
@@ -139,6 +140,7 @@ class Dialer:
         except OSError:
             return self._refused()
         self._budget.used += 1
+        tcp.keep_alive(sock, self._limiter.keepalive_seconds)
         now = time.monotonic()
         code = sock.connect_ex(target)
         dial = _Dial(self, sock.detach(), now)

@@ -17,6 +17,8 @@ from tproxy.protocols.http_head import forwarded_for
 from tproxy.protocols.proxy_protocol import ProxyHeader
 
 _HEAD_BYTES = 16_384
+KEEPALIVE_SECONDS = 60
+KEEPALIVE_PROBES = 4
 ESTABLISHED, CLOSED, CLOSE_WAIT = 1, 7, 8
 """From linux/tcp_states.h."""
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -40,6 +42,17 @@ def borrow(fd: int) -> BorrowedSocket:
     Naming the family saves three system calls. AF_INET6 has the longer address, and the kernel says which one it wrote.
     """
     return BorrowedSocket(socket.AF_INET6, socket.SOCK_STREAM, 0, fd)
+
+
+def keep_alive(sock: socket.socket, seconds: int) -> None:
+    """Probe the peer after so many seconds without data; without an answer, close the connection after twice that.
+
+    The connections that a listening socket accepts have the same options.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // KEEPALIVE_PROBES))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 def local_address(fd: int) -> str:

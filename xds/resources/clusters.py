@@ -41,15 +41,15 @@ _IS_HELD = Struct(fields={HELD: {"bool_value": True}})
 _HELD_METADATA = Metadata(filter_metadata={"envoy.transport_socket_match": _IS_HELD})
 
 
-def cluster(name: str, protocol: ir.ServiceProtocol) -> bytes:
+def cluster(name: str, protocol: ir.ServiceProtocol, keepalive_seconds: int) -> bytes:
     """Encode a service's cluster."""
     own = Cluster(name=name, alt_stat_name=stat_name(name)) if "." in name else Cluster(name=name)
-    return encode(own) + _common(protocol)
+    return encode(own) + _common(protocol, keepalive_seconds)
 
 
-def ignored_cluster(name: str, protocol: ir.ServiceProtocol) -> bytes:
+def ignored_cluster(name: str, protocol: ir.ServiceProtocol, keepalive_seconds: int) -> bytes:
     """Encode the cluster for ignored traffic to a service. All such clusters share their statistics."""
-    return encode(Cluster(name=ignored(name), alt_stat_name=IGNORED_STAT)) + _common(protocol)
+    return encode(Cluster(name=ignored(name), alt_stat_name=IGNORED_STAT)) + _common(protocol, keepalive_seconds)
 
 
 def ads(initial_fetch_timeout: timedelta | dict[str, int]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def ads(initial_fetch_timeout: timedelta | dict[str, int]) -> dict[str, Any]:
 
 
 @cache
-def _common(protocol: ir.ServiceProtocol) -> bytes:
+def _common(protocol: ir.ServiceProtocol, keepalive_seconds: int) -> bytes:
     """Encode the part of each cluster that is the same for all services with this protocol."""
     limits = {"max_connections", "max_pending_requests", "max_requests", "max_retries"}
     thresholds = [{"priority": one, **dict.fromkeys(limits, _UNLIMITED)} for one in ("DEFAULT", "HIGH")]
@@ -67,6 +67,7 @@ def _common(protocol: ir.ServiceProtocol) -> bytes:
             type="EDS",
             eds_cluster_config={"eds_config": ads(_FIRST_FETCH_TIMEOUT)},
             connect_timeout=_CONNECT_TIMEOUT,
+            upstream_connection_options={"tcp_keepalive": tcp_keepalive(keepalive_seconds)},
             circuit_breakers={"thresholds": thresholds},
             transport_socket_matches=_transport_sockets(protocol),
             typed_extension_protocol_options=_upstream_protocol(protocol),
@@ -97,6 +98,13 @@ def _transport_sockets(protocol: ir.ServiceProtocol) -> list[dict[str, Any]]:
     )
     socket = {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": packed(transport)}
     return [{"name": HELD, "match": _IS_HELD, "transport_socket": socket}]
+
+
+def tcp_keepalive(seconds: int) -> dict[str, Any]:
+    """Return the options that detect a peer that is gone without a word, in about twice this time."""
+    probes = 4
+    numbers = {"keepalive_time": seconds, "keepalive_interval": max(1, seconds // probes), "keepalive_probes": probes}
+    return {name: {"value": number} for name, number in numbers.items()}
 
 
 def socket_address(address: ir.SocketAddress) -> dict[str, Any]:

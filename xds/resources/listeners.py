@@ -13,7 +13,7 @@ from typing import Any
 
 from xds import ir
 from xds.names import ANSWERS, HTTP_LISTENER, ROUTES, SOURCE, TLS_LISTENER, TRIAL, ignored, tcp_listener_name
-from xds.resources.clusters import ads, socket_address
+from xds.resources.clusters import ads, socket_address, tcp_keepalive
 from xds.resources.http_options import PASSED_UPGRADES, http1_options, ignored_upgrades
 from xds.resources.ignore_rules import source_ranges
 from xds.resources.proto import (
@@ -49,12 +49,13 @@ def http_listener(address: ir.SocketAddress, options: ir.ListenerOptions) -> byt
     """Encode the listener that all HTTP services share."""
     manager = _connection_manager(HTTP_LISTENER, ROUTES, options)
     chain = {"filters": [_source_filter(), _http_filter(manager)]}
-    return encode(Listener(name=HTTP_LISTENER, address=socket_address(address), filter_chains=[chain]))
+    own = Listener(name=HTTP_LISTENER, filter_chains=[chain], **_sockets(address, options))
+    return encode(own)
 
 
-def tls_listener(address: ir.SocketAddress, chains: Iterable[bytes]) -> bytes:
+def tls_listener(address: ir.SocketAddress, chains: Iterable[bytes], options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all TLS services share. Envoy rejects one without chains."""
-    return b"".join((_tls_listener(name=TLS_LISTENER, address=socket_address(address)), *chains))
+    return b"".join((_tls_listener(name=TLS_LISTENER, **_sockets(address, options)), *chains))
 
 
 def tls_filter_chains(service: ir.Upstream) -> bytes:
@@ -67,14 +68,14 @@ def tls_filter_chains(service: ir.Upstream) -> bytes:
     return encode(Listener(filter_chains=chains))
 
 
-def tcp_listener(service: ir.Upstream, address: ir.SocketAddress) -> bytes:
+def tcp_listener(service: ir.Upstream, address: ir.SocketAddress, options: ir.ListenerOptions) -> bytes:
     """Encode a TCP service's own listener."""
     chains: list[dict[str, Any]] = [{"filters": [_tcp_proxy(service.name)]}]
     if ranges := source_ranges(service.ignore):
         match = {"source_prefix_ranges": ranges}
         chains.append({"filter_chain_match": match, "filters": [_tcp_proxy(ignored(service.name))]})
     name = tcp_listener_name(address)
-    return encode(Listener(name=name, address=socket_address(address), filter_chains=chains))
+    return encode(Listener(name=name, filter_chains=chains, **_sockets(address, options)))
 
 
 def answers_listener() -> bytes:
@@ -96,6 +97,11 @@ def trial_of_routes(route_configuration: bytes) -> bytes:
 def trial_of_chains(chains: Iterable[bytes]) -> bytes:
     """Encode the listener in which filter chains are tried."""
     return b"".join((_tls_listener(name=TRIAL, internal_listener={}), *chains))
+
+
+def _sockets(address: ir.SocketAddress, options: ir.ListenerOptions) -> dict[str, Any]:
+    """Return the settings of a listener's sockets."""
+    return {"address": socket_address(address), "tcp_keepalive": tcp_keepalive(options.keepalive_seconds)}
 
 
 def _tls_listener(**fields: Any) -> bytes:

@@ -14,7 +14,7 @@ from xds import ir
 from xds.resources.translation import Parts, SharedResource, parts
 from xds.resources.validation import faults, is_name
 
-Translate = Callable[[ir.Upstream], Parts]
+Translate = Callable[[ir.Upstream, ir.ListenerOptions], Parts]
 LONGEST_MESSAGE = 500
 _NONE: Mapping[str, Parts] = {}
 
@@ -56,9 +56,8 @@ class Selection:
         for service in services:
             if service.name not in mistakes:
                 try:
-                    good[service.name] = (
-                        self._good[service.name] if self._is_known(service) else self._translate(service)
-                    )
+                    known = self._good[service.name] if is_known(service) else None
+                    good[service.name] = known or self._translate(service, listen.options)
                 except ValueError as error:  # such as a character that cannot be encoded
                     mistakes[service.name] = f"it cannot be written for Envoy: {error}"
         same = {service.name for service in services if service in self._rejected.get(service.name, ())}
@@ -120,7 +119,7 @@ class Selection:
             elif name in kept and name not in collides:
                 served[name] = kept[name]
             elif is_name(name):
-                served[name] = parts(replace(service, leaving=True))
+                served[name] = parts(replace(service, leaving=True), self._listen.options)
         self.served = served
 
     def _kept(self, name: str) -> Parts | None:

@@ -11,6 +11,8 @@ from xds.names import ANSWERS, HTTP_LISTENER, ROUTES, TLS_LISTENER, ignored, tcp
 from xds.resources import clusters, listeners, routes
 from xds.types import CDS, LDS, RDS
 
+_DEFAULTS = ir.ListenerOptions()
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -66,16 +68,16 @@ class Translation:
     """Route configurations that listeners name."""
 
 
-def parts(service: ir.Upstream) -> Parts:
+def parts(service: ir.Upstream, options: ir.ListenerOptions = _DEFAULTS) -> Parts:
     """Translate one service. Raises `ValueError` for text that cannot be encoded."""
     name, protocol = service.name, service.protocol
-    cluster = clusters.cluster(name, protocol)
+    cluster = clusters.cluster(name, protocol, options.keepalive_seconds)
     if service.leaving:
         return Parts(service, cluster)
-    past = clusters.ignored_cluster(name, protocol) if service.ignore else b""
+    past = clusters.ignored_cluster(name, protocol, options.keepalive_seconds) if service.ignore else b""
     if protocol is ir.ServiceProtocol.TCP:
         assert service.listen is not None, "validation requires it"
-        listener = listeners.tcp_listener(service, service.listen)
+        listener = listeners.tcp_listener(service, service.listen, options)
         return Parts(service, cluster, listener=listener, ignored_cluster=past)
     if protocol is ir.ServiceProtocol.TLS:
         return Parts(service, cluster, filter_chain=listeners.tls_filter_chains(service), ignored_cluster=past)
@@ -103,7 +105,7 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     chains = [part for part in everything if part.filter_chain]
     if listen.tls and chains:
         encoded = (part.filter_chain for part in chains)
-        all_listeners[TLS_LISTENER] = listeners.tls_listener(listen.tls, encoded)
+        all_listeners[TLS_LISTENER] = listeners.tls_listener(listen.tls, encoded, listen.options)
         used.update(name for part in chains for name in part.clusters)
     resources = {CDS: all_clusters, LDS: all_listeners, RDS: all_routes}
     return Translation(resources, frozenset(used), frozenset(all_routes))

@@ -168,5 +168,6 @@ topologySpreadConstraints:
 
 {{/* The settings of Envoy's listeners, in the words of the services file. */}}
 {{- define "zenvoy.proxySettings" -}}
-{{- dict "http" (omit .Values.proxy.http "port" "servicePort" "nodePort") | toJson -}}
+{{- $http := omit .Values.proxy.http "port" "servicePort" "nodePort" -}}
+{{- dict "http" $http "keepalive" .Values.proxy.keepalive | toJson -}}
 {{- end }}

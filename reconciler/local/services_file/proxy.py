@@ -9,7 +9,15 @@ import yaml
 
 from reconciler.local.services_file.problems import Problem, Problems
 from reconciler.local.services_file.values import Value
-from reconciler.ports.proxy import MAX_HEADERS, MAX_HEADERS_KIB, MAX_TRUSTED_HOPS, HttpProxy, ProxySettings
+from reconciler.ports.proxy import (
+    MAX_HEADERS,
+    MAX_HEADERS_KIB,
+    MAX_KEEPALIVE_SECONDS,
+    MAX_TRUSTED_HOPS,
+    MIN_KEEPALIVE_SECONDS,
+    HttpProxy,
+    ProxySettings,
+)
 
 EXAMPLE = "{http: {trustedHops: 1}}"
 _T = TypeVar("_T")
@@ -17,8 +25,12 @@ _T = TypeVar("_T")
 
 def read_proxy(value: Value) -> ProxySettings:
     """Return the valid settings; problems of the others are recorded."""
-    fields = value.fields(("http",), EXAMPLE)
-    return ProxySettings(http=_http(fields["http"]) if "http" in fields else HttpProxy())
+    fields = value.fields(("http", "keepalive"), EXAMPLE)
+    default = ProxySettings()
+    return ProxySettings(
+        http=_http(fields["http"]) if "http" in fields else default.http,
+        keepalive_seconds=_read(fields, "keepalive", _keepalive, default.keepalive_seconds),
+    )
 
 
 def proxy_of(text: str, name: str) -> ProxySettings | list[Problem]:
@@ -45,6 +57,17 @@ def _http(value: Value) -> HttpProxy:
         ),
         max_headers=_read(fields, "maxHeaders", lambda number: number.whole(1, MAX_HEADERS), default.max_headers),
     )
+
+
+def _keepalive(value: Value) -> int | None:
+    """Return whole seconds, which is what the kernel counts."""
+    seconds = value.seconds(MIN_KEEPALIVE_SECONDS)
+    if seconds is None:
+        return None
+    if seconds == int(seconds) and seconds <= MAX_KEEPALIVE_SECONDS:
+        return int(seconds)
+    value.wrong(f"{value.shown} is not valid; use whole seconds, at most {MAX_KEEPALIVE_SECONDS}s")
+    return None
 
 
 def _read(fields: Mapping[str, Value], key: str, read: Callable[[Value], _T | None], default: _T) -> _T:

@@ -81,6 +81,7 @@ WRONG = {
     "--rules": ("nonsense",),
     "--drain-timeout": ("nonsense", "-1", "nan", "inf"),
     "--keepalive": ("nonsense", "0", "nan", "inf"),
+    "--tcp-keepalive": ("nonsense", "0", "nan", "inf"),
     "--rules-check-interval": ("nonsense", "0", "nan", "inf"),
     "--listen-file": ("/nowhere/below", "/", "/dev/null"),
     "--keeper": ("/nowhere/keeper.sock",),
