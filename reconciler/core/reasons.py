@@ -38,6 +38,7 @@ class Reason(StrEnum):
     UNHEALTHY = "Unhealthy"
     NOT_READY = "NotReady"
     NO_ENDPOINT = "NoEndpoint"
+    SERVICE_NOT_FOUND = "ServiceNotFound"
     TARGET_NOT_FOUND = "TargetNotFound"
     NO_SUCH_KIND = "NoSuchKind"
     NOT_SCALABLE = "NotScalable"
@@ -78,7 +79,6 @@ class Reason(StrEnum):
     DELETION_NOT_APPLIED = "DeletionNotApplied"
 
     # Problems: a mistake in what a person configured.
-    SERVICE_NOT_FOUND = "ServiceNotFound"
     SERVICE_UNUSABLE = "ServiceUnusable"
     PORT_NOT_FOUND = "PortNotFound"
     PORT_AMBIGUOUS = "PortAmbiguous"

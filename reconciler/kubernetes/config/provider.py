@@ -19,6 +19,7 @@ from reconciler.core.reasons import Problem
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import MultiNamespaceInformer
 from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
+from reconciler.kubernetes.config.deleted_services import GONE_SECONDS, DeletedServices
 from reconciler.kubernetes.config.effective_config import EffectiveConfig
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve, service_of
 from reconciler.kubernetes.config.service_config import ServiceConfig
@@ -55,11 +56,13 @@ class KubernetesProvider:
         namespaces: Sequence[str] = (),
         reserved: Mapping[int, str] = RESERVED_PORTS,
         anew_seconds: float = ANEW_SECONDS,
+        gone_seconds: float = GONE_SECONDS,
     ) -> None:
         self._on_entries, self._on_scaled_service = on_entries, on_scaled_service
         self._cluster, self._anew_seconds = cluster or ClusterConfig(), anew_seconds
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
+        self._deleted_services = DeletedServices(self._look_again, gone_seconds)
         self._users: dict[str, set[str]] = {}
         """By Service, the ScaledServices that name it."""
         self._uses: dict[str, str] = {}
@@ -149,10 +152,15 @@ class KubernetesProvider:
         asked, mistakes = self._effective.requested(key), self._mistakes.get(key, ())
         if item is None or _is_released(item) or UNREAD in item.metadata.annotations:
             found: ServiceConfig | tuple[Problem, ...] = ()
-            asked_now = None
+            asked_now = service = None
         else:
-            found = resolve(item, self.services.items.get(service_of(item)), self._cluster)
+            service = self.services.items.get(service_of(item))
+            found = resolve(item, service, self._cluster)
             asked_now = found if isinstance(found, ServiceConfig) else _as_before(asked, item)
+        if asked_now and service is None:
+            asked_now = self._deleted_services.apply(key, asked_now)
+        else:
+            self._deleted_services.forget(key)
         departs = item is not None and item.metadata.deletion_timestamp is not None
         mistakes_now = () if departs or isinstance(found, ServiceConfig) else found
         if asked_now == asked and mistakes_now == mistakes and departs == (key in self._departing):

@@ -74,6 +74,8 @@ class ServiceConfig:
     generation: int
     """Generation of the object that this was made from: an older one while the newest has problems."""
     readiness: Readiness = Readiness.PROBES
+    has_service: bool = True
+    """False if the Service was deleted since."""
 
     @property
     def service_key(self) -> str:

@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
+from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices, PodEndpoint
@@ -293,6 +293,8 @@ class KubernetesBackend:
             diagnosis = self._target_search.explain(workload.config, diagnosis)
         else:
             self._target_search.leave(workload.name)
+        if not (workload.config.has_service or reachable):
+            diagnosis = Diagnosis(Reason.SERVICE_NOT_FOUND, f"Service {workload.config.service_key} was deleted")
         replicas = current.replicas if current else None
         if scaler.observer.is_absent:  # while pods exist, assume the replicas that were last observed
             pods = {endpoint.pod for endpoint in routable}
@@ -335,6 +337,6 @@ class KubernetesBackend:
             log.error("internal error in a task", task=task.get_name(), exc_info=error)
 
 
-def _place(config: ServiceConfig) -> tuple[Target, str, str, Readiness]:
+def _place(config: ServiceConfig) -> tuple[object, ...]:
     """Return the parts of a configuration that the backend depends on."""
-    return config.target, config.service, config.port.name, config.readiness
+    return config.target, config.service, config.port.name, config.readiness, config.has_service

@@ -71,7 +71,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 @pytest.fixture
 async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
-    """With one Service, `web`, and nothing scaled yet. The parameter: for how long one that goes may be made anew."""
+    """With one Service, `web`, and nothing scaled yet. The parameter: for how long what is gone may be made again."""
     shop = Shop()
     shop.serve("web")
     async with serving(shop.scaled, services=shop.services, namespaces=shop.namespaces) as api:
@@ -81,6 +81,7 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
             shop.hear,
             lambda key, item: shop.seen.append(f"{'+' if item else '-'}{key}"),
             anew_seconds=getattr(request, "param", 1.0),
+            gone_seconds=getattr(request, "param", 5.0),
         )
         task = asyncio.create_task(catalogue.run())
         await until(lambda: shop.told and shop.scaled.open and shop.services.open)
@@ -149,10 +150,25 @@ async def test_provider_deleted_service_keeps_last_config(shop: Shop) -> None:
     before = shop.entry("web")
     shop.services.delete("web")
     await until(lambda: shop.problems == {"shop/web": ["ServiceNotFound spec.service"]})
-    assert shop.entry("web") == before
+    assert shop.entry("web") == replace(before, has_service=False)
     shop.serve("web", {**HTTP, "ports": [{"name": "http", "port": 8080}]})
     await until(lambda: not shop.problems)
     assert shop.entry("web").port.port == 8080
+
+
+@pytest.mark.parametrize("deletion", [{}, {"finalizers": [FINALIZER], **DELETED}], ids=["kept", "deleted"])
+@pytest.mark.parametrize("shop", [0.2], indirect=True)
+async def test_provider_service_gone_for_good_ends_waits(shop: Shop, deletion: dict[str, Any]) -> None:
+    shop.scale("web", "holdTimeout: 40s", finalizers=[FINALIZER])
+    await until(lambda: shop.entries)
+    shop.scale("web", "holdTimeout: 40s", **deletion)
+    shop.services.delete("web")
+    await until(lambda: not shop.entry("web").has_service)
+    assert shop.entry("web").spec.hold_timeout == 40
+    await until(lambda: shop.entry("web").spec.hold_timeout == 0.2)
+    shop.serve("web")
+    await until(lambda: shop.entry("web").has_service)
+    assert shop.entry("web").spec.hold_timeout == 40
 
 
 async def test_provider_invalid_change_keeps_last_config(shop: Shop) -> None:

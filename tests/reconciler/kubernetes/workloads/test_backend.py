@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,20 @@ async def test_backend_before_sync_reports_nothing(port: int) -> None:
     scene.api.refused.clear()
     assert await scene.until(lambda running: True) == WorkloadStatus("shop/web", 2, (f"127.0.0.1:{port}",))
     await scene.backend.close()
+
+
+async def test_backend_deleted_service_is_the_diagnosis(scene: Scene, port: int) -> None:
+    scene.deploy(2)
+    scene.slice(port, "one")
+    scene.configure()
+    await scene.until(lambda running: running.endpoints)
+    scene.configure(replace(entry(), has_service=False))
+    assert scene.now.diagnosis is None, "its endpoints outlast it for a moment, and are used"
+    scene.api.say(SLICES, "shop", "web-a", None)
+    gone = await scene.until(lambda running: running.diagnosis)
+    assert str(gone.diagnosis) == "ServiceNotFound: Service shop/web was deleted"
+    scene.configure()
+    await scene.until(lambda running: running.diagnosis is None)
 
 
 async def test_backend_new_service_is_reported_at_once(scene: Scene) -> None:
