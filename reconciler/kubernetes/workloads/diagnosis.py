@@ -29,6 +29,8 @@ UNREADY_SECONDS = 10.0
 """Time after which a failing readiness probe, a running init container, or a pod without a node is a finding."""
 SILENT_SECONDS = 30.0
 """Time after which a running pod that is not ready is a finding, if nothing explains it."""
+GATED_SECONDS = 5.0
+"""Time after which a pod whose containers are ready is a finding because of its readiness gates."""
 UNROUTED_SECONDS = 3.0
 """Time after which a ready pod that is not an endpoint is a finding."""
 
@@ -184,6 +186,8 @@ def _slow_pod(pod: Pod, evidence: Evidence) -> RankedDiagnosis | None:
     name, status = f"pod {pod.metadata.name}", pod.status
     if _is_ready(pod):
         return _unrouted_pod(name, evidence)
+    if evidence.running_seconds >= GATED_SECONDS and (gates := _unset_gates(pod)):
+        return _finding(8, Reason.NOT_READY, f"{name} is ready, except for its readiness {gates}")
     if evidence.waited_seconds < UNREADY_SECONDS:
         return None
     if not pod.spec.node_name:
@@ -213,6 +217,21 @@ def _unready_pod(pod: Pod, evidence: Evidence) -> RankedDiagnosis | None:
     ready = next((one for one in pod.status.conditions if one.type == "Ready"), None)
     cause = f": {shorten_quote(ready.message)}" if ready and ready.message else ""
     return _finding(8, Reason.NOT_READY, f"{name} is running, but not ready{cause}")
+
+
+def _unset_gates(pod: Pod) -> str:
+    """Return the readiness gates that keep a pod from being ready, for people; empty if something else does."""
+    conditions = {one.type: one for one in pod.status.conditions}
+    if "ContainersReady" not in conditions or conditions["ContainersReady"].status != "True":
+        return ""
+    unset = []
+    for name in (gate.condition_type for gate in pod.spec.readiness_gates):
+        gate = conditions.get(name)
+        if gate is None:
+            unset.append(f"{name}, which no controller has set")
+        elif gate.status != "True":
+            unset.append(f"{name}, which is {gate.status}: {_quote(gate.message or gate.reason)}")
+    return f"{'gate' if len(unset) == 1 else 'gates'} {' and '.join(unset)}" if unset else ""
 
 
 def _unrouted_pod(name: str, evidence: Evidence) -> RankedDiagnosis | None:

@@ -15,12 +15,15 @@ Status = dict[str, Any]
 TARGET, AWAITED = "Deployment shop/web", "Service shop/web"
 
 
-def pod(name: str = "web-1", *, deleted: bool = False, node: str = "node-1", **status: Any) -> Pod:
+def pod(
+    name: str = "web-1", *, deleted: bool = False, node: str = "node-1", gates: tuple[str, ...] = (), **status: Any
+) -> Pod:
     """Return a pod, by default of phase Pending."""
     metadata = {"name": name, "namespace": "shop", "uid": name}
     if deleted:
         metadata["deletionTimestamp"] = "2026-11-23T10:00:00Z"
-    spec = {"nodeName": node, "schedulerName": "default-scheduler"} if node else {"schedulerName": "volcano"}
+    spec: Status = {"nodeName": node, "schedulerName": "default-scheduler"} if node else {"schedulerName": "volcano"}
+    spec["readinessGates"] = [{"conditionType": gate} for gate in gates]
     text = json.dumps({"metadata": metadata, "spec": spec, "status": {"phase": "Pending", **status}})
     return decoder(Pod)(text.encode())
 
@@ -221,6 +224,30 @@ def test_diagnose_silent_pod_after_a_while() -> None:
     creating = pod(containerStatuses=[app(waits("ContainerCreating"))])
     assert said(creating, waited=29) is None
     assert said(creating, waited=31) == "ContainerCreating: pod web-1 has no container yet"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([], "gate target.example/web, which no controller has set"),
+        (
+            [{"type": "target.example/web", "status": "False", "reason": "Bad", "message": "target is unhealthy"}],
+            "gate target.example/web, which is False: target is unhealthy",
+        ),
+    ],
+    ids=["never set", "false"],
+)
+def test_diagnose_readiness_gate_is_named(conditions: list[dict[str, str]], expected: str) -> None:
+    ready = {"type": "ContainersReady", "status": "True"}
+    unready = {"type": "Ready", "status": "False", "message": "corresponding condition does not exist"}
+    gated = pod(
+        gates=("target.example/web",),
+        phase="Running",
+        conditions=[ready, unready, *conditions],
+        containerStatuses=[app(RUNS, ready=True)],
+    )
+    assert said(gated, waited=4) is None
+    assert said(gated, waited=6) == f"NotReady: pod web-1 is ready, except for its readiness {expected}"
 
 
 def test_diagnose_init_container() -> None:
