@@ -21,7 +21,7 @@ from aiohttp import web
 from bench.kubernetes import client, listens
 from bench.processes import free_port, running, say, wait_for
 from bench.table import Row
-from reconciler.alarm import Alarm
+from reconciler.alarm import SchedulerAlarm
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Pace
@@ -118,7 +118,7 @@ class _Replica:
         self.backend = KubernetesBackend(api, urgent, self.engine.ran, lambda: True)
         self.router = XdsRouter(self.engine.routed, time.monotonic, lambda *_: None, lambda _: None)
         self.holders = HolderStreams(self.engine.held, time.time)
-        self.alarm = Alarm(self.engine.passed)
+        self.alarm = SchedulerAlarm(self.engine.passed)
         self.alarm.start()
         self.engine.start(Adapters(self.backend, self.router, self.holders, self.alarm, _Asleep(), lambda at: None))
         self.grpc = grpc.aio.server()

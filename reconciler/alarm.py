@@ -18,7 +18,7 @@ MAX_INSTANCES = 1_000_000
 """APScheduler skips a run of a job while this many earlier runs of it have not ended."""
 
 
-class Alarm:
+class SchedulerAlarm:
     """Calls `passed` with a service and its deadline once the deadline has passed; late rather than never."""
 
     def __init__(self, passed: Callable[[str, Deadline], None]) -> None:

@@ -9,7 +9,7 @@ import structlog
 
 from reconciler.core.reasons import Problem
 from reconciler.core.record import State
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.config.provider import Problems
@@ -28,7 +28,7 @@ CLIENT_SECONDS = 0.1
 class EventNotifier:
     """Kubernetes Events of transitions and wakes; a `NotificationListener`."""
 
-    def __init__(self, services: Callable[[], Mapping[str, Service]], events: EventRecorder) -> None:
+    def __init__(self, services: Callable[[], Mapping[str, ManagedService]], events: EventRecorder) -> None:
         self._services, self._events = services, events
         self._delayed: dict[str, tuple[asyncio.TimerHandle, Transition]] = {}
         """Starts of wakes whose client is not known yet."""

@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import structlog
 
-from reconciler.alarm import Alarm
+from reconciler.alarm import SchedulerAlarm
 from reconciler.app.hold_ranges import AnyIp, Tproxy
 from reconciler.app.notifier import TransitionNotifier
 from reconciler.core.lifecycle import Instant
@@ -33,7 +33,7 @@ from reconciler.metrics import Metrics, Sources
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.proxy import ProxySettings
-from reconciler.ports.replicas import Standing
+from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.router import RouteState
 from reconciler.server.admission import Admission, Claims
 from reconciler.server.holders import CLAIMS as HOLDER_CLAIMS
@@ -124,7 +124,7 @@ class Runtime:
         self.notifier = TransitionNotifier(self.metrics)
         saw, woke = self.notifier.saw, self.notifier.woke
         self.engine = Engine(time.time, pace, hold.address, saw, woke, hold.listens_at, hold.size)
-        self.alarm = Alarm(self.engine.passed)
+        self.alarm = SchedulerAlarm(self.engine.passed)
         self.opened = False
         """True once Envoys are answered."""
         self.closing = False
@@ -178,9 +178,9 @@ class Runtime:
         self.engine.held(held)
         self.metrics.held(held)
 
-    def standing(self, name: str) -> Standing | None:
+    def record_progress(self, name: str) -> RecordProgress | None:
         """Return the progress of a service at this replica."""
-        return self.engine.standing(name)
+        return self.engine.record_progress(name)
 
     def sampled(self, sample: Sample) -> bool:
         """Receive a sample; return whether it completes the removal of a service, whose route then ends."""

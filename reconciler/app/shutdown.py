@@ -16,7 +16,7 @@ import structlog
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.text import format_duration, join_words, pluralize
 from reconciler.core.traffic import Sample, in_flight
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.state_dir import NODE
 
@@ -65,7 +65,7 @@ class Drain:
     def __init__(
         self,
         backend: ProcessBackend,
-        services: Mapping[str, Service],
+        services: Mapping[str, ManagedService],
         envoy: EnvoyAdmin,
         others: Callable[[], frozenset[str]],
         ticks: Callable[[], float],
@@ -107,7 +107,7 @@ class Drain:
         return waiting
 
 
-def blocker(service: Service, sample: Sample, expected: frozenset[str]) -> str | None:
+def blocker(service: ManagedService, sample: Sample, expected: frozenset[str]) -> str | None:
     """Return what is in flight to a service or held for it, for people; None when it may stop.
 
     `expected` are the Envoys that still run: connections of another Envoy are lost already.

@@ -21,7 +21,7 @@ from reconciler.core.spec import Spec
 from reconciler.core.traffic import NO_SAMPLE, Pace, Sample, Window
 from reconciler.engine.history import History
 from reconciler.engine.roles import Roles
-from reconciler.engine.service import Service, ServiceIndex
+from reconciler.engine.service import ManagedService, ServiceIndex
 from reconciler.engine.tally import Tally
 from reconciler.engine.turns import Turns, in_turn
 from reconciler.engine.wake import Wake
@@ -81,7 +81,7 @@ class Engine(Roles):
         self._hold_address, self._hold_addresses = hold_address, hold_addresses
         self._listens_at = listens_at or self._has_the_port
         self._listen, self._woken = listen, woken
-        self._services: dict[str, Service] = {}
+        self._services: dict[str, ManagedService] = {}
         self._service_index = ServiceIndex()
         self._saved: dict[str, Record] = {}
         self.sample: Sample | None = None
@@ -97,7 +97,7 @@ class Engine(Roles):
         self._saved = adapters.store.records()
 
     @property
-    def services(self) -> Mapping[str, Service]:
+    def services(self) -> Mapping[str, ManagedService]:
         return self._services
 
     @property
@@ -115,7 +115,7 @@ class Engine(Roles):
             self._remove(name)
         for name, spec in wanted.items():
             if name not in self._services:
-                self._services[name] = service = Service(spec, self._origin(name))
+                self._services[name] = service = ManagedService(spec, self._origin(name))
                 self._service_index.note(name, service.record)
                 if not self.leads and name in self._words:
                     self._take_word(name, service)
@@ -252,7 +252,7 @@ class Engine(Roles):
         if not (stepped or (self.leads and service.is_in_force())):
             self._converge(name, service)
 
-    def _step(self, name: str, service: Service, event: Event, now: float) -> bool:
+    def _step(self, name: str, service: ManagedService, event: Event, now: float) -> bool:
         """Apply one event; return whether it changed the record."""
         before = service.record
         assert before is not None
@@ -278,7 +278,7 @@ class Engine(Roles):
             self._moved(service, Transition(name, before.state, event.name, after.state, reason or "", now, reference))
         return True
 
-    def _remember_replicas(self, name: str, service: Service) -> None:
+    def _remember_replicas(self, name: str, service: ManagedService) -> None:
         """Record the number of replicas that a wake restores: the last one observed before zero."""
         record, replicas = service.record, service.seen.replicas
         if not self.leads or record is None or record.state is State.Waking or record.zeroed:
@@ -287,7 +287,7 @@ class Engine(Roles):
             service.record = replace(record, replicas=replicas)
             self._save(name, service.record)
 
-    def _converge(self, name: str, service: Service) -> None:
+    def _converge(self, name: str, service: ManagedService) -> None:
         """Converge to the plan: a wake scales before all other effects, sleep after them."""
         assert service.record is not None
         now, adapters = self._now(), self._adapters
@@ -306,7 +306,7 @@ class Engine(Roles):
         if not isinstance(wanted.scale, AtLeast):
             adapters.backend.converge(name, wanted.scale)
 
-    def _direct(self, name: str, service: Service, wanted: Plan) -> None:
+    def _direct(self, name: str, service: ManagedService, wanted: Plan) -> None:
         """Send the order to holders and the route to Envoys; a change invalidates earlier acknowledgements."""
         assert service.record is not None
         pods, hold = service.seen.endpoints, service.record.hold_address

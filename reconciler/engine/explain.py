@@ -13,7 +13,7 @@ from reconciler.core.judge import undrained
 from reconciler.core.reasons import Blocker, Unknown
 from reconciler.core.record import State
 from reconciler.core.traffic import NEVER_USED, Sample
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 from reconciler.engine.view import moment
 from reconciler.ports.transitions import Transition
 
@@ -48,7 +48,7 @@ def sampled(name: str, sample: Sample | None, unknown: Unknown | None, source: s
     }
 
 
-def judged(service: Service) -> dict[str, Any] | None:
+def judged(service: ManagedService) -> dict[str, Any] | None:
     """Return the latest usage of a service; None before the first."""
     traffic = service.seen.traffic
     if traffic is None:
@@ -64,7 +64,7 @@ def judged(service: Service) -> dict[str, Any] | None:
     }
 
 
-def drain_blocker(service: Service) -> Blocker | None:
+def drain_blocker(service: ManagedService) -> Blocker | None:
     """Return the drain blocker of a draining service; None in other states, or if there is none."""
     record = service.record
     if record is None or record.state is not State.Draining:
@@ -87,7 +87,7 @@ def moves(transitions: Sequence[Transition]) -> list[dict[str, Any]]:
     ]
 
 
-def settings(service: Service) -> dict[str, Any]:
+def settings(service: ManagedService) -> dict[str, Any]:
     """Return the part of the spec that the state depends on; durations in seconds."""
     spec = service.spec
     return {

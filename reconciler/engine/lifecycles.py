@@ -26,7 +26,7 @@ from reconciler.core.lifecycle import (
 )
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample, evidence
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Withdrawals(Protocol):
     """The part of the engine that withdraws endpoints."""
 
     @property
-    def services(self) -> Mapping[str, Service]: ...
+    def services(self) -> Mapping[str, ManagedService]: ...
 
     def withdraw(self, name: str) -> None: ...
 
@@ -122,7 +122,7 @@ class Lifecycles:
             self._apply(name, removal_event(self._lifecycles[name], spec, found, sample.taken_at, self._now()))
         return len(self._removed) < before
 
-    def _roll_out(self, name: str, service: Service, sample: Sample, is_outdated: bool) -> None:
+    def _roll_out(self, name: str, service: ManagedService, sample: Sample, is_outdated: bool) -> None:
         known = RolloutEvidence(
             is_outdated,
             service.record.state if service.record else None,
@@ -136,7 +136,7 @@ class Lifecycles:
     def _of(self, name: str) -> Lifecycle:
         return self._lifecycles.get(name) or Lifecycle(Stage.Current, self._now())
 
-    def _is_in_use(self, service: Service) -> bool:
+    def _is_in_use(self, service: ManagedService) -> bool:
         """Return whether a removed service may have work in flight, or connections to refuse."""
         return bool(service.seen.endpoints or service.seen.held) or self._of(service.spec.name).runs_earlier_program
 

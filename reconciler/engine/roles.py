@@ -16,11 +16,11 @@ from reconciler.core.reasons import Unknown
 from reconciler.core.record import Record, State
 from reconciler.core.traffic import NO_SAMPLE, Sample
 from reconciler.engine.history import History
-from reconciler.engine.service import Service, ServiceIndex
+from reconciler.engine.service import ManagedService, ServiceIndex
 from reconciler.engine.tally import Tally
 from reconciler.engine.turns import Turns, in_turn
 from reconciler.engine.wake import Wake
-from reconciler.ports.replicas import Standing
+from reconciler.ports.replicas import RecordProgress
 from reconciler.ports.store import NoIndexLeft
 from reconciler.ports.transitions import Listener, Transition
 
@@ -40,7 +40,7 @@ class Roles:
     _listens_at: Callable[[str], bool]
     _listen: Listener
     _woken: Callable[[str, Wake], None]
-    _services: dict[str, Service]
+    _services: dict[str, ManagedService]
     _service_index: ServiceIndex
     _saved: dict[str, Record]
     _adapters: Adapters
@@ -153,15 +153,15 @@ class Roles:
             self._begin(name, self._services[name])
             self._settle(name)
 
-    def standing(self, name: str) -> Standing | None:
+    def record_progress(self, name: str) -> RecordProgress | None:
         """Return the progress of the leader's record of a service; None without that record."""
         service = self._services.get(name)
         if service is None or service.record is None or service.word is None:
             return None
         reason = in_force(service.record, service.word, service.fence, service.seen)
-        return Standing(reason is None, reason or "")
+        return RecordProgress(reason is None, reason or "")
 
-    def _take_word(self, name: str, service: Service) -> None:
+    def _take_word(self, name: str, service: ManagedService) -> None:
         """Replace the record by the leader's."""
         word, fence, cause = self._words[name]
         before, service.record, service.word = service.record, word, word
@@ -219,7 +219,7 @@ class Roles:
     def _has_the_port(self, address: str) -> bool:
         return address.rpartition(":")[2] == self._hold_address(0).rpartition(":")[2]
 
-    def _begin(self, name: str, service: Service) -> None:
+    def _begin(self, name: str, service: ManagedService) -> None:
         """Create the record of a service that is observed for the first time.
 
         Its state is Active if it runs, so that it gets a full `idleAfter`, and Waking if it is only just starting.
@@ -242,7 +242,7 @@ class Roles:
         if self.leads:
             self._adapters.store.save(name, record)
 
-    def _share(self, name: str, service: Service) -> None:
+    def _share(self, name: str, service: ManagedService) -> None:
         """Share a changed record with followers; this invalidates earlier acknowledgements."""
         assert service.record is not None
         if not self.leads:
@@ -253,7 +253,7 @@ class Roles:
             if state := self._adapters.replicas.share(name, record, fence, service.cause):
                 service.saw_route(state)
 
-    def _changed(self, name: str, service: Service, before: Record, event: str) -> None:
+    def _changed(self, name: str, service: ManagedService, before: Record, event: str) -> None:
         """Report a record that a change of leaders changed."""
         after = service.record
         assert after is not None
@@ -262,7 +262,7 @@ class Roles:
             service.cause = event
             self._moved(service, Transition(name, before.state, event, after.state, after.reason, after.since))
 
-    def _moved(self, service: Service, transition: Transition) -> None:
+    def _moved(self, service: ManagedService, transition: Transition) -> None:
         """Report a transition of this replica."""
         self.history.note(transition)
         if not self.leads:

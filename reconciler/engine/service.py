@@ -28,7 +28,7 @@ NOT_ROUTED = RouteState("", None, "no route yet")
 
 
 @dataclass(slots=True)
-class Service:
+class ManagedService:
     """One service. Only the engine changes it."""
 
     spec: Spec

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.core.judge import Observed
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 
 
-def view(service: Service) -> dict[str, Any]:
+def view(service: ManagedService) -> dict[str, Any]:
     """Return the fields of `zenvoy status -o json`."""
     record, seen = service.record, service.seen
     return {
@@ -47,7 +47,7 @@ def _pending(seen: Observed) -> str | None:
     return None if seen.route_acked_at is not None else seen.waiting_for
 
 
-def _deadline(service: Service) -> dict[str, Any] | None:
+def _deadline(service: ManagedService) -> dict[str, Any] | None:
     deadline = service.deadline
     return {"at": moment(deadline.at), "event": deadline.event.__name__} if deadline else None
 

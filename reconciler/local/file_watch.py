@@ -14,7 +14,7 @@ import structlog
 
 from reconciler.core.address import Address
 from reconciler.local import private_files
-from reconciler.local.services_file import Problem, ServicesFile, read, read_bounded
+from reconciler.local.services_file import FileProblem, ServicesFile, read, read_bounded
 
 log = structlog.get_logger()
 
@@ -23,7 +23,7 @@ MAX_LOGGED = 20
 RETRY_SECONDS = 10.0
 
 
-def load(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[Problem]:
+def load(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesFile | list[FileProblem]:
     """Return the file, after keeping a copy, or its mistakes. `taken` are the addresses of options, by option."""
     try:
         content = read_bounded(file)
@@ -53,7 +53,7 @@ def last_good(file: Path, copy: Path, taken: Mapping[str, Address]) -> ServicesF
 
 def load_or_last_good(
     file: Path, copy: Path, taken: Mapping[str, Address]
-) -> tuple[ServicesFile | None, list[Problem]]:
+) -> tuple[ServicesFile | None, list[FileProblem]]:
     """Return the file, or its last valid content with its mistakes; None if there is no valid content."""
     found = load(file, copy, taken)
     if isinstance(found, ServicesFile):
@@ -61,7 +61,7 @@ def load_or_last_good(
     return last_good(file, copy, taken), found
 
 
-def log_problems(problems: Sequence[Problem]) -> None:
+def log_problems(problems: Sequence[FileProblem]) -> None:
     """Log the mistakes that keep the file from being applied."""
     listed = [str(problem) for problem in problems[:MAX_LOGGED]]
     log.error(

@@ -51,7 +51,7 @@ class AddressChoice:
     busy: Mapping[str, BusyAddress]
 
 
-def wanted(file: ServicesFile) -> dict[str, str]:
+def configured_addresses(file: ServicesFile) -> dict[str, str]:
     """Return the addresses of the file, by owner."""
     shared = {HTTP: file.listen_http, TLS: file.listen_tls}
     own = {entry.spec.name: entry.spec.listen for entry in file.services}
@@ -125,14 +125,14 @@ class ListenAddresses:
 
     async def probe(self, file: ServicesFile) -> None:
         """Find the addresses of the file that another program uses."""
-        asked, served = set(wanted(file).values()), set(self.served.values())
+        asked, served = set(configured_addresses(file).values()), set(self.served.values())
         is_stale, self._is_stale = self._is_stale, False
         suspects = asked | served if is_stale else asked - served
         self._taken = await in_thread(lambda: self._taken_of(suspects), "listen addresses") if suspects else {}
 
     def choose(self, file: ServicesFile) -> bool:
         """Choose by the latest probe; return whether the addresses have changed."""
-        before, asked = self._choice, wanted(file)
+        before, asked = self._choice, configured_addresses(file)
         kept = {owner: address for owner, address in before.served.items() if address not in self._taken}
         self._choice = choose(asked, {**self._before, **kept}, self._taken)
         if self._choice.served != before.served:

@@ -12,7 +12,7 @@ from reconciler.ports.router import RouteState
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RecordProgress:
     """Progress of one service at a follower."""
 
     in_force: bool

@@ -48,7 +48,7 @@ Credentials = Callable[[], grpc.ChannelCredentials]
 """Called for each stream, because certificates are rotated. Raises `OSError` if a certificate cannot be read."""
 
 
-class Engine(Protocol):
+class FollowerEngine(Protocol):
     """The engine of a follower."""
 
     def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "", /) -> None: ...
@@ -89,7 +89,7 @@ class PeerClient:
         self,
         me: str,
         merged: Merged,
-        engine: Engine,
+        engine: FollowerEngine,
         lost: Callable[[], None] = lambda: None,
         credentials: Credentials | None = None,
         authority: str | None = None,

@@ -14,21 +14,21 @@ from typing import Protocol
 from reconciler.core.reasons import Reason, Unknown
 from reconciler.core.record import Record
 from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
-from reconciler.ports.replicas import Connected, Standing
+from reconciler.ports.replicas import Connected, RecordProgress
 from reconciler.ports.router import Router, RouteState
 from reconciler.replication.aggregation import slowest_route, total_held
 from reconciler.replication.fleet import FleetLedger, FollowerState, ReplicaContext
 from reconciler.replication.messages import MAX_TEXT_LENGTH, Fleet, RecordUpdate, Report
 
 
-class Engine(Protocol):
+class RecordEngine(Protocol):
     """The engine of this replica."""
 
     def routed(self, state: RouteState, /) -> None: ...
 
     def held(self, held: HoldStatus, /) -> None: ...
 
-    def standing(self, name: str) -> Standing | None: ...
+    def record_progress(self, name: str) -> RecordProgress | None: ...
 
 
 class Merged:
@@ -65,7 +65,7 @@ class Merged:
         self.on_faults: list[Callable[[], None]] = []
         """Called when the errors of Envoys changed."""
 
-    def attach(self, engine: Engine, own_router: Router, own_holders: Holders) -> None:
+    def attach(self, engine: RecordEngine, own_router: Router, own_holders: Holders) -> None:
         """Set the engine and this replica's own adapters. Call it first."""
         self._engine, self._own_router, self._own_holders = engine, own_router, own_holders
 
@@ -238,15 +238,15 @@ class Merged:
 
     def report(self, service: str) -> Report | None:
         """Return the report on the last update of a service, or None if there is none."""
-        update, standing = self.updates.get(service), self._engine.standing(service)
-        if update is None or standing is None:
+        update, progress = self.updates.get(service), self._engine.record_progress(service)
+        if update is None or progress is None:
             return None
         held = self._own_held(service)
         return Report(
             service,
             update.version,
-            standing.in_force,
-            standing.waiting_for[:MAX_TEXT_LENGTH],
+            progress.in_force,
+            progress.waiting_for[:MAX_TEXT_LENGTH],
             held.held,
             held.relayed,
             held.released,

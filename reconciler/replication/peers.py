@@ -20,7 +20,7 @@ FORGET_EVERY_SECONDS = 1.0
 """Interval between two checks for members that are gone for good; until then they keep all services awake."""
 
 
-class Engine(merged.Engine, follower.Engine, Protocol):
+class ReplicaEngine(merged.RecordEngine, follower.FollowerEngine, Protocol):
     """The engine of this replica."""
 
     def lead(self, since: float, /) -> None: ...
@@ -34,7 +34,7 @@ class Peers:
     def __init__(
         self,
         context: ReplicaContext,
-        engine: Engine,
+        engine: ReplicaEngine,
         lost: Callable[[], None] = lambda: None,
         credentials: Credentials | None = None,
         authority: str | None = None,
@@ -50,7 +50,7 @@ class Peers:
         )
         self._client = PeerClient(context.me, self.merged, engine, lost, credentials, authority, wait)
 
-    def attach(self, router: Router, holders: Holders, engine: merged.Engine | None = None) -> None:
+    def attach(self, router: Router, holders: Holders, engine: merged.RecordEngine | None = None) -> None:
         """Set this replica's own router and holders, before anything else.
 
         Reports go to `engine`, if they do not go to the engine directly.

@@ -18,7 +18,7 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
@@ -128,7 +128,7 @@ class World:
         self.engine.configure([self.spec])
 
     @property
-    def service(self) -> Service:
+    def service(self) -> ManagedService:
         return self.engine.services[NAME]
 
     @property

@@ -176,7 +176,7 @@ def peer_stream(data: bytes) -> None:
         "10.0.0.1", lambda: frozenset({"10.0.0.1", "10.0.0.2"}), lambda: True, lambda: NOW, lambda: 0.0, 0.0
     )
     merged = Merged(terms)
-    engine = SimpleNamespace(routed=reports.append, held=reports.append, standing=lambda name: None)
+    engine = SimpleNamespace(routed=reports.append, held=reports.append, record_progress=lambda name: None)
     own = SimpleNamespace(route=lambda *_: None, order=lambda *_: None)
     merged.attach(engine, own, own)
     merged.lead(0.0)

@@ -35,7 +35,7 @@ from reconciler.local.state_dir import StateDir
 
 if TYPE_CHECKING:
     from reconciler.core.address import Address
-    from reconciler.local.services_file import Problem, ServicesFile
+    from reconciler.local.services_file import FileProblem, ServicesFile
     from reconciler.server.credentials import Files
 
 
@@ -272,11 +272,11 @@ def _certificates(
 
 def _in_use_by_others(path: Path, file: ServicesFile) -> list[str]:
     """Return why addresses are in use, except those of a `zenvoy up` that runs here or runs this file."""
-    from reconciler.local.listen_addresses import wanted
+    from reconciler.local.listen_addresses import configured_addresses
     from reconciler.local.sockets import in_use, state_dirs_listening
 
     here = StateDir(Path(os.environ.get(STATE_DIR_VARIABLE) or STATE_DIR).absolute())
-    found = {address: reason for address in wanted(file).values() if (reason := in_use(address))}
+    found = {address: reason for address in configured_addresses(file).values() if (reason := in_use(address))}
     for address in list(found):
         running = [state for state in map(StateDir, state_dirs_listening(address)) if _runs_file(state, path)]
         if any(address in _listen_addresses(state) for state in (here, *running)):
@@ -319,7 +319,7 @@ def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> 
     return before
 
 
-def _good(file: Path, found: ServicesFile | list[Problem]) -> ServicesFile:
+def _good(file: Path, found: ServicesFile | list[FileProblem]) -> ServicesFile:
     from reconciler.local.services_file import ServicesFile
 
     if isinstance(found, ServicesFile):

@@ -19,7 +19,7 @@ from reconciler.local.services_file.addresses import address
 from reconciler.local.services_file.bounds import exceeded, read_bounded, too_large
 from reconciler.local.services_file.conflicts import find_conflicts
 from reconciler.local.services_file.model import ServicesFile
-from reconciler.local.services_file.problems import Problem, Problems
+from reconciler.local.services_file.problems import FileProblem, Problems
 from reconciler.local.services_file.proxy import read_proxy
 from reconciler.local.services_file.service import EXAMPLE, TIMING, Draft, read_service, read_timing
 from reconciler.local.services_file.values import Value
@@ -36,7 +36,7 @@ _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def read(
     path: Path, content: bytes | None = None, taken: Mapping[str, Address] = NOTHING
-) -> ServicesFile | list[Problem]:
+) -> ServicesFile | list[FileProblem]:
     """Return the file, or all its problems in order.
 
     `content` is its content, if already read; `taken` are the addresses of options, by option.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class FileProblem:
     """One problem; `str()` is the line for people."""
 
     file: str
@@ -36,19 +36,19 @@ class Problems:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._found: set[Problem] = set()
+        self._found: set[FileProblem] = set()
 
     def add(self, line: int, column: int, where: str, what: str) -> None:
         """Record a problem once. Lines and columns count from 1."""
         if len(self._found) < MAX_PROBLEMS:
-            self._found.add(Problem(self._file, line, column, _printable(where), _printable(what)))
+            self._found.add(FileProblem(self._file, line, column, _printable(where), _printable(what)))
 
     @property
     def any(self) -> bool:
         """True if there is a problem."""
         return bool(self._found)
 
-    def found(self) -> list[Problem]:
+    def found(self) -> list[FileProblem]:
         """Return all problems in order."""
         return sorted(self._found)
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import yaml
 
-from reconciler.local.services_file.problems import Problem, Problems
+from reconciler.local.services_file.problems import FileProblem, Problems
 from reconciler.local.services_file.values import Value
 from reconciler.ports.proxy import (
     MAX_HEADERS,
@@ -33,7 +33,7 @@ def read_proxy(value: Value) -> ProxySettings:
     )
 
 
-def proxy_of(text: str, name: str) -> ProxySettings | list[Problem]:
+def proxy_of(text: str, name: str) -> ProxySettings | list[FileProblem]:
     """Read settings from YAML or JSON, or return all problems; `name` is the name of the text in them."""
     problems = Problems(name)
     try:

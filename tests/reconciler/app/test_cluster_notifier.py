@@ -12,7 +12,7 @@ import pytest
 from reconciler.app.cluster_notifier import CLIENT_SECONDS, EventNotifier
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 from reconciler.ports.transitions import Transition
 
@@ -24,7 +24,7 @@ class Recorder:
     """The Events that a notifier writes."""
 
     def __init__(self) -> None:
-        self.service = Service(Spec(name="shop/web"), wake=Wake(1000.0, 999.9, "127.0.0.1:5", "proxy-1"))
+        self.service = ManagedService(Spec(name="shop/web"), wake=Wake(1000.0, 999.9, "127.0.0.1:5", "proxy-1"))
         self.events: list[tuple[str, str | None]] = []
         events: Any = self
         self.notifier = EventNotifier(lambda: {"shop/web": self.service}, events)

@@ -10,7 +10,7 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.text import format_duration
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 
 ENVOY = frozenset({"local"})
 RUNS = Observed(replicas=1, endpoints=("127.0.0.1:9",), held=0)
@@ -20,9 +20,9 @@ def sample(counters: Counters | None) -> Sample:
     return Sample(1.0, {} if counters is None else {"local": EnvoyReading(9.0, {"web": counters})})
 
 
-def service(seen: Observed, protocol: Protocol = Protocol.HTTP, stalled: str | None = None) -> Service:
+def service(seen: Observed, protocol: Protocol = Protocol.HTTP, stalled: str | None = None) -> ManagedService:
     record = Record(State.Waking, 0.0, "", 1, "127.64.0.1:1", stalled=stalled)
-    return Service(Spec(name="web", protocol=protocol), record, seen=seen)
+    return ManagedService(Spec(name="web", protocol=protocol), record, seen=seen)
 
 
 @pytest.mark.parametrize(

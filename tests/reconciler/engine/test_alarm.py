@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from reconciler.alarm import Alarm
+from reconciler.alarm import SchedulerAlarm
 from reconciler.core.events import DrainTimedOut, IdleElapsed
 from reconciler.plan import Deadline
 
@@ -17,7 +17,7 @@ class Bell:
 
     def __init__(self) -> None:
         self.heard: asyncio.Queue[tuple[str, Deadline]] = asyncio.Queue()
-        self.alarm = Alarm(lambda service, deadline: self.heard.put_nowait((service, deadline)))
+        self.alarm = SchedulerAlarm(lambda service, deadline: self.heard.put_nowait((service, deadline)))
         self.alarm.start()
 
     async def next(self) -> tuple[str, Deadline]:
@@ -70,7 +70,7 @@ async def test_alarm_with_simultaneous_deadlines_reports_all() -> None:
         if len(rung) == 2 * number:
             done.set()
 
-    alarm = Alarm(passed)
+    alarm = SchedulerAlarm(passed)
     alarm.start()
     for count in range(number):
         alarm.arm(str(count), Deadline(began + count * 2e-5, IdleElapsed))

@@ -11,7 +11,7 @@ from reconciler.core.lifecycle import CLOSING_SECONDS, Instant, Stage
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 
 RUNS = Observed(replicas=1, endpoints=("127.0.0.1:9",))
 SPEC = Spec(name="web", drain_timeout=30)
@@ -20,7 +20,7 @@ SPEC = Spec(name="web", drain_timeout=30)
 class Engine:
     """An engine with one service, which does nothing."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ManagedService) -> None:
         self.services = {service.spec.name: service}
 
     def withdraw(self, name: str) -> None:
@@ -36,7 +36,7 @@ class Scene:
     def __init__(self, spec: Spec = SPEC, seen: Observed = RUNS) -> None:
         self.now, self.set_by = 0.0, 0.0
         self.envoys = frozenset({"envoy"})
-        self.engine = Engine(Service(spec, seen=seen))
+        self.engine = Engine(ManagedService(spec, seen=seen))
         self.lifecycles = Lifecycles(
             lambda: Instant(self.now + self.set_by, self.now), self.engine, lambda: self.envoys
         )
@@ -107,7 +107,7 @@ def test_removal_of_service_added_again_is_cancelled(departing: bool, stage: Sta
 
 def test_removal_after_deletion_waits_for_work_in_flight() -> None:
     scene = Scene()
-    scene.engine.services = {"web": Service(SPEC, seen=RUNS)}
+    scene.engine.services = {"web": ManagedService(SPEC, seen=RUNS)}
     scene.lifecycles.configure([replace(SPEC, departing=True)])
     scene.lifecycles.configure([])
     assert scene.lifecycles.stage("web") is Stage.Removed

@@ -10,7 +10,7 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
-from reconciler.engine.service import Service
+from reconciler.engine.service import ManagedService
 
 SPEC = Spec(name="web", idle_after=10, drain_timeout=5)
 ACTIVE = Record(State.Active, 0.0, "", 1, "127.64.0.1:1")
@@ -19,7 +19,7 @@ ACTIVE = Record(State.Active, 0.0, "", 1, "127.64.0.1:1")
 class Parts:
     """The engine and the programs of one service: they note their calls."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ManagedService) -> None:
         self.services = {service.spec.name: service}
         self.calls: list[str] = []
         self.is_outdated = True
@@ -46,7 +46,7 @@ class Scene:
 
     def __init__(self, spec: Spec = SPEC) -> None:
         self.now, self.set_by = 0.0, 0.0
-        self.service = Service(spec, ACTIVE)
+        self.service = ManagedService(spec, ACTIVE)
         self.parts, envoys = Parts(self.service), frozenset({"envoy"})
         self.lifecycles = Lifecycles(
             lambda: Instant(self.now + self.set_by, self.now), self.parts, lambda: envoys, self.parts

@@ -55,6 +55,9 @@ class InCluster:
     def opened(self) -> bool:
         return True
 
+    def unready(self) -> None:
+        return None
+
     def replicas(self) -> None:
         return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.local.services_file import Problem, read
+from reconciler.local.services_file import FileProblem, read
 
 GOLDEN = Path(__file__).parent / "golden"
 INPUTS = sorted(path.name for path in GOLDEN.glob("*.yaml"))
@@ -23,7 +23,7 @@ def test_golden_file_with_mistakes_has_its_problems(name: str, monkeypatch: pyte
     monkeypatch.setenv("PATH", "bin")
     problems = read(Path(name))
     assert isinstance(problems, list)
-    assert all(isinstance(problem, Problem) for problem in problems)
+    assert all(isinstance(problem, FileProblem) for problem in problems)
     answer = "".join(f"{problem}\n" for problem in problems).replace(str(GOLDEN), "$GOLDEN")
     golden = Path(name).with_suffix(".out")
     if WRITE:
