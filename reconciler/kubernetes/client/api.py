@@ -6,23 +6,27 @@ Requests and responses are bytes, not models of the package: see docs/decisions/
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
-from urllib.request import getproxies
 
 import aiohttp
 import msgspec
+import structlog
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from yaml import YAMLError
 
-from reconciler.kubernetes.client import port_forward
-from reconciler.kubernetes.client.errors import ApiError, NoCluster, Unreachable
+from reconciler.kubernetes.client import port_forward, service_account
+from reconciler.kubernetes.client.errors import UNAUTHORIZED, ApiError, NoCluster, Unreachable
+from reconciler.kubernetes.client.proxy_environment import proxy_for
 from reconciler.kubernetes.types.names import checked_path
+
+log = structlog.get_logger(__name__)
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -47,20 +51,28 @@ _HANDSHAKE_ERRORS = {401: "not authenticated", 403: "access to pods/portforward 
 """A failed WebSocket handshake has no body."""
 _STATUS = msgspec.json.Decoder(_Status)
 Query = Mapping[str, str]
+Renew = Callable[[], Awaitable[None]]
+_T = TypeVar("_T")
 
 
 class Api:
     """A connection pool to one API server, for one event loop."""
 
-    def __init__(self, configuration: Configuration, namespace: str, connections: int = 0) -> None:
+    def __init__(
+        self, configuration: Configuration, namespace: str, connections: int = 0, renew: Renew | None = None
+    ) -> None:
         """Create a client.
 
-        `namespace` is the default namespace. `connections` limits the open connections; 0 means no limit.
+        `namespace` is the default namespace. `connections` limits the open connections; 0 means no limit. `renew` puts
+        new credentials into `configuration`; it is called when the API server no longer accepts the present ones.
         """
         self.namespace = namespace
         self.called: Callable[[str, str], None] = lambda method, code: None
         """Called after each call with its method and its status code, or `none` without a response."""
         self.server: str = configuration.host
+        self._configuration, self._renew, self._renewing = configuration, renew, asyncio.Lock()
+        # As kubectl: a cluster's CA may lack extensions that newer versions of Python require by default.
+        configuration.disable_strict_ssl_verification = True
         self._client = ApiClient(configuration)
         self._connector = aiohttp.TCPConnector(
             limit=connections,
@@ -69,8 +81,8 @@ class Api:
             keepalive_timeout=IDLE_CONNECTION_SECONDS,
         )
         configuration.trace_configs = [_without_redirects()]
-        # Reading the environment for a proxy and netrc would double the cost of each call.
-        configuration.client_session_kwargs = {"connector": self._connector, "trust_env": bool(getproxies())}
+        # aiohttp would read the environment for each call, in a pod too, and does not know CIDR blocks in NO_PROXY.
+        configuration.client_session_kwargs = {"connector": self._connector, "trust_env": False}
 
     async def close(self) -> None:
         """Close all connections."""
@@ -98,6 +110,11 @@ class Api:
 
         Raises `ApiError` and `Unreachable`, and `InvalidName` before anything is sent.
         """
+        return await self._authenticated(lambda: self._call(method, path, body, content_type, query, timeout))
+
+    async def _call(
+        self, method: str, path: str, body: Any, content_type: str, query: Query | None, timeout: float
+    ) -> bytes:
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
             response = await self._request(method, path, body, content_type, query, limits)
@@ -118,7 +135,11 @@ class Api:
         """
         limits = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
+            token = self._token
             response = await self._request("GET", path, None, JSON, query, limits)
+            if response.status == UNAUTHORIZED and await self._renewed(token):
+                response.release()
+                response = await self._request("GET", path, None, JSON, query, limits)
             self.called(WATCH, str(response.status))
             async with response:
                 if response.status >= 400:
@@ -134,20 +155,22 @@ class Api:
 
         Raises `ApiError`, `Unreachable`, and `PortForwardError`.
         """
+        return await self._authenticated(lambda: self._forward(where, port, path, timeout))
+
+    async def _forward(self, where: str, port: int, path: str, timeout: float) -> tuple[int, bytes]:
         headers = {"User-Agent": "zenvoy"}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], where, "GET", None)
         answer = port_forward.PortForwardResponse()
         try:
             async with (
                 asyncio.timeout(timeout),
-                aiohttp.ClientSession(
-                    connector=self._connector, connector_owner=False, trust_env=bool(getproxies())
-                ) as session,
+                aiohttp.ClientSession(connector=self._connector, connector_owner=False) as session,
                 session.ws_connect(
                     f"{self.server}{where}",
                     params={"ports": str(port)},
                     headers=headers,
                     protocols=(port_forward.PROTOCOL,),
+                    proxy=self._configuration.proxy,
                     max_msg_size=port_forward.MAX_RESPONSE_BYTES,
                 ) as socket_,
             ):
@@ -160,6 +183,30 @@ class Api:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(f"{where}: {error or type(error).__name__}") from error
         return answer.read()
+
+    @property
+    def _token(self) -> str | None:
+        token: str | None = self._configuration.api_key.get("BearerToken")
+        return token
+
+    async def _authenticated(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Return the result of `attempt`, which is repeated once with new credentials if the present ones expired."""
+        token = self._token
+        try:
+            return await attempt()
+        except ApiError as error:
+            if error.status != UNAUTHORIZED or not await self._renewed(token):
+                raise
+        return await attempt()
+
+    async def _renewed(self, refused: str | None) -> bool:
+        """Return whether there is another token than the refused one; calls that fail together renew it once."""
+        if self._renew is None:
+            return False
+        async with self._renewing:
+            if self._token == refused:
+                await self._renew()
+        return self._token != refused
 
     async def _request(
         self, method: str, path: str, body: Any, content_type: str, query: Query | None, limits: aiohttp.ClientTimeout
@@ -179,12 +226,8 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
     `NoCluster`.
     """
     configuration = Configuration()
-    if kubeconfig is None and context is None and _SERVICE_ACCOUNT.joinpath("token").exists():
-        try:
-            config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException as error:
-            raise NoCluster(f"cannot use this pod's service account: {error}") from None
-        return Api(configuration, _SERVICE_ACCOUNT.joinpath("namespace").read_text().strip(), connections)
+    if kubeconfig is None and context is None and service_account.FOLDER.joinpath("token").exists():
+        return Api(configuration, service_account.configure(configuration), connections)
     file = str(kubeconfig) if kubeconfig else None
     try:
         await config.load_kube_config(config_file=file, context=context, client_configuration=configuration)
@@ -203,10 +246,16 @@ async def connect(kubeconfig: Path | None = None, context: str | None = None, co
         raise NoCluster(
             f"{file or 'the kubeconfig'} is not a valid kubeconfig ({error!r}); choose another with --kubeconfig"
         ) from None
-    return Api(configuration, named["context"].get("namespace") or "default", connections)
+    configuration.proxy = configuration.proxy or proxy_for(configuration.host, os.environ)
 
+    async def renew() -> None:
+        """Read the kubeconfig again, which asks its exec plugin; by name, because another may be current by now."""
+        try:
+            await config.load_kube_config(file, named["name"], configuration)
+        except (config.ConfigException, OSError, ValueError, YAMLError) as error:
+            log.warning("failed to renew the credentials of the kubeconfig", error=str(error))
 
-_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    return Api(configuration, named["context"].get("namespace") or "default", connections, renew)
 
 
 def _context(file: str | None, name: str) -> Any:
