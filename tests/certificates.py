@@ -7,7 +7,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
-from reconciler.core.identity import PROXY
+from reconciler.core.access.identity import PROXY
 
 
 class Authority:

@@ -28,7 +28,7 @@ from reconciler.app.runtime import (
     Served,
     StreamServer,
 )
-from reconciler.core.entitlement import Listed
+from reconciler.core.access.entitlement import Listed
 from reconciler.core.events import Event
 from reconciler.core.lifecycle import deletion_blocker
 from reconciler.core.spec import Spec

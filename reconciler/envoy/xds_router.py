@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import grpc
 
+from reconciler.core.access.entitlement import StreamKind
 from reconciler.core.address import Address, split_address
-from reconciler.core.entitlement import StreamKind
 from reconciler.core.spec import Spec
 from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.router import Report, RouteState

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from reconciler.core.backoff import Backoff
 from reconciler.local import private_files
 from reconciler.local.open_files import raise_of
 from reconciler.local.process_health import BUSY_SECONDS, PROBE_SECONDS, Health, answers
@@ -26,7 +27,7 @@ from reconciler.local.processes.procfs import CHILD_MARK, children_of, cpu_secon
 
 log = structlog.get_logger()
 
-BACKOFF_SECONDS = (0.05, 2.0)
+BACKOFF = Backoff(0.05, 2.0, jitter=(1.0, 1.0))
 """The first and the longest pause before a restart."""
 STABLE_AFTER_SECONDS = 10.0
 """A child that ran this long restarts with the first pause."""
@@ -131,7 +132,7 @@ class ProcessSupervisor:
             self._notes.unlink(missing_ok=True)
 
     async def _keep(self, child: ChildProcess) -> None:
-        pause, longest = BACKOFF_SECONDS
+        failures = 0
         loop = asyncio.get_running_loop()
         for starts in itertools.count(1):
             began = loop.time()
@@ -141,16 +142,17 @@ class ProcessSupervisor:
             except OSError as error:
                 how = f"cannot be started: {error}"
             if loop.time() - began > STABLE_AFTER_SECONDS:
-                pause = BACKOFF_SECONDS[0]
+                failures = 0
                 self._was_ready.add(child.name)
             last_lines = output.last_lines() if output else ""
             if starts >= MAX_STARTS and child.name not in self._was_ready:
                 self._fail(child, how, last_lines)
                 return
+            pause = BACKOFF.delay(failures)
             said = {"output": last_lines} if last_lines else {}
             log.warning(f"{child.name} ended and is started again", how=how, seconds=round(pause, 2), **said)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
+            failures += 1
 
     def _fail(self, child: ChildProcess, how: str, last_lines: str) -> None:
         wrote = f"; its last output: {last_lines}" if last_lines else ""

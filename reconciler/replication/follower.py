@@ -18,14 +18,14 @@ import grpc
 import msgspec
 import structlog
 
+from reconciler.core.backoff import Backoff
 from reconciler.core.record import Record
 from reconciler.replication import messages
 from reconciler.replication.merged import Merged
 
 log = structlog.get_logger()
 
-FIRST_BACKOFF_SECONDS = 0.05
-LAST_BACKOFF_SECONDS = 2.0
+BACKOFF = Backoff(0.05, 2.0, jitter=(0.5, 1.0))
 ALONE_AFTER_SECONDS = 30.0
 """Longer than a Lease lasts, and than a leader needs to notice that a follower is gone."""
 REPORTS_PER_MESSAGE = 500
@@ -75,11 +75,6 @@ class _Pending:
         if not (self.services or self.with_clients):
             self.wakeup.clear()
         return taken
-
-
-def backoff_seconds(failures: int, chance: float) -> float:
-    """Return the delay after a number of failures in a row; `chance` in [0, 1) spreads followers that fail together."""
-    return min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 16)) * (0.5 + chance / 2)
 
 
 class PeerClient:
@@ -178,7 +173,7 @@ class PeerClient:
             if received:
                 failures = 0
             self._lost()
-            await asyncio.sleep(backoff_seconds(failures, random.random()))
+            await asyncio.sleep(BACKOFF.delay(failures, random.random()))
             failures += 1
 
     async def _connect(self, address: str) -> tuple[bool, str]:

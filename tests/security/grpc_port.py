@@ -17,8 +17,8 @@ from typing import Any
 import grpc
 
 from reconciler import replication
-from reconciler.core.entitlement import Listed
-from reconciler.core.identity import PROXY, RECONCILER
+from reconciler.core.access.entitlement import Listed
+from reconciler.core.access.identity import PROXY, RECONCILER
 from reconciler.envoy import xds_router
 from reconciler.server import holders
 from reconciler.server.admission import Admission, Limits

@@ -11,8 +11,8 @@ import grpc
 import pytest
 import yaml
 
-from reconciler.core.entitlement import StreamKind
-from reconciler.core.identity import PROXY, RECONCILER
+from reconciler.core.access.entitlement import StreamKind
+from reconciler.core.access.identity import PROXY, RECONCILER
 from reconciler.core.record import State
 from reconciler.server.admission import Limits
 from reconciler.server.credentials import Server, channel

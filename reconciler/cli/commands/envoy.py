@@ -193,7 +193,7 @@ def drain_envoy_command(
 
 
 def _node(text: str) -> str:
-    from reconciler.core.identity import envoy
+    from reconciler.core.access.identity import envoy
 
     try:
         return envoy(text).node

@@ -7,19 +7,20 @@ seconds, Kubernetes' readiness is trusted; the holder's own dial decides.
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import Callable, Sequence
 
 from reconciler.core.address import split_address
+from reconciler.core.backoff import Backoff
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.target_observer import Spawn
-from reconciler.kubernetes.workloads.wake_client import backoff
 from reconciler.kubernetes.workloads.workload import Workload
 
 NO_ANSWER_SECONDS = 1.0
 """A dial that is neither accepted nor refused after this time is being dropped."""
 REFUSED_FOR_SECONDS = 5.0
-BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_FACTOR = 0.004, 0.1, 1.3
+BACKOFF = Backoff(0.004, 0.1, factor=1.3)
 MAX_CONCURRENT_DIALS = 256
 
 
@@ -36,7 +37,7 @@ class ConnectProbe:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + REFUSED_FOR_SECONDS
-        for delay in backoff(BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_FACTOR):
+        for delay in BACKOFF.delays(random.random):
             async with self._slots:
                 accepted = await accepts(address)
             if accepted is not False or loop.time() > deadline:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -90,7 +91,7 @@ class TargetScaler:
         self._sleeping: Task | None = None
         self._closed = False
         self._news = asyncio.Event()
-        self._backoff = wake_client.backoff()
+        self._backoff = wake_client.BACKOFF.delays(random.random)
         self._woken_ticks = 0.0
 
     @property
@@ -119,7 +120,7 @@ class TargetScaler:
         self._desired[service] = desired
         self._news.set()
         if isinstance(desired, AtLeast) and not isinstance(before, AtLeast):
-            self._backoff, self._woken_ticks = wake_client.backoff(), 0.0
+            self._backoff, self._woken_ticks = wake_client.BACKOFF.delays(random.random), 0.0
             self._wake()
         elif self.is_zero_desired:
             self._sleep()
@@ -177,7 +178,7 @@ class TargetScaler:
             if self.observer.has_replicas:  # an earlier observation may be outdated, but this one is new
                 return
         began, rejected, unanswered = time.monotonic(), list[ApiError](), 0
-        for pause in wake_client.backoff():
+        for pause in wake_client.BACKOFF.delays(random.random):
             self._news.clear()
             replicas, path = self.desired_replicas, self.observer.scale_path
             if replicas is None or path is None:
@@ -193,7 +194,7 @@ class TargetScaler:
                     continue
                 if not is_transient_or_conflict(error):
                     self.observer.fail(rejected.pop(0) if rejected else error)
-                    pause = wake_client.BACKOFF_MAX_SECONDS
+                    pause = wake_client.BACKOFF.longest
                 elif time.monotonic() - began > REPORT_AFTER_SECONDS:
                     self.observer.fail(error)
             except (Unreachable, msgspec.DecodeError) as error:
@@ -227,7 +228,7 @@ class TargetScaler:
 
     async def _sleep_until_asleep(self) -> None:
         observer = self.observer
-        for pause in wake_client.backoff():
+        for pause in wake_client.BACKOFF.delays(random.random):
             self._news.clear()
             while self._waking is not None:  # its patch could arrive after the one to zero
                 await asyncio.wait({self._waking})

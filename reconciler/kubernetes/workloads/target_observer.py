@@ -6,6 +6,7 @@ The newer observation counts. An answer may overtake the watch, which then repea
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ class TargetObserver:
 
     async def _read_until_current(self) -> None:
         try:
-            for pause in wake_client.backoff():
+            for pause in wake_client.BACKOFF.delays(random.random):
                 self._outdated = False
                 async with self._reader.slots:
                     succeeded = await self.read()

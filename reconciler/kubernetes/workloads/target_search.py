@@ -7,11 +7,13 @@ pods the Service selects, and what to write. The search is repeated less and les
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import msgspec
 import structlog
 
+from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import FORBIDDEN, ApiError, Unreachable
@@ -20,12 +22,11 @@ from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.objects import ObjectMeta, Struct, decoder, name_selector, path
 from reconciler.kubernetes.types.scaled_service import PREFIX
 from reconciler.kubernetes.workloads.target_observer import Spawn, Task
-from reconciler.kubernetes.workloads.wake_client import backoff
 
 log = structlog.get_logger()
 
 KINDS = (("Deployment", "deployments"), ("StatefulSet", "statefulsets"))
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+BACKOFF = Backoff(2.0, 60.0)
 MAX_NAMED = 3
 """Number of workloads that a diagnosis names."""
 
@@ -79,7 +80,7 @@ class TargetSearch:
 
     async def _search(self, config: ServiceConfig) -> None:
         name = config.spec.name
-        for pause in backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS):
+        for pause in BACKOFF.delays(random.random):
             try:
                 found = await self._selected(config)
             except (ApiError, Unreachable, msgspec.DecodeError) as error:

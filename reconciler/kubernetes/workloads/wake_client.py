@@ -7,11 +7,10 @@ connections are used regularly, because the API server closes connections that a
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Iterator
 
 import structlog
 
+from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.client.api import JSON_PATCH, Api
 from reconciler.kubernetes.client.errors import FORBIDDEN, NOT_FOUND, UNAUTHORIZED, ApiError, Unreachable
@@ -27,11 +26,10 @@ WARM_BATCH = 20
 WARM_TIMEOUT_SECONDS = 3.0
 WARM_PATH = "/version"
 """A path that every authenticated client may read."""
-WAKE_TIMEOUT_SECONDS = 3.0
-"""A wake without an answer is sent again after this time: its connection may be dead. A repetition is harmless."""
-WAKE_TIMEOUT_MAX_SECONDS = 24.0
-"""Longest timeout: the API server or an admission webhook may be slow, and a cut-off call may have no effect."""
-BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS = 0.02, 2.0
+WAKE_TIMEOUTS = Backoff(3.0, 24.0, jitter=(1.0, 1.0))
+"""A wake without an answer is sent again after this time: its connection may be dead. A repetition is harmless. The
+timeout grows, because the API server or an admission webhook may be slow, and a cut-off call may have no effect."""
+BACKOFF = Backoff(0.02, 2.0)
 
 
 class WakeClient:
@@ -82,19 +80,9 @@ class WakeClient:
         return None
 
 
-def backoff(
-    shortest: float = BACKOFF_MIN_SECONDS, longest: float = BACKOFF_MAX_SECONDS, factor: float = 2.0
-) -> Iterator[float]:
-    """Yield increasing delays with jitter, in seconds."""
-    delay = shortest
-    while True:
-        yield delay * random.uniform(0.8, 1.2)
-        delay = min(delay * factor, longest)
-
-
 def wake_timeout(unanswered: int) -> float:
     """Return the timeout of a wake after a number of unanswered wakes in a row."""
-    return min(WAKE_TIMEOUT_SECONDS * 2.0 ** max(0, min(unanswered, 8) - 1), WAKE_TIMEOUT_MAX_SECONDS)
+    return WAKE_TIMEOUTS.delay(max(0, unanswered - 1))
 
 
 def diagnose_scale_error(error: ApiError | Unreachable, target: str, resource: str, namespace: str) -> Diagnosis:

@@ -14,6 +14,7 @@ from signal import SIGTERM
 
 import structlog
 
+from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.local.processes.launch import LaunchError, launch
 from reconciler.local.processes.log_file import LogFile
@@ -28,8 +29,7 @@ from reconciler.ports.backend import WorkloadStatus
 
 log = structlog.get_logger(__name__)
 
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 10.0
+BACKOFF = Backoff(0.1, 10.0)
 STABLE_AFTER_SECONDS = 10.0
 """A program that was reachable for this long restarts with the shortest pause after a crash."""
 LEFTOVER_SECONDS = 1.0
@@ -252,8 +252,8 @@ class ServiceProcess:
         if not again:
             await self._interrupt.wait()
             return
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._crashes) * random.uniform(0.8, 1.2)
-        self._crashes = min(self._crashes + 1, 16)
+        pause = BACKOFF.delay(self._crashes, random.random())
+        self._crashes += 1
         await _either(asyncio.sleep(pause), self._interrupt.wait())
 
     def _crash(self, process: WatchedProcess, again: bool) -> Diagnosis:

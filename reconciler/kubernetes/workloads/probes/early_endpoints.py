@@ -9,20 +9,21 @@ ready. After that, Kubernetes alone decides about this pod.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Sequence
 
 from reconciler.core.address import split_address
+from reconciler.core.backoff import Backoff
 from reconciler.kubernetes.types.builtin import Pod
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 from reconciler.kubernetes.workloads.probes.checks import PodChecks, PodReadiness, pod_checks
 from reconciler.kubernetes.workloads.probes.client import ProbeClient
 from reconciler.kubernetes.workloads.probing import accepts
 from reconciler.kubernetes.workloads.target_observer import Spawn
-from reconciler.kubernetes.workloads.wake_client import backoff
 from reconciler.kubernetes.workloads.workload import EarlyEndpoint, Workload
 
-BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_FACTOR = 0.01, 0.1, 1.3
+BACKOFF = Backoff(0.01, 0.1, factor=1.3)
 VERIFY_EVERY_SECONDS = 1.0
 """Interval of the probes of an endpoint in use."""
 MAX_PODS = 16
@@ -90,12 +91,12 @@ class EarlyEndpoints:
                 self._changed(workload.name)
 
     async def _until_ready(self, address: str, ip: str, readiness: PodReadiness) -> None:
-        for pause in backoff(BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS, BACKOFF_FACTOR):
+        for pause in BACKOFF.delays(random.random):
             passed = await self._round(ip, readiness)
             if readiness.is_ready and await accepts(address):
                 return
             # After a success, the next check of the pod is due: another success, or the readiness probe.
-            await asyncio.sleep(BACKOFF_MIN_SECONDS if passed and not readiness.is_ready else pause)
+            await asyncio.sleep(BACKOFF.first if passed and not readiness.is_ready else pause)
 
     async def _round(self, ip: str, readiness: PodReadiness) -> bool:
         due = list(readiness.due())

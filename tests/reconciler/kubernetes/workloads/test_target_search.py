@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Reason
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.client.errors import ApiError
@@ -56,7 +57,7 @@ class Scene:
 
 @pytest.fixture
 async def scene(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(target_search, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(target_search, "BACKOFF", Backoff(0.01, 60.0))
     made = Scene()
     yield made
     await made.backend.close()

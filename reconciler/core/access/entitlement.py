@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reconciler.core.identity import PREFIX, PROXY, RECONCILER, NoIdentity, Role, identity
+from reconciler.core.access.identity import PREFIX, PROXY, RECONCILER, NoIdentity, Role, identity
 
 _OF_ENVOYS = f"{PROXY.uri} or {PREFIX}{Role.ENVOY}/<node-id>"
 
