@@ -42,6 +42,9 @@ class Deployment(Protocol):
     def records(self) -> Mapping[str, Any] | None:
         """Return the state of the file with the records; None in a cluster."""
 
+    def services_file(self) -> Mapping[str, Any] | None:
+        """Return the mistakes in the services file, and whether they keep it from being applied; None in a cluster."""
+
     def listeners(self) -> Mapping[str, Any] | None:
         """Return the listen addresses in use and the unavailable ones; None in a cluster."""
 
@@ -101,6 +104,7 @@ class EngineOperations:
             "standing": self._deployment.replicas(),
             "records": self._deployment.records(),
             "listens": self._deployment.listeners(),
+            "file": self._deployment.services_file(),
         }
 
     def envoys(self) -> list[dict[str, Any]]:

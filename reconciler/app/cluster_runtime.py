@@ -415,6 +415,9 @@ class ClusterRuntime:
     def records(self) -> None:
         return None
 
+    def services_file(self) -> None:
+        return None
+
     def listeners(self) -> None:
         return None
 

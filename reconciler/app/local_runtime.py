@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ from reconciler.local.file_watch import load, log_problems, watch
 from reconciler.local.listen_addresses import TLS, ListenAddresses, when_free
 from reconciler.local.open_files import raise_limit
 from reconciler.local.processes import ProcessBackend
-from reconciler.local.services_file import ServicesFile
+from reconciler.local.services_file import FileProblem, ServicesFile
 from reconciler.local.sockets import listened_on
 from reconciler.local.sqlite_store import SqliteStore
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, SHORTEN_STOP, StateDir
@@ -64,6 +64,8 @@ log = structlog.get_logger()
 GRPC_GRACE_SECONDS = 0.2
 ANNOUNCE_SECONDS = 0.02
 FIRST_ATTEMPT_SECONDS = 1.0
+MAX_SHOWN = 20
+"""Mistakes of the services file that `status` and `doctor` receive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,9 @@ class LocalSettings:
 class LocalRuntime:
     """One reconciler on one machine."""
 
-    def __init__(self, settings: LocalSettings, file: ServicesFile) -> None:
-        self._settings, self._file = settings, file
+    def __init__(self, settings: LocalSettings, file: ServicesFile, problems: Sequence[FileProblem] = ()) -> None:
+        """`problems` are those of the file on disk, if `file` is its last valid content."""
+        self._settings, self._file, self._problems = settings, file, problems
         self._ending = False
         self._faults: Mapping[str, str] = {}
         self._late: list[asyncio.Task[None]] = []
@@ -260,6 +263,7 @@ class LocalRuntime:
         settings = self._settings
         copy = settings.state_dir.last_good_of(settings.file)
         file = await in_thread(lambda: load(settings.file, copy, settings.taken), "services file")
+        self._problems = [] if isinstance(file, ServicesFile) else file
         if not isinstance(file, ServicesFile):
             log_problems(file)
         elif file == self._file:
@@ -373,12 +377,17 @@ class LocalRuntime:
         store = self._store
         return {"failing": store.failing, "setAside": store.set_aside, "unsaved": store.unsaved}
 
+    def services_file(self) -> dict[str, Any]:
+        found = self._problems or self._file.unavailable
+        shown = [str(problem) for problem in found[:MAX_SHOWN]]
+        return {"path": str(self._settings.file), "rejected": bool(self._problems), "problems": shown}
+
     def listeners(self) -> dict[str, Any]:
         listening = self._listening
         return {"on": sorted({*listening.served.values()}), "busy": [str(busy) for busy in listening.busy]}
 
 
-async def run_until_stopped(settings: LocalSettings, file: ServicesFile) -> None:
-    """Run one reconciler."""
+async def run_until_stopped(settings: LocalSettings, file: ServicesFile, problems: Sequence[FileProblem] = ()) -> None:
+    """Run one reconciler; `problems` are those of the file on disk, if `file` is its last valid content."""
     raise_limit()
-    await LocalRuntime(settings, file).run()
+    await LocalRuntime(settings, file, problems).run()

@@ -54,6 +54,15 @@ def complaints(envoys: Sequence[Mapping[str, Any]], holders: Sequence[object]) -
     return lines
 
 
+def file_complaints(file: Mapping[str, Any]) -> list[str]:
+    """Return a line if the services file on disk, or a part of it, is not in force."""
+    if not (problems := file.get("problems")):
+        return []
+    effect = "is rejected, and its last valid content stays in force" if file["rejected"] else "is applied in part"
+    more = f" (and {len(problems) - 1} more; see `zenvoy check {file['path']}`)" if len(problems) > 1 else ""
+    return [f"the services file {effect}: {problems[0]}{more}"]
+
+
 def _row(service: Mapping[str, Any], now: datetime, parts: bool) -> list[str]:
     state = service["state"]
     return [

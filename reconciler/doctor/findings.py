@@ -56,6 +56,8 @@ class FindingCode(StrEnum):
     """The `reason` of the finding is that of the condition Ready."""
     WAKE_STALLED = "WakeStalled"
     """The `reason` of the finding is that of the condition Stalled."""
+    WAKE_FAILED = "WakeFailed"
+    """The last wake ended without a ready service; the `reason` of the finding is that of the stall."""
     SERVICE_NOT_SEEN = "ServiceNotSeen"
     SPEC_NOT_APPLIED = "SpecNotApplied"
 
@@ -68,6 +70,8 @@ class FindingCode(StrEnum):
 
     ENVOY_UNUSABLE = "EnvoyUnusable"
     FILE_INVALID = "FileInvalid"
+    FILE_REJECTED = "FileRejected"
+    """A running `zenvoy up` does not apply the services file, or a part of it."""
     ADDRESS_IN_USE = "AddressInUse"
     NOT_RUNNING = "NotRunning"
     RECORDS_NOT_WRITTEN = "RecordsNotWritten"

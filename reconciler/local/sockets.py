@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 from reconciler.core.address import Address, split_address
+from reconciler.local.listening import command_of, listeners, listening_sockets
 from reconciler.local.processes.procfs import CHILD_MARK
 
-LISTEN = "0A"
 BACKLOG = 65_535
 """The kernel takes net.core.somaxconn when that is less."""
 
@@ -71,18 +70,13 @@ def _error_of_listening(address: str) -> OSError | None:
 
 def listened_on() -> frozenset[int]:
     """Return all TCP ports that are listened on."""
-    rows = [row for table in ("tcp", "tcp6") for row in _rows(table)]
-    return frozenset(_port(row) for row in rows if row[3] == LISTEN)
+    return frozenset(one.port for one in listening_sockets())
 
 
 def _user(port: int) -> str:
-    for pid in listeners(port):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it has just ended
-        return f"; it is used by process {pid}: {' '.join(command.split())[:120]}{_owner(pid)}"
-    return ""
+    """Return the process that uses a port, to append to an error."""
+    pid = next(iter(listeners(port)), None)
+    return f"; it is used by {command_of(port)}{_owner(pid)}" if pid is not None else ""
 
 
 def _owner(pid: int) -> str:
@@ -105,39 +99,6 @@ def state_dirs_listening(address: str) -> list[Path]:
     """Return the state directories of each `zenvoy up` that listens on the port of `ip:port`."""
     found = {_state_dir(pid) for pid in listeners(split_address(address)[1])}
     return [Path(state_dir) for state_dir in sorted(filter(None, found))]
-
-
-def listeners(port: int) -> Iterator[int]:
-    """Yield the pids of processes that listen on a port, except those whose sockets this user cannot see."""
-    inodes = {row[9] for table in ("tcp", "tcp6") for row in _rows(table) if _listens(row, port)}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and inodes & _sockets(process):
-            yield int(process.name)
-
-
-def _rows(table: str) -> list[list[str]]:
-    """Return the rows of /proc/net/tcp: https://docs.kernel.org/networking/proc_net_tcp.html"""
-    try:
-        return [line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
-    except OSError:
-        return []
-
-
-def _listens(row: list[str], port: int) -> bool:
-    return row[3] == LISTEN and _port(row) == port
-
-
-def _port(row: list[str]) -> int:
-    return int(row[1].rpartition(":")[2], 16)
-
-
-def _sockets(process: Path) -> set[str]:
-    """Return the inodes of the sockets of a process; empty for a process of another user."""
-    try:
-        links = [os.readlink(entry) for entry in (process / "fd").iterdir()]
-    except OSError:
-        return set()
-    return {link[8:-1] for link in links if link.startswith("socket:[")}
 
 
 def listening_socket(preferred: int = 0) -> socket.socket:

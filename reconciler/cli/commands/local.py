@@ -87,6 +87,15 @@ def overview(state: StateDir) -> dict[str, Any] | None:
         return None
 
 
+def services(state: StateDir) -> list[dict[str, Any]]:
+    """Return the services of the running reconciler; none if none answers."""
+    try:
+        found: list[dict[str, Any]] = _ask(state, "GET", "/v1/services")["services"]
+    except control_client.NotRunning:
+        return []
+    return found
+
+
 def ask(state: StateDir, method: str, path: str) -> dict[str, Any]:
     """Return the answer of the running reconciler; exit with an error if there is none."""
     return _checked(lambda: _ask(state, method, path))
@@ -138,7 +147,7 @@ def _services_and_complaints(state: StateDir, name: str | None) -> tuple[list[di
         found = [answer]
         envoys = [envoy for envoy in live["envoys"] if not envoy.get("away")]
         holders = [holder for holder in live["holders"] if holder["connected"]]
-    complaints = [*busy, *tables.complaints(envoys, holders)]
+    complaints = [*busy, *tables.complaints(envoys, holders), *tables.file_complaints(live.get("file") or {})]
     if not complaints and live.get("unready"):
         complaints.append(f"not ready: {live['unready']}")
     return found, complaints

@@ -72,7 +72,8 @@ def doctor(
     from reconciler.cli.commands import local
     from reconciler.doctor import local_checks
 
-    _write_results(local_checks.check_machine(local.overview(selection.state), file), output_format)
+    overview, services = local.overview(selection.state), local.services(selection.state)
+    _write_results(local_checks.check_machine(overview, services, file), output_format)
 
 
 def uninstall(

@@ -6,7 +6,7 @@ Modules that only some commands need are imported in functions, so that commands
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -98,6 +98,9 @@ def check(file: File) -> None:
     Example: zenvoy check services.yaml && zenvoy up services.yaml
     """
     found = _read(file)
+    if found.unavailable:
+        _write_problems(file, found.unavailable)
+        raise typer.Exit(ExitCode.USAGE)
     for reason in _in_use_by_others(file, found):
         output.echo(f"{file}: cannot listen now: {reason}", err=True)
     output.echo(f"{file}: {pluralize(len(found.services), 'service')}, no mistakes")
@@ -237,7 +240,7 @@ def reconcile(
     probes = split_address(metrics) if metrics else None
     certificates = _certificates(grpc, tls_cert, tls_key, tls_ca, at_start=False)
     settings = LocalSettings(file, StateDir(state_dir), holder_port, probes, grpc, certificates, asked, ours, umask)
-    asyncio.run(run_until_stopped(settings, found))
+    asyncio.run(run_until_stopped(settings, found, problems))
 
 
 def _certificates(
@@ -311,11 +314,13 @@ def _in_force(file: Path, state_dir: StateDir, taken: Mapping[str, Address]) -> 
     from reconciler.local.services_file import ServicesFile, read
 
     found = read(file, taken=taken)
-    if isinstance(found, ServicesFile) or (before := last_good(file, state_dir.last_good_of(file), taken)) is None:
+    if isinstance(found, ServicesFile):
+        if found.unavailable:
+            _write_problems(file, found.unavailable, "; the other services run")
+        return found
+    if (before := last_good(file, state_dir.last_good_of(file), taken)) is None:
         return _good(file, found)
-    for problem in found:
-        output.echo(str(problem), err=True)
-    output.echo(f"{file}: {pluralize(len(found), 'mistake')}; using its last good content", err=True)
+    _write_problems(file, found, "; using its last good content")
     return before
 
 
@@ -324,7 +329,11 @@ def _good(file: Path, found: ServicesFile | list[FileProblem]) -> ServicesFile:
 
     if isinstance(found, ServicesFile):
         return found
-    for problem in found:
-        output.echo(str(problem), err=True)
-    output.echo(f"{file}: {pluralize(len(found), 'mistake')}", err=True)
+    _write_problems(file, found)
     raise typer.Exit(ExitCode.USAGE)
+
+
+def _write_problems(file: Path, problems: Sequence[FileProblem], effect: str = "") -> None:
+    for problem in problems:
+        output.echo(str(problem), err=True)
+    output.echo(f"{file}: {pluralize(len(problems), 'mistake')}{effect}", err=True)

@@ -31,6 +31,8 @@ class Program:
     stop_signal: Signals = Signals.SIGTERM
     drain_timeout: float = 30.0
     """Time between `stop_signal` and SIGKILL."""
+    slow_after: float = field(default=30.0, compare=False)
+    """Time after which a start is reported as slow."""
     addresses: tuple[str, ...] = field(default=(), compare=False)
     """The listener and host names of the service; another service may take them over."""
 

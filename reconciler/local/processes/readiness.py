@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
+from dataclasses import dataclass
 from errno import EINPROGRESS, EISCONN
 from signal import SIGKILL
 
@@ -24,6 +25,19 @@ SHARE_SECONDS = 0.0002
 ANSWER_SECONDS = 2.0
 
 
+@dataclass(slots=True)
+class LastProbe:
+    """The latest answer of a readiness probe that has not succeeded."""
+
+    message: str | None = None
+    lasts: bool = False
+    """True if waiting does not change it, as far as one can see."""
+
+    def note(self, message: str, lasts: bool = False) -> None:
+        """Replace the answer."""
+        self.message, self.lasts = message, lasts
+
+
 class ReadinessProber:
     """Probes programs that start, in parallel."""
 
@@ -32,14 +46,14 @@ class ReadinessProber:
         self._run, self._umask = run, umask
         self._starting = 0
 
-    async def until_ready(self, service: str, port: int, program: Program) -> None:
-        """Return once a dial succeeds and the program is ready."""
+    async def until_ready(self, service: str, port: int, program: Program, last: LastProbe) -> None:
+        """Return once a dial succeeds and the program is ready; `last` receives each answer of its probe."""
         self._starting += 1
         try:
             await self._until_accepted(port)
-            while program.ready_path is not None and not await _answers(port, program.ready_path):
+            while program.ready_path is not None and not await _answers(port, program.ready_path, last):
                 await asyncio.sleep(SLOWEST_SECONDS)
-            while program.ready_command and not await self._command_succeeds(service, program, port):
+            while program.ready_command and not await self._command_succeeds(service, program, port, last):
                 await asyncio.sleep(SLOWEST_SECONDS)
         finally:
             self._starting -= 1
@@ -53,19 +67,23 @@ class ReadinessProber:
             if loop.time() > slower_from:
                 pause = min(pause * SLOWER_BY, SLOWEST_SECONDS)
 
-    async def _command_succeeds(self, service: str, program: Program, port: int) -> bool:
+    async def _command_succeeds(self, service: str, program: Program, port: int, last: LastProbe) -> bool:
         """Return whether the program's `ready_command` exits with 0 in time."""
+        name = program.ready_command[0]
         try:
             process = launch_ready_command(service, program, port, self._run, self._umask)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            last.note(f"{name} cannot be run: {error}", lasts=True)
             return False
         try:
             await asyncio.wait_for(process.wait(), ANSWER_SECONDS)
         except TimeoutError:
+            last.note(f"{name} has not ended within {ANSWER_SECONDS:g} s")
             return False
         finally:
             with suppress(PermissionError):
                 process.send_to_group(SIGKILL)
+        last.note(f"{name} exits with {process.exit_code}")
         return process.exit_code == 0
 
 
@@ -83,12 +101,20 @@ def accepts(port: int) -> bool:
     return False
 
 
-async def _answers(port: int, path: str) -> bool:
+async def _answers(port: int, path: str, last: LastProbe) -> bool:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             status = await _status(port, path)
-    except (OSError, TimeoutError, ValueError, IndexError, asyncio.LimitOverrunError):
+    except TimeoutError:
+        last.note(f"GET {path} is not answered within {ANSWER_SECONDS:g} s")
         return False
+    except OSError as error:
+        last.note(f"GET {path} is not answered: {error.strerror or error}")
+        return False
+    except (ValueError, IndexError, asyncio.LimitOverrunError):
+        last.note(f"GET {path} is not answered with HTTP", lasts=True)
+        return False
+    last.note(f"GET {path} is answered with {status}", lasts=400 <= status < 500)
     return 200 <= status < 400
 
 

@@ -16,16 +16,19 @@ import structlog
 
 from reconciler.core.backoff import Backoff
 from reconciler.core.reasons import Diagnosis, Reason
+from reconciler.local.listening import ListeningSocket, command_of, sockets_of
 from reconciler.local.processes.launch import LaunchError, launch
 from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
 from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.ports import PortAllocator, is_free
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.readiness import ReadinessProber, accepts
+from reconciler.local.processes.readiness import LastProbe, ReadinessProber, accepts
+from reconciler.local.processes.slow_start import LATER_LOOK_SECONDS, LOOK_SECONDS, OFTEN_SECONDS, unreadiness
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
 from reconciler.local.processes.termination import CensusTaker, Termination
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -34,8 +37,6 @@ STABLE_AFTER_SECONDS = 10.0
 """A program that was reachable for this long restarts with the shortest pause after a crash."""
 LEFTOVER_SECONDS = 1.0
 """Time for the children of a crashed program to end by themselves."""
-SLOW_START_SECONDS = 30.0
-"""A start that takes longer is reported as trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,8 @@ class ServiceProcess:
             if port is None:
                 port = ports.allocate(self.service)
             elif not is_free(port, reusing=True):
-                raise LaunchError(f"port {port} is in use by another program")
+                user = command_of(port) or "another program"
+                raise LaunchError(f"port {port} is in use by {user}; stop it, or choose another port")
             self._output = LogFile(notes.logs, self.service)
             self._process = launch(self.service, self.program, port, notes.run, self._output, self._shared.umask)
         except (LaunchError, OSError) as error:
@@ -199,12 +201,12 @@ class ServiceProcess:
     async def _until_ready(self, process: WatchedProcess) -> None:
         """Wait until the program is ready, and report it."""
         assert self._note is not None
-        port, program = self._note.port, self.program
-        slow = asyncio.get_running_loop().call_later(SLOW_START_SECONDS, self._report_slow_start, port, program)
+        port, program, last = self._note.port, self.program, LastProbe()
+        explaining = asyncio.create_task(self._explain_start(process, port, program, last))
         try:
-            await self._shared.prober.until_ready(self.service, port, program)
+            await self._shared.prober.until_ready(self.service, port, program, last)
         finally:
-            slow.cancel()
+            explaining.cancel()
         if process.is_alive() and not self._interrupt.is_set():
             milestones = {**self._note.milestones, "reachable": time.time()}
             self._report(WorkloadStatus(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
@@ -269,14 +271,29 @@ class ServiceProcess:
         code = Reason.KILLED if process.was_killed else Reason.EXITED
         return Diagnosis(code, f"{how}{after}{remedy}: {lines}" if lines else f"{how}{after}{remedy}")
 
-    def _report_slow_start(self, port: int, program: Program) -> None:
-        missing = f"nothing listens on 127.0.0.1:{port}"
-        if accepts(port) and program.ready_path:
-            missing = f"nothing answers GET {program.ready_path} well"
-        elif accepts(port) and program.ready_command:
-            missing = f"{program.ready_command[0]} does not end with 0"
-        diagnosis = Diagnosis(Reason.NOT_READY, f"started {SLOW_START_SECONDS:.0f} s ago, but {missing} yet")
-        self._report(replace(self._running, diagnosis=diagnosis))
+    async def _explain_start(self, process: WatchedProcess, port: int, program: Program, last: LastProbe) -> None:
+        """Report why the program is not ready: what lasts once it was seen twice, and the rest when it is slow."""
+        ticks, before, reported = asyncio.get_running_loop().time, None, None
+        began, pause = ticks(), min(LOOK_SECONDS, program.slow_after / 2)
+        while True:
+            await asyncio.sleep(pause if ticks() - began < OFTEN_SECONDS else LATER_LOOK_SECONDS)
+            found = unreadiness(port, program, accepts(port), last, await self._sockets(process))
+            is_due = ticks() - began >= program.slow_after or (found.lasts and found == before)
+            if is_due and found != reported and not self._running.endpoints:
+                message = f"started {ticks() - began:.0f} s ago, but {found.message}"
+                self._report(replace(self._running, diagnosis=Diagnosis(Reason.NOT_READY, message)))
+                reported = found
+            before = found
+
+    async def _sockets(self, process: WatchedProcess) -> list[ListeningSocket]:
+        """Return the sockets on which the program listens; empty if they cannot be read."""
+        try:
+            census = await self._shared.censuses.take()
+        except OSError as error:
+            log.error("failed to list processes", service=self.service, error=str(error))
+            return []
+        pids = [seen.pid for seen in census.family(self._mark, process.seen)]
+        return await in_thread(lambda: sockets_of(pids), "listening sockets")
 
     def _write(self, note: ProcessNote) -> None:
         self._note = note

@@ -78,7 +78,7 @@ def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
     if written is None or directory.is_dir():
         return directory, True
     found = "is not a folder" if directory.exists() else "does not exist"
-    value.wrong(f"{directory} {found}; create it, or correct the path")
+    value.missing(f"{directory} {found}; create it, or correct the path")
     return directory, False
 
 
@@ -94,12 +94,12 @@ def _check_command(value: Value, name: str, directory: Path, path: str | None) -
     if any(os.access(place, os.X_OK) for place in found):
         return
     if found:
-        at.wrong(f"{Path(found[0])} is not executable; run chmod +x, or put its interpreter before it")
+        at.missing(f"{Path(found[0])} is not executable; run chmod +x, or put its interpreter before it")
     elif "/" in name:
-        at.wrong(f"{Path(places[0])} does not exist; correct the path")
+        at.missing(f"{Path(places[0])} does not exist; correct the path")
     else:
         which = "the service's own PATH" if path is not None else "PATH"
-        at.wrong(f"{name!r} not found on {which}; install it, or use its path: /path/to/{name}")
+        at.missing(f"{name!r} not found on {which}; install it, or use its path: /path/to/{name}")
 
 
 def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from reconciler.core.spec import Spec
 from reconciler.local.processes import Program
+from reconciler.local.services_file.problems import FileProblem
 from reconciler.ports.proxy import ProxySettings
 
 
@@ -29,3 +30,5 @@ class ServicesFile:
     """The settings of Envoy's listeners."""
     sample_interval: float
     services: tuple[Entry, ...]
+    unavailable: tuple[FileProblem, ...] = ()
+    """Programs and folders that are missing on this machine. Their services fail to wake; the others run."""

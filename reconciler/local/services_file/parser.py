@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -44,10 +45,19 @@ def read(
     problems = Problems(str(path))
     try:
         file = _read(path, content, taken, problems)
-        return problems.found() or (_gathered(file) if file else [])
+        found = problems.found()
+        if file and _can_run_in_part(file, found):
+            return _gathered(replace(file, unavailable=tuple(found)))
+        return found or (_gathered(file) if file else [])
     except Exception as error:
         problems.add(0, 0, "", _unforeseen(error))
         return problems.found()
+
+
+def _can_run_in_part(file: ServicesFile, problems: Sequence[FileProblem]) -> bool:
+    """Return whether the only problems are missing programs and folders of some of the services."""
+    affected = {problem.where.partition("]")[0] for problem in problems if problem.is_missing}
+    return all(problem.is_missing for problem in problems) and 0 < len(affected) < len(file.services)
 
 
 def _unforeseen(error: Exception) -> str:

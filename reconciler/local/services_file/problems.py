@@ -6,7 +6,7 @@ and number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -20,6 +20,8 @@ class FileProblem:
     where: str
     """The field, for example `services[1].idleAfter`; empty: the whole file."""
     what: str
+    is_missing: bool = field(default=False, compare=False)
+    """True if the file is valid, and a program or a folder is missing on this machine."""
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -38,10 +40,10 @@ class Problems:
         self._file = file
         self._found: set[FileProblem] = set()
 
-    def add(self, line: int, column: int, where: str, what: str) -> None:
+    def add(self, line: int, column: int, where: str, what: str, is_missing: bool = False) -> None:
         """Record a problem once. Lines and columns count from 1."""
         if len(self._found) < MAX_PROBLEMS:
-            self._found.add(FileProblem(self._file, line, column, _printable(where), _printable(what)))
+            self._found.add(FileProblem(self._file, line, column, _printable(where), _printable(what), is_missing))
 
     @property
     def any(self) -> bool:

@@ -21,6 +21,8 @@ from reconciler.local.services_file.values import Value
 TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld", "refusalDetails")
 """The keys that `defaults` may set for all services."""
 KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "ignore", "paused")
+SLOW_SECONDS = 30.0
+"""A start that takes longer is reported, however long clients may wait."""
 EXAMPLE = f"{{name: web, command: {command.EXAMPLE}}}"
 
 
@@ -81,10 +83,15 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
     return Draft(
         value,
         fields,
-        Entry(spec, replace(program, addresses=addresses)),
+        Entry(spec, replace(program, addresses=addresses, slow_after=_slow_after(spec))),
         listen,
         tuple(names + [pair for pair in hosts if pair[0]]),
     )
+
+
+def _slow_after(spec: Spec) -> float:
+    """Return the time after which a start is reported as slow: while clients of this wake are still held."""
+    return min(SLOW_SECONDS, spec.hold_timeout / 2, spec.wake_timeout / 2)
 
 
 def _listen(service: Value, value: Value | None, protocol: Protocol) -> Address | None:

@@ -48,6 +48,10 @@ class Value:
         """Record a problem of this value."""
         self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what)
 
+    def missing(self, what: str) -> None:
+        """Record that this value is valid, and that what it names is missing on this machine."""
+        self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what, is_missing=True)
+
     def follows(self, rule: Callable[[str, str], Problem | None], text: str) -> bool:
         """Return whether the text is valid by a rule of `core.validation`; if not, record the problem."""
         problem = rule(self.where, text)

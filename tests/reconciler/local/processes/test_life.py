@@ -75,7 +75,7 @@ async def test_stop_ignored_signal_kills_after_drain_timeout(stage: Stage) -> No
 
 
 async def test_stop_sends_configured_signal(stage: Stage) -> None:
-    polite = "import signal, sys\nsignal.signal(signal.SIGINT, lambda *_: (print('bye', flush=True), sys.exit()))\n"
+    polite = "import os, signal, sys\nsignal.signal(signal.SIGINT, lambda *_: (os.write(1, b'bye'), sys.exit()))\n"
     scene = stage(replace(server(STUBBORN + polite), stop_signal=signal.SIGINT))
     await scene.up()
     await scene.down()

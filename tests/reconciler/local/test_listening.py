@@ -1,0 +1,51 @@
+"""Sockets that listen, read from the kernel, and the diagnosis that follows from them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from reconciler.local.listening import ListeningSocket, command_of, listeners, sockets_of
+from reconciler.local.processes.program import Program
+from reconciler.local.processes.readiness import LastProbe
+from reconciler.local.processes.slow_start import unreadiness
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_sockets_of_process_have_their_address(family: socket.AddressFamily, host: str) -> None:
+    with socket.create_server((host, 0), family=family) as server:
+        port = server.getsockname()[1]
+        assert (host, port) in [(one.host, one.port) for one in sockets_of([os.getpid()])]
+        assert os.getpid() in listeners(port)
+        assert (command_of(port) or "").startswith(f"process {os.getpid()}: ")
+
+
+@pytest.mark.parametrize(
+    ("is_accepted", "fixed", "probe", "sockets", "part", "lasts"),
+    [
+        (False, None, LastProbe(), [], "nothing listens on 127.0.0.1:20000 yet", False),
+        (False, None, LastProbe(), [("::1", 20000)], "it listens on [::1]:20000 and not on 127.0.0.1:20000", True),
+        (
+            False,
+            None,
+            LastProbe(),
+            [("0.0.0.0", 80)],
+            'it listens on 0.0.0.0:80 and not on port 20000; pass it "',
+            True,
+        ),
+        (False, 20000, LastProbe(), [("0.0.0.0", 80)], "set port: 80", True),
+        (True, None, LastProbe("GET / is answered with 503"), [("127.0.0.1", 20000)], "answered with 503", False),
+        (True, None, LastProbe("GET / is answered with 404", True), [("127.0.0.1", 20000)], "with 404", True),
+    ],
+)
+def test_unreadiness_names_the_evidence(
+    is_accepted: bool, fixed: int | None, probe: LastProbe, sockets: list[tuple[str, int]], part: str, lasts: bool
+) -> None:
+    program = Program(command=("serve",), working_directory=Path("/"), port=fixed)
+    seen = [ListeningSocket(host, port, "1") for host, port in sockets]
+    found = unreadiness(20000, program, is_accepted, probe, seen)
+    assert part in found.message
+    assert found.lasts is lasts
