@@ -13,11 +13,13 @@ from math import inf
 
 from reconciler.core.events import Event
 from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.lifecycle import Instant
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
@@ -78,6 +80,24 @@ class Holder:
 
 
 @dataclass
+class Programs:
+    """The configured program of the service and the program of each pod, as versions."""
+
+    configured: int = 1
+    running: dict[str, int] = field(default_factory=dict)
+    asked: bool = False
+    """True if the reconciler asked for the configured program."""
+
+    def outdated(self) -> frozenset[str]:
+        """Return the service if it runs an earlier program."""
+        return frozenset({NAME} if set(self.running.values()) - {self.configured} else ())
+
+    def restart(self, service: str) -> None:
+        """Ask for the configured program."""
+        self.asked = True
+
+
+@dataclass
 class World:
     """A simulated world. Durations in the spec are short, so that few steps exceed them."""
 
@@ -86,6 +106,7 @@ class World:
     replicas: int = 0
     pods: dict[str, str] = field(default_factory=dict)
     """Phase of each pod by address: `starting`, `ready` or `crashed`."""
+    programs: Programs = field(default_factory=lambda: Programs())
     fates: dict[str, str] = field(default_factory=dict)
     """The reason why a pod is no longer ready."""
     fleet: dict[str, Envoy] = field(default_factory=lambda: {"a": Envoy(), "b": Envoy()})
@@ -101,6 +122,10 @@ class World:
     wakes: list[Wake] = field(default_factory=list)
     scale: Scale = None
     deadline: Deadline | None = None
+    clock_changes: float = 0.0
+    """Seconds by which the clock was changed; the monotonic clock was not."""
+    noted: Sample | None = None
+    """The sample before which the lifecycles noted the held connections."""
     theirs: bool = False
     """True if someone else scaled the service up and it was not scaled to zero since."""
     _indexes: int = 0
@@ -117,12 +142,16 @@ class World:
     def restart(self) -> None:
         """Restart the reconciler after a crash."""
         self.samples.clear()
+        self.noted = None
         self.deadline, self.scale = None, None
         self.holder.told = self.holder.acked_at = None
         for envoy in self.fleet.values():
             envoy.told = envoy.acked_at = None
         self.engine = Engine(
             lambda: self.now, Pace(STALE_AFTER), lambda index: f"127.64.0.{index + 1}:18001", self._listen, self._woke
+        )
+        self.lifecycles = Lifecycles(
+            lambda: Instant(self.now, self.now - self.clock_changes), self.engine, self.envoys, self.programs
         )
         self.engine.start(Adapters(self, self, self, self, self, lambda at: None))
         self.engine.configure([self.spec])
@@ -309,6 +338,7 @@ class World:
     def clock_is_set(self, seconds: float) -> None:
         """Change the clock by some seconds. Actual times move with it; reported times do not."""
         self.now += seconds
+        self.clock_changes += seconds
         for envoy in self.fleet.values():
             envoy.started += seconds
             envoy.told_at += seconds
@@ -325,11 +355,15 @@ class World:
 
     def take_sample(self, without: str | None = None) -> None:
         self.now += INSTANT
+        if not self.samples:
+            self.lifecycles.before_sample()
         readings = {
             name: EnvoyReading(self.now // 1 - self.fleet[name].started // 1, self._counters(name))
             for name in self.envoys() - {without}
         }
-        self.samples.append(Sample(self.now, readings, {without: "timed out"} if without else {}))
+        sample = Sample(self.now, readings, {without: "timed out"} if without else {})
+        self.noted = self.noted if self.samples else sample
+        self.samples.append(sample)
 
     def _counters(self, name: str) -> dict[str, Counters]:
         """Return an Envoy's counters, which include the service only after its first use."""
@@ -340,7 +374,10 @@ class World:
     def deliver_sample(self) -> None:
         if self.samples:
             self.sampled_of = self.envoys()
-            self.engine.sampled(self.samples.pop(0))
+            sample = self.samples.pop(0)
+            self.engine.sampled(sample)
+            if sample is self.noted:  # the reconciler takes one sample at a time
+                self.lifecycles.sampled(sample)
 
     # Pods
 
@@ -368,10 +405,29 @@ class World:
         self.replicas = replicas
         for pod in list(self.pods)[replicas:]:
             self._pod_ends(pod, why)
-            del self.pods[pod]
+            del self.pods[pod], self.programs.running[pod]
         while len(self.pods) < replicas:
             self._addresses += 1
-            self.pods[f"10.0.0.{self._addresses}:80"] = "starting"
+            self._starts(f"10.0.0.{self._addresses}:80")
+
+    def _starts(self, pod: str) -> None:
+        self.pods[pod], self.programs.running[pod] = "starting", self.programs.configured
+
+    def program_changes(self) -> None:
+        """Configure another program; as on one machine, pods that were never ready start again with it."""
+        self.programs.configured += 1
+        for pod, phase in self.pods.items():
+            if phase == "starting":
+                self._starts(pod)
+
+    def program_is_replaced(self) -> None:
+        """Replace the pods if the reconciler asked for it."""
+        if self.programs.asked and self.replicas:
+            replicas = self.replicas
+            self._set_replicas(0, "rollout")
+            self._set_replicas(replicas, "")
+            self.report_backend()
+        self.programs.asked = False
 
     def _pod_ends(self, pod: str, why: str) -> None:
         self.fates[pod] = why
@@ -388,7 +444,9 @@ class World:
             self._pod_ends(pod, "crash")
 
     def pods_start_again(self) -> None:
-        self.pods = {pod: "starting" if state == "crashed" else state for pod, state in self.pods.items()}
+        for pod, phase in self.pods.items():
+            if phase == "crashed":
+                self._starts(pod)
 
     # Time and people
 
@@ -431,6 +489,7 @@ class World:
         """Return the action of each component, in an order without faults."""
         return {
             "restarts of pods": self.pods_start_again,
+            "rollout": self.program_is_replaced,
             "backend": self.backend_works,
             "readiness": self.pods_get_ready,
             "reports": self.report_backend,

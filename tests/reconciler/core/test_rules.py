@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from reconciler.core import events
 from reconciler.core.judge import SETTLE_SECONDS
+from reconciler.core.lifecycle import Stage
 from reconciler.core.record import State
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.traffic import Usage
@@ -28,6 +29,7 @@ ENVOYS = st.sampled_from(["a", "b"])
 SECONDS = st.sampled_from([1, 2, 3, 5, 8, 12])
 PARTS = [
     "restarts of pods",
+    "rollout",
     "backend",
     "readiness",
     "reports",
@@ -147,7 +149,11 @@ class Rules(RuleBasedStateMachine):
 
     spec = SPEC
 
-    @initialize(phase=st.sampled_from(["asleep", "waking", "awake", "draining"]), seconds=SECONDS, in_use=st.booleans())
+    @initialize(
+        phase=st.sampled_from(["asleep", "waking", "awake", "draining", "rollout"]),
+        seconds=SECONDS,
+        in_use=st.booleans(),
+    )
     def begin(self, phase: str, seconds: int, in_use: bool) -> None:
         """Start in any phase, including those that random steps rarely reach."""
         world = self.world = Watched(self.spec)
@@ -159,11 +165,22 @@ class Rules(RuleBasedStateMachine):
             return
         world.all_goes_well(3, finishing=True)
         world.all_goes_well(min(seconds, 5), finishing=True)
-        if in_use:
+        if in_use or phase == "rollout":
             world.arrive("b", lagging_worker=False)
             world.all_goes_well(1, finishing=False)
         if phase == "draining":
             world.command(events.SleepCommanded("requested by a user"))
+        if phase == "rollout":
+            self._roll_out(in_use)
+
+    def _roll_out(self, in_use: bool) -> None:
+        """Change the program of a service that is used until its endpoints are withdrawn, and longer if `in_use`."""
+        self.world.program_changes()
+        for _ in range(12):
+            if self.world.lifecycles.stage("web") is not Stage.Withdrawn:
+                self.world.all_goes_well(1, finishing=False)
+        for client in () if in_use else self.world.served():
+            self.world.finish(client)
 
     @rule(envoy=ENVOYS, lagging_worker=st.booleans())
     def somebody_comes(self, envoy: str, lagging_worker: bool) -> None:
@@ -207,6 +224,10 @@ class Rules(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([-3600, -30, 30, 3600]))
     def somebody_sets_the_clock(self, seconds: int) -> None:
         self.world.clock_is_set(seconds)
+
+    @rule()
+    def somebody_changes_the_program(self) -> None:
+        self.world.program_changes()
 
     @rule(replicas=st.sampled_from([0, 1, 3]))
     def somebody_else_scales(self, replicas: int) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.core.judge import Observed
+import pytest
+
+from reconciler.core.judge import SETTLE_SECONDS, Observed
 from reconciler.core.lifecycle import Instant, Stage
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
+from tests.fakes.world import World
 
 SPEC = Spec(name="web", idle_after=10, drain_timeout=5)
 ACTIVE = Record(State.Active, 0.0, "", 1, "127.64.0.1:1")
@@ -146,3 +149,91 @@ def test_removal_during_rollout_waits_for_work_in_flight() -> None:
     scene.lifecycles.configure([])
     assert scene.lifecycles.removed == {"web": SPEC}, "it has no usable endpoint, but clients"
     assert scene.parts.calls == ["withdraw"]
+
+
+# With the real engine
+
+
+def in_use() -> World:
+    """Return a world in which a client uses the service and its program has just been withdrawn."""
+    world = World(Spec(name="web", idle_after=6, wake_timeout=5, drain_timeout=4, hold_timeout=60))
+    world.all_goes_well(2, finishing=True)
+    world.arrive("a", False)
+    world.all_goes_well(3, finishing=True)
+    world.arrive("a", False)
+    world.program_changes()
+    while world.lifecycles.stage("web") is not Stage.Withdrawn:
+        world.all_goes_well(1, finishing=False)
+        assert world.now < 1_000_030.0
+    return world
+
+
+def causes(world: World) -> list[tuple[str, State]]:
+    return [(transition.event, transition.target) for transition in world.transitions]
+
+
+def test_rollout_in_use_holds_new_clients_for_new_program() -> None:
+    world = in_use()
+    (earlier,), ((pod, _),) = world.served(), world.pods.items()
+    assert causes(world)[-1] == ("RolloutStarted", State.Waking)
+    world.all_goes_well(1, finishing=False)
+    world.arrive("b", False)
+    assert world.held()
+    world.finish(earlier)
+    world.all_goes_well(3, finishing=False)
+    assert earlier.end == "served"
+    assert world.clients[-1].pod not in (None, pod)
+    assert world.lifecycles.stage("web") is Stage.Current
+    assert causes(world)[-1] == ("Ready", State.Active)
+
+
+def test_rollout_with_long_request_returns_to_earlier_program() -> None:
+    world = in_use()
+    ((pod, _),) = world.pods.items()
+    world.all_goes_well(1, finishing=False)
+    world.arrive("b", False)
+    world.all_goes_well(4, finishing=False)
+    assert world.lifecycles.stage("web") is Stage.Outdated
+    assert {client.pod for client in world.served()} == {pod}
+    assert not world.held()
+    assert causes(world)[-1] == ("Ready", State.Active)
+
+
+def test_crash_during_rollout_continues_with_new_program() -> None:
+    world = in_use()
+    world.all_goes_well(1, finishing=False)
+    world.arrive("b", False)
+    world.pods_crash()
+    world.all_goes_well(2, finishing=False)
+    assert world.clients[-1].pod
+    assert not world.programs.outdated()
+    assert world.lifecycles.stage("web") is Stage.Current
+
+
+def test_restart_during_rollout_serves_held_clients() -> None:
+    world = in_use()
+    world.all_goes_well(1, finishing=False)
+    world.arrive("b", False)
+    world.restart()
+    world.all_goes_well(2, finishing=False)
+    assert not world.held()
+    assert {client.end for client in world.clients} <= {None, "served"}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, SETTLE_SECONDS / 2])
+def test_rollout_early_sample_cuts_no_client(seconds: float) -> None:
+    """A worker of Envoy uses the earlier route for a moment after the acknowledgement."""
+    world = in_use()
+    for client in world.served():
+        world.finish(client)
+    for part in ("envoy a", "envoy b", "holder"):
+        world.parts()[part]()
+    world.pass_time(seconds)
+    world.take_sample()
+    world.arrive("a", lagging_worker=True)
+    world.deliver_sample()
+    world.program_is_replaced()
+    assert [client.pod for client in world.served()] == list(world.pods)
+    world.all_goes_well(5, finishing=True)
+    assert world.clients[-1].end == "served"
+    assert not world.programs.outdated()
