@@ -128,6 +128,14 @@ def test_chart_pods_meet_the_restricted_standard(control_plane: Cluster, chart: 
         control_plane.kubectl(*where, given=json.dumps(made))
 
 
+def test_chart_without_pinned_ids_leaves_them_to_the_cluster(chart: Chart) -> None:
+    """As for OpenShift, whose restricted-v2 assigns them, and refuses others."""
+    unpinned = {"podSecurityContext": dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))}
+    text = chart.render(unpinned)
+    assert not [name for name in unpinned["podSecurityContext"] if f"{name}:" in text]
+    assert text.count("runAsNonRoot: true") > 3 and "seccompProfile" in text
+
+
 def test_chart_tproxy_adds_its_capability_only(chart: Chart) -> None:
     added = {
         (one.owner, one.name): one.content["securityContext"]["capabilities"].get("add", [])
@@ -173,6 +181,29 @@ def test_chart_tproxy_adds_its_capability_only(chart: Chart) -> None:
         ({"mtls": {"source": "vault"}}, "at '/mtls/source': value must be one of"),
         ({"mtls": {"source": "existing"}}, "mtls.existing.reconcilerSecret: required"),
         ({"scaleTargets": []}, "at '/scaleTargets': minItems: got 0, want 1"),
+        ({"reconciler": {"sampleInterval": "0s"}}, "at '/reconciler/sampleInterval'"),
+        ({"prometheus": {"scrapeInterval": "0m0s"}}, "at '/prometheus/scrapeInterval'"),
+        ({"holdPorts": "1-99999"}, "at '/holdPorts': '1-99999' does not match pattern"),
+        ({"holdPorts": "300-200"}, "holdPorts: 300-200 ends before it begins; swap the ports"),
+        ({"reconciler": {"statsPorts": "9910-9902"}}, "reconciler.statsPorts: 9910-9902 ends before it begins"),
+        ({"hostPolicy": [{"namespaces": ["a"], "ports": ["90-80"]}]}, "hostPolicy[0].ports[0]: 90-80 ends before"),
+        ({"proxy": {"drain": {"seconds": 4}}}, "proxy.drain.settleSeconds: 5 exceeds proxy.drain.seconds, 4"),
+        (
+            {"proxy": {"tcp": [{"name": "a", "port": 5432}, {"name": "a", "port": 5433}]}},
+            "proxy.tcp: two ports have the same name",
+        ),
+        (
+            {"proxy": {"tcp": [{"name": "a", "port": 5432, "servicePort": 10000}]}},
+            "the service ports of http, tls, and tcp must differ",
+        ),
+        (
+            {"proxy": {"http": {"nodePort": 30000}, "tls": {"nodePort": 30000}}},
+            "the node ports of http, tls, and tcp must differ",
+        ),
+        ({"commonLabels": {"team": "-edge"}}, "at '/commonLabels/team'"),
+        ({"podSecurityContext": {"runAsUser": 0}}, "at '/podSecurityContext/runAsUser': minimum: got 0, want 1"),
+        ({"proxy": {"serviceAccount": {"name": "A_b"}}}, "at '/proxy/serviceAccount/name'"),
+        ({"proxy": {"service": {"loadBalancerSourceRanges": ["10.0.0.0"]}}}, "loadBalancerSourceRanges/0'"),
         ({"image": {"digest": "abc"}}, "at '/image/digest': 'abc' does not match pattern"),
     ],
 )

@@ -122,10 +122,40 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{- define "zenvoy.podSecurity" -}}
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
+{{- range $name, $id := .Values.podSecurityContext }}
+{{- if not (kindIs "invalid" $id) }}
+{{ $name }}: {{ int64 $id }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Checks that a schema cannot express: values that depend on each other. */}}
+{{- define "zenvoy.checkValues" -}}
+{{- $ranges := dict "holdPorts" .Values.holdPorts "reconciler.statsPorts" .Values.reconciler.statsPorts }}
+{{- range $i, $rule := .Values.hostPolicy }}
+{{- range $j, $range := $rule.ports }}{{ $_ := set $ranges (printf "hostPolicy[%d].ports[%d]" $i $j) $range }}{{ end }}
+{{- end }}
+{{- range $place, $range := $ranges }}
+{{- $ports := splitList "-" $range }}
+{{- if gt (int (first $ports)) (int (last $ports)) }}{{ fail (printf "%s: %s ends before it begins; swap the ports" $place $range) }}{{ end }}
+{{- end }}
+{{- $drain := .Values.proxy.drain }}
+{{- if gt (int $drain.settleSeconds) (int $drain.seconds) }}
+{{- fail (printf "proxy.drain.settleSeconds: %d exceeds proxy.drain.seconds, %d; lower it, or raise seconds" (int $drain.settleSeconds) (int $drain.seconds)) }}
+{{- end }}
+{{- $names := list }}
+{{- $services := list (int .Values.proxy.http.servicePort) (int .Values.proxy.tls.servicePort) }}
+{{- $nodes := list .Values.proxy.http.nodePort .Values.proxy.tls.nodePort }}
+{{- range .Values.proxy.tcp }}
+{{- $names = append $names .name }}
+{{- $services = append $services (int (.servicePort | default .port)) }}
+{{- $nodes = append $nodes .nodePort }}
+{{- end }}
+{{- if ne (len $names) (len (uniq $names)) }}{{ fail "proxy.tcp: two ports have the same name; choose another name" }}{{ end }}
+{{- if ne (len $services) (len (uniq $services)) }}{{ fail "proxy: the service ports of http, tls, and tcp must differ" }}{{ end }}
+{{- $nodes = compact $nodes }}
+{{- if ne (len $nodes) (len (uniq $nodes)) }}{{ fail "proxy: the node ports of http, tls, and tcp must differ" }}{{ end }}
 {{- end -}}
 
 {{- define "zenvoy.podIdentity" -}}
