@@ -67,6 +67,7 @@ ABSENT_ASLEEP = 1
 """A sleeping service has no deadline."""
 USUAL_TRANSITIONS = 5
 STALLED = 1
+SAVED = 1
 
 
 def page() -> str:
@@ -130,7 +131,7 @@ def _cardinality() -> str:
     return CARDINALITY.format(
         least=least,
         usual=figures + woken + USUAL_TRANSITIONS - ABSENT_ASLEEP,
-        most=figures + RESULTS + 1 + most_parts + transitions() + STALLED + len(get_args(RefusalCause)),
+        most=figures + RESULTS + 1 + most_parts + transitions() + STALLED + SAVED + len(get_args(RefusalCause)),
         transitions=transitions(),
         many=MANY,
         total=MANY * least,

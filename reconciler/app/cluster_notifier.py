@@ -46,7 +46,7 @@ class EventNotifier:
     def woke(self, service: str, wake: Wake) -> None:
         """Write the Event of a wake that is over."""
         self._flush(service)
-        self._events.woke(service, wake.total(), wake.parts(), wake.peer)
+        self._write_wake(service, wake, wake.total())
 
     def repeat(self, transitions: Iterable[Transition]) -> None:
         """Write Events of transitions that happened here before this replica was elected, and of wakes that ended."""
@@ -56,7 +56,7 @@ class EventNotifier:
             self._write(transition)
             wake = self._wake(transition.service)
             if wake and wake.ready_at == transition.at and (total := wake.total()) is not None:
-                self._events.woke(transition.service, total, wake.parts(), wake.peer)
+                self._write_wake(transition.service, wake, total)
 
     def close(self) -> None:
         """Write all delayed Events."""
@@ -71,6 +71,9 @@ class EventNotifier:
     def _write(self, transition: Transition) -> None:
         wake = self._wake(transition.service)
         self._events.saw(transition, wake.peer if wake else None, wake.via if wake else None)
+
+    def _write_wake(self, service: str, wake: Wake, total: float | None) -> None:
+        self._events.woke(service, total, wake.parts(), wake.peer, wake.early and wake.saved_seconds is None)
 
     def _wake(self, name: str) -> Wake | None:
         service = self._services().get(name)

@@ -95,7 +95,9 @@ def last_wake(service: Mapping[str, Any], parts: bool = True) -> str:
         return ""
     whole = duration(wake["total"]) if wake["total"] is not None else _unfinished_wake(service)
     each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wake["parts"].items())
-    return f"{whole} ({each})" if parts else whole
+    saved = wake.get("savedSeconds")
+    early = "" if saved is None else f", {duration(saved)} before Kubernetes called it ready"
+    return f"{whole} ({each}){early}" if parts else whole
 
 
 def _unfinished_wake(service: Mapping[str, Any]) -> str:

@@ -68,6 +68,11 @@ class ManagedService:
     asks: ResourceRequests = UNKNOWN_REQUESTS
     """The last known resource requests of each replica."""
 
+    @property
+    def saved_seconds(self) -> float | None:
+        """Time that the last wake saved; None if the cluster called the endpoint ready first, or has not done so."""
+        return self.wake.saved_seconds if self.wake else None
+
     def set_back(self, now: float) -> Record | None:
         """Move times after `now` (seconds since the epoch) to `now`, after the clock was set back.
 
@@ -155,7 +160,9 @@ class ManagedService:
             self.seen, replicas=running.replicas, endpoints=endpoints, withdrawn=withdrawn, diagnosis=diagnosis
         )
         if self.wake and not self.recovers and self.record and self.record.state is State.Waking:
-            self.wake = replace(self.wake, milestones=running.milestones)
+            self.wake = replace(self.wake, milestones=running.milestones, early=running.early)
+        elif self.wake and self.wake.early and running.saved_seconds is not None and self.saved_seconds is None:
+            self.wake = replace(self.wake, saved_seconds=running.saved_seconds)
 
     def set_terminating(self, event: EndpointEvent) -> None:
         """Apply an event of its endpoints."""

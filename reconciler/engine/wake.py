@@ -23,6 +23,10 @@ class Wake:
     milestones: Mapping[str, float] = field(default_factory=dict)
     ready_at: float | None = None
     first_byte_at: float | None = None
+    early: bool = False
+    """True if it used an endpoint before the cluster called it ready."""
+    saved_seconds: float | None = None
+    """Time that this saved; None until the cluster calls the endpoint ready."""
 
     @property
     def began_at(self) -> float:

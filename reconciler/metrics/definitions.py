@@ -78,6 +78,12 @@ FIGURES = (
         "Byte-seconds of memory that were not requested because of sleep; no series if the pods' requests are unknown.",
     ),
     _a_service("waited_seconds", "counter", "Sum of the seconds that held connections have waited."),
+    _a_service(
+        "last_wake_saved_seconds",
+        "gauge",
+        "Seconds by which zenvoy's probes preceded Kubernetes' readiness in the last wake; no series if they did not.",
+        series="1 a service whose last wake ended early",
+    ),
 )
 STALLED_INFO = _a_service(
     "stalled_info",

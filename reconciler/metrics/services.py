@@ -114,6 +114,7 @@ def figures(service: ServiceSource, record: Record, counters: ServiceCounters, t
         counters.slept_cpu.read(ticks) if service.asks.cpu_cores is not None else None,
         counters.slept_memory.read(ticks) if service.asks.memory_bytes is not None else None,
         counters.waited.read(ticks),
+        service.saved_seconds,
     )
 
 

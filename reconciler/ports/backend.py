@@ -35,6 +35,10 @@ class WorkloadStatus:
     milestones: Mapping[str, float] = field(default_factory=dict)
     """Times at which the parts of the latest wake were reached, by name, in order (seconds since the epoch)."""
     asks: ResourceRequests = UNKNOWN_REQUESTS
+    early: bool = False
+    """True if an endpoint is used although the cluster does not call it ready yet."""
+    saved_seconds: float | None = None
+    """Time from the first use of such an endpoint in the latest wake until the cluster called it ready."""
 
 
 Report = Callable[[WorkloadStatus], None]

@@ -42,11 +42,17 @@ def transition_message(transition: Transition, peer: str | None = None, envoy: s
     return EventMessage(target, text, target, like_others=True)
 
 
-def wake_message(total: float | None, parts: Mapping[str, float], peer: str | None = None) -> EventMessage:
-    """Return the message of a finished wake; `total` and `parts` are seconds."""
+def wake_message(
+    total: float | None, parts: Mapping[str, float], peer: str | None = None, early: bool = False
+) -> EventMessage:
+    """Return the message of a finished wake; `total` and `parts` are seconds.
+
+    `early` is true if Kubernetes has not called the pod ready yet.
+    """
     outcome = "awake" if total is None else f"awake after {_seconds(total)}"
     listed = ", ".join(f"{_words(name)} {_seconds(seconds)}" for name, seconds in parts.items())
-    return EventMessage("Woken", outcome + _who(peer, None) + (f": {listed}" if listed else ""), State.Active)
+    before = "; Kubernetes does not call the pod ready yet" if early else ""
+    return EventMessage("Woken", outcome + _who(peer, None) + (f": {listed}" if listed else "") + before, State.Active)
 
 
 def problem_message(reason: str, text: str) -> EventMessage:

@@ -133,10 +133,17 @@ class EventRecorder:
         if regarding := self._regarding(transition.service):
             self.record(regarding, transition_message(transition, peer, envoy))
 
-    def woke(self, service: str, total: float | None, parts: Mapping[str, float], peer: str | None = None) -> None:
-        """Record a finished wake; `total` and `parts` are seconds."""
+    def woke(
+        self,
+        service: str,
+        total: float | None,
+        parts: Mapping[str, float],
+        peer: str | None = None,
+        early: bool = False,
+    ) -> None:
+        """Record a finished wake; `total` and `parts` are seconds, and `early` is as for `wake_message`."""
         if regarding := self._regarding(service):
-            self.record(regarding, wake_message(total, parts, peer))
+            self.record(regarding, wake_message(total, parts, peer, early))
 
     def left(self, service: str, done: str, failed: bool) -> None:
         """Record a deletion; `done` describes the result for the replicas."""

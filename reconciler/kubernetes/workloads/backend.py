@@ -301,7 +301,8 @@ class KubernetesBackend:
             replicas = (scaler.observer.last_replicas or len(pods)) if pods else 0
         asks = item.asks if (item := self._item(scaler)) else UNKNOWN_REQUESTS
         milestones = ordered_milestones(workload.milestones)
-        self._report_status(workload, WorkloadStatus(workload.name, replicas, reachable, diagnosis, milestones, asks))
+        status = WorkloadStatus(workload.name, replicas, reachable, diagnosis, milestones, asks)
+        self._report_status(workload, replace(status, early=bool(early), saved_seconds=workload.saved_seconds))
 
     def _follow_wake(
         self, workload: Workload, usable: Sequence[PodEndpoint], routable: Sequence[PodEndpoint]

@@ -41,7 +41,8 @@ class Workload:
 
     __slots__ = (
         "awaited_since", "began_at", "config", "desired", "early", "milestones", "name", "previous_pods", "probes",
-        "reachable", "reported", "scaler", "selector", "terminating", "trusts_kubernetes", "unmark_timer", "unready",
+        "reachable", "reported", "saved_seconds", "scaler", "selector", "terminating", "trusts_kubernetes",
+        "unmark_timer", "unready",
     )  # fmt: skip
 
     def __init__(self, config: ServiceConfig, scaler: TargetScaler) -> None:
@@ -69,6 +70,8 @@ class Workload:
         self.previous_pods: frozenset[str] = frozenset()
         """Uids of the pods of an abandoned wake: they are terminating too, although they never were endpoints."""
         self.milestones: dict[str, float] = {}
+        self.saved_seconds: float | None = None
+        """Time from the first use of an early endpoint in this wake until Kubernetes called it ready."""
 
     @property
     def is_waking(self) -> bool:
@@ -82,7 +85,7 @@ class Workload:
 
     def begin(self, at: float) -> None:
         """Start a wake."""
-        self.began_at, self.milestones, self.selector = at, {}, None
+        self.began_at, self.milestones, self.selector, self.saved_seconds = at, {}, None, None
 
     def mark_terminating(self, endpoints: Sequence[PodEndpoint]) -> set[str]:
         """Mark the pods of endpoints as terminating, and return the newly marked ones."""
@@ -148,12 +151,14 @@ class Workload:
         """Stop probing an endpoint, and using it before Kubernetes calls its pod ready."""
         self.early.pop(address).task.cancel()
 
-    def hand_over(self, address: str) -> None:
+    def hand_over(self, address: str, now: float) -> None:
         """Leave an endpoint to Kubernetes, which now calls its pod ready; if it is in use, without another dial."""
         early = self.early.pop(address)
         early.task.cancel()
         if early.passed_at is not None:
             self.reachable[address] = early.pod
+            if self.saved_seconds is None:
+                self.saved_seconds = max(0.0, now - early.passed_at)
 
     def close(self) -> None:
         """Cancel timers, dials and probes."""

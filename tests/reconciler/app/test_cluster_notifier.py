@@ -32,7 +32,9 @@ class Recorder:
     def saw(self, transition: Transition, peer: str | None, envoy: str | None) -> None:
         self.events.append((transition.target.value, peer))
 
-    def woke(self, service: str, total: float | None, parts: Mapping[str, float], peer: str | None) -> None:
+    def woke(
+        self, service: str, total: float | None, parts: Mapping[str, float], peer: str | None, early: bool
+    ) -> None:
         self.events.append((f"Woken in {total:.2f} s, {', '.join(parts)}", peer))
 
     def request_arrives(self) -> None:

@@ -36,6 +36,24 @@ def test_recovery_of_awake_service_is_not_a_wake() -> None:
     assert view(world.service)["lastWake"] == told
 
 
+def test_wake_saved_time_is_kept() -> None:
+    world = World(SPEC)
+    world.engine.command(NAME, WakeCommanded("asked for"))
+    pods = ("127.0.0.1:8080",)
+    world.engine.ran(WorkloadStatus(NAME, 1, pods, early=True))
+    wake = world.service.wake
+    assert wake
+    assert (world.state, wake.early, wake.saved_seconds) == (State.Active, True, None)
+    world.engine.ran(WorkloadStatus(NAME, 1, pods, saved_seconds=7.25))
+    world.engine.ran(WorkloadStatus(NAME, 1, pods))
+    assert world.service.saved_seconds == 7.25
+    assert view(world.service)["lastWake"]["savedSeconds"] == 7.25
+    world.engine.ran(WorkloadStatus(NAME, 0, ()))
+    world.engine.command(NAME, WakeCommanded("asked for again"))
+    world.engine.ran(WorkloadStatus(NAME, 1, pods, saved_seconds=3.0))
+    assert world.service.saved_seconds is None, "this endpoint was not early"
+
+
 def test_wake_peer_is_updated_by_request() -> None:
     world = World(SPEC)
     since = world.now

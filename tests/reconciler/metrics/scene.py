@@ -35,6 +35,7 @@ class FakeService:
     requests: int = 0
     recovers: bool = False
     asks: ResourceRequests = UNKNOWN_REQUESTS
+    saved_seconds: float | None = None
 
 
 @dataclass

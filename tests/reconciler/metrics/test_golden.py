@@ -80,6 +80,7 @@ async def test_scrape_has_as_many_series_as_documented() -> None:
         scene.goes("all", event, target, stalled="Exited: exited with code 1")
     scene.metrics.woke("all", 1.0, dict.fromkeys(CLUSTER_PARTS, 0.1))
     scene.metrics.held(HoldStatus("all", 0, 0, refused_by=dict.fromkeys(get_args(RefusalCause), 1)))
+    scene.services["all"].saved_seconds = 1.0
     scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)
     most = _of("all", (await scene.scrape()).splitlines())
     assert f"The maximum is {most}: a service" in _document()

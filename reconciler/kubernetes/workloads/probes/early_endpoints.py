@@ -49,7 +49,7 @@ class EarlyEndpoints:
             if endpoint is None or endpoint.pod != early.pod:
                 workload.drop_early(address)
             elif not endpoint.starting:
-                workload.hand_over(address)
+                workload.hand_over(address, time.time())
             elif early.passed_at is None and not (workload.is_waking and workload.runs_probes):
                 workload.drop_early(address)
         return [address for address, early in workload.early.items() if early.passed_at is not None]

@@ -134,6 +134,8 @@ def test_wake_message_lists_parts() -> None:
         "signal 2 ms, scale 12 ms, scheduled 4 ms, running 1.25 s, ready 100 ms, first byte 1 ms"
     )
     assert event_messages.wake_message(None, {}).text == "awake"
+    early = event_messages.wake_message(1.5, {"ready": 1.5}, early=True)
+    assert early.text == "awake after 1.50 s: ready 1.50 s; Kubernetes does not call the pod ready yet"
 
 
 def test_deletion_message_follows_outcome() -> None:

@@ -119,12 +119,15 @@ async def test_early_endpoint_is_handed_over_without_a_gap(scene: Scene, app: tu
     await woken(scene)
     uid = put_pod(scene, http(early))
     scene.slice(early, uid, ready=False)
-    await scene.until(lambda running: running.endpoints)
+    awake = await scene.until(lambda running: running.endpoints)
+    assert (awake.early, awake.saved_seconds) == (True, None)
     scene.converge(None)
     said = len(scene.reports)
     scene.slice(early, uid, ready=True)
     scene.slice(port, "other", name="web-b")
-    await scene.until(lambda running: len(running.endpoints) == 2)
+    confirmed = await scene.until(lambda running: len(running.endpoints) == 2)
+    assert not confirmed.early
+    assert confirmed.saved_seconds is not None
     server.status = 503
     await asyncio.sleep(0.1)
     assert all(f"{HERE}:{early}" in running.endpoints for running in scene.reports[said:]), "Kubernetes decides now"
