@@ -75,6 +75,10 @@ class ListenerOptions:
     """The longest head of a request, in KiB."""
     max_headers: int = 1000
     """The most headers of a request."""
+    health_path: str = ""
+    """The path at which the HTTP listener answers health checks itself, for all hosts; empty: none."""
+    default_service: str = ""
+    """The service for hosts that no service has; empty: they are answered with 404."""
     keepalive_seconds: int = 60
     """Time without data after which the peer of a connection is probed; it is closed without an answer in that time."""
 

@@ -26,7 +26,8 @@ MAX_HOST_LENGTH = 253
 LAST = "last"
 """The value of `replicas` for the last number while awake."""
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
-HOST_PATTERN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+HOST_PATTERN = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
+"""A host name, or `*.` with a domain for all names below it."""
 PATH_PATTERN = re.compile(r"/[^*]*\*?", re.DOTALL)
 IDLE_BY = {
     Protocol.HTTP: (IdleBy.REQUESTS, IdleBy.BYTES),
@@ -87,8 +88,9 @@ def host_problem(place: str, host: str) -> Problem | None:
     """Check a host name or a server name; the remedy is a valid name that is close to it, if there is one."""
     if HOST_PATTERN.fullmatch(host) and len(host) <= MAX_HOST_LENGTH:
         return None
-    bare = re.sub(r"^[a-z]+://|[:/].*$", "", host.lower(), flags=re.DOTALL)
-    near = re.sub(r"[^a-z0-9.-]+", "-", bare).strip("-.") if "*" not in bare else ""
+    wildcard = "*." if host.startswith("*.") else ""
+    bare = re.sub(r"^[a-z]+://|[:/].*$", "", host.lower().removeprefix("*."), flags=re.DOTALL)
+    near = wildcard + re.sub(r"[^a-z0-9.-]+", "-", bare).strip("-.") if "*" not in bare else ""
     valid = HOST_PATTERN.fullmatch(near) and len(near) <= MAX_HOST_LENGTH
     return _bad(place, f"{host!r} is not a valid host name", f"use {near if valid else 'for example shop.example.com'}")
 

@@ -58,7 +58,14 @@ def options(proxy: ProxySettings, http: str | None) -> ir.ListenerOptions:
     hops = proxy.http.trusted_hops
     if hops is None:
         hops = int(http is not None and Address.parse(http).is_loopback)
-    return ir.ListenerOptions(hops, proxy.http.max_headers_kib, proxy.http.max_headers, proxy.keepalive_seconds)
+    return ir.ListenerOptions(
+        trusted_hops=hops,
+        max_headers_kib=proxy.http.max_headers_kib,
+        max_headers=proxy.http.max_headers,
+        health_path=proxy.http.health_path,
+        default_service=proxy.http.default_service,
+        keepalive_seconds=proxy.keepalive_seconds,
+    )
 
 
 def service(spec: Spec) -> ir.Upstream:

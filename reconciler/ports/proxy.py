@@ -24,6 +24,10 @@ class HttpProxy:
     """The longest head of a request; a longer one is refused with 431."""
     max_headers: int = 1000
     """The most headers of a request; one with more is refused with 431."""
+    health_path: str = ""
+    """The path of health checks by load balancers, which Envoy answers for all hosts; empty: none."""
+    default_service: str = ""
+    """The service for hosts that no service has; empty: they are answered with 404."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

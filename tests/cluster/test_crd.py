@@ -158,7 +158,7 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ),
         ("hosts: [Shop.example.com]", "spec.hosts[0]", HOST),
         ('hosts: [a.example, "b.example:80"]', "spec.hosts[1]", HOST),
-        ('hosts: ["*.example"]', "spec.hosts[0]", HOST),
+        ('hosts: ["a.*.example"]', "spec.hosts[0]", HOST),
         ('hosts: ["https://a.example"]', "spec.hosts[0]", HOST),
         ("hosts: [a-.example]", "spec.hosts[0]", HOST),
         ("hosts: [a.example, a.example]", "spec.hosts[1]", "Duplicate value"),

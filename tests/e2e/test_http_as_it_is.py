@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, quick, until
+from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, quick, request, until
 from tests.ports import free_port
 
 MANY = "".join(f"X-H{number}: v\r\n" for number in range(400))
@@ -78,7 +78,10 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     command = [sys.executable, "-I", "-S", str(SERVERS / "raw_http.py"), "{port}"]
     services = [{"name": name, "command": command} for name in REQUESTS]
     db = {"name": "db", "protocol": "tcp", "command": gated(quick("tcp"), "db")}
-    return shared_zenvoy(*services, db, defaults=SLOW_TO_SLEEP)
+    hosts = {"two": ["*.example.com"], "exact": ["a.b.example.com"], "three": ["*.b.example.com"], "default": []}
+    services += [{"name": name, "hosts": own, "command": quick("http")} for name, own in hosts.items()]
+    proxy = {"http": {"healthPath": "/zenvoy/health", "defaultService": "default"}}
+    return shared_zenvoy(*services, db, defaults=SLOW_TO_SLEEP, proxy=proxy)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -99,6 +102,33 @@ def test_request_too_large_names_who_refused_it(z: Zenvoy) -> None:
     answer = exchange(z.http_port, f"GET / HTTP/1.1\r\nHost: case\r\nX-A: {'a' * 300 * 1024}\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"zenvoy: the headers of the request exceed 256 KiB (maxHeadersKiB)" in answer
+
+
+@pytest.mark.parametrize(
+    ("host", "service"),
+    [
+        ("a.b.example.com", b"exact"),
+        ("c.b.example.com", b"three"),
+        ("c.d.b.example.com.", b"three"),
+        ("b.example.com:80", b"two"),
+        ("example.com", b"default"),
+        ("192.0.2.1", b"default"),
+    ],
+)
+def test_host_leads_to_the_most_exact_service(z: Zenvoy, host: str, service: bytes) -> None:
+    answer = exchange(z.http_port, f"GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    assert answer.endswith(service + b" /x\n")
+
+
+def test_request_without_a_host_reaches_the_default_service(z: Zenvoy) -> None:
+    assert exchange(z.http_port, "GET /x HTTP/1.0\r\n\r\n").endswith(b"default /x\n")
+
+
+def test_health_path_any_host_is_answered_without_a_wake(z: Zenvoy) -> None:
+    wakes = z.wakes("default")
+    for host in ("192.0.2.1", "case"):
+        assert request(z.http_port, host, "/zenvoy/health").status == 200
+    assert z.wakes("default") == wakes
 
 
 def test_vanished_peer_is_detected_on_all_four_sockets(z: Zenvoy) -> None:

@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     from envoy_data_plane.google.rpc import Status
 
     for extension in (
+        "filters.http.health_check",
         "filters.http.router",
         "filters.listener.tls_inspector",
         "filters.network.http_connection_manager",

@@ -17,6 +17,7 @@ from xds.resources.clusters import ads, socket_address, tcp_keepalive
 from xds.resources.http_options import PASSED_UPGRADES, http1_options, ignored_upgrades
 from xds.resources.ignore_rules import source_ranges
 from xds.resources.proto import (
+    HealthCheck,
     HttpConnectionManager,
     Listener,
     Router,
@@ -42,6 +43,8 @@ _TCP_PROXY = packed(
 """The part of each filter that is the same for all services."""
 _ANSWER_OPTIONS = ir.ListenerOptions(max_headers_kib=8192, max_headers=100_000)
 """The options of the listener `answers`, which only receives requests that the HTTP listener has accepted."""
+NO_HOST = "no-host.invalid"
+"""The host of an HTTP/1.0 request that names none."""
 _ROUTER = {"name": "envoy.filters.http.router", "typed_config": packed(Router(suppress_envoy_headers=True))}
 
 
@@ -140,11 +143,12 @@ def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptio
         stat_prefix=stat_prefix,
         codec_type="AUTO",
         rds={"config_source": ads(UNLIMITED), "route_config_name": routes},
-        http_filters=[_ROUTER],
+        http_filters=[*_health_check(options.health_path), _ROUTER],
         upgrade_configs=[{"upgrade_type": one} for one in PASSED_UPGRADES],
         http_protocol_options={
             **http1_options(),
             "accept_http_10": True,
+            "default_host_for_http_10": NO_HOST,
             "allow_custom_methods": True,
             "ignore_http_11_upgrade": ignored_upgrades(),
         },
@@ -172,6 +176,15 @@ def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptio
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         server_header_transformation="PASS_THROUGH",
     )
+
+
+def _health_check(path: str) -> list[dict[str, Any]]:
+    """Return the filter that answers at this path: 200, or 503 while Envoy drains, whatever the host."""
+    if not path:
+        return []
+    match = {"name": ":path", "string_match": {"exact": path}}
+    config = HealthCheck(pass_through_mode={"value": False}, headers=[match])
+    return [{"name": "envoy.filters.http.health_check", "typed_config": packed(config)}]
 
 
 def _local_replies(options: ir.ListenerOptions) -> dict[str, Any]:

@@ -41,6 +41,7 @@ PreserveCase = message_class("envoy.extensions.http.header_formatters.preserve_c
 RawBuffer = message_class("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer")
 
 Listener = message_class("envoy.config.listener.v3.Listener")
+HealthCheck = message_class("envoy.extensions.filters.http.health_check.v3.HealthCheck")
 HttpConnectionManager = message_class(
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )

@@ -33,13 +33,13 @@ _TEMPLATE = RouteConfiguration(virtual_hosts=[_HOST])
 """The part of each virtual host that is the same for all services."""
 
 
-def virtual_host(service: ir.Upstream) -> bytes:
-    """Encode an HTTP service's virtual host: all of its paths, upgrades included, without a timeout."""
+def virtual_host(service: ir.Upstream, domains: list[str]) -> bytes:
+    """Encode the virtual host of an HTTP service: all of its paths, upgrades included, without a timeout."""
     configuration = RouteConfiguration()
     configuration.CopyFrom(_TEMPLATE)
     host = configuration.virtual_hosts[0]
     host.name = service.name
-    host.domains.extend(service.distinct_domains)
+    host.domains.extend(domains)
     host.routes[0].route.cluster = service.name
     if service.ignore:
         everything_else = host.routes.pop()
@@ -50,10 +50,10 @@ def virtual_host(service: ir.Upstream) -> bytes:
     return encode(configuration)
 
 
-def answering_host(service: ir.Upstream) -> bytes:
+def answering_host(service: ir.Upstream, domains: list[str]) -> bytes:
     """Encode the virtual host that answers ignored requests to a service that is not running."""
     routes = list(answer_routes(service.ignore))
-    host = {"name": service.name, "domains": service.distinct_domains, "routes": routes}
+    host = {"name": service.name, "domains": domains, "routes": routes}
     return encode(RouteConfiguration(virtual_hosts=[host]))
 
 

@@ -81,8 +81,9 @@ def parts(service: ir.Upstream, options: ir.ListenerOptions = _DEFAULTS) -> Part
         return Parts(service, cluster, listener=listener, ignored_cluster=past)
     if protocol is ir.ServiceProtocol.TLS:
         return Parts(service, cluster, filter_chain=listeners.tls_filter_chains(service), ignored_cluster=past)
-    answers = routes.answering_host(service) if service.ignore else b""
-    host = routes.virtual_host(service)
+    domains = [*service.distinct_domains, *(["*"] if _is_default(service, options) else [])]
+    answers = routes.answering_host(service, domains) if service.ignore else b""
+    host = routes.virtual_host(service, domains)
     return Parts(service, cluster, virtual_host=host, ignored_cluster=past, answering_host=answers)
 
 
@@ -97,7 +98,7 @@ def translation(listen: ir.Listen, services: Iterable[Parts]) -> Translation:
     if listen.http:
         hosts = [part for part in everything if part.virtual_host]
         all_listeners[HTTP_LISTENER] = listeners.http_listener(listen.http, listen.options)
-        all_routes[ROUTES] = _routes(hosts)
+        all_routes[ROUTES] = _routes(hosts, listen.options)
         used.update(name for part in hosts for name in part.clusters)
         if answers := [part.answering_host for part in hosts if part.answering_host]:
             all_listeners[ANSWERS] = listeners.answers_listener()
@@ -120,10 +121,15 @@ def trial(kind: SharedResource, services: Iterable[Parts]) -> bytes:
     if kind is SharedResource.CHAINS:
         return listeners.trial_of_chains(part.filter_chain for part in present)
     if kind is SharedResource.HOSTS:
-        return listeners.trial_of_routes(_routes(present))
+        return listeners.trial_of_routes(_routes(present, _DEFAULTS))
     return listeners.trial_of_routes(routes.answering_configuration(part.answering_host for part in present))
 
 
-def _routes(hosts: list[Parts]) -> bytes:
-    has_any_domain = any("*" in part.service.domains for part in hosts)
+def _is_default(service: ir.Upstream, options: ir.ListenerOptions) -> bool:
+    """Return whether a service receives the requests to unknown hosts, and its domains do not name them already."""
+    return service.name == options.default_service and "*" not in service.domains
+
+
+def _routes(hosts: list[Parts], options: ir.ListenerOptions) -> bytes:
+    has_any_domain = any("*" in part.service.domains or _is_default(part.service, options) for part in hosts)
     return routes.route_configuration((part.virtual_host for part in hosts), has_any_domain=has_any_domain)

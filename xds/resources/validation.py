@@ -48,6 +48,8 @@ def faults(
     found: dict[str, tuple[str, ...]] = {}
     names: set[str] = set()
     owners: dict[ir.ServiceProtocol, dict[str, str]] = {protocol: {} for protocol in _ROUTED_BY_NAME}
+    if listen.options.default_service:
+        owners[ir.ServiceProtocol.HTTP]["*"] = listen.options.default_service
     owners[ir.ServiceProtocol.H2C] = owners[ir.ServiceProtocol.HTTP]
     listeners: dict[ir.SocketAddress, str] = {}
     for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 import yaml
 
+from reconciler.core.text import closest_match
 from reconciler.local.services_file.problems import FileProblem, Problems
 from reconciler.local.services_file.values import Value
 from reconciler.ports.proxy import (
@@ -20,15 +22,16 @@ from reconciler.ports.proxy import (
 )
 
 EXAMPLE = "{http: {trustedHops: 1}}"
+HTTP_KEYS = ("trustedHops", "maxHeadersKiB", "maxHeaders", "healthPath", "defaultService")
 _T = TypeVar("_T")
 
 
-def read_proxy(value: Value) -> ProxySettings:
-    """Return the valid settings; problems of the others are recorded."""
+def read_proxy(value: Value, services: Collection[str] | None = None) -> ProxySettings:
+    """Return the valid settings; problems of the others are recorded. `services` are the HTTP services, if known."""
     fields = value.fields(("http", "keepalive"), EXAMPLE)
     default = ProxySettings()
     return ProxySettings(
-        http=_http(fields["http"]) if "http" in fields else default.http,
+        http=_http(fields["http"], services) if "http" in fields else default.http,
         keepalive_seconds=_read(fields, "keepalive", _keepalive, default.keepalive_seconds),
     )
 
@@ -47,8 +50,8 @@ def proxy_of(text: str, name: str) -> ProxySettings | list[FileProblem]:
     return problems.found() or settings
 
 
-def _http(value: Value) -> HttpProxy:
-    fields = value.fields(("trustedHops", "maxHeadersKiB", "maxHeaders"), "{trustedHops: 1}")
+def _http(value: Value, services: Collection[str] | None) -> HttpProxy:
+    fields = value.fields(HTTP_KEYS, "{trustedHops: 1}")
     default = HttpProxy()
     return HttpProxy(
         trusted_hops=_read(fields, "trustedHops", lambda hops: hops.whole(0, MAX_TRUSTED_HOPS), default.trusted_hops),
@@ -56,7 +59,27 @@ def _http(value: Value) -> HttpProxy:
             fields, "maxHeadersKiB", lambda size: size.whole(1, MAX_HEADERS_KIB), default.max_headers_kib
         ),
         max_headers=_read(fields, "maxHeaders", lambda number: number.whole(1, MAX_HEADERS), default.max_headers),
+        health_path=_read(fields, "healthPath", _path, default.health_path),
+        default_service=_read(fields, "defaultService", lambda name: _service(name, services), default.default_service),
     )
+
+
+def _path(value: Value) -> str | None:
+    path = value.text("/healthz")
+    if path is None or re.fullmatch(r"(/[!-~]*)?", path):
+        return path
+    value.wrong(f"{path!r} is not a path; use for example /healthz")
+    return None
+
+
+def _service(value: Value, services: Collection[str] | None) -> str | None:
+    name = value.text("web")
+    if not name or services is None or name in services:
+        return name
+    guess = closest_match(name, services)
+    right = f"did you mean {guess}?" if guess else "use the name of an http service of this file"
+    value.wrong(f"{name!r} is not an http service of this file; {right}")
+    return None
 
 
 def _keepalive(value: Value) -> int | None:

@@ -79,9 +79,11 @@ def test_crd_duration_pattern_equals_that_of_the_code(spec: dict[str, Any], text
     assert bool(pattern(spec["idleAfter"]).search(text)) == (parse_duration(text) is not None)
 
 
-@pytest.mark.parametrize(
-    "host", ["a", "shop.example.com", "a-b.c", "", "-a", "a-", "a..b", "A", "a_b", "*.a", "a:80", "a" * 63, "a" * 64]
-)
+HOSTS = ["a", "shop.example.com", "a-b.c", "", "-a", "a-", "a..b", "A", "a_b", "a:80", "a" * 63, "a" * 64]
+WILDCARDS = ["*.a", "*.a.b", "*", "*.", "a.*", "*.*.a", "*a.b"]
+
+
+@pytest.mark.parametrize("host", HOSTS + WILDCARDS)
 def test_crd_host_pattern_equals_that_of_the_code(spec: dict[str, Any], host: str) -> None:
     valid = validation.host_problem("hosts", host) is None
     assert bool(pattern(spec["hosts"]["items"]).search(host)) == valid

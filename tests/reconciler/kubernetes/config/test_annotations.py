@@ -62,7 +62,7 @@ BAD = [
         "https://Shop.example.com:80/x",
         "'https://Shop.example.com:80/x' is not a valid host name; use shop.example.com",
     ),
-    ("hosts", "a.example,*.example", "'*.example' is not a valid host name; use for example shop.example.com"),
+    ("hosts", "a.example,a.*.example", "'a.*.example' is not a valid host name; use for example shop.example.com"),
     ("replicas", "0", "0 is not valid; use last, or a number from 1 to 100000"),
     ("replicas", "many", "'many' is not valid; use last, or a number from 1 to 100000"),
     ("replicas", "9999999", "9999999 is not valid; use last, or a number from 1 to 100000"),

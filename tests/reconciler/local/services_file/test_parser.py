@@ -93,8 +93,9 @@ def test_parser_full_file_reads_every_field(file: Path) -> None:
 
 def test_parser_proxy_reads_every_setting(file: Path) -> None:
     assert right(file).proxy == ProxySettings()
-    block = "proxy: {http: {trustedHops: 0, maxHeadersKiB: 512, maxHeaders: 2000}, keepalive: 2m}\nservices:"
-    http = HttpProxy(trusted_hops=0, max_headers_kib=512, max_headers=2000)
+    limits, rest = "maxHeadersKiB: 512, maxHeaders: 2000", "healthPath: /up, defaultService: web"
+    block = f"proxy: {{http: {{trustedHops: 0, {limits}, {rest}}}, keepalive: 2m}}\nservices:"
+    http = HttpProxy(trusted_hops=0, max_headers_kib=512, max_headers=2000, health_path="/up", default_service="web")
     assert changed(file, "services:", block).proxy == ProxySettings(http=http, keepalive_seconds=120)
 
 
