@@ -370,7 +370,7 @@ class XdsServer:
         had_rejections = session.stream.has_rejections
         receipt = session.stream.receive(data, now)
         if any(sub.unanswered > MAX_UNANSWERED for sub in session.stream.types.values()):
-            raise MalformedError(f"more than {MAX_UNANSWERED} resources are sent and not acknowledged")
+            raise MalformedError(f"more than {MAX_UNANSWERED} resources are not acknowledged")
         session.wake.set()
         if receipt.acked:
             self._on_change(ResourceAck(session.id, receipt.acked, now))

@@ -33,7 +33,7 @@ def test_bootstrap_admin_is_an_address_or_a_socket(admin: str, address: dict[str
 
 
 def test_bootstrap_invalid_admin_address_is_refused() -> None:
-    with pytest.raises(ValueError, match="neither ip:port nor a path"):
+    with pytest.raises(ValueError, match="use ip:port or a path"):
         bootstrap(Join(node="n", reconciler="127.0.0.1", port=1, admin="localhost"))
 
 
@@ -61,7 +61,7 @@ def test_bootstrap_stats_address_is_in_the_metadata(stats: str, told: str) -> No
 
 @pytest.mark.parametrize("stats", ["9902", "host:9902", "10.0.0.7", "10.0.0.7:0", "10.0.0.7:99999"])
 def test_bootstrap_invalid_stats_address_is_refused(stats: str) -> None:
-    with pytest.raises(ValueError, match="write it as ip:port"):
+    with pytest.raises(ValueError, match="use ip:port"):
         bootstrap(Join("n", "127.0.0.1", 1, stats=stats))
 
 

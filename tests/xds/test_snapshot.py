@@ -23,37 +23,37 @@ def versions(of: Snapshot) -> list[str]:
 
 WRONG = {
     ir.Upstream("bad name", ir.ServiceProtocol.HTTP, ("x.localhost:80",)): (
-        "service 'bad name': a name is letters",
+        "service 'bad name': not a valid name; use letters",
         "'x.localhost:80' is not a host name",
     ),
-    ir.Upstream("db", ir.ServiceProtocol.TCP): ("a tcp service needs an address",),
+    ir.Upstream("db", ir.ServiceProtocol.TCP): ("a tcp service requires a listen address",),
     ir.Upstream("db2", ir.ServiceProtocol.TCP, listen=ir.SocketAddress("localhost", 0)): (
         "'localhost' is not an IP address",
         "0 is not a port",
     ),
     ir.Upstream("mapped", ir.ServiceProtocol.TCP, listen=ir.SocketAddress("::ffff:127.0.0.1", 1)): (
-        "write it as 127.0.0.1",
+        "IPv4 address in IPv6 notation; use 127.0.0.1",
     ),
     ir.Upstream("taken", ir.ServiceProtocol.TCP, listen=ir.SocketAddress("127.0.0.1", 10000)): (
-        "the address 127.0.0.1:10000 is already that of listen.http",
+        "the address 127.0.0.1:10000 belongs to listen.http",
     ),
     ir.Upstream("rival", ir.ServiceProtocol.H2C, ("A.localhost",)): (
-        "the host name 'A.localhost' is already that of service a",
+        "the host name 'A.localhost' belongs to service a",
     ),
-    ir.Upstream("nameless", ir.ServiceProtocol.HTTP): ("it has no host name",),
+    ir.Upstream("nameless", ir.ServiceProtocol.HTTP): ("no host name; add one",),
     ir.Upstream("pattern", ir.ServiceProtocol.HTTP, ("a.*.b",)): ("'a.*.b' is not a host name",),
-    ir.Upstream("closed", ir.ServiceProtocol.TLS, ("t.localhost",)): ("there is no listen.tls for tls services",),
+    ir.Upstream("closed", ir.ServiceProtocol.TLS, ("t.localhost",)): ("no listener for tls; set listen.tls",),
     ir.Upstream("listening", ir.ServiceProtocol.HTTP, ("l.localhost",), ir.SocketAddress("127.0.0.1", 1)): (
-        "only a tcp service has an address of its own",
+        "listen is only available for tcp",
     ),
     ir.Upstream("long", ir.ServiceProtocol.HTTP, ("o.localhost",), ignore=(ir.IgnoreMatch(("/",), body="x" * 4097),)): (
-        "the body of an answer has more than 4096 bytes",
+        "the body of an answer is too long; use at most 4096 bytes",
     ),
     ir.Upstream("agent", ir.ServiceProtocol.HTTP, ("u.localhost",), ignore=(ir.IgnoreMatch(user_agents=("",)),)): (
-        "'' is the beginning of every user agent",
+        "the empty user agent matches every request",
     ),
     ir.Upstream("odd", ir.ServiceProtocol.HTTP, ("s.localhost",), ignore=(ir.IgnoreMatch(("/\ud800",)),)): (
-        "it cannot be written for Envoy",
+        "cannot be encoded for Envoy",
     ),
 }
 
@@ -97,8 +97,8 @@ def test_snapshot_invalid_configuration_changes_nothing() -> None:
     before = versions(made)
     for listen, services, words in (
         (ir.Listen(http=ir.SocketAddress("nowhere", 0)), [http("a")], "listen.http: 'nowhere' is not an IP address"),
-        (ir.Listen(LISTEN.http, LISTEN.http), [http("a")], "listen.tls: the address 127.0.0.1:10000 is already that"),
-        (LISTEN, [http("a"), http("a")], "service a: the name is given twice"),
+        (ir.Listen(LISTEN.http, LISTEN.http), [http("a")], "listen.tls: the address 127.0.0.1:10000 belongs to"),
+        (LISTEN, [http("a"), http("a")], "service a: duplicate name"),
     ):
         with pytest.raises(ValueError, match=words):
             made.configure(listen, services)
@@ -116,11 +116,11 @@ def test_snapshot_valid_service_is_checked_against_changes() -> None:
     made = world(http("a"))
     rival = ir.Upstream("rival", ir.ServiceProtocol.HTTP, ("A.localhost",))
     made.configure(LISTEN, [http("a"), rival])
-    assert made.faults == {"rival": "the host name 'A.localhost' is already that of service a"}
+    assert made.faults == {"rival": "the host name 'A.localhost' belongs to service a; use another"}
     made.configure(LISTEN, [rival, http("a")])
-    assert made.faults == {"a": "the host name 'a.localhost' is already that of service rival"}
+    assert made.faults == {"a": "the host name 'a.localhost' belongs to service rival; use another"}
     made.configure(ir.Listen(tls=LISTEN.tls), [http("a")])
-    assert made.faults == {"a": "there is no listen.http for http services"}
+    assert made.faults == {"a": "no listener for http; set listen.http"}
 
 
 @pytest.mark.parametrize("good", [0, 1])

@@ -27,7 +27,7 @@ _MONITOR = (
 def most_connections(open_files: int) -> int:
     """Return the number of clients that an Envoy with this limit of open files accepts. Raises `ValueError`."""
     if open_files < LEAST_OPEN_FILES:
-        raise ValueError(f"open files {open_files}: Envoy needs {LEAST_OPEN_FILES} at least; raise `ulimit -n`")
+        raise ValueError(f"open files {open_files}: Envoy requires at least {LEAST_OPEN_FILES}; raise `ulimit -n`")
     return min(MAX_CONNECTIONS, (open_files - max(LEAST_RESERVE, open_files // 4)) // 2)
 
 

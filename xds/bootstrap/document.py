@@ -137,7 +137,7 @@ def _admin(where: str) -> dict[str, Any]:
     try:
         return _socket(*stats_listener.address_of(where))
     except ValueError:
-        raise ValueError(f"admin address {where!r}: neither ip:port nor a path") from None
+        raise ValueError(f"admin address {where!r} is not valid; use ip:port or a path") from None
 
 
 def _ads(mode: str) -> dict[str, Any]:

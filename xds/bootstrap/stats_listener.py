@@ -28,7 +28,7 @@ def address_of(text: str, what: str = "address") -> tuple[str, int]:
             raise ValueError
         return str(ip_address(host)), int(port)
     except ValueError:
-        raise ValueError(f"{what} {text!r}: write it as ip:port, for instance 10.0.0.5:9902") from None
+        raise ValueError(f"{what} {text!r} is not valid; use ip:port, for example 10.0.0.5:9902") from None
 
 
 def metadata(stats: str) -> dict[str, Any]:

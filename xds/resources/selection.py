@@ -59,7 +59,7 @@ class Selection:
                     known = self._good[service.name] if is_known(service) else None
                     good[service.name] = known or self._translate(service, listen.options)
                 except ValueError as error:  # such as a character that cannot be encoded
-                    mistakes[service.name] = f"it cannot be written for Envoy: {error}"
+                    mistakes[service.name] = f"cannot be encoded for Envoy: {error}"
         same = {service.name for service in services if service in self._rejected.get(service.name, ())}
         self._rejected = {name: found for name, found in self._rejected.items() if name in same}
         self._asked = {service.name: service for service in services}

@@ -57,7 +57,7 @@ def faults(
             shared += _claim(listeners, _canonical(address), owner, f"the address {address.host}:{address.port}")
     for service in services:
         if service.name in names:
-            shared.append(f"service {service.name}: the name is given twice")
+            shared.append(f"service {service.name}: duplicate name; give each service its own")
         names.add(service.name)
         if service.leaving:
             continue
@@ -91,33 +91,33 @@ def _domain_claims(owners: dict[str, str], service: ir.Upstream) -> list[str]:
     if not taken:
         owners.update((domain.lower(), name) for domain in service.domains)
     return [
-        f"service {name}: the host name {domain!r} is already that of service {owners[domain.lower()]}"
+        f"service {name}: the host name {domain!r} belongs to service {owners[domain.lower()]}; use another"
         for domain in taken
     ]
 
 
 def _claim(owners: dict[_Key, str], key: _Key, owner: str, what: str) -> Iterator[str]:
     if (other := owners.setdefault(key, owner)) != owner:
-        yield f"{owner}: {what} is already that of {other}"
+        yield f"{owner}: {what} belongs to {other}; use another"
 
 
 def _service_problems(listen: ir.Listen, service: ir.Upstream) -> Iterator[str]:
     where = f"service {service.name}"
     if not is_name(service.name):
-        yield f"service {service.name!r}: a name is letters and digits, then also '.', '_', '/' and '-'"
+        yield f"service {service.name!r}: not a valid name; use letters, digits, '.', '_', '/', and '-'"
     yield from _ignore_problems(where, service)
     if service.protocol is ir.ServiceProtocol.TCP:
         if service.listen is None:
-            yield f"{where}: a tcp service needs an address to listen on"
+            yield f"{where}: a tcp service requires a listen address; set listen"
         yield from _address_problems(where, service.listen)
         return
     if service.listen is not None:
-        yield f"{where}: only a tcp service has an address of its own; {service.protocol} services share one"
+        yield f"{where}: listen is only available for tcp, not for {service.protocol}; remove it"
     tls = service.protocol is ir.ServiceProtocol.TLS
     if (listen.tls if tls else listen.http) is None:
-        yield f"{where}: there is no listen.{'tls' if tls else 'http'} for {service.protocol} services"
+        yield f"{where}: no listener for {service.protocol}; set listen.{'tls' if tls else 'http'}"
     if not service.domains:
-        yield f"{where}: it has no host name, so nothing would reach it"
+        yield f"{where}: no host name; add one to hosts"
     for domain in service.domains:
         yield from _domain_problems(where, domain, tls=tls)
 
@@ -125,23 +125,23 @@ def _service_problems(listen: ir.Listen, service: ir.Upstream) -> Iterator[str]:
 def _ignore_problems(where: str, service: ir.Upstream) -> Iterator[str]:
     for rule in service.ignore:
         if not (rule.paths or rule.user_agents or rule.sources):
-            yield f"{where}: a rule of what is ignored names neither paths, user agents nor sources"
+            yield f"{where}: an ignore rule is empty; add paths, user agents, or sources"
         for source in rule.sources:
             if not _is_network(source):
-                yield f"{where}: {source!r} is neither an IP address nor a range such as 10.0.0.0/8"
+                yield f"{where}: {source!r} is not an IP address or range; use for example 10.0.0.0/8"
         if service.protocol in (ir.ServiceProtocol.TCP, ir.ServiceProtocol.TLS):
             if rule.paths or rule.user_agents:
-                yield f"{where}: of {service.protocol} connections only sources are known, no paths or user agents"
+                yield f"{where}: paths and user agents are not available for {service.protocol}; use sources"
             continue
         for path in rule.paths:
             if not path.startswith("/") or "*" in path[:-1]:
-                yield f"{where}: {path!r} is not a path (it begins with '/', and only its end may be '*')"
+                yield f"{where}: {path!r} is not a path; begin with '/', and use '*' only at the end"
         if "" in rule.user_agents:
-            yield f"{where}: '' is the beginning of every user agent"
+            yield f"{where}: the empty user agent matches every request; remove it"
         if len(rule.body.encode(errors="replace")) > LONGEST_BODY_BYTES:
-            yield f"{where}: the body of an answer has more than {LONGEST_BODY_BYTES} bytes"
+            yield f"{where}: the body of an answer is too long; use at most {LONGEST_BODY_BYTES} bytes"
         if not 200 <= rule.status < 600:
-            yield f"{where}: {rule.status} is not the status of an answer (200 to 599)"
+            yield f"{where}: {rule.status} is not a valid status; use 200 to 599"
 
 
 def _is_network(source: str) -> bool:
@@ -158,8 +158,8 @@ def _domain_problems(where: str, domain: str, *, tls: bool) -> Iterator[str]:
         return
     if not tls and (name == "*" or (name.endswith(".*") and _DOMAIN.fullmatch(name[:-2])) or _is_ip(name)):
         return
-    allowed = "'*.' before it" if tls else "'*.' before it or '.*' after it"
-    yield f"{where}: {domain!r} is not a host name (no port, no scheme; {allowed} is allowed)"
+    wildcards = "a leading '*.'" if tls else "a leading '*.' or a trailing '.*'"
+    yield f"{where}: {domain!r} is not a host name; omit port and scheme, and use only {wildcards} as a wildcard"
 
 
 @lru_cache(maxsize=4096)
@@ -189,12 +189,12 @@ def _address_problems(where: str, address: ir.SocketAddress | None) -> Iterator[
     yield from address_problems(where, address)
     ip = ip_address(address.host) if _is_ip(address.host) and "[" not in address.host else None
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
-        yield f"{where}: {address.host!r} is an IPv4 address in IPv6 notation; write it as {ip.ipv4_mapped}"
+        yield f"{where}: {address.host!r} is an IPv4 address in IPv6 notation; use {ip.ipv4_mapped}"
 
 
 def address_problems(where: str, address: ir.SocketAddress) -> Iterator[str]:
     """Yield the errors of an address that Envoy listens on or connects to."""
     if "%" in address.host or not _is_ip(address.host) or address.host.startswith("["):
-        yield f"{where}: {address.host!r} is not an IP address (without brackets)"
+        yield f"{where}: {address.host!r} is not an IP address; use for example 10.0.0.7 or fd00::7"
     if not 0 < address.port < 65536:
-        yield f"{where}: {address.port} is not a port (1 to 65535)"
+        yield f"{where}: {address.port} is not a port; use 1 to 65535"

@@ -320,7 +320,7 @@ async def test_refusals_are_added_by_reason_where_reported() -> None:
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_assignment_has_header_where_envoy_sends_one(protocol: Protocol) -> None:
-    made = MESSAGES[CDS].parse(cluster("web", ir.ServiceProtocol(protocol)))
+    made = MESSAGES[CDS].parse(cluster("web", ir.ServiceProtocol(protocol), keepalive_seconds=60))
     said = assigned(HoldOrder(Spec(name="web", protocol=protocol), WEB, (), None))
     assert said.has_header == bool(made.transport_socket_matches)
 
