@@ -90,7 +90,7 @@ def _indented(trace: str) -> str:
 
 def _plain(_: object, __: str, entry: Entry, *, is_coloured: bool) -> str:
     printable_values(_, __, entry)
-    clock = datetime.now().strftime("%H:%M:%S.%f")[:-3]
+    clock = datetime.now().astimezone().isoformat(" ", "milliseconds")
     entry.pop("timestamp")
     level, event = entry.pop("level"), entry.pop("event")
     if event == "transition":

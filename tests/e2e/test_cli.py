@@ -479,7 +479,7 @@ def test_log_text_format_is_readable(zenvoy: Start) -> None:
     until("it slept", lambda: re.search(r"Draining +→ ScaledToZero", log.read_text()))
     assert z.stop() == 0
     lines = log.read_text().splitlines()
-    assert all(re.match(r"\d\d:\d\d:\d\d\.\d\d\d  ", line) for line in lines), lines
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d\d\d[+-]\d\d:\d\d  ", line) for line in lines), lines
     # Either the holder or a sample is the first to report the request.
     assert any(
         re.search(r"web +ScaledToZero +→ Waking +(a client is waiting|Envoy reported traffic)", line) for line in lines

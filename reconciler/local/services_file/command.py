@@ -6,12 +6,14 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from signal import Signals
 
 from reconciler.core.spec import Protocol
 from reconciler.core.text import closest_match
 from reconciler.local.processes.program import PLACEHOLDER, Program
+from reconciler.local.services_file.shell_syntax import shell_syntax
 from reconciler.local.services_file.values import Value
 
 KEYS = ("command", "env", "workingDirectory", "port", "ready", "stopSignal")
@@ -22,10 +24,10 @@ _PORT_VARIABLE = re.compile(r"\bPORT\b")
 
 def read_program(service: Value, fields: dict[str, Value], folder: Path, protocol: Protocol, drain: float) -> Program:
     """Return the program of a service; `folder` is the folder of the services file."""
-    command = _command(fields["command"]) if "command" in fields else []
+    environment = fields["env"].mapping("env: {NAME: value}") if "env" in fields else {}
+    command = _command(fields["command"], environment) if "command" in fields else []
     if "command" not in fields:
         service.lacks("command", f"command: {EXAMPLE}")
-    environment = fields["env"].mapping("env: {NAME: value}") if "env" in fields else {}
     variables = {name: value.as_written() or "" for name, value in environment.items()}
     directory, there = _directory(fields.get("workingDirectory"), folder)
     if command and there:
@@ -34,7 +36,7 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     if command:
         _check_placeholders(fields["command"], command, environment, fixed="port" in fields)
     ready = fields["ready"].fields(("http", "command"), READY_EXAMPLE) if "ready" in fields else {}
-    ready_command = _command(ready["command"]) if "command" in ready else []
+    ready_command = _command(ready["command"], environment) if "command" in ready else []
     if ready_command:
         if there:
             _check_command(ready["command"], ready_command[0], directory, variables.get("PATH"))
@@ -51,7 +53,9 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     )
 
 
-def _command(value: Value) -> list[str]:
+def _command(value: Value, variables: Collection[str]) -> list[str]:
+    """Return the words of a command; empty if it has a problem. `variables` are the names in `env`."""
+    written = None
     if value.is_list():
         words = [item.as_written() for item in value.items(EXAMPLE)]
     else:
@@ -66,7 +70,13 @@ def _command(value: Value) -> list[str]:
     if not words or words[0] == "":
         value.wrong(f"empty; for example {EXAMPLE}")
         return []
-    return [word for word in words if word is not None] if None not in words else []
+    if None in words:
+        return []
+    known = [word for word in words if word is not None]
+    if problem := shell_syntax(known, written, variables):
+        value.wrong(problem)
+        return []
+    return known
 
 
 def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
