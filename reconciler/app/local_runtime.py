@@ -31,7 +31,7 @@ from reconciler.app.runtime import (
 )
 from reconciler.app.shutdown import Drain, stop_programs
 from reconciler.core.address import Address, join_address, split_address
-from reconciler.core.events import SleepCommanded
+from reconciler.core.events import ProgramOutdated
 from reconciler.core.record import State
 from reconciler.core.spec import Protocol
 from reconciler.core.traffic import Sample
@@ -304,7 +304,7 @@ class LocalRuntime:
     def _renew(self, service: str) -> None:
         """Let a service whose program changed sleep once, so that it wakes as the new one; not one that is paused."""
         if not self.engine.services[service].spec.paused:
-            self.engine.command(service, SleepCommanded("its program changed"))
+            self.engine.command(service, ProgramOutdated("its program changed"))
 
     # Reports
 

@@ -98,3 +98,13 @@ class WakeCommanded(Event):
 @dataclass(frozen=True, slots=True)
 class SleepCommanded(Event):
     """A person asked for the service to sleep."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramOutdated(Event):
+    """The program was changed while an earlier one runs; after a sleep, the new one runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionStarted(Event):
+    """The service's object is being deleted; the service is awake until no client needs it."""

@@ -44,7 +44,7 @@ class Observed:
     silent_since: float | None = None
     """Start of the period without traffic, by samples; None if the latest sample has traffic or is unknown."""
     sleep_commanded_at: float | None = None
-    """Time of the last sleep command; usage before it does not count for that drain."""
+    """Time of the last event that asked for a drain; usage before it does not count for that drain."""
     withdrawn: bool = False
     """True if endpoints exist and every one is withdrawn or terminating."""
 
@@ -55,7 +55,7 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
     `now` is seconds since the epoch; usage older than `stale_after` seconds is unknown.
     """
     if spec.departing and record.state in (State.ScaledToZero, State.Draining):
-        return events.WakeCommanded("it is being deleted")
+        return events.DeletionStarted("it is being deleted")
     match record.state:
         case State.ScaledToZero:
             return _asleep(record, seen)

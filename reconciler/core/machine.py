@@ -74,6 +74,8 @@ TABLE: tuple[Row, ...] = (
     Row(ScaledToZero, events.Ready, zero_was_confirmed, Active),
     Row(ScaledToZero, events.ReplicasAtZero, None, ScaledToZero),
     Row(ScaledToZero, events.SleepCommanded, None, ScaledToZero),
+    Row(ScaledToZero, events.ProgramOutdated, None, ScaledToZero),
+    Row(ScaledToZero, events.DeletionStarted, None, Waking),
     # Waking: a successful dial completes it; a timeout ends it only without a client.
     Row(Waking, events.Ready, None, Active),
     Row(Waking, events.WakeStalled, None, Waking),
@@ -83,12 +85,14 @@ TABLE: tuple[Row, ...] = (
     Row(Waking, events.DemandSeen, None, Waking),
     Row(Waking, events.WakeCommanded, None, Waking),
     Row(Waking, events.SleepCommanded, None, Waking),
+    Row(Waking, events.ProgramOutdated, None, Waking),
     # Active: in use, or not known to be unused.
     Row(Active, events.Quiet, None, Idle),
     Row(Active, events.EndpointsLost, None, Waking),
     Row(Active, events.RolloutStarted, None, Waking),
     Row(Active, events.ReplicasAtZero, None, ScaledToZero),
     Row(Active, events.SleepCommanded, None, Draining),
+    Row(Active, events.ProgramOutdated, None, Draining),
     Row(Active, events.Ready, None, Active),
     Row(Active, events.DemandSeen, None, Active),
     Row(Active, events.Traffic, None, Active),
@@ -101,6 +105,7 @@ TABLE: tuple[Row, ...] = (
     Row(Idle, events.WakeCommanded, None, Active),
     Row(Idle, events.IdleElapsed, not_paused, Draining),
     Row(Idle, events.SleepCommanded, None, Draining),
+    Row(Idle, events.ProgramOutdated, None, Draining),
     Row(Idle, events.EndpointsLost, None, Waking),
     Row(Idle, events.RolloutStarted, None, Waking),
     Row(Idle, events.ReplicasAtZero, None, ScaledToZero),
@@ -111,12 +116,14 @@ TABLE: tuple[Row, ...] = (
     Row(Draining, events.DemandSeen, None, Active),
     Row(Draining, events.TrafficUnknown, None, Active),
     Row(Draining, events.WakeCommanded, None, Active),
+    Row(Draining, events.DeletionStarted, None, Active),
     Row(Draining, events.Drained, None, ScaledToZero),
     Row(Draining, events.DrainTimedOut, None, Active),
     Row(Draining, events.ReplicasAtZero, None, ScaledToZero),
     Row(Draining, events.Ready, None, Draining),
     Row(Draining, events.Quiet, None, Draining),
     Row(Draining, events.SleepCommanded, None, Draining),
+    Row(Draining, events.ProgramOutdated, None, Draining),
 )
 
 

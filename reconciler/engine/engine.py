@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.core.events import Event, ReplicasAtZero, SleepCommanded, WakeCommanded
+from reconciler.core.events import Event, ProgramOutdated, ReplicasAtZero, SleepCommanded, WakeCommanded
 from reconciler.core.follower import follower_event, follows_deadline
 from reconciler.core.judge import due, judge
 from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn
@@ -187,7 +187,7 @@ class Engine(Roles):
         service = self._services[name]
         if service.record and (self.leads or self._may_wake(service.record, event)):
             now = self._now()
-            if isinstance(event, SleepCommanded):
+            if isinstance(event, SleepCommanded | ProgramOutdated):
                 service.seen = replace(service.seen, sleep_commanded_at=now)
             self._step(name, service, event, now)
             self._settle(name)

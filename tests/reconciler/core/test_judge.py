@@ -313,7 +313,7 @@ DEPARTING = replace(SPEC, departing=True)
 @pytest.mark.parametrize("state", [State.ScaledToZero, State.Draining])
 @pytest.mark.parametrize("seen", [Observed(), Observed(0, held=0), DRAINED])
 def test_deleted_sleeping_service_is_woken(state: State, seen: Observed) -> None:
-    assert heard(state, seen, DEPARTING) == events.WakeCommanded("it is being deleted")
+    assert heard(state, seen, DEPARTING) == events.DeletionStarted("it is being deleted")
 
 
 @pytest.mark.parametrize("state", [State.Waking, State.Active, State.Idle])

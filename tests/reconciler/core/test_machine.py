@@ -55,6 +55,8 @@ EXPECTED = """
   DrainTimedOut           !  !  !  !  A
   WakeCommanded           W  =  =  A  A
   SleepCommanded          =  =  D  D  =
+  ProgramOutdated         =  =  D  D  =
+  DeletionStarted         W  !  !  !  A
 """
 VARIANTS: dict[str, Event] = {
     "WakeTimedOut, wanted": WakeTimedOut("why", wanted=True),
