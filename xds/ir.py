@@ -37,7 +37,7 @@ class IgnoreMatch:
     paths: tuple[str, ...] = ()
     """Exact paths, or prefixes if they end with `*`."""
     user_agents: tuple[str, ...] = ()
-    """Prefixes of the User-Agent header."""
+    """Prefixes of the User-Agent header, or parts of it if they start with `*`."""
     sources: tuple[str, ...] = ()
     """IP addresses or CIDR ranges of the clients."""
     status: int = 200

@@ -45,7 +45,7 @@ class Ignore:
     paths: tuple[str, ...] = ()
     """Whole paths, or prefixes if they end with `*`."""
     user_agents: tuple[str, ...] = ()
-    """Prefixes of the User-Agent header."""
+    """Prefixes of the User-Agent header, or parts of it if they start with `*`."""
     sources: tuple[str, ...] = ()
     """IP addresses or CIDR ranges of clients of Envoy."""
     status: int = 200

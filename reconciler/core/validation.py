@@ -104,7 +104,9 @@ def path_problem(place: str, path: str) -> Problem | None:
 
 def user_agent_problem(place: str, user_agent: str) -> Problem | None:
     """Check a user agent of an ignore rule."""
-    return None if user_agent else _bad(place, "'' matches every user agent", "use for example kube-probe/")
+    if user_agent.strip("*"):
+        return None
+    return _bad(place, f"{user_agent!r} matches every user agent", "use for example kube-probe/ or *UptimeRobot")
 
 
 def source_problem(place: str, source: str) -> Problem | None:

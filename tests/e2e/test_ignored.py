@@ -14,7 +14,7 @@ ELSEWHERE = "127.0.0.77"
 """Another address of this machine, for clients that are recognized by their address."""
 PROBES = [
     {"paths": ["/healthz", "/metrics/*"], "answer": {"status": 203, "body": "asleep\n"}},
-    {"userAgents": ["kube-probe/"], "paths": ["/ready"]},
+    {"userAgents": ["kube-probe/", "*UptimeRobot"], "paths": ["/ready"]},
     {"sources": [f"{ELSEWHERE}/32"], "answer": {"status": 202}},
 ]
 
@@ -45,6 +45,7 @@ def test_ignore_asleep_answers_without_a_wake(z: Zenvoy) -> None:
     assert ask(z, "web", "/healthz") == (203, "asleep\n")
     assert ask(z, "web", "/metrics/cpu?x=1") == (203, "asleep\n")
     assert ask(z, "web", "/ready", agent="kube-probe/1.34") == (200, "")
+    assert ask(z, "web", "/ready", agent="Mozilla/5.0+(compatible; UptimeRobot/2.0; +http://x)") == (200, "")
     assert ask(z, "web", "/anything", source=ELSEWHERE) == (202, "")
     view = z.status("web")
     assert (view["state"], view["requests"], view["held"]) == ("ScaledToZero", 0, 0)

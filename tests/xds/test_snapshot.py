@@ -50,7 +50,7 @@ WRONG = {
         "the body of an answer is too long; use at most 4096 bytes",
     ),
     ir.Upstream("agent", ir.ServiceProtocol.HTTP, ("u.localhost",), ignore=(ir.IgnoreMatch(user_agents=("",)),)): (
-        "the empty user agent matches every request",
+        "the user agent '' matches every request",
     ),
     ir.Upstream("odd", ir.ServiceProtocol.HTTP, ("s.localhost",), ignore=(ir.IgnoreMatch(("/\ud800",)),)): (
         "cannot be encoded for Envoy",

@@ -35,9 +35,13 @@ def route_matches(rule: ir.IgnoreMatch) -> Iterator[dict[str, Any]]:
     if rule.sources:
         match["filter_state"] = [{"key": SOURCE, "address_match": {"ranges": source_ranges([rule])}}]
     for path, agent in product(rule.paths or ("/*",), rule.user_agents or (None,)):
-        headers = [] if agent is None else [{"name": "user-agent", "string_match": {"prefix": agent}}]
+        headers = [] if agent is None else [{"name": "user-agent", "string_match": _agent_match(agent)}]
         by_path = {"prefix": path[:-1]} if path.endswith("*") else {"path": path}
         yield {**match, **by_path, "headers": headers}
+
+
+def _agent_match(agent: str) -> dict[str, str]:
+    return {"contains": agent.strip("*")} if agent.startswith("*") else {"prefix": agent}
 
 
 def answer_routes(rules: Iterable[ir.IgnoreMatch]) -> Iterator[dict[str, Any]]:

@@ -136,8 +136,9 @@ def _ignore_problems(where: str, service: ir.Upstream) -> Iterator[str]:
         for path in rule.paths:
             if not path.startswith("/") or "*" in path[:-1]:
                 yield f"{where}: {path!r} is not a path; begin with '/', and use '*' only at the end"
-        if "" in rule.user_agents:
-            yield f"{where}: the empty user agent matches every request; remove it"
+        for agent in rule.user_agents:
+            if not agent.strip("*"):
+                yield f"{where}: the user agent {agent!r} matches every request; remove it"
         if len(rule.body.encode(errors="replace")) > LONGEST_BODY_BYTES:
             yield f"{where}: the body of an answer is too long; use at most {LONGEST_BODY_BYTES} bytes"
         if not 200 <= rule.status < 600:

@@ -54,7 +54,10 @@ PATH = "start it with /; it may end with *, for example /metrics/*"
         ("{paths: [/ok, healthz]}", f".paths[1]: 'healthz' is not a valid path; {PATH}"),
         ("{paths: [/a*b]}", f".paths[0]: '/a*b' is not a valid path; {PATH}"),
         ('{paths: [""]}', f".paths[0]: '' is not a valid path; {PATH}"),
-        ('{userAgents: [""]}', ".userAgents[0]: '' matches every user agent; use for example kube-probe/"),
+        (
+            '{userAgents: [""]}',
+            ".userAgents[0]: '' matches every user agent; use for example kube-probe/ or *UptimeRobot",
+        ),
         (
             "{sources: [10.0.0.0/40]}",
             ".sources[0]: '10.0.0.0/40' is not a valid IP address or range; use for example 10.0.0.0/8 or fd00::/8",
