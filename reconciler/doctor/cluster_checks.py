@@ -15,7 +15,7 @@ from reconciler.cluster_client.controllers import (
 )
 from reconciler.cluster_client.status import READY, STATES, condition
 from reconciler.core.text import pluralize
-from reconciler.doctor import conflicts, connections, installation, permissions
+from reconciler.doctor import conflicts, connections, installation, permissions, routes
 from reconciler.doctor.connections import Overview
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.doctor.installation import Installation
@@ -50,7 +50,8 @@ async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     ):  # --controller names one replica, which knows its own proxies
         results += await _attempt("proxies", lambda: _check_proxies(cluster, overviews))
     results.append(check_services(items))
-    return results + await _attempt("conflicts", lambda: _check_conflicts(cluster, items))
+    results += await _attempt("conflicts", lambda: _check_conflicts(cluster, items))
+    return results + await _attempt("routes", lambda: routes.check_routes(cluster, items))
 
 
 async def _attempt(check: str, run: Callable[[], Awaitable[CheckResult]]) -> list[CheckResult]:

@@ -119,7 +119,7 @@ _Scaler = TypeVar("_Scaler", Autoscaler, ScaledObject)
 
 
 def check_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Autoscaler]) -> Iterator[Finding]:
-    """Find autoscalers that act at zero replicas (feature gate HPAScaleToZero), and note the others."""
+    """Find autoscalers that act at zero replicas (the default allows this from Kubernetes 1.37 on); note the others."""
     for one, services in _on_targets(items, ((one, one.metadata, one.spec.scale_target_ref) for one in autoscalers)):
         place, minimum = f"HorizontalPodAutoscaler {_key(one.metadata)}", one.spec.min_replicas
         if minimum == 0:

@@ -68,6 +68,9 @@ class FindingCode(StrEnum):
     REPLICAS_APPLIED = "ReplicasApplied"
     """Another program applies `spec.replicas`."""
 
+    ROUTE_PAST_PROXY = "RoutePastProxy"
+    """An Ingress or HTTPRoute leads to the Service itself, so it cannot wake it."""
+
     ENVOY_UNUSABLE = "EnvoyUnusable"
     FILE_INVALID = "FileInvalid"
     FILE_REJECTED = "FileRejected"

@@ -145,14 +145,17 @@ seccompProfile: {type: RuntimeDefault}
 {{- fail (printf "proxy.drain.settleSeconds: %d exceeds proxy.drain.seconds, %d; lower it, or raise seconds" (int $drain.settleSeconds) (int $drain.seconds)) }}
 {{- end }}
 {{- $names := list }}
+{{- $ports := list (int .Values.proxy.http.port) (int .Values.proxy.tls.port) }}
 {{- $services := list (int .Values.proxy.http.servicePort) (int .Values.proxy.tls.servicePort) }}
 {{- $nodes := list .Values.proxy.http.nodePort .Values.proxy.tls.nodePort }}
 {{- range .Values.proxy.tcp }}
 {{- $names = append $names .name }}
+{{- $ports = append $ports (int .port) }}
 {{- $services = append $services (int (.servicePort | default .port)) }}
 {{- $nodes = append $nodes .nodePort }}
 {{- end }}
 {{- if ne (len $names) (len (uniq $names)) }}{{ fail "proxy.tcp: two ports have the same name; choose another name" }}{{ end }}
+{{- if ne (len $ports) (len (uniq $ports)) }}{{ fail "proxy: http.port, tls.port, and the ports in tcp must differ" }}{{ end }}
 {{- if ne (len $services) (len (uniq $services)) }}{{ fail "proxy: the service ports of http, tls, and tcp must differ" }}{{ end }}
 {{- $nodes = compact $nodes }}
 {{- if ne (len $nodes) (len (uniq $nodes)) }}{{ fail "proxy: the node ports of http, tls, and tcp must differ" }}{{ end }}

@@ -27,7 +27,10 @@ from reconciler.cli.options import (
     System,
 )
 from reconciler.core.text import join_words, pluralize
-from reconciler.doctor.findings import CheckResult, Severity, as_data
+from reconciler.doctor.findings import CheckResult, Finding, Severity, as_data
+
+MAX_PLACES = 5
+"""Number of places that a group of notes names."""
 
 
 def doctor(
@@ -47,8 +50,8 @@ def doctor(
     """Find problems with zenvoy, each with its remedy.
 
     In a cluster it checks the CustomResourceDefinition, the controller's pods and leader, its permissions, connected
-    Envoys and holders, samples, certificates, ScaledServices with mistakes, and other programs that set replicas: HPAs,
-    KEDA, Argo CD, Flux.
+    Envoys and holders, samples, certificates, ScaledServices with mistakes, programs that set replicas (HPAs, KEDA,
+    Argo CD, Flux), and Ingresses and HTTPRoutes that lead past the proxy.
 
     On one machine it checks Envoy, the services file and its ports, and the connections of a running `zenvoy up`.
 
@@ -148,18 +151,30 @@ def _write_results(results: list[CheckResult], output_format: OutputFormat) -> N
 
 
 def _result_lines(results: Sequence[CheckResult]) -> Iterator[str]:
-    """Yield a line for each check, then each finding with its remedy."""
+    """Yield a line for each check, then the problems, then the notes, each with its remedy."""
     yield from output.columns([(_mark(one), one.check, one.summary) for one in results])
-    for one in results:
-        for finding in one.findings:
-            yield ""
-            yield f"{finding.severity}: {finding.place}: {finding.code}"
-            yield f"  message  {finding.message}"
-            yield f"  remedy   {finding.remedy}"
-    problems = sum(one.problems for one in results)
-    notes = sum(finding.severity is Severity.NOTE for one in results for finding in one.findings)
+    findings = [finding for one in results for finding in one.findings]
+    problems = [finding for finding in findings if finding.severity is Severity.PROBLEM]
+    notes: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        if finding.severity is Severity.NOTE:
+            notes.setdefault((finding.code, finding.remedy), []).append(finding)
+    for alike in [*([problem] for problem in problems), *notes.values()]:
+        yield from _finding_lines(alike)
     yield ""
-    yield f"{_number(problems, 'problem')}, {_number(notes, 'note')}"
+    yield f"{_number(len(problems), 'problem')}, {_number(len(findings) - len(problems), 'note')}"
+
+
+def _finding_lines(alike: Sequence[Finding]) -> Iterator[str]:
+    """Yield the lines of one finding, or of several that have the same code and remedy."""
+    first, *others = alike
+    yield ""
+    yield f"{first.severity}: {first.place}: {first.code}" + (f" (and {len(others)} more)" if others else "")
+    yield f"  message  {first.message}"
+    yield f"  remedy   {first.remedy}"
+    if others:
+        named = [finding.place for finding in others[:MAX_PLACES]]
+        yield f"  also at  {', '.join(named)}" + (", …; all with -o json" if len(others) > MAX_PLACES else "")
 
 
 def _mark(one: CheckResult) -> str:

@@ -166,6 +166,7 @@ async def test_doctor_healthy_cluster_has_no_findings(installed: Installed) -> N
             "proxies",
             "services",
             "conflicts",
+            "routes",
         )
     ]
     assert "1 of 1 pod ready, zenvoy-0 leads" in done.out
@@ -345,6 +346,16 @@ async def test_doctor_autoscaler_is_noted(installed: Installed) -> None:
     assert (finding["code"], finding["severity"]) == ("AutoscalerRaisesReplicas", "note")
     assert finding["place"] == f"HorizontalPodAutoscaler {installed.objects.namespace}/web"
     assert "raises it to 3 or more" in finding["message"]
+
+
+async def test_doctor_ingress_past_the_proxy_is_named(installed: Installed) -> None:
+    await awake(installed)
+    await installed.objects.deployment("web", None)
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    ingress = {"kind": "Ingress", "metadata": {"name": "shop"}, "spec": {"defaultBackend": backend}}
+    await installed.objects.make("networking.k8s.io/v1", "ingresses", ingress)
+    finding = await installed.found()
+    assert (finding["code"], finding["place"]) == ("RoutePastProxy", f"Ingress {installed.objects.namespace}/shop")
 
 
 async def made(installed: Installed, scaled: dict[str, Any]) -> None:
