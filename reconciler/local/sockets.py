@@ -75,8 +75,9 @@ def listened_on() -> frozenset[int]:
 
 def _user(port: int) -> str:
     """Return the process that uses a port, to append to an error."""
-    pid = next(iter(listeners(port)), None)
-    return f"; it is used by {command_of(port)}{_owner(pid)}" if pid is not None else ""
+    command = command_of(port)
+    owners = [owner for pid in listeners(port) if (owner := _owner(pid))]
+    return f"; it is used by {command}{owners[0] if owners else ''}" if command else ""
 
 
 def _owner(pid: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import structlog
@@ -22,7 +23,7 @@ _UNPRINTABLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\xa0-\U0010ffff]")
 
 
 class LogFile:
-    """The log file `service.log`, from the start of one run. A file over 10 MB is renamed to `service.log.1` first."""
+    """The log file `service.log`, from the start of one run. Content over 10 MB is moved to `service.log.1`."""
 
     def __init__(self, folder: Path, service: str) -> None:
         self.path = folder / f"{service}.log"
@@ -41,6 +42,24 @@ class LogFile:
         except OSError as error:
             log.error("failed to open a log file; its output is discarded", file=str(self.path), error=error.strerror)
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+    def rotate(self) -> None:
+        """Move the content to `service.log.1` if the file is over 10 MB, while a program appends to it.
+
+        The program keeps its descriptor, so the file is copied and truncated. If the disk is full, nothing happens.
+        """
+        if self._size() <= ROTATE_BYTES:
+            return
+        older = self.path.with_suffix(".log.1")
+        try:
+            older.unlink(missing_ok=True)
+            with self.path.open("rb") as content, os.fdopen(private_files.open_append(older), "wb") as copy:
+                shutil.copyfileobj(content, copy)
+            os.truncate(self.path, 0)
+        except OSError as error:
+            log.error("failed to rotate a log file", file=str(self.path), error=error.strerror)
+            return
+        self._start = 0
 
     def last_lines(self) -> str:
         """Return the last lines of this run in one line, shortened at the front."""

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 BACKOFF = Backoff(0.1, 10.0)
 STABLE_AFTER_SECONDS = 10.0
 """A program that was reachable for this long restarts with the shortest pause after a crash."""
+ROTATE_EVERY_SECONDS = 30.0
 LEFTOVER_SECONDS = 1.0
 """Time for the children of a crashed program to end by themselves."""
 
@@ -193,7 +194,7 @@ class ServiceProcess:
         if not self._running.endpoints and not self._interrupt.is_set():
             await _either(self._until_ready(process), process.wait(), self._interrupt.wait())
         reached, stable_at = bool(self._running.endpoints), time.monotonic() + STABLE_AFTER_SECONDS
-        await _either(process.wait(), self._interrupt.wait())
+        await _either(process.wait(), self._interrupt.wait(), self._rotate_log())
         if reached and time.monotonic() > stable_at:
             self._crashes = 0
         return process.exited.done() and not self._interrupt.is_set()
@@ -212,6 +213,13 @@ class ServiceProcess:
             self._report(WorkloadStatus(self.service, 1, (f"127.0.0.1:{port}",), None, milestones))
             await asyncio.sleep(0)  # a client waits for the effects of the report, none for the note
             self._write(replace(self._note, reachable=True, milestones=milestones))
+
+    async def _rotate_log(self) -> None:
+        """Keep the log file small while the program runs."""
+        while True:
+            await asyncio.sleep(ROTATE_EVERY_SECONDS)
+            if self._output:
+                await in_thread(self._output.rotate, "log rotation")
 
     async def _end(self, failed: bool) -> bool:
         """End all processes that are left; return whether the program may be started again."""
