@@ -79,6 +79,12 @@ class ListenerOptions:
     """The path at which the HTTP listener answers health checks itself, for all hosts; empty: none."""
     default_service: str = ""
     """The service for hosts that no service has; empty: they are answered with 404."""
+    http_proxy_protocol: bool = False
+    """Connections to the HTTP listener start with a PROXY protocol header."""
+    tls_proxy_protocol: bool = False
+    """Connections to the TLS listener start with one."""
+    tcp_proxy_protocol: frozenset[int] = frozenset()
+    """The ports of TCP services whose connections start with one."""
     keepalive_seconds: int = 60
     """Time without data after which the peer of a connection is probed; it is closed without an answer in that time."""
 

@@ -64,6 +64,9 @@ def options(proxy: ProxySettings, http: str | None) -> ir.ListenerOptions:
         max_headers=proxy.http.max_headers,
         health_path=proxy.http.health_path,
         default_service=proxy.http.default_service,
+        http_proxy_protocol=proxy.http_proxy_protocol,
+        tls_proxy_protocol=proxy.tls_proxy_protocol,
+        tcp_proxy_protocol=proxy.tcp_proxy_protocol,
         keepalive_seconds=proxy.keepalive_seconds,
     )
 

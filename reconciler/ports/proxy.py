@@ -35,5 +35,10 @@ class ProxySettings:
     """The settings of all listeners."""
 
     http: HttpProxy = field(default_factory=HttpProxy)
+    http_proxy_protocol: bool = False
+    """Connections to the HTTP listener start with a PROXY protocol header, which has the client's address."""
+    tls_proxy_protocol: bool = False
+    tcp_proxy_protocol: frozenset[int] = frozenset()
+    """The ports of TCP services whose connections start with one."""
     keepalive_seconds: int = 60
     """Time without data after which Envoy probes the peer of a connection; no answer in that time closes it."""

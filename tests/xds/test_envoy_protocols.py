@@ -7,6 +7,7 @@ import resource
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from xds import ir
 
 pytestmark = pytest.mark.envoy
 CERTIFICATE = Path(__file__).with_name("tls.pem")
+
+V2_HEADER = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes([192, 0, 2, 7, 192, 0, 2, 8, 0, 1, 0, 2])
+OTHER_CLIENT = {
+    b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n": (b"192.0.2.7", b"192.0.2.9"),
+    V2_HEADER: (bytes([192, 0, 2, 7]), bytes([192, 0, 2, 9])),
+}
 
 
 def http(name: str, protocol: ir.ServiceProtocol = ir.ServiceProtocol.HTTP) -> ir.Upstream:
@@ -76,6 +83,37 @@ async def test_http_client_holder_restarts_waits(stage: Stage) -> None:
     async with upstream(pages("a"), port=address.port):
         assert await asked == (200, "a for a")
         assert "a for db" in await connected
+
+
+@pytest.mark.parametrize("header", [b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n", V2_HEADER], ids=["v1", "v2"])
+async def test_proxy_protocol_header_has_the_client(stage: Stage, header: bytes) -> None:
+    """A service that ignores another client receives the connection, and one that ignores this client does not."""
+    port = free_port()
+    options = ir.ListenerOptions(http_proxy_protocol=True, tcp_proxy_protocol=frozenset({port}))
+    ignored = (ir.IgnoreMatch(sources=("192.0.2.7",), status=202),)
+    web, db = replace(http("a"), ignore=ignored), tcp("db", port)
+    async with upstream(pages("a")) as held, upstream(echoes("hello")) as pod:
+        listen = ir.Listen(http=ir.SocketAddress("127.0.0.1", stage.http), options=options)
+        stage.plane.server.configure(listen, (web, db))
+        stage.plane.server.route("a", (held,), held=True)
+        stage.plane.server.route("db", (pod,))
+        stage.plane.server.open()
+        await stage.plane.everywhere("a", "db")
+        await stage.envoy.listens(port)
+        for header_sent, status in ((header, b"202"), (header.replace(*OTHER_CLIENT[header]), b"200")):
+            answer = await sent(stage.http, header_sent + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert answer.split()[1] == status
+        assert await sent(port, header) == b"hello\n"
+
+
+async def sent(port: int, data: bytes) -> bytes:
+    """Send data, and return the first line that comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        return await reader.readline()
+    finally:
+        writer.close()
 
 
 async def test_websocket_service_moves_is_not_cut(stage: Stage) -> None:

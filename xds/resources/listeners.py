@@ -20,6 +20,7 @@ from xds.resources.proto import (
     HealthCheck,
     HttpConnectionManager,
     Listener,
+    ProxyProtocol,
     Router,
     SetFilterState,
     TcpProxy,
@@ -52,13 +53,14 @@ def http_listener(address: ir.SocketAddress, options: ir.ListenerOptions) -> byt
     """Encode the listener that all HTTP services share."""
     manager = _connection_manager(HTTP_LISTENER, ROUTES, options)
     chain = {"filters": [_source_filter(), _http_filter(manager)]}
-    own = Listener(name=HTTP_LISTENER, filter_chains=[chain], **_sockets(address, options))
-    return encode(own)
+    own = {"name": HTTP_LISTENER, "filter_chains": [chain], **_sockets(address, options)}
+    return encode(Listener(listener_filters=_proxy_protocol(options.http_proxy_protocol), **own))
 
 
 def tls_listener(address: ir.SocketAddress, chains: Iterable[bytes], options: ir.ListenerOptions) -> bytes:
     """Encode the listener that all TLS services share. Envoy rejects one without chains."""
-    return b"".join((_tls_listener(name=TLS_LISTENER, **_sockets(address, options)), *chains))
+    own = {"name": TLS_LISTENER, **_sockets(address, options)}
+    return b"".join((_tls_listener(_proxy_protocol(options.tls_proxy_protocol), **own), *chains))
 
 
 def tls_filter_chains(service: ir.Upstream) -> bytes:
@@ -78,7 +80,8 @@ def tcp_listener(service: ir.Upstream, address: ir.SocketAddress, options: ir.Li
         match = {"source_prefix_ranges": ranges}
         chains.append({"filter_chain_match": match, "filters": [_tcp_proxy(ignored(service.name))]})
     name = tcp_listener_name(address)
-    return encode(Listener(name=name, filter_chains=chains, **_sockets(address, options)))
+    filters = _proxy_protocol(address.port in options.tcp_proxy_protocol)
+    return encode(Listener(name=name, listener_filters=filters, filter_chains=chains, **_sockets(address, options)))
 
 
 def answers_listener() -> bytes:
@@ -99,7 +102,7 @@ def trial_of_routes(route_configuration: bytes) -> bytes:
 
 def trial_of_chains(chains: Iterable[bytes]) -> bytes:
     """Encode the listener in which filter chains are tried."""
-    return b"".join((_tls_listener(name=TRIAL, internal_listener={}), *chains))
+    return b"".join((_tls_listener([], name=TRIAL, internal_listener={}), *chains))
 
 
 def _sockets(address: ir.SocketAddress, options: ir.ListenerOptions) -> dict[str, Any]:
@@ -107,9 +110,16 @@ def _sockets(address: ir.SocketAddress, options: ir.ListenerOptions) -> dict[str
     return {"address": socket_address(address), "tcp_keepalive": tcp_keepalive(options.keepalive_seconds)}
 
 
-def _tls_listener(**fields: Any) -> bytes:
+def _proxy_protocol(expected: bool) -> list[dict[str, Any]]:
+    """Return the listener filter that takes the client's address from a PROXY protocol header, which is required."""
+    if not expected:
+        return []
+    return [{"name": "envoy.filters.listener.proxy_protocol", "typed_config": packed(ProxyProtocol())}]
+
+
+def _tls_listener(before: list[dict[str, Any]], **fields: Any) -> bytes:
     inspector = {"name": "envoy.filters.listener.tls_inspector", "typed_config": packed(TlsInspector())}
-    return encode(Listener(listener_filters=[inspector], **fields))
+    return encode(Listener(listener_filters=[*before, inspector], **fields))
 
 
 def _tls_filter_chain(cluster: str, match: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +138,7 @@ def _http_filter(manager: Any) -> dict[str, Any]:
 
 def _source_filter() -> dict[str, Any]:
     """Return the filter that keeps the client's address for routes to match. A client could forge a header."""
-    address = {"inline_string": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    address = {"inline_string": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
     value = {
         "object_key": SOURCE,
         "factory_key": "envoy.network.ip",

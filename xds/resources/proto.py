@@ -45,6 +45,7 @@ HealthCheck = message_class("envoy.extensions.filters.http.health_check.v3.Healt
 HttpConnectionManager = message_class(
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 )
+ProxyProtocol = message_class("envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol")
 Router = message_class("envoy.extensions.filters.http.router.v3.Router")
 SetFilterState = message_class("envoy.extensions.filters.network.set_filter_state.v3.Config")
 TcpProxy = message_class("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy")

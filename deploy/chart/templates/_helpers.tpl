@@ -202,5 +202,8 @@ topologySpreadConstraints:
 {{/* The settings of Envoy's listeners, in the words of the services file. */}}
 {{- define "zenvoy.proxySettings" -}}
 {{- $http := omit .Values.proxy.http "port" "servicePort" "nodePort" -}}
-{{- dict "http" $http "keepalive" .Values.proxy.keepalive | toJson -}}
+{{- $tls := pick .Values.proxy.tls "proxyProtocol" -}}
+{{- $ports := list -}}
+{{- range .Values.proxy.tcp }}{{ if .proxyProtocol }}{{ $ports = append $ports (int .port) }}{{ end }}{{ end -}}
+{{- dict "http" $http "tls" $tls "tcp" (dict "proxyProtocol" $ports) "keepalive" .Values.proxy.keepalive | toJson -}}
 {{- end }}

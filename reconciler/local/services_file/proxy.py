@@ -9,6 +9,7 @@ from typing import TypeVar
 import yaml
 
 from reconciler.core.text import closest_match
+from reconciler.core.validation import MAX_PORT
 from reconciler.local.services_file.problems import FileProblem, Problems
 from reconciler.local.services_file.values import Value
 from reconciler.ports.proxy import (
@@ -22,16 +23,22 @@ from reconciler.ports.proxy import (
 )
 
 EXAMPLE = "{http: {trustedHops: 1}}"
-HTTP_KEYS = ("trustedHops", "maxHeadersKiB", "maxHeaders", "healthPath", "defaultService")
+HTTP_KEYS = ("trustedHops", "maxHeadersKiB", "maxHeaders", "healthPath", "defaultService", "proxyProtocol")
 _T = TypeVar("_T")
 
 
 def read_proxy(value: Value, services: Collection[str] | None = None) -> ProxySettings:
     """Return the valid settings; problems of the others are recorded. `services` are the HTTP services, if known."""
-    fields = value.fields(("http", "keepalive"), EXAMPLE)
+    fields = value.fields(("http", "tls", "tcp", "keepalive"), EXAMPLE)
     default = ProxySettings()
+    http = fields["http"].fields(HTTP_KEYS, "{trustedHops: 1}") if "http" in fields else {}
+    tls = fields["tls"].fields(("proxyProtocol",), "{proxyProtocol: true}") if "tls" in fields else {}
+    tcp = fields["tcp"].fields(("proxyProtocol",), "{proxyProtocol: [5432]}") if "tcp" in fields else {}
     return ProxySettings(
-        http=_http(fields["http"], services) if "http" in fields else default.http,
+        http=_http(http, services),
+        http_proxy_protocol=_read(http, "proxyProtocol", Value.yes_no, default.http_proxy_protocol),
+        tls_proxy_protocol=_read(tls, "proxyProtocol", Value.yes_no, default.tls_proxy_protocol),
+        tcp_proxy_protocol=_read(tcp, "proxyProtocol", _ports, default.tcp_proxy_protocol),
         keepalive_seconds=_read(fields, "keepalive", _keepalive, default.keepalive_seconds),
     )
 
@@ -50,8 +57,7 @@ def proxy_of(text: str, name: str) -> ProxySettings | list[FileProblem]:
     return problems.found() or settings
 
 
-def _http(value: Value, services: Collection[str] | None) -> HttpProxy:
-    fields = value.fields(HTTP_KEYS, "{trustedHops: 1}")
+def _http(fields: Mapping[str, Value], services: Collection[str] | None) -> HttpProxy:
     default = HttpProxy()
     return HttpProxy(
         trusted_hops=_read(fields, "trustedHops", lambda hops: hops.whole(0, MAX_TRUSTED_HOPS), default.trusted_hops),
@@ -80,6 +86,11 @@ def _service(value: Value, services: Collection[str] | None) -> str | None:
     right = f"did you mean {guess}?" if guess else "use the name of an http service of this file"
     value.wrong(f"{name!r} is not an http service of this file; {right}")
     return None
+
+
+def _ports(value: Value) -> frozenset[int]:
+    ports = [item.whole(1, MAX_PORT) for item in value.items("[5432]")]
+    return frozenset(port for port in ports if port is not None)
 
 
 def _keepalive(value: Value) -> int | None:
