@@ -40,6 +40,14 @@ def goal(text: str) -> str:
     raise typer.BadParameter(f"{text!r} is not a state; {hint}")
 
 
+def states(texts: list[str] | None) -> list[str]:
+    """Validate states, in any case."""
+    found = [goal(text) for text in texts or ()]
+    if "ready" in found:
+        raise typer.BadParameter("'ready' is not a state; use for example Active")
+    return found
+
+
 def loopback(text: str) -> str:
     """Validate `ip:port` of the loopback interface."""
     from reconciler.local.sockets import is_loopback

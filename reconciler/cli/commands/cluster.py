@@ -20,6 +20,7 @@ from reconciler.cli import explanation, output, tables
 from reconciler.cli.context import ContextOptions, kubeconfig_error
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import READY, OutputFormat
+from reconciler.cli.service_filter import TOTALS_FROM, ServiceFilter, totals
 from reconciler.cluster_client import commands, errors
 from reconciler.cluster_client.cluster import ClusterClient, ClusterOptions, open_cluster
 from reconciler.cluster_client.controllers import live_data
@@ -32,23 +33,30 @@ REFRESH_SECONDS = 1.0
 _T = TypeVar("_T")
 
 
-def status(selection: ContextOptions, name: str | None, output_format: OutputFormat, watch: bool) -> None:
+def status(
+    selection: ContextOptions, name: str | None, output_format: OutputFormat, watch: bool, chosen: ServiceFilter
+) -> None:
     """Show ScaledServices; with `watch`, until Ctrl-C."""
     if watch:
         with suppress(KeyboardInterrupt):
-            run(selection, lambda cluster: _watch(cluster, name, output_format))
+            run(selection, lambda cluster: _watch(cluster, name, output_format, chosen))
         return
     live = output_format is not OutputFormat.table
     answer = run(selection, lambda cluster: service_status(cluster, name, live, say))
+    everything = [answer] if name is not None else answer["services"]
+    found = chosen.apply(everything)
     if output_format is not OutputFormat.table:
-        output.data(answer, output_format)
+        output.data(answer if name is not None else {**answer, "services": found}, output_format)
         return
-    found = [answer] if name is not None else answer["services"]
-    if not found:
+    if not everything:
         say(
             f"no ScaledService {_place(selection)}; label a Service zenvoy.dev/enabled=true, or create a "
             "ScaledService; if you have, run `zenvoy doctor`"
         )
+        return
+    if len(everything) >= TOTALS_FROM or not chosen.selects_all:
+        output.echo(totals(everything))
+    if not found:
         return
     output.console().print(tables.cluster_table(found, selection.everywhere, datetime.now(UTC)))
 
@@ -150,15 +158,17 @@ def _place(selection: ContextOptions) -> str:
     return f"in namespace {selection.namespace}" if selection.namespace else "in the context's namespace"
 
 
-async def _watch(cluster: ClusterClient, name: str | None, output_format: OutputFormat) -> None:
+async def _watch(cluster: ClusterClient, name: str | None, output_format: OutputFormat, chosen: ServiceFilter) -> None:
     everywhere = cluster.namespace is None
     if output_format is OutputFormat.table and output.console().is_terminal:
-        await _watch_table(cluster, name, everywhere)
+        await _watch_table(cluster, name, everywhere, chosen)
         return
     lines = tables.Lines(everywhere)
     async with watching(cluster, name) as changes:
         while True:
             key, item = await changes.get()
+            if item and not chosen.apply([view(item)]):
+                continue
             if output_format is OutputFormat.table:
                 for line in lines.of(view(item), datetime.now(UTC)) if item else [f"{key} is deleted"]:
                     output.echo(line)
@@ -167,7 +177,7 @@ async def _watch(cluster: ClusterClient, name: str | None, output_format: Output
                 output.data(shown, output_format, of_many=True)
 
 
-async def _watch_table(cluster: ClusterClient, name: str | None, everywhere: bool) -> None:
+async def _watch_table(cluster: ClusterClient, name: str | None, everywhere: bool, chosen: ServiceFilter) -> None:
     from rich.live import Live
 
     shown: dict[str, dict[str, Any]] = {}
@@ -178,6 +188,6 @@ async def _watch_table(cluster: ClusterClient, name: str | None, everywhere: boo
                     async with asyncio.timeout(REFRESH_SECONDS):
                         key, item = await changes.get()
                         shown[key] = view(item) if item else {}
-                present = [shown[key] for key in sorted(shown) if shown[key]]
+                present = chosen.apply(shown[key] for key in sorted(shown) if shown[key])
                 if changes.empty():
                     live.update(tables.cluster_table(present, everywhere, datetime.now(UTC)), refresh=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from reconciler.cli import validators
 from reconciler.cli.commands import local
 from reconciler.cli.context import ContextOptions, addresses_cluster
 from reconciler.cli.options import (
@@ -32,6 +33,7 @@ from reconciler.cli.options import (
     Wait,
     seconds,
 )
+from reconciler.cli.service_filter import ServiceFilter
 
 SLEEP_TIMEOUT = "3m"
 
@@ -40,6 +42,18 @@ def status(
     name: MaybeName = None,
     output_format: OutputOption = OutputFormat.table,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until Ctrl-C.")] = False,
+    states: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--state",
+            help="In a cluster: only services in this state; can be given several times.",
+            metavar="STATE",
+            callback=validators.states,
+        ),
+    ] = None,
+    problems: Annotated[
+        bool, typer.Option("--problems", help="In a cluster: only services that have a problem.")
+    ] = False,
     namespace: Namespace = None,
     everywhere: Everywhere = False,
     context: Context = None,
@@ -51,7 +65,8 @@ def status(
     """Show services: state, age, reason, connections, requests, the next deadline, and the last wake.
 
     A narrow terminal shows fewer columns; `zenvoy explain` shows everything. In a cluster the table contains what the
-    ScaledServices contain; JSON and YAML also contain the controller's live figures, if it answers.
+    ScaledServices contain; JSON and YAML also contain the controller's live figures, if it answers. From 20 services
+    on, totals come first.
 
     Examples:
 
@@ -59,17 +74,21 @@ def status(
 
       zenvoy status echo -o json | jq -r .state
 
-      zenvoy status -A
+      zenvoy status -A --problems
+
+      zenvoy status -A --state Waking --state Draining
 
       zenvoy status web -n shop --context prod
     """
     selection = ContextOptions(namespace, everywhere, context, kubeconfig, system, controller, state_dir)
     if not addresses_cluster(selection, name):
+        if states or problems:
+            raise typer.BadParameter("--state and --problems are available in a cluster; use -o json and jq here")
         local.status(selection.state, name, output_format, watch)
         return
     from reconciler.cli.commands import cluster
 
-    cluster.status(selection, name, output_format, watch)
+    cluster.status(selection, name, output_format, watch, ServiceFilter(tuple(states or ()), problems))
 
 
 def wake(

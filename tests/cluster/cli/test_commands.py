@@ -41,6 +41,21 @@ async def test_status_table_looks_like_kubectl(cli: Cli, objects: Objects) -> No
     assert [row.split()[1] for row in rows if row.startswith(f"{cli.namespace} ")] == ["bad", "slow", "web"]
 
 
+async def test_status_selects_by_state_and_problem(cli: Cli, objects: Objects) -> None:
+    asleep = [condition("Ready", "True", "ScaledToZero", "idle for 5m")]
+    for number in range(20):
+        await objects.scaled_service(f"web-{number}", **entered("ScaledToZero", "idle for 5m", conditions=asleep))
+    broken = [condition("Ready", "False", "BadSpec", "spec.port: write http")]
+    await objects.scaled_service("bad", **entered("Active", "reachable", conditions=broken))
+    total = "21 services: 20 ScaledToZero, 1 Active; 1 with a problem"
+    assert (await cli("status", "-n", cli.namespace)).out.splitlines()[0] == total
+    for options in (("--problems",), ("--state", "active")):
+        first, _, *rows = (await cli("status", "-n", cli.namespace, *options)).out.rstrip().splitlines()
+        assert first == total and [row.split()[0] for row in rows] == ["bad"]
+    answer = json.loads((await cli("status", "-n", cli.namespace, "--problems", "-o", "json")).out)
+    assert [one["name"] for one in answer["services"]] == [f"{cli.namespace}/bad"]
+
+
 async def test_status_json_has_the_controllers_figures(cli: Cli, objects: Objects, controller: FakeController) -> None:
     await objects.scaled_service("web", state="ScaledToZero", since=SINCE, reason="idle for 5m")
     key = f"{cli.namespace}/web"

@@ -447,11 +447,12 @@ async def test_doctor_forbidden_checks_are_noted(
         ("controller", "note"),
         ("proxies", "note"),
         ("conflicts", "note"),
+        ("routes", "note"),
     }
     assert {finding["code"] for finding in found} == {"NotPermitted"}
     rules = [*role["rules"], {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
     rules.append({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]})
     await objects.api.patch(path(RBAC, "roles", namespace, "jane"), {"rules": rules}, MERGE_PATCH)
     found = json.loads((await installed.doctor("--kubeconfig", "jane", "-o", "json")).out)["findings"]
-    assert [finding["check"] for finding in found] == ["definition", "permissions", "conflicts"]
+    assert [finding["check"] for finding in found] == ["definition", "permissions", "conflicts", "routes"]
     assert "subjectaccessreviews" in found[1]["message"]
