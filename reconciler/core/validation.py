@@ -48,15 +48,15 @@ class Notation:
     """Function that returns the name of a field in the configuration, for remedies."""
 
 
-def duration_problem(place: str, text: str) -> Problem | None:
-    """Check a duration such as `1h30m`."""
+def duration_problem(place: str, text: str, least: float = MIN_SECONDS) -> Problem | None:
+    """Check a duration such as `1h30m`; `least` is in seconds."""
     seconds = parse_duration(text)
-    if seconds is not None and MIN_SECONDS <= seconds <= MAX_SECONDS:
+    if seconds is not None and least <= seconds <= MAX_SECONDS:
         return None
     if seconds is not None:
-        remedy = f"use at least {MIN_SECONDS * 1000:g}ms and at most {MAX_SECONDS // 3600}h"
+        remedy = f"use at least {least * 1000:g}ms and at most {MAX_SECONDS // 3600}h"
         return _bad(place, f"{text} is out of range", remedy)
-    if text.isdecimal():
+    if text.replace(".", "", 1).isdecimal():
         return _bad(place, f"{text} has no unit", f"use for example {text}s or {text}m")
     return _bad(place, f"{text!r} is not a valid duration", "use for example 5m, 30s, or 1h30m")
 

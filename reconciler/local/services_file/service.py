@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reconciler.core import validation
 from reconciler.core.address import Address
 from reconciler.core.spec import IdleBy, Protocol, Spec
-from reconciler.core.validation import IDLE_BY, MAX_HELD
+from reconciler.core.validation import IDLE_BY, MAX_HELD, Notation
 from reconciler.local.services_file import command
 from reconciler.local.services_file.addresses import address, host_name, service_name
 from reconciler.local.services_file.ignore_rules import read_ignore
@@ -23,6 +24,8 @@ TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld", 
 KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "ignore", "paused")
 SLOW_SECONDS = 30.0
 """A start that takes longer is reported, however long clients may wait."""
+NOTATION = Notation(place=str, key=str)
+LISTEN_EXAMPLE = '"127.0.0.1:15432"'
 EXAMPLE = f"{{name: web, command: {command.EXAMPLE}}}"
 
 
@@ -95,31 +98,21 @@ def _slow_after(spec: Spec) -> float:
 
 
 def _listen(service: Value, value: Value | None, protocol: Protocol) -> Address | None:
-    if protocol is Protocol.TCP:
-        if value is None:
-            required = "required for tcp services, which are identified by their address"
-            service.lacks("listen", 'listen: "127.0.0.1:15432"', required)
-            return None
-        return address(value)
-    if value is not None:
-        shared = "http" if protocol.is_http else protocol
-        value.wrong(f"only available for tcp services; remove it, since {protocol} services share listen.{shared}")
-    return None
+    place = value or service.field("listen")
+    is_available = place.accepts(validation.listen_problem(protocol, value is not None, NOTATION, LISTEN_EXAMPLE))
+    return address(value) if value is not None and is_available else None
 
 
 def _hosts(value: Value | None, protocol: Protocol) -> list[Value]:
-    if value is None:
-        return []
-    if protocol is Protocol.TCP:
-        value.wrong("not available for tcp services, which are identified by their address; remove it")
+    if value is None or not value.accepts(validation.hosts_problem(protocol, True, NOTATION)):
         return []
     return value.items("[shop.example.com]")
 
 
 def _idle_by(value: Value | None, protocol: Protocol) -> IdleBy:
-    allowed = IDLE_BY[protocol]
-    by = value.fields(["by"], f"{{by: {allowed[0]}}}").get("by") if value else None
+    default = IDLE_BY[protocol][0]
+    by = value.fields(["by"], f"{{by: {default}}}").get("by") if value else None
     word = by.word(IdleBy) if by else None
-    if by is not None and word is not None and word not in allowed:
-        by.wrong(f"{word} is not available for {protocol}; use {allowed[0]} or {allowed[1]}")
-    return word or allowed[0]
+    if by is not None and word is not None:
+        by.accepts(validation.idle_by_problem(protocol, word, NOTATION))
+    return word or default

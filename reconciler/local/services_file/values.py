@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from textwrap import shorten
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ import yaml
 
 from reconciler.core.reasons import Problem
 from reconciler.core.text import closest_match, join_words, parse_duration
-from reconciler.core.validation import MAX_SECONDS, MIN_SECONDS
+from reconciler.core.validation import MIN_SECONDS, choice_problem, duration_problem
 from reconciler.local.services_file.problems import Problems
 
 _TAG = "tag:yaml.org,2002:"
@@ -54,15 +55,21 @@ class Value:
 
     def follows(self, rule: Callable[[str, str], Problem | None], text: str) -> bool:
         """Return whether the text is valid by a rule of `core.validation`; if not, record the problem."""
-        problem = rule(self.where, text)
+        return self.accepts(rule(self.where, text))
+
+    def accepts(self, problem: Problem | None) -> bool:
+        """Record a problem that a rule of `core.validation` found; return whether there is none."""
         if problem:
             self.wrong(f"{problem.message}; {problem.remedy}")
         return problem is None
 
-    def lacks(self, name: str, example: str, required: str = "required") -> None:
+    def field(self, name: str) -> Value:
+        """Return the place of a field that is missing."""
+        return Value(self.node, self._at(name), self.problems)
+
+    def lacks(self, name: str, example: str) -> None:
         """Record that a required field is missing."""
-        mark = self.node.start_mark
-        self.problems.add(self.line, int(mark.column) + 1, self._at(name), f"{required}; for example {example}")
+        self.field(name).wrong(f"required; for example {example}")
 
     def mapping(self, example: str) -> dict[str, Value]:
         """Return its fields by key, in order."""
@@ -126,12 +133,8 @@ class Value:
 
     def word(self, kind: type[_Word]) -> _Word | None:
         """Return one of a few words."""
-        known = [str(word) for word in kind]
-        if isinstance(self.node, yaml.ScalarNode) and self.node.value in known:
-            return kind(self.node.value)
-        guess = closest_match(self.node.value, known) if isinstance(self.node, yaml.ScalarNode) else None
-        self.wrong(f"{self.shown} is not valid; " + (f"did you mean {guess}?" if guess else f"use {join_words(known)}"))
-        return None
+        text = self.as_written(join_words([str(word) for word in kind]))
+        return kind(text) if text is not None and self.follows(partial(choice_problem, known=kind), text) else None
 
     def yes_no(self) -> bool | None:
         """Return true or false."""
@@ -150,21 +153,9 @@ class Value:
 
     def seconds(self, least: float = MIN_SECONDS) -> float | None:
         """Return a duration of at least `least` seconds."""
-        written = self.node.value if isinstance(self.node, yaml.ScalarNode) else ""
-        seconds = parse_duration(written)
-        if seconds is not None and least <= seconds <= MAX_SECONDS:
-            return seconds
-        if seconds == 0:
-            self.wrong(f"{self.shown} is zero; use for example 5m, 30s or 1h30m")
-        elif seconds is not None and seconds > least:
-            self.wrong(f"{self.shown} is too long; use at most {MAX_SECONDS // 3600}h")
-        elif seconds is not None:
-            self.wrong(f"{self.shown} is too short; use at least {least * 1000:g}ms")
-        elif self._is("int") or self._is("float"):
-            self.wrong(f"{self.shown} has no unit; use for example {written}s or {written}m")
-        else:
-            self.wrong(f"{self.shown} is not a duration; use for example 5m, 30s or 1h30m")
-        return None
+        text = self.as_written("5m")
+        is_valid = text is not None and self.follows(partial(duration_problem, least=least), text)
+        return parse_duration(text) if text is not None and is_valid else None
 
     def _is(self, kind: str) -> bool:
         return isinstance(self.node, yaml.ScalarNode) and self.node.tag == _TAG + kind
