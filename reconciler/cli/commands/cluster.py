@@ -86,7 +86,7 @@ def _command(selection: ContextOptions, name: str, verb: CommandVerb, wait: bool
 def wait(selection: ContextOptions, names: Sequence[str], goal: str, timeout: float) -> None:
     """Wait for services to be in a state, or to be awake; exit with `ExitCode.FAILED` if they are not in time."""
     if not names:
-        output.error("name the services to wait for; `kubectl rollout status` waits for zenvoy itself")
+        output.error("name the services to wait for, or wait for a `zenvoy up` with --state-dir DIR")
         raise typer.Exit(ExitCode.USAGE)
     states = AWAKE if goal == READY else (goal,)
     result = run(selection, lambda cluster: commands.wait_for_states(cluster, names, states, timeout))
