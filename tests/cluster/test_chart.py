@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from tests.cluster.chart import Chart, native, native_text
 from tests.cluster.harness import Cluster, ToolFailed
 from tests.cluster.rights import kubeconfig_of, may
 from tests.deploy.containers import containers, documents, unknown_options
+from tests.xds.parts import until_async
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "zenvoy-reconciler"
@@ -92,6 +93,7 @@ VALUES: dict[str, dict[str, Any]] = {
             "existing": {"reconcilerSecret": "a", "proxySecret": "b"},
         }
     },
+    "admission policy": {"admissionPolicy": {"enabled": True}},
     "everything": EVERYTHING,
 }
 
@@ -366,6 +368,37 @@ async def test_chart_scale_targets_follow_the_values(api: Api, chart: Chart, ins
     assert await may(api, ACCOUNT, chart.namespace, "patch widgets.example.com/scale in shop")
     assert await may(api, ACCOUNT, chart.namespace, "watch widgets.example.com in shop")
     assert not await may(api, ACCOUNT, chart.namespace, "patch deployments.apps/scale in shop")
+
+
+async def test_chart_admission_policy_limits_what_is_scaled(
+    control_plane: Cluster, api: Api, chart: Chart, installed: Any, tmp_path: Path
+) -> None:
+    installed({"admissionPolicy": {"enabled": True, "maxReplicas": 5}})
+    control_plane.kubectl("create", "deployment", "web", "--image=web", "--replicas=0", "-n", chart.namespace)
+    program = await connect(kubeconfig_of(control_plane, chart.namespace, ACCOUNT, tmp_path))
+    where = path("apps/v1", "deployments", chart.namespace, "web", "scale")
+
+    async def denied(replicas: int, client: Api = program) -> str:
+        """Return why the scale is denied; empty if it is accepted."""
+        try:
+            await client.patch(where, {"spec": {"replicas": replicas}}, MERGE_PATCH)
+        except ApiError as error:
+            return error.message
+        return ""
+
+    async def eventually(wanted: str, replicas: int) -> bool:
+        found = await denied(replicas)
+        return wanted in found if wanted else not found
+
+    try:
+        await until_async(lambda: eventually("no params found", 2), "the policy is in force", 60)
+        item = {"apiVersion": "zenvoy.dev/v1alpha1", "kind": "ScaledService", "metadata": {"name": "web"}}
+        await api.call("POST", path("zenvoy.dev/v1alpha1", "scaledservices", chart.namespace), item)
+        await until_async(lambda: eventually("", 2), "its target may be scaled", 60)
+        assert "admissionPolicy.maxReplicas" in await denied(6)
+        assert not await denied(6, api), "others are not limited"
+    finally:
+        await program.close()
 
 
 async def test_chart_permissions_run_the_program(
