@@ -32,7 +32,7 @@ from tproxy.relay.relay import Relay, RelayedConnection
 from tproxy.wire import Assignment
 
 _PEEK_BYTES = 131_072
-"""Bytes of an HTTP/2 connection that are examined. Without a response, no peer sends more than 64 KiB besides
+"""Bytes of an HTTP/2 connection that are examined. Without a response, no peer sends more than 64 KiB beyond
 headers."""
 _NEARLY_SECONDS, _NEARLY_SHARE = 1.0, 0.1
 """A request that has waited for holdTimeout but for this counts as timed out: holding it again would double its
@@ -207,7 +207,7 @@ class HoldAddress:
         return ends | select.EPOLLIN | select.EPOLLET if needs_data else ends
 
     def _is_gone(self, fd: int) -> bool:
-        """Return whether the client has disconnected; the event that says so may come later in the same batch."""
+        """Return whether the client has disconnected; that event may come later in the same batch."""
         state = tcp.state(fd)
         return state != tcp.ESTABLISHED if self.queue.is_http else state == tcp.CLOSED
 

@@ -1,1 +1,1 @@
-"""The wiring: the only place that knows every part, and the only one besides the CLI that may end the process."""
+"""The wiring: the only place that knows every part, and with the CLI the only one that may end the process."""

@@ -166,7 +166,7 @@ def _reference(known: View) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the lines of a table; rows without data say so."""
+    """Return the lines of a table; a row without data states that."""
     return output.columns(rows, "  ") if len(rows) > 1 else ["  none connected"]
 
 

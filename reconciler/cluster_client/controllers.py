@@ -91,7 +91,7 @@ async def _labelled(cluster: ClusterClient, label: str) -> list[InstalledPod]:
 
 
 class ControllerSilent(Exception):
-    """The controller does not answer; the message says why."""
+    """The controller does not answer; the message has the reason."""
 
 
 class LiveData(Protocol):

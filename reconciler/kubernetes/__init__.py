@@ -1,4 +1,4 @@
-"""Kubernetes as the place where services run. `api.py` alone speaks to the API server; the rest is built on it."""
+"""Kubernetes as the place where services run. Only `client` calls the API server."""
 
 import stamina.instrumentation
 

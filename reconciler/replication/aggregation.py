@@ -40,7 +40,7 @@ def total_held(mine: HoldStatus, reports: Reports, complete: bool) -> HoldStatus
 
 
 def _wait_order(part: HoldStatus | Report) -> tuple[bool, float]:
-    """Return a sort key: first the oldest wait that goes on, then the latest wait that has ended."""
+    """Return a sort key: first the oldest wait that continues, then the latest wait that has ended."""
     since = part.held_since or 0.0
     return (False, since) if part.held else (True, -since)
 

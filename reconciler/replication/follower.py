@@ -2,7 +2,7 @@
 
 When a stream ends, another is opened, with exponential backoff and jitter, and everything is sent again. Keepalive
 pings end a stream whose other side vanished. Without a leader for so long that even a frozen one cannot act on earlier
-reports, the engine goes on alone.
+reports, the engine continues alone.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class PeerClient:
 
     def _go_on_alone(self) -> None:
         self._alone = None
-        log.warning("no leader found; this replica goes on alone", seconds=self._alone_after_seconds)
+        log.warning("no leader found; this replica continues alone", seconds=self._alone_after_seconds)
         self.synced = True
         self._engine.detach()
 

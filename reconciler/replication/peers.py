@@ -40,7 +40,7 @@ class Peers:
         authority: str | None = None,
         alone_after_seconds: float | None = None,
     ) -> None:
-        """Go on alone after `alone_after_seconds` without a leader; by default as long as is safe with a Lease of
+        """Continue alone after `alone_after_seconds` without a leader; by default as long as is safe with a Lease of
         `settle_seconds`."""
         self._context, self._engine = context, engine
         self.merged = Merged(context)

@@ -169,7 +169,7 @@ class HolderStreams:
         """Add a holder; it replaces a stream with the same id, which ends.
 
         Two holders with one id replace each other repeatedly, so that nothing counts as acknowledged for long: their
-        counts could not be told apart.
+        counts could not be distinguished.
         """
         before = self._holders.get(hello.holder)
         if before is not None and not before.gone:

@@ -189,7 +189,7 @@ def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptio
 
 
 def _health_check(path: str) -> list[dict[str, Any]]:
-    """Return the filter that answers at this path: 200, or 503 while Envoy drains, whatever the host."""
+    """Return the filter that answers at this path: 200, or 503 while Envoy drains, regardless of the host."""
     if not path:
         return []
     match = {"name": ":path", "string_match": {"exact": path}}

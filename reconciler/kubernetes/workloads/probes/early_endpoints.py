@@ -114,5 +114,5 @@ def _record_unready(workload: Workload, endpoints: Sequence[PodEndpoint]) -> Non
 
 
 def _has_address(pod: Pod, endpoint: PodEndpoint) -> bool:
-    """Return whether the endpoint is the pod's own: whoever writes an EndpointSlice can put any address into it."""
+    """Return whether the endpoint is the pod's own: a writer of EndpointSlices can put any address into it."""
     return split_address(endpoint.address)[0] in {one.ip for one in pod.status.pod_ips}
