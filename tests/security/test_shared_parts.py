@@ -113,4 +113,4 @@ async def test_envoy_accepts_all_settings_that_pass_validation(tmp_path: Path, s
             assert running.server.nodes()["envoy-1"].nacks == 0, services
             found = running.server.faults()
             assert wrong <= found.keys()
-            assert all("cannot be written" in found[name] for name in found.keys() - wrong)
+            assert all("cannot be encoded" in found[name] for name in found.keys() - wrong)
