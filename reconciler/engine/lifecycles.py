@@ -138,7 +138,9 @@ class Lifecycles:
 
     def _is_in_use(self, service: ManagedService) -> bool:
         """Return whether a removed service may have work in flight, or connections to refuse."""
-        return bool(service.seen.endpoints or service.seen.held) or self._of(service.spec.name).runs_earlier_program
+        seen = service.seen
+        is_seen = bool(seen.endpoints or seen.held) or seen.replicas is None  # unknown is not idle
+        return is_seen or self._of(service.spec.name).runs_earlier_program
 
     def _apply(self, name: str, event: LifecycleEvent | None) -> None:
         if event is None:

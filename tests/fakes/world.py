@@ -126,6 +126,8 @@ class World:
     """Seconds by which the clock was changed; the monotonic clock was not."""
     noted: Sample | None = None
     """The sample before which the lifecycles noted the held connections."""
+    removed_at: float | None = None
+    """Time of the service's removal from the configuration, by the monotonic clock."""
     theirs: bool = False
     """True if someone else scaled the service up and it was not scaled to zero since."""
     _indexes: int = 0
@@ -150,9 +152,7 @@ class World:
         self.engine = Engine(
             lambda: self.now, Pace(STALE_AFTER), lambda index: f"127.64.0.{index + 1}:18001", self._listen, self._woke
         )
-        self.lifecycles = Lifecycles(
-            lambda: Instant(self.now, self.now - self.clock_changes), self.engine, self.envoys, self.programs
-        )
+        self.lifecycles = Lifecycles(lambda: Instant(self.now, self.ticks()), self.engine, self.envoys, self.programs)
         self.engine.start(Adapters(self, self, self, self, self, lambda at: None))
         self.engine.configure([self.spec])
 
@@ -335,6 +335,10 @@ class World:
 
     # The clock
 
+    def ticks(self) -> float:
+        """Return the monotonic time."""
+        return self.now - self.clock_changes
+
     def clock_is_set(self, seconds: float) -> None:
         """Change the clock by some seconds. Actual times move with it; reported times do not."""
         self.now += seconds
@@ -376,8 +380,9 @@ class World:
             self.sampled_of = self.envoys()
             sample = self.samples.pop(0)
             self.engine.sampled(sample)
-            if sample is self.noted:  # the reconciler takes one sample at a time
-                self.lifecycles.sampled(sample)
+            # The reconciler takes one sample at a time.
+            if sample is self.noted and self.lifecycles.sampled(sample):
+                self._removal_ends()
 
     # Pods
 
@@ -412,6 +417,31 @@ class World:
 
     def _starts(self, pod: str) -> None:
         self.pods[pod], self.programs.running[pod] = "starting", self.programs.configured
+
+    def remove(self) -> None:
+        """Remove the service from the configuration: it has no route, and held clients are refused."""
+        self.removed_at = self.ticks()
+        self.lifecycles.configure([])
+        self.engine.configure([])
+        self.scale = None
+        for envoy in self.fleet.values():
+            envoy.route, envoy.before, envoy.told = (), (), None
+        for client in self.held():
+            self.end(client, "refused")
+        if not self.lifecycles.removed:
+            self._removal_ends()
+
+    def add_again(self) -> None:
+        """Configure the service again."""
+        self.removed_at = None
+        self.lifecycles.configure([self.spec])
+        self.engine.configure([self.spec])
+        self.report_backend()
+
+    def _removal_ends(self) -> None:
+        assert self.removed_at is not None
+        timed_out = self.ticks() >= self.removed_at + self.spec.drain_timeout
+        self._set_replicas(0, "drain timed out" if timed_out else "removal")
 
     def program_changes(self) -> None:
         """Configure another program; as on one machine, pods that were never ready start again with it."""

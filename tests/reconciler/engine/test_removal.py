@@ -12,6 +12,7 @@ from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
+from tests.fakes.world import Client, World
 
 RUNS = Observed(replicas=1, endpoints=("127.0.0.1:9",))
 SPEC = Spec(name="web", drain_timeout=30)
@@ -54,6 +55,10 @@ def test_removal_of_sleeping_service_ends_at_once() -> None:
     scene = Scene(seen=Observed(replicas=0))
     assert not scene.lifecycles.removed
     assert scene.lifecycles.stage("web") is Stage.Current
+
+
+def test_removal_of_unobserved_service_is_not_idle() -> None:
+    assert Scene(seen=Observed()).lifecycles.removed == {"web": SPEC}
 
 
 def test_removal_with_held_client_leaves_time_to_refuse_it() -> None:
@@ -114,3 +119,53 @@ def test_removal_after_deletion_waits_for_work_in_flight() -> None:
     scene.engine.services = {}
     assert not scene.is_over(1, Counters(5))
     assert scene.is_over(2, Counters(5))
+
+
+# With the real engine
+
+
+def in_use() -> tuple[World, Client]:
+    """Return a world with an awake service, and its client, which is connected directly."""
+    world = World(Spec(name="web", idle_after=6, wake_timeout=5, drain_timeout=8, hold_timeout=60))
+    world.all_goes_well(2, finishing=True)
+    world.arrive("a", False)
+    world.all_goes_well(3, finishing=True)
+    world.arrive("a", False)
+    world.all_goes_well(1, finishing=False)
+    (client,) = world.served()
+    return world, client
+
+
+def test_removed_service_stops_after_its_last_client() -> None:
+    world, client = in_use()
+    world.remove()
+    world.all_goes_well(4, finishing=False)
+    assert (world.replicas, client.end) == (1, None)
+    world.finish(client)
+    world.all_goes_well(3, finishing=False)
+    assert (world.replicas, client.end) == (0, "served")
+
+
+def test_removed_service_stops_after_drain_timeout() -> None:
+    world, client = in_use()
+    world.remove()
+    world.all_goes_well(9, finishing=False)
+    assert (world.replicas, client.end) == (0, "drain timed out")
+
+
+def test_removed_service_added_again_keeps_its_clients() -> None:
+    world, client = in_use()
+    world.remove()
+    world.all_goes_well(2, finishing=False)
+    world.add_again()
+    world.all_goes_well(12, finishing=False)
+    assert client.end is None
+    world.arrive("b", False)
+    assert [one.direct for one in world.served()] == [True, True]
+
+
+def test_removed_service_after_restart_keeps_its_clients() -> None:
+    world, client = in_use()
+    world.restart()
+    world.remove()
+    assert (world.replicas, client.end) == (1, None)
