@@ -30,7 +30,7 @@ class Connection:
     async def get(self, path: str) -> str:
         self.writer.write(f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode())
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        length = re.search(r"content-length: (\d+)", head)
+        length = re.search(r"(?i)content-length: (\d+)", head)
         assert length, head
         body = (await self.reader.readexactly(int(length[1]))).decode()
         assert head.startswith("HTTP/1.1 200 "), head + body
