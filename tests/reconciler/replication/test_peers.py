@@ -64,6 +64,9 @@ class InCluster:
     def records(self) -> None:
         return None
 
+    def services_file(self) -> None:
+        return None
+
     def listeners(self) -> None:
         return None
 
