@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import grpc.aio
 import pytest
@@ -104,6 +105,19 @@ async def test_proxy_protocol_header_has_the_client(stage: Stage, header: bytes)
             answer = await sent(stage.http, header_sent + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert answer.split()[1] == status
         assert await sent(port, header) == b"hello\n"
+
+
+async def test_health_path_while_draining_is_unavailable(stage: Stage) -> None:
+    options = ir.ListenerOptions(health_path="/up")
+    stage.plane.server.configure(ir.Listen(ir.SocketAddress("127.0.0.1", stage.http), options=options), ())
+    stage.plane.server.open()
+    await stage.envoy.listens(stage.http)
+    ask = b"GET /up HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"
+    assert (await sent(stage.http, ask)).split()[1] == b"200"
+    connector = aiohttp.UnixConnector(str(stage.envoy.admin))
+    async with aiohttp.ClientSession(connector=connector) as admin:
+        await admin.post("http://admin/healthcheck/fail")
+    assert (await sent(stage.http, ask)).split()[1] == b"503"
 
 
 async def sent(port: int, data: bytes) -> bytes:
