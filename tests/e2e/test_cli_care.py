@@ -53,7 +53,7 @@ def test_doctor_of_running_zenvoy_checks_it(zenvoy: Start) -> None:
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["findings"]) == (0, [])
     assert [one["check"] for one in answer["checks"]] == [
-        *("Envoy", "Prometheus", "services file", "zenvoy up"),
+        *("Envoy", "Prometheus", "services file", "zenvoy up", "file in force", "services"),
         *("records", "Envoy's configuration", "listen addresses", "Envoys", "holders", "samples"),
     ]
     assert z.cli("doctor").stdout.splitlines()[-1] == "no problems, no notes"
