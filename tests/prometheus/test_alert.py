@@ -39,7 +39,7 @@ def test_alert_fires_until_the_stuck_service_starts(
             until("its scrape fails", lambda: watching.query('up{job="zenvoy"} == 0'), PATIENCE_SECONDS)
             until("it is back", lambda: watching.query("zenvoy_ready == 1"), PATIENCE_SECONDS)
             assert watching.firing()[STUCK, "stuck"] == since, "a restart neither resolves nor re-fires the alert"
-            stalled = 'zenvoy_service_stalled_info{service="stuck", reason="TimedOut"} == 1'
+            stalled = 'zenvoy_service_stalled_info{service="stuck", reason="NotReady"} == 1'
             until("the cause is exported after the restart", lambda: watching.query(stalled), PATIENCE_SECONDS)
             assert not webhook.received(STUCK, "resolved")
         finally:

@@ -27,6 +27,7 @@ WRONG = {
     "--grpc": ("", "nonsense", "127.0.0.1:0", "127.0.0.1:99999", "::1:1"),
     "--metrics": ("nonsense", "127.0.0.1:²"),
     "--holder-metrics": ("", "nonsense"),
+    "--state": ("nonsense", "active", ""),
     "--state-dir": ("/dev/null", "/dev/null/below"),
     "--log": ("nonsense", ""),
     "--prometheus": ("nonsense", "http://[", "ftp://x", "http://", "http://x:y", "{", "http://me:secret@x"),
