@@ -2,8 +2,9 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests wait for half of their time: three workers keep two processors busy. The tests of a file share what they start.
-TEST_OPTIONS := --numprocesses 3 --dist loadfile --durations 20
+# Tests wait for half of their time: three workers keep two processors busy. The tests of a file share what they start;
+# tests/conftest.py puts long files first, so that the workers end together.
+TEST_OPTIONS := --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 20
 
 help: ## list all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'

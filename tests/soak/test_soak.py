@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.soak.run import COMPONENTS, PROGRAM, Kill, Loss, Report, Soak
 
 
+@pytest.mark.envoy
 def test_soak_answers_every_request_once(tmp_path: Path) -> None:
     report = Soak(tmp_path, seed=1, quiet_seconds=3).run(20)
     assert report.faults == []
