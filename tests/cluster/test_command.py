@@ -17,6 +17,7 @@ COMMAND = Path(sys.executable).with_name("zenvoy")
 CHECKS = (
     *("definition", "controller", "permissions", "Envoys", "holders", "samples", "certificates", "proxies", "services"),
     "conflicts",
+    "routes",
 )
 VERDICTS = [(check, "note" if check in ("controller", "conflicts") else "ok") for check in CHECKS]
 """Findings about default values without a host policy, and about a Deployment with replicas in its manifest."""

@@ -31,7 +31,7 @@ def test_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop: S
     until("its Events", lambda: {"WakeRequested", "Woken", "Idle", "Draining", "ScaledToZero"} <= shop.events("web"))
     assert shop.first_client("web")
     heading, line = shop.kubectl("get", "ssvc", "web").splitlines()
-    assert heading.split() == ["NAME", "STATE", "TARGET", "READY", "SINCE", "AGE"]
+    assert heading.split() == ["NAME", "STATE", "TARGET", "READY", "AWAKE", "SINCE", "AGE"]
     assert line.split()[0] == "web"
 
 
