@@ -114,6 +114,6 @@ def test_doctor_on_the_node_reports_a_fault(zenvoy: Release, shop: Shop) -> None
 
     shop.apply(service("lost", 80, "http"))
     shop.label("lost")
-    until("it is told of", lambda: run(zenvoy, "doctor", "-A")[0] == 1)
-    said = run(zenvoy, "doctor", "-A")[1]
-    assert f"Deployment {shop.namespace}/lost does not exist" in said
+    missing = f"Deployment {shop.namespace}/lost does not exist"
+    until("it is told of", lambda: missing in run(zenvoy, "doctor", "-A")[1])
+    assert run(zenvoy, "doctor", "-A")[0] == 1

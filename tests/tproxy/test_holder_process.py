@@ -372,6 +372,7 @@ def test_readyz_before_the_first_assignments_is_503() -> None:
 
 
 def test_log_json_is_one_object_per_line(world: World) -> None:
+    eventually(lambda: "listening" in world.holder.log)
     lines = [json.loads(line) for line in world.holder.log.splitlines()]
     listening = next(line for line in lines if line["event"] == "listening")
     assert listening["address"] == f"0.0.0.0:{world.holder.port}"
