@@ -1,8 +1,9 @@
 """The replicas, Envoys and holders that a leader knows, and whether they allow putting services to sleep. No I/O.
 
 A member that disconnected may still act on the last message it received. So it counts as missing, and nothing is put
-to sleep, until it is back, has ended for certain, or has been gone for `forget_seconds`. A replica that is listed but
-never connected is missing as well.
+to sleep, until it is back, has ended for certain, or, if it is an Envoy or a holder, has been gone for
+`forget_seconds`. A replica has ended once it is no longer listed. A replica that is listed but never connected is
+missing as well.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from reconciler.core.reasons import Reason, Unknown
 from reconciler.replication.messages import Fleet, Report
 
 FORGET_SECONDS = 300.0
-"""Time after which a disconnected Envoy or holder, or a replica without a pod, is no longer missing."""
+"""Time after which a disconnected Envoy or holder is no longer missing."""
+UNLISTED_SECONDS = 5.0
+"""Time after which a disconnected replica that is not listed has ended: endpoints move between EndpointSlices."""
 RETURN_SECONDS = 45.0
 """Time that a leader without knowledge of any Envoy waits for Envoys; Envoy reconnects within 30 s."""
 
@@ -38,6 +41,7 @@ class ReplicaContext:
     """True for a disconnected Envoy or holder that has certainly ended."""
     forget_seconds: float = FORGET_SECONDS
     return_seconds: float = RETURN_SECONDS
+    unlisted_seconds: float = UNLISTED_SECONDS
 
 
 class Presence:
@@ -179,7 +183,7 @@ class FleetLedger:
                 follower.unlisted_since = None
             elif follower.unlisted_since is None:
                 follower.unlisted_since = now
-            elif now - follower.unlisted_since >= self._context.forget_seconds:
+            elif now - follower.unlisted_since >= self._context.unlisted_seconds:
                 gone.append(name)
         for name in gone:
             del self.followers[name]

@@ -130,6 +130,7 @@ class Replica:
             ended=lambda name: name in shared.ended,
             forget_seconds=300.0,
             return_seconds=0.0,
+            unlisted_seconds=300.0,
         )
         client, authority = (tls.client, tls.name) if tls else (None, None)
         self.peers = Peers(terms, self.engine, self._lost, client, authority, alone_after_seconds)
