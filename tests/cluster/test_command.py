@@ -109,7 +109,7 @@ def test_doctor_on_the_node_reports_a_fault(zenvoy: Release, shop: Shop) -> None
     code, said = run(zenvoy, "doctor", "-A")
     assert code == 0
     assert "note: chart value hostPolicy: HostPolicyIncomplete\n" in said
-    assert ": ReplicasApplied\n" in said
+    assert ": ReplicasApplied" in said
     assert f"Deployment {shop.namespace}/web" in said
     assert f"  remedy   {MANIFEST}\n" in said
 
