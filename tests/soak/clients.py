@@ -92,8 +92,9 @@ KINDS: dict[str, Kind] = {
         _ask_tls,
     ),
 }
-NAMES = {"http": ("web0", "web1", "web2"), "h2c": ("rpc0", "rpc1"), "tcp": ("db0", "db1", "db2"), "tls": ("blue",)}
-"""Services by protocol. The certificate names only one host."""
+_NAMES = {"http": ("web0", "web1", "web2"), "h2c": ("rpc0", "rpc1"), "tcp": ("db0", "db1", "db2"), "tls": ("blue",)}
+SERVICES = {name: kind for kind, names in _NAMES.items() for name in names}
+"""The protocol of each service. The certificate of TLS names only one host."""
 
 
 def pause(chance: random.Random) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import re
-import socket
 import threading
 import time
 from collections import Counter
@@ -20,8 +19,9 @@ from statistics import median
 
 import psutil
 
-from tests.e2e.harness import LOCAL, Zenvoy, until
-from tests.soak.clients import KINDS, LOST, NAMES, WrongAnswer, pause
+from reconciler.cli import control_client
+from tests.e2e.harness import Zenvoy, until
+from tests.soak.clients import KINDS, LOST, SERVICES, WrongAnswer, pause
 
 IDLE_AFTER = "1s"
 SAMPLE_SECONDS = 2.0
@@ -111,7 +111,7 @@ class Soak:
     """Clients and kills against one `zenvoy up`."""
 
     def __init__(self, directory: Path, seed: int, quiet_seconds: float = QUIET_SECONDS) -> None:
-        services = [KINDS[kind].service(name) for kind, names in NAMES.items() for name in names]
+        services = [KINDS[kind].service(name) for name, kind in SERVICES.items()]
         defaults = {"idleAfter": IDLE_AFTER, "wakeTimeout": "30s", "holdTimeout": "30s", "drainTimeout": "5s"}
         self.zenvoy = Zenvoy(directory, {"defaults": defaults, "services": services})
         self.report = Report()
@@ -130,15 +130,13 @@ class Soak:
             self._over.set()
             for thread in threads:
                 thread.join()
-            names = [name for names in NAMES.values() for name in names]
-            self.report.wakes = sum(zenvoy.wakes(name) for name in names)
-            self.report.wrong += _repeated({name: zenvoy.output(name) for name in names})
+            self.report.wakes = sum(map(zenvoy.wakes, SERVICES))
+            self.report.wrong += _repeated({name: zenvoy.output(name) for name in SERVICES})
         return self.report
 
     def _clients(self) -> Iterable[tuple[str, str, int]]:
-        for kind, names in NAMES.items():
-            for name in names:
-                yield from ((kind, name, number) for number in range(CLIENTS_PER_SERVICE))
+        for name, kind in SERVICES.items():
+            yield from ((kind, name, number) for number in range(CLIENTS_PER_SERVICE))
 
     def _send(self, kind: str, name: str, number: int) -> None:
         chance = random.Random(f"{self._seed} {name} {number}")
@@ -165,7 +163,7 @@ class Soak:
             victim = chance.choice([*COMPONENTS, PROGRAM])
             began = time.monotonic()
             if victim == PROGRAM:
-                service = chance.choice([name for names in NAMES.values() for name in names])
+                service = chance.choice([*SERVICES])
                 if not self._kill_program(service):
                     continue
                 kill = Kill(victim, service, began, time.monotonic())
@@ -197,14 +195,11 @@ class Soak:
             until("Envoy serves again", self._serves)
 
     def _serves(self) -> bool:
-        """Return whether every listener of Envoy accepts connections."""
-        zenvoy = self.zenvoy
+        """Return whether clients are served at every listener."""
         try:
-            for port in (zenvoy.http_port, zenvoy.tls_port, *map(zenvoy.port, NAMES["tcp"])):
-                socket.create_connection((LOCAL, port), 1).close()
-        except OSError:
+            return self.zenvoy.ask("GET", "/v1/overview")["unready"] is None
+        except control_client.NotRunning:
             return False
-        return True
 
     def _measure(self) -> None:
         while not self._over.wait(SAMPLE_SECONDS):
