@@ -229,7 +229,7 @@ class Roles:
             return
         state = State.ScaledToZero if replicas == 0 else State.Active
         if replicas and not service.seen.endpoints:
-            state, service.recovers = State.Waking, True  # nobody waited for this start: it is not counted as a wake
+            state, service.recovers = State.Waking, True  # no client waited for this start: it is not counted as a wake
         try:
             address = self._new_hold_address(name)
         except NoIndexLeft:

@@ -81,8 +81,8 @@ async def unready(path: Path, timeout: float = ANSWER_SECONDS) -> str | None:
     return None if head.split()[1:2] == [b"200"] else body.decode(errors="replace").strip()
 
 
-async def _get(path: Path, target: str, most: int) -> bytes:
-    """Return at most `most` bytes of the answer of a Unix socket. Raises `OSError`.
+async def _get(path: Path, target: str, max_bytes: int) -> bytes:
+    """Return at most `max_bytes` of the answer of a Unix socket. Raises `OSError`.
 
     It connects through an open directory, since the path may exceed the 107 bytes of a Unix socket's address.
     """
@@ -94,7 +94,7 @@ async def _get(path: Path, target: str, most: int) -> bytes:
     try:
         writer.write(f"GET {target} HTTP/1.1\r\nHost: zenvoy\r\nConnection: close\r\n\r\n".encode())
         answer = b""
-        while len(answer) < most and (chunk := await reader.read(most - len(answer))):
+        while len(answer) < max_bytes and (chunk := await reader.read(max_bytes - len(answer))):
             answer += chunk
         return answer
     finally:

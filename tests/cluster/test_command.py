@@ -116,5 +116,5 @@ def test_doctor_on_the_node_reports_a_fault(zenvoy: Release, shop: Shop) -> None
     shop.apply(service("lost", 80, "http"))
     shop.label("lost")
     missing = f"Deployment {shop.namespace}/lost does not exist"
-    until("it is told of", lambda: missing in run(zenvoy, "doctor", "-A")[1])
+    until("doctor reports it", lambda: missing in run(zenvoy, "doctor", "-A")[1])
     assert run(zenvoy, "doctor", "-A")[0] == 1

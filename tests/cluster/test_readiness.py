@@ -23,4 +23,4 @@ def test_readiness_is_found_between_the_kubelets_probes(zenvoy: Release, shop: S
     assert answer.status == 200, answer.body
     assert shop.kubectl("get", "pods", "-o", READY) == "False"
     shop.until("web", "Active", "Idle")
-    until("its wake is told", lambda: "Woken" in shop.events("web"))
+    until("its wake is reported", lambda: "Woken" in shop.events("web"))

@@ -62,7 +62,7 @@ async def run(folder: Path, operations: Changing, command: Any, *arguments: Any)
 
 
 @pytest.mark.parametrize(
-    ("states", "unready", "names", "goal", "timeout", "code", "told"),
+    ("states", "unready", "names", "goal", "timeout", "code", "expected"),
     [
         (["Active"], ["Envoy does not listen yet", None], [], "ready", ENOUGH, 0, "zenvoy is ready"),
         (["Active"], ["Envoy does not listen yet"], [], "ready", SHORT, 1, "not ready: Envoy does not listen yet"),
@@ -83,11 +83,11 @@ async def test_wait_ends_with_the_goal_or_the_reason(
     goal: str,
     timeout: float,
     code: int,
-    told: str,
+    expected: str,
 ) -> None:
     assert await run(tmp_path, Changing(states, unready), local_wait.wait, names, goal, timeout) == code
     said = capsys.readouterr()
-    assert told in (said.err if code else said.out)
+    assert expected in (said.err if code else said.out)
 
 
 def test_wait_without_zenvoy_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,8 +48,8 @@ def test_table_any_width_shows_names_and_states_whole(width: int) -> None:
 
 def test_last_wake_lists_the_saved_time() -> None:
     wake = {"readyAt": "2026-01-01T00:00:00+00:00", "total": 2.5, "parts": {"ready": 2.5}, "savedSeconds": 7.25}
-    told = tables.last_wake({**SERVICE, "lastWake": wake})
-    assert told == "2.5 s (ready 2.5 s), 7.25 s before Kubernetes called it ready"
+    shown = tables.last_wake({**SERVICE, "lastWake": wake})
+    assert shown == "2.5 s (ready 2.5 s), 7.25 s before Kubernetes called it ready"
     assert tables.last_wake({**SERVICE, "lastWake": {**wake, "savedSeconds": None}}) == "2.5 s (ready 2.5 s)"
 
 
