@@ -240,16 +240,17 @@ class PeerClient:
         self._pending.wakeup.set()
         while True:
             await self._pending.wakeup.wait()
-            if faults != self._merged.own_faults:
-                faults = dict(self._merged.own_faults)
+            # A change during a write sets `wakeup` again, so everything is read before the first write.
+            fleet, services, own_faults = self._reported_fleet(), self._pending.take(), dict(self._merged.own_faults)
+            reports = tuple(report for service in services if (report := self._merged.report(service)))
+            all_sent, stayed = not self._pending.wakeup.is_set(), messages.intersection(sent, fleet)
+            if faults != own_faults:
+                faults = own_faults
                 await call.write(
                     messages.FollowerMessage(
                         faults={name: error[: messages.MAX_TEXT_LENGTH] for name, error in faults.items()}
                     )
                 )
-            fleet, services = self._reported_fleet(), self._pending.take()
-            reports = tuple(report for service in services if (report := self._merged.report(service)))
-            all_sent, stayed = not self._pending.wakeup.is_set(), messages.intersection(sent, fleet)
             if reports or stayed != sent:
                 await call.write(messages.FollowerMessage(None, stayed if stayed != sent else None, reports))
                 sent = stayed

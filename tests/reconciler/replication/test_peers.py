@@ -734,3 +734,13 @@ async def test_follower_rejections_reach_the_leader_until_it_leaves() -> None:
         await until(lambda: WEB.name in leader.faults(), "the leader to hear of it again")
         await s.two.stop()
         await until(lambda: leader.faults() == {"shop/db": "cannot bind"}, "the follower to be gone")
+
+
+async def test_rejections_that_change_while_sent_reach_the_leader() -> None:
+    """Each change happens when the leader receives the one before, which the follower may still be sending."""
+    async with scene() as s:
+        leader, follower = s.one.peers.merged, s.two.peers.merged
+        remaining = [f"fault {number}" for number in range(100)]
+        leader.on_faults.append(lambda: remaining and follower.found({WEB.name: remaining.pop()}))
+        follower.found({WEB.name: "first"})
+        await until(lambda: leader.faults() == {WEB.name: "fault 0"}, "the last change")
