@@ -73,6 +73,11 @@ class TrafficUnknown(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BusySeen(Event):
+    """The service works without a client, or its busy check failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class IdleElapsed(Event):
     """The service had no traffic for its `idleAfter`."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reconciler.core import events
+from reconciler.core import busy, events
+from reconciler.core.busy import BusyAnswer, BusyUntil
 from reconciler.core.events import Event
 from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
@@ -47,6 +48,10 @@ class Observed:
     """Time of the last event that asked for a drain; usage before it does not count for that drain."""
     withdrawn: bool = False
     """True if endpoints exist and every one is withdrawn or terminating."""
+    busy: BusyAnswer | None = None
+    """The latest answer of the busy check; None before the first."""
+    busy_until: BusyUntil | None = None
+    """The time until which the application calls itself busy; None if it does not."""
 
 
 def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
@@ -62,21 +67,37 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
         case State.Waking:
             return waking(record, seen)
         case State.Active:
-            return _lost(seen) or _active(record, seen, now, stale_after)
+            return _lost(seen) or _active(record, spec, seen, now, stale_after)
         case State.Idle:
-            return _lost(seen) or _idle(record, seen, now, stale_after)
+            return _lost(seen) or _idle(record, spec, seen, now, stale_after)
         case State.Draining:
             return _draining(record, spec, seen, now, stale_after)
 
 
-def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event:
-    """Return the event of a passed deadline, filled from the observation."""
+def due(record: Record, spec: Spec, seen: Observed, event: type[Event]) -> Event | None:
+    """Return the event of a passed deadline, filled from the observation; None if a busy check decides instead."""
     if event is events.WakeTimedOut:
         wanted = spec.departing or spec.paused or _wanted(record, spec, seen)
         return events.WakeTimedOut(str(seen.diagnosis or UNEXPLAINED), wanted=wanted)
     if event is events.DrainTimedOut:
-        return events.DrainTimedOut(str(undrained(record, spec, seen) or "the drain took too long"))
-    return events.IdleElapsed("idle for all of idleAfter", paused=spec.paused)
+        return events.DrainTimedOut(str(drain_blocker(record, spec, seen) or "the drain took too long"))
+    return None if spec.has_busy_check else _idle_elapsed(spec)
+
+
+def is_question_due(record: Record, spec: Spec, seen: Observed, now: float) -> bool:
+    """Return whether the next step of a service with a busy check depends on its answer from now."""
+    answer = seen.busy
+    asked_at = answer.asked_at if answer else 0.0
+    match record.state:
+        case State.Idle:
+            idle_at = record.since + spec.idle_after
+            return not (spec.paused or spec.departing) and asked_at < idle_at <= now
+        case State.Active:
+            is_kept = answer is not None and answer.blocker is not None
+            return is_kept and _is_quiet(record, seen) and now >= asked_at + busy.ask_again_after(spec)
+        case State.Draining:
+            return _is_acked(record, seen) and undrained(record, spec, seen) is None and not _is_answered(seen)
+    return False
 
 
 def route_blocker(seen: Observed) -> Blocker:
@@ -84,8 +105,15 @@ def route_blocker(seen: Observed) -> Blocker:
     return Blocker(Reason.ROUTE_NOT_ACKNOWLEDGED, f"the route is not acknowledged: {seen.waiting_for}")
 
 
-def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
+def drain_blocker(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
     """Return the drain blocker of a draining service, or None if it may be scaled to zero."""
+    if blocker := undrained(record, spec, seen):
+        return blocker
+    return busy.NOT_ANSWERED if spec.has_busy_check and not _is_answered(seen) else None
+
+
+def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
+    """Return why clients may still use a service, or None if none does."""
     by = spec.idle_by
     if seen.held is None or seen.relayed is None:
         return HOLDER_MISSING
@@ -156,15 +184,45 @@ def _lost(seen: Observed) -> Event | None:
     return None
 
 
-def _active(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
-    if seen.held or _unknown(record, seen, now, stale_after):
+def _active(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
+    if seen.held or _unknown(record, seen, now, stale_after) or not _is_quiet(record, seen):
         return None
-    if seen.traffic and seen.traffic.usage is Usage.QUIET and seen.traffic.taken_at > record.since:
-        return events.Quiet("no traffic")
-    return None
+    if event := _busy(spec, seen, now):
+        return event if record.reason != event.reason else None
+    return events.Quiet("no traffic")
 
 
-def _idle(record: Record, seen: Observed, now: float, stale_after: float) -> Event | None:
+def _is_quiet(record: Record, seen: Observed) -> bool:
+    """Return whether a sample showed no traffic since the state was entered."""
+    traffic = seen.traffic
+    return traffic is not None and traffic.usage is Usage.QUIET and traffic.taken_at > record.since
+
+
+def _busy(spec: Spec, seen: Observed, now: float, asked_from: float = 0.0) -> Event | None:
+    """Return the event of a service that works without a client, or None."""
+    blocker = busy.blocker_of(spec, seen.busy, seen.busy_until, now, asked_from)
+    return events.BusySeen(f"{blocker.code}: {blocker.message}") if blocker else None
+
+
+def _is_acked(record: Record, seen: Observed) -> bool:
+    """Return whether the route of a drain is acknowledged.
+
+    An acknowledgement from before the drain is for the route to the pods: the observation may precede the new route.
+    """
+    return seen.route_acked_at is not None and seen.route_acked_at >= record.since
+
+
+def _is_answered(seen: Observed) -> bool:
+    """Return whether the busy check was asked after the route of a drain was in force."""
+    acked, answer = seen.route_acked_at, seen.busy
+    return acked is not None and answer is not None and answer.asked_at >= acked + SETTLE_SECONDS
+
+
+def _idle_elapsed(spec: Spec) -> Event:
+    return events.IdleElapsed("idle for all of idleAfter", paused=spec.paused)
+
+
+def _idle(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
     if seen.held:
         return events.DemandSeen(waiting_clients(seen.held))
     if unknown := _unknown(record, seen, now, stale_after):
@@ -173,7 +231,10 @@ def _idle(record: Record, seen: Observed, now: float, stale_after: float) -> Eve
         return events.TrafficUnknown("there is no recent sample")
     if seen.traffic.usage is Usage.TRAFFIC:
         return events.Traffic(seen.traffic.reason)
-    return None
+    if event := _busy(spec, seen, now):
+        return event
+    is_idle = spec.has_busy_check and seen.busy is not None and seen.busy.asked_at >= record.since + spec.idle_after
+    return _idle_elapsed(spec) if is_idle and not (spec.paused or spec.departing) else None
 
 
 def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
@@ -186,9 +247,9 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
     # Work that was in flight before the drain may finish within `drainTimeout`; new work makes the service active.
     if seen.traffic and seen.traffic.moved and _is_anew(record, seen, seen.traffic):
         return events.Traffic(seen.traffic.reason)
-    # An acknowledgement from before the drain is for the route to the pods: the observation may precede the new route.
-    acked = seen.route_acked_at is not None and seen.route_acked_at >= record.since
-    if acked and undrained(record, spec, seen) is None:
+    if event := _busy(spec, seen, now, asked_from=record.since):
+        return event
+    if _is_acked(record, seen) and drain_blocker(record, spec, seen) is None:
         return events.Drained(record.reason)
     return None
 

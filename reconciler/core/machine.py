@@ -6,9 +6,9 @@ held and never lost. While it is active or idle, its route leads to the pods. `r
 the state.
 
 A row of the table is `(source, event, when, target)`. The rows of one state and event are tried from the top, and the
-first whose guard holds is taken. A row whose target is its source keeps the state and `since`; it may update `stalled`
-or `zeroed`. If every guard fails, the record does not change. A pair of state and event without a row is an error of
-the caller and raises `UnlistedEvent`.
+first whose guard holds is taken. A row whose target is its source keeps the state and `since`; it may update `stalled`,
+`zeroed`, or the reason of a service that works. If every guard fails, the record does not change. A pair of state and
+event without a row is an error of the caller and raises `UnlistedEvent`.
 
 Invariants of the table:
 
@@ -98,11 +98,13 @@ TABLE: tuple[Row, ...] = (
     Row(Active, events.Traffic, None, Active),
     Row(Active, events.TrafficUnknown, None, Active),
     Row(Active, events.WakeCommanded, None, Active),
-    # Idle: traffic and unknown usage make it active again.
+    Row(Active, events.BusySeen, None, Active),
+    # Idle: traffic, work, and unknown usage make it active again.
     Row(Idle, events.Traffic, None, Active),
     Row(Idle, events.DemandSeen, None, Active),
     Row(Idle, events.TrafficUnknown, None, Active),
     Row(Idle, events.WakeCommanded, None, Active),
+    Row(Idle, events.BusySeen, None, Active),
     Row(Idle, events.IdleElapsed, not_paused, Draining),
     Row(Idle, events.SleepCommanded, None, Draining),
     Row(Idle, events.ProgramOutdated, None, Draining),
@@ -116,6 +118,7 @@ TABLE: tuple[Row, ...] = (
     Row(Draining, events.DemandSeen, None, Active),
     Row(Draining, events.TrafficUnknown, None, Active),
     Row(Draining, events.WakeCommanded, None, Active),
+    Row(Draining, events.BusySeen, None, Active),
     Row(Draining, events.DeletionStarted, None, Active),
     Row(Draining, events.Drained, None, ScaledToZero),
     Row(Draining, events.DrainTimedOut, None, Active),
@@ -205,6 +208,8 @@ def _refreshed(record: Record, event: Event) -> Record:
             return replace(record, zeroed=True)
         case events.WakeStalled() | events.WakeTimedOut() if record.stalled != event.reason:
             return replace(record, stalled=event.reason)
+        case events.BusySeen() if record.reason != event.reason:
+            return replace(record, reason=event.reason)
     return record
 
 

@@ -77,6 +77,12 @@ class Reason(StrEnum):
     IN_FLIGHT = "InFlight"
     NOT_SILENT = "NotSilent"
     DELETION_NOT_APPLIED = "DeletionNotApplied"
+    BUSY_CHECK_PENDING = "BusyCheckPending"
+
+    # Work without a connection: a service stays awake although no client uses it.
+    BUSY = "Busy"
+    BUSY_UNTIL = "BusyUntil"
+    BUSY_CHECK_FAILED = "BusyCheckFailed"
 
     # Problems: a mistake in what a person configured.
     SERVICE_UNUSABLE = "ServiceUnusable"

@@ -75,6 +75,8 @@ class Spec:
     """Requests or connections that neither wake it nor keep it awake."""
     refusal_details: bool = False
     """Include the full diagnosis in refusals; it may contain output of the program and names of nodes."""
+    has_busy_check: bool = False
+    """True if the service can be asked whether it works without a client."""
     paused: bool = False
     """True if it must not be put to sleep."""
     departing: bool = False

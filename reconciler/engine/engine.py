@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from reconciler.core.busy import BusyAnswer, BusyUntil
 from reconciler.core.events import Event, ProgramOutdated, ReplicasAtZero, SleepCommanded, WakeCommanded
 from reconciler.core.follower import follower_event, follows_deadline
-from reconciler.core.judge import due, judge
+from reconciler.core.judge import due, is_question_due, judge
 from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn
 from reconciler.core.machine import step
 from reconciler.core.reasons import Unknown
@@ -28,6 +29,7 @@ from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
 from reconciler.ports.alarm import Alarm
 from reconciler.ports.backend import Backend, WorkloadStatus
+from reconciler.ports.busy import BusyChecks
 from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
 from reconciler.ports.replicas import Replicas, SingleReplica
 from reconciler.ports.router import Router, RouteState
@@ -50,6 +52,7 @@ class Adapters:
     ask_for_sample: Callable[[float], None]
     """Request a sample at a time (seconds since the epoch), if none is due earlier; drains need it."""
     replicas: Replicas = field(default_factory=SingleReplica)
+    busy_checks: BusyChecks | None = None
 
 
 class Engine(Roles):
@@ -84,6 +87,7 @@ class Engine(Roles):
         self._services: dict[str, ManagedService] = {}
         self._service_index = ServiceIndex()
         self._saved: dict[str, Record] = {}
+        self._busy_until: dict[str, BusyUntil] = {}
         self.sample: Sample | None = None
         self.unknown: Unknown | None = NO_SAMPLE
         """Reason why usage is unknown by the latest sample, or None."""
@@ -116,6 +120,7 @@ class Engine(Roles):
         for name, spec in wanted.items():
             if name not in self._services:
                 self._services[name] = service = ManagedService(spec, self._origin(name))
+                service.seen = replace(service.seen, busy_until=self._busy_until.get(name))
                 self._service_index.note(name, service.record)
                 if not self.leads and name in self._words:
                     self._take_word(name, service)
@@ -153,6 +158,26 @@ class Engine(Roles):
                 self._woken(held.service, service.wake)
 
     @in_turn
+    def answered(self, name: str, answer: BusyAnswer) -> None:
+        """Apply the answer of a busy check."""
+        if service := self._services.get(name):
+            service.seen = replace(service.seen, busy=answer.after(service.seen.busy))
+            self._settle(name)
+
+    @in_turn
+    def set_busy_until(self, name: str, until: BusyUntil | None) -> None:
+        """Apply the time until which an application calls itself busy, also before its service is configured."""
+        if until == self._busy_until.get(name):
+            return
+        if until is None:
+            del self._busy_until[name]
+        else:
+            self._busy_until[name] = until
+        if service := self._services.get(name):
+            service.seen = replace(service.seen, busy_until=until)
+            self._settle(name)
+
+    @in_turn
     def sampled(self, sample: Sample) -> None:
         """Apply a sample, unless it is a repetition. A sleeping service without use costs nothing."""
         if not self.leads or (self.sample and sample.envoys and sample.taken_at == self.sample.taken_at):
@@ -177,7 +202,7 @@ class Engine(Roles):
         self._settle(name)
         if before and service.record and service.record.since == before.since:
             event = due(service.record, service.spec, service.seen, deadline.event)
-            if self.leads or follows_deadline(service.record, event):
+            if event and (self.leads or follows_deadline(service.record, event)):
                 self._step(name, service, event, max(self._now(), deadline.at))
                 self._settle(name)
 
@@ -251,6 +276,14 @@ class Engine(Roles):
         self._remember_replicas(name, service)
         if not (stepped or (self.leads and service.is_in_force())):
             self._converge(name, service)
+        if service.spec.has_busy_check and self.leads:
+            self._ask_if_due(name, service)
+
+    def _ask_if_due(self, name: str, service: ManagedService) -> None:
+        """Ask the service whether it works without a client, if that decides about its next step."""
+        now, checks = self._now(), self._adapters.busy_checks
+        if checks and service.record and is_question_due(service.record, service.spec, service.seen, now):
+            checks.ask(name, now)
 
     def _step(self, name: str, service: ManagedService, event: Event, now: float) -> bool:
         """Apply one event; return whether it changed the record."""

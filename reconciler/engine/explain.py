@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from reconciler.core.judge import undrained
+from reconciler.core import judge
 from reconciler.core.reasons import Blocker, Unknown
 from reconciler.core.record import State
 from reconciler.core.traffic import NEVER_USED, Sample
@@ -69,7 +69,7 @@ def drain_blocker(service: ManagedService) -> Blocker | None:
     record = service.record
     if record is None or record.state is not State.Draining:
         return None
-    return undrained(record, service.spec, service.seen)
+    return judge.drain_blocker(record, service.spec, service.seen)
 
 
 def moves(transitions: Sequence[Transition]) -> list[dict[str, Any]]:

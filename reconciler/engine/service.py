@@ -85,6 +85,8 @@ class ManagedService:
             self._acknowledged()
         if self.seen.traffic and self.seen.traffic.taken_at > latest:
             self.seen = replace(self.seen, traffic=None, silent_since=None)
+        if self.seen.busy and self.seen.busy.asked_at > latest:
+            self.seen = replace(self.seen, busy=None)
         if (self.seen.sleep_commanded_at or 0.0) > latest:
             self.seen = replace(self.seen, sleep_commanded_at=now)
         if self.record is None or self.record.since <= latest:

@@ -79,9 +79,10 @@ def plan(record: Record, spec: Spec, now: float, lag: float = 0.0) -> Plan:
         case State.Active:
             return _AWAKE
         case State.Idle:
-            stays = spec.paused or spec.departing
-            deadline = None if stays else Deadline(record.since + spec.idle_after, events.IdleElapsed)
-            return Plan(None, Route.PODS, True, deadline)
+            idle_at = record.since + spec.idle_after
+            is_asked = spec.has_busy_check and now >= idle_at  # the answer decides, whenever it comes
+            stays = spec.paused or spec.departing or is_asked
+            return Plan(None, Route.PODS, True, None if stays else Deadline(idle_at, events.IdleElapsed))
         case State.Draining:
             return Plan(
                 None, Route.HOLD, False, Deadline(record.since + spec.drain_timeout + lag, events.DrainTimedOut)

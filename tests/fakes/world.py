@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import inf
 
+from reconciler.core.busy import BusyAnswer
 from reconciler.core.events import Event
 from reconciler.core.judge import SETTLE_SECONDS
 from reconciler.core.lifecycle import Instant
-from reconciler.core.reasons import Diagnosis, Reason
+from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
@@ -122,6 +123,10 @@ class World:
     wakes: list[Wake] = field(default_factory=list)
     scale: Scale = None
     deadline: Deadline | None = None
+    job: Blocker | None = None
+    """The answer of the busy check; None: the program is idle."""
+    asked_at: float | None = None
+    """Time of the question that is not answered yet."""
     clock_changes: float = 0.0
     """Seconds by which the clock was changed; the monotonic clock was not."""
     noted: Sample | None = None
@@ -145,7 +150,7 @@ class World:
         """Restart the reconciler after a crash."""
         self.samples.clear()
         self.noted = None
-        self.deadline, self.scale = None, None
+        self.deadline, self.scale, self.asked_at = None, None, None
         self.holder.told = self.holder.acked_at = None
         for envoy in self.fleet.values():
             envoy.told = envoy.acked_at = None
@@ -153,7 +158,7 @@ class World:
             lambda: self.now, Pace(STALE_AFTER), lambda index: f"127.64.0.{index + 1}:18001", self._listen, self._woke
         )
         self.lifecycles = Lifecycles(lambda: Instant(self.now, self.ticks()), self.engine, self.envoys, self.programs)
-        self.engine.start(Adapters(self, self, self, self, self, lambda at: None))
+        self.engine.start(Adapters(self, self, self, self, self, lambda at: None, busy_checks=self))
         self.engine.configure([self.spec])
 
     @property
@@ -188,6 +193,15 @@ class World:
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
         self.deadline = deadline
+
+    def ask(self, service: str, at: float) -> None:
+        self.asked_at = at if self.asked_at is None else self.asked_at
+
+    def answer(self) -> None:
+        """Answer the busy check, if it is asked."""
+        if self.asked_at is not None:
+            at, self.asked_at = self.asked_at, None
+            self.engine.answered(NAME, BusyAnswer(at, self.job))
 
     def records(self) -> dict[str, Record]:
         return dict(self.saved)

@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.core import events
 from reconciler.core.events import (
+    BusySeen,
     DemandSeen,
     Drained,
     DrainTimedOut,
@@ -49,6 +50,7 @@ EXPECTED = """
   Quiet                   !  !  I  =  =
   Traffic                 !  !  =  A  A
   TrafficUnknown          !  !  =  A  A
+  BusySeen                !  !  =  A  A
   IdleElapsed             !  !  !  D  !
   IdleElapsed, paused     !  !  !  =  !
   Drained                 !  !  !  !  Z
@@ -115,7 +117,8 @@ def test_step_for_every_state_and_event_matches_table(case: Case) -> None:
         return
     after = step(case.record, case.event, 107.0)
     if case.cell == "=":
-        assert (after.state, after.since, after.reason) == (case.record.state, 100.0, "before")
+        reason = "why" if isinstance(case.event, BusySeen) else "before"
+        assert (after.state, after.since, after.reason) == (case.record.state, 100.0, reason)
     else:
         assert (after.state, after.since, after.reason) == (LETTERS[case.cell], 107.0, "why")
     assert (after.replicas, after.hold_address) == (3, "127.64.0.7:18001")
@@ -136,6 +139,8 @@ def test_step_to_same_state_updates_details_only(case: Case) -> None:
             assert after == replace(case.record, zeroed=True)
         case WakeStalled() | WakeTimedOut():
             assert after == replace(case.record, stalled="why")
+        case BusySeen():
+            assert after == replace(case.record, reason="why")
         case _:
             assert after is case.record
 
