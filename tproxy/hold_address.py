@@ -1,7 +1,7 @@
 """One hold address at work: the I/O around a `HoldQueue`.
 
 A held connection leaves in one of three ways: released over a dial that succeeded, refused (also by timeout), or gone
-because its client disconnected.
+because its client disconnected. A released connection is held again if its endpoint ends it without an answer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import select
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
+
+import structlog
 
 from tproxy.control.keeper_client import KeeperClient
 from tproxy.control.reporter import HoldReporter
@@ -28,8 +31,11 @@ from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop, Timer
 from tproxy.io.refuser import Refuser
 from tproxy.protocols.held_requests import HeldRequests
+from tproxy.relay.attempt import Attempt
 from tproxy.relay.relay import Relay, RelayedConnection
 from tproxy.wire import Assignment
+
+log = structlog.get_logger("tproxy")
 
 _PEEK_BYTES = 131_072
 """Bytes of an HTTP/2 connection that are examined. Without a response, no peer sends more than 64 KiB beyond
@@ -86,17 +92,37 @@ class HoldAddress:
         self._hold(fd, since)
 
     def _hold(self, fd: int, since: float) -> None:
-        queue, context = self.queue, self._context
+        queue = self.queue
         held = queue.add(fd, since)
+        if self._watch(held):
+            self._arm_timeout()
+            self._context.reporter.report(queue, at_once=queue.held == 1 and not queue.endpoints)
+            self._dialer.pump()
+
+    def _hold_again(self, held: HeldConnection, fd: int) -> None:
+        """Hold a released connection that the endpoint ended without an answer."""
+        queue, context = self.queue, self._context
+        if not self._dialer.pace.is_losing:
+            log.warning(
+                "the endpoint ends connections without an answer; dialing again until it answers",
+                service=queue.assignment.service,
+                endpoints=queue.endpoints,
+            )
+        queue.add_again(held, fd)
+        if self._watch(held):
+            self._rearm_timeout()
+            context.reporter.report(queue)
+            self._dialer.lost()
+
+    def _watch(self, held: HeldConnection) -> bool:
+        """Wait for events of a held connection, and return whether that is possible."""
         try:
-            context.loop.register(fd, self._interest(), held)
+            self._context.loop.register(held.fd, self._interest(), held)
         except OSError:  # epoll_ctl(2): out of memory or watches
-            self._refuse(queue.remove(held), "descriptors")
-            return
-        self._arm_timeout()
-        context.reporter.report(queue, at_once=queue.held == 1 and not queue.endpoints)
-        context.keeper.keep(held)
-        self._dialer.pump()
+            self._refuse(self.queue.remove(held), "descriptors")
+            return False
+        self._context.keeper.keep(held)
+        return True
 
     def assign(self, assignment: Assignment) -> None:
         """Put an assignment in force."""
@@ -148,25 +174,35 @@ class HoldAddress:
             return
         if queue.expects_head and not queue.client_known:
             queue.update_oldest(held)
-        self._consume_header(held)
+        deadline = held.since + queue.assignment.hold_timeout
+        attempt = Attempt(held.header_size, deadline, partial(self._hold_again, held))
         try:
-            relayed = context.relay.start(self._leave(held), fd, self)
+            relayed = context.relay.start(self._leave(held), fd, self, attempt)
         except OSError:
             # The client disconnected within the last microseconds; both descriptors are closed.
             context.budget.used -= 2
             queue.gone += 1
         else:
             self.relayed.add(relayed)
-            queue.released += 1
+            queue.released += not held.was_released
             queue.relayed += 1
+            held.was_released = True
         context.reporter.report(queue)
 
     def on_first_byte(self, relayed: RelayedConnection) -> None:
         """Record the first byte that an endpoint sent after the latest wait."""
         queue = self.queue
+        self._dialer.answered()
         if queue.first_byte_at is None or queue.first_byte_at < (queue.held_since or 0):
             queue.first_byte_at = relayed.first_byte_at
             self._context.reporter.report(queue)
+
+    def on_relay_lost(self, relayed: RelayedConnection) -> None:
+        """Count a connection that the endpoint ended without an answer, and that is held again."""
+        self.relayed.discard(relayed)
+        self.queue.relayed -= 1
+        self.queue.redialed += 1
+        self._context.budget.used -= 1
 
     def on_relay_ended(self, relayed: RelayedConnection) -> None:
         """Count a relayed connection that has ended."""

@@ -7,6 +7,7 @@ It is removed from the deque when it comes to the front, or when more than half 
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -48,7 +49,9 @@ class HeldConnection:
     requests: HeldRequests | None = None
     """The requests that are held on it; None if one connection is one request."""
     header_size: int = 0
-    """Bytes of Envoy's PROXY header, which are read before the connection is released."""
+    """Bytes of Envoy's PROXY header, which the endpoint does not receive."""
+    was_released: bool = False
+    """True if it is held again, after an endpoint that ended it without an answer."""
 
     def __call__(self, events: int) -> None:
         self.queue.on_events(self, events)
@@ -69,6 +72,8 @@ class HoldQueue:
     relayed: int = 0
     released: int = 0
     gone: int = 0
+    redialed: int = 0
+    """Released connections that were held again, because the endpoint ended them without an answer."""
     refused: Counter[str] = field(default_factory=Counter)
     bytes_up: int = 0
     """Bytes from clients on relayed connections that ended."""
@@ -121,6 +126,14 @@ class HoldQueue:
         if self.held == 1:
             self.update_oldest(held)
         return held
+
+    def add_again(self, held: HeldConnection, fd: int) -> None:
+        """Add a connection that was removed, at the place that its age gives it."""
+        held.fd = fd
+        bisect.insort(self.waiting, held, key=lambda one: one.since)
+        self.held += 1
+        if held is self.waiting[0]:
+            self.update_oldest(held)
 
     def remove(self, held: HeldConnection) -> int:
         """Remove a connection and return its descriptor, which is the caller's."""

@@ -69,6 +69,8 @@ class HolderCollector(Collector):
         released = CounterMetricFamily(_PREFIX + "released", "Held connections that were released.", labels=["service"])
         refused = CounterMetricFamily(_PREFIX + "refused", "Refused connections.", labels=["service", "reason"])
         gone = CounterMetricFamily(_PREFIX + "gone", "Held connections whose client disconnected.", labels=["service"])
+        help_text = "Released connections held again, because their endpoint ended them without an answer."
+        redialed = CounterMetricFamily(_PREFIX + "redialed", help_text, labels=["service"])
         moved = CounterMetricFamily(_PREFIX + "relayed_bytes", "Relayed bytes.", labels=["service", "direction"])
         for cause, count in list(self._holder.refused.items()):
             refused.add_metric([NO_SERVICE, cause], count)
@@ -83,6 +85,7 @@ class HolderCollector(Collector):
             relayed.add_metric(service, queue.relayed)
             released.add_metric(service, queue.released)
             gone.add_metric(service, queue.gone)
+            redialed.add_metric(service, queue.redialed)
             for cause, count in list(queue.refused.items()):
                 refused.add_metric([*service, cause], count)
             current = list(hold_address.relayed)
@@ -90,7 +93,7 @@ class HolderCollector(Collector):
             moved.add_metric([*service, "down"], queue.bytes_down + sum(one.bytes_down for one in current))
         held.add_metric([NO_SERVICE], held_unassigned)
         relayed.add_metric([NO_SERVICE], relayed_unassigned)
-        yield from (held, relayed, released, refused, gone, moved)
+        yield from (held, relayed, released, refused, gone, redialed, moved)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, server
+from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, request, server
 
 TIMEOUT_SECONDS = 30.0
 
@@ -24,6 +24,8 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         tcp("mail", "greet"),
         tcp("turn", "reverse", command=gated(server("tcp", "reverse"), "turn")),
         tcp("echo", "echo", command=gated(server("tcp", "echo"), "echo")),
+        tcp("late", "late"),
+        {"name": "late-web", "hosts": ["late.localhost"], "command": server("tcp", "late")},
         tls("blue"),
         tls("green"),
         defaults=SLOW_TO_SLEEP,
@@ -92,6 +94,24 @@ def test_tcp_client_leaving_early_is_not_replayed(z: Zenvoy) -> None:
         z.open_gate("echo")
         assert stays.makefile().readline().startswith("process ")
     assert z.status("echo")["gone"] == 1
+
+
+def test_tcp_reset_before_an_answer_is_not_seen_by_the_client(z: Zenvoy) -> None:
+    z.asleep("late")
+    with dial(z.port("late")) as connection:
+        connection.sendall(b"question")
+        assert read_all(connection).endswith(b"\r\n\r\nquestion")
+    z.wait_status(
+        "it is counted once", "late", lambda view: (view["relayed"], view["held"], view["refused"]) == (0, 0, 0)
+    )
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_http_reset_before_an_answer_is_not_seen_by_the_client(z: Zenvoy, method: str) -> None:
+    z.sleep("late-web")
+    z.asleep("late-web")
+    reply = request(z.http_port, "late.localhost", method=method)
+    assert (reply.status, reply.body) == (200, method.encode())
 
 
 def trusting(color: str) -> ssl.SSLContext:

@@ -353,6 +353,7 @@ def test_descriptor_limit_refuses_new_and_releases_held(world: World) -> None:
     def serve() -> None:
         for _ in range(count.held):
             accepted, _ = upstream.accept()  # each that ends makes room for the next
+            accepted.sendall(b"x")  # a connection without an answer would be dialed again
             accepted.close()
 
     thread = threading.Thread(target=serve)

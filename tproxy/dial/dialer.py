@@ -14,7 +14,7 @@ import time
 from typing import Protocol
 
 from tproxy import address
-from tproxy.dial.pace import DialPace
+from tproxy.dial.pace import LOST_SECONDS_MIN, DialPace
 from tproxy.io import tcp
 from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop, Timer
@@ -108,6 +108,20 @@ class Dialer:
             self._drop(dial)
         self._stop_retrying()
 
+    def lost(self) -> None:
+        """Dial less often: the endpoint ended a connection without an answer."""
+        now = time.monotonic()
+        delay = self.pace.lost(now)
+        self._stop_retrying()
+        self._retry_at(now + delay)
+
+    def answered(self) -> None:
+        """Dial as usual: the endpoint sent the first byte of a connection."""
+        if self.pace.is_losing:
+            self.pace.answered()
+            self._stop_retrying()
+            self.pump()
+
     def pump(self) -> None:
         """Start as many dials as are wanted and allowed."""
         if self._retry is not None or self._is_pumping or not self._endpoints:
@@ -176,6 +190,8 @@ class Dialer:
             return self._refused()
         self.pace.succeeded(time.monotonic() - dial.since)
         self._stop_retrying()
+        if self.pace.is_losing:
+            self._retry_at(time.monotonic() + LOST_SECONDS_MIN)
         return self._owner.on_connected(dial.fd)
 
     def _refused(self) -> None:

@@ -7,6 +7,9 @@ first refusal. An endpoint that begins to listen is found at once, and one that 
 drops the SYN, which is sent again only after a second. Dials are therefore started in bursts. A burst grows with each
 success, as TCP's window does, and halves when a dial is not answered; from then on there is a gap between bursts. A
 dial that is not answered is abandoned after a few round trips.
+
+*After a lost connection*, which the endpoint accepted and ended without an answer, there is one dial at a time with
+pauses between them, until a connection is answered.
 """
 
 from __future__ import annotations
@@ -21,6 +24,11 @@ RETRY_SECONDS_PER_SERVICE = 0.0002
 cost."""
 MAX_IN_FLIGHT = 64
 GAP_SECONDS = 0.001
+
+LOST_SECONDS_MIN = 0.010
+LOST_SECONDS_MAX = 0.250
+LOST_SHARE = 1 / 20
+"""Share of the time since the first lost connection, as the pause before the next dial."""
 
 TIMEOUT_SECONDS_FIRST = 0.250
 TIMEOUT_SECONDS_MIN = 0.020
@@ -39,17 +47,35 @@ class DialPace:
     _failing_since: float | None = None
     _refused_in_a_row: int = 0
     _round_trip: float | None = None
+    _losing_since: float | None = None
 
     @property
     def window(self) -> int:
         """Maximum number of dials in flight and in one burst."""
         return int(self._window)
 
+    @property
+    def is_losing(self) -> bool:
+        """True from the first lost connection until one is answered."""
+        return self._losing_since is not None
+
+    def lost(self, now: float) -> float:
+        """Record a connection that the endpoint ended without an answer; return the seconds until the next dial."""
+        if self._losing_since is None:
+            self._losing_since = now
+        self._window = 1.0
+        return min(LOST_SECONDS_MAX, max(LOST_SECONDS_MIN, (now - self._losing_since) * LOST_SHARE))
+
+    def answered(self) -> None:
+        """Record the first byte of an endpoint."""
+        self._losing_since = None
+
     def succeeded(self, seconds: float) -> None:
         """Record a dial that succeeded after `seconds`."""
         self._round_trip = seconds if self._round_trip is None else 0.8 * self._round_trip + 0.2 * seconds
         self.timeout_seconds = min(TIMEOUT_SECONDS_MAX, max(TIMEOUT_SECONDS_MIN, 4 * self._round_trip))
-        self._window = min(float(MAX_IN_FLIGHT), self._window + (1 / self._window if self.gap_seconds else 1))
+        if not self.is_losing:
+            self._window = min(float(MAX_IN_FLIGHT), self._window + (1 / self._window if self.gap_seconds else 1))
         self._failing_since = None
         self._refused_in_a_row = 0
 

@@ -76,6 +76,10 @@ class Loop:
         self._epoll.register(fd, mask)
         self._callbacks[fd] = callback
 
+    def rebind(self, fd: int, callback: Callable[[int], object]) -> None:
+        """Call `callback` for the events of a registered `fd` from now on. Costs no system call."""
+        self._callbacks[fd] = callback
+
     def modify(self, fd: int, mask: int) -> None:
         """Wait for other events of `fd`. With `EPOLLET`, existing events are reported again."""
         self._epoll.modify(fd, mask)

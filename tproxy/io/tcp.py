@@ -115,6 +115,15 @@ def peek(fd: int, limit: int) -> bytes:
         return b""
 
 
+def discard(fd: int, count: int) -> None:
+    """Read so many bytes, which have all arrived, and drop them. A connection that was reset may have fewer."""
+    try:
+        while count > 0 and (data := os.read(fd, count)):
+            count -= len(data)
+    except OSError:
+        return
+
+
 def peek_header(fd: int) -> ProxyHeader | None:
     """Return the PROXY header of a connection; None if more bytes are needed."""
     unread = peek(fd, proxy_protocol.SIZE_USUAL)

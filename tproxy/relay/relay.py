@@ -16,6 +16,7 @@ from typing import Protocol
 from tproxy import address
 from tproxy.io import tcp
 from tproxy.io.loop import Loop, Timer
+from tproxy.relay.attempt import Attempt
 from tproxy.relay.flow import INTEREST, NOTHING, Flow
 from tproxy.relay.pipes import Pipes
 
@@ -30,6 +31,9 @@ class RelayOwner(Protocol):
     def on_first_byte(self, relayed: RelayedConnection) -> None:
         """Handle the first byte from upstream; `first_byte_at` is set."""
 
+    def on_relay_lost(self, relayed: RelayedConnection) -> None:
+        """Handle a connection that left the relay without an answer, and that did not end."""
+
     def on_relay_ended(self, relayed: RelayedConnection) -> None:
         """Handle the end of a connection, exactly once, after its sockets were closed."""
 
@@ -37,15 +41,19 @@ class RelayOwner(Protocol):
 class RelayedConnection:
     """One relayed connection."""
 
-    __slots__ = ("_down", "_grace", "_owner", "_relay", "_up", "first_byte_at", "loop", "pipes")
+    __slots__ = ("_attempt", "_down", "_grace", "_owner", "_relay", "_up", "first_byte_at", "loop", "pipes")
 
-    def __init__(self, relay: Relay, client_fd: int, upstream_fd: int, owner: RelayOwner) -> None:
+    def __init__(
+        self, relay: Relay, client_fd: int, upstream_fd: int, owner: RelayOwner, attempt: Attempt | None = None
+    ) -> None:
         self.first_byte_at: float | None = None
         """The time of the first byte from upstream, in seconds since the epoch."""
         self.loop = relay.loop
         self.pipes = relay.pipes
         self._relay = relay
         self._owner = owner
+        self._attempt = attempt
+        """None once the endpoint has answered, and from the start if nothing is repeated."""
         self._grace: Timer | None = None
         self._up = up = Flow(self, client_fd, upstream_fd)
         self._down = down = Flow(self, upstream_fd, client_fd)
@@ -54,7 +62,7 @@ class RelayedConnection:
     @property
     def bytes_up(self) -> int:
         """Bytes from the client that the kernel has accepted for upstream."""
-        return self._up.moved
+        return self._attempt.sent if self._attempt is not None else self._up.moved
 
     @property
     def bytes_down(self) -> int:
@@ -70,9 +78,13 @@ class RelayedConnection:
         up, down = self._up, self._down
         for fd in (up.source, down.source):
             _set_options(fd)
-        self.loop.register(up.source, INTEREST, up.on_events)
+        on_client_events, on_endpoint_events = up.on_events, down.on_events
+        if (attempt := self._attempt) is not None:
+            attempt.begin(self, up.source, down.source)
+            on_client_events, on_endpoint_events = attempt.on_client_events, attempt.on_endpoint_events
+        self.loop.register(up.source, INTEREST, on_client_events)
         try:
-            self.loop.register(down.source, INTEREST, down.on_events)
+            self.loop.register(down.source, INTEREST, on_endpoint_events)
         except OSError:
             self.loop.unregister(up.source)
             raise
@@ -85,21 +97,49 @@ class RelayedConnection:
         up, down = self._up, self._down
         if self.closed:
             return
-        client_fd, upstream_fd = up.source, down.source
         reset = reset or up.undelivered or down.undelivered
         up.stop()
         down.stop()
-        up.source = up.sink = down.source = down.sink = -1
         if self._grace is not None:
             self._grace.cancel()
-        for fd in (client_fd, upstream_fd):
-            self.loop.unregister(fd)
+        for fd in self._leave():
             if reset:
                 tcp.reset(fd)
             else:
                 os.close(fd)
-        self._relay.connections.discard(self)
         self._owner.on_relay_ended(self)
+
+    def on_attempt_completed(self, sent: int, client_events: int, endpoint_events: int) -> None:
+        """Move bytes without the possibility to repeat; no events of the client mean that its end was passed on."""
+        up, down, self._attempt = self._up, self._down, None
+        up.resume_after(sent, ended=not client_events)
+        self.loop.rebind(up.source, up.on_events)
+        self.loop.rebind(down.source, down.on_events)
+        if endpoint_events:
+            down.on_events(endpoint_events)
+        if client_events and not self.closed:
+            up.on_events(client_events)
+
+    def on_attempt_lost(self) -> int:
+        """Close the endpoint's side and return the client's descriptor, which is the caller's."""
+        client_fd, endpoint_fd = self._leave()
+        os.close(endpoint_fd)
+        self._owner.on_relay_lost(self)
+        return client_fd
+
+    def _leave(self) -> tuple[int, int]:
+        """Leave the relay and return both descriptors, which are the caller's."""
+        up, down = self._up, self._down
+        fds = up.source, down.source
+        up.source = up.sink = down.source = down.sink = -1
+        if self._attempt is not None:
+            up.moved = self._attempt.sent
+            self._attempt.cancel()
+            self._attempt = None
+        for fd in fds:
+            self.loop.unregister(fd)
+        self._relay.connections.discard(self)
+        return fds
 
     def on_first_byte(self, flow: Flow) -> None:
         """Record the time of the first byte from upstream."""
@@ -145,12 +185,14 @@ class Relay:
     def __len__(self) -> int:
         return len(self.connections)
 
-    def start(self, client_fd: int, upstream_fd: int, owner: RelayOwner) -> RelayedConnection:
-        """Join two connected, non-blocking TCP sockets. Raises OSError.
+    def start(
+        self, client_fd: int, upstream_fd: int, owner: RelayOwner, attempt: Attempt | None = None
+    ) -> RelayedConnection:
+        """Join two connected, non-blocking TCP sockets, and repeat nothing without an `attempt`. Raises OSError.
 
         The relay owns both descriptors from now on, also when it raises. It does not call the owner before it returns.
         """
-        relayed = RelayedConnection(self, client_fd, upstream_fd, owner)
+        relayed = RelayedConnection(self, client_fd, upstream_fd, owner, attempt)
         try:
             relayed.open()
         except OSError:

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from tproxy.dial.pace import GAP_SECONDS, MAX_IN_FLIGHT, RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, DialPace
+from tproxy.dial.pace import (
+    GAP_SECONDS,
+    LOST_SECONDS_MAX,
+    LOST_SECONDS_MIN,
+    MAX_IN_FLIGHT,
+    RETRY_SECONDS_MAX,
+    RETRY_SECONDS_MIN,
+    DialPace,
+)
 
 
 def test_pace_refused_for_longer_retries_less_often() -> None:
@@ -34,3 +42,18 @@ def test_pace_unanswered_halves_window_and_doubles_timeout() -> None:
     for _ in range(20):
         pace.unanswered()
     assert pace.window == 1
+
+
+def test_pace_lost_dials_one_by_one_until_answered() -> None:
+    pace = DialPace()
+    for _ in range(5):
+        pace.succeeded(0.001)
+    assert pace.lost(100.0) == LOST_SECONDS_MIN
+    pace.succeeded(0.001)
+    assert (pace.window, pace.is_losing) == (1, True)
+    assert pace.lost(101.0) == pytest.approx(0.05)
+    assert pace.lost(200.0) == LOST_SECONDS_MAX
+    pace.answered()
+    pace.succeeded(0.001)
+    assert (pace.window, pace.is_losing) == (2, False)
+    assert pace.lost(300.0) == LOST_SECONDS_MIN

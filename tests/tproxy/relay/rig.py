@@ -41,6 +41,7 @@ class Rig:
         self.errors: list[Exception] = []
         self.done: queue.Queue[RelayedConnection] = queue.Queue()
         self.first_bytes: list[RelayedConnection] = []
+        self.lost: list[RelayedConnection] = []
         self.loop = Loop(on_error=self.errors.append)
         self.relay = Relay(self.loop)
         self.ends: list[socket.socket] = []
@@ -63,6 +64,9 @@ class Rig:
     def on_first_byte(self, relayed: RelayedConnection) -> None:
         self.first_bytes.append(relayed)
 
+    def on_relay_lost(self, relayed: RelayedConnection) -> None:
+        self.lost.append(relayed)
+
     def on_relay_ended(self, relayed: RelayedConnection) -> None:
         self.done.put(relayed)
 
@@ -79,6 +83,13 @@ class Rig:
     def finished(self) -> RelayedConnection:
         """Return the next connection that has ended."""
         return self.done.get(timeout=PATIENCE_SECONDS)
+
+    def finished_after(self, action: Callable[[], object]) -> RelayedConnection:
+        """Return the connection that ends after `action`, both of whose ends are closed here."""
+        action()
+        for end in self.ends:
+            end.close()
+        return self.finished()
 
     def close(self) -> None:
         self.call(self.relay.close)

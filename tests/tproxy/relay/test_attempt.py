@@ -1,0 +1,153 @@
+"""Attempts: an endpoint that ends a connection without an answer leaves the client and its bytes for the next one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.tproxy.harness import eventually, read_exactly, reset
+from tests.tproxy.relay.rig import Rig, tcp_pair
+from tproxy.relay.attempt import REPLAY_BYTES, SENT_SECONDS, Attempt, may_repeat
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ({"is_reset": True, "has_sent": False}, True),
+        ({"is_reset": False, "has_sent": False}, True),
+        ({"is_reset": True, "has_sent": False, "client_ended": True}, False),
+        ({"is_reset": True, "has_sent": True}, True),
+        ({"is_reset": True, "has_sent": True, "client_ended": True}, True),
+        ({"is_reset": False, "has_sent": True}, False),
+        ({"is_reset": True, "has_sent": True, "seconds": SENT_SECONDS}, False),
+        ({"is_reset": True, "has_sent": False, "seconds": 10 * SENT_SECONDS}, True),
+    ],
+)
+def test_may_repeat_repeats_what_no_program_has_read(case: dict[str, bool], expected: bool) -> None:
+    defaults = {"client_ended": False, "seconds": 0.05}
+    assert may_repeat(**{**defaults, **case}) is expected
+
+
+class Trial:
+    """A client of a rig, and the attempts to relay it to one endpoint after another."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.client, inner = tcp_pair()
+        rig.ends.append(self.client)
+        inner.setblocking(False)
+        self._fd = inner.detach()
+        self.returned: list[int] = []
+
+    def attempt(self, skip: int = 0, seconds: float = 60.0) -> socket.socket:
+        """Relay the client to a new endpoint and return that endpoint's socket."""
+        inner, endpoint = tcp_pair()
+        self.rig.ends.append(endpoint)
+        inner.setblocking(False)
+        attempt = Attempt(skip, time.monotonic() + seconds, self.returned.append)
+        fds = self._fd, inner.detach()
+        self.rig.call(lambda: self.rig.relay.start(*fds, self.rig, attempt))
+        return endpoint
+
+    def is_lost(self) -> None:
+        """Wait until the client was returned, which makes another attempt possible."""
+        eventually(lambda: self.returned, "the client is returned")
+        self._fd = self.returned.pop()
+
+
+@pytest.fixture
+def trial(rig: Rig) -> Trial:
+    return Trial(rig)
+
+
+@pytest.mark.parametrize("end", [reset, socket.socket.close])
+def test_silent_client_is_returned_after_any_end(trial: Trial, end: Callable[[socket.socket], None]) -> None:
+    end(trial.attempt())
+    trial.is_lost()
+    trial.attempt().sendall(b"220 ready")
+    assert trial.client.recv(100) == b"220 ready"
+    assert trial.rig.finished_after(trial.client.close).bytes_down == 9
+
+
+def test_bytes_before_a_reset_are_sent_to_the_next_endpoint(trial: Trial) -> None:
+    trial.client.sendall(b"header" + b"question")
+    first = trial.attempt(skip=6)
+    assert read_exactly(first, 8) == b"question"
+    reset(first)
+    trial.is_lost()
+    second = trial.attempt(skip=6)
+    assert read_exactly(second, 8) == b"question"
+    second.sendall(b"answer")
+    assert read_exactly(trial.client, 6) == b"answer"
+    trial.client.sendall(b"more")
+    assert read_exactly(second, 4) == b"more"
+    relayed = trial.rig.finished_after(lambda: (trial.client.close(), second.close()))
+    assert (relayed.bytes_up, relayed.bytes_down) == (12, 6)
+
+
+def test_end_of_a_client_is_repeated_with_its_bytes(trial: Trial) -> None:
+    trial.client.sendall(b"question")
+    trial.client.shutdown(socket.SHUT_WR)
+    reset(trial.attempt())
+    trial.is_lost()
+    second = trial.attempt()
+    assert second.recv(100) + second.recv(100) == b"question"
+    second.sendall(b"answer")
+    second.close()
+    assert trial.client.recv(100) + trial.client.recv(100) == b"answer"
+
+
+def test_endpoint_that_read_all_bytes_and_ended_is_passed_on(trial: Trial) -> None:
+    trial.client.sendall(b"a log line")
+    endpoint = trial.attempt()
+    assert read_exactly(endpoint, 10) == b"a log line"
+    endpoint.close()
+    assert trial.client.recv(100) == b""
+    assert not trial.returned
+
+
+def test_answered_connection_passes_a_reset_on(trial: Trial) -> None:
+    endpoint = trial.attempt()
+    endpoint.sendall(b"hello")
+    assert trial.client.recv(100) == b"hello"
+    reset(endpoint)
+    with pytest.raises(ConnectionResetError):
+        trial.client.recv(100)
+    assert not trial.returned
+
+
+def test_end_after_the_deadline_is_passed_on(trial: Trial) -> None:
+    trial.attempt(seconds=-1.0).close()
+    assert trial.client.recv(100) == b""
+    assert not trial.returned
+
+
+def test_more_bytes_than_can_be_repeated_are_all_delivered(trial: Trial) -> None:
+    sent = os.urandom(4 * REPLAY_BYTES)
+    endpoint = trial.attempt()
+    trial.client.setblocking(False)
+    at = 0
+    received = b""
+    while len(received) < len(sent):
+        try:
+            at += trial.client.send(sent[at:])
+        except BlockingIOError:
+            pass
+        if at > len(received):
+            received += endpoint.recv(1 << 16)
+    assert received == sent
+    reset(endpoint)
+    trial.client.settimeout(30)
+    with pytest.raises(ConnectionResetError):
+        trial.client.recv(1)
+    assert not trial.returned
+
+
+def test_client_that_resets_ends_the_attempt(trial: Trial) -> None:
+    endpoint = trial.attempt()
+    trial.rig.finished_after(lambda: (reset(trial.client), endpoint.settimeout(30)))
+    assert not trial.returned
