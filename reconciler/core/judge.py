@@ -132,7 +132,7 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
         return Blocker(Reason.IN_FLIGHT, f"{pluralize(seen.traffic.in_flight, by.one)} in flight")
     # One window without a byte does not prove that the service computes nothing for a connected client. All of
     # `idleAfter` without a byte is accepted as proof; a commanded drain has time for only a part of it.
-    silence = min(spec.idle_after, spec.drain_timeout / 2)
+    silence = min(spec.idle_after, spec.drain_timeout / 2) if _was_commanded(record, seen) else spec.idle_after
     if by is IdleBy.BYTES and seen.traffic.open and _silent_for(seen, seen.traffic) < silence:
         return Blocker(Reason.NOT_SILENT, f"{seen.traffic.open} open, and not yet silent for {silence:g} s")
     return None

@@ -276,19 +276,25 @@ def test_idle_drain_with_traffic_before_it_ends(by: IdleBy) -> None:
     assert heard(State.Draining, seen, replace(SPEC, idle_by=by)) == events.Traffic("it is traffic")
 
 
-def test_drain_by_bytes_needs_silent_connections() -> None:
-    """A service may compute a response in silence, for longer than one window."""
+@pytest.mark.parametrize(("commanded_at", "silence"), [(SINCE, 15.0), (SINCE - 1, 300.0), (None, 300.0)])
+def test_drain_by_bytes_needs_silent_connections(commanded_at: float | None, silence: float) -> None:
+    """A service may compute a response in silence, for longer than one window.
+
+    A client that connects in silence just before the route to the pods ends has all of `idleAfter` too, unless a sleep
+    was commanded.
+    """
     spec = replace(SPEC, idle_by=IdleBy.BYTES, idle_after=300, drain_timeout=30)
     quiet = replace(a_judgement(Usage.QUIET, at=1020), open=1)
-    for silent_since in (None, 1006.0):
-        seen = replace(DRAINED, traffic=quiet, silent_since=silent_since)
+    drained = replace(DRAINED, traffic=quiet, sleep_commanded_at=commanded_at)
+    for silent_since in (None, 1020 - silence + 1):
+        seen = replace(drained, silent_since=silent_since)
         assert heard(State.Draining, seen, spec, now=1020) is None
         assert undrained(a_record(State.Draining), spec, seen) == Blocker(
-            Reason.NOT_SILENT, "1 open, and not yet silent for 15 s"
+            Reason.NOT_SILENT, f"1 open, and not yet silent for {silence:g} s"
         )
     for seen in (
-        replace(DRAINED, traffic=quiet, silent_since=1005.0),
-        replace(DRAINED, traffic=replace(quiet, open=0)),
+        replace(drained, silent_since=1020 - silence),
+        replace(drained, traffic=replace(quiet, open=0)),
     ):
         assert isinstance(heard(State.Draining, seen, spec, now=1020), events.Drained)
 

@@ -60,6 +60,18 @@ EXCUSED_HERE = (*EXCUSED, "was silent")
 class Watched(World):
     """A world that checks each transition against the actual state when it happens."""
 
+    sleep_commanded_at = 0.0
+    """Time of the latest sleep command; one that arrives during a drain applies to that drain."""
+
+    def command(self, event: events.Event) -> None:
+        if isinstance(event, events.SleepCommanded):
+            self.sleep_commanded_at = self.now
+        super().command(event)
+
+    def clock_is_set(self, seconds: float) -> None:
+        self.sleep_commanded_at += seconds
+        super().clock_is_set(seconds)
+
     def busy(self) -> list[Client]:
         """Return the clients that must not be cut; by bytes, only those that were not silent for long enough."""
         return [client for client in self.living() if not self._may_be_cut(client)]
@@ -67,8 +79,8 @@ class Watched(World):
     def _may_be_cut(self, client: Client) -> bool:
         if self.spec.idle_by is not IdleBy.BYTES:
             return False
-        told = [t for t in self.transitions if t.target is State.Draining and t.source is not t.target]
-        commanded = bool(told) and told[-1].event == "SleepCommanded"
+        drains = [t.at for t in self.transitions if t.target is State.Draining and t.source is not t.target]
+        commanded = bool(drains) and self.sleep_commanded_at >= drains[-1]
         silence = min(self.spec.idle_after, self.spec.drain_timeout / 2) if commanded else self.spec.idle_after
         return self.now - client.arrived >= silence
 
