@@ -42,11 +42,15 @@ for _ in range(2):
 """
 DAEMON = """
 import os, time
+starting, started = os.pipe()
 if os.fork() == 0:
     os.setsid()
     print("child", os.getpid(), flush=True)
+    os.write(started, b"!")
     time.sleep(1000)
+os.read(starting, 1)
 """
+"""It exits once its child has written its pid: the child is killed as soon as the program has exited."""
 
 
 def children(log: str) -> list[int]:
