@@ -14,7 +14,17 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("zenvoy", deadline=None)  # a busy machine is not a failure
+# A run has the result of the run before: the same examples, and no limit that a busy machine exceeds.
+hypothesis.settings.register_profile(
+    "zenvoy",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+# For new examples: pytest --hypothesis-profile random
+hypothesis.settings.register_profile("random", hypothesis.settings.get_profile("zenvoy"), derandomize=False)
 hypothesis.settings.load_profile("zenvoy")
 
 

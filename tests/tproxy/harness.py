@@ -23,7 +23,7 @@ import grpc
 from tproxy.wire import ENCODER, SERVICE, UP, Assignment, AssignmentUpdate, Count, Go, Hold, HolderReport, Verdict
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 HOST = "127.64.0.7"
 
 
@@ -43,10 +43,13 @@ class FakeReconciler:
 
     def __init__(self, port: int = 0, assigned: Iterable[Assignment] = ()) -> None:
         self.ups: list[HolderReport] = []
+        self.by_holder: dict[str, list[HolderReport]] = {}
+        """The reports of each holder by its id: those of a holder that has ended may arrive after its successor's."""
         self.arrived: list[float] = []
         self.streams = 0
         self.version = 0
         self._streams: set[queue.SimpleQueue[AssignmentUpdate | None]] = set()
+        self._lock = threading.Lock()
         self._assigned = {one.address: one for one in assigned}
         self._pool = ThreadPoolExecutor(8)
         self._server = grpc.server(self._pool)
@@ -71,17 +74,24 @@ class FakeReconciler:
         context.add_callback(lambda: downs.put(None))
         reader = threading.Thread(target=self._read, args=(ups,))
         reader.start()
-        self.streams += 1
-        self._streams.add(downs)
-        yield AssignmentUpdate(self.version, tuple(self._assigned.values()), full=True)
+        with self._lock:
+            self.streams += 1
+            self._streams.add(downs)
+            first = AssignmentUpdate(self.version, tuple(self._assigned.values()), full=True)
+        yield first
         while (down := downs.get()) is not None:
             yield down
-        self._streams.discard(downs)
+        with self._lock:
+            self._streams.discard(downs)
         reader.join()
 
     def _read(self, ups: Iterator[HolderReport]) -> None:
+        reports = list[HolderReport]()
         try:
             for up in ups:
+                if up.hello:
+                    reports = self.by_holder.setdefault(up.hello.holder, [])
+                reports.append(up)
                 self.arrived.append(time.time())
                 self.ups.append(up)
         except Exception:  # grpcio raises a bare Exception here when the call is over
@@ -89,16 +99,17 @@ class FakeReconciler:
 
     def say(self, *assign: Assignment, remove: tuple[str, ...] = (), full: bool = False) -> int:
         """Send a `AssignmentUpdate` and return its version."""
-        self.version += 1
-        if full:
-            self._assigned.clear()
-        self._assigned.update({one.address: one for one in assign})
-        for address in remove:
-            del self._assigned[address]
-        down = AssignmentUpdate(self.version, assign, remove, full)
-        for stream in self._streams:
-            stream.put(down)
-        return self.version
+        with self._lock:
+            self.version += 1
+            if full:
+                self._assigned.clear()
+            self._assigned.update({one.address: one for one in assign})
+            for address in remove:
+                del self._assigned[address]
+            down = AssignmentUpdate(self.version, assign, remove, full)
+            for stream in self._streams:
+                stream.put(down)
+            return self.version
 
     def is_acked(self, version: int) -> None:
         """Wait until the version is in force."""
@@ -205,9 +216,13 @@ class World(ExitStack):
         return self._holder or self.start()
 
     def start(self, *args: str, **options: Any) -> HolderProcess:
+        earlier = self._hellos()
         self._holder = self.enter_context(HolderProcess(self.reconciler.port, *args, **options))
-        eventually(lambda: any(up.hello for up in self.reconciler.ups), "the holder says hello")
+        eventually(lambda: self._hellos() > earlier, "the holder says hello")
         return self._holder
+
+    def _hellos(self) -> int:
+        return sum(1 for up in self.reconciler.ups[:] if up.hello)
 
     def use(self, holder: HolderProcess) -> None:
         """Use another holder from now on."""

@@ -23,26 +23,26 @@ from tproxy.wire import Assignment, Hold
 
 reconciler = FakeReconciler()
 upstream = socket.create_server(("127.0.0.1", 0))
-upstream.settimeout(20)
+upstream.settimeout(60)
 print(reconciler.port, flush=True)
 
 
-def rules():
-    said = [up.hello.rules if up.hello else up.rules for up in reconciler.ups]
+def rules(holder):
+    said = [up.hello.rules if up.hello else up.rules for up in reconciler.by_holder.get(holder, ())]
     return str(([None] + [one for one in said if one is not None])[-1])
 
 
 for line in sys.stdin:
     host, port, *again = line.split()
     if host == "rules":
-        eventually(lambda: rules() == port, f"rules {port}")
-        print("counted", sum(len(up.counts) for up in reconciler.ups), flush=True)
+        eventually(lambda: rules(again[0]) == port, f"rules {port}")
+        print("counted", sum(len(up.counts) for up in reconciler.by_holder[again[0]]), flush=True)
         continue
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     assignment = lambda verdict: Assignment(address, f"at-{host}", "tcp", verdict, 10, 60.0)
     eventually(lambda: reconciler.ups)
     reconciler.is_acked(reconciler.say(assignment(Hold())))
-    with socket.create_connection((host, int(port)), 20) as client:
+    with socket.create_connection((host, int(port)), 60) as client:
         client.sendall(b"to ")
         reconciler.sees(address, held=1)
         reconciler.say(assignment(go(upstream)))
@@ -81,7 +81,9 @@ class Namespace:
         subprocess.run(["ip", "netns", "del", self.name], check=True)
 
     def run(self, *command: str) -> str:
-        done = subprocess.run([*self.prefix, *command], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            [*self.prefix, *command], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
         assert done.returncode == 0, (command, done.stderr)
         return done.stdout
 
@@ -203,15 +205,16 @@ def test_self_check_without_tool_notices_rules_come_and_go(namespace: Namespace,
     install = ("rules", "--install", "--port", "18001", "--tool", tool)
     namespace.tproxy(*install)
     prefix = (*namespace.prefix, "env", "PATH=/nowhere")
-    keep = ("--rules", "keep", "--rules-check-interval", "1", "--metrics", "127.0.0.1:18081")
+    name = f"looks-with-{tool}-at-{listen}"
+    keep = ("--rules", "keep", "--rules-check-interval", "1", "--metrics", "127.0.0.1:18081", "--holder-id", name)
     with namespace.holder(*keep, listen=listen, prefix=prefix) as holder:
-        before = namespace.converse("rules", True)
+        before = namespace.converse("rules", True, name)
         namespace.tproxy("rules", "--remove", "--port", "18001")
-        assert namespace.converse("rules", False) == before, "it counts nothing of its own"
+        assert namespace.converse("rules", False, name) == before, "it counts nothing of its own"
         eventually(lambda: NO_RULES in holder.log)
         assert "zenvoy_holder_redirect_up 0.0" in namespace.page("127.0.0.1:18081")
         namespace.tproxy(*install)
-        assert namespace.converse("rules", True) == before
+        assert namespace.converse("rules", True, name) == before
         page = namespace.page("127.0.0.1:18081")
         assert "zenvoy_holder_redirect_up 1.0" in page
         assert 'zenvoy_holder_refused_total{reason="unassigned"' not in page
@@ -227,9 +230,10 @@ def test_self_check_without_tool_notices_rules_come_and_go(namespace: Namespace,
 def test_self_check_rules_for_ipv4_only_are_enough(namespace: Namespace, tool: RuleTool) -> None:
     namespace.tproxy("rules", "--install", "--port", "18001", "--tool", tool, "--family", "ip")
     prefix = (*namespace.prefix, "env", "PATH=/nowhere")
-    looks = ("--rules", "keep", "--rules-check-interval", "1")
+    name = f"looks-with-{tool}-for-ipv4"
+    looks = ("--rules", "keep", "--rules-check-interval", "1", "--holder-id", name)
     with namespace.holder(*looks, listen="[::]:18001", prefix=prefix) as holder:
-        namespace.converse("rules", True)
+        namespace.converse("rules", True, name)
         assert NO_RULES not in holder.log
         holder.signal(signal.SIGTERM)
         assert holder.wait() == 0
