@@ -34,12 +34,26 @@ from tproxy.protocols import http2
 
 WAITED = r"web did not start within \d\.\d s \(holdTimeout\)"
 """The time is 0.1 s on an idle machine."""
+CURLE_HTTP2 = 16
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 
 
 def curl(*args: str) -> subprocess.CompletedProcess[str]:
     command = ["curl", "-sS", "-i", "--max-time", "60", *args]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=70)
+
+
+def curl_h2c(*args: str) -> str:
+    """Return the response. Repeat a request that GOAWAY allows to repeat, as clients other than curl do themselves.
+
+    The holder allows that if the request came too long after its connection, as on a busy machine.
+    """
+    command = ["curl", "-sS", "-i", "--max-time", "60", "--http2-prior-knowledge", *args]
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=70)
+        if done.returncode != CURLE_HTTP2:
+            assert done.returncode == 0, done.stderr
+            return done.stdout
 
 
 @pytest.mark.curl
@@ -87,7 +101,7 @@ def test_timeout_h2c_client_gets_503_with_the_reason(world: World, tmp_path: Pat
     body = tmp_path / "upload"
     body.write_bytes(bytes(1 << 20))
     args = ["--data-binary", f"@{body}"] if upload else []
-    said = curl("--http2-prior-knowledge", *args, f"http://{world.holder.address}/").stdout
+    said = curl_h2c(*args, f"http://{world.holder.address}/")
     assert said.startswith("HTTP/2 503")
     assert "retry-after: 5" in said
     assert re.search(rf"\n{WAITED}: no image\n$", said)
@@ -96,7 +110,7 @@ def test_timeout_h2c_client_gets_503_with_the_reason(world: World, tmp_path: Pat
 def test_timeout_grpc_client_gets_the_reason(world: World) -> None:
     world.assign(protocol="h2c", hold_timeout=0.1, reason="100 % full: \u00e9t\u00e9")
     with grpc.insecure_channel(world.holder.address) as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/shop.Web/Get")(b"x", timeout=10)
+        channel.unary_unary("/shop.Web/Get")(b"x", timeout=60)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert re.fullmatch(rf"{WAITED}: 100 % full: \u00e9t\u00e9", caught.value.details())
 
@@ -119,13 +133,14 @@ def gives_up(*streams: int) -> bytes:
 
 
 def test_timeout_h2c_recent_request_may_be_repeated(world: World) -> None:
-    world.assign(protocol="h2c", hold_timeout=1.0)
+    world.assign(protocol="h2c")
     client = world.client()
     client.sendall(http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3))
     since = time.monotonic()
     world.sees(held=1)
-    eventually(lambda: time.monotonic() > since + 0.5)
+    eventually(lambda: time.monotonic() > since + 1.8)
     client.sendall(asks(5))
+    world.assign(protocol="h2c", hold_timeout=0.8)
     said = read_all(client)
     assert [stream for kind, stream in frames(said) if kind == http2.HEADERS] == [1, 3]
     assert said.endswith((3).to_bytes(4) + (0).to_bytes(4)), "GOAWAY names the last that was answered"
@@ -191,8 +206,10 @@ def test_refusal_at_max_held_one_uses_the_singular(world: World) -> None:
 
 
 def test_refusals_are_counted_by_reason(world: World) -> None:
-    world.assign(protocol="tcp", max_held=1, hold_timeout=0.3)
+    world.assign(protocol="tcp", max_held=1)
     clients = world.clients(3)
+    world.sees(held=1, refused=2)
+    world.assign(protocol="tcp", max_held=1, hold_timeout=0.1)
     assert all(is_reset(client) for client in clients)
     assert world.sees(refused=3).refused_by == {"max_held": 2, "timeout": 1}
 
