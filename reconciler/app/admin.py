@@ -89,6 +89,7 @@ class EngineOperations:
             "unready": self._deployment.unready(),
             "services": len(engine.services),
             "rejected": dict(self._router.faults()),
+            "failedBusyChecks": explain.failed_busy_checks(engine.services),
             "sample": {
                 "source": self._deployment.sample_source,
                 "takenAt": moment(sample.taken_at) if sample else None,

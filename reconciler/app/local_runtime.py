@@ -30,6 +30,7 @@ from reconciler.app.runtime import (
     tune_gc,
 )
 from reconciler.app.shutdown import Drain, stop_programs
+from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.address import Address, join_address, split_address
 from reconciler.core.events import ProgramOutdated
 from reconciler.core.record import State
@@ -110,6 +111,7 @@ class LocalRuntime:
         envoys = self._streams.router.envoys
         self._listening = ListenAddresses(directory.path)
         self._backend = ProcessBackend(directory.path, self._ran, settings.umask)
+        self._busy_checks = BusyCheckRunner(self._backend.ask_busy, self._runtime.answered)
         self._admin = sample_source.admin(NODE, Path(ADMIN_SOCKET))
         self._source = sample_source.prometheus(prometheus, envoys) if prometheus else self._admin
         spacing = sample_source.spacing(prometheus)
@@ -160,7 +162,8 @@ class LocalRuntime:
     async def _start(self) -> None:
         await self._store.open()
         router, holders = self._streams.router, self._streams.holders
-        adapters = Adapters(self._backend, router, holders, self._runtime.alarm, self._store, self._sampler.ask)
+        alarm, checks = self._runtime.alarm, self._busy_checks
+        adapters = Adapters(self._backend, router, holders, alarm, self._store, self._sampler.ask, busy_checks=checks)
         self._runtime.start(adapters, router, self._backend)
         self._apply(self._file)
         before = os.umask(0o177)  # a process that connects there acts as an Envoy or a holder
@@ -240,6 +243,7 @@ class LocalRuntime:
         self._runtime.closing = True
         for task in self._late:
             task.cancel()
+        await self._busy_checks.close()
         await self._http.close()
         await self._source.close()
         await self._admin.close()

@@ -21,6 +21,7 @@ import structlog
 from reconciler.alarm import SchedulerAlarm
 from reconciler.app.hold_ranges import AnyIp, Tproxy
 from reconciler.app.notifier import TransitionNotifier
+from reconciler.core.busy import BusyAnswer
 from reconciler.core.lifecycle import Instant
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace, Sample
@@ -177,6 +178,11 @@ class Runtime:
         """Receive the held and relayed connections of a service."""
         self.engine.held(held)
         self.metrics.held(held)
+
+    def answered(self, service: str, answer: BusyAnswer) -> None:
+        """Receive the answer of a busy check."""
+        if not self.closing:
+            self.engine.answered(service, answer)
 
     def record_progress(self, name: str) -> RecordProgress | None:
         """Return the progress of a service at this replica."""

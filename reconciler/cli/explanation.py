@@ -41,6 +41,8 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
         yield "rejected", f"Envoy rejects a part of it: {rejected}"
     if service["paused"]:
         yield "paused", "stays awake until `zenvoy resume`"
+    if busy := service.get("busy"):
+        yield "busy", _busy(busy)
     if target := service.get("target"):
         yield "target", target
     yield "replicas", _or_unknown(service["replicas"])
@@ -56,6 +58,13 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
         yield "leader", f"{leader['pod'] or 'none'} (Lease renewed at {leader['renewedAt'] or 'unknown time'})"
     if standing := answer.get("standing"):
         yield "answered by", _replica(standing)
+
+
+def _busy(busy: View) -> str:
+    """Return the latest answer of the busy check, and the annotation with a time."""
+    answer = f"{busy['reason']}: {busy['message']}" if busy["reason"] else "idle"
+    asked = [f"{answer} (asked at {busy['askedAt']})"] if busy["askedAt"] else []
+    return "; ".join([*asked, *([busy["until"]] if busy["until"] else [])])
 
 
 def _replica(standing: View) -> str:

@@ -82,10 +82,11 @@ def of_status(question: str, status: int) -> Blocker | None:
     return check_failed(f"{question} is answered with {status}; answer 200 while busy and 204 while idle")
 
 
-def of_exit_code(command: str, code: int) -> Blocker | None:
-    """Return the meaning of an exit code: 0 is busy, 1 is idle, and the rest is a failed check."""
+def of_exit_code(command: str, code: int | None) -> Blocker | None:
+    """Return the meaning of an exit code: 0 is busy, 1 is idle, and the rest is a failed check; None: it was killed."""
     if code == 1:
         return None
     if code == 0:
         return busy(f"{command} exits with 0")
-    return check_failed(f"{command} exits with {code}; exit with 0 while busy and with 1 while idle")
+    how = "is killed" if code is None else f"exits with {code}"
+    return check_failed(f"{command} {how}; exit with 0 while busy and with 1 while idle")

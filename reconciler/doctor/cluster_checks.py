@@ -43,6 +43,7 @@ async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
     if overviews:
         now = datetime.now(UTC)
         results += [*connections.check_connections(overviews), connections.check_certificates(overviews, now)]
+        results.append(connections.check_busy_checks(overviews))
     if silent:
         results.append(CheckResult("figures", "not every controller answers", tuple(silent)))
     elif overviews and len(overviews) >= len(

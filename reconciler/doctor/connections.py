@@ -37,6 +37,7 @@ READ_LOGS = (
 EXPIRES_SOON = timedelta(days=7)
 """Certificates are renewed a month before they expire; one that has less time left was not renewed."""
 RENEW = "see the log of the reconcilers (self-issued) or of cert-manager, or renew your own: docs/how-to/mtls.md"
+BUSY_REMEDY = "correct the check, or what it asks: docs/how-to/work-without-a-client.md"
 PLAINTEXT = (
     "the gRPC port is open without TLS: every process that reaches it can read all routes, wake services and keep "
     "them awake"
@@ -134,6 +135,16 @@ def _unknown_usage(name: str, sample: Mapping[str, Any], standing: Mapping[str, 
         message = f"no service sleeps, because usage is unknown: {sample['unknown']}"
         remedy = PROMETHEUS_REMEDY if sample.get("provider") == "prometheus" else STATISTICS_REMEDY
         yield Finding(FindingCode.SAMPLES_UNKNOWN, name, message, remedy)
+
+
+def check_busy_checks(overviews: Mapping[str, Overview]) -> CheckResult:
+    """Find services that stay awake because their busy check or their annotation has no valid answer."""
+    failed = {name: message for one in overviews.values() for name, message in one.get("failedBusyChecks", {}).items()}
+    found = tuple(
+        Finding(FindingCode.BUSY_CHECK_FAILED, f"service {name}", f"it never sleeps: {message}", BUSY_REMEDY)
+        for name, message in sorted(failed.items())
+    )
+    return CheckResult("busy checks", f"{len(found)} failing" if found else "none failing", found)
 
 
 def check_proxy_pods(system: str, pods: Iterable[InstalledPod], overviews: Mapping[str, Overview]) -> CheckResult:

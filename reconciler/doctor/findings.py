@@ -60,6 +60,8 @@ class FindingCode(StrEnum):
     """The last wake ended without a ready service; the `reason` of the finding is that of the stall."""
     SERVICE_NOT_SEEN = "ServiceNotSeen"
     SPEC_NOT_APPLIED = "SpecNotApplied"
+    BUSY_CHECK_FAILED = "BusyCheckFailed"
+    """A busy check has no valid answer again and again, so its service never sleeps."""
 
     AUTOSCALER_SCALES_TO_ZERO = "AutoscalerScalesToZero"
     AUTOSCALER_RAISES_REPLICAS = "AutoscalerRaisesReplicas"

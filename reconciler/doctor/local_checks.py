@@ -44,6 +44,7 @@ def check_machine(
         _check_rejections(overview.get("rejected") or {}),
         _check_listen_addresses(overview.get("listens") or {}),
         *connections.check_connections({"up": overview}),
+        connections.check_busy_checks({"up": overview}),
     ]
 
 

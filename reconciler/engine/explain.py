@@ -5,17 +5,20 @@ Counterparts: `view.py`, the summary; `app/operations.py`, which adds the acknow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from reconciler.core import judge
-from reconciler.core.reasons import Blocker, Unknown
+from reconciler.core.reasons import Blocker, Reason, Unknown
 from reconciler.core.record import State
 from reconciler.core.traffic import NEVER_USED, Sample
 from reconciler.engine.service import ManagedService
 from reconciler.engine.view import moment
 from reconciler.ports.transitions import Transition
+
+LASTING_FAILURES = 2
+"""Failed busy checks in a row that are reported."""
 
 
 def unknown_fields(unknown: Unknown | None) -> dict[str, Any]:
@@ -70,6 +73,18 @@ def drain_blocker(service: ManagedService) -> Blocker | None:
     if record is None or record.state is not State.Draining:
         return None
     return judge.drain_blocker(record, service.spec, service.seen)
+
+
+def failed_busy_checks(services: Mapping[str, ManagedService]) -> dict[str, str]:
+    """Return the message of each busy check that fails again and again, and of each invalid time, by service."""
+    found = {}
+    for name, service in services.items():
+        answer, until = service.seen.busy, service.seen.busy_until
+        if until is not None and until.blocker.code is Reason.BAD_ANNOTATION:
+            found[name] = until.blocker.message
+        elif answer is not None and answer.blocker is not None and answer.failures >= LASTING_FAILURES:
+            found[name] = f"{answer.blocker.message} ({answer.failures} times in a row)"
+    return found
 
 
 def moves(transitions: Sequence[Transition]) -> list[dict[str, Any]]:

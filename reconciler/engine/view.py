@@ -35,6 +35,7 @@ def view(service: ManagedService) -> dict[str, Any]:
         "route": {"to": list(service.route), "ackedAt": moment(seen.route_acked_at), "waitingFor": _pending(seen)},
         "traffic": _traffic(seen),
         "diagnosis": str(seen.diagnosis) if seen.diagnosis else None,
+        "busy": _busy(seen),
     }
 
 
@@ -57,6 +58,21 @@ def _traffic(seen: Observed) -> dict[str, Any] | None:
     if traffic is None:
         return None
     return {"usage": traffic.usage.value, "takenAt": moment(traffic.taken_at), "reason": traffic.reason}
+
+
+def _busy(seen: Observed) -> dict[str, Any] | None:
+    """Return the latest answer of the busy check, and the annotation with a time; None without both."""
+    answer, until = seen.busy, seen.busy_until
+    if answer is None and until is None:
+        return None
+    blocker = answer.blocker if answer else None
+    return {
+        "askedAt": moment(answer.asked_at) if answer else None,
+        "reason": blocker.code.value if blocker else None,
+        "message": blocker.message if blocker else None,
+        "failures": answer.failures if answer else 0,
+        "until": until.blocker.message if until else None,
+    }
 
 
 def _wake(wake: Wake) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import structlog
 
-from reconciler.core.reasons import Diagnosis, Reason
+from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
 from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.ports import PortAllocator
+from reconciler.local.processes.probes import NOT_RUNNING, BusyProber, ReadinessProber
 from reconciler.local.processes.procfs import take_census
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.readiness import ReadinessProber
 from reconciler.local.processes.service_process import ProcessContext, ServiceProcess
 from reconciler.local.processes.succession import Succession
 from reconciler.local.processes.termination import CensusTaker
@@ -49,6 +49,7 @@ class ProcessBackend:
         self._shared = ProcessContext(
             self._notes, self._ports, CensusTaker(run), ReadinessProber(run, umask), Succession(), umask
         )
+        self._busy_prober = BusyProber(run, umask)
         self._programs: dict[str, Program] | None = None
         self._leaving: frozenset[str] = frozenset()
         self._units: dict[str, ServiceProcess] = {}
@@ -86,6 +87,13 @@ class ProcessBackend:
         """Return the services that run an earlier program: to be drained, or restarted."""
         programs = self._programs or {}
         return frozenset(unit.service for unit in self._units.values() if unit.outdated and unit.service in programs)
+
+    async def ask_busy(self, service: str) -> Blocker | None:
+        """Run the busy check of a service; return the reason to keep it awake, or None if it is idle."""
+        unit = self._units.get(service)
+        if unit is None or unit.port is None or not unit.program.has_busy_check:
+            return NOT_RUNNING
+        return await self._busy_prober.ask(service, unit.port, unit.program)
 
     def restart(self, service: str) -> None:
         """Stop the service and start it from its present program. Cuts its connections."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 
 from reconciler.local.open_files import restore_of
 from reconciler.local.processes.log_file import LogFile
@@ -32,9 +33,11 @@ def launch(service: str, program: Program, port: int, run: str, output: LogFile,
         raise LaunchError(_reason(error)) from error
 
 
-def launch_ready_command(service: str, program: Program, port: int, run: str, umask: int) -> WatchedProcess:
-    """Start the `ready_command` of a program. Raises OSError and ValueError."""
-    words = [filled(part, port) for part in program.ready_command]
+def launch_probe(
+    service: str, program: Program, command: Sequence[str], port: int, run: str, umask: int
+) -> WatchedProcess:
+    """Start the command of a probe or a check of a program. Raises OSError and ValueError."""
+    words = [filled(part, port) for part in command]
     return _start(service, program, words, port, run, subprocess.DEVNULL, umask)
 
 

@@ -28,6 +28,10 @@ class Program:
     """The path of the HTTP readiness probe, which succeeds with 2xx or 3xx; None: no such probe."""
     ready_command: tuple[str, ...] = ()
     """The command of the readiness probe, which succeeds with exit code 0; empty: no such probe."""
+    busy_path: str | None = None
+    """The path of the HTTP busy check; None: no such check."""
+    busy_command: tuple[str, ...] = ()
+    """The command of the busy check; empty: no such check."""
     stop_signal: Signals = Signals.SIGTERM
     drain_timeout: float = 30.0
     """Time between `stop_signal` and SIGKILL."""
@@ -46,6 +50,11 @@ class Program:
     def is_ready_by_dial(self) -> bool:
         """True if the program is ready once a dial succeeds."""
         return self.ready_path is None and not self.ready_command
+
+    @property
+    def has_busy_check(self) -> bool:
+        """True if it can be asked whether it works without a client."""
+        return self.busy_path is not None or bool(self.busy_command)
 
     def arguments(self, port: int) -> list[str]:
         """Return the command with the port."""

@@ -22,8 +22,8 @@ from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.notes import ProcessNote, ProcessNotes
 from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.ports import PortAllocator, is_free
+from reconciler.local.processes.probes import LastProbe, ReadinessProber, accepts
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.readiness import LastProbe, ReadinessProber, accepts
 from reconciler.local.processes.slow_start import LATER_LOOK_SECONDS, LOOK_SECONDS, OFTEN_SECONDS, unreadiness
 from reconciler.local.processes.succession import ANYTHING, Claims, Succession, claims
 from reconciler.local.processes.termination import CensusTaker, Termination
@@ -85,6 +85,11 @@ class ServiceProcess:
     def outdated(self) -> bool:
         """True if it runs an earlier program."""
         return self._note is not None and self._note.digest != self.program.digest
+
+    @property
+    def port(self) -> int | None:
+        """The port of the running program; None while none runs."""
+        return self._note.port if self._process and self._note else None
 
     @property
     def killed_at(self) -> float | None:

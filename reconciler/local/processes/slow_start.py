@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from reconciler.core.address import join_address
 from reconciler.local.listening import ListeningSocket
+from reconciler.local.processes.probes import LastProbe
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.readiness import LastProbe
 
 LOOK_SECONDS = 1.0
 """Pause between two looks at a program that starts."""

@@ -16,9 +16,10 @@ from reconciler.local.processes.program import PLACEHOLDER, Program
 from reconciler.local.services_file.shell_syntax import shell_syntax
 from reconciler.local.services_file.values import Value
 
-KEYS = ("command", "env", "workingDirectory", "port", "ready", "stopSignal")
+KEYS = ("command", "env", "workingDirectory", "port", "ready", "busy", "stopSignal")
 EXAMPLE = '[python3, -m, http.server, "{port}"]'
 READY_EXAMPLE = "{http: /path}"
+BUSY_EXAMPLE = "{http: /busy} or {command: [pgrep, -f, worker]}"
 _PORT_VARIABLE = re.compile(r"\bPORT\b")
 
 
@@ -36,18 +37,22 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     if command:
         _check_placeholders(fields["command"], command, environment, fixed="port" in fields)
     ready = fields["ready"].fields(("http", "command"), READY_EXAMPLE) if "ready" in fields else {}
-    ready_command = _command(ready["command"], environment) if "command" in ready else []
-    if ready_command:
-        if there:
-            _check_command(ready["command"], ready_command[0], directory, variables.get("PATH"))
-        _check_names(_places(ready["command"], ready_command))
+    busy = fields["busy"].fields(("http", "command"), BUSY_EXAMPLE) if "busy" in fields else {}
+    if "busy" in fields and fields["busy"].is_mapping() and (len(busy) == 2 or not fields["busy"].node.value):
+        fields["busy"].wrong(f"needs either http or command; for example {BUSY_EXAMPLE}")
+    ready_command, busy_command = (
+        _probe_command(probe.get("command"), environment, directory if there else None, variables.get("PATH"))
+        for probe in (ready, busy)
+    )
     return Program(
         command=tuple(sys.intern(word) for word in command),  # many services have the same words
         working_directory=directory,
         environment=tuple(sorted(variables.items())),
         port=port,
-        ready_path=_ready_path(fields["ready"], ready["http"], protocol) if "http" in ready else None,
-        ready_command=tuple(ready_command),
+        ready_path=_probe_path(fields["ready"], ready["http"], protocol) if "http" in ready else None,
+        ready_command=ready_command,
+        busy_path=_probe_path(fields["busy"], busy["http"], protocol) if "http" in busy else None,
+        busy_command=busy_command,
         stop_signal=_signal(fields["stopSignal"]) if "stopSignal" in fields else Signals.SIGTERM,
         drain_timeout=drain,
     )
@@ -77,6 +82,18 @@ def _command(value: Value, variables: Collection[str]) -> list[str]:
         value.wrong(problem)
         return []
     return known
+
+
+def _probe_command(
+    value: Value | None, environment: dict[str, Value], directory: Path | None, path: str | None
+) -> tuple[str, ...]:
+    """Return the words of the command of a probe; `directory` is None if it does not exist."""
+    words = _command(value, environment) if value is not None else []
+    if value is not None and words:
+        if directory is not None:
+            _check_command(value, words[0], directory, path)
+        _check_names(_places(value, words))
+    return tuple(words)
 
 
 def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
@@ -143,7 +160,7 @@ def _right_placeholder(name: str, text: str) -> str | None:
     return None if re.search(r"\s", text) else "use {port}."
 
 
-def _ready_path(value: Value, path: Value, protocol: Protocol) -> str | None:
+def _probe_path(value: Value, path: Value, protocol: Protocol) -> str | None:
     written = path.text("/path")
     if written is not None and not re.fullmatch(r"/[!-~]*", written):
         path.wrong(f"{written!r} is not a path; use for example /healthz")

@@ -83,6 +83,7 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
     program = command.read_program(value, fields, folder, protocol, spec.drain_timeout)
     addresses = (*([str(listen)] if listen else []), *(host for host, _ in hosts if host))
     names = [(host, fields["name"]) for host in own if host]
+    spec = replace(spec, has_busy_check=program.has_busy_check)
     return Draft(
         value,
         fields,

@@ -39,9 +39,9 @@ def test_status_has_its_meaning(status: int, code: Reason | None) -> None:
 
 @pytest.mark.parametrize(
     ("exit_code", "code"),
-    [(0, Reason.BUSY), (1, None), (2, Reason.BUSY_CHECK_FAILED), (-9, Reason.BUSY_CHECK_FAILED)],
+    [(0, Reason.BUSY), (1, None), (2, Reason.BUSY_CHECK_FAILED), (None, Reason.BUSY_CHECK_FAILED)],
 )
-def test_exit_code_has_its_meaning(exit_code: int, code: Reason | None) -> None:
+def test_exit_code_has_its_meaning(exit_code: int | None, code: Reason | None) -> None:
     found = of_exit_code("pgrep", exit_code)
     assert (found.code if found else None) == code
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.local.listening import ListeningSocket, command_of, listeners, sockets_of
+from reconciler.local.processes.probes import LastProbe
 from reconciler.local.processes.program import Program
-from reconciler.local.processes.readiness import LastProbe
 from reconciler.local.processes.slow_start import unreadiness
 
 

@@ -1,7 +1,8 @@
-"""Readiness of a started program: it accepts connections, and its HTTP or command probe succeeds.
+"""Probes of programs: readiness while they start, and busy checks while they run.
 
-A wake waits for this, so dials are 2 ms apart; a refused dial on the loopback device costs about 20 µs. Slow programs,
-and many that start at once, are dialled less often. Only IPv4 is dialled.
+A program is ready once it accepts connections and its HTTP or command probe succeeds. A wake waits for this, so dials
+are 2 ms apart; a refused dial on the loopback device costs about 20 µs. Slow programs, and many that start at once, are
+dialled less often. Only IPv4 is dialled.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from dataclasses import dataclass
 from errno import EINPROGRESS, EISCONN
 from signal import SIGKILL
 
-from reconciler.local.processes.launch import launch_ready_command
+from reconciler.core.busy import check_failed, of_exit_code, of_status
+from reconciler.core.reasons import Blocker
+from reconciler.http_get import NoStatus, get_status
+from reconciler.local.processes.launch import launch_probe
+from reconciler.local.processes.pidfd import WatchedProcess
 from reconciler.local.processes.program import Program
 
 GRID_SECONDS = 0.002
@@ -23,6 +28,9 @@ SLOWEST_SECONDS = 0.05
 SHARE_SECONDS = 0.0002
 """The shortest time between two dials to any service, so that dialling leaves time to programs that start."""
 ANSWER_SECONDS = 2.0
+CHECK_SECONDS = 5.0
+"""The longest time of a busy check."""
+NOT_RUNNING = check_failed("the program does not run")
 
 
 @dataclass(slots=True)
@@ -69,22 +77,56 @@ class ReadinessProber:
 
     async def _command_succeeds(self, service: str, program: Program, port: int, last: LastProbe) -> bool:
         """Return whether the program's `ready_command` exits with 0 in time."""
-        name = program.ready_command[0]
+        command = program.ready_command
         try:
-            process = launch_ready_command(service, program, port, self._run, self._umask)
-        except (OSError, ValueError) as error:
-            last.note(f"{name} cannot be run: {error}", lasts=True)
-            return False
-        try:
-            await asyncio.wait_for(process.wait(), ANSWER_SECONDS)
+            process = launch_probe(service, program, command, port, self._run, self._umask)
+            code = await _exit_code(process, ANSWER_SECONDS)
         except TimeoutError:
-            last.note(f"{name} has not ended within {ANSWER_SECONDS:g} s")
+            last.note(f"{command[0]} has not ended within {ANSWER_SECONDS:g} s")
             return False
-        finally:
-            with suppress(PermissionError):
-                process.send_to_group(SIGKILL)
-        last.note(f"{name} exits with {process.exit_code}")
-        return process.exit_code == 0
+        except (OSError, ValueError) as error:
+            last.note(f"{command[0]} cannot be run: {error}", lasts=True)
+            return False
+        last.note(f"{command[0]} exits with {code}")
+        return code == 0
+
+
+class BusyProber:
+    """Asks running programs whether they work without a client."""
+
+    def __init__(self, run: str, umask: int) -> None:
+        """`run` names the state directory; `umask` is the umask of the programs."""
+        self._run, self._umask = run, umask
+
+    async def ask(self, service: str, port: int, program: Program) -> Blocker | None:
+        """Return the reason to keep a service awake, or None if it is idle."""
+        if program.busy_path is None:
+            return await self._ask_command(service, port, program)
+        question = f"GET {program.busy_path}"
+        try:
+            return of_status(question, await get_status("127.0.0.1", port, program.busy_path, CHECK_SECONDS))
+        except NoStatus as error:
+            return check_failed(f"{question} {error}")
+
+    async def _ask_command(self, service: str, port: int, program: Program) -> Blocker | None:
+        command = program.busy_command
+        try:
+            process = launch_probe(service, program, command, port, self._run, self._umask)
+            return of_exit_code(command[0], await _exit_code(process, CHECK_SECONDS))
+        except TimeoutError:
+            return check_failed(f"{command[0]} has not ended within {CHECK_SECONDS:g} s")
+        except (OSError, ValueError) as error:
+            return check_failed(f"{command[0]} cannot be run: {error}")
+
+
+async def _exit_code(process: WatchedProcess, seconds: float) -> int | None:
+    """Return the exit code of the command of a probe, or None if it was killed. Raises `TimeoutError`."""
+    try:
+        await asyncio.wait_for(process.wait(), seconds)
+    finally:
+        with suppress(PermissionError):
+            process.send_to_group(SIGKILL)
+    return process.exit_code
 
 
 def accepts(port: int) -> bool:
@@ -103,29 +145,9 @@ def accepts(port: int) -> bool:
 
 async def _answers(port: int, path: str, last: LastProbe) -> bool:
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            status = await _status(port, path)
-    except TimeoutError:
-        last.note(f"GET {path} is not answered within {ANSWER_SECONDS:g} s")
-        return False
-    except OSError as error:
-        last.note(f"GET {path} is not answered: {error.strerror or error}")
-        return False
-    except (ValueError, IndexError, asyncio.LimitOverrunError):
-        last.note(f"GET {path} is not answered with HTTP", lasts=True)
+        status = await get_status("127.0.0.1", port, path, ANSWER_SECONDS)
+    except NoStatus as error:
+        last.note(f"GET {path} {error}", lasts=error.is_not_http)
         return False
     last.note(f"GET {path} is answered with {status}", lasts=400 <= status < 500)
     return 200 <= status < 400
-
-
-async def _status(port: int, path: str) -> int:
-    """Return the status of `GET path`. Raises OSError, and ValueError or IndexError if the answer is not HTTP."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: zenvoy\r\nConnection: close\r\n\r\n"
-        writer.write(request.encode())
-        return int((await reader.readline()).split()[1])
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
