@@ -23,7 +23,7 @@ ATTEMPTS = 3
 """A server that closes a connection with unread data resets it, at times before its last words are read: a case fails
 if it fails each time."""
 TIMEOUT_SECONDS = 5
-"""How long a case waits for a frame; more than a wake on a busy machine takes."""
+"""The time for which a case waits for a frame; a wake on a busy machine takes less."""
 DOCUMENTED: dict[str, frozenset[str]] = {
     "h2c": frozenset(
         {
@@ -54,7 +54,7 @@ def direct() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def z(shared_zenvoy: Start) -> Zenvoy:
-    """Provide a service for each lane and protocol; a lane runs its cases one after another."""
+    """Provide a service for each lane and protocol. A lane runs its cases in turn."""
     command = [built("h2server"), "{port}"]
     services = [
         {"name": f"{protocol}-{lane}", "protocol": protocol, "command": command, **fields}
