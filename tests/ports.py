@@ -17,20 +17,28 @@ _given: set[int] = set()
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that is free at this address now, and that no other test of this run is given."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return free_ports(1, host)
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> int:
+    """Return the first of so many free ports in a row; see `free_port`."""
     ports = _own_range()
     while True:
-        port = _random.choice(ports)
-        if port in _given:
-            continue
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
+        first = _random.choice(ports[: 1 - count or None])
+        wanted = range(first, first + count)
+        if not _given.intersection(wanted) and all(_is_free(host, port) for port in wanted):
+            _given.update(wanted)
+            return first
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def _own_range() -> range:

@@ -6,17 +6,23 @@ Everything that is started here is stopped here, and by `cluster` itself once th
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_ports
+
 TOOL = Path(__file__).with_name("cluster")
 TOOLING_SECONDS = 90 * 60
 """Building Kubernetes on a slow machine, once."""
+DOWN_SECONDS = 600
+APISERVER_SECONDS = 400
+"""Longer than `cluster` waits for it, so that its explanation is seen."""
+OUTPUT_LENGTH = 40_000
+"""Characters of a failed program's output: `cluster` prints the end of each log."""
 
 
 class ToolFailed(Exception):
@@ -45,7 +51,7 @@ class Cluster:
 
     def start_apiserver(self) -> None:
         """Start the API server again with its data, and wait until it serves. A frozen one is killed."""
-        self.run(TOOL, "apiserver", "start")
+        self.run(TOOL, "apiserver", "start", timeout=APISERVER_SECONDS)
 
     def freeze(self, program: str) -> None:
         """Freeze `apiserver`, `etcd`, `controller-manager` or another part: its connections stay open and silent."""
@@ -59,7 +65,7 @@ class Cluster:
         return int((self.folder / f"{program}.pid").read_text())
 
     def down(self) -> None:
-        self.run(TOOL, "down")
+        self.run(TOOL, "down", timeout=DOWN_SECONDS)
 
     def logs(self) -> str:
         if self.folder is None:
@@ -68,9 +74,24 @@ class Cluster:
 
 
 def start(folder: Path, *options: str) -> Cluster:
-    """Run `cluster up` with ports of its own; it stops if this process is killed. Raises `ToolFailed`."""
-    settings = {"CLUSTER_DIR": str(folder), "CLUSTER_PORT": str(free_ports(3))}
-    run(TOOL, "up", *options, "--while", str(os.getpid()), settings=settings, timeout=TOOLING_SECONDS)
+    """Run `cluster up` with ports of its own; it stops if this process is killed. Raises `ToolFailed`.
+
+    Most tests need the cluster: a failure is printed, and it is started once more.
+    """
+    try:
+        return _start(folder, *options)
+    except ToolFailed as error:
+        print(f"starting the cluster again, because it failed: {error}", file=sys.stderr)
+        return _start(folder, *options)
+
+
+def _start(folder: Path, *options: str) -> Cluster:
+    settings = {"CLUSTER_DIR": str(folder), "CLUSTER_PORT": str(free_ports(3, host=""))}
+    try:
+        run(TOOL, "up", *options, "--while", str(os.getpid()), settings=settings, timeout=TOOLING_SECONDS)
+    except ToolFailed:
+        run(TOOL, "down", settings=settings, timeout=DOWN_SECONDS)
+        raise
     return Cluster(folder / "kubeconfig", {**settings, **_exports(settings)}, folder)
 
 
@@ -95,23 +116,11 @@ def run(
     try:
         done = subprocess.run(words, input=given, env=environment, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        raise ToolFailed(f"{' '.join(words)}: not within {timeout:g} s\n{error.stderr or ''}") from None
+        output = (error.stderr or b"").decode(errors="replace")[-OUTPUT_LENGTH:]
+        raise ToolFailed(f"{' '.join(words)}: not within {timeout:g} s\n{output}") from None
     if done.returncode:
-        raise ToolFailed(f"{' '.join(words)}: {done.stderr[-4000:] or done.stdout[-4000:]}")
+        raise ToolFailed(f"{' '.join(words)}: {done.stderr[-OUTPUT_LENGTH:] or done.stdout[-OUTPUT_LENGTH:]}")
     return done.stdout
-
-
-def free_ports(count: int) -> int:
-    """Return the first of so many free ports in a row, below those of outgoing connections."""
-    while True:
-        first = random.randrange(20000, 30000)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def _exports(settings: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 
 from reconciler.kubernetes.client.api import Api
-from tests.cluster.harness import Cluster, free_ports
+from tests.cluster.harness import Cluster
+from tests.ports import free_ports
 
 PROGRAM = Path(sys.executable).parent / "zenvoy"
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import Unreachable
-from tests.cluster.harness import Cluster
+from tests.cluster.harness import Cluster, ToolFailed, run
+from tests.ports import free_ports
 
 SCRIPT = Path(__file__).with_name("cluster")
 
@@ -30,7 +32,10 @@ async def test_cluster_objects_survive_an_api_server_restart(api: Api, apiserver
 
 def started(name: str, argument: str) -> subprocess.Popen[bytes]:
     """Return a process of that name, which does nothing."""
-    return subprocess.Popen([name, "-c", "import time; time.sleep(1000)", argument], executable=sys.executable)
+    process = subprocess.Popen([name, "-c", "import time; time.sleep(1000)", argument], executable=sys.executable)
+    while not Path(f"/proc/{process.pid}/cmdline").read_bytes():  # as long as the kernel loads the program
+        time.sleep(0.01)
+    return process
 
 
 @pytest.fixture
@@ -58,3 +63,25 @@ def test_cluster_down_finds_processes_without_their_folder(
     for name in ("etcd", "apiserver"):
         assert f"cluster: {name} (process {lost[name].pid})" in done.stderr
     assert not (tmp_path / "cluster").exists()
+
+
+def test_cluster_that_fails_explains_its_processes(tmp_path: Path) -> None:
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    bodies = {"etcd": "print('serving', flush=True); time.sleep(1000)", "kube-apiserver": "sys.exit('no etcd')"}
+    for program, body in bodies.items():
+        (assets / program).write_text(f"#!{sys.executable}\nimport sys, time\n{body}\n")
+        (assets / program).chmod(0o755)
+    settings = {
+        "CLUSTER_DIR": str(tmp_path / "run"),
+        "CLUSTER_PORT": str(free_ports(3)),
+        "KUBEBUILDER_ASSETS": str(assets),
+    }
+    try:
+        with pytest.raises(ToolFailed) as failed:
+            run(SCRIPT, "up", settings=settings)
+        assert "cluster: apiserver ended" in str(failed.value)
+        assert "== apiserver: exited with code 1\nno etcd\n" in str(failed.value)
+        assert "== etcd: runs, " in str(failed.value)
+    finally:
+        run(SCRIPT, "down", settings=settings)
