@@ -91,8 +91,9 @@ def transitions() -> int:
 def holder_families() -> Iterator[Family]:
     """Yield the metrics that a holder with one service exports."""
     assignment = SimpleNamespace(service="web")
-    counts = dict.fromkeys(("held", "relayed", "released", "gone", "bytes_up", "bytes_down"), 0)
-    queue = SimpleNamespace(assignment=assignment, refused=Counter(timeout=1), **counts)
+    names = ("held", "relayed", "released", "gone", "silent_ended", "redialed", "bytes_up", "bytes_down")
+    counts = dict.fromkeys(names, 0)
+    queue = SimpleNamespace(assignment=assignment, silent=(), refused=Counter(timeout=1), **counts)
     stand_in: Any = SimpleNamespace(
         refused=Counter(),
         addresses={"": SimpleNamespace(queue=queue, relayed=())},

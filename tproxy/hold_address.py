@@ -31,6 +31,7 @@ from tproxy.io.descriptors import Budget
 from tproxy.io.loop import Loop, Timer
 from tproxy.io.refuser import Refuser
 from tproxy.protocols.held_requests import HeldRequests
+from tproxy.protocols.proxy_protocol import NONE
 from tproxy.relay.attempt import Attempt
 from tproxy.relay.relay import Relay, RelayedConnection
 from tproxy.wire import Assignment
@@ -43,6 +44,7 @@ headers."""
 _NEARLY_SECONDS, _NEARLY_SHARE = 1.0, 0.1
 """A request that has waited for holdTimeout but for this counts as timed out: holding it again would double its
 wait."""
+_SILENT_INTEREST = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _RETRY_AFTER_SECONDS: dict[RefusalCause, int] = {"timeout": 5, "removed": 30, "unassigned": 30}
 
 
@@ -77,9 +79,12 @@ class HoldAddress:
 
     def accept(self, fd: int) -> None:
         """Hold a connection that was accepted and counted in the budget, or refuse it."""
-        if self.queue.is_full:
+        queue, budget = self.queue, self._context.budget
+        if (queue.is_full or not budget.admits_held()) and (silent := queue.oldest_silent()):
+            self._end_silent(silent)
+        if queue.is_full:
             self._refuse(fd, "max_held")
-        elif not self._context.budget.admits_held():
+        elif not budget.admits_held():
             self._refuse(fd, "descriptors")
         else:
             self._hold(fd, time.monotonic())
@@ -96,6 +101,9 @@ class HoldAddress:
         held = queue.add(fd, since)
         if self._watch(held):
             self._arm_timeout()
+            if held in queue.silent:
+                return
+            self._context.keeper.keep(held)
             self._context.reporter.report(queue, at_once=queue.held == 1 and not queue.endpoints)
             self._dialer.pump()
 
@@ -111,18 +119,44 @@ class HoldAddress:
         queue.add_again(held, fd)
         if self._watch(held):
             self._rearm_timeout()
+            context.keeper.keep(held)
             context.reporter.report(queue)
             self._dialer.lost()
 
     def _watch(self, held: HeldConnection) -> bool:
         """Wait for events of a held connection, and return whether that is possible."""
         try:
-            self._context.loop.register(held.fd, self._interest(), held)
+            interest = _SILENT_INTEREST if held in self.queue.silent else self._interest()
+            self._context.loop.register(held.fd, interest, held)
         except OSError:  # epoll_ctl(2): out of memory or watches
             self._refuse(self.queue.remove(held), "descriptors")
             return False
-        self._context.keeper.keep(held)
         return True
+
+    def _join(self, held: HeldConnection) -> None:
+        """Count a silent connection as held: it has sent a byte, or there are endpoints."""
+        queue, context = self.queue, self._context
+        queue.join(held, time.monotonic())
+        context.loop.modify(held.fd, self._interest())
+        context.keeper.keep(held)
+        self._rearm_timeout()
+        context.reporter.report(queue, at_once=queue.held == 1 and not queue.endpoints)
+
+    def _on_silent_events(self, held: HeldConnection, events: int) -> None:
+        """Join the queue with the first byte after the header, if any; the end of the connection may follow it."""
+        header = tcp.peek_header(held.fd) if self.queue.assignment.has_header else NONE
+        if header is not None and len(tcp.peek(held.fd, header.size + 1)) > header.size:
+            self._join(held)
+            self._dialer.pump()
+        elif events & ~select.EPOLLIN:
+            self._end_silent(held)
+
+    def _end_silent(self, held: HeldConnection) -> None:
+        """Close a connection that woke nothing, so that it is neither gone nor refused."""
+        self._context.loop.unregister(held.fd)
+        os.close(self.queue.remove(held))
+        self._context.budget.used -= 1
+        self.queue.silent_ended += 1
 
     def assign(self, assignment: Assignment) -> None:
         """Put an assignment in force."""
@@ -141,6 +175,9 @@ class HoldAddress:
             self._dialer.set_endpoints(queue.endpoints)
         if not was_assigned:
             self._context.reporter.report(queue)
+        if not queue.waits_for_bytes:
+            for held in list(queue.silent):
+                self._join(held)
         self._dialer.pump()
 
     def remove(self, cause: RefusalCause) -> None:
@@ -153,7 +190,9 @@ class HoldAddress:
         self._forget_if_unused()
 
     def refuse_all(self, cause: RefusalCause) -> None:
-        """Refuse all held connections."""
+        """Refuse all held connections, and close the silent ones."""
+        for silent in list(self.queue.silent):
+            self._end_silent(silent)
         while held := self.queue.oldest():
             last = held.requests.last if held.requests else None
             self._refuse(self._leave(held), cause, time.monotonic() - held.since, last)
@@ -217,7 +256,7 @@ class HoldAddress:
         context.limiter.resume()
 
     def _forget_if_unused(self) -> None:
-        if not (self.queue.is_assigned or self.queue.held or self.relayed):
+        if not (self.queue.is_assigned or self.queue.held or self.queue.silent or self.relayed):
             self._context.addresses.pop(self.queue.address, None)
 
     def _reinterpret(self, was_assigned: bool) -> None:
@@ -248,6 +287,9 @@ class HoldAddress:
         return state != tcp.ESTABLISHED if self.queue.is_http else state == tcp.CLOSED
 
     def _on_held_events(self, held: HeldConnection, events: int) -> None:
+        if self.queue.silent and held in self.queue.silent:
+            self._on_silent_events(held, events)
+            return
         if events & ~select.EPOLLIN:
             self._drop(held)
         elif held not in self.queue.without_head or self._head_arrived(held):
@@ -321,9 +363,9 @@ class HoldAddress:
             self._refuse(self._leave(held), cause, now - held.since, last)
 
     def _arm_timeout(self) -> None:
-        oldest = self.queue.oldest()
-        if self._timeout is None and oldest is not None:
-            at = oldest.since + self.queue.assignment.hold_timeout
+        oldest = [held.since for held in (self.queue.oldest(), self.queue.oldest_silent()) if held]
+        if self._timeout is None and oldest:
+            at = min(oldest) + self.queue.assignment.hold_timeout
             self._timeout = self._context.loop.call_at(at, self._on_timeout)
 
     def _rearm_timeout(self) -> None:
@@ -337,6 +379,8 @@ class HoldAddress:
         before = time.monotonic() - self.queue.assignment.hold_timeout
         while (oldest := self.queue.oldest()) and oldest.since <= before:
             self._time_out(oldest)
+        while (silent := self.queue.oldest_silent()) and silent.since <= before:
+            self._end_silent(silent)
         self._arm_timeout()
         self._dialer.pump()
         self._forget_if_unused()

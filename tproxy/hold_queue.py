@@ -3,6 +3,9 @@
 First come, first served. `hold_timeout` is the same for all connections of a service, so the deque is ordered by age
 and one timer per queue, for its oldest connection, is enough. A connection that leaves from the middle is only marked.
 It is removed from the deque when it comes to the front, or when more than half of the deque is marked.
+
+If the assignment waits for bytes, a connection whose client has sent nothing is *silent*: it is kept apart, is not
+demand, and makes room for others. It joins the queue with its first byte, or once there are endpoints.
 """
 
 from __future__ import annotations
@@ -68,10 +71,14 @@ class HoldQueue:
     waiting: deque[HeldConnection] = field(default_factory=deque)
     without_head: set[HeldConnection] = field(default_factory=set)
     """Connections whose head, which names the client, has not arrived; Envoy sends it at once."""
+    silent: dict[HeldConnection, None] = field(default_factory=dict)
+    """Connections that are not demand yet, oldest first."""
     held: int = 0
     relayed: int = 0
     released: int = 0
     gone: int = 0
+    silent_ended: int = 0
+    """Connections that ended while they were silent."""
     redialed: int = 0
     """Released connections that were held again, because the endpoint ended them without an answer."""
     refused: Counter[str] = field(default_factory=Counter)
@@ -107,7 +114,12 @@ class HoldQueue:
 
     @property
     def is_full(self) -> bool:
-        return self.held >= self.assignment.max_held
+        return self.held + len(self.silent) >= self.assignment.max_held
+
+    @property
+    def waits_for_bytes(self) -> bool:
+        """True if a new connection is silent at first."""
+        return self.assignment.waits_for_bytes and not self.endpoints
 
     @property
     def used(self) -> bool:
@@ -117,6 +129,19 @@ class HoldQueue:
     def add(self, fd: int, since: float) -> HeldConnection:
         """Add a connection."""
         held = HeldConnection(fd, self, since)
+        if self.waits_for_bytes:
+            self.silent[held] = None
+        else:
+            self._append(held)
+        return held
+
+    def join(self, held: HeldConnection, now: float) -> None:
+        """Add a silent connection to the queue; its wait begins."""
+        del self.silent[held]
+        held.since = now
+        self._append(held)
+
+    def _append(self, held: HeldConnection) -> None:
         if self.assignment.protocol == "h2c":
             held.requests = HeldRequests()
         if self.expects_head:
@@ -125,7 +150,6 @@ class HoldQueue:
         self.held += 1
         if self.held == 1:
             self.update_oldest(held)
-        return held
 
     def add_again(self, held: HeldConnection, fd: int) -> None:
         """Add a connection that was removed, at the place that its age gives it."""
@@ -138,6 +162,9 @@ class HoldQueue:
     def remove(self, held: HeldConnection) -> int:
         """Remove a connection and return its descriptor, which is the caller's."""
         fd, held.fd = held.fd, -1
+        if held in self.silent:
+            del self.silent[held]
+            return fd
         self.without_head.discard(held)
         self.held -= 1
         waiting = self.waiting
@@ -150,6 +177,10 @@ class HoldQueue:
     def oldest(self) -> HeldConnection | None:
         """Return the connection that has waited longest."""
         return self.waiting[0] if self.waiting else None
+
+    def oldest_silent(self) -> HeldConnection | None:
+        """Return the connection that has been silent longest."""
+        return next(iter(self.silent), None)
 
     @property
     def releasable(self) -> int:

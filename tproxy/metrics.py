@@ -69,6 +69,11 @@ class HolderCollector(Collector):
         released = CounterMetricFamily(_PREFIX + "released", "Held connections that were released.", labels=["service"])
         refused = CounterMetricFamily(_PREFIX + "refused", "Refused connections.", labels=["service", "reason"])
         gone = CounterMetricFamily(_PREFIX + "gone", "Held connections whose client disconnected.", labels=["service"])
+        silent = GaugeMetricFamily(
+            _PREFIX + "silent", "Connections that count as held only from their first byte.", labels=["service"]
+        )
+        help_text = "Connections that ended before their first byte and woke nothing, such as probes."
+        silent_ended = CounterMetricFamily(_PREFIX + "silent_ended", help_text, labels=["service"])
         help_text = "Released connections held again, because their endpoint ended them without an answer."
         redialed = CounterMetricFamily(_PREFIX + "redialed", help_text, labels=["service"])
         moved = CounterMetricFamily(_PREFIX + "relayed_bytes", "Relayed bytes.", labels=["service", "direction"])
@@ -86,6 +91,8 @@ class HolderCollector(Collector):
             released.add_metric(service, queue.released)
             gone.add_metric(service, queue.gone)
             redialed.add_metric(service, queue.redialed)
+            silent.add_metric(service, len(queue.silent))
+            silent_ended.add_metric(service, queue.silent_ended)
             for cause, count in list(queue.refused.items()):
                 refused.add_metric([*service, cause], count)
             current = list(hold_address.relayed)
@@ -93,7 +100,7 @@ class HolderCollector(Collector):
             moved.add_metric([*service, "down"], queue.bytes_down + sum(one.bytes_down for one in current))
         held.add_metric([NO_SERVICE], held_unassigned)
         relayed.add_metric([NO_SERVICE], relayed_unassigned)
-        yield from (held, relayed, released, refused, gone, redialed, moved)
+        yield from (held, relayed, released, refused, gone, silent, silent_ended, redialed, moved)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

@@ -62,6 +62,8 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     """True if each connection begins with a PROXY protocol header, version 2, that names its client."""
     reference: str = ""
     """An id in refusals, by which operators find the full reason."""
+    waits_for_bytes: bool = False
+    """True if a connection counts as held only from the first byte of its client, which may follow the header."""
 
 
 class AssignmentUpdate(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):

@@ -15,7 +15,7 @@ from reconciler.core.reasons import UNEXPLAINED, Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.text import pluralize
-from reconciler.core.traffic import ServiceUsage, Usage
+from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
 
 SETTLE_SECONDS = 0.1
 """Delay after an acknowledgement before a sample counts: Envoy's main thread acknowledges, its workers follow."""
@@ -63,7 +63,7 @@ def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
         return events.DeletionStarted("it is being deleted")
     match record.state:
         case State.ScaledToZero:
-            return _asleep(record, seen)
+            return _asleep(record, spec, seen)
         case State.Waking:
             return waking(record, seen)
         case State.Active:
@@ -128,7 +128,7 @@ def undrained(record: Record, spec: Spec, seen: Observed) -> Blocker | None:
         return Blocker(Reason.USAGE_UNKNOWN, "usage is unknown")
     if seen.traffic.taken_at < max(seen.route_acked_at + SETTLE_SECONDS, record.since):
         return Blocker(Reason.SAMPLE_TOO_OLD, "no sample since the route was acknowledged")
-    if seen.traffic.in_flight:
+    if seen.traffic.in_flight and not (by is IdleBy.BYTES and is_without_bytes(spec, seen.traffic)):
         return Blocker(Reason.IN_FLIGHT, f"{pluralize(seen.traffic.in_flight, by.one)} in flight")
     # One window without a byte does not prove that the service computes nothing for a connected client. All of
     # `idleAfter` without a byte is accepted as proof; a commanded drain has time for only a part of it.
@@ -152,10 +152,10 @@ def _wanted(record: Record, spec: Spec, seen: Observed) -> bool:
     return bool(seen.held or seen.relayed) or undrained(record, spec, seen) is not None
 
 
-def _asleep(record: Record, seen: Observed) -> Event | None:
+def _asleep(record: Record, spec: Spec, seen: Observed) -> Event | None:
     if seen.held:
         return events.DemandSeen(waiting_clients(seen.held))
-    traffic = seen.traffic
+    traffic = None if spec.waits_for_bytes else seen.traffic
     if traffic and traffic.window_start >= record.since and (traffic.arrived or traffic.moved or traffic.in_flight):
         return events.DemandSeen(f"Envoy reported traffic: {traffic.seen}")
     if seen.replicas == 0 and not record.zeroed:
@@ -245,8 +245,9 @@ def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_afte
     if unknown := _unknown(record, seen, now, stale_after, patient=_was_commanded(record, seen)):
         return unknown
     # Work that was in flight before the drain may finish within `drainTimeout`; new work makes the service active.
-    if seen.traffic and seen.traffic.moved and _is_anew(record, seen, seen.traffic):
-        return events.Traffic(seen.traffic.reason)
+    traffic = seen.traffic
+    if traffic and traffic.moved and not is_without_bytes(spec, traffic) and _is_anew(record, seen, traffic):
+        return events.Traffic(traffic.reason)
     if event := _busy(spec, seen, now, asked_from=record.since):
         return event
     if _is_acked(record, seen) and drain_blocker(record, spec, seen) is None:

@@ -97,6 +97,7 @@ class Reason(StrEnum):
     HOST_TAKEN = "HostTaken"
     HOST_NOT_ALLOWED = "HostNotAllowed"
     IDLE_BY_UNKNOWN = "IdleByUnknown"
+    WAKE_BY_UNKNOWN = "WakeByUnknown"
     IGNORE_NOT_USED = "IgnoreNotUsed"
     BAD_SPEC = "BadSpec"
     BAD_ANNOTATION = "BadAnnotation"

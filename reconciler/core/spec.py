@@ -35,6 +35,14 @@ class IdleBy(StrEnum):
         return self.value.removesuffix("s")
 
 
+class WakeBy(StrEnum):
+    """The part of a client's demand that wakes a sleeping service; for `BYTES` the first byte after the connection."""
+
+    REQUESTS = "requests"
+    CONNECTIONS = "connections"
+    BYTES = "bytes"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ignore:
     """A rule for requests or connections that do not count as use of a service, such as probes and scrapes.
@@ -71,6 +79,7 @@ class Spec:
     drain_timeout: float = 30.0
     max_held: int = 1024
     idle_by: IdleBy = IdleBy.REQUESTS
+    wake_by: WakeBy = WakeBy.REQUESTS
     ignore: tuple[Ignore, ...] = ()
     """Requests or connections that neither wake it nor keep it awake."""
     refusal_details: bool = False
@@ -81,3 +90,8 @@ class Spec:
     """True if it must not be put to sleep."""
     departing: bool = False
     """True while it is being deleted: it is woken, and stays awake until the deletion."""
+
+    @property
+    def waits_for_bytes(self) -> bool:
+        """True if a connection without a byte does not wake it. TLS needs no wait: its first bytes name the service."""
+        return self.protocol is Protocol.TCP and self.wake_by is WakeBy.BYTES

@@ -102,6 +102,8 @@ class ServiceUsage:
         return f"{self.arrived} arrived, {self.moved} moved, {self.in_flight} in flight"
 
 
+PROXY_HEADER_BYTES = 52
+"""The longest header that Envoy sends to a hold address before the bytes of the client."""
 RESTART_TOLERANCE_SECONDS = 2.0
 """Tolerance for uptimes: whole seconds, as old as Envoy's latest flush, and delayed by the reading itself."""
 
@@ -249,6 +251,16 @@ def in_flight(spec: Spec, sample: Sample, expected: frozenset[str]) -> int | Non
     """Return the number of requests or connections in flight to a service, or None if the sample is incomplete."""
     found = evidence(sample, expected, spec.name)
     return None if found is None else found.in_flight(spec)
+
+
+def is_without_bytes(spec: Spec, usage: ServiceUsage) -> bool:
+    """Return whether all use of a window may be connections to the hold address whose clients sent nothing.
+
+    Only for a service whose route leads there. The holder reports clients that sent bytes as held, if that is what
+    wakes the service.
+    """
+    most = PROXY_HEADER_BYTES if spec.idle_by is IdleBy.BYTES else 1
+    return spec.waits_for_bytes and usage.moved <= most * usage.arrived
 
 
 @lru_cache(maxsize=len(IdleBy))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import IdleBy, Protocol
+from reconciler.core.spec import IdleBy, Protocol, WakeBy
 from reconciler.core.text import closest_match, join_words, parse_duration
 
 MIN_SECONDS, MAX_SECONDS = 0.001, 10 * 365 * 24 * 3600
@@ -36,6 +36,13 @@ IDLE_BY = {
     Protocol.TLS: (IdleBy.CONNECTIONS, IdleBy.BYTES),
 }
 """Available values of `idle.by` for each protocol; the first is the default."""
+WAKE_BY = {
+    Protocol.HTTP: (WakeBy.REQUESTS,),
+    Protocol.H2C: (WakeBy.REQUESTS,),
+    Protocol.TCP: (WakeBy.CONNECTIONS, WakeBy.BYTES),
+    Protocol.TLS: (WakeBy.BYTES,),
+}
+"""Available values of `wake.by` for each protocol; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,14 @@ def idle_by_problem(protocol: Protocol, by: IdleBy, names: Notation, origin: str
         return None
     what, remedy = f"{by} is not available for {protocol}{origin}", f"use {join_words(IDLE_BY[protocol])}"
     return Problem(Reason.IDLE_BY_UNKNOWN, names.place("idle.by"), what, remedy)
+
+
+def wake_by_problem(protocol: Protocol, by: WakeBy, names: Notation, origin: str = "") -> Problem | None:
+    """Check whether `wake.by` is available for a protocol."""
+    if by in WAKE_BY[protocol]:
+        return None
+    what, remedy = f"{by} is not available for {protocol}{origin}", f"use {join_words(WAKE_BY[protocol])}"
+    return Problem(Reason.WAKE_BY_UNKNOWN, names.place("wake.by"), what, remedy)
 
 
 def _bad(place: str, message: str, remedy: str) -> Problem:

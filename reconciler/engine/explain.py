@@ -115,4 +115,5 @@ def settings(service: ManagedService) -> dict[str, Any]:
         "drainTimeout": spec.drain_timeout,
         "maxHeld": spec.max_held,
         "idleBy": spec.idle_by.value,
+        "wakeBy": spec.wake_by.value,
     }

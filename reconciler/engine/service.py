@@ -13,7 +13,7 @@ from reconciler.core.lifecycle import (
 )
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import ServiceUsage, Usage
+from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
 from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests, WorkloadStatus
@@ -174,7 +174,9 @@ class ManagedService:
 
     def saw_traffic(self, traffic: ServiceUsage) -> None:
         since = self.seen.silent_since
-        if traffic.moved or traffic.usage is Usage.UNKNOWN:
+        is_held = self.record is not None and self.record.state is State.Draining
+        is_silent = is_held and is_without_bytes(self.spec, traffic)
+        if (traffic.moved and not is_silent) or traffic.usage is Usage.UNKNOWN:
             since = None
         elif since is None:
             since = traffic.window_start

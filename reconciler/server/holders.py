@@ -319,6 +319,7 @@ def assigned(order: HoldOrder) -> wire.Assignment:
         _reason(order),
         has_header=not spec.protocol.is_http,  # Envoy sends one for these protocols only
         reference=order.reference,
+        waits_for_bytes=spec.waits_for_bytes,
     )
 
 

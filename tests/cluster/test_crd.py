@@ -86,6 +86,8 @@ async def test_crd_defaults_equal_those_of_the_code(api: Api, namespace: str) ->
         "{service: web, port: 80, protocol: http, hosts: [shop.example.com, a-b.example], replicas: 3}",
         "{port: http, protocol: h2c, idle: {by: requests}, idleAfter: 1h30m, wakeTimeout: 500ms, holdTimeout: 1.5h}",
         "{protocol: tcp, listen: 5432, idle: {by: bytes}, maxHeld: 1}",
+        "{protocol: tcp, listen: 5432, wake: {by: bytes}}",
+        "{protocol: tls, wake: {by: bytes}}",
         "{protocol: tls, hosts: [shop.example.com], idle: {by: connections}, replicas: last, paused: true}",
         "{listen: 5432}",
         "{protocol: tcp, listen: 1, hosts: []}",
@@ -105,6 +107,7 @@ async def test_crd_valid_spec_is_accepted(api: Api, namespace: str, spec: str) -
 DURATION = "not a valid duration; for example 5m, 30s, or 1h30m"
 RANGE = "out of range; use at least 1ms and at most 87600h"
 HOST = "not a valid host name; use a-z, 0-9, -, and dots, without a port or a scheme, for example shop.example.com"
+WAKE = "not available for this protocol; use requests for http and h2c, connections or bytes for tcp, and bytes for tls"
 IDLE = "not available for this protocol; use requests or bytes for http and h2c, connections or bytes for tcp and tls"
 LISTEN = "only for tcp services; http, h2c, and tls services share a listener; remove listen, or set protocol: tcp"
 PORT = "not a valid port; use the name or number of a port of the Service, for example http or 80"
@@ -186,6 +189,10 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ("{protocol: h2c, idle: {by: connections}}", "spec.idle.by", IDLE),
         ("{protocol: tcp, listen: 1, idle: {by: requests}}", "spec.idle.by", IDLE),
         ("{protocol: tls, idle: {by: requests}}", "spec.idle.by", IDLE),
+        ("{protocol: http, wake: {by: bytes}}", "spec.wake.by", WAKE),
+        ("{protocol: tcp, listen: 1, wake: {by: requests}}", "spec.wake.by", WAKE),
+        ("{protocol: tls, wake: {by: connections}}", "spec.wake.by", WAKE),
+        ("wake: {by: luck}", "spec.wake.by", 'supported values: "requests", "connections", "bytes"'),
         ("readiness: luck", "spec.readiness", 'supported values: "probes", "kubernetes"'),
         ("idle: {by: luck}", "spec.idle.by", 'supported values: "requests", "connections", "bytes"'),
         ("replicas: 0", "spec.replicas", REPLICAS),

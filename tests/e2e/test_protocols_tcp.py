@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import re
 import socket
 import ssl
+import urllib.request
 
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, request, server
+from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, request, server, until
+from tests.ports import free_port
 
 TIMEOUT_SECONDS = 30.0
+HOLDER_METRICS = f"{LOCAL}:{free_port()}"
 
 
 def tcp(name: str, mode: str, **fields: object) -> dict[str, object]:
@@ -24,11 +28,13 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         tcp("mail", "greet"),
         tcp("turn", "reverse", command=gated(server("tcp", "reverse"), "turn")),
         tcp("echo", "echo", command=gated(server("tcp", "echo"), "echo")),
+        tcp("probed", "greet", wake={"by": "bytes"}, idle={"by": "bytes"}),
         tcp("late", "late"),
         {"name": "late-web", "hosts": ["late.localhost"], "command": server("tcp", "late")},
         tls("blue"),
         tls("green"),
         defaults=SLOW_TO_SLEEP,
+        options=("--holder-metrics", HOLDER_METRICS),
     )
 
 
@@ -112,6 +118,32 @@ def test_http_reset_before_an_answer_is_not_seen_by_the_client(z: Zenvoy, method
     z.asleep("late-web")
     reply = request(z.http_port, "late.localhost", method=method)
     assert (reply.status, reply.body) == (200, method.encode())
+
+
+def probes_ended(service: str) -> float:
+    """Return how many connections to a service ended in silence, by the holder's metrics."""
+    with urllib.request.urlopen(f"http://{HOLDER_METRICS}/metrics", timeout=TIMEOUT_SECONDS) as answer:
+        text = answer.read().decode()
+    found = re.search(rf'^zenvoy_holder_silent_ended_total{{service="{service}"}} (\S+)$', text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_tcp_probe_does_not_wake_by_bytes(z: Zenvoy) -> None:
+    z.asleep("probed")
+    for _ in range(5):
+        dial(z.port("probed")).close()
+    until("the probes are counted", lambda: probes_ended("probed") == 5)
+    with dial(z.port("probed")) as silent, dial(z.port("probed")) as connection:
+        connection.sendall(b"hello")
+        assert read_exactly(connection, 26) == b"220 probed is ready\r\nhello"
+        client = "{}:{}".format(*connection.getsockname())
+        assert read_exactly(silent, 21) == b"220 probed is ready\r\n", "an awake service greets it"
+    assert z.woken("probed")["lastWake"]["peer"] == client
+    assert z.wakes("probed") == 1
+    z.sleep("probed")
+    dial(z.port("probed")).close()
+    until("the probe is counted", lambda: probes_ended("probed") == 6)
+    assert z.status("probed")["state"] == "ScaledToZero"
 
 
 def trusting(color: str) -> ssl.SSLContext:

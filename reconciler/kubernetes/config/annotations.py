@@ -14,7 +14,7 @@ import msgspec
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import IdleBy, Protocol
+from reconciler.core.spec import IdleBy, Protocol, WakeBy
 from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, Notation
 from reconciler.kubernetes.config import ignore_rules
@@ -156,7 +156,7 @@ def _port(text: str) -> int | str:
     return text
 
 
-def _word(known: type[Protocol] | type[IdleBy] | type[Readiness]) -> Callable[[str], str]:
+def _word(known: type[Protocol] | type[IdleBy] | type[WakeBy] | type[Readiness]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         _check(validation.choice_problem("", text, known))
         return text
@@ -245,6 +245,7 @@ FIELDS: Mapping[str, Field] = {
     "drain-timeout": Field("drainTimeout", _duration, "30s"),
     "max-held": Field("maxHeld", lambda text: _number(text, MAX_HELD, 1024), "1024"),
     "idle-by": Field("idle.by", _word(IdleBy), "bytes"),
+    "wake-by": Field("wake.by", _word(WakeBy), "bytes"),
     "ignore-paths": Field(
         "ignore.paths", _texts(validation.path_problem, "/healthz,/metrics/*"), "/healthz,/metrics/*"
     ),

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from reconciler.core import validation
 from reconciler.core.reasons import Problem, Reason
-from reconciler.core.spec import IdleBy, Protocol, Spec
+from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
 from reconciler.core.text import parse_duration
-from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, Notation
+from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, WAKE_BY, Notation
 from reconciler.kubernetes.config import ignore_rules, service_ports
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
@@ -27,7 +27,7 @@ ANY_ADDRESS = "0.0.0.0"
 DEFAULT_TARGET = ("apps/v1", "Deployment")
 DURATIONS = {"idleAfter": "5m", "wakeTimeout": "2m", "holdTimeout": "60s", "drainTimeout": "30s"}
 """The fields that are durations, with their defaults, which the schema has too."""
-_PROTOCOLS, _IDLE_BYS = frozenset(Protocol), frozenset(IdleBy)
+_PROTOCOLS, _IDLE_BYS, _WAKE_BYS = frozenset(Protocol), frozenset(IdleBy), frozenset(WakeBy)
 MAX_NAME_LENGTH = 253
 """Characters of `namespace/name`; Envoy rejects all of its configuration for a longer name."""
 SPEC = Notation(place=lambda path: f"spec.{path}", key=lambda path: path)
@@ -100,6 +100,7 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
         drain_timeout=times[3],
         max_held=said.max_held if said.max_held is not None else Spec(name="").max_held,
         idle_by=IdleBy(said.idle.by) if said.idle.by else IDLE_BY[protocol][0],
+        wake_by=WakeBy(said.wake.by) if said.wake.by else WAKE_BY[protocol][0],
         ignore=ignore_rules.convert_rules(said.ignore),
         refusal_details=said.refusal_details,
         paused=said.paused,
@@ -174,6 +175,8 @@ def _value_problems(said: ScaledServiceSpec, names: Notation) -> Iterator[Proble
         found.append(validation.number_problem(place("listen"), said.listen, MAX_PORT, 5432))
     if said.idle.by:
         found.append(validation.choice_problem(place("idle.by"), said.idle.by, IdleBy))
+    if said.wake.by:
+        found.append(validation.choice_problem(place("wake.by"), said.wake.by, WakeBy))
     if said.readiness:
         found.append(validation.choice_problem(place("readiness"), said.readiness, Readiness))
     yield from filter(None, found)
@@ -191,6 +194,8 @@ def _protocol_problems(
     ]
     if said.idle.by in _IDLE_BYS:
         found.append(validation.idle_by_problem(protocol, IdleBy(said.idle.by), names, origin))
+    if said.wake.by in _WAKE_BYS:
+        found.append(validation.wake_by_problem(protocol, WakeBy(said.wake.by), names, origin))
     yield from filter(None, found)
     yield from ignore_rules.unavailable_parts(protocol, origin, said.ignore, names)
 

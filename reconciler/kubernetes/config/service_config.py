@@ -23,6 +23,7 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         Reason.LISTEN_NOT_USED: "The service has a port of the proxy, but is not tcp.",
         Reason.HOSTS_NOT_USED: "A tcp service has hosts.",
         Reason.IDLE_BY_UNKNOWN: "idle.by is not available for this protocol.",
+        Reason.WAKE_BY_UNKNOWN: "wake.by is not available for this protocol.",
         Reason.IGNORE_NOT_USED: "A tcp or tls service has ignore rules with paths, user agents, or an answer.",
         Reason.BAD_SPEC: "The API server should have refused a value in the spec: the CRD is "
         "older than the reconciler.",

@@ -39,6 +39,12 @@ class Idle(Struct, frozen=True):
     by: str = ""
 
 
+class WakeTrigger(Struct, frozen=True):
+    """`spec.wake`."""
+
+    by: str = ""
+
+
 class IgnoreAnswer(Struct, frozen=True):
     """The response to ignored requests while the service is asleep."""
 
@@ -71,6 +77,7 @@ class ScaledServiceSpec(Struct, frozen=True):
     drain_timeout: str | None = None
     max_held: int | None = None
     idle: Idle = Idle()
+    wake: WakeTrigger = WakeTrigger()
     ignore: tuple[IgnoreRule, ...] = ()
     readiness: str = ""
     refusal_details: bool = False

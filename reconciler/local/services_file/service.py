@@ -11,8 +11,8 @@ from pathlib import Path
 
 from reconciler.core import validation
 from reconciler.core.address import Address
-from reconciler.core.spec import IdleBy, Protocol, Spec
-from reconciler.core.validation import IDLE_BY, MAX_HELD, Notation
+from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
+from reconciler.core.validation import IDLE_BY, MAX_HELD, WAKE_BY, Notation
 from reconciler.local.services_file import command
 from reconciler.local.services_file.addresses import address, host_name, service_name
 from reconciler.local.services_file.ignore_rules import read_ignore
@@ -21,7 +21,7 @@ from reconciler.local.services_file.values import Value
 
 TIMING = ("idleAfter", "wakeTimeout", "holdTimeout", "drainTimeout", "maxHeld", "refusalDetails")
 """The keys that `defaults` may set for all services."""
-KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "ignore", "paused")
+KEYS = ("name", "protocol", "hosts", "listen", *command.KEYS, *TIMING, "idle", "wake", "ignore", "paused")
 SLOW_SECONDS = 30.0
 """A start that takes longer is reported, however long clients may wait."""
 NOTATION = Notation(place=str, key=str)
@@ -77,6 +77,7 @@ def read_service(value: Value, defaults: Spec, folder: Path) -> Draft:
         hosts=tuple(dict.fromkeys(host for host in (*own, *(host for host, _ in hosts)) if host)),
         listen=str(listen) if listen else None,
         idle_by=_idle_by(fields.get("idle"), protocol),
+        wake_by=_wake_by(fields.get("wake"), protocol),
         ignore=read_ignore(fields.get("ignore"), protocol),
         paused=bool("paused" in fields and fields["paused"].yes_no()),
     )
@@ -116,4 +117,13 @@ def _idle_by(value: Value | None, protocol: Protocol) -> IdleBy:
     word = by.word(IdleBy) if by else None
     if by is not None and word is not None:
         by.accepts(validation.idle_by_problem(protocol, word, NOTATION))
+    return word or default
+
+
+def _wake_by(value: Value | None, protocol: Protocol) -> WakeBy:
+    default = WAKE_BY[protocol][0]
+    by = value.fields(["by"], f"{{by: {default}}}").get("by") if value else None
+    word = by.word(WakeBy) if by else None
+    if by is not None and word is not None:
+        by.accepts(validation.wake_by_problem(protocol, word, NOTATION))
     return word or default

@@ -14,8 +14,8 @@ from reconciler.core.judge import SETTLE_SECONDS, Observed, due, judge, undraine
 from reconciler.core.machine import step
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
-from reconciler.core.spec import IdleBy, Spec
-from reconciler.core.traffic import ServiceUsage, Usage
+from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
+from reconciler.core.traffic import PROXY_HEADER_BYTES, ServiceUsage, Usage
 
 SINCE, NOW, STALE_AFTER = 1000.0, 1010.0, 15.0
 SPEC = Spec(name="web")
@@ -303,6 +303,26 @@ def test_drain_by_bytes_ignores_silent_relayed_connections() -> None:
     relayed = replace(DRAINED, relayed=4)
     assert heard(State.Draining, relayed, replace(SPEC, idle_by=IdleBy.BYTES)) == events.Drained("idle for 5m")
     assert heard(State.Draining, relayed, replace(SPEC, idle_by=IdleBy.CONNECTIONS)) is None
+
+
+@pytest.mark.parametrize("idle_by", [IdleBy.CONNECTIONS, IdleBy.BYTES])
+def test_wake_by_bytes_ignores_connections_without_bytes(idle_by: IdleBy) -> None:
+    probed = replace(TRAFFIC, moved=1 if idle_by is IdleBy.CONNECTIONS else PROXY_HEADER_BYTES, arrived=1)
+    spec = Spec(name="db", protocol=Protocol.TCP, idle_by=idle_by, wake_by=WakeBy.BYTES)
+    usual = replace(spec, wake_by=WakeBy.CONNECTIONS)
+    asleep = Observed(0, traffic=probed)
+    assert heard(State.ScaledToZero, asleep, spec, zeroed=True) is None
+    assert isinstance(heard(State.ScaledToZero, replace(asleep, held=1), spec, zeroed=True), events.DemandSeen)
+    assert isinstance(heard(State.ScaledToZero, asleep, usual, zeroed=True), events.DemandSeen)
+    seen = replace(DRAINED, traffic=probed)
+    assert isinstance(heard(State.Draining, seen, spec), events.Drained)
+    assert isinstance(heard(State.Draining, seen, usual), events.Traffic)
+
+
+def test_wake_by_bytes_counts_more_bytes_than_headers() -> None:
+    used = replace(TRAFFIC, moved=PROXY_HEADER_BYTES + 1, arrived=1, in_flight=1)
+    spec = Spec(name="db", protocol=Protocol.TCP, idle_by=IdleBy.BYTES, wake_by=WakeBy.BYTES)
+    assert isinstance(heard(State.Draining, replace(DRAINED, traffic=used), spec), events.Traffic)
 
 
 def test_draining_at_zero_replicas_is_at_zero() -> None:

@@ -117,7 +117,7 @@ BAD = [
         "x",
         "y",
         "unknown annotation; use target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
-        "hold-timeout, drain-timeout, max-held, idle-by, ignore-paths, ignore-user-agents, ignore-sources, "
+        "hold-timeout, drain-timeout, max-held, idle-by, wake-by, ignore-paths, ignore-user-agents, ignore-sources, "
         "ignore-answer, readiness, refusal-details or paused",
     ),
 ]
@@ -155,6 +155,7 @@ def test_annotation_valid_sets_its_field() -> None:
         "drain-timeout": " 1m ",
         "max-held": "5",
         "idle-by": "bytes",
+        "wake-by": "requests",
         "ignore-paths": "/healthz, /metrics/*, /healthz",
         "ignore-user-agents": "kube-probe/, Prometheus/2",
         "ignore-sources": "10.1.2.3/16",
@@ -176,6 +177,7 @@ def test_annotation_valid_sets_its_field() -> None:
             "drainTimeout": "1m",
             "maxHeld": 5,
             "idle": {"by": "bytes"},
+            "wake": {"by": "requests"},
             "ignore": [
                 {"paths": ["/healthz", "/metrics/*"], "answer": {"status": 503, "body": "it is  asleep"}},
                 {"sources": ["10.1.2.3/16"], "answer": {"status": 503, "body": "it is  asleep"}},
@@ -275,9 +277,17 @@ def test_label_other_than_true_or_false_is_reported() -> None:
     assert problem and problem.harmless
 
 
-@pytest.mark.parametrize("name", [name for name in annotations.FIELDS if name not in ("listen", "ignore-answer")])
+_ALONE = annotations.FIELDS.keys() - {"listen", "ignore-answer", "wake-by"}
+
+
+@pytest.mark.parametrize("name", sorted(_ALONE))
 def test_annotations_documented_examples_are_valid(name: str) -> None:
     assert read({name: annotations.FIELDS[name].example})[1] == []
+
+
+def test_annotations_documented_wake_by_is_valid_for_tcp() -> None:
+    said = {"protocol": "tcp", **{name: annotations.FIELDS[name].example for name in ("listen", "wake-by")}}
+    assert read(said)[1] == []
 
 
 @settings(deadline=None)

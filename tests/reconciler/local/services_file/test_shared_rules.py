@@ -18,6 +18,8 @@ CASES = [
     ("drainTimeout: 90000h", {"drain-timeout": "90000h"}),
     ("protocol: gopher", {"protocol": "gopher"}),
     ("idle: {by: packets}", {"idle-by": "packets"}),
+    ("wake: {by: packets}", {"wake-by": "packets"}),
+    ("protocol: http, wake: {by: bytes}", {"protocol": "http", "wake-by": "bytes"}),
     ("protocol: http, idle: {by: connections}", {"protocol": "http", "idle-by": "connections"}),
     ("hosts: [a_b.example]", {"hosts": "a_b.example"}),
     ("ignore: [{paths: [healthz]}]", {"ignore-paths": "healthz"}),
