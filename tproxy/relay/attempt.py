@@ -21,7 +21,9 @@ from tproxy.io import tcp
 from tproxy.io.loop import Loop
 from tproxy.relay.flow import UNUSUAL
 
-REPLAY_BYTES = 1 << 16
+REPLAY_BYTES = 1 << 14
+"""An eighth of the kernel's usual receive buffer. A client must be able to send more than this before any of it is
+read: otherwise its window closes, and the attempt waits for bytes that cannot come."""
 SENT_SECONDS = 15.0
 """An endpoint that keeps bytes of the client for longer than this has begun to serve it. Sidecars give up earlier: the
 connect timeout is 5 s in Envoy and 10 s in Istio."""

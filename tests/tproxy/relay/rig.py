@@ -24,9 +24,11 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Return two connected sockets: the one that dialled and the accepted one."""
+def tcp_pair(receive_buffer: int | None = None) -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets: the one that dialled and the accepted one, whose buffer may have a fixed size."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        if receive_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         dialled = socket.create_connection(listener.getsockname())
         accepted, _ = listener.accept()
     for end in (dialled, accepted):

@@ -35,9 +35,9 @@ def test_may_repeat_repeats_what_no_program_has_read(case: dict[str, bool], expe
 class Trial:
     """A client of a rig, and the attempts to relay it to one endpoint after another."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, receive_buffer: int | None = None) -> None:
         self.rig = rig
-        self.client, inner = tcp_pair()
+        self.client, inner = tcp_pair(receive_buffer)
         rig.ends.append(self.client)
         inner.setblocking(False)
         self._fd = inner.detach()
@@ -126,7 +126,9 @@ def test_end_after_the_deadline_is_passed_on(trial: Trial) -> None:
     assert not trial.returned
 
 
-def test_more_bytes_than_can_be_repeated_are_all_delivered(trial: Trial) -> None:
+@pytest.mark.parametrize("receive_buffer", [None, 1 << 15])
+def test_more_bytes_than_can_be_repeated_are_all_delivered(rig: Rig, receive_buffer: int | None) -> None:
+    trial = Trial(rig, receive_buffer)
     sent = os.urandom(4 * REPLAY_BYTES)
     endpoint = trial.attempt()
     trial.client.setblocking(False)
