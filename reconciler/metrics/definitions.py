@@ -97,7 +97,7 @@ TRANSITIONS = _a_service(
     "counter",
     "Transitions; from Waking to Waking means stalled. A series begins with its first transition.",
     *("from", "to", "event"),
-    series="up to 27 a service",
+    series="up to 29 a service",
 )
 REFUSALS = _a_service(
     "refusals",
