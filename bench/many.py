@@ -26,6 +26,7 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.hold_addresses import AnyIp
 from reconciler.envoy.xds_router import XdsRouter
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.config.service_config import ServiceConfig
@@ -33,8 +34,10 @@ from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.scale import wake_patch_absent
+from reconciler.ports.clock import Clock
 from reconciler.server.holders import HolderStreams
 from tests.fakes.api_server import ApiServer
+from tests.fakes.listener import NoListener
 from tproxy import wire
 
 SERVICES = 100
@@ -112,9 +115,7 @@ class _Replica:
     """A replica that is the leader, with one holder."""
 
     def __init__(self, api: Api, urgent: Api) -> None:
-        self.engine = Engine(
-            time.time, Pace(3600.0), lambda index: f"127.64.0.{index + 1}:18001", lambda _: None, lambda *_: None
-        )
+        self.engine = Engine(Clock(), Pace(3600.0), AnyIp(18001), NoListener())
         self.backend = KubernetesBackend(api, urgent, self.engine.ran, lambda: True)
         self.router = XdsRouter(self.engine.routed, time.monotonic, lambda *_: None, lambda _: None)
         self.holders = HolderStreams(self.engine.held, time.time)

@@ -29,9 +29,11 @@ from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.hold_addresses import AnyIp
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus
 from xds.bootstrap.document import ADS_CLUSTER
 
@@ -154,7 +156,7 @@ class _Nowhere:
 def _engine() -> Engine:
     """Return an engine in which all services sleep, except those in use."""
     nowhere: Any = _Nowhere()
-    engine = Engine(time.time, Pace(60.0), lambda index: f"127.64.0.{index}:1", lambda _: None, lambda *_: None)
+    engine = Engine(Clock(), Pace(60.0), AnyIp(1), nowhere)
     engine.start(Adapters(nowhere, nowhere, nowhere, nowhere, nowhere, lambda _: None))
     names = [f"service-{number}" for number in range(SERVICES)]
     engine.configure([Spec(name=name, hosts=(name,)) for name in names])

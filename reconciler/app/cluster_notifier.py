@@ -26,7 +26,7 @@ CLIENT_SECONDS = 0.1
 
 
 class EventNotifier:
-    """Kubernetes Events of transitions and wakes; a `NotificationListener`."""
+    """Kubernetes Events of transitions and wakes; a `TransitionListener`."""
 
     def __init__(self, services: Callable[[], Mapping[str, ManagedService]], events: EventRecorder) -> None:
         self._services, self._events = services, events

@@ -57,6 +57,7 @@ from reconciler.kubernetes.workloads.wake_client import WARM_CONNECTIONS
 from reconciler.local.open_files import raise_limit
 from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
 from reconciler.ports.replicas import Connected
 from reconciler.replication import CLAIMS as PEER_CLAIMS
 from reconciler.replication import Peers, ReplicaContext
@@ -172,7 +173,7 @@ class ClusterRuntime:
         prometheus = settings.prometheus
         self._source = sample_source.prometheus(prometheus, merged.envoys) if prometheus else admin
         spacing = sample_source.spacing(prometheus)
-        return Sampler(self._source, settings.sample_interval, spacing, time.time, self._sampled)
+        return Sampler(self._source, settings.sample_interval, spacing, Clock(), self._sampled)
 
     def _sources(self) -> Sources:
         """Return the sources of metrics. Only the leader counts services, or each would be counted by every replica."""
@@ -289,7 +290,7 @@ class ClusterRuntime:
         self._commands.lead()
         self._catalogue.lead()
         self._runtime.metrics.lead()
-        self._transitions.repeat(self.engine.unreported())
+        self._transitions.repeat(self.engine.leadership.unreported())
 
     def _follow(self, leader: str | None) -> None:
         if self._started:

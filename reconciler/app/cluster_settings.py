@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reconciler.app.hold_ranges import AnyIp, Tproxy
+from reconciler.engine.hold_addresses import AnyIp, Tproxy
 from reconciler.envoy.admin_stats import STATS_PORTS
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.kubernetes.config.host_policy import HostPolicy

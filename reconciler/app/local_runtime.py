@@ -18,7 +18,6 @@ import structlog
 
 from reconciler.app import sample_source
 from reconciler.app.admin import EngineOperations
-from reconciler.app.hold_ranges import AnyIp
 from reconciler.app.runtime import (
     STREAM_CLAIMS,
     UNKNOWN_SERVICES,
@@ -37,6 +36,7 @@ from reconciler.core.record import State
 from reconciler.core.spec import Protocol
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
+from reconciler.engine.hold_addresses import AnyIp
 from reconciler.engine.sampling import Sampler
 from reconciler.engine.wake import Wake
 from reconciler.envoy.prometheus.settings import PrometheusSettings
@@ -50,6 +50,7 @@ from reconciler.local.sqlite_store import SqliteStore
 from reconciler.local.state_dir import ADMIN_SOCKET, GRPC_SOCKET, NODE, SHORTEN_STOP, StateDir
 from reconciler.metrics import Sources
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.replicas import Connected
 from reconciler.ports.transitions import Transition
@@ -115,7 +116,7 @@ class LocalRuntime:
         self._admin = sample_source.admin(NODE, Path(ADMIN_SOCKET))
         self._source = sample_source.prometheus(prometheus, envoys) if prometheus else self._admin
         spacing = sample_source.spacing(prometheus)
-        self._sampler = Sampler(self, file.sample_interval, spacing, time.time, self._sampled)
+        self._sampler = Sampler(self, file.sample_interval, spacing, Clock(), self._sampled)
         operations = EngineOperations(self.engine, self._streams.router, self._streams.holders, self)
         metrics, statistics = self._runtime.metrics, self._admin.prometheus_text
         self._http = Http(operations, metrics.scrape, lambda: statistics(NODE))

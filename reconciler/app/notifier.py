@@ -6,23 +6,12 @@ Nothing here decides anything, and no client waits for a notification: it is sen
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 import structlog
 
-from reconciler.engine.wake import Wake
+from reconciler.engine.wake import TransitionListener, Wake
 from reconciler.metrics import Metrics
 from reconciler.ports.transitions import Transition
-
-
-class NotificationListener(Protocol):
-    """A receiver of notifications beside the log and metrics."""
-
-    def saw(self, transition: Transition) -> None:
-        """Receive a transition."""
-
-    def woke(self, service: str, wake: Wake) -> None:
-        """Receive a wake that is over."""
 
 
 class TransitionNotifier:
@@ -30,10 +19,10 @@ class TransitionNotifier:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._listeners: list[NotificationListener] = []
+        self._listeners: list[TransitionListener] = []
         self._log = structlog.get_logger().bind()  # bound once: a wake writes four lines, and binding costs as much
 
-    def add(self, listener: NotificationListener) -> None:
+    def add(self, listener: TransitionListener) -> None:
         """Notify this listener, too."""
         self._listeners.append(listener)
 

@@ -19,19 +19,19 @@ import grpc
 import structlog
 
 from reconciler.alarm import SchedulerAlarm
-from reconciler.app.hold_ranges import AnyIp, Tproxy
 from reconciler.app.notifier import TransitionNotifier
 from reconciler.core.busy import BusyAnswer
-from reconciler.core.lifecycle import Instant
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.hold_addresses import HoldRange
 from reconciler.engine.lifecycles import Lifecycles, Programs
 from reconciler.envoy.xds_router import CLAIMS as XDS_CLAIMS
 from reconciler.envoy.xds_router import DEFAULT_PROXY, FORGET_SECONDS, XdsRouter, grpc_options
 from reconciler.local.open_files import limit
 from reconciler.metrics import Metrics, Sources
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldStatus
 from reconciler.ports.proxy import ProxySettings
 from reconciler.ports.replicas import RecordProgress
@@ -119,12 +119,12 @@ class StreamServer:
 class Runtime:
     """The engine, its inputs, and its observers. Inputs may arrive before `start`, which connects the outputs."""
 
-    def __init__(self, sources: Sources, pace: Pace, hold: AnyIp | Tproxy) -> None:
+    def __init__(self, sources: Sources, pace: Pace, hold: HoldRange) -> None:
         self._sources = sources
         self.metrics = Metrics(sources)
         self.notifier = TransitionNotifier(self.metrics)
-        saw, woke = self.notifier.saw, self.notifier.woke
-        self.engine = Engine(time.time, pace, hold.address, saw, woke, hold.listens_at, hold.size)
+        self._clock = Clock()
+        self.engine = Engine(self._clock, pace, hold, self.notifier)
         self.alarm = SchedulerAlarm(self.engine.passed)
         self.opened = False
         """True once Envoys are answered."""
@@ -135,7 +135,7 @@ class Runtime:
     def start(self, adapters: Adapters, router: XdsRouter, programs: Programs | None = None) -> None:
         """Start timers and metrics, and restore the records. Without `programs`, no program is replaced here."""
         self._router = router
-        self.lifecycles = Lifecycles(_now, self.engine, router.envoys, programs)
+        self.lifecycles = Lifecycles(self._clock, self.engine, router.envoys, programs)
         self.alarm.start()
         self.metrics.start()
         self.engine.start(adapters)
@@ -257,10 +257,6 @@ def tune_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, 10, 10)
-
-
-def _now() -> Instant:
-    return Instant(time.time(), time.monotonic())
 
 
 def _errors(tasks: Iterable[asyncio.Task[None]]) -> list[BaseException]:

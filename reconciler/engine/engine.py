@@ -6,13 +6,12 @@ sleeping services. `core` derives the next state, `plan` the desired levels, and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.busy import BusyAnswer, BusyUntil
 from reconciler.core.events import Event, ProgramOutdated, ReplicasAtZero, SleepCommanded, WakeCommanded
-from reconciler.core.follower import follower_event, follows_deadline
+from reconciler.core.follower import fenced, follower_event, follows_deadline
 from reconciler.core.judge import due, is_question_due, judge
 from reconciler.core.lifecycle import EndpointEvent, EndpointsRestored, EndpointsWithdrawn
 from reconciler.core.machine import step
@@ -21,20 +20,23 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import NO_SAMPLE, Pace, Sample, Window
 from reconciler.engine.history import History
-from reconciler.engine.roles import Roles
+from reconciler.engine.hold_addresses import HoldRange
+from reconciler.engine.leadership import Leadership
+from reconciler.engine.records import RecordKeeper
+from reconciler.engine.request_counter import RequestCounter
 from reconciler.engine.service import ManagedService, ServiceIndex
-from reconciler.engine.tally import Tally
 from reconciler.engine.turns import Turns, in_turn
-from reconciler.engine.wake import Wake
+from reconciler.engine.wake import TransitionListener
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
 from reconciler.ports.alarm import Alarm
 from reconciler.ports.backend import Backend, WorkloadStatus
 from reconciler.ports.busy import BusyChecks
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import Holders, HoldOrder, HoldStatus
-from reconciler.ports.replicas import Replicas, SingleReplica
+from reconciler.ports.replicas import RecordProgress, Replicas, SingleReplica
 from reconciler.ports.router import Router, RouteState
 from reconciler.ports.store import Store
-from reconciler.ports.transitions import Listener, Transition
+from reconciler.ports.transitions import Transition
 
 MAX_EVENTS_AT_ONCE = 16
 """Limit for the events after one observation, which are few; only an error in the table would exceed it."""
@@ -55,50 +57,35 @@ class Adapters:
     busy_checks: BusyChecks | None = None
 
 
-class Engine(Roles):
-    """The engine of every service. `now` is the clock (seconds since the epoch); `pace` is that of samples.
+class Engine:
+    """The engine of every service. `pace` is that of samples.
 
-    `now` is the wall clock, because records outlive the process and are compared with samples of other machines. After
-    a step forward, all samples are old, and Idle services become Active. After a step back, times in the future become
-    the present, so that a sleep is late by at most one `idleAfter`. Neither puts a service in use to sleep.
+    Its clock is the wall clock, because records outlive the process and are compared with samples of other machines.
+    After a step forward, all samples are old, and Idle services become Active. After a step back, times in the future
+    become the present, so that a sleep is late by at most one `idleAfter`. Neither puts a service in use to sleep.
     """
 
-    def __init__(
-        self,
-        now: Callable[[], float],
-        pace: Pace,
-        hold_address: Callable[[int], str],
-        listen: Listener,
-        woken: Callable[[str, Wake], None],
-        listens_at: Callable[[str], bool] | None = None,
-        hold_addresses: float = math.inf,
-    ) -> None:
-        """Create an engine without services.
-
-        `listens_at` returns whether holders listen on a hold address from a record; by default, they listen on those
-        with the current port. `hold_addresses` is the number of hold addresses.
-        """
-        super().__init__()
-        self._now = now
+    def __init__(self, clock: Clock, pace: Pace, hold_range: HoldRange, listener: TransitionListener) -> None:
+        """Create an engine without services."""
+        self._now = clock.now
         self.pace = pace
-        self._hold_address, self._hold_addresses = hold_address, hold_addresses
-        self._listens_at = listens_at or self._has_the_port
-        self._listen, self._woken = listen, woken
-        self._services: dict[str, ManagedService] = {}
-        self._service_index = ServiceIndex()
-        self._saved: dict[str, Record] = {}
+        self._listener = listener
+        self._index = ServiceIndex()
+        self._services = self._index.services
+        self.history = History()
+        self._records = RecordKeeper(clock, hold_range, self._index)
+        self.leadership = Leadership(clock, self._index, self._records, self.history, listener)
         self._busy_until: dict[str, BusyUntil] = {}
         self.sample: Sample | None = None
         self.unknown: Unknown | None = NO_SAMPLE
         """Reason why usage is unknown by the latest sample, or None."""
-        self.tally = Tally(now())
-        self.history = History()
+        self._counter = RequestCounter(clock.now())
         self.turns = Turns()
 
     def start(self, adapters: Adapters) -> None:
         """Restore the records. Must be called first."""
         self._adapters = adapters
-        self._saved = adapters.store.records()
+        self._records.start(adapters.store)
 
     @property
     def services(self) -> Mapping[str, ManagedService]:
@@ -107,7 +94,16 @@ class Engine(Roles):
     @property
     def synced(self) -> bool:
         """True if a route is known for every service."""
-        return not self._service_index.unknown
+        return not self._index.unknown
+
+    @property
+    def leads(self) -> bool:
+        """True if this replica leads."""
+        return self.leadership.leads
+
+    def record_progress(self, name: str) -> RecordProgress | None:
+        """Return the progress of the leader's record of a service; None without that record."""
+        return self.leadership.record_progress(name)
 
     @in_turn
     def configure(self, specs: Iterable[Spec]) -> None:
@@ -119,11 +115,11 @@ class Engine(Roles):
             self._remove(name)
         for name, spec in wanted.items():
             if name not in self._services:
-                self._services[name] = service = ManagedService(spec, self._origin(name))
+                record = self._records.restore(name) if self.leads else None
+                self._services[name] = service = ManagedService(spec, record)
                 service.seen = replace(service.seen, busy_until=self._busy_until.get(name))
-                self._service_index.note(name, service.record)
-                if not self.leads and name in self._words:
-                    self._take_word(name, service)
+                self._index.note(name, record)
+                self.leadership.adopt_known(name)
                 self._settle(name)
             elif self._services[name].spec != spec:
                 self._services[name].spec = spec
@@ -137,7 +133,7 @@ class Engine(Roles):
         if service := self._services.get(running.service):
             service.saw_running(running)
             if service.record is None and self.leads:
-                self._begin(running.service, service)
+                self._records.create(running.service, service)
             self._settle(running.service)
 
     @in_turn
@@ -155,7 +151,7 @@ class Engine(Roles):
             service.saw_held(held)
             self._settle(held.service)
             if unserved and service.wake and service.wake.total() is not None:
-                self._woken(held.service, service.wake)
+                self._listener.woke(held.service, service.wake)
 
     @in_turn
     def answered(self, name: str, answer: BusyAnswer) -> None:
@@ -186,8 +182,8 @@ class Engine(Roles):
         window = Window(self.sample, sample, router.envoys(), router.away())
         self.sample = sample
         self.unknown = unknown = window.unknown() or self._adapters.replicas.unknown()
-        used = self.tally.requests(sample)
-        for name in self._service_index.awake | used.keys():
+        used = self._counter.requests(sample)
+        for name in self._index.awake | used.keys():
             if service := self._services.get(name):
                 service.requests += used.get(name, 0)
                 service.saw_traffic(window.judge(name, service.spec.idle_by, unknown))
@@ -210,7 +206,7 @@ class Engine(Roles):
     def command(self, name: str, event: Event) -> None:
         """Apply a command of a person; a follower only wakes. Raises `KeyError` for an unknown service."""
         service = self._services[name]
-        if service.record and (self.leads or self._may_wake(service.record, event)):
+        if service.record and self.leadership.may_command(service.record, event):
             now = self._now()
             if isinstance(event, SleepCommanded | ProgramOutdated):
                 service.seen = replace(service.seen, sleep_commanded_at=now)
@@ -237,24 +233,56 @@ class Engine(Roles):
         """Undo `withdraw`."""
         self._set_endpoints(name, EndpointsRestored())
 
+    @in_turn
+    def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "") -> None:
+        """Adopt the leader's record; None if the service is gone. With `fence`, do not step it until the next record.
+
+        `cause` is the name of the event that led to its state; empty if the leader does not know it.
+        """
+        if self.leadership.adopt(name, record, fence, cause):
+            self._settle(name)
+
+    @in_turn
+    def lead(self, since: float) -> None:
+        """Start to lead at `since` (seconds since the epoch); backends should have reported before."""
+        self.sample, self.unknown, self._counter = None, NO_SAMPLE, RequestCounter(since)
+        self._settle_each(self.leadership.lead(since))
+
+    @in_turn
+    def follow(self) -> None:
+        """Stop leading, or start as a follower."""
+        self._settle_each(self.leadership.follow())
+
+    @in_turn
+    def detach(self) -> None:
+        """Continue without a leader, after so long that no leader can act on this replica's reports."""
+        self._settle_each(self.leadership.detach())
+
+    @in_turn
+    def allocate(self) -> None:
+        """Retry services without a record, after new indexes for hold addresses are available."""
+        self._settle_each(self.leadership.allocate())
+
     def _set_endpoints(self, name: str, event: EndpointEvent) -> None:
         if service := self._services.get(name):
             service.set_terminating(event)
             self._settle(name)
 
     def _remove(self, name: str) -> None:
-        record = self._services.pop(name).record
-        if record and self._owners.get(record.hold_address) == name:
-            del self._owners[record.hold_address]
-        self._service_index.drop(name)
+        is_awaited = self._records.release(name, self._services.pop(name).record)
+        self._index.drop(name)
         self._adapters.alarm.arm(name, None)
         self._adapters.holders.order(name, None)
         if self.leads:
             self._adapters.store.forget(name)
             self._adapters.replicas.share(name, None, False)
         self.history.forget(name)
-        if len(self._owners) + 1 >= self._hold_addresses:  # a service may be waiting for its hold address
+        if is_awaited:
             self.allocate()
+
+    def _settle_each(self, changed: Iterable[str]) -> None:
+        for name in changed:
+            self._settle(name)
 
     def _settle(self, name: str) -> None:
         """Step until record and observation agree, then converge to the plan unless a step did so."""
@@ -295,9 +323,9 @@ class Engine(Roles):
             return False
         service.record = after
         if after.state is not before.state:
-            self._service_index.note(name, after)
+            self._index.note(name, after)
             if wake := service.stepped(before, after, event.name):
-                self._woken(name, wake)
+                self._listener.woke(name, wake)
         if after.state in (State.Waking, State.Active):  # a wake must not wait for the disk
             self._converge(name, service)
             self._save(name, after)
@@ -308,7 +336,8 @@ class Engine(Roles):
             reason = after.reason if after.state is not before.state else after.stalled
             waits = after.state is State.Waking and service.ordered
             reference = service.ordered.reference if waits and service.ordered else ""
-            self._moved(service, Transition(name, before.state, event.name, after.state, reason or "", now, reference))
+            transition = Transition(name, before.state, event.name, after.state, reason or "", now, reference)
+            self.leadership.report(service, transition)
         return True
 
     def _remember_replicas(self, name: str, service: ManagedService) -> None:
@@ -354,3 +383,18 @@ class Engine(Roles):
         if service.route != route:
             service.routes(route)
             self._adapters.router.route(name, route, held=route == (hold,))
+
+    def _share(self, name: str, service: ManagedService) -> None:
+        """Share a changed record with followers; this invalidates earlier acknowledgements."""
+        record = service.record
+        if record is None or not self.leads:
+            return
+        fence = fenced(record, service.seen)
+        if service.shared != record or service.shared_fence != fence:
+            service.shared, service.shared_fence = record, fence
+            if state := self._adapters.replicas.share(name, record, fence, service.cause):
+                service.saw_route(state)
+
+    def _save(self, name: str, record: Record) -> None:
+        if self.leads:
+            self._records.save(name, record)

@@ -27,6 +27,7 @@ from reconciler.core.lifecycle import (
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample, evidence
 from reconciler.engine.service import ManagedService
+from reconciler.ports.clock import Clock
 
 log = structlog.get_logger(__name__)
 
@@ -66,12 +67,12 @@ class Lifecycles:
 
     def __init__(
         self,
-        now: Callable[[], Instant],
+        clock: Clock,
         engine: Withdrawals,
         expected: Callable[[], frozenset[str]],
         programs: Programs | None = None,
     ) -> None:
-        self._now, self._engine, self._expected = now, engine, expected
+        self._clock, self._engine, self._expected = clock, engine, expected
         self._programs = programs or NoPrograms()
         self._lifecycles: dict[str, Lifecycle] = {}
         self._removed: dict[str, Spec] = {}
@@ -135,6 +136,9 @@ class Lifecycles:
 
     def _of(self, name: str) -> Lifecycle:
         return self._lifecycles.get(name) or Lifecycle(Stage.Current, self._now())
+
+    def _now(self) -> Instant:
+        return Instant(self._clock.now(), self._clock.ticks())
 
     def _is_in_use(self, service: ManagedService) -> bool:
         """Return whether a removed service may have work in flight, or connections to refuse."""

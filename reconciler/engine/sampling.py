@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from reconciler.core.traffic import Sample
+from reconciler.ports.clock import Clock
 from reconciler.ports.traffic import TrafficSource
 
 
 class Sampler:
     """Loop that passes a sample to `sampled` every `interval` seconds, with at least `spacing` seconds between two.
 
-    Requested times are seconds since the epoch (`now`); waiting uses the monotonic clock `ticks`.
+    Requested times are seconds since the epoch; waiting uses the monotonic clock.
     """
 
     def __init__(
@@ -21,12 +21,11 @@ class Sampler:
         source: TrafficSource,
         interval: float,
         spacing: float,
-        now: Callable[[], float],
+        clock: Clock,
         sampled: Callable[[Sample], None],
-        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self.interval, self._spacing = interval, spacing
-        self._source, self._now, self._sampled, self._ticks = source, now, sampled, ticks
+        self._source, self._now, self._sampled, self._ticks = source, clock.now, sampled, clock.ticks
         self._asked_for: float | None = None
         self._asked = asyncio.Event()
 

@@ -51,7 +51,7 @@ class ManagedService:
     """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
     always_paused: bool = False
     """True if the configuration pauses it; commands do not change that."""
-    word: Record | None = None
+    adopted: Record | None = None
     """Follower only: the leader's latest record."""
     fence: bool = False
     """Follower only: True if the record must not be stepped, because the leader may decide on it."""
@@ -220,9 +220,10 @@ def _at_most(at: float | None, now: float) -> float | None:
 
 
 class ServiceIndex:
-    """Names of services by state, so that no operation has to scan all services."""
+    """The services by name, and their names by state, so that no operation has to scan all services."""
 
     def __init__(self) -> None:
+        self.services: dict[str, ManagedService] = {}
         self.unknown: set[str] = set()
         """Services without a record, whose number of replicas is unknown."""
         self.awake: set[str] = set()

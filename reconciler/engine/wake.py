@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from reconciler.ports.transitions import Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +53,13 @@ class Wake:
         """Return the seconds from the first held connection to its first byte, or to readiness without one."""
         end = self.ready_at if self.held_since is None else self.first_byte_at
         return None if end is None else max(0.0, end - self.began_at)
+
+
+class TransitionListener(Protocol):
+    """A receiver of transitions and wakes."""
+
+    def saw(self, transition: Transition) -> None:
+        """Receive a transition."""
+
+    def woke(self, service: str, wake: Wake) -> None:
+        """Receive a wake that is over."""

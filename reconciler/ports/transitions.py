@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler.core.record import State
@@ -20,6 +19,3 @@ class Transition:
     at: float
     reference: str = ""
     """Id of this wake in refusals to clients."""
-
-
-Listener = Callable[[Transition], None]

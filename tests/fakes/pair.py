@@ -15,8 +15,11 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.hold_addresses import AnyIp
+from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
 from reconciler.ports.store import NoIndexLeft
@@ -111,9 +114,7 @@ class Replica:
             return_seconds=ENVOY_RETURNS + 1,
         )
         self.merged = Merged(terms)
-        self.engine = Engine(
-            self.now, Pace(STALE_AFTER), lambda index: f"127.64.0.{index + 1}:1", self._listen, lambda *_: None
-        )
+        self.engine = Engine(Clock(self.now), Pace(STALE_AFTER), AnyIp(1), self)
         self.merged.attach(self.engine, self, self)
         self.merged.on_update = lambda _: self.words_changed()
         self.merged.on_report = lambda _: setattr(self, "dirty", True)
@@ -132,8 +133,10 @@ class Replica:
         else:
             act()
 
-    def _listen(self, transition: Transition) -> None:
+    def saw(self, transition: Transition) -> None:
         self.pair.saw(self, transition)
+
+    def woke(self, service: str, wake: Wake) -> None: ...
 
     @property
     def record(self) -> Record | None:
@@ -609,7 +612,7 @@ class Pair:
                 continue
             replica.merged.forget()
             alone = replica.link is None and not replica.leading and self.now - replica.lost_at >= DETACH_AFTER
-            if alone and not replica.engine._detached:
+            if alone and not replica.engine.leadership.detached:
                 replica.engine.detach()
         for proxy, one in self.proxies.items():
             if one.up and not one.at and self.now - one.lost_at >= ENVOY_RETURNS:

@@ -14,17 +14,18 @@ from math import inf
 from reconciler.core.busy import BusyAnswer
 from reconciler.core.events import Event
 from reconciler.core.judge import SETTLE_SECONDS
-from reconciler.core.lifecycle import Instant
 from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.hold_addresses import AnyIp
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
 from reconciler.ports.transitions import Transition
@@ -154,10 +155,9 @@ class World:
         self.holder.told = self.holder.acked_at = None
         for envoy in self.fleet.values():
             envoy.told = envoy.acked_at = None
-        self.engine = Engine(
-            lambda: self.now, Pace(STALE_AFTER), lambda index: f"127.64.0.{index + 1}:18001", self._listen, self._woke
-        )
-        self.lifecycles = Lifecycles(lambda: Instant(self.now, self.ticks()), self.engine, self.envoys, self.programs)
+        clock = Clock(lambda: self.now, self.ticks)
+        self.engine = Engine(clock, Pace(STALE_AFTER), AnyIp(18001), self)
+        self.lifecycles = Lifecycles(clock, self.engine, self.envoys, self.programs)
         self.engine.start(Adapters(self, self, self, self, self, lambda at: None, busy_checks=self))
         self.engine.configure([self.spec])
 
@@ -173,10 +173,10 @@ class World:
     def state(self) -> State | None:
         return self.record.state if self.record else None
 
-    def _listen(self, transition: Transition) -> None:
+    def saw(self, transition: Transition) -> None:
         self.transitions.append(transition)
 
-    def _woke(self, service: str, wake: Wake) -> None:
+    def woke(self, service: str, wake: Wake) -> None:
         self.wakes.append(wake)
 
     def converge(self, service: str, scale: Scale) -> None:

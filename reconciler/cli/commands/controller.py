@@ -23,7 +23,7 @@ from reconciler.cli.options import (
 
 if TYPE_CHECKING:
     from reconciler.app.cluster_settings import ReplicaSettings, SelfIssue
-    from reconciler.app.hold_ranges import AnyIp, Tproxy
+    from reconciler.engine.hold_addresses import AnyIp, Tproxy
     from reconciler.kubernetes.config.host_policy import HostPolicy
     from reconciler.ports.proxy import ProxySettings
     from reconciler.server.credentials import Files
@@ -237,7 +237,7 @@ def _seconds(text: str, flag: str, least: float = 0.0) -> float:
 
 
 def _hold(mode: HoldMode, port: int, ports: str) -> AnyIp | Tproxy:
-    from reconciler.app.hold_ranges import AnyIp, Tproxy
+    from reconciler.engine.hold_addresses import AnyIp, Tproxy
 
     if mode is HoldMode.anyip:
         return AnyIp(port)

@@ -87,8 +87,8 @@ class Watched(World):
     def end(self, client: Client, how: str) -> None:
         super().end(client, "was silent" if how == "asleep" and self._may_be_cut(client) else how)
 
-    def _listen(self, transition: Transition) -> None:
-        super()._listen(transition)
+    def saw(self, transition: Transition) -> None:
+        super().saw(transition)
         check = getattr(self, f"_check_{transition.event}", None)
         if check and transition.source is not transition.target:
             check(transition)

@@ -13,6 +13,7 @@ from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.sampling import Sampler
+from reconciler.ports.clock import Clock
 from tests.fakes.world import NAME, World
 
 IDLE_AFTER = 6
@@ -81,7 +82,7 @@ async def test_clock_set_back_does_not_stop_sampler() -> None:
         if len(seen) > 2:
             taken.set()
 
-    sampler = Sampler(Source(), 0.01, 0.001, lambda: next(walls), sampled)
+    sampler = Sampler(Source(), 0.01, 0.001, Clock(lambda: next(walls)), sampled)
     sampler.ask(5000.001)
     running = asyncio.create_task(sampler.run())
     try:

@@ -12,10 +12,13 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.hold_addresses import AnyIp
 from reconciler.engine.service import ServiceIndex
 from reconciler.plan import Deadline, Scale
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldOrder, HoldStatus
+from tests.fakes.listener import NoListener
 
 NOW = 1_000_000.0
 PODS = ("127.0.0.1:80",)
@@ -67,9 +70,7 @@ class Place:
     def __init__(self) -> None:
         self.ports, self.spec, self.uptime = Ports(), Spec(name="web"), 100.0
         ports = self.ports
-        self.engine = Engine(
-            lambda: NOW, Pace(60.0), lambda index: f"127.64.0.{index}:1", lambda _: None, lambda *_: None
-        )
+        self.engine = Engine(Clock(lambda: NOW), Pace(60.0), AnyIp(1), NoListener())
         self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
         self.engine.configure([self.spec])
         self.engine.ran(WorkloadStatus("web", 1, PODS))

@@ -324,9 +324,9 @@ def test_follower_publishes_own_steps_once_it_leads() -> None:
     world.elects("F")
     engine = world.replicas["F"].engine
     assert engine.leads
-    (unreported,) = engine.unreported()
+    (unreported,) = engine.leadership.unreported()
     assert (unreported.event, unreported.target) == ("DemandSeen", State.Waking)
-    assert engine.unreported() == []
+    assert engine.leadership.unreported() == []
 
 
 def test_follower_does_not_publish_known_steps_of_leader() -> None:
@@ -338,7 +338,7 @@ def test_follower_does_not_publish_known_steps_of_leader() -> None:
     world.passes(LEASE + NOTICE)
     world.elects("F")
     assert world.replicas["F"].engine.leads
-    assert world.replicas["F"].engine.unreported() == []
+    assert world.replicas["F"].engine.leadership.unreported() == []
 
 
 def test_engine_scaled_while_draining_records_replicas() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Pace
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
+from tests.fakes.listener import NoListener
 from tests.fakes.pair import Pair
 
 NOW = 1_000_000.0
@@ -19,6 +21,19 @@ def asleep(address: str, since: float = SINCE, zeroed: bool = True) -> Record:
     return Record(State.ScaledToZero, since, "idle", 1, address, zeroed=zeroed)
 
 
+@dataclass(frozen=True)
+class SmallRange:
+    """The first `size` addresses of 127.64.0.0/24."""
+
+    size: int
+
+    def address(self, index: int) -> str:
+        return f"127.64.0.{index % self.size}:1"
+
+    def listens_at(self, address: str) -> bool:
+        return address.endswith(":1")
+
+
 class Place(Pair):
     """An engine with the recording ports of a replica from `Pair`."""
 
@@ -26,10 +41,7 @@ class Place(Pair):
         super().__init__(Spec(name="web"), (0.0, 0.0))
         self.status = saved
         ports = self.replicas["L"]
-        hold_address: Callable[[int], str] = lambda index: f"127.64.0.{index % addresses}:1"  # noqa: E731
-        self.engine = Engine(
-            lambda: NOW, Pace(3.0), hold_address, lambda _: None, lambda *_: None, hold_addresses=addresses
-        )
+        self.engine = Engine(Clock(lambda: NOW), Pace(3.0), SmallRange(addresses), NoListener())
         self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
         if not leads:
             self.engine.follow()

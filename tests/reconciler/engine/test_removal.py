@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from reconciler.core.judge import Observed
-from reconciler.core.lifecycle import CLOSING_SECONDS, Instant, Stage
+from reconciler.core.lifecycle import CLOSING_SECONDS, Stage
 from reconciler.core.spec import Protocol, Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
+from reconciler.ports.clock import Clock
 from tests.fakes.world import Client, World
 
 RUNS = Observed(replicas=1, endpoints=("127.0.0.1:9",))
@@ -39,7 +40,7 @@ class Scene:
         self.envoys = frozenset({"envoy"})
         self.engine = Engine(ManagedService(spec, seen=seen))
         self.lifecycles = Lifecycles(
-            lambda: Instant(self.now + self.set_by, self.now), self.engine, lambda: self.envoys
+            Clock(lambda: self.now + self.set_by, lambda: self.now), self.engine, lambda: self.envoys
         )
         self.lifecycles.configure([])
         self.engine.services = {}

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from reconciler.core.judge import SETTLE_SECONDS, Observed
-from reconciler.core.lifecycle import Instant, Stage
+from reconciler.core.lifecycle import Stage
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
+from reconciler.ports.clock import Clock
 from tests.fakes.world import World
 
 SPEC = Spec(name="web", idle_after=10, drain_timeout=5)
@@ -52,7 +53,7 @@ class Scene:
         self.service = ManagedService(spec, ACTIVE)
         self.parts, envoys = Parts(self.service), frozenset({"envoy"})
         self.lifecycles = Lifecycles(
-            lambda: Instant(self.now + self.set_by, self.now), self.parts, lambda: envoys, self.parts
+            Clock(lambda: self.now + self.set_by, lambda: self.now), self.parts, lambda: envoys, self.parts
         )
         self.sample(0, connections=3)
 

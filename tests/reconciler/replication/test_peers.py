@@ -20,12 +20,15 @@ from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
+from reconciler.engine.hold_addresses import AnyIp
 from reconciler.envoy.xds_router import GRPC_OPTIONS, XdsRouter
 from reconciler.plan import AtLeast, Deadline, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
+from reconciler.ports.clock import Clock
 from reconciler.ports.replicas import Connected
 from reconciler.replication import Peers, ReplicaContext
 from reconciler.server.holders import HolderStreams
+from tests.fakes.listener import NoListener
 from tests.ports import free_port
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, core_v3
 from tproxy import wire
@@ -113,13 +116,7 @@ class Replica:
         self.scales: dict[str, Scale] = {}
         self.address = f"127.0.0.1:{free_port()}"
         self.lost = 0
-        self.engine = Engine(
-            time.time,
-            Pace(3600.0),
-            lambda index: f"127.64.{index >> 8}.{index & 255}:1",
-            lambda _: None,
-            lambda *_: None,
-        )
+        self.engine = Engine(Clock(), Pace(3600.0), AnyIp(1), NoListener())
         terms = ReplicaContext(
             name,
             lambda: frozenset(shared.listed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.core.traffic import NEVER_USED, RESTART_TOLERANCE_SECONDS, Counters, EnvoyReading, Sample
 
 
-class Tally:
+class RequestCounter:
     """Counts since `since` (seconds since the epoch); earlier counts of an Envoy may belong to another process."""
 
     def __init__(self, since: float) -> None:

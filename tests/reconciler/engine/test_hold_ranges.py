@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.app.hold_ranges import AnyIp, Tproxy
+from reconciler.engine.hold_addresses import AnyIp, Tproxy
 
 ANYIP, TPROXY = AnyIp(18001), Tproxy(20000, 20003)
 

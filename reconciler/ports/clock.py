@@ -1,0 +1,17 @@
+"""The clocks of a process; tests replace them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A wall clock, for times that are compared with those of other machines, and a monotonic one, for time-outs."""
+
+    now: Callable[[], float] = time.time
+    """Seconds since the epoch."""
+    ticks: Callable[[], float] = time.monotonic
+    """Seconds since some moment; never set."""

@@ -1,0 +1,16 @@
+"""A listener of the engine that ignores every notification."""
+
+from __future__ import annotations
+
+from reconciler.engine.wake import Wake
+from reconciler.ports.transitions import Transition
+
+
+class NoListener:
+    """A `TransitionListener` for tests that observe records only."""
+
+    def saw(self, transition: Transition) -> None:
+        """Ignore a transition."""
+
+    def woke(self, service: str, wake: Wake) -> None:
+        """Ignore a wake."""
