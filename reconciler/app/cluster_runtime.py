@@ -101,9 +101,9 @@ class ClusterRuntime:
         self._elector = self._make_elector()
         self._replicate()
         self._publish()
-        merged, namespaces = self._peers.merged, settings.namespaces
+        members, namespaces = self._peers.members, settings.namespaces
         self._backend = KubernetesBackend(
-            api, wake_api, self._ran, lambda: merged.unknown() is None, namespaces, self._leads
+            api, wake_api, self._ran, lambda: members.unknown() is None, namespaces, self._leads
         )
         self._sampler = self._make_sampler()
         operations = EngineOperations(self.engine, self._streams.router, self._streams.holders, self)
@@ -139,14 +139,14 @@ class ClusterRuntime:
         return LeaderElector(self._api, place, candidate, address, self._lead, self._follow, self._allocate)
 
     def _replicate(self) -> None:
-        """Make the streams of this replica, and the merged view of all replicas that the engine works with."""
+        """Make the streams of this replica, and the view of all replicas that the engine works with."""
         settings, found = self._settings, self._certificates
         ended = self._proxies.ended if self._proxies else (lambda _: False)
         addresses, valid = self._replicas.addresses, self._elector.valid
         terms = ReplicaContext(settings.pod_ip, addresses, valid, time.time, ticks, settings.lease_duration, ended)
         secure = (lambda: credentials.channel(found.read())) if found else None
         peers = Peers(terms, self.engine, self._elector.renew_now, secure, settings.server_name or None)
-        reports = Reports(peers.routed, peers.held, _rejected, peers.merged.found, self._joined)
+        reports = Reports(peers.routed, peers.held, _rejected, peers.replication.faults.found, self._joined)
         acknowledged = self._runtime.metrics.acked
         self._streams = StreamServer(reports, acknowledged, self._admission, FORGET_AT_ONCE)
         peers.attach(self._streams.router, self._streams.holders, self._runtime)
@@ -163,15 +163,15 @@ class ClusterRuntime:
         self._transitions = EventNotifier(lambda: self.engine.services, self._events)
         self._runtime.notifier.add(self._transitions)
         problems = self._problems = ProblemNotifier(items, self._store, self._events, self._commands)
-        merged = self._peers.merged
-        merged.on_faults.append(lambda: problems.rejected(merged.faults()))
+        faults = self._peers.replication.faults
+        faults.on_change.append(lambda: problems.rejected(faults.all()))
 
     def _make_sampler(self) -> Sampler:
-        settings, merged = self._settings, self._peers.merged
+        settings, members = self._settings, self._peers.members
         timeout, ports = sample_source.ADMIN_TIMEOUT_SECONDS, settings.stats_ports
-        admin = AdminStats(merged.stats, time.time, timeout, service_of_stat, ports)
+        admin = AdminStats(members.stats, time.time, timeout, service_of_stat, ports)
         prometheus = settings.prometheus
-        self._source = sample_source.prometheus(prometheus, merged.envoys) if prometheus else admin
+        self._source = sample_source.prometheus(prometheus, members.envoys) if prometheus else admin
         spacing = sample_source.spacing(prometheus)
         return Sampler(self._source, settings.sample_interval, spacing, Clock(), self._sampled)
 
@@ -181,7 +181,7 @@ class ClusterRuntime:
             services=lambda: self.engine.services if self.engine.leads else {},
             envoys=lambda: self._streams.router.nodes(),
             holders=lambda: self._streams.holders.connected,
-            all_holders=lambda: self._peers.merged.ledger.holders.connected,
+            all_holders=lambda: self._peers.members.ledger.holders.connected,
             ready=self.opened,
             leads=self._leads,
             now=time.time,
@@ -218,9 +218,7 @@ class ClusterRuntime:
         """Start the engine and answer Envoys and holders, once every service is known."""
         while not (self._configured and self._replicas.synced and (self._proxies is None or self._proxies.synced)):
             await asyncio.sleep(POLL_SECONDS)
-        merged, alarm = self._peers.merged, self._runtime.alarm
-        adapters = Adapters(self._backend, merged, merged, alarm, self._store, self._sampler.ask, merged)
-        self._runtime.start(adapters, self._streams.router)
+        self._runtime.start(self._adapters(), self._streams.router)
         self._peers.follow(None)
         self._started = True
         self._configure(*self._configured)
@@ -233,6 +231,10 @@ class ClusterRuntime:
         await self._grpc.start()
         self._runtime.open()
         log.info("serving", services=len(self.engine.services), leads=self._leads())
+
+    def _adapters(self) -> Adapters:
+        replicas, alarm, ask = self._peers.replication, self._runtime.alarm, self._sampler.ask
+        return Adapters(self._backend, replicas.router, replicas.holders, alarm, self._store, ask, replicas)
 
     def _listen(self) -> None:
         if self._certificates:
@@ -351,10 +353,10 @@ class ClusterRuntime:
 
     def _needed(self, name: str) -> str | None:
         """Return why a service that is being deleted is still needed; None when it may go."""
-        service, merged = self.engine.services.get(name), self._peers.merged
+        service, members = self.engine.services.get(name), self._peers.members
         if service is None or service.record is None:
             return None  # no route ever led to its hold address
-        if not (service.seen.held or merged.envoys() or merged.unknown()):
+        if not (service.seen.held or members.envoys() or members.unknown()):
             return None  # there is no Envoy
         is_missing = self._backend.is_missing(name)
         stage = self._runtime.lifecycles.stage(name)
@@ -407,11 +409,11 @@ class ClusterRuntime:
             "certificates": {name: moment(until) for name, until in self._expiries().items()},
             "replicas": sorted(self._replicas.addresses()),
             "connected": sorted(self._peers.connected()),
-            **unknown_fields(self._peers.merged.unknown() if self._leads() else None),
+            **unknown_fields(self._peers.members.unknown() if self._leads() else None),
         }
 
     def connected(self) -> Connected:
-        return self._peers.merged.connected()
+        return self._peers.members.connected()
 
     def records(self) -> None:
         return None

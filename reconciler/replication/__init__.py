@@ -1,12 +1,12 @@
 """Replication between the replicas of the reconciler: records from the leader, reports from the followers.
 
-`messages` are those of the peer stream; `fleet`, `aggregation` and `merged` do no I/O; `leader` and `follower` are its
-two ends; `peers` is all of it in one piece.
+`replication` does no I/O: `membership` with `fleet`, `updates`, and the `cluster_router` and `cluster_holders` of the
+engine. `messages` are those of the peer stream, `leader` and `follower` its two ends; `peers` is all of it.
 """
 
 from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.leader import CLAIMS
-from reconciler.replication.merged import Merged
 from reconciler.replication.peers import Peers
+from reconciler.replication.replication import Replication
 
-__all__ = ["CLAIMS", "Merged", "Peers", "ReplicaContext"]
+__all__ = ["CLAIMS", "Peers", "ReplicaContext", "Replication"]

@@ -21,7 +21,7 @@ import structlog
 from reconciler.core.backoff import Backoff
 from reconciler.core.record import Record
 from reconciler.replication import messages
-from reconciler.replication.merged import Merged
+from reconciler.replication.replication import Replication
 
 log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class PeerClient:
     def __init__(
         self,
         me: str,
-        merged: Merged,
+        replication: Replication,
         engine: FollowerEngine,
         lost: Callable[[], None] = lambda: None,
         credentials: Credentials | None = None,
@@ -91,7 +91,8 @@ class PeerClient:
         alone_after_seconds: float = ALONE_AFTER_SECONDS,
     ) -> None:
         """Take the name in the leader's certificate as `authority`; it is not the leader's address."""
-        self._me, self._merged, self._engine, self._lost = me, merged, engine, lost
+        self._me, self._engine, self._lost = me, engine, lost
+        self._replication, self._members = replication, replication.members
         self._credentials, self._alone_after_seconds = credentials, alone_after_seconds
         self._options: Sequence[tuple[str, Any]] = GRPC_OPTIONS
         if authority:
@@ -104,9 +105,9 @@ class PeerClient:
         self._alone: asyncio.TimerHandle | None = None
         self.synced = False
         """True once all records of the present leader have arrived, or there is no leader to wait for."""
-        merged.on_report = self._report
-        merged.on_fleet.append(self._fleet)
-        merged.on_faults.append(self._pending.wakeup.set)
+        replication.updates.on_report = self._report
+        replication.members.on_fleet.append(self._fleet)
+        replication.faults.on_change.append(self._pending.wakeup.set)
 
     def follow(self, address: str | None) -> None:
         """Follow the leader at this address; None: the leader is not known."""
@@ -118,7 +119,7 @@ class PeerClient:
 
     def lead(self) -> None:
         """Stop following: this replica leads."""
-        self._merged.memory = messages.union(self._merged.memory, self._unconfirmed)
+        self._members.memory = messages.union(self._members.memory, self._unconfirmed)
         self._unconfirmed = messages.Fleet()
         self._stop()
         self._stop_alone_timer()
@@ -131,14 +132,14 @@ class PeerClient:
             await asyncio.gather(task, return_exceptions=True)
 
     def _fleet(self) -> None:
-        if not self._merged.leads:
-            news = messages.difference(self._merged.fleet, self._merged.memory)
+        if not self._members.leads:
+            news = messages.difference(self._members.fleet, self._members.memory)
             self._unconfirmed = messages.union(self._unconfirmed, news)
         self._pending.wakeup.set()
 
     def _reported_fleet(self) -> messages.Fleet:
         """Return the members that the leader has to count as connected here."""
-        return messages.union(self._unconfirmed, self._merged.fleet)
+        return messages.union(self._unconfirmed, self._members.fleet)
 
     def _stop(self) -> None:
         if self._task:
@@ -161,7 +162,7 @@ class PeerClient:
         self._engine.detach()
 
     def _report(self, service: str) -> None:
-        (self._pending.with_clients if self._merged.has_clients(service) else self._pending.services).add(service)
+        (self._pending.with_clients if self._replication.has_clients(service) else self._pending.services).add(service)
         self._pending.wakeup.set()
 
     async def _keep(self, address: str) -> None:
@@ -186,7 +187,7 @@ class PeerClient:
             except OSError as error:
                 return False, f"cannot read a certificate: {error}"
             channel = grpc.aio.secure_channel(address, credentials, options=self._options)
-        self._merged.updates.clear()  # another leader has versions of its own
+        self._replication.updates.clear()  # another leader has versions of its own
         async with channel:
             call = channel.stream_stream(messages.METHOD, messages.ENCODER.encode, messages.LEADER_DECODER.decode)()
             heard = _Received()
@@ -216,21 +217,21 @@ class PeerClient:
             self._stop_alone_timer()
             for update in message.updates:
                 heard.named.add(update.service)
-                self._merged.add_update(update)
+                self._replication.updates.add(update)
                 self._engine.adopt(update.service, update.record, update.fence, update.cause)
             for service in message.removed:
                 self._drop(service)
             if message.fleet is not None:
-                self._merged.memory = message.fleet
+                self._members.memory = message.fleet
                 self._unconfirmed = messages.difference(self._unconfirmed, message.fleet)
                 self._pending.wakeup.set()
             if message.complete:
-                for service in self._merged.updates.keys() - heard.named:
+                for service in self._replication.updates.latest.keys() - heard.named:
                     self._drop(service)
                 self.synced = True
 
     def _drop(self, service: str) -> None:
-        self._merged.updates.pop(service, None)
+        self._replication.updates.drop(service)
         self._engine.adopt(service, None)
 
     async def _send(self, call: Any) -> None:
@@ -241,8 +242,12 @@ class PeerClient:
         while True:
             await self._pending.wakeup.wait()
             # A change during a write sets `wakeup` again, so everything is read before the first write.
-            fleet, services, own_faults = self._reported_fleet(), self._pending.take(), dict(self._merged.own_faults)
-            reports = tuple(report for service in services if (report := self._merged.report(service)))
+            fleet, services, own_faults = (
+                self._reported_fleet(),
+                self._pending.take(),
+                dict(self._replication.faults.own),
+            )
+            reports = tuple(report for service in services if (report := self._replication.report(service)))
             all_sent, stayed = not self._pending.wakeup.is_set(), messages.intersection(sent, fleet)
             if faults != own_faults:
                 faults = own_faults

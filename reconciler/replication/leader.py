@@ -13,7 +13,7 @@ import structlog
 from reconciler.core.access.entitlement import StreamKind
 from reconciler.replication import messages
 from reconciler.replication.fleet import FollowerState
-from reconciler.replication.merged import Merged
+from reconciler.replication.replication import Replication
 
 log = structlog.get_logger()
 
@@ -41,11 +41,11 @@ class _Pending:
 class PeerServer:
     """Streams of all followers. A replica that does not lead refuses them."""
 
-    def __init__(self, merged: Merged) -> None:
-        self._merged = merged
+    def __init__(self, replication: Replication) -> None:
+        self._replication, self._members = replication, replication.members
         self._streams: set[_Pending] = set()
-        merged.on_update = self._add_service
-        merged.on_fleet.append(self._add_fleet)
+        replication.updates.on_update = self._add_service
+        replication.members.on_fleet.append(self._add_fleet)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler for the gRPC server."""
@@ -77,12 +77,12 @@ class PeerServer:
         if first is None or first.hello is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message has no hello")
             return
-        if not self._merged.leads:
+        if not self._members.leads:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this replica does not lead")
             return
-        replica, ledger, pending = first.hello.replica, self._merged.ledger, _Pending()
+        replica, ledger, pending = first.hello.replica, self._members.ledger, _Pending()
         self._streams.add(pending)
-        follower = self._merged.add_follower(replica, first.fleet or messages.Fleet())
+        follower = self._members.add_follower(replica, first.fleet or messages.Fleet())
         del first  # it may be large, and the stream lasts
         log.info("follower connected", replica=replica)
         receiving = asyncio.create_task(self._receive(replica, follower, received))
@@ -90,7 +90,7 @@ class PeerServer:
         try:
             for message in self._all_records():
                 yield message
-            while not receiving.done() and ledger is self._merged.ledger and self._merged.leads:
+            while not receiving.done() and ledger is self._members.ledger and self._members.leads:
                 if pending.services or pending.fleet:
                     yield self._changes(pending)
                     continue  # changes that arrived meanwhile are sent at once
@@ -101,22 +101,22 @@ class PeerServer:
         finally:
             receiving.cancel()
             self._streams.discard(pending)
-            self._merged.remove_follower(replica, follower)
+            self._replication.remove_follower(replica, follower)
             log.info("follower disconnected", replica=replica)
 
     def _all_records(self) -> Iterator[messages.LeaderMessage]:
         """Yield the records of all services. A change during this time is sent again afterwards."""
-        updates = list(self._merged.updates.values())
+        updates = list(self._replication.updates.latest.values())
         for start in range(0, len(updates), UPDATES_PER_MESSAGE):
             yield messages.LeaderMessage(tuple(updates[start : start + UPDATES_PER_MESSAGE]))
-        yield messages.LeaderMessage(complete=True, fleet=self._merged.ledger.fleet())
+        yield messages.LeaderMessage(complete=True, fleet=self._members.ledger.fleet())
 
     def _changes(self, pending: _Pending) -> messages.LeaderMessage:
-        known = self._merged.updates
+        known = self._replication.updates.latest
         changed = tuple(islice(pending.services, UPDATES_PER_MESSAGE))
         updates = tuple(known[service] for service in changed if service in known)
         removed = tuple(service for service in changed if service not in known)
-        fleet = self._merged.ledger.fleet() if pending.fleet else None
+        fleet = self._members.ledger.fleet() if pending.fleet else None
         pending.services.difference_update(changed)
         pending.fleet = False
         return messages.LeaderMessage(updates, removed, fleet=fleet)
@@ -126,8 +126,8 @@ class PeerServer:
     ) -> None:
         async for message in received:
             if message.fleet is not None:
-                self._merged.set_follower_fleet(replica, follower, message.fleet)
+                self._members.set_follower_fleet(replica, follower, message.fleet)
             if message.faults is not None:
-                self._merged.set_follower_faults(replica, follower, message.faults)
+                self._replication.faults.set_follower(replica, follower, message.faults)
             for report in message.reports:
-                self._merged.add_report(replica, follower, messages.shortened(report))
+                self._replication.add_report(replica, follower, messages.shortened(report))

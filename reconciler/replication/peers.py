@@ -10,17 +10,16 @@ import grpc
 
 from reconciler.ports.holders import Holders, HoldStatus
 from reconciler.ports.router import Router, RouteState
-from reconciler.replication import follower, merged
 from reconciler.replication.fleet import ReplicaContext
-from reconciler.replication.follower import ALONE_AFTER_SECONDS, Credentials, PeerClient
+from reconciler.replication.follower import ALONE_AFTER_SECONDS, Credentials, FollowerEngine, PeerClient
 from reconciler.replication.leader import PeerServer
-from reconciler.replication.merged import Merged
+from reconciler.replication.replication import RecordEngine, Replication
 
 FORGET_EVERY_SECONDS = 1.0
 """Interval between two checks for members that are gone for good; until then they keep all services awake."""
 
 
-class ReplicaEngine(merged.RecordEngine, follower.FollowerEngine, Protocol):
+class ReplicaEngine(RecordEngine, FollowerEngine, Protocol):
     """The engine of this replica."""
 
     def lead(self, since: float, /) -> None: ...
@@ -29,7 +28,7 @@ class ReplicaEngine(merged.RecordEngine, follower.FollowerEngine, Protocol):
 
 
 class Peers:
-    """Replication in one piece; `merged` implements the engine's ports. It starts without a leader."""
+    """Replication with its streams. It starts without a leader."""
 
     def __init__(
         self,
@@ -43,19 +42,20 @@ class Peers:
         """Continue alone after `alone_after_seconds` without a leader; by default as long as is safe with a Lease of
         `settle_seconds`."""
         self._context, self._engine = context, engine
-        self.merged = Merged(context)
-        self._server = PeerServer(self.merged)
+        self.replication = Replication(context)
+        self.members = self.replication.members
+        self._server = PeerServer(self.replication)
         wait = (
             max(ALONE_AFTER_SECONDS, 2 * context.settle_seconds) if alone_after_seconds is None else alone_after_seconds
         )
-        self._client = PeerClient(context.me, self.merged, engine, lost, credentials, authority, wait)
+        self._client = PeerClient(context.me, self.replication, engine, lost, credentials, authority, wait)
 
-    def attach(self, router: Router, holders: Holders, engine: merged.RecordEngine | None = None) -> None:
+    def attach(self, router: Router, holders: Holders, engine: RecordEngine | None = None) -> None:
         """Set this replica's own router and holders, before anything else.
 
         Reports go to `engine`, if they do not go to the engine directly.
         """
-        self.merged.attach(engine or self._engine, router, holders)
+        self.replication.attach(engine or self._engine, router, holders)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler for the gRPC server."""
@@ -64,21 +64,21 @@ class Peers:
     @property
     def synced(self) -> bool:
         """True once all records of the leader have arrived, or there is none. Before that, no Envoy may be answered."""
-        return self.merged.leads or self._client.synced
+        return self.members.leads or self._client.synced
 
     def connected(self) -> frozenset[str]:
         """Return the IP addresses of the connected followers, as leader."""
-        return self.merged.ledger.connected() if self.merged.leads else frozenset()
+        return self.members.ledger.connected() if self.members.leads else frozenset()
 
     def lead(self, since: float) -> None:
         """Lead since that time, in `ticks`. The backend should have reported all services."""
         self._client.lead()
-        self.merged.lead(since)
+        self.replication.lead(since)
         self._engine.lead(self._context.now())
 
     def follow(self, address: str | None) -> None:
         """Follow the leader at this `ip:port`; None: it is not known. Needs a running loop."""
-        self.merged.follow()
+        self.replication.follow()
         self._server.end()
         self._engine.follow()
         self._client.follow(address)
@@ -87,21 +87,21 @@ class Peers:
         """Drop members that are gone for good, until cancelled; independent of readers of the state."""
         while True:
             await asyncio.sleep(FORGET_EVERY_SECONDS)
-            self.merged.forget()
+            self.members.forget()
 
     async def close(self) -> None:
         """End all streams. Await it before the gRPC server stops."""
-        self.merged.follow()
+        self.replication.follow()
         self._server.end()
         await self._client.close()
 
     # Reports of this replica's own adapters
 
     def routed(self, state: RouteState) -> None:
-        self.merged.routed(state)
+        self.replication.router.routed(state)
 
     def held(self, held: HoldStatus) -> None:
-        self.merged.held(held)
+        self.replication.holders.held(held)
 
     def came_or_went(self, envoys: Mapping[str, str], holders: Iterable[str]) -> None:
-        self.merged.came_or_went(envoys, holders)
+        self.members.came_or_went(envoys, holders)

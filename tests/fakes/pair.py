@@ -24,7 +24,7 @@ from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.ports.router import RouteState
 from reconciler.ports.store import NoIndexLeft
 from reconciler.ports.transitions import Transition
-from reconciler.replication import Merged, ReplicaContext
+from reconciler.replication import ReplicaContext, Replication
 from reconciler.replication.fleet import FollowerState
 from reconciler.replication.messages import Fleet, RecordUpdate, Report, intersection
 
@@ -113,13 +113,15 @@ class Replica:
             forget_seconds=FORGET,
             return_seconds=ENVOY_RETURNS + 1,
         )
-        self.merged = Merged(terms)
+        self.replication = Replication(terms)
+        self.members = self.replication.members
         self.engine = Engine(Clock(self.now), Pace(STALE_AFTER), AnyIp(1), self)
-        self.merged.attach(self.engine, self, self)
-        self.merged.on_update = lambda _: self.words_changed()
-        self.merged.on_report = lambda _: setattr(self, "dirty", True)
-        self.merged.on_fleet.append(self.fleet_changed)
-        self.engine.start(Adapters(self, self.merged, self.merged, self, self, lambda at: None, self.merged))
+        self.replication.attach(self.engine, self, self)
+        self.replication.updates.on_update = lambda _: self.words_changed()
+        self.replication.updates.on_report = lambda _: setattr(self, "dirty", True)
+        self.members.on_fleet.append(self.fleet_changed)
+        replicas = self.replication
+        self.engine.start(Adapters(self, replicas.router, replicas.holders, self, self, lambda at: None, replicas))
         self.engine.follow()
         self.engine.configure([pair.spec])
 
@@ -197,9 +199,9 @@ class Replica:
         late = [name for name, at in sorted(self.acks.items()) if at is None]
         times = [at for at in self.acks.values() if at is not None]
         if late or not times:
-            self.merged.routed(RouteState(NAME, None, late[0] if late else "no Envoy is connected"))
+            self.replication.router.routed(RouteState(NAME, None, late[0] if late else "no Envoy is connected"))
         else:
-            self.merged.routed(RouteState(NAME, max(times), ""))
+            self.replication.router.routed(RouteState(NAME, max(times), ""))
 
     def tell_held(self) -> None:
         late = None in self.obeyed.values()
@@ -208,10 +210,10 @@ class Replica:
         relayed = sum(self.counts.get(name, (0, 0))[1] for name in self.obeyed)
         known = bool(self.obeyed)
         acked = None if late or not times else max(times)
-        self.merged.held(HoldStatus(NAME, held if known else None, relayed if known else None, acked))
+        self.replication.holders.held(HoldStatus(NAME, held if known else None, relayed if known else None, acked))
 
     def tell_fleet(self) -> None:
-        self.merged.came_or_went(dict.fromkeys(self.acks, ""), sorted(self.obeyed))
+        self.members.came_or_went(dict.fromkeys(self.acks, ""), sorted(self.obeyed))
         self.tell_route()
         self.tell_held()
 
@@ -225,30 +227,30 @@ class Replica:
     def words_changed(self) -> None:
         for link in self.pair.links:
             if link.leader == self.name and link.place is not None:
-                word = self.merged.updates[NAME]
+                word = self.replication.updates.latest[NAME]
                 link.down.append(lambda link=link, word=word: self.pair.replicas[link.follower].heard(link, word))  # type: ignore[misc]
 
     def fleet_changed(self) -> None:
         self.dirty_fleet = True
         for link in self.pair.links:
             if link.leader == self.name and link.place is not None:
-                fleet = self.merged.ledger.fleet()
+                fleet = self.members.ledger.fleet()
                 link.down.append(lambda link=link, fleet=fleet: self.pair.replicas[link.follower].knows(link, fleet))  # type: ignore[misc]
 
     def knows(self, link: Link, fleet: Fleet) -> None:
         if self.link is link:
-            self.merged.memory = fleet
+            self.members.memory = fleet
 
     def heard(self, link: Link, word: RecordUpdate) -> None:
         if self.link is link:
-            self.merged.add_update(word)
+            self.replication.updates.add(word)
             self.engine.adopt(NAME, word.record, word.fence, word.cause)
 
     def flush(self) -> None:
         """Send the due messages if there is a stream."""
         if self.frozen or self.link is None or not (self.dirty or self.dirty_fleet):
             return
-        fleet, report = self.merged.fleet, self.merged.report(NAME)
+        fleet, report = self.members.fleet, self.replication.report(NAME)
         self.dirty = self.dirty_fleet = False
         link = self.link
         stayed, link.said = intersection(link.said, fleet), fleet
@@ -258,14 +260,14 @@ class Replica:
     def told(self, link: Link, fleet: Fleet | None, report: Report | None) -> None:
         if link.place is not None:
             if fleet is not None:
-                self.merged.set_follower_fleet(link.follower, link.place, fleet)
+                self.members.set_follower_fleet(link.follower, link.place, fleet)
             if report is not None:
-                self.merged.add_report(link.follower, link.place, report)
+                self.replication.add_report(link.follower, link.place, report)
 
     def greeted(self, link: Link, fleet: Fleet) -> None:
-        if self.merged.leads and link in self.pair.links:
-            link.place = self.merged.add_follower(link.follower, fleet)
-            if NAME in self.merged.updates:
+        if self.members.leads and link in self.pair.links:
+            link.place = self.members.add_follower(link.follower, fleet)
+            if NAME in self.replication.updates.latest:
                 self.words_changed()
             self.fleet_changed()
         else:
@@ -441,7 +443,7 @@ class Pair:
         if replica.frozen or replica.view is None:
             return
         match replica.scale:
-            case Zero() if replica.view[0] and replica.sent is None and replica.merged.unknown() is None:
+            case Zero() if replica.view[0] and replica.sent is None and replica.members.unknown() is None:
                 replica.sent = self.now
             case AtLeast(number) if replica.view[0] == 0 and self.number == 0:
                 self.scale_to(number, "")
@@ -466,7 +468,7 @@ class Pair:
         self.now += INSTANT
         replica = self.replicas[name]
         readings = {}
-        for envoy in sorted(replica.merged.envoys() & {n for n, p in self.proxies.items() if p.up} - {without}):
+        for envoy in sorted(replica.members.envoys() & {n for n, p in self.proxies.items() if p.up} - {without}):
             proxy = self.proxies[envoy]
             active = sum(client.envoy == envoy for client in self.living())
             used = {NAME: Counters(proxy.requests, proxy.requests, 0, active, active)} if proxy.requests else {}
@@ -503,7 +505,7 @@ class Pair:
         for link in [link for link in self.links if link.leader == replica.name]:
             self.end(link)
         replica.leading = True
-        replica.merged.lead(self.now)
+        replica.replication.lead(self.now)
         replica.engine.lead(replica.now())
 
     def notices(self, name: str) -> None:
@@ -511,7 +513,7 @@ class Pair:
         replica = self.replicas[name]
         if replica.leading and not replica.frozen and self.now >= replica.valid_until:
             replica.leading = False
-            replica.merged.follow()
+            replica.replication.follow()
             replica.engine.follow()
             replica.lost_at = self.now
             for link in [link for link in self.links if link.leader == name]:
@@ -521,8 +523,8 @@ class Pair:
         link = Link(leader, follower.name)
         self.links.append(link)
         follower.link = link
-        follower.merged.updates.clear()
-        fleet = link.said = follower.merged.fleet
+        follower.replication.updates.clear()
+        fleet = link.said = follower.members.fleet
         follower.dirty = True
         link.up.append(lambda: self.replicas[leader].greeted(link, fleet))
 
@@ -536,7 +538,7 @@ class Pair:
     def _ended(self, link: Link, name: str) -> None:
         replica = self.replicas[name]
         if name == link.leader and link.place is not None:
-            replica.merged.remove_follower(link.follower, link.place)
+            replica.replication.remove_follower(link.follower, link.place)
         if replica.link is link:
             replica.link, replica.lost_at = None, self.now
 
@@ -610,7 +612,7 @@ class Pair:
                     if one.at == name and self.now - self._frozen_since(name) >= NOTICE:
                         self.leaves(proxy)
                 continue
-            replica.merged.forget()
+            replica.members.forget()
             alone = replica.link is None and not replica.leading and self.now - replica.lost_at >= DETACH_AFTER
             if alone and not replica.engine.leadership.detached:
                 replica.engine.detach()

@@ -39,7 +39,7 @@ from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.replication import messages as peer_wire
 from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.leader import PeerServer
-from reconciler.replication.merged import Merged
+from reconciler.replication.replication import Replication
 from reconciler.server.holders import HolderStreams
 from tests.fuzz.messages import split
 from tproxy import wire as holder_wire
@@ -175,17 +175,17 @@ def peer_stream(data: bytes) -> None:
     terms = ReplicaContext(
         "10.0.0.1", lambda: frozenset({"10.0.0.1", "10.0.0.2"}), lambda: True, lambda: NOW, lambda: 0.0, 0.0
     )
-    merged = Merged(terms)
+    replication = Replication(terms)
     engine = SimpleNamespace(routed=reports.append, held=reports.append, record_progress=lambda name: None)
     own = SimpleNamespace(route=lambda *_: None, order=lambda *_: None)
-    merged.attach(engine, own, own)
-    merged.lead(0.0)
-    merged.order("web", HoldOrder(Spec(name="web"), HOLD_ADDRESS, (), None))
-    merged.share("web", Record(State.ScaledToZero, NOW, "", 1, HOLD_ADDRESS), False)
-    _serve(PeerServer(merged).handler(), peer_wire.METHOD, data)
+    replication.attach(engine, own, own)
+    replication.lead(0.0)
+    replication.holders.order("web", HoldOrder(Spec(name="web"), HOLD_ADDRESS, (), None))
+    replication.share("web", Record(State.ScaledToZero, NOW, "", 1, HOLD_ADDRESS), False)
+    _serve(PeerServer(replication).handler(), peer_wire.METHOD, data)
     for report in reports:
         assert _is_finite(report)
-    assert merged.leads
+    assert replication.members.leads
 
 
 def _is_finite(report: Any) -> bool:

@@ -150,12 +150,12 @@ class Port:
     @property
     def known(self) -> set[str]:
         """Return the Envoys, holders and replicas that the leader expects, connected or missing."""
-        ledger = self.replica.peers.merged.ledger
+        ledger = self.replica.peers.members.ledger
         return {*ledger.envoys.known, *ledger.holders.known, *ledger.followers}
 
     @property
     def may_sleep(self) -> bool:
-        return self.replica.peers.merged.unknown() is None
+        return self.replica.peers.members.unknown() is None
 
 
 @asynccontextmanager

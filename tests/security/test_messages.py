@@ -236,7 +236,7 @@ async def test_report_on_what_was_not_sent_is_ignored() -> None:
     async with port() as at:
         call = await at.dial(OTHER_REPLICA, RECONCILER.uri, PEER)
         await call.write(introduces(PEER, OTHER_REPLICA))
-        follower = at.replica.peers.merged.ledger.followers
+        follower = at.replica.peers.members.ledger.followers
         await until(lambda: OTHER_REPLICA in follower, "it follows")
         reports = [peer.Report(WEB.name, 1 << 50, in_force=True), peer.Report("shop/none", 1, held=7)]
         good = peer.Report(WEB.name, 1, held=1, via="v" * 10, waiting_for="w" * 5000)
@@ -251,10 +251,10 @@ async def test_replica_cannot_redirect_statistics_of_another() -> None:
     """It claims an Envoy that is connected to the leader, with its own address as that of the statistics."""
     async with port() as at:
         ours = {"proxy-a": f"{PROXY_A}:9902"}
-        merged = at.replica.peers.merged
-        merged.came_or_went(ours, ())
+        members = at.replica.peers.members
+        members.came_or_went(ours, ())
         call = await at.dial(OTHER_REPLICA, RECONCILER.uri, PEER)
         claim = peer.Fleet({"proxy-a": f"{OTHER_REPLICA}:9902", "proxy-b": f"{PROXY_B}:9902"})
         await call.write(peer.ENCODER.encode(peer.FollowerMessage(peer.FollowerHello(OTHER_REPLICA), claim)))
-        await until(lambda: "proxy-b" in merged.stats(), "its fleet")
-        assert merged.stats() == ours | {"proxy-b": f"{PROXY_B}:9902"}
+        await until(lambda: "proxy-b" in members.stats(), "its fleet")
+        assert members.stats() == ours | {"proxy-b": f"{PROXY_B}:9902"}

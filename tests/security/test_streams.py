@@ -206,7 +206,7 @@ async def test_proxy_certificate_cannot_play_leader(forged: str) -> None:
             follower.follows(leader)
             await until(lambda: follower.lost >= 2, "it tries in vain")
             assert not follower.peers.synced
-            assert not follower.peers.merged.updates
+            assert not follower.peers.replication.updates.latest
         finally:
             await follower.stop()
             await leader.stop()

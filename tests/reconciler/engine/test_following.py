@@ -231,7 +231,7 @@ def test_new_leader_expects_envoys_of_previous_leader() -> None:
     talk(world)
     world.restarts("L", releases=True)
     world.elects("F")
-    assert world.replicas["F"].merged.envoys() == {"a", "b"}
+    assert world.replicas["F"].members.envoys() == {"a", "b"}
 
 
 def test_follower_after_lost_leader_ends_drain() -> None:

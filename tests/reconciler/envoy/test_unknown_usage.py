@@ -12,8 +12,8 @@ from reconciler.core.traffic import NO_SAMPLE, EnvoyReading, Sample, Window
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.replication.fleet import FleetLedger, ReplicaContext
-from reconciler.replication.merged import Merged
 from reconciler.replication.messages import Fleet
+from reconciler.replication.replication import Replication
 
 EDGE = frozenset({"edge"})
 ROOT = Path(__file__).parents[3]
@@ -52,7 +52,7 @@ UTTERED: dict[Reason, Callable[[], Unknown | None]] = {
     Reason.LEADER_NEW: lambda: of_replicas("one", settle=15.0),
     Reason.REPLICAS_UNKNOWN: lambda: of_replicas("two"),
     Reason.REPLICA_MISSING: lambda: of_replicas("one", "two"),
-    Reason.NOT_LEADER: Merged(terms("one")).unknown,
+    Reason.NOT_LEADER: Replication(terms("one")).unknown,
 }
 """`PROMETHEUS` has a test of its own, which needs a request."""
 

@@ -146,8 +146,9 @@ class Replica:
         self.peers.came_or_went({node: one.stats for node, one in nodes.items()}, connected)
 
     async def start(self) -> None:
-        merged = self.peers.merged
-        self.engine.start(Adapters(self, merged, merged, self, self, lambda _: None, merged))
+        replication = self.peers.replication
+        router, holders = replication.router, replication.holders
+        self.engine.start(Adapters(self, router, holders, self, self, lambda _: None, replication))
         self.peers.follow(None)
         self.router.configure("127.0.0.1:10000", None, self.specs)
         self.engine.configure(self.specs)
@@ -190,7 +191,7 @@ class Replica:
 
     def sample(self) -> None:
         """A complete one that shows nothing."""
-        readings = {node: EnvoyReading(1e6, {}) for node in self.peers.merged.envoys()}
+        readings = {node: EnvoyReading(1e6, {}) for node in self.peers.members.envoys()}
         self.engine.sampled(Sample(time.time(), readings))
 
     async def quiet(self) -> None:
@@ -314,14 +315,14 @@ class Scene:
 
     async def known(self) -> None:
         """Wait until the leader knows every Envoy and holder, since it misses only known ones."""
-        ledger = self.one.peers.merged.ledger
+        ledger = self.one.peers.members.ledger
         nodes, names = {f"envoy-{name}" for name in self.envoys}, set(self.holders)
         await until(
             lambda: (ledger.envoys.connected, ledger.holders.connected) == (nodes, names), "the leader to know all"
         )
 
     async def settled(self, leader: Replica) -> None:
-        await until(lambda: leader.peers.merged.unknown() is None, "no doubt")
+        await until(lambda: leader.peers.members.unknown() is None, "no doubt")
         await until(lambda: leader.waiting_for() is None, "all to acknowledge")
 
     async def drained(self) -> None:
@@ -432,38 +433,38 @@ async def test_a_follower_that_vanished_is_unknown_until_it_is_back() -> None:
         await s.two.stop()
         await until(lambda: s.one.state() is State.Active, "doubt to keep it awake")
         assert s.one.engine.services[WEB.name].seen.held is None
-        assert message(s.one.peers.merged.unknown()) == "replica two is not connected"
+        assert message(s.one.peers.members.unknown()) == "replica two is not connected"
 
 
 async def test_leader_that_nobody_asks_forgets_what_has_ended() -> None:
     """An Envoy and a holder end, and nothing but samples reaches the engine: it sees the Envoy as missing in each."""
     async with scene() as s:
-        merged = s.one.peers.merged
+        members = s.one.peers.members
         s.shared.ended.update(("envoy-two", "two"))
         await s.envoys["two"].leaves()
         await s.holders["two"].leaves()
 
         def forgotten() -> bool:
-            readings = {node: EnvoyReading(1e6, {}) for node in merged.ledger.envoys.connected}
+            readings = {node: EnvoyReading(1e6, {}) for node in members.ledger.envoys.connected}
             s.one.engine.sampled(Sample(time.time(), readings))
             return s.one.engine.unknown is None
 
         await until(forgotten, "a sample to be complete without it")
-        assert merged.envoys() == {"envoy-one"}
+        assert members.envoys() == {"envoy-one"}
 
 
 async def test_doubt_that_is_read_changes_nothing() -> None:
     async with scene() as s:
-        merged = s.one.peers.merged
+        members = s.one.peers.members
         s.one.peers_run.cancel()
         await s.envoys["two"].leaves()
-        await until(merged.away, "the leader to miss it")
+        await until(members.away, "the leader to miss it")
         s.shared.ended.add("envoy-two")
         for _ in range(3):
-            merged.unknown()
-        assert merged.away() == {"envoy-two"}
-        merged.forget()
-        assert merged.away() == frozenset()
+            members.unknown()
+        assert members.away() == {"envoy-two"}
+        members.forget()
+        assert members.away() == frozenset()
 
 
 async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None:
@@ -472,15 +473,15 @@ async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None
             await s.envoys[name].joins(s.one)
             await s.holders[name].joins(s.one)
         await s.two.stop()
-        await until(lambda: message(s.one.peers.merged.unknown()) == "replica two is not connected", "doubt")
+        await until(lambda: message(s.one.peers.members.unknown()) == "replica two is not connected", "doubt")
         s.shared.listed.discard("two")
-        s.one.peers.merged.forget()
-        assert message(s.one.peers.merged.unknown()) == "replica two is not connected"
+        s.one.peers.members.forget()
+        assert message(s.one.peers.members.unknown()) == "replica two is not connected"
         s.shared.ahead = 299.0
-        s.one.peers.merged.forget()
-        assert message(s.one.peers.merged.unknown()) == "replica two is not connected"
+        s.one.peers.members.forget()
+        assert message(s.one.peers.members.unknown()) == "replica two is not connected"
         s.shared.ahead = 301.0
-        await until(lambda: s.one.peers.merged.unknown() is None, "it to be forgotten")
+        await until(lambda: s.one.peers.members.unknown() is None, "it to be forgotten")
         await s.drained()
         assert s.one.state() is State.ScaledToZero
 
@@ -503,7 +504,7 @@ async def test_leader_lists_the_proxies_of_all_replicas() -> None:
     async with scene() as s:
 
         def told(replica: Replica) -> tuple[dict[str, Any], list[str]]:
-            router, holders, connected = replica.router, replica.holders, replica.peers.merged.connected
+            router, holders, connected = replica.router, replica.holders, replica.peers.members.connected
             operations = EngineOperations(replica.engine, router, holders, InCluster(connected))
             assert [one["id"] for one in operations.overview()["envoys"]] == [f"envoy-{replica.name}"]
             return {one["id"]: one for one in operations.envoys()}, list(operations.holders())
@@ -520,7 +521,7 @@ async def test_proxy_that_moves_to_another_replica_is_not_missed() -> None:
         await s.envoys["two"].joins(s.one)
         await s.holders["two"].joins(s.one)
         await s.settled(s.one)
-        assert s.one.peers.merged.envoys() == {"envoy-one", "envoy-two"}
+        assert s.one.peers.members.envoys() == {"envoy-one", "envoy-two"}
         for name in ("one", "two"):
             await s.envoys[name].joins(s.two)
             await s.holders[name].joins(s.two)
@@ -533,7 +534,7 @@ async def test_an_envoy_that_is_nowhere_is_missed() -> None:
     async with scene() as s:
         await s.envoys["two"].leaves()
         await until(lambda: s.one.waiting_for() == "Envoy envoy-two", "it to be missed")
-        assert s.one.peers.merged.envoys() == {"envoy-one", "envoy-two"}
+        assert s.one.peers.members.envoys() == {"envoy-one", "envoy-two"}
         s.one.engine.sampled(Sample(time.time(), {"envoy-one": EnvoyReading(900.0, {})}))
         s.one.engine.sampled(Sample(time.time() + 1, {"envoy-one": EnvoyReading(901.0, {})}))
         assert s.one.engine.unknown and s.one.engine.unknown.code is Reason.ENVOY_AWAY
@@ -544,13 +545,13 @@ async def test_new_leader_undoes_unconfirmed_sleep_and_misses_proxies() -> None:
         await s.drained()
         assert s.one.state() is State.ScaledToZero
         await until(lambda: s.two.state() is State.ScaledToZero, "the leader's word")
-        await until(lambda: len(s.two.peers.merged.memory.envoys) == 2, "to know of all Envoys")
+        await until(lambda: len(s.two.peers.members.memory.envoys) == 2, "to know of all Envoys")
         await s.one.stop()
         await until(lambda: bool(s.two.lost), "to notice")
         s.two.leads()
         assert s.two.state() is State.Active
-        assert message(s.two.peers.merged.unknown()) == "replica one is not connected"
-        assert s.two.peers.merged.envoys() == {"envoy-one", "envoy-two"}
+        assert message(s.two.peers.members.unknown()) == "replica one is not connected"
+        assert s.two.peers.members.envoys() == {"envoy-one", "envoy-two"}
 
 
 async def test_former_leader_puts_nothing_to_sleep_after_the_exchange() -> None:
@@ -566,7 +567,7 @@ async def test_former_leader_puts_nothing_to_sleep_after_the_exchange() -> None:
         assert s.two.state() is State.Active
         await until(lambda: s.one.state() is State.Active, "the new leader's word")
         await s.settled(s.two)
-        assert s.two.peers.merged.unknown() is None
+        assert s.two.peers.members.unknown() is None
 
 
 async def test_without_a_leader_for_long_a_follower_gets_on_alone() -> None:
@@ -614,14 +615,14 @@ async def test_services_that_are_removed_and_added_reach_the_follower() -> None:
         await until(lambda: s.two.state("shop/api") is State.Active, "the leader's word")
         for replica in (s.two, s.one):
             replica.engine.configure([WEB])
-        await until(lambda: "shop/api" not in s.two.peers.merged.updates, "it to be dropped")
+        await until(lambda: "shop/api" not in s.two.peers.replication.updates.latest, "it to be dropped")
 
 
 async def test_reports_precede_arrivals_and_follow_departures() -> None:
     async with scene() as s:
         said: list[str | bool] = []
-        merged = s.one.peers.merged
-        set_fleet, add_report = merged.set_follower_fleet, merged.add_report
+        replication, members = s.one.peers.replication, s.one.peers.members
+        set_fleet, add_report = members.set_follower_fleet, replication.add_report
 
         def hear_fleet(replica: str, follower: Any, fleet: Any) -> None:
             said.append("there" if "late" in fleet.holders else "not there")
@@ -631,7 +632,8 @@ async def test_reports_precede_arrivals_and_follow_departures() -> None:
             said.append(report.in_force)
             add_report(replica, follower, report)
 
-        merged.set_follower_fleet, merged.add_report = hear_fleet, hear_report  # type: ignore[method-assign]
+        members.set_follower_fleet = hear_fleet  # type: ignore[method-assign]
+        replication.add_report = hear_report  # type: ignore[method-assign]
         late = Holder("late")
         await late.joins(s.two)
         await until(lambda: "there" in said, "the newcomer")
@@ -639,18 +641,19 @@ async def test_reports_precede_arrivals_and_follow_departures() -> None:
         await s.settled(s.one)
         said.clear()
         await late.leaves()
-        await until(lambda: "late" in merged.ledger.holders.away, "it to be missed")
+        await until(lambda: "late" in members.ledger.holders.away, "it to be missed")
         assert said[0] == "not there"
 
 
 async def test_leader_misses_proxy_that_left_before_it_was_reported() -> None:
     async with scene() as s:
-        merged, there = s.one.peers.merged, s.two.peers.merged.fleet
+        members, there = s.one.peers.members, s.two.peers.members.fleet
         s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
         s.two.peers.came_or_went(there.envoys, there.holders)
-        await until(lambda: "late" in merged.ledger.envoys.away and "late" in merged.ledger.holders.away, "both missed")
+        ledger = members.ledger
+        await until(lambda: "late" in ledger.envoys.away & ledger.holders.away, "both missed")
         assert s.one.waiting_for() == "Envoy late"
-        assert merged.ledger.envoys.connected == {"envoy-one", "envoy-two"}
+        assert members.ledger.envoys.connected == {"envoy-one", "envoy-two"}
         s.shared.ended = {"late"}
         await s.drained()
         assert s.one.state() is State.ScaledToZero
@@ -660,45 +663,45 @@ async def test_next_leader_misses_proxy_that_left_without_a_leader() -> None:
     async with scene() as s:
         await s.one.stop()
         await until(lambda: bool(s.two.lost), "to notice")
-        there = s.two.peers.merged.fleet
+        there = s.two.peers.members.fleet
         s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
         s.two.peers.came_or_went(there.envoys, there.holders)
         s.two.leads()
-        ledger = s.two.peers.merged.ledger
+        ledger = s.two.peers.members.ledger
         assert "late" in ledger.envoys.away and "late" in ledger.holders.away
 
 
 async def test_ended_proxy_is_missed_neither_by_this_nor_next_leader() -> None:
     async with scene() as s:
-        merged = s.one.peers.merged
+        members = s.one.peers.members
         late = Holder("late")
         await late.joins(s.two)
-        await until(lambda: "late" in s.two.peers.merged.memory.holders, "all to know the newcomer")
+        await until(lambda: "late" in s.two.peers.members.memory.holders, "all to know the newcomer")
         s.shared.ended = {"late"}
-        merged.forget()
-        assert "late" in merged.ledger.holders.connected, "a connected holder has not ended, regardless of reports"
+        members.forget()
+        assert "late" in members.ledger.holders.connected, "a connected holder has not ended, regardless of reports"
         s.shared.ended = set()
         await late.leaves()
-        await until(lambda: "late" in merged.ledger.holders.away, "it to be missed")
+        await until(lambda: "late" in members.ledger.holders.away, "it to be missed")
         s.one.sample()
         assert s.one.engine.services[WEB.name].seen.held is None
         s.shared.ended = {"late"}
-        await until(lambda: not merged.ledger.holders.away, "it to be forgotten")
+        await until(lambda: not members.ledger.holders.away, "it to be forgotten")
         assert s.one.engine.services[WEB.name].seen.held == 0
-        await until(lambda: "late" not in s.two.peers.merged.memory.holders, "the follower to forget it too")
+        await until(lambda: "late" not in s.two.peers.members.memory.holders, "the follower to forget it too")
 
 
 async def test_follower_with_failing_reports_disconnects_and_retries() -> None:
     async with scene(replicas=0) as s:
-        merged, faults = s.two.peers.merged, ["a fault"]
-        report = merged.report
+        replication, faults = s.two.peers.replication, ["a fault"]
+        report = replication.report
 
         def fails(service: str) -> Any:
             if faults:
                 raise RuntimeError(faults.pop())
             return report(service)
 
-        merged.report = fails  # type: ignore[method-assign]
+        replication.report = fails  # type: ignore[method-assign]
         await s.holders["two"].counts(s.hold_address, held=1)
         await until(lambda: bool(s.two.lost), "its stream to end")
         await until(lambda: s.one.state() is State.Waking, "the leader to hear of it all the same")
@@ -711,33 +714,33 @@ async def test_a_stream_that_says_no_hello_is_refused(first: str) -> None:
         await call.write(b"\xc1" if first == "garbage" else b"\x90")
         code = await asyncio.wait_for(call.code(), PATIENCE_SECONDS)
         assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-        assert s.one.peers.merged.unknown() is None
+        assert s.one.peers.members.unknown() is None
 
 
 async def test_follower_rejections_reach_the_leader_until_it_leaves() -> None:
     async with scene() as s:
-        leader, follower = s.one.peers.merged, s.two.peers.merged
+        leader, follower = s.one.peers.replication.faults, s.two.peers.replication.faults
         told: list[dict[str, str]] = []
-        leader.on_faults.append(lambda: told.append(dict(leader.faults())))
+        leader.on_change.append(lambda: told.append(dict(leader.all())))
         follower.found({WEB.name: "duplicate domain"})
-        await until(lambda: leader.faults() == {WEB.name: "duplicate domain"}, "the leader to hear of it")
-        assert told[-1] == leader.faults()
+        await until(lambda: leader.all() == {WEB.name: "duplicate domain"}, "the leader to hear of it")
+        assert told[-1] == leader.all()
         leader.found({"shop/db": "cannot bind"})
-        assert leader.faults() == {WEB.name: "duplicate domain", "shop/db": "cannot bind"}
-        assert follower.faults() == {WEB.name: "duplicate domain"}
+        assert leader.all() == {WEB.name: "duplicate domain", "shop/db": "cannot bind"}
+        assert follower.all() == {WEB.name: "duplicate domain"}
         follower.found({})
-        await until(lambda: leader.faults() == {"shop/db": "cannot bind"}, "the leader to hear that it is over")
+        await until(lambda: leader.all() == {"shop/db": "cannot bind"}, "the leader to hear that it is over")
         follower.found({WEB.name: "again"})
-        await until(lambda: WEB.name in leader.faults(), "the leader to hear of it again")
+        await until(lambda: WEB.name in leader.all(), "the leader to hear of it again")
         await s.two.stop()
-        await until(lambda: leader.faults() == {"shop/db": "cannot bind"}, "the follower to be gone")
+        await until(lambda: leader.all() == {"shop/db": "cannot bind"}, "the follower to be gone")
 
 
 async def test_rejections_that_change_while_sent_reach_the_leader() -> None:
     """Each change happens when the leader receives the one before, which the follower may still be sending."""
     async with scene() as s:
-        leader, follower = s.one.peers.merged, s.two.peers.merged
+        leader, follower = s.one.peers.replication.faults, s.two.peers.replication.faults
         remaining = [f"fault {number}" for number in range(100)]
-        leader.on_faults.append(lambda: remaining and follower.found({WEB.name: remaining.pop()}))
+        leader.on_change.append(lambda: remaining and follower.found({WEB.name: remaining.pop()}))
         follower.found({WEB.name: "first"})
-        await until(lambda: leader.faults() == {WEB.name: "fault 0"}, "the last change")
+        await until(lambda: leader.all() == {WEB.name: "fault 0"}, "the last change")
