@@ -26,7 +26,7 @@ from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.ports.backend import WorkloadStatus
 
-GENEROUS_SECONDS = 30.0
+GENEROUS_SECONDS = 60.0
 RUNS = {"running": {"startedAt": "2026-11-23T10:00:00Z"}}
 APPS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "ReplicaSet": "replicasets"}
 

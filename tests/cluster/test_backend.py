@@ -199,14 +199,12 @@ async def test_sleep_refused_keeps_the_endpoints(stage: Stage, server: int) -> N
     await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.endpoints)
-    began = time.monotonic()
     stage.leads = False
     stage.backend.converge(stage.named("web"), DOWN)
     stage.leads = True
     stage.backend.converge(stage.named("web"), UP)
     await stage.until("web", lambda running: running.endpoints)
     assert await stage.replicas("web") == 3
-    assert time.monotonic() - began < 2
 
 
 async def test_target_missing_is_reported_until_it_exists(stage: Stage, server: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -91,6 +90,4 @@ async def test_endpoints_at_start_are_trusted_and_new_ones_dialled(stage: Stage,
         running = await stage.until("web", lambda running: running.replicas == 4)
         assert f"{HERE}:{port}" not in running.endpoints, "ready is not reachable"
         later.listen()
-        began = time.monotonic()
         await stage.until("web", lambda running: f"{HERE}:{port}" in running.endpoints)
-        assert time.monotonic() - began < 1

@@ -38,7 +38,7 @@ def _address(release: Release, pod: str) -> str:
 def _held(address: str) -> int:
     """Return the number of connections held by a proxy pod."""
     host = f"[{address}]" if ":" in address else address
-    with urllib.request.urlopen(f"http://{host}:18081/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{host}:18081/metrics", timeout=60) as answer:
         held = re.findall(r'^zenvoy_holder_held\{service="[^"]+"\} (\d+)', answer.read().decode(), re.M)
     return sum(map(int, held))
 

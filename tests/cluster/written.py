@@ -13,7 +13,7 @@ from reconciler.kubernetes.types.objects import decoder, path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, KIND, PLURAL, ScaledService
 from tests.cluster.stage import workload
 
-GENEROUS_SECONDS = 30.0
+GENEROUS_SECONDS = 60.0
 
 
 class Written:

@@ -34,7 +34,7 @@ View = dict[str, Any]
 
 ZENVOY = Path(sys.executable).with_name("zenvoy")
 SERVERS = Path(__file__).parent / "servers"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 """Generous: two busy cores must not make a test fail."""
 POLL_SECONDS = 0.01
 LOCAL = "127.0.0.1"

@@ -352,7 +352,7 @@ def test_watch_continues_until_interrupted(z: Zenvoy, output: str) -> None:
             until("it waits", lambda: _sleeps(watching.pid))
         assert watching.poll() is None
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 0
+        assert watching.wait(60) == 0
         assert watching.stderr
         assert watching.stderr.read() == b""
         assert name in seen.read_text()
@@ -375,7 +375,7 @@ def _call(pid: int) -> int:
 
 def get(address: str, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except HTTPError as error:
         with error:
@@ -464,7 +464,7 @@ def test_bootstrap_output_lets_a_second_envoy_join(zenvoy: Start, mode: str) -> 
         assert z.cli("sleep", "web").returncode == 1
     finally:
         edge.terminate()
-        edge.wait(10)
+        edge.wait(60)
 
 
 def test_log_text_format_is_readable(zenvoy: Start) -> None:

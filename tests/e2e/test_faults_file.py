@@ -32,7 +32,7 @@ def test_reload_hostile_file_keeps_the_last_good_one(zenvoy: Start) -> None:
     assert z.stop() == 0
     z.start()
     assert request(z.http_port, "web", "/c").body == b"web /c\n"
-    assert "using its last good content" in z.log_path.read_text()
+    until("it is reported", lambda: "using its last good content" in z.log_path.read_text())
     z.file.write_text(good.replace("name: web", "name: other"))
     z.wait_line("it is applied", lambda entry: entry["event"] == "the file is applied")
     until("Envoy has it", lambda: request(z.http_port, "other", "/d").status == 200)

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, Reply, View, Zenvoy, request, server
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 SILENCE_SECONDS = 3.0
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, gated, server, until
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 
 
 def rpc(name: str, **fields: object) -> dict[str, object]:

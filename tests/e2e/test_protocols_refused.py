@@ -102,7 +102,7 @@ def test_hold_limit_http_refuses_at_once(z: Zenvoy) -> None:
     z.wait_status("two wait", "full", lambda view: view["held"] == 2)
     before = time.monotonic()
     reply = request(z.http_port, "full")
-    assert time.monotonic() - before < 5, "not after holdTimeout, which is 40 s"
+    assert time.monotonic() - before < 35, "not after holdTimeout, which is 40 s"
     assert reply.status == 503
     assert "retry-after" in reply.headers
     assert b"2 connections are already held (maxHeld)" in reply.body

@@ -14,7 +14,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SERVERS, SLOW_TO_SLEEP, Zenvoy, gated, request, server, until
 from tests.ports import free_port
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 HOLDER_METRICS = f"{LOCAL}:{free_port()}"
 
 

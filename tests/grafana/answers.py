@@ -15,7 +15,7 @@ from typing import Any
 
 from grafana.model import Kind, Panel
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 60.0
 
 
 class Rejected(Exception):

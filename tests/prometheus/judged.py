@@ -27,7 +27,7 @@ def judged(zenvoy: Start, ports: Ports, url: str, *options: str, **service: Any)
 
 
 def page(address: str, path: str) -> str:
-    with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as answer:
         return str(answer.read().decode())
 
 

@@ -53,14 +53,14 @@ class Server:
 
     def ask(self, path: str, **query: str) -> Any:
         """Return the JSON answer to a request."""
-        with self._open(f"{path}?{urllib.parse.urlencode(query)}", timeout=10) as answer:
+        with self._open(f"{path}?{urllib.parse.urlencode(query)}", timeout=60) as answer:
             return json.load(answer)
 
     def _is_ready(self) -> bool:
         assert self._process
         assert self._process.poll() is None, self._log.read_text()
         try:
-            with self._open("/-/ready", timeout=5) as answer:
+            with self._open("/-/ready", timeout=60) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

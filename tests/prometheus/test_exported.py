@@ -19,7 +19,7 @@ OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetric
 
 def scraped(address: str, accept: str = "text/plain") -> str:
     asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": accept})
-    with urllib.request.urlopen(asked, timeout=10) as answer:
+    with urllib.request.urlopen(asked, timeout=60) as answer:
         assert answer.headers["Content-Type"].split(";")[0] == accept.split(";")[0]
         return str(answer.read().decode())
 

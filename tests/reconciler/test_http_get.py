@@ -12,7 +12,7 @@ import pytest
 from reconciler.http_get import NoStatus, get_status
 from tests.ports import free_port
 
-GENEROUS_SECONDS = 30.0
+GENEROUS_SECONDS = 60.0
 
 
 class Server:

@@ -35,7 +35,7 @@ PODS = {PROXY_A: "proxy-a", PROXY_B: "proxy-b"}
 CLAIMS = {**xds_router.CLAIMS, **holders.CLAIMS, **replication.CLAIMS}
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 HOLDER, PEER = wire.METHOD, "/zenvoy.v1.Peer/Stream"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 ROLES = [PROXY.uri, RECONCILER.uri]
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from tests.ports import free_port
 from tproxy.wire import ENCODER, SERVICE, UP, Assignment, AssignmentUpdate, Count, Go, Hold, HolderReport, Verdict
 
 T = TypeVar("T")
@@ -146,7 +147,7 @@ class HolderProcess:
         self.listen_file = self.directory / "listen"
         given = list(args)
         if "--listen" not in given:
-            given += ["--listen", "0.0.0.0:0"]
+            given += ["--listen", f"0.0.0.0:{free_port('0.0.0.0')}"]
         command = [*prefix, sys.executable, "-m", "tproxy", "run", "--reconciler", f"127.0.0.1:{reconciler_port}"]
         command += ["--listen-file", str(self.listen_file), "--log", "json", *given]
         if nofile is not None:
@@ -297,8 +298,3 @@ def read_all(sock: socket.socket) -> bytes:
     while chunk := sock.recv(65_536):
         data += chunk
     return bytes(data)
-
-
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.tproxy.harness import unused_port
+from tests.ports import free_port
 from tproxy import process
 from tproxy.process import claim_id
 
 
 @pytest.fixture
 def address() -> str:
-    return f"127.0.0.1:{unused_port()}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def claim_and_end(address: str) -> str:

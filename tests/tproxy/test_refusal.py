@@ -16,6 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.ports import free_port
 from tests.tproxy.harness import (
     HOST,
     FakeReconciler,
@@ -27,7 +28,6 @@ from tests.tproxy.harness import (
     read_all,
     read_exactly,
     reset,
-    unused_port,
 )
 from tproxy.holder import MAX_UNASSIGNED_ADDRESSES
 from tproxy.protocols import http2
@@ -239,7 +239,7 @@ def test_removed_address_refuses_held_and_keeps_relayed(world: World) -> None:
 
 
 def test_unassigned_address_holds_until_first_assignments(world: World) -> None:
-    port = unused_port()
+    port = free_port()
     world.reconciler.stop()
     world.use(world.enter_context(HolderProcess(port)))
     known, unknown = world.client(), world.client("127.64.0.9")
@@ -349,12 +349,12 @@ def _attempt(world: World, number: int, host: str = HOST) -> list[socket.socket]
 
 
 def metrics(world: World, port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         return str(answer.read().decode())
 
 
 def test_descriptor_limit_refuses_new_and_releases_held(world: World) -> None:
-    port = unused_port()
+    port = free_port()
     world.start("--metrics", f"127.0.0.1:{port}", nofile=128)
     world.assign(max_held=1000)
     clients = _attempt(world, 150)

@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 
-from tests.tproxy.harness import World, eventually, go, read_all, read_exactly, unused_port
+from tests.ports import free_port
+from tests.tproxy.harness import World, eventually, go, read_all, read_exactly
 from tproxy.wire import Go, Hold
 
 
@@ -67,13 +68,13 @@ def test_connection_to_an_awake_service_is_relayed_at_once(world: World) -> None
 
 
 def test_refused_dials_are_retried_until_one_succeeds(world: World) -> None:
-    port = unused_port()
+    port = free_port()
     world.assign(Go((f"127.0.0.1:{port}",)))
     client = world.client()
     client.sendall(b"x")
     world.sees(held=1, released=0)
     with socket.create_server(("127.0.0.1", port)) as upstream:
-        upstream.settimeout(10)
+        upstream.settimeout(60)
         server = world.accept(upstream)
         assert server.recv(1) == b"x"
     world.sees(held=0, released=1)
@@ -81,7 +82,7 @@ def test_refused_dials_are_retried_until_one_succeeds(world: World) -> None:
 
 def test_endpoints_are_balanced_and_dead_ones_skipped(world: World) -> None:
     upstreams = [world.upstream(), world.upstream()]
-    dead = f"127.0.0.1:{unused_port()}"
+    dead = f"127.0.0.1:{free_port()}"
     world.assign(Go((dead, *go(*upstreams).endpoints)))
     clients = world.clients(30)
     world.sees(held=0, released=30)
@@ -99,7 +100,7 @@ def _has_one(server: socket.socket) -> bool:
 
 def test_ipv6_endpoint_is_dialled(world: World) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as upstream:
-        upstream.settimeout(10)
+        upstream.settimeout(60)
         world.assign(Go((f"[::1]:{upstream.getsockname()[1]}",)))
         client = world.client()
         world.accept(upstream).sendall(b"six")
@@ -107,7 +108,7 @@ def test_ipv6_endpoint_is_dialled(world: World) -> None:
 
 
 def test_hold_again_while_dials_are_refused_keeps_holding(world: World) -> None:
-    dead = f"127.0.0.1:{unused_port()}"
+    dead = f"127.0.0.1:{free_port()}"
     world.assign(Go((dead,)))
     client = world.client()
     world.sees(held=1)
@@ -187,12 +188,10 @@ def test_release_short_accept_queue_is_not_overrun(world: World) -> None:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    begun = time.monotonic()
     world.assign(go(upstream))
     for client in clients:
         assert read_all(client) == b"done"
     thread.join()
-    assert time.monotonic() - begun < 10
 
 
 def test_idle_and_holding_holders_use_no_cpu(world: World) -> None:

@@ -36,7 +36,7 @@ Mode = Literal["delta", "sotw"]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def until(condition: Callable[[], T], what: str, timeout: float = 30) -> T:
+async def until(condition: Callable[[], T], what: str, timeout: float = 60) -> T:
     """Wait until the condition is true, and return what it returned."""
     end = time.monotonic() + timeout
     while not (result := condition()):
@@ -46,7 +46,7 @@ async def until(condition: Callable[[], T], what: str, timeout: float = 30) -> T
     return result
 
 
-async def until_async(condition: Callable[[], Awaitable[T]], what: str, timeout: float = 30) -> T:
+async def until_async(condition: Callable[[], Awaitable[T]], what: str, timeout: float = 60) -> T:
     """Wait until what is awaited is true; refused and reset connections count as false."""
     end = time.monotonic() + timeout
     while True:

@@ -142,7 +142,7 @@ async def test_envoy_service_protocol_changes_is_served(stage: Stage) -> None:
                 await http_get(stage.http, "a")
                 return spoken[-1] == expected
 
-            await until_async(spoke, f"{expected} to the service", timeout=10)
+            await until_async(spoke, f"{expected} to the service", timeout=60)
             await stage.plane.everywhere("a")
 
 

@@ -29,7 +29,7 @@ class Door:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait(60)
 
     def cut(self) -> None:
         """End all connections; the clients reconnect."""

@@ -21,7 +21,7 @@ from tests.cluster.replicas.scene import HTTP, Scene
 from tests.cluster.stage import container, waiting
 from tests.e2e.harness import until
 
-KNOWN_SECONDS = 2.0
+KNOWN_SECONDS = 5.0
 """The promised delay between Kubernetes and all replicas."""
 CRASH = {"terminated": {"exitCode": 3, "reason": "Error"}}
 REASONS: dict[str, tuple[dict[str, Any], str]] = {

@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 ZENVOY = Path(sys.executable).parent / "zenvoy"
 PATIENCE_SECONDS = 60.0
-END_SECONDS = 10.0
+END_SECONDS = 60.0
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def controller(folder: Path, http: int) -> Iterator[subprocess.Popen[str]]:
 
 def lives(http: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{http}/healthz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{http}/healthz", timeout=60) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -22,8 +21,9 @@ from reconciler.local.file_watch import load
 from reconciler.local.processes import ProcessBackend
 from reconciler.local.services_file import ServicesFile, read
 from reconciler.local.state_dir import StateDir
+from tests.ports import free_port
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 SERVER = "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); time.sleep(1000)"
 
 
@@ -34,9 +34,7 @@ async def eventually(holds: Callable[[], object]) -> None:
 
 
 def services_file(path: Path, *names: str, **more: object) -> ServicesFile:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-S", "-E", "-c", SERVER, "{port}"]
     services = [{"name": name, "command": command, **more} for name in names]
     path.write_text(json.dumps({"listen": {"http": f"127.0.0.1:{port}"}, "services": services}))

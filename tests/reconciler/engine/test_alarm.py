@@ -9,7 +9,7 @@ from reconciler.alarm import SchedulerAlarm
 from reconciler.core.events import DrainTimedOut, IdleElapsed
 from reconciler.plan import Deadline
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class Bell:

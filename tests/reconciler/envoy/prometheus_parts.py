@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from reconciler.core.traffic import Sample
 from reconciler.envoy.prometheus.rows import CLUSTER_TAG, FIELDS, SCRAPED
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
+from tests.ports import free_port
 from xds.bootstrap.document import ADS_CLUSTER, NODE_TAG
 
 Rule = Mapping[str, object]
@@ -90,8 +90,7 @@ async def prometheus(directory: Path, target: str, rules: Mapping[str, Sequence[
     interval = f"{int(SCRAPE_SECONDS * 1000)}ms"
     whole = {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": jobs}
     (directory / "prometheus.yml").write_text(yaml.safe_dump(whole))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         "prometheus",
         f"--config.file={directory}/prometheus.yml",

@@ -14,7 +14,7 @@ from xds import ir
 
 pytestmark = pytest.mark.envoy
 LOCAL = "127.0.0.1"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class Scene:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,13 +15,12 @@ from aiohttp import web
 
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
+from tests.ports import free_port
 from tests.reconciler.envoy.prometheus_parts import SCRAPE_SECONDS, rows, served, source
 
 
 async def test_prometheus_down_makes_sample_unknown() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    stats = source(f"http://127.0.0.1:{port}", {"one"})
+    stats = source(f"http://127.0.0.1:{free_port()}", {"one"})
     sample = await stats.sample()
     assert sample.missing == {"one": "Prometheus: it cannot be reached"}
     await stats.close()

@@ -9,7 +9,7 @@ import structlog
 
 from reconciler.local.file_watch import watch
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 async def test_watch_missing_folder_is_retried_and_logged_once(tmp_path: Path) -> None:

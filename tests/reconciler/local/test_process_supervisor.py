@@ -16,7 +16,7 @@ from reconciler.local.process_supervisor import ChildProcess, ProcessSupervisor
 from reconciler.local.processes.mark import RLIMIT_LOCKS, mark
 from reconciler.local.processes.procfs import run_id, take_census
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 STAYS = "open('here', 'w').close(); import time; time.sleep(1000)"
 
 

@@ -36,7 +36,7 @@ async def opened(path: Path) -> SqliteStore:
 
 
 async def eventually(what: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not what():
             await asyncio.sleep(0.005)
 
@@ -232,7 +232,7 @@ asyncio.run(main())
 
 async def test_store_hanging_disk_delays_no_start(path: Path, hanging: Callable[[Path], None]) -> None:
     hanging(path)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         store = await opened(path)
         store.save("web", ASLEEP)
         assert store.records() == {"web": ASLEEP} and store.failing

@@ -47,7 +47,7 @@ async def echoing(files: Files) -> AsyncIterator[int]:
 async def said(port: int, credentials: grpc.ChannelCredentials) -> bytes:
     options = [("grpc.ssl_target_name_override", NAME), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options) as made:
-        answer: bytes = await made.unary_unary(METHOD)(b"hello", timeout=10)
+        answer: bytes = await made.unary_unary(METHOD)(b"hello", timeout=60)
     return answer
 
 
@@ -127,7 +127,7 @@ async def test_tls_holder_connects(tmp_path: Path) -> None:
 
         def ask() -> bytes:
             with open_channel(f"127.0.0.1:{port}", [], files) as made:
-                answer: bytes = made.unary_unary(METHOD)(b"hello", timeout=10)
+                answer: bytes = made.unary_unary(METHOD)(b"hello", timeout=60)
             return answer
 
         assert await asyncio.to_thread(ask) == b"hello"

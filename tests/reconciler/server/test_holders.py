@@ -19,7 +19,7 @@ from xds import ir
 from xds.resources.clusters import cluster
 from xds.types import CDS
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 WEB, DB = "127.64.0.1:18001", "127.64.0.2:18001"
 
 

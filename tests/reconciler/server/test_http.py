@@ -30,7 +30,7 @@ async def url() -> AsyncIterator[str]:
 async def got(url: str, method: str = "GET") -> tuple[int, Any]:
     def fetch() -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as response:
+            with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=60) as response:
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             with error:

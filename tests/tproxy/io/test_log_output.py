@@ -10,7 +10,7 @@ import pytest
 
 from tproxy.io.log_output import MAX_BYTES, TOO_SLOW, LogOutput
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class Reports:

@@ -16,7 +16,7 @@ from tproxy.io.loop import Loop
 from tproxy.relay.relay import Relay, RelayedConnection
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60.0
 MIB = 1 << 20
 
 

@@ -14,7 +14,7 @@ from tests.fakes.api_server import ApiServer, serving
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)
 

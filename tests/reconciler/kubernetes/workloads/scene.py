@@ -20,7 +20,7 @@ DEPLOYMENTS = "/apis/apps/v1/deployments"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 PODS, EVENTS = "/api/v1/namespaces/shop/pods", "/api/v1/namespaces/shop/events"
 UP, DOWN = AtLeast(2), Zero()
-GENEROUS_SECONDS = 10.0
+GENEROUS_SECONDS = 60.0
 
 
 def entry(

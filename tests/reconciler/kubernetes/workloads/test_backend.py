@@ -16,6 +16,7 @@ from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.workloads import probing
 from reconciler.kubernetes.workloads import workload as workload_module
 from reconciler.ports.backend import WorkloadStatus
+from tests.ports import free_port
 from tests.reconciler.kubernetes.workloads.scene import DEPLOYMENTS, DOWN, PODS, SLICES, UP, Scene, entry
 
 
@@ -98,10 +99,7 @@ async def test_backend_new_pod_at_same_address_is_dialled(scene: Scene, port: in
     scene.slice(port, "one")
     scene.configure()
     await scene.until(lambda running: running.endpoints)
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        unused = closed.getsockname()[1]
-    scene.slice(unused, "two")
+    scene.slice(free_port(), "two")
     await scene.until(lambda running: not running.endpoints)
     scene.slice(port, "two")
     await scene.until(lambda running: running.endpoints)

@@ -28,7 +28,7 @@ CONFIG = ServiceConfig(
 )
 MISSING = "Deployment shop/web does not exist"
 LABELS = {"app": "web", "release": "mine"}
-GENEROUS_SECONDS = 10.0
+GENEROUS_SECONDS = 60.0
 
 
 class Scene:

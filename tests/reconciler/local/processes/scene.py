@@ -13,7 +13,7 @@ from reconciler.plan import AtLeast, Scale, Zero
 from reconciler.ports.backend import WorkloadStatus
 
 UP, DOWN = AtLeast(1), Zero()
-GENEROUS_SECONDS = 30.0
+GENEROUS_SECONDS = 60.0
 
 SERVER = """
 import os, signal, socket, sys, time

@@ -101,12 +101,13 @@ async def test_stop_ends_process_in_other_session(stage: Stage) -> None:
 
 
 async def test_wake_while_ending_waits_for_the_end(stage: Stage) -> None:
-    scene = stage(server(STUBBORN, drain_timeout=0.3))
+    scene = stage(server(STUBBORN))
     old = await pid_of(await scene.up())
     scene.converge(DOWN)
     await scene.until(lambda running: not running.endpoints)
     scene.converge(UP)
     assert is_running(old)
+    os.kill(old, signal.SIGKILL)
     new = await pid_of(await scene.until(lambda running: running.endpoints))
     assert not is_running(old)
     assert new != old

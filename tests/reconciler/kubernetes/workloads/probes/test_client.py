@@ -21,7 +21,7 @@ from tests.certificates import Authority
 from tests.ports import free_port
 
 HERE = "127.0.0.1"
-GENEROUS_SECONDS = 8.0
+GENEROUS_SECONDS = 60.0
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class App:
         """Wait for an answer that the prober has received: the next request is sent after it."""
         for _ in range(2):
             self.asked.clear()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await self.asked.wait()
 
 
