@@ -19,6 +19,7 @@ PACKAGES = {
     "grpc-client": "google.golang.org/grpc/interop/client",
     "grpc-server": "google.golang.org/grpc/interop/server",
     "h2server": "./h2server",
+    "wsecho": "./wsecho",
     "h2spec": "github.com/summerwind/h2spec/cmd/h2spec",
 }
 BUILD_SECONDS = 900

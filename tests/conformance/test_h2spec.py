@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.conformance.conftest import Outcome, Record
+from tests.conformance.lanes import ATTEMPTS, LANES, attempt, in_lanes
 from tests.conformance.programs import built, listening, run
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy
 from tests.ports import free_port
 
 CASES = 145
-LANES = 10
-"""Most of the time is spent waiting: Envoy closes a failed connection after a second."""
-ATTEMPTS = 3
-"""A server that closes a connection with unread data resets it, at times before its last words are read: a case fails
-if it fails each time."""
 TIMEOUT_SECONDS = 5
 """The time for which a case waits for a frame; a wake on a busy machine takes less."""
 DOCUMENTED: dict[str, frozenset[str]] = {
@@ -90,13 +85,7 @@ def test_h2spec_through_zenvoy_adds_no_failure(
         while_awake = attempt(lambda: failure(host, port, case), attempts)
         return Outcome(plain, while_asleep, while_awake)
 
-    def outcomes_of(lane: int) -> dict[str, Outcome]:
-        return {case: outcome(lane, case) for case in cases[lane::LANES]}
-
-    outcomes: dict[str, Outcome] = {}
-    with ThreadPoolExecutor(LANES) as pool:
-        for of_lane in pool.map(outcomes_of, range(LANES)):
-            outcomes |= of_lane
+    outcomes = in_lanes(cases, outcome)
     for one in outcomes.values():
         record(f"h2spec, {protocol}", one)
     added = {case: one.added() for case, one in outcomes.items() if one.added()}
@@ -120,13 +109,3 @@ def failure(host: str, port: int, case: str) -> str | None:
     """Run a case, and return the output if it fails."""
     done = run(built("h2spec"), "-h", host, "-p", str(port), "-o", str(TIMEOUT_SECONDS), case)
     return done.stdout if done.returncode else None
-
-
-def attempt(case: Callable[[], str | None], attempts: int = ATTEMPTS) -> str | None:
-    """Run a case until it passes, and return the output of the last attempt if each fails."""
-    output = None
-    for _ in range(attempts):
-        output = case()
-        if output is None:
-            break
-    return output
