@@ -16,6 +16,8 @@ from tests.cluster.release import Release, Shop, load_images
 
 NODE_TEST_SECONDS = 1800
 """The first test may build Kubernetes and the images."""
+CONTROL_PLANE_TEST_SECONDS = 900
+"""The first test starts the control plane, and may build it."""
 TCP = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432"}
 MODES = {"anyip": {"holdMode": "anyip"}, "tproxy": {"holdMode": "tproxy"}}
 """Values for each hold mode."""
@@ -143,6 +145,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "node" in names:
             item.add_marker("node")
             item.add_marker(pytest.mark.timeout(NODE_TEST_SECONDS))
+        elif "control_plane" in names:
+            item.add_marker(pytest.mark.timeout(CONTROL_PLANE_TEST_SECONDS))
         if names & _BREAKS_IT and (own := harness.own()) and own.folder is None:
             spared.append(item)
     if spared:

@@ -38,11 +38,11 @@ class Cluster:
     folder: Path | None = None
     """Its state, logs and process ids; None when `cluster` did not start it."""
 
-    def run(self, *command: str | Path, given: str | None = None, timeout: float = 120) -> str:
+    def run(self, *command: str | Path, given: str | None = None, timeout: float = 300) -> str:
         """Run a program and return its standard output. Raises `ToolFailed`."""
         return run(*command, settings=self.settings, given=given, timeout=timeout)
 
-    def kubectl(self, *arguments: str, given: str | None = None, timeout: float = 120) -> str:
+    def kubectl(self, *arguments: str, given: str | None = None, timeout: float = 300) -> str:
         return self.run("kubectl", *arguments, given=given, timeout=timeout)
 
     def stop_apiserver(self) -> None:
@@ -108,7 +108,7 @@ def own() -> Cluster | None:
 
 
 def run(
-    *command: str | Path, settings: Mapping[str, str] | None = None, given: str | None = None, timeout: float = 120
+    *command: str | Path, settings: Mapping[str, str] | None = None, given: str | None = None, timeout: float = 300
 ) -> str:
     """Run a program and return its standard output. Raises `ToolFailed`."""
     words = [str(word) for word in command]

@@ -33,7 +33,7 @@ IMAGES = {
 }
 """By kind (images/build), the names that the chart's values have."""
 POSTGRES_PORT = 5432
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 
 
 def load_images(node: Cluster) -> None:
@@ -64,15 +64,15 @@ class Release:
 
     def install(self) -> None:
         """Install zenvoy like the README does, with `values`."""
-        self.node.run(*self._helm("install"), "--create-namespace", "--wait", "--timeout", "3m", timeout=200)
+        self.node.run(*self._helm("install"), "--create-namespace", "--wait", "--timeout", "10m", timeout=660)
 
     def upgrade(self, **values: str) -> None:
-        self.node.run(*self._helm("upgrade", values), "--wait", "--timeout", "5m", timeout=320)
+        self.node.run(*self._helm("upgrade", values), "--wait", "--timeout", "10m", timeout=660)
 
     def uninstall(self) -> None:
-        self.node.run("helm", "uninstall", "zenvoy", "-n", SYSTEM, "--wait", "--timeout", "5m", timeout=320)
+        self.node.run("helm", "uninstall", "zenvoy", "-n", SYSTEM, "--wait", "--timeout", "10m", timeout=660)
         # A terminating Envoy would join the next installation, and be missing there for minutes. Nothing has to drain.
-        self.node.run("kubectl", "delete", "pods", "--all", "--now", "-n", SYSTEM, timeout=200)
+        self.node.run("kubectl", "delete", "pods", "--all", "--now", "-n", SYSTEM, timeout=300)
         # The next installation need not wait until the Lease has expired.
         self.node.kubectl("delete", "lease", "zenvoy", "-n", SYSTEM, "--ignore-not-found")
 

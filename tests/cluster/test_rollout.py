@@ -53,7 +53,7 @@ class Clients:
 def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop: Shop, part: str) -> None:
     shop.apply(*web("busy"), *web("asleep"))
     for name in ("busy", "asleep"):
-        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=240s")
     shop.label("busy", idle_after="10m")
     shop.label("asleep", idle_after="2s")
     shop.until("asleep", "ScaledToZero")
@@ -75,7 +75,7 @@ def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop
 
 def test_wake_continues_during_a_rollout_of_zenvoy(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("slow", DELAY="8s"))
-    shop.kubectl("rollout", "status", "deployment/slow", "--timeout=60s")
+    shop.kubectl("rollout", "status", "deployment/slow", "--timeout=240s")
     shop.label("slow", idle_after="2s")
     shop.until("slow", "ScaledToZero")
     answers = []
@@ -94,7 +94,7 @@ def test_wake_continues_during_a_rollout_of_zenvoy(zenvoy: Release, shop: Shop) 
 def test_uninstall_restores_sleeping_services(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web", replicas=2), *web("other"))
     for name in ("web", "other"):
-        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
+        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=240s")
         shop.label(name, idle_after="2s")
     shop.apply(*untouchable("old"))
     shop.until("web", "ScaledToZero")
@@ -107,8 +107,8 @@ def test_uninstall_restores_sleeping_services(zenvoy: Release, shop: Shop) -> No
         assert [shop.replicas("web"), shop.replicas("other")] == [2, 1]
         for name in ("web", "other", "old"):
             # The remaining objects depend on nothing that is gone.
-            shop.kubectl("delete", "ssvc", name, "--ignore-not-found", "--timeout=20s")
-        shop.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+            shop.kubectl("delete", "ssvc", name, "--ignore-not-found", "--timeout=120s")
+        shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
     finally:
         zenvoy.install()
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.cluster.recorder import recorder
 
-_SECONDS = 10
+_SECONDS = 60
 
 
 class Between:

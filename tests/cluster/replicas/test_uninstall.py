@@ -32,7 +32,7 @@ def test_uninstall_restores_replicas_and_finalizers(leaving: Scene) -> None:
     until("it is at zero", lambda: leaving.wanted("web") == 0)
     where = ("--system-namespace", leaving.namespace, "--namespace", leaving.namespace)
     command = [str(BIN / "zenvoy"), "uninstall", "--yes", *where, "--kubeconfig", str(leaving.cluster.kubeconfig)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, env={**os.environ, "COLUMNS": "120"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "120"})
     assert done.returncode == 0, done.stdout + done.stderr
     end = time.monotonic() + 3 * LEASE_SECONDS
     while time.monotonic() < end:
