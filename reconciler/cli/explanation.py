@@ -43,6 +43,8 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
         yield "paused", "stays awake until `zenvoy resume`"
     if busy := service.get("busy"):
         yield "busy", _busy(busy)
+    if unserved := service.get("unserved"):
+        yield "flapping", f"{unserved['reason']}: {unserved['message']}"
     if target := service.get("target"):
         yield "target", target
     yield "replicas", _or_unknown(service["replicas"])

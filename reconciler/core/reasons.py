@@ -84,6 +84,9 @@ class Reason(StrEnum):
     BUSY_UNTIL = "BusyUntil"
     BUSY_CHECK_FAILED = "BusyCheckFailed"
 
+    # Wakes that nobody uses: the idle time grows.
+    WAKES_UNSERVED = "WakesUnserved"
+
     # Problems: a mistake in what a person configured.
     SERVICE_UNUSABLE = "ServiceUnusable"
     PORT_NOT_FOUND = "PortNotFound"

@@ -197,7 +197,7 @@ class Engine:
         before, service.deadline = service.record, None  # it has passed: the next plan arms the alarm again
         self._settle(name)
         if before and service.record and service.record.since == before.since:
-            event = due(service.record, service.spec, service.seen, deadline.event)
+            event = due(service.record, service.effective_spec, service.seen, deadline.event)
             if event and (self.leads or follows_deadline(service.record, event)):
                 self._step(name, service, event, max(self._now(), deadline.at))
                 self._settle(name)
@@ -295,7 +295,7 @@ class Engine:
                 return
             now = self._now()
             if self.leads:
-                event = judge(service.record, service.spec, service.seen, now, self.pace.stale_after)
+                event = judge(service.record, service.effective_spec, service.seen, now, self.pace.stale_after)
             else:
                 event = follower_event(service.record, service.seen, service.fence)
             if event is None or not self._step(name, service, event, now):
@@ -310,7 +310,7 @@ class Engine:
     def _ask_if_due(self, name: str, service: ManagedService) -> None:
         """Ask the service whether it works without a client, if that decides about its next step."""
         now, checks = self._now(), self._adapters.busy_checks
-        if checks and service.record and is_question_due(service.record, service.spec, service.seen, now):
+        if checks and service.record and is_question_due(service.record, service.effective_spec, service.seen, now):
             checks.ask(name, now)
 
     def _step(self, name: str, service: ManagedService, event: Event, now: float) -> bool:
@@ -353,7 +353,7 @@ class Engine:
         """Converge to the plan: a wake scales before all other effects, sleep after them."""
         assert service.record is not None
         now, adapters = self._now(), self._adapters
-        wanted = plan(service.record, service.spec, now, self.pace.lag)
+        wanted = plan(service.record, service.effective_spec, now, self.pace.lag)
         if not self.leads:
             wanted = followed(wanted, service.record, service.fence)
         if isinstance(wanted.scale, AtLeast):

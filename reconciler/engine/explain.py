@@ -72,7 +72,7 @@ def drain_blocker(service: ManagedService) -> Blocker | None:
     record = service.record
     if record is None or record.state is not State.Draining:
         return None
-    return judge.drain_blocker(record, service.spec, service.seen)
+    return judge.drain_blocker(record, service.effective_spec, service.seen)
 
 
 def failed_busy_checks(services: Mapping[str, ManagedService]) -> dict[str, str]:

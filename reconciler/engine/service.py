@@ -12,8 +12,9 @@ from reconciler.core.lifecycle import (
     TerminatingEndpoints,
 )
 from reconciler.core.record import Record, State
-from reconciler.core.spec import Spec
+from reconciler.core.spec import IdleBy, Spec
 from reconciler.core.traffic import ServiceUsage, Usage, is_without_bytes
+from reconciler.engine.unserved import NONE, UnservedWakes
 from reconciler.engine.wake import Wake
 from reconciler.plan import Deadline
 from reconciler.ports.backend import UNKNOWN_REQUESTS, ResourceRequests, WorkloadStatus
@@ -47,6 +48,8 @@ class ManagedService:
     """The present wake, or the last one."""
     recovers: bool = False
     """True if the last Waking began while awake, as after a crash: a recovery is not counted as a wake."""
+    unserved: UnservedWakes = NONE
+    """Always `NONE` unless the service is idle by bytes."""
     requests: int = 0
     """Requests (HTTP) or connections (TCP, TLS) that Envoy counted since this process started."""
     always_paused: bool = False
@@ -67,6 +70,11 @@ class ManagedService:
     """Endpoints in the backend's latest report."""
     asks: ResourceRequests = UNKNOWN_REQUESTS
     """The last known resource requests of each replica."""
+
+    @property
+    def effective_spec(self) -> Spec:
+        """The spec with the idle time that is in force."""
+        return self.spec if self.unserved is NONE else self.unserved.effective(self.spec)
 
     @property
     def saved_seconds(self) -> float | None:
@@ -138,6 +146,8 @@ class ManagedService:
     def stepped(self, before: Record, after: Record, cause: str) -> Wake | None:
         """Apply a change of state with its cause; return a wake that it completes, if no client was held."""
         self.cause = cause
+        if self.spec.idle_by is IdleBy.BYTES:
+            self.unserved = self.unserved.stepped(before, after, cause, self.seen.traffic)
         if after.state is State.Waking:
             self.recovers = before.state is not State.ScaledToZero
         if self.recovers:
@@ -181,6 +191,8 @@ class ManagedService:
         elif since is None:
             since = traffic.window_start
         self.seen = replace(self.seen, traffic=traffic, silent_since=since)
+        if self.unserved is not NONE:
+            self.unserved = self.unserved.used(traffic)
 
     def saw_route(self, routed: RouteState) -> None:
         self.routed = routed

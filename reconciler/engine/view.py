@@ -36,6 +36,7 @@ def view(service: ManagedService) -> dict[str, Any]:
         "traffic": _traffic(seen),
         "diagnosis": str(seen.diagnosis) if seen.diagnosis else None,
         "busy": _busy(seen),
+        "unserved": _unserved(service),
     }
 
 
@@ -72,6 +73,20 @@ def _busy(seen: Observed) -> dict[str, Any] | None:
         "message": blocker.message if blocker else None,
         "failures": answer.failures if answer else 0,
         "until": until.blocker.message if until else None,
+    }
+
+
+def _unserved(service: ManagedService) -> dict[str, Any] | None:
+    """Return why the idle time has grown; None if it is the configured one."""
+    found = service.unserved.reason(service.spec)
+    if found is None:
+        return None
+    seconds = service.effective_spec.idle_after
+    return {
+        "reason": found.code.value,
+        "message": found.message,
+        "wakes": service.unserved.in_a_row,
+        "idleAfter": seconds,
     }
 
 

@@ -6,7 +6,9 @@ import random
 import re
 import socket
 import ssl
+import threading
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -29,6 +31,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         tcp("turn", "reverse", command=gated(server("tcp", "reverse"), "turn")),
         tcp("echo", "echo", command=gated(server("tcp", "echo"), "echo")),
         tcp("probed", "greet", wake={"by": "bytes"}, idle={"by": "bytes"}),
+        tcp("pool", "greet", idle={"by": "bytes"}, idleAfter="300ms"),
         tcp("late", "late"),
         {"name": "late-web", "hosts": ["late.localhost"], "command": server("tcp", "late")},
         tls("blue"),
@@ -144,6 +147,28 @@ def test_tcp_probe_does_not_wake_by_bytes(z: Zenvoy) -> None:
     dial(z.port("probed")).close()
     until("the probe is counted", lambda: probes_ended("probed") == 6)
     assert z.status("probed")["state"] == "ScaledToZero"
+
+
+def test_tcp_client_that_always_reconnects_makes_idle_time_grow(z: Zenvoy) -> None:
+    """The client is greeted and then silent, and reconnects whenever it is closed."""
+    ended = threading.Event()
+
+    def reconnect() -> None:
+        while not ended.is_set():
+            with dial(z.port("pool")) as connection, suppress(OSError):
+                read_all(connection)
+
+    client = threading.Thread(target=reconnect)
+    client.start()
+    try:
+        found = z.wait_status("its wakes serve nothing", "pool", lambda view: view["unserved"])["unserved"]
+    finally:
+        ended.set()
+        z.sleep("pool")
+        z.sleep("pool")
+        client.join(TIMEOUT_SECONDS)
+    assert found["reason"] == "WakesUnserved"
+    assert found["idleAfter"] == pytest.approx(0.3 * 2 ** found["wakes"])
 
 
 def trusting(color: str) -> ssl.SSLContext:
