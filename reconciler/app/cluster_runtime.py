@@ -42,8 +42,7 @@ from reconciler.envoy.xds_router import service_of_stat
 from reconciler.kubernetes.client.api import Api, connect
 from reconciler.kubernetes.client.leader_election import FIRST_INDEX, LeaderElection, LeaseTiming
 from reconciler.kubernetes.client.lease_lock import LeaderElector, ticks
-from reconciler.kubernetes.client.proxies import ProxyList
-from reconciler.kubernetes.client.replicas import ReplicaList
+from reconciler.kubernetes.client.pod_list import PodList
 from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.config.conflicts import reserved_ports
 from reconciler.kubernetes.config.provider import KubernetesProvider, Problems, ServiceConfigs
@@ -60,7 +59,7 @@ from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from reconciler.ports.replicas import Connected
 from reconciler.replication import CLAIMS as PEER_CLAIMS
-from reconciler.replication import Peers, ReplicaContext
+from reconciler.replication import NoMembers, Peers, ReplicaContext
 from reconciler.server import credentials
 from reconciler.server.admission import Admission
 from reconciler.server.http import Http, report_exhaustion
@@ -115,8 +114,8 @@ class ClusterRuntime:
         """Make the lists of zenvoy's own endpoints, which decide what streams are accepted."""
         settings, relisted = self._settings, self._admission.relisted
         ours, proxies = settings.lease_namespace, settings.proxies_service
-        self._replicas = ReplicaList(self._api, ours, settings.peers_service, settings.pod_ip, relisted)
-        self._proxies = ProxyList(self._api, ours, proxies, ticks, relisted) if proxies else None
+        self._replicas = PodList(self._api, ours, settings.peers_service, ticks, relisted, own=settings.pod_ip)
+        self._proxies = PodList(self._api, ours, proxies, ticks, relisted) if proxies else None
 
     def _make_catalogue(self) -> KubernetesProvider:
         settings = self._settings
@@ -141,9 +140,8 @@ class ClusterRuntime:
     def _replicate(self) -> None:
         """Make the streams of this replica, and the view of all replicas that the engine works with."""
         settings, found = self._settings, self._certificates
-        ended = self._proxies.ended if self._proxies else (lambda _: False)
-        addresses, valid = self._replicas.addresses, self._elector.valid
-        terms = ReplicaContext(settings.pod_ip, addresses, valid, time.time, ticks, settings.lease_duration, ended)
+        clock, valid, proxies = Clock(ticks=ticks), self._elector.valid, self._proxies or NoMembers()
+        terms = ReplicaContext(settings.pod_ip, self._replicas, valid, clock, settings.lease_duration, proxies)
         secure = (lambda: credentials.channel(found.read())) if found else None
         peers = Peers(terms, self.engine, self._elector.renew_now, secure, settings.server_name or None)
         reports = Reports(peers.routed, peers.held, _rejected, peers.replication.faults.found, self._joined)
@@ -365,7 +363,7 @@ class ClusterRuntime:
 
     def _listed(self) -> Listed:
         """Return the endpoints that decide what streams are accepted."""
-        return Listed(self._proxies.pods() if self._proxies else None, self._replicas.addresses())
+        return Listed(self._proxies.pods() if self._proxies else None, self._replicas.names())
 
     # Reports
 
@@ -407,7 +405,7 @@ class ClusterRuntime:
             "leader": self._elector.holder,
             "plaintext": self._certificates is None,
             "certificates": {name: moment(until) for name, until in self._expiries().items()},
-            "replicas": sorted(self._replicas.addresses()),
+            "replicas": sorted(self._replicas.names()),
             "connected": sorted(self._peers.connected()),
             **unknown_fields(self._peers.members.unknown() if self._leads() else None),
         }

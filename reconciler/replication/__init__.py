@@ -4,9 +4,9 @@
 engine. `messages` are those of the peer stream, `leader` and `follower` its two ends; `peers` is all of it.
 """
 
-from reconciler.replication.fleet import ReplicaContext
+from reconciler.replication.fleet import NoMembers, ReplicaContext
 from reconciler.replication.leader import CLAIMS
 from reconciler.replication.peers import Peers
 from reconciler.replication.replication import Replication
 
-__all__ = ["CLAIMS", "Peers", "ReplicaContext", "Replication"]
+__all__ = ["CLAIMS", "NoMembers", "Peers", "ReplicaContext", "Replication"]

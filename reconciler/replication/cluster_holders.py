@@ -44,7 +44,7 @@ class ClusterHolders:
             self._router.forget(service)  # this is how the engine removes a service
             self._own_holders.order(service, None)
         else:
-            self._ordered_at[service] = self._members.context.now()
+            self._ordered_at[service] = self._members.context.clock.now()
             self._own_holders.order(service, order)
             self.notify(service)
 

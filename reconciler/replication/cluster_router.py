@@ -36,7 +36,7 @@ class ClusterRouter:
         self._engine, self._own_router = engine, own_router
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
-        self._routed_at[service] = self._members.context.now()
+        self._routed_at[service] = self._members.context.clock.now()
         self._notified.pop(service, None)  # any next state is a change
         self._own_router.route(service, endpoints, held)
         self.notify(service)

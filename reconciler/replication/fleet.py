@@ -2,46 +2,63 @@
 
 A member that disconnected may still act on the last message it received. So it counts as missing, and nothing is put
 to sleep, until it is back, has ended for certain, or, if it is an Envoy or a holder, has been gone for
-`forget_seconds`. A replica has ended once it is no longer listed. A replica that is listed but never connected is
-missing as well.
+`forget_seconds`. A replica that is listed but never connected is missing as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from reconciler.core.reasons import Reason, Unknown
+from reconciler.ports.clock import Clock
 from reconciler.replication.messages import Fleet, Report
 
 FORGET_SECONDS = 300.0
 """Time after which a disconnected Envoy or holder is no longer missing."""
-UNLISTED_SECONDS = 5.0
-"""Time after which a disconnected replica that is not listed has ended: endpoints move between EndpointSlices."""
 RETURN_SECONDS = 45.0
 """Time that a leader without knowledge of any Envoy waits for Envoys; Envoy reconnects within 30 s."""
 
 
+class Members(Protocol):
+    """The members that should exist, replicas or proxies, and those that have ended."""
+
+    def names(self) -> frozenset[str]:
+        """Return the members that should exist."""
+
+    def ended(self, name: str, /) -> bool:
+        """Return whether a member that is disconnected has certainly ended."""
+
+
+class NoMembers:
+    """A list without members, of which none is known to have ended."""
+
+    def names(self) -> frozenset[str]:
+        return frozenset()
+
+    def ended(self, name: str) -> bool:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaContext:
-    """This replica's identity, environment and time limits. `now` is in seconds since the epoch."""
+    """This replica's identity, environment and time limits."""
 
     me: str
     """IP address of this replica."""
-    replicas: Callable[[], frozenset[str]]
-    """IP addresses of all replicas that should exist."""
+    replicas: Members
+    """The replicas, by IP address."""
     valid: Callable[[], bool]
     """True while this replica holds the Lease."""
-    now: Callable[[], float]
-    ticks: Callable[[], float]
-    """Monotonic seconds, including the time that the machine was suspended."""
+    clock: Clock
+    """Its monotonic seconds include the time that the machine was suspended."""
     settle_seconds: float
     """Time during which a new leader puts nothing to sleep."""
-    ended: Callable[[str], bool] = lambda name: False
-    """True for a disconnected Envoy or holder that has certainly ended."""
+    proxies: Members = field(default_factory=NoMembers)
+    """The proxy's pods, which are Envoys and holders of the same name."""
     forget_seconds: float = FORGET_SECONDS
     return_seconds: float = RETURN_SECONDS
-    unlisted_seconds: float = UNLISTED_SECONDS
 
 
 class Presence:
@@ -50,8 +67,8 @@ class Presence:
     A member that is connected to any replica is not away.
     """
 
-    def __init__(self, ticks: Callable[[], float], forget_seconds: float, ended: Callable[[str], bool]) -> None:
-        self._ticks, self._forget_seconds, self._ended = ticks, forget_seconds, ended
+    def __init__(self, ticks: Callable[[], float], forget_seconds: float, members: Members) -> None:
+        self._ticks, self._forget_seconds, self._members = ticks, forget_seconds, members
         self._at: dict[str, frozenset[str]] = {}
         self._away: dict[str, float] = {}
         self.connected: frozenset[str] = frozenset()
@@ -73,7 +90,7 @@ class Presence:
         """Drop the members that have ended or have been away for too long. Return True if there were any."""
         now, before = self._ticks(), len(self._away)
         missed = {name: at for name, at in self._away.items() if now - at < self._forget_seconds}
-        self._away = {name: at for name, at in missed.items() if not self._ended(name)}
+        self._away = {name: at for name, at in missed.items() if not self._members.ended(name)}
         return len(self._away) < before
 
     def where(self) -> dict[str, str]:
@@ -94,7 +111,6 @@ class FollowerState:
     """One follower as the leader knows it."""
 
     connected: bool = True
-    unlisted_since: float | None = None
     reports: dict[str, Report] = field(default_factory=dict)
     in_force_since: dict[str, float] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
@@ -119,8 +135,8 @@ class FleetLedger:
         """Start a term that began at `since`, in `ticks`."""
         self._context = context
         self.followers: dict[str, FollowerState] = {}
-        self.envoys = Presence(context.ticks, context.forget_seconds, context.ended)
-        self.holders = Presence(context.ticks, context.forget_seconds, context.ended)
+        self.envoys = Presence(context.clock.ticks, context.forget_seconds, context.proxies)
+        self.holders = Presence(context.clock.ticks, context.forget_seconds, context.proxies)
         self._stats: dict[str, Mapping[str, str]] = {}
         """By replica, the addresses of the statistics of its connected Envoys."""
         self._last_stats: dict[str, str] = dict(memory.envoys)
@@ -164,9 +180,9 @@ class FleetLedger:
 
     def unknown(self) -> Unknown | None:
         """Return why the state of the replicas does not allow putting anything to sleep, or None."""
-        if (left := self._settled_at - self._context.ticks()) > 0:
+        if (left := self._settled_at - self._context.clock.ticks()) > 0:
             return Unknown(Reason.LEADER_NEW, f"this replica leads for a short time only; {left:.0f} s to go")
-        listed = self._context.replicas()
+        listed = self._context.replicas.names()
         if self._context.me not in listed:
             return Unknown(Reason.REPLICAS_UNKNOWN, "which replicas there are is not known")
         missing = (listed | self.followers.keys()) - self.connected() - {self._context.me}
@@ -176,15 +192,8 @@ class FleetLedger:
 
     def forget(self) -> bool:
         """Drop the members that are gone for good. Return True if there were any."""
-        now, listed = self._context.ticks(), self._context.replicas()
-        gone = []
-        for name, follower in self.followers.items():
-            if follower.connected or name in listed or self._context.me not in listed:
-                follower.unlisted_since = None
-            elif follower.unlisted_since is None:
-                follower.unlisted_since = now
-            elif now - follower.unlisted_since >= self._context.unlisted_seconds:
-                gone.append(name)
+        ended = self._context.replicas.ended
+        gone = [name for name, follower in self.followers.items() if not follower.connected and ended(name)]
         for name in gone:
             del self.followers[name]
         changed = bool(gone) | self.envoys.forget() | self.holders.forget()

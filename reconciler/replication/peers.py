@@ -74,7 +74,7 @@ class Peers:
         """Lead since that time, in `ticks`. The backend should have reported all services."""
         self._client.lead()
         self.replication.lead(since)
-        self._engine.lead(self._context.now())
+        self._engine.lead(self._context.clock.now())
 
     def follow(self, address: str | None) -> None:
         """Follow the leader at this `ip:port`; None: it is not known. Needs a running loop."""

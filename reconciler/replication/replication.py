@@ -83,7 +83,7 @@ class Replication:
     def add_report(self, replica: str, follower: FollowerState, report: Report) -> None:
         """Take a follower's report. Ignore one on an update that was never sent."""
         if self.updates.was_sent(report) and self.members.is_current(replica, follower):
-            follower.add_report(report, self._context.now())
+            follower.add_report(report, self._context.clock.now())
             self.holders.notify(report.service)
             self.router.notify(report.service)
 

@@ -27,6 +27,7 @@ from reconciler.ports.transitions import Transition
 from reconciler.replication import ReplicaContext, Replication
 from reconciler.replication.fleet import FollowerState
 from reconciler.replication.messages import Fleet, RecordUpdate, Report, intersection
+from tests.fakes.member_list import MemberList
 
 NAME = "web"
 STALE_AFTER = 3.0
@@ -105,10 +106,9 @@ class Replica:
         """Samples that are taken and not yet delivered."""
         terms = ReplicaContext(
             name,
-            lambda: frozenset(pair.replicas),
+            MemberList(pair.replicas),
             lambda: pair.now < self.valid_until,
-            self.now,
-            lambda: pair.now,
+            Clock(self.now, lambda: pair.now),
             settle_seconds=LEASE,
             forget_seconds=FORGET,
             return_seconds=ENVOY_RETURNS + 1,

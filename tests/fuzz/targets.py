@@ -35,12 +35,14 @@ from reconciler.kubernetes.types.builtin import Service, ServicePort, ServiceSpe
 from reconciler.kubernetes.types.objects import ObjectMeta, decoder
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.local import services_file
+from reconciler.ports.clock import Clock
 from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.replication import messages as peer_wire
 from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.leader import PeerServer
 from reconciler.replication.replication import Replication
 from reconciler.server.holders import HolderStreams
+from tests.fakes.member_list import MemberList
 from tests.fuzz.messages import split
 from tproxy import wire as holder_wire
 from tproxy.protocols import proxy_protocol
@@ -173,7 +175,7 @@ def peer_stream(data: bytes) -> None:
     """Feed a follower's stream to the leader."""
     reports: list[Any] = []
     terms = ReplicaContext(
-        "10.0.0.1", lambda: frozenset({"10.0.0.1", "10.0.0.2"}), lambda: True, lambda: NOW, lambda: 0.0, 0.0
+        "10.0.0.1", MemberList({"10.0.0.1", "10.0.0.2"}), lambda: True, Clock(lambda: NOW, lambda: 0.0), 0.0
     )
     replication = Replication(terms)
     engine = SimpleNamespace(routed=reports.append, held=reports.append, record_progress=lambda name: None)

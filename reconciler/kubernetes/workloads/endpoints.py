@@ -15,9 +15,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from reconciler.kubernetes.client.api import Api
-from reconciler.kubernetes.client.informer import Informer
-from reconciler.kubernetes.types.builtin import SERVICE_NAME_LABEL, Endpoint, EndpointSlice
-from reconciler.kubernetes.types.objects import decoder, path
+from reconciler.kubernetes.client.pod_list import endpoint_slices
+from reconciler.kubernetes.types.builtin import Endpoint, EndpointSlice
 
 FAMILIES = ("IPv4", "IPv6")
 
@@ -90,9 +89,6 @@ def _is_ip(text: str) -> bool:
     return "%" not in text
 
 
-_DECODE = decoder(EndpointSlice)
-
-
 class EndpointSlices:
     """The EndpointSlices of all Services, by Service."""
 
@@ -106,11 +102,7 @@ class EndpointSlices:
         self._changed = changed
         self._of: dict[str, tuple[str, ...]] = {}
         self._service: dict[str, str] = {}
-        query = {"labelSelector": SERVICE_NAME_LABEL}
-        self._informers = [
-            Informer(api, path("discovery.k8s.io/v1", "endpointslices", one), _DECODE, self._change, query, synced)
-            for one in namespaces
-        ]
+        self._informers = [endpoint_slices(api, one, self._change, synced=synced) for one in namespaces]
 
     @property
     def synced(self) -> bool:

@@ -11,9 +11,11 @@ from reconciler.core.reasons import UNKNOWN_REASONS, Reason, Unknown
 from reconciler.core.traffic import NO_SAMPLE, EnvoyReading, Sample, Window
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
+from reconciler.ports.clock import Clock
 from reconciler.replication.fleet import FleetLedger, ReplicaContext
 from reconciler.replication.messages import Fleet
 from reconciler.replication.replication import Replication
+from tests.fakes.member_list import MemberList
 
 EDGE = frozenset({"edge"})
 ROOT = Path(__file__).parents[3]
@@ -25,7 +27,7 @@ def sample(at: float, *, uptime: float = 1000.0, missing: str | None = None) -> 
 
 def terms(*listed: str, settle: float = 0.0) -> ReplicaContext:
     return ReplicaContext(
-        "one", lambda: frozenset(listed), lambda: True, lambda: 0.0, lambda: 100.0, settle, return_seconds=0.0
+        "one", MemberList(listed), lambda: True, Clock(lambda: 0.0, lambda: 100.0), settle, return_seconds=0.0
     )
 
 

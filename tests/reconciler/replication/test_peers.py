@@ -29,6 +29,7 @@ from reconciler.ports.replicas import Connected
 from reconciler.replication import Peers, ReplicaContext
 from reconciler.server.holders import HolderStreams
 from tests.fakes.listener import NoListener
+from tests.fakes.member_list import MemberList
 from tests.ports import free_port
 from tests.xds.oracle import DeltaDiscoveryRequest, DeltaDiscoveryResponse, core_v3
 from tproxy import wire
@@ -85,18 +86,14 @@ class Tls:
 
 @dataclass
 class Everything:
-    """The state that replicas share: expected proxies, the lease, records, and a clock that can be advanced."""
+    """The state that replicas share: expected proxies, the lease, records."""
 
     listed: set[str] = field(default_factory=set)
     holder: str = "one"
     saved: dict[str, Record] = field(default_factory=dict)
     indexes: int = 0
-    ahead: float = 0.0
     ended: set[str] = field(default_factory=set)
     """Envoys and holders whose pods are gone."""
-
-    def ticks(self) -> float:
-        return time.monotonic() + self.ahead
 
 
 class Replica:
@@ -119,15 +116,13 @@ class Replica:
         self.engine = Engine(Clock(), Pace(3600.0), AnyIp(1), NoListener())
         terms = ReplicaContext(
             name,
-            lambda: frozenset(shared.listed),
+            MemberList(shared.listed, shared.ended),
             lambda: shared.holder == name,
-            time.time,
-            shared.ticks,
+            Clock(),
             settle_seconds=0.0,
-            ended=lambda name: name in shared.ended,
+            proxies=MemberList((), shared.ended),
             forget_seconds=300.0,
             return_seconds=0.0,
-            unlisted_seconds=300.0,
         )
         client, authority = (tls.client, tls.name) if tls else (None, None)
         self.peers = Peers(terms, self.engine, self._lost, client, authority, alone_after_seconds)
@@ -170,7 +165,7 @@ class Replica:
 
     def leads(self) -> None:
         self.shared.holder = self.name
-        self.peers.lead(self.shared.ticks())
+        self.peers.lead(time.monotonic())
         self.router.open()
 
     def follows(self, leader: Replica | None) -> None:
@@ -467,7 +462,7 @@ async def test_doubt_that_is_read_changes_nothing() -> None:
         assert members.away() == frozenset()
 
 
-async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None:
+async def test_a_follower_is_forgotten_once_its_pod_has_ended() -> None:
     async with scene() as s:
         for name in ("one", "two"):
             await s.envoys[name].joins(s.one)
@@ -477,10 +472,7 @@ async def test_a_follower_whose_pod_is_gone_is_forgotten_after_a_while() -> None
         s.shared.listed.discard("two")
         s.one.peers.members.forget()
         assert message(s.one.peers.members.unknown()) == "replica two is not connected"
-        s.shared.ahead = 299.0
-        s.one.peers.members.forget()
-        assert message(s.one.peers.members.unknown()) == "replica two is not connected"
-        s.shared.ahead = 301.0
+        s.shared.ended.add("two")
         await until(lambda: s.one.peers.members.unknown() is None, "it to be forgotten")
         await s.drained()
         assert s.one.state() is State.ScaledToZero
@@ -654,7 +646,7 @@ async def test_leader_misses_proxy_that_left_before_it_was_reported() -> None:
         await until(lambda: "late" in ledger.envoys.away & ledger.holders.away, "both missed")
         assert s.one.waiting_for() == "Envoy late"
         assert members.ledger.envoys.connected == {"envoy-one", "envoy-two"}
-        s.shared.ended = {"late"}
+        s.shared.ended.add("late")
         await s.drained()
         assert s.one.state() is State.ScaledToZero
 
@@ -677,15 +669,15 @@ async def test_ended_proxy_is_missed_neither_by_this_nor_next_leader() -> None:
         late = Holder("late")
         await late.joins(s.two)
         await until(lambda: "late" in s.two.peers.members.memory.holders, "all to know the newcomer")
-        s.shared.ended = {"late"}
+        s.shared.ended.add("late")
         members.forget()
         assert "late" in members.ledger.holders.connected, "a connected holder has not ended, regardless of reports"
-        s.shared.ended = set()
+        s.shared.ended.clear()
         await late.leaves()
         await until(lambda: "late" in members.ledger.holders.away, "it to be missed")
         s.one.sample()
         assert s.one.engine.services[WEB.name].seen.held is None
-        s.shared.ended = {"late"}
+        s.shared.ended.add("late")
         await until(lambda: not members.ledger.holders.away, "it to be forgotten")
         assert s.one.engine.services[WEB.name].seen.held == 0
         await until(lambda: "late" not in s.two.peers.members.memory.holders, "the follower to forget it too")
