@@ -64,11 +64,11 @@ OTHER = "other"
 
 def added(parts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     """Return the sums of several holders' counts by reason."""
-    told = [part for part in parts if part]
-    if not told:
+    counts = [part for part in parts if part]
+    if not counts:
         return NONE
     total: Counter[str] = Counter()
-    for part in told:
+    for part in counts:
         for reason, count in part.items():
             total[reason if reason in REASONS else OTHER] += count
     return total

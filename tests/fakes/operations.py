@@ -6,11 +6,10 @@ from reconciler.ports.operations import Command, View
 
 
 class FakeOperations:
-    """Ready operations with these services; `told` has the received commands."""
+    """Ready operations with these services."""
 
     def __init__(self, *names: str) -> None:
         self._views: dict[str, View] = {name: {"name": name} for name in names}
-        self.told: list[tuple[str, Command]] = []
 
     def unready(self) -> None:
         return None
@@ -34,5 +33,4 @@ class FakeOperations:
         return []
 
     def tell(self, name: str, command: Command) -> View:
-        self.told.append((name, command))
         return self._views[name]

@@ -73,7 +73,7 @@ class Link:
     place: FollowerState | None = None
     up: list[Callable[[], None]] = field(default_factory=list)
     down: list[Callable[[], None]] = field(default_factory=list)
-    said: Fleet = field(default_factory=Fleet)
+    reported: Fleet = field(default_factory=Fleet)
     cut_at: float | None = None
     """Time since which nothing is delivered; each end notices it separately."""
 
@@ -117,9 +117,9 @@ class Replica:
         self.members = self.replication.members
         self.engine = Engine(Clock(self.now), Pace(STALE_AFTER), AnyIp(1), self)
         self.replication.attach(self.engine, self, self)
-        self.replication.updates.on_update = lambda _: self.words_changed()
+        self.replication.updates.on_update = lambda _: self.send_record()
         self.replication.updates.on_report = lambda _: setattr(self, "dirty", True)
-        self.members.on_fleet.append(self.fleet_changed)
+        self.members.on_fleet.append(self.send_fleet)
         replicas = self.replication
         self.engine.start(Adapters(self, replicas.router, replicas.holders, self, self, lambda at: None, replicas))
         self.engine.follow()
@@ -128,7 +128,7 @@ class Replica:
     def now(self) -> float:
         return self.pair.now + self.skew
 
-    def hear(self, act: Callable[[], None]) -> None:
+    def deliver(self, act: Callable[[], None]) -> None:
         """Deliver an input to this process, or queue it while the process is frozen."""
         if self.frozen:
             self.inbox.append(act)
@@ -149,17 +149,17 @@ class Replica:
     def converge(self, service: str, scale: Scale) -> None:
         if isinstance(scale, Zero) and not isinstance(self.scale, Zero):
             self.scale, self.hides = scale, True
-            self.tell_running()
+            self.report_running()
         self.scale = scale
         if not isinstance(scale, Zero) and self.sent is None and self.hides:
             self.hides = False
-            self.tell_running()
+            self.report_running()
 
     async def close(self) -> None: ...
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
         self.route_now, self.acks = endpoints, dict.fromkeys(self.acks)
-        self.tell_route()
+        self.report_route()
 
     def envoys(self) -> frozenset[str]:
         return frozenset(self.acks)
@@ -169,7 +169,7 @@ class Replica:
 
     def order(self, service: str, order: HoldOrder | None) -> None:
         self.order_now, self.obeyed = order, dict.fromkeys(self.obeyed)
-        self.tell_held()
+        self.report_held()
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
         self.deadline = deadline
@@ -195,7 +195,7 @@ class Replica:
 
     # Reports of its own components
 
-    def tell_route(self) -> None:
+    def report_route(self) -> None:
         late = [name for name, at in sorted(self.acks.items()) if at is None]
         times = [at for at in self.acks.values() if at is not None]
         if late or not times:
@@ -203,7 +203,7 @@ class Replica:
         else:
             self.replication.router.routed(RouteState(NAME, max(times), ""))
 
-    def tell_held(self) -> None:
+    def report_held(self) -> None:
         late = None in self.obeyed.values()
         times = [at for at in self.obeyed.values() if at is not None]
         held = sum(self.counts.get(name, (0, 0))[0] for name in self.obeyed)
@@ -212,39 +212,43 @@ class Replica:
         acked = None if late or not times else max(times)
         self.replication.holders.held(HoldStatus(NAME, held if known else None, relayed if known else None, acked))
 
-    def tell_fleet(self) -> None:
+    def report_fleet(self) -> None:
         self.members.came_or_went(dict.fromkeys(self.acks, ""), sorted(self.obeyed))
-        self.tell_route()
-        self.tell_held()
+        self.report_route()
+        self.report_held()
 
-    def tell_running(self) -> None:
+    def report_running(self) -> None:
         if self.view:
             replicas, _, pods, diagnosis = self.view
             self.engine.ran(WorkloadStatus(NAME, replicas, () if self.hides else pods, diagnosis))
 
     # The peer stream, as in `leader` and `follower`
 
-    def words_changed(self) -> None:
+    def send_record(self) -> None:
         for link in self.pair.links:
             if link.leader == self.name and link.place is not None:
-                word = self.replication.updates.latest[NAME]
-                link.down.append(lambda link=link, word=word: self.pair.replicas[link.follower].heard(link, word))  # type: ignore[misc]
+                update = self.replication.updates.latest[NAME]
+                link.down.append(
+                    lambda link=link, update=update: self.pair.replicas[link.follower].received_record(link, update)
+                )  # type: ignore[misc]
 
-    def fleet_changed(self) -> None:
+    def send_fleet(self) -> None:
         self.dirty_fleet = True
         for link in self.pair.links:
             if link.leader == self.name and link.place is not None:
                 fleet = self.members.ledger.fleet()
-                link.down.append(lambda link=link, fleet=fleet: self.pair.replicas[link.follower].knows(link, fleet))  # type: ignore[misc]
+                link.down.append(
+                    lambda link=link, fleet=fleet: self.pair.replicas[link.follower].received_fleet(link, fleet)
+                )  # type: ignore[misc]
 
-    def knows(self, link: Link, fleet: Fleet) -> None:
+    def received_fleet(self, link: Link, fleet: Fleet) -> None:
         if self.link is link:
             self.members.memory = fleet
 
-    def heard(self, link: Link, word: RecordUpdate) -> None:
+    def received_record(self, link: Link, update: RecordUpdate) -> None:
         if self.link is link:
-            self.replication.updates.add(word)
-            self.engine.adopt(NAME, word.record, word.fence, word.cause)
+            self.replication.updates.add(update)
+            self.engine.adopt(NAME, update.record, update.fence, update.cause)
 
     def flush(self) -> None:
         """Send the due messages if there is a stream."""
@@ -253,23 +257,23 @@ class Replica:
         fleet, report = self.members.fleet, self.replication.report(NAME)
         self.dirty = self.dirty_fleet = False
         link = self.link
-        stayed, link.said = intersection(link.said, fleet), fleet
-        link.up.append(lambda: self.pair.replicas[link.leader].told(link, stayed, report))
-        link.up.append(lambda: self.pair.replicas[link.leader].told(link, fleet, None))
+        stayed, link.reported = intersection(link.reported, fleet), fleet
+        link.up.append(lambda: self.pair.replicas[link.leader].received(link, stayed, report))
+        link.up.append(lambda: self.pair.replicas[link.leader].received(link, fleet, None))
 
-    def told(self, link: Link, fleet: Fleet | None, report: Report | None) -> None:
+    def received(self, link: Link, fleet: Fleet | None, report: Report | None) -> None:
         if link.place is not None:
             if fleet is not None:
                 self.members.set_follower_fleet(link.follower, link.place, fleet)
             if report is not None:
                 self.replication.add_report(link.follower, link.place, report)
 
-    def greeted(self, link: Link, fleet: Fleet) -> None:
+    def received_hello(self, link: Link, fleet: Fleet) -> None:
         if self.members.leads and link in self.pair.links:
             link.place = self.members.add_follower(link.follower, fleet)
             if NAME in self.replication.updates.latest:
-                self.words_changed()
-            self.fleet_changed()
+                self.send_record()
+            self.send_fleet()
         else:
             self.pair.end(link)
 
@@ -333,12 +337,12 @@ class Pair:
         counts = (sum(c.pod is None for c in mine), sum(c.pod is not None for c in mine))
         if proxy.at:
             replica = self.replicas[proxy.at]
-            replica.hear(lambda: self._counted(replica, name, counts))
+            replica.deliver(lambda: self._counted(replica, name, counts))
 
     def _counted(self, replica: Replica, name: str, counts: tuple[int, int]) -> None:
         replica.counts[name] = counts
         if name in replica.obeyed:
-            replica.tell_held()
+            replica.report_held()
 
     def end_client(self, client: Client, how: str) -> None:
         client.end = how
@@ -352,7 +356,7 @@ class Pair:
             return
         proxy.at, proxy.acked_at, proxy.obeyed_at = where, None, None
         replica.acks[name] = replica.obeyed[name] = None
-        replica.tell_fleet()
+        replica.report_fleet()
         self.count(name)
 
     def leaves(self, name: str) -> None:
@@ -360,14 +364,14 @@ class Pair:
         proxy = self.proxies[name]
         if proxy.at:
             replica, proxy.at, proxy.lost_at = self.replicas[proxy.at], None, self.now
-            replica.hear(lambda: self._gone(replica, name))
+            replica.deliver(lambda: self._gone(replica, name))
 
     def _gone(self, replica: Replica, name: str) -> None:
         if self.proxies[name].at == replica.name:
             return  # it is connected again
         replica.acks.pop(name, None)
         replica.obeyed.pop(name, None)
-        replica.tell_fleet()
+        replica.report_fleet()
 
     def obeys(self, name: str) -> None:
         """Let Envoy and the holder apply the latest values from their replica."""
@@ -378,10 +382,10 @@ class Pair:
         if replica.route_now and replica.acks.get(name, 0.0) is None:
             proxy.before, proxy.route = proxy.route, replica.route_now
             proxy.acked_at, replica.acks[name] = self.now, replica.now()
-            replica.tell_route()
+            replica.report_route()
         if replica.order_now and replica.obeyed.get(name, 0.0) is None:
             proxy.order, proxy.obeyed_at, replica.obeyed[name] = replica.order_now, self.now, replica.now()
-            replica.tell_held()
+            replica.report_held()
 
     def releases(self, name: str) -> None:
         order = self.proxies[name].order
@@ -435,7 +439,7 @@ class Pair:
             replica.view = (self.number, self.version, ready, None)
             if self.number == 0 and isinstance(replica.scale, Zero):
                 replica.hides = True
-            replica.tell_running()
+            replica.report_running()
 
     def scales(self, name: str) -> None:
         """Let a replica send the scale of its plan."""
@@ -455,7 +459,7 @@ class Pair:
         replica.sent = None
         if replica.view and replica.view[1] == self.version:
             self.scale_to(0, "asleep")
-        replica.hear(lambda: self._answered(replica))
+        replica.deliver(lambda: self._answered(replica))
 
     def _answered(self, replica: Replica) -> None:
         if not isinstance(replica.scale, Zero):
@@ -524,16 +528,16 @@ class Pair:
         self.links.append(link)
         follower.link = link
         follower.replication.updates.clear()
-        fleet = link.said = follower.members.fleet
+        fleet = link.reported = follower.members.fleet
         follower.dirty = True
-        link.up.append(lambda: self.replicas[leader].greeted(link, fleet))
+        link.up.append(lambda: self.replicas[leader].received_hello(link, fleet))
 
     def end(self, link: Link) -> None:
         """End a stream; both ends learn of it, a frozen one later."""
         if link in self.links:
             self.links.remove(link)
             for name in (link.leader, link.follower):
-                self.replicas[name].hear(lambda name=name: self._ended(link, name))  # type: ignore[misc]
+                self.replicas[name].deliver(lambda name=name: self._ended(link, name))  # type: ignore[misc]
 
     def _ended(self, link: Link, name: str) -> None:
         replica = self.replicas[name]

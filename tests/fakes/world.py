@@ -62,8 +62,8 @@ class Envoy:
     started: float = 0.0
     route: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
-    told: tuple[str, ...] | None = None
-    told_at: float = 0.0
+    sent: tuple[str, ...] | None = None
+    sent_at: float = 0.0
     acked_at: float | None = None
     requests: int = 0
     bytes: int = 0
@@ -71,13 +71,13 @@ class Envoy:
 
 @dataclass
 class Holder:
-    """A holder, which uses `order` until the test lets it apply `told`."""
+    """A holder, which uses `order` until the test lets it apply `sent`."""
 
     up: bool = True
     connected: bool = True
     order: HoldOrder | None = None
-    told: HoldOrder | None = None
-    told_at: float = 0.0
+    sent: HoldOrder | None = None
+    sent_at: float = 0.0
     acked_at: float | None = None
 
 
@@ -152,9 +152,9 @@ class World:
         self.samples.clear()
         self.noted = None
         self.deadline, self.scale, self.asked_at = None, None, None
-        self.holder.told = self.holder.acked_at = None
+        self.holder.sent = self.holder.acked_at = None
         for envoy in self.fleet.values():
-            envoy.told = envoy.acked_at = None
+            envoy.sent = envoy.acked_at = None
         clock = Clock(lambda: self.now, self.ticks)
         self.engine = Engine(clock, Pace(STALE_AFTER), AnyIp(18001), self)
         self.lifecycles = Lifecycles(clock, self.engine, self.envoys, self.programs)
@@ -186,10 +186,10 @@ class World:
 
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
         for envoy in self.fleet.values():
-            envoy.told, envoy.told_at, envoy.acked_at = endpoints, self.now, None
+            envoy.sent, envoy.sent_at, envoy.acked_at = endpoints, self.now, None
 
     def order(self, service: str, order: HoldOrder | None) -> None:
-        self.holder.told, self.holder.told_at, self.holder.acked_at = order, self.now, None
+        self.holder.sent, self.holder.sent_at, self.holder.acked_at = order, self.now, None
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
         self.deadline = deadline
@@ -282,9 +282,9 @@ class World:
             self.engine.held(HoldStatus(NAME, None, None))
 
     def holder_obeys(self) -> None:
-        if self.holder.up and self.holder.connected and self.holder.told:
+        if self.holder.up and self.holder.connected and self.holder.sent:
             if self.holder.acked_at is None:
-                self.holder.order, self.holder.acked_at = self.holder.told, self.now
+                self.holder.order, self.holder.acked_at = self.holder.sent, self.now
             self.report_holder()
 
     def holder_releases(self) -> None:
@@ -299,7 +299,7 @@ class World:
         for client in self.living():
             if not client.direct:
                 self.end(client, "holder died")
-        self.holder = Holder(False, False, told=self.holder.told, told_at=self.holder.told_at)
+        self.holder = Holder(False, False, sent=self.holder.sent, sent_at=self.holder.sent_at)
         self.report_holder()
 
     def holder_stream(self, connected: bool) -> None:
@@ -328,8 +328,8 @@ class World:
 
     def envoy_obeys(self, name: str) -> None:
         envoy = self.fleet[name]
-        if envoy.up and envoy.told and envoy.acked_at is None:
-            envoy.before, envoy.route, envoy.acked_at = envoy.route, envoy.told, self.now
+        if envoy.up and envoy.sent and envoy.acked_at is None:
+            envoy.before, envoy.route, envoy.acked_at = envoy.route, envoy.sent, self.now
             self.report_router()
 
     def envoy_dies(self, name: str) -> None:
@@ -337,7 +337,7 @@ class World:
             if client.envoy == name:
                 self.end(client, "Envoy died")
         before = self.fleet[name]
-        self.fleet[name] = Envoy(up=False, started=inf, told=before.told, told_at=before.told_at)
+        self.fleet[name] = Envoy(up=False, started=inf, sent=before.sent, sent_at=before.sent_at)
         self.report_holder()
         self.report_router()
 
@@ -359,9 +359,9 @@ class World:
         self.clock_changes += seconds
         for envoy in self.fleet.values():
             envoy.started += seconds
-            envoy.told_at += seconds
+            envoy.sent_at += seconds
             envoy.acked_at = None if envoy.acked_at is None else envoy.acked_at + seconds
-        self.holder.told_at += seconds
+        self.holder.sent_at += seconds
         if self.holder.acked_at is not None:
             self.holder.acked_at += seconds
         for client in self.clients:
@@ -439,7 +439,7 @@ class World:
         self.engine.configure([])
         self.scale = None
         for envoy in self.fleet.values():
-            envoy.route, envoy.before, envoy.told = (), (), None
+            envoy.route, envoy.before, envoy.sent = (), (), None
         for client in self.held():
             self.end(client, "refused")
         if not self.lifecycles.removed:

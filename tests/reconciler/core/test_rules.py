@@ -146,7 +146,7 @@ class Watched(World):
             at = part.acked_at
             assert at is not None, "an acknowledgement is missing"
             # A service without known endpoints had the route of the drain before.
-            assert at >= min(since, part.told_at), "that acknowledgement was for the route before"
+            assert at >= min(since, part.sent_at), "that acknowledgement was for the route before"
             assert traffic.taken_at >= at + SETTLE_SECONDS, "the sample was too early"
         assert all(self.fleet[name].route[0].startswith("127.") for name in self.envoys())
         assert self.holder.order

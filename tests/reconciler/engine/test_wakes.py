@@ -23,7 +23,7 @@ def woken() -> World:
 
 def test_recovery_of_awake_service_is_not_a_wake() -> None:
     world = woken()
-    told, pods = view(world.service)["lastWake"], world.service.running
+    before, pods = view(world.service)["lastWake"], world.service.running
     world.now += 1
     world.engine.ran(WorkloadStatus(NAME, 1, (), milestones={"started": world.now}))
     assert world.state is State.Waking
@@ -33,7 +33,7 @@ def test_recovery_of_awake_service_is_not_a_wake() -> None:
     world.engine.held(HoldStatus(NAME, 0, 1, held_since=world.now - 1, peer="127.0.0.1:5", first_byte_at=world.now))
     assert world.state is State.Active
     assert len(world.wakes) == 1
-    assert view(world.service)["lastWake"] == told
+    assert view(world.service)["lastWake"] == before
 
 
 def test_wake_saved_time_is_kept() -> None:

@@ -495,13 +495,13 @@ async def test_a_replica_that_should_be_there_and_is_not_forbids_sleep() -> None
 async def test_leader_lists_the_proxies_of_all_replicas() -> None:
     async with scene() as s:
 
-        def told(replica: Replica) -> tuple[dict[str, Any], list[str]]:
+        def reported(replica: Replica) -> tuple[dict[str, Any], list[str]]:
             router, holders, connected = replica.router, replica.holders, replica.peers.members.connected
             operations = EngineOperations(replica.engine, router, holders, InCluster(connected))
             assert [one["id"] for one in operations.overview()["envoys"]] == [f"envoy-{replica.name}"]
             return {one["id"]: one for one in operations.envoys()}, list(operations.holders())
 
-        (envoys, holders), (theirs, one) = told(s.one), told(s.two)
+        (envoys, holders), (theirs, one) = reported(s.one), reported(s.two)
         assert {id_: envoy["replica"] for id_, envoy in envoys.items()} == {"envoy-one": "one", "envoy-two": "two"}
         assert envoys["envoy-one"]["since"] and envoys["envoy-two"].keys() == {"id", "replica"}
         assert holders == ["one", "two"]
@@ -712,11 +712,11 @@ async def test_a_stream_that_says_no_hello_is_refused(first: str) -> None:
 async def test_follower_rejections_reach_the_leader_until_it_leaves() -> None:
     async with scene() as s:
         leader, follower = s.one.peers.replication.faults, s.two.peers.replication.faults
-        told: list[dict[str, str]] = []
-        leader.on_change.append(lambda: told.append(dict(leader.all())))
+        notified: list[dict[str, str]] = []
+        leader.on_change.append(lambda: notified.append(dict(leader.all())))
         follower.found({WEB.name: "duplicate domain"})
         await until(lambda: leader.all() == {WEB.name: "duplicate domain"}, "the leader to hear of it")
-        assert told[-1] == leader.all()
+        assert notified[-1] == leader.all()
         leader.found({"shop/db": "cannot bind"})
         assert leader.all() == {WEB.name: "duplicate domain", "shop/db": "cannot bind"}
         assert follower.all() == {WEB.name: "duplicate domain"}
