@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -28,7 +29,7 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         rpc("streams"),
         rpc("both", idleAfter="1s"),
         rpc("broken", command=broken, holdTimeout="1s"),
-        rpc("late", command=gated(server("rpc"), "late"), holdTimeout="2s"),
+        rpc("late", command=gated(server("rpc"), "late"), holdTimeout="4s"),
         rpc("given-up", command=gated(server("rpc"), "given-up")),
         defaults=SLOW_TO_SLEEP,
     )
@@ -108,11 +109,11 @@ def test_grpc_later_call_has_its_own_hold_timeout(z: Zenvoy) -> None:
         first = call.future(b"first", timeout=TIMEOUT_SECONDS)
         since = time.time()
         z.wait_status("the first is held", "late", lambda view: view["held"] == 1)
-        until("most of its time is over", lambda: time.time() > since + 1.2)
+        until("part of its time is over", lambda: time.time() > since + 1.5)
         second = call.future(b"second", timeout=TIMEOUT_SECONDS)
         with pytest.raises(grpc.RpcError) as raised:
             first.result()
-        assert "late did not start within 2." in raised.value.details()
+        assert re.search(r"late did not start within \d+\.\d s ", raised.value.details())
         z.wait_status("the second is held", "late", lambda view: view["held"] == 1)
         assert not second.done()
         z.open_gate("late")

