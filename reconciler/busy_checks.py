@@ -16,7 +16,7 @@ from reconciler.ports.busy import Report
 
 log = structlog.get_logger(__name__)
 
-MAX_CONCURRENT_CHECKS = 64
+MAX_CONCURRENT_CHECKS = 256
 Check = Callable[[str], Awaitable[Blocker | None]]
 """Asks a service, and returns the reason to keep it awake, or None if it is idle."""
 

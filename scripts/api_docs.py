@@ -16,6 +16,7 @@ import yaml
 from reconciler.kubernetes.config.annotations import FIELDS
 from reconciler.kubernetes.config.service_config import REASONS
 from reconciler.kubernetes.types.scaled_service import (
+    BUSY_UNTIL_ANNOTATION,
     COMMAND_ANNOTATION,
     ENABLED_LABEL,
     FINALIZER,
@@ -86,6 +87,7 @@ ScaledService that you created.
 |---|---|
 | label `{managed}: "true"` | created from the label and annotations of a Service |
 | annotation `{command}` | the latest command, `wake@` or `sleep@` with a time; executed once |
+| annotation `{busy_until}` | [keeps it awake](how-to/work-without-a-client.md) until this time; also on its Service |
 | finalizer `{finalizer}` | restores the replicas and serves waiting clients before the object is deleted |
 """
 
@@ -112,6 +114,7 @@ def page() -> str:
             enabled=ENABLED_LABEL,
             managed=MANAGED_LABEL,
             command=COMMAND_ANNOTATION,
+            busy_until=BUSY_UNTIL_ANNOTATION,
             finalizer=FINALIZER,
             annotations=_rows(_annotation_rows()).rstrip(),
         ),

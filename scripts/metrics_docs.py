@@ -40,9 +40,9 @@ CARDINALITY = """\
 ## Cardinality
 
 A service has {least} series before its first wake, and {usual} once it has woken and slept normally. The maximum is
-{most}: a service that made every possible transition ({transitions}), is stalled, and has refused connections for every
-reason. {many:,} services that never woke have {total:,} series. Messages and addresses are in logs and in `zenvoy
-status`, but never in labels. The label values:
+{most}: a service that made every possible transition ({transitions}), is stalled and busy, and has refused connections
+for every reason. {many:,} services that never woke have {total:,} series. Messages and addresses are in logs and in
+`zenvoy status`, but never in labels. The label values:
 
 - `state`, `from`, `to`: {states}.
 - `event`: the events of the state machine; `zenvoy diagram` prints them.
@@ -68,6 +68,7 @@ ABSENT_ASLEEP = 1
 USUAL_TRANSITIONS = 5
 STALLED = 1
 SAVED = 1
+BUSY = 1
 
 
 def page() -> str:
@@ -132,7 +133,7 @@ def _cardinality() -> str:
     return CARDINALITY.format(
         least=least,
         usual=figures + woken + USUAL_TRANSITIONS - ABSENT_ASLEEP,
-        most=figures + RESULTS + 1 + most_parts + transitions() + STALLED + SAVED + len(get_args(RefusalCause)),
+        most=figures + RESULTS + 1 + most_parts + transitions() + STALLED + SAVED + BUSY + len(get_args(RefusalCause)),
         transitions=transitions(),
         many=MANY,
         total=MANY * least,

@@ -28,6 +28,7 @@ from reconciler.app.runtime import (
     Served,
     StreamServer,
 )
+from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.access.entitlement import Listed
 from reconciler.core.events import Event
 from reconciler.core.lifecycle import deletion_blocker
@@ -104,6 +105,7 @@ class ClusterRuntime:
         self._backend = KubernetesBackend(
             api, wake_api, self._ran, lambda: members.unknown() is None, namespaces, self._leads
         )
+        self._busy_checks = BusyCheckRunner(self._backend.ask_busy, self._runtime.answered)
         self._sampler = self._make_sampler()
         operations = EngineOperations(self.engine, self._streams.router, self._streams.holders, self)
         self._http = Http(operations, self._runtime.metrics.scrape, _no_envoy)
@@ -124,6 +126,7 @@ class ClusterRuntime:
             self._leads,
             self._configure,
             self._saw_object,
+            self.engine.set_busy_until,
             ClusterConfig(policy=settings.policy),
             namespaces=settings.namespaces,
             reserved=reserved_ports(settings.http_port, settings.tls_port, settings.hold.diverted),
@@ -232,7 +235,8 @@ class ClusterRuntime:
 
     def _adapters(self) -> Adapters:
         replicas, alarm, ask = self._peers.replication, self._runtime.alarm, self._sampler.ask
-        return Adapters(self._backend, replicas.router, replicas.holders, alarm, self._store, ask, replicas)
+        router, holders, checks = replicas.router, replicas.holders, self._busy_checks
+        return Adapters(self._backend, router, holders, alarm, self._store, ask, replicas, checks)
 
     def _listen(self) -> None:
         if self._certificates:
@@ -252,13 +256,10 @@ class ClusterRuntime:
 
     async def _elect(self) -> None:
         """Stand for election once all workloads are observed: a new leader starts from what runs."""
-        end = time.monotonic() + OBSERVE_SECONDS
-        while not (self._started and (self._has_observed_all() or time.monotonic() >= end)):
+        services, end = self.engine.services, time.monotonic() + OBSERVE_SECONDS
+        while not (self._started and (self._observed >= services.keys() or time.monotonic() >= end)):
             await asyncio.sleep(POLL_SECONDS)
         await self._elector.run()
-
-    def _has_observed_all(self) -> bool:
-        return self._observed >= self.engine.services.keys()
 
     async def _close(self, tasks: BackgroundTasks, electing: asyncio.Task[None]) -> None:
         """Write what is pending, since only the leader may write; then let another replica lead."""
@@ -268,6 +269,7 @@ class ClusterRuntime:
             await asyncio.gather(self._store.flush(FLUSH_SECONDS), self._events.flush(FLUSH_SECONDS))
         electing.cancel()
         await tasks.cancel()
+        await self._busy_checks.close()
         await self._backend.close()  # a scale to zero in progress completes before another replica may lead
         await self._elector.close()
         await self._peers.close()

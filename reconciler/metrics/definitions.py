@@ -92,6 +92,13 @@ STALLED_INFO = _a_service(
     "reason",
     series="1 a service that is stalled",
 )
+BUSY_INFO = _a_service(
+    "busy_info",
+    "gauge",
+    "1 for the reason to stay awake without a client: Busy, BusyUntil, BusyCheckFailed, or BadAnnotation.",
+    "reason",
+    series="1 a service that is busy",
+)
 TRANSITIONS = _a_service(
     "transitions",
     "counter",
@@ -127,7 +134,7 @@ LAST_WAKE_PART = _a_service(
     "part",
     series=f"up to {max(len(PARTS), len(CLUSTER_PARTS))} a service, from its first wake on",
 )
-SERVICE_FAMILIES = (STATE, *FIGURES, STALLED_INFO, TRANSITIONS, REFUSALS, WAKES, LAST_WAKE, LAST_WAKE_PART)
+SERVICE_FAMILIES = (STATE, *FIGURES, STALLED_INFO, BUSY_INFO, TRANSITIONS, REFUSALS, WAKES, LAST_WAKE, LAST_WAKE_PART)
 """Rendered by `services.py`: each may have 10,000 series or more."""
 
 WAKE = Family(

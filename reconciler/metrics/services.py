@@ -7,8 +7,10 @@ and https://prometheus.io/docs/specs/om/open_metrics_spec/
 
 from __future__ import annotations
 
+from reconciler.core.busy import blocker_of
 from reconciler.core.record import Record, State
 from reconciler.metrics.definitions import (
+    BUSY_INFO,
     FIGURES,
     LAST_WAKE,
     LAST_WAKE_PART,
@@ -50,6 +52,8 @@ class Page:
                 append(f"{metric}{tag}}} {figure}\n")
         if diagnosis := record.diagnosis:
             self._lines[STALLED_INFO.name].append(f'{STALLED_INFO.name}{tag},reason="{diagnosis.code}"}} 1\n')
+        if (service.seen.busy or service.seen.busy_until) and record.state is not State.ScaledToZero:
+            self._add_busy(tag, service)
         if counters is not None:
             self._add_events(tag, counters, service.spec.wake_timeout)
 
@@ -64,6 +68,10 @@ class Page:
         append, metric = self._lines[STATE.name].append, f"{STATE.name}{tag}"
         for label, value in _STATES[state]:
             append(f"{metric}{label}{value}\n")
+
+    def _add_busy(self, tag: str, service: ServiceSource) -> None:
+        if blocker := blocker_of(service.spec, service.seen.busy, service.seen.busy_until, self._now):
+            self._lines[BUSY_INFO.name].append(f'{BUSY_INFO.name}{tag},reason="{blocker.code}"}} 1\n')
 
     def _add_events(self, tag: str, counters: ServiceCounters, wake_timeout: float) -> None:
         transitions = self._lines[TRANSITIONS.name]

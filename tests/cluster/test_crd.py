@@ -98,6 +98,8 @@ async def test_crd_defaults_equal_those_of_the_code(api: Api, namespace: str) ->
         '{ignore: [{sources: [10.0.0.1, 10.0.0.0/8, "fd00::/8", "::ffff:10.0.0.1"]}], protocol: tls}',
         "{ignore: [{sources: [10.0.0.1]}], protocol: tcp, listen: 5432}",
         "{ignore: []}",
+        "busy: {http: /busy}",
+        '{busy: {http: "/busy?kind=job", port: 8081}, protocol: tcp, listen: 5432}',
     ],
 )
 async def test_crd_valid_spec_is_accepted(api: Api, namespace: str, spec: str) -> None:
@@ -143,6 +145,7 @@ NO_NAMES = (
     "\u0061\u0301",
 )
 """Text that could lead elsewhere once it is part of a URL."""
+BUSY = "not a valid path; start it with /, without spaces, for example /busy"
 REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 100000"
 
 
@@ -247,6 +250,14 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ("{protocol: tcp, listen: 1, ignore: [{sources: [10.0.0.1], userAgents: [a]}]}", "spec.ignore", IGNORE[3]),
         ("{listen: 1, ignore: [{sources: [10.0.0.1], answer: {}}]}", "spec.ignore", IGNORE[3]),
         ("ignore: [{path: [/]}]", "spec.ignore[0].path", "unknown field"),
+        ("busy: {}", "spec.busy", "required for a busy check; for example http: /busy"),
+        ("busy: {port: 80}", "spec.busy", "required for a busy check; for example http: /busy"),
+        *(
+            (f"busy: {{http: {json.dumps(path)}}}", "spec.busy.http", BUSY)
+            for path in ("", "busy", "/a b", "/a\r\nX: y")
+        ),
+        ("busy: {http: /, port: 0}", "spec.busy.port", "greater than or equal to 1"),
+        ("busy: {command: [a]}", "spec.busy.command", "unknown field"),
         ("idleafter: 5m", "spec.idleafter", "unknown field"),
     ],
 )

@@ -17,13 +17,14 @@ from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import IdleBy, Protocol, WakeBy
 from reconciler.core.text import closest_match, join_words
 from reconciler.core.validation import LAST, MAX_HELD, MAX_PORT, Notation
-from reconciler.kubernetes.config import ignore_rules
+from reconciler.kubernetes.config import busy, ignore_rules
 from reconciler.kubernetes.config.resolve import DEFAULT_TARGET, ClusterConfig, resolve
 from reconciler.kubernetes.config.service_config import SERVICE, Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service
 from reconciler.kubernetes.types.names import is_api_version, is_kind, is_subdomain
 from reconciler.kubernetes.types.objects import ObjectMeta
 from reconciler.kubernetes.types.scaled_service import (
+    BUSY_UNTIL_ANNOTATION,
     ENABLED_LABEL,
     PREFIX,
     IgnoreAnswer,
@@ -74,6 +75,8 @@ def parse_annotations(service: Service, cluster: ClusterConfig) -> tuple[Partial
     for key, value in sorted(service.metadata.annotations.items()):
         if not key.startswith(PREFIX):
             continue
+        if key == BUSY_UNTIL_ANNOTATION:
+            continue  # not a field: it changes too often to be copied to the spec
         name = key.removeprefix(PREFIX)
         try:
             if name not in FIELDS:
@@ -226,6 +229,11 @@ def _duration(text: str) -> str:
     return text
 
 
+def _busy_path(text: str) -> str:
+    _check(busy.path_problem("", text))
+    return text
+
+
 def _yes_no(text: str) -> bool:
     if text not in ("true", "false"):
         raise _Invalid(f"{text!r} is neither true nor false", "use true or false")
@@ -246,6 +254,8 @@ FIELDS: Mapping[str, Field] = {
     "max-held": Field("maxHeld", lambda text: _number(text, MAX_HELD, 1024), "1024"),
     "idle-by": Field("idle.by", _word(IdleBy), "bytes"),
     "wake-by": Field("wake.by", _word(WakeBy), "bytes"),
+    "busy-http": Field("busy.http", _busy_path, "/busy"),
+    "busy-port": Field("busy.port", lambda text: _number(text, MAX_PORT, 8081), "8081"),
     "ignore-paths": Field(
         "ignore.paths", _texts(validation.path_problem, "/healthz,/metrics/*"), "/healthz,/metrics/*"
     ),

@@ -7,7 +7,6 @@ Counterparts: `zenvoy wake` and `zenvoy sleep`, which write the annotation, and 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,13 +15,13 @@ import structlog
 
 from reconciler.core.events import Event, SleepCommanded, WakeCommanded
 from reconciler.core.reasons import Problem, Reason
+from reconciler.kubernetes.types.objects import RFC3339
 from reconciler.kubernetes.types.scaled_service import COMMAND_ANNOTATION, ScaledService
 
 log = structlog.get_logger(__name__)
 
 RIGHT = "write wake@<time> or sleep@<time>, as in wake@2026-11-23T10:00:00Z"
 REQUESTED = "requested by a user"
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class CommandVerb(StrEnum):
@@ -47,7 +46,7 @@ class ServiceCommand:
 def parse_command(value: str) -> ServiceCommand | Problem:
     """Return the command in an annotation, or its problem."""
     verb, _, time = value.partition("@")
-    if verb not in set(CommandVerb) or not _RFC3339.fullmatch(time):
+    if verb not in set(CommandVerb) or not RFC3339.fullmatch(time):
         where = f"metadata.annotations[{COMMAND_ANNOTATION}]"
         return Problem(Reason.BAD_COMMAND, where, f"{value!r} is not a command", RIGHT, harmless=True)
     return ServiceCommand(CommandVerb(verb), value)

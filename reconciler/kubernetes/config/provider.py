@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from reconciler.core.busy import BusyUntil
 from reconciler.core.reasons import Problem
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.informer import MultiNamespaceInformer
+from reconciler.kubernetes.config.busy import busy_until
 from reconciler.kubernetes.config.conflicts import RESERVED_PORTS
 from reconciler.kubernetes.config.deleted_services import GONE_SECONDS, DeletedServices
 from reconciler.kubernetes.config.effective_config import EffectiveConfig
@@ -35,6 +37,7 @@ PAUSES, LONGEST_PAUSE_SECONDS = 4, 2.0
 ServiceConfigs = Mapping[str, ServiceConfig]
 Problems = Mapping[str, tuple[Problem, ...]]
 OnConfigs = Callable[[ServiceConfigs, Problems], None]
+OnBusyUntil = Callable[[str, BusyUntil | None], None]
 OnScaledService = Callable[[str, ScaledService | None], None]
 
 
@@ -42,7 +45,8 @@ class KubernetesProvider:
     """The services configured in a cluster. Keys are `namespace/name`, of a ScaledService or of a labeled Service.
 
     `on_entries` is called with all configurations in effect and all problems when any of them changes;
-    `on_scaled_service` is called for each added, changed, or removed ScaledService. `leads` returns whether this
+    `on_scaled_service` is called for each added, changed, or removed ScaledService,
+    and `on_busy_until` with the time until which its application calls itself busy. `leads` returns whether this
     replica writes the ScaledServices of labeled Services.
     """
 
@@ -52,13 +56,14 @@ class KubernetesProvider:
         leads: Callable[[], bool],
         on_entries: OnConfigs,
         on_scaled_service: OnScaledService = lambda key, item: None,
+        on_busy_until: OnBusyUntil = lambda key, until: None,
         cluster: ClusterConfig | None = None,
         namespaces: Sequence[str] = (),
         reserved: Mapping[int, str] = RESERVED_PORTS,
         anew_seconds: float = ANEW_SECONDS,
         gone_seconds: float = GONE_SECONDS,
     ) -> None:
-        self._on_entries, self._on_scaled_service = on_entries, on_scaled_service
+        self._on_entries, self._on_scaled_service, self._on_busy_until = on_entries, on_scaled_service, on_busy_until
         self._cluster, self._anew_seconds = cluster or ClusterConfig(), anew_seconds
         self._mistakes: dict[str, tuple[Problem, ...]] = {}
         self._departing: set[str] = set()
@@ -76,16 +81,17 @@ class KubernetesProvider:
         self.services = MultiNamespaceInformer(
             api, ("v1", "services"), namespaces, decoder(Service), self._saw_service, self._synced
         )
-        self._namespaces: MultiNamespaceInformer[Object] | None = None
-        """Watched only with rights in the whole cluster."""
-        if not namespaces:
-            kind = ("v1", "namespaces")
-            self._namespaces = MultiNamespaceInformer(api, kind, (), decoder(Object), self._saw_namespace, self._synced)
+        self._namespaces = None if namespaces else self._watch_namespaces(api)
+        """None without rights in the whole cluster."""
         self._namespace_names: set[str] = set()
         known = self._namespace_names if self._namespaces else None
         self._effective = EffectiveConfig(reserved, self._cluster.policy, known)
         items = self.scaled_services.items, self.services.items
         self._owned = ServiceController(api, *items, leads, lambda _: self._schedule(), self._cluster)
+
+    def _watch_namespaces(self, api: Api) -> MultiNamespaceInformer[Object]:
+        kind = ("v1", "namespaces")
+        return MultiNamespaceInformer(api, kind, (), decoder(Object), self._saw_namespace, self._synced)
 
     @property
     def synced(self) -> bool:
@@ -110,6 +116,7 @@ class KubernetesProvider:
 
     def _saw_scaled_service(self, key: str, item: ScaledService | None) -> None:
         self._index(key, item)
+        self._read_busy_until(key, item)
         if item is None and self._effective.requested(key) and self._owned.makes(key):
             asyncio.get_running_loop().call_later(self._anew_seconds, self._look_again, key)
         else:
@@ -122,7 +129,9 @@ class KubernetesProvider:
 
     def _saw_service(self, key: str, _: Service | None) -> None:
         for user in self._users.get(key, ()):
-            self._judge(user, self.scaled_services.items.get(user))
+            item = self.scaled_services.items.get(user)
+            self._read_busy_until(user, item)
+            self._judge(user, item)
         self._owned.look(key)
 
     def _saw_namespace(self, name: str, item: Object | None) -> None:
@@ -131,6 +140,9 @@ class KubernetesProvider:
             (self._namespace_names.add if item else self._namespace_names.discard)(name)
             self._effective.invalidate()
             self._schedule()
+
+    def _read_busy_until(self, key: str, item: ScaledService | None) -> None:
+        self._on_busy_until(key, busy_until(item, self.services.items.get(service_of(item)) if item else None))
 
     def _index(self, key: str, item: ScaledService | None) -> None:
         used = service_of(item) if item else None
@@ -178,6 +190,7 @@ class KubernetesProvider:
             return
         # A ScaledService that arrived before its Service seemed to have none.
         for key, item in self.scaled_services.items.items():
+            self._read_busy_until(key, item)
             self._judge(key, item)
         for key in self.scaled_services.items.keys() | self.services.items.keys():
             self._owned.look(key)

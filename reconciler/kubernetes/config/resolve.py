@@ -14,7 +14,7 @@ from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import IdleBy, Protocol, Spec, WakeBy
 from reconciler.core.text import parse_duration
 from reconciler.core.validation import IDLE_BY, MAX_HELD, MAX_PORT, WAKE_BY, Notation
-from reconciler.kubernetes.config import ignore_rules, service_ports
+from reconciler.kubernetes.config import busy, ignore_rules, service_ports
 from reconciler.kubernetes.config.host_policy import HostPolicy
 from reconciler.kubernetes.config.service_config import Readiness, ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort
@@ -103,11 +103,12 @@ def _entry(item: ScaledService, port: ServicePort, times: list[float], cluster: 
         wake_by=WakeBy(said.wake.by) if said.wake.by else WAKE_BY[protocol][0],
         ignore=ignore_rules.convert_rules(said.ignore),
         refusal_details=said.refusal_details,
+        has_busy_check=said.busy is not None,
         paused=said.paused,
     )
     created = meta.creation_timestamp.timestamp() if meta.creation_timestamp else 0.0
     readiness = Readiness(said.readiness or Readiness.PROBES)
-    return ServiceConfig(spec, target_of(item), service, port, created, meta.uid, meta.generation, readiness)
+    return ServiceConfig(spec, target_of(item), service, port, created, meta.uid, meta.generation, readiness, said.busy)
 
 
 def _port(item: ScaledService, service: Service | None, names: Notation) -> ServicePort | Problem:
@@ -180,6 +181,7 @@ def _value_problems(said: ScaledServiceSpec, names: Notation) -> Iterator[Proble
     if said.readiness:
         found.append(validation.choice_problem(place("readiness"), said.readiness, Readiness))
     yield from filter(None, found)
+    yield from busy.check_problems(said.busy, names)
     yield from ignore_rules.rule_problems(said.ignore, names)
 
 

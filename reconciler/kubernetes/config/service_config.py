@@ -10,6 +10,7 @@ from types import MappingProxyType
 from reconciler.core.reasons import Problem, Reason
 from reconciler.core.spec import Spec
 from reconciler.kubernetes.types.builtin import ServicePort
+from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.types.target import Target
 
 SCALED_SERVICE, SERVICE = "ScaledService", "Service"
@@ -75,6 +76,8 @@ class ServiceConfig:
     generation: int
     """Generation of the object that this was made from: an older one while the newest has problems."""
     readiness: Readiness = Readiness.PROBES
+    busy: BusyCheck | None = None
+    """The busy check; None: the service is not asked."""
     has_service: bool = True
     """False if the Service was deleted since."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -13,6 +14,8 @@ from reconciler.kubernetes.types.names import InvalidName, is_api_version, is_la
 _T = TypeVar("_T")
 LONGEST_SHOWN = 100
 """Number of characters of an invalid text that an error shows."""
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+"""A time with a time zone, as in `2026-11-23T10:00:00Z`."""
 
 
 class Struct(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):

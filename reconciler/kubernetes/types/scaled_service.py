@@ -22,6 +22,8 @@ MANAGED_LABEL = f"{PREFIX}managed"
 """Label of a ScaledService that was created from a Service's label and annotations."""
 COMMAND_ANNOTATION = f"{PREFIX}command"
 """`<wake|sleep>@<RFC 3339>`; each value is executed once."""
+BUSY_UNTIL_ANNOTATION = f"{PREFIX}busy-until"
+"""The RFC 3339 time until which an application calls itself busy, on a ScaledService or on its Service."""
 FINALIZER = f"{PREFIX}restore-replicas"
 
 
@@ -43,6 +45,13 @@ class WakeTrigger(Struct, frozen=True):
     """`spec.wake`."""
 
     by: str = ""
+
+
+class BusyCheck(Struct, frozen=True):
+    """`spec.busy`; the default port is the one of the Service."""
+
+    http: str = ""
+    port: int | None = None
 
 
 class IgnoreAnswer(Struct, frozen=True):
@@ -78,6 +87,7 @@ class ScaledServiceSpec(Struct, frozen=True):
     max_held: int | None = None
     idle: Idle = Idle()
     wake: WakeTrigger = WakeTrigger()
+    busy: BusyCheck | None = None
     ignore: tuple[IgnoreRule, ...] = ()
     readiness: str = ""
     refusal_details: bool = False

@@ -14,12 +14,13 @@ from typing import Any
 
 import structlog
 
-from reconciler.core.reasons import Diagnosis, Reason
+from reconciler.core.reasons import Blocker, Diagnosis, Reason
 from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.objects import Condition
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.endpoints import EndpointSlices, PodEndpoint
+from reconciler.kubernetes.workloads.probes.busy_check import NO_POD, PodBusyCheck
 from reconciler.kubernetes.workloads.probes.early_endpoints import EarlyEndpoints
 from reconciler.kubernetes.workloads.probing import EndpointProber
 from reconciler.kubernetes.workloads.scale import ObservedScale
@@ -76,6 +77,7 @@ class KubernetesBackend:
         self._prober = EndpointProber(self._refresh_soon, self.spawn)
         self._target_search = TargetSearch(api, self._refresh_soon, self.spawn)
         self._early_endpoints = EarlyEndpoints(self._refresh_soon, self.spawn)
+        self._busy_check = PodBusyCheck(api)
         self._wake_monitor = WakeMonitor(api, self._refresh_soon, self.spawn)
         self._endpoint_slices = EndpointSlices(api, within, self._endpoints_changed, self._all_changed)
         for work in self._endpoint_slices.run():
@@ -91,6 +93,14 @@ class KubernetesBackend:
     def is_missing(self, service: str) -> bool:
         """Return whether there is certainly nothing to scale for a service."""
         return service not in self._workloads or self._workloads[service].scaler.observer.is_missing
+
+    async def ask_busy(self, service: str) -> Blocker | None:
+        """Run the busy check of a service; return the reason to keep it awake, or None if it is idle."""
+        workload = self._workloads.get(service)
+        if workload is None or workload.config.busy is None:
+            return NO_POD
+        config = workload.config
+        return await self._busy_check.ask(config.target.namespace, workload.config.busy, self._endpoints(workload))
 
     def configure(self, configs: Mapping[str, ServiceConfig]) -> None:
         """Set the services. Unchanged ones are not touched; targets of removed ones stay as they are."""
@@ -340,4 +350,4 @@ class KubernetesBackend:
 
 def _place(config: ServiceConfig) -> tuple[object, ...]:
     """Return the parts of a configuration that the backend depends on."""
-    return config.target, config.service, config.port.name, config.readiness, config.has_service
+    return config.target, config.service, config.port.name, config.readiness, config.busy, config.has_service

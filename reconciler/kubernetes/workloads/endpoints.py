@@ -9,7 +9,7 @@ IPv6 is more common than one without IPv4.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -34,6 +34,8 @@ class PodEndpoint:
     ipv6: bool = False
     starting: bool = False
     """True if Kubernetes does not call the pod ready, and it is not terminating."""
+    pod_name: str = field(default="", compare=False)
+    """Name of the pod; empty if the slice names no pod."""
 
     @property
     def rank(self) -> tuple[bool, bool, bool]:
@@ -66,14 +68,15 @@ def _pod_endpoint(endpoint: Endpoint, ipv6: bool, port: int) -> PodEndpoint | No
     if not _is_ip(ip):
         return None
     address = f"[{ip}]:{port}" if ipv6 else f"{ip}:{port}"
-    pod = (endpoint.target_ref.uid if endpoint.target_ref else "") or address
+    ref = endpoint.target_ref
+    pod, name = (ref.uid if ref else "") or address, ref.name if ref else ""
     ready = conditions.ready is None or conditions.ready
     serving = ready if conditions.serving is None else conditions.serving
     if ready:
-        return PodEndpoint(address, pod, terminating=False, ipv6=ipv6)
+        return PodEndpoint(address, pod, terminating=False, ipv6=ipv6, pod_name=name)
     if conditions.terminating:
-        return PodEndpoint(address, pod, terminating=True, ipv6=ipv6) if serving else None
-    return PodEndpoint(address, pod, ipv6=ipv6, starting=True)
+        return PodEndpoint(address, pod, terminating=True, ipv6=ipv6, pod_name=name) if serving else None
+    return PodEndpoint(address, pod, ipv6=ipv6, starting=True, pod_name=name)
 
 
 @lru_cache(maxsize=65536)

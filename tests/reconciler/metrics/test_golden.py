@@ -8,11 +8,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import get_args
 
 from reconciler.core import events
+from reconciler.core.busy import BusyUntil
 from reconciler.core.machine import TABLE
+from reconciler.core.reasons import Blocker, Reason
 from reconciler.core.record import State
 from reconciler.metrics.definitions import CLUSTER_PARTS, CONTROL_FAMILIES, HISTOGRAMS, PARTS, SERVICE_FAMILIES
 from reconciler.plan import Deadline
@@ -81,6 +85,8 @@ async def test_scrape_has_as_many_series_as_documented() -> None:
     scene.metrics.woke("all", 1.0, dict.fromkeys(CLUSTER_PARTS, 0.1))
     scene.metrics.held(HoldStatus("all", 0, 0, refused_by=dict.fromkeys(get_args(RefusalCause), 1)))
     scene.services["all"].saved_seconds = 1.0
+    until = BusyUntil(inf, Blocker(Reason.BUSY_UNTIL, "until then"))
+    scene.services["all"].seen = replace(scene.services["all"].seen, busy_until=until)
     scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)
     most = _of("all", (await scene.scrape()).splitlines())
     assert f"The maximum is {most}: a service" in _document()

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from reconciler.core import events
+from reconciler.core.busy import BusyAnswer, BusyUntil, check_failed
 from reconciler.core.judge import Observed
+from reconciler.core.reasons import Blocker, Reason
 from reconciler.core.record import State
 from reconciler.metrics.definitions import FIGURES
 from reconciler.metrics.service_counters import ServiceCounters
@@ -27,6 +29,24 @@ async def test_state_has_one_series_each_and_one_is_1() -> None:
     assert {name: len(found) for name, found in states.items()} == {"web": 5, "db": 5}
     one = {name: [dict(labels)["state"] for labels, value in found.items() if value] for name, found in states.items()}
     assert one == {"web": ["Idle"], "db": ["Waking"]}
+
+
+async def test_busy_service_has_its_reason_until_its_time() -> None:
+    scene = Scene(*(service(name, state) for name, state in (("web", State.Active), ("db", State.ScaledToZero))))
+    until = BusyUntil(START + 60.0, Blocker(Reason.BUSY_UNTIL, "until then"))
+    for one in scene.services.values():
+        one.seen = replace(one.seen, busy_until=until)
+    assert await scene.value(f"{P}busy_info", service="web", reason="BusyUntil") == 1
+    assert not await scene.values(f"{P}busy_info", service="db")
+    scene.passes(60.0)
+    assert not await scene.values(f"{P}busy_info")
+
+
+async def test_failed_busy_check_is_a_reason() -> None:
+    scene = Scene(service("web", State.Active, has_busy_check=True))
+    web = scene.services["web"]
+    web.seen = replace(web.seen, busy=BusyAnswer(START, check_failed("GET /busy is not answered")))
+    assert await scene.value(f"{P}busy_info", service="web", reason="BusyCheckFailed") == 1
 
 
 async def test_service_spec_and_record_have_series() -> None:

@@ -102,6 +102,9 @@ BAD = [
     ("ignore-answer", "199", "199 is not a number from 200 to 599; use for example 200"),
     ("ignore-answer", f"200 {'a' * 4097}", "longer than 4096 bytes; shorten it"),
     ("ignore-answer", "503", "no requests are ignored; set for example zenvoy.dev/ignore-paths: /healthz"),
+    ("busy-http", "busy", "'busy' is not a valid path; start it with /, without spaces, for example /busy"),
+    ("busy-http", "/a b", "'/a b' is not a valid path; start it with /, without spaces, for example /busy"),
+    ("busy-port", "0", "0 is not a number from 1 to 65535; use for example 8081"),
     ("paused", "yes", "'yes' is neither true nor false; use true or false"),
     (
         "listen",
@@ -117,8 +120,8 @@ BAD = [
         "x",
         "y",
         "unknown annotation; use target, port, protocol, hosts, listen, replicas, idle-after, wake-timeout, "
-        "hold-timeout, drain-timeout, max-held, idle-by, wake-by, ignore-paths, ignore-user-agents, ignore-sources, "
-        "ignore-answer, readiness, refusal-details or paused",
+        "hold-timeout, drain-timeout, max-held, idle-by, wake-by, busy-http, busy-port, ignore-paths, "
+        "ignore-user-agents, ignore-sources, ignore-answer, readiness, refusal-details or paused",
     ),
 ]
 """By annotation and its value, what is said of it."""
@@ -156,6 +159,8 @@ def test_annotation_valid_sets_its_field() -> None:
         "max-held": "5",
         "idle-by": "bytes",
         "wake-by": "requests",
+        "busy-http": "/busy",
+        "busy-port": "8081",
         "ignore-paths": "/healthz, /metrics/*, /healthz",
         "ignore-user-agents": "kube-probe/, Prometheus/2",
         "ignore-sources": "10.1.2.3/16",
@@ -178,6 +183,7 @@ def test_annotation_valid_sets_its_field() -> None:
             "maxHeld": 5,
             "idle": {"by": "bytes"},
             "wake": {"by": "requests"},
+            "busy": {"http": "/busy", "port": 8081},
             "ignore": [
                 {"paths": ["/healthz", "/metrics/*"], "answer": {"status": 503, "body": "it is  asleep"}},
                 {"sources": ["10.1.2.3/16"], "answer": {"status": 503, "body": "it is  asleep"}},
@@ -277,7 +283,7 @@ def test_label_other_than_true_or_false_is_reported() -> None:
     assert problem and problem.harmless
 
 
-_ALONE = annotations.FIELDS.keys() - {"listen", "ignore-answer", "wake-by"}
+_ALONE = annotations.FIELDS.keys() - {"listen", "ignore-answer", "wake-by", "busy-port"}
 
 
 @pytest.mark.parametrize("name", sorted(_ALONE))

@@ -30,6 +30,7 @@ class Shop:
     namespaces: ApiServer = field(default_factory=ApiServer)
     told: list[tuple[ServiceConfigs, Problems]] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
+    busy_until: list[tuple[str, str | None]] = field(default_factory=list)
     takes_seconds: float = 0.0
     """Seconds for which the callback is busy."""
     busy: list[tuple[float, float]] = field(default_factory=list)
@@ -80,6 +81,7 @@ async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
             lambda: False,
             shop.hear,
             lambda key, item: shop.seen.append(f"{'+' if item else '-'}{key}"),
+            lambda key, until: shop.busy_until.append((key, until.blocker.message if until else None)),
             anew_seconds=getattr(request, "param", 1.0),
             gone_seconds=getattr(request, "param", 5.0),
         )
@@ -133,6 +135,18 @@ async def test_provider_irrelevant_change_is_not_reported(shop: Shop) -> None:
     shop.scale("other", "service: none")
     await until(lambda: shop.problems)
     assert len(shop.told) == told + 1
+
+
+async def test_provider_reports_times_of_busy_applications(shop: Shop) -> None:
+    early, late = "2026-11-23T10:00:00Z", "2026-11-23T11:00:00Z"
+    shop.scale("web", annotations={"zenvoy.dev/busy-until": early})
+    await until(lambda: ("shop/web", f"zenvoy.dev/busy-until: {early}") in shop.busy_until)
+    shop.serve("web", annotations={"zenvoy.dev/busy-until": late})
+    await until(lambda: shop.busy_until[-1] == ("shop/web", f"zenvoy.dev/busy-until: {late}"))
+    shop.serve("web")
+    await until(lambda: shop.busy_until[-1] == ("shop/web", f"zenvoy.dev/busy-until: {early}"))
+    shop.scaled.delete("web")
+    await until(lambda: shop.busy_until[-1] == ("shop/web", None))
 
 
 async def test_provider_late_service_takes_effect(shop: Shop) -> None:

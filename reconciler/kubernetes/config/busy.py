@@ -1,0 +1,64 @@
+"""The busy check of a ScaledService, and the annotation with which an application calls itself busy. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+from reconciler.core import validation
+from reconciler.core.busy import BusyUntil
+from reconciler.core.reasons import Blocker, Problem, Reason
+from reconciler.core.validation import MAX_PORT, Notation
+from reconciler.kubernetes.types.builtin import Service
+from reconciler.kubernetes.types.objects import LONGEST_SHOWN, RFC3339
+from reconciler.kubernetes.types.scaled_service import BUSY_UNTIL_ANNOTATION, BusyCheck, ScaledService
+
+MAX_PATH_LENGTH = 1024
+_PATH = re.compile(r"/[!-~]*")
+_TIME_EXAMPLE = "2026-11-23T10:00:00Z"
+
+
+def path_problem(place: str, path: str) -> Problem | None:
+    """Check the path of a busy check: it becomes part of a request line."""
+    if len(path) <= MAX_PATH_LENGTH and _PATH.fullmatch(path):
+        return None
+    what = f"{path[:LONGEST_SHOWN]!r} is not a valid path"
+    return Problem(Reason.BAD_SPEC, place, what, "start it with /, without spaces, for example /busy")
+
+
+def check_problems(said: BusyCheck | None, names: Notation) -> Iterator[Problem]:
+    """Return the problems of a busy check."""
+    if said is None:
+        return
+    if not said.http:
+        right = f"set for example {names.key('busy.http')}: /busy"
+        yield Problem(Reason.BAD_SPEC, names.place("busy.http"), "required for a busy check", right)
+    elif problem := path_problem(names.place("busy.http"), said.http):
+        yield problem
+    if said.port is not None and (
+        found := validation.number_problem(names.place("busy.port"), said.port, MAX_PORT, 80)
+    ):
+        yield found
+
+
+def busy_until(item: ScaledService | None, service: Service | None) -> BusyUntil | None:
+    """Return the later of the times in the annotations of a ScaledService and of its Service; None without them.
+
+    A value that is not valid keeps the service awake: the application meant to be busy.
+    """
+    metas = [one.metadata for one in (item, service) if item is not None and one is not None]
+    texts = [meta.annotations[BUSY_UNTIL_ANNOTATION] for meta in metas if BUSY_UNTIL_ANNOTATION in meta.annotations]
+    return max((_parse(text) for text in texts), key=lambda until: until.at, default=None)
+
+
+def _parse(text: str) -> BusyUntil:
+    shown = f"{BUSY_UNTIL_ANNOTATION}: {text[:LONGEST_SHOWN]}"
+    try:
+        if RFC3339.fullmatch(text):
+            return BusyUntil(datetime.fromisoformat(text).timestamp(), Blocker(Reason.BUSY_UNTIL, shown))
+    except (ValueError, OverflowError):  # such as a month 13
+        pass
+    message = f"{shown} is not a time; use for example {_TIME_EXAMPLE}, or remove it"
+    return BusyUntil(math.inf, Blocker(Reason.BAD_ANNOTATION, message))

@@ -1,0 +1,88 @@
+"""The busy check of the pods of a service: each ready pod is asked over HTTP.
+
+Only addresses of pods are asked. A tenant can write EndpointSlices, and so lead the question to any address; therefore
+the pod is read from the API server, and its address must be the one of the endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import msgspec
+
+from reconciler.core.address import split_address
+from reconciler.core.busy import check_failed, of_status
+from reconciler.core.reasons import Blocker, Reason
+from reconciler.http_get import NoStatus, get_status
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.errors import ApiError, Unreachable
+from reconciler.kubernetes.types.builtin import Pod
+from reconciler.kubernetes.types.names import is_subdomain
+from reconciler.kubernetes.types.objects import path
+from reconciler.kubernetes.types.scaled_service import BusyCheck
+from reconciler.kubernetes.workloads.endpoints import PodEndpoint
+
+CHECK_SECONDS = 5.0
+"""The longest time of one question."""
+SERVICE_SECONDS = 30.0
+"""The longest time of the questions to all pods of a service."""
+MAX_CONCURRENT_QUESTIONS = 256
+NO_POD = check_failed("no ready pod can be asked")
+
+
+class _PodList(msgspec.Struct, frozen=True):
+    items: tuple[Pod, ...] = ()
+
+
+_DECODE = msgspec.json.Decoder(_PodList).decode
+
+
+class PodBusyCheck:
+    """Asks the ready pods of services; any busy one keeps its service awake, and so does any that does not answer."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_QUESTIONS)
+
+    async def ask(self, namespace: str, check: BusyCheck, endpoints: Iterable[PodEndpoint]) -> Blocker | None:
+        """Return the reason to keep a service awake, or None if every ready pod is idle."""
+        ready = {one.pod: one for one in reversed([*endpoints]) if not (one.starting or one.terminating)}
+        if not ready:
+            return NO_POD
+        try:
+            async with asyncio.timeout(SERVICE_SECONDS):
+                found = await asyncio.gather(*(self._ask_pod(namespace, check, one) for one in ready.values()))
+        except TimeoutError:
+            return check_failed(f"{len(ready)} pods are not asked within {SERVICE_SECONDS:g} s")
+        blockers = [blocker for blocker in found if blocker is not None]
+        return min(blockers, key=lambda one: one.code is not Reason.BUSY, default=None)
+
+    async def _ask_pod(self, namespace: str, check: BusyCheck, endpoint: PodEndpoint) -> Blocker | None:
+        async with self._slots:
+            if reason := await self._refusal(namespace, endpoint):
+                return check_failed(f"{endpoint.address} is not asked: {reason}")
+            ip, port = split_address(endpoint.address)
+            question = f"GET {check.http} of pod {endpoint.pod_name}"
+            try:
+                return of_status(question, await get_status(ip, check.port or port, check.http, CHECK_SECONDS))
+            except NoStatus as error:
+                return check_failed(f"{question} {error}")
+
+    async def _refusal(self, namespace: str, endpoint: PodEndpoint) -> str | None:
+        """Return why an endpoint may not be asked, or None if it is the address of its pod."""
+        name = endpoint.pod_name
+        if not is_subdomain(name):
+            return "its EndpointSlice names no pod"
+        query = {"fieldSelector": f"metadata.name={name}"}
+        try:
+            pods = _DECODE(await self._api.get(path("v1", "pods", namespace), query)).items
+        except (ApiError, Unreachable, msgspec.DecodeError) as error:
+            return f"pod {name} cannot be read: {error}"
+        pod = next((one for one in pods if one.metadata.name == name and one.metadata.uid == endpoint.pod), None)
+        if pod is None:
+            return f"there is no pod {name}"
+        if pod.spec.host_network:
+            return f"pod {name} uses the network of its node"
+        own = {pod.status.pod_ip, *(one.ip for one in pod.status.pod_ips)}
+        return None if split_address(endpoint.address)[0] in own else f"it is not the address of pod {name}"
