@@ -19,8 +19,9 @@ PACKAGES = {
     "grpc-client": "google.golang.org/grpc/interop/client",
     "grpc-server": "google.golang.org/grpc/interop/server",
     "h2server": "./h2server",
-    "wsecho": "./wsecho",
     "h2spec": "github.com/summerwind/h2spec/cmd/h2spec",
+    "httpclient": "./httpclient",
+    "wsecho": "./wsecho",
 }
 BUILD_SECONDS = 900
 """On a slow machine, with nothing in Go's cache."""

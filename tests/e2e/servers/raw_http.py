@@ -58,7 +58,8 @@ def answer(connection):
         body = b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(got), got, trailer)
         connection.sock.sendall(head + b"Trailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
     else:
-        connection.sock.sendall(head + b"Content-Length: %d\r\n\r\n%b" % (len(got), got))
+        body = b"" if got.startswith(b"HEAD ") else got
+        connection.sock.sendall(head + b"Content-Length: %d\r\n\r\n%b" % (len(got), body))
 
 
 def serve(descriptor):
