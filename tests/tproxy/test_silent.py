@@ -8,7 +8,8 @@ import urllib.request
 
 import pytest
 
-from tests.tproxy.harness import World, eventually, go, read_exactly, reset, unused_port
+from tests.ports import free_port
+from tests.tproxy.harness import World, eventually, go, read_exactly, reset
 from tests.tproxy.test_redial import PROXY_HEADER
 from tproxy.wire import Assignment, Go, Hold
 
@@ -18,7 +19,7 @@ class Silent:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._port = unused_port()
+        self._port = free_port()
         world.start("--metrics", f"127.0.0.1:{self._port}")
 
     def assign(self, verdict: Hold | Go | None = None, max_held: int = 100, hold_timeout: float = 60.0) -> None:
