@@ -21,7 +21,7 @@ def defined(cluster: Cluster, pin: str, module: str, files: Sequence[str]) -> It
     folder = Path(run("go", "-C", HERE / pin, "list", "-m", "-f", "{{.Dir}}", module).strip())
     named = [option for file in files for option in ("-f", str(folder / file))]
     cluster.kubectl("apply", "--server-side", *named)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *named)
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=240s", *named)
     yield cluster
     cluster.kubectl("delete", "--wait=false", *named)
 

@@ -53,7 +53,7 @@ def test_stateful_set_database_keeps_its_rows(zenvoy: Release, shop: Shop) -> No
 def test_missing_image_refuses_clients_with_its_class_alone(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
     shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
-    shop.label("web", **QUICK, wake_timeout="8s", hold_timeout="12s")
+    shop.label("web", **QUICK, wake_timeout="20s", hold_timeout="25s")
     shop.until("web", "ScaledToZero")
     shop.kubectl("set", "image", "deployment/web", "web=localhost/nowhere:1")
 
@@ -62,15 +62,15 @@ def test_missing_image_refuses_clients_with_its_class_alone(zenvoy: Release, sho
     assert answer.status == 503
     assert re.search(r": ImagePullBackOff \(reference [0-9a-f]{8}\)$", answer.body.strip()), answer.body
     assert "nowhere" not in answer.body
-    stalled = shop.kubectl("get", "ssvc", "web", "-o", "jsonpath={.status.conditions[?(@.type=='Stalled')]}")
-    assert "nowhere" in stalled
-    assert "WakeStalled" in shop.events("web")
+    stalled = ("get", "ssvc", "web", "-o", "jsonpath={.status.conditions[?(@.type=='Stalled')]}")
+    until("its status has the whole reason", lambda: "nowhere" in shop.kubectl(*stalled))
+    until("its Event", lambda: "WakeStalled" in shop.events("web"))
 
 
 def test_crash_loop_refuses_clients_with_allowed_details(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
     shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
-    shop.label("web", **QUICK, wake_timeout="15s", hold_timeout="20s", refusal_details="true")
+    shop.label("web", **QUICK, wake_timeout="35s", hold_timeout="40s", refusal_details="true")
     shop.until("web", "ScaledToZero")
     shop.kubectl("set", "env", "deployment/web", "EXIT=3")
 

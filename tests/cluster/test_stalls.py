@@ -26,8 +26,8 @@ def test_stalled_pods_clients_get_classes_and_status_reasons(zenvoy: Release, sh
     for name in WHY:
         shop.apply(*web(name))
     for name in WHY:
-        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=60s")
-        shop.label(name, idle_after="2s", wake_timeout="60s", hold_timeout="12s")
+        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=240s")
+        shop.label(name, idle_after="2s", wake_timeout="60s", hold_timeout="30s")
     for name in WHY:
         shop.until(name, "ScaledToZero")
     until("all pods are gone", lambda: not shop.kubectl("get", "pods", "-o", "name"))
@@ -47,7 +47,13 @@ def test_stalled_pods_clients_get_classes_and_status_reasons(zenvoy: Release, sh
         assert answers[name].status == 503, answers[name]
         assert f": {word} (reference " in answers[name].body
         assert said not in answers[name].body
-        stalled = next(one for one in shop.get("ssvc", name)["status"]["conditions"] if one["type"] == "Stalled")
-        assert (stalled["status"], stalled["reason"]) == ("True", word)
+        stalled = until(f"the status of {name}", lambda name=name, word=word: _stalled(shop, name, word))
         assert said in stalled["message"]
-        assert "WakeStalled" in shop.events(name)
+        until(f"the Event of {name}", lambda name=name: "WakeStalled" in shop.events(name))
+
+
+def _stalled(shop: Shop, name: str, reason: str) -> Mapping[str, Any] | None:
+    """Return the condition Stalled, once it is true with this reason."""
+    conditions = shop.get("ssvc", name)["status"]["conditions"]
+    said = {"type": "Stalled", "status": "True", "reason": reason}
+    return next((one for one in conditions if said.items() <= one.items()), None)

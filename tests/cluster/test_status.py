@@ -77,11 +77,11 @@ async def test_status_shows_state_and_conditions(scene: Scene, control_plane: Cl
     assert wide.split() == [*titles, "SERVICE", "REPLICAS", "REASON", "STALLED"]
     for title, said in (("REASON", STALLED.reason), ("STALLED", STALLED.stalled)):
         assert said and row[wide.index(title) :].startswith(said)
-    control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled", "--timeout=5s")
+    control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled", "--timeout=240s")
     store.save(scene.named(), ACTIVE)
     store.set_problems(scene.named(), [BAD], 1)
     assert await store.flush(GENEROUS_SECONDS)
-    control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled=false", "--timeout=5s")
+    control_plane.kubectl("wait", "ssvc/web", "-n", scene.namespace, "--for=condition=Stalled=false", "--timeout=240s")
     status = await scene.status()
     times = [one.pop("lastTransitionTime") for one in status["conditions"]]
     assert all(abs(datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds() < 60 for at in times)

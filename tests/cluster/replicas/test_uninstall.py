@@ -38,4 +38,4 @@ def test_uninstall_restores_replicas_and_finalizers(leaving: Scene) -> None:
     while time.monotonic() < end:
         assert leaving.wanted("web") == 1
         assert not finalizers(leaving)
-    leaving.kubectl("delete", "ssvc", "web", "--timeout=10s")
+    leaving.kubectl("delete", "ssvc", "web", "--timeout=240s")
