@@ -36,9 +36,15 @@ async def get_status(host: str, port: int, path: str, seconds: float) -> int:
         raise NoStatus(f"is not answered: {error.strerror or error}") from None
     except ValueError:  # the line is too long
         raise NoStatus("is not answered with HTTP", is_not_http=True) from None
-    if found := _STATUS_LINE.fullmatch(line):
-        return int(found[1])
-    raise NoStatus("is not answered with HTTP", is_not_http=True)
+    if (status := parse_status(line)) is None:
+        raise NoStatus("is not answered with HTTP", is_not_http=True)
+    return status
+
+
+def parse_status(line: bytes) -> int | None:
+    """Return the status in a status line of HTTP/1, or None if it is not one."""
+    found = _STATUS_LINE.fullmatch(line)
+    return int(found[1]) if found else None
 
 
 async def _status_line(host: str, port: int, path: str) -> bytes:

@@ -21,6 +21,8 @@ from typing import Any
 import grpc
 import msgspec
 
+from reconciler.core.busy import of_status
+from reconciler.core.reasons import Reason
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
@@ -28,7 +30,9 @@ from reconciler.envoy.admin_stats import Parser, UnusableStatsError
 from reconciler.envoy.prometheus.settings import PrometheusSettings
 from reconciler.envoy.prometheus.stats import PrometheusStats
 from reconciler.envoy.xds_router import service, service_of_stat
+from reconciler.http_get import parse_status
 from reconciler.kubernetes.config import annotations
+from reconciler.kubernetes.config.busy import busy_until
 from reconciler.kubernetes.config.resolve import ClusterConfig, resolve
 from reconciler.kubernetes.config.service_config import ServiceConfig
 from reconciler.kubernetes.types.builtin import Service, ServicePort, ServiceSpec
@@ -122,11 +126,21 @@ def services_yaml(data: bytes) -> None:
         assert all(str(problem) for problem in found)
 
 
+def status_line(data: bytes) -> None:
+    """Read the answer of a program to a readiness probe or a busy check, and judge it."""
+    status = parse_status(data)
+    assert status is None or (100 <= status <= 999 and data.startswith(b"HTTP/1."))
+    if status is not None:
+        of_status("GET /busy", status)
+
+
 def service_annotations(data: bytes) -> None:
     """Read a labelled Service's annotations: a line `name: value` each."""
     lines = data.decode(errors="replace").splitlines()
     pairs = {f"zenvoy.dev/{name.strip()}": value.strip() for name, _, value in (line.partition(":") for line in lines)}
     labelled = msgspec.structs.replace(_WEB, metadata=msgspec.structs.replace(_WEB.metadata, annotations=pairs))
+    until = busy_until(None, labelled)
+    assert until is None or until.at > 0 or until.blocker.code is Reason.BUSY_UNTIL
     said, problems = annotations.parse_annotations(labelled, ClusterConfig())
     if not problems:
         _wanted(ScaledService(_WEB.metadata, annotations.spec_of(said)))
@@ -292,6 +306,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
         scaled_service,
         service_annotations,
         services_yaml,
+        status_line,
         xds_delta,
         xds_sotw,
     )
