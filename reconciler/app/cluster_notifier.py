@@ -1,20 +1,28 @@
-"""Notification of people in a cluster: Kubernetes Events of transitions, and problems in each service's status."""
+"""Notification of people in a cluster: Kubernetes Events of transitions, and problems in each service's status.
+
+`ObjectWriters` has everything that writes to ScaledServices.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import structlog
 
+from reconciler.core.events import Event
 from reconciler.core.reasons import Problem
 from reconciler.core.record import State
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
+from reconciler.kubernetes.client.api import Api
+from reconciler.kubernetes.client.lease_lock import LeaderElector
 from reconciler.kubernetes.config.commands import CommandController
-from reconciler.kubernetes.config.provider import Problems
+from reconciler.kubernetes.config.provider import KubernetesProvider, Problems
 from reconciler.kubernetes.config.service_config import rejected_by_envoy
 from reconciler.kubernetes.status.event_recorder import EventRecorder
+from reconciler.kubernetes.status.finalizer import FinalizerController
 from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.ports.transitions import Transition
@@ -121,3 +129,53 @@ class ProblemNotifier:
             self._store.set_problems(name, found, item.metadata.generation if item else 0)
             self._events.problems(name, found)
         self._notified = set(troubled)
+
+
+class ServiceOwner(Protocol):
+    """The part of a replica that decides about services."""
+
+    def services(self) -> Mapping[str, ManagedService]:
+        """Return the services by name."""
+
+    def obey(self, name: str, event: Event) -> bool:
+        """Carry out a command; return False for a service without a record."""
+
+    def needed(self, name: str) -> str | None:
+        """Return why a service that is being deleted is still needed; None when it may go."""
+
+
+class ObjectWriters:
+    """The writers of status, Events, finalizers, and the results of commands. Only the leader writes."""
+
+    def __init__(
+        self, api: Api, catalogue: KubernetesProvider, elector: LeaderElector, pod_name: str, owner: ServiceOwner
+    ) -> None:
+        items, sources, leads = catalogue.scaled_services.items, catalogue.services.items, elector.valid
+        self._leads = leads
+        self.store = StatusWriter(api, items, leads, elector.next_index)
+        self._events = EventRecorder(api, items, sources, leads, pod_name)
+        self.finalizers = FinalizerController(api, items, leads, self._events.left, needed_for=owner.needed)
+        self.commands = CommandController(items, leads, owner.obey, self.store.set_command)
+        self.transitions = EventNotifier(owner.services, self._events)
+        self.problems = ProblemNotifier(items, self.store, self._events, self.commands)
+        self.parts = (self.store, self._events, self.finalizers)
+        """The parts that run until cancelled."""
+
+    def saw(self, name: str, item: ScaledService | None) -> None:
+        """Receive a changed ScaledService; None if it is gone."""
+        self.store.saw(name, item)
+        self.finalizers.saw(name, item)
+        self.commands.saw(name, item)
+
+    def lead(self) -> None:
+        """Write everything again, as the new leader."""
+        self.store.lead()
+        self._events.lead()
+        self.finalizers.lead()
+        self.commands.lead()
+
+    async def close(self, seconds: float) -> None:
+        """Write what is pending, if this replica leads."""
+        self.transitions.close()
+        if self._leads():
+            await asyncio.gather(self.store.flush(seconds), self._events.flush(seconds))

@@ -17,7 +17,7 @@ import structlog
 from reconciler.app import sample_source
 from reconciler.app.admin import EngineOperations
 from reconciler.app.certificates import certificates
-from reconciler.app.cluster_notifier import EventNotifier, ProblemNotifier
+from reconciler.app.cluster_notifier import ObjectWriters
 from reconciler.app.cluster_settings import ReplicaSettings
 from reconciler.app.runtime import (
     STREAM_CLAIMS,
@@ -37,6 +37,7 @@ from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
 from reconciler.engine.explain import unknown_fields
 from reconciler.engine.sampling import Sampler
+from reconciler.engine.service import ManagedService
 from reconciler.engine.view import moment
 from reconciler.envoy.admin_stats import AdminStats
 from reconciler.envoy.xds_router import service_of_stat
@@ -44,13 +45,9 @@ from reconciler.kubernetes.client.api import Api, connect
 from reconciler.kubernetes.client.leader_election import FIRST_INDEX, LeaderElection, LeaseTiming
 from reconciler.kubernetes.client.lease_lock import LeaderElector, ticks
 from reconciler.kubernetes.client.pod_list import PodList
-from reconciler.kubernetes.config.commands import CommandController
 from reconciler.kubernetes.config.conflicts import reserved_ports
 from reconciler.kubernetes.config.provider import KubernetesProvider, Problems, ServiceConfigs
 from reconciler.kubernetes.config.resolve import ClusterConfig
-from reconciler.kubernetes.status.event_recorder import EventRecorder
-from reconciler.kubernetes.status.finalizer import FinalizerController
-from reconciler.kubernetes.status.status_writer import StatusWriter
 from reconciler.kubernetes.types.scaled_service import ScaledService
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
 from reconciler.kubernetes.workloads.wake_client import WARM_CONNECTIONS
@@ -155,17 +152,12 @@ class ClusterRuntime:
         self._grpc = self._streams.add_server()
 
     def _publish(self) -> None:
-        """Make what writes to ScaledServices: status, Events, finalizers, and the results of commands."""
-        api, items = self._api, self._catalogue.scaled_services.items
-        self._store = StatusWriter(api, items, self._leads, self._elector.next_index)
-        self._events = EventRecorder(api, items, self._catalogue.services.items, self._leads, self._settings.pod_name)
-        self._finalizers = FinalizerController(api, items, self._leads, self._events.left, needed_for=self._needed)
-        self._commands = CommandController(items, self._leads, self._obey, self._store.set_command)
-        self._transitions = EventNotifier(lambda: self.engine.services, self._events)
-        self._runtime.notifier.add(self._transitions)
-        problems = self._problems = ProblemNotifier(items, self._store, self._events, self._commands)
+        """Make what writes to ScaledServices."""
+        writers = ObjectWriters(self._api, self._catalogue, self._elector, self._settings.pod_name, self)
         faults = self._peers.replication.faults
-        faults.on_change.append(lambda: problems.rejected(faults.all()))
+        faults.on_change.append(lambda: writers.problems.rejected(faults.all()))
+        self._runtime.notifier.add(writers.transitions)
+        self._writers = writers
 
     def _make_sampler(self) -> Sampler:
         settings, members = self._settings, self._peers.members
@@ -205,7 +197,7 @@ class ClusterRuntime:
         except OSError:
             await self._backend.close()
             raise
-        parts = (self._catalogue, self._replicas, self._peers, self._store, self._events, self._finalizers)
+        parts = (self._catalogue, self._replicas, self._peers, *self._writers.parts)
         optional = [part for part in (self._proxies, self._certificates) if part]
         tasks.start(*(part.run() for part in (*parts, *optional)), self._sampler.run(), self._begin())
         electing = tasks.start_one(self._elect())
@@ -236,7 +228,7 @@ class ClusterRuntime:
     def _adapters(self) -> Adapters:
         replicas, alarm, ask = self._peers.replication, self._runtime.alarm, self._sampler.ask
         router, holders, checks = replicas.router, replicas.holders, self._busy_checks
-        return Adapters(self._backend, router, holders, alarm, self._store, ask, replicas, checks)
+        return Adapters(self._backend, router, holders, alarm, self._writers.store, ask, replicas, checks)
 
     def _listen(self) -> None:
         if self._certificates:
@@ -264,9 +256,7 @@ class ClusterRuntime:
     async def _close(self, tasks: BackgroundTasks, electing: asyncio.Task[None]) -> None:
         """Write what is pending, since only the leader may write; then let another replica lead."""
         self._runtime.closing = True
-        self._transitions.close()
-        if self._leads():
-            await asyncio.gather(self._store.flush(FLUSH_SECONDS), self._events.flush(FLUSH_SECONDS))
+        await self._writers.close(FLUSH_SECONDS)
         electing.cancel()
         await tasks.cancel()
         await self._busy_checks.close()
@@ -286,26 +276,23 @@ class ClusterRuntime:
     def _lead(self, since: float) -> None:
         self._peers.lead(since)
         self._backend.lead(True)
-        self._store.lead()
-        self._events.lead()
-        self._finalizers.lead()
-        self._commands.lead()
+        self._writers.lead()
         self._catalogue.lead()
         self._runtime.metrics.lead()
-        self._transitions.repeat(self.engine.leadership.unreported())
+        self._writers.transitions.repeat(self.engine.leadership.unreported())
 
     def _follow(self, leader: str | None) -> None:
         if self._started:
             self._peers.follow(leader)
         self._backend.lead(False)
-        self._store.follow()
+        self._writers.store.follow()
 
     def _allocate(self) -> None:
         """Give hold addresses to the services that waited for an index, which then accept commands."""
         if len(self.engine.services) > self._settings.hold.size:
             return  # every hold address is in use; further indexes would repeat them
         self.engine.allocate()
-        self._commands.again()
+        self._writers.commands.again()
 
     def _wanted_indexes(self) -> int:
         return sum(1 for service in self.engine.services.values() if service.record is None)
@@ -331,19 +318,20 @@ class ClusterRuntime:
             log.error("failed to apply services; keeping the previous ones", problems=str(error).splitlines())
             return
         self._backend.configure(entries)
-        self._finalizers.configure(entries.keys())
-        self._problems.configured(problems)
+        self._writers.finalizers.configure(entries.keys())
+        self._writers.problems.configured(problems)
 
     def _served(self, specs: Sequence[Spec]) -> Served:
         http, tls = f"{ANY}:{self._settings.http_port}", f"{ANY}:{self._settings.tls_port}"
         return Served(http, tls, specs, proxy=self._settings.proxy)
 
     def _saw_object(self, name: str, item: ScaledService | None) -> None:
-        self._store.saw(name, item)
-        self._finalizers.saw(name, item)
-        self._commands.saw(name, item)
+        self._writers.saw(name, item)
 
-    def _obey(self, name: str, event: Event) -> bool:
+    def services(self) -> Mapping[str, ManagedService]:
+        return self.engine.services
+
+    def obey(self, name: str, event: Event) -> bool:
         """Carry out a command; return False for a service without a record."""
         service = self.engine.services.get(name)
         if service is None or service.record is None:
@@ -351,7 +339,7 @@ class ClusterRuntime:
         self.engine.command(name, event)
         return True
 
-    def _needed(self, name: str) -> str | None:
+    def needed(self, name: str) -> str | None:
         """Return why a service that is being deleted is still needed; None when it may go."""
         service, members = self.engine.services.get(name), self._peers.members
         if service is None or service.record is None:
@@ -374,8 +362,8 @@ class ClusterRuntime:
             return
         self._observed.add(running.service)
         self._runtime.ran(running)
-        self._store.set_diagnosis(running.service, running.diagnosis)
-        self._commands.again(running.service)
+        self._writers.store.set_diagnosis(running.service, running.diagnosis)
+        self._writers.commands.again(running.service)
 
     def _joined(self) -> None:
         self._peers.came_or_went(self._streams.router.stats(), self._streams.holders.connected)
