@@ -144,7 +144,8 @@ class ClusterRuntime:
         terms = ReplicaContext(settings.pod_ip, self._replicas, valid, clock, settings.lease_duration, proxies)
         secure = (lambda: credentials.channel(found.read())) if found else None
         peers = Peers(terms, self.engine, self._elector.renew_now, secure, settings.server_name or None)
-        reports = Reports(peers.routed, peers.held, _rejected, peers.replication.faults.found, self._joined)
+        shared = peers.replication
+        reports = Reports(shared.router.routed, shared.holders.held, _rejected, shared.faults.found, self._joined)
         acknowledged = self._runtime.metrics.acked
         self._streams = StreamServer(reports, acknowledged, self._admission, FORGET_AT_ONCE)
         peers.attach(self._streams.router, self._streams.holders, self._runtime)
@@ -366,7 +367,7 @@ class ClusterRuntime:
         self._writers.commands.again(running.service)
 
     def _joined(self) -> None:
-        self._peers.came_or_went(self._streams.router.stats(), self._streams.holders.connected)
+        self._peers.members.came_or_went(self._streams.router.stats(), self._streams.holders.connected)
 
     def _sampled(self, sample: Sample) -> None:
         self._runtime.sampled(sample)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
 import grpc
 
-from reconciler.ports.holders import Holders, HoldStatus
-from reconciler.ports.router import Router, RouteState
+from reconciler.ports.holders import Holders
+from reconciler.ports.router import Router
 from reconciler.replication.fleet import ReplicaContext
 from reconciler.replication.follower import ALONE_AFTER_SECONDS, Credentials, FollowerEngine, PeerClient
 from reconciler.replication.leader import PeerServer
@@ -94,14 +94,3 @@ class Peers:
         self.replication.follow()
         self._server.end()
         await self._client.close()
-
-    # Reports of this replica's own adapters
-
-    def routed(self, state: RouteState) -> None:
-        self.replication.router.routed(state)
-
-    def held(self, held: HoldStatus) -> None:
-        self.replication.holders.held(held)
-
-    def came_or_went(self, envoys: Mapping[str, str], holders: Iterable[str]) -> None:
-        self.members.came_or_went(envoys, holders)

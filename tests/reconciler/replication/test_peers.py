@@ -126,10 +126,18 @@ class Replica:
         )
         client, authority = (tls.client, tls.name) if tls else (None, None)
         self.peers = Peers(terms, self.engine, self._lost, client, authority, alone_after_seconds)
+        replication = self.peers.replication
         self.router = XdsRouter(
-            self.peers.routed, time.time, lambda *_: None, lambda _: None, self._joined, forget_seconds=0
+            replication.router.routed,
+            time.time,
+            lambda *_: None,
+            lambda _: None,
+            self._joined,
+            forget_seconds=0,
         )
-        self.holders = HolderStreams(self.peers.held, time.time, forget_seconds=0, joined=self._joined)
+        self.holders = HolderStreams(
+            self.peers.replication.holders.held, time.time, forget_seconds=0, joined=self._joined
+        )
         self.peers.attach(self.router, self.holders)
 
     def _lost(self) -> None:
@@ -138,7 +146,7 @@ class Replica:
     def _joined(self) -> None:
         nodes = self.router.nodes() if hasattr(self, "router") else {}
         connected = self.holders.connected if hasattr(self, "holders") else []
-        self.peers.came_or_went({node: one.stats for node, one in nodes.items()}, connected)
+        self.peers.members.came_or_went({node: one.stats for node, one in nodes.items()}, connected)
 
     async def start(self) -> None:
         replication = self.peers.replication
@@ -640,8 +648,8 @@ async def test_reports_precede_arrivals_and_follow_departures() -> None:
 async def test_leader_misses_proxy_that_left_before_it_was_reported() -> None:
     async with scene() as s:
         members, there = s.one.peers.members, s.two.peers.members.fleet
-        s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
-        s.two.peers.came_or_went(there.envoys, there.holders)
+        s.two.peers.members.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
+        s.two.peers.members.came_or_went(there.envoys, there.holders)
         ledger = members.ledger
         await until(lambda: "late" in ledger.envoys.away & ledger.holders.away, "both missed")
         assert s.one.waiting_for() == "Envoy late"
@@ -656,8 +664,8 @@ async def test_next_leader_misses_proxy_that_left_without_a_leader() -> None:
         await s.one.stop()
         await until(lambda: bool(s.two.lost), "to notice")
         there = s.two.peers.members.fleet
-        s.two.peers.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
-        s.two.peers.came_or_went(there.envoys, there.holders)
+        s.two.peers.members.came_or_went({**there.envoys, "late": ""}, [*there.holders, "late"])
+        s.two.peers.members.came_or_went(there.envoys, there.holders)
         s.two.leads()
         ledger = s.two.peers.members.ledger
         assert "late" in ledger.envoys.away and "late" in ledger.holders.away
