@@ -5,6 +5,7 @@ BIN := .venv/bin
 # Tests wait for half of their time: three workers keep two processors busy. The tests of a file share what they start;
 # tests/conftest.py puts long files first, so that the workers end together.
 TEST_OPTIONS := --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 20
+OWN_CLUSTER := $(filter own,$(ZENVOY_TEST_CLUSTER))
 
 help: ## list all targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,8 +60,8 @@ cluster: setup ## start Kubernetes on this machine; NODE=1 to run pods; see test
 
 cluster-test: setup ## run the tests that need Kubernetes; builds it once (minutes); runs pods as root
 	scripts/system-packages --cluster
-	$(if $(filter own,$(ZENVOY_TEST_CLUSTER)),,tests/cluster/cluster build)
-	$(BIN)/pytest --durations 20 tests/cluster
+	$(if $(OWN_CLUSTER),,tests/cluster/cluster build)
+	$(BIN)/pytest --durations 20 $(if $(OWN_CLUSTER),,--numprocesses 2 --dist loadgroup --no-loadscope-reorder) tests/cluster
 
 conformance: setup ## run public test suites directly and through zenvoy, asleep and awake, and compare their failures
 	scripts/system-packages --conformance

@@ -134,7 +134,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests here with what they need: a cluster, and with the `node` fixture a node."""
+    """Mark the tests here with what they need: a cluster, and with the `node` fixture a node.
+
+    A machine has one node, so a single worker of a parallel run takes all of its tests. They take longest, and come
+    first. All other files are for any worker, which starts a control plane of its own.
+    """
     here = Path(__file__).parent
     spared = []
     for item in items:
@@ -145,10 +149,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "node" in names:
             item.add_marker("node")
             item.add_marker(pytest.mark.timeout(NODE_TEST_SECONDS))
+            item.add_marker(pytest.mark.xdist_group("node"))
         elif "control_plane" in names:
             item.add_marker(pytest.mark.timeout(CONTROL_PLANE_TEST_SECONDS))
+        if "node" not in names:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(here))))
         if names & _BREAKS_IT and (own := harness.own()) and own.folder is None:
             spared.append(item)
+    items.sort(key=lambda item: item.get_closest_marker("node") is None)
     if spared:
         config.hook.pytest_deselected(items=spared)
         items[:] = [item for item in items if item not in set(spared)]
