@@ -6,9 +6,9 @@ import os
 import random
 import socket
 
-FIRST, LAST = 10_240, 19_999
-"""Below the ephemeral range, so that no outgoing connection takes a port between its choice and its use; and below the
-ports that `zenvoy up` gives to programs."""
+FIRST, LAST = 10_300, 19_999
+"""Below the ephemeral range, so that no outgoing connection takes a port between its choice and its use; below the
+ports that `zenvoy up` gives to programs; and above those of the node's programs, such as kube-scheduler's 10259."""
 WORKERS = 8
 """Parallel test processes with ports of their own. Envoy shares a port with another Envoy without an error."""
 _random = random.SystemRandom()
