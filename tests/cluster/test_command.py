@@ -15,7 +15,8 @@ from tests.e2e.harness import until
 
 COMMAND = Path(sys.executable).with_name("zenvoy")
 CHECKS = (
-    *("definition", "controller", "permissions", "Envoys", "holders", "samples", "certificates", "proxies", "services"),
+    *("definition", "controller", "permissions", "Envoys", "holders", "samples", "certificates", "busy", "proxies"),
+    "services",
     "conflicts",
     "routes",
 )

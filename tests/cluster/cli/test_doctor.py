@@ -163,6 +163,7 @@ async def test_doctor_healthy_cluster_has_no_findings(installed: Installed) -> N
             "holders",
             "samples",
             "certificates",
+            "busy",
             "proxies",
             "services",
             "conflicts",
