@@ -15,7 +15,7 @@ from reconciler.cluster_client.controllers import (
 )
 from reconciler.cluster_client.status import READY, STATES, condition
 from reconciler.core.text import pluralize
-from reconciler.doctor import conflicts, connections, installation, permissions, routes
+from reconciler.doctor import conflicts, connections, installation, network_policies, permissions, routes
 from reconciler.doctor.connections import Overview
 from reconciler.doctor.findings import CheckResult, Finding, FindingCode, Severity
 from reconciler.doctor.installation import Installation
@@ -52,7 +52,9 @@ async def check_cluster(cluster: ClusterClient) -> list[CheckResult]:
         results += await _attempt("proxies", lambda: _check_proxies(cluster, overviews))
     results.append(check_services(items))
     results += await _attempt("conflicts", lambda: _check_conflicts(cluster, items))
-    return results + await _attempt("routes", lambda: routes.check_routes(cluster, items))
+    results += await _attempt("routes", lambda: routes.check_routes(cluster, items))
+    check = network_policies.CHECK
+    return results + await _attempt(check, lambda: network_policies.check_network_policies(cluster, items))
 
 
 async def _attempt(check: str, run: Callable[[], Awaitable[CheckResult]]) -> list[CheckResult]:
@@ -89,7 +91,7 @@ async def _overviews(cluster: ClusterClient, installed: Installation) -> tuple[d
 async def _check_conflicts(cluster: ClusterClient, items: list[ScaledService]) -> CheckResult:
     autoscalers = await conflicts.read_autoscalers(cluster)
     scaled_objects = await conflicts.read_scaled_objects(cluster)
-    targets, unreadable = await conflicts.read_targets(cluster, items)
+    targets, unreadable = await conflicts.read_targets(cluster, items, conflicts.ManagedTarget)
     findings = [
         *conflicts.check_autoscalers(items, autoscalers),
         *conflicts.check_scaled_objects(items, scaled_objects),

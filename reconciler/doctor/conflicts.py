@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -115,7 +115,25 @@ class ManagedTarget(msgspec.Struct):
     metadata: TargetMeta
 
 
+class TargetIdentity(Protocol):
+    """The namespace and name of an object."""
+
+    @property
+    def namespace(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+class TargetPart(Protocol):
+    """The part of a scale target that a check needs."""
+
+    @property
+    def metadata(self) -> TargetIdentity: ...
+
+
 _Scaler = TypeVar("_Scaler", Autoscaler, ScaledObject)
+_Part = TypeVar("_Part", bound=TargetPart)
 
 
 def check_autoscalers(items: Iterable[ScaledService], autoscalers: Iterable[Autoscaler]) -> Iterator[Finding]:
@@ -235,17 +253,17 @@ async def read_scaled_objects(cluster: ClusterClient) -> list[ScaledObject]:
 
 
 async def read_targets(
-    cluster: ClusterClient, items: list[ScaledService]
-) -> tuple[dict[Target, ManagedTarget], list[Finding]]:
-    """Return the targets that exist, and a note for each kind that you may not list. Raises `ApiError`."""
+    cluster: ClusterClient, items: list[ScaledService], part: type[_Part]
+) -> tuple[dict[Target, _Part], list[Finding]]:
+    """Return a part of each target that exists, and a note for each kind that you may not list. Raises `ApiError`."""
     wanted = {target_of(item) for item in items}
     discovery, notes = Discovery(cluster.api), []
-    found: dict[Target, ManagedTarget] = {}
+    found: dict[Target, _Part] = {}
     for api_version, kind in sorted({(one.api_version, one.kind) for one in wanted}):
         try:
             resource = await discovery.find(api_version, kind)
             where = resource.path(cluster.namespace)
-            listed: list[ManagedTarget] = await cluster.list_objects(where, decoder(ManagedTarget))
+            listed: list[_Part] = await cluster.list_objects(where, decoder(part))
         except (NoSuchKind, msgspec.DecodeError):
             continue  # the condition of the ScaledService reports it
         except ApiError as error:

@@ -73,6 +73,11 @@ class FindingCode(StrEnum):
     ROUTE_PAST_PROXY = "RoutePastProxy"
     """An Ingress or HTTPRoute leads to the Service itself, so it cannot wake it."""
 
+    POLICY_BLOCKS_PROXIES = "PolicyBlocksProxies"
+    """A NetworkPolicy keeps connections of zenvoy's proxies from the pods of a service."""
+    POLICY_BLOCKS_RECONCILERS = "PolicyBlocksReconcilers"
+    """A NetworkPolicy keeps busy checks, probes, or dials of zenvoy's reconcilers from the pods of a service."""
+
     ENVOY_UNUSABLE = "EnvoyUnusable"
     FILE_INVALID = "FileInvalid"
     FILE_REJECTED = "FileRejected"

@@ -168,6 +168,7 @@ async def test_doctor_healthy_cluster_has_no_findings(installed: Installed) -> N
             "services",
             "conflicts",
             "routes",
+            "network",
         )
     ]
     assert "1 of 1 pod ready, zenvoy-0 leads" in done.out
@@ -373,6 +374,34 @@ async def made(installed: Installed, scaled: dict[str, Any]) -> None:
                 return
 
 
+async def test_doctor_policy_that_blocks_zenvoy_is_named(installed: Installed) -> None:
+    await awake(installed)
+    objects, namespace = installed.objects, installed.objects.namespace
+    await objects.deployment("web", None)
+    service = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    await objects.make("v1", "services", {"kind": "Service", "metadata": {"name": "web"}, "spec": service})
+    await installed.proxy("edge-1", {"phase": "Running"})
+    edge = [{**ENVOY, "lastNack": None}], [{"id": "edge-1", "mode": "anyip", "connected": True}]
+    installed.controller.answers["/v1/overview"] = {**OVERVIEW, "envoys": edge[0], "holders": edge[1]}
+    networking = "networking.k8s.io/v1"
+    deny = {"kind": "NetworkPolicy", "metadata": {"name": "deny"}, "spec": {"podSelector": {}}}
+    await objects.make(networking, "networkpolicies", deny)
+    proxies, reconcilers = await installed.findings()
+    assert (proxies["code"], proxies["severity"]) == ("PolicyBlocksProxies", "problem")
+    assert (reconcilers["code"], reconcilers["severity"]) == ("PolicyBlocksReconcilers", "note")
+    assert proxies["place"] == reconcilers["place"] == f"NetworkPolicy {namespace}/deny"
+    assert f"port 8080 of the pods of {namespace}/web" in proxies["message"]
+    rules = [rule for found in (proxies, reconcilers) for rule in added(found["remedy"])]
+    admit = {"metadata": {"name": "zenvoy"}, "spec": {"podSelector": {}, "ingress": rules}}
+    await objects.make(networking, "networkpolicies", {"kind": "NetworkPolicy", **admit})
+    assert await installed.findings(code=0) == []
+
+
+def added(remedy: str) -> Any:
+    """Return the rules that a remedy adds to a policy."""
+    return yaml.safe_load(remedy.partition("spec.ingress: ")[2].partition(" (docs/")[0])
+
+
 @pytest.mark.parametrize(
     ("manager", "level", "remedy"),
     [
@@ -449,11 +478,14 @@ async def test_doctor_forbidden_checks_are_noted(
         ("proxies", "note"),
         ("conflicts", "note"),
         ("routes", "note"),
+        ("network policies", "note"),
     }
     assert {finding["code"] for finding in found} == {"NotPermitted"}
     rules = [*role["rules"], {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
     rules.append({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get"]})
     await objects.api.patch(path(RBAC, "roles", namespace, "jane"), {"rules": rules}, MERGE_PATCH)
     found = json.loads((await installed.doctor("--kubeconfig", "jane", "-o", "json")).out)["findings"]
-    assert [finding["check"] for finding in found] == ["definition", "permissions", "conflicts", "routes"]
+    assert [finding["check"] for finding in found] == [
+        *("definition", "permissions", "conflicts", "routes", "network policies"),
+    ]
     assert "subjectaccessreviews" in found[1]["message"]
