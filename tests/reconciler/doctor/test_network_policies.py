@@ -10,7 +10,7 @@ import yaml
 from reconciler.doctor.findings import Finding, FindingCode, Severity
 from reconciler.doctor.network_policies import Destination, destination, find_unadmitted
 from reconciler.kubernetes.types.builtin import Pod, Service
-from reconciler.kubernetes.types.network_policy import ClientPod, PolicyRule, NetworkPolicy
+from reconciler.kubernetes.types.network_policy import ClientPod, NetworkPolicy, PolicyRule
 from reconciler.kubernetes.types.scaled_service import ScaledService
 
 SYSTEM = {"kubernetes.io/metadata.name": "zenvoy-system"}
