@@ -184,5 +184,14 @@ def wake_by_problem(protocol: Protocol, by: WakeBy, names: Notation, origin: str
     return Problem(Reason.WAKE_BY_UNKNOWN, names.place("wake.by"), what, remedy)
 
 
+def user_problem(place: str, user: str, uid: int | None, own: int) -> Problem | None:
+    """Check the user of a program; `uid` is its number, None if it does not exist, and `own` that of this process."""
+    if uid is None:
+        return _bad(place, f"user {user!r} does not exist", "correct the name, or create it with useradd --system")
+    if own not in (0, uid):
+        return _bad(place, f"only root can start a program as {user!r}", "run zenvoy up as root, or remove user")
+    return None
+
+
 def _bad(place: str, message: str, remedy: str) -> Problem:
     return Problem(Reason.BAD_SPEC, place, message, remedy)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from errno import EPERM
 
+from reconciler.local.account import AccountError, account_of
 from reconciler.local.open_files import restore_of
 from reconciler.local.processes.log_file import LogFile
 from reconciler.local.processes.mark import mark, marking
@@ -45,17 +47,26 @@ def _start(
     service: str, program: Program, words: list[str], port: int, run: str, output: int, umask: int
 ) -> WatchedProcess:
     inherited = {name: value for name, value in os.environ.items() if name != CHILD_MARK}
-    with marking(mark(run, service)):
-        child = subprocess.Popen(
-            words,
-            cwd=program.working_directory,
-            env={**inherited, "PORT": str(port), **program.variables(port), "ZENVOY_SERVICE": service},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            umask=umask,
-        )
+    account = account_of(program.user, program.working_directory) if program.user is not None else None
+    if account:
+        inherited = account.environment(inherited)
+    try:
+        with marking(mark(run, service)):
+            child = subprocess.Popen(
+                words,
+                cwd=program.working_directory,
+                env={**inherited, "PORT": str(port), **program.variables(port), "ZENVOY_SERVICE": service},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                umask=umask,
+                **(account.credentials() if account else {}),
+            )
+    except PermissionError as error:
+        if account and error.errno == EPERM:  # root in a container can lack capabilities
+            raise AccountError(f"zenvoy needs CAP_SETUID and CAP_SETGID to start it as {account.name}") from error
+        raise
     restore_of(child.pid)
     try:
         return WatchedProcess.of_child(child)

@@ -32,6 +32,8 @@ class Program:
     """The path of the HTTP busy check; None: no such check."""
     busy_command: tuple[str, ...] = ()
     """The command of the busy check; empty: no such check."""
+    user: str | None = None
+    """The name or number of the account that the program and its commands run as; None: that of zenvoy."""
     stop_signal: Signals = Signals.SIGTERM
     drain_timeout: float = 30.0
     """Time between `stop_signal` and SIGKILL."""
@@ -43,7 +45,7 @@ class Program:
     @property
     def digest(self) -> str:
         """A digest of the settings that need a restart to take effect."""
-        parts = (self.command, str(self.working_directory), self.environment, self.port)
+        parts = (self.command, str(self.working_directory), self.environment, self.port, self.user)
         return sha256(repr(parts).encode()).hexdigest()[:16]
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -12,11 +11,13 @@ from signal import Signals
 
 from reconciler.core.spec import Protocol
 from reconciler.core.text import closest_match
+from reconciler.local.account import Account
 from reconciler.local.processes.program import PLACEHOLDER, Program
+from reconciler.local.services_file.availability import check_command, check_folder, read_directory, read_user
 from reconciler.local.services_file.shell_syntax import shell_syntax
 from reconciler.local.services_file.values import Value
 
-KEYS = ("command", "env", "workingDirectory", "port", "ready", "busy", "stopSignal")
+KEYS = ("command", "env", "workingDirectory", "user", "port", "ready", "busy", "stopSignal")
 EXAMPLE = '[python3, -m, http.server, "{port}"]'
 READY_EXAMPLE = "{http: /path}"
 BUSY_EXAMPLE = "{http: /busy} or {command: [pgrep, -f, worker]}"
@@ -30,9 +31,12 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     if "command" not in fields:
         service.lacks("command", f"command: {EXAMPLE}")
     variables = {name: value.as_written() or "" for name, value in environment.items()}
-    directory, there = _directory(fields.get("workingDirectory"), folder)
+    directory, there = read_directory(fields.get("workingDirectory"), folder)
+    user, account = read_user(fields["user"]) if "user" in fields else (None, None)
+    if account and there:
+        check_folder(fields.get("workingDirectory", fields["user"]), account, directory)
     if command and there:
-        _check_command(fields["command"], command[0], directory, variables.get("PATH"))
+        check_command(fields["command"], command[0], directory, variables.get("PATH"), account)
     port = fields["port"].whole(1, 65535) if "port" in fields else None
     if command:
         _check_placeholders(fields["command"], command, environment, fixed="port" in fields)
@@ -41,7 +45,7 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
     if "busy" in fields and fields["busy"].is_mapping() and (len(busy) == 2 or not fields["busy"].node.value):
         fields["busy"].wrong(f"needs either http or command; for example {BUSY_EXAMPLE}")
     ready_command, busy_command = (
-        _probe_command(probe.get("command"), environment, directory if there else None, variables.get("PATH"))
+        _probe_command(probe.get("command"), environment, directory if there else None, variables.get("PATH"), account)
         for probe in (ready, busy)
     )
     return Program(
@@ -53,6 +57,7 @@ def read_program(service: Value, fields: dict[str, Value], folder: Path, protoco
         ready_command=ready_command,
         busy_path=_probe_path(fields["busy"], busy["http"], protocol) if "http" in busy else None,
         busy_command=busy_command,
+        user=user,
         stop_signal=_signal(fields["stopSignal"]) if "stopSignal" in fields else Signals.SIGTERM,
         drain_timeout=drain,
     )
@@ -85,48 +90,19 @@ def _command(value: Value, variables: Collection[str]) -> list[str]:
 
 
 def _probe_command(
-    value: Value | None, environment: dict[str, Value], directory: Path | None, path: str | None
+    value: Value | None,
+    environment: dict[str, Value],
+    directory: Path | None,
+    path: str | None,
+    account: Account | None,
 ) -> tuple[str, ...]:
     """Return the words of the command of a probe; `directory` is None if it does not exist."""
     words = _command(value, environment) if value is not None else []
     if value is not None and words:
         if directory is not None:
-            _check_command(value, words[0], directory, path)
+            check_command(value, words[0], directory, path, account)
         _check_names(_places(value, words))
     return tuple(words)
-
-
-def _directory(value: Value | None, folder: Path) -> tuple[Path, bool]:
-    """Return the folder, and whether it exists."""
-    if value is None:
-        return folder, True  # one object for all services of a file
-    written = value.text("data")
-    directory = Path(os.path.abspath(folder / (written or "")))
-    if written is None or directory.is_dir():
-        return directory, True
-    found = "is not a folder" if directory.exists() else "does not exist"
-    value.missing(f"{directory} {found}; create it, or correct the path")
-    return directory, False
-
-
-def _check_command(value: Value, name: str, directory: Path, path: str | None) -> None:
-    """Find the program as execvp(3) does, from the service's folder and with its PATH."""
-    at = value.items(EXAMPLE)[0] if value.is_list() else value
-    if "/" in name:
-        places = [os.path.join(directory, name)]
-    else:
-        searched = os.environ.get("PATH", os.defpath) if path is None else path
-        places = [os.path.join(directory, part, name) for part in searched.split(os.pathsep)]
-    found = [place for place in places if os.path.isfile(place)]
-    if any(os.access(place, os.X_OK) for place in found):
-        return
-    if found:
-        at.missing(f"{Path(found[0])} is not executable; run chmod +x, or put its interpreter before it")
-    elif "/" in name:
-        at.missing(f"{Path(places[0])} does not exist; correct the path")
-    else:
-        which = "the service's own PATH" if path is not None else "PATH"
-        at.missing(f"{name!r} not found on {which}; install it, or use its path: /path/to/{name}")
 
 
 def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:

@@ -50,7 +50,7 @@ class Value:
         self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what)
 
     def missing(self, what: str) -> None:
-        """Record that this value is valid, and that what it names is missing on this machine."""
+        """Record that this value is valid, and that what it names is missing or not accessible on this machine."""
         self.problems.add(self.line, int(self.node.start_mark.column) + 1, self.where, what, is_missing=True)
 
     def follows(self, rule: Callable[[str, str], Problem | None], text: str) -> bool:
