@@ -7,10 +7,19 @@ import json
 import os
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from kubernetes.aio.client import Configuration
 
 from reconciler.kubernetes.client.api import Api, connect
@@ -33,21 +42,27 @@ class Server:
         return web.Response(text="{}\n")
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
+@asynccontextmanager
+async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     made = Server()
     app = web.Application()
     app.router.add_get("/{path:.*}", made.answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    made.url = f"{'https' if context else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     yield made
     await runner.cleanup()
 
 
-def kubeconfig(folder: Path, server: str) -> Path:
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as made:
+        yield made
+
+
+def kubeconfig(folder: Path, server: str, authority: Path | None = None) -> Path:
     """Write a kubeconfig whose exec plugin returns the content of the file `token`, and counts its runs in `runs`."""
     plugin = folder / "plugin"
     plugin.write_text(f"""#!/bin/sh
@@ -61,7 +76,10 @@ printf '{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential"
         {"name": name, "context": {"cluster": name, "user": "me", "namespace": name}} for name in ("ours", "other")
     ]
     clusters = [
-        {"name": "ours", "cluster": {"server": server}},
+        {
+            "name": "ours",
+            "cluster": {"server": server, **({"certificate-authority": str(authority)} if authority else {})},
+        },
         {"name": "other", "cluster": {"server": "http://127.0.0.1:1"}},
     ]
     content = {
@@ -133,6 +151,49 @@ def test_token_file_that_never_existed_is_an_error(tmp_path: Path) -> None:
         TokenFile(tmp_path / "token").read()
 
 
+async def test_cluster_ca_without_key_identifier_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 sets the flag by default, and then refuses the certificates of many clusters."""
+    lenient = ssl.create_default_context
+
+    def strict(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        context = lenient(*arguments, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    authority, pair = without_key_identifiers(tmp_path)
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(pair)
+    async with serving(own) as server:
+        port = int(server.url.rpartition(":")[2])
+        with pytest.raises(ssl.SSLCertVerificationError, match="Missing Authority Key Identifier"):
+            await asyncio.open_connection("127.0.0.1", port, ssl=strict(cafile=authority))
+        (tmp_path / "token").write_text("first")
+        api = await connect(kubeconfig(tmp_path, server.url, authority))
+        try:
+            assert await api.get("/version") == b"{}\n"
+        finally:
+            await api.close()
+
+
+def without_key_identifiers(folder: Path) -> tuple[Path, Path]:
+    """Write an authority's certificate, and a certificate for 127.0.0.1 with its key; neither has key identifiers."""
+    now, keys = datetime.now(UTC), [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.BasicConstraints(True, None), True), (address, False)]
+    issuer, files = common_name("kubernetes"), [folder / "authority.pem", folder / "server.pem"]
+    for name, key, extension, file in zip(("kubernetes", "server"), keys, extensions, files, strict=True):
+        builder = x509.CertificateBuilder(issuer, common_name(name), key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        pem = builder.add_extension(*extension).sign(keys[0], hashes.SHA256()).public_bytes(Encoding.PEM)
+        file.write_bytes(pem + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files[0], files[1]
+
+
+def common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
 async def test_api_in_a_pod_ignores_the_proxy_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "10.96.0.0/12")
@@ -140,7 +201,5 @@ async def test_api_in_a_pod_ignores_the_proxy_environment(server: Server, monkey
     api = Api(configuration, "shop")
     try:
         assert await api.get("/version") == b"{}\n"
-        context = api._client.rest_client.ssl_context
-        assert not context.verify_flags & ssl.VERIFY_X509_STRICT, "a CA may lack an authority key identifier"
     finally:
         await api.close()
