@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, Reply, View, Zenvoy, request, server
 
 TIMEOUT_SECONDS = 60.0
 SILENCE_SECONDS = 3.0
+BYTES = {"idle": {"by": "bytes"}, "idleAfter": "10m"}
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,8 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         {"name": "told", "command": web, "drainTimeout": "1s"},
         {"name": "drained", "command": web, "idleAfter": "10m"},
         {"name": "chat", "hosts": ["chat.localhost"], "command": chat},
+        {"name": "silent", "hosts": ["silent.localhost"], "command": chat, **BYTES},
+        {"name": "polite", "hosts": ["polite.localhost"], "command": [*chat, "goodbye"], **BYTES},
         {"name": "held", "protocol": "tcp", "command": tcp},
         {"name": "direct", "protocol": "tcp", "command": tcp},
     )
@@ -115,6 +120,32 @@ def test_websocket_open_keeps_the_service_awake(z: Zenvoy) -> None:
         chat.send("two")
         assert chat.recv(timeout=20) == "two"
     z.wait_state("chat", "ScaledToZero")
+
+
+@pytest.mark.parametrize(("name", "code"), [("silent", CloseCode.ABNORMAL_CLOSURE), ("polite", CloseCode.GOING_AWAY)])
+def test_websocket_silent_is_closed_by_a_sleep(z: Zenvoy, name: str, code: CloseCode) -> None:
+    """The program may send a close frame when it is stopped; Envoy sends none."""
+    z.asleep(name)
+    with websocket(z, name) as held:
+        held.send("one")
+        assert held.recv(timeout=TIMEOUT_SECONDS) == "one"
+        z.woken(name)
+        with websocket(z, name) as direct:
+            direct.send("two")
+            assert direct.recv(timeout=TIMEOUT_SECONDS) == "two"
+            assert z.cli("sleep", name).returncode == 0
+            for client in (held, direct):
+                with pytest.raises(ConnectionClosed):
+                    client.recv(timeout=TIMEOUT_SECONDS)
+                assert client.protocol.close_code == code
+    z.wait_state(name, "ScaledToZero")
+    assert z.wakes(name) == 1
+
+
+def websocket(z: Zenvoy, name: str) -> ClientConnection:
+    """Connect without pings, so that the connection is silent."""
+    plain = socket.create_connection((LOCAL, z.http_port))
+    return connect(f"ws://{name}.localhost/", sock=plain, ping_interval=None)
 
 
 def test_tcp_connection_open_keeps_the_service_awake(z: Zenvoy) -> None:
