@@ -59,6 +59,7 @@ def _node() -> bool:
 
 NEEDS: Mapping[str, Need] = {
     "alertmanager": Need(_program("prometheus-alertmanager"), "apt-get install prometheus-alertmanager"),
+    "cc": Need(_program("cc"), "apt-get install gcc libc6-dev"),
     "cluster": Need(_cluster, "install Go, or set KUBECONFIG and ZENVOY_TEST_CLUSTER=own to use a cluster of yours"),
     "conformance": Need(
         _program("go", "javac", "node", "pgbench", "redis-benchmark"), "scripts/system-packages --conformance"

@@ -11,6 +11,7 @@ import grp
 import os
 import pwd
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = 0
@@ -52,6 +53,11 @@ def write(path: Path, content: bytes) -> None:
     fresh.replace(path)
 
 
+def open_in_place(path: Path) -> int:
+    """Return a descriptor to overwrite the file without freeing its space; the caller closes it. Raises OSError."""
+    return _opened(path, os.O_WRONLY)
+
+
 def open_append(path: Path) -> int:
     """Return a descriptor to append to the file; the caller closes it. Raises OSError."""
     return _opened(path, os.O_WRONLY | os.O_APPEND)
@@ -66,8 +72,10 @@ def lock(path: Path) -> int:
         holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
         os.close(descriptor)
         raise InUse(holder if holder.isdecimal() else "?") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    pid = f"{os.getpid()}\n".encode()
+    with suppress(OSError):  # a full disk: the lock holds, and `InUse` has no pid
+        os.pwrite(descriptor, pid, 0)
+        os.ftruncate(descriptor, len(pid))
     return descriptor
 
 

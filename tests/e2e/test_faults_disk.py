@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pytest
+
+from reconciler.local.processes.procfs import children_of, run_id
 from tests.e2e.conftest import Start
 from tests.e2e.harness import SLOW_TO_SLEEP, Zenvoy, quick, request, until
+from tests.soak.surroundings import SmallDisk
 
 
 def _doctor(z: Zenvoy) -> str:
@@ -49,6 +55,11 @@ def test_records_locked_stop_no_wake(zenvoy: Start) -> None:
     assert "no problems" in _doctor(z)
 
 
+def _child(z: Zenvoy, name: str) -> int | None:
+    """Return the process id of a child of `up`, whose list is old while the disk is full."""
+    return {child: seen.pid for child, seen in children_of(run_id(z.state_dir))}.get(name)
+
+
 def _recorded(path: object) -> dict[str, str]:
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
@@ -58,3 +69,29 @@ def _recorded(path: object) -> dict[str, str]:
         return {}
     finally:
         database.close()
+
+
+@pytest.mark.root
+def test_full_disk_loses_no_request(zenvoy: Start, pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    """A program that was started while the disk was full is adopted by the next reconciler."""
+    with SmallDisk(tmp_path / "z0" / "state") as disk:
+        z = zenvoy(
+            {"name": "web", "command": quick("http")},
+            {"name": "other", "command": quick("http")},
+            defaults=SLOW_TO_SLEEP,
+        )
+        disk.fill()
+        gate = tmp_path / "answer"
+        waiting = pool.submit(request, z.http_port, "web", f"/until{gate}")
+        z.wait_line("web is awake", lambda entry: entry.get("service") == "web" and entry.get("target") == "Active")
+        [program] = z.service_pids("web")
+        for name in ("reconciler", "keeper"):
+            disk.fill()
+            killed = z.kill(name)
+            until("it is started again", lambda name=name, killed=killed: _child(z, name) not in (None, killed))
+        assert request(z.http_port, "other", "/a").body == b"other /a\n"
+        gate.touch()
+        assert waiting.result().status == 200
+        assert z.service_pids("web") == [program]
+        disk.empty()
+        assert z.stop() == 0

@@ -5,6 +5,7 @@ Programs write to the file themselves, so that nothing is lost and nothing block
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -32,13 +33,18 @@ class LogFile:
     def open(self) -> int:
         """Return a descriptor to append to; the caller closes it.
 
-        If the file cannot be opened, the output is discarded and the program runs nevertheless.
+        If the file cannot be opened, or the disk is full, the output is discarded and the program runs nevertheless:
+        many programs end when they cannot write.
         """
         try:
             if self._start > ROTATE_BYTES:
                 self.path.replace(self.path.with_suffix(".log.1"))
                 self._start = 0
-            return private_files.open_append(self.path)
+            descriptor = private_files.open_append(self.path)
+            if os.fstatvfs(descriptor).f_bavail:
+                return descriptor
+            os.close(descriptor)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             log.error("failed to open a log file; its output is discarded", file=str(self.path), error=error.strerror)
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

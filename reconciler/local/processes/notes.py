@@ -2,6 +2,7 @@
 
 With them the next zenvoy adopts or ends processes after this one was killed. A note is replaced atomically, is read
 only at the start, and counts only if its process carries the service's mark. `procfs.py` finds processes without one.
+Notes are written even if the disk is full: without its note, a process would be ended by the next zenvoy.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from reconciler.local import private_files
 from reconciler.local.processes.mark import mark, read_mark
 from reconciler.local.processes.procfs import ProcessInfo, boot_id, process_info, run_id
 from reconciler.local.processes.program import Program
+from reconciler.local.spare_files import SpareFiles
 
 log = structlog.get_logger(__name__)
 
 NOTES = "processes"
+SPARE_NOTES = 64
+"""Notes that can be written while the disk is full."""
 
 
 class StateDirInUse(Exception):
@@ -66,6 +70,7 @@ class ProcessNotes:
             self._lock = private_files.lock(state_dir / "processes.lock")
         except private_files.InUse as error:
             raise StateDirInUse(f"{state_dir} is in use by another zenvoy (pid {error})") from None
+        self._files = SpareFiles(state_dir / "spare-notes", SPARE_NOTES)
         self.run = run_id(state_dir)
         self.boot = boot_id()
 
@@ -96,11 +101,11 @@ class ProcessNotes:
 
     def write(self, service: str, note: ProcessNote) -> None:
         """Write a note. Raises OSError."""
-        private_files.write(self._notes / f"{service}.json", json.dumps(asdict(note)).encode())
+        self._files.write(self._notes / f"{service}.json", json.dumps(asdict(note)).encode())
 
     def drop(self, service: str) -> None:
         """Delete the note of a service whose processes have ended."""
-        (self._notes / f"{service}.json").unlink(missing_ok=True)
+        self._files.delete(self._notes / f"{service}.json")
 
 
 def read_notes(state_dir: Path) -> dict[str, ProcessNote]:

@@ -8,6 +8,7 @@ Source: proc_pid_stat(5), proc_pid_environ(5).
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ class ProcessInfo:
     started_ticks: int
     ended: bool
     """True for a zombie."""
+
+    def age_seconds(self) -> float:
+        """Return the time since it was started, which does not depend on the wall clock."""
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self.started_ticks / os.sysconf("SC_CLK_TCK"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -277,8 +277,7 @@ class ServiceProcess:
         if not again:
             how += " (it must stay in the foreground)"
             remedy = "; it is started again once its command has changed or it has slept"
-        started = self._running.milestones.get("started")
-        after = f" after {max(0.0, time.time() - started):.1f} s" if started else ""
+        after = f" after {process.seen.age_seconds():.1f} s"
         lines = self._output.last_lines() if self._output else ""
         log.warning("service ended by itself", service=self.service, how=how, output=lines)
         code = Reason.KILLED if process.was_killed else Reason.EXITED

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from reconciler.local.processes.log_file import ROTATE_BYTES, LogFile
+from tests.soak.surroundings import SmallDisk
 
 
 def test_rotate_moves_content_while_a_program_appends(tmp_path: Path) -> None:
@@ -34,3 +37,15 @@ def test_rotate_that_fails_keeps_the_content(tmp_path: Path) -> None:
     os.close(program)
     log.rotate()
     assert log.last_lines().endswith("last")
+
+
+@pytest.mark.root
+def test_open_on_a_full_disk_discards_the_output(tmp_path: Path) -> None:
+    with SmallDisk(tmp_path / "logs") as disk:
+        disk.fill()
+        program = LogFile(tmp_path / "logs", "web").open()
+        try:
+            assert os.write(program, b"a program that runs\n") > 0
+        finally:
+            os.close(program)
+        assert (tmp_path / "logs" / "web.log").read_bytes() == b""

@@ -1,0 +1,89 @@
+"""Files that can be written while the disk is full, because their space is allocated before.
+
+A spare file is overwritten in place and then renamed. A file that is no longer needed becomes a spare. On a file system
+that copies on write, such as Btrfs, overwriting needs space nevertheless.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from reconciler.local import private_files
+
+SPARE_BYTES = 4096
+"""The size of a file; longer content is written without a spare."""
+
+
+class SpareFiles:
+    """Spare files for the files of one file system."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        """Allocate `count` spare files, or as many as the disk has space for, in a directory for them alone."""
+        private_files.make_directory(directory)
+        self._directory, self._count, self._numbers = directory, count, itertools.count()
+        self._spares: list[Path] = []
+        for path in sorted(directory.iterdir()):
+            if _is_spare(path):
+                self._spares.append(path)
+            else:
+                path.unlink()
+        with suppress(OSError):
+            while len(self._spares) < count:
+                self._add(b"")
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Replace a file atomically by the content, padded with spaces. Raises OSError."""
+        if not self._spares:
+            self._add(content)
+        fresh = self._spares.pop()
+        try:
+            _overwrite(fresh, content)
+            self._keep(path)
+            fresh.replace(path)
+        finally:
+            if _is_spare(fresh):  # it was not renamed
+                self._spares.append(fresh)
+
+    def delete(self, path: Path) -> None:
+        """Delete a file, if it exists. Raises OSError."""
+        self._keep(path)
+        path.unlink(missing_ok=True)
+
+    def _add(self, content: bytes) -> None:
+        path = self._unused()
+        try:
+            _overwrite(path, content)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        self._spares.append(path)
+
+    def _keep(self, path: Path) -> None:
+        """Make a spare of a file that is about to be replaced or deleted."""
+        with suppress(OSError):
+            if len(self._spares) < self._count and _is_spare(path):
+                spare = self._unused()
+                spare.hardlink_to(path)
+                self._spares.insert(0, spare)
+
+    def _unused(self) -> Path:
+        """Return a path in the directory that does not exist."""
+        paths = (self._directory / str(number) for number in self._numbers)
+        return next(path for path in paths if not path.exists())
+
+
+def _is_spare(path: Path) -> bool:
+    """Return whether a file has the size of a spare, and is not in use under another name."""
+    try:
+        seen = path.lstat()
+    except OSError:
+        return False
+    return seen.st_size == SPARE_BYTES and seen.st_nlink == 1
+
+
+def _overwrite(path: Path, content: bytes) -> None:
+    with os.fdopen(private_files.open_in_place(path), "wb") as file:
+        file.write(content.ljust(SPARE_BYTES))
