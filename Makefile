@@ -47,7 +47,8 @@ session: setup ## record the terminal session in the README
 fuzz: setup ## fuzz all external input, one minute each; SECONDS_EACH=3600 for longer
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),60)
 
-soak: setup ## send random traffic and kill random processes, for an hour; MINUTES=5 for less
+soak: setup ## random traffic, kills, steps of the clock and full disks for an hour, as root; MINUTES=5 for less
+	scripts/system-packages --only gcc libc6-dev
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),60)
 
 bench: setup ## run the measurements, as ratios to a reference from the same run

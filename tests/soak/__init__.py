@@ -1,1 +1,1 @@
-"""The soak: random traffic and random kills for a long time. `python -m tests.soak --help`."""
+"""The soak: random traffic and random faults for a long time. `python -m tests.soak --help`."""

@@ -1,4 +1,4 @@
-"""Random traffic of every protocol with random kills of every process: `python -m tests.soak --help`."""
+"""Random traffic of every protocol, with random kills of every process, steps of the clock, and full disks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="how long (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="of an earlier run, to repeat it")
+    parser.add_argument("--true-clock", action="store_true", help="never set the clock")
+    parser.add_argument("--empty-disk", action="store_true", help="never fill the disk")
     options = parser.parse_args()
     print(f"soak: {options.minutes:g} min, seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="zenvoy-soak-") as directory:
-        report = Soak(Path(directory), options.seed).run(options.minutes * 60)
+        sets_clock, fills_disk = not options.true_clock, not options.empty_disk
+        soak = Soak(Path(directory), options.seed, sets_clock=sets_clock, fills_disk=fills_disk)
+        report = soak.run(options.minutes * 60)
     print(text(report))
     return 1 if report.faults else 0
 
@@ -35,6 +39,7 @@ def text(report: Report) -> str:
     lines = [
         f"answered: {report.requests.total()} ({_counts(report.requests)}); wakes: {report.wakes}",
         f"kills: {kills.total()} ({_counts(kills)}); requests that they cut in flight: {excused}",
+        f"steps of the clock: {report.steps}; full disks: {report.fills}",
         *(_usage(name, usage) for name, usage in sorted(report.usage.items())),
         *(f"FAULT {fault}" for fault in report.faults[:SHOWN_FAULTS]),
         f"faults: {len(report.faults)}",

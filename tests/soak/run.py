@@ -1,27 +1,34 @@
 """A run of the soak: clients, disturbances, and what they are allowed to cost.
 
 Rule: a request without an answer is a fault, unless a process that carries it was killed while it was in flight. A kill
-of the reconciler or the keeper excuses nothing. A wrong or repeated answer is always a fault.
+of the reconciler or the keeper, a step of the clock, and a full disk excuse nothing. A wrong or repeated answer is
+always a fault.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 
 from reconciler.cli import control_client
+from reconciler.local.processes.mark import mark
+from reconciler.local.processes.procfs import children_of, run_id, take_census
 from tests.e2e.harness import Zenvoy, until
 from tests.soak.clients import KINDS, LOST, SERVICES, WrongAnswer, pause
+from tests.soak.surroundings import SmallDisk, SteppedClock, step
 
 IDLE_AFTER = "1s"
 SAMPLE_SECONDS = 2.0
@@ -33,6 +40,8 @@ CARRIERS = frozenset({"holder", "envoy", PROGRAM})
 """Processes that requests in flight go through."""
 GROWTH_FACTOR, GROWTH_BYTES, GROWTH_DESCRIPTORS = 1.25, 16 << 20, 32
 CLIENTS_PER_SERVICE = 2
+QUIETS_PER_STEP, QUIETS_PER_FILL = 2, 5
+"""Mean times between two steps of the clock and between two full disks, in times between two kills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,10 @@ class Report:
     requests: Counter[str] = field(default_factory=Counter)
     """Answered requests by protocol."""
     kills: list[Kill] = field(default_factory=list)
+    steps: int = 0
+    """Steps of the clock."""
+    fills: int = 0
+    """Times that the disk was full."""
     losses: list[Loss] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     wakes: int = 0
@@ -108,12 +121,25 @@ def _growth(name: str, usage: list[tuple[int, int]]) -> str | None:
 
 
 class Soak:
-    """Clients and kills against one `zenvoy up`."""
+    """Clients and disturbances against one `zenvoy up`. `sets_clock` needs a C compiler, and `fills_disk` root."""
 
-    def __init__(self, directory: Path, seed: int, quiet_seconds: float = QUIET_SECONDS) -> None:
-        services = [KINDS[kind].service(name) for name, kind in SERVICES.items()]
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        quiet_seconds: float = QUIET_SECONDS,
+        *,
+        sets_clock: bool = True,
+        fills_disk: bool = True,
+    ) -> None:
+        # The output is kept where the disk is never full: it shows which requests a program received twice.
+        self._outputs = {name: directory / f"{name}.out" for name in SERVICES}
+        services = [_with_output(KINDS[kind].service(name), self._outputs[name]) for name, kind in SERVICES.items()]
         defaults = {"idleAfter": IDLE_AFTER, "wakeTimeout": "30s", "holdTimeout": "30s", "drainTimeout": "5s"}
-        self.zenvoy = Zenvoy(directory, {"defaults": defaults, "services": services})
+        self._clock = SteppedClock(directory / "clock") if sets_clock else None
+        environment = self._clock.environment if self._clock else {}
+        self.zenvoy = Zenvoy(directory, {"defaults": defaults, "services": services}, environment=environment)
+        self._disk = SmallDisk(self.zenvoy.state_dir) if fills_disk else None
         self.report = Report()
         self._seed, self._quiet_seconds = seed, quiet_seconds
         self._over = threading.Event()
@@ -121,9 +147,14 @@ class Soak:
 
     def run(self, seconds: float) -> Report:
         """Run for so long, then let every request end, and return the report."""
-        with self.zenvoy as zenvoy:
+        with ExitStack() as stack:
+            if self._disk:
+                stack.enter_context(self._disk)
+            zenvoy = stack.enter_context(self.zenvoy)
             threads = [threading.Thread(target=self._send, args=each) for each in self._clients()]
             threads += [threading.Thread(target=self._disturb), threading.Thread(target=self._measure)]
+            threads += [threading.Thread(target=self._set, args=(self._clock,))] if self._clock else []
+            threads += [threading.Thread(target=self._fill, args=(self._disk,))] if self._disk else []
             for thread in threads:
                 thread.start()
             self._over.wait(seconds)
@@ -131,7 +162,7 @@ class Soak:
             for thread in threads:
                 thread.join()
             self.report.wakes = sum(map(zenvoy.wakes, SERVICES))
-            self.report.wrong += _repeated({name: zenvoy.output(name) for name in SERVICES})
+            self.report.wrong += _repeated({name: path.read_text() for name, path in self._outputs.items()})
         return self.report
 
     def _clients(self) -> Iterable[tuple[str, str, int]]:
@@ -173,8 +204,25 @@ class Soak:
             with self._lock:
                 self.report.kills.append(kill)
 
+    def _set(self, clock: SteppedClock) -> None:
+        """Set the clock again and again."""
+        chance, ahead = random.Random(f"{self._seed} clock"), 0
+        while not self._over.wait(chance.expovariate(1 / (QUIETS_PER_STEP * self._quiet_seconds))):
+            ahead = step(chance, ahead)
+            clock.set(ahead)
+            self.report.steps += 1
+
+    def _fill(self, disk: SmallDisk) -> None:
+        """Fill the disk again and again, each time for a while."""
+        chance = random.Random(f"{self._seed} disk")
+        while not self._over.wait(chance.expovariate(1 / (QUIETS_PER_FILL * self._quiet_seconds))):
+            disk.fill()
+            self.report.fills += 1
+            self._over.wait(chance.uniform(0, 2 * self._quiet_seconds))
+            disk.empty()
+
     def _kill_program(self, service: str) -> bool:
-        pids = self.zenvoy.service_pids(service)
+        pids = self._program(service)
         for pid in pids:
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(pid).kill()
@@ -184,15 +232,25 @@ class Soak:
     def _replace(self, component: str) -> None:
         """Kill a component, and wait until another one serves in its place."""
         before = len(self.zenvoy.lines())
-        old = self.zenvoy.kill(component)
+        old = self._components()[component]
+        os.kill(old, signal.SIGKILL)
         self.zenvoy.wait_line(
             f"{component} is started again",
             lambda entry: entry["event"] == f"{component} ended and is started again",
             before,
         )
-        until(f"{component} runs again", lambda: self.zenvoy.pids().get(component, old) != old)
+        until(f"{component} runs again", lambda: self._components().get(component, old) != old)
         if component == "envoy":
             until("Envoy serves again", self._serves)
+
+    def _components(self) -> dict[str, int]:
+        """Return the process ids of the children of `up`. Their list on the disk is old while the disk is full."""
+        return {name: seen.pid for name, seen in children_of(run_id(self.zenvoy.state_dir))}
+
+    def _program(self, service: str) -> list[int]:
+        """Return the processes of a service, regardless of the notes on the disk."""
+        run = run_id(self.zenvoy.state_dir)
+        return [seen.pid for seen in take_census(run).family(mark(run, service), None)]
 
     def _serves(self) -> bool:
         """Return whether clients are served at every listener."""
@@ -203,12 +261,18 @@ class Soak:
 
     def _measure(self) -> None:
         while not self._over.wait(SAMPLE_SECONDS):
-            for name, pid in self.zenvoy.pids().items():
+            assert self.zenvoy.process
+            for name, pid in {"up": self.zenvoy.process.pid, **self._components()}.items():
                 with suppress(psutil.NoSuchProcess):
                     process = psutil.Process(pid)
                     sample = process.memory_info().rss, process.num_fds()
                     with self._lock:
                         self.report.usage.setdefault(name, []).append(sample)
+
+
+def _with_output(service: dict[str, Any], output: Path) -> dict[str, Any]:
+    """Return the service with a command that appends its output to a file."""
+    return {**service, "command": ["sh", "-c", 'exec "$@" >>"$0" 2>&1', str(output), *service["command"]]}
 
 
 def _repeated(outputs: Mapping[str, str]) -> list[str]:
