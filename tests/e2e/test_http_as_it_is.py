@@ -78,10 +78,12 @@ def z(shared_zenvoy: Start) -> Zenvoy:
     command = [sys.executable, "-I", "-S", str(SERVERS / "raw_http.py"), "{port}"]
     services = [{"name": name, "command": command} for name in REQUESTS]
     db = {"name": "db", "protocol": "tcp", "command": gated(quick("tcp"), "db")}
+    by_bytes = {"idle": {"by": "bytes"}, "wake": {"by": "bytes"}}
+    own = {"name": "own-port", "protocol": "tcp", "command": command, **by_bytes}
     hosts = {"two": ["*.example.com"], "exact": ["a.b.example.com"], "three": ["*.b.example.com"], "default": []}
-    services += [{"name": name, "hosts": own, "command": quick("http")} for name, own in hosts.items()]
+    services += [{"name": name, "hosts": names, "command": quick("http")} for name, names in hosts.items()]
     proxy = {"http": {"healthPath": "/zenvoy/health", "defaultService": "default"}}
-    return shared_zenvoy(*services, db, defaults=SLOW_TO_SLEEP, proxy=proxy)
+    return shared_zenvoy(*services, db, own, defaults=SLOW_TO_SLEEP, proxy=proxy)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -96,6 +98,17 @@ def test_request_asleep_and_awake_passes_as_it_is(z: Zenvoy, direct: int, name: 
     awake = exchange(z.http_port, REQUESTS[name])
     assert ADDED.sub(b"", asleep) == expected
     assert ADDED.sub(b"", awake) == expected
+
+
+def test_http_over_a_tcp_service_keeps_forwarded_headers(z: Zenvoy, direct: int) -> None:
+    forwarded = "X-Forwarded-For: 192.0.2.9, 192.0.2.10\r\nX-Forwarded-Proto: https\r\nX-Envoy-Internal: true\r\n"
+    sent = f"GET /a/./b HTTP/1.1\r\nHost: any\r\n{forwarded}\r\n"
+    expected = exchange(direct, sent)
+    z.asleep("own-port")
+    asleep = exchange(z.port("own-port"), sent)
+    z.woken("own-port")
+    awake = exchange(z.port("own-port"), sent)
+    assert asleep == awake == expected
 
 
 def test_request_too_large_names_who_refused_it(z: Zenvoy) -> None:
