@@ -9,6 +9,7 @@ from typing import Any
 from reconciler.cli import output
 from reconciler.cli.options import OutputFormat
 from reconciler.cli.tables import EVENTS, duration, last_wake
+from reconciler.core.text import paused_effect
 
 View = Mapping[str, Any]
 
@@ -40,7 +41,9 @@ def _facts(answer: View, now: datetime) -> Iterator[tuple[str, str]]:
     if rejected := service.get("rejected"):
         yield "rejected", f"Envoy rejects a part of it: {rejected}"
     if service["paused"]:
-        yield "paused", "stays awake until `zenvoy resume`"
+        is_in_file = service.get("alwaysPaused") and "target" not in service
+        ends = {"until": "`paused: true` is removed from the services file"} if is_in_file else {}
+        yield "paused", paused_effect(service["state"], **ends)
     if busy := service.get("busy"):
         yield "busy", _busy(busy)
     if unserved := service.get("unserved"):

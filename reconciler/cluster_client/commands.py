@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from reconciler.cluster_client.cluster import ClusterClient
 from reconciler.cluster_client.errors import NoSuchService, translated_errors
 from reconciler.cluster_client.status import AWAKE, Changes, shown_reason, view, watching
+from reconciler.core.text import paused_effect
 from reconciler.kubernetes.client.api import MERGE_PATCH
 from reconciler.kubernetes.config.commands import CommandVerb
 from reconciler.kubernetes.types.objects import micro_time, path
@@ -151,7 +152,7 @@ async def set_paused(cluster: ClusterClient, name: str, paused: bool) -> str:
     """
     item = await cluster.get(name)
     key = item.metadata.key
-    message = f"{key} is paused and stays awake until `zenvoy resume`" if paused else f"{key} is resumed and may sleep"
+    message = f"{key} is paused and {paused_effect(item.status.state)}" if paused else f"{key} is resumed and may sleep"
     service = owner_service(item)
     if service is None:
         await cluster.patch(name, {"spec": {"paused": paused}})

@@ -36,6 +36,13 @@ def format_duration(seconds: float) -> str:
     return "".join(f"{number}{unit}" for number, unit in units if number)
 
 
+def paused_effect(state: str, until: str = "`zenvoy resume`") -> str:
+    """Return what a pause means for a service in this state; `until` ends the pause."""
+    if state == "ScaledToZero":
+        return f"sleeps until a client or `zenvoy wake` wakes it, and then stays awake until {until}"
+    return f"stays awake until {until}"
+
+
 def closest_match(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is closest to `word`, ignoring case, hyphens, and underscores; None if none is."""
     if len(word) > MAX_MATCHED_LENGTH:

@@ -22,6 +22,7 @@ def view(service: ManagedService) -> dict[str, Any]:
         "stalled": record.stalled if record else None,
         "reference": (service.ordered.reference or None) if service.ordered else None,
         "paused": service.spec.paused,
+        "alwaysPaused": service.always_paused,
         "replicas": seen.replicas,
         "held": seen.held,
         "relayed": seen.relayed,

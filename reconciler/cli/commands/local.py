@@ -15,6 +15,7 @@ from reconciler.cli import control_client, output
 from reconciler.cli.commands.local_wait import AWAKE, service_path, state_line, until_awake, until_drained
 from reconciler.cli.exit_codes import ExitCode
 from reconciler.cli.options import OutputFormat
+from reconciler.core.text import paused_effect
 from reconciler.local.state_dir import StateDir
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def sleep(state: StateDir, name: str, wait: bool, timeout: float) -> None:
 
 def pause(state: StateDir, name: str) -> None:
     """Keep a service awake."""
-    _post(state, name, "pause")
-    output.echo(f"{name} is paused and stays awake until `zenvoy resume`")
+    service = _post(state, name, "pause")
+    output.echo(f"{name} is paused and {paused_effect(service['state'])}")
 
 
 def resume(state: StateDir, name: str) -> None:

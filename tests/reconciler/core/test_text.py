@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.core.spec import IdleBy
-from reconciler.core.text import closest_match, join_words, parse_duration, pluralize
+from reconciler.core.text import closest_match, join_words, parse_duration, paused_effect, pluralize
 
 
 @pytest.mark.parametrize(("number", "said"), [(0, "0 targets"), (1, "1 target"), (2, "2 targets")])
@@ -38,3 +38,8 @@ def test_join_words_puts_the_conjunction_last() -> None:
     assert join_words(["a"]) == "a"
     assert join_words(["a", "b", "c"]) == "a, b or c"
     assert join_words(["a", "b"], "and") == "a and b"
+
+
+def test_paused_effect_depends_on_the_state() -> None:
+    assert paused_effect("Idle") == "stays awake until `zenvoy resume`"
+    assert paused_effect("ScaledToZero", "noon").endswith("wakes it, and then stays awake until noon")
