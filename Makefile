@@ -62,7 +62,7 @@ cluster: setup ## start Kubernetes on this machine; NODE=1 to run pods; see test
 cluster-test: setup ## run the tests that need Kubernetes; builds it once (minutes); runs pods as root
 	scripts/system-packages --cluster
 	$(if $(OWN_CLUSTER),,tests/cluster/cluster build)
-	$(BIN)/pytest --durations 20 $(if $(OWN_CLUSTER),,--numprocesses 2 --dist loadgroup --no-loadscope-reorder) tests/cluster
+	$(BIN)/pytest --durations 20 $(if $(OWN_CLUSTER),,--numprocesses 2 --dist loadscope --no-loadscope-reorder) tests/cluster
 
 conformance: setup ## run public test suites directly and through zenvoy, asleep and awake, and compare their failures
 	scripts/system-packages --conformance

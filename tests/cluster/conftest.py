@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from reconciler.kubernetes.client.api import Api, connect
 from tests.cluster import harness
@@ -21,6 +23,7 @@ CONTROL_PLANE_TEST_SECONDS = 900
 TCP = {"proxy.tcp[0].name": "postgres", "proxy.tcp[0].port": "5432"}
 MODES = {"anyip": {"holdMode": "anyip"}, "tproxy": {"holdMode": "tproxy"}}
 """Values for each hold mode."""
+NODE_FOLDER = "node"
 _RELEASE = pytest.StashKey[Release]()
 _BREAKS_IT = {"apiserver"}
 """Fixtures of tests that must not run on a cluster in use."""
@@ -133,12 +136,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", r"ignore:unclosed (transport|<socket\.socket):ResourceWarning")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+class _OneNode(LoadScopeScheduling):
+    """Gives all tests in `node` to one worker, because a machine has one node, and the rest file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return NODE_FOLDER if f"/{NODE_FOLDER}/" in file else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _OneNode(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests here with what they need: a cluster, and with the `node` fixture a node.
 
-    A machine has one node, so a single worker of a parallel run takes all of its tests. They take longest, and come
-    first. All other files are for any worker, which starts a control plane of its own.
+    The tests on a node take longest, and come first.
     """
     here = Path(__file__).parent
     spared = []
@@ -150,14 +164,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "node" in names:
             item.add_marker("node")
             item.add_marker(pytest.mark.timeout(NODE_TEST_SECONDS))
-            item.add_marker(pytest.mark.xdist_group("node"))
         elif "control_plane" in names:
             item.add_marker(pytest.mark.timeout(CONTROL_PLANE_TEST_SECONDS))
-        if "node" not in names:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(here))))
         if names & _BREAKS_IT and (own := harness.own()) and own.folder is None:
             spared.append(item)
-    items.sort(key=lambda item: item.get_closest_marker("node") is None)
+    items.sort(key=lambda item: item.path.parent != here / NODE_FOLDER)
     if spared:
         config.hook.pytest_deselected(items=spared)
         items[:] = [item for item in items if item not in set(spared)]
