@@ -67,12 +67,13 @@ async def check_network_policies(cluster: ClusterClient, items: list[ScaledServi
     policies: list[NetworkPolicy] = await cluster.list_objects(where, decoder(NetworkPolicy))
     found: tuple[Finding, ...] = ()
     concerned = {policy.metadata.namespace for policy in policies}
-    if near := [item for item in items if item.metadata.namespace in concerned]:
+    near = [item for item in items if item.metadata.namespace in concerned]
+    pods = [await proxy_pods(cluster), await controller_pods(cluster)] if near else []
+    if any(pods):
         destinations = await _read_destinations(cluster, near)
         namespace = json.loads(await cluster.api.get(path("v1", "namespaces", name=cluster.options.system)))
         labels = namespace["metadata"].get("labels", {})
-        proxies = [_client(cluster.options.system, labels, pod) for pod in await proxy_pods(cluster)]
-        reconcilers = [_client(cluster.options.system, labels, pod) for pod in await controller_pods(cluster)]
+        proxies, reconcilers = ([_client(cluster.options.system, labels, pod) for pod in kind] for kind in pods)
         found = tuple(find_unadmitted(destinations, policies, proxies, reconcilers))
     return CheckResult(CHECK, f"{len(policies)} in {pluralize(len(concerned), 'namespace')}", found)
 

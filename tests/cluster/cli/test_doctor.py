@@ -374,7 +374,7 @@ async def made(installed: Installed, scaled: dict[str, Any]) -> None:
                 return
 
 
-async def test_doctor_policy_that_blocks_zenvoy_is_named(installed: Installed) -> None:
+async def test_doctor_policy_that_blocks_zenvoy_is_named(installed: Installed, cli: Cli) -> None:
     await awake(installed)
     objects, namespace = installed.objects, installed.objects.namespace
     await objects.deployment("web", None)
@@ -391,6 +391,8 @@ async def test_doctor_policy_that_blocks_zenvoy_is_named(installed: Installed) -
     assert (reconcilers["code"], reconcilers["severity"]) == ("PolicyBlocksReconcilers", "note")
     assert proxies["place"] == reconcilers["place"] == f"NetworkPolicy {namespace}/deny"
     assert f"port 8080 of the pods of {namespace}/web" in proxies["message"]
+    elsewhere = await cli("doctor", "-n", namespace, "--system-namespace", "absent", "-o", "json", code=1)
+    assert "ControllerMissing" in {found["code"] for found in elsewhere.json["findings"]}
     rules = [rule for found in (proxies, reconcilers) for rule in added(found["remedy"])]
     admit = {"metadata": {"name": "zenvoy"}, "spec": {"podSelector": {}, "ingress": rules}}
     await objects.make(networking, "networkpolicies", {"kind": "NetworkPolicy", **admit})
