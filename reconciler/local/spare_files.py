@@ -29,16 +29,15 @@ class SpareFiles:
             if _is_spare(path):
                 self._spares.append(path)
             else:
-                path.unlink()
+                with suppress(OSError):
+                    path.unlink()
         with suppress(OSError):
             while len(self._spares) < count:
                 self._add(b"")
 
     def write(self, path: Path, content: bytes) -> None:
         """Replace a file atomically by the content, padded with spaces. Raises OSError."""
-        if not self._spares:
-            self._add(content)
-        fresh = self._spares.pop()
+        fresh = self._taken(content)
         try:
             _overwrite(fresh, content)
             self._keep(path)
@@ -46,11 +45,22 @@ class SpareFiles:
         finally:
             if _is_spare(fresh):  # it was not renamed
                 self._spares.append(fresh)
+            else:
+                fresh.unlink(missing_ok=True)
 
     def delete(self, path: Path) -> None:
         """Delete a file, if it exists. Raises OSError."""
         self._keep(path)
         path.unlink(missing_ok=True)
+
+    def _taken(self, content: bytes) -> Path:
+        """Return a spare file, which is none any more; a new one if there is none left. Raises OSError."""
+        while self._spares:
+            if _is_spare(path := self._spares.pop()):
+                return path
+            path.unlink(missing_ok=True)
+        self._add(content)
+        return self._spares.pop()
 
     def _add(self, content: bytes) -> None:
         path = self._unused()

@@ -36,6 +36,8 @@ BACKOFF = Backoff(0.1, 10.0)
 STABLE_AFTER_SECONDS = 10.0
 """A program that was reachable for this long restarts with the shortest pause after a crash."""
 ROTATE_EVERY_SECONDS = 30.0
+NOTE_AGAIN_SECONDS = 1.0
+"""Time after which a note that could not be written is written again."""
 LEFTOVER_SECONDS = 1.0
 """Time for the children of a crashed program to end by themselves."""
 
@@ -68,6 +70,8 @@ class ServiceProcess:
         self._interrupt = asyncio.Event()
         self._process: WatchedProcess | None = None
         self._note: ProcessNote | None = None
+        self._unnoted = asyncio.Event()
+        """Set while the note could not be written."""
         self._strays = False
         self._output: LogFile | None = None
         self._termination: Termination | None = None
@@ -199,7 +203,7 @@ class ServiceProcess:
         if not self._running.endpoints and not self._interrupt.is_set():
             await _either(self._until_ready(process), process.wait(), self._interrupt.wait())
         reached, stable_at = bool(self._running.endpoints), time.monotonic() + STABLE_AFTER_SECONDS
-        await _either(process.wait(), self._interrupt.wait(), self._rotate_log())
+        await _either(process.wait(), self._interrupt.wait(), self._rotate_log(), self._note_again())
         if reached and time.monotonic() > stable_at:
             self._crashes = 0
         return process.exited.done() and not self._interrupt.is_set()
@@ -226,6 +230,14 @@ class ServiceProcess:
             if self._output:
                 await in_thread(self._output.rotate, "log rotation")
 
+    async def _note_again(self) -> None:
+        """Write the note of a running program that could not be written, as soon as possible."""
+        while True:
+            await self._unnoted.wait()
+            await asyncio.sleep(NOTE_AGAIN_SECONDS)
+            if self._note is not None:
+                self._write(self._note)
+
     async def _end(self, failed: bool) -> bool:
         """End all processes that are left; return whether the program may be started again."""
         process, shared, again = self._process, self._shared, True
@@ -245,7 +257,7 @@ class ServiceProcess:
         self._termination, self._process, self._strays = None, None, False
         self.claims = frozenset()
         shared.succession.ended(self.service)
-        shared.notes.drop(self.service)
+        self._drop_note()
         if self._note is not None:
             shared.ports.release(self._note.port)
             self._note = None
@@ -312,7 +324,18 @@ class ServiceProcess:
         try:
             self._shared.notes.write(self.service, note)
         except OSError as error:
-            log.error("failed to write the note of a process", service=self.service, error=str(error))
+            if not self._unnoted.is_set():
+                log.error("failed to write the note of a process; retrying", service=self.service, error=str(error))
+            self._unnoted.set()
+        else:
+            self._unnoted.clear()
+
+    def _drop_note(self) -> None:
+        try:
+            self._shared.notes.drop(self.service)
+        except OSError as error:  # as on a file system that became read-only; the next note replaces it
+            log.error("failed to delete the note of a process", service=self.service, error=str(error))
+        self._unnoted.clear()
 
     def _report(self, running: WorkloadStatus) -> None:
         self._running = running

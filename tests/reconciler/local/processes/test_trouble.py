@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -53,6 +54,16 @@ def has_trouble(running: WorkloadStatus) -> object:
 
 def is_reachable(running: WorkloadStatus) -> object:
     return running.endpoints
+
+
+async def test_note_that_cannot_be_changed_is_written_later(stage: Stage) -> None:
+    scene = stage(server())
+    note = scene.state_dir / "processes" / "s.json"
+    note.mkdir()
+    pid = await pid_of(await scene.up())
+    note.rmdir()
+    await eventually(note.is_file)
+    assert json.loads(note.read_bytes())["pid"] == pid
 
 
 async def test_crash_is_reported_and_restarted(stage: Stage) -> None:
