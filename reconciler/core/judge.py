@@ -52,6 +52,8 @@ class Observed:
     """The latest answer of the busy check; None before the first."""
     busy_until: BusyUntil | None = None
     """The time until which the application calls itself busy; None if it does not."""
+    end: str | None = None
+    """The reason why earlier processes have ended; None: unknown, or they have not."""
 
 
 def judge(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
@@ -176,12 +178,16 @@ def waking(record: Record, seen: Observed) -> Event | None:
 
 def _lost(seen: Observed) -> Event | None:
     if seen.replicas == 0:
-        return events.ReplicasAtZero("scaled to zero by another controller or user")
+        return _at_zero(seen)
     if seen.withdrawn:
         return events.RolloutStarted("new connections wait for the new program")
     if seen.replicas and not seen.endpoints:
-        return events.EndpointsLost(str(seen.diagnosis or "no endpoint can be reached"))
+        return events.EndpointsLost(str(seen.diagnosis or seen.end or "no endpoint can be reached"))
     return None
+
+
+def _at_zero(seen: Observed) -> Event:
+    return events.ReplicasAtZero(seen.end or "scaled to zero by another controller or user")
 
 
 def _active(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
@@ -239,7 +245,7 @@ def _idle(record: Record, spec: Spec, seen: Observed, now: float, stale_after: f
 
 def _draining(record: Record, spec: Spec, seen: Observed, now: float, stale_after: float) -> Event | None:
     if seen.replicas == 0:
-        return events.ReplicasAtZero("scaled to zero by another controller or user")
+        return _at_zero(seen)
     if seen.held:
         return events.DemandSeen(waiting_clients(seen.held))
     if unknown := _unknown(record, seen, now, stale_after, patient=_was_commanded(record, seen)):

@@ -169,7 +169,12 @@ class ManagedService:
         endpoints, diagnosis = self.terminating.usable(running.endpoints), running.diagnosis
         withdrawn = bool(running.endpoints) and not endpoints
         self.seen = replace(
-            self.seen, replicas=running.replicas, endpoints=endpoints, withdrawn=withdrawn, diagnosis=diagnosis
+            self.seen,
+            replicas=running.replicas,
+            endpoints=endpoints,
+            withdrawn=withdrawn,
+            diagnosis=diagnosis,
+            end=running.end,
         )
         if self.wake and not self.recovers and self.record and self.record.state is State.Waking:
             self.wake = replace(self.wake, milestones=running.milestones, early=running.early)

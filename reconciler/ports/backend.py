@@ -39,6 +39,8 @@ class WorkloadStatus:
     """True if an endpoint is used although the cluster does not call it ready yet."""
     saved_seconds: float | None = None
     """Time from the first use of such an endpoint in the latest wake until the cluster called it ready."""
+    end: str | None = None
+    """The reason why earlier processes have ended, for people; None: unknown, or they have not."""
 
 
 Report = Callable[[WorkloadStatus], None]

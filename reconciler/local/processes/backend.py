@@ -30,6 +30,11 @@ log = structlog.get_logger(__name__)
 KILL_SECONDS = 5.0
 """Time after SIGKILL after which a process is reported as left behind."""
 
+STOPPED = "stopped together with zenvoy up"
+MACHINE_RESTARTED = "ended when the machine was restarted"
+ENDED_MEANWHILE = "ended while zenvoy was not running"
+PROGRAM_CHANGED = "restarted by zenvoy: its program changed while zenvoy was not running"
+
 
 class ProcessBackend:
     """Starts and stops the services' commands, on one event loop.
@@ -55,6 +60,8 @@ class ProcessBackend:
         self._units: dict[str, ServiceProcess] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._retired: set[str] = set()
+        self._ends: dict[str, str] = {}
+        """The reasons why processes of an earlier zenvoy ended, except those that it stopped itself."""
         self._closing = False
 
     def configure(self, programs: Mapping[str, Program], leaving: frozenset[str] = frozenset()) -> None:
@@ -81,7 +88,8 @@ class ProcessBackend:
             if unit is not None:
                 unit.change(program)
             if before is None or service not in before:
-                self._report(unit.running if unit else WorkloadStatus(service, 0))
+                end = self._ends.get(service, STOPPED) if before is None else None
+                self._report(unit.running if unit else WorkloadStatus(service, 0, end=end))
 
     def outdated(self) -> frozenset[str]:
         """Return the services that run an earlier program: to be drained, or restarted."""
@@ -168,6 +176,8 @@ class ProcessBackend:
             process = WatchedProcess.of_other(seen) if seen else None
             if process is not None:
                 self._adopt(service, process, note)
+            else:
+                self._ends[service] = ENDED_MEANWHILE if note.boot == self._notes.boot else MACHINE_RESTARTED
         names = {self._notes.mark(name): name for name in (*notes, *(self._programs or {}))}
         for mark in take_census(self._notes.run).by_mark:
             service = names.get(mark, f"unknown-{mark:x}")
@@ -184,7 +194,7 @@ class ProcessBackend:
         if service not in (self._programs or {}):
             unit.stop()
         elif unit.outdated:
-            unit.restart()
+            unit.restart_because(PROGRAM_CHANGED)
         log.info("adopted process", service=service, pid=note.pid, outdated=unit.outdated)
         self._run(unit)
 

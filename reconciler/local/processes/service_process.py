@@ -100,6 +100,11 @@ class ServiceProcess:
         """The time at which SIGKILL was sent to what still runs, by the loop's clock."""
         return self._termination.killed_at if self._termination else None
 
+    def restart_because(self, reason: str) -> None:
+        """End what an earlier zenvoy left, and start from the present program if it should run; before `run`."""
+        self._running = replace(self._running, end=reason)
+        self.restart()
+
     def adopt(self, process: WatchedProcess, note: ProcessNote) -> None:
         """Adopt the process that another zenvoy started and noted; before `run`."""
         self._process, self._note, self.wanted = process, note, True
@@ -116,6 +121,7 @@ class ServiceProcess:
     def clean_up(self) -> None:
         """End processes without a note first; before `run`."""
         self._strays, self.claims = True, ANYTHING
+        self._running = replace(self._running, end="ended by zenvoy, which could not adopt it")
 
     def want(self) -> None:
         """Keep the service running from now on."""

@@ -122,6 +122,15 @@ def test_awake_without_endpoints_is_lost_or_at_zero(state: State) -> None:
     )
 
 
+@pytest.mark.parametrize("state", [State.Active, State.Idle, State.Draining])
+def test_ended_workload_has_the_reason_of_its_end(state: State) -> None:
+    ended = replace(IN_USE, replicas=0, endpoints=(), end="stopped together with zenvoy up")
+    assert heard(state, ended) == events.ReplicasAtZero("stopped together with zenvoy up")
+    if state is not State.Draining:
+        restarted = replace(IN_USE, endpoints=(), end="its program changed")
+        assert heard(state, restarted) == events.EndpointsLost("its program changed")
+
+
 @pytest.mark.parametrize("state", [State.Active, State.Idle])
 def test_awake_with_withdrawn_endpoints_starts_rollout(state: State) -> None:
     withdrawn = replace(IN_USE, endpoints=(), withdrawn=True)
