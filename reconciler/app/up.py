@@ -173,7 +173,7 @@ async def up(options: Options, file: ServicesFile) -> None:
         if in_use := [reason for address in listens(file, options) if (reason := unavailable(address))]:
             raise CannotStart("cannot listen:", in_use)
         join = Join(NODE, f"unix:{GRPC_SOCKET}", admin=f"./{ADMIN_SOCKET}", open_files=limit("hard"))
-        private_files.write(state_dir.bootstrap, as_json(join).encode())
+        _write_bootstrap(state_dir.bootstrap, join)
         options, bundled = _bundled(options, file)
         with _holder_socket(state_dir) as listening:
             port = listening.getsockname()[1]
@@ -283,6 +283,15 @@ def _bundled(options: Options, file: ServicesFile) -> tuple[Options, list[ChildP
     return replace(options, metrics=metrics, holder_metrics=holder, prometheus=asked), [child]
 
 
+def _write_bootstrap(path: Path, join: Join) -> None:
+    """Write Envoy's bootstrap document. Raises `CannotStart`."""
+    try:
+        private_files.update(path, as_json(join).encode())
+    except OSError as error:
+        remedy = "make it writable or free space, or choose another state directory with --state-dir"
+        raise CannotStart(f"cannot write {path}: {error.strerror}; {remedy}") from None
+
+
 def _holder_socket(state_dir: StateDir) -> socket.socket:
     """Return the listening socket of the holder, which is open here so that connections wait while the holder restarts.
 
@@ -290,7 +299,10 @@ def _holder_socket(state_dir: StateDir) -> socket.socket:
     """
     note = state_dir.holder_port
     listening = listening_socket(_noted_port(note))
-    private_files.write(note, str(listening.getsockname()[1]).encode())
+    try:
+        private_files.update(note, str(listening.getsockname()[1]).encode())
+    except OSError as error:
+        log.error("failed to write the port of the holder", file=str(note), error=error.strerror)
     return listening
 
 

@@ -53,6 +53,14 @@ def write(path: Path, content: bytes) -> None:
     fresh.replace(path)
 
 
+def update(path: Path, content: bytes) -> None:
+    """Replace a file atomically, unless it has this content: that needs no space. Raises OSError."""
+    with suppress(OSError):
+        if read(path) == content:
+            return
+    write(path, content)
+
+
 def open_in_place(path: Path) -> int:
     """Return a descriptor to overwrite the file without freeing its space; the caller closes it. Raises OSError."""
     return _opened(path, os.O_WRONLY)

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.local.processes.procfs import children_of, run_id
 from tests.e2e.conftest import Start
-from tests.e2e.harness import SLOW_TO_SLEEP, Zenvoy, quick, request, until
+from tests.e2e.harness import PATIENCE_SECONDS, SLOW_TO_SLEEP, Zenvoy, quick, request, until
 from tests.soak.surroundings import SmallDisk
 
 
@@ -53,6 +53,27 @@ def test_records_locked_stop_no_wake(zenvoy: Start) -> None:
         lock.close()
     until("its record is written", lambda: _recorded(path).get("web") in ("Active", "Idle"))
     assert "no problems" in _doctor(z)
+
+
+@pytest.mark.root
+def test_up_starts_again_on_a_full_disk(zenvoy: Start, tmp_path: Path) -> None:
+    with SmallDisk(tmp_path / "z0" / "state") as disk:
+        z = zenvoy({"name": "web", "command": quick("http")}, defaults=SLOW_TO_SLEEP, start=False)
+        disk.fill()
+        z.start(wait=False)
+        assert z.process and z.process.wait(PATIENCE_SECONDS) == 1
+        wrong = (
+            f"cannot write {z.state_dir / 'bootstrap.json'}: No space left on device; make it writable or free space"
+        )
+        assert wrong in z.log_path.read_text()
+        disk.empty()
+        z.start()
+        assert z.stop() == 0
+        disk.fill()
+        z.start()
+        assert request(z.http_port, "web", "/a").body == b"web /a\n"
+        disk.empty()
+        assert z.stop() == 0
 
 
 def _child(z: Zenvoy, name: str) -> int | None:
