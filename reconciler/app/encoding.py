@@ -1,8 +1,10 @@
-"""Output in any locale: characters that an encoding lacks are replaced by similar ASCII."""
+"""Files and output in any locale: files are UTF-8, and characters that the output lacks become similar ASCII."""
 
 from __future__ import annotations
 
 import codecs
+import locale
+import os
 import sys
 
 HANDLER = "zenvoy.ascii"
@@ -25,11 +27,23 @@ def _look_alike(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error(HANDLER, _look_alike)
 
 
+def restart_in_utf8() -> None:
+    """Run this process again in Python's UTF-8 mode, if the names of files and programs have another encoding.
+
+    A services file is UTF-8, and so are the paths, arguments, and variables in it. Unlike `PYTHONUTF8`, the options of
+    Python are not inherited, so the programs of services keep their locale.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def degrade_output() -> None:
     """Replace, in standard output and standard error, characters that cannot be encoded."""
+    is_restarted = "utf8" in sys._xoptions and not os.environ.get("PYTHONIOENCODING")
+    encoding = locale.getencoding() if is_restarted else None
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=HANDLER)
+            stream.reconfigure(encoding=encoding, errors=HANDLER)
 
 
 def encode(text: str, encoding: str) -> bytes:

@@ -13,8 +13,8 @@ from tests.e2e.conftest import Start
 from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, quick, request, until
 from tests.soak.surroundings import SmallDisk
 
-ASCII = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
-"""A locale without UTF-8, as many init systems have, and output that can only be ASCII."""
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+"""A locale without UTF-8, and without Python's own remedy, which other locales such as ISO 8859-1 do not get either."""
 MISSING = {"name": "missing", "command": ["no-such-program", "{port}"], "holdTimeout": "1s"}
 GREETING = "Grüße-→"
 
