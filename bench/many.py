@@ -140,7 +140,7 @@ class _Replica:
         self.holder = self._channel.stream_stream(wire.METHOD, wire.ENCODER.encode, wire.DOWN.decode)()
         await self.holder.write(wire.HolderReport(hello=wire.HolderHello("one", "anyip")))
         await self._until(lambda: all(one.seen.replicas == 0 for one in self.engine.services.values()))
-        await self._until(lambda: self.backend.urgent.is_warm)
+        await self._until(lambda: self.backend.wake_client.is_warm)
 
     def waits(self, name: str) -> wire.Count:
         record = self.engine.services[name].record

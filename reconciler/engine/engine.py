@@ -1,13 +1,16 @@
 """The engine, which turns observations into plans. It owns all records; no other component steps them.
 
 Rule: single-threaded and synchronous; each input affects one service, at a cost that does not depend on the number of
-sleeping services. `core` derives the next state, `plan` the desired levels, and adapters converge to them.
+sleeping services. `core` derives the next state, `plan` the desired levels, and adapters converge to them. A step has
+one list of effects, which are executed in order and return states; an adapter never calls the engine from within one.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from reconciler.core.busy import BusyAnswer, BusyUntil
 from reconciler.core.events import Event, ProgramOutdated, ReplicasAtZero, SleepCommanded, WakeCommanded
@@ -25,7 +28,6 @@ from reconciler.engine.leadership import Leadership
 from reconciler.engine.records import RecordKeeper
 from reconciler.engine.request_counter import RequestCounter
 from reconciler.engine.service import ManagedService, ServiceIndex
-from reconciler.engine.turns import Turns, in_turn
 from reconciler.engine.wake import TransitionListener
 from reconciler.plan import AtLeast, Deadline, Plan, Route, followed, plan
 from reconciler.ports.alarm import Alarm
@@ -38,6 +40,9 @@ from reconciler.ports.router import Router, RouteState
 from reconciler.ports.store import Store
 from reconciler.ports.transitions import Transition
 
+Returned = WorkloadStatus | RouteState | HoldStatus
+Effect = Callable[[], Returned | None]
+"""A call of an adapter or of the listener; returns the state that it changed, if any."""
 MAX_EVENTS_AT_ONCE = 16
 """Limit for the events after one observation, which are few; only an error in the table would exceed it."""
 
@@ -80,7 +85,7 @@ class Engine:
         self.unknown: Unknown | None = NO_SAMPLE
         """Reason why usage is unknown by the latest sample, or None."""
         self._counter = RequestCounter(clock.now())
-        self.turns = Turns()
+        self._returned: deque[Returned] = deque()
 
     def start(self, adapters: Adapters) -> None:
         """Restore the records. Must be called first."""
@@ -105,14 +110,12 @@ class Engine:
         """Return the progress of the leader's record of a service; None without that record."""
         return self.leadership.record_progress(name)
 
-    @in_turn
     def configure(self, specs: Iterable[Spec]) -> None:
         """Replace the services. Those whose spec did not change are not touched."""
         paused = self._adapters.store.paused()
         configured = {spec.name: spec for spec in specs}
         wanted = {**configured, **{name: replace(configured[name], paused=True) for name in paused & configured.keys()}}
-        for name in self._services.keys() - wanted.keys():
-            self._remove(name)
+        are_awaited = [self._remove(name) for name in self._services.keys() - wanted.keys()]
         for name, spec in wanted.items():
             if name not in self._services:
                 record = self._records.restore(name) if self.leads else None
@@ -126,8 +129,9 @@ class Engine:
                 self._services[name].route = ()  # ignore rules may have changed: send the route again
                 self._settle(name)
             self._services[name].always_paused = configured[name].paused
+        if any(are_awaited):
+            self.allocate()
 
-    @in_turn
     def ran(self, running: WorkloadStatus) -> None:
         """Apply a report of the backend."""
         if service := self._services.get(running.service):
@@ -136,14 +140,12 @@ class Engine:
                 self._records.create(running.service, service)
             self._settle(running.service)
 
-    @in_turn
     def routed(self, state: RouteState) -> None:
         """Apply a report of the router."""
         if service := self._services.get(state.service):
             service.saw_route(state)
             self._settle(state.service)
 
-    @in_turn
     def held(self, held: HoldStatus) -> None:
         """Apply a report of the holders."""
         if service := self._services.get(held.service):
@@ -153,14 +155,12 @@ class Engine:
             if unserved and service.wake and service.wake.total() is not None:
                 self._listener.woke(held.service, service.wake)
 
-    @in_turn
     def answered(self, name: str, answer: BusyAnswer) -> None:
         """Apply the answer of a busy check."""
         if service := self._services.get(name):
             service.seen = replace(service.seen, busy=answer.after(service.seen.busy))
             self._settle(name)
 
-    @in_turn
     def set_busy_until(self, name: str, until: BusyUntil | None) -> None:
         """Apply the time until which an application calls itself busy, also before its service is configured."""
         if until == self._busy_until.get(name):
@@ -173,7 +173,6 @@ class Engine:
             service.seen = replace(service.seen, busy_until=until)
             self._settle(name)
 
-    @in_turn
     def sampled(self, sample: Sample) -> None:
         """Apply a sample, unless it is a repetition. A sleeping service without use costs nothing."""
         if not self.leads or (self.sample and sample.envoys and sample.taken_at == self.sample.taken_at):
@@ -189,7 +188,6 @@ class Engine:
                 service.saw_traffic(window.judge(name, service.spec.idle_by, unknown))
                 self._settle(name)
 
-    @in_turn
     def passed(self, name: str, deadline: Deadline) -> None:
         """Apply a passed deadline, unless the service has another one now."""
         if (service := self._services.get(name)) is None or service.deadline != deadline:
@@ -202,7 +200,6 @@ class Engine:
                 self._step(name, service, event, max(self._now(), deadline.at))
                 self._settle(name)
 
-    @in_turn
     def command(self, name: str, event: Event) -> None:
         """Apply a command of a person; a follower only wakes. Raises `KeyError` for an unknown service."""
         service = self._services[name]
@@ -213,7 +210,6 @@ class Engine:
             self._step(name, service, event, now)
             self._settle(name)
 
-    @in_turn
     def pause(self, name: str, paused: bool) -> None:
         """Pause or resume a service. Raises `KeyError` for an unknown service."""
         service = self._services[name]
@@ -223,17 +219,14 @@ class Engine:
             self._step(name, service, WakeCommanded("paused"), self._now())
         self._settle(name)
 
-    @in_turn
     def withdraw(self, name: str) -> None:
         """Withdraw the present endpoints: new connections are held until there are others, or these are restored."""
         self._set_endpoints(name, EndpointsWithdrawn())
 
-    @in_turn
     def restore(self, name: str) -> None:
         """Undo `withdraw`."""
         self._set_endpoints(name, EndpointsRestored())
 
-    @in_turn
     def adopt(self, name: str, record: Record | None, fence: bool = False, cause: str = "") -> None:
         """Adopt the leader's record; None if the service is gone. With `fence`, do not step it until the next record.
 
@@ -242,23 +235,19 @@ class Engine:
         if self.leadership.adopt(name, record, fence, cause):
             self._settle(name)
 
-    @in_turn
     def lead(self, since: float) -> None:
         """Start to lead at `since` (seconds since the epoch); backends should have reported before."""
         self.sample, self.unknown, self._counter = None, NO_SAMPLE, RequestCounter(since)
         self._settle_each(self.leadership.lead(since))
 
-    @in_turn
     def follow(self) -> None:
         """Stop leading, or start as a follower."""
         self._settle_each(self.leadership.follow())
 
-    @in_turn
     def detach(self) -> None:
         """Continue without a leader, after so long that no leader can act on this replica's reports."""
         self._settle_each(self.leadership.detach())
 
-    @in_turn
     def allocate(self) -> None:
         """Retry services without a record, after new indexes for hold addresses are available."""
         self._settle_each(self.leadership.allocate())
@@ -268,7 +257,8 @@ class Engine:
             service.set_terminating(event)
             self._settle(name)
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str) -> bool:
+        """Remove a service; return whether another one may be waiting for its hold address."""
         is_awaited = self._records.release(name, self._services.pop(name).record)
         self._index.drop(name)
         self._adapters.alarm.arm(name, None)
@@ -277,15 +267,17 @@ class Engine:
             self._adapters.store.forget(name)
             self._adapters.replicas.share(name, None, False)
         self.history.forget(name)
-        if is_awaited:
-            self.allocate()
+        return is_awaited
 
     def _settle_each(self, changed: Iterable[str]) -> None:
         for name in changed:
             self._settle(name)
 
     def _settle(self, name: str) -> None:
-        """Step until record and observation agree, then converge to the plan unless a step did so."""
+        """Step until record and observation agree, then converge to the plan unless a step did so.
+
+        A returned state is an observation, too: it is applied once the record is not in the middle of a step.
+        """
         service = self._services[name]
         if record := service.set_back(self._now()):
             self._save(name, record)
@@ -303,18 +295,38 @@ class Engine:
             stepped = True
         self._remember_replicas(name, service)
         if not (stepped or (self.leads and service.is_in_force())):
-            self._converge(name, service)
-        if service.spec.has_busy_check and self.leads:
-            self._ask_if_due(name, service)
+            self._execute(self._converge(name, service))
+        if self.leads:
+            self._request_evidence(name, service)
+        while self._returned:
+            self._apply(self._returned.popleft())
 
-    def _ask_if_due(self, name: str, service: ManagedService) -> None:
-        """Ask the service whether it works without a client, if that decides about its next step."""
-        now, checks = self._now(), self._adapters.busy_checks
-        if checks and service.record and is_question_due(service.record, service.effective_spec, service.seen, now):
-            checks.ask(name, now)
+    def _request_evidence(self, name: str, service: ManagedService) -> None:
+        """Request a sample, or ask the service whether it works without a client, if that decides its next step."""
+        record, checks = service.record, self._adapters.busy_checks
+        assert record is not None
+        if record.state is State.Draining and (at := service.lacks_sample_after()):
+            self._adapters.ask_for_sample(at)
+        if checks and service.spec.has_busy_check:
+            now = self._now()
+            if is_question_due(record, service.effective_spec, service.seen, now):
+                checks.ask(name, now)
+
+    def _execute(self, effects: Iterable[Effect]) -> None:
+        """Execute effects in order, and keep the states that they return."""
+        self._returned.extend(state for effect in effects if (state := effect()))
+
+    def _apply(self, returned: Returned) -> None:
+        match returned:
+            case WorkloadStatus():
+                self.ran(returned)
+            case RouteState():
+                self.routed(returned)
+            case HoldStatus():
+                self.held(returned)
 
     def _step(self, name: str, service: ManagedService, event: Event, now: float) -> bool:
-        """Apply one event; return whether it changed the record."""
+        """Apply one event and execute its effects; return whether it changed the record."""
         before = service.record
         assert before is not None
         after = step(before, event, now)
@@ -322,23 +334,28 @@ class Engine:
         if after is before or (falls_asleep and self._adapters.replicas.unknown()):
             return False
         service.record = after
+        effects: list[Effect] = []
         if after.state is not before.state:
             self._index.note(name, after)
             if wake := service.stepped(before, after, event.name):
-                self._listener.woke(name, wake)
+                effects.append(partial(self._listener.woke, name, wake))
+        save = partial(self._save, name, after)
         if after.state in (State.Waking, State.Active):  # a wake must not wait for the disk
-            self._converge(name, service)
-            self._save(name, after)
+            effects += (*self._converge(name, service), save)
         else:
-            self._save(name, after)
-            self._converge(name, service)
+            effects += (save, *self._converge(name, service))
         if before.state is not after.state or before.stalled != after.stalled:
-            reason = after.reason if after.state is not before.state else after.stalled
-            waits = after.state is State.Waking and service.ordered
-            reference = service.ordered.reference if waits and service.ordered else ""
-            transition = Transition(name, before.state, event.name, after.state, reason or "", now, reference)
-            self.leadership.report(service, transition)
+            effects.append(partial(self._report, service, before, event, after, now))
+        self._execute(effects)
         return True
+
+    def _report(self, service: ManagedService, before: Record, event: Event, after: Record, now: float) -> None:
+        """Report a transition, with the reference of the order that is in force after it."""
+        reason = after.reason if after.state is not before.state else after.stalled
+        waits = after.state is State.Waking and service.ordered
+        reference = service.ordered.reference if waits and service.ordered else ""
+        transition = Transition(service.spec.name, before.state, event.name, after.state, reason or "", now, reference)
+        self.leadership.report(service, transition)
 
     def _remember_replicas(self, name: str, service: ManagedService) -> None:
         """Record the number of replicas that a wake restores: the last one observed before zero."""
@@ -349,52 +366,58 @@ class Engine:
             service.record = replace(record, replicas=replicas)
             self._save(name, service.record)
 
-    def _converge(self, name: str, service: ManagedService) -> None:
-        """Converge to the plan: a wake scales before all other effects, sleep after them."""
-        assert service.record is not None
-        now, adapters = self._now(), self._adapters
-        wanted = plan(service.record, service.effective_spec, now, self.pace.lag)
+    def _converge(self, name: str, service: ManagedService) -> list[Effect]:
+        """Return the effects that converge to the plan: a wake scales before all other effects, sleep after them."""
+        record, now, adapters = service.record, self._now(), self._adapters
+        assert record is not None
+        wanted, fence = plan(record, service.effective_spec, now, self.pace.lag), fenced(record, service.seen)
         if not self.leads:
-            wanted = followed(wanted, service.record, service.fence)
-        if isinstance(wanted.scale, AtLeast):
-            adapters.backend.converge(name, wanted.scale)
-        self._share(name, service)
-        self._direct(name, service, wanted)
-        if wanted.deadline != service.deadline and not service.awaits(wanted.deadline, now):
-            service.deadline = wanted.deadline
-            adapters.alarm.arm(name, wanted.deadline)
-        if self.leads and service.record.state is State.Draining and (at := service.lacks_sample_after()):
-            adapters.ask_for_sample(at)
-        if not isinstance(wanted.scale, AtLeast):
-            adapters.backend.converge(name, wanted.scale)
-
-    def _direct(self, name: str, service: ManagedService, wanted: Plan) -> None:
-        """Send the order to holders and the route to Envoys; a change invalidates earlier acknowledgements."""
-        assert service.record is not None
-        pods, hold = service.seen.endpoints, service.record.hold_address
-        release_to = pods if wanted.release else ()
-        unseen = service.seen.diagnosis if service.seen.replicas is None else None
-        diagnosis = service.record.diagnosis or unseen
-        order = HoldOrder(service.spec, hold, release_to, diagnosis, service.reference(release_to))
-        route = pods if pods and wanted.route is Route.PODS else (hold,)
+            wanted = followed(wanted, record, service.fence)
+        order, route = _order(service, record, wanted), _route(service, record, wanted)
+        effects: list[Effect] = []
+        if self.leads and (service.shared != record or service.shared_fence != fence):
+            effects.append(partial(self._share, name, service, record, fence))
         if service.ordered != order:
-            service.orders(order)
-            self._adapters.holders.order(name, order)
+            effects.append(partial(self._send_order, name, service, order))
         if service.route != route:
-            service.routes(route)
-            self._adapters.router.route(name, route, held=route == (hold,))
+            effects.append(partial(self._send_route, name, service, route, route == (record.hold_address,)))
+        if wanted.deadline != service.deadline and not service.awaits(wanted.deadline, now):
+            effects.append(partial(self._arm, name, service, wanted.deadline))
+        scale = partial(adapters.backend.converge, name, wanted.scale)
+        return [scale, *effects] if isinstance(wanted.scale, AtLeast) else [*effects, scale]
 
-    def _share(self, name: str, service: ManagedService) -> None:
+    def _share(self, name: str, service: ManagedService, record: Record, fence: bool) -> None:
         """Share a changed record with followers; this invalidates earlier acknowledgements."""
-        record = service.record
-        if record is None or not self.leads:
-            return
-        fence = fenced(record, service.seen)
-        if service.shared != record or service.shared_fence != fence:
-            service.shared, service.shared_fence = record, fence
-            if state := self._adapters.replicas.share(name, record, fence, service.cause):
-                service.saw_route(state)
+        service.shared, service.shared_fence = record, fence
+        if state := self._adapters.replicas.share(name, record, fence, service.cause):
+            service.saw_route(state)
+
+    def _send_order(self, name: str, service: ManagedService, order: HoldOrder) -> HoldStatus | None:
+        service.orders(order)
+        return self._adapters.holders.order(name, order)
+
+    def _send_route(self, name: str, service: ManagedService, route: tuple[str, ...], held: bool) -> RouteState | None:
+        service.routes(route)
+        return self._adapters.router.route(name, route, held=held)
+
+    def _arm(self, name: str, service: ManagedService, deadline: Deadline | None) -> None:
+        service.deadline = deadline
+        self._adapters.alarm.arm(name, deadline)
 
     def _save(self, name: str, record: Record) -> None:
         if self.leads:
             self._records.save(name, record)
+
+
+def _order(service: ManagedService, record: Record, wanted: Plan) -> HoldOrder:
+    """Return the order to holders that follows from a plan."""
+    release_to = service.seen.endpoints if wanted.release else ()
+    unseen = service.seen.diagnosis if service.seen.replicas is None else None
+    reference = service.reference(release_to)
+    return HoldOrder(service.spec, record.hold_address, release_to, record.diagnosis or unseen, reference)
+
+
+def _route(service: ManagedService, record: Record, wanted: Plan) -> tuple[str, ...]:
+    """Return the route for Envoys that follows from a plan."""
+    pods = service.seen.endpoints
+    return pods if pods and wanted.route is Route.PODS else (record.hold_address,)

@@ -143,10 +143,10 @@ class XdsRouter:
         """Return the handler for the gRPC server."""
         return self._server.handler()
 
-    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> RouteState:
         self._routed.add(service)
         self._server.route(service, tuple(address(endpoint) for endpoint in endpoints), held)
-        self._report(self._state(service))
+        return self._state(service)
 
     def envoys(self) -> frozenset[str]:
         return frozenset(self._server.nodes()) | self.away()

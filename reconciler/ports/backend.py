@@ -47,13 +47,16 @@ Report = Callable[[WorkloadStatus], None]
 
 
 class Backend(Protocol):
-    """Backend that starts and stops services. Reports to its callback, beginning with the services that already run."""
+    """Backend that starts and stops services. Reports to its callback, beginning with the services that already run.
 
-    def converge(self, service: str, scale: Scale) -> None:
+    It never reports from within `converge`, which returns the status that it changes.
+    """
+
+    def converge(self, service: str, scale: Scale) -> WorkloadStatus | None:
         """Converge to a scale until the next call. Returns immediately; the same value again costs nothing.
 
-        A terminating replica is not an endpoint, however long its end takes. The change is reported before this method
-        returns; otherwise a new client could be routed to a terminating endpoint.
+        A terminating replica is not an endpoint, however long its end takes. A call that removes endpoints returns
+        the status; otherwise a new client could be routed to a terminating endpoint.
         """
 
     async def close(self) -> None:

@@ -78,7 +78,10 @@ Report = Callable[[HoldStatus], None]
 
 
 class Holders(Protocol):
-    """Holders of all services. Report every change of `HoldStatus`."""
+    """Holders of all services. Report every change of `HoldStatus`, but never from within `order`."""
 
-    def order(self, service: str, order: HoldOrder | None) -> None:
-        """Replace the service's order; None removes it. The same value again costs nothing."""
+    def order(self, service: str, order: HoldOrder | None) -> HoldStatus | None:
+        """Replace the service's order; None removes it. The same value again costs nothing.
+
+        Returns the status if the order changes it; a holder acknowledges the order later.
+        """

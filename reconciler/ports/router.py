@@ -22,10 +22,15 @@ Report = Callable[[RouteState], None]
 
 
 class Router(Protocol):
-    """Router of all services. Reports every change of `RouteState`, also when an Envoy connects or disconnects."""
+    """Router of all services. Reports every change of `RouteState`, also when an Envoy connects or disconnects.
 
-    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
-        """Route connections for `service` to these `ip:port`. The same value again costs nothing.
+    It never reports from within `route`.
+    """
+
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> RouteState | None:
+        """Route connections for `service` to these `ip:port`; return the state of the route.
+
+        The same value again costs nothing.
 
         `held` is true for the hold address, to which requests of ignore rules are not routed.
         """

@@ -36,17 +36,20 @@ class ClusterHolders:
         """Set the engine and this replica's own holders. Call it first."""
         self._engine, self._own_holders = engine, own_holders
 
-    def order(self, service: str, order: HoldOrder | None) -> None:
-        self._notified.pop(service, None)  # any next status is a change
+    def order(self, service: str, order: HoldOrder | None) -> HoldStatus | None:
         if order is None:
-            self._own.pop(service, None)
-            self._ordered_at.pop(service, None)
+            for known in (self._own, self._ordered_at, self._notified):
+                known.pop(service, None)
             self._router.forget(service)  # this is how the engine removes a service
             self._own_holders.order(service, None)
-        else:
-            self._ordered_at[service] = self._members.context.clock.now()
-            self._own_holders.order(service, order)
-            self.notify(service)
+            return None
+        self._ordered_at[service] = self._members.context.clock.now()
+        if own := self._own_holders.order(service, order):
+            self._own[service] = own
+        if not self._members.leads:
+            self._updates.on_report(service)
+        held = self._notified[service] = self._status(service)
+        return held
 
     def held(self, held: HoldStatus) -> None:
         """Take the held connections of a service from this replica's holders."""

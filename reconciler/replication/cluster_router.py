@@ -35,11 +35,13 @@ class ClusterRouter:
         """Set the engine and this replica's own router. Call it first."""
         self._engine, self._own_router = engine, own_router
 
-    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> RouteState:
         self._routed_at[service] = self._members.context.clock.now()
-        self._notified.pop(service, None)  # any next state is a change
-        self._own_router.route(service, endpoints, held)
-        self.notify(service)
+        if own := self._own_router.route(service, endpoints, held):
+            self._own[service] = own
+        if not self._members.leads:
+            self._updates.on_report(service)
+        return self.renew(service)
 
     def envoys(self) -> frozenset[str]:
         """Return the node ids that a complete sample must have."""
@@ -59,7 +61,7 @@ class ClusterRouter:
         return list(self._routed_at)
 
     def renew(self, service: str) -> RouteState:
-        """Return the state of a route after a new update, and count the engine as notified of it."""
+        """Return the state of a route after a change, and count the engine as notified of it."""
         state = self._notified[service] = self._state(service)
         return state
 

@@ -24,6 +24,7 @@ from reconciler.kubernetes.types.builtin import ServicePort
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.target import Target
 from reconciler.kubernetes.workloads.backend import KubernetesBackend
+from reconciler.plan import Scale
 from reconciler.ports.backend import WorkloadStatus
 
 GENEROUS_SECONDS = 60.0
@@ -85,6 +86,10 @@ class Stage:
 
     def configure(self, *entries: ServiceConfig) -> None:
         self.backend.configure({one.spec.name: one for one in entries})
+
+    def converge(self, name: str, scale: Scale) -> None:
+        if changed := self.backend.converge(self.named(name), scale):
+            self._on_report(changed)
 
     def named(self, name: str) -> str:
         return f"{self.namespace}/{name}"

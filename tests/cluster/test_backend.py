@@ -55,15 +55,15 @@ async def test_backend_sleeps_and_wakes(stage: Stage, server: int) -> None:
     await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.endpoints)
-    stage.backend.converge(stage.named("web"), DOWN)
+    stage.converge("web", DOWN)
     told = stage.now("web")
     assert told and told.endpoints == (), "said before the call returns"
     await stage.until("web", lambda running: running.replicas == 0)
     assert await stage.replicas("web") == 0
-    stage.backend.converge(stage.named("web"), None)
+    stage.converge("web", None)
     await stage.slice("web-a", "web", [endpoint(HERE, "old", ready=False, terminating=True)], server)
     began = time.time()
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.until_replicas("web", 3)
     waking = await stage.until("web", lambda running: running.replicas == 3 and "scale" in running.milestones)
     assert waking.endpoints == (), "who is still about to end is not who was woken"
@@ -83,7 +83,7 @@ async def test_backend_follower_wakes_if_the_leader_does_not(stage: Stage) -> No
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 0)
     stage.leads = False
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.until_replicas("web", 3)
 
 
@@ -92,9 +92,9 @@ async def test_backend_other_workload_kinds_sleep_and_wake(stage: Stage, kind: s
     await stage.deploy("db", 1, kind)
     stage.configure(entry("db", stage.namespace, kind=kind))
     await stage.until("db", lambda running: running.replicas == 1)
-    stage.backend.converge(stage.named("db"), DOWN)
+    stage.converge("db", DOWN)
     await stage.until("db", lambda running: running.replicas == 0)
-    stage.backend.converge(stage.named("db"), AtLeast(2))
+    stage.converge("db", AtLeast(2))
     await stage.until("db", lambda running: running.replicas == 2)
     assert await stage.replicas("db", f"{kind.lower()}s") == 2
 
@@ -103,7 +103,7 @@ async def test_wake_leaves_replicas_set_by_others(stage: Stage) -> None:
     await stage.deploy("web", 7)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 7)
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.scale("web", 8)
     await stage.until("web", lambda running: running.replicas == 8)
     assert await stage.replicas("web") == 8
@@ -113,11 +113,11 @@ async def test_wake_overrules_a_zero_by_somebody_else(stage: Stage) -> None:
     await stage.deploy("web", 0)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 0)
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.until("web", lambda running: running.replicas == 3)
     await stage.scale("web", 0)
     await stage.until_replicas("web", 3)
-    stage.backend.converge(stage.named("web"), None)
+    stage.converge("web", None)
     await stage.scale("web", 0)
     await stage.until("web", lambda running: running.replicas == 0)
     assert await stage.replicas("web") == 0, "awake, the number is its owner's, zero too"
@@ -128,7 +128,7 @@ async def test_sleep_replicas_changed_meanwhile_still_sleeps(stage: Stage) -> No
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 3)
     stage.leads = False
-    stage.backend.converge(stage.named("web"), DOWN)
+    stage.converge("web", DOWN)
     for replicas in (4, 5, 6):
         await stage.scale("web", replicas)
         await stage.until("web", lambda running, wanted=replicas: running.replicas == wanted)  # type: ignore[misc]
@@ -157,12 +157,12 @@ async def test_sleep_with_a_busy_autoscaler_succeeds(
             await asyncio.sleep(0.005)  # or the real controllers are busy with it for minutes
 
     autoscaler = asyncio.create_task(autoscale())
-    stage.backend.converge(stage.named("web"), DOWN)
+    stage.converge("web", DOWN)
     await stage.until("web", lambda running: running.replicas == 0)
     assert await stage.replicas("web") == 0
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.until("web", lambda running: running.replicas not in (0, None))
-    stage.backend.converge(stage.named("web"), None)
+    stage.converge("web", None)
     await stage.until("web", lambda running: running.replicas == 6)
     autoscaler.cancel()
     await asyncio.gather(autoscaler, return_exceptions=True)
@@ -173,9 +173,9 @@ async def test_wake_during_a_sleep_wins(stage: Stage) -> None:
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 3)
     for _ in range(20):
-        stage.backend.converge(stage.named("web"), DOWN)
+        stage.converge("web", DOWN)
         await asyncio.sleep(0)
-        stage.backend.converge(stage.named("web"), UP)
+        stage.converge("web", UP)
         await stage.until("web", lambda running: running.replicas == 3)
     await stage.until_replicas("web", 3)
 
@@ -185,10 +185,10 @@ async def test_endpoint_terminating_pod_is_removed_before_its_slice(stage: Stage
     await stage.slice("web-a", "web", [endpoint(HERE, "old")], server)
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.endpoints)
-    stage.backend.converge(stage.named("web"), DOWN)
+    stage.converge("web", DOWN)
     await stage.until("web", lambda running: running.replicas == 0)
     woken = time.monotonic()
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.until("web", lambda running: running.replicas == 3)
     await stage.until("web", lambda running: running.endpoints)
     assert time.monotonic() - woken > 2, "the slice says that it is ready for so long that it was spared"
@@ -200,9 +200,9 @@ async def test_sleep_refused_keeps_the_endpoints(stage: Stage, server: int) -> N
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.endpoints)
     stage.leads = False
-    stage.backend.converge(stage.named("web"), DOWN)
+    stage.converge("web", DOWN)
     stage.leads = True
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.until("web", lambda running: running.endpoints)
     assert await stage.replicas("web") == 3
 
@@ -212,10 +212,10 @@ async def test_target_missing_is_reported_until_it_exists(stage: Stage, server: 
     missing = await stage.until("web", lambda running: running.diagnosis)
     assert str(missing.diagnosis) == f"TargetNotFound: Deployment {stage.namespace}/web does not exist"
     assert missing.replicas == 0, "known: nothing runs"
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.deploy("web", 0)
     await stage.until("web", lambda running: running.replicas == 3 and running.diagnosis is None)
-    stage.backend.converge(stage.named("web"), None)
+    stage.converge("web", None)
     await stage.delete("deployments", "web")
     await stage.until("web", lambda running: running.diagnosis and running.replicas == 0)
     await stage.deploy("web", 2)
@@ -233,24 +233,23 @@ async def test_target_shared_sleeps_when_unused(stage: Stage, server: int) -> No
     await stage.deploy("app", 2)
     await stage.slice("web-a", "web", [endpoint(HERE, "one")], server)
     await stage.slice("api-a", "api", [endpoint(HERE, "one")], server)
-    web, api = stage.named("web"), stage.named("api")
     stage.configure(entry("web", stage.namespace, "app"), entry("api", stage.namespace, "app"))
     await stage.until("web", lambda running: running.endpoints)
     await stage.until("api", lambda running: running.endpoints)
-    stage.backend.converge(web, DOWN)
+    stage.converge("web", DOWN)
     await asyncio.sleep(0.3)
     running = stage.now("api")
     assert running and running.endpoints and running.replicas == 2, "it is in use through the other"
     assert await stage.replicas("app") == 2
-    stage.backend.converge(web, UP)
+    stage.converge("web", UP)
     await stage.until("web", lambda running: running.endpoints)
-    stage.backend.converge(api, DOWN)
-    stage.backend.converge(web, DOWN)
+    stage.converge("api", DOWN)
+    stage.converge("web", DOWN)
     await stage.until("web", lambda running: running.replicas == 0)
     await stage.until("api", lambda running: running.replicas == 0 and not running.endpoints)
-    stage.backend.converge(web, None)
-    stage.backend.converge(api, None)
-    stage.backend.converge(api, AtLeast(4))
+    stage.converge("web", None)
+    stage.converge("api", None)
+    stage.converge("api", AtLeast(4))
     await stage.until("web", lambda running: running.replicas == 4)
 
 
@@ -289,7 +288,7 @@ async def test_endpoints_of_real_controllers_come_and_go(stage: Stage, server: i
     await stage.until("web", lambda running: running.replicas == 0)
     pods: list[str] = []
     for _ in range(2):
-        stage.backend.converge(stage.named("web"), AtLeast(1))
+        stage.converge("web", AtLeast(1))
         pod = await stage.pod("web", besides=pods)
         pods.append(pod["metadata"]["uid"])
         await stage.bind(pod)
@@ -309,11 +308,11 @@ async def test_endpoints_of_real_controllers_come_and_go(stage: Stage, server: i
         if "running" not in awake.milestones:  # the watch of endpoints may be ahead of the watch of pods
             awake = await stage.until("web", lambda running: "running" in running.milestones)
         assert list(awake.milestones) == ["scale", "scheduled", "running", "ready"]
-        stage.backend.converge(stage.named("web"), None)
-        stage.backend.converge(stage.named("web"), DOWN)
+        stage.converge("web", None)
+        stage.converge("web", DOWN)
         await stage.until("web", lambda running: running.replicas == 0)
         await stage.until_pods_end("web")
-        stage.backend.converge(stage.named("web"), None)
+        stage.converge("web", None)
 
 
 async def test_endpoints_terminating_are_not_trusted_by_followers(stage: Stage, server: int) -> None:
@@ -322,9 +321,9 @@ async def test_endpoints_terminating_are_not_trusted_by_followers(stage: Stage, 
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.endpoints)
     stage.leads = False
-    stage.backend.converge(stage.named("web"), DOWN)
+    stage.converge("web", DOWN)
     began = time.monotonic()
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", UP)
     await stage.until("web", lambda running: running.endpoints)
     assert time.monotonic() - began > 2, "the leader's patch would be through by now"
 
@@ -335,8 +334,8 @@ async def test_scale_forbidden_is_reported_and_retried(stage: Stage, server: int
     running = await stage.until("web", lambda running: running.diagnosis and running.endpoints)
     assert str(running.diagnosis).startswith("NotScalable: DaemonSet (apps/v1) has no scale subresource")
     assert (running.replicas, running.endpoints) == (1, (f"{HERE}:{server}",))
-    stage.backend.converge(stage.named("web"), DOWN)
-    stage.backend.converge(stage.named("web"), UP)
+    stage.converge("web", DOWN)
+    stage.converge("web", UP)
     await stage.until("web", lambda running: running.endpoints)
 
 
@@ -345,7 +344,7 @@ async def test_backend_close_changes_nothing(stage: Stage, server: int) -> None:
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 2)
     await stage.backend.close()
-    stage.backend.converge(stage.named("web"), DOWN)
+    stage.converge("web", DOWN)
     said = len(stage.reports)
     await stage.scale("web", 3)
     await asyncio.sleep(0.2)
@@ -364,7 +363,7 @@ async def test_hundred_wakes_are_sent_at_once(stage: Stage, capsys: pytest.Captu
             await asyncio.sleep(0.05)
     began, began_at = time.monotonic(), time.time()
     for name in names:
-        stage.backend.converge(stage.named(name), UP)
+        stage.converge(name, UP)
     told = time.monotonic() - began
     answered = [
         (await stage.until(name, lambda running: "scale" in running.milestones)).milestones["scale"] for name in names

@@ -43,15 +43,15 @@ async def test_backend_api_server_restart_loses_nothing(stage: Stage, apiserver:
 
         # Falling asleep: it does so once it can.
         await asyncio.to_thread(apiserver.stop_apiserver)
-        stage.backend.converge(stage.named("web"), Zero())
+        stage.converge("web", Zero())
         await asyncio.to_thread(apiserver.start_apiserver)
         await stage.until("web", lambda running: running.replicas == 0)
         assert await stage.replicas("web") == 0
-        stage.backend.converge(stage.named("web"), None)
+        stage.converge("web", None)
 
         # Waking: the reason is reported, and it wakes as soon as possible.
         await asyncio.to_thread(apiserver.stop_apiserver)
-        stage.backend.converge(stage.named("web"), AtLeast(2))
+        stage.converge("web", AtLeast(2))
         told = await stage.until("web", lambda running: running.diagnosis)
         assert str(told.diagnosis).startswith("ApiUnreachable: ")
         await asyncio.to_thread(apiserver.start_apiserver)
@@ -63,7 +63,7 @@ async def test_wake_frozen_api_server_delays_it_no_longer(stage: Stage, apiserve
     stage.configure(entry("web", stage.namespace))
     await stage.until("web", lambda running: running.replicas == 0)
     apiserver.freeze("apiserver")
-    stage.backend.converge(stage.named("web"), AtLeast(2))
+    stage.converge("web", AtLeast(2))
     await asyncio.sleep(0.5)
     apiserver.thaw("apiserver")
     async with asyncio.timeout(GENEROUS_SECONDS):

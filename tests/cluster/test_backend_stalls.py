@@ -33,7 +33,7 @@ async def woken(stage: Stage, name: str = "web", kind: str = "Deployment") -> No
     await stage.deploy(name, 0, kind)
     stage.configure(entry(name, stage.namespace, kind=kind))
     await stage.until(name, lambda running: running.replicas == 0)
-    stage.backend.converge(stage.named(name), AtLeast(1))
+    stage.converge(name, AtLeast(1))
 
 
 async def told(stage: Stage, words: str, name: str = "web") -> WorkloadStatus:
@@ -98,7 +98,7 @@ async def test_wake_quota_exceeded_is_reported(stage: Stage, kind: str) -> None:
     await stage.deploy("web", 0, kind)
     stage.configure(entry("web", stage.namespace, kind=kind))
     await stage.until("web", lambda running: running.replicas == 0)
-    stage.backend.converge(stage.named("web"), AtLeast(1))
+    stage.converge("web", AtLeast(1))
     stalled = await stage.until("web", lambda running: "QuotaExceeded" in str(running.diagnosis))
     assert str(stalled.diagnosis) == (
         f"QuotaExceeded: pods of {kind} {stage.namespace}/web cannot be created: "
@@ -120,7 +120,7 @@ async def test_diagnosis_watches_waking_targets_only(stage: Stage) -> None:
     await woken(stage)
     await stage.pod("web")
     await stage.until("web", lambda running: "scale" in running.milestones)
-    stage.backend.converge(stage.named("web"), None)
+    stage.converge("web", None)
     pod = await stage.pod("web")
     told: Any = stage.now("web")
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
@@ -134,12 +134,12 @@ async def test_diagnosis_of_one_wake_is_not_kept_for_the_next(stage: Stage) -> N
     pod = await stage.pod("web")
     await stage.say(pod, conditions=[condition("PodScheduled", "False", "Unschedulable", "no room")])
     await told(stage, "no room")
-    stage.backend.converge(stage.named("web"), Zero())
+    stage.converge("web", Zero())
     await stage.until("web", lambda running: running.replicas == 0 and running.diagnosis is None)
     await stage.until_pods_end("web")
-    stage.backend.converge(stage.named("web"), None)
+    stage.converge("web", None)
     stage.reports.clear()
-    stage.backend.converge(stage.named("web"), AtLeast(1))
+    stage.converge("web", AtLeast(1))
     await stage.until("web", lambda running: running.replicas == 1)
     await stage.pod("web", besides={pod["metadata"]["uid"]})
     assert not any("no room" in str(running.diagnosis) for running in stage.all("web"))
@@ -164,7 +164,7 @@ async def test_missing_permission_is_named(stage: Stage, control_plane: Cluster,
     try:
         limited.configure(entry("web", stage.namespace))
         await limited.until("web", lambda running: running.replicas == 0)
-        limited.backend.converge(limited.named("web"), AtLeast(1))
+        limited.converge("web", AtLeast(1))
         refused = await limited.until("web", lambda running: running.diagnosis)
         assert str(refused.diagnosis) == (
             f"Forbidden: zenvoy may not scale Deployment {stage.namespace}/web: no right to deployments/scale in "

@@ -123,10 +123,10 @@ async def test_discovery_custom_kind_is_scaled_at_any_path(stage: Stage, api: Ap
     await stage.until("f", lambda running: running.replicas == 2)
     await stage.scale("f", 4, "fleets", version)
     await stage.until("f", lambda running: running.replicas == 4)
-    stage.backend.converge(stage.named("f"), Zero())
+    stage.converge("f", Zero())
     await stage.until("f", lambda running: running.replicas == 0)
     assert await stage.replicas("f", "fleets", version) == 0
-    stage.backend.converge(stage.named("f"), AtLeast(4))
+    stage.converge("f", AtLeast(4))
     await stage.until("f", lambda running: running.replicas == 4)
     await stage.delete("fleets", "f", version)
     gone = await stage.until("f", lambda running: running.diagnosis)
@@ -139,10 +139,10 @@ async def test_scale_number_forbidden_by_schema_is_reported(stage: Stage, api: A
     await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)
     stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
     await stage.until("f", lambda running: running.replicas == 0)
-    stage.backend.converge(stage.named("f"), AtLeast(51))
+    stage.converge("f", AtLeast(51))
     told = await stage.until("f", lambda running: running.diagnosis)
     assert told.diagnosis and "ScaleFailed" in str(told.diagnosis) and "51" in str(told.diagnosis)
-    stage.backend.converge(stage.named("f"), AtLeast(50))
+    stage.converge("f", AtLeast(50))
     await stage.until("f", lambda running: running.replicas == 50 and not running.diagnosis)
 
 
@@ -151,7 +151,7 @@ async def test_discovery_kind_removed_and_added_again_works(stage: Stage, api: A
     stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
     missing = await stage.until("f", lambda running: running.diagnosis)
     assert str(missing.diagnosis).startswith(f"NoSuchKind: the API server has no group {group}")
-    stage.backend.converge(stage.named("f"), AtLeast(3))
+    stage.converge("f", AtLeast(3))
     for _ in range(2):
         await define(api, fleets(group))
         await stage.make("fleets", {"kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 0}}, version)
@@ -173,6 +173,6 @@ async def test_target_without_selector_uses_the_services_pods(stage: Stage, api:
     made = await stage.make("pods", pod, "v1")
     stage.configure(entry("f", stage.namespace, kind="Fleet", api_version=version))
     await stage.until("f", lambda running: running.replicas == 0)
-    stage.backend.converge(stage.named("f"), AtLeast(1))
+    stage.converge("f", AtLeast(1))
     await stage.say(made, containerStatuses=[container(waiting("CreateContainerConfigError", 'secret "db" not found'))])
     await stage.until("f", lambda running: 'secret "db" not found' in str(running.diagnosis))

@@ -146,20 +146,21 @@ class Replica:
 
     # Ports of the engine
 
-    def converge(self, service: str, scale: Scale) -> None:
-        if isinstance(scale, Zero) and not isinstance(self.scale, Zero):
-            self.scale, self.hides = scale, True
-            self.report_running()
+    def converge(self, service: str, scale: Scale) -> WorkloadStatus | None:
+        before, hid = self.scale, self.hides
         self.scale = scale
-        if not isinstance(scale, Zero) and self.sent is None and self.hides:
+        if isinstance(scale, Zero) and not isinstance(before, Zero):
+            self.hides = True
+            return self.running()
+        if not isinstance(scale, Zero) and self.sent is None:
             self.hides = False
-            self.report_running()
+        return self.running() if hid and not self.hides else None
 
     async def close(self) -> None: ...
 
-    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> None:
+    def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> RouteState:
         self.route_now, self.acks = endpoints, dict.fromkeys(self.acks)
-        self.report_route()
+        return self.routed()
 
     def envoys(self) -> frozenset[str]:
         return frozenset(self.acks)
@@ -167,9 +168,9 @@ class Replica:
     def away(self) -> frozenset[str]:
         return frozenset()
 
-    def order(self, service: str, order: HoldOrder | None) -> None:
+    def order(self, service: str, order: HoldOrder | None) -> HoldStatus:
         self.order_now, self.obeyed = order, dict.fromkeys(self.obeyed)
-        self.report_held()
+        return self.held()
 
     def arm(self, service: str, deadline: Deadline | None) -> None:
         self.deadline = deadline
@@ -195,32 +196,42 @@ class Replica:
 
     # Reports of its own components
 
-    def report_route(self) -> None:
+    def routed(self) -> RouteState:
         late = [name for name, at in sorted(self.acks.items()) if at is None]
         times = [at for at in self.acks.values() if at is not None]
         if late or not times:
-            self.replication.router.routed(RouteState(NAME, None, late[0] if late else "no Envoy is connected"))
-        else:
-            self.replication.router.routed(RouteState(NAME, max(times), ""))
+            return RouteState(NAME, None, late[0] if late else "no Envoy is connected")
+        return RouteState(NAME, max(times), "")
 
-    def report_held(self) -> None:
+    def held(self) -> HoldStatus:
         late = None in self.obeyed.values()
         times = [at for at in self.obeyed.values() if at is not None]
         held = sum(self.counts.get(name, (0, 0))[0] for name in self.obeyed)
         relayed = sum(self.counts.get(name, (0, 0))[1] for name in self.obeyed)
         known = bool(self.obeyed)
         acked = None if late or not times else max(times)
-        self.replication.holders.held(HoldStatus(NAME, held if known else None, relayed if known else None, acked))
+        return HoldStatus(NAME, held if known else None, relayed if known else None, acked)
+
+    def report_route(self) -> None:
+        self.replication.router.routed(self.routed())
+
+    def report_held(self) -> None:
+        self.replication.holders.held(self.held())
 
     def report_fleet(self) -> None:
         self.members.came_or_went(dict.fromkeys(self.acks, ""), sorted(self.obeyed))
         self.report_route()
         self.report_held()
 
+    def running(self) -> WorkloadStatus | None:
+        if self.view is None:
+            return None
+        replicas, _, pods, diagnosis = self.view
+        return WorkloadStatus(NAME, replicas, () if self.hides else pods, diagnosis)
+
     def report_running(self) -> None:
-        if self.view:
-            replicas, _, pods, diagnosis = self.view
-            self.engine.ran(WorkloadStatus(NAME, replicas, () if self.hides else pods, diagnosis))
+        if running := self.running():
+            self.engine.ran(running)
 
     # The peer stream, as in `leader` and `follower`
 

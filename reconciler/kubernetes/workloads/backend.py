@@ -44,8 +44,7 @@ class KubernetesBackend:
     """Scales the services' targets, on one event loop.
 
     Nothing is reported before all EndpointSlices are listed, and no service before its target was observed. `configure`
-    reports every new service that is known before it returns, and `converge` reports endpoints that it removes. All
-    other reports come from the event loop.
+    reports every new service that is known before it returns. All other reports come from the event loop.
     """
 
     def __init__(
@@ -116,11 +115,15 @@ class KubernetesBackend:
         for config in changed:
             self._refresh(self._workloads[config.spec.name])
 
-    def converge(self, service: str, scale: Scale) -> None:
-        """Wake a service, scale it to zero, or leave its replicas to their owner."""
+    def converge(self, service: str, scale: Scale) -> WorkloadStatus | None:
+        """Wake a service, scale it to zero, or leave its replicas to their owner.
+
+        Returns its status without endpoints if it had some and is scaled to zero.
+        """
         workload = self._workloads.get(service)
         if workload is None or self._closing or workload.desired == scale:
-            return
+            return None
+        changed: WorkloadStatus | None = None
         before, workload.desired = workload.desired, scale
         match scale:
             case AtLeast() if not isinstance(before, AtLeast):
@@ -132,9 +135,10 @@ class KubernetesBackend:
             case Zero():
                 workload.cancel_unmark()
                 if workload.reported is not None and workload.reported.endpoints:
-                    self._report_status(workload, replace(workload.reported, endpoints=()))
+                    workload.reported = changed = replace(workload.reported, endpoints=())
         workload.scaler.set_desired(service, scale)
         self._refresh_soon(service)
+        return changed
 
     def lead(self, leads: bool) -> None:
         """Start or stop diagnosing wakes, which only the leader does."""

@@ -112,12 +112,15 @@ class ProcessBackend:
         """Return the file with the service's output."""
         return self._notes.logs / f"{service}.log"
 
-    def converge(self, service: str, scale: Scale) -> None:
-        """Start or stop a service; one that is not configured is being stopped already."""
+    def converge(self, service: str, scale: Scale) -> WorkloadStatus | None:
+        """Start or stop a service; return its status without endpoints if it stops.
+
+        One that is not configured is being stopped already.
+        """
         program = (self._programs or {}).get(service)
         unit = self._units.get(service)
         if program is None or self._closing or service in self._retired:
-            return
+            return None
         match scale:
             case AtLeast():
                 if unit is None:
@@ -127,7 +130,8 @@ class ProcessBackend:
                 unit.want()
             case Zero():
                 if unit is not None and unit.wanted:
-                    self._tell(unit.stop())
+                    return unit.stop()
+        return None
 
     def retire(self, service: str) -> None:
         """Stop a service for good, and report nothing of it any more."""

@@ -54,6 +54,11 @@ async def test_router_reports_a_route_once_an_envoy_is_forgotten(reconciler: Rec
     await here.leaves()
 
 
+async def test_router_returns_the_state_of_a_new_route(reconciler: Reconciler) -> None:
+    assert reconciler.router.route(WEB.name, (POD,), held=False) == RouteState(WEB.name, None, "no Envoy is connected")
+    assert reconciler.states == [], "only later changes are reported"
+
+
 @pytest.mark.parametrize(
     ("address", "hops", "trusted"),
     [

@@ -69,7 +69,11 @@ class Scene:
         self.backend.configure({one.spec.name: one for one in entries or (entry(),)})
 
     def converge(self, wanted: AtLeast | Zero | None) -> None:
-        self.backend.converge("shop/web", wanted)
+        before = len(self.reports)
+        changed = self.backend.converge("shop/web", wanted)
+        assert len(self.reports) == before, "the backend calls back from within a call"
+        if changed:
+            self.reports.append(changed)
 
     @property
     def now(self) -> WorkloadStatus:

@@ -119,7 +119,11 @@ class Scene:
         return await self.until(lambda running: running.replicas == 0, service)
 
     def converge(self, scale: Scale, service: str = "s") -> None:
-        self.backend.converge(service, scale)
+        before = len(self.reports)
+        changed = self.backend.converge(service, scale)
+        assert len(self.reports) == before, "the backend calls back from within a call"
+        if changed:
+            self._on_report(changed)
 
     def log(self, service: str = "s") -> str:
         """Return the log file of the service, if there is one."""
