@@ -54,7 +54,7 @@ def test_doctor_of_running_zenvoy_checks_it(zenvoy: Start) -> None:
     assert (done.returncode, answer["findings"]) == (0, [])
     assert [one["check"] for one in answer["checks"]] == [
         *("Envoy", "Prometheus", "services file", "zenvoy up", "file in force", "services"),
-        *("records", "Envoy's configuration", "listen addresses", "Envoys", "holders", "samples"),
+        *("records", "Envoy's configuration", "listen addresses", "Envoys", "holders", "samples", "busy checks"),
     ]
     assert z.cli("doctor").stdout.splitlines()[-1] == "no problems, no notes"
 
