@@ -55,7 +55,9 @@ def test_root_enters_all_and_executes_executables() -> None:
 def test_obstacle_is_the_first_closed_place(folder: Path) -> None:
     program = folder / "closed" / "bin" / "serve"
     program.parent.mkdir(parents=True)
-    program.touch(0o755)
+    program.touch()
+    for made in (program, program.parent, folder / "closed"):
+        made.chmod(0o755)  # whatever umask the tests before this one have left
     (folder / "serve").symlink_to(program)
     assert OTHER.obstacle(program) is None
     program.chmod(0o744)
