@@ -19,7 +19,9 @@ CHECKS = (
     "services",
     "conflicts",
     "routes",
+    "network",
 )
+"""The first word of each."""
 VERDICTS = [(check, "note" if check in ("controller", "conflicts") else "ok") for check in CHECKS]
 """Findings about default values without a host policy, and about a Deployment with replicas in its manifest."""
 
