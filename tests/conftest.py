@@ -14,6 +14,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.ports import reserved
+
 # A run has the result of the run before: the same examples, and no limit that a busy machine exceeds.
 hypothesis.settings.register_profile(
     "zenvoy",
@@ -104,6 +106,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if _lacks(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Reserve the ports of this process now, because some tests count open descriptors."""
+    if session.items:
+        reserved()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

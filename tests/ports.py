@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
+import tempfile
+from functools import cache
 
 FIRST, LAST = 10_300, 19_999
 """Below the ephemeral range, so that no outgoing connection takes a port between its choice and its use; below the
 ports that `zenvoy up` gives to programs; and above those of the node's programs, such as kube-scheduler's 10259."""
-WORKERS = 8
-"""Parallel test processes with ports of their own. Envoy shares a port with another Envoy without an error."""
+RANGES = 8
+"""Test processes that have ports of their own, in all runs on this machine. Envoy shares a port with another Envoy
+without an error."""
 _random = random.SystemRandom()
 _given: set[int] = set()
 
@@ -22,7 +26,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def free_ports(count: int, host: str = "127.0.0.1") -> int:
     """Return the first of so many free ports in a row; see `free_port`."""
-    ports = _own_range()
+    ports = reserved()
     while True:
         first = _random.choice(ports[: 1 - count or None])
         wanted = range(first, first + count)
@@ -41,7 +45,16 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _own_range() -> range:
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
-    size = (LAST + 1 - FIRST) // WORKERS
-    return range(FIRST + worker * size, FIRST + (worker + 1) * size)
+@cache
+def reserved() -> range:
+    """Return a range of ports that no other test process uses until this one ends; a lock file stays open."""
+    size = (LAST + 1 - FIRST) // RANGES
+    for number in range(RANGES):
+        lock = os.open(f"{tempfile.gettempdir()}/zenvoy-test-ports-{number}", os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return range(FIRST + number * size, FIRST + (number + 1) * size)
+    raise RuntimeError(f"{RANGES} test processes run on this machine; wait until one has ended")

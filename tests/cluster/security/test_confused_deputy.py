@@ -144,8 +144,12 @@ async def cleared(api: Api, namespace: str) -> None:
     for api_version, plural in (("v1", "services"), (API_VERSION, PLURAL)):
         for item in json.loads(await api.get(path(api_version, plural, namespace)))["items"]:
             where = path(api_version, plural, namespace, item["metadata"]["name"])
-            await api.patch(where, {"metadata": {"finalizers": None}}, MERGE_PATCH)
-            await api.call("DELETE", where)
+            try:
+                await api.patch(where, {"metadata": {"finalizers": None}}, MERGE_PATCH)
+                await api.call("DELETE", where)
+            except ApiError as error:
+                if error.status != 404:  # the garbage collector was faster
+                    raise
 
 
 async def replicas_of(objects: Objects, name: str) -> int:
