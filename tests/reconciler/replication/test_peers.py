@@ -446,6 +446,7 @@ async def test_leader_that_nobody_asks_forgets_what_has_ended() -> None:
         s.shared.ended.update(("envoy-two", "two"))
         await s.envoys["two"].leaves()
         await s.holders["two"].leaves()
+        await until(lambda: "envoy-two" not in members.ledger.envoys.connected, "the leader to hear of it")
 
         def forgotten() -> bool:
             readings = {node: EnvoyReading(1e6, {}) for node in members.ledger.envoys.connected}
