@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, PLURAL
 
 FILE = Path(__file__).parents[2] / "deploy/chart/crds/scaledservices.yaml"
+DEFINITION_SECONDS = 240.0
+"""Time in which the API server must serve a new definition."""
 
 
 def manifest() -> dict[str, Any]:
@@ -28,12 +31,13 @@ async def install(api: Api) -> None:
     where = path("apiextensions.k8s.io/v1", "customresourcedefinitions", name=crd["metadata"]["name"])
     query = {"fieldManager": "tests", "force": "true", "fieldValidation": "Strict"}
     await api.patch(where, crd, APPLY_PATCH, query)
-    async with asyncio.timeout(30):
-        while not _established(json.loads(await api.get(where))) or not await _served(api):
+    async with asyncio.timeout(DEFINITION_SECONDS):
+        while not is_established(json.loads(await api.get(where))) or not await _served(api):
             await asyncio.sleep(0.05)
 
 
-def _established(crd: dict[str, Any]) -> bool:
+def is_established(crd: Mapping[str, Any]) -> bool:
+    """Return whether a definition is in force."""
     conditions = crd.get("status", {}).get("conditions") or []  # none yet is null
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 

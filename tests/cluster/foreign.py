@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import yaml
 
+from tests.cluster.crd import DEFINITION_SECONDS, is_established
 from tests.cluster.harness import TOOLING_SECONDS, Cluster, run
+from tests.e2e.harness import until
 
 HERE = Path(__file__).parent
 
@@ -21,9 +24,15 @@ def defined(cluster: Cluster, pin: str, module: str, files: Sequence[str]) -> It
     folder = Path(run("go", "-C", HERE / pin, "list", "-m", "-f", "{{.Dir}}", module).strip())
     named = [option for file in files for option in ("-f", str(folder / file))]
     cluster.kubectl("apply", "--server-side", *named)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=240s", *named)
+    until("the definitions are established", lambda: _are_established(cluster, named), DEFINITION_SECONDS)
     yield cluster
     cluster.kubectl("delete", "--wait=false", *named)
+
+
+def _are_established(cluster: Cluster, named: Sequence[str]) -> bool:
+    """Return whether all definitions are in force. `kubectl wait` fails while one has no conditions yet."""
+    said = json.loads(cluster.kubectl("get", *named, "-o", "json"))
+    return all(is_established(one) for one in said.get("items", [said]))
 
 
 def created(cluster: Cluster, objects: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -59,7 +59,7 @@ async def controller(namespace: str, kubeconfig: Path, log: Path) -> AsyncIterat
     try:
         yield
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30) == 0, log.read_text()[-4000:]
+        assert await asyncio.wait_for(process.wait(), 240) == 0, log.read_text()[-4000:]
     finally:
         if process.returncode is None:
             process.kill()

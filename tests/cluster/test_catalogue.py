@@ -26,7 +26,7 @@ HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targ
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not holds():
             await asyncio.sleep(0.02)
 
@@ -67,7 +67,7 @@ class Shop:
 
     async def until(self, holds: Callable[[dict[str, Any] | None], object]) -> dict[str, Any]:
         """Wait until the ScaledService meets the condition, and return it."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not holds(found := await self.get()):
                 await asyncio.sleep(0.02)
         return found or {}

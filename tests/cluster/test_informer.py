@@ -20,7 +20,7 @@ from tests.cluster.harness import Cluster
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not holds():
             await asyncio.sleep(0.02)
 

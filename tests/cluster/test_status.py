@@ -245,7 +245,7 @@ async def test_status_api_server_restart_loses_none(apiserver: Cluster, api: Api
         store.save(scene.named(), record)
         await asyncio.sleep(0.1)
     apiserver.start_apiserver()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while (await scene.status()).get("state") != "ScaledToZero":
             await asyncio.sleep(0.1)
     await scene.end()

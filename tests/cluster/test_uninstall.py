@@ -32,7 +32,7 @@ async def uninstalled(kubeconfig: Path, system: str, namespace: str, *options: s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         out, _ = await process.communicate()
     return process.returncode or 0, out.decode()
 

@@ -91,7 +91,7 @@ async def test_status_without_controller_is_noted(cli: Cli, objects: Objects) ->
 
 async def test_status_watch_shows_changes(cli: Cli, objects: Objects) -> None:
     await objects.scaled_service("web", **entered("Idle", "no traffic"))
-    async with cli.running("status", "-w", "-n", cli.namespace) as process, asyncio.timeout(60):
+    async with cli.running("status", "-w", "-n", cli.namespace) as process, asyncio.timeout(240):
         assert process.stdout
         assert (await process.stdout.readline()).split()[:2] == [b"NAME", b"STATE"]
         assert (await process.stdout.readline()).split()[:2] == [b"web", b"Idle"]
@@ -108,7 +108,7 @@ async def test_status_watch_json_of_one_service(cli: Cli, objects: Objects, cont
     await objects.scaled_service("other", **entered("Active"))
     await objects.scaled_service("web", **entered("Idle", "no traffic"))
     asked = ("status", "web", "-w", "-o", "yaml", "-n", cli.namespace, "--controller", controller.url)
-    async with cli.running(*asked) as process, asyncio.timeout(60):
+    async with cli.running(*asked) as process, asyncio.timeout(240):
         assert process.stdout
         seen: list[str] = []
         await objects.status("web", **entered("Draining"))

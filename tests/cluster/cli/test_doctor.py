@@ -362,7 +362,7 @@ async def test_doctor_ingress_past_the_proxy_is_named(installed: Installed) -> N
 
 async def made(installed: Installed, scaled: dict[str, Any]) -> None:
     """Create objects, retrying while their kind is new to the API server."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
             try:
                 await installed.objects.make("keda.sh/v1alpha1", "scaledobjects", scaled)

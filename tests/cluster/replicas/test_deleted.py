@@ -114,7 +114,7 @@ def test_deletion_with_its_target_is_not_delayed(scene: Scene, tmp_path: Path, p
     act = Act(scene, "together", tmp_path, pool)
     act.bring("Waking")
     scene.kubectl("delete", "deployment,service,ssvc", act.name, "--wait=false")
-    until("it has gone", lambda: not uid(scene, act.name), 30)
+    until("it has gone", lambda: not uid(scene, act.name))
     assert act.under_way
     assert act.under_way.result().status == 503
 

@@ -44,7 +44,7 @@ async def tenant(cluster: Cluster, admin: Api, namespace: str, folder: Path) -> 
     }
     await admin.call("POST", path(RBAC, "rolebindings", namespace), binding)
     request = f"create scaledservices.{GROUP} in {namespace}"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not await may(admin, ACCOUNT, namespace, request):
             await asyncio.sleep(0.1)
     api = await connect(kubeconfig_of(cluster, namespace, ACCOUNT, folder))

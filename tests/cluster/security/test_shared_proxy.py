@@ -138,7 +138,7 @@ async def stage(
             yield Stage(api, attacker, victim, http, tls, tcp, addresses, stack)
         finally:
             process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(process.wait(), 30)
+            await asyncio.wait_for(process.wait(), 240)
         for of in (namespace, victim.namespace):
             for item in json.loads(await api.get(path(API_VERSION, PLURAL, of)))["items"]:
                 where = path(API_VERSION, PLURAL, of, item["metadata"]["name"])
