@@ -102,21 +102,22 @@ class HolderStreams:
         for holder in self._holders.values():
             yield holder, holder.counts.get(address), not holder.gone and holder.acked >= version
 
-    def order(self, service: str, order: HoldOrder | None) -> None:
+    def order(self, service: str, order: HoldOrder | None) -> HoldStatus | None:
         address = self._addresses.get(service)
         if order is None or (address and address != order.address):
             self._withdraw(service)
         if order is None:
-            return
+            return None
         before = self._orders.get(order.address)
         self._orders[order.address] = order
-        if before is not None and assigned(before) == assigned(order):
-            return
-        self._addresses[service] = order.address
-        self._add_change(order.address)
-        self._versions[service] = self._version
-        self._acked_at.pop(service, None)
-        self._pending.add(service)
+        if before is None or assigned(before) != assigned(order):
+            self._addresses[service] = order.address
+            self._add_change(order.address)
+            self._versions[service] = self._version
+            self._acked_at.pop(service, None)
+            self._pending.add(service)
+        # An order that is the same for holders, such as one with another detail of a reason, is in force already.
+        return self._held(service)
 
     def _withdraw(self, service: str) -> None:
         if address := self._addresses.pop(service, None):

@@ -16,7 +16,8 @@ from tests.e2e.harness import LOCAL, QUICK, Zenvoy, gated, request, server
 
 IMPATIENT = {"holdTimeout": "1s"}
 BROKEN = ["sh", "-c", "echo first line; echo cannot use port {port}; exit 7"]
-UNTIL_MENDED = ["sh", "-c", 'test -e mended || exit 3; exec "$@"', "sh", *server("http_echo")]
+UNTIL_MENDED = ["sh", "-c", 'test -e mended || { date +%N; exit 3; }; exec "$@"', "sh", *server("http_echo")]
+"""Its reason is another one at each exit."""
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,9 @@ class Engine:
 class Own:
     """This replica's own router and holders."""
 
+    status: HoldStatus | None = None
+    """The status that orders return."""
+
     def route(self, service: str, endpoints: tuple[str, ...], held: bool) -> RouteState:
         return RouteState(service, None, "Envoy one")
 
@@ -45,7 +48,8 @@ class Own:
     def away(self) -> frozenset[str]:
         return frozenset()
 
-    def order(self, service: str, order: HoldOrder | None) -> None: ...
+    def order(self, service: str, order: HoldOrder | None) -> HoldStatus | None:
+        return self.status
 
 
 class Cluster:
@@ -55,7 +59,8 @@ class Cluster:
         self.engine = Engine()
         clock = Clock(lambda: NOW, lambda: NOW)
         self.replication = Replication(ReplicaContext(ME, MemberList([ME]), lambda: True, clock, settle_seconds=0))
-        self.replication.attach(self.engine, Own(), Own())
+        self.own = Own()
+        self.replication.attach(self.engine, self.own, self.own)
         self.replication.lead(NOW)
         self.replication.members.came_or_went(fleet.envoys, fleet.holders)
         self.engine.reports.clear()
@@ -82,6 +87,15 @@ def test_order_returns_its_status_and_reports_nothing() -> None:
     held = HoldStatus("web", 1, 0, NOW)
     holders.held(held)
     assert cluster.engine.reports == [held]
+
+
+def test_order_not_yet_acknowledged_is_not_in_force() -> None:
+    cluster = Cluster(Fleet({"one": ""}, ("one",)))
+    holders = cluster.replication.holders
+    holders.order("web", ORDER)
+    holders.held(HoldStatus("web", 0, 0, NOW))
+    cluster.own.status = HoldStatus("web", 0, 0, None)
+    assert holders.order("web", ORDER) == cluster.own.status
 
 
 def test_order_without_holders_is_in_force_at_once() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import msgspec
 import pytest
 
+from reconciler.core.reasons import Diagnosis
 from reconciler.core.spec import Protocol, Spec
 from reconciler.ports.holders import HoldOrder, HoldStatus
 from reconciler.server.holders import HolderStreams, assigned
@@ -127,6 +129,24 @@ async def test_order_is_acknowledged_once_in_force_everywhere() -> None:
         assert (await subject.until("web", lambda held: held.relayed == 2)).acked_at is None
         await one.leave()
         await two.leave()
+
+
+async def test_order_with_another_detail_is_in_force_at_once() -> None:
+    """Holders get the class of a reason only, so they have nothing to acknowledge."""
+
+    def exited(detail: str) -> HoldOrder:
+        return replace(order(), diagnosis=Diagnosis.of("Exited", detail))
+
+    async with reconciler() as (subject, target):
+        assert subject.streams.order("web", exited("code 3 after 0.0 s")) == HoldStatus("web", None, None)
+        holder = Holder(target)
+        await holder.say(wire.HolderReport(acked=(await holder.hello()).version))
+        await subject.until("web", lambda held: held.acked_at is not None)
+        assert subject.streams.order("web", exited("code 3 after 0.1 s")) == subject.held["web"]
+        assert subject.held["web"].acked_at == 100.0
+        changed = subject.streams.order("web", order(release_to=("127.0.0.1:8080",)))
+        assert changed and changed.acked_at is None
+        await holder.leave()
 
 
 async def test_counts_are_added_and_name_the_oldest_connection() -> None:

@@ -110,8 +110,8 @@ class Namespace:
     def installed(self) -> str:
         """Return the installed rules of both tools."""
         saved = [self.run(command) for command in ("iptables-save", "ip6tables-save")]
-        own = [table for table in self.run("nft", "list", "tables").splitlines() if table.endswith(" zenvoy")]
-        tables = [self.run("nft", "list", *table.split()) for table in own]
+        parts = self.run("nft", "list", "ruleset").split("\ntable ")
+        tables = [part for part in parts if part.partition(" {")[0].endswith(" zenvoy")]
         return "\n".join([*tables, *(line for text in saved for line in text.splitlines() if "ZENVOY" in line)])
 
 
