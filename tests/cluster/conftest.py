@@ -15,6 +15,7 @@ from tests.cluster import harness
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
 from tests.cluster.release import Release, Shop, load_images
+from tests.cluster.stage import Stage
 
 NODE_TEST_SECONDS = 1800
 """The first test may build Kubernetes and the images."""
@@ -116,6 +117,16 @@ async def namespace(control_plane: Cluster) -> AsyncIterator[str]:
     yield name
     await client.call("DELETE", f"/api/v1/namespaces/{name}")
     await client.close()
+
+
+@pytest.fixture
+async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
+    """Provide a namespace with a backend that looks after its workloads."""
+    urgent = await connect(control_plane.kubeconfig)
+    made = Stage(api, urgent, namespace)
+    yield made
+    await made.backend.close()
+    await urgent.close()
 
 
 @pytest.fixture

@@ -189,6 +189,11 @@ class Shop:
         except AssertionError as error:
             raise AssertionError(f"{error}; was {seen}") from None
 
+    def until_rolled_out(self, *names: str, kind: str = "deployment") -> None:
+        """Wait until all pods of these workloads are ready."""
+        for name in names:
+            self.kubectl("rollout", "status", f"{kind}/{name}", "--timeout=240s")
+
     def replicas(self, name: str, kind: str = "deployment") -> int:
         return int(self.get(kind, name)["spec"].get("replicas", 0))
 

@@ -10,23 +10,13 @@ from contextlib import suppress
 
 import pytest
 
-from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.plan import AtLeast, Zero
-from tests.cluster.harness import Cluster
 from tests.cluster.stage import GENEROUS_SECONDS, RUNS, Stage, condition, container, endpoint, entry, own_address
 
 UP, DOWN = AtLeast(3), Zero()
 HERE = own_address()
-
-
-@pytest.fixture
-async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
-    urgent = await connect(control_plane.kubeconfig)
-    made = Stage(api, urgent, namespace)
-    yield made
-    await made.backend.close()
-    await urgent.close()
 
 
 @pytest.fixture

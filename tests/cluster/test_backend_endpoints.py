@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from reconciler.kubernetes.client.api import Api, connect
-from tests.cluster.harness import Cluster
 from tests.cluster.stage import Stage, endpoint, entry, own_address
 
 HERE = own_address()
@@ -17,13 +15,9 @@ UNREACHABLE = "192.0.2.1"
 
 
 @pytest.fixture
-async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
-    urgent = await connect(control_plane.kubeconfig)
-    made = Stage(api, urgent, namespace)
-    await made.deploy("web", 3)
-    yield made
-    await made.backend.close()
-    await urgent.close()
+async def stage(stage: Stage) -> Stage:
+    await stage.deploy("web", 3)
+    return stage
 
 
 @pytest.fixture

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.api import connect
 from reconciler.plan import AtLeast, Zero
 from reconciler.ports.backend import WorkloadStatus
 from tests.cluster.harness import Cluster
 from tests.cluster.stage import RUNS, Stage, condition, container, endpoint, entry, own_address, waiting
 
 KNOWN_SECONDS = 2.0
-
-
-@pytest.fixture
-async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
-    urgent = await connect(control_plane.kubeconfig)
-    made = Stage(api, urgent, namespace)
-    yield made
-    await made.backend.close()
-    await urgent.close()
 
 
 async def woken(stage: Stage, name: str = "web", kind: str = "Deployment") -> None:

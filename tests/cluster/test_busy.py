@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from reconciler.core.busy import BusyUntil
 from reconciler.core.reasons import Reason
-from reconciler.kubernetes.client.api import MERGE_PATCH, Api, connect
+from reconciler.kubernetes.client.api import MERGE_PATCH, Api
 from reconciler.kubernetes.config.provider import KubernetesProvider
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, BUSY_UNTIL_ANNOTATION, KIND, PLURAL, BusyCheck
 from tests.cluster import crd
-from tests.cluster.harness import Cluster
 from tests.cluster.stage import Stage, entry, own_address
 from tests.cluster.written import until
 from tests.reconciler.test_http_get import serving
@@ -24,15 +20,6 @@ from tests.reconciler.test_http_get import serving
 HERE = own_address()
 HTTP = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}]}
 TIMES = ("2126-11-23T10:00:00Z", "2126-11-23T11:00:00Z")
-
-
-@pytest.fixture
-async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
-    urgent = await connect(control_plane.kubeconfig)
-    made = Stage(api, urgent, namespace)
-    yield made
-    await made.backend.close()
-    await urgent.close()
 
 
 async def annotate(api: Api, where: str, text: str | None) -> None:

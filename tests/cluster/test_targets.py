@@ -10,23 +10,13 @@ from typing import Any
 
 import pytest
 
-from reconciler.kubernetes.client.api import Api, connect
+from reconciler.kubernetes.client.api import Api
 from reconciler.kubernetes.client.discovery import Discovery, NoSuchKind, ScalableResource
 from reconciler.kubernetes.client.errors import ApiError
 from reconciler.plan import AtLeast, Zero
-from tests.cluster.harness import Cluster
 from tests.cluster.stage import GENEROUS_SECONDS, Stage, container, entry, waiting
 
 PORTS = [{"port": 80}]
-
-
-@pytest.fixture
-async def stage(control_plane: Cluster, api: Api, namespace: str) -> AsyncIterator[Stage]:
-    urgent = await connect(control_plane.kubeconfig)
-    made = Stage(api, urgent, namespace)
-    yield made
-    await made.backend.close()
-    await urgent.close()
 
 
 @pytest.fixture

@@ -91,8 +91,7 @@ def requests(release: Release, host: str) -> Iterator[list[int]]:
 
 def test_authority_reissued_under_traffic_loses_nothing(zenvoy: Release, shop: Shop, tmp_path: Path) -> None:
     shop.apply(*web("web"), *web("busy"))
-    for name in ("web", "busy"):
-        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=240s")
+    shop.until_rolled_out("web", "busy")
     shop.label("web", idle_after="2s")
     shop.label("busy", idle_after="1h")
     shop.until("web", "ScaledToZero")

@@ -49,7 +49,7 @@ def pods(release: Release, component: str) -> set[str]:
 
 def test_explain_wake_shows_every_envoy(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
-    shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
+    shop.until_rolled_out("web")
     shop.label("web", idle_after="2s")
     shop.until("web", "ScaledToZero")
     shop.label("web", idle_after="10m")
@@ -99,7 +99,7 @@ def test_explain_wake_shows_every_envoy(zenvoy: Release, shop: Shop) -> None:
 
 def test_doctor_on_the_node_reports_a_fault(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
-    shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
+    shop.until_rolled_out("web")
     shop.label("web", idle_after="10m")
     shop.until("web", "Active", "Idle")
 

@@ -15,7 +15,7 @@ QUICK = {"idle_after": "2s"}
 @pytest.mark.parametrize("zenvoy", ["anyip", "tproxy"], indirect=True)
 def test_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web", replicas=2))
-    shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
+    shop.until_rolled_out("web")
     shop.label("web", **QUICK)
     shop.until("web", "ScaledToZero")
     assert shop.replicas("web") == 0
@@ -38,7 +38,7 @@ def test_labelled_service_sleeps_and_wakes_on_a_request(zenvoy: Release, shop: S
 @pytest.mark.parametrize("zenvoy", ["anyip", "tproxy"], indirect=True)
 def test_stateful_set_database_keeps_its_rows(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*postgres("db", shop.on_disk("db")))
-    shop.kubectl("rollout", "status", "statefulset/db", "--timeout=240s")
+    shop.until_rolled_out("db", kind="statefulset")
     shop.label("db", **QUICK, target="StatefulSet/db", protocol="tcp", listen="5432")
     until("it takes connections", lambda: shop.state("db") in ("Active", "Idle"))
     until("rows", lambda: psql(zenvoy.address, "create table t (n int); insert into t values (7)") or True)
@@ -52,7 +52,7 @@ def test_stateful_set_database_keeps_its_rows(zenvoy: Release, shop: Shop) -> No
 
 def test_missing_image_refuses_clients_with_its_class_alone(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
-    shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
+    shop.until_rolled_out("web")
     shop.label("web", **QUICK, wake_timeout="20s", hold_timeout="25s")
     shop.until("web", "ScaledToZero")
     shop.kubectl("set", "image", "deployment/web", "web=localhost/nowhere:1")
@@ -69,7 +69,7 @@ def test_missing_image_refuses_clients_with_its_class_alone(zenvoy: Release, sho
 
 def test_crash_loop_refuses_clients_with_allowed_details(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
-    shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
+    shop.until_rolled_out("web")
     shop.label("web", **QUICK, wake_timeout="35s", hold_timeout="40s", refusal_details="true")
     shop.until("web", "ScaledToZero")
     shop.kubectl("set", "env", "deployment/web", "EXIT=3")
@@ -86,7 +86,7 @@ def test_crash_loop_refuses_clients_with_allowed_details(zenvoy: Release, shop: 
 
 def test_proxy_as_daemon_set_takes_over(replaced: Release, shop: Shop) -> None:
     shop.apply(*web("web"))
-    shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
+    shop.until_rolled_out("web")
     shop.label("web", **QUICK)
     shop.until("web", "ScaledToZero")
 

@@ -45,7 +45,7 @@ def _held(address: str) -> int:
 
 def test_holder_killed_keeps_waiting_clients(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("slow", DELAY="8s"))
-    shop.kubectl("rollout", "status", "deployment/slow", "--timeout=240s")
+    shop.until_rolled_out("slow")
     shop.label("slow", idle_after="2s")
     shop.until("slow", "ScaledToZero")
     pods = zenvoy.node.kubectl("get", "pods", "-n", SYSTEM, "-l", "app.kubernetes.io/component=proxy", "-o", "name")

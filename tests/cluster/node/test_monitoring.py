@@ -122,7 +122,7 @@ def asleep(shop: Shop, monitored: Monitored, **annotations: str) -> str:
     deployment, service = web("web")
     deployment["spec"]["template"]["spec"]["containers"][0]["resources"] = {"requests": REQUESTS}
     shop.apply(deployment, service)
-    shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
+    shop.until_rolled_out("web")
     shop.label("web", **{**QUICK, **annotations})
     shop.until("web", "ScaledToZero")
     name = f"{shop.namespace}/web"

@@ -52,8 +52,7 @@ class Clients:
 @pytest.mark.parametrize("part", ["reconciler", "proxy"])
 def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop: Shop, part: str) -> None:
     shop.apply(*web("busy"), *web("asleep"))
-    for name in ("busy", "asleep"):
-        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=240s")
+    shop.until_rolled_out("busy", "asleep")
     shop.label("busy", idle_after="10m")
     shop.label("asleep", idle_after="2s")
     shop.until("asleep", "ScaledToZero")
@@ -75,7 +74,7 @@ def test_rollout_loses_no_request_and_services_sleep_again(zenvoy: Release, shop
 
 def test_wake_continues_during_a_rollout_of_zenvoy(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("slow", DELAY="8s"))
-    shop.kubectl("rollout", "status", "deployment/slow", "--timeout=240s")
+    shop.until_rolled_out("slow")
     shop.label("slow", idle_after="2s")
     shop.until("slow", "ScaledToZero")
     answers = []
@@ -94,7 +93,7 @@ def test_wake_continues_during_a_rollout_of_zenvoy(zenvoy: Release, shop: Shop) 
 def test_uninstall_restores_sleeping_services(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("web", replicas=2), *web("other"))
     for name in ("web", "other"):
-        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=240s")
+        shop.until_rolled_out(name)
         shop.label(name, idle_after="2s")
     shop.apply(*untouchable("old"))
     shop.until("web", "ScaledToZero")
@@ -108,7 +107,7 @@ def test_uninstall_restores_sleeping_services(zenvoy: Release, shop: Shop) -> No
         for name in ("web", "other", "old"):
             # The remaining objects depend on nothing that is gone.
             shop.kubectl("delete", "ssvc", name, "--ignore-not-found", "--timeout=120s")
-        shop.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
+        shop.until_rolled_out("web")
     finally:
         zenvoy.install()
 

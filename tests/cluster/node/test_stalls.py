@@ -26,7 +26,7 @@ def test_stalled_pods_clients_get_classes_and_status_reasons(zenvoy: Release, sh
     for name in WHY:
         shop.apply(*web(name))
     for name in WHY:
-        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=240s")
+        shop.until_rolled_out(name)
         shop.label(name, idle_after="2s", wake_timeout="60s", hold_timeout="30s")
     for name in WHY:
         shop.until(name, "ScaledToZero")

@@ -23,8 +23,7 @@ def addresses(release: Release, component: str) -> list[str]:
 
 def test_stranger_pod_reads_and_changes_nothing(zenvoy: Release, shop: Shop) -> None:
     shop.apply(*web("asleep"), *web("busy"))
-    for name in ("asleep", "busy"):
-        shop.kubectl("rollout", "status", f"deployment/{name}", "--timeout=240s")
+    shop.until_rolled_out("asleep", "busy")
     shop.label("asleep", idle_after="2s")
     shop.label("busy", idle_after="1h")
     shop.until("asleep", "ScaledToZero")
