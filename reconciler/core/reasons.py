@@ -84,7 +84,7 @@ class Reason(StrEnum):
     BUSY_UNTIL = "BusyUntil"
     BUSY_CHECK_FAILED = "BusyCheckFailed"
 
-    # Wakes that nobody uses: the idle time grows.
+    # Wakes that serve nothing: the idle time grows.
     WAKES_UNSERVED = "WakesUnserved"
 
     # Problems: a mistake in what a person configured.

@@ -1,7 +1,7 @@
 """Wakes that served nothing, and the idle time that grows with them. Pure.
 
 With `idle.by: bytes`, a sleep closes open connections that are silent. A client that reconnects by itself, such as a
-connection pool, wakes the service again at once, and nobody uses it: the service would start and stop forever. Each
+connection pool, wakes the service again at once and sends nothing: the service would start and stop forever. Each
 such wake in a row doubles the idle time, up to `LONGEST_SECONDS`. The first wake that serves something ends the row.
 
 The row is not persisted: after a restart of the reconciler it begins again.

@@ -83,5 +83,5 @@ class Holders(Protocol):
     def order(self, service: str, order: HoldOrder | None) -> HoldStatus | None:
         """Replace the service's order; None removes it. The same value again costs nothing.
 
-        Returns the status, with an order that holders may have yet to acknowledge; None if nothing is to be reported.
+        Returns the status, where the order may be unacknowledged; None if a report follows, or after a removal.
         """

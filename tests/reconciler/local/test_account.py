@@ -57,7 +57,7 @@ def test_obstacle_is_the_first_closed_place(folder: Path) -> None:
     program.parent.mkdir(parents=True)
     program.touch()
     for made in (program, program.parent, folder / "closed"):
-        made.chmod(0o755)  # whatever umask the tests before this one have left
+        made.chmod(0o755)  # an earlier test may have changed the umask
     (folder / "serve").symlink_to(program)
     assert OTHER.obstacle(program) is None
     program.chmod(0o744)
