@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from reconciler.core.reasons import Blocker, Reason
 from reconciler.core.spec import Spec
 
+CHECK_SECONDS = 5.0
+"""The longest time of a question to one program."""
 ASK_AGAIN_SECONDS = 60.0
 """The longest time until a service that is kept awake by its check is asked again."""
 NOT_ANSWERED = Blocker(Reason.BUSY_CHECK_PENDING, "the busy check is not answered yet")

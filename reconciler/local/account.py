@@ -93,8 +93,9 @@ def account_of(user: str, directory: Path) -> Account:
     """Return the account of a program that is about to start in a folder. Raises `AccountError`."""
     account = find_account(user)
     problem = user_problem("user", user, account.uid if account else None, os.geteuid())
-    if account is None or problem:
-        raise AccountError(f"{problem.message}; {problem.remedy}" if problem else user)
+    if problem:
+        raise AccountError(f"{problem.message}; {problem.remedy}")
+    assert account is not None
     if obstacle := account.obstacle(directory):  # Popen changes the folder before the user
         raise AccountError(f"{user} cannot enter {obstacle}")
     return account

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from errno import EINPROGRESS, EISCONN
 from signal import SIGKILL
 
-from reconciler.core.busy import check_failed, of_exit_code, of_status
+from reconciler.core.busy import CHECK_SECONDS, check_failed, of_exit_code, of_status
 from reconciler.core.reasons import Blocker
 from reconciler.http_get import NoStatus, get_status
 from reconciler.local.processes.launch import launch_probe
@@ -28,8 +28,6 @@ SLOWEST_SECONDS = 0.05
 SHARE_SECONDS = 0.0002
 """The shortest time between two dials to any service, so that dialling leaves time to programs that start."""
 ANSWER_SECONDS = 2.0
-CHECK_SECONDS = 5.0
-"""The longest time of a busy check."""
 NOT_RUNNING = check_failed("the program does not run")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from reconciler.core.address import split_address
-from reconciler.core.busy import check_failed, of_status
+from reconciler.core.busy import CHECK_SECONDS, check_failed, of_status
 from reconciler.core.reasons import Blocker, Reason
 from reconciler.http_get import NoStatus, get_status
 from reconciler.kubernetes.client.api import Api
@@ -23,8 +23,6 @@ from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import BusyCheck
 from reconciler.kubernetes.workloads.endpoints import PodEndpoint
 
-CHECK_SECONDS = 5.0
-"""The longest time of one question."""
 SERVICE_SECONDS = 30.0
 """The longest time of the questions to all pods of a service."""
 MAX_CONCURRENT_QUESTIONS = 256
