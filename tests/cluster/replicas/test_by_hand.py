@@ -62,6 +62,8 @@ def test_status_invalid_at_start_is_replaced(
 def test_status_written_by_somebody_else_is_corrected(scene: Scene, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     act = Act(scene, "written", tmp_path, pool)
     act.bring("ScaledToZero")
+    # The leader writes the status a moment after the state that it serves.
+    until("it says that nothing runs", lambda: status(scene, act.name).get("zeroed"))
     before = status(scene, act.name)
     write_status(scene, act.name, state="Nonsense", holdAddress="1.2.3.4:5", replicas=99, zeroed=False)
     until("it says what is", lambda: status(scene, act.name) == before)
