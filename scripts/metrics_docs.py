@@ -63,6 +63,8 @@ for every reason. {many:,} services that never woke have {total:,} series. Messa
 
 MANY = 10_000
 RESULTS = 3
+LAST_WAKE = 2
+"""Its duration, and what ended it."""
 ABSENT_ASLEEP = 1
 """A sleeping service has no deadline."""
 USUAL_TRANSITIONS = 5
@@ -128,12 +130,20 @@ def _table(title: str, families: Iterable[Family]) -> str:
 
 def _cardinality() -> str:
     figures = len(State) + sum(family.series == "1 a service" for family in SERVICE_FAMILIES)
-    least, woken = figures - ABSENT_ASLEEP, RESULTS + 1 + len(PARTS)
+    least, woken = figures - ABSENT_ASLEEP, RESULTS + LAST_WAKE + len(PARTS)
     most_parts = max(len(PARTS), len(CLUSTER_PARTS))
     return CARDINALITY.format(
         least=least,
         usual=figures + woken + USUAL_TRANSITIONS - ABSENT_ASLEEP,
-        most=figures + RESULTS + 1 + most_parts + transitions() + STALLED + SAVED + BUSY + len(get_args(RefusalCause)),
+        most=figures
+        + RESULTS
+        + LAST_WAKE
+        + most_parts
+        + transitions()
+        + STALLED
+        + SAVED
+        + BUSY
+        + len(get_args(RefusalCause)),
         transitions=transitions(),
         many=MANY,
         total=MANY * least,

@@ -95,9 +95,14 @@ def last_wake(service: Mapping[str, Any], parts: bool = True) -> str:
         return ""
     whole = duration(wake["total"]) if wake["total"] is not None else _unfinished_wake(service)
     each = ", ".join(f"{name} {duration(seconds)}" for name, seconds in wake["parts"].items())
-    saved = wake.get("savedSeconds")
-    early = "" if saved is None else f", {duration(saved)} before Kubernetes called it ready"
-    return f"{whole} ({each}){early}" if parts else whole
+    return f"{whole} ({each}){_before_ready(wake)}" if parts else whole
+
+
+def _before_ready(wake: Mapping[str, Any]) -> str:
+    """Return how much a wake preceded Kubernetes' readiness; empty if Kubernetes ended it."""
+    if (saved := wake.get("savedSeconds")) is not None:
+        return f", {duration(saved)} before Kubernetes called it ready"
+    return ", and Kubernetes has not called it ready yet" if wake.get("early") and wake["readyAt"] else ""
 
 
 def _unfinished_wake(service: Mapping[str, Any]) -> str:

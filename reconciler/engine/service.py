@@ -81,6 +81,11 @@ class ManagedService:
         """Time that the last wake saved; None if the cluster called the endpoint ready first, or has not done so."""
         return self.wake.saved_seconds if self.wake else None
 
+    @property
+    def woke_early(self) -> bool | None:
+        """True if the last wake ended before the cluster called the endpoint ready; None without a wake."""
+        return self.wake.early if self.wake else None
+
     def set_back(self, now: float) -> Record | None:
         """Move times after `now` (seconds since the epoch) to `now`, after the clock was set back.
 

@@ -100,6 +100,7 @@ def _wake(wake: Wake) -> dict[str, Any]:
         "peer": wake.peer,
         "via": wake.via,
         "parts": {name: round(seconds, 6) for name, seconds in wake.parts().items()},
+        "early": wake.early,
         "savedSeconds": None if wake.saved_seconds is None else round(wake.saved_seconds, 6),
         "total": None if total is None else round(total, 6),
     }

@@ -79,6 +79,12 @@ FIGURES = (
     ),
     _a_service("waited_seconds", "counter", "Sum of the seconds that held connections have waited."),
     _a_service(
+        "last_wake_early",
+        "gauge",
+        "1 if zenvoy's probes ended the last wake before Kubernetes called the pod ready, otherwise 0.",
+        series="1 a service that was woken",
+    ),
+    _a_service(
         "last_wake_saved_seconds",
         "gauge",
         "Seconds by which zenvoy's probes preceded Kubernetes' readiness in the last wake; no series if they did not.",

@@ -122,6 +122,7 @@ def figures(service: ServiceSource, record: Record, counters: ServiceCounters, t
         counters.slept_cpu.read(ticks) if service.asks.cpu_cores is not None else None,
         counters.slept_memory.read(ticks) if service.asks.memory_bytes is not None else None,
         counters.waited.read(ticks),
+        None if service.woke_early is None else int(service.woke_early),
         service.saved_seconds,
     )
 

@@ -36,7 +36,7 @@ class WorkloadStatus:
     """Times at which the parts of the latest wake were reached, by name, in order (seconds since the epoch)."""
     asks: ResourceRequests = UNKNOWN_REQUESTS
     early: bool = False
-    """True if an endpoint is used although the cluster does not call it ready yet."""
+    """True if an endpoint is used because it passed its probes here, before the cluster calls it ready."""
     saved_seconds: float | None = None
     """Time from the first use of such an endpoint in the latest wake until the cluster called it ready."""
     end: str | None = None

@@ -153,6 +153,7 @@ class Probe(Struct, frozen=True):
     http_get: HttpGet | None = None
     tcp_socket: TcpSocket | None = None
     grpc: GrpcAction | None = None
+    period_seconds: int = 10
     timeout_seconds: int = 1
     success_threshold: int = 1
 

@@ -316,7 +316,7 @@ class KubernetesBackend:
         asks = item.asks if (item := self._item(scaler)) else UNKNOWN_REQUESTS
         milestones = ordered_milestones(workload.milestones)
         status = WorkloadStatus(workload.name, replicas, reachable, diagnosis, milestones, asks)
-        self._report_status(workload, replace(status, early=bool(early), saved_seconds=workload.saved_seconds))
+        self._report_status(workload, replace(status, early=workload.is_early, saved_seconds=workload.saved_seconds))
 
     def _follow_wake(
         self, workload: Workload, usable: Sequence[PodEndpoint], routable: Sequence[PodEndpoint]

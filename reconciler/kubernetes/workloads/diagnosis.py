@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from reconciler.core.reasons import Diagnosis, Reason
 from reconciler.kubernetes.types.builtin import ContainerStatus, EventObject, Pod, Terminated
 from reconciler.kubernetes.types.objects import Condition
+from reconciler.kubernetes.workloads.probes.checks import lasting_containers, left_to_kubernetes
 
 MAX_QUOTE_LENGTH = 300
 """Number of characters of a quoted message."""
@@ -194,8 +195,9 @@ def _slow_pod(pod: Pod, evidence: Evidence) -> RankedDiagnosis | None:
         scheduler = f"scheduler {pod.spec.scheduler_name}" if pod.spec.scheduler_name else "its scheduler"
         message = f"{name} has no node yet, and {scheduler} reports no reason: is it running?"
         return _finding(7, Reason.NOT_SCHEDULED, message)
+    sidecars = {one.name for one, _ in lasting_containers(pod)}
     for container in status.init_container_statuses:
-        if container.state.running and not container.ready:
+        if container.state.running and not (container.started if container.name in sidecars else container.ready):
             message = f"init container {container.name} of {name} is still running"
             return _finding(8, Reason.INITIALIZING, message)
     if not any(container.state.running for container in status.container_statuses):
@@ -209,14 +211,17 @@ def _unready_pod(pod: Pod, evidence: Evidence) -> RankedDiagnosis | None:
     name = f"pod {pod.metadata.name}"
     if evidence.running_seconds < UNREADY_SECONDS:
         return None
+    why = f"; only Kubernetes decides, because {left}" if (left := left_to_kubernetes(pod)) else ""
     for event in evidence.events:
         if event.reason == Reason.UNHEALTHY and _is_about(event, pod):
-            return _finding(8, Reason.UNHEALTHY, f"{name} is running, but not ready: {shorten_quote(event.message)}")
-    if evidence.running_seconds < SILENT_SECONDS:
+            return _finding(
+                8, Reason.UNHEALTHY, f"{name} is running, but not ready: {shorten_quote(event.message)}{why}"
+            )
+    if evidence.running_seconds < SILENT_SECONDS and not why:
         return None
     ready = next((one for one in pod.status.conditions if one.type == "Ready"), None)
     cause = f": {shorten_quote(ready.message)}" if ready and ready.message else ""
-    return _finding(8, Reason.NOT_READY, f"{name} is running, but not ready{cause}")
+    return _finding(8, Reason.NOT_READY, f"{name} is running, but not ready{cause}{why}")
 
 
 def _unset_gates(pod: Pod) -> str:

@@ -31,6 +31,10 @@ class EarlyEndpoint:
     """An endpoint whose pod zenvoy probes, because Kubernetes does not call it ready."""
 
     pod: str
+    restarts: tuple[int, ...]
+    """Number of restarts of each container before."""
+    by_probes: bool
+    """False if Kubernetes calls its containers ready, and only the EndpointSlice is late."""
     task: asyncio.Task[None]
     passed_at: float | None = None
     """Time since which it is used, in seconds since the epoch; None before."""
@@ -77,6 +81,11 @@ class Workload:
     def is_waking(self) -> bool:
         """True if replicas are desired."""
         return isinstance(self.desired, AtLeast)
+
+    @property
+    def is_early(self) -> bool:
+        """True if an endpoint is used because it passed zenvoy's own run of its probes."""
+        return any(one.by_probes and one.passed_at is not None for one in self.early.values())
 
     @property
     def runs_probes(self) -> bool:

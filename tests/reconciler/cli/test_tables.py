@@ -50,7 +50,11 @@ def test_last_wake_lists_the_saved_time() -> None:
     wake = {"readyAt": "2026-01-01T00:00:00+00:00", "total": 2.5, "parts": {"ready": 2.5}, "savedSeconds": 7.25}
     shown = tables.last_wake({**SERVICE, "lastWake": wake})
     assert shown == "2.5 s (ready 2.5 s), 7.25 s before Kubernetes called it ready"
-    assert tables.last_wake({**SERVICE, "lastWake": {**wake, "savedSeconds": None}}) == "2.5 s (ready 2.5 s)"
+    unconfirmed = {**wake, "savedSeconds": None, "early": True}
+    shown = tables.last_wake({**SERVICE, "lastWake": unconfirmed})
+    assert shown == "2.5 s (ready 2.5 s), and Kubernetes has not called it ready yet"
+    by_kubernetes = {**unconfirmed, "early": False}
+    assert tables.last_wake({**SERVICE, "lastWake": by_kubernetes}) == "2.5 s (ready 2.5 s)"
 
 
 def test_line_contains_state_and_reason() -> None:

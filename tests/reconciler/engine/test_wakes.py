@@ -38,12 +38,14 @@ def test_recovery_of_awake_service_is_not_a_wake() -> None:
 
 def test_wake_saved_time_is_kept() -> None:
     world = World(SPEC)
+    assert world.service.woke_early is None
     world.engine.command(NAME, WakeCommanded("asked for"))
     pods = ("127.0.0.1:8080",)
     world.engine.ran(WorkloadStatus(NAME, 1, pods, early=True))
     wake = world.service.wake
     assert wake
-    assert (world.state, wake.early, wake.saved_seconds) == (State.Active, True, None)
+    assert (world.state, world.service.woke_early, wake.saved_seconds) == (State.Active, True, None)
+    assert view(world.service)["lastWake"]["early"] is True
     world.engine.ran(WorkloadStatus(NAME, 1, pods, saved_seconds=7.25))
     world.engine.ran(WorkloadStatus(NAME, 1, pods))
     assert world.service.saved_seconds == 7.25
@@ -51,7 +53,7 @@ def test_wake_saved_time_is_kept() -> None:
     world.engine.ran(WorkloadStatus(NAME, 0, ()))
     world.engine.command(NAME, WakeCommanded("asked for again"))
     world.engine.ran(WorkloadStatus(NAME, 1, pods, saved_seconds=3.0))
-    assert world.service.saved_seconds is None, "this endpoint was not early"
+    assert (world.service.woke_early, world.service.saved_seconds) == (False, None), "this endpoint was not early"
 
 
 def test_wake_peer_is_updated_by_request() -> None:

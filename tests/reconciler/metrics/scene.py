@@ -36,6 +36,7 @@ class FakeService:
     recovers: bool = False
     asks: ResourceRequests = UNKNOWN_REQUESTS
     saved_seconds: float | None = None
+    woke_early: bool | None = None
 
 
 @dataclass

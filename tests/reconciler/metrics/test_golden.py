@@ -74,6 +74,7 @@ async def test_scrape_has_as_many_series_as_documented() -> None:
     for event, target in (*USUAL, ("Drained", State.ScaledToZero)):
         scene.goes("web", event, target)
     scene.metrics.woke("web", 1.0, dict.fromkeys(PARTS, 0.1))
+    scene.services["web"].woke_early = False
     assert f", and {_of('web', (await scene.scrape()).splitlines())} once it has woken" in _document()
 
     rows = {(row.source, row.target, row.event.__name__) for row in TABLE if row.source is not row.target}
@@ -85,6 +86,7 @@ async def test_scrape_has_as_many_series_as_documented() -> None:
     scene.metrics.woke("all", 1.0, dict.fromkeys(CLUSTER_PARTS, 0.1))
     scene.metrics.held(HoldStatus("all", 0, 0, refused_by=dict.fromkeys(get_args(RefusalCause), 1)))
     scene.services["all"].saved_seconds = 1.0
+    scene.services["all"].woke_early = True
     until = BusyUntil(inf, Blocker(Reason.BUSY_UNTIL, "until then"))
     scene.services["all"].seen = replace(scene.services["all"].seen, busy_until=until)
     scene.services["all"].deadline = Deadline(START, events.WakeTimedOut)

@@ -57,7 +57,7 @@ async def test_service_spec_and_record_have_series() -> None:
     one.deadline = Deadline(START + 9.0, events.WakeTimedOut)
     one.requests = 42
     one.asks = ResourceRequests(0.5, 1024.0)
-    one.saved_seconds = 7.25
+    one.saved_seconds, one.woke_early = 7.25, True
     scene.metrics.ran("web")
 
     figures = {family.name: await scene.value(family.sample_name, service="web") for family in FIGURES}
@@ -81,6 +81,7 @@ async def test_service_spec_and_record_have_series() -> None:
         "slept_cpu_core_seconds": 0,
         "slept_memory_byte_seconds": 0,
         "waited_seconds": 0,
+        "last_wake_early": 1,
         "last_wake_saved_seconds": 7.25,
     }
     assert figures == {P + name: value for name, value in expected.items()}

@@ -63,6 +63,10 @@ class PodChecks:
     ip: str
     """The pod's own address."""
     containers: tuple[ContainerChecks, ...]
+    restarts: tuple[int, ...]
+    """Number of restarts of each container; the results of a check are those of one run of its container."""
+    passed: bool
+    """True if Kubernetes calls all containers ready; the EndpointSlice follows a moment later."""
 
 
 def pod_checks(pod: Pod) -> PodChecks | None:
@@ -70,14 +74,37 @@ def pod_checks(pod: Pod) -> PodChecks | None:
     spec, status = pod.spec, pod.status
     if pod.metadata.deletion_timestamp or spec.host_network or spec.readiness_gates or not status.pod_ip:
         return None
-    seen = {one.name: one for one in (*status.init_container_statuses, *status.container_statuses)}
-    found = []
-    for container in (*(one for one in spec.init_containers if one.restart_policy == "Always"), *spec.containers):
-        checks = _container_checks(container, seen.get(container.name, ContainerStatus()))
+    found, containers = [], lasting_containers(pod)
+    for container, seen in containers:
+        checks = _container_checks(container, seen)
         if checks is None:
             return None
         found.append(checks)
-    return PodChecks(status.pod_ip, tuple(found)) if found else None
+    restarts = tuple(seen.restart_count for _, seen in containers)
+    passed = all(seen.ready for _, seen in containers)
+    return PodChecks(status.pod_ip, tuple(found), restarts, passed) if found else None
+
+
+def lasting_containers(pod: Pod) -> list[tuple[PodContainer, ContainerStatus]]:
+    """Return the containers that run as long as the pod: its containers, and init containers that are sidecars."""
+    seen = {one.name: one for one in (*pod.status.init_container_statuses, *pod.status.container_statuses)}
+    sidecars = (one for one in pod.spec.init_containers if one.restart_policy == "Always")
+    return [(one, seen.get(one.name, ContainerStatus())) for one in (*sidecars, *pod.spec.containers)]
+
+
+def left_to_kubernetes(pod: Pod) -> str:
+    """Return why Kubernetes alone decides about the running containers of a pod; empty if zenvoy can, too."""
+    if pod.spec.host_network:
+        return "the pod uses the network of its node"
+    for container, status in lasting_containers(pod):
+        if not status.state.running or status.ready:
+            continue
+        for kind, probe in zip(("startup", "readiness"), probes_due(container, status), strict=True):
+            if probe and not _check(probe, container):
+                is_command = not (probe.http_get or probe.tcp_socket or probe.grpc)
+                does = "runs a command" if is_command else "is for the kubelet only"
+                return f"the {kind} probe of container {container.name} {does}, every {probe.period_seconds} s"
+    return ""
 
 
 def _container_checks(container: PodContainer, status: ContainerStatus) -> ContainerChecks | None:
@@ -85,12 +112,17 @@ def _container_checks(container: PodContainer, status: ContainerStatus) -> Conta
         return None
     if status.ready:
         return ContainerChecks(None, None, 1)
-    startup, readiness = None if status.started else container.startup_probe, container.readiness_probe
+    startup, readiness = probes_due(container, status)
     first = _check(startup, container) if startup else None
     then = _check(readiness, container) if readiness else None
     if (startup and not first) or (readiness and not then):
         return None
     return ContainerChecks(first, then, max(1, readiness.success_threshold) if readiness else 1)
+
+
+def probes_due(container: PodContainer, status: ContainerStatus) -> tuple[Probe | None, Probe | None]:
+    """Return the startup and the readiness probe that a running container must still pass."""
+    return None if status.started else container.startup_probe, container.readiness_probe
 
 
 def _check(probe: Probe, container: PodContainer) -> Check | None:

@@ -61,14 +61,20 @@ class EarlyEndpoints:
             return
         by_uid = {pod.metadata.uid: pod for pod in pods}
         for endpoint in (one for one in starting if one.rank == starting[0].rank):
-            if endpoint.address in workload.early or endpoint.pod in workload.unready:
-                continue
             pod = by_uid.get(endpoint.pod)
-            checks = pod_checks(pod) if pod and _has_address(pod, endpoint) else None
+            if pod is None or endpoint.pod in workload.unready:
+                continue
+            checks = pod_checks(pod) if _has_address(pod, endpoint) else None
+            if early := workload.early.get(endpoint.address):
+                if checks and checks.restarts == early.restarts:
+                    continue
+                # A container has ended: what it passed before counts no more, and its next run may differ.
+                workload.drop_early(endpoint.address)
             if checks and len(workload.early) < MAX_PODS:
                 work = self._follow(workload, endpoint, checks)
                 task = self._spawn(work, f"probes of {endpoint.address} for {workload.name}")
-                workload.early[endpoint.address] = EarlyEndpoint(endpoint.pod, task)
+                early = EarlyEndpoint(endpoint.pod, checks.restarts, not checks.passed, task)
+                workload.early[endpoint.address] = early
 
     async def close(self) -> None:
         """Close all connections."""

@@ -16,15 +16,21 @@ TARGET, AWAITED = "Deployment shop/web", "Service shop/web"
 
 
 def pod(
-    name: str = "web-1", *, deleted: bool = False, node: str = "node-1", gates: tuple[str, ...] = (), **status: Any
+    name: str = "web-1",
+    *,
+    deleted: bool = False,
+    node: str = "node-1",
+    gates: tuple[str, ...] = (),
+    spec: Status | None = None,
+    **status: Any,
 ) -> Pod:
     """Return a pod, by default of phase Pending."""
     metadata = {"name": name, "namespace": "shop", "uid": name}
     if deleted:
         metadata["deletionTimestamp"] = "2026-11-23T10:00:00Z"
-    spec: Status = {"nodeName": node, "schedulerName": "default-scheduler"} if node else {"schedulerName": "volcano"}
-    spec["readinessGates"] = [{"conditionType": gate} for gate in gates]
-    text = json.dumps({"metadata": metadata, "spec": spec, "status": {"phase": "Pending", **status}})
+    whole: Status = {"nodeName": node, "schedulerName": "default-scheduler"} if node else {"schedulerName": "volcano"}
+    whole |= {"readinessGates": [{"conditionType": gate} for gate in gates], **(spec or {})}
+    text = json.dumps({"metadata": metadata, "spec": whole, "status": {"phase": "Pending", **status}})
     return decoder(Pod)(text.encode())
 
 
@@ -206,6 +212,37 @@ def test_diagnose_failing_probe_after_a_while() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("container", "spec", "why"),
+    [
+        (
+            {"readinessProbe": {"exec": {"command": ["ready"]}, "periodSeconds": 60}},
+            {},
+            "the readiness probe of container app runs a command, every 60 s",
+        ),
+        (
+            {"startupProbe": {"tcpSocket": {"port": 1, "host": "db"}}},
+            {},
+            "the startup probe of container app is for the kubelet only, every 10 s",
+        ),
+        ({}, {"hostNetwork": True}, "the pod uses the network of its node"),
+    ],
+    ids=["command", "another host", "host network"],
+)
+def test_diagnose_probe_of_kubernetes_is_named(container: Status, spec: Status, why: str) -> None:
+    spec = {"containers": [{"name": "app", **container}], **spec}
+    running = {"phase": "Running", "containerStatuses": [app(RUNS, started=False)]}
+    starting = pod(spec=spec, **running)
+    assert said(starting, waited=9) is None
+    because = f"only Kubernetes decides, because {why}"
+    assert said(starting, waited=11) == f"NotReady: pod web-1 is running, but not ready; {because}"
+    event = warning("Unhealthy", "Readiness probe failed: no")
+    failed = "Unhealthy: pod web-1 is running, but not ready: Readiness probe failed: no"
+    assert said(starting, events=(event,), waited=11) == f"{failed}; {because}"
+    usual = {"containers": [{"name": "app", "readinessProbe": {"tcpSocket": {"port": 1}}}]}
+    assert said(pod(spec=usual, **running), waited=11) is None
+
+
 def test_diagnose_start_is_timed_from_the_running_pod() -> None:
     event = warning("Unhealthy", "Readiness probe failed: connection refused")
     starting = pod(phase="Running", containerStatuses=[app(RUNS)])
@@ -260,6 +297,18 @@ def test_diagnose_init_container() -> None:
     assert said(running, waited=5) is None
     assert said(running, waited=11) == "Initializing: init container app of pod web-1 is still running"
     assert said(pod(initContainerStatuses=[app(ended(0, "Completed"), ready=True)], **rest), waited=11) is None
+
+
+def test_diagnose_sidecar_that_has_started_is_not_initializing() -> None:
+    spec = {"initContainers": [{"name": "app", "restartPolicy": "Always"}]}
+    main = {"containerStatuses": [app(RUNS, name="main")]}
+    starting = pod(spec=spec, initContainerStatuses=[app(RUNS, started=False)], **main)
+    assert said(starting, waited=11) == "Initializing: init container app of pod web-1 is still running"
+    event = warning("Unhealthy", "Readiness probe failed: no")
+    started = pod(spec=spec, initContainerStatuses=[app(RUNS, started=True)], **main)
+    assert said(started, waited=11, events=(event,)) == (
+        "Unhealthy: pod web-1 is running, but not ready: Readiness probe failed: no"
+    )
 
 
 def test_diagnose_no_pods() -> None:

@@ -114,7 +114,7 @@ FIRST, THEN, OTHER = TcpCheck(1, 1.0), TcpCheck(2, 1.0), TcpCheck(3, 1.0)
 
 
 def readiness(*containers: ContainerChecks) -> PodReadiness:
-    return PodReadiness(PodChecks(IP, containers))
+    return PodReadiness(PodChecks(IP, containers, (), False))
 
 
 def test_readiness_without_probe_is_ready() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.reasons import Reason
 from reconciler.kubernetes.config.service_config import Readiness
 from reconciler.kubernetes.workloads.probes import early_endpoints
 from tests.reconciler.kubernetes.workloads.scene import DOWN, PODS, UP, Scene, entry
@@ -60,17 +61,32 @@ def http(port: int) -> dict[str, Any]:
     return {"httpGet": {"path": "/ready", "port": port}, "periodSeconds": 10}
 
 
-def put_pod(scene: Scene, probe: dict[str, Any] | None = None, name: str = "one", **spec: Any) -> str:
-    """Set a running pod that is not ready, and return its uid."""
-    container = {"name": "app", **({"readinessProbe": probe} if probe else {})}
+def put_pod(
+    scene: Scene,
+    probe: dict[str, Any] | None = None,
+    name: str = "one",
+    beside: dict[str, Any] | None = None,
+    restarts: int = 0,
+    ready: bool = False,
+    **spec: Any,
+) -> str:
+    """Set a running pod that is not ready, and return its uid.
+
+    `beside` is the state of another container, which has no probe, and `restarts` how often it was restarted.
+    """
+    containers = [{"name": "app", **({"readinessProbe": probe} if probe else {})}]
+    containers += [{"name": "beside"}] if beside else []
     status = {
         "phase": "Running",
         "podIP": HERE,
         "podIPs": [{"ip": HERE}],
-        "containerStatuses": [{"name": "app", "state": RUNS}],
+        "containerStatuses": [
+            {"name": "app", "state": RUNS, "ready": ready},
+            *([{"name": "beside", "state": beside, "restartCount": restarts}] if beside else []),
+        ],
         "conditions": [{"type": "Ready", "status": "False"}],
     }
-    body = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container], **spec}, "status": status}
+    body = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": containers, **spec}, "status": status}
     scene.api.say(PODS, "shop", name, body)
     return f"uid-of-{name}"
 
@@ -110,7 +126,51 @@ async def test_early_endpoint_is_used_by_followers(scene: Scene, app: tuple[App,
 async def test_early_endpoint_without_probe_is_used(scene: Scene, port: int) -> None:
     await woken(scene)
     scene.slice(port, put_pod(scene), ready=False)
-    await scene.until(lambda running: running.endpoints == (f"{HERE}:{port}",))
+    awake = await scene.until(lambda running: running.endpoints == (f"{HERE}:{port}",))
+    assert awake.early
+
+
+async def test_endpoint_with_late_slice_is_used_but_is_not_early(scene: Scene, port: int) -> None:
+    """The kubelet runs a command, for example, and the pod is updated before the EndpointSlice."""
+    await woken(scene)
+    probe = {"exec": {"command": ["ready"]}}
+    uid = put_pod(scene, probe)
+    scene.slice(port, uid, ready=False)
+    await scene.until(lambda running: "running" in running.milestones)
+    put_pod(scene, probe, ready=True)
+    awake = await scene.until(lambda running: running.endpoints == (f"{HERE}:{port}",))
+    assert not awake.early
+
+
+async def test_early_endpoint_needs_containers_that_still_run(scene: Scene, app: tuple[App, int]) -> None:
+    """A container without a probe has passed while it runs, and only then."""
+    server, port = app
+    await woken(scene)
+    uid = put_pod(scene, http(port), beside=RUNS)
+    scene.slice(port, uid, ready=False)
+    await server.until_asked()
+    put_pod(scene, http(port), beside={"terminated": {"exitCode": 1}})
+    await scene.until(lambda running: running.diagnosis and running.diagnosis.code is Reason.CRASHED)
+    server.status = 200
+    await asyncio.sleep(0.1)
+    assert not scene.now.endpoints
+    put_pod(scene, http(port), beside=RUNS, restarts=1)
+    await scene.until(lambda running: running.endpoints)
+
+
+async def test_early_endpoint_with_restarted_container_starts_again(scene: Scene, app: tuple[App, int]) -> None:
+    server, port = app
+    server.status = 200
+    await woken(scene)
+    probe = {**http(port), "successThreshold": 10**6}
+    uid = put_pod(scene, probe, beside=RUNS)
+    scene.slice(port, uid, ready=False)
+    await server.until_asked()
+    put_pod(scene, http(port), beside=RUNS)
+    await server.until_asked()
+    assert not scene.now.endpoints, "the same run of the containers has the same probes"
+    put_pod(scene, http(port), beside=RUNS, restarts=1)
+    await scene.until(lambda running: running.endpoints)
 
 
 async def test_early_endpoint_is_handed_over_without_a_gap(scene: Scene, app: tuple[App, int], port: int) -> None:
