@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import tempfile
+import time
 from functools import cache
 
 FIRST, LAST = 10_300, 19_999
@@ -15,6 +16,8 @@ ports that `zenvoy up` gives to programs; and above those of the node's programs
 RANGES = 8
 """Test processes that have ports of their own, in all runs on this machine. Envoy shares a port with another Envoy
 without an error."""
+PATIENCE_SECONDS = 1800.0
+"""Longest time to wait until another test process ends."""
 _random = random.SystemRandom()
 _given: set[int] = set()
 
@@ -47,14 +50,23 @@ def _is_free(host: str, port: int) -> bool:
 
 @cache
 def reserved() -> range:
-    """Return a range of ports that no other test process uses until this one ends; a lock file stays open."""
+    """Return a range of ports that no other test process uses until this one ends; wait if none is left."""
     size = (LAST + 1 - FIRST) // RANGES
-    for number in range(RANGES):
-        lock = os.open(f"{tempfile.gettempdir()}/zenvoy-test-ports-{number}", os.O_CREAT | os.O_RDWR, 0o666)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-        else:
-            return range(FIRST + number * size, FIRST + (number + 1) * size)
-    raise RuntimeError(f"{RANGES} test processes run on this machine; wait until one has ended")
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        for number in range(RANGES):
+            if _locks(number):
+                return range(FIRST + number * size, FIRST + (number + 1) * size)
+        time.sleep(1)
+    raise RuntimeError(f"{RANGES} test processes run on this machine; none ended in {PATIENCE_SECONDS:g} s")
+
+
+def _locks(number: int) -> bool:
+    """Return whether this process has the range now. Its lock file stays open until the process ends."""
+    lock = os.open(f"{tempfile.gettempdir()}/zenvoy-test-ports-{number}", os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    return True
