@@ -37,6 +37,8 @@ MESSAGES = {
         "ConfigSource",
         "DataSource",
         "EnvoyInternalAddress",
+        "HeaderValue",
+        "HeaderValueOption",
         "Http1ProtocolOptions",
         "Http1ProtocolOptions.HeaderKeyFormat",
         "Http2ProtocolOptions",

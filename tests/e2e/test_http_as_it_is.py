@@ -33,19 +33,21 @@ REQUESTS = {
     "long": f"GET /{'p' * 70 * 1024} HTTP/1.1\r\nHost: long\r\n\r\n",
     "upgrade": "GET / HTTP/1.1\r\nHost: upgrade\r\nConnection: Upgrade\r\nUpgrade: TLS/1.2\r\n\r\n",
     "tcp": "GET / HTTP/1.1\r\nHost: tcp\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+    "exec": "POST / HTTP/1.1\r\nHost: exec\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 2\r\n\r\nab",
     "dot": "GET / HTTP/1.1\r\nHost: dot.\r\n\r\n",
     "method": "PURGE / HTTP/1.1\r\nHost: method\r\nContent-Length: 2\r\n\r\nab",
     "expect": "POST / HTTP/1.1\r\nHost: expect\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
     "old": "GET / HTTP/1.0\r\nHost: old\r\n\r\n",
 }
 """Requests by name, which is also the host: each has a service of its own, so that one asks each while it sleeps."""
-ADDED = re.compile(rb"X-Forwarded-For: [0-9.]+\r\n|(?<=[0-9],)[0-9.]+|X-Forwarded-Proto: http\r\n")
+ADDED = re.compile(rb"X-Forwarded-For: 127\.0\.0\.1\r\n|(?<=[0-9],)127\.0\.0\.1|X-Forwarded-Proto: http\r\n")
 KEEPALIVE_TIMER = "02"
 CHANGED = {
     "trailers": {b"X-Md5: abc": b"x-md5: abc", b"X-Sum: 42": b"x-sum: 42"},
     "upgrade": {b"Connection: Upgrade\r\nUpgrade: TLS/1.2\r\n": b""},
     "edge": {b"X-Forwarded-For: 192.0.2.9\r\n": b"X-Forwarded-For: 192.0.2.9,\r\n"},
     "tcp": {b"\r\n\r\nGET": b"\r\nConnection: close\r\n\r\nGET"},
+    "exec": {b"\r\n\r\nPOST": b"\r\nConnection: close\r\n\r\nPOST"},
     "dot": {b"Host: dot.": b"Host: dot"},
     "old": {
         b"GET / HTTP/1.0": b"GET / HTTP/1.1",

@@ -38,10 +38,9 @@ def overload_manager(open_files: int) -> dict[str, Any]:
     return {"resource_monitors": [{"name": name, "typed_config": monitor}]}
 
 
-def layered_runtime(open_files: int) -> dict[str, Any]:
-    """Return the limits of single listeners, so that the clients of a shared listener leave room for others."""
+def listener_limits(open_files: int) -> dict[str, Any]:
+    """Return the limits of single listeners as runtime keys: clients of a shared one leave room for others."""
     shared = most_connections(open_files) * 3 // 4
     limits = {HTTP_LISTENER: shared, TLS_LISTENER: shared, STATS_LISTENER: min(MAX_SCRAPES, open_files // 16)}
     listeners = {name: {"connection_limit": limit} for name, limit in limits.items()}
-    layer = {"envoy": {"resource_limits": {"listener": listeners}}}
-    return {"layers": [{"name": "zenvoy", "static_layer": layer}, {"name": "admin", "admin_layer": {}}]}
+    return {"envoy": {"resource_limits": {"listener": listeners}}}

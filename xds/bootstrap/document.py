@@ -35,6 +35,8 @@ FLUSH_INTERVAL = "0.5s"
 OWNER_ONLY = 0o600
 NODE_TAG = "zenvoy_node"
 """The label with the node id on all metrics that Prometheus scrapes from Envoy."""
+_FEATURES = {"envoy.reloadable_features.http_pause_generic_upgrade_request_body": False}
+"""By default Envoy sends the body of an upgrade request only after the answer. A container engine answers after it."""
 _INTERNAL = "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
 OPEN_FILES = "open-files"
 """The file with the limit of open files that the bootstrap assumes; the program that starts Envoy sets it."""
@@ -85,8 +87,13 @@ def bootstrap(join: Join) -> dict[str, Any]:
         "bootstrap_extensions": [{"name": "envoy.bootstrap.internal_listener", "typed_config": {"@type": _INTERNAL}}],
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": connection_limits.overload_manager(join.open_files),
-        "layered_runtime": connection_limits.layered_runtime(join.open_files),
+        "layered_runtime": _runtime(join.open_files),
     }
+
+
+def _runtime(open_files: int) -> dict[str, Any]:
+    static = {**connection_limits.listener_limits(open_files), **_FEATURES}
+    return {"layers": [{"name": "zenvoy", "static_layer": static}, {"name": "admin", "admin_layer": {}}]}
 
 
 def files(join: Join) -> dict[str, str]:

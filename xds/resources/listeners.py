@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from xds import ir
-from xds.names import ANSWERS, HTTP_LISTENER, ROUTES, SOURCE, TLS_LISTENER, TRIAL, ignored, tcp_listener_name
+from xds.names import ANSWERS, CLIENT, HTTP_LISTENER, ROUTES, SOURCE, TLS_LISTENER, TRIAL, ignored, tcp_listener_name
 from xds.resources.clusters import ads, socket_address, tcp_keepalive
 from xds.resources.http_options import PASSED_UPGRADES, http1_options, ignored_upgrades
 from xds.resources.ignore_rules import source_ranges
@@ -137,14 +137,13 @@ def _http_filter(manager: Any) -> dict[str, Any]:
 
 
 def _source_filter() -> dict[str, Any]:
-    """Return the filter that keeps the client's address for routes to match. A client could forge a header."""
-    address = {"inline_string": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}
-    value = {
-        "object_key": SOURCE,
-        "factory_key": "envoy.network.ip",
-        "format_string": {"text_format_source": address},
-    }
-    config = SetFilterState(on_new_connection=[value])
+    """Return the filter that keeps the client's address for routes. A client could forge a header."""
+    address = {"text_format_source": {"inline_string": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}
+    values = [
+        {"object_key": SOURCE, "factory_key": "envoy.network.ip", "format_string": address},
+        {"object_key": CLIENT, "factory_key": "envoy.string", "format_string": address},
+    ]
+    config = SetFilterState(on_new_connection=values)
     return {"name": "envoy.filters.network.set_filter_state", "typed_config": packed(config)}
 
 
@@ -178,6 +177,8 @@ def _connection_manager(stat_prefix: str, routes: str, options: ir.ListenerOptio
         request_timeout=UNLIMITED,
         request_headers_timeout=_REQUEST_HEADERS_TIMEOUT,
         use_remote_address={"value": True},
+        # Envoy would append its own address for a client on a loopback address; the routes append the client's.
+        skip_xff_append=True,
         xff_num_trusted_hops=options.trusted_hops,
         strip_trailing_host_dot=True,
         generate_request_id={"value": False},

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from xds import ir
-from xds.names import ANSWERS, ROUTES, UNKNOWN_HOST, ignored
+from xds.names import ANSWERS, CLIENT, ROUTES, UNKNOWN_HOST, ignored
 from xds.resources.ignore_rules import answer_routes, route_matches
 from xds.resources.proto import Route, RouteConfiguration, encode
 
@@ -21,6 +21,8 @@ BACKOFF = {"base_interval": timedelta(milliseconds=25), "max_interval": timedelt
 """Each pause is random below a bound that doubles: 6 s in all on average, the time in which a holder restarts."""
 ADDED_REQUEST_HEADERS = ("x-envoy-external-address", "x-envoy-internal")
 """Headers that Envoy adds to requests, and that no service asked for."""
+_FORWARDED_FOR = {"header": {"key": "x-forwarded-for", "value": f"%FILTER_STATE({CLIENT}:PLAIN)%"}}
+"""The client's address, appended to those of the proxies in front."""
 _HOST = {
     "routes": [{"match": {"prefix": "/"}, "route": {"timeout": UNLIMITED}}],
     "retry_policy": {
@@ -71,7 +73,10 @@ def answering_configuration(hosts: Iterable[bytes]) -> bytes:
 def _head(name: str) -> bytes:
     return encode(
         RouteConfiguration(
-            name=name, ignore_port_in_host_matching=True, request_headers_to_remove=ADDED_REQUEST_HEADERS
+            name=name,
+            ignore_port_in_host_matching=True,
+            request_headers_to_remove=ADDED_REQUEST_HEADERS,
+            request_headers_to_add=[_FORWARDED_FOR] if name == ROUTES else [],
         )
     )
 
