@@ -1,4 +1,7 @@
-"""Files and output in any locale: files are UTF-8, and characters that the output lacks become similar ASCII."""
+"""Standard streams, and files and output in any locale.
+
+Files are UTF-8, and characters that the output lacks become similar ASCII.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,18 @@ def _look_alike(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error(HANDLER, _look_alike)
+
+
+def open_missing_streams() -> None:
+    """Open `/dev/null` for each standard stream that was closed when the program started, as by `>&-` in a shell.
+
+    Otherwise the next file or socket would get its descriptor, and receive the output of the programs of services.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
 
 
 def restart_in_utf8() -> None:

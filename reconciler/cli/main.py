@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler.app.encoding import degrade_output, restart_in_utf8
+from reconciler.app.encoding import degrade_output, open_missing_streams, restart_in_utf8
 from reconciler.cli import options, output
 from reconciler.cli.commands import controller, envoy, logs, maintenance, services, up
 from reconciler.cli.completion import complete_service
@@ -73,6 +73,7 @@ def main(prog_name: str | None = None) -> None:
     # By default gRPC prints a line for each failed TLS handshake, which every process that reaches the port can cause.
     # It reads this when it is imported, which only commands do.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    open_missing_streams()
     restart_in_utf8()
     degrade_output()
     try:
