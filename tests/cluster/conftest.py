@@ -14,7 +14,7 @@ from reconciler.kubernetes.client.api import Api, connect
 from tests.cluster import harness
 from tests.cluster.chart import Chart
 from tests.cluster.harness import Cluster
-from tests.cluster.release import Release, Shop, load_images
+from tests.cluster.release import Release, Shop, load_images, new_shop
 from tests.cluster.stage import Stage
 
 NODE_TEST_SECONDS = 1800
@@ -73,10 +73,8 @@ def replaced(zenvoy: Release) -> Iterator[Release]:
 @pytest.fixture
 def shop(loaded: Cluster) -> Iterator[Shop]:
     """Provide a new namespace on the node."""
-    name = f"shop-{secrets.token_hex(2)}"
-    loaded.kubectl("create", "namespace", name)
-    yield Shop(loaded, name)
-    loaded.kubectl("delete", "namespace", name, "--wait=false")
+    with new_shop(loaded) as made:
+        yield made
 
 
 @pytest.hookimpl(wrapper=True)

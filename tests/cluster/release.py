@@ -10,7 +10,8 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -216,6 +217,15 @@ class Shop:
         assert said[1] not in pods
         assert not ip_address(said[1]).is_loopback
         return said[1]
+
+
+@contextmanager
+def new_shop(node: Cluster) -> Iterator[Shop]:
+    """Provide a new namespace on a node, which is deleted at the end of the block."""
+    name = f"shop-{secrets.token_hex(2)}"
+    node.kubectl("create", "namespace", name)
+    yield Shop(node, name)
+    node.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def web(name: str, replicas: int = 1, image: str = WEB, **environment: str) -> list[dict[str, Any]]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from reconciler.doctor.conflicts import MANIFEST
+from tests.cluster.node.command import run, says
 from tests.cluster.release import PATIENCE_SECONDS, SYSTEM, Release, Shop, service, web
 from tests.e2e.harness import until
 
-COMMAND = Path(sys.executable).with_name("zenvoy")
 CHECKS = (
     *("definition", "controller", "permissions", "Envoys", "holders", "samples", "certificates", "busy", "proxies"),
     "services",
@@ -24,21 +20,6 @@ CHECKS = (
 """The first word of each."""
 VERDICTS = [(check, "note" if check in ("controller", "conflicts") else "ok") for check in CHECKS]
 """Findings about default values without a host policy, and about a Deployment with replicas in its manifest."""
-
-
-def run(release: Release, *arguments: str) -> tuple[int, str]:
-    """Return the exit code and the output."""
-    settings = {**os.environ, **release.node.settings, "COLUMNS": "200"}
-    done = subprocess.run([COMMAND, *arguments], env=settings, capture_output=True, text=True, timeout=60)
-    assert not done.stderr, done
-    return done.returncode, done.stdout
-
-
-def says(release: Release, *arguments: str) -> str:
-    """Return the output; the exit code must be 0."""
-    code, said = run(release, *arguments)
-    assert code == 0, said
-    return said
 
 
 def pods(release: Release, component: str) -> set[str]:
