@@ -21,12 +21,17 @@ KEYS = ("command", "env", "workingDirectory", "user", "port", "ready", "busy", "
 EXAMPLE = '[python3, -m, http.server, "{port}"]'
 READY_EXAMPLE = "{http: /path}"
 BUSY_EXAMPLE = "{http: /busy} or {command: [pgrep, -f, worker]}"
+_UNPASSABLE = re.compile("[\0\ud800-\udfff]")
+"""The end of a text for the kernel, and halves of characters, which UTF-8 does not have."""
 _PORT_VARIABLE = re.compile(r"\bPORT\b")
 
 
 def read_program(service: Value, fields: dict[str, Value], folder: Path, protocol: Protocol, drain: float) -> Program:
     """Return the program of a service; `folder` is the folder of the services file."""
     environment = fields["env"].mapping("env: {NAME: value}") if "env" in fields else {}
+    for name, value in environment.items():
+        if not name or "=" in name or _UNPASSABLE.search(name):
+            value.wrong(f"{name!r} is not the name of a variable; use env: {{NAME: value}}")
     command = _command(fields["command"], environment) if "command" in fields else []
     if "command" not in fields:
         service.lacks("command", f"command: {EXAMPLE}")
@@ -101,14 +106,14 @@ def _probe_command(
     if value is not None and words:
         if directory is not None:
             check_command(value, words[0], directory, path, account)
-        _check_names(_places(value, words))
+        _check_texts(_places(value, words))
     return tuple(words)
 
 
 def _check_placeholders(value: Value, command: list[str], environment: dict[str, Value], *, fixed: bool) -> None:
     texts = _places(value, command)
     texts += [(place, place.as_written() or "") for place in environment.values()]
-    _check_names(texts)
+    _check_texts(texts)
     variable = "PORT" not in environment  # its own value replaces zenvoy's
     used = any(PLACEHOLDER.search(text) or (variable and _PORT_VARIABLE.search(text)) for _, text in texts)
     if not (used or fixed):
@@ -120,8 +125,10 @@ def _places(value: Value, command: list[str]) -> list[tuple[Value, str]]:
     return list(zip(value.items(EXAMPLE) if value.is_list() else [value] * len(command), command, strict=True))
 
 
-def _check_names(texts: list[tuple[Value, str]]) -> None:
+def _check_texts(texts: list[tuple[Value, str]]) -> None:
     for place, text in texts:
+        if unpassable := _UNPASSABLE.search(text):
+            place.wrong(f"no program can receive the character {unpassable[0]!r}; remove it")
         for name in PLACEHOLDER.findall(text):
             if right := _right_placeholder(name, text):
                 place.wrong(f"unknown placeholder {{{name}}}; {right} For this text itself, use {{{{{name}}}}}")
