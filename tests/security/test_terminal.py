@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from reconciler.core.spec import Spec
 from reconciler.core.text import printable, printable_json
 from reconciler.engine.view import view
-from tests.fakes.world import NAME, World
+from tests.fakes.simulation.clients import NAME
+from tests.fakes.simulation.world import World
 
 PROGRAM = Path(sys.executable).parent / "zenvoy"
 ATTACK = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202egnp.exe\u200b\u2028[red]x[/red]:boom:\r\nfake: line"

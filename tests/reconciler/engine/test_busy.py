@@ -12,7 +12,8 @@ from reconciler.core.reasons import Blocker, Reason
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.engine import explain
-from tests.fakes.world import NAME, World
+from tests.fakes.simulation.clients import NAME
+from tests.fakes.simulation.world import World
 
 SPEC = Spec(name=NAME, replicas=1, idle_after=5, wake_timeout=50, drain_timeout=60, hold_timeout=600)
 CHECKED = replace(SPEC, has_busy_check=True)
@@ -20,19 +21,9 @@ BUSY = busy("GET /busy is answered with 200")
 FAILED = check_failed("GET /busy is not answered")
 
 
-class Asked(World):
-    """A world that counts the questions."""
-
-    questions = 0
-
-    def ask(self, service: str, at: float) -> None:
-        self.questions += self.asked_at is None
-        super().ask(service, at)
-
-
-def awake(spec: Spec) -> Asked:
+def awake(spec: Spec) -> World:
     """Return a world whose service has just served a client."""
-    world = Asked(spec)
+    world = World(spec)
     world.all_goes_well(2, finishing=True)
     world.arrive("a", lagging_worker=False)
     world.all_goes_well(2, finishing=True)
@@ -40,13 +31,13 @@ def awake(spec: Spec) -> Asked:
     return world
 
 
-def until(world: Asked, state: State) -> None:
+def until(world: World, state: State) -> None:
     """Let answers arrive and time pass until the service has this state."""
     for _ in range(100):
         if world.state is state:
             return
-        if world.asked_at is not None:
-            world.answer()
+        if world.replica.asked_at is not None:
+            world.replica.answer()
         else:
             world.all_goes_well(1, finishing=True)
     raise AssertionError(f"{state} is not reached: {world.record}")
@@ -57,27 +48,27 @@ def test_service_in_use_is_not_asked() -> None:
     for _ in range(20):
         world.arrive("a", lagging_worker=False)
         world.all_goes_well(1, finishing=True)
-    assert world.questions == 0
+    assert world.replica.questions == 0
 
 
 def test_service_without_check_is_not_asked() -> None:
     world = awake(SPEC)
     until(world, State.ScaledToZero)
-    assert world.questions == 0
+    assert world.replica.questions == 0
 
 
 def test_idle_service_is_asked_before_and_after_its_drain() -> None:
     world = awake(CHECKED)
     until(world, State.Draining)
-    assert world.questions == 1
+    assert world.replica.questions == 1
     until(world, State.ScaledToZero)
-    assert world.questions == 2
+    assert world.replica.questions == 2
 
 
 def test_unanswered_question_keeps_awake_and_is_not_repeated() -> None:
     world = awake(CHECKED)
-    world.all_goes_well(30, finishing=True)
-    assert (world.state, world.questions) == (State.Idle, 1)
+    world.all_goes_well(30, finishing=True, but="busy check")
+    assert (world.state, world.replica.questions) == (State.Idle, 1)
 
 
 @pytest.mark.parametrize("blocker", [BUSY, FAILED])
@@ -88,10 +79,10 @@ def test_answer_keeps_awake_with_its_reason(blocker: Blocker) -> None:
     until(world, State.Active)
     assert world.record and world.record.reason == f"{blocker.code}: {blocker.message}"
     for _ in range(20):
-        world.answer()
+        world.replica.answer()
         world.all_goes_well(1, finishing=True)
     assert world.state is State.Active
-    assert 3 <= world.questions <= 6, "once for each idleAfter, not once for each sample"
+    assert 3 <= world.replica.questions <= 6, "once for each idleAfter, not once for each sample"
     world.job = None
     until(world, State.ScaledToZero)
 
@@ -104,7 +95,7 @@ def test_other_reason_replaces_the_reason_without_a_transition() -> None:
     moves = len(world.transitions)
     world.job = FAILED
     world.all_goes_well(6, finishing=True)
-    world.answer()
+    world.replica.answer()
     assert world.record and world.record.reason.startswith(Reason.BUSY_CHECK_FAILED)
     assert len(world.transitions) == moves
 
@@ -120,7 +111,7 @@ def test_work_that_begins_before_the_drain_ends_is_not_cut() -> None:
 def test_sleep_command_does_not_cut_work() -> None:
     world = awake(CHECKED)
     world.job = BUSY
-    world.command(SleepCommanded("requested by a user"))
+    world.engine.command(NAME, SleepCommanded("requested by a user"))
     assert world.state is State.Draining
     until(world, State.Active)
     assert world.record and world.record.reason.startswith(Reason.BUSY)
@@ -128,8 +119,8 @@ def test_sleep_command_does_not_cut_work() -> None:
 
 def test_drain_that_waits_for_the_answer_has_its_blocker() -> None:
     world = awake(CHECKED)
-    world.command(SleepCommanded("requested by a user"))
-    world.all_goes_well(5, finishing=True)
+    world.engine.command(NAME, SleepCommanded("requested by a user"))
+    world.all_goes_well(5, finishing=True, but="busy check")
     blocker = explain.drain_blocker(world.service)
     assert blocker and blocker.code is Reason.BUSY_CHECK_PENDING
 
@@ -138,7 +129,7 @@ def test_paused_service_is_not_asked() -> None:
     world = awake(CHECKED)
     world.engine.pause(NAME, True)
     world.all_goes_well(20, finishing=True)
-    assert (world.state, world.questions) == (State.Idle, 0)
+    assert (world.state, world.replica.questions) == (State.Idle, 0)
 
 
 def test_annotation_keeps_awake_until_its_time() -> None:
@@ -179,9 +170,9 @@ def test_annotation_does_not_wake() -> None:
 def test_answer_from_the_future_does_not_count() -> None:
     world = awake(CHECKED)
     until(world, State.Idle)
-    while world.asked_at is None:
+    while world.replica.asked_at is None:
         world.all_goes_well(1, finishing=True)
     world.clock_is_set(-3600)
-    world.answer()
+    world.replica.answer()
     assert world.state is not State.Draining
     until(world, State.ScaledToZero)

@@ -14,7 +14,8 @@ from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.sampling import Sampler
 from reconciler.ports.clock import Clock
-from tests.fakes.world import NAME, World
+from tests.fakes.simulation.clients import NAME
+from tests.fakes.simulation.world import World
 
 IDLE_AFTER = 6
 SPEC = Spec(name=NAME, replicas=1, idle_after=IDLE_AFTER, wake_timeout=50, drain_timeout=4, hold_timeout=600)
@@ -55,7 +56,7 @@ def test_clock_change_does_not_put_used_service_to_sleep(step: int, seconds: int
     world.alarms()
     for _ in range(2 * IDLE_AFTER):
         world.all_goes_well(1, finishing=False)
-        assert world.replicas
+        assert world.workload.replicas
         assert len(world.living()) == 1
 
 

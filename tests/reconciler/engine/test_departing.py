@@ -12,8 +12,8 @@ from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.engine.engine import Engine
 from reconciler.plan import AtLeast
-from tests.fakes.pair import Pair
-from tests.fakes.world import NAME, World
+from tests.fakes.simulation.clients import NAME
+from tests.fakes.simulation.world import World
 
 SPEC = Spec(name=NAME, replicas=2, idle_after=6, wake_timeout=5, drain_timeout=60, hold_timeout=600)
 DEPARTING = replace(SPEC, departing=True)
@@ -51,9 +51,9 @@ def draining() -> World:
 
 def test_deleted_service_asleep_is_woken() -> None:
     world = deleted(asleep())
-    assert (world.state, world.scale) == (State.Waking, AtLeast(2))
+    assert (world.state, world.replica.scale) == (State.Waking, AtLeast(2))
     world.all_goes_well(3, finishing=True)
-    assert world.replicas == 2
+    assert world.workload.replicas == 2
     assert needed(world.engine, world.now) is None
 
 
@@ -76,7 +76,7 @@ def test_deleted_service_needs_all_envoys_on_its_endpoints() -> None:
     world.arrive("b", False)
     world.holder_releases()
     world.envoy_obeys("b")
-    world.pass_time(1)
+    world.passes(1)
     assert world.clients[-1].pod
     assert needed(world.engine, world.now) is None
 
@@ -99,13 +99,13 @@ def test_deleted_service_never_sleeps() -> None:
 def test_deleted_service_continues_timed_out_wake() -> None:
     world = deleted(asleep())
     world.all_goes_well(30, finishing=True, but="readiness")
-    assert (world.state, world.scale) == (State.Waking, AtLeast(2))
+    assert (world.state, world.replica.scale) == (State.Waking, AtLeast(2))
 
 
 def test_deleted_service_survives_restart() -> None:
     world = deleted(asleep())
     world.restart()
-    world.report_backend()
+    world.replica.report_workload()
     assert world.state is State.Waking
 
 
@@ -120,7 +120,7 @@ def test_service_after_deleted_namesake_sleeps() -> None:
 
 @pytest.mark.parametrize("first", ["L", "F"])
 def test_deleted_service_serves_clients_of_follower_first(first: str) -> None:
-    world = Pair(SPEC, (0.0, 0.0))
+    world = World(SPEC, (0.0, 0.0))
     world.all_goes_well(20)
     world.arrive("b")
     for name in (first, "F" if first == "L" else "L"):

@@ -7,54 +7,58 @@ from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.ports.backend import WorkloadStatus
-from tests.fakes.pair import DETACH_AFTER, LEASE, NAME, NOTICE, Pair, Replica
+from tests.fakes.simulation.clients import NAME
+from tests.fakes.simulation.lease import LEASE
+from tests.fakes.simulation.peers import NOTICE
+from tests.fakes.simulation.replica import DETACH_AFTER, Replica
+from tests.fakes.simulation.world import World
 
 SPEC = Spec(name=NAME, replicas=2, idle_after=600, wake_timeout=5, drain_timeout=60, hold_timeout=600)
 
 
-def pair() -> Pair:
+def pair() -> World:
     """Return a world in which `L` leads with proxy `a`, `F` follows with `b`, and the service is asleep."""
-    made = Pair(SPEC, (0.0, 0.0))
+    made = World(SPEC, (0.0, 0.0))
     made.all_goes_well(12)
     assert state(made, "L") is state(made, "F") is State.ScaledToZero
     return made
 
 
-def awake() -> Pair:
+def awake() -> World:
     made = pair()
     made.arrive("b")
     made.all_goes_well(3)
-    assert made.number
+    assert made.workload.replicas
     return made
 
 
-def state(world: Pair, name: str) -> State | None:
+def state(world: World, name: str) -> State | None:
     record = world.replicas[name].record
     return record.state if record else None
 
 
-def talk(world: Pair, seconds: float = 0.2) -> None:
+def talk(world: World, seconds: float = 0.2) -> None:
     """Deliver records and reports, and let proxies apply them."""
     for _ in range(4):
         for name, replica in world.replicas.items():
-            world.elects(name)
-            replica.flush()
-        world.delivers(up=False, many=9)
-        for proxy in world.proxies:
+            world.lease.elect(world.replicas[name])
+            world.peers.flush(replica)
+        world.peers.deliver(up=False, many=9)
+        for proxy in world.envoys:
             world.obeys(proxy)
         for replica in world.replicas.values():
-            replica.flush()
-        world.delivers(up=True, many=9)
+            world.peers.flush(replica)
+        world.peers.deliver(up=True, many=9)
     world.passes(seconds)
 
 
-def look(world: Pair) -> None:
+def look(world: World) -> None:
     for _ in range(2):
-        world.sample("L")
-        world.samples_arrive("L")
+        world.replicas["L"].take_sample()
+        world.replicas["L"].deliver_samples()
 
 
-def draining() -> Pair:
+def draining() -> World:
     world = awake()
     world.replicas["L"].engine.command(NAME, events.SleepCommanded("requested by a user"))
     talk(world)
@@ -62,16 +66,16 @@ def draining() -> Pair:
     return world
 
 
-def unwanted() -> Pair:
+def unwanted() -> World:
     """Return a world with a wake whose client is gone, which all components know."""
     world = pair()
     world.arrive("b")
     talk(world)
     for name in world.replicas:
-        world.scales(name)
-    world.end_client(world.held()[0], "gave up")
+        world.replicas[name].work()
+    world.end(world.held()[0], "gave up")
     for name in world.replicas:
-        world.observes(name)
+        world.replicas[name].report_workload()
     talk(world)
     look(world)
     assert state(world, "L") is state(world, "F") is State.Waking
@@ -80,13 +84,13 @@ def unwanted() -> Pair:
 
 def times_out(replica: Replica) -> None:
     assert replica.deadline
-    while replica.pair.now < replica.deadline.at:
-        replica.pair.now += 1
-        replica.pair.elects(replica.name)
-    replica.pair.alarms(replica.name)
+    while replica.world.now < replica.deadline.at:
+        replica.world.now += 1
+        replica.world.lease.elect(replica)
+    replica.alarm()
 
 
-def lost(world: Pair) -> list[str]:
+def lost(world: World) -> list[str]:
     return [client.end for client in world.clients if client.end == "asleep"]
 
 
@@ -99,16 +103,16 @@ def test_wake_without_client_ends_at_time_out() -> None:
 
 def test_follower_does_not_continue_wake_without_client() -> None:
     world = unwanted()
-    world.pods_get_ready()
-    world.observes("F")
+    world.workload.get_ready()
+    world.replicas["F"].report_workload()
     assert state(world, "F") is State.Waking
     world.arrive("b")  # a client that the leader does not know yet
     world.obeys("b")
-    world.releases("b")
+    world.holder_releases("b")
     assert world.held()
     times_out(world.replicas["L"])
-    world.scales("L")
-    world.zero_arrives("L")
+    world.replicas["L"].work()
+    world.replicas["L"].zero_arrives()
     assert not lost(world)
     world.all_goes_well(10)
     assert not lost(world)
@@ -120,12 +124,12 @@ def test_follower_continues_wake_with_client() -> None:
     world.arrive("b")
     world.freezes("L")
     assert state(world, "F") is State.Waking
-    world.observes("F")
-    world.scales("F")
-    world.pods_get_ready()
-    world.observes("F")
+    world.replicas["F"].report_workload()
+    world.replicas["F"].work()
+    world.workload.get_ready()
+    world.replicas["F"].report_workload()
     world.obeys("b")
-    world.releases("b")
+    world.holder_releases("b")
     assert world.served()
 
 
@@ -134,7 +138,7 @@ def test_follower_adopts_diagnosis_of_leader() -> None:
     world.arrive("b")
     talk(world)
     for name in world.replicas:
-        world.scales(name)
+        world.replicas[name].work()
     follower = world.replicas["F"]
     times_out(follower)
     assert follower.record
@@ -149,27 +153,27 @@ def test_follower_holds_while_leader_drains() -> None:
     world = draining()
     world.arrive("b")
     world.obeys("b")
-    world.releases("b")
+    world.holder_releases("b")
     assert state(world, "F") is State.Draining
     assert world.held()
-    world.replicas["F"].flush()
-    world.delivers(up=True)
+    world.peers.flush(world.replicas["F"])
+    world.peers.deliver(up=True)
     assert state(world, "L") is State.Active
 
 
 def test_follower_does_not_connect_to_terminating_pod() -> None:
     world = draining()
     look(world)
-    world.scales("L")
+    world.replicas["L"].work()
     assert state(world, "L") is State.ScaledToZero
-    world.delivers(up=False, many=9)
+    world.peers.deliver(up=False, many=9)
     world.arrive("b")
-    world.observes("F")
+    world.replicas["F"].report_workload()
     world.obeys("b")
-    world.releases("b")
+    world.holder_releases("b")
     assert state(world, "F") is State.Waking
     assert world.held()
-    world.zero_arrives("L")
+    world.replicas["L"].zero_arrives()
     assert not lost(world)
     world.all_goes_well(10)
     assert not lost(world)
@@ -185,15 +189,15 @@ def test_leader_with_expired_lease_puts_nothing_to_sleep() -> None:
 
 def test_leader_after_freeze_puts_nothing_to_sleep() -> None:
     world = draining()
-    world.sample("L")
+    world.replicas["L"].take_sample()
     world.freezes("L")
     world.all_goes_well(int(LEASE) + 1)
-    world.sample("L")
+    world.replicas["L"].take_sample()
     world.thaws("L")
-    world.samples_arrive("L")
-    world.scales("L")
-    assert world.replicas["L"].sent is None
-    assert world.number
+    world.replicas["L"].deliver_samples()
+    world.replicas["L"].work()
+    assert world.replicas["L"].backend.sent is None
+    assert world.workload.replicas
 
 
 def test_acknowledgement_of_earlier_record_does_not_count() -> None:
@@ -202,9 +206,9 @@ def test_acknowledgement_of_earlier_record_does_not_count() -> None:
     leader.engine.command(NAME, events.WakeCommanded("requested by a user"))
     leader.engine.command(NAME, events.SleepCommanded("requested by a user"))
     world.obeys("a")
-    world.replicas["F"].dirty = True
-    world.replicas["F"].flush()  # for the earlier record, whose state is the same
-    world.delivers(up=True, many=9)
+    world.replicas["F"].has_report = True
+    world.peers.flush(world.replicas["F"])  # for the earlier record, whose state is the same
+    world.peers.deliver(up=True, many=9)
     assert leader.engine.services[NAME].seen.route_acked_at is None
     talk(world)
     assert leader.engine.services[NAME].seen.route_acked_at is not None
@@ -220,8 +224,8 @@ def test_sleep_with_disconnected_envoy_is_delayed() -> None:
 
 def test_sleep_with_lost_replica_is_prevented() -> None:
     world = draining()
-    for link in list(world.links):
-        world.end(link)
+    for link in list(world.peers.links):
+        world.peers.end(link)
     look(world)
     assert state(world, "L") is State.Active
 
@@ -230,38 +234,38 @@ def test_new_leader_expects_envoys_of_previous_leader() -> None:
     world = awake()
     talk(world)
     world.restarts("L", releases=True)
-    world.elects("F")
-    assert world.replicas["F"].members.envoys() == {"a", "b"}
+    world.lease.elect(world.replicas["F"])
+    assert world.replicas["F"].envoys() == {"a", "b"}
 
 
 def test_follower_after_lost_leader_ends_drain() -> None:
     world = draining()
-    world.cuts()
+    world.peers.cut()
     world.arrive("b")
     world.passes(NOTICE + DETACH_AFTER - 1)
     assert state(world, "F") is State.Draining
     world.passes(2)
     assert state(world, "F") is State.Active
     world.obeys("b")
-    world.releases("b")
+    world.holder_releases("b")
     assert world.served()
 
 
 def test_leader_after_demotion_ends_drain() -> None:
     world = draining()
     world.now = world.replicas["L"].valid_until
-    world.notices("L")
+    world.lease.notice(world.replicas["L"])
     assert state(world, "L") is State.Active
 
 
 def test_service_without_index_waits_for_allocation() -> None:
-    world = Pair(SPEC, (0.0, 0.0))
-    world.no_indexes = True
+    world = World(SPEC, (0.0, 0.0))
+    world.records.has_no_index = True
     world.all_goes_well(3)
     leader = world.replicas["L"]
     assert leader.record is None
     assert not leader.engine.synced
-    world.no_indexes = False
+    world.records.has_no_index = False
     leader.engine.allocate()
     talk(world)
     assert state(world, "L") is state(world, "F") is State.ScaledToZero
@@ -270,18 +274,18 @@ def test_service_without_index_waits_for_allocation() -> None:
 
 def test_follower_allocates_and_saves_nothing() -> None:
     world = pair()
-    world.unsaved.clear()
-    indexes = world.indexes
+    world.replicas["F"].store.unsaved.clear()
+    indexes = world.records.indexes
     world.arrive("b")
-    world.observes("F")
-    world.scales("F")
+    world.replicas["F"].report_workload()
+    world.replicas["F"].work()
     assert state(world, "F") is State.Waking
-    assert world.number == 2
-    assert not world.unsaved
-    assert world.indexes == indexes
+    assert world.workload.replicas == 2
+    assert not world.replicas["F"].store.unsaved
+    assert world.records.indexes == indexes
 
 
-def moves(world: Pair, name: str) -> list[tuple[State, str, State]]:
+def moves(world: World, name: str) -> list[tuple[State, str, State]]:
     """Return the transitions in a replica's history, the latest first."""
     return [(move.source, move.event, move.target) for move in world.replicas[name].engine.history.of(NAME)]
 
@@ -321,7 +325,7 @@ def test_follower_publishes_own_steps_once_it_leads() -> None:
     talk(world)
     assert state(world, "F") is State.Waking
     world.passes(LEASE + NOTICE)
-    world.elects("F")
+    world.lease.elect(world.replicas["F"])
     engine = world.replicas["F"].engine
     assert engine.leads
     (unreported,) = engine.leadership.unreported()
@@ -336,7 +340,7 @@ def test_follower_does_not_publish_known_steps_of_leader() -> None:
     assert state(world, "L") is state(world, "F") is State.Waking
     world.freezes("L")
     world.passes(LEASE + NOTICE)
-    world.elects("F")
+    world.lease.elect(world.replicas["F"])
     assert world.replicas["F"].engine.leads
     assert world.replicas["F"].engine.leadership.unreported() == []
 
@@ -354,7 +358,7 @@ def test_engine_scaled_before_zero_records_replicas() -> None:
     world = draining()
     leader = world.replicas["L"]
     for client in world.served():
-        world.end_client(client, "served")
+        world.end(client, "served")
     talk(world)
     look(world)
     leader.engine.ran(WorkloadStatus(NAME, 3, ()))

@@ -11,7 +11,7 @@ from reconciler.engine.engine import Adapters, Engine
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.clock import Clock
 from tests.fakes.listener import NoListener
-from tests.fakes.pair import Pair
+from tests.fakes.simulation.world import World
 
 NOW = 1_000_000.0
 SINCE = NOW - 60
@@ -34,15 +34,15 @@ class SmallRange:
         return address.endswith(":1")
 
 
-class Place(Pair):
-    """An engine with the recording ports of a replica from `Pair`."""
+class Place:
+    """An engine with the ports of a replica from `World`."""
 
     def __init__(self, saved: dict[str, Record], leads: bool, addresses: int = 100) -> None:
-        super().__init__(Spec(name="web"), (0.0, 0.0))
-        self.status = saved
-        ports = self.replicas["L"]
+        ports = World(Spec(name="web"), (0.0, 0.0)).replica
+        self.store = ports.store
+        ports.world.records.saved |= saved
         self.engine = Engine(Clock(lambda: NOW), Pace(3.0), SmallRange(addresses), NoListener())
-        self.engine.start(Adapters(ports, ports, ports, ports, ports, lambda at: None))
+        self.engine.start(Adapters(ports.backend, ports.streams, ports.streams, ports, self.store, lambda at: None))
         if not leads:
             self.engine.follow()
 
@@ -58,7 +58,7 @@ def test_hold_address_of_two_records_is_changed_for_one() -> None:
     place.configure("web", "api")
     assert place.addresses()[0] == "127.64.0.7:1"
     assert len(set(place.addresses())) == 2
-    assert place.unsaved["api"].hold_address == place.addresses()[1]
+    assert place.store.unsaved["api"].hold_address == place.addresses()[1]
 
 
 def test_hold_address_of_two_adopted_records_is_changed() -> None:
@@ -95,7 +95,7 @@ def test_record_from_the_future_starts_now() -> None:
     place.configure("web")
     record = place.engine.services["web"].record
     assert record is not None and record.since == NOW
-    assert place.unsaved == {"web": record}
+    assert place.store.unsaved == {"web": record}
 
 
 def test_service_configured_after_election_stays_awake() -> None:

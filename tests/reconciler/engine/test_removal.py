@@ -13,7 +13,8 @@ from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
 from reconciler.ports.clock import Clock
-from tests.fakes.world import Client, World
+from tests.fakes.simulation.clients import Client
+from tests.fakes.simulation.world import World
 
 RUNS = Observed(replicas=1, endpoints=("127.0.0.1:9",))
 SPEC = Spec(name="web", drain_timeout=30)
@@ -141,17 +142,17 @@ def test_removed_service_stops_after_its_last_client() -> None:
     world, client = in_use()
     world.remove()
     world.all_goes_well(4, finishing=False)
-    assert (world.replicas, client.end) == (1, None)
+    assert (world.workload.replicas, client.end) == (1, None)
     world.finish(client)
     world.all_goes_well(3, finishing=False)
-    assert (world.replicas, client.end) == (0, "served")
+    assert (world.workload.replicas, client.end) == (0, "served")
 
 
 def test_removed_service_stops_after_drain_timeout() -> None:
     world, client = in_use()
     world.remove()
     world.all_goes_well(9, finishing=False)
-    assert (world.replicas, client.end) == (0, "drain timed out")
+    assert (world.workload.replicas, client.end) == (0, "drain timed out")
 
 
 def test_removed_service_added_again_keeps_its_clients() -> None:
@@ -169,4 +170,4 @@ def test_removed_service_after_restart_keeps_its_clients() -> None:
     world, client = in_use()
     world.restart()
     world.remove()
-    assert (world.replicas, client.end) == (1, None)
+    assert (world.workload.replicas, client.end) == (1, None)

@@ -14,7 +14,7 @@ from reconciler.core.traffic import Counters, EnvoyReading, Sample
 from reconciler.engine.lifecycles import Lifecycles
 from reconciler.engine.service import ManagedService
 from reconciler.ports.clock import Clock
-from tests.fakes.world import World
+from tests.fakes.simulation.world import World
 
 SPEC = Spec(name="web", idle_after=10, drain_timeout=5)
 ACTIVE = Record(State.Active, 0.0, "", 1, "127.64.0.1:1")
@@ -162,8 +162,8 @@ def in_use() -> World:
     world.arrive("a", False)
     world.all_goes_well(3, finishing=True)
     world.arrive("a", False)
-    world.program_changes()
-    while world.lifecycles.stage("web") is not Stage.Withdrawn:
+    world.workload.change_program()
+    while world.replica.lifecycles.stage("web") is not Stage.Withdrawn:
         world.all_goes_well(1, finishing=False)
         assert world.now < 1_000_030.0
     return world
@@ -175,7 +175,7 @@ def causes(world: World) -> list[tuple[str, State]]:
 
 def test_rollout_in_use_holds_new_clients_for_new_program() -> None:
     world = in_use()
-    (earlier,), ((pod, _),) = world.served(), world.pods.items()
+    (earlier,), ((pod, _),) = world.served(), world.workload.pods.items()
     assert causes(world)[-1] == ("RolloutStarted", State.Waking)
     world.all_goes_well(1, finishing=False)
     world.arrive("b", False)
@@ -184,17 +184,17 @@ def test_rollout_in_use_holds_new_clients_for_new_program() -> None:
     world.all_goes_well(3, finishing=False)
     assert earlier.end == "served"
     assert world.clients[-1].pod not in (None, pod)
-    assert world.lifecycles.stage("web") is Stage.Current
+    assert world.replica.lifecycles.stage("web") is Stage.Current
     assert causes(world)[-1] == ("Ready", State.Active)
 
 
 def test_rollout_with_long_request_returns_to_earlier_program() -> None:
     world = in_use()
-    ((pod, _),) = world.pods.items()
+    ((pod, _),) = world.workload.pods.items()
     world.all_goes_well(1, finishing=False)
     world.arrive("b", False)
     world.all_goes_well(4, finishing=False)
-    assert world.lifecycles.stage("web") is Stage.Outdated
+    assert world.replica.lifecycles.stage("web") is Stage.Outdated
     assert {client.pod for client in world.served()} == {pod}
     assert not world.held()
     assert causes(world)[-1] == ("Ready", State.Active)
@@ -204,11 +204,11 @@ def test_crash_during_rollout_continues_with_new_program() -> None:
     world = in_use()
     world.all_goes_well(1, finishing=False)
     world.arrive("b", False)
-    world.pods_crash()
+    world.workload.crash()
     world.all_goes_well(2, finishing=False)
     assert world.clients[-1].pod
-    assert not world.programs.outdated()
-    assert world.lifecycles.stage("web") is Stage.Current
+    assert not world.workload.outdated()
+    assert world.replica.lifecycles.stage("web") is Stage.Current
 
 
 def test_restart_during_rollout_serves_held_clients() -> None:
@@ -229,12 +229,12 @@ def test_rollout_early_sample_cuts_no_client(seconds: float) -> None:
         world.finish(client)
     for part in ("envoy a", "envoy b", "holder"):
         world.parts()[part]()
-    world.pass_time(seconds)
-    world.take_sample()
+    world.passes(seconds)
+    world.replica.take_sample()
     world.arrive("a", lagging_worker=True)
-    world.deliver_sample()
-    world.program_is_replaced()
-    assert [client.pod for client in world.served()] == list(world.pods)
+    world.replica.deliver_sample()
+    world.workload.replace_program()
+    assert [client.pod for client in world.served()] == list(world.workload.pods)
     world.all_goes_well(5, finishing=True)
     assert world.clients[-1].end == "served"
-    assert not world.programs.outdated()
+    assert not world.workload.outdated()

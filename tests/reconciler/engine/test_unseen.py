@@ -6,7 +6,8 @@ from reconciler.core.reasons import Diagnosis
 from reconciler.core.record import State
 from reconciler.core.spec import Spec
 from reconciler.ports.backend import WorkloadStatus
-from tests.fakes.world import NAME, World
+from tests.fakes.simulation.clients import NAME
+from tests.fakes.simulation.world import World
 
 SPEC = Spec(name=NAME, replicas=1, idle_after=5, wake_timeout=50, drain_timeout=60, hold_timeout=600)
 FORBIDDEN = Diagnosis.parse("Forbidden: zenvoy may not watch rollouts")
@@ -17,11 +18,8 @@ class Unseen(World):
 
     visible = False
 
-    def report_backend(self) -> None:
-        if self.visible:
-            super().report_backend()
-        else:
-            self.engine.ran(WorkloadStatus(NAME, None, (), FORBIDDEN))
+    def workload_status(self) -> WorkloadStatus:
+        return super().workload_status() if self.visible else WorkloadStatus(NAME, None, (), FORBIDDEN)
 
 
 def test_unseen_service_is_active_and_stays_active() -> None:
@@ -37,14 +35,14 @@ def test_unseen_service_at_zero_later_is_asleep() -> None:
     world = Unseen(SPEC)
     world.all_goes_well(10, finishing=True)
     world.visible = True
-    world.report_backend()
+    world.replica.report_workload()
     assert world.state is State.ScaledToZero
 
 
 def test_unseen_service_after_observation_is_kept_awake() -> None:
     world = Unseen(SPEC)
     world.visible = True
-    world.somebody_scales(1)
+    world.workload.scale_to(1, "another controller")
     world.all_goes_well(3, finishing=True)
     assert world.state is State.Idle
     world.visible = False

@@ -8,7 +8,8 @@ from reconciler.core.spec import Spec
 from reconciler.engine.view import view
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.holders import HoldStatus
-from tests.fakes.world import NAME, World
+from tests.fakes.simulation.clients import NAME
+from tests.fakes.simulation.world import World
 
 SPEC = Spec(name=NAME, replicas=1, idle_after=600, wake_timeout=50, drain_timeout=60, hold_timeout=600)
 
