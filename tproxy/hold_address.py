@@ -195,7 +195,7 @@ class HoldAddress:
             self._end_silent(silent)
         while held := self.queue.oldest():
             last = held.requests.last if held.requests else None
-            self._refuse(self._leave(held), cause, time.monotonic() - held.since, last)
+            self._refuse_held(held, cause, last)
         self._dialer.pump()
 
     def dials_wanted(self) -> int:
@@ -343,11 +343,21 @@ class HoldAddress:
         self._context.keeper.drop(held.fd)
         return self.queue.remove(held)
 
-    def _refuse(self, fd: int, cause: RefusalCause, waited_seconds: float = 0.0, last: int | None = None) -> None:
+    def _refuse(self, fd: int, cause: RefusalCause) -> None:
+        """Refuse a connection that is not held."""
+        self._send_refusal(fd, cause, self.queue.refusal_reason(cause))
+
+    def _refuse_held(self, held: HeldConnection, cause: RefusalCause, last: int | None) -> None:
+        """Refuse a held connection; with HTTP/2, its requests up to the stream `last`."""
+        waited = time.monotonic() - held.since
+        reason = self.queue.refusal_reason(cause, waited, was_released=held.was_released)
+        self._send_refusal(self._leave(held), cause, reason, last)
+
+    def _send_refusal(self, fd: int, cause: RefusalCause, reason: str, last: int | None = None) -> None:
         queue = self.queue
         refused = queue.refused if queue.is_assigned else self._context.refused
         refused[cause] += 1
-        reason, retry_after = queue.refusal_reason(cause, waited_seconds), _RETRY_AFTER_SECONDS.get(cause, 1)
+        retry_after = _RETRY_AFTER_SECONDS.get(cause, 1)
         self._context.refuser.refuse(fd, queue.assignment.protocol, reason, retry_after, last)
         self._context.reporter.report(queue)
 
@@ -360,7 +370,7 @@ class HoldAddress:
             self._return_requests(held)
         else:
             cause: RefusalCause = "timeout" if self.queue.is_assigned else "unassigned"
-            self._refuse(self._leave(held), cause, now - held.since, last)
+            self._refuse_held(held, cause, last)
 
     def _arm_timeout(self) -> None:
         oldest = [held.since for held in (self.queue.oldest(), self.queue.oldest_silent()) if held]

@@ -222,8 +222,8 @@ class HoldQueue:
         elif is_new or self.peer is None:
             self.peer = tcp.peer_address(held.fd) or self.peer
 
-    def refusal_reason(self, cause: RefusalCause, waited_seconds: float = 0.0) -> str:
-        """Return the reason that a refused client receives."""
+    def refusal_reason(self, cause: RefusalCause, waited_seconds: float = 0.0, *, was_released: bool = False) -> str:
+        """Return the reason that a refused client receives; `was_released` is that of its connection."""
         assignment = self.assignment
         name = assignment.service or self.address
         reason = f": {assignment.reason}" if assignment.reason else ""
@@ -235,6 +235,9 @@ class HoldQueue:
                 return f"{name} is starting, and {held} already held (maxHeld){reason}"
             case "descriptors":
                 return f"{name} is starting, and the holder has no file descriptor for another connection{reason}"
+            case "timeout" if was_released and self.endpoints:
+                waited = f"{waited_seconds:.1f} s (holdTimeout)"
+                return f"{name} accepts connections, but ended this one without an answer for {waited}{reason}"
             case "timeout":
                 return f"{name} did not start within {waited_seconds:.1f} s (holdTimeout){reason}"
             case "removed":

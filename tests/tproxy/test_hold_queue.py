@@ -57,3 +57,15 @@ def test_refusal_reason_names_service_and_stall(cause: RefusalCause) -> None:
     reason = new_queue(Hold(), reason="exit code 1").refusal_reason(cause, 1.5)
     assert reason.startswith("web ")
     assert reason.endswith(": exit code 1")
+
+
+@pytest.mark.parametrize(
+    ("is_reachable", "was_released", "is_unanswered"), [(1, 1, True), (1, 0, False), (0, 1, False)]
+)
+def test_refusal_reason_unanswered_is_not_a_failed_start(
+    is_reachable: bool, was_released: bool, is_unanswered: bool
+) -> None:
+    queue = new_queue(Go(("127.0.0.1:80",)) if is_reachable else Hold())
+    reason = queue.refusal_reason("timeout", 1.5, was_released=was_released)
+    assert ("web accepts connections, but ended this one without an answer for 1.5 s" in reason) is is_unanswered
+    assert ("did not start" in reason) is not is_unanswered
