@@ -4,6 +4,9 @@ The reference for a request to a sleeping service is the minimum for the same po
 answer of its address, which is polled every millisecond as soon as Kubernetes reports it. The reference for many
 services at once is scaling the same number by hand at once. Rounds alternate, so that both see the same machine. An
 existing cluster is used as in the tests (tests/cluster/README.md).
+
+For readiness (`python -m bench.cluster readiness` measures only that), both references come from the wake itself: the
+moment from which the program answers its own probe, and the moment at which Kubernetes reports the pod as ready.
 """
 
 from __future__ import annotations
@@ -38,6 +41,16 @@ SLOW_ROUNDS = 5
 SLOW_START, PROBE_PERIOD_SECONDS = "2s", 10
 """Start of a slow program, and its readiness period, which is Kubernetes' default."""
 MAX_RATIO, MAX_RATIO_OF_MANY, MAX_RATIO_OF_SLOW = 1.05, 1.1, 1.1
+PROBED_ROUNDS = 3
+HTTP: dict[str, Any] = {"httpGet": {"path": "/ready", "port": "http"}}
+PROBES: dict[str, dict[str, Any]] = {
+    "http-1": HTTP | {"periodSeconds": 1},
+    "http-10": HTTP | {"periodSeconds": 10},
+    "http-60": HTTP | {"periodSeconds": 60},
+    "grpc-10": {"grpc": {"port": 8080}, "periodSeconds": 10},
+    "tcp-10": {"tcpSocket": {"port": "http"}, "periodSeconds": 10},
+}
+"""Readiness probes by kind and period; each program listens after `SLOW_START`."""
 NAMESPACE = "bench"
 PATIENCE_SECONDS = 180
 LOOK_SECONDS = 2.0
@@ -80,6 +93,30 @@ class Cold:
         begin = time.perf_counter()
         await _ask(self._proxy, 10000, f"{name}.{NAMESPACE}")
         return time.perf_counter() - begin
+
+    async def until_ready(self, name: str) -> float:
+        """Return the time at which Kubernetes reports a pod as ready, in seconds since the epoch."""
+        query = {"watch": "true", "labelSelector": f"app={name}"}
+        async with self._api.lines(path("v1", "pods", NAMESPACE), query, PATIENCE_SECONDS) as lines:
+            async for line in lines:
+                pod = json.loads(line)["object"]
+                conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
+                if conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
+                    return time.time()
+        raise TimeoutError(f"{name} is not ready within {PATIENCE_SECONDS} s")
+
+    async def probed(self, name: str) -> tuple[float, float, asyncio.Task[float]]:
+        """Send a request to a sleeping service whose program listens late.
+
+        Return the seconds until its answer, those until the program answered its own probe, and a task that returns
+        those until Kubernetes called the pod ready.
+        """
+        begin = time.time()
+        ready = asyncio.create_task(self.until_ready(name))
+        answer = (await _ask(self._proxy, 10000, f"{name}.{NAMESPACE}")).lower()
+        answered = time.time() - begin
+        listening = int(answer.partition(b"listening-since: ")[2].split()[0]) / 1e9 - begin
+        return answered, listening, asyncio.create_task(_since(begin, ready))
 
     async def by_hand(self, names: list[str]) -> list[float]:
         """Return the seconds from simultaneous scale calls to the first answer of each pod."""
@@ -135,6 +172,9 @@ def _parts(name: str, replicas: int) -> list[dict[str, Any]]:
         "image": "localhost/web:test",
         "ports": [{"name": "http", "containerPort": 8080}],
     }
+    if probe := PROBES.get(name.partition("-")[2].rpartition("-")[0]):
+        container["env"] = [{"name": "DELAY", "value": SLOW_START}]
+        container["readinessProbe"] = probe
     if "slow" in name:
         container["env"] = [{"name": "DELAY", "value": SLOW_START}]
         container["readinessProbe"] = {"httpGet": {"port": "http"}, "periodSeconds": PROBE_PERIOD_SECONDS}
@@ -156,8 +196,12 @@ async def _answered(address: str, begin: float) -> float:
         await asyncio.sleep(0.001)
 
 
-async def _ask(address: str, port: int, host: str) -> None:
-    """Send one request. Raises `OSError` if it is lost."""
+async def _since(begin: float, end: asyncio.Task[float]) -> float:
+    return await end - begin
+
+
+async def _ask(address: str, port: int, host: str) -> bytes:
+    """Send one request, and return the answer. Raises `OSError` if it is lost."""
     reader, writer = await asyncio.open_connection(address, port)
     try:
         writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -166,6 +210,7 @@ async def _ask(address: str, port: int, host: str) -> None:
         writer.close()
     if b" 200 " not in answer[:20]:
         raise ConnectionError(f"{host}: {answer[:300].decode(errors='replace') or 'no answer'}")
+    return answer
 
 
 async def one_by_one(cold: Cold, slow: bool = False) -> list[Row]:
@@ -187,6 +232,33 @@ async def one_by_one(cold: Cold, slow: bool = False) -> list[Row]:
     if slow:
         what, most = f"{what}, readiness probed every {PROBE_PERIOD_SECONDS} s", MAX_RATIO_OF_SLOW
     return [Row(what, middle(measured), "ms", "scale call to its first answer", middle(floor), max_ratio=most)]
+
+
+async def by_probe(cold: Cold) -> list[Row]:
+    """Measure single cold starts of programs that listen late, for each kind and period of readiness probe."""
+    names = [name for kind in PROBES for name in cold.make(f"web-{kind}", 1)]
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names}
+    for number in range(PROBED_ROUNDS + 1):
+        await cold.rest(names)
+        # One wake after the other; then all pods become ready at the pace of the kubelet.
+        wakes = {name: await cold.probed(name) for name in names}
+        for name, (answered, listening, ready) in wakes.items():
+            times = (answered, listening, await ready)
+            listed = ", ".join(f"{seconds * 1000:.0f} ms" for seconds in times)
+            say(f"cluster: {number}: {name}: answered, listening, ready after {listed}")
+            if number:
+                found[name].append(times)
+    return [row for kind, name in zip(PROBES, names, strict=True) for row in _probed_rows(kind, found[name])]
+
+
+def _probed_rows(kind: str, rounds: list[tuple[float, float, float]]) -> list[Row]:
+    answered, listening, ready = (statistics.median(each) * 1000 for each in zip(*rounds, strict=True))
+    what = f"program that listens after {SLOW_START}, probe {kind}, median of {PROBED_ROUNDS}"
+    ratio = statistics.median(one / own for one, own, _ in rounds)
+    return [
+        Row(what, answered, "ms", "until it answers its probe", listening, max_ratio=MAX_RATIO_OF_SLOW, spread=ratio),
+        Row(what, answered, "ms", "until Kubernetes calls it ready", ready),
+    ]
 
 
 async def many_at_once(cold: Cold, count: int) -> list[Row]:
@@ -221,14 +293,17 @@ def _usual(rounds: list[list[float]], of: Callable[[list[float]], float]) -> flo
     return statistics.median(of(each) for each in rounds)
 
 
-async def measure(release: Release) -> list[Row]:
-    """Return all rows, measured on a node with images and zenvoy."""
+async def measure(release: Release, only_readiness: bool) -> list[Row]:
+    """Return all rows, or only those of readiness, measured on a node with images and zenvoy."""
     shop = Shop(release.node, NAMESPACE)
     release.node.kubectl("create", "namespace", NAMESPACE)
     api = await connect(release.node.kubeconfig)
     try:
         cold = Cold(shop, api, release.address)
-        rows = [*await one_by_one(cold), *await one_by_one(cold, slow=True)]
+        rows = await by_probe(cold)
+        if only_readiness:
+            return rows
+        rows += [*await one_by_one(cold), *await one_by_one(cold, slow=True)]
         for count in MANY:
             say(f"cluster: {count} at once")
             rows += await many_at_once(cold, count)
@@ -261,7 +336,7 @@ def main() -> int:
         release = Release(cluster)
         try:
             release.install()
-            rows = asyncio.run(measure(release))
+            rows = asyncio.run(measure(release, only_readiness=sys.argv[1:] == ["readiness"]))
         finally:
             release.uninstall()
     print(table.as_text({"cluster": rows}))
