@@ -92,15 +92,24 @@ def test_header_before_the_assignment_is_consumed(world: World) -> None:
     upstream, port = world.upstream(), world.reconciler.port
     world.reconciler.stop()
     world.use(world.enter_context(HolderProcess(port)))
-    envoy, silent = world.client(), world.client()
-    envoy.sendall(header() + b"hello")
+    world.client().sendall(header() + b"hello")
     known = world.assignment(go(upstream), has_header=True)
     world.reconciler = world.enter_context(FakeReconciler(port, [known]))
     assert read_exactly(world.accept(upstream), 5) == b"hello"
-    assert world.sees(released=1, held=1).peer == "192.0.2.7:4567"
-    silent.sendall(header("192.0.2.8"))
-    world.accept(upstream)
-    world.sees(released=2, held=0)
+    assert world.sees(released=1, held=0).peer == "192.0.2.7:4567"
+
+
+def test_header_after_the_assignment_of_a_held_connection_is_consumed(world: World) -> None:
+    upstream, port = world.upstream(), world.reconciler.port
+    world.reconciler.stop()
+    world.use(world.enter_context(HolderProcess(port)))
+    silent = world.client()
+    known = world.assignment(go(upstream), has_header=True)
+    world.reconciler = world.enter_context(FakeReconciler(port, [known]))
+    world.sees(released=0, held=1)
+    silent.sendall(header("192.0.2.8") + b"hello")
+    assert read_exactly(world.accept(upstream), 5) == b"hello"
+    world.sees(released=1, held=0)
 
 
 def test_header_after_protocol_change_is_still_consumed(world: World) -> None:
