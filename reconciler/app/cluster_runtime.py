@@ -348,6 +348,8 @@ class ClusterRuntime:
         if not (service.seen.held or members.envoys() or members.unknown()):
             return None  # there is no Envoy
         is_missing = self._backend.is_missing(name)
+        if not is_missing and (unknown := members.unknown()):
+            return unknown.message  # a replica that this leader does not know yet may hold a client
         stage = self._runtime.lifecycles.stage(name)
         reason = deletion_blocker(stage, service.record, service.seen, is_missing, time.time())
         return str(reason) if reason else None

@@ -195,6 +195,8 @@ class Replica:
             return False
         if not (service.seen.held or members.envoys() or members.unknown()):
             return False
+        if members.unknown():
+            return True
         stage = self.lifecycles.stage(NAME)
         return deletion_blocker(stage, service.record, service.seen, False, self.now()) is not None
 

@@ -132,3 +132,32 @@ def test_deleted_service_serves_clients_of_follower_first(first: str) -> None:
     assert world.clients[-1].end in (None, "served")
     assert not world.held()
     assert {replica.record.state for replica in world.replicas.values() if replica.record} <= {State.Active, State.Idle}
+
+
+def test_deletion_under_new_leader_waits_for_all_replicas() -> None:
+    """A new leader does not know yet what the other replicas hold."""
+    world = World(SPEC, (0.0, 0.0))
+    world.all_goes_well(20)
+    world.arrive("a")
+    world.all_goes_well(3)
+    world.workload.crash()
+    world.replicas["F"].report_workload()
+    world.obeys("b")
+    world.arrive("b")
+    world.workload.start_again()
+    world.workload.get_ready()
+    world.restarts("L", releases=True)
+    leader = world.replicas["L"]
+    leader.report_workload()
+    world.lease.elect(leader)
+    world.joins("a", "L")
+    world.delete()
+    leader.observe_configuration()
+    world.obeys("a")
+    world.passes(1)
+    world.finalize()
+    assert world.held()
+    assert world.spec, "the object is still there"
+    world.all_goes_well(30)
+    assert world.spec is None
+    assert world.clients[-1].end == "served"

@@ -18,7 +18,7 @@ from tests.fakes.simulation.parts import report_to_leader
 from tests.fakes.simulation.replica import Replica
 from tests.fakes.simulation.rules import ENVOYS, REPLICAS, Rules
 
-SPEC = Spec(name=NAME, replicas=2, idle_after=3, wake_timeout=5, drain_timeout=4, hold_timeout=120)
+SPEC = Spec(name=NAME, replicas=2, idle_after=4, wake_timeout=5, drain_timeout=4, hold_timeout=120)
 PHASES = ["asleep", "waking", "unwanted", "awake", "draining", "draining", "zero sent", "zero sent", "rollout"]
 
 
