@@ -88,7 +88,10 @@ def of_exit_code(command: str, code: int | None) -> Blocker | None:
     """Return the meaning of an exit code: 0 is busy, 1 is idle, and the rest is a failed check; None: it was killed."""
     if code == 1:
         return None
-    if code == 0:
-        return busy(f"{command} exits with 0")
-    how = "is killed" if code is None else f"exits with {code}"
-    return check_failed(f"{command} {how}; exit with 0 while busy and with 1 while idle")
+    end = describe_end(command, code)
+    return busy(end) if code == 0 else check_failed(f"{end}; exit with 0 while busy and with 1 while idle")
+
+
+def describe_end(command: str, code: int | None) -> str:
+    """Return how the command of a probe or a check ended; None: it was killed."""
+    return f"{command} is killed" if code is None else f"{command} exits with {code}"

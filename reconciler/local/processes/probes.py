@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from errno import EINPROGRESS, EISCONN
 from signal import SIGKILL
 
-from reconciler.core.busy import CHECK_SECONDS, check_failed, of_exit_code, of_status
+from reconciler.core.busy import CHECK_SECONDS, check_failed, describe_end, of_exit_code, of_status
 from reconciler.core.reasons import Blocker
 from reconciler.http_get import NoStatus, get_status
 from reconciler.local.processes.launch import launch_probe
@@ -85,7 +85,7 @@ class ReadinessProber:
         except (OSError, ValueError) as error:
             last.note(f"{command[0]} cannot be run: {error}", lasts=True)
             return False
-        last.note(f"{command[0]} exits with {code}")
+        last.note(describe_end(command[0], code))
         return code == 0
 
 

@@ -13,7 +13,10 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from reconciler.core.reasons import Diagnosis, Reason
+from reconciler.local.processes.probes import LastProbe, ReadinessProber
 from reconciler.ports.backend import WorkloadStatus
 from tests.reconciler.local.processes.conftest import Stage
 from tests.reconciler.local.processes.scene import (
@@ -217,6 +220,18 @@ async def test_readiness_waits_for_command_probe(stage: Stage, tmp_path: Path) -
     assert not scene.now().endpoints
     (tmp_path / "healthy").touch()
     assert (await scene.until(is_reachable)).diagnosis is None
+
+
+@pytest.mark.parametrize(("script", "message"), [("exit 5", "sh exits with 5"), ("kill -9 $$", "sh is killed")])
+async def test_readiness_command_that_fails_is_reported(script: str, message: str, tmp_path: Path) -> None:
+    asked = replace(server(), working_directory=tmp_path, ready_command=("sh", "-c", script))
+    last = LastProbe()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        waiting = asyncio.create_task(ReadinessProber(str(tmp_path), 0o022).until_ready("s", port, asked, last))
+        await eventually(lambda: last.message is not None)
+        waiting.cancel()
+    assert last.message == message
 
 
 async def test_log_file_long_is_rotated(stage: Stage) -> None:
