@@ -9,7 +9,18 @@ NAME = "web"
 INSTANT = 0.001
 """Offset that keeps arrivals of clients apart from the times of samples."""
 ROLLOUT = "template rollout"
-EXCUSED = ("crash", "another controller", "Envoy died", "holder died", "hold timed out", "gave up", ROLLOUT)
+NOT_CONFIGURED = "not configured"
+"""The end of a client that arrives after the removal of the service, or waits for one that could not become ready."""
+EXCUSED = (
+    "crash",
+    "another controller",
+    "Envoy died",
+    "holder died",
+    "hold timed out",
+    "gave up",
+    ROLLOUT,
+    NOT_CONFIGURED,
+)
 """Ends of connections that neither sleep nor a change of the configuration caused."""
 
 

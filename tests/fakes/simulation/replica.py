@@ -9,7 +9,7 @@ from reconciler.core.busy import BusyAnswer
 from reconciler.core.lifecycle import deletion_blocker
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import Pace, Sample
+from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
 from reconciler.engine.engine import Adapters, Engine
 from reconciler.engine.hold_addresses import AnyIp
 from reconciler.engine.lifecycles import Lifecycles
@@ -62,6 +62,7 @@ class Replica:
         self.sampled_of: frozenset[str] = frozenset()
         """Envoys that were expected when the latest sample was delivered."""
         self._applied: Spec | None = None
+        self._removals = 0
         self._noted: Sample | None = None
         self.questions = 0
         """Number of questions of the busy check."""
@@ -222,7 +223,10 @@ class Replica:
 
     def configure(self) -> None:
         """Apply the present configuration."""
-        spec = self._applied = self.world.spec
+        self._applied, self._removals = self.world.spec, self.world.removals
+        self._apply(self.world.spec)
+
+    def _apply(self, spec: Spec | None) -> None:
         specs = [] if spec is None else [spec]
         self.lifecycles.configure(specs)
         if spec is None and NAME in self.engine.services:
@@ -233,11 +237,13 @@ class Replica:
 
     def is_configured(self) -> bool:
         """Return whether the present configuration is applied."""
-        return self._applied is self.world.spec
+        return self._applied is self.world.spec and self._removals == self.world.removals
 
     def observe_configuration(self) -> None:
         """Let the informers of a cluster notice a changed configuration."""
         if not (self.is_frozen or self.is_configured()):
+            if self._removals != self.world.removals:
+                self._apply(None)  # a watch reports that the object was removed, also if there is another one
             self.configure()
             self.report_workload()
 
@@ -293,12 +299,21 @@ class Replica:
         self.world.now += INSTANT
         if not self.samples and not self.world.is_cluster:
             self.lifecycles.before_sample()
-        readings = self.world.readings(self.envoys() - {without})
+        readings = self._readings(self.envoys() - {without})
         sample = Sample(self.now(), readings, {without: "timed out"} if without else {})
         self.sampled_at[sample.taken_at] = self.world.now
         # The reconciler takes one sample at a time; the lifecycles noted the held connections before this one.
         self._noted = self._noted if self.samples else sample
         self.samples.append(sample)
+
+    def _readings(self, names: frozenset[str]) -> dict[str, EnvoyReading]:
+        """Return the counters of Envoys, which include the service only after its first use."""
+        found, now = {}, self.world.now
+        for name in sorted(name for name in names if self.world.envoys[name].up):
+            envoy, active = self.world.envoys[name], sum(client.envoy == name for client in self.world.living())
+            counters = Counters(envoy.requests, envoy.requests, envoy.bytes, active, active)
+            found[name] = EnvoyReading(now // 1 - envoy.started // 1, {NAME: counters} if envoy.requests else {})
+        return found
 
     def deliver_sample(self) -> None:
         if not self.samples or self.is_frozen:

@@ -16,7 +16,7 @@ from reconciler.core.busy import busy
 from reconciler.core.record import State
 from reconciler.plan import Zero
 from tests.fakes.simulation.checks import SILENT, CheckedWorld
-from tests.fakes.simulation.clients import EXCUSED, NAME
+from tests.fakes.simulation.clients import EXCUSED, NAME, NOT_CONFIGURED
 from tests.fakes.simulation.replica import Replica
 
 ENVOYS = st.sampled_from(["a", "b"])
@@ -32,6 +32,7 @@ class Rules(RuleBasedStateMachine):
 
     world: CheckedWorld
     excused: tuple[str, ...] = (*EXCUSED, SILENT)
+    ended_by_removal: tuple[str, ...] = (NOT_CONFIGURED,)
 
     def leaders(self) -> Iterator[Replica]:
         """Return the replicas that lead, are not frozen, and have a record."""
@@ -215,8 +216,6 @@ class Rules(RuleBasedStateMachine):
         world.all_goes_well_until(lambda: client.ended is not None, at_most=10)
         assert client.end == "served", "it does not wake again"
         self.nobody_is_lost_by_sleep()
-
-    ended_by_removal: tuple[str, ...] = ()
 
     def restore(self) -> None:
         """End all faults and pauses that only a person ends."""

@@ -15,13 +15,12 @@ from math import inf
 from reconciler.core.reasons import Blocker
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
-from reconciler.core.traffic import Counters, EnvoyReading
 from reconciler.engine.engine import Engine
 from reconciler.engine.service import ManagedService
 from reconciler.engine.wake import Wake
 from reconciler.ports.backend import WorkloadStatus
 from reconciler.ports.transitions import Transition
-from tests.fakes.simulation.clients import INSTANT, NAME, Client
+from tests.fakes.simulation.clients import INSTANT, NAME, NOT_CONFIGURED, Client
 from tests.fakes.simulation.elapsed import apply_elapsed
 from tests.fakes.simulation.lease import Lease
 from tests.fakes.simulation.parts import Parts, cluster_parts, machine_parts
@@ -54,6 +53,10 @@ class World:
         self.job: Blocker | None = None
         """The answer of the busy check; None: the program is idle."""
         self.removed_at = 0.0
+        self.removals = 0
+        """Number of removals of the service's object."""
+        self.removal_was_hopeless = False
+        """True if the service could not become ready when its object was removed."""
         self.records = Records()
         self.workload = Workload(self._pod_ended)
         names = ("a", "b")
@@ -133,7 +136,7 @@ class World:
         if route[0].startswith("127."):
             holder = self.holders[self.envoys[client.envoy].holder]
             if not holder.up or holder.is_closed:
-                self.end(client, "refused" if holder.up else "holder died")
+                self.end(client, NOT_CONFIGURED if holder.up else "holder died")
             return
         ready = [pod for pod in route if self.workload.pods.get(pod) == "ready"]
         if ready:
@@ -181,7 +184,7 @@ class World:
             replica.streams.obeyed[name] = replica.now()
             for client in self._clients_of(name) if holder.is_closed else ():
                 if client.pod is None:
-                    self.end(client, "refused")
+                    self.end(client, NOT_CONFIGURED if self.removal_was_hopeless else "refused")
             replica.report_held()
 
     def holder_releases(self, name: str = MACHINE_HOLDER) -> None:
@@ -260,16 +263,6 @@ class World:
             replica.streams.acks.pop(name, None)
             replica.report_members()
 
-    def readings(self, names: frozenset[str]) -> dict[str, EnvoyReading]:
-        """Return the counters of Envoys, which include the service only after its first use."""
-        found = {}
-        for name in sorted(name for name in names if self.envoys[name].up):
-            envoy, active = self.envoys[name], sum(client.envoy == name for client in self.living())
-            counters = Counters(envoy.requests, envoy.requests, envoy.bytes, active, active)
-            age = self.now // 1 - envoy.started // 1
-            found[name] = EnvoyReading(age, {NAME: counters} if envoy.requests else {})
-        return found
-
     # Proxy pods of a cluster: an Envoy and a holder of the same name
 
     def obeys(self, name: str) -> None:
@@ -315,7 +308,8 @@ class World:
         """Let the leader remove the finalizer of a deleted object that no client needs."""
         leader = self.leader()
         if leader and self.spec and self.spec.departing and leader.is_configured() and not leader.needs_object():
-            self.spec = None
+            self.spec, self.removals = None, self.removals + 1
+            self.removal_was_hopeless = not leader.service.seen.endpoints
             self.records.saved.pop(NAME, None)
 
     def add_again(self) -> None:

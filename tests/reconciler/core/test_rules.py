@@ -11,7 +11,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from reconciler.core.lifecycle import Stage
 from reconciler.core.spec import IdleBy, Spec
 from tests.fakes.simulation.checks import CheckedWorld
-from tests.fakes.simulation.clients import NAME
+from tests.fakes.simulation.clients import NAME, NOT_CONFIGURED
 from tests.fakes.simulation.rules import SECONDS, Rules
 
 SPEC = Spec(
@@ -26,7 +26,7 @@ BREAKS = {
     "reconciler": "",
 }
 """Faults, each with the part of the world that repairs it."""
-REMOVED = ("refused", "drain timed out")
+REMOVED = ("refused", "drain timed out", NOT_CONFIGURED)
 """Ends of clients by a removal: they were held, or in use for all of `drainTimeout`."""
 
 
