@@ -12,7 +12,7 @@ from reconciler.core.lifecycle import Stage
 from reconciler.core.spec import IdleBy, Spec
 from tests.fakes.simulation.checks import CheckedWorld
 from tests.fakes.simulation.clients import NAME, NOT_CONFIGURED
-from tests.fakes.simulation.rules import SECONDS, Rules
+from tests.fakes.simulation.rules import LATE, SECONDS, Rules
 
 SPEC = Spec(
     name=NAME, replicas=2, idle_after=6, wake_timeout=5, drain_timeout=4, hold_timeout=60, idle_by=IdleBy.REQUESTS
@@ -38,12 +38,13 @@ class MachineRules(Rules):
     ended_by_removal = REMOVED
 
     @initialize(
-        phase=st.sampled_from(["asleep", "waking", "awake", "draining", "rollout"]),
+        phase=st.sampled_from(["asleep", "waking", "awake", "draining", "sampled", "rollout"]),
         seconds=SECONDS,
         in_use=st.booleans(),
         has_busy_check=st.sampled_from([False, False, True]),
+        late=LATE,
     )
-    def begin(self, phase: str, seconds: int, in_use: bool, has_busy_check: bool) -> None:
+    def begin(self, phase: str, seconds: int, in_use: bool, has_busy_check: bool, late: str) -> None:
         """Start in any phase, including those that random steps rarely reach."""
         world = self.world = CheckedWorld(replace(self.spec, has_busy_check=has_busy_check))
         world.all_goes_well(2)
@@ -57,8 +58,10 @@ class MachineRules(Rules):
         if in_use or phase == "rollout":
             world.arrive("b")
             world.all_goes_well(1, finishing=False)
-        if phase == "draining":
+        if phase in ("draining", "sampled"):
             world.sleep()
+        if phase == "sampled":
+            self.all_acknowledge_and_a_sample_follows(0.2, False, late)
         if phase == "rollout":
             self._roll_out(in_use)
 
@@ -115,5 +118,5 @@ class MachineRulesByBytes(MachineRules):
 TestRules = MachineRules.TestCase
 TestRulesByBytes = MachineRulesByBytes.TestCase
 TestRules.settings = TestRulesByBytes.settings = settings(
-    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=300, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -16,7 +16,7 @@ from tests.fakes.simulation.checks import CheckedWorld
 from tests.fakes.simulation.clients import NAME
 from tests.fakes.simulation.parts import report_to_leader
 from tests.fakes.simulation.replica import Replica
-from tests.fakes.simulation.rules import ENVOYS, REPLICAS, Rules
+from tests.fakes.simulation.rules import ENVOYS, LATE, REPLICAS, Rules
 
 SPEC = Spec(name=NAME, replicas=2, idle_after=4, wake_timeout=5, drain_timeout=4, hold_timeout=120)
 PHASES = ["asleep", "waking", "unwanted", "awake", "draining", "draining", "zero sent", "zero sent", "rollout"]
@@ -32,8 +32,9 @@ class ClusterRules(Rules):
         seconds=st.sampled_from([1, 2, 3]),
         skews=st.sampled_from([(0.0, 0.0, 0.0), (0.0, 5.0, -5.0), (5.0, 0.0, 0.0), (0.0, -600.0, 0.0)]),
         has_busy_check=st.sampled_from([False, False, True]),
+        late=LATE,
     )
-    def begin(self, phase: str, seconds: int, skews: tuple[float, ...], has_busy_check: bool) -> None:
+    def begin(self, phase: str, seconds: int, skews: tuple[float, ...], has_busy_check: bool, late: str) -> None:
         """Start in any phase, including those that random steps rarely reach."""
         world = self.world = CheckedWorld(replace(SPEC, has_busy_check=has_busy_check), skews[: self.number])
         world.all_goes_well_until(world.is_asleep, at_most=18)
@@ -51,7 +52,7 @@ class ClusterRules(Rules):
             world.workload.change_template()
         elif phase != "awake":
             world.sleep()
-            self.all_acknowledge(0.2)
+            self.all_acknowledge(0.2, late)
         if phase == "zero sent":
             self._send_zero(delivers=seconds > 1)
 
@@ -78,16 +79,14 @@ class ClusterRules(Rules):
         if seconds > 1:
             world.workload.get_ready()
 
-    def all_acknowledge(self, seconds: float) -> None:
+    def all_acknowledge(self, seconds: float, but: str = "") -> None:
         """Deliver records and reports, and let Envoys and holders apply what was sent."""
-        world = self.world
         for _ in range(3):
-            world.peers.deliver(up=False, many=9)
-            report_to_leader(world)
-            for envoy in world.envoys:
-                world.obeys(envoy)
-        report_to_leader(world)
-        world.now += seconds
+            self.world.peers.deliver(up=False, many=9)
+            report_to_leader(self.world)
+            super().all_acknowledge(0.0, but)
+        report_to_leader(self.world)
+        self.world.now += seconds
 
     # Peer streams
 
@@ -270,5 +269,5 @@ class RulesOfThree(ClusterRules):
 
 TestOneReplica, TestTwoReplicas, TestThreeReplicas = RulesOfOne.TestCase, RulesOfTwo.TestCase, RulesOfThree.TestCase
 TestOneReplica.settings = TestTwoReplicas.settings = TestThreeReplicas.settings = settings(
-    max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=250, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
