@@ -2,9 +2,9 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-# Tests wait for half of their time: three workers keep two processors busy. The tests of a file share what they start;
+# Tests wait for half of their time: four workers keep two processors busy. The tests of a file share what they start;
 # tests/conftest.py puts long files first, so that the workers end together.
-TEST_OPTIONS := --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 20
+TEST_OPTIONS := --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
 OWN_CLUSTER := $(filter own,$(ZENVOY_TEST_CLUSTER))
 
 help: ## list all targets

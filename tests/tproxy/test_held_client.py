@@ -99,7 +99,7 @@ def test_header_before_the_assignment_is_consumed(world: World) -> None:
     assert world.sees(released=1, held=0).peer == "192.0.2.7:4567"
 
 
-def test_header_after_the_assignment_of_a_held_connection_is_consumed(world: World) -> None:
+def test_header_after_the_assignment_is_consumed(world: World) -> None:
     upstream, port = world.upstream(), world.reconciler.port
     world.reconciler.stop()
     world.use(world.enter_context(HolderProcess(port)))

@@ -118,7 +118,8 @@ class CheckedWorld(World):
                 earliest = min(since, streams.order_sent_at)
                 self._check_acknowledged(streams.obeyed[name], holder.applied_at, earliest, taken_at)
         if replica.service.spec.has_busy_check:
-            assert answer and answer.blocker is None, "it works without a client"
+            assert answer and answer.blocker is None, "the check is not answered, or it failed"
+            assert self.job is None, "it works without a client"
 
     def _check_acknowledged(self, ack: float | None, at: float | None, earliest: float, taken_at: float) -> None:
         assert ack is not None and at is not None, "an acknowledgement is missing"

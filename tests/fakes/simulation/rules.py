@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from reconciler.core import events
-from reconciler.core.busy import busy
+from reconciler.core.busy import busy, check_failed
+from reconciler.core.reasons import Blocker
 from reconciler.core.record import State
 from reconciler.plan import Zero
 from tests.fakes.simulation.checks import SILENT, CheckedWorld
@@ -26,7 +27,7 @@ BROKEN = st.runner().flatmap(lambda rules: st.sampled_from([*rules.world.parts()
 REPLICAS = st.runner().flatmap(lambda rules: st.sampled_from(list(rules.world.replicas)))
 LATE = st.sampled_from(["", "", "holder", "envoy b"])
 """Components that do not acknowledge in time."""
-JOB = busy("GET /busy is answered with 200")
+ANSWERS = st.sampled_from([None, busy("GET /busy is answered with 200"), check_failed("GET /busy is not answered")])
 
 
 class Rules(RuleBasedStateMachine):
@@ -141,9 +142,12 @@ class Rules(RuleBasedStateMachine):
     def a_person_pauses_or_resumes(self, paused: bool) -> None:
         self.world.pause(paused)
 
-    @rule(works=st.booleans())
-    def a_job_begins_or_ends(self, works: bool) -> None:
-        self.world.job = JOB if works else None
+    @rule(job=ANSWERS)
+    def a_job_begins_or_ends(self, job: Blocker | None) -> None:
+        """Change the answer of the program, unless it already stops: an idle program starts no work by itself."""
+        states = {replica.state for replica in self.world.replicas.values()}
+        if not states & {State.Draining, State.ScaledToZero}:
+            self.world.job = job
 
     # Invariants
 

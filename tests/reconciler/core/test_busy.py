@@ -1,23 +1,15 @@
-"""Tests of busy checks: what keeps a service awake without a client, and when it is asked, for any order of events."""
+"""Tests of what keeps a service awake without a client. `test_rules` has the checks for any order of events."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import invariant, rule
 
 from reconciler.core.busy import BusyAnswer, BusyUntil, blocker_of, busy, check_failed, of_exit_code, of_status
 from reconciler.core.reasons import Blocker, Reason
-from reconciler.core.record import State
 from reconciler.core.spec import Spec
-from reconciler.plan import Zero
-from tests.reconciler.core.test_rules import SPEC, Rules
 
 BUSY, FAILED = busy("GET /busy is answered with 200"), check_failed("GET /busy is not answered")
-CHECKED = Spec(name="web", has_busy_check=True)
+CHECKED, UNCHECKED = Spec(name="web", has_busy_check=True), Spec(name="web")
 
 
 @pytest.mark.parametrize(
@@ -54,8 +46,8 @@ def test_answers_count_their_failures_in_a_row() -> None:
 
 def test_annotation_counts_until_its_time() -> None:
     until = BusyUntil(100.0, Blocker(Reason.BUSY_UNTIL, "until then"))
-    assert blocker_of(SPEC, None, until, 99.0) == until.blocker
-    assert blocker_of(SPEC, None, until, 100.0) is None
+    assert blocker_of(UNCHECKED, None, until, 99.0) == until.blocker
+    assert blocker_of(UNCHECKED, None, until, 100.0) is None
 
 
 def test_answer_from_before_the_question_does_not_count() -> None:
@@ -65,49 +57,4 @@ def test_answer_from_before_the_question_does_not_count() -> None:
 
 
 def test_answer_without_a_check_does_not_count() -> None:
-    assert blocker_of(SPEC, BusyAnswer(10.0, BUSY), None, 20.0) is None
-
-
-class RulesWithBusyCheck(Rules):
-    """The rules of every service, for one that may work without a client."""
-
-    spec = replace(SPEC, has_busy_check=True)
-
-    @rule(job=st.sampled_from([None, BUSY, FAILED]))
-    def the_program_works_or_rests(self, job: Blocker | None) -> None:
-        """Change the answer of the program, unless it already stops: an idle program starts no work by itself."""
-        if self.world.state not in (State.Draining, State.ScaledToZero):
-            self.world.job = job
-
-    @rule()
-    def the_program_answers(self) -> None:
-        self.world.answer()
-
-    @invariant()
-    def sleep_does_not_cut_work(self) -> None:
-        changes = [move for move in self.world.transitions if move.source is not move.target]
-        if isinstance(self.world.scale, Zero) and changes and changes[-1].event == "Drained":
-            assert self.world.job is None
-
-    @invariant()
-    def a_state_that_must_end_has_a_deadline(self) -> None:
-        if self.world.state is State.Idle and not self.world.deadline:
-            is_paused = "web" in self.world.on_pause
-            assert is_paused or self.world.asked_at is not None or not self.world.service.spec.has_busy_check
-        else:
-            super().a_state_that_must_end_has_a_deadline()
-
-    def teardown(self) -> None:
-        """Check that a program that rests again sleeps."""
-        if hasattr(self, "world"):
-            self.world.job = None
-            for _ in range(70):  # longer than the pause between two questions
-                self.world.answer()
-                self.world.all_goes_well(1, finishing=True)
-        super().teardown()
-
-
-TestRulesWithBusyCheck = RulesWithBusyCheck.TestCase
-TestRulesWithBusyCheck.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+    assert blocker_of(UNCHECKED, BusyAnswer(10.0, BUSY), None, 20.0) is None
