@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -109,9 +110,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Reserve the ports of this process now, because some tests count open descriptors."""
+    """Reserve the ports of this process now, because some tests count open descriptors.
+
+    The garbage collector need not look at all collected tests again: some tests wait for it.
+    """
     if session.items:
         reserved()
+        gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -98,10 +98,14 @@ def test_port_odd_accept_header_is_served(ports: Ports, which: str, accept: str)
 
 def test_port_unfinished_headers_are_given_up(ports: Ports) -> None:
     """After ten seconds, however slowly more of them comes. It takes as long as that."""
-    for port in (ports.metrics, ports.holder):
-        with socket.create_connection((LOCAL, port), timeout=30) as sock:
+    began = time.monotonic()
+    with (
+        socket.create_connection((LOCAL, ports.metrics), timeout=30) as metrics,
+        socket.create_connection((LOCAL, ports.holder), timeout=30) as holder,
+    ):
+        for sock in (metrics, holder):
             sock.sendall(b"GET /metrics HTTP/1.1\r\n")
-            began = time.monotonic()
+        for sock in (metrics, holder):
             assert sock.recv(1) == b""
             assert time.monotonic() - began < 25, "no other part closes it before"
 
