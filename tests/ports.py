@@ -13,17 +13,18 @@ from functools import cache
 FIRST, LAST = 10_300, 19_999
 """Below the ephemeral range, so that no outgoing connection takes a port between its choice and its use; below the
 ports that `zenvoy up` gives to programs; and above those of the node's programs, such as kube-scheduler's 10259."""
-RANGES = 8
+RANGES = 12
 """Test processes that have ports of their own, in all runs on this machine. Envoy shares a port with another Envoy
 without an error."""
 PATIENCE_SECONDS = 1800.0
 """Longest time to wait until another test process ends."""
 _random = random.SystemRandom()
-_given: set[int] = set()
+_given: dict[int, None] = {}
+"""The ports that were given last, in this order. Those before have ended with their tests."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that is free at this address now, and that no other test of this run is given."""
+    """Return a port that is free at this address now, and that no other recent test of this run is given."""
     return free_ports(1, host)
 
 
@@ -33,8 +34,10 @@ def free_ports(count: int, host: str = "127.0.0.1") -> int:
     while True:
         first = _random.choice(ports[: 1 - count or None])
         wanted = range(first, first + count)
-        if not _given.intersection(wanted) and all(_is_free(host, port) for port in wanted):
-            _given.update(wanted)
+        if not _given.keys() & set(wanted) and all(_is_free(host, port) for port in wanted):
+            _given.update(dict.fromkeys(wanted))
+            while len(_given) > len(ports) // 2:
+                del _given[next(iter(_given))]
             return first
 
 
