@@ -37,6 +37,8 @@ SERVERS = Path(__file__).parent / "servers"
 PATIENCE_SECONDS = 60.0
 """Generous: two busy cores must not make a test fail."""
 POLL_SECONDS = 0.01
+LOG_SECONDS = 5.0
+"""Longest time to wait for the log to have a service's present state, which may be from an earlier run."""
 LOCAL = "127.0.0.1"
 QUICK = {"idleAfter": "1s", "wakeTimeout": "20s", "holdTimeout": "20s", "drainTimeout": "5s"}
 """The default of `defaults`."""
@@ -298,9 +300,24 @@ class Zenvoy:
         return until(what, lambda: next((entry for entry in self.lines()[after:] if check(entry)), None), timeout)
 
     def transitions(self, name: str | None = None) -> list[dict[str, Any]]:
-        """Return the transitions so far (service, source, target, reason, cause), of one service or all."""
-        of = [entry for entry in self.lines() if entry["event"] == "transition"]
-        return [entry for entry in of if name in (None, entry["service"])]
+        """Return the transitions so far (service, source, target, reason, cause), of one service or all.
+
+        The log has a transition a moment after the status. Those of one service are complete.
+        """
+        end = time.monotonic() + LOG_SECONDS
+        while True:
+            of = [entry for entry in self.lines() if entry["event"] == "transition"]
+            found = [entry for entry in of if name in (None, entry["service"])]
+            if name is None or not found or self._is_in(name, found[-1]["target"]) or time.monotonic() > end:
+                return found
+            time.sleep(POLL_SECONDS)
+
+    def _is_in(self, name: str, state: str) -> bool:
+        """Return whether a service is in a state, as far as somebody can say so."""
+        try:
+            return bool(self.status(name)["state"] == state)
+        except (control_client.NotRunning, control_client.RequestRejected):
+            return True
 
     def states(self, name: str) -> list[str]:
         """Return the states that a service went into so far."""
