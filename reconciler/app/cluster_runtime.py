@@ -31,7 +31,6 @@ from reconciler.app.runtime import (
 from reconciler.busy_checks import BusyCheckRunner
 from reconciler.core.access.entitlement import Listed
 from reconciler.core.events import Event
-from reconciler.core.lifecycle import deletion_blocker
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample
 from reconciler.engine.engine import Adapters
@@ -342,17 +341,8 @@ class ClusterRuntime:
 
     def needed(self, name: str) -> str | None:
         """Return why a service that is being deleted is still needed; None when it may go."""
-        service, members = self.engine.services.get(name), self._peers.members
-        if service is None or service.record is None:
-            return None  # no route ever led to its hold address
-        if not (service.seen.held or members.envoys() or members.unknown()):
-            return None  # there is no Envoy
         is_missing = self._backend.is_missing(name)
-        if not is_missing and (unknown := members.unknown()):
-            return unknown.message  # a replica that this leader does not know yet may hold a client
-        stage = self._runtime.lifecycles.stage(name)
-        reason = deletion_blocker(stage, service.record, service.seen, is_missing, time.time())
-        return str(reason) if reason else None
+        return self._runtime.lifecycles.deletion_blocker(name, self._peers.members, is_missing)
 
     def _listed(self) -> Listed:
         """Return the endpoints that decide what streams are accepted."""

@@ -21,9 +21,11 @@ from reconciler.core.lifecycle import (
     ServiceRemoved,
     Stage,
     advance,
+    deletion_blocker,
     removal_event,
     rollout_event,
 )
+from reconciler.core.reasons import Unknown
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Sample, evidence
 from reconciler.engine.service import ManagedService
@@ -49,6 +51,14 @@ class NoPrograms:
 
     def restart(self, service: str) -> None:
         """Do nothing: no service is outdated."""
+
+
+class KnownMembers(Protocol):
+    """The Envoys and replicas of a cluster."""
+
+    def envoys(self) -> frozenset[str]: ...
+
+    def unknown(self) -> Unknown | None: ...
 
 
 class Withdrawals(Protocol):
@@ -86,6 +96,21 @@ class Lifecycles:
     def stage(self, name: str) -> Stage:
         """Return the stage of a service."""
         return self._lifecycles[name].stage if name in self._lifecycles else Stage.Current
+
+    def deletion_blocker(self, name: str, members: KnownMembers, is_missing: bool) -> str | None:
+        """Return why the object of a deleted service may not be removed yet, for people; None if it may.
+
+        `is_missing` means that its target does not exist.
+        """
+        service, unknown = self._engine.services.get(name), members.unknown()
+        if service is None or service.record is None:
+            return None  # no route ever led to its hold address
+        if not (service.seen.held or members.envoys() or unknown):
+            return None  # there is no Envoy
+        if unknown and not is_missing:
+            return unknown.message  # a replica that this leader does not know yet may hold a client
+        reason = deletion_blocker(self.stage(name), service.record, service.seen, is_missing, self._clock.now())
+        return str(reason) if reason else None
 
     def configure(self, specs: Iterable[Spec]) -> None:
         """Apply a configuration; call it before the engine applies it."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from reconciler.core.busy import BusyAnswer
-from reconciler.core.lifecycle import deletion_blocker
 from reconciler.core.record import Record, State
 from reconciler.core.spec import Spec
 from reconciler.core.traffic import Counters, EnvoyReading, Pace, Sample
@@ -190,16 +189,8 @@ class Replica:
         return self.replication.members.envoys() if self.world.is_cluster else self.streams.envoys()
 
     def needs_object(self) -> bool:
-        """Return whether the object of a deleted service is still needed, as the leader of a cluster decides it."""
-        service, members = self.engine.services.get(NAME), self.replication.members
-        if service is None or service.record is None:
-            return False
-        if not (service.seen.held or members.envoys() or members.unknown()):
-            return False
-        if members.unknown():
-            return True
-        stage = self.lifecycles.stage(NAME)
-        return deletion_blocker(stage, service.record, service.seen, False, self.now()) is not None
+        """Return whether the object of a deleted service is still needed."""
+        return self.lifecycles.deletion_blocker(NAME, self.replication.members, is_missing=False) is not None
 
     # Ports of the engine
 
