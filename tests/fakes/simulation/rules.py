@@ -149,6 +149,11 @@ class Rules(RuleBasedStateMachine):
         if not states & {State.Draining, State.ScaledToZero}:
             self.world.job = job
 
+    @precondition(lambda self: self.world.spec is None)
+    @rule()
+    def somebody_adds_the_service_again(self) -> None:
+        self.world.add_again()
+
     # Invariants
 
     @invariant()

@@ -7,7 +7,7 @@ delivers or drops them, each replica has its own clock, and it may be frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -32,6 +32,10 @@ from tests.fakes.simulation.workload import Workload
 
 LEADER, MACHINE_HOLDER = "L", "h"
 """The replica that leads first, and the holder of one machine."""
+
+
+Acks = Callable[[Replica], dict[str, float | None]]
+"""Returns the acknowledgements of a replica's Envoys or holders."""
 
 
 class World:
@@ -211,16 +215,7 @@ class World:
             self.report_counts(name)
 
     def holder_leaves(self, name: str = MACHINE_HOLDER) -> None:
-        """Break the stream of a holder; its replica learns of it unless it is frozen."""
-        holder = self.holders[name]
-        if holder.at:
-            replica, holder.at, holder.lost_at = self.replicas[holder.at], None, self.now
-            replica.deliver(partial(self._holder_lost, replica, name))
-
-    def _holder_lost(self, replica: Replica, name: str) -> None:
-        if self.holders[name].at != replica.name:  # otherwise it is connected again
-            replica.streams.obeyed.pop(name, None)
-            replica.report_members()
+        self._leaves(self.holders, name, lambda replica: replica.streams.obeyed)
 
     # Envoys
 
@@ -252,16 +247,20 @@ class World:
             replica.report_members()
 
     def envoy_leaves(self, name: str) -> None:
-        """Break the stream of an Envoy; its replica learns of it unless it is frozen."""
-        envoy = self.envoys[name]
-        if envoy.at:
-            replica, envoy.at, envoy.lost_at = self.replicas[envoy.at], None, self.now
-            replica.deliver(partial(self._envoy_lost, replica, name))
+        self._leaves(self.envoys, name, lambda replica: replica.streams.acks)
 
-    def _envoy_lost(self, replica: Replica, name: str) -> None:
-        if self.envoys[name].at != replica.name:  # otherwise it is connected again
-            replica.streams.acks.pop(name, None)
-            replica.report_members()
+    def _leaves(self, members: Mapping[str, Envoy | Holder], name: str, acks: Acks) -> None:
+        """Break the stream of a member; its replica learns of it unless it is frozen."""
+
+        def lost() -> None:
+            if members[name].at != replica.name:  # otherwise it is connected again
+                acks(replica).pop(name, None)
+                replica.report_members()
+
+        member = members[name]
+        if member.at:
+            replica, member.at, member.lost_at = self.replicas[member.at], None, self.now
+            replica.deliver(lost)
 
     # Proxy pods of a cluster: an Envoy and a holder of the same name
 

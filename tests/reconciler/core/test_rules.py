@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from reconciler.core.lifecycle import Stage
+from reconciler.core.reasons import Blocker
 from reconciler.core.spec import IdleBy, Spec
 from tests.fakes.simulation.checks import CheckedWorld
 from tests.fakes.simulation.clients import NAME, NOT_CONFIGURED
-from tests.fakes.simulation.rules import LATE, SECONDS, Rules
+from tests.fakes.simulation.rules import ANSWERS, LATE, SECONDS, Rules
 
 SPEC = Spec(
     name=NAME, replicas=2, idle_after=6, wake_timeout=5, drain_timeout=4, hold_timeout=60, idle_by=IdleBy.REQUESTS
@@ -42,9 +43,12 @@ class MachineRules(Rules):
         seconds=SECONDS,
         in_use=st.booleans(),
         has_busy_check=st.sampled_from([False, False, True]),
+        job=ANSWERS,
         late=LATE,
     )
-    def begin(self, phase: str, seconds: int, in_use: bool, has_busy_check: bool, late: str) -> None:
+    def begin(
+        self, phase: str, seconds: int, in_use: bool, has_busy_check: bool, job: Blocker | None, late: str
+    ) -> None:
         """Start in any phase, including those that random steps rarely reach."""
         world = self.world = CheckedWorld(replace(self.spec, has_busy_check=has_busy_check))
         world.all_goes_well(2)
@@ -58,6 +62,8 @@ class MachineRules(Rules):
         if in_use or phase == "rollout":
             world.arrive("b")
             world.all_goes_well(1, finishing=False)
+        if phase == "awake":
+            world.job = job
         if phase in ("draining", "sampled"):
             world.sleep()
         if phase == "sampled":
@@ -97,11 +103,6 @@ class MachineRules(Rules):
     def somebody_removes_the_service(self, seconds: int, finishing: bool) -> None:
         self.world.remove()
         self.world.all_goes_well(seconds, finishing)
-
-    @precondition(lambda self: self.world.spec is None)
-    @rule()
-    def somebody_adds_the_service_again(self) -> None:
-        self.world.add_again()
 
     def restore(self) -> None:
         if self.world.spec is None:

@@ -208,11 +208,6 @@ class ClusterRules(Rules):
         self.world.delete()
         self.world.all_goes_well(seconds, finishing)
 
-    @precondition(lambda self: self.world.spec is None)
-    @rule()
-    def somebody_adds_the_service_again(self) -> None:
-        self.world.add_again()
-
     # Invariants
 
     @invariant()
