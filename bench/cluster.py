@@ -166,18 +166,18 @@ class Cold:
 
 
 def _parts(name: str, replicas: int) -> list[dict[str, Any]]:
-    """Return a workload without a grace period. Only a slow one has a readiness probe."""
+    """Return a workload without a grace period. Those that start slowly have a readiness probe."""
     container: dict[str, Any] = {
         "name": "web",
         "image": "localhost/web:test",
         "ports": [{"name": "http", "containerPort": 8080}],
     }
-    if probe := PROBES.get(name.partition("-")[2].rpartition("-")[0]):
+    probe = PROBES.get(name.partition("-")[2].rpartition("-")[0])
+    if "slow" in name:
+        probe = {"httpGet": {"port": "http"}, "periodSeconds": PROBE_PERIOD_SECONDS}
+    if probe:
         container["env"] = [{"name": "DELAY", "value": SLOW_START}]
         container["readinessProbe"] = probe
-    if "slow" in name:
-        container["env"] = [{"name": "DELAY", "value": SLOW_START}]
-        container["readinessProbe"] = {"httpGet": {"port": "http"}, "periodSeconds": PROBE_PERIOD_SECONDS}
     made = workload("Deployment", name, container, replicas)
     made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 1
     return [made, web(name)[1]]

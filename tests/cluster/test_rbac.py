@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
-from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, ENABLED_LABEL, PLURAL
 from tests.cluster.chart import Chart
@@ -28,10 +27,7 @@ async def live_through(api: Api, objects: Objects) -> None:
 
     async def state(name: str, *wanted: str) -> None:
         async def reached() -> bool:
-            try:
-                return (await objects.get(name)).get("status", {}).get("state") in wanted
-            except ApiError:
-                return False
+            return (await objects.find(name) or {}).get("status", {}).get("state") in wanted
 
         await until_async(reached, f"{name} is {wanted}", 60)
 
@@ -64,11 +60,7 @@ async def live_through(api: Api, objects: Objects) -> None:
     await service({"labels": {ENABLED_LABEL: None}})
 
     async def gone() -> bool:
-        try:
-            await objects.get("web")
-        except ApiError as error:
-            return error.status == 404
-        return False
+        return await objects.find("web") is None
 
     await until_async(gone, "the ScaledService goes with the label", 60)
     assert json.loads(await api.get(scale))["spec"]["replicas"] == 1, "restored"

@@ -313,7 +313,7 @@ class Zenvoy:
             time.sleep(POLL_SECONDS)
 
     def _is_in(self, name: str, state: str) -> bool:
-        """Return whether a service is in a state, as far as somebody can say so."""
+        """Return whether a service is in a state; True if no reconciler answers, or it does not know the service."""
         try:
             return bool(self.status(name)["state"] == state)
         except (control_client.NotRunning, control_client.RequestRejected):

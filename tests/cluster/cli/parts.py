@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
+from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, COMMAND_ANNOTATION, KIND, PLURAL
 
@@ -102,6 +104,15 @@ class Objects:
 
     async def get(self, name: str, api_version: str = API_VERSION, plural: str = PLURAL) -> Any:
         return json.loads(await self.api.get(path(api_version, plural, self.namespace, name)))
+
+    async def find(self, name: str) -> Any:
+        """Return a ScaledService, or None if there is none."""
+        try:
+            return await self.get(name)
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
 
     async def deployment(self, name: str, replicas: int | None = 1, **metadata: Any) -> None:
         await self.make("apps/v1", "deployments", deployment(name, replicas, **metadata))

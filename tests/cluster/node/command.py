@@ -20,8 +20,8 @@ def run(release: Release, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def says(release: Release, *arguments: str) -> str:
+def output_of(release: Release, *arguments: str) -> str:
     """Return the output; the exit code must be 0."""
-    code, said = run(release, *arguments)
-    assert code == 0, said
-    return said
+    code, output = run(release, *arguments)
+    assert code == 0, output
+    return output

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from reconciler.doctor.conflicts import MANIFEST
-from tests.cluster.node.command import run, says
+from tests.cluster.node.command import output_of, run
 from tests.cluster.release import PATIENCE_SECONDS, SYSTEM, Release, Shop, service, web
 from tests.e2e.harness import until
 
@@ -37,11 +37,11 @@ def test_explain_wake_shows_every_envoy(zenvoy: Release, shop: Shop) -> None:
     assert zenvoy.curl(shop.host("web")).status == 200
     shop.until("web", "Idle")
 
-    def told() -> dict[str, Any] | None:
-        found: dict[str, Any] = json.loads(says(zenvoy, "explain", "web", "-n", shop.namespace, "-o", "json"))
+    def explained() -> dict[str, Any] | None:
+        found: dict[str, Any] = json.loads(output_of(zenvoy, "explain", "web", "-n", shop.namespace, "-o", "json"))
         return found if found["sample"]["ageSeconds"] is not None and not found["sample"]["unknown"] else None
 
-    found = until("there is a sample", told)
+    found = until("there is a sample", explained)
     proxies = pods(zenvoy, "proxy")
     sample = {one["id"]: one["counters"]["requests"] for one in found["sample"]["envoys"]}
     assert sample.keys() == proxies
@@ -65,16 +65,16 @@ def test_explain_wake_shows_every_envoy(zenvoy: Release, shop: Shop) -> None:
     parts = found["service"]["lastWake"]["parts"]
     assert list(parts) == ["signal", "scale", "scheduled", "running", "ready", "firstByte"]
 
-    text = says(zenvoy, "explain", "web", "-n", shop.namespace)
+    text = output_of(zenvoy, "explain", "web", "-n", shop.namespace)
     for pod in proxies:
         assert text.count(pod) == 3, "its sample, what it acknowledged, its holder"
     assert "next          sleeps in " in text
 
-    listed = json.loads(says(zenvoy, "status", "-A", "-o", "json"))["services"]
+    listed = json.loads(output_of(zenvoy, "status", "-A", "-o", "json"))["services"]
     [ours] = [one for one in listed if one["name"] == f"{shop.namespace}/web"]
     assert (ours["state"], ours["live"], ours["requests"], ours["target"]) == ("Idle", True, 1, "Deployment/web")
     assert ours["lastWake"] == found["service"]["lastWake"]
-    [row] = [line.split() for line in says(zenvoy, "status", "-A").splitlines() if line.startswith(shop.namespace)]
+    [row] = [line.split() for line in output_of(zenvoy, "status", "-A").splitlines() if line.startswith(shop.namespace)]
     assert row[:5] == [shop.namespace, "web", "Idle", "Deployment/web", "True"]
 
 

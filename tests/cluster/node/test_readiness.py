@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.harness import Cluster, run
-from tests.cluster.node.command import says
+from tests.cluster.node.command import output_of
 from tests.cluster.release import SYSTEM, WEB, Answer, Release, Shop, curl, new_shop, service, workload
 from tests.e2e.harness import until as until_within
 
@@ -128,7 +128,8 @@ class Wakes:
 
     def explained(self, name: str) -> dict[str, Any]:
         """Return what `zenvoy explain` reports."""
-        found: dict[str, Any] = json.loads(says(self.zenvoy, "explain", name, "-n", self.shop.namespace, "-o", "json"))
+        output = output_of(self.zenvoy, "explain", name, "-n", self.shop.namespace, "-o", "json")
+        found: dict[str, Any] = json.loads(output)
         return found
 
     def metric(self, leader: str, name: str, metric: str) -> float | None:
@@ -263,8 +264,8 @@ def test_all_containers_end_the_wake_together(wakes: Wakes) -> None:
 def test_endpoint_that_fails_again_is_withdrawn(wakes: Wakes) -> None:
     assert not wakes.answer("again")
     assert wakes.ended_by("again") == "probes"
-    told = says(wakes.zenvoy, "explain", "again", "-n", wakes.shop.namespace)
-    assert "Kubernetes has not called it ready yet" in told
+    text = output_of(wakes.zenvoy, "explain", "again", "-n", wakes.shop.namespace)
+    assert "Kubernetes has not called it ready yet" in text
     until("its wake is reported", lambda: "Woken" in wakes.shop.events("again"))
     count, over = 2, Event()
 
@@ -325,5 +326,5 @@ def test_saved_time_is_reported_once_kubernetes_agrees(wakes: Wakes) -> None:
     until("Kubernetes calls it ready", lambda: wakes.is_ready("minute"))
 
     until("the saved time", lambda: wakes.explained("minute")["service"]["lastWake"]["savedSeconds"])
-    told = says(wakes.zenvoy, "explain", "minute", "-n", wakes.shop.namespace)
-    assert re.search(r"[\d.]+ m?s before Kubernetes called it ready", told)
+    text = output_of(wakes.zenvoy, "explain", "minute", "-n", wakes.shop.namespace)
+    assert re.search(r"[\d.]+ m?s before Kubernetes called it ready", text)

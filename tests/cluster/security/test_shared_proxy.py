@@ -15,14 +15,12 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.kubernetes.client.api import MERGE_PATCH, Api
-from reconciler.kubernetes.client.errors import ApiError
 from reconciler.kubernetes.types.objects import path
 from reconciler.kubernetes.types.scaled_service import API_VERSION, ENABLED_LABEL, KIND, PLURAL
 from tests.cluster.chart import Chart
@@ -84,12 +82,8 @@ class Stage:
         """Wait until a ScaledService, by default the tenant's, is refused something; return the message."""
 
         async def said() -> str:
-            try:
-                found = await (of or self.tenant.objects).get(name)
-            except ApiError as error:
-                if error.status != HTTPStatus.NOT_FOUND:  # the controller has not made it of its Service yet
-                    raise
-                return ""
+            # None: the controller has not made it of its Service yet.
+            found = await (of or self.tenant.objects).find(name) or {}
             for one in found.get("status", {}).get("conditions", ()):
                 if one["type"] == "Ready" and one["status"] == "False" and one["reason"] == reason:
                     return str(one["message"])
