@@ -105,7 +105,7 @@ def test_authority_replaced_under_traffic_loses_nothing(own_scene: Scene, tmp_pa
         scene.wait("web", "ScaledToZero")
         assert scene.request("web", "/after").status == 200
     assert len(statuses) > 100 and set(statuses) == {200}
-    assert "handshake" not in scene.logs().lower(), "every stranger could fill the log"
+    assert printed_by_others(scene) == [], "every stranger could fill the log"
     assert current(found(scene), since + DAY_SECONDS).active == successor
 
 
@@ -113,6 +113,13 @@ def joined(scene: Scene) -> set[str]:
     """Return when Envoy's present streams began: one, or two while it moves between replicas."""
     overviews = [scene.overview(name) for name in scene.replicas]
     return {envoy["since"] for overview in overviews for envoy in overview["envoys"] if not envoy.get("away")}
+
+
+def printed_by_others(scene: Scene) -> list[str]:
+    """Return the lines of the replicas' logs that zenvoy did not write: gRPC prints them for a failed handshake."""
+    lines = [line for name in scene.replicas for line in (scene.folder / f"{name}.log").read_text().splitlines()]
+    assert lines
+    return [line for line in lines if not line.startswith("{")]
 
 
 def serve_by(scene: Scene, authority: bytes) -> bool:
