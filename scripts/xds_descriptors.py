@@ -91,7 +91,11 @@ MESSAGES = {
     "envoy.extensions.http.header_formatters.preserve_case.v3": ("PreserveCaseFormatterConfig",),
     "envoy.extensions.transport_sockets.proxy_protocol.v3": ("ProxyProtocolUpstreamTransport",),
     "envoy.extensions.transport_sockets.raw_buffer.v3": ("RawBuffer",),
-    "envoy.extensions.upstreams.http.v3": ("HttpProtocolOptions", "HttpProtocolOptions.ExplicitHttpConfig"),
+    "envoy.extensions.upstreams.http.v3": (
+        "HttpProtocolOptions",
+        "HttpProtocolOptions.ExplicitHttpConfig",
+        "HttpProtocolOptions.UseDownstreamHttpConfig",
+    ),
     "envoy.service.discovery.v3": (
         "DeltaDiscoveryRequest",
         "DeltaDiscoveryResponse",

@@ -266,7 +266,7 @@ class HoldAddress:
         if queue.expects_head and not was_assigned:
             queue.without_head.update(connections)
         for held in connections:
-            held.requests = HeldRequests() if queue.assignment.protocol == "h2c" else None
+            held.requests = HeldRequests() if queue.may_share_connections else None
             if not queue.assignment.has_header:
                 self._consume_header(held)
             self._context.loop.modify(held.fd, self._interest())

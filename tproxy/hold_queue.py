@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 
 from tproxy.io import tcp
 from tproxy.protocols.held_requests import HeldRequests
-from tproxy.wire import HTTP, Assignment, Count, Go, Hold
+from tproxy.wire import HTTP, HTTP2, Assignment, Count, Go, Hold
 
 UNASSIGNED_TIMEOUT_SECONDS = 10.0
 """Hold timeout of an address before the first message from the reconciler."""
@@ -50,7 +50,7 @@ class HeldConnection:
     since: float
     """Monotonic time."""
     requests: HeldRequests | None = None
-    """The requests that are held on it; None if one connection is one request."""
+    """The requests that are held on it, if it is HTTP/2; None if one connection is one request."""
     header_size: int = 0
     """Bytes of Envoy's PROXY header, which the endpoint does not receive."""
     was_released: bool = False
@@ -102,6 +102,11 @@ class HoldQueue:
         return self.assignment.protocol in HTTP
 
     @property
+    def may_share_connections(self) -> bool:
+        """True if one connection may have several requests at a time."""
+        return self.assignment.protocol in HTTP2
+
+    @property
     def expects_head(self) -> bool:
         """True if connections begin with bytes that name the client: a PROXY header or an HTTP request."""
         return self.assignment.has_header or self.is_http
@@ -142,7 +147,7 @@ class HoldQueue:
         self._append(held)
 
     def _append(self, held: HeldConnection) -> None:
-        if self.assignment.protocol == "h2c":
+        if self.may_share_connections:
             held.requests = HeldRequests()
         if self.expects_head:
             self.without_head.add(held)

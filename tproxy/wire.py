@@ -15,8 +15,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-HTTP = ("http", "h2c")
+HTTP = ("http", "h2c", "auto")
 """The protocols of an assignment that have requests and responses."""
+HTTP2 = ("h2c", "auto")
+"""Those with which a connection may be HTTP/2."""
 SERVICE = "zenvoy.v1.Holder"
 METHOD = f"/{SERVICE}/Stream"
 MAX_COUNTS = 20_000
@@ -51,7 +53,8 @@ class Assignment(msgspec.Struct, frozen=True, array_like=True):
     """`ip:port` as dialled (IPv6 in brackets)."""
     service: str
     protocol: str
-    """`http`, `h2c`, `tcp` or `tls`. It determines the form of a refusal, and the meaning of a client's FIN."""
+    """`http`, `h2c`, `auto` (either of them), `tcp` or `tls`. It determines the form of a refusal, and the meaning of a
+    client's FIN."""
     verdict: Verdict
     max_held: int
     hold_timeout: float

@@ -14,6 +14,7 @@ class ServiceProtocol(StrEnum):
 
     HTTP = "http"
     H2C = "h2c"
+    AUTO = "auto"
     TCP = "tcp"
     TLS = "tls"
 
@@ -52,7 +53,7 @@ class Upstream:
     name: str
     protocol: ServiceProtocol
     domains: tuple[str, ...] = ()
-    """Host names (HTTP, H2C) or server names (TLS), including the service's own name; unused for TCP."""
+    """Host names (HTTP, H2C, AUTO) or server names (TLS), including the service's own name; unused for TCP."""
     listen: SocketAddress | None = None
     """The listener's address; TCP only."""
     ignore: tuple[IgnoreMatch, ...] = ()

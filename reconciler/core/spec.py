@@ -14,12 +14,14 @@ class Protocol(StrEnum):
 
     HTTP = "http"
     H2C = "h2c"
+    AUTO = "auto"
+    """HTTP/1.1 or h2c: the one that the client speaks."""
     TCP = "tcp"
     TLS = "tls"
 
     @property
     def is_http(self) -> bool:
-        return self in (Protocol.HTTP, Protocol.H2C)
+        return self in (Protocol.HTTP, Protocol.H2C, Protocol.AUTO)
 
 
 class IdleBy(StrEnum):

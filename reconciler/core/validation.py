@@ -32,6 +32,7 @@ PATH_PATTERN = re.compile(r"/[^*]*\*?", re.DOTALL)
 IDLE_BY = {
     Protocol.HTTP: (IdleBy.REQUESTS, IdleBy.BYTES),
     Protocol.H2C: (IdleBy.REQUESTS, IdleBy.BYTES),
+    Protocol.AUTO: (IdleBy.REQUESTS, IdleBy.BYTES),
     Protocol.TCP: (IdleBy.CONNECTIONS, IdleBy.BYTES),
     Protocol.TLS: (IdleBy.CONNECTIONS, IdleBy.BYTES),
 }
@@ -39,6 +40,7 @@ IDLE_BY = {
 WAKE_BY = {
     Protocol.HTTP: (WakeBy.REQUESTS,),
     Protocol.H2C: (WakeBy.REQUESTS,),
+    Protocol.AUTO: (WakeBy.REQUESTS,),
     Protocol.TCP: (WakeBy.CONNECTIONS, WakeBy.BYTES),
     Protocol.TLS: (WakeBy.BYTES,),
 }

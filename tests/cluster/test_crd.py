@@ -109,9 +109,15 @@ async def test_crd_valid_spec_is_accepted(api: Api, namespace: str, spec: str) -
 DURATION = "not a valid duration; for example 5m, 30s, or 1h30m"
 RANGE = "out of range; use at least 1ms and at most 87600h"
 HOST = "not a valid host name; use a-z, 0-9, -, and dots, without a port or a scheme, for example shop.example.com"
-WAKE = "not available for this protocol; use requests for http and h2c, connections or bytes for tcp, and bytes for tls"
-IDLE = "not available for this protocol; use requests or bytes for http and h2c, connections or bytes for tcp and tls"
-LISTEN = "only for tcp services; http, h2c, and tls services share a listener; remove listen, or set protocol: tcp"
+WAKE = (
+    "not available for this protocol; use requests for http, h2c, and auto, connections or bytes for tcp, and bytes "
+    "for tls"
+)
+IDLE = (
+    "not available for this protocol; use requests or bytes for http, h2c, and auto, connections or bytes for tcp and "
+    "tls"
+)
+LISTEN = "only for tcp services; the others share a listener; remove listen, or set protocol: tcp"
 PORT = "not a valid port; use the name or number of a port of the Service, for example http or 80"
 EMPTY = "an empty list matches nothing; remove it"
 IGNORE = (
@@ -168,7 +174,7 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ('hosts: ["https://a.example"]', "spec.hosts[0]", HOST),
         ("hosts: [a-.example]", "spec.hosts[0]", HOST),
         ("hosts: [a.example, a.example]", "spec.hosts[1]", "Duplicate value"),
-        ("protocol: udp", "spec.protocol", 'supported values: "http", "h2c", "tcp", "tls"'),
+        ("protocol: udp", "spec.protocol", 'supported values: "http", "h2c", "auto", "tcp", "tls"'),
         (
             "protocol: tcp",
             "spec.listen",
@@ -190,6 +196,7 @@ REPLICAS = "not a valid number of replicas; use last, or a number from 1 to 1000
         ("listen: 65536", "spec.listen", "should be less than or equal to 65535"),
         ("{protocol: http, idle: {by: connections}}", "spec.idle.by", IDLE),
         ("{protocol: h2c, idle: {by: connections}}", "spec.idle.by", IDLE),
+        ("{protocol: auto, idle: {by: connections}}", "spec.idle.by", IDLE),
         ("{protocol: tcp, listen: 1, idle: {by: requests}}", "spec.idle.by", IDLE),
         ("{protocol: tls, idle: {by: requests}}", "spec.idle.by", IDLE),
         ("{protocol: http, wake: {by: bytes}}", "spec.wake.by", WAKE),

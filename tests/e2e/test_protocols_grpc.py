@@ -1,18 +1,24 @@
-"""gRPC is answered in full on a wake, in all four kinds of call, and refused as gRPC clients understand."""
+"""gRPC is answered in full on a wake, in all four kinds of call, and refused as gRPC clients understand.
+
+With `protocol: auto` that holds beside HTTP/1.1 on the same port.
+"""
 
 from __future__ import annotations
 
 import queue
 import re
+import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
 import grpc
 import pytest
+from websockets.sync.client import connect
 
 from tests.e2e.conftest import Start
-from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, gated, server, until
+from tests.e2e.harness import LOCAL, SLOW_TO_SLEEP, Zenvoy, gated, request, server, until
 
 TIMEOUT_SECONDS = 60.0
 
@@ -30,6 +36,8 @@ def z(shared_zenvoy: Start) -> Zenvoy:
         rpc("both", idleAfter="1s"),
         rpc("broken", command=broken, holdTimeout="1s"),
         rpc("late", command=gated(server("rpc"), "late"), holdTimeout="4s"),
+        {"name": "both-versions", "protocol": "auto", "command": server("both")},
+        {"name": "no-version", "protocol": "auto", "command": broken, "holdTimeout": "1s"},
         rpc("given-up", command=gated(server("rpc"), "given-up")),
         defaults=SLOW_TO_SLEEP,
     )
@@ -87,6 +95,44 @@ def test_grpc_bidirectional_stream_is_not_cut(z: Zenvoy) -> None:
         assert list(answers) == []
     z.wait_state("both", "ScaledToZero")
     assert z.wakes("both") == 1
+
+
+def test_auto_grpc_websocket_and_pages_wake_one_program(z: Zenvoy) -> None:
+    name = "both-versions"
+
+    def call() -> bytes:
+        with channel(z, name) as channel_:
+            return channel_.unary_unary("/test.Echo/Unary")(b"hello", timeout=TIMEOUT_SECONDS)
+
+    def chat() -> bytes:
+        plain = socket.create_connection((LOCAL, z.http_port))
+        with connect(f"ws://{name}/", sock=plain, ping_interval=None, open_timeout=TIMEOUT_SECONDS) as opened:
+            opened.send("hello")
+            return str(opened.recv(timeout=TIMEOUT_SECONDS)).encode()
+
+    def page() -> bytes:
+        return request(z.http_port, name).body
+
+    expected = {call: b"hello", chat: b"hello", page: b"a page\n"}
+    for first in expected:
+        z.asleep(name)
+        assert first() == expected[first], "it wakes the program"
+        assert {ask: ask() for ask in expected} == expected, "awake"
+        z.sleep(name)
+    z.asleep(name)
+    with ThreadPoolExecutor() as pool:
+        asked = {ask: pool.submit(ask) for ask in expected}
+        assert {ask: future.result() for ask, future in asked.items()} == expected, "all are held at once"
+    assert z.wakes(name) == 4
+
+
+def test_auto_refusal_is_in_the_version_of_the_client(z: Zenvoy) -> None:
+    reply = request(z.http_port, "no-version")
+    assert reply.status == 503 and b"no-version did not start" in reply.body
+    with channel(z, "no-version") as channel_, pytest.raises(grpc.RpcError) as raised:
+        channel_.unary_unary("/test.Echo/Unary")(b"hello", timeout=TIMEOUT_SECONDS)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "no-version did not start" in raised.value.details()
 
 
 def test_grpc_refusal_is_unavailable_with_reason(z: Zenvoy) -> None:

@@ -38,6 +38,9 @@ CURLE_HTTP2 = 16
 GET = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 
 
+HTTP2 = pytest.mark.parametrize("protocol", ["h2c", "auto"])
+
+
 def curl(*args: str) -> subprocess.CompletedProcess[str]:
     command = ["curl", "-sS", "-i", "--max-time", "60", *args]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=70)
@@ -85,19 +88,21 @@ def test_refusal_during_an_upload_is_delivered(world: World, tmp_path: Path) -> 
     assert "did not start" in said
 
 
-def test_refusal_before_the_request_is_sent_after_it(world: World) -> None:
-    world.assign(protocol="http", max_held=0)
+@pytest.mark.parametrize("protocol", ["http", "auto"])
+def test_refusal_before_the_request_is_sent_after_it(world: World, protocol: str) -> None:
+    world.assign(protocol=protocol, max_held=0)
     client = world.client()
     world.sees(refused=1)
     client.sendall(GET)
     assert b"0 connections are already held (maxHeld)" in read_all(client)
 
 
+@HTTP2
 @pytest.mark.curl
 @pytest.mark.parametrize("upload", [False, True], ids=["get", "upload"])
 @pytest.mark.curl
-def test_timeout_h2c_client_gets_503_with_the_reason(world: World, tmp_path: Path, upload: bool) -> None:
-    world.assign(protocol="h2c", hold_timeout=0.1, reason="no image")
+def test_timeout_h2c_client_gets_503_with_the_reason(world: World, protocol: str, tmp_path: Path, upload: bool) -> None:
+    world.assign(protocol=protocol, hold_timeout=0.1, reason="no image")
     body = tmp_path / "upload"
     body.write_bytes(bytes(1 << 20))
     args = ["--data-binary", f"@{body}"] if upload else []
@@ -107,8 +112,9 @@ def test_timeout_h2c_client_gets_503_with_the_reason(world: World, tmp_path: Pat
     assert re.search(rf"\n{WAITED}: no image\n$", said)
 
 
-def test_timeout_grpc_client_gets_the_reason(world: World) -> None:
-    world.assign(protocol="h2c", hold_timeout=0.1, reason="100 % full: \u00e9t\u00e9")
+@HTTP2
+def test_timeout_grpc_client_gets_the_reason(world: World, protocol: str) -> None:
+    world.assign(protocol=protocol, hold_timeout=0.1, reason="100 % full: \u00e9t\u00e9")
     with grpc.insecure_channel(world.holder.address) as channel, pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/shop.Web/Get")(b"x", timeout=60)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -132,23 +138,25 @@ def gives_up(*streams: int) -> bytes:
     return b"".join(http2.frame(http2.RST_STREAM, 0, stream, (8).to_bytes(4)) for stream in streams)
 
 
-def test_timeout_h2c_recent_request_may_be_repeated(world: World) -> None:
-    world.assign(protocol="h2c")
+@HTTP2
+def test_timeout_h2c_recent_request_may_be_repeated(world: World, protocol: str) -> None:
+    world.assign(protocol=protocol)
     client = world.client()
     client.sendall(http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3))
     since = time.monotonic()
     world.sees(held=1)
     eventually(lambda: time.monotonic() > since + 1.8)
     client.sendall(asks(5))
-    world.assign(protocol="h2c", hold_timeout=0.8)
+    world.assign(protocol=protocol, hold_timeout=0.8)
     said = read_all(client)
     assert [stream for kind, stream in frames(said) if kind == http2.HEADERS] == [1, 3]
     assert said.endswith((3).to_bytes(4) + (0).to_bytes(4)), "GOAWAY names the last that was answered"
     world.sees(held=0, refused=1)
 
 
-def test_h2c_connection_with_only_cancelled_requests_is_gone(world: World) -> None:
-    world.assign(protocol="h2c")
+@HTTP2
+def test_h2c_connection_with_only_cancelled_requests_is_gone(world: World, protocol: str) -> None:
+    world.assign(protocol=protocol)
     client = world.client()
     client.sendall(http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3) + gives_up(1))
     world.sees(held=1)
@@ -159,13 +167,14 @@ def test_h2c_connection_with_only_cancelled_requests_is_gone(world: World) -> No
     world.sees(held=0, gone=1, refused=0)
 
 
-def test_h2c_bytes_that_were_peeked_at_are_delivered(world: World) -> None:
-    world.assign(protocol="h2c")
+@HTTP2
+def test_h2c_bytes_that_were_peeked_at_are_delivered(world: World, protocol: str) -> None:
+    world.assign(protocol=protocol)
     client, upstream = world.client(), world.upstream()
     sent = http2.PREFACE + http2.frame(4, 0, 0) + asks(1, 3) + gives_up(1) + http2.frame(0, 1, 3, bytes(9_000))
     client.sendall(sent)
     world.sees(held=1)
-    world.assign(go(upstream), protocol="h2c")
+    world.assign(go(upstream), protocol=protocol)
     assert read_exactly(world.accept(upstream), len(sent)) == sent
 
 

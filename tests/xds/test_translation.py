@@ -34,6 +34,7 @@ rules = st.builds(
     st.integers(200, 599),
     st.sampled_from(["", "asleep\n"]),
 )
+REQUESTS = (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C, ir.ServiceProtocol.AUTO)
 services = st.builds(
     lambda name, protocol, domains, listen, ignore: ir.Upstream(
         name, protocol, tuple(domains), listen if protocol is ir.ServiceProtocol.TCP else None, tuple(ignore)
@@ -94,7 +95,7 @@ def test_parts_any_service_have_its_clusters(service: ir.Upstream) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(service=services.filter(lambda service: service.protocol in (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C)))
+@given(service=services.filter(lambda service: service.protocol in REQUESTS))
 def test_parts_http_service_have_its_routes(service: ir.Upstream) -> None:
     found = parts(service)
     [host] = oracle(RDS, found.virtual_host).virtual_hosts
@@ -179,9 +180,7 @@ def test_translation_joins_the_parts_of_all_services(chosen: list[ir.Upstream]) 
         for name, encoded in resources.items():
             assert oracle(type_url, encoded).name == name
     hosts = [host.name for host in oracle(RDS, whole.resources[RDS]["http"]).virtual_hosts]
-    by_name = [
-        service.name for service in chosen if service.protocol in (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C)
-    ]
+    by_name = [service.name for service in chosen if service.protocol in REQUESTS]
     assert hosts == [*by_name, "(unknown host)"]
     assert all(name in whole.resources[CDS] for name in whole.clusters_used)
     for kind in SharedResource:

@@ -21,7 +21,7 @@ _DOMAIN = re.compile(rf"({_LABEL}\.)*{_LABEL}")
 LONGEST_BODY_BYTES = 4096
 """Envoy rejects a route configuration with a longer body."""
 _Key = TypeVar("_Key")
-_ROUTED_BY_NAME = frozenset({ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C, ir.ServiceProtocol.TLS})
+_HTTP = (ir.ServiceProtocol.HTTP, ir.ServiceProtocol.H2C, ir.ServiceProtocol.AUTO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,8 @@ def faults(
     shared = [*_address_problems("listen.http", listen.http), *_address_problems("listen.tls", listen.tls)]
     found: dict[str, tuple[str, ...]] = {}
     names: set[str] = set()
-    owners: dict[ir.ServiceProtocol, dict[str, str]] = {protocol: {} for protocol in _ROUTED_BY_NAME}
-    if listen.options.default_service:
-        owners[ir.ServiceProtocol.HTTP]["*"] = listen.options.default_service
-    owners[ir.ServiceProtocol.H2C] = owners[ir.ServiceProtocol.HTTP]
+    hosts = {"*": listen.options.default_service} if listen.options.default_service else {}
+    owners: dict[ir.ServiceProtocol, dict[str, str]] = {**dict.fromkeys(_HTTP, hosts), ir.ServiceProtocol.TLS: {}}
     listeners: dict[ir.SocketAddress, str] = {}
     for owner, address in (("listen.http", listen.http), ("listen.tls", listen.tls)):
         if address:

@@ -25,7 +25,7 @@ def reserved_ports(http: int = 10000, tls: int = 10443, diverted: range = range(
     """
     return {
         **dict.fromkeys(diverted, "the hold addresses"),
-        http: "the listener that http and h2c services share",
+        http: "the listener that http, h2c, and auto services share",
         tls: "the listener that tls services share",
         9901: "Envoy's administration",
         9902: "Envoy's statistics",

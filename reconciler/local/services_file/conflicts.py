@@ -22,8 +22,8 @@ def find_conflicts(
 ) -> None:
     """Record all conflicts. `listeners` are the shared ones; `taken` has addresses by command-line option."""
     _names(services)
-    for group in ((Protocol.HTTP, Protocol.H2C), (Protocol.TLS,)):
-        _hosts([draft for draft in services if draft.entry.spec.protocol in group])
+    _hosts([draft for draft in services if draft.entry.spec.protocol.is_http])
+    _hosts([draft for draft in services if draft.entry.spec.protocol is Protocol.TLS])
     own = [(draft.listen, draft.fields["listen"]) for draft in services if draft.listen]
     others = [(address, whose) for whose, address in taken.items()]
     _ports(_addresses(others, [*listeners, *own]), services)

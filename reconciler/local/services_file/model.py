@@ -23,7 +23,7 @@ class ServicesFile:
     """A whole file. Durations are in seconds."""
 
     listen_http: str | None
-    """`ip:port` of the shared listener of http and h2c services."""
+    """`ip:port` of the shared listener of http, h2c, and auto services."""
     listen_tls: str | None
     """`ip:port` of the shared listener of tls services."""
     proxy: ProxySettings

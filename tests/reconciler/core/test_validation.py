@@ -20,6 +20,7 @@ NAMES = Notation(place=lambda path: path, key=lambda path: path)
 UNITS = {
     Protocol.HTTP: IdleBy.REQUESTS,
     Protocol.H2C: IdleBy.REQUESTS,
+    Protocol.AUTO: IdleBy.REQUESTS,
     Protocol.TCP: IdleBy.CONNECTIONS,
     Protocol.TLS: IdleBy.CONNECTIONS,
 }

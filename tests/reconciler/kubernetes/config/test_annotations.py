@@ -55,7 +55,7 @@ BAD = [
     ("port", "htpp", "Service shop/web has no TCP port htpp; did you mean http?"),
     ("port", "8080", "Service shop/web has no TCP port 8080; that is the target port of http; use http"),
     ("protocol", "HTTP", "'HTTP' is not known; did you mean http?"),
-    ("protocol", "gopher", "'gopher' is not known; use http, h2c, tcp or tls"),
+    ("protocol", "gopher", "'gopher' is not known; use http, h2c, auto, tcp or tls"),
     ("hosts", " , ", "empty; use for example shop.example.com,www.example.com"),
     (
         "hosts",

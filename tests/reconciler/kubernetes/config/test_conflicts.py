@@ -60,9 +60,10 @@ def test_conflict_hosts_ignore_case() -> None:
 
 
 def test_conflict_http_and_tls_hosts_are_separate() -> None:
-    http, tls, h2c = (scaled(f"{{{HOSTS}, protocol: {word}}}", word) for word in ("http", "tls", "h2c"))
+    http, tls, *others = (scaled(f"{{{HOSTS}, protocol: {word}}}", word) for word in ("http", "tls", "h2c", "auto"))
     assert told(settled(http, tls)) == {}
-    assert list(told(settled(http, h2c))) == ["shop/http"]
+    for other in others:
+        assert list(told(settled(http, other))) == ["shop/http"]
 
 
 BARE = HostPolicy(bare_names=True)
@@ -191,7 +192,7 @@ def test_conflict_proxy_ports_are_reserved() -> None:
     assert not found.entries
     assert told(found) == {
         "shop/a": [
-            "ListenReserved: spec.listen: 10000 is the port of the listener that http and h2c services share; "
+            "ListenReserved: spec.listen: 10000 is the port of the listener that http, h2c, and auto services share; "
             "give it another port"
         ],
         "shop/b": ["ListenReserved: spec.listen: 9901 is the port of Envoy's administration; give it another port"],

@@ -245,7 +245,7 @@ def test_resolve_listen_implies_tcp(port: str) -> None:
         ),
         ('idleAfter: "5"', WEB, "BadSpec: spec.idleAfter: 5 has no unit; use for example 5s or 5m"),
         ("wakeTimeout: 0s", WEB, "BadSpec: spec.wakeTimeout: 0s is out of range; use at least 1ms and at most 87600h"),
-        ("protocol: udp", WEB, "BadSpec: spec.protocol: 'udp' is not known; use http, h2c, tcp or tls"),
+        ("protocol: udp", WEB, "BadSpec: spec.protocol: 'udp' is not known; use http, h2c, auto, tcp or tls"),
         ("replicas: 0", WEB, "BadSpec: spec.replicas: 0 is not valid; use last, or a number from 1 to 100000"),
         ("replicas: all", WEB, "BadSpec: spec.replicas: 'all' is not valid; use last, or a number from 1 to 100000"),
         ("maxHeld: 0", WEB, "BadSpec: spec.maxHeld: 0 is not a number from 1 to 1000000; use for example 1024"),
